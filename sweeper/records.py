@@ -1,0 +1,295 @@
+"""The frozen data that crosses module borders.
+
+Words are those of docs/architecture.md: an *assignment* gives every knob a value, a *trial* is one
+assignment on one *placement*, a *measurement* is one client run at one *load point*.
+Missing is ``None``; zero, -1 and empty text are values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+
+Scalar = bool | int | float | str
+"""A knob's value."""
+
+Assignment = Mapping[str, Scalar]
+"""Knob name to value, for one engine. A name in UPPER_CASE is an environment variable, a name that
+starts with ``host_`` is a setting of the host, every other name is a flag of the server
+(``max_num_seqs`` is ``--max-num-seqs``)."""
+
+
+class Platform(StrEnum):
+    """The machine that is measured."""
+
+    MI300X = "mi300x"
+    CUDA = "cuda"
+    CPU = "cpu"
+    SIMULATED = "simulated"
+
+
+class Provenance(StrEnum):
+    """Whether a number was seen on a machine or computed by a model of one."""
+
+    MEASURED = "measured"
+    SIMULATED = "simulated"
+
+
+class TrialState(StrEnum):
+    """How a trial ended."""
+
+    COMPLETE = "complete"
+    FAILED = "failed"
+    INFEASIBLE = "infeasible"
+    SKIPPED = "skipped"
+
+
+class FailureClass(StrEnum):
+    """Why a trial has no numbers; the caller's reaction hangs on it."""
+
+    OUT_OF_MEMORY = "out_of_memory"
+    BAD_ARGUMENT = "bad_argument"
+    UNSUPPORTED = "unsupported"
+    PORT = "port"
+    START_TIMEOUT = "start_timeout"
+    HANG = "hang"
+    CRASH = "crash"
+    WRONG_ANSWER = "wrong_answer"
+    WRONG_ENGINE = "wrong_engine"
+    CLIENT = "client"
+    INFRASTRUCTURE = "infrastructure"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same trial may well succeed when it is repeated."""
+        return self in (FailureClass.PORT, FailureClass.INFRASTRUCTURE, FailureClass.INTERRUPTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadPoint:
+    """What the client sends to the engine in one run.
+
+    Attributes:
+        dataset: ``sharegpt`` or ``random``.
+        num_prompts: Requests sent.
+        request_rate_per_s: Mean of the Poisson arrivals; None sends everything at once.
+        max_concurrency: Requests under way at once; None is unlimited.
+        input_len: Prompt tokens of the random dataset.
+        output_len: Output tokens of the random dataset; for sharegpt, replaces the recorded lengths.
+        range_ratio: Random lengths lie in len * (1 +/- ratio); 0 fixes them.
+        dataset_path: File of the dataset, where it has one.
+        ignore_eos: Generate exactly the wanted number of tokens.
+        client_seed: Seed of arrivals and sampling.
+    """
+
+    dataset: str
+    num_prompts: int
+    request_rate_per_s: float | None = None
+    max_concurrency: int | None = None
+    input_len: int | None = None
+    output_len: int | None = None
+    range_ratio: float = 0.0
+    dataset_path: str | None = None
+    ignore_eos: bool = False
+    client_seed: int = 0
+
+    @property
+    def label(self) -> str:
+        """Short text that tells this load point from its siblings in a log or an axis."""
+        rate = "all at once" if self.request_rate_per_s is None else f"{self.request_rate_per_s:g} QPS"
+        return rate if self.max_concurrency is None else f"{rate}, {self.max_concurrency} at a time"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """The numbers of a dense decoder-only transformer, as its config.json gives them."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    max_positions: int
+    tied_embeddings: bool = False
+
+    @property
+    def parameters(self) -> int:
+        """Weights in number: embeddings, attention, gated MLP, norms; the head unless it is tied."""
+        attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+        per_layer = attention + 3 * self.hidden * self.intermediate + 2 * self.hidden
+        embeddings = self.vocab * self.hidden * (1 if self.tied_embeddings else 2)
+        return self.layers * per_layer + embeddings + self.hidden
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """What is served.
+
+    Attributes:
+        name: Name under which it is served.
+        path: Hub id or local folder given to the engine.
+        shape: Its dimensions.
+        dtype: Type of the weights: bfloat16, float16 or fp8.
+        is_dummy: Weights are random, so only speed means anything.
+        revision: Revision on the hub, or a content hash of a local folder.
+    """
+
+    name: str
+    path: str
+    shape: ModelShape
+    dtype: str = "bfloat16"
+    is_dummy: bool = False
+    revision: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSpec:
+    """What serves, and how long its stages may take (seconds).
+
+    Attributes:
+        kind: ``vllm`` or ``simulated``.
+        release: Version of vLLM, such as ``0.6.2``: found in its environment, or modelled.
+        python: Interpreter of the engine's own environment; None for the simulated engine.
+    """
+
+    kind: str
+    release: str
+    python: str | None = None
+    start_timeout_s: float = 1800.0
+    sanity_timeout_s: float = 120.0
+    load_timeout_s: float = 3600.0
+    stop_timeout_s: float = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """The aligned block of devices that a trial holds.
+
+    Attributes:
+        node: Host name.
+        devices: Node-absolute indices, ascending, as HIP, CUDA or the core list counts them.
+        parents: Physical GPUs that the block touches, ascending.
+        partition_mode: Compute mode (SPX, DPX, QPX, CPX), or None where there are none.
+        memory_mode: NPS1, NPS2, NPS4, or None.
+        numa_node: NUMA node that all devices share, else None.
+        mask_variable: Environment variable that names the devices to the engine, besides its alias.
+    """
+
+    node: str
+    devices: tuple[int, ...]
+    parents: tuple[int, ...]
+    partition_mode: str | None = None
+    memory_mode: str | None = None
+    numa_node: int | None = None
+    mask_variable: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSpec:
+    """Everything a worker needs to run one trial; it is sent to it whole.
+
+    Attributes:
+        study: Name of the study.
+        folder: The trial's own folder for start file, command, logs and raw client JSON.
+        series: Names of the series that this assignment serves.
+        assignment: Knob to value.
+        devices_wanted: How many devices its placement needs.
+        warmup_prompts: Requests sent before the first measured run of each engine start.
+        repeats: Engine starts.
+        runs_per_start: Client runs at each load point within one start.
+    """
+
+    study: str
+    folder: str
+    series: tuple[str, ...]
+    assignment: Assignment
+    load_points: tuple[LoadPoint, ...]
+    engine: EngineSpec
+    model: Model
+    platform: Platform
+    devices_wanted: int
+    warmup_prompts: int = 0
+    repeats: int = 1
+    runs_per_start: int = 1
+    attempt: int = 1
+    calibration: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Identity by content: 16 hex digits; order of knobs, folders, series and attempts do not matter."""
+        return content_key(
+            {
+                "assignment": dict(self.assignment),
+                "engine": self.engine.kind,
+                "release": self.engine.release,
+                "model": asdict(self.model),
+                "platform": str(self.platform),
+                "load_points": [asdict(point) for point in self.load_points],
+                "warmup_prompts": self.warmup_prompts,
+                "repeats": self.repeats,
+                "runs_per_start": self.runs_per_start,
+                "calibration": dict(self.calibration),
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One client run at one load point.
+
+    Attributes:
+        metrics: Names and units as in ``sweeper.store`` (``mean_ttft_ms``, ``completed``, ...).
+        telemetry: What the engine counted during the run (``prefix_cache_hit_rate``, ...).
+        raw_path: The client's own JSON, kept as it came; None for the simulated client.
+    """
+
+    load_point: LoadPoint
+    restart: int
+    repeat: int
+    metrics: Mapping[str, float | None]
+    telemetry: Mapping[str, float | None]
+    measured_s: float
+    client_overhead_s: float
+    started_at: float
+    ended_at: float
+    raw_path: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """What became of a trial. A failure is a result as good as any other.
+
+    Attributes:
+        failure_message: The engine's own line where it left one, else ours.
+        effective: Configuration that the engine itself reported, by knob name.
+        versions: ``vllm``, ``torch``, ``rocm``, ``driver``, ``kernel``, ... as far as they are known.
+        phases: Seconds spent: ``engine_start_s``, ``warmup_s``, ``stop_s``.
+    """
+
+    spec: TrialSpec
+    placement: Placement | None
+    state: TrialState
+    provenance: Provenance
+    measurements: tuple[Measurement, ...] = ()
+    failure_class: FailureClass | None = None
+    failure_message: str | None = None
+    log_path: str | None = None
+    effective: Mapping[str, Scalar] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    phases: Mapping[str, float] = field(default_factory=dict)
+    sanity_fingerprint: str | None = None
+    command: tuple[str, ...] = ()
+    started_at: float | None = None
+    ended_at: float | None = None
+
+
+def content_key(content: object) -> str:
+    """Hash JSON-able content to 16 hex digits, the same for any order of keys."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
