@@ -22,6 +22,28 @@ starts with ``host_`` is a setting of the host, every other name is a flag of th
 (``max_num_seqs`` is ``--max-num-seqs``)."""
 
 
+METRIC_NAMES = (
+    "request_throughput_per_s",
+    "output_throughput_tok_per_s",
+    "total_throughput_tok_per_s",
+    "request_goodput_per_s",
+    *(
+        f"{statistic}_{latency}_ms"
+        for latency in ("ttft", "tpot", "itl", "e2el")
+        for statistic in ("mean", "median", "std", "p50", "p90", "p95", "p99")
+    ),
+    "completed",
+    "failed",
+    "total_input_tokens",
+    "total_output_tokens",
+    "duration_s",
+)
+"""Every metric of a measurement, named and defined as vLLM's serving benchmark does."""
+
+SEARCH_METHODS = ("grid", "random", "tpe")
+"""How a space can be walked."""
+
+
 class Platform(StrEnum):
     """The machine that is measured."""
 
@@ -147,6 +169,14 @@ class Model:
     is_dummy: bool = False
     revision: str | None = None
 
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """What makes it this model: where a local folder lies does not, once its content has a hash."""
+        content = asdict(self)
+        if self.revision is not None:
+            del content["path"]
+        return content
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSpec:
@@ -228,7 +258,7 @@ class TrialSpec:
                 "assignment": dict(self.assignment),
                 "engine": self.engine.kind,
                 "release": self.engine.release,
-                "model": asdict(self.model),
+                "model": self.model.identity,
                 "platform": str(self.platform),
                 "load_points": [asdict(point) for point in self.load_points],
                 "warmup_prompts": self.warmup_prompts,
@@ -287,6 +317,27 @@ class TrialResult:
     command: tuple[str, ...] = ()
     started_at: float | None = None
     ended_at: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What is better.
+
+    Attributes:
+        metric: A metric column of the store, such as ``request_throughput_per_s``.
+        direction: ``maximize`` or ``minimize``.
+        request_rate_per_s: The load point that counts; None takes the mean over all load points.
+    """
+
+    metric: str
+    direction: str
+    request_rate_per_s: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Name on the dashboard's axes; the unit is the end of the metric's own name."""
+        at = "" if self.request_rate_per_s is None else f" at {self.request_rate_per_s:g} QPS"
+        return f"{self.metric}{at}"
 
 
 def content_key(content: object) -> str:

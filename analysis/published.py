@@ -1,0 +1,74 @@
+"""Figures that others published for the same question, each with source and method of reading.
+
+``experiments/<experiment>/published.csv`` holds one value per series, metric and request rate. A value
+that was printed has no range; one that was read off a chart has the range of that reading.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from sweeper.errors import StoreError
+
+COLUMNS = (
+    "series",
+    "metric",
+    "request_rate_per_s",
+    "value",
+    "low",
+    "high",
+    "method",
+    "system",
+    "model",
+    "source",
+)
+"""Columns that a ``published.csv`` must have; metrics are named as in ``sweeper.store``."""
+
+
+def experiments_folder() -> Path:
+    """Give the folder of experiments: inside the package when installed, beside it in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "experiments"
+    return installed if installed.is_dir() else package.parent / "experiments"
+
+
+def load(experiment: str | None, *, root: Path | None = None) -> pd.DataFrame:
+    """Read what was published for an experiment.
+
+    Args:
+        experiment: Name of the experiment, or None where a study has none.
+        root: Folder of experiments; None takes the one of this installation.
+
+    Returns:
+        At least the columns of ``COLUMNS``; without rows when nothing was published.
+
+    Raises:
+        StoreError: The file lacks a column, or gives a configuration twice.
+    """
+    path = (root or experiments_folder()) / (experiment or "") / "published.csv"
+    if experiment is None or not path.is_file():
+        return pd.DataFrame({name: pd.Series(dtype="float64") for name in COLUMNS})
+    frame = pd.read_csv(path)
+    missing = [name for name in COLUMNS if name not in frame.columns]
+    if missing:
+        raise StoreError(f"{path}: lacks {missing}; expected the columns {list(COLUMNS)}. Add them.")
+    twice = frame[frame.duplicated(["series", "metric", "request_rate_per_s"])]
+    if not twice.empty:
+        row = twice.iloc[0]
+        raise StoreError(
+            f"{path}: gives {row['metric']} of series '{row['series']}' at {row['request_rate_per_s']:g} QPS "
+            "twice; expected one value. Remove one."
+        )
+    return frame
+
+
+def is_same_model(one: str | None, other: str | None) -> bool:
+    """Whether two names mean the same model, whoever hosts it: numbers of another model do not compare."""
+    return one is not None and other is not None and _bare(one) == _bare(other)
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.rstrip("/").rsplit("/", maxsplit=1)[-1].lower()).removeprefix("meta")

@@ -1,0 +1,180 @@
+"""The report of a study: what was asked, what came out, how far to trust it, and the command to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import figures, published, tables
+from analysis.study import Study
+
+_TOUCHES = {
+    "clear": "the 95 % intervals of the two lie apart",
+    "inconclusive": "the 95 % intervals of the two touch",
+    "single start": "started once, so there is no interval: repeat it before relying on a small difference",
+    "alone": "there is no other setting with all of its numbers",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportFiles:
+    """What ``write`` wrote: the report, and the files of its charts (PNG, SVG, CSV)."""
+
+    report: Path
+    figures: tuple[Path, ...]
+
+
+def write(folder: Path) -> ReportFiles:
+    """Draw the charts of a study and write its ``report.md``, from its folder alone.
+
+    Raises:
+        ConfigError: The folder is missing or holds no results.
+        StoreError: ``study.json`` or a stored part cannot be read.
+    """
+    study = Study.load(folder)
+    drawn = figures.write(study)
+    report = folder / "report.md"
+    report.write_text(text(study, drawn=drawn), encoding="utf-8")
+    return ReportFiles(report=report, figures=tuple(drawn))
+
+
+def text(study: Study, *, drawn: list[Path]) -> str:
+    """Give the report as Markdown; ``drawn`` are the chart files to show."""
+    parts = [f"# {study.question or study.name}", provenance_sentence(study), _origin(study), _answers(study)]
+    for metric in figures.metrics_of(study):
+        picture = study.folder / "figures" / f"{metric.column}.png"
+        if picture in drawn:
+            parts.append(_metric(study, metric, picture.relative_to(study.folder)))
+    parts += [_failures(study), _environment(study.frame)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def provenance_sentence(study: Study) -> str:
+    """Say in plain words where the numbers come from."""
+    frame = study.frame
+    if study.is_simulated:
+        return (
+            "**Simulated: no GPU was measured.** Every number is computed by a model of vLLM and its machine."
+        )
+    nodes = ", ".join(sorted(set(frame["node"].dropna()))) or "an unknown node"
+    weights = " Weights are random: only speed means anything." if bool(frame["model_is_dummy"].any()) else ""
+    return f"**Measured** on {nodes} ({', '.join(sorted(set(frame['platform'])))}).{weights}"
+
+
+def _origin(study: Study) -> str:
+    trials = study.frame.drop_duplicates("trial_key")
+    states = trials["state"].value_counts()
+    counts = ", ".join(f"{count} {state}" for state, count in states.items())
+    lines = [f"- Study: `{study.name}`, {len(trials)} trials ({counts})"]
+    if study.experiment:
+        lines.append(f"- Experiment: `{study.experiment}`")
+    if study.source:
+        lines.append(f"- Source: {study.source}")
+    lines += _left_out(study)
+    return "\n".join(lines)
+
+
+def _left_out(study: Study) -> list[str]:
+    """Say so when published figures stay out of the charts because they are of another model."""
+    wanted = {series.published for series in study.series.values()} - {None}
+    theirs = published.load(study.experiment)
+    others = set(theirs.loc[theirs["series"].isin(wanted), "model"])
+    ours = set(study.frame["model"])
+    foreign = sorted(other for other in others if not any(published.is_same_model(other, m) for m in ours))
+    return (
+        [f"- Published figures are of {', '.join(foreign)} and left out: they do not compare"]
+        if foreign
+        else []
+    )
+
+
+def _answers(study: Study) -> str:
+    answers = tables.best(study.frame, objectives=study.objectives, series=study.series)
+    if answers.empty:
+        return "## Best setting\n\nNo setting has a number at every load point yet."
+    parts = ["## Best setting"]
+    for answer in answers.to_dict("records"):
+        runner_up = (
+            ""
+            if answer["runner_up"] is None
+            else f"; next is {answer['runner_up']} with {tables.number_text(answer['runner_up_value'])}"
+        )
+        verdict = f"{answer['verdict']}: {_TOUCHES[answer['verdict']]}"
+        parts.append(
+            f"**{answer['setting']}** has the {answer['objective']}: "
+            f"{tables.number_text(answer['value'])} (n={answer['n']}){runner_up}. Verdict: {verdict}."
+        )
+        parts.append(_command(study.frame, str(answer["trial_key"])))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _command(frame: pd.DataFrame, trial_key: str) -> str:
+    commands = frame.loc[frame["trial_key"] == trial_key, "command"].dropna()
+    if commands.empty:
+        return ""
+    return f"Its command:\n\n```bash\n{commands.iloc[0]}\n```"
+
+
+def _metric(study: Study, metric: figures.Metric, picture: Path) -> str:
+    table = figures.chart_table(study, metric)
+    layout = tables.to_markdown(tables.by_load_point(table))
+    note = "± is half of the 95 % t-interval over n engine starts." if (table["n"] > 1).any() else ""
+    parts = [f"## {metric.title}", f"![{metric.title}]({picture.as_posix()})", layout, note]
+    return "\n\n".join(part for part in [*parts, _against_published(table)] if part)
+
+
+def _against_published(table: pd.DataFrame) -> str:
+    """Give our numbers' distance from the published ones, where both are there."""
+    both = table.dropna(subset=["mean", "published_value"])
+    if both.empty:
+        return ""
+    layout = tables.by_load_point(both, cell=_difference_text)
+    off = ((both["mean"] / both["published_value"] - 1) * 100).abs().mean()
+    system, source = both["published_system"].iloc[0], both["published_source"].iloc[0]
+    return (
+        f"Published ({system}; {source}), and how far ours are from it, "
+        f"{off:.0f} % on average whatever the sign:\n\n"
+        f"{tables.to_markdown(layout)}"
+    )
+
+
+def _difference_text(row: tables.Row) -> str:
+    difference = (row["mean"] / row["published_value"] - 1) * 100
+    return f"{tables.number_text(row['published_value'])} ({difference:+.0f} %)"
+
+
+def _failures(study: Study) -> str:
+    failed = tables.failures(study.frame, study.series)
+    if failed.empty:
+        return ""
+    shown = failed.drop(columns="trial_key").rename(
+        columns={"failure_class": "class", "failure_message": "reason", "log_path": "log"}
+    )
+    return f"## Trials without numbers\n\n{tables.to_markdown(shown, is_text=True)}"
+
+
+def _environment(frame: pd.DataFrame) -> str:
+    wanted = {
+        "Platform": "platform",
+        "Node": "node",
+        "Partition mode": "partition_mode",
+        "Memory mode": "memory_mode",
+        "Engine": "engine",
+        "Model": "model",
+        "Model revision": "model_revision",
+        "Weights": "model_dtype",
+        "Dataset": "dataset",
+        "Prompts per load point": "num_prompts",
+    }
+    versions = {c.removeprefix("version."): c for c in frame.columns if c.startswith("version.")}
+    lines = [
+        {"what": name, "value": ", ".join(str(value) for value in dict.fromkeys(frame[column].dropna()))}
+        for name, column in (wanted | versions).items()
+    ]
+    starts, ends = frame["started_at"].min(), frame["ended_at"].max()
+    if not pd.isna(starts) and not pd.isna(ends):
+        lines.append({"what": "Time", "value": f"{starts:%Y-%m-%d %H:%M} to {ends:%Y-%m-%d %H:%M} UTC"})
+    known = pd.DataFrame([line for line in lines if line["value"]])
+    return f"## Environment\n\n{tables.to_markdown(known, is_text=True)}"

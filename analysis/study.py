@@ -1,0 +1,138 @@
+"""A study as the charts see it: its latest results, and what ``study.json`` says about them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sweeper.errors import ConfigError, StoreError, nearest
+from sweeper.records import METRIC_NAMES, Objective
+from sweeper.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """A named assignment.
+
+    Attributes:
+        name: Its name in the results.
+        label: Its name in a legend.
+        published: The series of ``published.csv`` that it stands beside, or None.
+        order: Its place in a legend.
+    """
+
+    name: str
+    label: str
+    published: str | None = None
+    order: int = 0
+
+
+DEFAULT_OBJECTIVES = (Objective(metric="request_throughput_per_s", direction="maximize"),)
+"""Where a study names none: the first chart of the source article is requests per second."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One study, read from its folder.
+
+    Attributes:
+        frame: Rows of ``measurements/``, the latest attempt of each trial.
+        experiment: Names the folder of published figures; None where the study belongs to none.
+    """
+
+    folder: Path
+    frame: pd.DataFrame
+    experiment: str | None = None
+    question: str | None = None
+    source: str | None = None
+    series: Mapping[str, Series]
+    objectives: tuple[Objective, ...] = DEFAULT_OBJECTIVES
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return str(self.frame["study"].iloc[0])
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether any number here comes from a model and not from a machine."""
+        return bool((self.frame["provenance"] != "measured").any())
+
+    @classmethod
+    def load(cls, folder: Path) -> Study:
+        """Read a study.
+
+        Raises:
+            ConfigError: The folder is missing or holds no results.
+            StoreError: ``study.json`` or a stored part cannot be read.
+        """
+        if not folder.is_dir():
+            raise ConfigError(
+                f"{folder}: no such folder; expected a study's folder, such as outputs/case2_sched_steps. "
+                "Look into outputs/ for its name, or run the study first."
+            )
+        frame = Store.latest(Store(folder).read())
+        if frame.empty:
+            raise ConfigError(
+                f"{folder}: holds no results; expected Parquet parts in its measurements/ folder. "
+                "Run the study first, or name the folder of another one."
+            )
+        about = _about(folder / "study.json")
+        return cls(
+            folder=folder,
+            frame=frame,
+            experiment=about.get("experiment"),
+            question=about.get("question"),
+            source=about.get("source"),
+            series=_series(about),
+            objectives=_objectives(about, folder / "study.json"),
+        )
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """Read study.json; without one the numbers still stand, only labels and published figures are missing."""
+    if not path.is_file():
+        return {}
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as exc:
+        raise StoreError(f"{path}: is not JSON ({exc}); expected a study's description. Restore it.") from exc
+    if not isinstance(about, dict):
+        raise StoreError(f"{path}: holds a {type(about).__name__}; expected a JSON object. Restore it.")
+    return about
+
+
+def _series(about: Mapping[str, Any]) -> dict[str, Series]:
+    return {
+        name: Series(
+            name=name,
+            label=entry.get("label") or name,
+            published=entry.get("published"),
+            order=int(entry.get("order", place)),
+        )
+        for place, (name, entry) in enumerate((about.get("series") or {}).items())
+    }
+
+
+def _objectives(about: Mapping[str, Any], path: Path) -> tuple[Objective, ...]:
+    objectives = tuple(
+        Objective(
+            metric=entry.get("metric", ""),
+            direction=entry.get("direction", ""),
+            request_rate_per_s=entry.get("request_rate_per_s"),
+        )
+        for entry in about.get("objectives") or []
+    )
+    for objective in objectives:
+        if objective.metric not in METRIC_NAMES or objective.direction not in ("maximize", "minimize"):
+            raise StoreError(
+                f"{path}: has an objective with direction '{objective.direction}' and metric "
+                f"'{objective.metric}'; expected maximize or minimize, and a metric."
+                f"{nearest(objective.metric, METRIC_NAMES)} Mend the file, or restore it by starting the study again."
+            )
+    return objectives or DEFAULT_OBJECTIVES

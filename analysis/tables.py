@@ -1,0 +1,382 @@
+"""From rows to tables: one number per setting and load point, with the interval that repeats allow.
+
+A *setting* is a line of these tables: a series, a series with the knobs that vary within it, or, where
+nothing is named, the knobs that vary. Runs within one engine start are averaged first and count once:
+restarts vary more than runs do, so an interval over runs would be too narrow. Failed trials keep their
+place, with the reason instead of a number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.study import Series
+from sweeper.records import Objective, TrialState
+
+_T_975 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
+_Z_975 = 1.959964
+
+Row = Mapping[Hashable, Any]
+"""One row of a table, by column."""
+
+# What makes two load points different, and its words on an axis. The seed does not: other seeds are repeats.
+_LOAD_WORDS: Mapping[str, Callable[[Any], str]] = {
+    "request_rate_per_s": lambda value: "all at once" if value is None else f"{value:g} QPS",
+    "max_concurrency": lambda value: "no limit" if value is None else f"{value} at a time",
+    "input_len": lambda value: "recorded input" if value is None else f"{value} in",
+    "output_len": lambda value: "recorded output" if value is None else f"{value} out",
+    "num_prompts": lambda value: f"{value} prompts",
+    "dataset": str,
+    "range_ratio": lambda value: f"range {value}",
+    "ignore_eos": lambda value: "ignoring EOS" if value else "until EOS",
+}
+_LOAD_POINT = tuple(_LOAD_WORDS)
+_RATE_AXIS = "Request rate (QPS)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A mean with its 95 % interval; ``low`` and ``high`` are None when there is a single value."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def t_quantile_975(degrees: int) -> float:
+    """Give the 97.5 % quantile of Student's t distribution.
+
+    Args:
+        degrees: Degrees of freedom, at least 1.
+
+    Returns:
+        The quantile, right to four decimals.
+
+    Source:
+        Up to 9 degrees the printed table (Abramowitz and Stegun 26.10); above that the expansion in
+        1 / degrees of their formula 26.7.5 about the normal quantile.
+    """
+    if degrees <= len(_T_975):
+        return _T_975[degrees - 1]
+    z = _Z_975
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / degrees + second / degrees**2 + third / degrees**3
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Give mean and 95 % t-interval of independent values, such as one per engine restart.
+
+    Returns:
+        The estimate; a single value has no interval, for one cannot tell spread from one.
+    """
+    n = len(values)
+    mean = math.fsum(values) / n
+    if n == 1:
+        return Estimate(mean=mean, low=None, high=None, n=1)
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    half = t_quantile_975(n - 1) * deviation / math.sqrt(n)
+    return Estimate(mean=mean, low=mean - half, high=mean + half, n=n)
+
+
+def settings(frame: pd.DataFrame, series: Mapping[str, Series] | None = None) -> pd.DataFrame:
+    """Name the setting and the load point of every row, and put both in order.
+
+    Args:
+        frame: Rows of the store, latest attempts.
+        series: Labels and order of named series.
+
+    Returns:
+        The rows, once for each series that they serve, with ``setting`` (its label), ``series`` (a name or
+        None), ``load_point`` and ``load_axis`` (title of the axis), ordered by series, knobs and load. Of
+        several trials of one setting, as another engine version leaves them, the newest stays.
+    """
+    known = series or {}
+    rows = frame.explode("series", ignore_index=True)
+    rows["series"] = [None if pd.isna(name) else str(name) for name in rows["series"]]
+    order = {name: (entry.order, name) for name, entry in known.items()}
+    after = (len(known), "")
+    groups = []
+    for name in sorted(set(rows["series"]), key=lambda n: (n is None, order.get(n or "", after), n or "")):
+        group = rows[[other == name for other in rows["series"]]]
+        groups.append(_named_settings(group, label=None if name is None else _label(name, known)))
+    named = _with_load_points(pd.concat(groups, ignore_index=True))
+    return named.reset_index(drop=True)
+
+
+def summary(frame: pd.DataFrame, *, metric: str, series: Mapping[str, Series] | None = None) -> pd.DataFrame:
+    """Give one row per setting and load point for a metric.
+
+    Args:
+        frame: Rows of the store, latest attempts.
+        metric: A metric column of the store.
+        series: Labels and order of named series.
+
+    Returns:
+        Columns ``setting``, ``series``, ``load_point``, ``load_axis``, ``request_rate_per_s``, ``mean``,
+        ``low``, ``high`` (95 % interval over restarts; NaN with one restart), ``n`` (restarts), ``state``,
+        ``reason`` (of a trial without numbers), ``trial_key``, ``provenance``.
+    """
+    rows = settings(frame, series)
+    # Grouping by the order of first appearance keeps settings and load points in their order.
+    grouped = rows.groupby(["setting", "load_point"], sort=False, dropna=False)
+    table = pd.DataFrame([_summary_row(group, metric) for _, group in grouped])
+    return table.astype({"mean": "float64", "low": "float64", "high": "float64", "n": "int64"})
+
+
+def by_load_point(table: pd.DataFrame, cell: Callable[[Row], str] | None = None) -> pd.DataFrame:
+    """Lay a summary out for reading: a line per setting, a column per load point.
+
+    Args:
+        table: What ``summary`` gave.
+        cell: Writes one row of it as text; None writes mean, half of the interval and n, or why there
+            is no number.
+    """
+    write = cell or _cell
+    cells: dict[str, dict[str, str]] = {}
+    for row in table.to_dict("records"):
+        cells.setdefault(row["setting"], {})[load_point_text(row)] = write(row)
+    points = list(dict.fromkeys(point for line in cells.values() for point in line))
+    return pd.DataFrame(
+        [
+            {"setting": setting} | {point: line.get(point, "not run") for point in points}
+            for setting, line in cells.items()
+        ]
+    )
+
+
+def best(
+    frame: pd.DataFrame, *, objectives: Iterable[Objective], series: Mapping[str, Series] | None = None
+) -> pd.DataFrame:
+    """Give the best setting for each objective, and whether it is clearly better than the next.
+
+    Only settings that have a number at every load point that counts take part.
+
+    Returns:
+        Columns ``objective``, ``setting``, ``value``, ``low``, ``high``, ``n``, ``runner_up``,
+        ``runner_up_value``, ``verdict`` and ``trial_key``; a row per objective that can be answered.
+        The verdict is ``clear`` when the 95 % intervals of the two lie apart, ``inconclusive`` when they
+        touch, ``single start`` when either was started only once, ``alone`` when there is no other.
+    """
+    rows = settings(frame, series)
+    answers = [_best_row(rows, objective) for objective in objectives]
+    return pd.DataFrame([answer for answer in answers if answer is not None])
+
+
+def failures(frame: pd.DataFrame, series: Mapping[str, Series] | None = None) -> pd.DataFrame:
+    """List the trials without numbers: setting, state, class, message, log; one row per trial."""
+    rows = settings(frame, series)
+    failed = rows[rows["state"] != str(TrialState.COMPLETE)].drop_duplicates(["setting", "trial_key"])
+    columns = ["setting", "state", "failure_class", "failure_message", "log_path", "trial_key"]
+    return failed[columns].reset_index(drop=True)
+
+
+def to_markdown(table: pd.DataFrame, *, is_text: bool = False) -> str:
+    """Write a table as Markdown; all but the first column stand right, unless the table is text."""
+    heads = [str(name) for name in table.columns]
+    rule = ["---"] + ["---" if is_text else "---:"] * (len(heads) - 1)
+    lines = [heads, rule, *([_escaped(value) for value in row] for row in table.itertuples(index=False))]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def number_text(value: float) -> str:
+    """Write a number as short as its reader needs it: 11,376 or 145 or 10.57 or 0.0042."""
+    size = abs(value)
+    if size >= 99.95:
+        return f"{value:,.0f}"
+    if size >= 0.1 or size == 0:
+        return f"{value:.2f}"
+    return f"{value:.2g}"
+
+
+def load_point_text(row: Row) -> str:
+    """Name a load point where no axis gives the unit: ``16 QPS``."""
+    point = str(row["load_point"])
+    return (
+        f"{point} QPS" if row["load_axis"] == _RATE_AXIS and not pd.isna(row["request_rate_per_s"]) else point
+    )
+
+
+def no_number_text(row: Row) -> str:
+    """Say why a row of a summary has no number."""
+    if row["state"] == str(TrialState.COMPLETE):
+        return "no value"
+    reason = row["reason"]
+    return f"{row['state']}: {reason}" if isinstance(reason, str) else str(row["state"])
+
+
+# ---- settings and load points ----
+
+
+def _label(name: str, series: Mapping[str, Series]) -> str:
+    return series[name].label if name in series else name
+
+
+def _named_settings(group: pd.DataFrame, *, label: str | None) -> pd.DataFrame:
+    """Label the trials of one series by what varies among them, keep the newest of each, order by knobs."""
+    varying = [
+        column
+        for column in group.columns
+        if column.startswith("knob.") and group[column].nunique(dropna=False) > 1
+    ]
+    ordered = group.sort_values(varying, kind="stable") if varying else group
+    names = [_setting_name(label, row, varying) for row in ordered.to_dict("records")]
+    return _newest(ordered.assign(setting=names))
+
+
+def _setting_name(label: str | None, row: Row, varying: Sequence[str]) -> str:
+    knobs = ", ".join(f"{column.removeprefix('knob.')}={_value_text(row[column])}" for column in varying)
+    if label is None:
+        return knobs or "the one setting"
+    return f"{label} ({knobs})" if knobs else label
+
+
+def _newest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Keep one trial per setting: the one that ended last."""
+    ended = rows["ended_at"].fillna(pd.Timestamp(0, tz="UTC"))
+    last = (
+        rows.assign(_ended=ended).groupby(["setting", "trial_key"], sort=False)["_ended"].max().reset_index()
+    )
+    keep = last.sort_values("_ended", kind="stable").drop_duplicates("setting", keep="last")
+    chosen = set(zip(keep["setting"], keep["trial_key"], strict=True))
+    return rows[[pair in chosen for pair in zip(rows["setting"], rows["trial_key"], strict=True)]]
+
+
+def _value_text(value: Any) -> str:
+    if pd.isna(value):
+        return "default"
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value)).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _with_load_points(rows: pd.DataFrame) -> pd.DataFrame:
+    varying = [name for name in _LOAD_POINT if rows[name].nunique(dropna=False) > 1]
+    is_rate_only = varying in ([], ["request_rate_per_s"])
+    records = rows.to_dict("records")
+    labels = [_rate_text(row) if is_rate_only else _load_text(row, varying) for row in records]
+    title = _RATE_AXIS if is_rate_only else "Load point"
+    # No rate means everything at once: the highest load, so it stands last. Settings keep their order.
+    load = rows[list(_LOAD_POINT)].apply(pd.to_numeric, errors="coerce").astype("float64").fillna(math.inf)
+    place = {name: index for index, name in enumerate(dict.fromkeys(rows["setting"]))}
+    keys = load.assign(_setting=rows["setting"].map(place))
+    order = keys.sort_values(["_setting", *_LOAD_POINT], kind="stable").index
+    named: pd.DataFrame = rows.assign(load_point=labels, load_axis=title).loc[order]
+    return named
+
+
+def _rate_text(row: Row) -> str:
+    rate = row["request_rate_per_s"]
+    return "all at once" if pd.isna(rate) else f"{rate:g}"
+
+
+def _load_text(row: Row, varying: Sequence[str]) -> str:
+    return ", ".join(_LOAD_WORDS[name](None if pd.isna(row[name]) else row[name]) for name in varying)
+
+
+# ---- numbers ----
+
+
+def _restart_means(rows: pd.DataFrame, metric: str) -> list[float]:
+    """Average the runs within each engine start; a start without a number gives none."""
+    complete = rows[rows["state"] == str(TrialState.COMPLETE)]
+    if metric not in rows.columns:
+        return []
+    means = complete.groupby("restart", sort=True)[metric].mean()
+    return [float(value) for value in means if not pd.isna(value)]
+
+
+def _summary_row(group: pd.DataFrame, metric: str) -> dict[str, object]:
+    values = _restart_means(group, metric)
+    number = estimate(values) if values else Estimate(mean=math.nan, low=None, high=None, n=0)
+    first = group.iloc[0]
+    return {
+        "setting": first["setting"],
+        "series": first["series"],
+        "load_point": first["load_point"],
+        "load_axis": first["load_axis"],
+        "request_rate_per_s": first["request_rate_per_s"],
+        "mean": number.mean,
+        "low": number.low,
+        "high": number.high,
+        "n": number.n,
+        "state": first["state"],
+        "reason": None if pd.isna(first["failure_class"]) else first["failure_class"],
+        "trial_key": first["trial_key"],
+        "provenance": first["provenance"],
+    }
+
+
+def _cell(row: Row) -> str:
+    if row["n"] == 0:
+        return no_number_text(row)
+    spread = "" if math.isnan(row["low"]) else f" ± {number_text((row['high'] - row['low']) / 2)}"
+    return f"{number_text(row['mean'])}{spread} (n={row['n']})"
+
+
+def _best_row(rows: pd.DataFrame, objective: Objective) -> dict[str, object] | None:
+    counted = rows
+    if objective.request_rate_per_s is not None:
+        counted = rows[rows["request_rate_per_s"] == objective.request_rate_per_s]
+    points = counted["load_point"].nunique()
+    scores = {
+        setting: score
+        for setting, group in counted.groupby("setting", sort=False)
+        if (score := _score(group, objective.metric, points)) is not None
+    }
+    if not scores:
+        return None
+    sign = -1 if objective.direction == "maximize" else 1
+    ranked = sorted(scores, key=lambda setting: sign * scores[setting].mean)
+    first, second = scores[ranked[0]], scores[ranked[1]] if len(ranked) > 1 else None
+    winner = counted[counted["setting"] == ranked[0]].iloc[0]
+    return {
+        "objective": _objective_text(objective),
+        "setting": ranked[0],
+        "value": first.mean,
+        "low": first.low,
+        "high": first.high,
+        "n": first.n,
+        "runner_up": ranked[1] if second else None,
+        "runner_up_value": second.mean if second else None,
+        "verdict": _verdict(first, second),
+        "trial_key": winner["trial_key"],
+    }
+
+
+def _score(group: pd.DataFrame, metric: str, points: int) -> Estimate | None:
+    """Average over load points within each restart, then over restarts; None unless all have numbers."""
+    per_point = [_restart_means(rows, metric) for _, rows in group.groupby("load_point", sort=False)]
+    if len(per_point) < points or not all(per_point):
+        return None
+    starts = min(len(values) for values in per_point)
+    return estimate([math.fsum(values[k] for values in per_point) / points for k in range(starts)])
+
+
+def _verdict(first: Estimate, second: Estimate | None) -> str:
+    if second is None:
+        return "alone"
+    if first.low is None or first.high is None or second.low is None or second.high is None:
+        return "single start"
+    return "inconclusive" if first.low <= second.high and second.low <= first.high else "clear"
+
+
+def _objective_text(objective: Objective) -> str:
+    rate = objective.request_rate_per_s
+    where = "mean over load points" if rate is None else f"at {rate:g} QPS"
+    return f"{'highest' if objective.direction == 'maximize' else 'lowest'} {objective.metric}, {where}"
+
+
+def _escaped(value: object) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    text = number_text(value) if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,409 @@
+"""Loads an engine by vLLM's own serving benchmark, so that numbers compare with what others publish.
+
+The benchmark runs in the engine's environment, in one worker process per trial
+(``vllm_bench_worker``): starting it anew for each run would cost more than most runs take. A run counts
+only when every request completed; its JSON is kept as it came, beside our reading of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from sweeper import knobs, processes
+from sweeper.engines import Cancelled, Server
+from sweeper.engines.supervisor import Supervised
+from sweeper.engines.vllm import client_environment, find_interpreter, probe, write_metadata_stub
+from sweeper.errors import ConfigError, EngineError, MeasurementError
+from sweeper.records import FailureClass, LoadPoint, Measurement, Placement, TrialSpec, content_key
+
+METRICS = ("ttft", "tpot", "itl", "e2el")
+PERCENTILES = (50, 90, 95, 99)
+
+_STATISTICS = ("mean", "median", "std", *(f"p{percentile}" for percentile in PERCENTILES))
+# Names as vLLM's benchmark writes them that we keep, and those that need a unit.
+_KEPT = (
+    "completed",
+    "failed",
+    "total_input_tokens",
+    "total_output_tokens",
+    *(f"{statistic}_{metric}_ms" for metric in METRICS for statistic in _STATISTICS),
+)
+_RENAMED = {
+    "request_throughput_per_s": ("request_throughput",),
+    "output_throughput_tok_per_s": ("output_throughput",),
+    "total_throughput_tok_per_s": ("total_token_throughput",),
+    # Releases before 0.9.2 really write the colon.
+    "request_goodput_per_s": ("request_goodput", "request_goodput:"),
+    "duration_s": ("duration",),
+}
+
+_WORKER = Path(__file__).with_name("vllm_bench_worker.py")
+_POLL_S = 0.25
+_TELEMETRY_S = 1.0
+# Import of the benchmark takes 17 s on an idle laptop and minutes from a cold network disk.
+_IMPORT_TIMEOUT_S = 600.0
+# How long an engine that made requests fail may take to be seen dead.
+_DEATH_S = 5.0
+# Prompts of the warm-up must not be those of the measured run, or the prefix cache would know them.
+_WARM_UP_SEED = 1_000_003
+_STOP_GRACE_S = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What came of one run of the benchmark."""
+
+    report: Mapping[str, object]
+    path: Path
+    took_s: float
+    peak_kv_cache_usage: float | None
+
+
+class VllmBenchClient:
+    """One warm benchmark process for one trial; opening it returns at once, while it still imports."""
+
+    def __init__(self, spec: TrialSpec, placement: Placement, *, python: str | None = None) -> None:
+        """Start the worker.
+
+        Args:
+            spec: The trial, whose folder takes log and raw results.
+            placement: Its devices; the client itself uses none of them.
+            python: Interpreter whose vLLM has the benchmark, when it is not the engine's own.
+
+        Raises:
+            ConfigError: No interpreter, or its vLLM has no usable benchmark.
+        """
+        self._spec = spec
+        self._python = python or _python(spec)
+        environment = probe(self._python)
+        self._release = environment.release
+        _check_release(self._release, self._python)
+        folder = Path(spec.folder).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._raw = folder / "raw"
+        self._log_path = folder / f"client-{spec.attempt}.log"
+        self._next = 1
+        self._is_ready = False
+        interpreter = find_interpreter(self._python)
+        requests_read, self._requests = os.pipe()
+        self._replies, replies_write = os.pipe()
+        self._unread = b""
+        try:
+            self._worker = Supervised.start(
+                [interpreter, str(_WORKER), str(requests_read), str(replies_write)],
+                env=client_environment(
+                    spec,
+                    surroundings=os.environ,
+                    python=interpreter,
+                    owner=processes.current(),
+                    stub=write_metadata_stub(folder, environment),
+                ),
+                cwd=folder,
+                log_path=self._log_path,
+                start_file=folder / f"client-{spec.attempt}{processes.START_FILE_SUFFIX}",
+                grace_s=_STOP_GRACE_S,
+                note={"trial": spec.key, "devices": list(placement.devices)},
+                pass_fds=(requests_read, replies_write),
+            )
+        except BaseException:
+            os.close(self._requests)
+            os.close(self._replies)
+            raise
+        finally:
+            os.close(requests_read)
+            os.close(replies_write)
+        self._is_open = True
+
+    def measure(
+        self, server: Server, point: LoadPoint, *, restart: int, repeat: int, cancelled: Cancelled
+    ) -> Measurement:
+        """Load the server once at this load point.
+
+        The prefix cache is emptied before, where the release can do it: runs of one trial send the same
+        prompts and would otherwise profit from each other.
+
+        Raises:
+            EngineError: The client failed, hung past the load time limit, or the engine died meanwhile.
+            MeasurementError: Not every request completed.
+        """
+        began = time.monotonic()
+        self._wait_import(server, cancelled)
+        empty_prefix_cache(server)
+        name = f"{self._spec.attempt}-{restart}-{repeat}-{content_key(asdict(point))[:8]}.json"
+        before = server.counters()
+        started_at = time.time()
+        run = self._run(server, point, self._raw / name, cancelled)
+        ended_at = time.time()
+        check_complete(run.report, wanted=point.num_prompts, log_path=str(self._log_path))
+        metrics = read_report(run.report)
+        measured_s = metrics["duration_s"] or 0.0
+        return Measurement(
+            load_point=point,
+            restart=restart,
+            repeat=repeat,
+            metrics=metrics,
+            telemetry=telemetry(before, server.counters(), peak_kv_cache_usage=run.peak_kv_cache_usage),
+            measured_s=measured_s,
+            client_overhead_s=time.monotonic() - began - measured_s,
+            started_at=started_at,
+            ended_at=ended_at,
+            raw_path=str(run.path),
+        )
+
+    def warm_up(self, server: Server, point: LoadPoint, *, prompts: int, cancelled: Cancelled) -> float:
+        """Send some requests at once whose numbers are thrown away; return the seconds it took."""
+        began = time.monotonic()
+        self._wait_import(server, cancelled)
+        warm = replace(
+            point,
+            num_prompts=prompts,
+            request_rate_per_s=None,
+            client_seed=point.client_seed + _WARM_UP_SEED,
+        )
+        self._run(server, warm, self._raw / f"{self._spec.attempt}-warm-up.json", cancelled)
+        return time.monotonic() - began
+
+    def close(self) -> None:
+        """End the worker; safe to call twice."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        self._worker.stop()
+        os.close(self._requests)
+        os.close(self._replies)
+
+    def _run(self, server: Server, point: LoadPoint, path: Path, cancelled: Cancelled) -> _Run:
+        """Have the worker run the benchmark once, watching engine, clock and worker meanwhile."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        began = time.monotonic()
+        number = self._send(server, point, path)
+        peak: float | None = None
+        looked = began
+        while (reply := self._receive(_POLL_S)) is None:
+            waited = time.monotonic() - began
+            self._watch(server, cancelled, waited, limit_s=self._spec.engine.load_timeout_s)
+            if time.monotonic() - looked >= _TELEMETRY_S:
+                looked = time.monotonic()
+                usage = server.counters().get("kv_cache_usage")
+                peak = usage if peak is None or usage is None else max(peak, usage)
+        took_s = time.monotonic() - began
+        report = _read_json(path) if reply.get("ok") and reply.get("id") == number else None
+        if report is None or report.get("completed") != point.num_prompts:
+            self._blame_engine(server)
+        if report is None:
+            raise self._error(f"client: {reply.get('error') or 'it left no result'}", FailureClass.CLIENT)
+        return _Run(report=report, path=path, took_s=took_s, peak_kv_cache_usage=peak)
+
+    def _send(self, server: Server, point: LoadPoint, path: Path) -> int:
+        number = self._next
+        self._next += 1
+        args = benchmark_arguments(
+            self._spec, point, base_url=server.base_url, release=self._release, result=path
+        )
+        line = json.dumps({"id": number, "api_key": server.api_key, "args": args}) + "\n"
+        try:
+            os.write(self._requests, line.encode())
+        except OSError as exc:
+            raise self._error(
+                f"client: its process is gone ({exc}); see its log", FailureClass.CLIENT
+            ) from exc
+        return number
+
+    def _wait_import(self, server: Server, cancelled: Cancelled) -> None:
+        began = time.monotonic()
+        while not self._is_ready:
+            reply = self._receive(_POLL_S)
+            if reply is None:
+                self._watch(server, cancelled, time.monotonic() - began, limit_s=_IMPORT_TIMEOUT_S)
+            elif reply.get("ready"):
+                self._is_ready = True
+            else:
+                raise self._error(f"client: cannot import: {reply.get('error')}", FailureClass.CLIENT)
+
+    def _watch(self, server: Server, cancelled: Cancelled, waited_s: float, *, limit_s: float) -> None:
+        """Look for every reason to stop waiting."""
+        if cancelled():
+            raise self._error("stopped on request", FailureClass.INTERRUPTED)
+        server.check_alive()
+        code = self._worker.poll()
+        if code is not None:
+            raise self._error(f"client: its process ended with exit code {code}", FailureClass.CLIENT)
+        if waited_s > limit_s:
+            raise self._error(f"client: no result after {limit_s:g} s of load", FailureClass.HANG)
+
+    def _blame_engine(self, server: Server) -> None:
+        """Give a dying engine time to be seen dead, so that its failure is not laid at the client's door."""
+        deadline = time.monotonic() + _DEATH_S
+        while time.monotonic() < deadline:
+            server.check_alive()
+            time.sleep(_POLL_S)
+
+    def _receive(self, seconds: float) -> Mapping[str, object] | None:
+        """The worker's next line, or None when it does not come in time or the worker is gone."""
+        if b"\n" not in self._unread:
+            ready, _, _ = select.select([self._replies], [], [], seconds)
+            if not ready:
+                return None
+            received = os.read(self._replies, 65536)
+            if not received:
+                # The other end is closed; whoever waits will see that the process has ended.
+                time.sleep(min(seconds, 0.05))
+            self._unread += received
+        line, newline, rest = self._unread.partition(b"\n")
+        if not newline:
+            return None
+        self._unread = rest
+        content: Mapping[str, object] = json.loads(line)
+        return content
+
+    def _error(self, message: str, failure: FailureClass) -> EngineError:
+        return EngineError(message, failure=failure, log_path=str(self._log_path))
+
+
+def benchmark_arguments(
+    spec: TrialSpec, point: LoadPoint, *, base_url: str, release: str, result: Path
+) -> list[str]:
+    """The arguments of ``vllm bench serve`` for one load point, in the form of a release.
+
+    Raises:
+        ConfigError: The load point names a dataset that this client does not know.
+    """
+    # The flag that chooses the API was called otherwise before 0.11.1; both take the same word.
+    backend = "--endpoint-type" if knobs.client_flag_exists("--endpoint-type", release) else "--backend"
+    rate = "inf" if point.request_rate_per_s is None else f"{point.request_rate_per_s:g}"
+    concurrency = [] if point.max_concurrency is None else ["--max-concurrency", str(point.max_concurrency)]
+    return [
+        *(backend, "openai", "--base-url", base_url, "--endpoint", "/v1/completions"),
+        *("--model", spec.model.path, "--served-model-name", spec.model.name),
+        *("--tokenizer", spec.model.path),
+        *_dataset_arguments(point),
+        *("--num-prompts", str(point.num_prompts), "--request-rate", rate),
+        *concurrency,
+        *("--seed", str(point.client_seed), "--temperature", "0"),
+        *(["--ignore-eos"] if point.ignore_eos else []),
+        *("--percentile-metrics", ",".join(METRICS)),
+        *("--metric-percentiles", ",".join(map(str, PERCENTILES))),
+        *("--disable-tqdm", "--save-result"),
+        *("--result-dir", str(result.parent), "--result-filename", result.name),
+    ]
+
+
+def read_report(report: Mapping[str, object]) -> dict[str, float | None]:
+    """Translate the benchmark's JSON to our names; what a release does not report is None."""
+    metrics = {name: _number(report.get(name)) for name in _KEPT}
+    for name, sources in _RENAMED.items():
+        values = (_number(report.get(source)) for source in sources)
+        metrics[name] = next((value for value in values if value is not None), None)
+    if metrics["failed"] is None:
+        # Not written before 0.11.1; whoever did not complete has failed.
+        wanted, completed = _number(report.get("num_prompts")), metrics["completed"]
+        metrics["failed"] = None if wanted is None or completed is None else wanted - completed
+    return metrics
+
+
+def check_complete(report: Mapping[str, object], *, wanted: int, log_path: str | None) -> None:
+    """See that every request completed; the benchmark itself only warns when all of them failed.
+
+    Raises:
+        MeasurementError: Some did not; the message tells how many.
+    """
+    completed, failed = _number(report.get("completed")), _number(report.get("failed"))
+    if completed != wanted or failed:
+        raise MeasurementError(
+            f"client: {_count(completed)} of {wanted} requests completed, {_count(failed)} failed; "
+            "expected all to complete. See the client's log for the first error.",
+            failure=FailureClass.CLIENT,
+            log_path=log_path,
+        )
+
+
+def telemetry(
+    before: Mapping[str, float], after: Mapping[str, float], *, peak_kv_cache_usage: float | None
+) -> dict[str, float | None]:
+    """What the engine counted during one run: differences of its counters, None where it has none."""
+    queries = _difference(before, after, "prefix_cache_queries")
+    hits = _difference(before, after, "prefix_cache_hits")
+    return {
+        "prefix_cache_hit_rate": hits / queries if queries and hits is not None else None,
+        "preemptions": _difference(before, after, "preemptions"),
+        "kv_cache_usage": peak_kv_cache_usage,
+    }
+
+
+def empty_prefix_cache(server: Server) -> bool:
+    """Ask the engine to forget the prompts it has seen; whether it did."""
+    request = urllib.request.Request(
+        f"{server.base_url}/reset_prefix_cache",
+        method="POST",
+        headers={"Authorization": f"Bearer {server.api_key}"},
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    # Releases without this route answer 404, and nothing is lost.
+    with contextlib.suppress(OSError), opener.open(request, timeout=30) as answer:
+        return bool(answer.status == 200)
+    return False
+
+
+def _dataset_arguments(point: LoadPoint) -> list[str]:
+    if point.dataset == "random":
+        lengths = (("--random-input-len", point.input_len), ("--random-output-len", point.output_len))
+        return [
+            *("--dataset-name", "random", "--random-range-ratio", f"{point.range_ratio:g}"),
+            *(word for flag, value in lengths if value is not None for word in (flag, str(value))),
+        ]
+    if point.dataset == "sharegpt":
+        path = [] if point.dataset_path is None else ["--dataset-path", point.dataset_path]
+        output = [] if point.output_len is None else ["--sharegpt-output-len", str(point.output_len)]
+        return ["--dataset-name", "sharegpt", *path, *output]
+    raise ConfigError(
+        f"load point: dataset '{point.dataset}'; expected random or sharegpt. Choose one of them."
+    )
+
+
+def _check_release(release: str, python: str) -> None:
+    # 0.8.x has the command with the random dataset only, and without a choice of temperature.
+    if knobs.bench_client(release) == "script":
+        raise ConfigError(
+            f"client: vLLM {release} of {python} has no 'vllm bench serve' with all that is needed; "
+            "expected 0.9.1 or later. Use another client, or a newer environment for the client."
+        )
+
+
+def _python(spec: TrialSpec) -> str:
+    if spec.engine.python is None:
+        raise ConfigError(
+            "engine.python: it is empty; expected the interpreter of vLLM's environment, in which its "
+            "benchmark runs too. Set engine.python=PATH."
+        )
+    return spec.engine.python
+
+
+def _read_json(path: Path) -> Mapping[str, object] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _number(value: object) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number else None  # type: ignore[arg-type]
+
+
+def _count(number: float | None) -> str:
+    return "an unknown number" if number is None else f"{number:g}"
+
+
+def _difference(before: Mapping[str, float], after: Mapping[str, float], name: str) -> float | None:
+    return after[name] - before[name] if name in before and name in after else None

@@ -1,0 +1,75 @@
+"""Runs vLLM's own serving benchmark, one load point after another, in one warm process.
+
+This file is run by path with the interpreter of the engine's environment, so it imports nothing of the
+sweeper and is written for any Python that vLLM runs on. Importing the benchmark takes many seconds;
+here it is done once, while the engine itself is still starting.
+
+Protocol, one JSON object a line, on the two file descriptors given as arguments:
+  reads  {"id": 1, "api_key": "...", "args": ["--backend", "openai", ...]}
+  writes {"ready": true} once, then {"id": 1, "ok": true} or {"id": 1, "ok": false, "error": "..."}
+The benchmark's result goes to the file that its own arguments name, its printed output to our log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import traceback
+from typing import Any
+
+
+def main() -> None:
+    """Import the benchmark, say so, and run what is asked for until the requests end."""
+    # Our own folder comes first on the path and holds modules with common names.
+    sys.path.pop(0)
+    requests = os.fdopen(int(sys.argv[1]), encoding="utf-8")
+    replies = os.fdopen(int(sys.argv[2]), "w", encoding="utf-8", buffering=1)
+    try:
+        from vllm.benchmarks import serve
+    except BaseException as exc:
+        traceback.print_exc()
+        replies.write(json.dumps({"ready": False, "error": _text(exc)}) + "\n")
+        return
+    replies.write(json.dumps({"ready": True}) + "\n")
+    for line in requests:
+        task = json.loads(line)
+        try:
+            _run(serve, task)
+            reply = {"id": task["id"], "ok": True}
+        except KeyboardInterrupt:
+            return
+        except BaseException as exc:  # a wrong argument ends in SystemExit
+            traceback.print_exc()
+            reply = {"id": task["id"], "ok": False, "error": _text(exc)}
+        sys.stdout.flush()
+        replies.write(json.dumps(reply) + "\n")
+
+
+def _run(serve: Any, task: Any) -> None:
+    # Read by the benchmark for each request; it travels by pipe so that no command line shows it.
+    os.environ["OPENAI_API_KEY"] = task["api_key"]
+    parser = _parser()
+    serve.add_cli_args(parser)
+    args = parser.parse_args(task["args"])
+    if hasattr(serve, "main_async"):
+        asyncio.run(serve.main_async(args))
+    else:  # before 0.10.2
+        serve.main(args)
+
+
+def _parser() -> Any:
+    try:
+        from vllm.utils.argparse_utils import FlexibleArgumentParser
+    except ImportError:  # before 0.11.1
+        from vllm.utils import FlexibleArgumentParser
+    return FlexibleArgumentParser()
+
+
+def _text(exc: BaseException) -> str:
+    return f"{type(exc).__name__}: {exc}"
+
+
+if __name__ == "__main__":
+    main()

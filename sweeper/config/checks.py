@@ -1,0 +1,46 @@
+"""Checks of single values; every refusal names key, value, what was expected and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sweeper.errors import ConfigError, nearest
+from sweeper.records import Scalar
+
+
+def nonempty(key: str, values: list[Any]) -> list[Any]:
+    """Refuse an empty list."""
+    if not values:
+        raise ConfigError(f"{key}: is an empty list; expected at least one value.")
+    return values
+
+
+def scalar(key: str, value: Any) -> Scalar:
+    """Refuse what cannot be a knob's value: null, lists and mappings."""
+    if isinstance(value, bool | int | float | str):
+        return value
+    kind = "null" if value is None else type(value).__name__
+    raise ConfigError(f"{key}: is {kind}; expected a number, a text, true or false. Quote JSON as a text.")
+
+
+def check_choice(key: str, value: Any, known: Sequence[str]) -> None:
+    """Refuse a value that is not one of the known ones."""
+    if value not in known:
+        raise ConfigError(
+            f"{key}: '{value}' is not allowed; expected one of {', '.join(known)}."
+            f"{nearest(str(value), known)}"
+        )
+
+
+def check_positive(key: str, value: float) -> None:
+    """Refuse zero and below."""
+    if value <= 0:
+        raise ConfigError(f"{key}: is {value:g}; expected a number above 0.")
+
+
+def check_not_negative(key: str, value: int) -> int:
+    """Refuse what is below zero."""
+    if value < 0:
+        raise ConfigError(f"{key}: is {value}; expected 0 or more.")
+    return value

@@ -1,0 +1,197 @@
+"""From files and the command line to checked plain data, by Hydra's compose interface.
+
+Composition is Hydra's; what it is given and what it answers is looked at here, so that every mistake of
+a user ends in one sentence that names file, key, value and remedy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from sweeper.config.schema import RootConfig, key_names
+from sweeper.errors import ConfigError, nearest
+
+_KEYS = tuple(key_names())
+# Below these, names are the user's own; whether a knob exists is asked of the engine's release.
+_FREE_KEYS = ("knobs.", "space.knobs.", "space.series.", "objective.", "calibration.")
+
+
+def conf_folder() -> Path:
+    """Find the shipped configuration: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def groups(config_dir: Path | None = None) -> dict[str, tuple[str, ...]]:
+    """List the configuration groups and the names in each, the user's own folder included."""
+    found: dict[str, set[str]] = {}
+    for root in filter(None, (conf_folder(), config_dir)):
+        for path in sorted(root.glob("*/*.yaml")):
+            found.setdefault(path.parent.name, set()).add(path.stem)
+    return {group: tuple(sorted(names)) for group, names in found.items()}
+
+
+def compose_run(overrides: Sequence[str], *, config_dir: Path | None = None) -> dict[str, Any]:
+    """Compose the configuration of one run as plain data, not yet checked beyond types and names.
+
+    Args:
+        overrides: Hydra's override syntax, as on the command line.
+        config_dir: A folder of the user's own groups, searched beside the shipped ones.
+
+    Raises:
+        ConfigError: A name, key, type or file is wrong.
+    """
+    if config_dir is not None and not config_dir.is_dir():
+        raise ConfigError(
+            f"--config-dir: '{config_dir}' is not a folder. Give the folder that holds experiment/."
+        )
+    checked = [_checked_override(text, config_dir) for text in overrides]
+    if config_dir is not None:
+        checked.append(f"hydra.searchpath=[file://{config_dir.resolve()}]")
+    return _compose(checked)
+
+
+def _compose(overrides: Sequence[str]) -> dict[str, Any]:
+    store = ConfigStore.instance()
+    store.store(name="schema", node=RootConfig)
+    try:
+        # Hydra keeps one global state; a run that failed half-way must not stop the next one.
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(conf_folder()), version_base="1.3", job_name="sweeper"):
+            composed = compose("config", overrides=list(overrides))
+        # '+engine.gpuz=3' slips into a structured config without a word; merging once more refuses it.
+        merged = OmegaConf.merge(
+            OmegaConf.structured(RootConfig),
+            OmegaConf.create(OmegaConf.to_container(composed, resolve=False)),
+        )
+        plain = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException, YAMLError) as exc:
+        raise ConfigError(_explain(exc)) from exc
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _checked_override(text: str, config_dir: Path | None) -> str:
+    """Check one override's name before Hydra sees it, and widen what it accepts where that is harmless."""
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException as exc:
+        raise ConfigError(
+            f"command line: '{text}' cannot be read; expected key=value, such as workload.num_prompts=200 or "
+            "+experiment=case2_sched_steps. Quote values with spaces or brackets."
+        ) from exc
+    key = override.key_or_group
+    known = groups(config_dir)
+    if key in known:
+        return _checked_choice(override, key, known[key])
+    if key.startswith("hydra."):
+        raise ConfigError(f"command line: '{text}' is a setting of Hydra; this program has no use for it.")
+    if override.is_delete():
+        return text
+    if not key.startswith(_FREE_KEYS):
+        if key not in _KEYS:
+            names = [*_KEYS, *known]
+            raise ConfigError(
+                f"command line: '{key}' is not a key of the configuration.{nearest(key, names)} "
+                "See them all with: python -m sweeper --cfg job"
+            )
+        return _checked_value(override, text)
+    value = text.split("=", 1)[1]
+    if override.is_sweep_override():
+        if not key.startswith("space.knobs."):
+            return _checked_value(override, text)
+        quoted = value.replace("'", "\\'")
+        return f"++{key}='{quoted}'"
+    return f"++{key}={value}"
+
+
+def _checked_choice(override: Override, group: str, names: Sequence[str]) -> str:
+    value = override.value()
+    if override.is_delete() or not isinstance(value, str):
+        raise ConfigError(
+            f"command line: '{override.input_line}': the group '{group}' takes one name; "
+            f"expected one of {', '.join(names)}."
+        )
+    if value not in names:
+        raise ConfigError(
+            f"command line: {group}={value}: there is no such {group}.{nearest(value, names)} "
+            f"Known: {', '.join(names)}."
+        )
+    # The documented form is +experiment=NAME; without the plus it can mean nothing else.
+    return f"+{group}={value}" if group in ("experiment", "overlay") else f"{group}={value}"
+
+
+def _checked_value(override: Override, text: str) -> str:
+    if override.is_sweep_override():
+        key, value = text.split("=", 1)
+        key = key.lstrip("+")
+        hint = (
+            f"To vary a knob write space.{key}={value}"
+            if key.startswith("knobs.")
+            else f"For a list write '{key}=[{value}]'"
+        )
+        raise ConfigError(f"command line: '{text}' gives several values; expected one. {hint}.")
+    return text
+
+
+def _explain(exc: Exception) -> str:
+    """Turn an error of Hydra, OmegaConf or YAML into one sentence that names file, key and remedy."""
+    if isinstance(exc, YAMLError):
+        mark = getattr(exc, "problem_mark", None)
+        where = f"{mark.name}, line {mark.line + 1}" if mark else "a configuration file"
+        return f"{where}: is not YAML: {getattr(exc, 'problem', None) or exc}. Correct the file."
+    text = str(exc)
+    cause = _cause(exc)
+    file = _file_of(text)
+    full_key = getattr(cause, "full_key", None) or _search(r"full_key: (\S+)", text)
+    if isinstance(exc, MissingConfigException):
+        missing = exc.missing_cfg_file or ""
+        group, _, name = str(missing).rpartition("/")
+        options = exc.options or ()
+        known = f" Known: {', '.join(options)}." if options else ""
+        return f"{file}{group or 'config'}: there is no '{name}'.{nearest(name, options)}{known}"
+    unknown = _search(r"Key '([^']+)' (?:not in|is not in struct)", text)
+    if unknown:
+        key = str(full_key or unknown)
+        return (
+            f"{file}'{key}' is not a key of the configuration.{nearest(key, _KEYS)} "
+            "See them all with: python -m sweeper --cfg job"
+        )
+    if "Missing mandatory value" in text:
+        return f"{file}'{full_key}' has no value (???). Give it one."
+    return f"{file}{full_key or 'configuration'}: {_first_sentence(str(cause))}. Correct the value."
+
+
+def _cause(exc: BaseException) -> BaseException:
+    while exc.__cause__ is not None:
+        exc = exc.__cause__
+    return exc
+
+
+def _file_of(text: str) -> str:
+    name = _search(r"In '([^']+)'", text)
+    return f"{name}.yaml: " if name else ""
+
+
+def _search(pattern: str, text: str) -> str | None:
+    found = re.search(pattern, text)
+    return found.group(1) if found else None
+
+
+def _first_sentence(text: str) -> str:
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "cannot be read")
+    return line.rstrip(".")

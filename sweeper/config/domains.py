@@ -1,0 +1,108 @@
+"""Domains of knobs, as people write them: lists, ranges, and Hydra's own sweep syntax."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
+from hydra.errors import HydraException
+
+from sweeper.config.checks import check_choice, nonempty, scalar
+from sweeper.errors import ConfigError, nearest
+from sweeper.space import Choice, Domain, Range
+
+
+def parse_domain(key: str, value: Any) -> Domain:
+    """Read one domain of a space, in YAML's form or in Hydra's sweep syntax.
+
+    Args:
+        key: Where it stands, for messages.
+        value: A list of choices, a mapping with ``low`` and ``high``, a text such as
+            ``choice(8,32)``, ``range(1,16)``, ``tag(log,int(interval(1,1024)))``, or a single value.
+
+    Raises:
+        ConfigError: The value is none of these, or its bounds are wrong.
+    """
+    match value:
+        case list():
+            return Choice(values=tuple(scalar(key, item) for item in nonempty(key, value)))
+        case {"choices": list() as choices, **rest} if not rest:
+            return parse_domain(key, choices)
+        case dict():
+            return _range(key, value)
+        case str() if "(" in value or "," in value:
+            return _from_sweep_syntax(key, value)
+        case _:
+            return Choice(values=(scalar(key, value),))
+
+
+def _range(key: str, given: Mapping[str, Any]) -> Range:
+    known = {"low", "high", "step", "log", "type"}
+    for name in given:
+        if name not in known:
+            raise ConfigError(
+                f"{key}: '{name}' is not part of a range; expected low, high, and step, log or type."
+                f"{nearest(str(name), known)}"
+            )
+    low, high, step = given.get("low"), given.get("high"), given.get("step")
+    for name, value in (("low", low), ("high", high), ("step", step)):
+        needed = name != "step"
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if (value is None and needed) or (value is not None and not is_number):
+            raise ConfigError(f"{key}: {name} is {value!r}; expected a number.")
+    assert low is not None and high is not None
+    kind = given.get("type") or (
+        "int" if all(isinstance(v, int) for v in (low, high, step or 1)) else "float"
+    )
+    check_choice(f"{key}.type", kind, ("int", "float"))
+    return _checked_range(
+        key, Range(low=low, high=high, step=step, log=bool(given.get("log", False)), is_int=kind == "int")
+    )
+
+
+def _checked_range(key: str, found: Range) -> Range:
+    if found.low > found.high:
+        raise ConfigError(
+            f"{key}: has low={found.low:g} above high={found.high:g}; expected low <= high. "
+            "Swap them, or give a single choice to pin the knob."
+        )
+    if found.log and found.low <= 0:
+        raise ConfigError(f"{key}: has low={found.low:g} with log; expected low > 0, a logarithm needs it.")
+    if found.step is not None and found.step <= 0:
+        raise ConfigError(f"{key}: has step={found.step:g}; expected a step above 0.")
+    if found.log and found.step is not None:
+        raise ConfigError(f"{key}: has both log and step; expected one of them. Remove the step.")
+    return found
+
+
+def _from_sweep_syntax(key: str, text: str) -> Domain:
+    try:
+        override = OverridesParser.create().parse_override(f"x={text}")
+    except HydraException as exc:
+        raise ConfigError(
+            f"{key}: '{text}' is not in Hydra's sweep syntax; expected such as choice(8,32), range(1,16) or "
+            "tag(log,int(interval(1,1024))). Or write it as a list or as low and high."
+        ) from exc
+    value = override.value()
+    match value:
+        case ChoiceSweep(list=choices):
+            return parse_domain(key, [_unquoted(item) for item in choices])
+        case RangeSweep(start=start, stop=stop, step=step):
+            # Hydra's range leaves its end out, as Python's does.
+            assert start is not None and stop is not None
+            last = start + (math.ceil((stop - start) / step) - 1) * step
+            is_int = all(isinstance(v, int) for v in (start, stop, step))
+            return _checked_range(key, Range(low=start, high=last, step=step, is_int=is_int))
+        case IntervalSweep(start=start, end=end, tags=tags):
+            assert start is not None and end is not None
+            is_int = isinstance(start, int) and isinstance(end, int)
+            return _checked_range(key, Range(low=start, high=end, log="log" in tags, is_int=is_int))
+        case _:
+            return Choice(values=(scalar(key, text),))
+
+
+def _unquoted(item: Any) -> Any:
+    return item.text if hasattr(item, "text") else item

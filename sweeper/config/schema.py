@@ -1,0 +1,169 @@
+"""Every key of the configuration, with its type and its default.
+
+These classes are Hydra's structured configuration: a key that is not here is refused wherever it comes
+from. What a value means, and whether it is sensible, is checked where it becomes an object (``settings``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, get_type_hints
+
+
+@dataclass
+class StudyConfig:
+    """What is asked, and where its answers go."""
+
+    name: str = ""
+    experiment: str = ""
+    question: str = ""
+    source: str = ""
+    outputs: str = "outputs"
+    storage: str | None = None
+
+
+@dataclass
+class PlatformConfig:
+    """The machine that is measured."""
+
+    name: str = "auto"
+    devices: int | None = None
+    partition_mode: str | None = None
+    memory_mode: str | None = None
+    overlay: str | None = None
+
+
+@dataclass
+class EngineConfig:
+    """What serves."""
+
+    kind: str = "auto"
+    release: str = "0.6.2"
+    python: str | None = None
+    allow_unknown: bool = False
+    start_timeout_s: float = 3600.0
+    sanity_timeout_s: float = 120.0
+    load_timeout_s: float = 7200.0
+    stop_timeout_s: float = 60.0
+
+
+@dataclass
+class ShapeConfig:
+    """A model's dimensions, as in its config.json."""
+
+    layers: int = 0
+    hidden: int = 0
+    intermediate: int = 0
+    heads: int = 0
+    kv_heads: int = 0
+    head_dim: int = 0
+    vocab: int = 0
+    max_positions: int = 0
+    tied_embeddings: bool = False
+
+
+@dataclass
+class ModelConfig:
+    """What is served."""
+
+    name: str = ""
+    path: str = ""
+    dtype: str = "bfloat16"
+    is_dummy: bool = False
+    revision: str | None = None
+    shape: ShapeConfig = field(default_factory=ShapeConfig)
+
+
+@dataclass
+class WorkloadConfig:
+    """What the client sends. A list in place of a number makes one load point per value."""
+
+    dataset: str = "random"
+    dataset_path: str | None = None
+    num_prompts: Any = 200
+    request_rate_per_s: Any = None
+    max_concurrency: Any = None
+    input_len: Any = None
+    output_len: Any = None
+    range_ratio: float = 0.0
+    ignore_eos: bool = False
+    client_seed: int = 0
+    warmup_prompts: int = 0
+
+
+@dataclass
+class SeriesConfig:
+    """A named assignment: one bar colour of a chart."""
+
+    label: str = ""
+    published: str | None = None
+    knobs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class SpaceConfig:
+    """What varies."""
+
+    series: dict[str, SeriesConfig] = field(default_factory=dict)
+    knobs: dict[str, Any] = field(default_factory=dict)
+    rules: list[str] = field(default_factory=list)
+
+
+@dataclass
+class SearchConfig:
+    """How the space is walked."""
+
+    method: str = "grid"
+    trials: int | None = None
+    seed: int = 0
+
+
+@dataclass
+class ObjectiveConfig:
+    """What is better."""
+
+    metric: str = "request_throughput_per_s"
+    direction: str = "maximize"
+    request_rate_per_s: float | None = None
+
+
+@dataclass
+class ExecutorConfig:
+    """Where trials run."""
+
+    kind: str = "ray"
+    address: str = "local"
+    max_parallel: int | None = None
+
+
+@dataclass
+class RootConfig:
+    """Everything that a run can be told."""
+
+    study: StudyConfig = field(default_factory=StudyConfig)
+    platform: PlatformConfig = field(default_factory=PlatformConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    workload: WorkloadConfig = field(default_factory=WorkloadConfig)
+    knobs: dict[str, Any] = field(default_factory=dict)
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    objective: dict[str, ObjectiveConfig] = field(default_factory=dict)
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
+    calibration: dict[str, float] = field(default_factory=dict)
+    repeats: int = 1
+    runs_per_start: int = 1
+    max_attempts: int = 2
+    retry_failed: bool = False
+    plan: bool = False
+
+
+def key_names(node: Any = RootConfig, prefix: str = "") -> Iterator[str]:
+    """Give every key as a dotted path: ``study``, ``study.name``, ``workload.num_prompts``, ..."""
+    hints = get_type_hints(node)
+    for item in fields(node):
+        name = f"{prefix}{item.name}"
+        yield name
+        if is_dataclass(hints[item.name]):
+            yield from key_names(hints[item.name], f"{name}.")

@@ -1,0 +1,428 @@
+"""An engine that is a model of vLLM on an MI300X node; nothing is started and no GPU is touched.
+
+It answers what a real one would: does this configuration start, with which resolved settings, and how fast is
+each request served. Everything that comes out is marked as simulated. How good the model is stands in
+``simulation.costs.Calibration``.
+
+A knob that the model knows nothing of has no effect here; which ones those are is told, so that nobody reads
+"no difference" out of a row where there could not be any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sweeper import knobs
+from sweeper.engines import Cancelled
+from sweeper.errors import EngineError
+from sweeper.metrics import RequestRecords
+from sweeper.records import FailureClass, Placement, Provenance, Scalar, TrialSpec, content_key
+from sweeper.simulation.costs import Calibration, CostModel
+from sweeper.simulation.device import Device, partition_of
+from sweeper.simulation.scheduler import KvCache, SchedulerConfig, simulate
+from sweeper.workload import Workload
+
+MODELLED_KNOBS = frozenset(
+    {
+        "async_scheduling",
+        "block_size",
+        "data_parallel_size",
+        "dtype",
+        "enable_chunked_prefill",
+        "enable_prefix_caching",
+        "enforce_eager",
+        "gpu_memory_utilization",
+        "host_numa_balancing",
+        "kv_cache_dtype",
+        "max_model_len",
+        "max_num_batched_tokens",
+        "max_num_seqs",
+        "max_seq_len_to_capture",
+        "num_scheduler_steps",
+        "pipeline_parallel_size",
+        "quantization",
+        "tensor_parallel_size",
+        "NCCL_MIN_NCHANNELS",
+        "VLLM_USE_V1",
+    }
+)
+"""Knobs that can change the model's numbers or its refusal to start."""
+
+_V0_ONLY = frozenset({"num_scheduler_steps", "max_seq_len_to_capture"})
+_STEADY_DEFAULTS: Mapping[str, Scalar] = {
+    "tensor_parallel_size": 1,
+    "pipeline_parallel_size": 1,
+    "data_parallel_size": 1,
+    "block_size": 16,
+    "kv_cache_dtype": "auto",
+    "dtype": "auto",
+    "enforce_eager": False,
+    "num_scheduler_steps": 1,
+    "max_seq_len_to_capture": 8192,
+    "max_num_batched_tokens": 2048,
+    "async_scheduling": False,
+    "host_numa_balancing": 1,
+}
+"""Defaults that have not moved between releases; ``knobs.defaults`` has those that have. NUMA balancing is on
+in an untouched Linux."""
+
+_MANY_CHANNELS = 112
+"""``NCCL_MIN_NCHANNELS`` that AMD recommends for MI300X; a lower value is taken to change nothing."""
+
+_SHORT_SUFFIXES = ("fp8", "int8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """One run on a simulated server.
+
+    Attributes:
+        records: What the client saw.
+        prefix_queries: Prompt tokens looked up in the prefix cache.
+        prefix_hits: Of those, found.
+        preemptions: Sequences that lost their blocks.
+        kv_cache_usage: Largest part of the KV blocks in use, 0 to 1.
+    """
+
+    records: RequestRecords
+    prefix_queries: int
+    prefix_hits: int
+    preemptions: int
+    kv_cache_usage: float
+
+
+class SimulatedEngine:
+    """Starts simulated servers."""
+
+    def start(
+        self, spec: TrialSpec, placement: Placement, *, restart: int, cancelled: Cancelled
+    ) -> SimulatedServer:
+        """Resolve the configuration, check that it would start, and give a server with an empty cache.
+
+        Args:
+            spec: What to serve. ``spec.calibration`` replaces parameters of the model by name.
+            placement: Its partition mode says what a device can do; no device is used.
+            restart: Draws the noise of this start, where the calibration has any.
+            cancelled: Looked at once.
+
+        Raises:
+            EngineError: The release refuses the combination, it does not fit the devices' memory, the model
+                cannot represent it, or it was cancelled.
+            ConfigError: ``spec.calibration`` names an unknown parameter.
+        """
+        if cancelled():
+            raise EngineError("stopped on request", failure=FailureClass.INTERRUPTED)
+        calibration = Calibration().override(spec.calibration)
+        settings = resolve(spec)
+        _refuse(spec, placement, settings)
+        costs = _costs(spec, placement, settings, calibration)
+        blocks = _kv_blocks(costs, settings)
+        return SimulatedServer(spec, settings=settings, costs=costs, blocks=blocks, restart=restart)
+
+
+class SimulatedServer:
+    """One start of the model. Its prefix cache lasts from run to run and ends with it.
+
+    Attributes:
+        base_url: Empty; there is nothing to connect to.
+        api_key: Empty.
+        provenance: Always simulated.
+        start_s: Seconds that a real start is modelled to take; none of them are spent.
+        command: Empty; nothing was run.
+        effective: Resolved configuration, ``num_gpu_blocks``, and under ``not_modelled`` the ignored knobs.
+        versions: Release modelled, and marked as such.
+        log_path: None.
+        ignored_knobs: Knobs of the assignment that cannot change this server's numbers.
+        block_tokens: Tokens in one KV block.
+    """
+
+    def __init__(
+        self,
+        spec: TrialSpec,
+        *,
+        settings: Mapping[str, Scalar],
+        costs: CostModel,
+        blocks: int,
+        restart: int,
+    ) -> None:
+        fit = costs.calibration
+        self.base_url = ""
+        self.api_key = ""
+        self.provenance = Provenance.SIMULATED
+        self.start_s = fit.boot_s + costs.weight_bytes / fit.load_bytes_per_s
+        self.command: tuple[str, ...] = ()
+        self.versions: Mapping[str, str] = {"vllm": f"{spec.engine.release} (modelled)"}
+        self.log_path: str | None = None
+        self.ignored_knobs = ignored_knobs(spec)
+        self.effective: Mapping[str, Scalar] = {
+            **settings,
+            "num_gpu_blocks": blocks,
+            **({"not_modelled": " ".join(self.ignored_knobs)} if self.ignored_knobs else {}),
+        }
+        self.block_tokens = int(settings["block_size"])
+        self._fingerprint = content_key(["simulated", spec.engine.release, spec.model.name])
+        self._config = _scheduler_config(settings, is_v1=costs.is_v1)
+        self._replicas = [
+            KvCache(
+                blocks=blocks,
+                block_tokens=self.block_tokens,
+                keeps_prefixes=bool(settings["enable_prefix_caching"]),
+            )
+            for _ in range(int(settings["data_parallel_size"]))
+        ]
+        self._noise = np.random.default_rng([int(spec.key, 16), restart])
+        self._costs = replace(costs, slowdown=_noise_factor(self._noise, fit.restart_noise))
+        self._peak_blocks = 0
+        self._is_stopped = False
+
+    def serve(self, workload: Workload, *, max_concurrency: int | None = None) -> Served:
+        """Serve a workload from start to end; several replicas share it in turn.
+
+        Args:
+            workload: What arrives when.
+            max_concurrency: Requests under way at once over all replicas; None is unlimited.
+
+        Raises:
+            EngineError: The server was stopped.
+        """
+        self.check_alive()
+        before = self.counters()
+        costs = replace(
+            self._costs,
+            slowdown=self._costs.slowdown * _noise_factor(self._noise, self._costs.calibration.run_noise),
+        )
+        parts = len(self._replicas)
+        served: list[RequestRecords] = []
+        for index, kv in enumerate(self._replicas):
+            kv.peak_blocks = 0
+            served.append(
+                simulate(
+                    workload.part(index=index, parts=parts),
+                    config=self._config,
+                    costs=costs,
+                    kv=kv,
+                    max_concurrency=_share(max_concurrency, index=index, parts=parts),
+                )
+            )
+        peak_blocks = max(kv.peak_blocks for kv in self._replicas)
+        self._peak_blocks = max(self._peak_blocks, peak_blocks)
+        after = self.counters()
+        return Served(
+            records=_interleaved(served, requests=workload.requests),
+            prefix_queries=int(after["prefix_cache_queries"] - before["prefix_cache_queries"]),
+            prefix_hits=int(after["prefix_cache_hits"] - before["prefix_cache_hits"]),
+            preemptions=int(after["preemptions"] - before["preemptions"]),
+            kv_cache_usage=peak_blocks / self._replicas[0].blocks,
+        )
+
+    def sanity(self) -> str:
+        """Give a fingerprint of release and model; there is no answer to look at."""
+        self.check_alive()
+        return self._fingerprint
+
+    def check_alive(self) -> None:
+        """Return quietly until it is stopped.
+
+        Raises:
+            EngineError: It was stopped.
+        """
+        if self._is_stopped:
+            raise EngineError(
+                "simulated engine: got a request after its stop; expected a running one. Start another.",
+                failure=FailureClass.CRASH,
+            )
+
+    def counters(self) -> Mapping[str, float]:
+        """Give what was counted since the start; cache queries and hits are in prompt tokens."""
+        return {
+            "prefix_cache_queries": float(sum(kv.prefix_queries for kv in self._replicas)),
+            "prefix_cache_hits": float(sum(kv.prefix_hits for kv in self._replicas)),
+            "preemptions": float(sum(kv.preemptions for kv in self._replicas)),
+            "kv_cache_usage_peak": self._peak_blocks / self._replicas[0].blocks,
+        }
+
+    def stop(self) -> float:
+        """End it, at once; safe to call twice."""
+        self._is_stopped = True
+        return 0.0
+
+
+def resolve(spec: TrialSpec) -> dict[str, Scalar]:
+    """Give every modelled setting its value: as asked, else the release's default on an MI300X.
+
+    Returns:
+        Setting to value. ``dtype`` and ``quantization`` say how the weights are kept.
+    """
+    asked = {name: value for name, value in spec.assignment.items() if name in MODELLED_KNOBS}
+    moved = knobs.defaults(
+        spec.engine.release, assignment=spec.assignment, max_positions=spec.model.shape.max_positions
+    )
+    settings: dict[str, Scalar] = {
+        **_STEADY_DEFAULTS,
+        "max_model_len": spec.model.shape.max_positions,
+        "quantization": "fp8" if spec.model.dtype == "fp8" else "none",
+        **moved,
+        **asked,
+    }
+    if settings["dtype"] == "auto":
+        settings["dtype"] = "bfloat16" if spec.model.dtype == "fp8" else spec.model.dtype
+    if _is_v1(spec):
+        for name in _V0_ONLY:
+            settings.pop(name, None)
+    return settings
+
+
+def ignored_knobs(spec: TrialSpec) -> tuple[str, ...]:
+    """Name the knobs of the assignment that cannot change the model's numbers, in alphabetical order."""
+    known = MODELLED_KNOBS - _V0_ONLY if _is_v1(spec) else MODELLED_KNOBS
+    return tuple(sorted(set(spec.assignment) - known))
+
+
+def _is_v1(spec: TrialSpec) -> bool:
+    return knobs.engine_generation(spec.engine.release, assignment=spec.assignment) == "v1"
+
+
+def _is_off(value: Scalar) -> bool:
+    return str(value).strip().lower() in ("0", "false")
+
+
+def _refuse(spec: TrialSpec, placement: Placement, settings: Mapping[str, Scalar]) -> None:
+    """Refuse what the release refuses at its start, and what the model cannot represent."""
+    # Defaults take part: chunked prefill that nobody asked for is in the way of multi-step all the same.
+    resolved = {**settings, **spec.assignment}
+    conflicts = [
+        refusal
+        for refusal in knobs.check(resolved, release=spec.engine.release, engine="simulated")
+        if refusal.kind == "conflict"
+    ]
+    if conflicts:
+        raise EngineError(f"simulated engine: {conflicts[0].message}", failure=FailureClass.BAD_ARGUMENT)
+    if settings["pipeline_parallel_size"] != 1:
+        raise EngineError(
+            f"simulated engine: pipeline_parallel_size is {settings['pipeline_parallel_size']}; expected 1, "
+            "since pipelines are not modelled. Use tensor or data parallelism, or measure.",
+            failure=FailureClass.UNSUPPORTED,
+        )
+    if settings["dtype"] not in ("bfloat16", "float16", "half"):
+        raise EngineError(
+            f"simulated engine: dtype is {settings['dtype']}; expected bfloat16 or float16, the only ones "
+            "whose speed is modelled. Use one of them, or measure.",
+            failure=FailureClass.UNSUPPORTED,
+        )
+    if spec.model.shape.heads % int(settings["tensor_parallel_size"]):
+        raise EngineError(
+            f"simulated engine: tensor_parallel_size is {settings['tensor_parallel_size']}; expected a "
+            f"divisor of the model's {spec.model.shape.heads} attention heads. Choose one.",
+            failure=FailureClass.BAD_ARGUMENT,
+        )
+    wanted = int(settings["tensor_parallel_size"]) * int(settings["data_parallel_size"])
+    if len(placement.devices) < wanted:
+        raise EngineError(
+            f"simulated engine: the placement has {len(placement.devices)} devices; expected "
+            f"tensor_parallel_size x data_parallel_size = {wanted}. Ask for more devices or lower them.",
+            failure=FailureClass.BAD_ARGUMENT,
+        )
+
+
+def _costs(
+    spec: TrialSpec, placement: Placement, settings: Mapping[str, Scalar], calibration: Calibration
+) -> CostModel:
+    device = partition_of(placement.partition_mode)
+    devices = int(settings["tensor_parallel_size"])
+    is_v1 = _is_v1(spec)
+    return CostModel(
+        device=device,
+        devices=devices,
+        gpus=_gpus(device, devices),
+        shape=spec.model.shape,
+        calibration=calibration,
+        weight_bits=8 if settings["quantization"] == "fp8" else 16,
+        kv_bits=8 if str(settings["kv_cache_dtype"]).startswith(_SHORT_SUFFIXES) else 16,
+        is_v1=is_v1,
+        uses_graphs=not settings["enforce_eager"],
+        capture_tokens=int(settings.get("max_seq_len_to_capture", 0)),
+        has_prefix_cache=bool(settings["enable_prefix_caching"]),
+        hides_host=is_v1 and bool(settings["async_scheduling"]),
+        has_more_channels=int(settings.get("NCCL_MIN_NCHANNELS", 0)) >= _MANY_CHANNELS,
+        has_numa_balancing=not _is_off(settings["host_numa_balancing"]),
+    )
+
+
+def _gpus(device: Device, devices: int) -> int:
+    """Physical GPUs under an aligned block of devices."""
+    return max(1, round(devices * device.gpu_frac))
+
+
+def _kv_blocks(costs: CostModel, settings: Mapping[str, Scalar]) -> int:
+    """Count the KV blocks that fit beside weights and activations.
+
+    Raises:
+        EngineError: Not even one sequence of the maximum length has room.
+
+    Source:
+        vLLM sizes its cache so (Worker.determine_num_available_blocks), from a profiling run; the estimate of
+        its activations is ours: three hidden vectors and two of the MLP for each token of the largest step,
+        and 16-bit and 32-bit logits for each sequence.
+    """
+    frac = float(settings["gpu_memory_utilization"])
+    shape, block_tokens = costs.shape, int(settings["block_size"])
+    max_len = int(settings["max_model_len"])
+    per_token = 2 * (3 * shape.hidden + 2 * shape.intermediate / costs.devices)
+    activations = int(settings["max_num_batched_tokens"]) * per_token
+    activations += int(settings["max_num_seqs"]) * shape.vocab * 6
+    free = costs.device.memory_bytes * frac - costs.weight_bytes - activations
+    blocks = max(0, int(free // (costs.kv_token_bytes * block_tokens)))
+    if blocks * block_tokens < max_len:
+        parts = (costs.weight_bytes, activations, max_len * costs.kv_token_bytes)
+        weights_gib, activations_gib, kv_gib = (part / 2**30 for part in parts)
+        memory_gib = costs.device.memory_bytes / 2**30
+        raise EngineError(
+            f"simulated engine: each {costs.device.name} device needs {weights_gib:.1f} GiB weights + "
+            f"{activations_gib:.1f} GiB activations + {kv_gib:.1f} GiB KV cache for one sequence of {max_len} "
+            f"tokens = {sum(parts) / 2**30:.1f} GiB; expected at most {memory_gib:.1f} GiB x "
+            f"gpu_memory_utilization {frac:g} = {memory_gib * frac:.1f} GiB. Lower max_model_len or "
+            "max_num_batched_tokens, or raise tensor_parallel_size.",
+            failure=FailureClass.OUT_OF_MEMORY,
+        )
+    return blocks
+
+
+def _scheduler_config(settings: Mapping[str, Scalar], *, is_v1: bool) -> SchedulerConfig:
+    return SchedulerConfig(
+        is_v1=is_v1,
+        max_num_seqs=int(settings["max_num_seqs"]),
+        max_num_batched_tokens=int(settings["max_num_batched_tokens"]),
+        max_model_len=int(settings["max_model_len"]),
+        chunked_prefill=bool(settings["enable_chunked_prefill"]),
+        scheduler_steps=int(settings.get("num_scheduler_steps", 1)),
+    )
+
+
+def _noise_factor(rng: np.random.Generator, sigma: float) -> float:
+    return float(np.exp(rng.normal(0.0, sigma)))
+
+
+def _share(whole: int | None, *, index: int, parts: int) -> int | None:
+    """Divide places among replicas, the first ones getting the rest; at least 1 each."""
+    if whole is None:
+        return None
+    return max(1, whole // parts + (index < whole % parts))
+
+
+def _interleaved(parts: list[RequestRecords], *, requests: int) -> RequestRecords:
+    """Put the requests of several replicas back in the order in which they were dealt out."""
+    if len(parts) == 1:
+        return parts[0]
+    order = np.concatenate([np.arange(index, requests, len(parts)) for index in range(len(parts))])
+    back = np.argsort(order)
+    return RequestRecords(
+        arrival_s=np.concatenate([part.arrival_s for part in parts])[back],
+        first_token_s=np.concatenate([part.first_token_s for part in parts])[back],
+        last_token_s=np.concatenate([part.last_token_s for part in parts])[back],
+        input_tokens=np.concatenate([part.input_tokens for part in parts])[back],
+        output_tokens=np.concatenate([part.output_tokens for part in parts])[back],
+        inter_token_s=np.concatenate([part.inter_token_s for part in parts]),
+    )

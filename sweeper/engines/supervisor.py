@@ -1,0 +1,342 @@
+"""Runs one program so that nothing of it outlives its owner.
+
+A server is a tree of processes (vLLM: API server, engine core, workers), and killing its root orphans
+the rest. So between the owner and the program stands a small process, started from this same file:
+
+* it leads a session of its own and adopts orphans below it (child subreaper), so the tree stays whole;
+* it holds one end of a pipe whose other end only the owner has: when the owner dies, however it dies,
+  the kernel closes the pipe, and the supervisor ends the tree and itself;
+* the program dies with the supervisor (parent-death signal); what is left of the tree then is found by
+  the start file (``processes.find_strays``), and by the owner at once, if it still lives;
+* when the program ends by itself, the supervisor ends its remains and passes its exit code on.
+
+No parent-death signal ties the supervisor to its owner: that signal comes when the starting *thread*
+ends, and trials may run in threads. Pipe and owner's start time do the same without that trap.
+
+It imports nothing beyond the standard library and starts within a tenth of a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from sweeper import processes
+from sweeper.errors import EngineError
+from sweeper.processes import Launch, Process
+from sweeper.records import FailureClass
+
+# <linux/prctl.h>
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+# How often the supervisor looks whether its owner lives; the pipe tells at once unless a fork holds it.
+_OWNER_CHECK_S = 1.0
+# What the owner allows the supervisor beyond the grace before it ends the tree itself.
+_MARGIN_S = 5.0
+_NOT_STARTED = 127
+
+_BOOTSTRAP = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "from sweeper.engines import supervisor; supervisor.main()"
+)
+
+
+class Supervised:
+    """A program under supervision, seen from its owner.
+
+    Use it as a context manager, or call `stop`: both leave no process of it behind.
+    """
+
+    def __init__(self, supervisor: subprocess.Popen[bytes], launch: Launch) -> None:
+        self._supervisor = supervisor
+        self._grace_s = 0.0
+        self.launch = launch
+
+    @classmethod
+    def start(
+        cls,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        log_path: Path,
+        start_file: Path,
+        grace_s: float,
+        note: Mapping[str, object] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> Supervised:
+        """Start a program under supervision.
+
+        Args:
+            command: Program and arguments; visible to every user of the machine, so without secrets.
+            env: Its whole environment.
+            cwd: Its working directory.
+            log_path: File that takes its stdout and stderr; begun anew.
+            start_file: Written beside the log: who runs, since when, for whom.
+            grace_s: Seconds between SIGTERM and SIGKILL when it is ended.
+            note: Further facts for the start file (port, devices, trial key).
+            pass_fds: File descriptors that the program inherits.
+
+        Raises:
+            EngineError: The supervisor itself could not be started.
+        """
+        log = log_path.resolve()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        root = Path(__file__).resolve().parents[2]
+        arguments = [
+            *("--log", str(log), "--start-file", str(start_file.resolve()), "--cwd", str(cwd)),
+            *(
+                "--grace-s",
+                str(grace_s),
+                "--owner",
+                str(processes.current()),
+                "--note",
+                json.dumps(note or {}),
+            ),
+            *(word for fd in pass_fds for word in ("--pass-fd", str(fd))),
+        ]
+        try:
+            with log.open("wb") as output:
+                # -I and -S: neither the program's PYTHON* variables nor site-packages concern the supervisor.
+                supervisor = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-c", _BOOTSTRAP, str(root), *arguments, "--", *command],
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=dict(env),
+                    start_new_session=True,
+                    pass_fds=tuple(pass_fds),
+                )
+        except OSError as exc:
+            raise EngineError(
+                f"supervisor: {exc}; expected {sys.executable} to start. Look for limits on processes.",
+                failure=FailureClass.INFRASTRUCTURE,
+            ) from exc
+        started = processes.find(supervisor.pid)
+        launch = Launch(
+            # A supervisor that is gone already has no start time; nothing can be taken for it then.
+            supervisor=started or Process(supervisor.pid, -1),
+            owner=processes.current(),
+            boot=processes.boot_id(),
+            log_path=str(log),
+        )
+        supervised = cls(supervisor, launch)
+        supervised._grace_s = grace_s
+        return supervised
+
+    def poll(self) -> int | None:
+        """Exit code of the program, 128 + n when signal n ended it; None while it runs.
+
+        An exit of the supervisor itself by signal n counts as the program's: it takes the program along.
+        """
+        code = self._supervisor.poll()
+        return 128 - code if code is not None and code < 0 else code
+
+    def pids(self) -> set[int]:
+        """Ids of the program's living processes, without the supervisor."""
+        return {process.pid for process in self.members()}
+
+    def members(self) -> list[Process]:
+        """The program's living processes, without the supervisor."""
+        return [process for process in self.launch.members() if process != self.launch.supervisor]
+
+    def stop(self) -> float:
+        """End the program and everything it started; return the seconds it took. Safe to call twice."""
+        began = time.monotonic()
+        assert self._supervisor.stdin is not None
+        # Closing our end of the pipe is the request to stop.
+        self._supervisor.stdin.close()
+        try:
+            self._supervisor.wait(timeout=self._grace_s + _MARGIN_S)
+        except subprocess.TimeoutExpired:
+            self._supervisor.kill()
+            self._supervisor.wait()
+        # The supervisor leaves nothing behind, unless it was itself killed.
+        processes.end(self.members(), grace_s=min(self._grace_s, 2.0))
+        return time.monotonic() - began
+
+    def __enter__(self) -> Supervised:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def main() -> None:
+    """Run as the supervisor: start the program, watch it and the owner, leave nothing."""
+    options = _options()
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    signalled, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, lambda *_: None)
+
+    facts = _facts(options)
+    _write(options.start_file, facts)
+    try:
+        program = _launch(options)
+    except OSError as exc:
+        sys.stderr.write(f"supervisor: cannot start {options.command[0]}: {exc}\n")
+        _write(options.start_file, facts | {"ended_at": time.time(), "exit_code": _NOT_STARTED})
+        os._exit(_NOT_STARTED)
+    finally:
+        # A copy kept here would hold the program's pipes open after its end.
+        for fd in options.pass_fd:
+            os.close(fd)
+    _write(options.start_file, facts | {"program_pid": program})
+
+    code = _watch(program, signalled, Process.parse(options.owner))
+    code = _end_tree(program, code, grace_s=options.grace_s)
+    _write(options.start_file, facts | {"program_pid": program, "ended_at": time.time(), "exit_code": code})
+    # No clean-up of the interpreter: there is nothing to clean, and it takes time.
+    os._exit(code)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="supervisor")
+    parser.add_argument("--log", required=True)
+    parser.add_argument("--start-file", type=Path, required=True)
+    parser.add_argument("--cwd", required=True)
+    parser.add_argument("--grace-s", type=float, required=True)
+    parser.add_argument("--owner", required=True)
+    parser.add_argument("--note", type=json.loads, required=True)
+    parser.add_argument("--pass-fd", type=int, action="append", default=[])
+    parser.add_argument("command", nargs="+")
+    return parser.parse_args()
+
+
+def _facts(options: argparse.Namespace) -> dict[str, object]:
+    me = processes.current()
+    return {
+        **options.note,
+        "pid": me.pid,
+        "start_time": me.start_time,
+        "pgid": os.getpgid(0),
+        "boot_id": processes.boot_id(),
+        "owner": options.owner,
+        "log_path": options.log,
+        "command": options.command,
+        "started_at": time.time(),
+    }
+
+
+def _write(path: Path, facts: Mapping[str, object]) -> None:
+    """Write the start file aside and rename it; a full disk must not keep a tree from being ended."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        aside.replace(path)
+    except OSError as exc:
+        sys.stderr.write(f"supervisor: cannot write {path}: {exc}\n")
+
+
+def _launch(options: argparse.Namespace) -> int:
+    def die_with_supervisor() -> None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    program = subprocess.Popen(
+        options.command,
+        stdin=subprocess.DEVNULL,
+        cwd=options.cwd,
+        pass_fds=tuple(options.pass_fd),
+        preexec_fn=die_with_supervisor,
+    )
+    return program.pid
+
+
+def _watch(program: int, signalled: int, owner: Process) -> int | None:
+    """Wait until the program ends (its exit code), or the owner wants it ended or is gone (None)."""
+    lifeline = sys.stdin.fileno()
+    while True:
+        ready, _, _ = select.select([lifeline, signalled], [], [], _OWNER_CHECK_S)
+        if signalled in ready:
+            numbers = os.read(signalled, 512)
+            if set(numbers) - {signal.SIGCHLD}:
+                return None
+        code = _reap(program)
+        if code is not None:
+            return code
+        if lifeline in ready and not os.read(lifeline, 512):
+            return None
+        if not processes.is_alive(owner):
+            return None
+
+
+def _reap(program: int) -> int | None:
+    """Collect the children that have ended, orphans too; the program's exit code if it was among them."""
+    code = None
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return code
+        if pid == 0:
+            return code
+        if pid == program:
+            plain = os.waitstatus_to_exitcode(status)
+            code = plain if plain >= 0 else 128 - plain
+
+
+def _end_tree(program: int, code: int | None, *, grace_s: float) -> int:
+    """End the program gently by its root, then its remains; give the exit code that is passed on."""
+    deadline = time.monotonic() + grace_s
+    if code is None:
+        # The root first and alone: it knows how to close its children in order.
+        _kill([program], signal.SIGTERM)
+        while code is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+            code = _reap(program)
+    remains = [process.pid for process in processes.descendants(os.getpid())]
+    _kill(remains, signal.SIGTERM)
+    # Orphans of a root that is gone get a short grace: they have nobody left to report to.
+    deadline = max(min(deadline, time.monotonic() + 3.0), time.monotonic() + min(grace_s, 0.5))
+    while remains and time.monotonic() < deadline:
+        time.sleep(0.02)
+        code = _first(_reap(program), code)
+        remains = [process.pid for process in processes.descendants(os.getpid())]
+    while remains:
+        _kill(remains, signal.SIGKILL)
+        time.sleep(0.02)
+        code = _first(_reap(program), code)
+        remains = [process.pid for process in processes.descendants(os.getpid())]
+    return 128 + signal.SIGKILL if code is None else code
+
+
+def _first(new: int | None, old: int | None) -> int | None:
+    return old if new is None else new
+
+
+def _kill(pids: Sequence[int], number: signal.Signals) -> None:
+    # Descendants of ours stay zombies until they are reaped here or by their parent below us, so their
+    # ids cannot have gone to strangers in between.
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except (ProcessLookupError, PermissionError):
+            continue
+
+
+def _prctl(option: int, value: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl failed")
+
+
+if __name__ == "__main__":
+    main()

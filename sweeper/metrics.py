@@ -1,0 +1,192 @@
+"""From the times of single requests to the numbers of a serving benchmark.
+
+Names, units and definitions are those of vLLM's own benchmark, because that is what the source documents
+and everybody else's charts use: a number from here may stand beside one from there. Latencies are of what
+the client sees. Only completed requests enter; how many failed is a number of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeper.errors import MeasurementError, nearest
+from sweeper.records import FailureClass
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+PERCENTILES = (50, 90, 95, 99)
+"""Percentiles given of every latency."""
+
+_GOODPUT_BOUNDS = ("ttft_ms", "tpot_ms", "e2el_ms")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestRecords:
+    """What a client saw of each request.
+
+    Attributes:
+        arrival_s: When it was sent, seconds on one monotonic clock, shape (requests,).
+        first_token_s: When its first token came; NaN where it failed; same shape and clock.
+        last_token_s: When its last token came; likewise.
+        input_tokens: Prompt tokens, same shape.
+        output_tokens: Tokens received, same shape; 0 where it failed.
+        inter_token_s: Gaps between consecutive messages of one request, of all completed requests, flat.
+    """
+
+    arrival_s: Floats
+    first_token_s: Floats
+    last_token_s: Floats
+    input_tokens: Ints
+    output_tokens: Ints
+    inter_token_s: Floats
+
+    def __post_init__(self) -> None:
+        done = self.is_complete
+        too_early = np.flatnonzero(done & (self.first_token_s < self.arrival_s))
+        out_of_order = np.flatnonzero(done & (self.last_token_s < self.first_token_s))
+        for wrong, what in (
+            (too_early, "a first token before it was sent"),
+            (out_of_order, "a last token before its first"),
+        ):
+            if len(wrong):
+                raise MeasurementError(
+                    f"request {wrong[0]}: got {what}; expected times in order. Look at the client's clock.",
+                    failure=FailureClass.CLIENT,
+                )
+
+    @property
+    def is_complete(self) -> Bools:
+        """Which requests came back whole, shape (requests,)."""
+        return np.isfinite(self.last_token_s)
+
+
+def ttft_ms(records: RequestRecords) -> Floats:
+    """Time to first token of each request, from sending.
+
+    Returns:
+        Milliseconds, shape (requests,); NaN where it failed.
+
+    Source:
+        vLLM, benchmarks/benchmark_serving.py 0.6.2, calculate_metrics; so are the others here.
+    """
+    return (records.first_token_s - records.arrival_s) * 1e3
+
+
+def e2el_ms(records: RequestRecords) -> Floats:
+    """End-to-end latency of each request, from sending to its last token.
+
+    Returns:
+        Milliseconds, shape (requests,); NaN where it failed.
+    """
+    return (records.last_token_s - records.arrival_s) * 1e3
+
+
+def tpot_ms(records: RequestRecords) -> Floats:
+    """Mean time per output token after the first, for each request.
+
+    Returns:
+        Milliseconds, shape (requests,); NaN where it failed or produced a single token.
+
+    Source:
+        (latency - TTFT) / (n - 1). GuideLLM's metric of the same name divides by n and includes the first
+        token: the two are not comparable.
+    """
+    later_tokens = np.where(records.output_tokens > 1, records.output_tokens - 1, np.nan)
+    return (records.last_token_s - records.first_token_s) * 1e3 / later_tokens
+
+
+def summarize(
+    records: RequestRecords, *, goodput_bounds_ms: Mapping[str, float] | None = None
+) -> dict[str, float | None]:
+    """Give the benchmark's numbers.
+
+    Args:
+        records: All requests of one run.
+        goodput_bounds_ms: Upper bounds on ``ttft_ms``, ``tpot_ms`` or ``e2el_ms`` that a good request
+            keeps; None leaves goodput unknown.
+
+    Returns:
+        Number by name. Rates are per second of ``duration_s``, from the first request sent to the last
+        completed. A statistic of nothing is None.
+
+    Raises:
+        MeasurementError: A bound is on something else.
+    """
+    done = records.is_complete
+    duration_s = _duration_s(records)
+    inputs, outputs = int(records.input_tokens[done].sum()), int(records.output_tokens[done].sum())
+    good = None if goodput_bounds_ms is None else _good_requests(records, goodput_bounds_ms)
+    numbers: dict[str, float | None] = {
+        "completed": int(done.sum()),
+        "failed": int((~done).sum()),
+        "duration_s": duration_s,
+        "total_input_tokens": inputs,
+        "total_output_tokens": outputs,
+        "request_throughput_per_s": _rate(done.sum(), duration_s),
+        "output_throughput_tok_per_s": _rate(outputs, duration_s),
+        "total_throughput_tok_per_s": _rate(inputs + outputs, duration_s),
+        "request_goodput_per_s": None if good is None else _rate(good, duration_s),
+    }
+    for name, values in (
+        ("ttft", ttft_ms(records)),
+        ("tpot", tpot_ms(records)),
+        ("itl", records.inter_token_s * 1e3),
+        ("e2el", e2el_ms(records)),
+    ):
+        numbers |= statistics_ms(name, values)
+    return numbers
+
+
+def statistics_ms(name: str, values_ms: Floats) -> dict[str, float | None]:
+    """Give mean, median, standard deviation and percentiles, NaN left out.
+
+    Args:
+        name: Of the latency; it goes into the names of the numbers, as ``mean_ttft_ms``.
+        values_ms: Milliseconds, flat.
+
+    Returns:
+        Milliseconds by name; None where there is no value. The deviation is the population's, and
+        percentiles interpolate linearly, as numpy's defaults, which vLLM's benchmark uses.
+    """
+    values = values_ms[np.isfinite(values_ms)]
+    names = ["mean", "median", "std", *(f"p{percent}" for percent in PERCENTILES)]
+    if not len(values):
+        return {f"{statistic}_{name}_ms": None for statistic in names}
+    numbers = [values.mean(), np.median(values), values.std(), *np.percentile(values, PERCENTILES)]
+    return {f"{statistic}_{name}_ms": float(number) for statistic, number in zip(names, numbers, strict=True)}
+
+
+def _duration_s(records: RequestRecords) -> float | None:
+    done = records.is_complete
+    if not np.any(done):
+        return None
+    return float(records.last_token_s[done].max() - records.arrival_s.min())
+
+
+def _rate(amount: float, duration_s: float | None) -> float | None:
+    return float(amount) / duration_s if duration_s else None
+
+
+def _good_requests(records: RequestRecords, bounds_ms: Mapping[str, float]) -> int:
+    """Count the completed requests that keep every bound; a single token has no TPOT and keeps any."""
+    latencies_ms = {
+        "ttft_ms": ttft_ms(records),
+        "tpot_ms": np.nan_to_num(tpot_ms(records), nan=0.0),
+        "e2el_ms": e2el_ms(records),
+    }
+    good = records.is_complete.copy()
+    for name, bound_ms in bounds_ms.items():
+        if name not in latencies_ms:
+            raise MeasurementError(
+                f"goodput: got a bound on '{name}'; expected {', '.join(_GOODPUT_BOUNDS)}. "
+                f"Rename it.{nearest(name, _GOODPUT_BOUNDS)}",
+                failure=FailureClass.CLIENT,
+            )
+        good &= latencies_ms[name] <= bound_ms
+    return int(good.sum())

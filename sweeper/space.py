@@ -1,0 +1,256 @@
+"""What may vary: knobs with their domains, named series, and rules that join them.
+
+A *space* holds a base assignment, any number of named *series* (a few knobs of difference each, one
+bar colour in a chart) and *domains* (knobs to be searched). Its points are every series with every
+combination of the domains. A *rule* is a comparison that a point must satisfy, so that a setting which
+cannot work costs no engine start.
+
+How a space is searched is not known here (``search``), nor whether a release has a knob (``knobs``).
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import math
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from sweeper.errors import ConfigError
+from sweeper.records import Assignment, Scalar
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A finite domain."""
+
+    values: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """A numeric domain.
+
+    Attributes:
+        low: Smallest value.
+        high: Largest value.
+        step: Distance between neighbours; None is continuous, or 1 for whole numbers.
+        log: Search in the logarithm.
+        is_int: Whole numbers only.
+    """
+
+    low: float
+    high: float
+    step: float | None = None
+    log: bool = False
+    is_int: bool = False
+
+    def values(self) -> tuple[Scalar, ...] | None:
+        """Enumerate the domain, or None where it is continuous or logarithmic."""
+        step = self.step if self.step is not None else (1 if self.is_int else None)
+        if step is None or self.log:
+            return None
+        count = math.floor((self.high - self.low) / step + 1e-9) + 1
+        found = (self.low + i * step for i in range(count))
+        return tuple(int(v) if self.is_int else v for v in found)
+
+
+Domain = Choice | Range
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """A named assignment that becomes one bar colour or line in a chart.
+
+    Attributes:
+        published: Name of the same series among the published figures, if there is one.
+    """
+
+    name: str
+    label: str
+    knobs: Assignment
+    published: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One point of a space.
+
+    Attributes:
+        choices: What identifies it within the space: ``series`` where there are any, and each domain.
+        assignment: Every knob's value, base and series included.
+    """
+
+    choices: Assignment
+    assignment: Assignment
+    series: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A condition on an assignment, such as ``max_num_batched_tokens >= max_num_seqs``.
+
+    A rule that names a knob which a point leaves unset holds: an unset knob has the engine's default,
+    which the engine itself reconciles.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        _check_syntax(self._tree(), self.text)
+
+    def holds(self, assignment: Assignment) -> bool:
+        """Tell whether the assignment satisfies the rule.
+
+        Raises:
+            ConfigError: Values cannot be compared, such as a text with a number.
+        """
+        tree = self._tree()
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        if not names <= set(assignment):
+            return True
+        try:
+            return bool(_evaluate(tree, assignment))
+        except (TypeError, ZeroDivisionError) as exc:
+            raise ConfigError(
+                f"space.rules: '{self.text}' cannot be computed for {dict(assignment)}: {exc}. "
+                "Compare numbers with numbers and texts with texts."
+            ) from exc
+
+    def _tree(self) -> ast.expr:
+        try:
+            return ast.parse(self.text, mode="eval").body
+        except SyntaxError as exc:
+            raise ConfigError(
+                f"space.rules: '{self.text}' is not an expression; expected a comparison of knobs such as "
+                "'max_num_batched_tokens >= max_num_seqs'. Correct the rule."
+            ) from exc
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """A base assignment, what varies around it, and what must hold."""
+
+    base: Assignment = field(default_factory=dict)
+    series: tuple[Series, ...] = ()
+    domains: Mapping[str, Domain] = field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
+
+    def point(self, choices: Assignment) -> Point:
+        """Complete the choices of one point with its series' knobs and the base.
+
+        Raises:
+            ConfigError: The choices name a series that does not exist.
+        """
+        name = choices.get("series")
+        assignment: dict[str, Scalar] = dict(self.base)
+        if name is not None:
+            assignment.update(self._series(str(name)).knobs)
+        assignment.update({knob: value for knob, value in choices.items() if knob != "series"})
+        return Point(choices=dict(choices), assignment=assignment, series=None if name is None else str(name))
+
+    def grid(self) -> Iterator[Point]:
+        """Enumerate every point, series by series, the last domain fastest.
+
+        Raises:
+            ConfigError: A domain is continuous; the message names it.
+        """
+        axes = {name: self._enumerate(name, domain) for name, domain in self.domains.items()}
+        names: list[Mapping[str, Scalar]] = [{"series": s.name} for s in self.series] or [{}]
+        for series, values in itertools.product(names, itertools.product(*axes.values())):
+            yield self.point({**series, **dict(zip(axes, values, strict=True))})
+
+    def size(self) -> int | None:
+        """Count the points of the grid; None when a domain is continuous."""
+        count = max(len(self.series), 1)
+        for domain in self.domains.values():
+            values = domain.values if isinstance(domain, Choice) else domain.values()
+            if values is None:
+                return None
+            count *= len(values)
+        return count
+
+    def knob_names(self) -> frozenset[str]:
+        """Every knob that some point sets."""
+        from_series = itertools.chain.from_iterable(s.knobs for s in self.series)
+        return frozenset(self.base) | frozenset(from_series) | frozenset(self.domains)
+
+    def broken_rule(self, assignment: Assignment) -> str | None:
+        """Give the text of the first rule that the assignment breaks, or None."""
+        return next((rule.text for rule in self.rules if not rule.holds(assignment)), None)
+
+    def _series(self, name: str) -> Series:
+        found = next((s for s in self.series if s.name == name), None)
+        if found is None:
+            known = ", ".join(s.name for s in self.series)
+            raise ConfigError(f"space.series: '{name}' is not a series; expected one of {known}.")
+        return found
+
+    @staticmethod
+    def _enumerate(name: str, domain: Domain) -> tuple[Scalar, ...]:
+        values = domain.values if isinstance(domain, Choice) else domain.values()
+        if values is None:
+            raise ConfigError(
+                f"space.knobs.{name}: a continuous or logarithmic range has no grid; expected choices or a "
+                "step. Give a list of values, or search it with search=tpe or search=random."
+            )
+        return values
+
+
+_COMPARISONS: dict[type[ast.cmpop], Callable[[object, object], bool]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,  # type: ignore[dict-item]
+    ast.LtE: operator.le,  # type: ignore[dict-item]
+    ast.Gt: operator.gt,  # type: ignore[dict-item]
+    ast.GtE: operator.ge,  # type: ignore[dict-item]
+    ast.In: lambda a, b: a in b,  # type: ignore[operator]
+    ast.NotIn: lambda a, b: a not in b,  # type: ignore[operator]
+}
+_ARITHMETIC: dict[type[ast.operator], Callable[[float, float], float]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+}
+_NODES = (ast.Compare, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.BinOp)
+_LEAVES = (ast.Name, ast.Load, ast.Constant, ast.Tuple, ast.List)
+
+
+def _check_syntax(tree: ast.expr, text: str) -> None:
+    # An allow-list: a rule comes from a file, and nothing in it may call or reach into objects.
+    allowed = (*_NODES, *_LEAVES, *_COMPARISONS, *_ARITHMETIC)
+    for node in ast.walk(tree):
+        if not isinstance(node, allowed):
+            raise ConfigError(
+                f"space.rules: '{text}' uses {type(node).__name__}; expected only knob names, values, "
+                "comparisons, arithmetic, and/or/not. Rewrite the rule."
+            )
+
+
+def _evaluate(node: ast.expr, names: Assignment) -> object:
+    match node:
+        case ast.Constant(value=value):
+            return value
+        case ast.Name(id=name):
+            return names[name]
+        case ast.Tuple(elts=items) | ast.List(elts=items):
+            return [_evaluate(item, names) for item in items]
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return not _evaluate(operand, names)
+        case ast.UnaryOp(operand=operand):
+            return -_evaluate(operand, names)  # type: ignore[operator]
+        case ast.BoolOp(op=ast.And(), values=values):
+            return all(_evaluate(value, names) for value in values)
+        case ast.BoolOp(values=values):
+            return any(_evaluate(value, names) for value in values)
+        case ast.BinOp(left=left, op=op, right=right):
+            return _ARITHMETIC[type(op)](_evaluate(left, names), _evaluate(right, names))  # type: ignore[arg-type]
+        case ast.Compare(left=left, ops=ops, comparators=comparators):
+            sides = [_evaluate(side, names) for side in (left, *comparators)]
+            pairs = zip(ops, sides[:-1], sides[1:], strict=True)
+            return all(_COMPARISONS[type(op)](a, b) for op, a, b in pairs)
+    raise AssertionError(f"a rule's syntax was checked when it was made: {ast.dump(node)}")

@@ -1,0 +1,235 @@
+"""One trial from start to result: engine up, proven, sane, warmed, measured, stopped.
+
+A trial owns its engine and its client for as long as it runs and nothing after. Whatever goes wrong on
+the way becomes a failed result with a class and the engine's own line: this is the one border where
+exceptions are caught broadly. How an engine is started or a load is sent lies below (``engines``,
+``clients``); where the trial runs lies above (``executors``).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sweeper.clients import Client
+from sweeper.engines import Cancelled, Engine, Server
+from sweeper.errors import EngineError, SweeperError
+from sweeper.records import (
+    FailureClass,
+    LoadPoint,
+    Measurement,
+    Placement,
+    Platform,
+    Provenance,
+    TrialResult,
+    TrialSpec,
+    TrialState,
+)
+
+OpenClient = Callable[[TrialSpec, Placement], Client]
+
+
+@dataclass
+class _Diary:
+    """What is known of a trial while it runs; whatever happens, its result is written from here."""
+
+    measurements: list[Measurement] = field(default_factory=list)
+    phases: dict[str, float] = field(default_factory=dict)
+    server: Server | None = None
+    fingerprint: str | None = None
+
+    def spend(self, phase: str, seconds: float) -> None:
+        self.phases[phase] = self.phases.get(phase, 0.0) + seconds
+
+
+def run(
+    spec: TrialSpec,
+    placement: Placement,
+    *,
+    cancelled: Cancelled,
+    engine: Engine | None = None,
+    open_client: OpenClient | None = None,
+) -> TrialResult:
+    """Run one trial to its end.
+
+    Args:
+        spec: What to run.
+        placement: The devices that are this trial's until it returns.
+        cancelled: Polled throughout; true ends the trial as interrupted.
+        engine: What serves, if not the one that the spec names.
+        open_client: What loads it, likewise.
+
+    Returns:
+        The result, complete or failed; an engine's failure is never an exception.
+    """
+    engine = engine or _engine(spec)
+    open_client = open_client or _client_opener(spec)
+    diary = _Diary()
+    started_at = time.time()
+    try:
+        for restart in range(spec.repeats):
+            _one_start(spec, placement, restart, engine, open_client, cancelled, diary)
+    except EngineError as exc:
+        return _failed(
+            spec, placement, diary, started_at, failure=exc.failure, message=str(exc), log=exc.log_path
+        )
+    except KeyboardInterrupt:
+        return _failed(
+            spec, placement, diary, started_at, failure=FailureClass.INTERRUPTED, message="stopped on request"
+        )
+    except Exception as exc:
+        log = _write_traceback(spec, exc)
+        failure = FailureClass.BAD_ARGUMENT if isinstance(exc, SweeperError) else FailureClass.INFRASTRUCTURE
+        message = str(exc) if isinstance(exc, SweeperError) else f"{type(exc).__name__}: {exc}"
+        return _failed(spec, placement, diary, started_at, failure=failure, message=message, log=log)
+    return _result(spec, placement, diary, started_at, TrialState.COMPLETE)
+
+
+def lost(spec: TrialSpec, placement: Placement, error: BaseException) -> TrialResult:
+    """Make the result of a trial whose worker died and so cannot speak for itself."""
+    return TrialResult(
+        spec=spec,
+        placement=placement,
+        state=TrialState.FAILED,
+        provenance=provenance_of(spec),
+        failure_class=FailureClass.INFRASTRUCTURE,
+        failure_message=f"the worker of this trial was lost: {type(error).__name__}: {_first_line(error)}",
+    )
+
+
+def provenance_of(spec: TrialSpec) -> Provenance:
+    """Tell whether this trial's numbers are measured or simulated."""
+    is_simulated = spec.platform is Platform.SIMULATED or spec.engine.kind == "simulated"
+    return Provenance.SIMULATED if is_simulated else Provenance.MEASURED
+
+
+def _one_start(
+    spec: TrialSpec,
+    placement: Placement,
+    restart: int,
+    engine: Engine,
+    open_client: OpenClient,
+    cancelled: Cancelled,
+    diary: _Diary,
+) -> None:
+    """Measure every load point on one start of the engine."""
+    client = open_client(spec, placement)
+    try:
+        server = engine.start(spec, placement, restart=restart, cancelled=cancelled)
+        diary.server = server
+        diary.spend("engine_start_s", server.start_s)
+        try:
+            diary.fingerprint = server.sanity()
+            diary.spend("warmup_s", _warm_up(spec, client, server, cancelled))
+            for repeat in range(spec.runs_per_start):
+                for point in spec.load_points:
+                    _raise_if(cancelled)
+                    server.check_alive()
+                    measured = client.measure(
+                        server, point, restart=restart, repeat=repeat, cancelled=cancelled
+                    )
+                    server.check_alive()
+                    diary.measurements.append(measured)
+        finally:
+            diary.spend("stop_s", server.stop())
+    finally:
+        client.close()
+
+
+def _warm_up(spec: TrialSpec, client: Client, server: Server, cancelled: Cancelled) -> float:
+    if not spec.warmup_prompts:
+        return 0.0
+    return client.warm_up(server, _gentlest(spec), prompts=spec.warmup_prompts, cancelled=cancelled)
+
+
+def _gentlest(spec: TrialSpec) -> LoadPoint:
+    rates = [point.request_rate_per_s or float("inf") for point in spec.load_points]
+    return spec.load_points[rates.index(min(rates))]
+
+
+def _raise_if(cancelled: Cancelled) -> None:
+    if cancelled():
+        raise EngineError("stopped on request", failure=FailureClass.INTERRUPTED)
+
+
+def _failed(
+    spec: TrialSpec,
+    placement: Placement,
+    diary: _Diary,
+    started_at: float,
+    *,
+    failure: FailureClass,
+    message: str,
+    log: str | None = None,
+) -> TrialResult:
+    return _result(
+        spec, placement, diary, started_at, TrialState.FAILED, failure=failure, message=message, log=log
+    )
+
+
+def _result(
+    spec: TrialSpec,
+    placement: Placement,
+    diary: _Diary,
+    started_at: float,
+    state: TrialState,
+    *,
+    failure: FailureClass | None = None,
+    message: str | None = None,
+    log: str | None = None,
+) -> TrialResult:
+    server = diary.server
+    return TrialResult(
+        spec=spec,
+        placement=placement,
+        state=state,
+        provenance=server.provenance if server else provenance_of(spec),
+        # A failed trial keeps no numbers: part of a measurement is not a measurement.
+        measurements=tuple(diary.measurements) if state is TrialState.COMPLETE else (),
+        failure_class=failure,
+        failure_message=message,
+        log_path=log or (server.log_path if server else None),
+        effective=dict(server.effective) if server else {},
+        versions=dict(server.versions) if server else {},
+        phases=diary.phases,
+        sanity_fingerprint=diary.fingerprint,
+        command=server.command if server else (),
+        started_at=started_at,
+        ended_at=time.time(),
+    )
+
+
+def _engine(spec: TrialSpec) -> Engine:
+    if spec.engine.kind == "simulated":
+        from sweeper.engines.simulated import SimulatedEngine
+
+        return SimulatedEngine()
+    from sweeper.engines.vllm import VllmEngine
+
+    return VllmEngine()
+
+
+def _client_opener(spec: TrialSpec) -> OpenClient:
+    if spec.engine.kind == "simulated":
+        from sweeper.clients.simulated import SimulatedClient
+
+        return lambda spec, placement: SimulatedClient(spec)
+    from sweeper.clients.vllm_bench import VllmBenchClient
+
+    return VllmBenchClient
+
+
+def _write_traceback(spec: TrialSpec, exc: BaseException) -> str:
+    path = Path(spec.folder) / "traceback.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(traceback.format_exception(exc)), encoding="utf-8")
+    return str(path)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else json.dumps(type(error).__name__)

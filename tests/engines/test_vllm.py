@@ -1,0 +1,627 @@
+"""Starting, proving and ending vLLM: against a stand-in with its manners, and against the real one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sweeper import processes, tiny_model
+from sweeper.engines import vllm, vllm_reports
+from sweeper.engines.vllm import EngineEnvironment, VllmEngine
+from sweeper.errors import ConfigError, EngineError, MeasurementError, PlacementError
+from sweeper.processes import Process
+from sweeper.records import FailureClass, Model, Platform, Provenance
+from tests.standin_server import PLACEMENT, make_spec, never, write_interpreter
+
+OWNER = Process(12, 3456)
+
+
+@pytest.fixture
+def interpreter(tmp_path: Path) -> Path:
+    return write_interpreter(tmp_path / "bin")
+
+
+def server_environment(tmp_path: Path, **changes: object) -> dict[str, str]:
+    given: dict[str, object] = {
+        "surroundings": {"PATH": "/usr/bin", "HOME": "/home/me"},
+        "python": "/venv/bin/python",
+        "api_key": "k3y",
+        "owner": OWNER,
+        "stub": None,
+    }
+    spec_changes = {n: changes.pop(n) for n in ("platform", "assignment", "model") if n in changes}
+    placement = changes.pop("placement", PLACEMENT)
+    spec = make_spec(tmp_path, "python", **spec_changes)
+    return vllm.server_environment(spec, placement, **{**given, **changes})  # type: ignore[arg-type]
+
+
+# The command line and the environment
+
+
+def test_the_command_names_model_port_and_knobs_and_holds_no_key(tmp_path: Path) -> None:
+    spec = make_spec(tmp_path, "python", assignment={"max_num_seqs": 8, "VLLM_USE_V1": True})
+    assert vllm.server_command(spec, python="/venv/bin/python", port=41234) == (
+        *("/venv/bin/python", "-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", str(tmp_path), "--served-model-name", "tiny"),
+        *("--host", "127.0.0.1", "--port", "41234"),
+        *("--load-format", "dummy"),
+        *("--max-num-seqs", "8"),
+    )
+
+
+def test_a_revision_is_given_for_a_model_on_the_hub_only(tmp_path: Path) -> None:
+    local = make_spec(tmp_path, "python").model
+    hub = Model(name="llama", path="meta-llama/Llama-3.1-8B", shape=local.shape, revision="abc123")
+    on_hub = vllm.server_command(make_spec(tmp_path, "python", model=hub), python="p", port=1)
+    assert on_hub[on_hub.index("--revision") + 1] == "abc123"
+    assert "--load-format" not in on_hub
+    content = replace(local, revision="0123456789abcdef")
+    assert "--revision" not in vllm.server_command(
+        make_spec(tmp_path, "python", model=content), python="p", port=1
+    )
+
+
+def test_an_amd_engine_gets_exactly_one_mask_sorted_by_number(tmp_path: Path) -> None:
+    env = server_environment(
+        tmp_path,
+        platform=Platform.MI300X,
+        placement=replace(PLACEMENT, devices=(10, 8, 11, 9)),
+        surroundings={"ROCR_VISIBLE_DEVICES": "0", "CUDA_VISIBLE_DEVICES": "1", "GPU_DEVICE_ORDINAL": "3"},
+    )
+    masks = {name: value for name, value in env.items() if name.endswith("_VISIBLE_DEVICES")}
+    assert masks == {"HIP_VISIBLE_DEVICES": "8,9,10,11", "CUDA_VISIBLE_DEVICES": "8,9,10,11"}
+    assert "VLLM_CPU_KVCACHE_SPACE" not in env
+
+
+def test_a_cuda_engine_gets_the_cuda_mask_alone() -> None:
+    assert vllm.device_mask(Platform.CUDA, (2, 3)) == {"CUDA_VISIBLE_DEVICES": "2,3"}
+    assert vllm.device_mask(Platform.CPU, (2, 3)) == {}
+
+
+def test_an_assignment_cannot_change_the_mask(tmp_path: Path) -> None:
+    env = server_environment(
+        tmp_path,
+        platform=Platform.CUDA,
+        assignment={"CUDA_VISIBLE_DEVICES": "7", "VLLM_LOGGING_LEVEL": "DEBUG"},
+    )
+    assert env["CUDA_VISIBLE_DEVICES"] == "0"
+    assert env["VLLM_LOGGING_LEVEL"] == "DEBUG"
+
+
+def test_a_cpu_engine_is_bound_to_its_cores_unless_the_assignment_says_otherwise(tmp_path: Path) -> None:
+    env = server_environment(tmp_path, placement=replace(PLACEMENT, devices=(2, 3)))
+    assert env["VLLM_CPU_OMP_THREADS_BIND"] == "2,3"
+    assert env["VLLM_CPU_KVCACHE_SPACE"] == "1"
+    chosen = {"VLLM_CPU_KVCACHE_SPACE": 4, "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    env = server_environment(tmp_path, assignment=chosen)
+    assert env["VLLM_CPU_KVCACHE_SPACE"] == "4"
+    assert env["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+
+
+def test_ranks_share_cores_evenly_and_leave_the_odd_one_out() -> None:
+    assert vllm.core_binding((0, 1, 2, 3), ranks=1) == "0,1,2,3"
+    assert vllm.core_binding((3, 2, 1, 0), ranks=2) == "0,1|2,3"
+    assert vllm.core_binding((0, 1, 2), ranks=2) == "0|1"
+    with pytest.raises(PlacementError, match="1 cores for 2 ranks"):
+        vllm.core_binding((0,), ranks=2)
+
+
+def test_ranks_are_the_product_of_all_kinds_of_parallelism(tmp_path: Path) -> None:
+    env = server_environment(
+        tmp_path,
+        placement=replace(PLACEMENT, devices=(0, 1, 2, 3)),
+        assignment={"tensor_parallel_size": 2, "data_parallel_size": 2},
+    )
+    assert env["VLLM_CPU_OMP_THREADS_BIND"] == "0|1|2|3"
+
+
+def test_the_environment_carries_key_and_marks_and_drops_what_misleads(tmp_path: Path) -> None:
+    surroundings = {
+        "PATH": "/usr/bin",
+        "HF_TOKEN": "hf_x",
+        "RAY_ADDRESS": "auto",
+        "VIRTUAL_ENV": "/ours",
+        "PYTHONPATH": "/opt/amd",
+        "NO_PROXY": "intra.net",
+    }
+    env = server_environment(tmp_path, surroundings=surroundings, stub=Path("/stub"))
+    assert env["VLLM_API_KEY"] == "k3y"
+    assert env["HF_TOKEN"] == "hf_x"
+    assert "RAY_ADDRESS" not in env
+    assert "VIRTUAL_ENV" not in env
+    assert env["PATH"] == "/venv/bin:/usr/bin"
+    assert env["PYTHONPATH"] == "/stub:/opt/amd"
+    assert env["NO_PROXY"] == "intra.net,127.0.0.1,localhost"
+    assert env["HF_HUB_OFFLINE"] == "1"
+    assert env["SWEEPER_TRIAL"] == make_spec(tmp_path, "python").key
+    assert env["SWEEPER_OUTPUTS"] == str(tmp_path.resolve())
+    assert env["SWEEPER_OWNER"] == "12:3456"
+
+
+def test_a_client_gets_neither_mask_nor_key(tmp_path: Path) -> None:
+    env = vllm.client_environment(
+        make_spec(tmp_path, "python"),
+        surroundings={"CUDA_VISIBLE_DEVICES": "0", "OPENAI_API_KEY": "somebody's"},
+        python="/venv/bin/python",
+        owner=OWNER,
+        stub=None,
+    )
+    assert not [name for name in env if "VISIBLE" in name or "API_KEY" in name or name == "PYTHONPATH"]
+    assert env["SWEEPER_OWNER"] == "12:3456"
+
+
+def test_secrets_are_left_out_of_what_is_stored() -> None:
+    env = {
+        **{"HF_TOKEN": "1", "VLLM_API_KEY": "2", "AWS_SECRET_ACCESS": "3", "DB_PASSWORD": "4"},
+        **{"TOKENIZERS_PARALLELISM": "false", "HOME": "/home/me", "KEYBOARD": "us"},
+    }
+    assert vllm.without_secrets(env) == {
+        "HOME": "/home/me",
+        "KEYBOARD": "us",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def test_the_cpu_build_gets_a_stub_under_the_name_vllm(tmp_path: Path) -> None:
+    build = EngineEnvironment(release="0.32.0", distribution="vllm-cpu", versions={})
+    stub = vllm.write_metadata_stub(tmp_path, build)
+    assert stub is not None
+    question = "import importlib.metadata; print(importlib.metadata.version('vllm'))"
+    answer = subprocess.run(
+        [sys.executable, "-c", question],
+        env={**os.environ, "PYTHONPATH": str(stub)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert answer.stdout == "0.32.0+cpu\n"
+    assert vllm.write_metadata_stub(tmp_path, replace(build, distribution="vllm")) is None
+
+
+def test_the_outputs_folder_is_three_above_the_trial(tmp_path: Path) -> None:
+    assert vllm.outputs_folder(make_spec(tmp_path, "python")) == tmp_path.resolve()
+
+
+# Looking into an environment
+
+
+def test_probe_tells_release_and_versions(interpreter: Path) -> None:
+    environment = vllm.probe(str(interpreter))
+    assert environment.release == "0.32.0"
+    assert environment.distribution == "vllm"
+    assert environment.versions["torch"] == "2.13.0"
+    assert environment.versions["python"] == "3.12.1"
+    assert environment.versions["kernel"] == os.uname().release
+    assert "transformers" not in environment.versions
+
+
+def test_probe_names_an_interpreter_that_is_missing_broken_or_without_vllm(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"there is no interpreter .*/nowhere/python; expected a path"):
+        vllm.probe(str(tmp_path / "nowhere" / "python"))
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    with pytest.raises(ConfigError, match="does not run a short program"):
+        vllm.probe(str(broken))
+    with pytest.raises(ConfigError, match="has no vLLM; expected the distribution 'vllm' or 'vllm-cpu'"):
+        vllm.probe(sys.executable)
+
+
+def test_a_relative_interpreter_becomes_absolute_and_keeps_its_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "python").symlink_to(sys.executable)
+    monkeypatch.chdir(tmp_path)
+    assert vllm.find_interpreter("./python") == str(tmp_path / "python")
+
+
+# What the engine says
+
+
+LOG_V1 = """\
+(APIServer pid=4837) INFO 11-21 12:03:38 [api_utils.py:286] non-default args: {'port': 1, 'max_num_seqs': 8}
+(EngineCore pid=4925) INFO 11-21 12:04:11 [core.py:133] Initializing a V1 LLM engine (v0.32.0) with config: \
+model='/m', dtype=torch.bfloat16, max_seq_len=4096, tensor_parallel_size=1, kv_cache_dtype=auto, \
+enable_prefix_caching=True, enforce_eager=True
+"""
+LOG_V0 = """\
+INFO 09-12 10:00:00 api_server.py:495] args: Namespace(host='127.0.0.1', max_num_seqs=256, swap_space=4)
+INFO 09-12 10:00:09 llm_engine.py:226] Initializing an LLM engine (v0.6.2) with config: model='/m', \
+dtype=torch.float16, max_seq_len=2048, tensor_parallel_size=2, num_scheduler_steps=8
+"""
+METRICS = """\
+# HELP vllm:cache_config_info Information of the LLMEngine CacheConfig
+vllm:cache_config_info{block_size="128",cache_dtype="fp8",engine="0",enable_prefix_caching="False",\
+gpu_memory_utilization="0.92",num_gpu_blocks="4096",sliding_window="None"} 1.0
+vllm:prefix_cache_queries_total{engine="0",model_name="tiny"} 1282.0
+vllm:prefix_cache_queries_total{engine="1",model_name="tiny"} 18.0
+vllm:prefix_cache_queries_created{engine="0",model_name="tiny"} 1.79e+09
+vllm:external_prefix_cache_queries_total{engine="0",model_name="tiny"} 7.0
+vllm:prefix_cache_hits_total{engine="0",model_name="tiny"} 130.0
+vllm:num_preemptions_total{engine="0",model_name="tiny"} 3.0
+vllm:kv_cache_usage_perc{engine="0",model_name="tiny"} 0.25
+vllm:kv_cache_usage_perc{engine="1",model_name="tiny"} 0.5
+vllm:request_success_total{engine="0",finished_reason="stop"} 2.0
+vllm:request_success_total{engine="0",finished_reason="length"} 40.0
+"""
+
+
+def test_counters_add_up_over_engines_and_usage_is_that_of_the_fullest() -> None:
+    assert vllm_reports.read_metrics(METRICS) == {
+        "prefix_cache_queries": 1300.0,
+        "prefix_cache_hits": 130.0,
+        "preemptions": 3.0,
+        "requests_succeeded": 42.0,
+        "kv_cache_usage": 0.5,
+    }
+    assert vllm_reports.read_metrics("") == {}
+
+
+def test_the_more_direct_source_of_the_configuration_wins() -> None:
+    info = {
+        "vllm_config": {
+            "scheduler_config": {"max_num_seqs": 16, "policy": "fcfs", "scheduler_cls": None},
+            "model_config": {"dtype": "torch.bfloat16", "hf_overrides": {}},
+        }
+    }
+    effective = vllm_reports.read_effective(
+        server_info=info, metrics=METRICS, log=LOG_V1, asked=["scheduling_policy"]
+    )
+    assert effective == {
+        "block_size": 128,
+        "dtype": "bfloat16",
+        "enable_prefix_caching": False,
+        "enforce_eager": True,
+        "gpu_memory_utilization": 0.92,
+        "kv_cache_dtype": "fp8",
+        "max_model_len": 4096,
+        "max_num_seqs": 16,
+        "num_gpu_blocks": 4096,
+        "scheduling_policy": "fcfs",
+        "tensor_parallel_size": 1,
+    }
+
+
+def test_an_old_release_tells_its_configuration_in_its_log() -> None:
+    effective = vllm_reports.read_effective(server_info=None, metrics="", log=LOG_V0, asked=["swap_space"])
+    assert effective == {
+        "dtype": "float16",
+        "max_model_len": 2048,
+        "max_num_seqs": 256,
+        "num_scheduler_steps": 8,
+        "swap_space": 4,
+        "tensor_parallel_size": 2,
+    }
+
+
+def test_a_configuration_given_as_text_is_read_too() -> None:
+    info = {"vllm_config": "model='/m', tensor_parallel_size=4, enable_prefix_caching=False"}
+    effective = vllm_reports.read_effective(server_info=info, metrics="", log="", asked=[])
+    assert effective == {"tensor_parallel_size": 4, "enable_prefix_caching": False}
+
+
+def test_a_knob_that_the_engine_changed_is_a_difference() -> None:
+    assert vllm_reports.differences(
+        {"enable_chunked_prefill": False, "max_num_seqs": 8, "swap_space": 4},
+        {"enable_chunked_prefill": True, "max_num_seqs": 8},
+    ) == {"enable_chunked_prefill": (False, True)}
+
+
+@pytest.mark.parametrize(
+    ("asked", "reported"),
+    [
+        ("auto", "fp8_e4m3"),
+        ("fp8", "fp8_e4m3"),
+        ("half", "torch.float16"),
+        ("8k", 8000),
+        ("8K", 8192),
+        (0.9, "0.9"),
+        (True, "True"),
+        (8, 8.0),
+        ("BFloat16", "bfloat16"),
+    ],
+)
+def test_other_spellings_of_the_same_value_agree(asked: str | float, reported: str | float) -> None:
+    assert vllm_reports.differences({"knob": asked}, {"knob": reported}) == {}
+
+
+def test_different_values_do_not_agree() -> None:
+    for asked, reported in (("fp8", "auto"), (8, 16), (True, False), ("fp8_e5m2", "fp8_e4m3"), (0.9, 0.92)):
+        assert vllm_reports.differences({"knob": asked}, {"knob": reported}) == {"knob": (asked, reported)}
+
+
+PREFIX = "(EngineCore pid=49) ERROR 11-21 12:04:35 [core.py:402] "
+WRAPPER = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
+
+
+@pytest.mark.parametrize(
+    ("log", "failure", "message"),
+    [
+        (
+            "usage: api_server.py [-h]\napi_server.py: error: unrecognized arguments: --max-num-sequences 8",
+            FailureClass.BAD_ARGUMENT,
+            "api_server.py: error: unrecognized arguments: --max-num-sequences 8",
+        ),
+        (
+            "pydantic_core._pydantic_core.ValidationError: 1 validation error for SchedulerConfig\n"
+            "  Value error, max_num_batched_tokens (4) must be at least max_num_seqs (8). [type=value_error]",
+            FailureClass.BAD_ARGUMENT,
+            "Value error, max_num_batched_tokens (4) must be at least max_num_seqs (8). [type=value_error]",
+        ),
+        (
+            f"{PREFIX}ValueError: No available memory for the cache blocks. Try increasing it.\n{WRAPPER}",
+            FailureClass.OUT_OF_MEMORY,
+            "ValueError: No available memory for the cache blocks. Try increasing it.",
+        ),
+        (
+            f"{PREFIX}torch.OutOfMemoryError: HIP out of memory. Tried to allocate 2.00 GiB.\n"
+            f"ValueError: a consequence\n{WRAPPER}",
+            FailureClass.OUT_OF_MEMORY,
+            "torch.OutOfMemoryError: HIP out of memory. Tried to allocate 2.00 GiB.",
+        ),
+        (
+            "ERROR 09-12 10:00:00 engine.py:1] x\nOSError: [Errno 98] Address already in use",
+            FailureClass.PORT,
+            "OSError: [Errno 98] Address already in use",
+        ),
+        (
+            f"{PREFIX}NotImplementedError: Multi-step is not implemented for CPU\n{WRAPPER}",
+            FailureClass.UNSUPPORTED,
+            "NotImplementedError: Multi-step is not implemented for CPU",
+        ),
+        (
+            "ValueError: fp8 KV cache is not supported on this device",
+            FailureClass.UNSUPPORTED,
+            "ValueError: fp8 KV cache is not supported on this device",
+        ),
+        (
+            f"{PREFIX}RuntimeError: HSA_STATUS_ERROR\n{WRAPPER}",
+            FailureClass.CRASH,
+            "RuntimeError: HSA_STATUS_ERROR",
+        ),
+        (WRAPPER, FailureClass.CRASH, WRAPPER),
+    ],
+)
+def test_a_death_at_start_has_the_engines_own_line_and_a_class(
+    log: str, failure: FailureClass, message: str
+) -> None:
+    death = vllm_reports.why_it_ended(log, exit_code=1, was_ready=False)
+    assert (death.failure, death.message) == (failure, message)
+
+
+def test_an_engine_that_had_served_did_not_die_of_its_arguments() -> None:
+    death = vllm_reports.why_it_ended("ValueError: odd", exit_code=1, was_ready=True)
+    assert death.failure is FailureClass.CRASH
+    death = vllm_reports.why_it_ended(
+        "torch.OutOfMemoryError: CUDA out of memory", exit_code=1, was_ready=True
+    )
+    assert death.failure is FailureClass.OUT_OF_MEMORY
+
+
+def test_a_silent_death_tells_signal_or_exit_code_and_the_last_line() -> None:
+    killed = vllm_reports.why_it_ended("INFO loading\n\n", exit_code=137, was_ready=False)
+    assert killed.failure is FailureClass.CRASH
+    assert killed.message.startswith("killed (signal 9)")
+    assert killed.message.endswith("last line: INFO loading")
+    assert (
+        "exit code 3; last line: nothing"
+        in vllm_reports.why_it_ended("", exit_code=3, was_ready=False).message
+    )
+
+
+# A server from start to end, by the stand-in
+
+
+def ask(url: str) -> object:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10) as answer:
+        return json.loads(answer.read())
+
+
+def test_a_server_is_started_proven_asked_and_ended(tmp_path: Path, interpreter: Path) -> None:
+    spec = make_spec(tmp_path, interpreter)
+    server = VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
+    try:
+        pids = server.pids()
+        assert pids
+        assert server.provenance is Provenance.MEASURED
+        assert server.effective["max_num_seqs"] == 8
+        assert server.effective["max_num_batched_tokens"] == 2048
+        assert server.versions["vllm"] == "0.32.0"
+        assert server.start_s > 0
+        fingerprint = server.sanity()
+        # printf " Paris, said after 'The capital of France is'" | sha256sum | cut -c1-16
+        assert fingerprint == "3e87ecb530e63cb7"
+        assert fingerprint == server.sanity()
+        # Two questions so far; the stand-in counts 100 queried and 25 found tokens for each.
+        assert server.counters()["prefix_cache_queries"] == 200.0
+        assert server.counters()["prefix_cache_hits"] == 50.0
+        server.check_alive()
+    finally:
+        assert server.stop() >= 0.0
+    assert server.stop() >= 0.0
+    assert not [pid for pid in pids if processes.find(pid)]
+    with pytest.raises(urllib.error.URLError):
+        ask(server.base_url + "/health")
+
+
+def test_what_is_stored_of_a_start_holds_the_command_and_no_secret(
+    tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_very_secret")
+    spec = make_spec(tmp_path, interpreter)
+    server = VllmEngine().start(spec, PLACEMENT, restart=2, cancelled=never)
+    server.stop()
+    folder = Path(spec.folder)
+    stored = json.loads((folder / "engine-1-2.command.json").read_text())
+    assert tuple(stored["argv"]) == server.command
+    assert stored["environment"]["VLLM_CPU_OMP_THREADS_BIND"] == "0"
+    written = "".join(path.read_text() for path in folder.rglob("*") if path.is_file())
+    assert "hf_very_secret" not in written
+    assert server.api_key not in written
+    facts = json.loads((folder / "engine-1-2.start.json").read_text())
+    assert facts["trial"] == spec.key
+    assert facts["devices"] == [0]
+    assert f"127.0.0.1:{facts['port']}" in server.base_url
+
+
+def fail_to_start(tmp_path: Path, interpreter: Path, **changes: object) -> EngineError:
+    spec = make_spec(tmp_path, interpreter, **changes)
+    with pytest.raises(EngineError) as caught:
+        VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
+    assert processes.marked(processes.OUTPUTS_MARK, str(tmp_path.resolve())) == []
+    assert caught.value.log_path == str(Path(spec.folder).resolve() / "engine-1-0.log")
+    return caught.value
+
+
+def test_an_engine_that_dies_at_start_fails_with_its_own_line(
+    tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN", "die")
+    monkeypatch.setenv("STANDIN_EXIT", "2")
+    monkeypatch.setenv("STANDIN_LAST_WORDS", "api_server.py: error: unrecognized arguments: --no-such-flag")
+    error = fail_to_start(tmp_path, interpreter)
+    assert error.failure is FailureClass.BAD_ARGUMENT
+    assert str(error) == "api_server.py: error: unrecognized arguments: --no-such-flag"
+
+
+def test_an_engine_that_is_never_ready_times_out(
+    tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN", "mute")
+    error = fail_to_start(tmp_path, interpreter, start_timeout_s=1.0)
+    assert error.failure is FailureClass.START_TIMEOUT
+    assert "not ready after 1 s" in str(error)
+
+
+def test_an_engine_that_runs_other_settings_is_refused(
+    tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN", "stubborn")
+    error = fail_to_start(tmp_path, interpreter)
+    assert isinstance(error, MeasurementError)
+    assert error.failure is FailureClass.WRONG_ENGINE
+    assert "max_num_seqs: asked 8, runs 999" in str(error)
+
+
+def test_an_engine_that_serves_another_model_is_refused(
+    tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN", "misnamed")
+    error = fail_to_start(tmp_path, interpreter)
+    assert error.failure is FailureClass.WRONG_ENGINE
+    assert "['another-model']; expected 'tiny'" in str(error)
+
+
+def test_another_release_than_planned_is_not_even_started(tmp_path: Path, interpreter: Path) -> None:
+    spec = make_spec(tmp_path, interpreter)
+    older = replace(spec, engine=replace(spec.engine, release="0.11.0"))
+    with pytest.raises(MeasurementError, match=r"has vLLM 0\.32\.0; expected 0\.11\.0"):
+        VllmEngine().start(older, PLACEMENT, restart=0, cancelled=never)
+    assert not Path(spec.folder).exists()
+
+
+def test_a_cancelled_start_leaves_nothing(
+    tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN", "mute")
+    with pytest.raises(EngineError) as caught:
+        VllmEngine().start(make_spec(tmp_path, interpreter), PLACEMENT, restart=0, cancelled=lambda: True)
+    assert caught.value.failure is FailureClass.INTERRUPTED
+    assert processes.marked(processes.OUTPUTS_MARK, str(tmp_path.resolve())) == []
+
+
+def test_an_empty_answer_is_a_wrong_answer(
+    tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN", "empty")
+    server = VllmEngine().start(make_spec(tmp_path, interpreter), PLACEMENT, restart=0, cancelled=never)
+    try:
+        with pytest.raises(MeasurementError, match="with status 200 and text ''") as caught:
+            server.sanity()
+        assert caught.value.failure is FailureClass.WRONG_ANSWER
+    finally:
+        server.stop()
+
+
+def test_the_death_of_a_serving_engine_is_noticed_with_its_cause(tmp_path: Path, interpreter: Path) -> None:
+    server = VllmEngine().start(make_spec(tmp_path, interpreter), PLACEMENT, restart=0, cancelled=never)
+    try:
+        urllib.request.urlopen(f"{server.base_url}/die", data=b"{}").close()
+        deadline = time.monotonic() + 20
+        with pytest.raises(EngineError, match="HIP out of memory") as caught:
+            while time.monotonic() < deadline:
+                server.check_alive()
+                time.sleep(0.05)
+        assert caught.value.failure is FailureClass.OUT_OF_MEMORY
+    finally:
+        server.stop()
+
+
+def test_a_stranger_on_the_port_is_not_taken_for_the_engine(
+    tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The listener is reported as somebody else's, as if a left-over server answered for ours.
+    monkeypatch.setattr(processes, "listeners", lambda port: {1})
+    error = fail_to_start(tmp_path, interpreter)
+    assert error.failure is FailureClass.PORT
+    assert "is held by processes [1]" in str(error)
+
+
+# The real vLLM
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_the_real_vllm_reports_what_was_asked_and_leaves_nothing(tmp_path: Path, vllm_python: str) -> None:
+    spec = make_spec(
+        tmp_path / "outputs",
+        vllm_python,
+        model=tiny_model.describe(tmp_path / "models"),
+        assignment={"max_num_seqs": 8, "enforce_eager": True, "enable_prefix_caching": False},
+        start_timeout_s=600.0,
+    )
+    spec = replace(spec, engine=replace(spec.engine, release=vllm.probe(vllm_python).release))
+    server = VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
+    try:
+        # API server, engine core and worker at least.
+        assert len(server.pids()) >= 3
+        assert server.effective["max_num_seqs"] == 8
+        assert server.effective["enforce_eager"] is True
+        assert server.effective["enable_prefix_caching"] is False
+        assert server.effective["dtype"] == "bfloat16"
+        assert server.sanity() == server.sanity()
+        # Two sanity answers of 8 tokens have been given.
+        assert server.counters()["requests_succeeded"] == 2.0
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            ask(server.base_url + "/v1/models")
+        server.check_alive()
+        members = [process for process in processes.descendants(os.getpid()) if process.pid in server.pids()]
+        core = next(p for p in members if processes.title(p.pid).startswith("VLLM::EngineCore"))
+        os.kill(core.pid, 9)
+        with pytest.raises(EngineError) as caught:
+            for _ in range(100):
+                server.check_alive()
+                time.sleep(0.1)
+        assert caught.value.failure is FailureClass.CRASH
+    finally:
+        server.stop()
+    assert not [process for process in members if processes.is_alive(process)]
+    assert processes.find_strays(tmp_path / "outputs") == []
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_probe_takes_a_look_at_the_real_environment(vllm_python: str) -> None:
+    environment = vllm.probe(vllm_python)
+    assert environment.distribution == "vllm-cpu"
+    assert environment.versions["vllm"] == environment.release
+    assert environment.versions["torch"].partition("+")[0].count(".") == 2

