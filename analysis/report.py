@@ -66,7 +66,7 @@ def provenance_sentence(study: Study) -> str:
 def _origin(study: Study) -> str:
     trials = study.frame.drop_duplicates("trial_key")
     states = trials["state"].value_counts()
-    counts = ", ".join(f"{count} {state}" for state, count in states.items())
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     lines = [f"- Study: `{study.name}`, {len(trials)} trials ({counts})"]
     if study.experiment:
         lines.append(f"- Experiment: `{study.experiment}`")
@@ -111,10 +111,12 @@ def _answers(study: Study) -> str:
 
 
 def _command(frame: pd.DataFrame, trial_key: str) -> str:
-    commands = frame.loc[frame["trial_key"] == trial_key, "command"].dropna()
-    if commands.empty:
-        return ""
-    return f"Its command:\n\n```bash\n{commands.iloc[0]}\n```"
+    line = tables.serve_line(frame, trial_key)
+    ran = frame.loc[frame["trial_key"] == trial_key, "command"].dropna()
+    parts = [f"To serve with it:\n\n```bash\n{line}\n```"] if line else []
+    if not ran.empty and ran.iloc[0] != line:
+        parts.append(f"As it was run:\n\n```bash\n{ran.iloc[0]}\n```")
+    return "\n\n".join(parts)
 
 
 def _metric(study: Study, metric: figures.Metric, picture: Path) -> str:

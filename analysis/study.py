@@ -133,6 +133,6 @@ def _objectives(about: Mapping[str, Any], path: Path) -> tuple[Objective, ...]:
             raise StoreError(
                 f"{path}: has an objective with direction '{objective.direction}' and metric "
                 f"'{objective.metric}'; expected maximize or minimize, and a metric."
-                f"{nearest(objective.metric, METRIC_NAMES)} Mend the file, or restore it by starting the study again."
+                f"{nearest(objective.metric, METRIC_NAMES)} Start the study again to write the file anew."
             )
     return objectives or DEFAULT_OBJECTIVES

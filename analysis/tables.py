@@ -17,9 +17,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.study import Series
-from sweeper.records import Objective, TrialState
+from sweeper import knobs
+from sweeper.errors import KnobError
+from sweeper.records import Objective, Scalar, TrialState
 
-_T_975 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
+_T_975 = (
+    *(12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281),
+    *(2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860),
+)
 _Z_975 = 1.959964
 
 Row = Mapping[Hashable, Any]
@@ -57,10 +62,10 @@ def t_quantile_975(degrees: int) -> float:
         degrees: Degrees of freedom, at least 1.
 
     Returns:
-        The quantile, right to four decimals.
+        The quantile, to within 0.0001.
 
     Source:
-        Up to 9 degrees the printed table (Abramowitz and Stegun 26.10); above that the expansion in
+        Up to 20 degrees the printed table (Abramowitz and Stegun 26.10); above that the expansion in
         1 / degrees of their formula 26.7.5 about the normal quantile.
     """
     if degrees <= len(_T_975):
@@ -171,6 +176,40 @@ def best(
     return pd.DataFrame([answer for answer in answers if answer is not None])
 
 
+def serve_line(frame: pd.DataFrame, trial_key: str) -> str:
+    """Give the line that serves with a trial's setting: what to paste into a shell.
+
+    Args:
+        frame: Rows of the store.
+        trial_key: A trial in them.
+
+    Returns:
+        The line for the release of vLLM that was measured or modelled, on vLLM's usual port. Where that
+        release is unknown or takes a knob no longer, the command that was run; empty if there was none.
+    """
+    row = frame[frame["trial_key"] == trial_key].iloc[0]
+    ran = "" if pd.isna(row["command"]) else str(row["command"])
+    if pd.isna(row["version.vllm"]):
+        return ran
+    assignment: dict[str, Scalar] = {
+        str(name).removeprefix("knob."): _plain(value)
+        for name, value in row.items()
+        if str(name).startswith("knob.") and not pd.isna(value)
+    }
+    # A modelled release is stored as "0.6.2 (modelled)".
+    release = str(row["version.vllm"]).split()[0]
+    try:
+        return knobs.serve_line(assignment, release=release, model=str(row["model"]))
+    except KnobError:
+        return ran
+
+
+def _plain(value: Any) -> Scalar:
+    """Take a value out of numpy and pandas."""
+    plain: Scalar = value.item() if isinstance(value, np.generic) else value
+    return plain
+
+
 def failures(frame: pd.DataFrame, series: Mapping[str, Series] | None = None) -> pd.DataFrame:
     """List the trials without numbers: setting, state, class, message, log; one row per trial."""
     rows = settings(frame, series)
@@ -233,10 +272,10 @@ def _named_settings(group: pd.DataFrame, *, label: str | None) -> pd.DataFrame:
 
 
 def _setting_name(label: str | None, row: Row, varying: Sequence[str]) -> str:
-    knobs = ", ".join(f"{column.removeprefix('knob.')}={_value_text(row[column])}" for column in varying)
+    values = ", ".join(f"{column.removeprefix('knob.')}={_value_text(row[column])}" for column in varying)
     if label is None:
-        return knobs or "the one setting"
-    return f"{label} ({knobs})" if knobs else label
+        return values or "the one setting"
+    return f"{label} ({values})" if values else label
 
 
 def _newest(rows: pd.DataFrame) -> pd.DataFrame:

@@ -21,7 +21,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
-from typing import Literal
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -29,8 +28,6 @@ from packaging.utils import canonicalize_name
 from sweeper.errors import ConfigError
 
 DEFAULT_RELEASE = "0.32.0"
-
-Installer = Literal["auto", "uv", "pip"]
 
 # What each release of the build is to run with, instead of what it asks for; None leaves a package out.
 # Found by running them. 0.11.0's build of torch loads without a GPU though it is the CUDA one.
@@ -88,9 +85,11 @@ def install(folder: Path, *, release: str = DEFAULT_RELEASE, installer: str = "a
     wanted = {"release": release, "overrides": dict(overrides)}
     if python.exists() and _read(stamp) == wanted:
         return python
-    _make_venv(folder)
+    use_uv = uv is not None and installer != "pip"
+    # uv needs no pip inside, and making one takes a while.
+    _make_venv(folder, with_pip=not use_uv)
     with tempfile.TemporaryDirectory(prefix="sweeper-cpu-vllm-") as aside:
-        if uv is not None and installer != "pip":
+        if uv is not None and use_uv:
             _install_by_uv(uv, python, release=release, overrides=overrides, aside=Path(aside))
         else:
             _install_by_pip(python, release=release, overrides=overrides, aside=Path(aside))
@@ -244,9 +243,9 @@ def _carry_out(plan: Plan) -> None:
         _run(command)
 
 
-def _make_venv(folder: Path) -> None:
+def _make_venv(folder: Path, *, with_pip: bool) -> None:
     try:
-        venv.EnvBuilder(with_pip=True, symlinks=True, upgrade_deps=False).create(folder)
+        venv.EnvBuilder(with_pip=with_pip, symlinks=True).create(folder)
     except (OSError, subprocess.SubprocessError) as exc:
         raise ConfigError(
             f"{folder}: no environment can be made there ({exc}); expected a writable folder and Python's "

@@ -259,7 +259,7 @@ class Sweep:
         for job in jobs:
             if self._must_run(job):
                 if job.refusal is None:
-                    self._pending.append(_Pending(job=job, since_s=self._clock()))
+                    self._pending.append(_Pending(job=self._next_attempt(job), since_s=self._clock()))
                     continue
                 refused += 1
                 self._record_refusal(job)
@@ -277,6 +277,11 @@ class Sweep:
             is_transient = known.failure_class is not None and known.failure_class.is_transient
             return self._retry_failed or is_transient
         return False
+
+    def _next_attempt(self, job: Job) -> Job:
+        """Number an attempt after those of earlier runs, so that each is kept."""
+        known = self._finished.get(job.spec.key)
+        return job if known is None else replace(job, spec=replace(job.spec, attempt=known.attempt + 1))
 
     def _fill(self) -> None:
         """Start what fits, in order; a trial that finds no block now lets smaller ones pass."""
@@ -298,7 +303,11 @@ class Sweep:
         spec = pending.job.spec
         numbers = pending.numbers or self._begin(pending.job)
         running = _Running(
-            job=pending.job, placement=placement, numbers=numbers, queued_s=self._clock() - pending.since_s
+            job=pending.job,
+            placement=placement,
+            numbers=numbers,
+            queued_s=self._clock() - pending.since_s,
+            tries=pending.tries,
         )
         self._running[self._executor.submit(spec, placement)] = running
         self._measured_now += 1
@@ -358,14 +367,19 @@ class Sweep:
             result.failure_class is not None
             and result.failure_class.is_transient
             and result.failure_class is not FailureClass.INTERRUPTED
-            and spec.attempt < self._max_attempts
+            and running.tries < self._max_attempts
         )
         if result.failure_class is not FailureClass.INTERRUPTED:
             # What was cut off is not a finding: it is neither stored nor counted, and runs again.
             self._keep(result, queued_s=running.queued_s)
         if will_retry:
-            again = replace(running.job, spec=replace(spec, attempt=spec.attempt + 1))
-            self._pending.insert(0, _Pending(job=again, since_s=self._clock(), numbers=running.numbers))
+            again = _Pending(
+                job=self._next_attempt(running.job),
+                since_s=self._clock(),
+                numbers=running.numbers,
+                tries=running.tries + 1,
+            )
+            self._pending.insert(0, again)
         else:
             self._tell(running.numbers, result)
         self._observer.finished(result, will_retry=will_retry)
@@ -438,6 +452,7 @@ class _Pending:
     job: Job
     since_s: float
     numbers: tuple[int, ...] = ()
+    tries: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -446,6 +461,7 @@ class _Running:
     placement: Placement
     numbers: tuple[int, ...]
     queued_s: float
+    tries: int
 
 
 class _StoredRows:

@@ -49,8 +49,8 @@ class SimulatedClient:
         metrics = summarize(served.records)
         if metrics["completed"] != point.num_prompts:
             raise MeasurementError(
-                f"simulated client: {metrics['completed']} of {point.num_prompts} requests completed; expected "
-                "all. Prompt and output together exceed max_model_len in the others: raise it or shorten them.",
+                f"simulated client: {metrics['completed']} of {point.num_prompts} requests completed; "
+                "expected all. The others exceed max_model_len with prompt and output: raise it or shorten them.",
                 failure=FailureClass.CLIENT,
             )
         return Measurement(

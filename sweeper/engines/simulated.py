@@ -381,8 +381,8 @@ def _kv_blocks(costs: CostModel, settings: Mapping[str, Scalar]) -> int:
         memory_gib = costs.device.memory_bytes / 2**30
         raise EngineError(
             f"simulated engine: each {costs.device.name} device needs {weights_gib:.1f} GiB weights + "
-            f"{activations_gib:.1f} GiB activations + {kv_gib:.1f} GiB KV cache for one sequence of {max_len} "
-            f"tokens = {sum(parts) / 2**30:.1f} GiB; expected at most {memory_gib:.1f} GiB x "
+            f"{activations_gib:.1f} GiB activations + {kv_gib:.1f} GiB KV cache for one sequence of "
+            f"{max_len} tokens = {sum(parts) / 2**30:.1f} GiB; expected at most {memory_gib:.1f} GiB x "
             f"gpu_memory_utilization {frac:g} = {memory_gib * frac:.1f} GiB. Lower max_model_len or "
             "max_num_batched_tokens, or raise tensor_parallel_size.",
             failure=FailureClass.OUT_OF_MEMORY,

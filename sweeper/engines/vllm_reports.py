@@ -62,6 +62,8 @@ _LOG_PREFIX = re.compile(
     r"(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) [\d-]+ [\d:]+ (?:\[[^\]]*\]|[\w./]+:\d+\]) ?)?"
 )
 _EXCEPTION = re.compile(r"^(?:[\w.]+\.)?\w*(?:Error|Exception)\b\s*:|^\s*Value error, |^\S+: error: ")
+# What pydantic adds to a message for programmers: the type of the value and where to read about it.
+_PYDANTIC_TAIL = re.compile(r"\s*\[type=.*$")
 # Lines that only point to the real cause, further up.
 _WRAPPER = re.compile(
     r"see (?:root cause|stack trace|the stack)|engine core initialization failed|EngineDeadError"
@@ -121,7 +123,7 @@ def why_it_ended(log: str, *, exit_code: int | None, was_ready: bool) -> Death:
         The cause that stands deepest: lines that only refer to another one are passed over.
     """
     lines = [_LOG_PREFIX.sub("", line).rstrip() for line in log.splitlines()]
-    errors = [line.strip() for line in lines if _EXCEPTION.search(line)]
+    errors = [_PYDANTIC_TAIL.sub("", line).strip() for line in lines if _EXCEPTION.search(line)]
     causes = [line for line in errors if not _WRAPPER.search(line)] or errors
     for failure, pattern in _CAUSES[:2]:
         # Scarcity shows in one process and as some other error in the rest, so it is looked for anywhere.

@@ -262,7 +262,7 @@ class CostModel:
         return 1 + self.calibration.fp8_kv_frac if self.kv_bits == 8 else 1.0
 
     def _gemm_s(self, tokens: int) -> float:
-        """Matrix multiplications at an efficiency of n / (n + half), or reading the weights if that is longer."""
+        """Matrix multiplications at an efficiency of n / (n + half), or reading weights if that is longer."""
         fit = self.calibration
         rows = tokens + fit.gemm_half_tokens
         flops = 2 * self._linear_parameters * rows / self.devices

@@ -386,10 +386,13 @@ class _Run:
         return ends_s[: 1 + int(np.searchsorted(ends_s, self._next_arrival_s))]
 
     def _affordable(self, indices: Ints, *, steps: int, groups: int) -> int:
-        """Lower the number of groups to what there are blocks for; one group is secured already."""
-        if groups == 1 or int(self._growth(indices, tokens=steps * groups).sum()) <= self.kv.free_blocks:
-            return groups
-        return 1
+        """Lower the number of groups until there are blocks for them; one group is secured already."""
+        while groups > 1 and self._lacking(indices, tokens=steps * groups) > self.kv.free_blocks:
+            groups //= 2
+        return groups
+
+    def _lacking(self, indices: Ints, *, tokens: int) -> int:
+        return int(self._growth(indices, tokens=tokens).sum())
 
     def _growth(self, indices: Ints, *, tokens: int) -> Ints:
         """Blocks that each lacks to decode so many more tokens, or as many as it has left."""
@@ -406,7 +409,7 @@ class _Run:
 
     def _secure(self, indices: Ints, *, tokens: int) -> Ints:
         """Preempt from the back until the rest can grow; return which of the given ones remain."""
-        while int(self._growth(indices, tokens=tokens).sum()) > self.kv.free_blocks and len(self.running) > 1:
+        while self._lacking(indices, tokens=tokens) > self.kv.free_blocks and len(self.running) > 1:
             self._preempt(int(self.running[-1]))
             indices = indices[np.isin(indices, self.running)]
         return indices

@@ -61,7 +61,7 @@ def study(trial: MakeTrial, study_folder: MakeFolder) -> Study:
 def test_published_values_stand_beside_the_same_series_and_rate(study: Study, experiments: Path) -> None:
     table = figures.chart_table(study, RPS, experiments=experiments)
 
-    row = table.set_index(["setting", "load_point"]).loc[("1 step", "16")]
+    row = table[(table["setting"] == "1 step") & (table["load_point"] == "16")].iloc[0]
     assert (row["mean"], row["n"]) == (10.0, 2)
     assert (row["published_value"], row["published_low"], row["published_high"]) == (10.0, 9.9, 10.1)
     assert row["published_method"] == "pixel reading"

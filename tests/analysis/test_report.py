@@ -33,8 +33,8 @@ def run(value: float) -> list[list[dict[str, float]]]:
 @pytest.fixture
 def folder(trial: MakeTrial, study_folder: MakeFolder) -> Path:
     return study_folder(
-        trial(series=("ten",), knobs={"steps": 10}, runs=run(11.407)),
-        trial(series=("five",), knobs={"steps": 5}),
+        trial(series=("ten",), knobs={"num_scheduler_steps": 10}, runs=run(11.407)),
+        trial(series=("five",), knobs={"num_scheduler_steps": 5}),
         about=ABOUT,
     )
 
@@ -49,7 +49,8 @@ def test_the_report_of_a_simulated_study(folder: Path) -> None:
         "**10 steps** has the highest request_throughput_per_s, mean over load points: 11.41 (n=1)" in written
     )
     assert "Verdict: alone" in written
-    assert "```bash\nvllm serve 70B --steps=10\n```" in written
+    assert "As it was run:\n\n```bash\nvllm serve 70B --num_scheduler_steps=10\n```" in written
+    assert "vllm serve meta-llama/Llama-3.1-70B-Instruct --port 8000 --num-scheduler-steps 10" in written
     assert "![Requests per second](figures/request_throughput_per_s.png)" in written
     assert "| 10 steps | 11.41 (n=1) |" in written
     # The article printed 10.37 at 16 QPS; 11.407 / 10.37 = 1.10

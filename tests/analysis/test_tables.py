@@ -36,7 +36,7 @@ def rows(study_folder: MakeFolder) -> Callable[..., pd.DataFrame]:
 @pytest.mark.parametrize(
     ("degrees", "quantile"),
     # Table of Student's t, 97.5 %, in any statistics book.
-    [(1, 12.7062), (2, 4.3027), (9, 2.2622), (10, 2.2281), (30, 2.0423), (1000, 1.9623)],
+    [(1, 12.7062), (2, 4.3027), (10, 2.2281), (20, 2.0860), (21, 2.0796), (30, 2.0423), (1000, 1.9623)],
 )
 def test_t_quantiles_are_those_of_the_printed_table(degrees: int, quantile: float) -> None:
     assert tables.t_quantile_975(degrees) == pytest.approx(quantile, abs=1e-4)
@@ -213,8 +213,8 @@ def test_cells_can_be_written_otherwise_and_gaps_are_said(
 
 def test_a_load_point_has_its_unit_where_no_axis_gives_it() -> None:
     axis = "Request rate (QPS)"
-    some = {"load_point": "16", "load_axis": axis, "request_rate_per_s": 16.0}
-    burst = {"load_point": "all at once", "load_axis": axis, "request_rate_per_s": math.nan}
+    some: tables.Row = {"load_point": "16", "load_axis": axis, "request_rate_per_s": 16.0}
+    burst: tables.Row = {"load_point": "all at once", "load_axis": axis, "request_rate_per_s": math.nan}
 
     assert tables.load_point_text(some) == "16 QPS"
     assert tables.load_point_text(burst) == "all at once"
@@ -269,6 +269,35 @@ def test_the_best_setting_depends_on_the_load_point_and_direction(
 
 def test_nothing_is_best_where_everything_failed(trial: MakeTrial, rows: Callable[..., pd.DataFrame]) -> None:
     assert tables.best(rows(trial()), objectives=[Objective(metric=RPS, direction="maximize")]).empty
+
+
+def test_the_line_to_serve_with_has_the_flags_and_environment_of_its_release(
+    trial: MakeTrial, rows: Callable[..., pd.DataFrame]
+) -> None:
+    knobs = {"max_num_seqs": 512, "enable_chunked_prefill": False, "VLLM_USE_TRITON_FLASH_ATTN": 0}
+    tuned = trial(knobs=knobs, runs=once(1.0), release="0.6.2 (modelled)")
+    # Beside a trial without these knobs: whole numbers stay whole, and nothing is handed over.
+    bare = trial(runs=once(1.0))
+    frame = rows(tuned, bare)
+
+    line = tables.serve_line(frame, tuned.spec.key)
+
+    assert line.startswith(
+        "VLLM_USE_TRITON_FLASH_ATTN=0 vllm serve meta-llama/Llama-3.1-70B-Instruct --port 8000"
+    )
+    assert "--max-num-seqs 512" in line
+    assert "--enable-chunked-prefill=False" in line
+    assert tables.serve_line(frame, bare.spec.key) == (
+        "vllm serve meta-llama/Llama-3.1-70B-Instruct --port 8000"
+    )
+
+
+def test_a_knob_that_the_release_lacks_leaves_the_command_that_was_run(
+    trial: MakeTrial, rows: Callable[..., pd.DataFrame]
+) -> None:
+    odd = trial(knobs={"never_heard_of": 1}, runs=once(1.0))
+
+    assert tables.serve_line(rows(odd), odd.spec.key) == "vllm serve 70B --never_heard_of=1"
 
 
 @pytest.mark.parametrize(

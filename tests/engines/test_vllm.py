@@ -355,7 +355,7 @@ WRAPPER = "RuntimeError: Engine core initialization failed. See root cause above
             "pydantic_core._pydantic_core.ValidationError: 1 validation error for SchedulerConfig\n"
             "  Value error, max_num_batched_tokens (4) must be at least max_num_seqs (8). [type=value_error]",
             FailureClass.BAD_ARGUMENT,
-            "Value error, max_num_batched_tokens (4) must be at least max_num_seqs (8). [type=value_error]",
+            "Value error, max_num_batched_tokens (4) must be at least max_num_seqs (8).",
         ),
         (
             f"{PREFIX}ValueError: No available memory for the cache blocks. Try increasing it.\n{WRAPPER}",

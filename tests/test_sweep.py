@@ -1,0 +1,395 @@
+"""The loop: what is run, what is not, what is kept, and how it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from sweeper import topology, trial
+from sweeper.errors import KnobError, PlacementError
+from sweeper.executors import Ticket
+from sweeper.executors.inline import InlineExecutor
+from sweeper.placement import Allocator
+from sweeper.records import (
+    EngineSpec,
+    FailureClass,
+    LoadPoint,
+    Measurement,
+    Model,
+    Objective,
+    Placement,
+    Platform,
+    TrialResult,
+    TrialSpec,
+    TrialState,
+)
+from sweeper.search import Search, storage_url
+from sweeper.space import Choice, Range, Rule, Series, Space
+from sweeper.store import Store
+from sweeper.sweep import Outcome, Planner, Sweep, devices_wanted, objective_value
+
+THROUGHPUT = Objective(metric="request_throughput_per_s", direction="maximize")
+LOAD = LoadPoint(dataset="random", num_prompts=8, input_len=32, output_len=8)
+THREE_SERIES = Space(
+    base={"tensor_parallel_size": 4, "max_model_len": 4096},
+    series=(
+        Series(name="small", label="Small", knobs={"max_num_seqs": 4}),
+        Series(name="large", label="Large", knobs={"max_num_seqs": 64}),
+        Series(name="same", label="The same again", knobs={"max_num_seqs": 64}),
+    ),
+)
+
+
+@dataclass
+class Diary:
+    """An observer that remembers."""
+
+    plans: list[tuple[int | None, int, int]] = field(default_factory=list)
+    starts: list[tuple[str, ...]] = field(default_factory=list)
+    ends: list[tuple[TrialState, bool]] = field(default_factory=list)
+
+    def planned(self, *, total: int | None, done: int, refused: int) -> None:
+        self.plans.append((total, done, refused))
+
+    def started(self, spec: TrialSpec, placement: Placement) -> None:
+        self.starts.append(spec.series)
+
+    def finished(self, result: TrialResult, *, will_retry: bool) -> None:
+        self.ends.append((result.state, will_retry))
+
+    def tick(self) -> None:
+        pass
+
+
+class ScriptedExecutor:
+    """Gives every trial the result that a test wrote for it."""
+
+    name = "scripted"
+
+    def __init__(self, script: Callable[[TrialSpec, Placement], TrialResult]) -> None:
+        self._script = script
+        self._results: list[tuple[Ticket, TrialResult]] = []
+        self.held: list[tuple[int, ...]] = []
+        self.specs: list[TrialSpec] = []
+        self.is_cancelled = False
+
+    def submit(self, spec: TrialSpec, placement: Placement) -> Ticket:
+        self.specs.append(spec)
+        self.held.append(placement.devices)
+        ticket = Ticket(len(self.specs))
+        self._results.append((ticket, self._script(spec, placement)))
+        return ticket
+
+    def wait(self, timeout_s: float) -> list[tuple[Ticket, TrialResult]]:
+        return [self._results.pop(0)] if self._results else []
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+    def close(self) -> None:
+        pass
+
+
+def complete(spec: TrialSpec, placement: Placement) -> TrialResult:
+    now = time.time()
+    measured = Measurement(
+        load_point=LOAD,
+        restart=0,
+        repeat=0,
+        metrics={"request_throughput_per_s": float(spec.assignment.get("max_num_seqs", 1))},
+        telemetry={},
+        measured_s=1.0,
+        client_overhead_s=0.0,
+        started_at=now,
+        ended_at=now,
+    )
+    return TrialResult(
+        spec=spec,
+        placement=placement,
+        state=TrialState.COMPLETE,
+        provenance=trial.provenance_of(spec),
+        measurements=(measured,),
+    )
+
+
+def failed(failure: FailureClass) -> Callable[[TrialSpec, Placement], TrialResult]:
+    def script(spec: TrialSpec, placement: Placement) -> TrialResult:
+        return replace(
+            trial.lost(spec, placement, RuntimeError("gone")),
+            failure_class=failure,
+            failure_message="its line",
+        )
+
+    return script
+
+
+@pytest.fixture
+def planner(tmp_path: Path, llama_70b: Model) -> Planner:
+    return Planner(
+        study="test",
+        trials_folder=str(tmp_path / "test" / "trials"),
+        space=THREE_SERIES,
+        engine=EngineSpec(kind="simulated", release="0.6.2"),
+        model=llama_70b,
+        platform=Platform.SIMULATED,
+        node=topology.modelled_mi300x(),
+        accelerator="rocm",
+        load_points=(LOAD,),
+    )
+
+
+@pytest.fixture
+def diary() -> Diary:
+    return Diary()
+
+
+def swept(
+    planner: Planner,
+    folder: Path,
+    diary: Diary,
+    executor: ScriptedExecutor | InlineExecutor,
+    *,
+    method: str = "grid",
+    trials: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    retry_failed: bool = False,
+) -> Outcome:
+    search = Search(
+        storage=storage_url(folder),
+        name="test",
+        space=planner.space,
+        objectives=(THROUGHPUT,),
+        method=method,
+        seed=1,
+    )
+    sweep = Sweep(
+        planner=planner,
+        search=search,
+        store=Store(folder / "test"),
+        executor=executor,
+        allocator=Allocator(planner.node),
+        observer=diary,
+        objectives=(THROUGHPUT,),
+        method=method,
+        trials=trials,
+        retry_failed=retry_failed,
+    )
+    return sweep.run(stop=stop)
+
+
+@pytest.fixture
+def inline() -> Iterator[InlineExecutor]:
+    executor = InlineExecutor(max_parallel=8)
+    yield executor
+    executor.close()
+
+
+def test_equal_assignments_run_once_and_serve_every_series_that_names_them(
+    planner: Planner, tmp_path: Path, diary: Diary, inline: InlineExecutor
+) -> None:
+    outcome = swept(planner, tmp_path, diary, inline)
+    assert outcome.measured_now == 2
+    assert sorted(diary.starts) == [("large", "same"), ("small",)]
+    frame = Store(tmp_path / "test").read()
+    assert set(frame["state"]) == {"complete"}
+    assert set(frame["provenance"]) == {"simulated"}
+    assert {tuple(names) for names in frame["series"]} == {("small",), ("large", "same")}
+    assert (frame["completed"] == 8).all()
+
+
+def test_the_same_sweep_again_starts_nothing(planner: Planner, tmp_path: Path, diary: Diary) -> None:
+    swept(planner, tmp_path, diary, ScriptedExecutor(complete))
+    again = ScriptedExecutor(complete)
+    outcome = swept(planner, tmp_path, diary, again)
+    assert again.specs == []
+    assert outcome.states == {TrialState.COMPLETE: 2}
+    assert diary.plans[-1] == (2, 2, 0)
+
+
+def test_a_new_series_is_the_only_one_run(planner: Planner, tmp_path: Path, diary: Diary) -> None:
+    swept(planner, tmp_path, diary, ScriptedExecutor(complete))
+    more = (*THREE_SERIES.series, Series(name="huge", label="Huge", knobs={"max_num_seqs": 512}))
+    executor = ScriptedExecutor(complete)
+    swept(replace(planner, space=replace(THREE_SERIES, series=more)), tmp_path, diary, executor)
+    assert [spec.series for spec in executor.specs] == [("huge",)]
+
+
+def test_trials_of_four_devices_run_two_at_a_time_on_disjoint_blocks(
+    planner: Planner, tmp_path: Path, diary: Diary
+) -> None:
+    executor = ScriptedExecutor(complete)
+    swept(planner, tmp_path, diary, executor)
+    assert executor.held == [(0, 1, 2, 3), (4, 5, 6, 7)]
+
+
+def test_large_blocks_are_placed_before_small_ones(planner: Planner, tmp_path: Path, diary: Diary) -> None:
+    space = Space(
+        base={"max_model_len": 4096, "quantization": "fp8"},
+        domains={"tensor_parallel_size": Choice(values=(2, 8, 4))},
+    )
+    executor = ScriptedExecutor(complete)
+    swept(replace(planner, space=space), tmp_path, diary, executor)
+    assert [len(held) for held in executor.held] == [8, 4, 2]
+
+
+def test_a_failure_is_kept_and_not_tried_again_unless_asked(
+    planner: Planner, tmp_path: Path, diary: Diary
+) -> None:
+    outcome = swept(planner, tmp_path, diary, ScriptedExecutor(failed(FailureClass.OUT_OF_MEMORY)))
+    assert outcome.states == {TrialState.FAILED: 2}
+    assert [result.failure_message for result in outcome.failures] == ["its line", "its line"]
+    untouched = ScriptedExecutor(complete)
+    swept(planner, tmp_path, diary, untouched)
+    assert untouched.specs == []
+    asked = ScriptedExecutor(complete)
+    assert swept(planner, tmp_path, diary, asked, retry_failed=True).states == {TrialState.COMPLETE: 2}
+    assert len(asked.specs) == 2
+
+
+def test_a_transient_failure_is_repeated_up_to_its_limit(
+    planner: Planner, tmp_path: Path, diary: Diary
+) -> None:
+    one = replace(planner, space=replace(THREE_SERIES, series=THREE_SERIES.series[:1]))
+    executor = ScriptedExecutor(failed(FailureClass.INFRASTRUCTURE))
+    outcome = swept(one, tmp_path, diary, executor)
+    assert [spec.attempt for spec in executor.specs] == [1, 2]
+    assert diary.ends == [(TrialState.FAILED, True), (TrialState.FAILED, False)]
+    assert outcome.states == {TrialState.FAILED: 1}
+
+
+def test_a_repeated_trial_that_succeeds_is_complete(planner: Planner, tmp_path: Path, diary: Diary) -> None:
+    one = replace(planner, space=replace(THREE_SERIES, series=THREE_SERIES.series[:1]))
+
+    def second_time_lucky(spec: TrialSpec, placement: Placement) -> TrialResult:
+        return complete(spec, placement) if spec.attempt == 2 else failed(FailureClass.PORT)(spec, placement)
+
+    outcome = swept(one, tmp_path, diary, ScriptedExecutor(second_time_lucky))
+    assert outcome.states == {TrialState.COMPLETE: 1}
+    latest = Store.latest(Store(tmp_path / "test").read())
+    assert list(latest["state"]) == ["complete"]
+
+
+def test_what_breaks_a_rule_or_does_not_fit_is_a_row_and_costs_no_start(
+    planner: Planner, tmp_path: Path, diary: Diary
+) -> None:
+    space = Space(
+        base={"max_model_len": 4096},
+        domains={"tensor_parallel_size": Choice(values=(1, 4, 16)), "max_num_seqs": Choice(values=(4,))},
+        rules=(Rule(text="tensor_parallel_size != 4"),),
+    )
+    executor = ScriptedExecutor(complete)
+    partitioned = replace(planner, space=space, node=topology.modelled_mi300x("CPX", "NPS4"))
+    outcome = swept(partitioned, tmp_path, diary, executor)
+    # 70B in bfloat16 is 131 GiB: too much for one partition of 24 GiB, not for 16 of them
+    assert [len(held) for held in executor.held] == [16]
+    assert outcome.states == {TrialState.INFEASIBLE: 2, TrialState.COMPLETE: 1}
+    reasons = sorted(result.failure_message or "" for result in outcome.failures)
+    assert reasons[0] == "breaks the rule of the space: tensor_parallel_size != 4"
+    assert reasons[1].startswith(
+        "does not fit in memory: weights 131.4 GiB + KV cache of one sequence of 4096"
+    )
+
+
+def test_more_devices_than_the_node_has_is_infeasible(planner: Planner, tmp_path: Path, diary: Diary) -> None:
+    space = Space(base={"tensor_parallel_size": 16, "max_model_len": 4096})
+    outcome = swept(replace(planner, space=space), tmp_path, diary, ScriptedExecutor(complete))
+    assert outcome.states == {TrialState.INFEASIBLE: 1}
+    assert "needs 16 devices" in (outcome.failures[0].failure_message or "")
+
+
+def test_a_knob_that_the_release_lacks_stops_everything_before_a_start(
+    planner: Planner, tmp_path: Path, diary: Diary
+) -> None:
+    space = replace(THREE_SERIES, base={**THREE_SERIES.base, "num_scheduler_steps": 10})
+    today = replace(planner, space=space, engine=EngineSpec(kind="simulated", release="0.32.0"))
+    executor = ScriptedExecutor(complete)
+    with pytest.raises(KnobError, match=r"vLLM 0\.32\.0: .*num_scheduler_steps.*0\.10\.1"):
+        swept(today, tmp_path, diary, executor)
+    assert executor.specs == []
+
+
+def test_a_stop_keeps_what_is_finished_and_the_next_run_does_the_rest(
+    planner: Planner, tmp_path: Path, diary: Diary
+) -> None:
+    executor = ScriptedExecutor(complete)
+    outcome = swept(planner, tmp_path, diary, executor, stop=lambda: len(diary.ends) >= 1)
+    assert outcome.was_stopped
+    assert executor.is_cancelled
+    assert outcome.states[TrialState.COMPLETE] >= 1
+    again = swept(planner, tmp_path, diary, ScriptedExecutor(complete))
+    assert not again.was_stopped
+    assert again.states == {TrialState.COMPLETE: 2}
+
+
+def test_what_was_interrupted_is_not_a_result(planner: Planner, tmp_path: Path, diary: Diary) -> None:
+    stopping = ScriptedExecutor(failed(FailureClass.INTERRUPTED))
+    swept(planner, tmp_path, diary, stopping, stop=lambda: bool(stopping.specs))
+    assert Store(tmp_path / "test").finished() == {}
+    executor = ScriptedExecutor(complete)
+    swept(planner, tmp_path, diary, executor)
+    assert len(executor.specs) == 2
+
+
+def test_a_search_spends_its_budget_and_no_more(planner: Planner, tmp_path: Path, diary: Diary) -> None:
+    space = Space(
+        base={"tensor_parallel_size": 4, "max_model_len": 4096},
+        domains={"max_num_seqs": Range(low=1, high=512, is_int=True)},
+    )
+    search = replace(planner, space=space)
+    executor = ScriptedExecutor(complete)
+    outcome = swept(search, tmp_path, diary, executor, method="tpe", trials=6)
+    assert len(executor.specs) == 6
+    assert len({spec.key for spec in executor.specs}) == 6
+    assert outcome.states == {TrialState.COMPLETE: 6}
+    more = ScriptedExecutor(complete)
+    swept(search, tmp_path, diary, more, method="tpe", trials=8)
+    assert len(more.specs) == 2
+
+
+def test_a_search_over_few_points_ends_when_they_are_used_up(
+    planner: Planner, tmp_path: Path, diary: Diary
+) -> None:
+    space = Space(
+        base={"tensor_parallel_size": 4, "max_model_len": 4096},
+        domains={"max_num_seqs": Choice(values=(1, 2))},
+    )
+    executor = ScriptedExecutor(complete)
+    swept(replace(planner, space=space), tmp_path, diary, executor, method="random", trials=10)
+    assert len(executor.specs) == 2
+
+
+def test_a_search_over_nothing_feasible_ends(planner: Planner, tmp_path: Path, diary: Diary) -> None:
+    space = Space(
+        base={"tensor_parallel_size": 4, "max_model_len": 4096},
+        domains={"max_num_seqs": Choice(values=(1, 2))},
+        rules=(Rule(text="max_num_seqs > 5"),),
+    )
+    outcome = swept(
+        replace(planner, space=space), tmp_path, diary, ScriptedExecutor(complete), method="random", trials=3
+    )
+    assert outcome.measured_now == 0
+    assert outcome.states == {TrialState.INFEASIBLE: 2}
+
+
+def test_devices_are_the_product_of_the_parallel_sizes() -> None:
+    assert devices_wanted({}) == 1
+    assert devices_wanted({"tensor_parallel_size": 4, "data_parallel_size": 2}) == 8
+    with pytest.raises(PlacementError, match=r"knobs\.tensor_parallel_size: is 'four'"):
+        devices_wanted({"tensor_parallel_size": "four"})
+
+
+def test_an_objective_is_the_mean_over_its_load_point() -> None:
+    rows = [
+        {"mean_ttft_ms": 10.0, "request_rate_per_s": 16.0},
+        {"mean_ttft_ms": 30.0, "request_rate_per_s": 16.0},
+        {"mean_ttft_ms": 80.0, "request_rate_per_s": None},
+        {"mean_ttft_ms": float("nan"), "request_rate_per_s": 16.0},
+    ]
+    everywhere = Objective(metric="mean_ttft_ms", direction="minimize")
+    assert objective_value(everywhere, rows) == 40.0
+    assert objective_value(replace(everywhere, request_rate_per_s=16.0), rows) == 20.0
+    assert objective_value(replace(everywhere, request_rate_per_s=99.0), rows) is None
