@@ -168,7 +168,8 @@ def caption_of(study: Study, table: pd.DataFrame) -> str:
     spread = (
         "whiskers: 95 % t-interval over restarts" if starts.max() > 1 else "a single start gives no interval"
     )
-    engine = f"{'Simulated ' if study.is_simulated else ''}vLLM {_values(frame, 'version.vllm')}"
+    release = _values(frame, "version.vllm").replace(" (modelled)", "")
+    engine = f"{'Simulated ' if study.is_simulated else ''}vLLM {release}"
     origin = "simulated" if study.is_simulated else f"measured on {_values(frame, 'platform')}"
     sentences = [
         f"Study {study.name}, {origin}",

@@ -18,7 +18,7 @@ import pandas as pd
 
 from analysis.study import Series
 from sweeper import knobs
-from sweeper.errors import KnobError
+from sweeper.errors import ConfigError
 from sweeper.records import Objective, Scalar, TrialState
 
 _T_975 = (
@@ -185,7 +185,7 @@ def serve_line(frame: pd.DataFrame, trial_key: str) -> str:
 
     Returns:
         The line for the release of vLLM that was measured or modelled, on vLLM's usual port. Where that
-        release is unknown or takes a knob no longer, the command that was run; empty if there was none.
+        release is none or cannot say a value, the command that was run; empty if there was none.
     """
     row = frame[frame["trial_key"] == trial_key].iloc[0]
     ran = "" if pd.isna(row["command"]) else str(row["command"])
@@ -200,7 +200,7 @@ def serve_line(frame: pd.DataFrame, trial_key: str) -> str:
     release = str(row["version.vllm"]).split()[0]
     try:
         return knobs.serve_line(assignment, release=release, model=str(row["model"]))
-    except KnobError:
+    except ConfigError:
         return ran
 
 

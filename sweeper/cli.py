@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -87,6 +89,21 @@ def main(arguments: Sequence[str]) -> int:
         return _STOPPED + signal.SIGINT
     except BrokenPipeError:
         return OK
+    except Exception as exc:
+        errors.print(_crash_text(exc), markup=False, soft_wrap=True)
+        return AT_RISK
+
+
+def _crash_text(exc: Exception) -> str:
+    """Write the traceback of a defect into a file, and say where it is."""
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="sweeper-defect-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as file:
+        traceback.print_exception(exc, file=file)
+    return (
+        f"error: a defect of this program: {type(exc).__name__}: {exc}. What is finished is kept; the same "
+        f"command goes on. Please report it with {file.name}"
+    )
 
 
 def _dispatch(arguments: list[str], console: Console) -> int:
@@ -172,6 +189,8 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
     )
     if settings.is_plan:
         return _show_plan(settings, planner, console)
+    if settings.method == "grid":
+        planner.grid()  # a mistake in a knob is found before a folder is made or Ray is started
     folder = stack.enter_context(StudyFolder(settings.folder))
     _end_strays(settings.outputs, console)
     run_folder = folder.begin_run(resolved=settings.resolved, overrides=overrides)
@@ -215,9 +234,6 @@ def _work(
         seed=settings.seed,
     )
     search.note(_study_note(settings, planner))
-    # The grid is checked before Ray is started: a mistake should not cost its start.
-    if settings.method == "grid":
-        planner.grid()
     with _StopSignals() as stop, _LazyExecutor(settings, node, run_folder, console) as executor:
         display = Display(console, devices=len(node.devices))
         sweep = Sweep(
@@ -389,8 +405,8 @@ def _show_plan(settings: Settings, planner: Planner, console: Console) -> int:
     if settings.method != "grid":
         known = planner.space.size()
         console.print(
-            f"plan: {settings.method} search, {settings.trials} trials over {known or 'infinitely many'} points; "
-            f"{len(finished)} trials in the store",
+            f"plan: {settings.method} search, {settings.trials} trials over "
+            f"{known or 'infinitely many'} points; {len(finished)} trials in the store",
             markup=False,
         )
         return OK

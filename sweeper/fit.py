@@ -44,7 +44,8 @@ class Fit:
         needed = self.weights_gib + self.kv_cache_gib
         return (
             f"weights {self.weights_gib:.1f} GiB + KV cache of one sequence of {self.max_model_len} tokens "
-            f"{self.kv_cache_gib:.1f} GiB = {needed:.1f} GiB per device; {self.available_gib:.1f} GiB available"
+            f"{self.kv_cache_gib:.1f} GiB = {needed:.1f} GiB per device; "
+            f"{self.available_gib:.1f} GiB available"
         )
 
 

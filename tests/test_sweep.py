@@ -294,6 +294,17 @@ def test_what_breaks_a_rule_or_does_not_fit_is_a_row_and_costs_no_start(
     )
 
 
+def test_what_was_infeasible_runs_once_its_rule_is_gone(
+    planner: Planner, tmp_path: Path, diary: Diary
+) -> None:
+    ruled = replace(THREE_SERIES, rules=(Rule(text="max_num_seqs < 64"),))
+    swept(replace(planner, space=ruled), tmp_path, diary, ScriptedExecutor(complete))
+    executor = ScriptedExecutor(complete)
+    outcome = swept(planner, tmp_path, diary, executor)
+    assert [spec.series for spec in executor.specs] == [("large", "same")]
+    assert outcome.states == {TrialState.COMPLETE: 2}
+
+
 def test_more_devices_than_the_node_has_is_infeasible(planner: Planner, tmp_path: Path, diary: Diary) -> None:
     space = Space(base={"tensor_parallel_size": 16, "max_model_len": 4096})
     outcome = swept(replace(planner, space=space), tmp_path, diary, ScriptedExecutor(complete))

@@ -100,10 +100,10 @@ print(len(tokenizer(" scheduler")["input_ids"]), AutoConfig.from_pretrained(sys.
 
 @pytest.mark.vllm
 @pytest.mark.slow
-def test_the_engines_own_libraries_read_it(tmp_path: Path, vllm_python: Path) -> None:
+def test_the_engines_own_libraries_read_it(tmp_path: Path, vllm_python: str) -> None:
     path = tiny_model.make(tmp_path)
     answer = subprocess.run(
-        [str(vllm_python), "-c", ROUND_TRIP, str(path)],
+        [vllm_python, "-c", ROUND_TRIP, str(path)],
         capture_output=True,
         text=True,
         timeout=300,

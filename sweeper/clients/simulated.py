@@ -50,7 +50,7 @@ class SimulatedClient:
         if metrics["completed"] != point.num_prompts:
             raise MeasurementError(
                 f"simulated client: {metrics['completed']} of {point.num_prompts} requests completed; "
-                "expected all. The others exceed max_model_len with prompt and output: raise it or shorten them.",
+                "expected all. The others are longer than max_model_len: raise it or shorten them.",
                 failure=FailureClass.CLIENT,
             )
         return Measurement(

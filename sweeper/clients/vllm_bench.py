@@ -64,8 +64,8 @@ class _Run:
 
     report: Mapping[str, object]
     path: Path
-    took_s: float
     peak_kv_cache_usage: float | None
+    cpu_wait_s: float | None
 
 
 class VllmBenchClient:
@@ -151,7 +151,11 @@ class VllmBenchClient:
             restart=restart,
             repeat=repeat,
             metrics=metrics,
-            telemetry=telemetry(before, server.counters(), peak_kv_cache_usage=run.peak_kv_cache_usage),
+            telemetry={
+                **telemetry(before, server.counters(), peak_kv_cache_usage=run.peak_kv_cache_usage),
+                # Large against duration_s: the latencies are those of a client that had no core.
+                "client_cpu_wait_s": run.cpu_wait_s,
+            },
             measured_s=measured_s,
             client_overhead_s=time.monotonic() - began - measured_s,
             started_at=started_at,
@@ -196,13 +200,17 @@ class VllmBenchClient:
                 looked = time.monotonic()
                 usage = server.counters().get("kv_cache_usage")
                 peak = usage if peak is None or usage is None else max(peak, usage)
-        took_s = time.monotonic() - began
         report = _read_json(path) if reply.get("ok") and reply.get("id") == number else None
         if report is None or report.get("completed") != point.num_prompts:
             self._blame_engine(server)
         if report is None:
             raise self._error(f"client: {reply.get('error') or 'it left no result'}", FailureClass.CLIENT)
-        return _Run(report=report, path=path, took_s=took_s, peak_kv_cache_usage=peak)
+        return _Run(
+            report=report,
+            path=path,
+            peak_kv_cache_usage=peak,
+            cpu_wait_s=_number(reply.get("cpu_wait_s")),
+        )
 
     def _send(self, server: Server, point: LoadPoint, path: Path) -> int:
         number = self._next

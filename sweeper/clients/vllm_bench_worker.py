@@ -6,7 +6,8 @@ here it is done once, while the engine itself is still starting.
 
 Protocol, one JSON object a line, on the two file descriptors given as arguments:
   reads  {"id": 1, "api_key": "...", "args": ["--backend", "openai", ...]}
-  writes {"ready": true} once, then {"id": 1, "ok": true} or {"id": 1, "ok": false, "error": "..."}
+  writes {"ready": true} once, then for each run
+         {"id": 1, "ok": true, "cpu_wait_s": 0.01} or {"id": 1, "ok": false, "error": "..."}
 The benchmark's result goes to the file that its own arguments name, its printed output to our log.
 """
 
@@ -17,6 +18,7 @@ import json
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 
@@ -36,8 +38,9 @@ def main() -> None:
     for line in requests:
         task = json.loads(line)
         try:
+            waited_s = _cpu_wait_s()
             _run(serve, task)
-            reply = {"id": task["id"], "ok": True}
+            reply = {"id": task["id"], "ok": True, "cpu_wait_s": _since(waited_s)}
         except KeyboardInterrupt:
             return
         except BaseException as exc:  # a wrong argument ends in SystemExit
@@ -65,6 +68,23 @@ def _parser() -> Any:
     except ImportError:  # before 0.11.1
         from vllm.utils import FlexibleArgumentParser
     return FlexibleArgumentParser()
+
+
+def _cpu_wait_s() -> float | None:
+    """How long this thread, which runs the benchmark's event loop, has waited for a core so far.
+
+    A client without a core reads late what arrived in time, and its latencies are its own.
+    Source: second field of /proc/<pid>/schedstat, nanoseconds (Documentation/scheduler/sched-stats.rst).
+    """
+    try:
+        return int(Path("/proc/self/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def _since(before_s: float | None) -> float | None:
+    now_s = _cpu_wait_s()
+    return None if before_s is None or now_s is None else now_s - before_s
 
 
 def _text(exc: BaseException) -> str:

@@ -193,5 +193,8 @@ def _search(pattern: str, text: str) -> str | None:
 
 
 def _first_sentence(text: str) -> str:
-    line = next((line.strip() for line in text.splitlines() if line.strip()), "cannot be read")
-    return line.rstrip(".")
+    lines = (line.strip() for line in text.splitlines())
+    # Hydra heads what went wrong with a line of its own.
+    return next((line for line in lines if line and not line.startswith("In '")), "cannot be read").rstrip(
+        "."
+    )

@@ -14,6 +14,7 @@ import contextlib
 import itertools
 import os
 import shutil
+import socket
 import sys
 import tempfile
 import time
@@ -29,6 +30,7 @@ from sweeper.records import Placement, TrialResult, TrialSpec
 _RESOURCE = "sweeper_device"
 _GRACE_S = 60.0
 _START_ATTEMPTS = 3
+_KNOCK_S = 10.0
 
 
 def run_in_worker(spec: TrialSpec, placement: Placement) -> TrialResult:
@@ -150,8 +152,9 @@ class RayExecutor:
 
     def _join(self, address: str) -> None:
         try:
+            _knock(address)
             self._ray.init(address=address, log_to_driver=False, logging_level="error")
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as exc:
+        except (OSError, RuntimeError, ValueError) as exc:
             raise ConfigError(
                 f"executor.address: no Ray cluster answers at '{address}': {_first_line(exc)} "
                 "Start one with 'ray start --head', or use executor.address=local."
@@ -164,6 +167,13 @@ class RayExecutor:
         except Exception as exc:
             result = trial.lost(spec, placement, exc)
         return ticket, result
+
+
+def _knock(address: str) -> None:
+    """Connect to a head node once: Ray itself asks an address that does not answer for many minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
 
 
 def _first_line(exc: BaseException) -> str:

@@ -88,11 +88,13 @@ class KvCache:
     prefix_hits: int = 0
     preemptions: int = 0
     peak_blocks: int = 0
-    _private: int = 0
-    _remembered: OrderedDict[int, int] = field(default_factory=OrderedDict)
-    _users: dict[int, int] = field(default_factory=dict)
-    _pinned: int = 0
-    _idle: int = 0
+    # Blocks of single sequences; of prompts that somebody uses; of prompts that nobody uses.
+    _private: int = field(default=0, init=False)
+    _pinned: int = field(default=0, init=False)
+    _idle: int = field(default=0, init=False)
+    # Blocks of each remembered prompt, the one used longest ago first, and how many sequences use it.
+    _remembered: OrderedDict[int, int] = field(default_factory=OrderedDict, init=False)
+    _users: dict[int, int] = field(default_factory=dict, init=False)
 
     @property
     def free_blocks(self) -> int:

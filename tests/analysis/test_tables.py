@@ -292,12 +292,13 @@ def test_the_line_to_serve_with_has_the_flags_and_environment_of_its_release(
     )
 
 
-def test_a_knob_that_the_release_lacks_leaves_the_command_that_was_run(
-    trial: MakeTrial, rows: Callable[..., pd.DataFrame]
+@pytest.mark.parametrize(("value", "release"), [("auto", "0.6.2"), (True, "unknown")])
+def test_where_no_line_can_be_written_the_command_that_was_run_stands(
+    trial: MakeTrial, rows: Callable[..., pd.DataFrame], value: bool | str, release: str
 ) -> None:
-    odd = trial(knobs={"never_heard_of": 1}, runs=once(1.0))
+    odd = trial(knobs={"enable_chunked_prefill": value}, release=release, runs=once(1.0))
 
-    assert tables.serve_line(rows(odd), odd.spec.key) == "vllm serve 70B --never_heard_of=1"
+    assert tables.serve_line(rows(odd), odd.spec.key) == f"vllm serve 70B --enable_chunked_prefill={value}"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from sweeper import processes, tiny_model
-from sweeper.clients import vllm_bench
+from sweeper.clients import vllm_bench, vllm_bench_worker
 from sweeper.clients.vllm_bench import VllmBenchClient
 from sweeper.engines.vllm import VllmEngine, VllmServer, probe
 from sweeper.errors import ConfigError, EngineError, MeasurementError
@@ -208,6 +210,8 @@ def test_a_load_point_is_measured_and_its_raw_report_kept(
     # One request: 25 of 100 tokens found, two preemptions.
     assert measured.telemetry["prefix_cache_hit_rate"] == 0.25
     assert measured.telemetry["preemptions"] == 2.0
+    # The stand-in says that it waited a quarter of a second for a core.
+    assert measured.telemetry["client_cpu_wait_s"] == 0.25
     assert measured.started_at <= measured.ended_at
     assert measured.raw_path is not None
     assert json.loads(Path(measured.raw_path).read_text())["duration"] == 2.0
@@ -344,6 +348,86 @@ def test_a_release_without_a_usable_benchmark_is_refused(
         VllmBenchClient(make_spec(tmp_path, old), PLACEMENT)
 
 
+# The worker itself, with a benchmark of two functions in place of vLLM's
+
+
+BENCHMARK = """
+import json, os
+def add_cli_args(parser):
+    parser.add_argument("--number", type=int)
+    parser.add_argument("--result")
+async def main_async(args):
+    print("printed by the benchmark")
+    with open(args.result, "w") as file:
+        json.dump({"number": args.number, "key": os.environ["OPENAI_API_KEY"]}, file)
+    if args.number == 13:
+        raise ValueError("thirteen")
+"""
+
+
+def exchange(folder: Path, requests: list[dict[str, object]]) -> tuple[list[dict[str, object]], str]:
+    """Give the worker some requests; its replies, and what it printed."""
+    requests_read, requests_write = os.pipe()
+    replies_read, replies_write = os.pipe()
+    worker = subprocess.Popen(
+        [sys.executable, str(Path(vllm_bench_worker.__file__)), str(requests_read), str(replies_write)],
+        pass_fds=(requests_read, replies_write),
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    os.close(requests_read)
+    os.close(replies_write)
+    with os.fdopen(requests_write, "w") as out:
+        out.writelines(json.dumps(request) + "\n" for request in requests)
+    with os.fdopen(replies_read) as replies:
+        received = [json.loads(line) for line in replies]
+    printed, _ = worker.communicate()
+    return received, printed
+
+
+def test_the_worker_imports_once_and_runs_what_it_is_sent(tmp_path: Path) -> None:
+    package = tmp_path / "vllm"
+    for folder in (package, package / "benchmarks", package / "utils"):
+        folder.mkdir()
+        (folder / "__init__.py").touch()
+    (package / "benchmarks" / "serve.py").write_text(BENCHMARK)
+    (package / "utils" / "argparse_utils.py").write_text(
+        "from argparse import ArgumentParser as FlexibleArgumentParser"
+    )
+    result = str(tmp_path / "one.json")
+    received, printed = exchange(
+        tmp_path,
+        [
+            {"id": 1, "api_key": "k3y", "args": ["--number", "7", "--result", result]},
+            {"id": 2, "api_key": "k3y", "args": ["--number", "seven"]},
+            {"id": 3, "api_key": "k3y", "args": ["--number", "13", "--result", str(tmp_path / "two.json")]},
+        ],
+    )
+    waited_s = received[1].pop("cpu_wait_s")
+    assert isinstance(waited_s, float)
+    assert waited_s >= 0.0
+    assert received == [
+        {"ready": True},
+        {"id": 1, "ok": True},
+        # argparse leaves with exit code 2, which must not end the worker.
+        {"id": 2, "ok": False, "error": "SystemExit: 2"},
+        {"id": 3, "ok": False, "error": "ValueError: thirteen"},
+    ]
+    assert json.loads(Path(result).read_text()) == {"number": 7, "key": "k3y"}
+    assert "printed by the benchmark" in printed
+    assert "invalid int value: 'seven'" in printed
+
+
+def test_a_worker_without_a_benchmark_says_so_and_ends(tmp_path: Path) -> None:
+    (tmp_path / "vllm").mkdir()
+    (tmp_path / "vllm" / "__init__.py").touch()
+    received, printed = exchange(tmp_path, [])
+    assert received == [{"ready": False, "error": "ModuleNotFoundError: No module named 'vllm.benchmarks'"}]
+    assert "Traceback" in printed
+
+
 # The real benchmark on the real engine
 
 
@@ -377,6 +461,7 @@ def test_the_real_benchmark_measures_the_real_engine(tmp_path: Path, vllm_python
         assert measured.metrics["total_output_tokens"] == 320
         assert (measured.metrics["p50_ttft_ms"] or 0) <= (measured.metrics["p99_ttft_ms"] or 0)
         assert (measured.metrics["mean_ttft_ms"] or 0) < (measured.metrics["mean_e2el_ms"] or 0)
+        assert (measured.telemetry["client_cpu_wait_s"] or -1.0) >= 0.0
     # The second run sends the prompts of the first; only a cache that was emptied knows none of them.
     assert again.telemetry["prefix_cache_hit_rate"] == 0.0
     assert not [p for p in processes.descendants(os.getpid()) if "VLLM" in processes.title(p.pid)]

@@ -29,16 +29,19 @@ COSTS = CostModel(device=MI300X, devices=4, gpus=4, shape=SHAPE, calibration=Cal
 TINY = ModelShape(
     layers=1, hidden=1, intermediate=1, heads=1, kv_heads=1, head_dim=1, vocab=1, max_positions=1000
 )
-NOTHING = {
-    name: 0.0 for name in ("decode_head_s", "kernel_layer_s", "eager_layer_s", "mixed_layer_s", "sample_s")
-}
-NO_HOST = {name: 0.0 for name in ("host_sequence_s", "host_token_s", "capture_s")}
+NOTHING = dict.fromkeys(
+    (
+        *("decode_head_s", "kernel_layer_s", "eager_layer_s", "mixed_layer_s", "sample_s", "capture_s"),
+        *("host_sequence_s", "host_token_s"),
+    ),
+    0.0,
+)
 ONE_SECOND = CostModel(
     device=MI300X,
     devices=1,
     gpus=1,
     shape=TINY,
-    calibration=replace(Calibration(), host_step_s=1.0, **NOTHING, **NO_HOST),
+    calibration=replace(Calibration(), host_step_s=1.0, **NOTHING),
 )
 WHOLE = SchedulerConfig(
     is_v1=False, max_num_seqs=256, max_num_batched_tokens=131072, max_model_len=131072, chunked_prefill=False
@@ -58,8 +61,8 @@ def requests(*shape: tuple[float, int, int], ids: list[int] | None = None) -> Wo
     )
 
 
-def roomy(**changes: bool) -> KvCache:
-    return KvCache(blocks=100_000, **changes)
+def roomy(*, keeps_prefixes: bool = False) -> KvCache:
+    return KvCache(blocks=100_000, keeps_prefixes=keeps_prefixes)
 
 
 def run(
@@ -184,7 +187,7 @@ def test_a_request_longer_than_the_model_allows_fails_and_the_others_do_not() ->
 
 
 def test_a_request_that_can_never_run_is_an_error_and_not_an_endless_loop() -> None:
-    with pytest.raises(RuntimeError, match="1 requests wait at .* none can run"):
+    with pytest.raises(RuntimeError, match=r"1 requests wait at .* none can run"):
         run(requests((0, 50, 1)), WHOLE, kv=KvCache(blocks=2))
 
 

@@ -1,0 +1,61 @@
+"""Everything that stands against an assignment in one release, found before anything is started.
+
+The questions are asked knob by knob (``presence``, then ``values``), and then of all knobs together
+(``conflicts``).
+"""
+
+from __future__ import annotations
+
+from sweeper.knobs.conflicts import find_conflicts
+from sweeper.knobs.generations import Accelerator
+from sweeper.knobs.presence import refuse_absent, refuse_idle
+from sweeper.knobs.refusals import Refusal
+from sweeper.knobs.values import refuse_form, refuse_unlisted
+from sweeper.records import Assignment
+
+# What a fork or a patched build may do differently from the releases in the tables.
+_FROM_THE_TABLE = frozenset({"unknown", "not_yet", "removed", "no_effect"})
+
+
+def check(
+    assignment: Assignment,
+    *,
+    release: str,
+    engine: str = "vllm",
+    allow_unknown: bool = False,
+    accelerator: Accelerator = "rocm",
+) -> tuple[Refusal, ...]:
+    """Find what this release would not take, would misread, or would take and ignore.
+
+    Args:
+        assignment: Knob to value.
+        release: Release of vLLM that runs, or that is modelled.
+        engine: ``vllm`` or ``simulated``; the flags of any other engine are not known here and pass.
+        allow_unknown: Let pass what the tables alone refuse, for a fork or a patched build: kinds
+            ``unknown``, ``not_yet``, ``removed`` and ``no_effect``, and values that are not listed.
+        accelerator: What it runs on.
+
+    Returns:
+        Refusals in the order of the assignment, then conflicts; empty when all is well.
+
+    Raises:
+        ConfigError: The release is none.
+    """
+    if engine not in ("vllm", "simulated"):
+        return ()
+    found: list[Refusal] = []
+    for knob, value in assignment.items():
+        by_table = (
+            refuse_absent(knob, value, release=release)
+            or refuse_idle(knob, value, assignment=assignment, release=release, accelerator=accelerator)
+            or refuse_unlisted(knob, value, release=release, accelerator=accelerator)
+        )
+        by_form = refuse_form(knob, value, release=release)
+        refusal = by_form if allow_unknown or not by_table else by_table
+        if refusal:
+            found.append(refusal)
+    conflicts = find_conflicts(assignment, release=release, accelerator=accelerator)
+    return (
+        *found,
+        *(refusal for refusal in conflicts if not (allow_unknown and refusal.kind in _FROM_THE_TABLE)),
+    )

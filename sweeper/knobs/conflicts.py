@@ -1,0 +1,135 @@
+"""Which knobs cannot stand together, each rule a function that names the knob and says why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from sweeper.knobs.engine_defaults import defaults
+from sweeper.knobs.generations import Accelerator, engine_generation, is_set, only_in_v0
+from sweeper.knobs.history import run_at
+from sweeper.knobs.refusals import Refusal
+from sweeper.knobs.release_order import is_between
+from sweeper.records import Assignment
+
+# Given by whoever starts the server; in an assignment they would contradict it or end up in a result.
+_LAUNCHER_FLAGS = frozenset({"model", "host", "port", "api_key", "config"})
+
+
+def find_conflicts(assignment: Assignment, *, release: str, accelerator: Accelerator) -> Iterator[Refusal]:
+    """Find knobs that each may stand alone but not together, or that belong to the launcher."""
+    rules: tuple[Callable[..., tuple[str, str] | None], ...] = (
+        _steps_and_chunks,
+        _steps_and_speculation,
+        _chunks_forced,
+        _generation_refused,
+        _fewer_tokens_than_sequences,
+        _fewer_tokens_than_length,
+    )
+    for rule in rules:
+        found = rule(assignment, release=release, accelerator=accelerator)
+        if found:
+            knob, reason = found
+            yield Refusal(knob=knob, value=assignment[knob], kind="conflict", reason=reason)
+    for knob in sorted(_LAUNCHER_FLAGS & set(assignment)):
+        reason = "whoever starts the server gives it. Take it out of the knobs."
+        yield Refusal(knob=knob, value=assignment[knob], kind="conflict", reason=reason)
+
+
+def _plans_several_steps(assignment: Assignment, release: str) -> bool:
+    return (
+        assignment.get("num_scheduler_steps", 1) != 1 and run_at("num_scheduler_steps", release) is not None
+    )
+
+
+def _steps_and_chunks(
+    assignment: Assignment, *, release: str, accelerator: Accelerator
+) -> tuple[str, str] | None:
+    if not _plans_several_steps(assignment, release) or assignment.get("enable_chunked_prefill") is not True:
+        return None
+    if is_between(release, None, "0.6.2"):
+        return (
+            "num_scheduler_steps",
+            f"vLLM 0.5.5 to 0.6.2 refuse several scheduler steps together with chunked prefill, and this is "
+            f"{release}. Set enable_chunked_prefill to false.",
+        )
+    if assignment.get("pipeline_parallel_size", 1) != 1:
+        return (
+            "num_scheduler_steps",
+            f"vLLM {release} refuses several scheduler steps with chunked prefill and pipeline stages. Set "
+            "enable_chunked_prefill to false, or pipeline_parallel_size to 1.",
+        )
+    return None
+
+
+def _steps_and_speculation(
+    assignment: Assignment, *, release: str, accelerator: Accelerator
+) -> tuple[str, str] | None:
+    if _plans_several_steps(assignment, release) and {"speculative_model", "speculative_config"} & set(
+        assignment
+    ):
+        reason = f"vLLM {release} refuses several scheduler steps with speculation. Leave one of them out."
+        return "num_scheduler_steps", reason
+    return None
+
+
+def _chunks_forced(
+    assignment: Assignment, *, release: str, accelerator: Accelerator
+) -> tuple[str, str] | None:
+    generation = engine_generation(release, accelerator=accelerator, assignment=assignment)
+    if (
+        assignment.get("enable_chunked_prefill") is False
+        and generation == "v1"
+        and is_between(release, None, "0.11.0")
+    ):
+        return (
+            "enable_chunked_prefill",
+            f"V1 forces chunked prefill on through vLLM 0.11.0, and this is {release}: the series would not "
+            "be what its name says. Use 0.11.1 or later, or a release whose engine is V0.",
+        )
+    return None
+
+
+def _generation_refused(
+    assignment: Assignment, *, release: str, accelerator: Accelerator
+) -> tuple[str, str] | None:
+    if "VLLM_USE_V1" not in assignment:
+        return None
+    wants_v1 = is_set(assignment["VLLM_USE_V1"])
+    if not wants_v1 and is_between(release, "0.11.0", "0.11.0"):
+        return "VLLM_USE_V1", "the V0 engine is gone in vLLM 0.11.0, so 0 cannot work. Leave it out."
+    unsupported = [*only_in_v0(assignment, release=release, accelerator=accelerator)]
+    if wants_v1 and unsupported and is_between(release, "0.8.0", "0.10.2"):
+        return (
+            "VLLM_USE_V1",
+            f"vLLM {release} does not start V1 with {', '.join(unsupported)} and fails when V1 is asked for "
+            "(NotImplementedError). Leave VLLM_USE_V1 out to fall back to V0.",
+        )
+    return None
+
+
+def _fewer_tokens_than_sequences(
+    assignment: Assignment, *, release: str, accelerator: Accelerator
+) -> tuple[str, str] | None:
+    tokens, seqs = assignment.get("max_num_batched_tokens"), assignment.get("max_num_seqs")
+    if isinstance(tokens, int) and isinstance(seqs, int) and tokens < seqs:
+        return (
+            "max_num_batched_tokens",
+            f"vLLM {release} refuses fewer tokens in a step than max_num_seqs = {seqs} sequences. Raise the "
+            "one, or lower the other.",
+        )
+    return None
+
+
+def _fewer_tokens_than_length(
+    assignment: Assignment, *, release: str, accelerator: Accelerator
+) -> tuple[str, str] | None:
+    tokens, length = assignment.get("max_num_batched_tokens"), assignment.get("max_model_len")
+    default = defaults(release, accelerator=accelerator, assignment=assignment)["enable_chunked_prefill"]
+    is_chunked = assignment.get("enable_chunked_prefill", default)
+    if not is_chunked and isinstance(tokens, int) and isinstance(length, int) and tokens < length:
+        return (
+            "max_num_batched_tokens",
+            f"without chunked prefill vLLM {release} refuses fewer tokens in a step than max_model_len = "
+            f"{length}, since no long prompt would fit. Raise the one, or lower the other.",
+        )
+    return None

@@ -1,0 +1,164 @@
+"""What would hold if a knob were left out, for the knobs whose defaults have moved between releases.
+
+A comparison of two releases in which such a knob is not pinned compares the defaults instead.
+"""
+
+from __future__ import annotations
+
+from sweeper.knobs.generations import NO_KNOBS, Accelerator, Generation, engine_generation, is_set
+from sweeper.knobs.release_order import is_between
+from sweeper.records import Assignment, Scalar
+
+# Source: max_position_embeddings in the config of every Llama 3.1.
+_LLAMA_3_1_POSITIONS = 131072
+
+
+def defaults(
+    release: str,
+    *,
+    accelerator: Accelerator = "rocm",
+    assignment: Assignment = NO_KNOBS,
+    max_positions: int = _LLAMA_3_1_POSITIONS,
+) -> dict[str, Scalar]:
+    """Give the values that hold when nothing is said, for the knobs whose defaults have moved.
+
+    Args:
+        release: Release of vLLM.
+        accelerator: What it runs on.
+        assignment: What is said about the other knobs; some defaults hang on it.
+        max_positions: Longest sequence of the model in tokens, as its config gives it; Llama 3.1's
+            unless said. ``max_model_len`` in the assignment goes before it.
+
+    Returns:
+        Knob to value for the API server. A knob that the release does not have, or whose default is
+        not known, is absent. For each knob the value is the one it would have if it were left out.
+
+    Source:
+        README of data/, "Defaults that moved"; for a CPU, vLLM 0.32.0 EngineArgs.get_batch_defaults.
+    """
+    generation = engine_generation(release, accelerator=accelerator, assignment=assignment)
+    model_len = _whole(assignment, "max_model_len", max_positions)
+    chunked = _default_chunked(
+        release, generation, accelerator=accelerator, assignment=assignment, model_len=model_len
+    )
+    found: dict[str, Scalar] = {
+        "gpu_memory_utilization": 0.92 if is_between(release, "0.20.0", None) else 0.9,
+        "enable_prefix_caching": generation == "v1" and is_between(release, "0.6.5", None),
+        "enable_chunked_prefill": chunked,
+    }
+    if is_between(release, "0.10.0", None):
+        # From 0.14.0 it is on wherever the executor and the model allow it, as mp and one GPU do.
+        found["async_scheduling"] = is_between(release, "0.14.0", None)
+    is_chunked = bool(assignment.get("enable_chunked_prefill", chunked))
+    if generation == "v1" and is_between(release, None, "0.11.0"):
+        is_chunked = True
+    batch = (
+        _v0_batch(release, is_chunked=is_chunked, model_len=model_len)
+        if generation == "v0"
+        else _v1_batch(
+            release,
+            accelerator=accelerator,
+            assignment=assignment,
+            is_chunked=is_chunked,
+            model_len=model_len,
+        )
+    )
+    return {**found, **batch}
+
+
+def moved_defaults(
+    old: str,
+    new: str,
+    *,
+    accelerator: Accelerator = "rocm",
+    assignment: Assignment = NO_KNOBS,
+    max_positions: int = _LLAMA_3_1_POSITIONS,
+) -> dict[str, tuple[Scalar | None, Scalar | None]]:
+    """Find the defaults that differ between two releases, to be pinned before they are compared.
+
+    Args:
+        old: One release of vLLM.
+        new: The other.
+        accelerator: What both run on.
+        assignment: What is said about the other knobs.
+        max_positions: Longest sequence of the model, tokens.
+
+    Returns:
+        Knob to its default in the old and in the new release; None where it has none or none is known.
+    """
+    before, after = (
+        defaults(release, accelerator=accelerator, assignment=assignment, max_positions=max_positions)
+        for release in (old, new)
+    )
+    names = sorted({*before, *after})
+    return {
+        name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)
+    }
+
+
+def _default_chunked(
+    release: str, generation: Generation, *, accelerator: Accelerator, assignment: Assignment, model_len: int
+) -> bool:
+    if generation == "v1":
+        return True
+    if is_between(release, None, "0.5.2"):
+        return False
+    last_with_rule = {"rocm": "0.7.3", "cuda": "0.10.2", "cpu": "0.4.2"}[accelerator]
+    hindered = is_set(assignment.get("enable_lora", False)) or bool(
+        {"speculative_model", "speculative_config"} & set(assignment)
+    )
+    return is_between(release, None, last_with_rule) and model_len > 32768 and not hindered
+
+
+def _v0_batch(release: str, *, is_chunked: bool, model_len: int) -> dict[str, Scalar]:
+    chunk = 2048 if is_between(release, "0.6.5", None) else 512
+    return {"max_num_seqs": 256, "max_num_batched_tokens": chunk if is_chunked else max(model_len, 2048)}
+
+
+def _v1_batch(
+    release: str, *, accelerator: Accelerator, assignment: Assignment, is_chunked: bool, model_len: int
+) -> dict[str, Scalar]:
+    seqs = _v1_sequences(release, accelerator=accelerator, assignment=assignment)
+    tokens = _v1_tokens(release, accelerator=accelerator, assignment=assignment)
+    if seqs is None:
+        return {}
+    if tokens is None:
+        return {"max_num_seqs": seqs}
+    if assignment.get("performance_mode") == "throughput":
+        seqs, tokens = 2 * seqs, 2 * tokens
+    if not is_chunked:
+        tokens = max(tokens, model_len)
+    tokens = min(tokens, _whole(assignment, "max_num_seqs", seqs) * model_len)
+    if is_between(release, "0.10.1", None):
+        seqs = min(seqs, _whole(assignment, "max_num_batched_tokens", tokens))
+    return {"max_num_seqs": seqs, "max_num_batched_tokens": tokens}
+
+
+def _v1_sequences(release: str, *, accelerator: Accelerator, assignment: Assignment) -> int | None:
+    if accelerator == "cpu":
+        return 128 * _ranks(assignment) if is_between(release, "0.32.0", None) else None
+    if is_between(release, None, "0.6.4.post1"):
+        return 256
+    # 0.8.4 asked for the name H100 or H200; before and after, an MI300X was enough.
+    return 256 if is_between(release, "0.8.4", "0.8.4") and accelerator == "rocm" else 1024
+
+
+def _v1_tokens(release: str, *, accelerator: Accelerator, assignment: Assignment) -> int | None:
+    if accelerator == "cpu":
+        return 2048 * _ranks(assignment) if is_between(release, "0.32.0", None) else None
+    if is_between(release, None, "0.6.6.post1"):
+        return None
+    if accelerator == "cuda":
+        return 8192
+    if is_between(release, None, "0.8.4"):
+        return 2048
+    return 8192 if is_between(release, None, "0.27.1") else 16384
+
+
+def _ranks(assignment: Assignment) -> int:
+    return _whole(assignment, "tensor_parallel_size", 1) * _whole(assignment, "pipeline_parallel_size", 1)
+
+
+def _whole(assignment: Assignment, knob: str, otherwise: int) -> int:
+    value = assignment.get(knob)
+    return value if isinstance(value, int) and value > 0 else otherwise

@@ -1,0 +1,18 @@
+"""What the name of a knob says by itself: a flag, an environment variable, or a setting of the host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+# Knob to the name that sysctl has for it.
+HOST_SETTINGS: Mapping[str, str] = {"host_numa_balancing": "kernel.numa_balancing"}
+
+
+def is_variable(knob: str) -> bool:
+    """Tell whether a knob is an environment variable: its name has no lower-case letter."""
+    return knob == knob.upper()
+
+
+def is_host_setting(knob: str) -> bool:
+    """Tell whether a knob is a setting of the host, which no server is told about."""
+    return knob.startswith("host_")

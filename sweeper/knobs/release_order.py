@@ -1,0 +1,89 @@
+"""The releases of vLLM: how they followed one another, and which of them the tables cover.
+
+A later release is taken to be like the last one covered, a development build like the last release before
+it: every question about a release goes through ``covered`` or ``is_between``, so that rule stands here alone.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from functools import cache
+
+from sweeper.errors import ConfigError
+from sweeper.knobs.tables import table
+
+ReleaseKey = tuple[tuple[int, ...], tuple[int, int], int, float]
+"""Numbers, phase, post-release and development build, each so that a later release is greater."""
+
+_RELEASE = re.compile(
+    r"v?(?P<numbers>\d+(?:\.\d+)*)"
+    r"(?:\.?(?P<phase>a|b|rc)(?P<pre>\d+))?"
+    r"(?:\.?post(?P<post>\d+))?"
+    r"(?:\.?dev(?P<dev>\d+))?"
+    r"(?:\+.*)?"
+)
+
+
+@cache
+def release_key(text: str) -> ReleaseKey:
+    """Order releases of vLLM as they followed one another.
+
+    Args:
+        text: ``0.6.2``, ``0.6.3.post1``, ``0.6.3.dev116+g151ef4ef``, ``0.32.0+cpu``, or ``pre-0.4.3``
+            for anything before 0.4.3. What follows a plus sign does not count.
+
+    Returns:
+        Something that compares; the texts of one release give equal keys.
+
+    Raises:
+        ConfigError: The text is no release.
+
+    Source:
+        PEP 440, "Summary of permitted suffixes and relative ordering".
+    """
+    before_all = text.startswith("pre-")
+    match = _RELEASE.fullmatch(text.removeprefix("pre-").strip())
+    if match is None:
+        raise ConfigError(
+            f"engine release: '{text}' is no release of vLLM; expected a version such as 0.6.2 or "
+            "0.6.3.post1. Write the one that the engine's environment reports."
+        )
+    numbers = [int(part) for part in match["numbers"].split(".")]
+    while len(numbers) > 1 and numbers[-1] == 0:
+        numbers.pop()
+    phase = (3, 0)
+    if before_all:
+        phase = (-2, 0)
+    elif match["phase"]:
+        phase = (("a", "b", "rc").index(match["phase"]), int(match["pre"]))
+    elif match["dev"] and not match["post"]:
+        phase = (-1, 0)
+    post = int(match["post"]) if match["post"] else -1
+    dev = float(match["dev"]) if match["dev"] else math.inf
+    return tuple(numbers), phase, post, dev
+
+
+@cache
+def releases() -> tuple[str, ...]:
+    """Name the releases that the tables cover, oldest first."""
+    return tuple(row["release"] for row in table("vllm_releases.csv"))
+
+
+@cache
+def covered(release: str) -> ReleaseKey:
+    """Key of the last covered release that is not newer than this one; the tables know no other."""
+    key = release_key(release)
+    keys = [release_key(known) for known in releases()]
+    return max((known for known in keys if known <= key), default=keys[0])
+
+
+def is_between(release: str, first: str | None, last: str | None) -> bool:
+    """Tell whether a release lies from the first to the last, both included; None leaves an end open."""
+    key = covered(release)
+    return (first is None or release_key(first) <= key) and (last is None or key <= release_key(last))
+
+
+def release_after(release: str) -> str:
+    """Name the covered release that followed this one."""
+    return next(other for other in releases() if release_key(other) > release_key(release))

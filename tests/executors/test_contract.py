@@ -1,0 +1,154 @@
+"""What holds for every executor: results come back, a lost worker is a result, a stop stops."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sweeper.errors import ConfigError
+from sweeper.executors import Executor
+from sweeper.executors.inline import InlineExecutor
+from sweeper.executors.ray import RayExecutor, run_in_worker
+from sweeper.records import FailureClass, LoadPoint, Placement, TrialResult, TrialSpec, TrialState
+
+
+@pytest.fixture(scope="module")
+def ray_executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayExecutor]:
+    executor = RayExecutor(devices=8, address="local", log_path=tmp_path_factory.mktemp("ray") / "ray.log")
+    yield executor
+    executor.close()
+
+
+@pytest.fixture(params=["inline", pytest.param("ray", marks=pytest.mark.ray)])
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    if request.param == "ray":
+        yield request.getfixturevalue("ray_executor")
+        return
+    inline = InlineExecutor(max_parallel=8)
+    yield inline
+    inline.close()
+
+
+def results(executor: Executor, count: int, *, within_s: float = 120.0) -> dict[int, TrialResult]:
+    found: dict[int, TrialResult] = {}
+    deadline = time.monotonic() + within_s
+    while len(found) < count and time.monotonic() < deadline:
+        found.update(executor.wait(0.5))
+    assert len(found) == count
+    return found
+
+
+def test_every_trial_comes_back_under_its_own_ticket(
+    executor: Executor, simulated_spec: TrialSpec, placement: Placement
+) -> None:
+    specs = [
+        replace(simulated_spec, assignment={"tensor_parallel_size": 4, "max_num_seqs": n}) for n in (4, 8)
+    ]
+    tickets = {executor.submit(spec, placement): spec for spec in specs}
+    for ticket, result in results(executor, 2).items():
+        assert result.spec == tickets[ticket]
+        assert result.state is TrialState.COMPLETE, result.failure_message
+        assert result.placement == placement
+
+
+def test_nothing_submitted_is_nothing_finished(executor: Executor) -> None:
+    assert executor.wait(0.01) == []
+
+
+def test_a_trial_that_cannot_even_be_begun_is_a_failed_result(
+    executor: Executor, simulated_spec: TrialSpec, placement: Placement
+) -> None:
+    broken = replace(simulated_spec, calibration={"no_such_parameter": 1.0})
+    executor.submit(broken, placement)
+    (result,) = results(executor, 1).values()
+    assert result.state is TrialState.FAILED
+    assert result.failure_class is not None
+    assert "no_such_parameter" in (result.failure_message or "")
+
+
+def test_closing_twice_is_harmless(simulated_spec: TrialSpec, placement: Placement) -> None:
+    inline = InlineExecutor(max_parallel=1)
+    inline.submit(simulated_spec, placement)
+    inline.close()
+    inline.close()
+
+
+def test_a_cancelled_inline_trial_ends_as_interrupted(
+    simulated_spec: TrialSpec, placement: Placement
+) -> None:
+    inline = InlineExecutor(max_parallel=1)
+    inline.cancel()
+    inline.submit(simulated_spec, placement)
+    (result,) = results(inline, 1).values()
+    assert result.failure_class is FailureClass.INTERRUPTED
+    inline.close()
+
+
+def test_a_ray_worker_runs_the_same_trial_body(simulated_spec: TrialSpec, placement: Placement) -> None:
+    result = run_in_worker(simulated_spec, placement)
+    assert result.state is TrialState.COMPLETE
+
+
+@pytest.mark.ray
+def test_a_killed_ray_worker_is_a_transient_failure(
+    ray_executor: RayExecutor, simulated_spec: TrialSpec, placement: Placement
+) -> None:
+    import os
+    import signal
+
+    from sweeper import processes
+
+    # Enough work that the worker is still at it when it is killed.
+    long = replace(
+        simulated_spec,
+        load_points=(LoadPoint(dataset="sharegpt", num_prompts=20000, request_rate_per_s=1.0),),
+        repeats=50,
+    )
+    before = {p.pid for p in processes.descendants(os.getpid())}
+    ray_executor.submit(long, placement)
+    victim = None
+    deadline = time.monotonic() + 60
+    while victim is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+        for process in processes.descendants(os.getpid()):
+            title = (
+                Path(f"/proc/{process.pid}/cmdline").read_bytes()
+                if Path(f"/proc/{process.pid}").exists()
+                else b""
+            )
+            if title.startswith(b"ray::trial"):
+                victim = process
+    assert victim is not None, f"no worker among {before}"
+    os.kill(victim.pid, signal.SIGKILL)
+    (result,) = results(ray_executor, 1).values()
+    assert result.failure_class is FailureClass.INFRASTRUCTURE
+    assert result.failure_class.is_transient
+    assert "the worker of this trial was lost" in (result.failure_message or "")
+
+
+@pytest.mark.ray
+def test_a_cancelled_ray_trial_ends_as_interrupted(
+    ray_executor: RayExecutor, simulated_spec: TrialSpec, placement: Placement
+) -> None:
+    long = replace(
+        simulated_spec,
+        load_points=(LoadPoint(dataset="sharegpt", num_prompts=20000, request_rate_per_s=1.0),),
+        repeats=50,
+    )
+    ray_executor.submit(long, placement)
+    time.sleep(3.0)
+    ray_executor.cancel()
+    (result,) = results(ray_executor, 1).values()
+    assert result.state is TrialState.FAILED
+    assert result.failure_class in (FailureClass.INTERRUPTED, FailureClass.INFRASTRUCTURE)
+
+
+@pytest.mark.ray
+def test_a_cluster_that_does_not_answer_is_named(ray_executor: RayExecutor, tmp_path: Path) -> None:
+    ray_executor.close()
+    with pytest.raises(ConfigError, match=r"executor\.address: no Ray cluster answers at '127\.0\.0\.1:1'"):
+        RayExecutor(devices=1, address="127.0.0.1:1", log_path=tmp_path / "ray.log")

@@ -1,0 +1,29 @@
+"""What passes the check although the tables do not know it."""
+
+from __future__ import annotations
+
+import pytest
+
+from sweeper import knobs
+from sweeper.errors import KnobError
+from sweeper.records import Scalar
+from tests.knobs.asking import only_refusal, words
+
+
+def test_a_forked_build_may_have_what_the_tables_do_not() -> None:
+    fork: dict[str, Scalar] = {"num_scheduler_steps": 8, "amd_special_flag": 3, "kv_cache_dtype": "fp6"}
+    assert {refusal.kind for refusal in knobs.check(fork, release="0.32.0")} == {
+        "removed",
+        "unknown",
+        "bad_value",
+    }
+    assert not knobs.check(fork, release="0.32.0", allow_unknown=True)
+    assert words({"amd_special_flag": 3}, "0.32.0") == "--amd-special-flag 3"
+    with pytest.raises(KnobError, match="its default there is not known"):
+        knobs.command_line({"amd_special_flag": False}, release="0.32.0")
+
+
+def test_flags_of_other_engines_pass_and_the_simulated_one_is_held_to_vllm() -> None:
+    tgi: dict[str, Scalar] = {"num_shard": 8}
+    assert not knobs.check(tgi, release="2.3.1", engine="tgi")
+    assert only_refusal(tgi, "0.6.2", engine="simulated").kind == "unknown"

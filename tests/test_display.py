@@ -1,0 +1,90 @@
+"""What the person waiting sees."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+from rich.console import Console
+
+from sweeper import trial
+from sweeper.display import Display, device_label, knob_label, trial_label
+from sweeper.records import FailureClass, Placement, TrialResult, TrialSpec
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def shown(*, terminal: bool) -> tuple[Display, io.StringIO, Clock]:
+    clock, out = Clock(), io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=120, highlight=False, no_color=True)
+    return Display(console, devices=8, clock=clock), out, clock
+
+
+def finished(spec: TrialSpec, placement: Placement) -> TrialResult:
+    return trial.run(spec, placement, cancelled=lambda: False)
+
+
+def test_plain_lines_tell_start_end_and_place(simulated_spec: TrialSpec, placement: Placement) -> None:
+    display, out, clock = shown(terminal=False)
+    with display:
+        display.planned(total=3, done=1, refused=0)
+        display.started(simulated_spec, placement)
+        clock.now = 65.0
+        display.finished(finished(simulated_spec, placement), will_retry=False)
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "plan: 3 trials, 1 already in the store"
+    assert lines[1] == "start   tuned  on devices 0-3"
+    assert lines[2].startswith("done    [2/3] tuned in 1:05: ")
+    assert lines[2].endswith("requests/s (simulated)")
+
+
+def test_a_failure_is_told_with_class_and_line(simulated_spec: TrialSpec, placement: Placement) -> None:
+    display, out, _ = shown(terminal=False)
+    lost = replace(
+        trial.lost(simulated_spec, placement, RuntimeError("gone")),
+        failure_class=FailureClass.CRASH,
+        failure_message="[rank0] its own line",
+    )
+    with display:
+        display.planned(total=1, done=0, refused=1)
+        display.started(simulated_spec, placement)
+        display.finished(lost, will_retry=True)
+        display.finished(lost, will_retry=False)
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "plan: 1 trials, 1 cannot run here"
+    assert lines[2] == "again   tuned: crash: [rank0] its own line"
+    assert lines[3] == "failed  [1/1] tuned: crash: [rank0] its own line"
+
+
+def test_a_terminal_shows_devices_running_trials_and_time_left(
+    simulated_spec: TrialSpec, placement: Placement
+) -> None:
+    display, out, clock = shown(terminal=True)
+    with display:
+        display.planned(total=4, done=0, refused=0)
+        display.started(simulated_spec, placement)
+        clock.now = 10.0
+        display.finished(finished(simulated_spec, placement), will_retry=False)
+        display.started(replace(simulated_spec, series=("other",)), placement)
+        display.tick()
+    text = out.getvalue()
+    assert "running 1" in text
+    assert "devices 0-3" in text
+    assert "other" in text
+    assert "4 of 8 devices idle" in text
+    # three of four are left, one at a time, ten seconds each
+    assert "about 0:30 left" in text
+
+
+def test_labels_name_trials_and_devices(simulated_spec: TrialSpec) -> None:
+    assert trial_label(simulated_spec) == "tuned"
+    assert trial_label(replace(simulated_spec, series=())) == "tensor_parallel_size=4 max_num_seqs=64"
+    assert knob_label({"a": 1, "b": "x"}) == "a=1 b=x"
+    assert device_label(Placement(node="n", devices=(3,), parents=(0,))) == "device 3"
+    assert device_label(Placement(node="n", devices=(0, 2), parents=(0,))) == "devices 0,2"

@@ -1,0 +1,98 @@
+"""A study's folder has one owner, and says what was asked."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeper import topology
+from sweeper.errors import ConfigError, StoreError
+from sweeper.records import LoadPoint, Model, Objective, Platform
+from sweeper.space import Series, Space
+from sweeper.study import StudyFolder, write_json
+
+
+def described(folder: StudyFolder, model: Model, **changed: Any) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "name": "s",
+        "experiment": "case2_sched_steps",
+        "question": "Why?",
+        "source": "here",
+        "platform": Platform.SIMULATED,
+        "platform_reason": "asked for",
+        "node": topology.modelled_mi300x(),
+        "engine_release": "0.6.2",
+        "model": model,
+        "space": Space(series=(Series(name="a", label="A", knobs={}, published="p"),)),
+        "objectives": (Objective(metric="mean_ttft_ms", direction="minimize", request_rate_per_s=16.0),),
+        "load_points": (LoadPoint(dataset="random", num_prompts=1),),
+        "resolved": {"repeats": 1},
+    }
+    folder.describe(**{**facts, **changed})
+    found = json.loads((folder.path / "study.json").read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_study_says_what_was_asked_of_what_on_what(tmp_path: Path, llama_70b: Model) -> None:
+    with StudyFolder(tmp_path / "s") as folder:
+        about = described(folder, llama_70b)
+    assert about["platform"] == "simulated"
+    assert about["series"] == {"a": {"label": "A", "published": "p", "order": 0}}
+    assert about["objectives"][0]["name"] == "mean_ttft_ms at 16 QPS"
+    assert about["config"] == {"repeats": 1}
+    assert about["model"] == "meta-llama/Llama-3.1-70B-Instruct"
+
+
+def test_a_second_driver_is_refused_with_the_first_ones_pid(tmp_path: Path) -> None:
+    with (
+        StudyFolder(tmp_path / "s"),
+        pytest.raises(StoreError, match=rf"another sweep \(pid {os.getpid()}\) runs this study"),
+    ):
+        StudyFolder(tmp_path / "s").__enter__()
+
+
+def test_a_study_that_was_left_can_be_owned_again(tmp_path: Path) -> None:
+    with StudyFolder(tmp_path / "s"):
+        pass
+    with StudyFolder(tmp_path / "s") as again:
+        assert again.path.is_dir()
+
+
+def test_two_platforms_never_share_a_study(tmp_path: Path, llama_70b: Model) -> None:
+    with StudyFolder(tmp_path / "s") as folder:
+        described(folder, llama_70b)
+        with pytest.raises(ConfigError, match="made on platform 'simulated', now it is 'mi300x'"):
+            described(folder, llama_70b, platform=Platform.MI300X)
+
+
+def test_a_broken_description_is_named(tmp_path: Path, llama_70b: Model) -> None:
+    with StudyFolder(tmp_path / "s") as folder:
+        (folder.path / "study.json").write_text("{")
+        with pytest.raises(StoreError, match=r"study\.json: is not JSON"):
+            described(folder, llama_70b)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"cannot be written.*study\.outputs"):
+        StudyFolder(tmp_path / "file" / "s").__enter__()
+
+
+def test_each_invocation_writes_down_what_it_was_told(tmp_path: Path) -> None:
+    with StudyFolder(tmp_path / "s") as folder:
+        run = folder.begin_run(resolved={"repeats": 3}, overrides=["repeats=3"])
+    assert json.loads((run / ".hydra" / "overrides.json").read_text()) == ["repeats=3"]
+    assert json.loads((run / ".hydra" / "config.json").read_text()) == {"repeats": 3}
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {(1, 2): "keys of JSON are texts"})
+    assert json.loads(path.read_text()) == {"a": 1}
