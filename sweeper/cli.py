@@ -374,7 +374,9 @@ def _show_summary(settings: Settings, planner: Planner, console: Console) -> Non
     study = Study.load(settings.folder)
     provenance = "simulated" if study.is_simulated else "measured"
     for metric in figures.metrics_of(study):
-        layout = tables.by_load_point(tables.summary(study.frame, metric=metric.column, series=study.series))
+        summary = tables.summary(study.frame, metric=metric.column, series=study.series)
+        is_repeated = bool((summary["n"] > 1).any())
+        layout = tables.by_load_point(summary, None if is_repeated else _number_or_reason)
         table = Table(title=f"{metric.title} ({provenance})", title_justify="left")
         for number, name in enumerate(layout.columns):
             table.add_column(str(name), justify="right" if number else "left")
@@ -394,11 +396,16 @@ def _show_summary(settings: Settings, planner: Planner, console: Console) -> Non
         console.print(f"  {line}", markup=False, soft_wrap=True)
 
 
+def _number_or_reason(row: Any) -> str:
+    from analysis import tables
+
+    return tables.number_text(row["mean"]) if row["n"] else tables.no_number_text(row)
+
+
 def _show_plan(settings: Settings, planner: Planner, console: Console) -> int:
     """Print what would run; start nothing."""
     from rich.table import Table
 
-    from sweeper.display import knob_label, trial_label
     from sweeper.store import Store
 
     finished = Store(settings.folder).finished() if settings.folder.is_dir() else {}
@@ -419,8 +426,7 @@ def _show_plan(settings: Settings, planner: Planner, console: Console) -> int:
         what = f"cannot run: {job.refusal}" if job.refusal else "runs"
         if known_trial is not None and not job.refusal:
             what = f"in the store: {known_trial.state}"
-        label = trial_label(job.spec) if job.spec.series else knob_label(job.points[0].choices)
-        table.add_row(label, str(job.spec.devices_wanted), str(len(job.spec.load_points)), what)
+        table.add_row(job.spec.label, str(job.spec.devices_wanted), str(len(job.spec.load_points)), what)
     console.print(table)
     return OK
 
@@ -624,7 +630,9 @@ class _LazyExecutor:
         from sweeper.executors.ray import RayExecutor
 
         where = "" if self._settings.address == "local" else f" at {self._settings.address}"
-        self._console.print(f"starting Ray{where} (its output: {self._run_folder / 'ray.log'})", markup=False)
+        self._console.print(
+            f"starting Ray{where} (its output: {self._run_folder / 'ray.log'})", markup=False, soft_wrap=True
+        )
         return RayExecutor(
             devices=devices, address=self._settings.address, log_path=self._run_folder / "ray.log"
         )

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sweeper.records import Assignment, Placement, TrialResult, TrialSpec, TrialState
+from sweeper.records import Placement, TrialResult, TrialSpec, TrialState
 
 _SHOWN_DEVICES = 16
 
@@ -69,7 +69,7 @@ class Display:
         """A trial holds its devices and runs."""
         self._running[spec.key] = _Running(spec=spec, placement=placement, since_s=self._clock())
         if self._live is None:
-            self._say(f"start   {trial_label(spec)}  on {device_label(placement)}")
+            self._say(f"start   {spec.label}  on {device_label(placement)}")
         self.tick()
 
     def finished(self, result: TrialResult, *, will_retry: bool) -> None:
@@ -79,15 +79,15 @@ class Display:
         if running is not None and result.state is TrialState.COMPLETE:
             self._durations_s.append(self._clock() - running.since_s)
         if will_retry:
-            self._say(f"again   {trial_label(result.spec)}: {result.failure_class}: {result.failure_message}")
+            self._say(f"again   {result.spec.label}: {result.failure_class}: {result.failure_message}")
             return
         self._counts[str(result.state)] = self._counts.get(str(result.state), 0) + 1
         if result.state is TrialState.COMPLETE:
-            self._say(f"done    {self._position()} {trial_label(result.spec)}{took}: {_headline(result)}")
+            self._say(f"done    {self._position()} {result.spec.label}{took}: {_headline(result)}")
         else:
             reason = f"{result.failure_class}: " if result.failure_class else ""
             self._say(
-                f"{result.state!s:<7} {self._position()} {trial_label(result.spec)}{took}: "
+                f"{result.state!s:<7} {self._position()} {result.spec.label}{took}: "
                 f"{reason}{result.failure_message}"
             )
         self.tick()
@@ -119,7 +119,7 @@ class Display:
         for running in list(self._running.values())[:_SHOWN_DEVICES]:
             rows.add_row(
                 Text(device_label(running.placement)),
-                Text(trial_label(running.spec)),
+                Text(running.spec.label),
                 _duration(self._clock() - running.since_s),
             )
         busy = sum(len(running.placement.devices) for running in self._running.values())
@@ -133,16 +133,6 @@ class Display:
         left = max(self._total - sum(self._counts.values()), 0)
         rounds = left / max(len(self._running), 1)
         return f"about {_duration(rounds * statistics.fmean(self._durations_s))} left"
-
-
-def trial_label(spec: TrialSpec) -> str:
-    """Name a trial for a person: its series, or its knobs."""
-    return ", ".join(spec.series) if spec.series else knob_label(spec.assignment)
-
-
-def knob_label(assignment: Assignment) -> str:
-    """Write knobs as ``name=value`` pairs."""
-    return " ".join(f"{name}={value}" for name, value in assignment.items())
 
 
 def device_label(placement: Placement) -> str:

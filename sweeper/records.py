@@ -106,6 +106,9 @@ class LoadPoint:
         dataset_path: File of the dataset, where it has one.
         ignore_eos: Generate exactly the wanted number of tokens.
         client_seed: Seed of arrivals and sampling.
+        keeps_prefix_cache: Begin with what the engine remembers of earlier runs, as a benchmark that is
+            run a second time does; otherwise its prefix cache is emptied first. Load points share their
+            prompts, so without that every one after the first would be answered from the cache.
     """
 
     dataset: str
@@ -118,6 +121,7 @@ class LoadPoint:
     dataset_path: str | None = None
     ignore_eos: bool = False
     client_seed: int = 0
+    keeps_prefix_cache: bool = False
 
     @property
     def label(self) -> str:
@@ -226,6 +230,7 @@ class TrialSpec:
 
     Attributes:
         study: Name of the study.
+        label: What tells this trial from its siblings, for a person: its series or its varying knobs.
         folder: The trial's own folder for start file, command, logs and raw client JSON.
         series: Names of the series that this assignment serves.
         assignment: Knob to value.
@@ -249,6 +254,7 @@ class TrialSpec:
     runs_per_start: int = 1
     attempt: int = 1
     calibration: Mapping[str, float] = field(default_factory=dict)
+    label: str = ""
 
     @property
     def key(self) -> str:

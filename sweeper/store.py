@@ -122,6 +122,9 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column("dataset_path", _STRING, "File of the dataset"),
         _column("ignore_eos", _BOOL, "Exactly the wanted number of tokens is generated"),
         _column("client_seed", _INT, "Seed of arrivals and sampling"),
+        _column(
+            "keeps_prefix_cache", _BOOL, "Began with what the engine remembered of earlier runs of the trial"
+        ),
     ),
     "Metrics, as vLLM's serving benchmark defines them": (
         _column("request_throughput_per_s", _FLOAT, "Completed requests per second of the run", "1/s"),

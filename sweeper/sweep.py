@@ -39,7 +39,7 @@ from sweeper.trial import provenance_of
 
 _POLL_S = 0.25
 # A search that proposes nothing new so often in a row has nothing new left.
-_GIVE_UP_AFTER = 200
+_GIVE_UP_AFTER = 100
 # These refusals are mistakes in the configuration; the others depend on the point and become rows.
 _MISTAKES = frozenset({"unknown", "not_yet", "removed", "no_effect", "bad_value"})
 
@@ -143,6 +143,7 @@ class Planner:
             repeats=self.repeats,
             runs_per_start=self.runs_per_start,
             calibration=self.calibration,
+            label=point_label(point),
         )
         spec = replace(spec, folder=f"{self.trials_folder}/{spec.key}")
         return Job(spec=spec, points=(point,), refusal=self._refusal(spec))
@@ -480,6 +481,12 @@ class _StoredRows:
         return self._rows.get(key, [])
 
 
+def point_label(point: Point) -> str:
+    """Name a point by what it chose: its series, and the knobs that vary."""
+    knobs_chosen = [f"{name}={value}" for name, value in point.choices.items() if name != "series"]
+    return " ".join([*([point.series] if point.series else []), *knobs_chosen]) or "the only setting"
+
+
 def devices_wanted(assignment: Mapping[str, Any]) -> int:
     """Count the devices that an assignment needs.
 
@@ -539,4 +546,7 @@ def _number(value: Any) -> float | None:
 
 def _joined(first: Job, second: Job) -> Job:
     series = tuple(dict.fromkeys((*first.spec.series, *second.spec.series)))
-    return replace(first, spec=replace(first.spec, series=series), points=(*first.points, *second.points))
+    label = f"{first.spec.label}, {second.spec.label}"
+    return replace(
+        first, spec=replace(first.spec, series=series, label=label), points=(*first.points, *second.points)
+    )

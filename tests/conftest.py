@@ -57,4 +57,5 @@ def simulated_spec(tmp_path: Path, llama_70b: Model) -> TrialSpec:
         model=llama_70b,
         platform=Platform.SIMULATED,
         devices_wanted=4,
+        label="tuned",
     )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from sweeper import trial
-from sweeper.display import Display, device_label, knob_label, trial_label
+from sweeper.display import Display, device_label
 from sweeper.records import FailureClass, Placement, TrialResult, TrialSpec
 
 
@@ -71,7 +71,7 @@ def test_a_terminal_shows_devices_running_trials_and_time_left(
         display.started(simulated_spec, placement)
         clock.now = 10.0
         display.finished(finished(simulated_spec, placement), will_retry=False)
-        display.started(replace(simulated_spec, series=("other",)), placement)
+        display.started(replace(simulated_spec, label="other"), placement)
         display.tick()
     text = out.getvalue()
     assert "running 1" in text
@@ -82,9 +82,7 @@ def test_a_terminal_shows_devices_running_trials_and_time_left(
     assert "about 0:30 left" in text
 
 
-def test_labels_name_trials_and_devices(simulated_spec: TrialSpec) -> None:
-    assert trial_label(simulated_spec) == "tuned"
-    assert trial_label(replace(simulated_spec, series=())) == "tensor_parallel_size=4 max_num_seqs=64"
-    assert knob_label({"a": 1, "b": "x"}) == "a=1 b=x"
+def test_a_block_of_devices_is_named() -> None:
+    assert device_label(Placement(node="n", devices=(4, 5, 6, 7), parents=(4, 5, 6, 7))) == "devices 4-7"
     assert device_label(Placement(node="n", devices=(3,), parents=(0,))) == "device 3"
     assert device_label(Placement(node="n", devices=(0, 2), parents=(0,))) == "devices 0,2"

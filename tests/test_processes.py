@@ -25,6 +25,11 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def identity(child: subprocess.Popen[bytes]) -> Process:
+    """Who a child is, once /proc shows its own command line and environment (a moment after its start)."""
+    words = [str(word) for word in child.args]  # type: ignore[union-attr]
+    while processes.title(child.pid) != " ".join(words):
+        assert child.poll() is None
+        time.sleep(0.01)
     found = processes.find(child.pid)
     assert found is not None
     return found
@@ -59,7 +64,7 @@ def test_identity_is_read_back_as_it_was_written() -> None:
 
 
 def test_title_is_the_command_line_and_empty_for_nobody(sleeper: subprocess.Popen[bytes]) -> None:
-    assert processes.title(sleeper.pid) == "sleep 600"
+    assert processes.title(identity(sleeper).pid) == "sleep 600"
     assert processes.title(2**22 + 1) == ""
 
 
@@ -92,7 +97,8 @@ def test_group_and_session_have_the_members_that_joined_them() -> None:
 def test_marked_processes_are_found_by_name_and_value() -> None:
     env = {**os.environ, "SWEEPER_TEST_MARK": "one"}
     with subprocess.Popen(["sleep", "603"], env=env) as child:
-        assert processes.marked("SWEEPER_TEST_MARK", "one") == [identity(child)]
+        expected = identity(child)
+        assert processes.marked("SWEEPER_TEST_MARK", "one") == [expected]
         assert processes.marked("SWEEPER_TEST_MARK", "two") == []
         child.kill()
 
@@ -132,6 +138,8 @@ def test_end_forces_who_does_not_listen_and_spares_a_reused_id(sleeper: subproce
         deaf.stdout.readline()
         # The sleeper's id with another start time stands for an id that was reused.
         reused = Process(sleeper.pid, identity(sleeper).start_time - 1)
+        while not processes.descendants(deaf.pid):
+            time.sleep(0.01)
         family = [identity(deaf), *processes.descendants(deaf.pid)]
         assert processes.end([*family, reused], grace_s=0.1) == []
         assert deaf.wait() == -signal.SIGKILL
@@ -186,7 +194,7 @@ def test_strays_by_mark_are_those_of_a_dead_owner_on_this_folder_only(tmp_path: 
     stray = marked_sleeper(tmp_path, dead)
     owned = marked_sleeper(tmp_path, processes.current())
     elsewhere = marked_sleeper(tmp_path / "other", dead)
-    stray_identity = identity(stray)
+    stray_identity, _, _ = identity(stray), identity(owned), identity(elsewhere)
     assert processes.find_strays(tmp_path) == [stray_identity]
     assert processes.end_strays(tmp_path, grace_s=2.0) == [stray_identity]
     assert stray.wait() == -signal.SIGTERM

@@ -28,9 +28,9 @@ from sweeper.records import (
     TrialState,
 )
 from sweeper.search import Search, storage_url
-from sweeper.space import Choice, Range, Rule, Series, Space
+from sweeper.space import Choice, Point, Range, Rule, Series, Space
 from sweeper.store import Store
-from sweeper.sweep import Outcome, Planner, Sweep, devices_wanted, objective_value
+from sweeper.sweep import Outcome, Planner, Sweep, devices_wanted, objective_value, point_label
 
 THROUGHPUT = Objective(metric="request_throughput_per_s", direction="maximize")
 LOAD = LoadPoint(dataset="random", num_prompts=8, input_len=32, output_len=8)
@@ -384,6 +384,12 @@ def test_a_search_over_nothing_feasible_ends(planner: Planner, tmp_path: Path, d
     )
     assert outcome.measured_now == 0
     assert outcome.states == {TrialState.INFEASIBLE: 2}
+
+
+def test_a_trial_is_named_by_what_its_point_chose() -> None:
+    assert point_label(Point(choices={"series": "a", "n": 4}, assignment={"n": 4}, series="a")) == "a n=4"
+    assert point_label(Point(choices={"n": 4, "m": 2}, assignment={}, series=None)) == "n=4 m=2"
+    assert point_label(Point(choices={}, assignment={"n": 4}, series=None)) == "the only setting"
 
 
 def test_devices_are_the_product_of_the_parallel_sizes() -> None:

@@ -23,12 +23,13 @@ just what is about to be asked."""
 class SimulatedClient:
     """Loads simulated servers.
 
-    The prompts depend on the load point's seed and not on its rate. So on a server that keeps prefixes every
-    load point after the first finds its prompts cached, as a real benchmark run again on a real server does.
+    The prompts depend on the load point's seed and not on its rate. So on a server that keeps prefixes a
+    load point with ``keeps_prefix_cache`` finds the prompts of the one before it cached, as a real benchmark
+    run again on a real server does.
     """
 
     def __init__(self, spec: TrialSpec) -> None:
-        self._spec = spec
+        """Open one for a trial; all that it needs to know of it comes with server and load point."""
 
     def measure(
         self, server: Server, point: LoadPoint, *, restart: int, repeat: int, cancelled: Cancelled
@@ -45,6 +46,8 @@ class SimulatedClient:
         """
         started_at = time.time()
         began = time.monotonic()
+        if not point.keeps_prefix_cache and isinstance(server, SimulatedServer):
+            server.forget_prefixes()
         served = self._serve(server, point, seed=point.client_seed, cancelled=cancelled)
         metrics = summarize(served.records)
         if metrics["completed"] != point.num_prompts:

@@ -137,7 +137,8 @@ class VllmBenchClient:
         """
         began = time.monotonic()
         self._wait_import(server, cancelled)
-        empty_prefix_cache(server)
+        if not point.keeps_prefix_cache:
+            empty_prefix_cache(server)
         name = f"{self._spec.attempt}-{restart}-{repeat}-{content_key(asdict(point))[:8]}.json"
         before = server.counters()
         started_at = time.time()

@@ -178,6 +178,11 @@ class SimulatedServer:
         self._peak_blocks = 0
         self._is_stopped = False
 
+    def forget_prefixes(self) -> None:
+        """Empty the prefix cache, between two runs."""
+        for kv in self._replicas:
+            kv.forget()
+
     def serve(self, workload: Workload, *, max_concurrency: int | None = None) -> Served:
         """Serve a workload from start to end; several replicas share it in turn.
 

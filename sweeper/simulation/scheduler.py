@@ -132,6 +132,12 @@ class KvCache:
             self._hold(prompt_id)
         return found
 
+    def forget(self) -> None:
+        """Forget every prompt that no running sequence uses, as vLLM's reset of its prefix cache does."""
+        for prompt_id in [known for known in self._remembered if not self._users.get(known)]:
+            del self._remembered[prompt_id]
+        self._idle = 0
+
     def let_go(self, prompt_id: int) -> None:
         """End one sequence's use of a remembered prompt."""
         self._users[prompt_id] -= 1
@@ -429,24 +435,16 @@ class _Run:
     def _mixed_step(self) -> bool:
         """Share one budget of tokens between decodes and prompts; false if there is nothing to do."""
         is_decoding = self.computed[self.running] >= self.target[self.running]
-        decoders = self.running[is_decoding][: self.config.max_num_batched_tokens]
         preempted = self.kv.preemptions
-        decoders = self._secure(decoders, tokens=1)
+        # A prompt is admitted only to tokens that are left over, so there is a token for every decode.
+        decoders = self._secure(self.running[is_decoding], tokens=1)
         self._grow(decoders, tokens=1)
         budget = self.config.max_num_batched_tokens - len(decoders)
         # Whoever has just lost its blocks must not get them back in the same step.
         prompts, chunks = self._prompt_pieces(budget, may_admit=self.kv.preemptions == preempted)
         if not len(prompts):
-            all_decode = len(decoders) == len(self.running)
-            return self._decode_groups() if all_decode else self._only_decode(decoders)
+            return self._decode_groups()
         self._compute(prompts, chunks=chunks, decoders=decoders)
-        return True
-
-    def _only_decode(self, decoders: Ints) -> bool:
-        """Decode some of the running sequences for one step, when the budget is short of all."""
-        if not len(decoders):
-            return False
-        self._compute(decoders[:0], chunks=decoders[:0], decoders=decoders)
         return True
 
     def _prompt_pieces(self, budget: int, *, may_admit: bool) -> tuple[Ints, Ints]:

@@ -93,9 +93,15 @@ def test_the_second_run_on_a_server_finds_its_prompts_cached(
 ) -> None:
     caching = replace(simulated_spec, assignment={**simulated_spec.assignment, "enable_prefix_caching": True})
     server = start(caching, placement)
-    rates = [measure(caching, placement, server=server).telemetry["prefix_cache_hit_rate"] for _ in range(2)]
-    # Prompts of 64 tokens: three of four blocks of 16, since the last token is always computed.
-    assert rates == [0.0, 0.75]
+    second_run = replace(RANDOM, keeps_prefix_cache=True)
+    points = (RANDOM, second_run, RANDOM)
+    rates = [
+        measure(caching, placement, point, server=server).telemetry["prefix_cache_hit_rate"]
+        for point in points
+    ]
+    # Prompts of 64 tokens: three of four blocks of 16, since the last token is always computed. A run that
+    # does not ask for the cache begins without one.
+    assert rates == [0.0, 0.75, 0.0]
 
 
 def test_a_warm_up_takes_time_and_leaves_other_prompts_in_the_cache(

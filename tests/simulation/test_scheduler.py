@@ -158,13 +158,12 @@ def test_v1_without_chunked_prefill_keeps_prompts_whole() -> None:
     assert seconds(run(requests((0, 8, 1), (0, 6, 1)), config).first_token_s) == [1.0, 2.0]
 
 
-def test_a_budget_below_the_running_sequences_serves_some_of_them() -> None:
+def test_no_more_sequences_run_than_a_mixed_step_has_tokens() -> None:
     config = replace(CHUNKED, max_num_batched_tokens=2)
-    seen = run(requests((0, 1, 3), (0, 1, 3), (3.5, 1, 1)), config)
-    assert seconds(seen.last_token_s) == [3.0, 3.0, 4.5]
-    crowded = run(requests((0, 1, 3), (0, 1, 3), (0, 1, 3)), config)
-    # Both places of each step go to the first two until they are done at 3.
-    assert seconds(crowded.first_token_s) == [1.0, 1.0, 4.0]
+    seen = run(requests((0, 1, 3), (0, 1, 3), (0, 1, 3)), config)
+    # Both tokens of each step go to the first two until they are done at 3.
+    assert seconds(seen.first_token_s) == [1.0, 1.0, 4.0]
+    assert seconds(seen.last_token_s) == [3.0, 3.0, 6.0]
 
 
 def test_the_client_sends_no_more_than_it_may_have_under_way() -> None:
@@ -264,6 +263,14 @@ def test_a_rerun_finds_its_prompts_cached_and_is_faster(config: SchedulerConfig)
     # 62 of 63 blocks of each prompt: 992 tokens.
     assert kv.prefix_hits == 50 * 992
     assert second["duration_s"] < first["duration_s"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("config", [WHOLE, CHUNKED, replace(WHOLE, scheduler_steps=10)])
+def test_a_sequence_takes_blocks_as_it_grows(config: SchedulerConfig) -> None:
+    kv = KvCache(blocks=100, block_tokens=16)
+    run(requests((0, 32, 34)), config, kv=kv)
+    # 32 prompt tokens and all but the last of 34 told ones: 65 tokens, 5 blocks.
+    assert kv.peak_blocks == 5
 
 
 def test_when_blocks_run_out_the_last_admitted_computes_again() -> None:

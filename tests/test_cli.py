@@ -1,0 +1,269 @@
+"""The command line as a new user meets it, on the simulated platform and without Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+import sweeper
+from sweeper import cli
+
+QUICK = (
+    "+experiment=case2_sched_steps",
+    "platform=simulated",
+    "executor=inline",
+    "workload.num_prompts=40",
+    "workload.request_rate_per_s=[16,null]",
+)
+FOLDER = Path("outputs/case2_sched_steps-simulated")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    code = cli.main(arguments)
+    told = capsys.readouterr()
+    assert "Traceback" not in told.out + told.err
+    return code, told.out + told.err
+
+
+def test_case_2_ends_with_charts_a_table_and_the_line_for_production(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, told = run(capsys, *QUICK)
+    assert code == cli.OK
+    assert told.startswith("platform: simulated: asked for\n")
+    assert "No GPU was measured: these numbers are simulated." in told
+    assert "trials: 5 complete; started now: 5" in told
+    assert "vllm serve meta-llama/Llama-3.1-70B-Instruct" in told
+    assert "--enable-chunked-prefill=False" in told
+    for metric in ("request_throughput_per_s", "mean_ttft_ms", "mean_tpot_ms"):
+        for kind in ("png", "svg", "csv"):
+            assert (FOLDER / "figures" / f"{metric}.{kind}").stat().st_size > 0
+    frame = pd.read_parquet(FOLDER / "measurements")
+    assert len(frame) == 10
+    assert set(frame["provenance"]) == {"simulated"}
+    assert (frame["completed"] == 40).all()
+    assert "Simulated: no GPU was measured." in (FOLDER / "report.md").read_text()
+
+
+def test_the_same_command_again_measures_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, *QUICK)
+    parts = {path: path.stat().st_mtime_ns for path in (FOLDER / "measurements").glob("*.parquet")}
+    code, told = run(capsys, *QUICK)
+    assert code == cli.OK
+    assert "plan: 5 trials, 5 already in the store" in told
+    assert "started now: 0" in told
+    assert {path: path.stat().st_mtime_ns for path in (FOLDER / "measurements").glob("*.parquet")} == parts
+
+
+def test_a_search_finds_and_names_its_best_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = run(
+        capsys,
+        "platform=simulated",
+        "executor=inline",
+        "search=tpe",
+        "search.trials=4",
+        "workload=random",
+        "workload.num_prompts=20",
+        "knobs.tensor_parallel_size=4",
+        "knobs.max_model_len=8192",
+        "space.knobs.max_num_seqs=1,64",
+        "study.name=mine",
+    )
+    assert code == cli.OK
+    # two points are all there are, whatever the budget
+    assert "started now: 2" in told
+    assert "best: max_num_seqs=64" in told
+
+
+def test_trials_that_cannot_run_are_counted_and_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = run(
+        capsys,
+        "platform=simulated",
+        "executor=inline",
+        "workload=random",
+        "workload.num_prompts=4",
+        "knobs.max_model_len=8192",
+        "space.knobs.tensor_parallel_size=4,16",
+        "study.name=mine",
+    )
+    assert code == cli.OK
+    assert "trials: 1 complete, 1 infeasible; started now: 1" in told
+    assert "infeasible: needs 16 devices" in told
+
+
+def test_a_study_where_everything_fails_says_so_with_its_exit_code(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, told = run(
+        capsys,
+        "platform=simulated",
+        "executor=inline",
+        "workload=random",
+        "workload.num_prompts=4",
+        "workload.input_len=9000",
+        "knobs.tensor_parallel_size=4",
+        "knobs.max_model_len=8192",
+        "study.name=mine",
+        "space.knobs.max_num_seqs=4",
+    )
+    assert code == cli.NOTHING_COMPLETE
+    assert "trials: 1 failed" in told
+    assert "client: " in told
+
+
+def test_a_plan_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = run(capsys, *QUICK, "plan=true")
+    assert code == cli.OK
+    assert "no_chunk_steps15" in told
+    assert "runs" in told
+    assert not Path("outputs").exists()
+    run(capsys, *QUICK)
+    _, told = run(capsys, *QUICK, "plan=true")
+    assert "in the store: complete" in told
+
+
+def test_the_composed_configuration_is_printed_as_yaml(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = run(capsys, *QUICK, "--cfg", "job")
+    assert code == cli.OK
+    assert yaml.safe_load(told)["workload"]["num_prompts"] == 40
+
+
+def test_help_lists_commands_and_experiments(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = run(capsys, "--help")
+    assert code == cli.OK
+    for word in ("cpu-vllm", "dashboard", "case2_sched_steps", "cpu_smoke", "Exit codes"):
+        assert word in told
+    assert run(capsys) == (code, told)
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--version") == (cli.OK, f"{sweeper.__version__}\n")
+
+
+def test_the_node_is_shown_device_by_device(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = run(capsys, "node", "--platform", "simulated")
+    assert code == cli.OK
+    assert "modelled AMD Instinct MI300X" in told
+    code, told = run(capsys, "node", "--platform", "cuda")
+    assert code == cli.MISTAKE
+    assert "nvidia-smi" in told
+
+
+def test_the_tiny_model_is_made_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = run(capsys, "tiny-model", "models")
+    assert code == cli.OK
+    assert (Path(told.strip()) / "tokenizer.json").is_file()
+
+
+def test_cleaning_up_where_nothing_is_left_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("outputs").mkdir()
+    assert run(capsys, "cleanup") == (cli.OK, "0 processes ended\n")
+
+
+def test_a_dashboard_without_a_study_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = run(capsys, "dashboard")
+    assert code == cli.MISTAKE
+    assert "outputs/optuna.db: does not exist. Run an experiment first" in told
+
+
+def test_a_wrong_argument_of_a_command_is_a_mistake_like_any_other(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, told = run(capsys, "node", "--platfrom", "cpu")
+    assert code == cli.MISTAKE
+    assert "unrecognized arguments: --platfrom cpu. See: python -m sweeper node --help" in told
+
+
+def test_a_defect_of_ours_is_told_without_a_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> int:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setitem(cli._COMMANDS, "node", ("", broken))
+    code, told = run(capsys, "node")
+    assert code == cli.AT_RISK
+    assert "a defect of this program: ZeroDivisionError: by zero" in told
+    report = Path(told.split("report it with ")[1].strip())
+    assert "Traceback" in report.read_text()
+    report.unlink()
+
+
+def test_optuna_dashboard_shows_the_study_with_named_metrics(capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, *QUICK)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    dashboard = subprocess.Popen(
+        [sys.executable, "-m", "sweeper", "dashboard", "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        answer = _answer(f"http://127.0.0.1:{port}/api/studies/1")
+    finally:
+        dashboard.terminate()
+        dashboard.wait(20)
+    study = json.loads(answer)
+    assert study["metric_names"] == ["request_throughput_per_s"]
+    assert [trial["state"] for trial in study["trials"]] == ["Complete"] * 5
+    shown = {entry["key"] for entry in study["trials"][0]["user_attrs"]}
+    assert {"mean_ttft_ms (16 QPS)", "provenance", "key", "devices"} <= shown
+
+
+def _answer(url: str) -> str:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as response:
+                return str(response.read().decode())
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.3)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_keeps_what_is_finished_and_says_how_to_go_on(number: signal.Signals, code: int) -> None:
+    # 60 settings of a second or so each, one at a time: there is time to stop in the middle.
+    command = [
+        *(sys.executable, "-m", "sweeper", "platform=simulated", "executor=inline", "study.name=mine"),
+        *("executor.max_parallel=1", "knobs.tensor_parallel_size=4", "knobs.max_model_len=8192"),
+        *("workload=sharegpt", "workload.request_rate_per_s=[16]"),
+        f"space.knobs.max_num_seqs={','.join(str(n) for n in range(100, 160))}",
+    ]
+    sweep = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    assert sweep.stdout is not None
+    lines = []
+    for line in sweep.stdout:
+        lines.append(line)
+        if line.startswith("done") and sweep.poll() is None and len(lines) < 1000:
+            sweep.send_signal(number)
+            break
+    rest, _ = sweep.communicate(timeout=120)
+    assert sweep.returncode == code, rest
+    assert "stopped. What is finished is kept; the same command goes on from here." in rest
+    finished = len(list(Path("outputs/mine/measurements").glob("*.parquet")))
+    assert 1 <= finished < 60
