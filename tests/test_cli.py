@@ -221,7 +221,7 @@ def test_optuna_dashboard_shows_the_study_with_named_metrics(capsys: pytest.Capt
         dashboard.terminate()
         dashboard.wait(20)
     study = json.loads(answer)
-    assert study["metric_names"] == ["request_throughput_per_s"]
+    assert study["objective_names"] == ["request_throughput_per_s"]
     assert [trial["state"] for trial in study["trials"]] == ["Complete"] * 5
     shown = {entry["key"] for entry in study["trials"][0]["user_attrs"]}
     assert {"mean_ttft_ms (16 QPS)", "provenance", "key", "devices"} <= shown

@@ -1,0 +1,193 @@
+"""What amd-smi tells about each device, whichever release of it answers.
+
+Its output is brought to one form here, device by device; what one device leaves unsaid is completed from
+its siblings in ``amd``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from sweeper.errors import PlacementError
+from sweeper.topology.probes import Absent, Runner, ask
+from sweeper.topology.values import first, gib, integer, node_number, word
+
+AMD_ADVICE = (
+    "Run `amd-smi list` as this user: if it speaks of groups, `sudo usermod -aG render,video $USER` and log "
+    "in again; in a container, start it with --device /dev/kfd --device /dev/dri --group-add video."
+)
+
+_LIST = (("amd-smi", "list", "-e", "--json"), ("amd-smi", "list", "--json"))
+_STATIC = (
+    ("amd-smi", "static", "--asic", "--vram", "--driver", "--numa", "--partition", "--json"),
+    # Inside a virtual machine amd-smi does not know --numa.
+    ("amd-smi", "static", "--asic", "--vram", "--driver", "--partition", "--json"),
+    ("amd-smi", "static", "--json"),
+)
+_VERSION = ("amd-smi", "version", "--json")
+_JSON_START = re.compile(r"^[ \t]*(?=\{|\[\s*[\[{\]])", flags=re.MULTILINE)  # not the [ of "[WARNING]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What amd-smi told about one device, N/A as None, before its siblings complete it.
+
+    Attributes:
+        gpu: amd-smi's own number of the device, which may be a partition.
+        hip_id: HIP's number of it; releases before ROCm 6.4 do not tell.
+        partition_id: Position within its physical GPU.
+        memory_gib: Its own share or the whole GPU's, as it comes.
+        compute_units: Likewise.
+    """
+
+    gpu: int
+    hip_id: int | None
+    bdf: str
+    uuid: str | None
+    partition_id: int | None
+    mode: str | None
+    memory_mode: str | None
+    name: str | None
+    memory_gib: float | None
+    compute_units: int | None
+    numa_node: int | None
+    gfx_target: str | None
+    driver: str | None
+
+
+def devices_seen(run: Runner) -> list[Seen] | Absent:
+    """Ask amd-smi for its devices, one Seen for each, in its own order.
+
+    Returns:
+        The devices, or Absent when amd-smi is not installed.
+
+    Raises:
+        PlacementError: No JSON, no devices, no addresses, or two answers that contradict each other.
+    """
+    listed = _first_rows(run, _LIST)
+    if isinstance(listed, Absent):
+        return listed
+    static = _first_rows(run, _STATIC)
+    if isinstance(static, Absent):
+        return static
+    return _join(listed, static)
+
+
+def rocm_release(run: Runner) -> str | None:
+    """Ask for the release of ROCm; a node is complete without it."""
+    answer = ask(run, _VERSION)
+    values = [] if isinstance(answer, Absent) else list(_json_values(answer.stdout))
+    for value in values:
+        row = value[0] if isinstance(value, list) and value else value
+        if isinstance(row, dict):
+            return _release(row.get("rocm_version"))
+    return None
+
+
+def _first_rows(run: Runner, commands: Sequence[Sequence[str]]) -> list[dict[str, object]] | Absent:
+    """Give the rows of the first command that answers with some; later ones are for other releases."""
+    answers = []
+    for command in commands:
+        answer = ask(run, command)
+        if isinstance(answer, Absent):
+            return answer
+        rows = _rows(answer.stdout)
+        if rows is not None:
+            return rows
+        answers.append(f"`{' '.join(command)}` ended with status {answer.exit_status}: {answer.last_line}")
+    raise PlacementError(
+        f"amd-smi: got no JSON list of devices ({'; '.join(answers)}); expected one row per device. "
+        f"{AMD_ADVICE}"
+    )
+
+
+def _rows(text: str) -> list[dict[str, object]] | None:
+    """Find the list of devices in amd-smi's output, which may begin with warnings in plain text."""
+    for value in _json_values(text):
+        listed = value.get("gpu_data", [value]) if isinstance(value, dict) else value
+        if isinstance(listed, list) and all(
+            isinstance(row, dict) and isinstance(row.get("gpu"), int) for row in listed
+        ):
+            return listed
+    return None
+
+
+def _json_values(text: str) -> Iterator[object]:
+    """Decode the JSON values that begin at the start of a line; broken JSON ends them."""
+    position = 0
+    while (start := _JSON_START.search(text, position)) is not None:
+        try:
+            value, position = json.JSONDecoder().raw_decode(text, start.end())
+        except json.JSONDecodeError:
+            return  # looking further would take the inside of a list cut short for a list of one device
+        yield value
+
+
+def _join(listed: list[dict[str, object]], static: list[dict[str, object]]) -> list[Seen]:
+    """Bring together what ``list`` and ``static`` tell about each device."""
+    if not listed:
+        raise PlacementError(
+            "amd-smi list: got no devices; expected at least one AMD GPU. Check that the amdgpu driver is "
+            f"loaded (ls /dev/kfd). {AMD_ADVICE}"
+        )
+    by_gpu = {row["gpu"]: row for row in static}
+    missing = [row["gpu"] for row in listed if row["gpu"] not in by_gpu]
+    if missing or len(by_gpu) != len(listed):
+        raise PlacementError(
+            f"amd-smi: got {len(listed)} devices from `amd-smi list` but {len(by_gpu)} from `amd-smi static` "
+            f"(missing: {missing}); expected the same. Run both by hand; a reset or a change of mode may be "
+            "under way."
+        )
+    return [_seen(row, by_gpu[row["gpu"]]) for row in listed]
+
+
+def _seen(row: Mapping[str, object], static: Mapping[str, object]) -> Seen:
+    gpu = integer(row["gpu"])
+    bdf = word(row.get("bdf"))
+    if gpu is None or bdf is None:
+        raise PlacementError(
+            f"amd-smi list: got bdf {row.get('bdf')!r} for device {row['gpu']!r}; expected a PCI address. "
+            f"{AMD_ADVICE}"
+        )
+    asic, vram, numa = (_section(static, name) for name in ("asic", "vram", "numa"))
+    partition, driver = _section(static, "partition"), _section(static, "driver")
+    told_id = integer(row.get("partition_id"))
+    return Seen(
+        gpu=gpu,
+        hip_id=integer(row.get("hip_id")),
+        bdf=bdf.lower(),
+        uuid=word(row.get("hip_uuid")) or word(row.get("uuid")),
+        partition_id=integer(partition.get("partition_id")) if told_id is None else told_id,
+        mode=_upper(partition, "accelerator_partition", "compute_partition"),
+        memory_mode=_upper(partition, "memory_partition"),
+        name=word(asic.get("market_name")),
+        memory_gib=gib(vram.get("size", vram.get("vram_size"))),
+        compute_units=integer(asic.get("num_compute_units")) or None,
+        numa_node=first(node_number(numa.get("affinity")), node_number(numa.get("node"))),
+        gfx_target=_gfx(asic.get("target_graphics_version")),
+        driver=_release(driver.get("version", driver.get("driver_version"))),
+    )
+
+
+def _section(static: Mapping[str, object], name: str) -> Mapping[str, object]:
+    value = static.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _upper(section: Mapping[str, object], *names: str) -> str | None:
+    told = first(*(word(section.get(name)) for name in names))
+    return None if told is None else told.upper()
+
+
+def _gfx(value: object) -> str | None:
+    told = word(value)
+    return None if told is None else told.split(":")[0].lower()
+
+
+def _release(value: object) -> str | None:
+    """Give a version; where amdgpu comes with the kernel, amd-smi runs the kernel's whole banner on to it."""
+    told = word(value)
+    return None if told is None else told.split("(")[0].removeprefix("Linuxversion")
