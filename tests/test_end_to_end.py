@@ -65,7 +65,7 @@ def test_cpu_smoke_is_measured_killed_and_completed(tmp_path: Path, vllm_python:
     assert kept, driver.stdout.read() if driver.stdout and driver.poll() is not None else "no trial finished"
     time.sleep(3)  # the next trial's engine is on its way up
     os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()
+    driver.communicate()
     kept = parts(tmp_path)
     assert len(kept) < 4
 
