@@ -2,46 +2,30 @@
 
 One driver owns the study. It knows every assignment by the hash of its content, so that what the store
 already holds is not measured again, equal assignments run once and serve every series that names them,
-and a study that was cut off goes on where it was. Deciding (``Planner``) is kept apart from acting
+and a study that was cut off goes on where it was. Deciding (``plan``) is kept apart from acting
 (``Sweep``).
 """
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from sweeper import fit, knobs
-from sweeper.errors import KnobError, PlacementError
 from sweeper.executors import Executor, Ticket
+from sweeper.objectives import measured_row, objective_value, trial_attributes
 from sweeper.placement import Allocator
-from sweeper.records import (
-    EngineSpec,
-    FailureClass,
-    LoadPoint,
-    Model,
-    Objective,
-    Placement,
-    Platform,
-    TrialResult,
-    TrialSpec,
-    TrialState,
-)
+from sweeper.plan import Job, Planner
+from sweeper.records import FailureClass, Objective, Placement, TrialResult, TrialSpec, TrialState
 from sweeper.search import Search
-from sweeper.space import Point, Space
 from sweeper.store import FinishedTrial, Store
-from sweeper.topology import Node
 from sweeper.trial import provenance_of
 
 _POLL_S = 0.25
 # A search that proposes nothing new so often in a row has nothing new left.
 _GIVE_UP_AFTER = 100
-# These refusals are mistakes in the configuration; the others depend on the point and become rows.
-_MISTAKES = frozenset({"unknown", "not_yet", "removed", "no_effect", "bad_value"})
 
 
 class Observer(Protocol):
@@ -61,19 +45,6 @@ class Observer(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """Points of equal assignment, and what is to be done about them.
-
-    Attributes:
-        refusal: Why this can never run here, or None.
-    """
-
-    spec: TrialSpec
-    points: tuple[Point, ...]
-    refusal: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How a sweep ended.
 
@@ -88,99 +59,6 @@ class Outcome:
     measured_now: int
     failures: tuple[TrialResult, ...]
     was_stopped: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Planner:
-    """Turns points of the space into jobs for one engine release on one node."""
-
-    study: str
-    trials_folder: str
-    space: Space
-    engine: EngineSpec
-    model: Model
-    platform: Platform
-    node: Node
-    accelerator: knobs.Accelerator
-    load_points: tuple[LoadPoint, ...]
-    warmup_prompts: int = 0
-    repeats: int = 1
-    runs_per_start: int = 1
-    allow_unknown: bool = False
-    calibration: Mapping[str, float] = field(default_factory=dict)
-
-    def grid(self) -> list[Job]:
-        """Plan every point of the space: equal assignments joined, large placements first.
-
-        Raises:
-            KnobError: A knob does not exist in this release; nothing was started.
-        """
-        by_key: dict[str, Job] = {}
-        for point in self.space.grid():
-            job = self.job(point)
-            known = by_key.get(job.spec.key)
-            by_key[job.spec.key] = job if known is None else _joined(known, job)
-        # Large blocks first: they find the node whole, and small trials fill the gaps that remain.
-        return sorted(by_key.values(), key=lambda job: -job.spec.devices_wanted)
-
-    def job(self, point: Point) -> Job:
-        """Plan one point.
-
-        Raises:
-            KnobError: A knob does not exist in this release, or has a value that it does not take.
-        """
-        spec = TrialSpec(
-            study=self.study,
-            folder="",
-            series=() if point.series is None else (point.series,),
-            assignment=dict(point.assignment),
-            load_points=self.load_points,
-            engine=self.engine,
-            model=self.model,
-            platform=self.platform,
-            devices_wanted=devices_wanted(point.assignment),
-            warmup_prompts=self.warmup_prompts,
-            repeats=self.repeats,
-            runs_per_start=self.runs_per_start,
-            calibration=self.calibration,
-            label=point_label(point),
-        )
-        spec = replace(spec, folder=f"{self.trials_folder}/{spec.key}")
-        return Job(spec=spec, points=(point,), refusal=self._refusal(spec))
-
-    def _refusal(self, spec: TrialSpec) -> str | None:
-        broken = self.space.broken_rule(spec.assignment)
-        if broken is not None:
-            return f"breaks the rule of the space: {broken}"
-        refusals = knobs.check(
-            spec.assignment,
-            release=self.engine.release,
-            allow_unknown=self.allow_unknown,
-            accelerator=self.accelerator,
-        )
-        mistakes = [refusal for refusal in refusals if refusal.kind in _MISTAKES]
-        if mistakes:
-            raise KnobError(
-                f"vLLM {self.engine.release}: " + "\n  ".join(refusal.message for refusal in mistakes)
-            )
-        if refusals:
-            return refusals[0].message
-        if spec.devices_wanted > len(self.node.devices):
-            return (
-                f"needs {spec.devices_wanted} devices (tensor x pipeline x data parallel size), "
-                f"the node has {len(self.node.devices)}"
-            )
-        return self._memory_refusal(spec)
-
-    def _memory_refusal(self, spec: TrialSpec) -> str | None:
-        if self.platform is Platform.CPU:
-            # The CPU build sizes its cache by VLLM_CPU_KVCACHE_SPACE, not by a share of a device.
-            return None
-        memory = min(device.memory_gib or 0.0 for device in self.node.devices)
-        if not memory:
-            return None
-        found = fit.fit(spec.model, spec.assignment, device_memory_gib=memory)
-        return None if found.is_feasible else f"does not fit in memory: {found}"
 
 
 class Sweep:
@@ -413,7 +291,7 @@ class Sweep:
             candidate = self._search.begin(point)
             if known.state is TrialState.COMPLETE:
                 stored = rows.of(job.spec.key)
-                self._search.tell(candidate.number, self._values(stored), _attributes(job.spec, stored))
+                self._search.tell(candidate.number, self._values(stored), trial_attributes(job.spec, stored))
             else:
                 self._search.tell(
                     candidate.number,
@@ -422,8 +300,8 @@ class Sweep:
                 )
 
     def _tell(self, numbers: Iterable[int], result: TrialResult) -> None:
-        rows = [_row(measurement) for measurement in result.measurements]
-        attributes = _attributes(result.spec, rows)
+        rows = [measured_row(measurement) for measurement in result.measurements]
+        attributes = trial_attributes(result.spec, rows)
         attributes["provenance"] = str(result.provenance)
         if result.placement is not None:
             attributes["devices"] = ",".join(map(str, result.placement.devices))
@@ -479,74 +357,3 @@ class _StoredRows:
             for row in frame[frame["state"] == str(TrialState.COMPLETE)].to_dict("records"):
                 self._rows.setdefault(row["trial_key"], []).append({str(k): v for k, v in row.items()})
         return self._rows.get(key, [])
-
-
-def point_label(point: Point) -> str:
-    """Name a point by what it chose: its series, and the knobs that vary."""
-    knobs_chosen = [f"{name}={value}" for name, value in point.choices.items() if name != "series"]
-    return " ".join([*([point.series] if point.series else []), *knobs_chosen]) or "the only setting"
-
-
-def devices_wanted(assignment: Mapping[str, Any]) -> int:
-    """Count the devices that an assignment needs.
-
-    Raises:
-        PlacementError: A parallel size is not a whole number of at least 1.
-    """
-    count = 1
-    for knob in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
-        size = assignment.get(knob, 1)
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise PlacementError(f"knobs.{knob}: is {size!r}; expected a whole number of at least 1.")
-        count *= size
-    return count
-
-
-def objective_value(objective: Objective, rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """Reduce a trial's rows to one value: the mean over its load point, restarts and repeats.
-
-    Args:
-        objective: Metric and load point; without a load point, all count.
-        rows: Metric columns with ``request_rate_per_s``; missing values are None or NaN.
-
-    Returns:
-        The mean, or None where the metric was not measured.
-    """
-    wanted = objective.request_rate_per_s
-    found = [
-        row.get(objective.metric)
-        for row in rows
-        if wanted is None or _number(row.get("request_rate_per_s")) == wanted
-    ]
-    numbers = [number for value in found if (number := _number(value)) is not None]
-    return statistics.fmean(numbers) if numbers else None
-
-
-def _attributes(spec: TrialSpec, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the dashboard shows beside a trial: plain numbers, so that its table can be sorted by them."""
-    found: dict[str, Any] = {"key": spec.key, "series": ", ".join(spec.series) or None}
-    for metric in ("request_throughput_per_s", "output_throughput_tok_per_s", "mean_ttft_ms", "mean_tpot_ms"):
-        for point in spec.load_points:
-            rate = point.request_rate_per_s
-            matching = [row for row in rows if _number(row.get("request_rate_per_s")) == rate]
-            value = objective_value(Objective(metric=metric, direction="maximize"), matching)
-            if value is not None:
-                found[f"{metric} ({point.label})"] = round(value, 4)
-    return found
-
-
-def _row(measurement: Any) -> dict[str, Any]:
-    return {**measurement.metrics, "request_rate_per_s": measurement.load_point.request_rate_per_s}
-
-
-def _number(value: Any) -> float | None:
-    # pandas gives NaN for a null cell
-    return None if value is None or value != value else float(value)
-
-
-def _joined(first: Job, second: Job) -> Job:
-    series = tuple(dict.fromkeys((*first.spec.series, *second.spec.series)))
-    label = f"{first.spec.label}, {second.spec.label}"
-    return replace(
-        first, spec=replace(first.spec, series=series, label=label), points=(*first.points, *second.points)
-    )

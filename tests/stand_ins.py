@@ -1,14 +1,42 @@
-"""Engines and clients that do what a test tells them; they keep the same contracts as the real ones."""
+"""Engines, clients and executors that do what a test tells them; they keep the contracts of the real ones."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from sweeper import topology, trial
 from sweeper.engines import Cancelled, Server
 from sweeper.errors import EngineError
-from sweeper.records import FailureClass, LoadPoint, Measurement, Placement, Provenance, Scalar, TrialSpec
+from sweeper.executors import Ticket
+from sweeper.plan import Planner
+from sweeper.records import (
+    EngineSpec,
+    FailureClass,
+    LoadPoint,
+    Measurement,
+    Model,
+    Placement,
+    Platform,
+    Provenance,
+    Scalar,
+    TrialResult,
+    TrialSpec,
+    TrialState,
+)
+from sweeper.space import Series, Space
+
+LOAD = LoadPoint(dataset="random", num_prompts=8, input_len=32, output_len=8)
+THREE_SERIES = Space(
+    base={"tensor_parallel_size": 4, "max_model_len": 4096},
+    series=(
+        Series(name="small", label="Small", knobs={"max_num_seqs": 4}),
+        Series(name="large", label="Large", knobs={"max_num_seqs": 64}),
+        Series(name="same", label="The same again", knobs={"max_num_seqs": 64}),
+    ),
+)
 
 
 @dataclass
@@ -91,3 +119,80 @@ class StandInClient:
 
     def close(self) -> None:
         self.diary.append("close")
+
+
+class ScriptedExecutor:
+    """Gives every trial the result that a test wrote for it."""
+
+    name = "scripted"
+
+    def __init__(self, script: Callable[[TrialSpec, Placement], TrialResult]) -> None:
+        self._script = script
+        self._results: list[tuple[Ticket, TrialResult]] = []
+        self.held: list[tuple[int, ...]] = []
+        self.specs: list[TrialSpec] = []
+        self.is_cancelled = False
+
+    def submit(self, spec: TrialSpec, placement: Placement) -> Ticket:
+        self.specs.append(spec)
+        self.held.append(placement.devices)
+        ticket = Ticket(len(self.specs))
+        self._results.append((ticket, self._script(spec, placement)))
+        return ticket
+
+    def wait(self, timeout_s: float) -> list[tuple[Ticket, TrialResult]]:
+        return [self._results.pop(0)] if self._results else []
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+    def close(self) -> None:
+        pass
+
+
+def complete(spec: TrialSpec, placement: Placement) -> TrialResult:
+    now = time.time()
+    measured = Measurement(
+        load_point=LOAD,
+        restart=0,
+        repeat=0,
+        metrics={"request_throughput_per_s": float(spec.assignment.get("max_num_seqs", 1))},
+        telemetry={},
+        measured_s=1.0,
+        client_overhead_s=0.0,
+        started_at=now,
+        ended_at=now,
+    )
+    return TrialResult(
+        spec=spec,
+        placement=placement,
+        state=TrialState.COMPLETE,
+        provenance=trial.provenance_of(spec),
+        measurements=(measured,),
+    )
+
+
+def failed(failure: FailureClass) -> Callable[[TrialSpec, Placement], TrialResult]:
+    def script(spec: TrialSpec, placement: Placement) -> TrialResult:
+        return replace(
+            trial.lost(spec, placement, RuntimeError("gone")),
+            failure_class=failure,
+            failure_message="its line",
+        )
+
+    return script
+
+
+def planner_of_three_series(folder: Path, model: Model) -> Planner:
+    """A planner on a modelled node of eight MI300X; two of its three series ask for the same."""
+    return Planner(
+        study="test",
+        trials_folder=str(folder / "test" / "trials"),
+        space=THREE_SERIES,
+        engine=EngineSpec(kind="simulated", release="0.6.2"),
+        model=model,
+        platform=Platform.SIMULATED,
+        node=topology.modelled_mi300x(),
+        accelerator="rocm",
+        load_points=(LOAD,),
+    )

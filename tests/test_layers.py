@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Top to bottom; a module imports from rows below its own, or within its row where that goes one way.
 ROWS = (
     {"__main__", "cli", "display", "prepare", "config"},
-    {"sweep", "search", "study", "executors"},
+    {"sweep", "plan", "objectives", "search", "study", "executors"},
     {"trial", "clients", "engines", "cpu_vllm", "tiny_model"},
     {"space", "workload", "topology", "placement", "fit", "metrics", "store", "simulation"},
     {"knobs", "processes", "errors", "records", "data", "__init__"},

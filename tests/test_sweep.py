@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from sweeper import topology, trial
-from sweeper.errors import KnobError, PlacementError
-from sweeper.executors import Ticket
+from sweeper import topology
+from sweeper.errors import KnobError
 from sweeper.executors.inline import InlineExecutor
 from sweeper.placement import Allocator
+from sweeper.plan import Planner
 from sweeper.records import (
     EngineSpec,
     FailureClass,
-    LoadPoint,
-    Measurement,
     Model,
     Objective,
     Placement,
-    Platform,
     TrialResult,
     TrialSpec,
     TrialState,
 )
 from sweeper.search import Search, storage_url
-from sweeper.space import Choice, Point, Range, Rule, Series, Space
+from sweeper.space import Choice, Range, Rule, Series, Space
 from sweeper.store import Store
-from sweeper.sweep import Outcome, Planner, Sweep, devices_wanted, objective_value, point_label
+from sweeper.sweep import Outcome, Sweep
+from tests.stand_ins import THREE_SERIES, ScriptedExecutor, complete, failed, planner_of_three_series
 
 THROUGHPUT = Objective(metric="request_throughput_per_s", direction="maximize")
-LOAD = LoadPoint(dataset="random", num_prompts=8, input_len=32, output_len=8)
-THREE_SERIES = Space(
-    base={"tensor_parallel_size": 4, "max_model_len": 4096},
-    series=(
-        Series(name="small", label="Small", knobs={"max_num_seqs": 4}),
-        Series(name="large", label="Large", knobs={"max_num_seqs": 64}),
-        Series(name="same", label="The same again", knobs={"max_num_seqs": 64}),
-    ),
-)
 
 
 @dataclass
@@ -65,81 +53,9 @@ class Diary:
         pass
 
 
-class ScriptedExecutor:
-    """Gives every trial the result that a test wrote for it."""
-
-    name = "scripted"
-
-    def __init__(self, script: Callable[[TrialSpec, Placement], TrialResult]) -> None:
-        self._script = script
-        self._results: list[tuple[Ticket, TrialResult]] = []
-        self.held: list[tuple[int, ...]] = []
-        self.specs: list[TrialSpec] = []
-        self.is_cancelled = False
-
-    def submit(self, spec: TrialSpec, placement: Placement) -> Ticket:
-        self.specs.append(spec)
-        self.held.append(placement.devices)
-        ticket = Ticket(len(self.specs))
-        self._results.append((ticket, self._script(spec, placement)))
-        return ticket
-
-    def wait(self, timeout_s: float) -> list[tuple[Ticket, TrialResult]]:
-        return [self._results.pop(0)] if self._results else []
-
-    def cancel(self) -> None:
-        self.is_cancelled = True
-
-    def close(self) -> None:
-        pass
-
-
-def complete(spec: TrialSpec, placement: Placement) -> TrialResult:
-    now = time.time()
-    measured = Measurement(
-        load_point=LOAD,
-        restart=0,
-        repeat=0,
-        metrics={"request_throughput_per_s": float(spec.assignment.get("max_num_seqs", 1))},
-        telemetry={},
-        measured_s=1.0,
-        client_overhead_s=0.0,
-        started_at=now,
-        ended_at=now,
-    )
-    return TrialResult(
-        spec=spec,
-        placement=placement,
-        state=TrialState.COMPLETE,
-        provenance=trial.provenance_of(spec),
-        measurements=(measured,),
-    )
-
-
-def failed(failure: FailureClass) -> Callable[[TrialSpec, Placement], TrialResult]:
-    def script(spec: TrialSpec, placement: Placement) -> TrialResult:
-        return replace(
-            trial.lost(spec, placement, RuntimeError("gone")),
-            failure_class=failure,
-            failure_message="its line",
-        )
-
-    return script
-
-
 @pytest.fixture
 def planner(tmp_path: Path, llama_70b: Model) -> Planner:
-    return Planner(
-        study="test",
-        trials_folder=str(tmp_path / "test" / "trials"),
-        space=THREE_SERIES,
-        engine=EngineSpec(kind="simulated", release="0.6.2"),
-        model=llama_70b,
-        platform=Platform.SIMULATED,
-        node=topology.modelled_mi300x(),
-        accelerator="rocm",
-        load_points=(LOAD,),
-    )
+    return planner_of_three_series(tmp_path, llama_70b)
 
 
 @pytest.fixture
@@ -384,29 +300,3 @@ def test_a_search_over_nothing_feasible_ends(planner: Planner, tmp_path: Path, d
     )
     assert outcome.measured_now == 0
     assert outcome.states == {TrialState.INFEASIBLE: 2}
-
-
-def test_a_trial_is_named_by_what_its_point_chose() -> None:
-    assert point_label(Point(choices={"series": "a", "n": 4}, assignment={"n": 4}, series="a")) == "a n=4"
-    assert point_label(Point(choices={"n": 4, "m": 2}, assignment={}, series=None)) == "n=4 m=2"
-    assert point_label(Point(choices={}, assignment={"n": 4}, series=None)) == "the only setting"
-
-
-def test_devices_are_the_product_of_the_parallel_sizes() -> None:
-    assert devices_wanted({}) == 1
-    assert devices_wanted({"tensor_parallel_size": 4, "data_parallel_size": 2}) == 8
-    with pytest.raises(PlacementError, match=r"knobs\.tensor_parallel_size: is 'four'"):
-        devices_wanted({"tensor_parallel_size": "four"})
-
-
-def test_an_objective_is_the_mean_over_its_load_point() -> None:
-    rows = [
-        {"mean_ttft_ms": 10.0, "request_rate_per_s": 16.0},
-        {"mean_ttft_ms": 30.0, "request_rate_per_s": 16.0},
-        {"mean_ttft_ms": 80.0, "request_rate_per_s": None},
-        {"mean_ttft_ms": float("nan"), "request_rate_per_s": 16.0},
-    ]
-    everywhere = Objective(metric="mean_ttft_ms", direction="minimize")
-    assert objective_value(everywhere, rows) == 40.0
-    assert objective_value(replace(everywhere, request_rate_per_s=16.0), rows) == 20.0
-    assert objective_value(replace(everywhere, request_rate_per_s=99.0), rows) is None

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sweeper import trial
+from sweeper import processes, trial
 from sweeper.errors import ConfigError, PlacementError
 from sweeper.executors import Ticket
 from sweeper.records import Placement, TrialResult, TrialSpec
@@ -31,6 +31,7 @@ _RESOURCE = "sweeper_device"
 _GRACE_S = 60.0
 _START_ATTEMPTS = 3
 _KNOCK_S = 10.0
+_TEMP_PREFIX = "sweeper-ray-"
 
 
 def run_in_worker(spec: TrialSpec, placement: Placement) -> TrialResult:
@@ -58,7 +59,7 @@ class RayExecutor:
         self._log_path = log_path
         self._is_own = address == "local"
         # Unix socket paths are limited to about 100 characters, so the folder's own must be short.
-        self._temp_dir = Path(tempfile.mkdtemp(prefix="sweeper-ray-")) if self._is_own else None
+        self._temp_dir = _own_temp_dir() if self._is_own else None
         self._ray = _import_ray()
         try:
             with _noise_to(log_path):
@@ -167,6 +168,15 @@ class RayExecutor:
         except Exception as exc:
             result = trial.lost(spec, placement, exc)
         return ticket, result
+
+
+def _own_temp_dir() -> Path:
+    """Make Ray's folder, named after its owner, and remove those of owners that were killed."""
+    for old in Path(tempfile.gettempdir()).glob(f"{_TEMP_PREFIX}*-*"):
+        pid = old.name.removeprefix(_TEMP_PREFIX).split("-")[0]
+        if pid.isdigit() and processes.find(int(pid)) is None:
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_TEMP_PREFIX}{os.getpid()}-"))
 
 
 def _knock(address: str) -> None:

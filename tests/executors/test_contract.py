@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from sweeper import processes
 from sweeper.errors import ConfigError
 from sweeper.executors import Executor
 from sweeper.executors.inline import InlineExecutor
-from sweeper.executors.ray import RayExecutor, run_in_worker
+from sweeper.executors.ray import RayExecutor, _own_temp_dir, run_in_worker
 from sweeper.records import FailureClass, LoadPoint, Placement, TrialResult, TrialSpec, TrialState
 
 
@@ -97,11 +102,6 @@ def test_a_ray_worker_runs_the_same_trial_body(simulated_spec: TrialSpec, placem
 def test_a_killed_ray_worker_is_a_transient_failure(
     ray_executor: RayExecutor, simulated_spec: TrialSpec, placement: Placement
 ) -> None:
-    import os
-    import signal
-
-    from sweeper import processes
-
     # Enough work that the worker is still at it when it is killed.
     long = replace(
         simulated_spec,
@@ -145,6 +145,25 @@ def test_a_cancelled_ray_trial_ends_as_interrupted(
     (result,) = results(ray_executor, 1).values()
     assert result.state is TrialState.FAILED
     assert result.failure_class in (FailureClass.INTERRUPTED, FailureClass.INFRASTRUCTURE)
+
+
+@pytest.mark.ray
+def test_the_folder_of_a_killed_owner_is_removed_by_the_next_start(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    stale = Path(tempfile.gettempdir()) / f"sweeper-ray-{gone.pid}-stale"
+    mine = Path(tempfile.gettempdir()) / f"sweeper-ray-{os.getpid()}-mine"
+    for folder in (stale, mine):
+        folder.mkdir()
+    with pytest.raises(ConfigError):
+        RayExecutor(devices=1, address="127.0.0.1:1", log_path=tmp_path / "ray.log")
+    assert stale.exists()  # whoever joins a cluster makes no folder and removes none
+    assert _own_temp_dir().is_dir()
+    assert not stale.exists()
+    assert mine.exists()
+    for folder in Path(tempfile.gettempdir()).glob(f"sweeper-ray-{os.getpid()}-*"):
+        if not list(folder.iterdir()):
+            folder.rmdir()
 
 
 @pytest.mark.ray

@@ -1,0 +1,127 @@
+"""The command line: commands, exit codes, and the only place that prints.
+
+Exit codes: 0 everything asked for is there; 1 some trials failed, the others are complete; 2 a mistake in
+the configuration, nothing was started; 3 no trial is complete; 4 results are at risk or the machine does
+not answer; 130 stopped by Ctrl-C, 143 by SIGTERM (the same command goes on).
+
+Here are help and the choice of a command; ``run`` is one sweep, ``answers`` what is said before and after
+it, ``commands`` the small commands. They share ``exit_codes`` and ``parser``; a sweep has ``stopping`` and
+``deferred`` besides. The arrows go one way, from this file down.
+
+Heavy packages are imported where they are needed, so that help and mistakes are answered at once.
+"""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import sweeper
+from sweeper.cli.commands import clean_up, install_cpu_vllm, make_tiny_model, open_dashboard, show_node
+from sweeper.cli.exit_codes import AT_RISK, MISTAKE, NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
+from sweeper.cli.run import run_sweep
+from sweeper.errors import ConfigError, SweeperError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["AT_RISK", "MISTAKE", "NOTHING_COMPLETE", "OK", "SOME_FAILED", "main"]
+
+_COMMANDS: dict[str, tuple[str, Callable[[list[str], Any], int]]] = {
+    "node": ("show the devices of this node", show_node),
+    "cpu-vllm": ("install the CPU build of vLLM into an environment of its own", install_cpu_vllm),
+    "tiny-model": ("make a tiny model with random weights, without a download", make_tiny_model),
+    "dashboard": ("open the Optuna dashboard on all studies", open_dashboard),
+    "cleanup": ("end processes that killed runs left behind", clean_up),
+}
+
+_HELP = """\
+usage: python -m sweeper [+experiment=NAME] [key=value ...] [--config-dir DIR] [--cfg job]
+       python -m sweeper COMMAND [...]
+
+Sweeps the knobs of an LLM server over the devices of a node, and answers with charts and tables.
+
+  python -m sweeper +experiment=case2_sched_steps                  on whatever this machine is
+  python -m sweeper +experiment=case2_sched_steps platform=mi300x  insist on MI300X
+  python -m sweeper +experiment=cpu_smoke                          the real vLLM on this CPU
+  python -m sweeper +experiment=case2_sched_steps plan=true        show what would run; start nothing
+  python -m sweeper --config-dir my_conf +experiment=mine          an experiment of your own
+
+commands
+{commands}
+
+options
+  --config-dir DIR   a folder with experiments of your own (DIR/experiment/NAME.yaml)
+  --cfg job          print the composed configuration and stop
+  --version          print the version and stop
+
+groups (choose with group=name)
+{groups}
+
+The same command again measures nothing twice; after Ctrl-C or a crash it goes on where it was.
+Exit codes: 0 all there, 1 some trials failed, 2 mistake in the configuration, 3 no trial complete,
+4 results at risk or machine not answering, 130 Ctrl-C, 143 SIGTERM.
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The command line without the program's name.
+
+    Returns:
+        The exit code.
+    """
+    from rich.console import Console
+
+    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+    try:
+        return _dispatch(list(arguments), console)
+    except SweeperError as exc:
+        errors.print(f"error: {exc}", markup=False, soft_wrap=True)
+        return MISTAKE if isinstance(exc, ConfigError) else AT_RISK
+    except KeyboardInterrupt:
+        errors.print("stopped")
+        return STOPPED + signal.SIGINT
+    except BrokenPipeError:
+        return OK
+    except Exception as exc:
+        errors.print(_crash_text(exc), markup=False, soft_wrap=True)
+        return AT_RISK
+
+
+def _crash_text(exc: Exception) -> str:
+    """Write the traceback of a defect into a file, and say where it is."""
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="sweeper-defect-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as file:
+        traceback.print_exception(exc, file=file)
+    return (
+        f"error: a defect of this program: {type(exc).__name__}: {exc}. What is finished is kept; the same "
+        f"command goes on. Please report it with {file.name}"
+    )
+
+
+def _dispatch(arguments: list[str], console: Console) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        console.print(_help_text(), markup=False, soft_wrap=True)
+        return OK
+    if arguments[0] == "--version":
+        console.print(sweeper.__version__)
+        return OK
+    command = _COMMANDS.get(arguments[0])
+    if command is not None:
+        return command[1](arguments[1:], console)
+    return run_sweep(arguments, console, commands=_COMMANDS)
+
+
+def _help_text() -> str:
+    from sweeper import config
+
+    commands = "\n".join(f"  {name:<12} {about}" for name, (about, _) in _COMMANDS.items())
+    groups = "\n".join(f"  {group:<12} {', '.join(names)}" for group, names in config.groups().items())
+    return _HELP.format(commands=commands, groups=groups)

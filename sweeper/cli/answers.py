@@ -1,0 +1,136 @@
+"""What a person is told: the plan before a sweep; its counts, tables, charts and report after it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sweeper.cli.exit_codes import NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
+from sweeper.records import Platform, TrialState
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sweeper.config import Settings
+    from sweeper.plan import Planner
+    from sweeper.sweep import Outcome
+
+
+def show_plan(settings: Settings, planner: Planner, console: Console) -> int:
+    """Print what would run; start nothing."""
+    from rich.table import Table
+
+    from sweeper.store import Store
+
+    finished = Store(settings.folder).finished() if settings.folder.is_dir() else {}
+    if settings.method != "grid":
+        known = planner.space.size()
+        console.print(
+            f"plan: {settings.method} search, {settings.trials} trials over "
+            f"{known or 'infinitely many'} points; {len(finished)} trials in the store",
+            markup=False,
+        )
+        return OK
+    table = Table(title=f"{settings.name}: nothing is started", title_justify="left")
+    for name in ("trial", "devices", "load points", "what happens"):
+        table.add_column(name)
+    jobs = planner.grid()
+    for job in jobs:
+        known_trial = finished.get(job.spec.key)
+        what = f"cannot run: {job.refusal}" if job.refusal else "runs"
+        if known_trial is not None and not job.refusal:
+            what = f"in the store: {known_trial.state}"
+        table.add_row(job.spec.label, str(job.spec.devices_wanted), str(len(job.spec.load_points)), what)
+    console.print(table)
+    return OK
+
+
+def conclude(
+    settings: Settings, planner: Planner, outcome: Outcome, signalled: int | None, console: Console
+) -> int:
+    """Say how a sweep ended, and write and show its report.
+
+    Args:
+        settings: The study's settings.
+        planner: What was to be run.
+        outcome: What became of it.
+        signalled: Number of the signal that stopped it, or None.
+        console: Where a person reads.
+
+    Returns:
+        The exit code.
+    """
+    if signalled is not None:
+        console.print(
+            "stopped. What is finished is kept; the same command goes on from here.",
+            markup=False,
+            soft_wrap=True,
+        )
+    if outcome.states.get(TrialState.COMPLETE, 0):
+        _report(settings, planner, console)
+    _count_up(outcome, console)
+    if signalled is not None:
+        return STOPPED + signalled
+    if not outcome.states.get(TrialState.COMPLETE, 0):
+        return NOTHING_COMPLETE
+    return SOME_FAILED if outcome.states.get(TrialState.FAILED, 0) else OK
+
+
+def _count_up(outcome: Outcome, console: Console) -> None:
+    counted = ", ".join(f"{count} {state}" for state, count in sorted(outcome.states.items()))
+    console.print(f"trials: {counted or 'none'}; started now: {outcome.measured_now}", markup=False)
+    for result in outcome.failures:
+        log = f" (log: {result.log_path})" if result.log_path else ""
+        reason = result.failure_class or result.state
+        console.print(f"  {reason}: {result.failure_message}{log}", markup=False, soft_wrap=True)
+
+
+def _report(settings: Settings, planner: Planner, console: Console) -> None:
+    from analysis import report
+
+    files = report.write(settings.folder)
+    _show_summary(settings, planner, console)
+    console.print("charts:", markup=False)
+    for path in files.figures:
+        console.print(f"  {path}", markup=False, soft_wrap=True)
+    console.print(f"report: {files.report}", markup=False, soft_wrap=True)
+    console.print(f"data:   {settings.folder / 'measurements'}", markup=False, soft_wrap=True)
+    if settings.platform is Platform.SIMULATED:
+        console.print("No GPU was measured: these numbers are simulated.", style="bold")
+
+
+def _show_summary(settings: Settings, planner: Planner, console: Console) -> None:
+    """Print series by load point, the best setting, and the line that puts it into production."""
+    from rich.table import Table
+
+    from analysis import figures, tables
+    from analysis.study import Study
+
+    study = Study.load(settings.folder)
+    provenance = "simulated" if study.is_simulated else "measured"
+    for metric in figures.metrics_of(study):
+        summary = tables.summary(study.frame, metric=metric.column, series=study.series)
+        is_repeated = bool((summary["n"] > 1).any())
+        layout = tables.by_load_point(summary, None if is_repeated else _number_or_reason)
+        table = Table(title=f"{metric.title} ({provenance})", title_justify="left")
+        for number, name in enumerate(layout.columns):
+            table.add_column(str(name), justify="right" if number else "left")
+        for row in layout.itertuples(index=False):
+            table.add_row(*(str(cell) for cell in row))
+        console.print(table)
+    for answer in tables.best(study.frame, objectives=study.objectives, series=study.series).to_dict(
+        "records"
+    ):
+        console.print(
+            f"best: {answer['setting']}: {answer['objective']}: {tables.number_text(answer['value'])} "
+            f"({answer['verdict']})",
+            markup=False,
+            soft_wrap=True,
+        )
+        line = tables.serve_line(study.frame, str(answer["trial_key"]))
+        console.print(f"  {line}", markup=False, soft_wrap=True)
+
+
+def _number_or_reason(row: Any) -> str:
+    from analysis import tables
+
+    return tables.number_text(row["mean"]) if row["n"] else tables.no_number_text(row)

@@ -1,0 +1,121 @@
+"""The small commands beside the sweep; each takes its arguments and gives the exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeper.cli.exit_codes import OK
+from sweeper.cli.parser import Parser
+from sweeper.errors import ConfigError
+from sweeper.records import Platform
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def show_node(arguments: list[str], console: Console) -> int:
+    """Show the node's devices."""
+    from rich.table import Table
+
+    from sweeper import prepare, topology
+
+    parser = Parser(prog="python -m sweeper node", description="Show the devices of this node.")
+    parser.add_argument("--platform", default="auto")
+    options = parser.parse_args(arguments)
+    choice = prepare.choose_platform(options.platform)
+    node = choice.node
+    if node is None:
+        readers: Mapping[Platform, Callable[[], Any]] = {
+            Platform.SIMULATED: topology.modelled_mi300x,
+            Platform.CPU: topology.read_cpu,
+            Platform.MI300X: topology.read_amd,
+            Platform.CUDA: topology.read_nvidia,
+        }
+        node = readers[choice.platform]()
+    console.print(f"platform: {choice.platform}: {choice.reason}", markup=False, soft_wrap=True)
+    if isinstance(node, topology.Absent):
+        raise ConfigError(f"platform {choice.platform}: {node.reason}. Run this on such a node.")
+    rows = topology.node_table(node)
+    table = Table(title=node.summary)
+    for name in rows[0]:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*row.values())
+    console.print(table)
+    return OK
+
+
+def install_cpu_vllm(arguments: list[str], console: Console) -> int:
+    """Install the CPU build of vLLM."""
+    from sweeper import cpu_vllm, prepare
+
+    parser = Parser(
+        prog="python -m sweeper cpu-vllm",
+        description="Install the CPU build of vLLM into an environment of its own (3 GB).",
+    )
+    parser.add_argument("--into", type=Path, default=prepare.CPU_VLLM_FOLDER)
+    parser.add_argument("--release", default=cpu_vllm.DEFAULT_RELEASE)
+    parser.add_argument("--installer", choices=["auto", "uv", "pip"], default="auto")
+    options = parser.parse_args(arguments)
+    python = cpu_vllm.install(options.into, release=options.release, installer=options.installer)
+    console.print(f"vLLM {options.release} (CPU build): {python}", markup=False, soft_wrap=True)
+    return OK
+
+
+def make_tiny_model(arguments: list[str], console: Console) -> int:
+    """Make the tiny model."""
+    from sweeper import tiny_model
+
+    parser = Parser(
+        prog="python -m sweeper tiny-model",
+        description="Make a tiny Llama with random weights: config.json and tokenizer, no download.",
+    )
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs/models/tiny-llama"))
+    options = parser.parse_args(arguments)
+    console.print(str(tiny_model.make(options.folder)), markup=False, soft_wrap=True)
+    return OK
+
+
+def clean_up(arguments: list[str], console: Console) -> int:
+    """End what killed runs left behind."""
+    parser = Parser(
+        prog="python -m sweeper cleanup",
+        description="End processes that killed runs on this outputs folder left behind; only our own.",
+    )
+    parser.add_argument("outputs", type=Path, nargs="?", default=Path("outputs"))
+    options = parser.parse_args(arguments)
+    from sweeper import processes
+
+    ended = processes.end_strays(options.outputs)
+    for process in ended:
+        console.print(f"ended: {process}", markup=False)
+    console.print(f"{len(ended)} processes ended", markup=False)
+    return OK
+
+
+def open_dashboard(arguments: list[str], console: Console) -> int:
+    """Open the Optuna dashboard."""
+    import os
+
+    from sweeper.search import storage_url
+
+    parser = Parser(
+        prog="python -m sweeper dashboard",
+        description="Open the Optuna dashboard on all studies of an outputs folder, on loopback only.",
+    )
+    parser.add_argument("outputs", type=Path, nargs="?", default=Path("outputs"))
+    parser.add_argument("--port", type=int, default=8080)
+    options = parser.parse_args(arguments)
+    database = options.outputs / "optuna.db"
+    if not database.exists():
+        raise ConfigError(f"{database}: does not exist. Run an experiment first, or name its outputs folder.")
+    program = Path(sys.executable).with_name("optuna-dashboard")
+    console.print(f"http://127.0.0.1:{options.port}/dashboard  (Ctrl-C ends it)", markup=False)
+    sys.stdout.flush()
+    os.execv(
+        program,
+        [str(program), storage_url(options.outputs), "--host", "127.0.0.1", "--port", str(options.port)],
+    )

@@ -1,0 +1,6 @@
+"""What the program leaves with; the package's docstring tells when."""
+
+OK, SOME_FAILED, MISTAKE, NOTHING_COMPLETE, AT_RISK = 0, 1, 2, 3, 4
+
+STOPPED = 128
+"""Base of the codes after a signal: the signal's number is added, as shells do."""

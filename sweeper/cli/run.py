@@ -1,0 +1,226 @@
+"""One sweep: its arguments, the study that they describe, and the work."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweeper.cli.answers import conclude, show_plan
+from sweeper.cli.deferred import DeferredExecutor
+from sweeper.cli.exit_codes import OK
+from sweeper.cli.parser import Parser
+from sweeper.cli.stopping import StopSignals
+from sweeper.errors import ConfigError
+from sweeper.records import Platform
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sweeper.config import Settings
+    from sweeper.plan import Planner
+    from sweeper.prepare import Choice
+    from sweeper.sweep import Outcome
+    from sweeper.topology import Node
+
+
+def run_sweep(arguments: list[str], console: Console, *, commands: Collection[str]) -> int:
+    """Run one sweep from its arguments to its report.
+
+    Args:
+        arguments: Overrides and options, without a command.
+        console: Where a person reads.
+        commands: Names of the program's commands, for whoever mistyped one.
+
+    Returns:
+        The exit code.
+    """
+    from sweeper import config, prepare
+
+    options, overrides = _read_options(arguments, commands)
+    composed, choice = prepare.compose_for_platform(overrides, config_dir=options.config_dir)
+    if options.cfg:
+        import yaml
+
+        console.print(yaml.safe_dump(dict(composed), sort_keys=False), markup=False, soft_wrap=True, end="")
+        return OK
+    if not composed["study"]["experiment"] and not composed["space"]["knobs"]:
+        known = ", ".join(config.groups(options.config_dir).get("experiment", ()))
+        raise ConfigError(
+            f"no experiment is given. Choose one with +experiment=NAME (known: {known}), or vary a knob with "
+            "space.knobs.NAME=VALUE,VALUE."
+        )
+    settings = config.settings(composed, platform=choice.platform)
+    with ExitStack() as stack:
+        return _run(settings, choice, overrides, console, stack)
+
+
+def _read_options(arguments: list[str], commands: Collection[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = Parser(prog="python -m sweeper", add_help=False)
+    parser.add_argument("--config-dir", type=Path)
+    parser.add_argument("--cfg", choices=["job"])
+    options, rest = parser.parse_known_args(arguments)
+    for text in rest:
+        if text in ("-m", "--multirun"):
+            raise ConfigError(
+                f"command line: '{text}' is not needed: the space says what varies. "
+                "Write space.knobs.max_num_seqs=64,256 and leave it out."
+            )
+        if text.startswith("-"):
+            raise ConfigError(f"command line: '{text}' is not an option. See: python -m sweeper --help")
+        if "=" not in text:
+            from sweeper import config
+            from sweeper.errors import nearest
+
+            known = [*commands, *config.groups(options.config_dir).get("experiment", ())]
+            raise ConfigError(
+                f"command line: '{text}' is neither a command nor key=value.{nearest(text, known)} "
+                "An experiment is chosen with +experiment=NAME. See: python -m sweeper --help"
+            )
+    return options, rest
+
+
+def _run(settings: Settings, choice: Choice, overrides: list[str], console: Console, stack: ExitStack) -> int:
+    from sweeper import prepare
+    from sweeper.study import StudyFolder
+
+    _say_platform(settings, choice, console)
+    node = prepare.read_node(settings, choice)
+    console.print(f"node: {node.summary}", markup=False, soft_wrap=True)
+    planner = _planner(settings, node)
+    console.print(
+        f"engine: {_engine_text(planner)}, model {planner.model.name}", markup=False, soft_wrap=True
+    )
+    if settings.is_plan:
+        return show_plan(settings, planner, console)
+    if settings.method == "grid":
+        planner.grid()  # a mistake in a knob is found before a folder is made or Ray is started
+    folder = stack.enter_context(StudyFolder(settings.folder))
+    _end_strays(settings.outputs, console)
+    run_folder = folder.begin_run(resolved=settings.resolved, overrides=overrides)
+    folder.describe(
+        name=settings.name,
+        experiment=settings.experiment,
+        question=settings.question,
+        source=settings.source,
+        platform=settings.platform,
+        platform_reason=choice.reason,
+        node=node,
+        engine_release=planner.engine.release,
+        model=planner.model,
+        space=settings.space,
+        objectives=settings.objectives,
+        load_points=settings.load_points,
+        resolved=settings.resolved,
+    )
+    outcome, signalled = _work(settings, planner, node, run_folder, console)
+    return conclude(settings, planner, outcome, signalled, console)
+
+
+def _work(
+    settings: Settings, planner: Planner, node: Node, run_folder: Path, console: Console
+) -> tuple[Outcome, int | None]:
+    from sweeper.display import Display
+    from sweeper.placement import Allocator
+    from sweeper.search import Search, storage_url
+    from sweeper.store import Store
+    from sweeper.sweep import Sweep
+
+    store = Store(settings.folder)
+    for path in store.set_aside_unreadable():
+        console.print(f"set aside: {path} is not a readable part of this study", markup=False, soft_wrap=True)
+    search = Search(
+        storage=settings.storage or storage_url(settings.outputs),
+        name=settings.name,
+        space=settings.space,
+        objectives=settings.objectives,
+        method=settings.method,
+        seed=settings.seed,
+    )
+    search.note(_study_note(settings, planner))
+    with StopSignals() as stop, DeferredExecutor(settings, node, run_folder, console) as executor:
+        display = Display(console, devices=len(node.devices))
+        sweep = Sweep(
+            planner=planner,
+            search=search,
+            store=store,
+            executor=executor,
+            allocator=Allocator(node),
+            observer=display,
+            objectives=settings.objectives,
+            method=settings.method,
+            trials=settings.trials,
+            max_attempts=settings.max_attempts,
+            max_parallel=settings.max_parallel,
+            retry_failed=settings.retry_failed,
+        )
+        with display:
+            outcome = sweep.run(stop=stop.is_set)
+    return outcome, stop.signalled
+
+
+def _planner(settings: Settings, node: Node) -> Planner:
+    from sweeper import knobs, prepare
+    from sweeper.plan import Planner
+
+    engine, model = settings.engine, prepare.provide_model(settings)
+    if engine.kind == "vllm":
+        from sweeper.engines.vllm import probe
+
+        python = prepare.find_engine_python(settings)
+        engine = replace(engine, python=python, release=probe(python).release)
+    accelerators: dict[Platform, knobs.Accelerator] = {Platform.CUDA: "cuda", Platform.CPU: "cpu"}
+    return Planner(
+        study=settings.name,
+        trials_folder=str((settings.folder / "trials").absolute()),
+        space=settings.space,
+        engine=engine,
+        model=model,
+        platform=settings.platform,
+        node=node,
+        accelerator=accelerators.get(settings.platform, "rocm"),
+        load_points=settings.load_points,
+        warmup_prompts=settings.warmup_prompts,
+        repeats=settings.repeats,
+        runs_per_start=settings.runs_per_start,
+        allow_unknown=settings.allow_unknown,
+        calibration=settings.calibration,
+    )
+
+
+def _say_platform(settings: Settings, choice: Choice, console: Console) -> None:
+    console.print(f"platform: {settings.platform}: {choice.reason}", markup=False, soft_wrap=True)
+    if settings.platform is Platform.SIMULATED:
+        console.print(
+            "          No GPU is measured: every number below is computed by a model of an MI300X node.",
+            markup=False,
+            soft_wrap=True,
+        )
+    console.print(f"study: {settings.name} in {settings.folder}", markup=False, soft_wrap=True)
+
+
+def _engine_text(planner: Planner) -> str:
+    if planner.engine.kind == "simulated":
+        return f"model of vLLM {planner.engine.release}"
+    return f"vLLM {planner.engine.release} at {planner.engine.python}"
+
+
+def _end_strays(outputs: Path, console: Console) -> None:
+    from sweeper import processes
+
+    for process in processes.end_strays(outputs):
+        console.print(
+            f"ended a process that an earlier run left behind: {process}", markup=False, soft_wrap=True
+        )
+
+
+def _study_note(settings: Settings, planner: Planner) -> str:
+    simulated = "**Simulated: no GPU was measured.**\n\n" if settings.platform is Platform.SIMULATED else ""
+    return (
+        f"# {settings.question or settings.name}\n\n{simulated}"
+        f"{_engine_text(planner)}; model {planner.model.name}; {planner.node.summary}.\n\n"
+        f"Results: `{settings.folder}` (Parquet, charts, report). Source: {settings.source or 'none given'}."
+    )

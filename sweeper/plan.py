@@ -1,0 +1,155 @@
+"""What is to be run: points of the space, turned into jobs, or into the reason why they cannot run.
+
+Deciding is kept here, apart from acting (``sweep``): a planner starts nothing and stores nothing, so that
+a plan can be shown before it is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sweeper import fit, knobs
+from sweeper.errors import KnobError, PlacementError
+from sweeper.records import EngineSpec, LoadPoint, Model, Platform, TrialSpec
+from sweeper.space import Point, Space
+from sweeper.topology import Node
+
+# These refusals are mistakes in the configuration; the others depend on the point and become rows.
+_MISTAKES = frozenset({"unknown", "not_yet", "removed", "no_effect", "bad_value"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Points of equal assignment, and what is to be done about them.
+
+    Attributes:
+        refusal: Why this can never run here, or None.
+    """
+
+    spec: TrialSpec
+    points: tuple[Point, ...]
+    refusal: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planner:
+    """Turns points of the space into jobs for one engine release on one node."""
+
+    study: str
+    trials_folder: str
+    space: Space
+    engine: EngineSpec
+    model: Model
+    platform: Platform
+    node: Node
+    accelerator: knobs.Accelerator
+    load_points: tuple[LoadPoint, ...]
+    warmup_prompts: int = 0
+    repeats: int = 1
+    runs_per_start: int = 1
+    allow_unknown: bool = False
+    calibration: Mapping[str, float] = field(default_factory=dict)
+
+    def grid(self) -> list[Job]:
+        """Plan every point of the space: equal assignments joined, large placements first.
+
+        Raises:
+            KnobError: A knob does not exist in this release; nothing was started.
+        """
+        by_key: dict[str, Job] = {}
+        for point in self.space.grid():
+            job = self.job(point)
+            known = by_key.get(job.spec.key)
+            by_key[job.spec.key] = job if known is None else _joined(known, job)
+        # Large blocks first: they find the node whole, and small trials fill the gaps that remain.
+        return sorted(by_key.values(), key=lambda job: -job.spec.devices_wanted)
+
+    def job(self, point: Point) -> Job:
+        """Plan one point.
+
+        Raises:
+            KnobError: A knob does not exist in this release, or has a value that it does not take.
+        """
+        spec = TrialSpec(
+            study=self.study,
+            folder="",
+            series=() if point.series is None else (point.series,),
+            assignment=dict(point.assignment),
+            load_points=self.load_points,
+            engine=self.engine,
+            model=self.model,
+            platform=self.platform,
+            devices_wanted=devices_wanted(point.assignment),
+            warmup_prompts=self.warmup_prompts,
+            repeats=self.repeats,
+            runs_per_start=self.runs_per_start,
+            calibration=self.calibration,
+            label=point_label(point),
+        )
+        spec = replace(spec, folder=f"{self.trials_folder}/{spec.key}")
+        return Job(spec=spec, points=(point,), refusal=self._refusal(spec))
+
+    def _refusal(self, spec: TrialSpec) -> str | None:
+        broken = self.space.broken_rule(spec.assignment)
+        if broken is not None:
+            return f"breaks the rule of the space: {broken}"
+        refusals = knobs.check(
+            spec.assignment,
+            release=self.engine.release,
+            allow_unknown=self.allow_unknown,
+            accelerator=self.accelerator,
+        )
+        mistakes = [refusal for refusal in refusals if refusal.kind in _MISTAKES]
+        if mistakes:
+            raise KnobError(
+                f"vLLM {self.engine.release}: " + "\n  ".join(refusal.message for refusal in mistakes)
+            )
+        if refusals:
+            return refusals[0].message
+        if spec.devices_wanted > len(self.node.devices):
+            return (
+                f"needs {spec.devices_wanted} devices (tensor x pipeline x data parallel size), "
+                f"the node has {len(self.node.devices)}"
+            )
+        return self._memory_refusal(spec)
+
+    def _memory_refusal(self, spec: TrialSpec) -> str | None:
+        if self.platform is Platform.CPU:
+            # The CPU build sizes its cache by VLLM_CPU_KVCACHE_SPACE, not by a share of a device.
+            return None
+        memory = min(device.memory_gib or 0.0 for device in self.node.devices)
+        if not memory:
+            return None
+        found = fit.fit(spec.model, spec.assignment, device_memory_gib=memory)
+        return None if found.is_feasible else f"does not fit in memory: {found}"
+
+
+def _joined(first: Job, second: Job) -> Job:
+    series = tuple(dict.fromkeys((*first.spec.series, *second.spec.series)))
+    label = f"{first.spec.label}, {second.spec.label}"
+    return replace(
+        first, spec=replace(first.spec, series=series, label=label), points=(*first.points, *second.points)
+    )
+
+
+def point_label(point: Point) -> str:
+    """Name a point by what it chose: its series, and the knobs that vary."""
+    knobs_chosen = [f"{name}={value}" for name, value in point.choices.items() if name != "series"]
+    return " ".join([*([point.series] if point.series else []), *knobs_chosen]) or "the only setting"
+
+
+def devices_wanted(assignment: Mapping[str, Any]) -> int:
+    """Count the devices that an assignment needs.
+
+    Raises:
+        PlacementError: A parallel size is not a whole number of at least 1.
+    """
+    count = 1
+    for knob in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
+        size = assignment.get(knob, 1)
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise PlacementError(f"knobs.{knob}: is {size!r}; expected a whole number of at least 1.")
+        count *= size
+    return count

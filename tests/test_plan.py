@@ -1,0 +1,63 @@
+"""The plan: which jobs a space becomes, in which order, and what is refused before a start."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sweeper.errors import KnobError, PlacementError
+from sweeper.plan import Planner, devices_wanted, point_label
+from sweeper.records import Model
+from sweeper.space import Choice, Point, Rule, Space
+from tests.stand_ins import planner_of_three_series
+
+
+@pytest.fixture
+def planner(tmp_path: Path, llama_70b: Model) -> Planner:
+    return planner_of_three_series(tmp_path, llama_70b)
+
+
+def test_points_of_equal_assignment_become_one_job_that_serves_them_all(planner: Planner) -> None:
+    small, large = planner.grid()
+    assert (small.spec.series, large.spec.series) == (("small",), ("large", "same"))
+    assert [point.series for point in large.points] == ["large", "same"]
+    assert large.spec.label == "large, same"
+    assert large.spec.folder == f"{planner.trials_folder}/{large.spec.key}"
+    assert (small.refusal, large.refusal) == (None, None)
+
+
+def test_jobs_that_need_more_devices_come_first(planner: Planner) -> None:
+    space = Space(
+        base={"max_model_len": 4096, "quantization": "fp8"},
+        domains={"tensor_parallel_size": Choice(values=(2, 8, 4))},
+    )
+    jobs = replace(planner, space=space).grid()
+    assert [job.spec.devices_wanted for job in jobs] == [8, 4, 2]
+
+
+def test_a_point_that_cannot_run_here_is_planned_with_its_reason(planner: Planner) -> None:
+    ruled = replace(planner, space=Space(base={}, rules=(Rule(text="max_num_seqs < 64"),)))
+    assignment = {"max_num_seqs": 64, "tensor_parallel_size": 4}
+    job = ruled.job(Point(choices={}, assignment=assignment, series=None))
+    assert job.refusal == "breaks the rule of the space: max_num_seqs < 64"
+
+
+def test_a_knob_of_another_release_is_a_mistake_and_no_plan(planner: Planner) -> None:
+    today = replace(planner, engine=replace(planner.engine, release="0.32.0"))
+    with pytest.raises(KnobError, match=r"vLLM 0\.32\.0: .*num_scheduler_steps"):
+        today.job(Point(choices={}, assignment={"num_scheduler_steps": 10}, series=None))
+
+
+def test_a_trial_is_named_by_what_its_point_chose() -> None:
+    assert point_label(Point(choices={"series": "a", "n": 4}, assignment={"n": 4}, series="a")) == "a n=4"
+    assert point_label(Point(choices={"n": 4, "m": 2}, assignment={}, series=None)) == "n=4 m=2"
+    assert point_label(Point(choices={}, assignment={"n": 4}, series=None)) == "the only setting"
+
+
+def test_devices_are_the_product_of_the_parallel_sizes() -> None:
+    assert devices_wanted({}) == 1
+    assert devices_wanted({"tensor_parallel_size": 4, "data_parallel_size": 2}) == 8
+    with pytest.raises(PlacementError, match=r"knobs\.tensor_parallel_size: is 'four'"):
+        devices_wanted({"tensor_parallel_size": "four"})
