@@ -89,14 +89,20 @@ def run(
     return _result(spec, placement, diary, started_at, TrialState.COMPLETE)
 
 
-def lost(spec: TrialSpec, placement: Placement, error: BaseException) -> TrialResult:
+def lost(
+    spec: TrialSpec,
+    placement: Placement,
+    error: BaseException,
+    *,
+    failure: FailureClass = FailureClass.INFRASTRUCTURE,
+) -> TrialResult:
     """Make the result of a trial whose worker died and so cannot speak for itself."""
     return TrialResult(
         spec=spec,
         placement=placement,
         state=TrialState.FAILED,
         provenance=provenance_of(spec),
-        failure_class=FailureClass.INFRASTRUCTURE,
+        failure_class=failure,
         failure_message=f"the worker of this trial was lost: {type(error).__name__}: {_first_line(error)}",
     )
 

@@ -25,7 +25,7 @@ from typing import Any
 from sweeper import processes, trial
 from sweeper.errors import ConfigError, PlacementError
 from sweeper.executors import Ticket
-from sweeper.records import Placement, TrialResult, TrialSpec
+from sweeper.records import FailureClass, Placement, TrialResult, TrialSpec
 
 _RESOURCE = "sweeper_device"
 _GRACE_S = 60.0
@@ -70,6 +70,7 @@ class RayExecutor:
         self._run = self._ray.remote(run_in_worker)
         self._numbers = itertools.count(1)
         self._running: dict[Any, tuple[Ticket, TrialSpec, Placement]] = {}
+        self._cancelled: set[Any] = set()
 
     def submit(self, spec: TrialSpec, placement: Placement) -> Ticket:
         """Start a trial on devices that are the caller's to give."""
@@ -102,6 +103,7 @@ class RayExecutor:
     def cancel(self) -> None:
         """Ask every running trial to stop and clean up; their results still come through ``wait``."""
         for reference in self._running:
+            self._cancelled.add(reference)
             self._ray.cancel(reference, force=False)
 
     def close(self) -> None:
@@ -166,7 +168,10 @@ class RayExecutor:
         try:
             result: TrialResult = self._ray.get(reference)
         except Exception as exc:
-            result = trial.lost(spec, placement, exc)
+            # A task that is cancelled before or after its body ends with Ray's own error, not with ours.
+            was_asked = reference in self._cancelled
+            failure = FailureClass.INTERRUPTED if was_asked else FailureClass.INFRASTRUCTURE
+            result = trial.lost(spec, placement, exc, failure=failure)
         return ticket, result
 
 

@@ -131,8 +131,9 @@ def test_a_killed_ray_worker_is_a_transient_failure(
 
 
 @pytest.mark.ray
-def test_a_cancelled_ray_trial_ends_as_interrupted(
-    ray_executor: RayExecutor, simulated_spec: TrialSpec, placement: Placement
+@pytest.mark.parametrize("delay_s", [0.0, 3.0])
+def test_a_cancelled_ray_trial_ends_as_interrupted_begun_or_not(
+    ray_executor: RayExecutor, simulated_spec: TrialSpec, placement: Placement, delay_s: float
 ) -> None:
     long = replace(
         simulated_spec,
@@ -140,11 +141,11 @@ def test_a_cancelled_ray_trial_ends_as_interrupted(
         repeats=50,
     )
     ray_executor.submit(long, placement)
-    time.sleep(3.0)
+    time.sleep(delay_s)
     ray_executor.cancel()
     (result,) = results(ray_executor, 1).values()
     assert result.state is TrialState.FAILED
-    assert result.failure_class in (FailureClass.INTERRUPTED, FailureClass.INFRASTRUCTURE)
+    assert result.failure_class is FailureClass.INTERRUPTED
 
 
 @pytest.mark.ray
