@@ -107,6 +107,29 @@ def test_trials_that_cannot_run_are_counted_and_explained(capsys: pytest.Capture
     assert "infeasible: needs 16 devices" in told
 
 
+def test_of_many_settings_the_best_are_shown_and_equal_reasons_are_counted(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, told = run(
+        capsys,
+        "platform=simulated",
+        "executor=inline",
+        "workload=random",
+        "workload.num_prompts=16",
+        "knobs.tensor_parallel_size=4",
+        "knobs.max_model_len=8192",
+        f"space.knobs.max_num_seqs={','.join(str(n) for n in range(1, 17))}",
+        "space.rules=['max_num_seqs < 15']",
+        "study.name=mine",
+    )
+    assert code == cli.OK
+    assert "the best 12 of 16 settings, best first; report.md has all" in " ".join(told.split())
+    first_table = told[told.index("setting") : told.index("Mean TTFT")]
+    assert "max_num_seqs=14" in first_table
+    assert "max_num_seqs=1 " not in first_table
+    assert "2 times infeasible: breaks the rule of the space: max_num_seqs < 15" in told
+
+
 def test_a_study_where_everything_fails_says_so_with_its_exit_code(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

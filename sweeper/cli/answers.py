@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from sweeper.cli.exit_codes import NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
-from sweeper.records import Platform, TrialState
+from sweeper.records import Platform, TrialResult, TrialState
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from analysis.study import Study
     from sweeper.config import Settings
     from sweeper.plan import Planner
     from sweeper.sweep import Outcome
+
+_SHOWN_SETTINGS = 12
 
 
 def show_plan(settings: Settings, planner: Planner, console: Console) -> int:
@@ -78,10 +82,14 @@ def conclude(
 def _count_up(outcome: Outcome, console: Console) -> None:
     counted = ", ".join(f"{count} {state}" for state, count in sorted(outcome.states.items()))
     console.print(f"trials: {counted or 'none'}; started now: {outcome.measured_now}", markup=False)
-    for result in outcome.failures:
-        log = f" (log: {result.log_path})" if result.log_path else ""
-        reason = result.failure_class or result.state
-        console.print(f"  {reason}: {result.failure_message}{log}", markup=False, soft_wrap=True)
+    for text, count in Counter(map(_failure_text, outcome.failures)).items():
+        times = f"{count} times " if count > 1 else ""
+        console.print(f"  {times}{text}", markup=False, soft_wrap=True)
+
+
+def _failure_text(result: TrialResult) -> str:
+    log = f" (log: {result.log_path})" if result.log_path else ""
+    return f"{result.failure_class or result.state}: {result.failure_message}{log}"
 
 
 def _report(settings: Settings, planner: Planner, console: Console) -> None:
@@ -107,11 +115,17 @@ def _show_summary(settings: Settings, planner: Planner, console: Console) -> Non
 
     study = Study.load(settings.folder)
     provenance = "simulated" if study.is_simulated else "measured"
+    leading = _leading_settings(study)
     for metric in figures.metrics_of(study):
         summary = tables.summary(study.frame, metric=metric.column, series=study.series)
+        shown = f"{metric.title} ({provenance})"
+        if leading is not None:
+            count = summary["setting"].nunique()
+            summary = summary.set_index("setting").loc[leading].reset_index()
+            shown += f": the best {len(leading)} of {count} settings, best first; report.md has all"
         is_repeated = bool((summary["n"] > 1).any())
         layout = tables.by_load_point(summary, None if is_repeated else _number_or_reason)
-        table = Table(title=f"{metric.title} ({provenance})", title_justify="left")
+        table = Table(title=shown, title_justify="left")
         for number, name in enumerate(layout.columns):
             table.add_column(str(name), justify="right" if number else "left")
         for row in layout.itertuples(index=False):
@@ -128,6 +142,19 @@ def _show_summary(settings: Settings, planner: Planner, console: Console) -> Non
         )
         line = tables.serve_line(study.frame, str(answer["trial_key"]))
         console.print(f"  {line}", markup=False, soft_wrap=True)
+
+
+def _leading_settings(study: Study) -> list[str] | None:
+    """Name the best settings by the first objective, best first; None where all can be shown."""
+    from analysis import tables
+
+    objective = study.objectives[0]
+    summary = tables.summary(study.frame, metric=objective.metric, series=study.series)
+    if summary["setting"].nunique() <= _SHOWN_SETTINGS:
+        return None
+    means = summary.dropna(subset=["mean"]).groupby("setting")["mean"].mean()
+    order = means.sort_values(ascending=objective.direction == "minimize")
+    return [str(name) for name in order.index[:_SHOWN_SETTINGS]]
 
 
 def _number_or_reason(row: Any) -> str:
