@@ -3,6 +3,9 @@
 A server is a tree of processes (vLLM: API server, engine core, workers), and killing its root orphans
 the rest. So between the owner and the program stands a small process, started from this same file:
 
+* it is no child of its owner: a doorkeeper stands between them, which only passes on how it ended. Ray
+  kills the direct children of a worker that dies (seen with Ray 2.60), and with the supervisor gone
+  nobody would end the tree; now that hits the doorkeeper, and the supervisor learns of the death itself;
 * it leads a session of its own and adopts orphans below it (child subreaper), so the tree stays whole;
 * it holds one end of a pipe whose other end only the owner has: when the owner dies, however it dies,
   the kernel closes the pipe, and the supervisor ends the tree and itself;
@@ -106,6 +109,8 @@ class Supervised:
             ),
             *(word for fd in pass_fds for word in ("--pass-fd", str(fd))),
         ]
+        report, told = os.pipe()
+        arguments += ["--report-fd", str(told)]
         try:
             with log.open("wb") as output:
                 # -I and -S: neither the program's PYTHON* variables nor site-packages concern the supervisor.
@@ -116,17 +121,21 @@ class Supervised:
                     stderr=subprocess.STDOUT,
                     env=dict(env),
                     start_new_session=True,
-                    pass_fds=tuple(pass_fds),
+                    pass_fds=(*pass_fds, told),
                 )
         except OSError as exc:
+            os.close(report)
             raise EngineError(
                 f"supervisor: {exc}; expected {sys.executable} to start. Look for limits on processes.",
                 failure=FailureClass.INFRASTRUCTURE,
             ) from exc
-        started = processes.find(supervisor.pid)
+        finally:
+            os.close(told)
+        with os.fdopen(report, encoding="ascii") as lines:
+            started = lines.read()
         launch = Launch(
-            # A supervisor that is gone already has no start time; nothing can be taken for it then.
-            supervisor=started or Process(supervisor.pid, -1),
+            # A supervisor that never came up has no start time; nothing can be taken for it then.
+            supervisor=Process.parse(started) if started else Process(supervisor.pid, -1),
             owner=processes.current(),
             boot=processes.boot_id(),
             log_path=str(log),
@@ -160,7 +169,7 @@ class Supervised:
         try:
             self._supervisor.wait(timeout=self._grace_s + _MARGIN_S)
         except subprocess.TimeoutExpired:
-            self._supervisor.kill()
+            processes.end([self.launch.supervisor], grace_s=0.0)
             self._supervisor.wait()
         # The supervisor leaves nothing behind, unless it was itself killed.
         processes.end(self.members(), grace_s=min(self._grace_s, 2.0))
@@ -181,7 +190,10 @@ class Supervised:
 def main() -> None:
     """Run as the supervisor: start the program, watch it and the owner, leave nothing."""
     options = _options()
+    _leave_a_doorkeeper(options)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    os.write(options.report_fd, str(processes.current()).encode())
+    os.close(options.report_fd)
     signalled, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
@@ -191,7 +203,9 @@ def main() -> None:
     facts = _facts(options)
     _write(options.start_file, facts)
     try:
-        program = _launch(options)
+        # Kept for as long as we run: when it is dropped, Popen reaps a child that has ended, and its exit
+        # code is lost.
+        launched = _launch(options)
     except OSError as exc:
         sys.stderr.write(f"supervisor: cannot start {options.command[0]}: {exc}\n")
         _write(options.start_file, facts | {"ended_at": time.time(), "exit_code": _NOT_STARTED})
@@ -200,6 +214,7 @@ def main() -> None:
         # A copy kept here would hold the program's pipes open after its end.
         for fd in options.pass_fd:
             os.close(fd)
+    program = launched.pid
     _write(options.start_file, facts | {"program_pid": program})
 
     code = _watch(program, signalled, Process.parse(options.owner))
@@ -207,6 +222,21 @@ def main() -> None:
     _write(options.start_file, facts | {"program_pid": program, "ended_at": time.time(), "exit_code": code})
     # No clean-up of the interpreter: there is nothing to clean, and it takes time.
     os._exit(code)
+
+
+def _leave_a_doorkeeper(options: argparse.Namespace) -> None:
+    """Go on in a child that leads a session of its own; what stays behind passes its end on to the owner."""
+    supervisor = os.fork()
+    if supervisor == 0:
+        os.setsid()
+        return
+    for fd in (sys.stdin.fileno(), options.report_fd, *options.pass_fd):
+        os.close(fd)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, _: _kill([supervisor], signal.Signals(number)))
+    _, status = os.waitpid(supervisor, 0)
+    code = os.waitstatus_to_exitcode(status)
+    os._exit(code if code >= 0 else 128 - code)
 
 
 def _options() -> argparse.Namespace:
@@ -218,6 +248,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--owner", required=True)
     parser.add_argument("--note", type=json.loads, required=True)
     parser.add_argument("--pass-fd", type=int, action="append", default=[])
+    parser.add_argument("--report-fd", type=int, required=True)
     parser.add_argument("command", nargs="+")
     return parser.parse_args()
 
@@ -247,18 +278,17 @@ def _write(path: Path, facts: Mapping[str, object]) -> None:
         sys.stderr.write(f"supervisor: cannot write {path}: {exc}\n")
 
 
-def _launch(options: argparse.Namespace) -> int:
+def _launch(options: argparse.Namespace) -> subprocess.Popen[bytes]:
     def die_with_supervisor() -> None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
-    program = subprocess.Popen(
+    return subprocess.Popen(
         options.command,
         stdin=subprocess.DEVNULL,
         cwd=options.cwd,
         pass_fds=tuple(options.pass_fd),
         preexec_fn=die_with_supervisor,
     )
-    return program.pid
 
 
 def _watch(program: int, signalled: int, owner: Process) -> int | None:

@@ -169,6 +169,24 @@ def test_nothing_outlives_an_owner_that_is_killed(tmp_path: Path, number: signal
     assert eventually(lambda: not any(map(processes.is_alive, tree)))
 
 
+def test_nothing_outlives_an_owner_whose_direct_children_are_killed_with_it(tmp_path: Path) -> None:
+    owner, tree = owner_with_tree(tmp_path)
+    mine = processes.find(owner.pid)
+    assert mine is not None
+    # As Ray does to the children of a worker that dies: grandchildren are not asked, and not told.
+    children = [p for p in processes.descendants(owner.pid) if parent(p.pid) == owner.pid]
+    assert children
+    for process in [mine, *children]:
+        os.kill(process.pid, signal.SIGKILL)
+    owner.wait()
+    assert eventually(lambda: not any(map(processes.is_alive, tree)))
+
+
+def parent(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("PPid:")).split()[1])
+
+
 def test_orphans_of_owner_and_supervisor_are_found_as_strays(tmp_path: Path) -> None:
     folder = tmp_path / "outputs" / "study" / "trials" / "0123456789abcdef"
     folder.mkdir(parents=True)
