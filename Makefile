@@ -1,16 +1,27 @@
 # make demo    install into .venv and run Case 2; says where its charts are
 # make test    install what the tests need (the CPU build of vLLM too) and run all of them
+# make figures every case of the MI300X article and its introduction, simulated, then one article of them all
 # make check   format, lint, types: the quick part
 PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 VLLM   := .venv-vllm
 
-.PHONY: demo test check install install-dev clean
+CASES  := intro_405b intro_70b case1_chunked_prefill case2_sched_steps case3_prefix_caching case4_capture_len \
+          case5_amd_env case6_kv_cache_dtype case7_tensor_parallel case8_max_num_seqs quick_start \
+          tgi_vs_vllm_short tgi_vs_vllm_long tgi_vs_vllm_single tgi_vs_vllm_rps
+
+.PHONY: demo figures test check install install-dev clean
 .DEFAULT_GOAL := demo
 
 demo: install
 	$(BIN)/python -m sweeper +experiment=case2_sched_steps
+
+figures: install
+	for case in $(CASES); do \
+	  $(BIN)/python -m sweeper +experiment=$$case platform=simulated executor=inline || exit 1; \
+	done
+	$(BIN)/python -m analysis blog outputs/article $(CASES:%=outputs/%-simulated)
 
 test: install-dev $(VLLM)/.installed check
 	$(BIN)/python -m pytest

@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from analysis import figures, report
+from analysis import blog, claims_report, compare, figures, guide, mad, report
 from analysis.study import Study
 from sweeper.errors import SweeperError
 from sweeper.store import columns_markdown
 
 _DESCRIPTION = "Charts, tables and reports from the stored results of a study."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command.
+
+    Attributes:
+        name: Its name on the command line.
+        meaning: One line for the help.
+        declare: Declares its arguments.
+        run: Does it, and gives the lines to print.
+    """
+
+    name: str
+    meaning: str
+    declare: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], Iterable[str]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,8 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit code: 0 when done, 2 when the request cannot be met; the reason is one line on stderr.
     """
     options = _parser().parse_args(arguments)
+    command = next(command for command in COMMANDS if command.name == options.command)
     try:
-        _run(options.command, options)
+        for line in command.run(options):
+            print(line)
     except SweeperError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 2
@@ -36,25 +56,128 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m analysis", description=_DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, meaning in (
-        ("figures", "draw the charts of a study into its figures/ folder"),
-        ("report", "draw the charts and write report.md"),
-    ):
-        command = commands.add_parser(name, help=meaning, description=meaning)
-        command.add_argument(
-            "folder", type=Path, help="the study's folder, such as outputs/case2_sched_steps"
-        )
-    commands.add_parser("columns", help="describe every column of measurements/ in Markdown")
+    for command in COMMANDS:
+        command.declare(commands.add_parser(command.name, help=command.meaning, description=command.meaning))
     return parser
 
 
-def _run(command: str, options: argparse.Namespace) -> None:
-    if command == "columns":
-        print(columns_markdown(), end="")
-    elif command == "figures":
-        for path in figures.write(Study.load(options.folder)):
-            print(path)
-    else:
-        written = report.write(options.folder)
-        for path in (*written.figures, written.report):
-            print(path)
+# ---- what each command takes ----
+
+
+def _nothing(parser: argparse.ArgumentParser) -> None:
+    """Take no arguments."""
+
+
+def _one_study(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="the study's folder, such as outputs/case2_sched_steps")
+
+
+def _claims_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folders", type=Path, nargs="*", help="folders of studies; none takes the published figures alone"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="folder for claims.md and claims.csv; by default that of the one study named"
+    )
+
+
+def _compare_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("first", type=Path, help="folder of the study to compare with")
+    parser.add_argument("second", type=Path, help="folder of the study that is compared")
+    parser.add_argument("--out", type=Path, required=True, help="folder for compare.md and its charts")
+
+
+def _blog_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, help="folder to write the article into")
+    parser.add_argument("folders", type=Path, nargs="+", help="folders of studies, a section each")
+
+
+# ---- what each command does ----
+
+
+def _draw(options: argparse.Namespace) -> Iterable[str]:
+    return [str(path) for path in figures.write(Study.load(options.folder))]
+
+
+def _report(options: argparse.Namespace) -> Iterable[str]:
+    written = report.write(options.folder)
+    return [str(path) for path in (*written.figures, written.report)]
+
+
+def _claims(options: argparse.Namespace) -> Iterable[str]:
+    studies = [Study.load(folder) for folder in options.folders]
+    out = options.out or (studies[0].folder if len(studies) == 1 else None)
+    yield from claims_report.text(studies).splitlines()
+    if out is not None:
+        yield ""
+        yield from (str(path) for path in claims_report.write(studies, out=out))
+
+
+def _compare(options: argparse.Namespace) -> Iterable[str]:
+    written = compare.write(Study.load(options.first), Study.load(options.second), out=options.out)
+    return [str(path) for path in written]
+
+
+def _blog(options: argparse.Namespace) -> Iterable[str]:
+    studies = [Study.load(folder) for folder in options.folders]
+    return [str(path) for path in blog.write(studies, out=options.out)]
+
+
+def _mad(options: argparse.Namespace) -> Iterable[str]:
+    return [str(path) for path in mad.write(Study.load(options.folder))]
+
+
+def _guide(options: argparse.Namespace) -> Iterable[str]:
+    return [str(guide.write(Study.load(options.folder)))]
+
+
+def _columns(options: argparse.Namespace) -> Iterable[str]:
+    return columns_markdown().splitlines()
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        name="figures",
+        meaning="draw the charts of a study into its figures/ folder",
+        declare=_one_study,
+        run=_draw,
+    ),
+    Command(name="report", meaning="draw the charts and write report.md", declare=_one_study, run=_report),
+    Command(
+        name="claims",
+        meaning="check what the source claims against published figures and studies",
+        declare=_claims_arguments,
+        run=_claims,
+    ),
+    Command(
+        name="compare",
+        meaning="show two studies side by side, with their differences",
+        declare=_compare_arguments,
+        run=_compare,
+    ),
+    Command(
+        name="blog",
+        meaning="write an article from studies, for a site generator",
+        declare=_blog_arguments,
+        run=_blog,
+    ),
+    Command(
+        name="mad",
+        meaning="write AMD's latency and throughput reports (CSV)",
+        declare=_one_study,
+        run=_mad,
+    ),
+    Command(
+        name="guide",
+        meaning="write benchmark_results.md: the blocks that vLLM's serving benchmark prints",
+        declare=_one_study,
+        run=_guide,
+    ),
+    Command(
+        name="columns",
+        meaning="describe every column of measurements/ in Markdown",
+        declare=_nothing,
+        run=_columns,
+    ),
+)
+"""All commands, in the order of the help."""

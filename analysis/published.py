@@ -27,6 +27,9 @@ COLUMNS = (
 )
 """Columns that a ``published.csv`` must have; metrics are named as in ``sweeper.store``."""
 
+LOAD_COLUMNS = ("request_rate_per_s", "num_prompts", "input_len")
+"""What tells the load points of a published series apart; a file has the last two where they vary."""
+
 
 def experiments_folder() -> Path:
     """Give the folder of experiments: inside the package when installed, beside it in a checkout."""
@@ -55,7 +58,8 @@ def load(experiment: str | None, *, root: Path | None = None) -> pd.DataFrame:
     missing = [name for name in COLUMNS if name not in frame.columns]
     if missing:
         raise StoreError(f"{path}: lacks {missing}; expected the columns {list(COLUMNS)}. Add them.")
-    twice = frame[frame.duplicated(["series", "metric", "request_rate_per_s"])]
+    keys = [name for name in ("series", "metric", *LOAD_COLUMNS) if name in frame.columns]
+    twice = frame[frame.duplicated(keys)]
     if not twice.empty:
         row = twice.iloc[0]
         raise StoreError(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import figures, published, tables
+from analysis import claims, claims_report, figures, published, tables
 from analysis.study import Study
 
 _TOUCHES = {
@@ -47,7 +47,8 @@ def text(study: Study, *, drawn: list[Path]) -> str:
         picture = study.folder / "figures" / f"{metric.column}.png"
         if picture in drawn:
             parts.append(_metric(study, metric, picture.relative_to(study.folder)))
-    parts += [_failures(study), _environment(study.frame)]
+    parts += [hit_rates(study), claims_section(study), _failures(study), _time(study.frame)]
+    parts.append(f"## Environment\n\n{environment(study.frame)}")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -157,7 +158,50 @@ def _failures(study: Study) -> str:
     return f"## Trials without numbers\n\n{tables.to_markdown(shown, is_text=True)}"
 
 
-def _environment(frame: pd.DataFrame) -> str:
+def hit_rates(study: Study) -> str:
+    """Give the section on the prefix cache's hit rate, where an engine counted it; else nothing."""
+    table = tables.summary(study.frame, metric="prefix_cache_hit_rate", series=study.series)
+    if table["mean"].isna().all():
+        return ""
+    layout = tables.by_load_point(table, cell=_share_text)
+    return f"## Prefix cache hit rate\n\n{tables.to_markdown(layout)}\n\nShare of prompt tokens found in it."
+
+
+def _share_text(row: tables.Row) -> str:
+    return "not counted" if row["n"] == 0 else f"{row['mean'] * 100:.1f} % (n={row['n']})"
+
+
+def claims_section(study: Study) -> str:
+    """Give the section on the source's claims, judged on its figures and on this study; else nothing."""
+    found = claims.answers([study])
+    if not found:
+        return ""
+    body = "\n\n".join((claims_report.markdown(found), claims_report.METHOD))
+    return f"## Claims of the source\n\n{body}\n\n{claims_report.wheres(found)}"
+
+
+def _time(frame: pd.DataFrame) -> str:
+    """Say how much of the trials' time measured anything; simulated seconds are those of the model."""
+    spent = tables.spent_time(frame)
+    whole = spent["seconds"].sum()
+    if not whole > 0:
+        return ""
+    shown = pd.DataFrame(
+        {
+            "part": spent["part"],
+            "seconds": [f"{value:,.1f}" for value in spent["seconds"]],
+            "share": [f"{value:.1%}" for value in spent["share"]],
+        }
+    )
+    measured = float(spent.loc[spent["part"] == "measuring", "share"].iloc[0])
+    return (
+        f"## Where the time went\n\n{tables.to_markdown(shown)}\n\n"
+        f"Sums over all trials, also those that ran side by side; {measured:.0%} of the time was measuring."
+    )
+
+
+def environment(frame: pd.DataFrame) -> str:
+    """Give the table of what the numbers were made on and with, as Markdown."""
     wanted = {
         "Platform": "platform",
         "Node": "node",
@@ -179,4 +223,4 @@ def _environment(frame: pd.DataFrame) -> str:
     if not pd.isna(starts) and not pd.isna(ends):
         lines.append({"what": "Time", "value": f"{starts:%Y-%m-%d %H:%M} to {ends:%Y-%m-%d %H:%M} UTC"})
     known = pd.DataFrame([line for line in lines if line["value"]])
-    return f"## Environment\n\n{tables.to_markdown(known, is_text=True)}"
+    return tables.to_markdown(known, is_text=True)

@@ -23,14 +23,20 @@ class Series:
         name: Its name in the results.
         label: Its name in a legend.
         published: The series of ``published.csv`` that it stands beside, or None.
+        run: Which run of its trials it shows: ``fresh`` began with an empty prefix cache, ``second`` with
+            what the run before it left there. None where a trial has one kind of run; of two it is fresh.
         order: Its place in a legend.
     """
 
     name: str
     label: str
     published: str | None = None
+    run: str | None = None
     order: int = 0
 
+
+RUNS = ("fresh", "second")
+"""Runs of one trial that a series can show."""
 
 DEFAULT_OBJECTIVES = (Objective(metric="request_throughput_per_s", direction="maximize"),)
 """Where a study names none: the first chart of the source article is requests per second."""
@@ -89,7 +95,7 @@ class Study:
             experiment=about.get("experiment"),
             question=about.get("question"),
             source=about.get("source"),
-            series=_series(about),
+            series=_series(about, folder / "study.json"),
             objectives=_objectives(about, folder / "study.json"),
         )
 
@@ -107,16 +113,24 @@ def _about(path: Path) -> dict[str, Any]:
     return about
 
 
-def _series(about: Mapping[str, Any]) -> dict[str, Series]:
-    return {
+def _series(about: Mapping[str, Any], path: Path) -> dict[str, Series]:
+    series = {
         name: Series(
             name=name,
             label=entry.get("label") or name,
             published=entry.get("published"),
+            run=entry.get("run"),
             order=int(entry.get("order", place)),
         )
         for place, (name, entry) in enumerate((about.get("series") or {}).items())
     }
+    for entry in series.values():
+        if entry.run not in (None, *RUNS):
+            raise StoreError(
+                f"{path}: series '{entry.name}' has run '{entry.run}'; expected one of {list(RUNS)}, or none."
+                f"{nearest(str(entry.run), RUNS)} Start the study again to write the file anew."
+            )
+    return series
 
 
 def _objectives(about: Mapping[str, Any], path: Path) -> tuple[Objective, ...]:

@@ -23,6 +23,11 @@ COLOURS = (
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "", "ooo", "++", "|||")
 """One per colour; dense marks on dark colours and none on the first, so that the bars stay calm."""
 
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+"""One per colour, for lines."""
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1.5, 1.5)), "-", (0, (5, 1.5))) + ("-",) * 4
+"""One per colour, for lines in print."""
+
 INK = "#1F2328"
 FAINT_INK = "#59636E"
 GRID = "#D8DEE4"

@@ -2,8 +2,9 @@
 
 A *setting* is a line of these tables: a series, a series with the knobs that vary within it, or, where
 nothing is named, the knobs that vary. Runs within one engine start are averaged first and count once:
-restarts vary more than runs do, so an interval over runs would be too narrow. Failed trials keep their
-place, with the reason instead of a number.
+restarts vary more than runs do, so an interval over runs would be too narrow. A run on an empty prefix cache
+and a second one on what it left there are never averaged. Failed trials keep their place, with the reason
+instead of a number.
 """
 
 from __future__ import annotations
@@ -41,7 +42,11 @@ _LOAD_WORDS: Mapping[str, Callable[[Any], str]] = {
     "range_ratio": lambda value: f"range {value}",
     "ignore_eos": lambda value: "ignoring EOS" if value else "until EOS",
 }
-_LOAD_POINT = tuple(_LOAD_WORDS)
+LOAD_POINT = tuple(_LOAD_WORDS)
+"""Columns in which load points differ."""
+
+_RUN = "keeps_prefix_cache"
+_RUN_WORDS = {False: "fresh run", True: "second run"}
 _RATE_AXIS = "Request rate (QPS)"
 
 
@@ -106,13 +111,16 @@ def settings(frame: pd.DataFrame, series: Mapping[str, Series] | None = None) ->
     """
     known = series or {}
     rows = frame.explode("series", ignore_index=True)
+    rows[_RUN] = rows[_RUN].astype("boolean").fillna(False).astype(bool)
     rows["series"] = [None if pd.isna(name) else str(name) for name in rows["series"]]
     order = {name: (entry.order, name) for name, entry in known.items()}
     after = (len(known), "")
     groups = []
     for name in sorted(set(rows["series"]), key=lambda n: (n is None, order.get(n or "", after), n or "")):
         group = rows[[other == name for other in rows["series"]]]
-        groups.append(_named_settings(group, label=None if name is None else _label(name, known)))
+        shown = group if name is None else _of_run(group, known[name].run if name in known else None)
+        if not shown.empty:
+            groups.append(_named_settings(shown, label=None if name is None else _label(name, known)))
     named = _with_load_points(pd.concat(groups, ignore_index=True))
     return named.reset_index(drop=True)
 
@@ -126,7 +134,7 @@ def summary(frame: pd.DataFrame, *, metric: str, series: Mapping[str, Series] | 
         series: Labels and order of named series.
 
     Returns:
-        Columns ``setting``, ``series``, ``load_point``, ``load_axis``, ``request_rate_per_s``, ``mean``,
+        Columns ``setting``, ``series``, ``load_point``, ``load_axis``, those of ``LOAD_POINT``, ``mean``,
         ``low``, ``high`` (95 % interval over restarts; NaN with one restart), ``n`` (restarts), ``state``,
         ``reason`` (of a trial without numbers), ``trial_key``, ``provenance``.
     """
@@ -255,6 +263,14 @@ def no_number_text(row: Row) -> str:
 # ---- settings and load points ----
 
 
+def _of_run(group: pd.DataFrame, run: str | None) -> pd.DataFrame:
+    """Keep the run that a series shows: rows of the other one would be averaged with it."""
+    if run == "second":
+        return group[group[_RUN]]
+    has_fresh = ~group.groupby("trial_key")[_RUN].transform("all")
+    return group[~group[_RUN] | (~has_fresh if run is None else False)]
+
+
 def _label(name: str, series: Mapping[str, Series]) -> str:
     return series[name].label if name in series else name
 
@@ -298,16 +314,21 @@ def _value_text(value: Any) -> str:
 
 
 def _with_load_points(rows: pd.DataFrame) -> pd.DataFrame:
-    varying = [name for name in _LOAD_POINT if rows[name].nunique(dropna=False) > 1]
-    is_rate_only = varying in ([], ["request_rate_per_s"])
+    varying = [name for name in LOAD_POINT if rows[name].nunique(dropna=False) > 1]
+    # Series that show one run each share a load point; only where a setting has both are they told apart.
+    has_both_runs = bool((rows.groupby("setting", sort=False)[_RUN].nunique() > 1).any())
+    is_rate_only = varying in ([], ["request_rate_per_s"]) and not has_both_runs
     records = rows.to_dict("records")
-    labels = [_rate_text(row) if is_rate_only else _load_text(row, varying) for row in records]
+    labels = [
+        _rate_text(row) if is_rate_only else _load_text(row, varying, with_run=has_both_runs)
+        for row in records
+    ]
     title = _RATE_AXIS if is_rate_only else "Load point"
     # No rate means everything at once: the highest load, so it stands last. Settings keep their order.
-    load = rows[list(_LOAD_POINT)].apply(pd.to_numeric, errors="coerce").astype("float64").fillna(math.inf)
+    load = rows[list(LOAD_POINT)].apply(pd.to_numeric, errors="coerce").astype("float64").fillna(math.inf)
     place = {name: index for index, name in enumerate(dict.fromkeys(rows["setting"]))}
-    keys = load.assign(_setting=rows["setting"].map(place))
-    order = keys.sort_values(["_setting", *_LOAD_POINT], kind="stable").index
+    keys = load.assign(_setting=rows["setting"].map(place), _run=rows[_RUN])
+    order = keys.sort_values(["_setting", *LOAD_POINT, "_run"], kind="stable").index
     named: pd.DataFrame = rows.assign(load_point=labels, load_axis=title).loc[order]
     return named
 
@@ -317,11 +338,44 @@ def _rate_text(row: Row) -> str:
     return "all at once" if pd.isna(rate) else f"{rate:g}"
 
 
-def _load_text(row: Row, varying: Sequence[str]) -> str:
-    return ", ".join(_LOAD_WORDS[name](None if pd.isna(row[name]) else row[name]) for name in varying)
+def _load_text(row: Row, varying: Sequence[str], *, with_run: bool) -> str:
+    words = [_LOAD_WORDS[name](None if pd.isna(row[name]) else row[name]) for name in varying]
+    return ", ".join([*words, _RUN_WORDS[row[_RUN]]] if with_run else words)
 
 
 # ---- numbers ----
+
+
+def spent_time(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add up where the time of all trials went; trials that ran side by side both count.
+
+    Returns:
+        Columns ``part``, ``seconds`` and ``share`` (of all seconds, 0 to 1), a row per kind of time. Waiting,
+        start, warm-up and stop are stored with every row of a trial and count once for it.
+    """
+    trials = frame.drop_duplicates(["trial_key", "attempt"])
+    seconds = {
+        words: float((trials if is_of_trial else frame)[column].sum())
+        for column, (words, is_of_trial) in _TIME_PARTS.items()
+    }
+    whole = math.fsum(seconds.values())
+    return pd.DataFrame(
+        [
+            {"part": words, "seconds": value, "share": value / whole if whole else math.nan}
+            for words, value in seconds.items()
+        ]
+    )
+
+
+# Column to its words, and whether it belongs to the trial or to the row.
+_TIME_PARTS = {
+    "queued_s": ("waiting for devices", True),
+    "engine_start_s": ("engine start", True),
+    "warmup_s": ("warm-up", True),
+    "measured_s": ("measuring", False),
+    "client_overhead_s": ("around the client's runs", False),
+    "stop_s": ("engine stop", True),
+}
 
 
 def _restart_means(rows: pd.DataFrame, metric: str) -> list[float]:
@@ -342,7 +396,7 @@ def _summary_row(group: pd.DataFrame, metric: str) -> dict[str, object]:
         "series": first["series"],
         "load_point": first["load_point"],
         "load_axis": first["load_axis"],
-        "request_rate_per_s": first["request_rate_per_s"],
+        **{name: first[name] for name in LOAD_POINT},
         "mean": number.mean,
         "low": number.low,
         "high": number.high,

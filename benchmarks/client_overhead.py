@@ -65,9 +65,7 @@ def main() -> None:
                 client.warm_up(server, point, prompts=4, cancelled=lambda: False)
                 for run in range(runs):
                     began = time.monotonic()
-                    measured = client.measure(
-                        server, point, restart=0, repeat=run, cancelled=lambda: False
-                    )
+                    measured = client.measure(server, point, restart=0, repeat=run, cancelled=lambda: False)
                     warm.append(time.monotonic() - began - measured.measured_s)
                     result = Path(folder) / f"process-{run}.json"
                     arguments = benchmark_arguments(

@@ -143,6 +143,34 @@ def summarize(
     return numbers
 
 
+def batch_metrics(
+    latencies_s: Floats, *, requests: int, input_len: int, output_len: int
+) -> dict[str, float | None]:
+    """Give the numbers of one batch that is served again and again.
+
+    Args:
+        latencies_s: Seconds from handing over the batch to its last token, shape (iterations,).
+        requests: Prompts in the batch.
+        input_len: Tokens of each prompt.
+        output_len: Tokens generated for each.
+
+    Returns:
+        Number by name: statistics of the batch's latency, and the tokens of one iteration;
+        ``duration_s`` is that of all iterations.
+
+    Source:
+        vLLM's latency benchmark (``vllm bench latency``), which times rounds of one batch.
+    """
+    return {
+        **statistics_ms("batch_latency", latencies_s * 1e3),
+        "completed": requests,
+        "failed": 0,
+        "total_input_tokens": requests * input_len,
+        "total_output_tokens": requests * output_len,
+        "duration_s": float(latencies_s.sum()),
+    }
+
+
 def statistics_ms(name: str, values_ms: Floats) -> dict[str, float | None]:
     """Give mean, median, standard deviation and percentiles, NaN left out.
 

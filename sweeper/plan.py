@@ -11,13 +11,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sweeper import fit, knobs
+from sweeper.engines import instances, tgi
 from sweeper.errors import KnobError, PlacementError
-from sweeper.records import EngineSpec, LoadPoint, Model, Platform, TrialSpec
-from sweeper.space import Point, Space
+from sweeper.records import INSTANCES, ClientSpec, EngineSpec, LoadPoint, Model, Platform, TrialSpec
+from sweeper.space import Point, Series, Space
 from sweeper.topology import Node
 
 # These refusals are mistakes in the configuration; the others depend on the point and become rows.
 _MISTAKES = frozenset({"unknown", "not_yet", "removed", "no_effect", "bad_value"})
+
+# Each multiplies the devices of a trial.
+_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "num_shard", INSTANCES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,7 @@ class Planner:
     node: Node
     accelerator: knobs.Accelerator
     load_points: tuple[LoadPoint, ...]
+    client: ClientSpec = field(default_factory=ClientSpec)
     warmup_prompts: int = 0
     repeats: int = 1
     runs_per_start: int = 1
@@ -72,31 +77,57 @@ class Planner:
         Raises:
             KnobError: A knob does not exist in this release, or has a value that it does not take.
         """
+        series = None if point.series is None else self.space.named(point.series)
+        engine = self._engine_of(series)
         spec = TrialSpec(
             study=self.study,
             folder="",
             series=() if point.series is None else (point.series,),
             assignment=dict(point.assignment),
-            load_points=self.load_points,
-            engine=self.engine,
-            model=self.model,
+            load_points=self._load_points_of(point, engine),
+            engine=engine,
+            model=(series.model if series is not None else None) or self.model,
             platform=self.platform,
             devices_wanted=devices_wanted(point.assignment),
+            client=self.client,
             warmup_prompts=self.warmup_prompts,
             repeats=self.repeats,
             runs_per_start=self.runs_per_start,
             calibration=self.calibration,
             label=point_label(point),
+            partitioning=self.node.mode_label,
         )
         spec = replace(spec, folder=f"{self.trials_folder}/{spec.key}")
         return Job(spec=spec, points=(point,), refusal=self._refusal(spec))
 
+    def _engine_of(self, series: Series | None) -> EngineSpec:
+        if series is None or series.engine == "vllm":
+            return self.engine
+        return replace(self.engine, kind=series.engine)
+
+    def _load_points_of(self, point: Point, engine: EngineSpec) -> tuple[LoadPoint, ...]:
+        """Drop the second runs of a trial that remembers nothing: they would repeat the first ones."""
+        if engine.kind != "tgi" and self._keeps_prefixes(point):
+            return self.load_points
+        return tuple(load for load in self.load_points if not load.keeps_prefix_cache)
+
+    def _keeps_prefixes(self, point: Point) -> bool:
+        unsaid = knobs.defaults(
+            self.engine.release, accelerator=self.accelerator, assignment=point.assignment
+        )
+        return bool(point.assignment.get("enable_prefix_caching", unsaid["enable_prefix_caching"]))
+
     def _refusal(self, spec: TrialSpec) -> str | None:
+        if spec.engine.kind == "tgi":
+            return self._tgi_refusal(spec)
+        if spec.engine.kind == "attach":
+            # It runs already, so it fits; and nothing of the assignment is for us to set.
+            return None
         broken = self.space.broken_rule(spec.assignment)
         if broken is not None:
             return f"breaks the rule of the space: {broken}"
         refusals = knobs.check(
-            spec.assignment,
+            instances.served_assignment(spec),
             release=self.engine.release,
             allow_unknown=self.allow_unknown,
             accelerator=self.accelerator,
@@ -108,12 +139,23 @@ class Planner:
             )
         if refusals:
             return refusals[0].message
-        if spec.devices_wanted > len(self.node.devices):
-            return (
-                f"needs {spec.devices_wanted} devices (tensor x pipeline x data parallel size), "
-                f"the node has {len(self.node.devices)}"
-            )
-        return self._memory_refusal(spec)
+        return self._size_refusal(spec) or self._memory_refusal(spec)
+
+    def _tgi_refusal(self, spec: TrialSpec) -> str | None:
+        if self.platform is Platform.SIMULATED:
+            return "there is no model of TGI; its published figures stand in the chart"
+        mistakes = tgi.check(spec.assignment)
+        if mistakes:
+            raise KnobError("TGI: " + "\n  ".join(mistakes))
+        return self._size_refusal(spec)
+
+    def _size_refusal(self, spec: TrialSpec) -> str | None:
+        if spec.devices_wanted <= len(self.node.devices):
+            return None
+        return (
+            f"needs {spec.devices_wanted} devices (instances x tensor x pipeline x data parallel size), "
+            f"the node has {len(self.node.devices)}"
+        )
 
     def _memory_refusal(self, spec: TrialSpec) -> str | None:
         if self.platform is Platform.CPU:
@@ -141,13 +183,13 @@ def point_label(point: Point) -> str:
 
 
 def devices_wanted(assignment: Mapping[str, Any]) -> int:
-    """Count the devices that an assignment needs.
+    """Count the devices that an assignment needs; TGI's ``num_shard`` is its tensor parallel size.
 
     Raises:
         PlacementError: A parallel size is not a whole number of at least 1.
     """
     count = 1
-    for knob in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
+    for knob in _SIZES:
         size = assignment.get(knob, 1)
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise PlacementError(f"knobs.{knob}: is {size!r}; expected a whole number of at least 1.")

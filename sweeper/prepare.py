@@ -68,11 +68,18 @@ def compose_for_platform(
     overlaid = [text for text in again if text.startswith(("+overlay=", "overlay="))]
     if again != overrides:
         composed = config.compose_run(again, config_dir=config_dir)
-    overlay = composed["platform"]["overlay"]
+    overlay = _overlay_of(composed, config_dir)
     # A model that is made here is one that this platform was meant for: nothing to scale down.
     if overlay and not overlaid and composed["model"]["path"] != "tiny":
         composed = config.compose_run([*again, f"+overlay={overlay}"], config_dir=config_dir)
     return composed, choice
+
+
+def _overlay_of(composed: Mapping[str, Any], config_dir: Path | None) -> str | None:
+    """Name what an experiment becomes on this platform: its own overlay where it has one."""
+    general: str | None = composed["platform"]["overlay"]
+    own = f"{general}_{composed['study']['experiment']}"
+    return own if own in config.groups(config_dir).get("overlay", ()) else general
 
 
 def read_node(settings: Settings, choice: Choice) -> Node:

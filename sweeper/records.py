@@ -32,13 +32,36 @@ METRIC_NAMES = (
         for latency in ("ttft", "tpot", "itl", "e2el")
         for statistic in ("mean", "median", "std", "p50", "p90", "p95", "p99")
     ),
+    *(f"{statistic}_batch_latency_ms" for statistic in ("mean", "median", "std", "p50", "p90", "p95", "p99")),
     "completed",
     "failed",
     "total_input_tokens",
     "total_output_tokens",
     "duration_s",
 )
-"""Every metric of a measurement, named and defined as vLLM's serving benchmark does."""
+"""Every metric of a measurement, named and defined as vLLM's benchmarks do."""
+
+OFFLINE_DATASETS = ("latency", "throughput")
+"""Datasets of load points that need no server: vLLM's latency and throughput benchmarks."""
+
+MEASURED_ITERATIONS = 5
+"""Rounds of a batch that the latency benchmark measures. Source: AMD's vllm_benchmark_report.sh."""
+
+DATASETS = ("sharegpt", "random", *OFFLINE_DATASETS)
+"""What a load point can send."""
+
+CLIENTS = ("vllm_bench", "offline", "locust")
+"""What can load an engine; the first one unless another is chosen."""
+
+ENGINES = ("vllm", "tgi", "attach", "simulated")
+"""What can serve."""
+
+INSTANCES_BY = ("auto", "data_parallel", "split")
+"""How several instances become one service: by the engine's own data parallelism, or as servers between
+which the requests are split; ``auto`` takes the first where the release has it."""
+
+INSTANCES = "instances"
+"""The knob of the sweeper itself: how many engines of one assignment share a trial's devices and load."""
 
 SEARCH_METHODS = ("grid", "random", "tpe")
 """How a space can be walked."""
@@ -96,12 +119,13 @@ class LoadPoint:
     """What the client sends to the engine in one run.
 
     Attributes:
-        dataset: ``sharegpt`` or ``random``.
-        num_prompts: Requests sent.
+        dataset: ``sharegpt`` or ``random``; ``latency`` and ``throughput`` are vLLM's benchmarks without a
+            server: one batch again and again, and everything at once.
+        num_prompts: Requests sent; for ``latency``, those of one batch.
         request_rate_per_s: Mean of the Poisson arrivals; None sends everything at once.
         max_concurrency: Requests under way at once; None is unlimited.
-        input_len: Prompt tokens of the random dataset.
-        output_len: Output tokens of the random dataset; for sharegpt, replaces the recorded lengths.
+        input_len: Prompt tokens of every dataset but sharegpt.
+        output_len: Output tokens of the same; for sharegpt, replaces the recorded lengths.
         range_ratio: Random lengths lie in len * (1 +/- ratio); 0 fixes them.
         dataset_path: File of the dataset, where it has one.
         ignore_eos: Generate exactly the wanted number of tokens.
@@ -126,8 +150,16 @@ class LoadPoint:
     @property
     def label(self) -> str:
         """Short text that tells this load point from its siblings in a log or an axis."""
+        if self.dataset in OFFLINE_DATASETS:
+            what = "batch of" if self.dataset == "latency" else "requests:"
+            return f"{what} {self.num_prompts}, {self.input_len} in, {self.output_len} out"
         rate = "all at once" if self.request_rate_per_s is None else f"{self.request_rate_per_s:g} QPS"
-        return rate if self.max_concurrency is None else f"{rate}, {self.max_concurrency} at a time"
+        parts = [rate]
+        if self.max_concurrency is not None:
+            parts.append(f"{self.max_concurrency} at a time")
+        if self.keeps_prefix_cache:
+            parts.append("second run")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,18 +219,46 @@ class EngineSpec:
     """What serves, and how long its stages may take (seconds).
 
     Attributes:
-        kind: ``vllm`` or ``simulated``.
+        kind: One of ``ENGINES``.
         release: Version of vLLM, such as ``0.6.2``: found in its environment, or modelled.
         python: Interpreter of the engine's own environment; None for the simulated engine.
+        url: Where an attached endpoint answers.
+        api_key_env: Environment variable that holds its key; the key itself is in no record.
+        command: Program that starts TGI.
+        prefix: Words before that program, such as those that run it in a container.
+        instances_by: How the knob ``instances`` is realised: one of ``INSTANCES_BY``.
     """
 
     kind: str
     release: str
     python: str | None = None
+    url: str | None = None
+    api_key_env: str | None = None
+    command: str = "text-generation-launcher"
+    prefix: tuple[str, ...] = ()
+    instances_by: str = "auto"
     start_timeout_s: float = 1800.0
     sanity_timeout_s: float = 120.0
     load_timeout_s: float = 3600.0
     stop_timeout_s: float = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientSpec:
+    """What loads the engine.
+
+    Attributes:
+        kind: One of ``CLIENTS``.
+        script: The folder ``benchmarks/`` of vLLM's repository, or a script in it, for releases whose load
+            generator is no command yet.
+        python: Interpreter that runs the load generator; None takes the engine's.
+        keeps_requests: Its own JSON keeps the times of single requests.
+    """
+
+    kind: str = CLIENTS[0]
+    script: str | None = None
+    python: str | None = None
+    keeps_requests: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +296,8 @@ class TrialSpec:
         assignment: Knob to value.
         devices_wanted: How many devices its placement needs.
         warmup_prompts: Requests sent before the first measured run of each engine start.
+        partitioning: Mode that the node's GPUs are in, such as ``CPX/NPS4``: one device is not the same
+            thing in another mode. None where there are no partitions.
         repeats: Engine starts.
         runs_per_start: Client runs at each load point within one start.
     """
@@ -255,6 +317,14 @@ class TrialSpec:
     attempt: int = 1
     calibration: Mapping[str, float] = field(default_factory=dict)
     label: str = ""
+    partitioning: str | None = None
+    client: ClientSpec = ClientSpec()
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether it changes the host, so that nothing else may run beside it; a model of a host may."""
+        is_real = self.platform is not Platform.SIMULATED
+        return is_real and any(knob.startswith("host_") for knob in self.assignment)
 
     @property
     def key(self) -> str:
@@ -271,6 +341,11 @@ class TrialSpec:
                 "repeats": self.repeats,
                 "runs_per_start": self.runs_per_start,
                 "calibration": dict(self.calibration),
+                # Left out where it is the usual one, so that keys from before there was a choice still hold.
+                **({} if self.client.kind == CLIENTS[0] else {"client": self.client.kind}),
+                **({} if self.partitioning is None else {"partitioning": self.partitioning}),
+                **({} if self.engine.url is None else {"url": self.engine.url}),
+                **({"instances_by": self.engine.instances_by} if INSTANCES in self.assignment else {}),
             }
         )
 

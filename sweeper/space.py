@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from sweeper.errors import ConfigError
-from sweeper.records import Assignment, Scalar
+from sweeper.records import Assignment, Model, Scalar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +65,19 @@ class Series:
 
     Attributes:
         published: Name of the same series among the published figures, if there is one.
+        run: Which run of a load point it shows, where each is run twice: ``fresh``, ``second``, or None,
+            which is the fresh one. Two series of equal assignment so show the two runs of one trial.
+        engine: What serves it: ``vllm`` or ``tgi``.
+        model: What is served, where it differs from the study's model.
     """
 
     name: str
     label: str
     knobs: Assignment
     published: str | None = None
+    run: str | None = None
+    engine: str = "vllm"
+    model: Model | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +137,10 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """A base assignment, what varies around it, and what must hold."""
+    """A base assignment, what varies around it, and what must hold.
+
+    The base is vLLM's: a series of another engine has its own knobs and nothing else.
+    """
 
     base: Assignment = field(default_factory=dict)
     series: tuple[Series, ...] = ()
@@ -144,9 +154,11 @@ class Space:
             ConfigError: The choices name a series that does not exist.
         """
         name = choices.get("series")
-        assignment: dict[str, Scalar] = dict(self.base)
-        if name is not None:
-            assignment.update(self._series(str(name)).knobs)
+        series = None if name is None else self.named(str(name))
+        is_vllm = series is None or series.engine == "vllm"
+        assignment: dict[str, Scalar] = dict(self.base) if is_vllm else {}
+        if series is not None:
+            assignment.update(series.knobs)
         assignment.update({knob: value for knob, value in choices.items() if knob != "series"})
         return Point(choices=dict(choices), assignment=assignment, series=None if name is None else str(name))
 
@@ -180,7 +192,12 @@ class Space:
         """Give the text of the first rule that the assignment breaks, or None."""
         return next((rule.text for rule in self.rules if not rule.holds(assignment)), None)
 
-    def _series(self, name: str) -> Series:
+    def named(self, name: str) -> Series:
+        """Give the series of this name.
+
+        Raises:
+            ConfigError: There is none; the message lists the known ones.
+        """
         found = next((s for s in self.series if s.name == name), None)
         if found is None:
             known = ", ".join(s.name for s in self.series)

@@ -94,6 +94,14 @@ def _latency_columns() -> tuple[Column, ...]:
     )
 
 
+def _batch_latency_columns() -> tuple[Column, ...]:
+    meaning = "latency of a whole batch, over its iterations; dataset latency only"
+    return tuple(
+        _column(f"{statistic}_batch_latency_ms", _FLOAT, f"{words} {meaning}", "ms")
+        for statistic, words in _STATISTICS.items()
+    )
+
+
 SECTIONS: Mapping[str, tuple[Column, ...]] = {
     "Trial": (
         _column("study", _STRING, "Name of the study"),
@@ -112,11 +120,11 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column("repeat", _INT, "Client run within the engine start; null where nothing was measured"),
     ),
     "Load point": (
-        _column("dataset", _STRING, "Where prompts come from: sharegpt or random"),
+        _column("dataset", _STRING, "What is sent: sharegpt, random, latency or throughput"),
         _column("num_prompts", _INT, "Requests sent", "requests"),
         _column("request_rate_per_s", _FLOAT, "Mean of the Poisson arrivals; null sends all at once", "1/s"),
         _column("max_concurrency", _INT, "Requests under way at once; null is unlimited", "requests"),
-        _column("input_len", _INT, "Prompt length of the random dataset", "tokens"),
+        _column("input_len", _INT, "Prompt length of every dataset but sharegpt", "tokens"),
         _column("output_len", _INT, "Output length asked for; null keeps those of the dataset", "tokens"),
         _column("range_ratio", _FLOAT, "Random lengths lie in len * (1 +/- ratio)", "fraction"),
         _column("dataset_path", _STRING, "File of the dataset"),
@@ -126,12 +134,13 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
             "keeps_prefix_cache", _BOOL, "Began with what the engine remembered of earlier runs of the trial"
         ),
     ),
-    "Metrics, as vLLM's serving benchmark defines them": (
+    "Metrics, as vLLM's benchmarks define them": (
         _column("request_throughput_per_s", _FLOAT, "Completed requests per second of the run", "1/s"),
         _column("output_throughput_tok_per_s", _FLOAT, "Output tokens per second of the run", "tokens/s"),
         _column("total_throughput_tok_per_s", _FLOAT, "Input and output tokens per second", "tokens/s"),
         _column("request_goodput_per_s", _FLOAT, "Requests per second that met the latency bounds", "1/s"),
         *_latency_columns(),
+        *_batch_latency_columns(),
         _column("completed", _INT, "Requests that completed", "requests"),
         _column("failed", _INT, "Requests that failed", "requests"),
         _column("total_input_tokens", _INT, "Prompt tokens of completed requests", "tokens"),
@@ -172,6 +181,7 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
     ),
     "Engine and model": (
         _column("engine", _STRING, "What serves: vllm or simulated"),
+        _column("client", _STRING, "What loads it: vllm_bench, offline or locust"),
         _column("model", _STRING, "Name under which the model is served"),
         _column("model_revision", _STRING, "Revision on the hub, or content hash of a local folder"),
         _column("model_dtype", _STRING, "Type of the weights"),
@@ -421,6 +431,7 @@ def _trial_values(result: TrialResult) -> dict[str, Any]:
         "log_path": result.log_path,
         "attempt": spec.attempt,
         "engine": spec.engine.kind,
+        "client": spec.client.kind,
         "model": spec.model.name,
         "model_revision": spec.model.revision,
         "model_dtype": spec.model.dtype,

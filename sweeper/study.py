@@ -126,7 +126,13 @@ class StudyFolder:
                 "engine_release": engine_release,
                 "model": model.name,
                 "series": {
-                    series.name: {"label": series.label, "published": series.published, "order": order}
+                    series.name: {
+                        "label": series.label,
+                        "published": series.published,
+                        "run": series.run,
+                        "engine": series.engine,
+                        "order": order,
+                    }
                     for order, series in enumerate(space.series)
                 },
                 "objectives": [{**asdict(objective), "name": objective.name} for objective in objectives],

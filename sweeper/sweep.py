@@ -164,17 +164,33 @@ class Sweep:
         return job if known is None else replace(job, spec=replace(job.spec, attempt=known.attempt + 1))
 
     def _fill(self) -> None:
-        """Start what fits, in order; a trial that finds no block now lets smaller ones pass."""
+        """Start what fits, in order; a trial that finds no block now lets smaller ones pass.
+
+        A trial that changes the host runs alone: when it is first in the queue nothing else is started, until
+        what runs has ended and it can begin.
+        """
         if self._method != "grid":
             self._ask_for_more()
         waiting: list[_Pending] = []
         for pending in self._pending:
-            placement = None if self._is_full() else self._allocator.acquire(pending.job.spec.devices_wanted)
+            placement = (
+                self._allocator.acquire(pending.job.spec.devices_wanted)
+                if self._may_start(pending.job.spec, waiting)
+                else None
+            )
             if placement is None:
                 waiting.append(pending)
             else:
                 self._start(pending, placement)
         self._pending = waiting
+
+    def _may_start(self, spec: TrialSpec, waiting: Sequence[_Pending]) -> bool:
+        """Tell whether a trial may start now, with these in the queue before it, if it finds devices."""
+        is_alone = any(running.job.spec.is_exclusive for running in self._running.values())
+        drains = bool(waiting) and waiting[0].job.spec.is_exclusive
+        if self._is_full() or is_alone or drains:
+            return False
+        return not (spec.is_exclusive and (self._running or waiting))
 
     def _is_full(self) -> bool:
         return self._max_parallel is not None and len(self._running) >= self._max_parallel

@@ -11,20 +11,27 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from sweeper.clients import Client
-from sweeper.engines import Cancelled, Engine, Server
-from sweeper.errors import EngineError, SweeperError
+from sweeper import host
+from sweeper.clients import Client, requirements
+from sweeper.engines import Cancelled, Engine, Server, instances
+from sweeper.engines.environment import outputs_folder
+from sweeper.errors import ConfigError, EngineError, SweeperError
 from sweeper.records import (
+    CLIENTS,
+    INSTANCES,
     FailureClass,
     LoadPoint,
     Measurement,
     Placement,
     Platform,
     Provenance,
+    Scalar,
     TrialResult,
     TrialSpec,
     TrialState,
@@ -41,6 +48,7 @@ class _Diary:
     phases: dict[str, float] = field(default_factory=dict)
     server: Server | None = None
     fingerprint: str | None = None
+    host: Mapping[str, Scalar] = field(default_factory=dict)
 
     def spend(self, phase: str, seconds: float) -> None:
         self.phases[phase] = self.phases.get(phase, 0.0) + seconds
@@ -53,6 +61,7 @@ def run(
     cancelled: Cancelled,
     engine: Engine | None = None,
     open_client: OpenClient | None = None,
+    proc: Path = host.PROC,
 ) -> TrialResult:
     """Run one trial to its end.
 
@@ -62,17 +71,19 @@ def run(
         cancelled: Polled throughout; true ends the trial as interrupted.
         engine: What serves, if not the one that the spec names.
         open_client: What loads it, likewise.
+        proc: Where the kernel shows its settings, for trials that change the host.
 
     Returns:
         The result, complete or failed; an engine's failure is never an exception.
     """
-    engine = engine or _engine(spec)
-    open_client = open_client or _client_opener(spec)
     diary = _Diary()
     started_at = time.time()
     try:
-        for restart in range(spec.repeats):
-            _one_start(spec, placement, restart, engine, open_client, cancelled, diary)
+        engine = engine or _engine(spec)
+        open_client = open_client or _client_opener(spec)
+        with _changed_host(spec, proc=proc) as diary.host:
+            for restart in range(spec.repeats):
+                _one_start(spec, placement, restart, engine, open_client, cancelled, diary)
     except EngineError as exc:
         return _failed(
             spec, placement, diary, started_at, failure=exc.failure, message=str(exc), log=exc.log_path
@@ -111,6 +122,13 @@ def provenance_of(spec: TrialSpec) -> Provenance:
     """Tell whether this trial's numbers are measured or simulated."""
     is_simulated = spec.platform is Platform.SIMULATED or spec.engine.kind == "simulated"
     return Provenance.SIMULATED if is_simulated else Provenance.MEASURED
+
+
+def _changed_host(spec: TrialSpec, *, proc: Path) -> AbstractContextManager[Mapping[str, Scalar]]:
+    """Change the host as this trial asks, for as long as it runs; a modelled one is left alone."""
+    if not spec.is_exclusive:
+        return nullcontext({})
+    return host.changed(spec.assignment, outputs=outputs_folder(spec), proc=proc)
 
 
 def _one_start(
@@ -199,7 +217,7 @@ def _result(
         failure_class=failure,
         failure_message=message,
         log_path=log or (server.log_path if server else None),
-        effective=dict(server.effective) if server else {},
+        effective={**(server.effective if server else {}), **diary.host},
         versions=dict(server.versions) if server else {},
         phases=diary.phases,
         sanity_fingerprint=diary.fingerprint,
@@ -210,10 +228,36 @@ def _result(
 
 
 def _engine(spec: TrialSpec) -> Engine:
+    engine = _engine_of_one(spec)
+    if INSTANCES not in spec.assignment:
+        return engine
+    if spec.client.kind == "offline":
+        raise ConfigError(
+            f"knobs.{INSTANCES}: is given with client.kind=offline, whose engines serve nobody; expected a "
+            "server to share a load. Use workload dataset random or sharegpt."
+        )
+    from sweeper.engines.instances import InstancesEngine
+
+    return InstancesEngine(engine)
+
+
+def _engine_of_one(spec: TrialSpec) -> Engine:
     if spec.engine.kind == "simulated":
         from sweeper.engines.simulated import SimulatedEngine
 
         return SimulatedEngine()
+    if spec.client.kind == "offline":
+        from sweeper.engines.offline import OfflineEngine
+
+        return OfflineEngine()
+    if spec.engine.kind == "attach":
+        from sweeper.engines.attach import AttachEngine
+
+        return AttachEngine()
+    if spec.engine.kind == "tgi":
+        from sweeper.engines.tgi import TgiEngine
+
+        return TgiEngine()
     from sweeper.engines.vllm import VllmEngine
 
     return VllmEngine()
@@ -224,6 +268,29 @@ def _client_opener(spec: TrialSpec) -> OpenClient:
         from sweeper.clients.simulated import SimulatedClient
 
         return lambda spec, placement: SimulatedClient(spec)
+    if instances.way(spec) == "split":
+        from sweeper.clients.split import SplitClient
+        from sweeper.clients.vllm_bench import VllmBenchClient
+
+        if spec.client.kind != CLIENTS[0]:
+            raise ConfigError(
+                f"client.kind: is '{spec.client.kind}' for {instances.count(spec.assignment)} servers that "
+                f"share a load; expected '{CLIENTS[0]}', which tells the times of single requests. "
+                "Set client=vllm_bench."
+            )
+        return partial(SplitClient, parts=instances.count(spec.assignment), open_one=VllmBenchClient)
+    if spec.client.kind == "offline":
+        from sweeper.clients.offline import OfflineClient
+
+        return OfflineClient
+    if spec.client.kind == "locust":
+        from sweeper.clients.locust_load import LocustClient
+
+        return LocustClient
+    if requirements.is_script(spec):
+        from sweeper.clients.bench_script import BenchScriptClient
+
+        return BenchScriptClient
     from sweeper.clients.vllm_bench import VllmBenchClient
 
     return VllmBenchClient

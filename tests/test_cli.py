@@ -199,6 +199,21 @@ def test_cleaning_up_where_nothing_is_left_says_so(capsys: pytest.CaptureFixture
     assert run(capsys, "cleanup") == (cli.OK, "0 processes ended\n")
 
 
+def test_cleanup_looks_at_what_a_killed_trial_left_changed_on_the_host(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Of a boot before this one, so that nothing is to be put back on the machine that runs this test.
+    left = {"owner": "1:1", "boot_id": "an earlier boot", "before": {"host_numa_balancing": "1"}}
+    record = tmp_path / "host-restore.json"
+    record.write_text(json.dumps(left))
+    assert run(capsys, "cleanup", str(tmp_path)) == (cli.OK, "0 processes ended\n")
+    assert not record.exists()
+    record.write_text("{}")
+    code, said = run(capsys, "cleanup", str(tmp_path))
+    assert code == cli.AT_RISK
+    assert "is no record of ours" in said
+
+
 def test_a_dashboard_without_a_study_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     code, told = run(capsys, "dashboard")
     assert code == cli.MISTAKE

@@ -30,13 +30,26 @@ def test_every_experiment_composes_and_asks_a_question(name: str) -> None:
     assert found.space.size() is None or found.space.size() >= 2
 
 
+# A client sends what belongs to it, and is refused with another workload.
+WORKLOAD_OF = {
+    "offline": ["workload=random", "workload.dataset=throughput"],
+    "locust": ["workload=random", "workload.request_rate_per_s=1"],
+}
+
+# An engine that only runs on a real machine, and what it cannot be without.
+REAL_ENGINES: dict[str, list[str]] = {"tgi": [], "attach": ["engine.url=http://127.0.0.1:8000"]}
+
+
 @pytest.mark.parametrize(
     ("group", "name"),
     [(g, n) for g, names in GROUPS.items() for n in names if g not in ("experiment", "overlay")],
 )
 def test_every_file_of_every_group_composes(group: str, name: str) -> None:
     platform = name if group == "platform" and name != "auto" else "simulated"
+    platform = "cpu" if group == "engine" and name in REAL_ENGINES else platform
     overrides = [f"{group}={name}"] if group != "platform" else []
+    overrides += WORKLOAD_OF.get(name, []) if group == "client" else []
+    overrides += REAL_ENGINES.get(name, []) if group == "engine" else []
     composed = config.compose_run([*overrides, f"platform={platform}"])
     assert config.settings(composed, platform=Platform(platform)).platform == platform
 

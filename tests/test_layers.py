@@ -15,7 +15,10 @@ ROWS = (
     {"__main__", "cli", "display", "prepare", "config"},
     {"sweep", "plan", "objectives", "search", "study", "executors"},
     {"trial", "clients", "engines", "cpu_vllm", "tiny_model"},
-    {"space", "workload", "topology", "placement", "fit", "metrics", "store", "simulation"},
+    {
+        *("space", "workload", "sharegpt", "topology", "host", "placement"),
+        *("fit", "metrics", "store", "simulation"),
+    },
     {"knobs", "processes", "errors", "records", "data", "__init__"},
 )
 DOORS = {
@@ -28,6 +31,8 @@ DOORS = {
     "pyarrow": {"store"},
     "pandas": {"store"},
     "matplotlib": set(),
+    "locust": {"clients"},
+    "gevent": {"clients"},
     "vllm": {"clients"},  # the worker that runs inside the engine's own environment
 }
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper.errors import MeasurementError
-from sweeper.metrics import RequestRecords, e2el_ms, statistics_ms, summarize, tpot_ms, ttft_ms
+from sweeper.metrics import RequestRecords, batch_metrics, e2el_ms, statistics_ms, summarize, tpot_ms, ttft_ms
 
 # Three requests: sent at 0, 1, 2; first tokens at 0.5, 2, 2.25; last at 2.5, 2, 4.25; 5, 1 and 3 tokens.
 RECORDS = RequestRecords(
@@ -152,3 +152,13 @@ def test_the_order_of_records_does_not_matter(order: list[int]) -> None:
     )
     numbers = summarize(shuffled)
     assert numbers == {name: pytest.approx(value) for name, value in summarize(RECORDS).items()}
+
+
+def test_a_batch_that_is_served_again_and_again_has_the_statistics_of_its_rounds() -> None:
+    metrics = batch_metrics(np.array([0.1, 0.2, 0.6]), requests=4, input_len=100, output_len=10)
+    assert metrics["mean_batch_latency_ms"] == pytest.approx(300.0)
+    assert metrics["median_batch_latency_ms"] == pytest.approx(200.0)
+    assert metrics["duration_s"] == pytest.approx(0.9)
+    # 4 prompts of 100 tokens, 10 tokens each in answer: those of one round.
+    assert (metrics["total_input_tokens"], metrics["total_output_tokens"]) == (400, 40)
+    assert (metrics["completed"], metrics["failed"]) == (4, 0)

@@ -21,6 +21,20 @@ def test_an_objective_is_the_mean_over_its_load_point() -> None:
     assert objective_value(replace(everywhere, request_rate_per_s=99.0), rows) is None
 
 
+def test_second_runs_count_neither_for_the_search_nor_on_the_dashboard(simulated_spec: TrialSpec) -> None:
+    fresh = simulated_spec.load_points[0]
+    spec = replace(simulated_spec, load_points=(fresh, replace(fresh, keeps_prefix_cache=True)))
+    rows = [
+        {"mean_ttft_ms": 10.0, "request_rate_per_s": None, "keeps_prefix_cache": False},
+        {"mean_ttft_ms": 2.0, "request_rate_per_s": None, "keeps_prefix_cache": True},
+    ]
+    assert objective_value(Objective(metric="mean_ttft_ms", direction="minimize"), rows) == 10.0
+    shown = trial_attributes(spec, rows)
+    assert {name: value for name, value in shown.items() if "ttft" in name} == {
+        "mean_ttft_ms (all at once)": 10.0
+    }
+
+
 def test_the_dashboard_shows_each_metric_at_each_load_point_that_measured_it(
     simulated_spec: TrialSpec,
 ) -> None:
@@ -53,4 +67,8 @@ def test_a_measurement_is_laid_out_with_the_rate_of_its_load_point() -> None:
         started_at=0.0,
         ended_at=1.0,
     )
-    assert measured_row(measurement) == {"mean_ttft_ms": 12.5, "request_rate_per_s": 4.0}
+    assert measured_row(measurement) == {
+        "mean_ttft_ms": 12.5,
+        "request_rate_per_s": 4.0,
+        "keeps_prefix_cache": False,
+    }

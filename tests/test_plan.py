@@ -9,7 +9,7 @@ import pytest
 
 from sweeper.errors import KnobError, PlacementError
 from sweeper.plan import Planner, devices_wanted, point_label
-from sweeper.records import Model
+from sweeper.records import Model, Platform
 from sweeper.space import Choice, Point, Rule, Space
 from tests.stand_ins import planner_of_three_series
 
@@ -61,3 +61,32 @@ def test_devices_are_the_product_of_the_parallel_sizes() -> None:
     assert devices_wanted({"tensor_parallel_size": 4, "data_parallel_size": 2}) == 8
     with pytest.raises(PlacementError, match=r"knobs\.tensor_parallel_size: is 'four'"):
         devices_wanted({"tensor_parallel_size": "four"})
+
+
+def test_instances_multiply_devices_and_are_asked_of_the_release_as_what_they_become(
+    planner: Planner,
+) -> None:
+    today = replace(planner, engine=replace(planner.engine, release="0.32.0"))
+    assignment = {"tensor_parallel_size": 4, "instances": 2, "max_model_len": 8192}
+    job = today.job(Point(choices={}, assignment=assignment, series=None))
+    assert job.refusal is None
+    assert job.spec.devices_wanted == 8
+    assert job.spec.assignment["instances"] == 2
+    # 0.6.2 has no data parallelism, so there are two servers, and it has nothing to refuse.
+    old = planner.job(Point(choices={}, assignment=assignment, series=None))
+    assert old.refusal is None
+    three = planner.job(Point(choices={}, assignment={**assignment, "instances": 3}, series=None))
+    assert three.refusal is not None
+    assert three.refusal.startswith("needs 12 devices")
+
+
+def test_a_flag_that_tgi_lacks_is_a_mistake(planner: Planner) -> None:
+    real = replace(planner, engine=replace(planner.engine, kind="tgi"), platform=Platform.MI300X)
+    with pytest.raises(KnobError, match=r"TGI: knob 'num_shards' = 8: .*Did you mean 'num_shard'\?"):
+        real.job(Point(choices={}, assignment={"num_shards": 8}, series=None))
+
+
+def test_an_endpoint_that_runs_is_not_weighed_against_this_nodes_memory(planner: Planner) -> None:
+    attached = replace(planner, engine=replace(planner.engine, kind="attach"), platform=Platform.MI300X)
+    # 70B in bfloat16 would not fit on the one device that is held for it here.
+    assert attached.job(Point(choices={}, assignment={}, series=None)).refusal is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sweeper.records import FailureClass, LoadPoint, Model, Objective, TrialSpec, content_key
+from sweeper.records import ClientSpec, FailureClass, LoadPoint, Model, Objective, TrialSpec, content_key
 
 
 def test_a_key_ignores_the_order_of_knobs_folders_series_and_attempts(simulated_spec: TrialSpec) -> None:
@@ -21,9 +21,10 @@ def test_a_key_changes_with_everything_that_changes_a_number(simulated_spec: Tri
         replace(simulated_spec, engine=engine),
         replace(simulated_spec, load_points=(more,)),
         replace(simulated_spec, repeats=2),
+        replace(simulated_spec, partitioning="CPX/NPS4"),
         replace(simulated_spec, model=replace(simulated_spec.model, dtype="fp8")),
     ]
-    assert len({spec.key for spec in [simulated_spec, *others]}) == 6
+    assert len({spec.key for spec in [simulated_spec, *others]}) == 7
 
 
 def test_a_time_limit_is_no_part_of_a_key(simulated_spec: TrialSpec) -> None:
@@ -65,3 +66,17 @@ def test_a_content_key_is_short_and_stable() -> None:
     assert content_key({"b": [2], "a": 1}) == content_key({"a": 1, "b": [2]})
     assert len(content_key({})) == 16
     assert content_key({}) == "44136fa355b3678a"
+
+
+def test_the_usual_client_is_no_part_of_a_key_and_another_one_is(simulated_spec: TrialSpec) -> None:
+    # Keys from before there was a choice of clients still hold; where a script lies does not matter.
+    usual = replace(simulated_spec, client=ClientSpec(script="/elsewhere/benchmarks"))
+    assert usual.key == simulated_spec.key
+    assert replace(simulated_spec, client=ClientSpec(kind="locust")).key != simulated_spec.key
+
+
+def test_an_offline_load_point_is_named_by_its_batch_and_lengths() -> None:
+    batch = LoadPoint(dataset="latency", num_prompts=4, input_len=128, output_len=1)
+    assert batch.label == "batch of 4, 128 in, 1 out"
+    everything = replace(batch, dataset="throughput", num_prompts=3000)
+    assert everything.label == "requests: 3000, 128 in, 1 out"

@@ -42,7 +42,9 @@ def test_a_study_says_what_was_asked_of_what_on_what(tmp_path: Path, llama_70b: 
     with StudyFolder(tmp_path / "s") as folder:
         about = described(folder, llama_70b)
     assert about["platform"] == "simulated"
-    assert about["series"] == {"a": {"label": "A", "published": "p", "order": 0}}
+    assert about["series"] == {
+        "a": {"label": "A", "published": "p", "run": None, "engine": "vllm", "order": 0}
+    }
     assert about["objectives"][0]["name"] == "mean_ttft_ms at 16 QPS"
     assert about["config"] == {"repeats": 1}
     assert about["model"] == "meta-llama/Llama-3.1-70B-Instruct"

@@ -10,6 +10,7 @@ import pytest
 
 from sweeper import topology
 from sweeper.errors import KnobError
+from sweeper.executors import Ticket
 from sweeper.executors.inline import InlineExecutor
 from sweeper.placement import Allocator
 from sweeper.plan import Planner
@@ -19,6 +20,7 @@ from sweeper.records import (
     Model,
     Objective,
     Placement,
+    Platform,
     TrialResult,
     TrialSpec,
     TrialState,
@@ -140,6 +142,69 @@ def test_trials_of_four_devices_run_two_at_a_time_on_disjoint_blocks(
     executor = ScriptedExecutor(complete)
     swept(planner, tmp_path, diary, executor)
     assert executor.held == [(0, 1, 2, 3), (4, 5, 6, 7)]
+
+
+class SlowExecutor(ScriptedExecutor):
+    """Ends one trial at a time, oldest first; remembers beside which others each one began."""
+
+    def __init__(self) -> None:
+        super().__init__(complete)
+        self.running: list[str] = []
+        self.beside: dict[str, list[str]] = {}
+
+    def submit(self, spec: TrialSpec, placement: Placement) -> Ticket:
+        self.beside[spec.label] = list(self.running)
+        self.running.append(spec.label)
+        return super().submit(spec, placement)
+
+    def wait(self, timeout_s: float) -> list[tuple[Ticket, TrialResult]]:
+        if self.running:
+            self.running.pop(0)
+        return super().wait(timeout_s)
+
+
+def with_a_host_setting(planner: Planner, **devices: int) -> Planner:
+    """Series of so many devices each, on a real node; `host` names those that change the host."""
+    series = tuple(
+        Series(
+            name=name,
+            label=name,
+            knobs={
+                "tensor_parallel_size": count,
+                "max_num_seqs": 100 + index,
+                **({"host_numa_balancing": False} if name.startswith("host") else {}),
+            },
+        )
+        for index, (name, count) in enumerate(devices.items())
+    )
+    space = Space(base={"max_model_len": 4096, "quantization": "fp8"}, series=series)
+    return replace(planner, space=space, platform=Platform.MI300X)
+
+
+def test_a_trial_that_changes_the_host_runs_alone(planner: Planner, tmp_path: Path, diary: Diary) -> None:
+    executor = SlowExecutor()
+    swept(with_a_host_setting(planner, a=4, host=4, b=4, c=4), tmp_path, diary, executor)
+    # The first began before it was the turn of the second, which waited for it; the others waited in turn.
+    assert executor.beside == {"a": [], "host": [], "b": [], "c": ["b"]}
+
+
+def test_a_trial_that_changes_the_host_is_not_overtaken_for_ever(
+    planner: Planner, tmp_path: Path, diary: Diary
+) -> None:
+    executor = SlowExecutor()
+    swept(with_a_host_setting(planner, host_a=8, host_b=2, b=2, c=1, d=1), tmp_path, diary, executor)
+    assert [spec.label for spec in executor.specs] == ["host_a", "host_b", "b", "c", "d"]
+    assert executor.beside["host_a"] == executor.beside["host_b"] == []
+    assert executor.beside["d"] == ["b", "c"]
+
+
+def test_on_a_modelled_node_host_settings_hold_nobody_up(
+    planner: Planner, tmp_path: Path, diary: Diary
+) -> None:
+    executor = SlowExecutor()
+    modelled = replace(with_a_host_setting(planner, a=4, host=4), platform=Platform.SIMULATED)
+    swept(modelled, tmp_path, diary, executor)
+    assert executor.beside["host"] == ["a"]
 
 
 def test_large_blocks_are_placed_before_small_ones(planner: Planner, tmp_path: Path, diary: Diary) -> None:

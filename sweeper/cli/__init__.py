@@ -20,7 +20,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sweeper
-from sweeper.cli.commands import clean_up, install_cpu_vllm, make_tiny_model, open_dashboard, show_node
+from sweeper.cli.commands import (
+    clean_up,
+    install_cpu_vllm,
+    make_sharegpt,
+    make_tiny_model,
+    open_dashboard,
+    show_node,
+)
 from sweeper.cli.exit_codes import AT_RISK, MISTAKE, NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
 from sweeper.cli.run import run_sweep
 from sweeper.errors import ConfigError, SweeperError
@@ -34,6 +41,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[list[str], Any], int]]] = {
     "node": ("show the devices of this node", show_node),
     "cpu-vllm": ("install the CPU build of vLLM into an environment of its own", install_cpu_vllm),
     "tiny-model": ("make a tiny model with random weights, without a download", make_tiny_model),
+    "sharegpt": ("make a file like ShareGPT, without a download", make_sharegpt),
     "dashboard": ("open the Optuna dashboard on all studies", open_dashboard),
     "cleanup": ("end processes that killed runs left behind", clean_up),
 }

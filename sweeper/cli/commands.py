@@ -79,6 +79,25 @@ def make_tiny_model(arguments: list[str], console: Console) -> int:
     return OK
 
 
+def make_sharegpt(arguments: list[str], console: Console) -> int:
+    """Make a file like ShareGPT."""
+    from sweeper import sharegpt
+
+    parser = Parser(
+        prog="python -m sweeper sharegpt",
+        description="Write a file in ShareGPT's format with its lengths and meaningless words, without a "
+        "download; for workload.dataset_path.",
+    )
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--conversations", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scale", type=float, default=1.0, help="shortens all lengths, such as 0.1")
+    options = parser.parse_args(arguments)
+    path = sharegpt.write(options.file, count=options.conversations, seed=options.seed, scale=options.scale)
+    console.print(str(path), markup=False, soft_wrap=True)
+    return OK
+
+
 def clean_up(arguments: list[str], console: Console) -> int:
     """End what killed runs left behind."""
     parser = Parser(
@@ -87,12 +106,14 @@ def clean_up(arguments: list[str], console: Console) -> int:
     )
     parser.add_argument("outputs", type=Path, nargs="?", default=Path("outputs"))
     options = parser.parse_args(arguments)
-    from sweeper import processes
+    from sweeper import host, processes
 
     ended = processes.end_strays(options.outputs)
     for process in ended:
         console.print(f"ended: {process}", markup=False)
     console.print(f"{len(ended)} processes ended", markup=False)
+    for knob, value in host.restore_abandoned(options.outputs).items():
+        console.print(f"put back: {knob}={value}", markup=False)
     return OK
 
 

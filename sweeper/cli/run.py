@@ -85,6 +85,7 @@ def _read_options(arguments: list[str], commands: Collection[str]) -> tuple[argp
 
 def _run(settings: Settings, choice: Choice, overrides: list[str], console: Console, stack: ExitStack) -> int:
     from sweeper import prepare
+    from sweeper.clients import requirements
     from sweeper.study import StudyFolder
 
     _say_platform(settings, choice, console)
@@ -96,6 +97,8 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
     )
     if settings.is_plan:
         return show_plan(settings, planner, console)
+    # A missing file or package is found before a folder is made or an engine is started.
+    requirements.check(settings.client, settings.load_points, engine=planner.engine)
     if settings.method == "grid":
         planner.grid()  # a mistake in a knob is found before a folder is made or Ray is started
     folder = stack.enter_context(StudyFolder(settings.folder))
@@ -172,6 +175,18 @@ def _planner(settings: Settings, node: Node) -> Planner:
 
         python = prepare.find_engine_python(settings)
         engine = replace(engine, python=python, release=probe(python).release)
+    elif engine.kind == "attach":
+        import os
+
+        from sweeper.engines import attach
+
+        release = attach.find_release(engine, surroundings=os.environ)
+        engine = replace(engine, python=prepare.find_engine_python(settings), release=release)
+    elif engine.kind == "tgi":
+        from sweeper.engines import tgi
+
+        tgi.find_program(engine)
+        engine = replace(engine, python=prepare.find_engine_python(settings))
     accelerators: dict[Platform, knobs.Accelerator] = {Platform.CUDA: "cuda", Platform.CPU: "cpu"}
     return Planner(
         study=settings.name,
@@ -183,6 +198,7 @@ def _planner(settings: Settings, node: Node) -> Planner:
         node=node,
         accelerator=accelerators.get(settings.platform, "rocm"),
         load_points=settings.load_points,
+        client=settings.client,
         warmup_prompts=settings.warmup_prompts,
         repeats=settings.repeats,
         runs_per_start=settings.runs_per_start,
@@ -205,15 +221,23 @@ def _say_platform(settings: Settings, choice: Choice, console: Console) -> None:
 def _engine_text(planner: Planner) -> str:
     if planner.engine.kind == "simulated":
         return f"model of vLLM {planner.engine.release}"
+    if planner.engine.kind == "attach":
+        return f"attached to {planner.engine.url}"
+    if planner.engine.kind == "tgi":
+        return f"TGI by {' '.join([*planner.engine.prefix, planner.engine.command])}"
     return f"vLLM {planner.engine.release} at {planner.engine.python}"
 
 
 def _end_strays(outputs: Path, console: Console) -> None:
-    from sweeper import processes
+    from sweeper import host, processes
 
     for process in processes.end_strays(outputs):
         console.print(
             f"ended a process that an earlier run left behind: {process}", markup=False, soft_wrap=True
+        )
+    for knob, value in host.restore_abandoned(outputs).items():
+        console.print(
+            f"put back what an earlier run left changed: {knob}={value}", markup=False, soft_wrap=True
         )
 
 

@@ -6,18 +6,34 @@ It takes no time beyond that of computing; ``measured_s`` is the duration that a
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
+
+import numpy as np
 
 from sweeper.engines import Cancelled, Server
 from sweeper.engines.simulated import Served, SimulatedServer
 from sweeper.errors import EngineError, MeasurementError
-from sweeper.metrics import summarize
-from sweeper.records import FailureClass, LoadPoint, Measurement, TrialSpec
-from sweeper.workload import make_workload
+from sweeper.metrics import batch_metrics, summarize
+from sweeper.records import (
+    MEASURED_ITERATIONS,
+    OFFLINE_DATASETS,
+    FailureClass,
+    LoadPoint,
+    Measurement,
+    TrialSpec,
+)
+from sweeper.workload import Workload, make_workload
 
 _WARM_UP_SEED = 1_000_003
 """Added to the seed of a warm-up: with the prompts of the measured run it would fill the prefix cache with
 just what is about to be asked."""
+
+_THROUGHPUT_METRICS = (
+    *("completed", "failed", "duration_s", "total_input_tokens", "total_output_tokens"),
+    *("request_throughput_per_s", "output_throughput_tok_per_s", "total_throughput_tok_per_s"),
+)
+"""What vLLM's throughput benchmark tells."""
 
 
 class SimulatedClient:
@@ -29,7 +45,8 @@ class SimulatedClient:
     """
 
     def __init__(self, spec: TrialSpec) -> None:
-        """Open one for a trial; all that it needs to know of it comes with server and load point."""
+        """Open one for a trial."""
+        self._spec = spec
 
     def measure(
         self, server: Server, point: LoadPoint, *, restart: int, repeat: int, cancelled: Cancelled
@@ -50,6 +67,8 @@ class SimulatedClient:
             server.forget_prefixes()
         served = self._serve(server, point, seed=point.client_seed, cancelled=cancelled)
         metrics = summarize(served.records)
+        if point.dataset in OFFLINE_DATASETS:
+            metrics = self._offline_metrics(server, point, metrics, cancelled)
         if metrics["completed"] != point.num_prompts:
             raise MeasurementError(
                 f"simulated client: {metrics['completed']} of {point.num_prompts} requests completed; "
@@ -83,6 +102,27 @@ class SimulatedClient:
     def close(self) -> None:
         """Do nothing; there is nothing open."""
 
+    def _offline_metrics(
+        self, server: Server, point: LoadPoint, metrics: Mapping[str, float | None], cancelled: Cancelled
+    ) -> dict[str, float | None]:
+        """Keep what vLLM's offline benchmarks report: they know nothing of single requests."""
+        if point.dataset == "throughput":
+            return {name: metrics[name] for name in _THROUGHPUT_METRICS}
+        assert point.input_len is not None and point.output_len is not None
+        latencies_s = [metrics["duration_s"] or 0.0]
+        while len(latencies_s) < MEASURED_ITERATIONS:
+            # The same batch once more. The benchmark leaves prefix caching off unless it is asked for.
+            if isinstance(server, SimulatedServer) and not self._spec.assignment.get("enable_prefix_caching"):
+                server.forget_prefixes()
+            served = self._serve(server, point, seed=point.client_seed, cancelled=cancelled)
+            latencies_s.append(summarize(served.records)["duration_s"] or 0.0)
+        return batch_metrics(
+            np.array(latencies_s),
+            requests=point.num_prompts,
+            input_len=point.input_len,
+            output_len=point.output_len,
+        )
+
     def _serve(self, server: Server, point: LoadPoint, *, seed: int, cancelled: Cancelled) -> Served:
         if not isinstance(server, SimulatedServer):
             raise EngineError(
@@ -90,11 +130,22 @@ class SimulatedClient:
                 "since no request is really sent. Use the client that belongs to the engine.",
                 failure=FailureClass.CLIENT,
             )
-        workload = make_workload(point, seed=seed)
+        workload = self._workload(point, seed=seed)
         _raise_if(cancelled)
         served = server.serve(workload, max_concurrency=point.max_concurrency)
         _raise_if(cancelled)
         return served
+
+    def _workload(self, point: LoadPoint, *, seed: int) -> Workload:
+        if point.dataset in OFFLINE_DATASETS:
+            # All at once, of fixed lengths: what is said of arrivals is for clients with a server.
+            point = replace(
+                point, dataset="random", request_rate_per_s=None, max_concurrency=None, range_ratio=0.0
+            )
+        workload = make_workload(point, seed=seed)
+        if self._spec.client.kind == "locust" and point.request_rate_per_s is not None:
+            return replace(workload, arrival_s=np.arange(workload.requests) / point.request_rate_per_s)
+        return workload
 
 
 def _raise_if(cancelled: Cancelled) -> None:

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from sweeper import knobs, processes
+from sweeper.clients.program import blame_engine
 from sweeper.engines import Cancelled, Server
 from sweeper.engines.supervisor import Supervised
 from sweeper.engines.vllm import client_environment, find_interpreter, probe, write_metadata_stub
@@ -51,8 +52,6 @@ _POLL_S = 0.25
 _TELEMETRY_S = 1.0
 # Import of the benchmark takes 17 s on an idle laptop and minutes from a cold network disk.
 _IMPORT_TIMEOUT_S = 600.0
-# How long an engine that made requests fail may take to be seen dead.
-_DEATH_S = 5.0
 # Prompts of the warm-up must not be those of the measured run, or the prefix cache would know them.
 _WARM_UP_SEED = 1_000_003
 _STOP_GRACE_S = 2.0
@@ -77,13 +76,14 @@ class VllmBenchClient:
         Args:
             spec: The trial, whose folder takes log and raw results.
             placement: Its devices; the client itself uses none of them.
-            python: Interpreter whose vLLM has the benchmark, when it is not the engine's own.
+            python: Interpreter whose vLLM has the benchmark; None takes the one that ``spec.client`` names,
+                else the engine's own.
 
         Raises:
             ConfigError: No interpreter, or its vLLM has no usable benchmark.
         """
         self._spec = spec
-        self._python = python or _python(spec)
+        self._python = python or spec.client.python or _python(spec)
         environment = probe(self._python)
         self._release = environment.release
         _check_release(self._release, self._python)
@@ -203,7 +203,7 @@ class VllmBenchClient:
                 peak = usage if peak is None or usage is None else max(peak, usage)
         report = _read_json(path) if reply.get("ok") and reply.get("id") == number else None
         if report is None or report.get("completed") != point.num_prompts:
-            self._blame_engine(server)
+            blame_engine(server)
         if report is None:
             raise self._error(f"client: {reply.get('error') or 'it left no result'}", FailureClass.CLIENT)
         return _Run(
@@ -249,13 +249,6 @@ class VllmBenchClient:
             raise self._error(f"client: its process ended with exit code {code}", FailureClass.CLIENT)
         if waited_s > limit_s:
             raise self._error(f"client: no result after {limit_s:g} s of load", FailureClass.HANG)
-
-    def _blame_engine(self, server: Server) -> None:
-        """Give a dying engine time to be seen dead, so that its failure is not laid at the client's door."""
-        deadline = time.monotonic() + _DEATH_S
-        while time.monotonic() < deadline:
-            server.check_alive()
-            time.sleep(_POLL_S)
 
     def _receive(self, seconds: float) -> Mapping[str, object] | None:
         """The worker's next line, or None when it does not come in time or the worker is gone."""
@@ -303,6 +296,7 @@ def benchmark_arguments(
         *("--percentile-metrics", ",".join(METRICS)),
         *("--metric-percentiles", ",".join(map(str, PERCENTILES))),
         *("--disable-tqdm", "--save-result"),
+        *(["--save-detailed"] if spec.client.keeps_requests else []),
         *("--result-dir", str(result.parent), "--result-filename", result.name),
     ]
 
@@ -384,7 +378,8 @@ def _check_release(release: str, python: str) -> None:
     if knobs.bench_client(release) == "script":
         raise ConfigError(
             f"client: vLLM {release} of {python} has no 'vllm bench serve' with all that is needed; "
-            "expected 0.9.1 or later. Use another client, or a newer environment for the client."
+            "expected 0.9.1 or later. Set client.script to the folder benchmarks/ of vLLM's repository at "
+            "that release, or client.python to the interpreter of a newer vLLM."
         )
 
 

@@ -132,7 +132,7 @@ def _checked_choice(override: Override, group: str, names: Sequence[str]) -> str
             f"Known: {', '.join(names)}."
         )
     # The documented form is +experiment=NAME; without the plus it can mean nothing else.
-    return f"+{group}={value}" if group in ("experiment", "overlay") else f"{group}={value}"
+    return f"+{group}={value}" if group in ("experiment", "setting", "overlay") else f"{group}={value}"
 
 
 def _checked_value(override: Override, text: str) -> str:

@@ -41,6 +41,11 @@ class EngineConfig:
     kind: str = "auto"
     release: str = "0.6.2"
     python: str | None = None
+    url: str | None = None
+    api_key_env: str | None = None
+    command: str = "text-generation-launcher"
+    prefix: list[str] = field(default_factory=list)
+    instances_by: str = "auto"
     allow_unknown: bool = False
     start_timeout_s: float = 3600.0
     sanity_timeout_s: float = 120.0
@@ -76,8 +81,21 @@ class ModelConfig:
 
 
 @dataclass
+class ClientConfig:
+    """What loads the engine."""
+
+    kind: str = "vllm_bench"
+    script: str | None = None
+    python: str | None = None
+
+
+@dataclass
 class WorkloadConfig:
-    """What the client sends. A list in place of a number makes one load point per value."""
+    """What the client sends. A list in place of a number makes one load point per value.
+
+    ``points`` is a list of mappings, each of which replaces some of the other keys: what it names holds for
+    its load points, what it leaves out is taken from beside it.
+    """
 
     dataset: str = "random"
     dataset_path: str | None = None
@@ -90,6 +108,8 @@ class WorkloadConfig:
     ignore_eos: bool = False
     client_seed: int = 0
     warmup_prompts: int = 0
+    second_run: bool = False
+    points: list[Any] | None = None
 
 
 @dataclass
@@ -98,6 +118,9 @@ class SeriesConfig:
 
     label: str = ""
     published: str | None = None
+    run: str | None = None
+    engine: str = "vllm"
+    model: ModelConfig | None = None
     knobs: dict[str, Any] = field(default_factory=dict)
 
 
@@ -146,6 +169,7 @@ class RootConfig:
     engine: EngineConfig = field(default_factory=EngineConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     workload: WorkloadConfig = field(default_factory=WorkloadConfig)
+    client: ClientConfig = field(default_factory=ClientConfig)
     knobs: dict[str, Any] = field(default_factory=dict)
     space: SpaceConfig = field(default_factory=SpaceConfig)
     search: SearchConfig = field(default_factory=SearchConfig)

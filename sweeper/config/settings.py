@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sweeper.config import load, serving
 from sweeper.config.checks import check_choice, check_not_negative, check_positive, nonempty, scalar
 from sweeper.config.domains import parse_domain
 from sweeper.errors import ConfigError, nearest
 from sweeper.records import (
+    DATASETS,
     METRIC_NAMES,
     SEARCH_METHODS,
+    ClientSpec,
     EngineSpec,
     LoadPoint,
     Model,
@@ -53,6 +56,7 @@ class Settings:
     model: Model
     load_points: tuple[LoadPoint, ...]
     warmup_prompts: int
+    client: ClientSpec
     space: Space
     method: str
     trials: int | None
@@ -90,18 +94,15 @@ def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
         )
     check_choice("search.method", root["search"]["method"], SEARCH_METHODS)
     check_choice("executor.kind", root["executor"]["kind"], ("ray", "inline"))
-    check_choice("engine.kind", engine["kind"], ("auto", "vllm", "simulated"))
-    check_choice("workload.dataset", workload["dataset"], ("random", "sharegpt"))
     for key in ("repeats", "runs_per_start", "max_attempts"):
         check_positive(key, root[key])
-    for key in ("start_timeout_s", "sanity_timeout_s", "load_timeout_s", "stop_timeout_s"):
-        check_positive(f"engine.{key}", engine[key])
     method, trials = root["search"]["method"], root["search"]["trials"]
     if method != "grid" and not trials:
         raise ConfigError(f"search.trials: is not given; expected how many trials search={method} may spend.")
     if trials is not None:
         check_positive("search.trials", trials)
     outputs = Path(study["outputs"])
+    load_points = _load_points(workload)
     return Settings(
         name=name,
         experiment=experiment,
@@ -113,11 +114,12 @@ def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
         platform=platform,
         devices=root["platform"]["devices"],
         insisted=(root["platform"]["partition_mode"], root["platform"]["memory_mode"]),
-        engine=_engine(engine, platform),
+        engine=serving.engine(engine, platform),
         allow_unknown=engine["allow_unknown"],
         model=_model(root["model"]),
-        load_points=_load_points(workload),
+        load_points=load_points,
         warmup_prompts=check_not_negative("workload.warmup_prompts", workload["warmup_prompts"]),
+        client=load.client(root["client"], load_points),
         space=_space(root),
         method=method,
         trials=trials,
@@ -136,35 +138,14 @@ def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
     )
 
 
-def _engine(engine: Mapping[str, Any], platform: Platform) -> EngineSpec:
-    kind = engine["kind"]
-    if kind == "auto":
-        kind = "simulated" if platform is Platform.SIMULATED else "vllm"
-    if (kind == "simulated") != (platform is Platform.SIMULATED):
-        raise ConfigError(
-            f"engine.kind: is '{kind}' on platform '{platform}'; the simulated engine and the simulated "
-            "platform belong together, so that no simulated number stands among measured ones. "
-            "Use engine.kind=auto."
-        )
-    return EngineSpec(
-        kind=kind,
-        release=str(engine["release"]),
-        python=None if kind == "simulated" else engine["python"],
-        start_timeout_s=engine["start_timeout_s"],
-        sanity_timeout_s=engine["sanity_timeout_s"],
-        load_timeout_s=engine["load_timeout_s"],
-        stop_timeout_s=engine["stop_timeout_s"],
-    )
-
-
-def _model(model: Mapping[str, Any]) -> Model:
+def _model(model: Mapping[str, Any], *, where: str = "model") -> Model:
     for name, value in model["shape"].items():
         if not isinstance(value, bool):
-            check_positive(f"model.shape.{name}", value)
+            check_positive(f"{where}.shape.{name}", value)
     for key in ("name", "path"):
         if not model[key]:
-            raise ConfigError(f"model.{key}: is empty; expected the model's hub id or folder.")
-    check_choice("model.dtype", model["dtype"], ("bfloat16", "float16", "float32", "fp8"))
+            raise ConfigError(f"{where}.{key}: is empty; expected the model's hub id or folder.")
+    check_choice(f"{where}.dtype", model["dtype"], ("bfloat16", "float16", "float32", "fp8"))
     return Model(
         name=model["name"],
         path=model["path"],
@@ -176,6 +157,19 @@ def _model(model: Mapping[str, Any]) -> Model:
 
 
 def _load_points(workload: Mapping[str, Any]) -> tuple[LoadPoint, ...]:
+    points = tuple(
+        point for given in load.variants(workload["points"]) for point in _product({**workload, **given})
+    )
+    if len(set(points)) < len(points):
+        raise ConfigError("workload: two load points are equal. Remove the value that is listed twice.")
+    if workload["second_run"]:
+        return tuple(run for point in points for run in (point, replace(point, keeps_prefix_cache=True)))
+    return points
+
+
+def _product(workload: Mapping[str, Any]) -> Iterator[LoadPoint]:
+    """Give a load point for every combination of the workload's lists."""
+    check_choice("workload.dataset", workload["dataset"], DATASETS)
     axes = {
         "num_prompts": _numbers("num_prompts", workload, may_be_null=False, whole=True),
         "input_len": _numbers("input_len", workload, whole=True),
@@ -183,26 +177,25 @@ def _load_points(workload: Mapping[str, Any]) -> tuple[LoadPoint, ...]:
         "max_concurrency": _numbers("max_concurrency", workload, whole=True),
         "request_rate_per_s": _numbers("request_rate_per_s", workload),
     }
-    if workload["dataset"] == "random":
+    if workload["dataset"] != "sharegpt":
         for key in ("input_len", "output_len"):
             if None in axes[key]:
-                raise ConfigError(f"workload.{key}: is null; expected a number of tokens for dataset random.")
+                raise ConfigError(
+                    f"workload.{key}: is null; expected a number of tokens for dataset {workload['dataset']}."
+                )
     if not 0 <= workload["range_ratio"] < 1:
         raise ConfigError(f"workload.range_ratio: is {workload['range_ratio']}; expected 0 <= ratio < 1.")
-    points = tuple(
-        LoadPoint(
+    path = workload["dataset_path"]
+    for values in itertools.product(*axes.values()):
+        yield LoadPoint(
             dataset=workload["dataset"],
-            dataset_path=workload["dataset_path"],
+            # Its readers run in other folders than this process.
+            dataset_path=None if path is None else str(Path(path).absolute()),
             range_ratio=workload["range_ratio"],
             ignore_eos=workload["ignore_eos"],
             client_seed=workload["client_seed"],
             **dict(zip(axes, values, strict=True)),
         )
-        for values in itertools.product(*axes.values())
-    )
-    if len(set(points)) < len(points):
-        raise ConfigError("workload: two load points are equal. Remove the value that is listed twice.")
-    return points
 
 
 def _numbers(
@@ -224,21 +217,41 @@ def _numbers(
 
 def _space(root: Mapping[str, Any]) -> Space:
     space = root["space"]
+    is_attached = root["engine"]["kind"] == "attach"
+    if is_attached:
+        serving.refuse_variation(root)
+    has_second_run = root["workload"]["second_run"]
     series = tuple(
-        Series(
-            name=name,
-            label=item["label"] or name,
-            published=item["published"],
-            knobs=_knobs(f"space.series.{name}.knobs", item["knobs"]),
-        )
-        for name, item in space["series"].items()
+        _series(name, item, has_second_run=has_second_run) for name, item in space["series"].items()
     )
     # What one series sets or the search varies is not fixed for the others.
     return Space(
-        base=_knobs("knobs", root["knobs"]),
+        # They say how we would start a server; one that already runs has its own, which it tells itself.
+        base={} if is_attached else _knobs("knobs", root["knobs"]),
         series=series,
         domains={name: parse_domain(f"space.knobs.{name}", value) for name, value in space["knobs"].items()},
         rules=tuple(Rule(text=text) for text in space["rules"]),
+    )
+
+
+def _series(name: str, item: Mapping[str, Any], *, has_second_run: bool) -> Series:
+    where = f"space.series.{name}"
+    check_choice(f"{where}.engine", item["engine"], ("vllm", "tgi"))
+    if item["run"] is not None:
+        check_choice(f"{where}.run", item["run"], ("fresh", "second"))
+    if item["run"] == "second" and not has_second_run:
+        raise ConfigError(
+            f"{where}.run: is 'second', and workload.second_run is false; expected a second run to show. "
+            "Set workload.second_run=true."
+        )
+    return Series(
+        name=name,
+        label=item["label"] or name,
+        published=item["published"],
+        run=item["run"],
+        engine=item["engine"],
+        model=None if item["model"] is None else _model(item["model"], where=f"{where}.model"),
+        knobs=_knobs(f"{where}.knobs", item["knobs"]),
     )
 
 

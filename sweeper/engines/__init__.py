@@ -39,8 +39,8 @@ class Server(Protocol):
     versions: Mapping[str, str]
     log_path: str | None
 
-    def sanity(self) -> str:
-        """Ask a greedy question and return a fingerprint of the answer.
+    def sanity(self) -> str | None:
+        """Ask a greedy question and return a fingerprint of the answer; None where nobody can be asked.
 
         Raises:
             MeasurementError: No answer, an empty one, or not within the sanity time limit.

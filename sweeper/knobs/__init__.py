@@ -26,7 +26,7 @@ from sweeper.knobs.checks import check
 from sweeper.knobs.engine_defaults import defaults, moved_defaults
 from sweeper.knobs.forms import command_line, environment, launcher, serve_line
 from sweeper.knobs.generations import NO_KNOBS, Accelerator, Generation, engine_generation
-from sweeper.knobs.names import is_host_setting, is_variable
+from sweeper.knobs.names import is_host_setting, is_of_sweeper, is_variable
 from sweeper.knobs.refusals import Refusal, RefusalKind
 from sweeper.knobs.release_order import ReleaseKey, release_key, releases
 
@@ -47,6 +47,7 @@ __all__ = [
     "engine_generation",
     "environment",
     "is_host_setting",
+    "is_of_sweeper",
     "is_variable",
     "knob_type",
     "known_names",

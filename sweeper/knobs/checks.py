@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sweeper.knobs.conflicts import find_conflicts
 from sweeper.knobs.generations import Accelerator
+from sweeper.knobs.names import is_of_sweeper
 from sweeper.knobs.presence import refuse_absent, refuse_idle
 from sweeper.knobs.refusals import Refusal
 from sweeper.knobs.values import refuse_form, refuse_unlisted
@@ -45,6 +46,8 @@ def check(
         return ()
     found: list[Refusal] = []
     for knob, value in assignment.items():
+        if is_of_sweeper(knob):
+            continue
         by_table = (
             refuse_absent(knob, value, release=release)
             or refuse_idle(knob, value, assignment=assignment, release=release, accelerator=accelerator)

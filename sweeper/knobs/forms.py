@@ -14,9 +14,9 @@ from typing import Literal
 from sweeper.errors import KnobError
 from sweeper.knobs.catalogue import knob_type
 from sweeper.knobs.history import Run, run_at
-from sweeper.knobs.names import HOST_SETTINGS, is_host_setting, is_variable
+from sweeper.knobs.names import HOST_SETTINGS, is_host_setting, is_of_sweeper, is_variable
 from sweeper.knobs.release_order import is_between, release_key
-from sweeper.records import Assignment, Scalar
+from sweeper.records import INSTANCES, Assignment, Scalar
 
 # Where a switch took a value instead of having a twin, first and last release.
 # Source: vLLM's own action StoreBoolean in engine/arg_utils.py.
@@ -32,8 +32,8 @@ _ON_BY_DEFAULT: Mapping[str, str] = {"use_tqdm_on_load": "0.8.0", "disable_log_r
 def command_line(assignment: Assignment, *, release: str) -> tuple[str, ...]:
     """Write the flags of an assignment in the form that this release reads as meant.
 
-    Knobs that are variables or host settings are left out. A knob that the release does not have is
-    written all the same: whether it should be is for ``check`` to say.
+    Knobs that are variables, host settings or the sweeper's own are left out. A knob that the release does
+    not have is written all the same: whether it should be is for ``check`` to say.
 
     Args:
         assignment: Knob to value.
@@ -51,7 +51,7 @@ def command_line(assignment: Assignment, *, release: str) -> tuple[str, ...]:
     """
     words: list[str] = []
     for knob, value in sorted(assignment.items()):
-        if not is_variable(knob) and not is_host_setting(knob):
+        if not (is_variable(knob) or is_host_setting(knob) or is_of_sweeper(knob)):
             words.extend(_flag_words(knob, value, release=release))
     return tuple(words)
 
@@ -161,7 +161,7 @@ def serve_line(
     ]
     words = [*start, *listen, *command_line(assignment, release=release)]
     command = " ".join([*variables, shlex.join(words)])
-    return "\n".join([*_host_comments(assignment), command])
+    return "\n".join([*_host_comments(assignment), *_instance_comments(assignment), command])
 
 
 def _host_comments(assignment: Assignment) -> list[str]:
@@ -170,3 +170,10 @@ def _host_comments(assignment: Assignment) -> list[str]:
         for knob, value in sorted(assignment.items())
         if is_host_setting(knob)
     ]
+
+
+def _instance_comments(assignment: Assignment) -> list[str]:
+    instances = assignment.get(INSTANCES, 1)
+    if instances == 1:
+        return []
+    return [f"# {instances} instances behind one load, each on its own part of the devices; one of them:"]

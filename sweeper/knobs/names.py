@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sweeper.records import INSTANCES
+
 # Knob to the name that sysctl has for it.
 HOST_SETTINGS: Mapping[str, str] = {"host_numa_balancing": "kernel.numa_balancing"}
 
@@ -11,6 +13,11 @@ HOST_SETTINGS: Mapping[str, str] = {"host_numa_balancing": "kernel.numa_balancin
 def is_variable(knob: str) -> bool:
     """Tell whether a knob is an environment variable: its name has no lower-case letter."""
     return knob == knob.upper()
+
+
+def is_of_sweeper(knob: str) -> bool:
+    """Tell whether a knob is the sweeper's own, which no server and no host is told about."""
+    return knob == INSTANCES
 
 
 def is_host_setting(knob: str) -> bool:

@@ -27,14 +27,17 @@ from sweeper.store import Store
 
 Metrics = Mapping[str, float]
 Runs = Sequence[Sequence[Metrics]]
-"""Metrics of each run (inner) of each engine start (outer); the same at every load point."""
+"""Metrics of each run (inner) of each engine start (outer)."""
 
 MakeTrial = Callable[..., TrialResult]
 
 
 @pytest.fixture
 def trial(llama_70b: Model) -> MakeTrial:
-    """Make a trial: complete where ``runs`` are given, else failed for want of memory."""
+    """Make a trial: complete where ``runs`` are given, else failed for want of memory.
+
+    ``runs`` are the same at every load point; ``runs_at`` gives those of one.
+    """
 
     def make(
         *,
@@ -47,13 +50,18 @@ def trial(llama_70b: Model) -> MakeTrial:
         release: str = "0.6.2",
         ended_at: float = 1_700_000_000.0,
         points: tuple[LoadPoint, ...] | None = None,
+        runs_at: Callable[[LoadPoint], Runs] | None = None,
+        telemetry_at: Callable[[LoadPoint], Metrics] = lambda _: {},
+        phases: Mapping[str, float] | None = None,
+        effective: Mapping[str, Scalar] | None = None,
+        name: str = "steps",
     ) -> TrialResult:
         given = tuple(
             LoadPoint(dataset="sharegpt", num_prompts=1000, request_rate_per_s=rate) for rate in rates
         )
         is_measured = provenance is Provenance.MEASURED
         spec = TrialSpec(
-            study="steps",
+            study=name,
             folder="trial",
             series=series,
             assignment=knobs or {},
@@ -69,26 +77,28 @@ def trial(llama_70b: Model) -> MakeTrial:
                 restart=restart,
                 repeat=repeat,
                 metrics=metrics,
-                telemetry={},
+                telemetry=telemetry_at(point),
                 measured_s=1.0,
-                client_overhead_s=0.0,
+                client_overhead_s=0.5,
                 started_at=ended_at - 1,
                 ended_at=ended_at,
             )
             for point in spec.load_points
-            for restart, start in enumerate(runs)
+            for restart, start in enumerate(runs_at(point) if runs_at else runs)
             for repeat, metrics in enumerate(start)
         )
         return TrialResult(
             spec=spec,
             placement=Placement(node="node-7", devices=(0, 1, 2, 3), parents=(0, 1, 2, 3)),
-            state=TrialState.COMPLETE if runs else TrialState.FAILED,
+            state=TrialState.COMPLETE if measurements else TrialState.FAILED,
             provenance=provenance,
             measurements=measurements,
-            failure_class=None if runs else FailureClass.OUT_OF_MEMORY,
-            failure_message=None if runs else "HIP out of memory",
-            log_path=None if runs else "trials/ab/engine.log",
+            failure_class=None if measurements else FailureClass.OUT_OF_MEMORY,
+            failure_message=None if measurements else "HIP out of memory",
+            log_path=None if measurements else "trials/ab/engine.log",
             versions={"vllm": release},
+            phases=phases or {},
+            effective=effective or {},
             command=("vllm", "serve", "70B", *(f"--{name}={value}" for name, value in (knobs or {}).items())),
             started_at=ended_at - 1,
             ended_at=ended_at,
@@ -101,8 +111,8 @@ def trial(llama_70b: Model) -> MakeTrial:
 def study_folder(tmp_path: Path) -> Callable[..., Path]:
     """Store trials, and study.json when something is said about the study; give its folder."""
 
-    def make(*results: TrialResult, about: Mapping[str, Any] | None = None) -> Path:
-        folder = tmp_path / "steps"
+    def make(*results: TrialResult, about: Mapping[str, Any] | None = None, name: str = "steps") -> Path:
+        folder = tmp_path / name
         store = Store(folder)
         for result in results:
             store.append(result, queued_s=0.0, knobs=[])

@@ -97,6 +97,42 @@ def test_bars_have_the_height_of_the_numbers_and_failures_are_marked(study: Stud
     assert figure.axes[0].get_ylim()[1] > 22.7
 
 
+def numbers(figure: Figure) -> list[Text]:
+    return [t for t in figure.axes[0].texts if t.get_text().replace(",", "").replace(".", "").isdigit()]
+
+
+def test_numbers_stay_clear_of_neighbouring_bars(trial: MakeTrial, study_folder: MakeFolder) -> None:
+    """Five settings at three rates with published outlines: the densest of the article's charts."""
+    trials = [
+        trial(series=(f"s{n}",), knobs={"n": n}, rates=(16.0, 32.0, 1000.0), runs=run(10.0 + n))
+        for n in range(5)
+    ]
+    study = Study.load(study_folder(*trials))
+    table = figures.chart_table(study, RPS).assign(published_value=10.8, published_system="vLLM")
+
+    figure = figures.draw(table, metric=RPS, subtitle="", caption="")
+
+    figure.canvas.draw()
+    filled = [p.get_window_extent() for p in figure.axes[0].patches if p.get_height() > 10.8]
+    outlined = [t for t in numbers(figure) if t.get_text() == "10.80"]
+    assert len(outlined) == 15
+    assert not any(t.get_window_extent().overlaps(bar) for t in outlined for bar in filled)
+
+
+def test_numbers_too_wide_for_their_bars_stand_upright(trial: MakeTrial, study_folder: MakeFolder) -> None:
+    trials = [
+        trial(series=(f"s{n}",), knobs={"n": n}, rates=(16.0, 32.0, 1000.0), runs=run(41_000.0 + n))
+        for n in range(9)
+    ]
+    table = figures.chart_table(Study.load(study_folder(*trials)), RPS)
+    # With outlines, 27 pairs of bars share 13.8 inches: far less than the 0.3 that "41,000" needs.
+    table = table.assign(published_value=41_000.0, published_system="vLLM")
+
+    figure = figures.draw(table, metric=RPS, subtitle="", caption="")
+
+    assert {text.get_rotation() for text in numbers(figure)} == {90.0}
+
+
 def test_a_simulated_chart_says_so_outside_its_data_and_a_measured_one_does_not(
     trial: MakeTrial, study_folder: MakeFolder, study: Study, tmp_path: Path
 ) -> None:
@@ -138,6 +174,36 @@ def test_in_a_list_lower_latency_stands_first_and_failures_last(
     assert (labels[0], labels[-1]) == ("seqs=1", "seqs=99")
     assert "lower is better" in texts(figure)
     assert any(text.endswith("failed") for text in texts(figure))
+
+
+def test_the_data_of_a_chart_has_the_hit_rate_where_it_was_counted(
+    trial: MakeTrial, study_folder: MakeFolder
+) -> None:
+    counted = trial(runs=run(9.0), telemetry_at=lambda _: {"prefix_cache_hit_rate": 0.25})
+
+    table = figures.chart_table(Study.load(study_folder(counted)), RPS)
+
+    assert table["prefix_cache_hit_rate"].tolist() == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("column", "title"),
+    [
+        ("mean_ttft_ms", "Mean TTFT (ms)"),
+        ("p99_tpot_ms", "p99 TPOT (ms)"),
+        ("total_throughput_tok_per_s", "Total throughput (tokens/s)"),
+        ("completed", "completed"),
+    ],
+)
+def test_metrics_are_named_in_words(column: str, title: str) -> None:
+    assert figures.metric_title(column) == title
+
+
+def test_a_chart_is_saved_as_picture_drawing_and_data(study: Study, tmp_path: Path) -> None:
+    written = figures.save(Figure(), pd.DataFrame({"a": [1]}), tmp_path / "new" / "chart.v1")
+
+    assert [path.name for path in written] == ["chart.v1.png", "chart.v1.svg", "chart.v1.csv"]
+    assert pd.read_csv(written[2])["a"].tolist() == [1]
 
 
 def test_what_the_study_strives_for_is_drawn_too(study: Study) -> None:

@@ -136,6 +136,50 @@ def test_a_broken_study_json_is_named(folder: Path, content: str, message: str) 
         Study.load(folder)
 
 
+def test_an_unknown_run_of_a_series_is_named(folder: Path) -> None:
+    (folder / "study.json").write_text(json.dumps({"series": {"a": {"run": "secnd"}}}), encoding="utf-8")
+
+    with pytest.raises(StoreError, match=r"series 'a' has run 'secnd'; expected one of .*'second'"):
+        Study.load(folder)
+
+
+def test_the_report_says_where_the_time_went(trial: MakeTrial, study_folder: MakeFolder) -> None:
+    folder = study_folder(trial(runs=run(1.0), phases={"engine_start_s": 2.5}))
+
+    written = report.write(folder).report.read_text(encoding="utf-8")
+
+    # 2.5 s start, 1 s measuring, 0.5 s around it.
+    assert "## Where the time went" in written
+    assert "| engine start | 2.5 | 62.5% |" in written
+    assert "25% of the time was measuring." in written
+
+
+def test_hit_rates_are_shown_where_they_were_counted(trial: MakeTrial, study_folder: MakeFolder) -> None:
+    folder = study_folder(
+        trial(
+            series=("ten",),
+            knobs={"k": 1},
+            runs=run(1.0),
+            telemetry_at=lambda _: {"prefix_cache_hit_rate": 0.009},
+        ),
+        trial(series=("five",), knobs={"k": 2}, runs=run(1.0)),
+        about=ABOUT,
+    )
+
+    section = report.hit_rates(Study.load(folder))
+
+    assert "| 10 steps | 0.9 % (n=1) |" in section
+    assert "| 5 steps | not counted |" in section
+
+
+def test_a_study_without_a_counted_cache_has_no_section_on_it(folder: Path) -> None:
+    assert report.hit_rates(Study.load(folder)) == ""
+
+
+def test_the_environment_is_a_table_of_its_own(folder: Path) -> None:
+    assert report.environment(Study.load(folder).frame).startswith("| what | value |\n")
+
+
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere: no such folder"):
         report.write(tmp_path / "nowhere")

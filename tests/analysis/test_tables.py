@@ -323,3 +323,93 @@ def test_markdown_keeps_its_columns_whatever_a_message_holds() -> None:
         "| setting | reason | value |\n| --- | ---: | ---: |\n| a | one \\| two three |  |"
     )
     assert "| --- | --- | --- |" in tables.to_markdown(table, is_text=True)
+
+
+def two_runs(trial: MakeTrial, **more: object) -> TrialResult:
+    """Each rate on an empty prefix cache and again on what that left: 10 and 20 requests per second."""
+    points = tuple(
+        LoadPoint(dataset="sharegpt", num_prompts=9, request_rate_per_s=rate, keeps_prefix_cache=keeps)
+        for rate in (16.0, 32.0)
+        for keeps in (False, True)
+    )
+    return trial(
+        points=points,
+        runs_at=lambda point: once(20.0 if point.keeps_prefix_cache else 10.0),
+        telemetry_at=lambda point: {"prefix_cache_hit_rate": 0.5 if point.keeps_prefix_cache else 0.0},
+        **more,
+    )
+
+
+def test_series_of_one_trial_show_one_run_each_at_the_same_load_points(
+    trial: MakeTrial, rows: Callable[..., pd.DataFrame]
+) -> None:
+    frame = rows(two_runs(trial, series=("first", "again", "plain")))
+    known = {
+        "first": Series(name="first", label="Fresh", run="fresh", order=0),
+        "again": Series(name="again", label="2nd", run="second", order=1),
+        "plain": Series(name="plain", label="Plain", order=2),
+    }
+
+    table = tables.summary(frame, metric=RPS, series=known)
+
+    assert table["setting"].tolist() == ["Fresh", "Fresh", "2nd", "2nd", "Plain", "Plain"]
+    assert table["load_point"].tolist() == ["16", "32"] * 3
+    # Nothing is averaged over the two runs: that would be 15.
+    assert table["mean"].tolist() == [10.0, 10.0, 20.0, 20.0, 10.0, 10.0]
+
+
+def test_without_series_the_two_runs_are_load_points_of_their_own(
+    trial: MakeTrial, rows: Callable[..., pd.DataFrame]
+) -> None:
+    table = tables.summary(rows(two_runs(trial)), metric=RPS)
+
+    assert table["load_point"].tolist() == [
+        "16 QPS, fresh run",
+        "16 QPS, second run",
+        "32 QPS, fresh run",
+        "32 QPS, second run",
+    ]
+    assert table["mean"].tolist() == [10.0, 20.0, 10.0, 20.0]
+
+
+def test_a_series_whose_every_run_keeps_the_cache_keeps_its_rows(
+    trial: MakeTrial, rows: Callable[..., pd.DataFrame]
+) -> None:
+    point = LoadPoint(dataset="sharegpt", num_prompts=9, request_rate_per_s=16.0, keeps_prefix_cache=True)
+
+    table = tables.summary(rows(trial(series=("s",), points=(point,), runs=once(3.0))), metric=RPS)
+
+    assert table["mean"].tolist() == [3.0]
+
+
+def test_parts_from_before_the_two_runs_were_told_apart_are_fresh(
+    trial: MakeTrial, rows: Callable[..., pd.DataFrame]
+) -> None:
+    frame = rows(trial(series=("s",), runs=once(3.0)))
+    older = frame.assign(keeps_prefix_cache=pd.array([None] * len(frame), dtype="boolean"))
+    known = {"s": Series(name="s", label="S", run="fresh")}
+
+    assert tables.summary(older, metric=RPS, series=known)["mean"].tolist() == [3.0]
+
+
+def test_time_of_a_trial_counts_once_and_time_of_a_run_each_time(
+    trial: MakeTrial, rows: Callable[..., pd.DataFrame]
+) -> None:
+    phases = {"engine_start_s": 5.0, "warmup_s": 1.0, "stop_s": 1.0}
+    frame = rows(
+        trial(knobs={"k": 1}, rates=(16.0, 32.0), runs=once(1.0), phases=phases),
+        trial(knobs={"k": 2}, rates=(16.0, 32.0), runs=once(1.0), phases=phases),
+    )
+
+    spent = tables.spent_time(frame).set_index("part")
+
+    # Two trials of two rows each; a row measures 1 s and has 0.5 s around it. Whole: 20 s.
+    assert spent["seconds"].to_dict() == {
+        "waiting for devices": 0.0,
+        "engine start": 10.0,
+        "warm-up": 2.0,
+        "measuring": 4.0,
+        "around the client's runs": 2.0,
+        "engine stop": 2.0,
+    }
+    assert spent.loc["measuring", "share"] == pytest.approx(4 / 20)

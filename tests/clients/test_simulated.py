@@ -9,7 +9,16 @@ import pytest
 from sweeper.clients.simulated import SimulatedClient
 from sweeper.engines.simulated import SimulatedEngine, SimulatedServer
 from sweeper.errors import EngineError, MeasurementError
-from sweeper.records import FailureClass, LoadPoint, Measurement, Placement, Provenance, Scalar, TrialSpec
+from sweeper.records import (
+    ClientSpec,
+    FailureClass,
+    LoadPoint,
+    Measurement,
+    Placement,
+    Provenance,
+    Scalar,
+    TrialSpec,
+)
 
 RANDOM = LoadPoint(dataset="random", num_prompts=20, input_len=64, output_len=16)
 
@@ -160,3 +169,54 @@ def test_closing_twice_is_safe_and_closes_nothing_of_the_server(
     client.close()
     client.close()
     assert client.measure(server, RANDOM, restart=0, repeat=0, cancelled=never).metrics["completed"] == 20
+
+
+def test_a_batch_without_a_server_has_the_latency_of_everything_at_once(
+    simulated_spec: TrialSpec, placement: Placement
+) -> None:
+    spec = replace(simulated_spec, client=ClientSpec(kind="offline"))
+    measured = measure(spec, placement, replace(RANDOM, dataset="latency"))
+    # The same prompts all at once on a server: a round lasts as long as that run.
+    served = measure(simulated_spec, placement, RANDOM)
+    round_ms = (served.metrics["duration_s"] or 0.0) * 1e3
+    assert measured.metrics["mean_batch_latency_ms"] == pytest.approx(round_ms, rel=0.01)
+    # Five rounds are measured, and nothing is known of single requests.
+    assert measured.metrics["duration_s"] == pytest.approx(5 * round_ms / 1e3, rel=0.01)
+    assert "mean_ttft_ms" not in measured.metrics
+    assert measured.metrics["total_input_tokens"] == 20 * 64
+
+
+def test_a_batch_again_is_no_faster_for_having_been_seen(
+    simulated_spec: TrialSpec, placement: Placement
+) -> None:
+    spec = replace(
+        simulated_spec,
+        client=ClientSpec(kind="offline"),
+        engine=replace(simulated_spec.engine, release="0.11.0"),  # keeps prefixes unless told otherwise
+    )
+    measured = measure(spec, placement, replace(RANDOM, dataset="latency", input_len=4096))
+    assert measured.metrics["std_batch_latency_ms"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_throughput_without_a_server_is_that_of_everything_at_once(
+    simulated_spec: TrialSpec, placement: Placement
+) -> None:
+    spec = replace(simulated_spec, client=ClientSpec(kind="offline"))
+    measured = measure(spec, placement, replace(RANDOM, dataset="throughput", request_rate_per_s=1.0))
+    served = measure(simulated_spec, placement, RANDOM)
+    for name in ("duration_s", "request_throughput_per_s", "total_throughput_tok_per_s"):
+        assert measured.metrics[name] == pytest.approx(served.metrics[name])
+    assert "mean_ttft_ms" not in measured.metrics
+
+
+def test_locust_sends_at_equal_distances(simulated_spec: TrialSpec, placement: Placement) -> None:
+    spec = replace(simulated_spec, client=ClientSpec(kind="locust"))
+    steady = measure(spec, placement, replace(RANDOM, request_rate_per_s=2.0))
+    poisson = measure(simulated_spec, placement, replace(RANDOM, request_rate_per_s=2.0))
+    # Nobody meets anybody at two a second, so all requests take the same.
+    assert steady.metrics["std_e2el_ms"] == pytest.approx(0.0, abs=0.01)
+    # The last of 20 is sent after 19 / 2 = 9.5 s.
+    assert (steady.metrics["duration_s"] or 0) == pytest.approx(
+        9.5 + (steady.metrics["mean_e2el_ms"] or 0) / 1e3, rel=1e-3
+    )
+    assert poisson.metrics["duration_s"] != steady.metrics["duration_s"]

@@ -188,7 +188,10 @@ def test_the_cpu_build_gets_a_stub_under_the_name_vllm(tmp_path: Path) -> None:
 
 
 def test_the_outputs_folder_is_three_above_the_trial(tmp_path: Path) -> None:
-    assert vllm.outputs_folder(make_spec(tmp_path, "python")) == tmp_path.resolve()
+    spec = make_spec(tmp_path, "python")
+    assert vllm.outputs_folder(spec) == tmp_path.resolve()
+    # An instance of a trial lies one deeper, and belongs to the same outputs folder.
+    assert vllm.outputs_folder(replace(spec, folder=f"{spec.folder}/instance-1")) == tmp_path.resolve()
 
 
 # Looking into an environment

@@ -1,0 +1,253 @@
+"""Bars: grouped by load point for a few settings, a sorted list for many.
+
+Published values stand hollow beside ours in groups, as diamonds in a list.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from analysis import style, tables
+from analysis.page import (
+    Metric,
+    Row,
+    Words,
+    draw_legend,
+    finish_value_axis,
+    lay_legend,
+    make_page,
+    short_state,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_GROUPED = 10
+"""Settings beyond which grouped bars cannot be told apart."""
+
+MOST_LISTED = 30
+"""Settings beyond which a sorted list only shows its best."""
+
+# ---- grouped bars ----
+
+_NUMBER_SIZE = 6.5
+"""Size of the numbers on bars, points."""
+
+_DIGIT_IN = 0.636 * _NUMBER_SIZE / 72
+"""Width of a digit in DejaVu Sans at that size, inches; a point or comma is half as wide."""
+
+_WIDEST_IN = 15.0
+"""Width beyond which a chart cannot be read in a page's column."""
+
+
+def draw_groups(table: pd.DataFrame, *, metric: Metric, words: Words) -> Figure:
+    """Draw one group per load point, one colour per setting, the value on each bar.
+
+    Args:
+        table: A row per setting and load point: ``setting``, ``load_point``, ``load_axis``, ``mean``,
+            ``low``, ``high``, ``state``, ``published_value``, ``published_system``.
+        metric: The metric drawn.
+        words: What stands around it.
+    """
+    from matplotlib.patches import Patch
+
+    settings = list(dict.fromkeys(table["setting"]))
+    points = list(dict.fromkeys(table["load_point"]))
+    has_published = bool(table["published_value"].notna().any())
+    slots = len(points) * (len(settings) + 0.9)
+    width_in = min(max(7.5, 1.4 + slots * (0.78 if has_published else 0.6)), _WIDEST_IN)
+    systems = ", ".join(dict.fromkeys(table["published_system"].dropna()))
+    legend = lay_legend([*settings, *([f"published: {systems}"] if has_published else [])], width_in=width_in)
+    page = make_page(words, width_in=width_in, plot_in=3.9, legend_rows=legend.rows)
+    axes = page.axes(1)[0]
+    slot_in = (width_in - 1.2) / (len(points) + 0.1) / (len(settings) + 0.9)
+    slot = _Slots(
+        width=1.0 / (len(settings) + 0.9),
+        is_split=has_published,
+        rotation=90 if _widest_number_in(table) > slot_in * (_SPLIT_ROOM if has_published else 0.95) else 0,
+    )
+    for row in table.to_dict("records"):
+        place = settings.index(row["setting"])
+        middle = points.index(row["load_point"]) + (place - (len(settings) - 1) / 2) * slot.width
+        _draw_slot(axes, row, middle=middle, place=place, look=slot)
+    axes.set_xticks(range(len(points)), points, fontsize=10)
+    axes.set_xlim(-0.55, len(points) - 0.45)
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlabel(str(table["load_axis"].iloc[0]))
+    room = 1.2 if slot.rotation else 1.13
+    finish_value_axis(axes, metric.title, highest=_highest(table), vertical=True, room=room)
+    looks = [_bar_look(place) for place in range(len(settings))] + [_hollow_look()] * has_published
+    handles = [Patch(label=label, **look) for label, look in zip(legend.labels, looks, strict=True)]
+    draw_legend(page, handles, legend.columns)
+    return page.figure
+
+
+_SPLIT_ROOM = 0.38
+"""Free width about the middle of a hollow bar, up to the filled bars on both sides, as part of a slot."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Slots:
+    """How the place of one setting in a group looks.
+
+    Attributes:
+        width: Its width; a group is 1 wide.
+        is_split: Published bars stand beside ours.
+        rotation: Of the numbers on the bars, degrees; the same for all, or a chart looks restless.
+    """
+
+    width: float
+    is_split: bool
+    rotation: int
+
+
+def _widest_number_in(table: pd.DataFrame) -> float:
+    numbers = [*table["mean"].dropna(), *table["published_value"].dropna()]
+    texts = [tables.number_text(number) for number in numbers]
+    return max((sum(0.5 if sign in ".," else 1.0 for sign in text) for text in texts), default=0) * _DIGIT_IN
+
+
+def _highest(table: pd.DataFrame) -> float:
+    return float(table[["mean", "high", "published_value"]].max().max())
+
+
+def _draw_slot(axes: Axes, row: Row, *, middle: float, place: int, look: _Slots) -> None:
+    """Draw one setting at one load point: our bar, or why there is none, and the published one beside it."""
+    ours = look.width * (0.54 if look.is_split else 0.86)
+    centre = middle - (look.width * 0.19 if look.is_split else 0.0)
+    if math.isnan(row["mean"]):
+        _mark_without_number(axes, row, centre)
+    else:
+        axes.bar(centre, row["mean"], ours, **_bar_look(place))
+        _whisker(axes, row, centre)
+        top = row["mean"] if math.isnan(row["high"]) else row["high"]
+        _value_text(axes, centre, top, row["mean"], style.INK, look)
+    if not math.isnan(row["published_value"]):
+        hollow = middle + look.width * 0.29
+        axes.bar(hollow, row["published_value"], look.width * 0.34, **_hollow_look())
+        _value_text(axes, hollow, row["published_value"], row["published_value"], style.FAINT_INK, look)
+
+
+def _bar_look(place: int) -> dict[str, Any]:
+    return {
+        "facecolor": style.COLOURS[place],
+        "edgecolor": "white",  # the hatch is drawn in this colour
+        "hatch": style.HATCHES[place],
+        "linewidth": 0.0,
+        "zorder": 2,
+    }
+
+
+def _hollow_look() -> dict[str, Any]:
+    return {
+        "facecolor": "white",
+        "edgecolor": style.PUBLISHED_EDGE,
+        "linewidth": 0.9,
+        "linestyle": (0, (3, 2)),
+    }
+
+
+def _whisker(axes: Axes, row: Row, centre: float) -> None:
+    if not math.isnan(row["low"]):
+        spread = [[row["mean"] - row["low"]], [row["high"] - row["mean"]]]
+        axes.errorbar(
+            [centre], [row["mean"]], yerr=spread, fmt="none", ecolor=style.INK, elinewidth=1.1, capsize=2.5
+        )
+
+
+def _value_text(axes: Axes, x: float, y: float, value: float, colour: str, look: _Slots) -> None:
+    axes.annotate(
+        tables.number_text(value), (x, y), xytext=(0, 2.5), textcoords="offset points", ha="center",
+        va="bottom", fontsize=_NUMBER_SIZE, color=colour, rotation=look.rotation,
+    )  # fmt: skip
+
+
+def _mark_without_number(axes: Axes, row: Row, centre: float) -> None:
+    axes.plot([centre], [0], marker="x", color=style.FAILED, markersize=6, clip_on=False, zorder=3)
+    axes.annotate(
+        short_state(row), (centre, 0), xytext=(0, 8), textcoords="offset points", ha="center", va="bottom",
+        fontsize=7.5, color=style.FAILED, rotation=90,
+    )  # fmt: skip
+
+
+# ---- sorted lists ----
+
+
+def draw_list(table: pd.DataFrame, *, metric: Metric, words: Words) -> Figure:
+    """Draw settings below each other, the best first, with a panel per load point.
+
+    Args:
+        table: As for ``draw_groups``, and ``request_rate_per_s``.
+        metric: The metric drawn.
+        words: What stands around it.
+    """
+    means = table.groupby("setting", sort=False)["mean"].mean()
+    ranked = list(means.sort_values(ascending=not metric.is_higher_better, na_position="last").index)
+    shown = ranked[:MOST_LISTED]
+    points = list(dict.fromkeys(table["load_point"]))
+    names = [textwrap.wrap(setting, 64, break_on_hyphens=False) for setting in shown]
+    left_in = 0.35 + 0.072 * max(len(line) for name in names for line in name)
+    row_in = 0.14 + 0.13 * max(len(name) for name in names)
+    page = make_page(
+        replace(words, caption=f"{words.caption} {_list_notes(table, ranked)}"),
+        width_in=max(9.0, left_in + 0.3 + 2.8 * len(points)),
+        plot_in=0.3 + row_in * len(shown),
+        legend_rows=0,
+        left_in=left_in,
+    )
+    panels = page.axes(len(points))
+    for axes, point in zip(panels, points, strict=True):
+        here = table[table["load_point"] == point]
+        rows = {row["setting"]: row for row in here.to_dict("records")}
+        _draw_panel(axes, [rows.get(setting) for setting in shown], metric)
+        axes.set_title(tables.load_point_text(here.iloc[0].to_dict()), fontsize=9, loc="left")
+        finish_value_axis(axes, metric.title, highest=_highest(here), vertical=False, room=1.22)
+        axes.set_yticks(range(len(shown)), [""] * len(shown))
+    panels[0].set_yticks(range(len(shown)), ["\n".join(name) for name in names], fontsize=8)
+    return page.figure
+
+
+def _list_notes(table: pd.DataFrame, ranked: Sequence[str]) -> str:
+    notes = ["Sorted by the mean over load points; the best at each is highlighted."]
+    if bool(table["published_value"].notna().any()):
+        notes.append(f"Diamonds: published, {table['published_system'].dropna().iloc[0]}.")
+    if len(ranked) > MOST_LISTED:
+        notes.append(f"Shown: the best {MOST_LISTED} of {len(ranked)} settings; the data file has all.")
+    return " ".join(notes)
+
+
+def _draw_panel(axes: Axes, rows: Sequence[Row | None], metric: Metric) -> None:
+    numbers = [row["mean"] for row in rows if row is not None and not math.isnan(row["mean"])]
+    top = (max if metric.is_higher_better else min)(numbers, default=math.nan)
+    for place, row in enumerate(rows):
+        if row is None:
+            continue
+        if math.isnan(row["mean"]):
+            _row_text(axes, 0, place, f"\N{MULTIPLICATION SIGN} {short_state(row)}", style.FAILED)
+            continue
+        colour = style.COLOURS[1] if row["mean"] == top else style.COLOURS[4]
+        axes.barh(place, row["mean"], 0.68, color=colour)
+        end = row["mean"]
+        if not math.isnan(row["low"]):
+            spread = [[row["mean"] - row["low"]], [row["high"] - row["mean"]]]
+            axes.errorbar([row["mean"]], [place], xerr=spread, fmt="none", ecolor=style.INK, capsize=2)
+            end = row["high"]
+        if not math.isnan(row["published_value"]):
+            axes.plot([row["published_value"]], [place], "D", mfc="white", mec=style.PUBLISHED_EDGE, ms=5)
+            end = max(end, row["published_value"])
+        _row_text(axes, end, place, tables.number_text(row["mean"]), style.INK)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+
+
+def _row_text(axes: Axes, x: float, place: int, text: str, colour: str) -> None:
+    axes.annotate(
+        text, (x, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=7.5, color=colour
+    )

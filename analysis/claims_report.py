@@ -1,0 +1,118 @@
+"""Claims as tables: one for reading, one for machines, and how they were judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import tables
+from analysis.claims import Answer, answers
+from analysis.ratios import NOISE, Basis
+from analysis.study import Study
+
+METHOD = (
+    "How to read it: the ratio is what the claim compares, above 1 where the first is more; of a number that "
+    "the source states it is the multiple; of a hit rate the rate itself. A claim holds, or does not, only "
+    "where its whole interval does, and for every load point. With several engine starts on all sides the "
+    "interval is Welch's, 95 %, of the logarithm of the ratio. A single start has none: then a margin of "
+    f"{NOISE:.0%} stands for it (more where more than two numbers meet), and 'single start' says so. "
+    "Published values are single starts of which no spread is known; where they were read off a chart, the "
+    "uncertainty of reading is added."
+)
+"""Said under every table of claims."""
+
+
+def table(found: Sequence[Answer]) -> pd.DataFrame:
+    """Give a row per claim, source and load point, for machines.
+
+    Returns:
+        Columns ``claim``, ``experiment``, ``statement``, ``where``, ``kind``, ``metric``, ``source``,
+        ``of``, ``load_point``, ``ratio``, ``low``, ``high``, ``basis``, ``verdict`` (at this load point),
+        ``verdict_overall`` and ``note``. A claim without data has one row with empty numbers.
+    """
+    rows = []
+    for answer in found:
+        shared = {
+            "claim": answer.claim.id,
+            "experiment": answer.claim.experiment,
+            "statement": answer.claim.statement,
+            "where": answer.claim.where,
+            "kind": str(answer.claim.kind),
+            "metric": answer.claim.metric,
+            "source": answer.source,
+            "of": answer.of,
+        }
+        closing = {"verdict_overall": str(answer.verdict), "note": answer.note}
+        for finding in answer.findings:
+            numbers = {
+                "load_point": finding.load_point,
+                "ratio": finding.ratio.value,
+                "low": finding.ratio.low,
+                "high": finding.ratio.high,
+                "basis": str(finding.ratio.basis),
+                "verdict": str(finding.verdict),
+            }
+            rows.append(shared | numbers | closing)
+        if not answer.findings:
+            empty = dict.fromkeys(("load_point", "ratio", "low", "high", "basis"))
+            rows.append(shared | empty | {"verdict": str(answer.verdict)} | closing)
+    return pd.DataFrame(rows)
+
+
+def markdown(found: Sequence[Answer]) -> str:
+    """Write answers for reading: per claim a line for each source."""
+    lines = [
+        {
+            "claim": f"{answer.claim.id}: {answer.claim.statement}",
+            "numbers": answer.source,
+            "verdict": f"**{answer.verdict}**{_basis(answer)}",
+            "ratio (interval) per load point": _ratios(answer),
+            "note": answer.note,
+        }
+        for answer in found
+    ]
+    return tables.to_markdown(pd.DataFrame(lines), is_text=True)
+
+
+def text(studies: Sequence[Study], *, experiments: Path | None = None) -> str:
+    """Write the claims about the experiments of some studies; about all, on the figures, without any."""
+    found = answers(studies, experiments=experiments)
+    if not found:
+        names = ", ".join(sorted({study.experiment or study.name for study in studies}))
+        return f"# Claims\n\nNobody's claims about {names} are on record.\n"
+    sources = dict.fromkeys(f"- {answer.source}: {answer.of}" for answer in found if answer.findings)
+    return "\n\n".join(("# Claims", "\n".join(sources), markdown(found), METHOD, wheres(found))) + "\n"
+
+
+def wheres(found: Sequence[Answer]) -> str:
+    """List where in the source each claim stands."""
+    unique = {answer.claim.id: answer.claim for answer in found}
+    return "\n".join(f"- {claim.id}: {claim.where}" for claim in unique.values())
+
+
+def write(studies: Sequence[Study], *, out: Path, experiments: Path | None = None) -> list[Path]:
+    """Write ``claims.md`` and ``claims.csv`` into a folder; give both files."""
+    out.mkdir(parents=True, exist_ok=True)
+    reading, data = out / "claims.md", out / "claims.csv"
+    reading.write_text(text(studies, experiments=experiments), encoding="utf-8")
+    table(answers(studies, experiments=experiments)).to_csv(data, index=False)
+    return [reading, data]
+
+
+def _basis(answer: Answer) -> str:
+    bases = {finding.ratio.basis for finding in answer.findings}
+    return f" ({Basis.SINGLE_START})" if Basis.SINGLE_START in bases else ""
+
+
+def _ratios(answer: Answer) -> str:
+    return "; ".join(
+        f"{finding.load_point}: {_number(finding.ratio.value)} "
+        f"({_number(finding.ratio.low)} to {_number(finding.ratio.high)})"
+        for finding in answer.findings
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if value < 10 else tables.number_text(value)

@@ -1,0 +1,361 @@
+"""Two studies side by side: another release, platform or day, and what that changed.
+
+Their numbers are never averaged or pooled: each keeps its name and its provenance. Only settings and load
+points that both have are compared; what else differs between the two is listed first, because a difference
+in numbers has to be read through it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import figures, pairs, report, style, tables
+from analysis.page import Metric, Words
+from analysis.ratios import NOISE, Basis, Factor, Ratio, ratio
+from analysis.study import Study
+from sweeper import knobs
+from sweeper.records import Scalar
+
+_FACTS = {
+    "Platform": "platform",
+    "Provenance": "provenance",
+    "Node": "node",
+    "Partition mode": "partition_mode",
+    "Memory mode": "memory_mode",
+    "Engine": "engine",
+    "Model": "model",
+    "Model revision": "model_revision",
+    "Weights": "model_dtype",
+    "Random weights": "model_is_dummy",
+    "Dataset": "dataset",
+    "Prompts per load point": "num_prompts",
+}
+_ACCELERATORS: Mapping[str, knobs.Accelerator] = {
+    "mi300x": "rocm",
+    "simulated": "rocm",
+    "cuda": "cuda",
+    "cpu": "cpu",
+}
+
+
+def environment_differences(first: Study, second: Study) -> pd.DataFrame:
+    """List what the two were run on and with, where that differs: ``what``, ``first``, ``second``."""
+    versions = {
+        column: column
+        for frame in (first.frame, second.frame)
+        for column in frame.columns
+        if column.startswith("version.")
+    }
+    rows = [
+        {"what": words, "first": _seen(first.frame, column), "second": _seen(second.frame, column)}
+        for words, column in (_FACTS | versions).items()
+    ]
+    return pd.DataFrame(
+        [row for row in rows if row["first"] != row["second"]], columns=["what", "first", "second"]
+    )
+
+
+def default_differences(first: Study, second: Study) -> pd.DataFrame:
+    """List defaults of vLLM that moved between the two, and whether the studies pin them.
+
+    Returns:
+        Columns ``knob``, ``first``, ``second`` (what holds unsaid; ``unknown`` where it is) and ``pinned``
+        (yes where every trial of both sets the knob, so that the moved default changes nothing).
+    """
+    sides = [_defaults(first), _defaults(second)]
+    moved = sorted(name for name in {*sides[0], *sides[1]} if sides[0].get(name) != sides[1].get(name))
+    rows = [
+        {
+            "knob": name,
+            "first": _text(sides[0].get(name)),
+            "second": _text(sides[1].get(name)),
+            "pinned": "yes" if all(_pins(study, name) for study in (first, second)) else "no",
+        }
+        for name in moved
+    ]
+    return pd.DataFrame(rows, columns=["knob", "first", "second", "pinned"])
+
+
+def effective_differences(first: Study, second: Study) -> pd.DataFrame:
+    """List what the engines themselves reported differently for settings of the same name.
+
+    Returns:
+        Columns ``setting``, ``name``, ``first``, ``second``; what one side did not report is left out.
+    """
+    sides = [_by_setting(study) for study in (first, second)]
+    rows = []
+    for setting in sides[0].keys() & sides[1].keys():
+        one, other = sides[0][setting], sides[1][setting]
+        names = [name for name in one.index if str(name).startswith("effective.") and name in other.index]
+        rows += [
+            {
+                "setting": one["setting"],
+                "name": str(name).removeprefix("effective."),
+                "first": _text(one[name]),
+                "second": _text(other[name]),
+            }
+            for name in names
+            if not pd.isna(one[name]) and not pd.isna(other[name]) and _text(one[name]) != _text(other[name])
+        ]
+    found = pd.DataFrame(rows, columns=["setting", "name", "first", "second"])
+    return found.sort_values(["name", "setting"], ignore_index=True)
+
+
+def paired(first: Study, second: Study, metric: Metric) -> pd.DataFrame:
+    """Compare a metric at every setting and load point that both have.
+
+    Returns:
+        Columns ``setting``, ``load_point``, ``first``, ``first_low``, ``first_high``, ``first_n``, the
+        same of ``second``, ``ratio`` (second over first), ``low``, ``high``, ``basis`` and ``verdict``:
+        better, worse, or inconclusive; ``single start`` is said in ``basis``.
+    """
+    sides = [_numbers(study, metric) for study in (first, second)]
+    rows = []
+    for key, one in sides[0].items():
+        other = sides[1].get(key)
+        if other is None:
+            continue
+        found = ratio([Factor(estimate=_estimate(other), power=1), Factor(estimate=_estimate(one), power=-1)])
+        rows.append(
+            {
+                "setting": one["setting"],
+                "load_point": tables.load_point_text(one),
+                **_side("first", one),
+                **_side("second", other),
+                "ratio": found.value,
+                "low": found.low,
+                "high": found.high,
+                "basis": str(found.basis),
+                "verdict": verdict(found, is_higher_better=metric.is_higher_better),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def verdict(found: Ratio, *, is_higher_better: bool) -> str:
+    """Say in a word what a ratio of second over first means: better, worse or inconclusive."""
+    if found.low > 1:
+        return "better" if is_higher_better else "worse"
+    if found.high < 1:
+        return "worse" if is_higher_better else "better"
+    return "inconclusive"
+
+
+def text(first: Study, second: Study, *, drawn: Sequence[Path] = ()) -> str:
+    """Write the comparison as Markdown; ``drawn`` are the charts to show, beside the text."""
+    pictures = {path.stem: path.name for path in drawn if path.suffix == ".png"}
+    parts = [
+        f"# {second.name} against {first.name}",
+        f"- First: `{first.name}`. {report.provenance_sentence(first)}\n"
+        f"- Second: `{second.name}`. {report.provenance_sentence(second)}",
+        _listed("What differs", environment_differences(first, second), "Nothing that was recorded."),
+        _listed(
+            "Defaults that moved",
+            default_differences(first, second),
+            "None that are known to have moved between the two releases.",
+        ),
+        _listed(
+            "What the engines reported differently",
+            effective_differences(first, second),
+            "Nothing, for settings that both have.",
+        ),
+        _only(first, second),
+    ]
+    for metric in _metrics(first, second):
+        table = paired(first, second, metric)
+        if not table.empty:
+            parts.append(_metric_text(metric, table, pictures.get(_stem(metric))))
+    if len(parts) == 6:
+        parts.append("The two have no setting and load point with numbers in common.")
+    else:
+        parts.append(
+            "The ratio is second over first. With several engine starts on both sides its interval is "
+            "Welch's, 95 %, of the logarithm; where either was started once, a margin of "
+            f"{NOISE:.0%} stands for it and '{Basis.SINGLE_START}' says so."
+        )
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def write(first: Study, second: Study, *, out: Path) -> list[Path]:
+    """Write ``compare.md`` and a paired chart per metric, with its data, into a folder; give the files."""
+    out.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    for metric in _metrics(first, second):
+        table = paired(first, second, metric)
+        if table.empty:
+            continue
+        words = _words(first, second, metric, table)
+        with style.chart_style():
+            figure = pairs.draw_pairs(table, metric=metric, names=(first.name, second.name), words=words)
+        written += figures.save(figure, table, out / _stem(metric))
+    reading = out / "compare.md"
+    reading.write_text(text(first, second, drawn=written), encoding="utf-8")
+    return [*written, reading]
+
+
+# ---- both sides ----
+
+
+def _metrics(first: Study, second: Study) -> list[Metric]:
+    known = {metric.column: metric for study in (first, second) for metric in figures.metrics_of(study)}
+    return list(known.values())
+
+
+def _numbers(study: Study, metric: Metric) -> dict[tuple[object, ...], tables.Row]:
+    """Rows with numbers, by setting and by what the load point is rather than by how it is called."""
+    table = tables.summary(study.frame, metric=metric.column, series=study.series)
+    rows = table[(table["n"] > 0) & (table["mean"] > 0)].to_dict("records")
+    # The run is told apart in the setting's name or in the load point's, so both belong to the key.
+    return {
+        (
+            _same_setting(study, row),
+            *(None if pd.isna(row[name]) else row[name] for name in tables.LOAD_POINT),
+            str(row["load_point"]).rpartition(", ")[2] if str(row["load_point"]).endswith(" run") else "",
+        ): row
+        for row in rows
+    }
+
+
+def _estimate(row: tables.Row) -> tables.Estimate:
+    has_interval = not math.isnan(row["low"])
+    return tables.Estimate(
+        mean=float(row["mean"]),
+        low=float(row["low"]) if has_interval else None,
+        high=float(row["high"]) if has_interval else None,
+        n=int(row["n"]),
+    )
+
+
+def _side(name: str, row: tables.Row) -> dict[str, object]:
+    return {
+        name: row["mean"],
+        f"{name}_low": row["low"],
+        f"{name}_high": row["high"],
+        f"{name}_n": row["n"],
+    }
+
+
+def _by_setting(study: Study) -> dict[str, pd.Series]:
+    rows = tables.settings(study.frame, study.series)
+    return {_same_setting(study, row.to_dict()): row for _, row in rows.drop_duplicates("setting").iterrows()}
+
+
+def _same_setting(study: Study, row: tables.Row) -> str:
+    """Name a setting by its series, whose label may have been reworded, and the knobs that split it."""
+    setting, series = str(row["setting"]), row["series"]
+    known = study.series.get(series)
+    return setting if known is None else setting.replace(known.label, known.name, 1)
+
+
+def _release(study: Study) -> str | None:
+    """The one release of vLLM in a study; None where there is none, or several."""
+    found = {str(value).split()[0] for value in study.frame["version.vllm"].dropna()}
+    return found.pop() if len(found) == 1 else None
+
+
+def _defaults(study: Study) -> dict[str, Scalar]:
+    release = _release(study)
+    accelerator = _ACCELERATORS.get(str(study.frame["platform"].iloc[0]))
+    if release is None or accelerator is None:
+        return {}
+    return knobs.defaults(release, accelerator=accelerator, assignment=_common_assignment(study))
+
+
+def _common_assignment(study: Study) -> dict[str, Scalar]:
+    """Knobs that all trials of a study set alike: some defaults hang on them."""
+    found = {}
+    for column in study.frame.columns:
+        values = study.frame[column]
+        if column.startswith("knob.") and values.notna().all() and values.nunique() == 1:
+            value = values.iloc[0]
+            found[column.removeprefix("knob.")] = value.item() if hasattr(value, "item") else value
+    return found
+
+
+def _pins(study: Study, knob: str) -> bool:
+    column = f"knob.{knob}"
+    return column in study.frame.columns and bool(study.frame[column].notna().all())
+
+
+# ---- words ----
+
+
+def _seen(frame: pd.DataFrame, column: str) -> str:
+    if column not in frame.columns:
+        return "unknown"
+    return ", ".join(sorted({str(value) for value in frame[column].dropna()})) or "unknown"
+
+
+def _text(value: object) -> str:
+    return "unknown" if value is None else str(value)
+
+
+def _listed(title: str, table: pd.DataFrame, otherwise: str) -> str:
+    body = otherwise if table.empty else tables.to_markdown(table, is_text=True)
+    return f"## {title}\n\n{body}"
+
+
+def _only(first: Study, second: Study) -> str:
+    """Name the settings that one of the two does not have."""
+    ones, others = _by_setting(first), _by_setting(second)
+    lines = [
+        f"- only in `{study.name}`: {mine[setting]['setting']}"
+        for study, mine, theirs in ((first, ones, others), (second, others, ones))
+        for setting in mine
+        if setting not in theirs
+    ]
+    return "## Settings only in one\n\n" + "\n".join(lines) if lines else ""
+
+
+def _stem(metric: Metric) -> str:
+    return f"compare_{metric.column}"
+
+
+def _metric_text(metric: Metric, table: pd.DataFrame, picture: str | None) -> str:
+    shown = pd.DataFrame(
+        {
+            "setting": table["setting"],
+            "load point": table["load_point"],
+            "first": [tables.number_text(value) for value in table["first"]],
+            "second": [tables.number_text(value) for value in table["second"]],
+            "ratio (interval)": [
+                f"{row['ratio']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+                for row in table.to_dict("records")
+            ],
+            "verdict": [
+                f"{row['verdict']} ({row['basis']})"
+                if row["basis"] == Basis.SINGLE_START
+                else str(row["verdict"])
+                for row in table.to_dict("records")
+            ],
+        }
+    )
+    image = f"![{metric.title}, both studies]({picture})\n\n" if picture else ""
+    return f"## {metric.title}\n\n{image}{tables.to_markdown(shown)}"
+
+
+def _words(first: Study, second: Study, metric: Metric, table: pd.DataFrame) -> Words:
+    simulated = [study.name for study in (first, second) if study.is_simulated]
+    band = ""
+    if len(simulated) == 2:
+        band = figures.SIMULATED_BAND
+    elif simulated:
+        band = f"{simulated[0]} is SIMULATED - no GPU was measured for it"
+    origins = "; ".join(
+        f"{study.name}: {'simulated' if study.is_simulated else 'measured'}, "
+        f"vLLM {_release(study) or 'of several releases or none'}, {_seen(study.frame, 'model')} on "
+        f"{_seen(study.frame, 'platform')}"
+        for study in (first, second)
+    )
+    starts = f"engine starts: {int(table['first_n'].max())} and {int(table['second_n'].max())} at most"
+    return Words(
+        title=metric.title,
+        note="higher is better" if metric.is_higher_better else "lower is better",
+        subtitle="Two studies side by side; the factor is second over first",
+        caption=f"{origins}; {starts}; whiskers: 95 % t-interval over restarts where there are several.",
+        band=band,
+    )

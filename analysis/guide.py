@@ -1,0 +1,113 @@
+"""The block of text that vLLM's serving benchmark prints, from the results of a study.
+
+The serving benchmark guide collects these blocks in ``benchmark_results.md``; whoever keeps such a file can
+go on with it, and compare line by line. Above each block stands what the guide has there, and where the
+numbers come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.study import Study
+from sweeper.errors import ConfigError
+from sweeper.records import OFFLINE_DATASETS
+
+FILE_NAME = "benchmark_results.md"
+
+_WIDTH = 50
+_COUNTS = (
+    ("Successful requests:", "completed", "d"),
+    ("Benchmark duration (s):", "duration_s", ".2f"),
+    ("Total input tokens:", "total_input_tokens", "d"),
+    ("Total generated tokens:", "total_output_tokens", "d"),
+    ("Request throughput (req/s):", "request_throughput_per_s", ".2f"),
+    ("Output token throughput (tok/s):", "output_throughput_tok_per_s", ".2f"),
+    ("Total Token throughput (tok/s):", "total_throughput_tok_per_s", ".2f"),
+)
+_LATENCIES = (
+    ("Time to First Token", "TTFT", "ttft"),
+    ("Time per Output Token (excl. 1st token)", "TPOT", "tpot"),
+    ("Inter-token Latency", "ITL", "itl"),
+    ("End-to-end Latency", "E2EL", "e2el"),
+)
+
+
+def write(study: Study) -> Path:
+    """Write the blocks of all measurements of a serving benchmark into the study's folder.
+
+    Raises:
+        ConfigError: There is no such measurement.
+    """
+    is_serving = (study.frame["state"] == "complete") & ~study.frame["dataset"].isin(OFFLINE_DATASETS)
+    rows = [
+        {str(name): value for name, value in row.items()}
+        for row in study.frame[is_serving].to_dict("records")
+    ]
+    if not rows:
+        raise ConfigError(
+            f"{study.folder}: no complete measurement of a serving benchmark; expected some to show. "
+            "Run the study first, or look into report.md for why there are none."
+        )
+    path = study.folder / FILE_NAME
+    path.write_text("\n".join(_entry(study, row) for row in rows), encoding="utf-8")
+    return path
+
+
+def block(row: Mapping[str, Any]) -> str:
+    """Write one measurement as vLLM's benchmark prints it; a line whose number is unknown is left out.
+
+    Args:
+        row: Metric columns of the store; missing values are None or NaN.
+
+    Source:
+        vLLM, benchmarks/benchmark_serving.py 0.6.4: labels, widths and two decimals.
+    """
+    lines = [_rule(" Serving Benchmark Result ", "=")]
+    lines += [_line(label, row.get(column), form) for label, column, form in _COUNTS]
+    for title, short, metric in _LATENCIES:
+        figures = [
+            _line(f"{word} {short} (ms):", row.get(f"{statistic}_{metric}_ms"), ".2f")
+            for word, statistic in (("Mean", "mean"), ("Median", "median"), ("P99", "p99"))
+        ]
+        lines += [_rule(title, "-"), *figures] if any(figures) else []
+    lines.append("=" * _WIDTH)
+    return "\n".join(line for line in lines if line) + "\n"
+
+
+def _entry(study: Study, row: Mapping[str, Any]) -> str:
+    rate, most = row["request_rate_per_s"], row["max_concurrency"]
+    knobs = {name.removeprefix("knob."): value for name, value in row.items() if name.startswith("knob.")}
+    chosen = ", ".join(f"{name}={value}" for name, value in knobs.items() if not pd.isna(value))
+    labels = ", ".join(study.series[name].label for name in row["series"] if name in study.series)
+    return "\n".join(
+        [
+            "### Serving Benchmarks",
+            "Simulated: no GPU was measured." if row["provenance"] != "measured" else "Measured.",
+            f"{row['model']}, vLLM {row['version.vllm']}, {row['num_prompts']} prompts of {row['dataset']}",
+            *([f"Series: {labels}"] if labels else []),
+            f"Knobs: {chosen or 'none'}",
+            f"Engine start {row['restart']}, run {row['repeat']}",
+            f"Traffic request rate: {'inf' if pd.isna(rate) else rate}",
+            f"Maximum request concurrency: {None if pd.isna(most) else most}",
+            "",
+            f"```\n{block(row)}```",
+            "",
+        ]
+    )
+
+
+def _line(label: str, value: Any, form: str) -> str:
+    if pd.isna(value):
+        return ""
+    number = int(value) if form == "d" else float(value)
+    # Padded on both sides there; what trails in the guide's file is blank and is not kept.
+    return f"{label:<40} {number:{form}}"
+
+
+def _rule(title: str, filling: str) -> str:
+    return f"{title:{filling}^{_WIDTH}}"

@@ -1,0 +1,179 @@
+"""Lines: a metric over the batch or over the prompt's length, where those are what the load points vary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from analysis import style, tables
+from analysis.page import (
+    Metric,
+    Row,
+    Words,
+    draw_legend,
+    finish_value_axis,
+    lay_legend,
+    make_page,
+    short_state,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+AXES: Mapping[str, str] = {
+    "num_prompts": "Prompts sent (batch)",
+    "input_len": "Prompt length (tokens)",
+}
+"""Columns that a line can run over, and their words on the axis."""
+
+_FEWEST_POINTS = 3
+_DOUBLING = 1.5
+_WIDE_RANGE = 50
+
+
+def line_axis(frame: pd.DataFrame) -> str | None:
+    """Say over which column a study's metrics run as lines.
+
+    Args:
+        frame: Rows of the store.
+
+    Returns:
+        A column of ``AXES`` when it alone tells the load points apart, with at least three values; None
+        where the load points differ in rate, in several ways, or hardly at all: bars suit those.
+    """
+    varying = [name for name in tables.LOAD_POINT if frame[name].nunique(dropna=False) > 1]
+    if len(varying) != 1 or varying[0] not in AXES or frame[varying[0]].nunique() < _FEWEST_POINTS:
+        return None
+    return varying[0]
+
+
+def is_doubling(values: Sequence[float]) -> bool:
+    """Whether values grow by factors, so that a logarithmic axis spaces them evenly."""
+    ordered = sorted(set(values))
+    return len(ordered) >= _FEWEST_POINTS and all(
+        small > 0 and large / small >= _DOUBLING for small, large in pairwise(ordered)
+    )
+
+
+def draw_lines(table: pd.DataFrame, *, axis: str, metric: Metric, words: Words) -> Figure:
+    """Draw one line per setting.
+
+    Args:
+        table: A row per setting and load point: ``setting``, ``mean``, ``low``, ``high``, ``state``,
+            ``published_value``, ``published_system`` and the column ``axis``.
+        axis: A column of ``AXES``.
+        metric: The metric drawn.
+        words: What stands around it.
+
+    Returns:
+        The figure; its axis is logarithmic to base 2 where the values double, and the metric's is
+        logarithmic where it spans more than a factor of 50.
+    """
+    from matplotlib.lines import Line2D
+
+    settings = list(dict.fromkeys(table["setting"]))
+    width_in = 9.0
+    systems = ", ".join(dict.fromkeys(table["published_system"].dropna()))
+    labels = [_label(table[table["setting"] == setting], axis=axis) for setting in settings]
+    legend = lay_legend([*labels, *([f"published: {systems}"] if systems else [])], width_in=width_in)
+    page = make_page(words, width_in=width_in, plot_in=4.2, legend_rows=legend.rows)
+    axes = page.axes(1)[0]
+    _finish_axes(axes, table, axis=axis, metric=metric)
+    for place, setting in enumerate(settings):
+        _draw_line(axes, table[table["setting"] == setting].sort_values(axis), axis=axis, place=place)
+    looks = [_line_look(place) for place in range(len(settings))] + [_published_look(style.INK)]
+    handles = [Line2D([], [], label=label, **look) for label, look in zip(legend.labels, looks, strict=False)]
+    draw_legend(page, handles, legend.columns)
+    return page.figure
+
+
+def _draw_line(axes: Axes, table: pd.DataFrame, *, axis: str, place: int) -> None:
+    known = table[table["mean"].notna()]
+    look = _line_look(place)
+    axes.plot(known[axis], known["mean"], zorder=3, **look)
+    spread = known[known["low"].notna()]
+    if not spread.empty:
+        # An interval may reach below zero, where a logarithmic axis has no place.
+        below = (spread["mean"] - spread["low"]).clip(upper=spread["mean"] * 0.999)
+        axes.errorbar(
+            spread[axis], spread["mean"], yerr=[below, spread["high"] - spread["mean"]], fmt="none",
+            ecolor=style.COLOURS[place], elinewidth=1.1, capsize=2.5,
+        )  # fmt: skip
+    if not known.empty:
+        _end_text(axes, known.iloc[-1].to_dict(), axis=axis)
+    theirs = table[table["published_value"].notna()]
+    axes.plot(theirs[axis], theirs["published_value"], zorder=2, **_published_look(style.COLOURS[place]))
+    # On the axis itself: tried, and no number; the legend says why.
+    missing = table.loc[table["mean"].isna(), axis]
+    axes.plot(
+        missing, [0.012 * place] * len(missing), marker="x", color=style.COLOURS[place], markersize=7,
+        markeredgewidth=1.8, linestyle="none", clip_on=False, transform=axes.get_xaxis_transform(), zorder=4,
+    )  # fmt: skip
+
+
+def _line_look(place: int) -> dict[str, Any]:
+    return {
+        "color": style.COLOURS[place],
+        "marker": style.MARKERS[place],
+        "markersize": 6,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.7,
+        "linewidth": 1.9,
+        "linestyle": style.DASHES[place],
+    }
+
+
+def _published_look(colour: str) -> dict[str, Any]:
+    return {
+        "color": colour,
+        "marker": "o",
+        "markersize": 6,
+        "markerfacecolor": "white",
+        "linewidth": 0.9,
+        "linestyle": (0, (3, 2)),
+    }
+
+
+def _end_text(axes: Axes, row: Row, *, axis: str) -> None:
+    """Write the last number of a line beside it: the ends are what is compared first."""
+    axes.annotate(
+        tables.number_text(row["mean"]), (row[axis], row["mean"]), xytext=(7, 0),
+        textcoords="offset points", va="center", fontsize=7.5, color=style.INK,
+    )  # fmt: skip
+
+
+def _label(table: pd.DataFrame, *, axis: str) -> str:
+    """Name a setting, and say where it has no number and why: a line that ends early is not an answer."""
+    setting = str(table["setting"].iloc[0])
+    missing = table[table["mean"].isna()].sort_values(axis)
+    if missing.empty:
+        return setting
+    states = ", ".join(dict.fromkeys(short_state(row) for row in missing.to_dict("records")))
+    where = ", ".join(f"{value:,.10g}" for value in missing[axis].astype(float))
+    return f"{setting} ({states}{'' if len(missing) == len(table) else f' at {where}'})"
+
+
+def _finish_axes(axes: Axes, table: pd.DataFrame, *, axis: str, metric: Metric) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+
+    highest = float(table[["mean", "high", "published_value"]].max().max())
+    finish_value_axis(axes, metric.title, highest=highest, vertical=True, room=1.1)
+    lowest = float(table[["mean", "published_value"]].min().min())
+    if lowest > 0 and highest / lowest > _WIDE_RANGE:
+        axes.set_yscale("log")
+        axes.set_ylim(lowest / 1.6, highest * 1.6)
+        axes.set_ylabel(f"{metric.title}, log scale")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    values = sorted(set(table[axis].dropna().astype(float)))
+    if is_doubling(values):
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_locator(FixedLocator(values))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axes.margins(x=0.08)
+    axes.set_xlabel(AXES[axis])

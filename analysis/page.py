@@ -1,0 +1,217 @@
+"""What every chart shares: its page, the band of simulated numbers, the axis of values.
+
+The parts of a page have their places in inches, so that title, legend and caption never cover the data.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from analysis import style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SIMULATED_BAND = "SIMULATED - no GPU was measured"
+"""Stands in every chart of simulated numbers."""
+
+_CHARACTER_IN = 0.073
+_HANDLE_IN = 0.75
+"""Width of a character and of the sign before it in a legend, inches."""
+
+Row = Mapping[Hashable, Any]
+"""One row of a table, by column."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A metric as a chart names it.
+
+    Attributes:
+        column: Its column in the store.
+        title: Title of its chart and axis, with the unit.
+        is_higher_better: Which way is good.
+    """
+
+    column: str
+    title: str
+    is_higher_better: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """What stands around the data.
+
+    Attributes:
+        title: Of the chart.
+        note: Which way is good, at the right of the title.
+        subtitle: The question, under the title.
+        caption: Sample and origin, under the chart.
+        band: Text of the band, such as ``SIMULATED_BAND``; empty where nothing is simulated.
+    """
+
+    title: str
+    note: str
+    subtitle: str
+    caption: str
+    band: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A figure and the place of its data, as fractions of its width and height."""
+
+    figure: Figure
+    left: float
+    bottom: float
+    right: float
+    top: float
+    legend_corner: tuple[float, float]
+
+    def axes(self, count: int) -> list[Axes]:
+        """Make panels side by side in the place of the data."""
+        gap = 0.025
+        width = (self.right - self.left - gap * (count - 1)) / count
+        return [
+            self.figure.add_axes((self.left + i * (width + gap), self.bottom, width, self.top - self.bottom))
+            for i in range(count)
+        ]
+
+
+def words_of(metric: Metric, *, subtitle: str, caption: str, is_simulated: bool) -> Words:
+    """Word the page of one metric's chart."""
+    return Words(
+        title=metric.title,
+        note="higher is better" if metric.is_higher_better else "lower is better",
+        subtitle=subtitle,
+        caption=caption,
+        band=SIMULATED_BAND if is_simulated else "",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Legend:
+    """How labels fit a page.
+
+    Attributes:
+        labels: The labels, long ones broken into lines: their ends are often what tells them apart.
+        columns: Columns of the legend.
+        rows: Lines of text that it takes.
+    """
+
+    labels: tuple[str, ...]
+    columns: int
+    rows: int
+
+
+def lay_legend(labels: Sequence[str], *, width_in: float) -> Legend:
+    """Fit labels into a page of some width (inches): up to three columns, or one of broken lines."""
+    room_in = width_in - 0.5
+    longest = max(len(label) for label in labels)
+    columns = min(3, len(labels), int(room_in / (_HANDLE_IN + _CHARACTER_IN * longest)))
+    if columns >= 1:
+        return Legend(labels=tuple(labels), columns=columns, rows=math.ceil(len(labels) / columns))
+    characters = int((room_in - _HANDLE_IN) / _CHARACTER_IN)
+    broken = [textwrap.wrap(label, characters, break_on_hyphens=False) for label in labels]
+    return Legend(labels=tuple("\n".join(lines) for lines in broken), columns=1, rows=sum(map(len, broken)))
+
+
+def make_page(
+    words: Words, *, width_in: float, plot_in: float, legend_rows: int, left_in: float = 0.95
+) -> Page:
+    """Lay out a page.
+
+    Args:
+        words: What stands around the data.
+        width_in: Width of the page, inches.
+        plot_in: Height of the data, inches.
+        legend_rows: Rows of its legend; 0 leaves room for titles of panels instead.
+        left_in: Room left of the data, inches.
+    """
+    from matplotlib.figure import Figure
+
+    lines = textwrap.wrap(words.caption, int((width_in - 0.5) * 15.5), break_on_hyphens=False)
+    below_in = 0.62 + 0.16 * len(lines)
+    head_in = 0.68
+    band_in = 0.34 if words.band else 0.0
+    legend_in = 0.22 * legend_rows + (0.12 if legend_rows else 0.3)
+    height_in = below_in + plot_in + legend_in + band_in + head_in
+    figure = Figure(figsize=(width_in, height_in), facecolor="white")
+    margin = 0.25 / width_in
+    figure.text(margin, 1 - 0.16 / height_in, words.title, fontsize=14, weight="bold", va="top")
+    figure.text(
+        1 - margin, 1 - 0.21 / height_in, words.note, fontsize=9, va="top", ha="right", color=style.FAINT_INK
+    )
+    figure.text(margin, 1 - 0.43 / height_in, words.subtitle, fontsize=9.5, va="top", color=style.FAINT_INK)
+    if words.band:
+        _band(figure, words.band, bottom=1 - (head_in + 0.27) / height_in, height=0.27 / height_in)
+    figure.text(
+        margin, 0.12 / height_in, "\n".join(lines), fontsize=7.5, va="bottom", color=style.FAINT_INK,
+        linespacing=1.35,
+    )  # fmt: skip
+    return Page(
+        figure=figure,
+        left=left_in / width_in,
+        bottom=below_in / height_in,
+        right=1 - margin,
+        top=(below_in + plot_in) / height_in,
+        legend_corner=(margin, 1 - (head_in + band_in + 0.04) / height_in),
+    )
+
+
+def _band(figure: Figure, text: str, *, bottom: float, height: float) -> None:
+    from matplotlib.patches import Rectangle
+
+    margin = 0.25 / figure.get_figwidth()
+    figure.add_artist(
+        Rectangle(
+            (margin, bottom), 1 - 2 * margin, height, transform=figure.transFigure,
+            facecolor=style.BAND_FACE, edgecolor=style.BAND_EDGE, linewidth=0.8,
+        )
+    )  # fmt: skip
+    figure.text(0.5, bottom + height * 0.47, text, ha="center", va="center", fontsize=9.5, weight="bold")
+
+
+def draw_legend(page: Page, handles: list[Any], columns: int) -> None:
+    """Put a legend between title and data."""
+    page.figure.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=page.legend_corner, ncols=columns, fontsize=8.5,
+        borderaxespad=0.0, handlelength=2.2, handleheight=1.1, columnspacing=1.8,
+    )  # fmt: skip
+
+
+def finish_value_axis(axes: Axes, title: str, *, highest: float, vertical: bool, room: float) -> None:
+    """Start the axis of values at zero, leave room above the highest, and name the unit.
+
+    Args:
+        axes: The panel.
+        title: Name of the values, with the unit.
+        highest: The highest value drawn; NaN where there is none.
+        vertical: The values stand upright.
+        room: How far the axis reaches, in multiples of the highest.
+    """
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    limit = highest * room if highest > 0 else 1.0
+    ticks = FuncFormatter(lambda value, _: f"{value:,.10g}")
+    if vertical:
+        axes.set_ylim(0, limit)
+        axes.set_ylabel(title)
+        axes.yaxis.set_major_formatter(ticks)
+        axes.grid(axis="y")
+    else:
+        axes.set_xlim(0, limit)
+        axes.set_xlabel(title)
+        axes.xaxis.set_major_formatter(ticks)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.grid(axis="x")
+
+
+def short_state(row: Row) -> str:
+    """Say in a word why a setting has no number."""
+    return "no value" if row["state"] == "complete" else str(row["state"])

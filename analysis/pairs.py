@@ -1,0 +1,93 @@
+"""Two studies side by side: a pair of bars for each setting, a panel for each load point."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from analysis import style
+from analysis.page import Metric, Row, Words, draw_legend, finish_value_axis, lay_legend, make_page
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_HEIGHT = 0.36
+_SIDES = ("first", "second")
+_COLOURS: Mapping[str, str] = {"first": style.COLOURS[0], "second": style.COLOURS[1]}
+_HATCHES: Mapping[str, str] = {"first": style.HATCHES[0], "second": style.HATCHES[1]}
+_VERDICTS: Mapping[str, str] = {
+    "better": style.COLOURS[4],
+    "worse": style.FAILED,
+    "inconclusive": style.FAINT_INK,
+}
+
+
+def draw_pairs(table: pd.DataFrame, *, metric: Metric, names: tuple[str, str], words: Words) -> Figure:
+    """Draw pairs of bars.
+
+    Args:
+        table: A row per setting and load point: ``setting``, ``load_point``, and of ``first`` and
+            ``second`` the mean, ``_low`` and ``_high``; ``ratio`` and ``verdict``.
+        metric: The metric drawn.
+        names: Of the first and of the second study.
+        words: What stands around the data.
+    """
+    from matplotlib.patches import Patch
+
+    settings = list(dict.fromkeys(table["setting"]))
+    points = list(dict.fromkeys(table["load_point"]))
+    labels = [textwrap.wrap(setting, 44, break_on_hyphens=False) for setting in settings]
+    left_in = 0.35 + 0.072 * max(len(line) for label in labels for line in label)
+    width_in = max(9.0, left_in + 0.3 + 2.8 * len(points))
+    row_in = max(0.44, 0.1 + 0.13 * max(map(len, labels)))
+    legend = lay_legend([f"first: {names[0]}", f"second: {names[1]}"], width_in=width_in)
+    page = make_page(
+        words,
+        width_in=width_in,
+        plot_in=0.3 + row_in * len(settings),
+        legend_rows=legend.rows + 1,
+        left_in=left_in,
+    )
+    panels = page.axes(len(points))
+    for axes, point in zip(panels, points, strict=True):
+        here = table[table["load_point"] == point]
+        for row in here.to_dict("records"):
+            _draw_pair(axes, row, place=settings.index(row["setting"]))
+        axes.set_title(point, fontsize=9, loc="left")
+        highest = float(here[["first", "first_high", "second", "second_high"]].max().max())
+        finish_value_axis(axes, metric.title, highest=highest, vertical=False, room=1.24)
+        axes.set_ylim(len(settings) - 0.45, -0.55)
+        axes.set_yticks(range(len(settings)), [""] * len(settings))
+        axes.tick_params(axis="y", length=0)
+    panels[0].set_yticks(range(len(settings)), ["\n".join(label) for label in labels], fontsize=8)
+    handles = [
+        Patch(label=label, facecolor=_COLOURS[side], edgecolor="white", hatch=_HATCHES[side], linewidth=0.0)
+        for side, label in zip(_SIDES, legend.labels, strict=True)
+    ]
+    draw_legend(page, handles, legend.columns)
+    return page.figure
+
+
+def _draw_pair(axes: Axes, row: Row, *, place: int) -> None:
+    end = 0.0
+    for side, offset in zip(_SIDES, (-0.5, 0.5), strict=True):
+        y = place + offset * (_HEIGHT + 0.02)
+        axes.barh(
+            y, row[side], _HEIGHT, facecolor=_COLOURS[side], hatch=_HATCHES[side], edgecolor="white",
+            linewidth=0.0, zorder=2,
+        )  # fmt: skip
+        low, high = row[f"{side}_low"], row[f"{side}_high"]
+        if not math.isnan(low):
+            spread = [[row[side] - low], [high - row[side]]]
+            axes.errorbar([row[side]], [y], xerr=spread, fmt="none", ecolor=style.INK, capsize=2, zorder=3)
+        end = max(end, row[side], 0.0 if math.isnan(high) else high)
+    axes.annotate(
+        f"\N{MULTIPLICATION SIGN}{row['ratio']:.2f}", (end, place), xytext=(4, 0),
+        textcoords="offset points", va="center", fontsize=8, color=_VERDICTS[row["verdict"]],
+        weight="normal" if row["verdict"] == "inconclusive" else "bold",
+    )  # fmt: skip

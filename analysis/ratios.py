@@ -1,0 +1,143 @@
+"""Ratios of means, with the interval that restarts allow: how much faster, and how sure is that.
+
+Everything happens in logarithms, where "twice as fast" and "half as fast" are equally far from "equal".
+Independent restarts on all sides give a Welch-type interval. One start cannot tell spread from nothing, so a
+ratio with a single start on any side gets a stated margin instead, and says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from analysis.tables import Estimate, t_quantile_975
+
+NOISE = 0.02
+"""Margin of a ratio of two single starts: what two starts of the same setting may well differ by.
+
+Chosen, not measured: repeat a setting and see. Changes below it are not called changes.
+"""
+
+
+class Basis(StrEnum):
+    """What an interval rests on."""
+
+    RESTARTS = "restarts"
+    SINGLE_START = "single start"
+    READING = "one published value"
+
+
+class Verdict(StrEnum):
+    """What an interval says about an expectation."""
+
+    HOLDS = "holds"
+    FAILS = "does not hold"
+    INCONCLUSIVE = "inconclusive"
+    NO_DATA = "no data"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factor:
+    """One mean in a ratio.
+
+    Attributes:
+        estimate: The mean over restarts.
+        power: 1 above the line, -1 below it; other whole numbers where it occurs more than once.
+        reading: Relative half-width of the range within which a published value was read; 0 if printed.
+        is_published: Somebody else's number, of which no spread is known.
+    """
+
+    estimate: Estimate
+    power: int
+    reading: float = 0.0
+    is_published: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """A product of powers of means, with its 95 % interval and what that rests on."""
+
+    value: float
+    low: float
+    high: float
+    basis: Basis
+
+
+def ratio(factors: Sequence[Factor]) -> Ratio:
+    """Multiply means by their powers and give the interval.
+
+    Args:
+        factors: The means; each is independent of the others. A mean that is not positive is allowed
+            only as the sole factor, with power 1.
+
+    Returns:
+        The ratio. With two or more starts on every side, and some spread among them, a t-interval of the
+        logarithm with Welch's degrees of freedom; otherwise ``NOISE`` for a ratio of two, more for more.
+
+    Source:
+        Variance of a logarithm by the delta method, (s / mean)**2 / n; degrees of freedom by Welch and
+        Satterthwaite, as in Welch (1947), rounded down.
+    """
+    if any(factor.estimate.mean <= 0 for factor in factors):
+        only = factors[0].estimate.mean
+        return Ratio(value=only, low=only, high=only, basis=_basis(factors))
+    logarithm = math.fsum(factor.power * math.log(factor.estimate.mean) for factor in factors)
+    half = _half_width(factors)
+    return Ratio(
+        value=math.exp(logarithm),
+        low=math.exp(logarithm - half),
+        high=math.exp(logarithm + half),
+        basis=_basis(factors),
+    )
+
+
+def judge(found: Ratio, *, low: float | None, high: float | None) -> Verdict:
+    """Say whether a ratio lies between two bounds, as far as its interval tells; None leaves a side open."""
+    floor = -math.inf if low is None else low
+    ceiling = math.inf if high is None else high
+    if floor < found.low and found.high < ceiling:
+        return Verdict.HOLDS
+    if found.high < floor or ceiling < found.low:
+        return Verdict.FAILS
+    return Verdict.INCONCLUSIVE
+
+
+def combine(verdicts: Sequence[Verdict]) -> Verdict:
+    """Judge a claim about every load point: one that fails is enough against it."""
+    if not verdicts:
+        return Verdict.NO_DATA
+    for worst in (Verdict.FAILS, Verdict.INCONCLUSIVE):
+        if worst in verdicts:
+            return worst
+    return Verdict.HOLDS
+
+
+def _has_spread(factor: Factor) -> bool:
+    """Whether restarts say how much this mean varies; identical ones, as a model gives, do not."""
+    return factor.estimate.n > 1 and _relative_error(factor.estimate) > 0
+
+
+def _basis(factors: Sequence[Factor]) -> Basis:
+    if all(_has_spread(factor) for factor in factors):
+        return Basis.RESTARTS
+    return Basis.READING if any(factor.is_published for factor in factors) else Basis.SINGLE_START
+
+
+def _half_width(factors: Sequence[Factor]) -> float:
+    if all(_has_spread(factor) for factor in factors):
+        parts = [
+            ((factor.power * _relative_error(factor.estimate)) ** 2, factor.estimate.n) for factor in factors
+        ]
+        variance = math.fsum(part for part, _ in parts)
+        degrees = variance**2 / math.fsum(part**2 / (n - 1) for part, n in parts)
+        return t_quantile_975(max(1, int(degrees))) * math.sqrt(variance)
+    # NOISE belongs to a ratio of two, so each of its numbers has NOISE / sqrt(2).
+    return math.sqrt(math.fsum(factor.power**2 * (NOISE**2 / 2 + factor.reading**2) for factor in factors))
+
+
+def _relative_error(estimate: Estimate) -> float:
+    """Give the standard error of a mean over the mean, out of its t-interval."""
+    assert estimate.high is not None
+    return (estimate.high - estimate.mean) / t_quantile_975(estimate.n - 1) / estimate.mean

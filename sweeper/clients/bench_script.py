@@ -1,0 +1,276 @@
+"""Loads an engine by ``benchmarks/benchmark_serving.py``, for releases whose benchmark is no command yet.
+
+The script is a file of vLLM's repository and not in its wheel, so its place is configured; it has to be of
+the engine's release. Its flags changed with the releases: what a release cannot send is refused with the
+reason, before anything starts. Each run is a process of its own; the result is read as that of the command.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from sweeper import knobs, processes
+from sweeper.clients import program
+from sweeper.clients.vllm_bench import (
+    METRICS,
+    PERCENTILES,
+    check_complete,
+    empty_prefix_cache,
+    read_report,
+    telemetry,
+)
+from sweeper.engines import Cancelled, Server
+from sweeper.engines.vllm import client_environment, find_interpreter, probe, write_metadata_stub
+from sweeper.errors import ConfigError, EngineError
+from sweeper.records import FailureClass, LoadPoint, Measurement, Placement, TrialSpec, content_key
+
+SCRIPT = "benchmark_serving.py"
+
+# Prompts of the warm-up must not be those of the measured run, or the prefix cache would know them.
+_WARM_UP_SEED = 1_000_003
+# Random lengths were drawn from [ratio * len, len] before, and from len * (1 +/- ratio) since.
+_RATIO_ABOUT_THE_MEAN = "0.8.4"
+
+
+class BenchScriptClient:
+    """Runs the script once for each load point."""
+
+    def __init__(self, spec: TrialSpec, placement: Placement) -> None:
+        """Find script and interpreter; nothing is started yet.
+
+        Args:
+            spec: The trial; ``spec.client`` says where the script is.
+            placement: Its devices; the client itself uses none of them.
+
+        Raises:
+            ConfigError: The script or an interpreter is missing, or its release cannot send a load point.
+        """
+        self._spec = spec
+        self._placement = placement
+        self._script = find_script(spec.client.script, SCRIPT, release=spec.engine.release)
+        engine_python = spec.engine.python or ""
+        self._python = find_interpreter(spec.client.python or engine_python)
+        self._folder = Path(spec.folder).resolve()
+        self._raw = self._folder / "raw"
+        self._raw.mkdir(parents=True, exist_ok=True)
+        for point in spec.load_points:
+            check_point(point, release=spec.engine.release)
+        # From 0.8.0 on the script imports vLLM, which may have to be made known by its name.
+        self._stub = write_metadata_stub(self._folder, probe(engine_python))
+
+    def measure(
+        self, server: Server, point: LoadPoint, *, restart: int, repeat: int, cancelled: Cancelled
+    ) -> Measurement:
+        """Load the server once at this load point.
+
+        Raises:
+            EngineError: The script failed, hung past the load time limit, or the engine died meanwhile.
+            MeasurementError: Not every request completed.
+        """
+        began = time.monotonic()
+        if not point.keeps_prefix_cache:
+            empty_prefix_cache(server)
+        name = f"{self._spec.attempt}-{restart}-{repeat}-{content_key(asdict(point))[:8]}"
+        before = server.counters()
+        started_at = time.time()
+        report, peak = self._run(server, point, name, cancelled)
+        ended_at = time.time()
+        check_complete(report, wanted=point.num_prompts, log_path=str(self._log(name)))
+        metrics = read_report(report)
+        measured_s = metrics["duration_s"] or 0.0
+        return Measurement(
+            load_point=point,
+            restart=restart,
+            repeat=repeat,
+            metrics=metrics,
+            telemetry=telemetry(before, server.counters(), peak_kv_cache_usage=peak),
+            measured_s=measured_s,
+            client_overhead_s=time.monotonic() - began - measured_s,
+            started_at=started_at,
+            ended_at=ended_at,
+            raw_path=str(self._raw / f"{name}.json"),
+        )
+
+    def warm_up(self, server: Server, point: LoadPoint, *, prompts: int, cancelled: Cancelled) -> float:
+        """Send some requests at once whose numbers are thrown away; return the seconds it took."""
+        began = time.monotonic()
+        warm = replace(
+            point,
+            num_prompts=prompts,
+            request_rate_per_s=None,
+            client_seed=point.client_seed + _WARM_UP_SEED,
+        )
+        self._run(server, warm, f"{self._spec.attempt}-warm-up", cancelled)
+        return time.monotonic() - began
+
+    def close(self) -> None:
+        """Do nothing; no process outlives its run."""
+
+    def _run(
+        self, server: Server, point: LoadPoint, name: str, cancelled: Cancelled
+    ) -> tuple[Mapping[str, object], float | None]:
+        result = self._raw / f"{name}.json"
+        result.unlink(missing_ok=True)
+        arguments = script_arguments(
+            self._spec, point, base_url=server.base_url, release=self._spec.engine.release, result=result
+        )
+        environment = client_environment(
+            self._spec,
+            surroundings=os.environ,
+            python=self._python,
+            owner=processes.current(),
+            stub=self._stub,
+        )
+        ended = program.run_to_end(
+            [self._python, str(self._script), *arguments],
+            # Read by the script for each request; an environment is not shown to other users.
+            env={**environment, "OPENAI_API_KEY": server.api_key},
+            cwd=self._folder,
+            log_path=self._log(name),
+            note={"trial": self._spec.key, "devices": list(self._placement.devices)},
+            limit_s=self._spec.engine.load_timeout_s,
+            server=server,
+            cancelled=cancelled,
+        )
+        report = read_result(result) if ended.exit_code == 0 else None
+        if report is None or report.get("completed") != point.num_prompts:
+            program.blame_engine(server)
+        if report is None:
+            raise EngineError(
+                f"client: {SCRIPT} ended with exit code {ended.exit_code} and left no result; last line: "
+                f"{program.last_line(self._log(name))}",
+                failure=FailureClass.CLIENT,
+                log_path=str(self._log(name)),
+            )
+        return report, ended.peak_kv_cache_usage
+
+    def _log(self, name: str) -> Path:
+        return self._folder / f"client-{name}.log"
+
+
+def find_script(given: str | None, name: str, *, release: str) -> Path:
+    """Find one of the scripts of vLLM's folder ``benchmarks/``.
+
+    Args:
+        given: The folder, or any script in it.
+        name: The script that is wanted.
+        release: Release of the engine, for the message.
+
+    Raises:
+        ConfigError: Nothing is given, or the script is not there.
+    """
+    if given is None:
+        raise ConfigError(
+            f"client.script: is not given, and vLLM {release} has no command that does it; expected the "
+            f"folder that holds {name}. Take benchmarks/ of vLLM's repository at tag v{release}, and set "
+            "client.script=PATH."
+        )
+    path = Path(given).absolute()
+    script = (path if path.is_dir() else path.parent) / name
+    if not script.is_file():
+        raise ConfigError(
+            f"client.script: there is no {script}; expected {name} of vLLM's repository at tag v{release}. "
+            "Name the folder benchmarks/ of that tag."
+        )
+    return script
+
+
+def check_point(point: LoadPoint, *, release: str) -> None:
+    """See that the script of a release can send a load point.
+
+    Raises:
+        ConfigError: It cannot; the message names flag and release.
+
+    Source:
+        data/vllm_bench_history.csv.
+    """
+    if point.max_concurrency is not None and not _has("--max-concurrency", release):
+        raise ConfigError(
+            f"workload.max_concurrency: is {point.max_concurrency}, and {SCRIPT} of vLLM {release} cannot "
+            "cap the requests under way (it has --max-concurrency from 0.6.4). Set it to null, or take a "
+            "later release."
+        )
+    if point.ignore_eos and not _has("--ignore-eos", release):
+        raise ConfigError(
+            f"workload.ignore_eos: is true, and {SCRIPT} of vLLM {release} cannot make answers run to their "
+            "full length (it has --ignore-eos from 0.6.3). Set it to false, or take a later release."
+        )
+
+
+def script_arguments(
+    spec: TrialSpec, point: LoadPoint, *, base_url: str, release: str, result: Path
+) -> list[str]:
+    """The arguments of the script for one load point, in the form of a release.
+
+    Raises:
+        ConfigError: The release's script cannot send this load point.
+    """
+    check_point(point, release=release)
+    rate = "inf" if point.request_rate_per_s is None else f"{point.request_rate_per_s:g}"
+    # Before 0.7.0 the model's name in the requests is that of --model, and its files those of --tokenizer.
+    has_name = _has("--served-model-name", release)
+    names = (
+        ("--model", spec.model.path, "--served-model-name", spec.model.name)
+        if has_name
+        else ("--model", spec.model.name)
+    )
+    concurrency = [] if point.max_concurrency is None else ["--max-concurrency", str(point.max_concurrency)]
+    return [
+        *("--backend", "vllm", "--base-url", base_url, "--endpoint", "/v1/completions"),
+        *names,
+        *("--tokenizer", spec.model.path),
+        *_dataset_arguments(point, release=release),
+        *("--num-prompts", str(point.num_prompts), "--request-rate", rate),
+        *concurrency,
+        *("--seed", str(point.client_seed)),
+        # Earlier ones send 0 whatever is asked.
+        *(["--temperature", "0"] if _has("--temperature", release) else []),
+        *(["--ignore-eos"] if point.ignore_eos else []),
+        *("--percentile-metrics", ",".join(METRICS)),
+        *("--metric-percentiles", ",".join(map(str, PERCENTILES))),
+        *("--disable-tqdm", "--save-result"),
+        *("--result-dir", str(result.parent), "--result-filename", result.name),
+    ]
+
+
+def read_result(path: Path) -> Mapping[str, object] | None:
+    """Read the script's result; None where there is none.
+
+    Scripts of the 0.4 and 0.5 era write the throughput of the input alone in place of the total.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(content, dict):
+        return None
+    parts = content.get("input_throughput"), content.get("output_throughput")
+    if "total_token_throughput" not in content and all(isinstance(part, int | float) for part in parts):
+        content["total_token_throughput"] = sum(parts)
+    return content
+
+
+def _dataset_arguments(point: LoadPoint, *, release: str) -> list[str]:
+    if point.dataset == "sharegpt":
+        path = [] if point.dataset_path is None else ["--dataset-path", point.dataset_path]
+        output = [] if point.output_len is None else ["--sharegpt-output-len", str(point.output_len)]
+        return ["--dataset-name", "sharegpt", *path, *output]
+    assert point.input_len is not None and point.output_len is not None
+    ratio, longest = point.range_ratio, 1.0
+    if knobs.release_key(release) < knobs.release_key(_RATIO_ABOUT_THE_MEAN):
+        # The same range in the older words: its upper end, and its lower end as a part of that.
+        ratio, longest = (1 - ratio) / (1 + ratio), 1 + ratio
+    return [
+        *("--dataset-name", "random", "--random-range-ratio", f"{ratio:g}"),
+        *("--random-input-len", str(round(point.input_len * longest))),
+        *("--random-output-len", str(round(point.output_len * longest))),
+    ]
+
+
+def _has(flag: str, release: str) -> bool:
+    return knobs.client_flag_exists(flag, release)

@@ -1,0 +1,107 @@
+"""One program that is run to its end while its engine, the clock and a request to stop are watched.
+
+For load generators that are a process per run; what they are told and what they report is known elsewhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeper import processes
+from sweeper.engines import Cancelled, Server
+from sweeper.engines.supervisor import Supervised
+from sweeper.errors import EngineError
+from sweeper.records import FailureClass
+
+_POLL_S = 0.25
+_TELEMETRY_S = 1.0
+# How long an engine that made requests fail may take to be seen dead.
+_DEATH_S = 5.0
+_GRACE_S = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a program ended.
+
+    Attributes:
+        exit_code: 128 + n when signal n ended it.
+        peak_kv_cache_usage: Largest share of the engine's KV cache seen in use, 0 to 1; None where unknown.
+    """
+
+    exit_code: int
+    peak_kv_cache_usage: float | None
+
+
+def run_to_end(
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    log_path: Path,
+    note: Mapping[str, object],
+    limit_s: float,
+    server: Server,
+    cancelled: Cancelled,
+) -> Ended:
+    """Run a program under supervision until it ends by itself.
+
+    Args:
+        command: Program and arguments, without secrets.
+        env: Its whole environment.
+        cwd: Its working directory.
+        log_path: Takes its output; the start file is written beside it.
+        note: Further facts for the start file.
+        limit_s: Seconds that it may take.
+        server: What it loads; it has to live meanwhile.
+        cancelled: Polled; true ends the program.
+
+    Raises:
+        EngineError: Cancelled, past the limit, or the engine died. Nothing of the program is left then.
+    """
+    began = looked = time.monotonic()
+    peak: float | None = None
+    start_file = log_path.with_name(f"{log_path.stem}{processes.START_FILE_SUFFIX}")
+    with Supervised.start(
+        command, env=env, cwd=cwd, log_path=log_path, start_file=start_file, grace_s=_GRACE_S, note=note
+    ) as program:
+        while (code := program.poll()) is None:
+            if cancelled():
+                raise EngineError("stopped on request", failure=FailureClass.INTERRUPTED)
+            server.check_alive()
+            if time.monotonic() - began > limit_s:
+                raise EngineError(
+                    f"client: no result after {limit_s:g} s of load",
+                    failure=FailureClass.HANG,
+                    log_path=str(log_path),
+                )
+            if time.monotonic() - looked >= _TELEMETRY_S:
+                looked = time.monotonic()
+                usage = server.counters().get("kv_cache_usage")
+                peak = usage if peak is None or usage is None else max(peak, usage)
+            time.sleep(_POLL_S)
+    return Ended(exit_code=code, peak_kv_cache_usage=peak)
+
+
+def blame_engine(server: Server) -> None:
+    """Give a dying engine time to be seen dead, so that its failure is not laid at the client's door.
+
+    Raises:
+        EngineError: It has died; class and message come from its own last lines.
+    """
+    deadline = time.monotonic() + _DEATH_S
+    while time.monotonic() < deadline:
+        server.check_alive()
+        time.sleep(_POLL_S)
+
+
+def last_line(log_path: Path) -> str:
+    """Give the last line of a log that says anything."""
+    try:
+        lines = log_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return lines[-1].strip() if lines else "nothing in its log"

@@ -1,0 +1,186 @@
+"""Measures an endpoint that already runs, started by somebody else; it is never stopped or changed.
+
+What it serves, and how it is configured, is what it tells itself: the model under ``/v1/models``, the
+version, the labels of its metrics, and its configuration where that is open. Its key comes from an
+environment variable whose name is configured; the key is in no record, row, log or file of ours.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from sweeper.engines import Cancelled, vllm_reports
+from sweeper.engines.endpoint import SANITY_PROMPT, Endpoint, fingerprint
+from sweeper.errors import ConfigError, EngineError, MeasurementError
+from sweeper.records import EngineSpec, FailureClass, Placement, Provenance, Scalar, TrialSpec
+
+_KNOCK_S = 10.0
+# Looked at so often at most: whoever waits asks four times a second.
+_LOOK_S = 2.0
+
+
+def endpoint(engine: EngineSpec, *, surroundings: Mapping[str, str]) -> Endpoint:
+    """Say where the endpoint answers, with its key.
+
+    Raises:
+        ConfigError: No address is given, or the variable that shall hold the key is not set.
+    """
+    if engine.url is None:
+        raise ConfigError(
+            "engine.url: is not given; expected the address of the endpoint that runs, such as "
+            "http://127.0.0.1:8000. Set engine.url=ADDRESS."
+        )
+    key = surroundings.get(engine.api_key_env or "", "")
+    if engine.api_key_env is not None and not key:
+        raise ConfigError(
+            f"engine.api_key_env: the variable {engine.api_key_env} is not set; expected it to hold the "
+            f"endpoint's key. Export {engine.api_key_env}, or leave engine.api_key_env out."
+        )
+    return Endpoint(base_url=engine.url, api_key=key)
+
+
+def find_release(engine: EngineSpec, *, surroundings: Mapping[str, str]) -> str:
+    """Ask the endpoint which vLLM it is; the configured release where it does not say.
+
+    Raises:
+        ConfigError: Nobody answers at the address.
+    """
+    there = endpoint(engine, surroundings=surroundings)
+    answer = there.get("/version", timeout_s=_KNOCK_S)
+    if answer.status is None:
+        raise ConfigError(
+            f"engine.url: nobody answers at {engine.url}; expected an endpoint that runs. Start it, or "
+            "correct the address."
+        )
+    version = answer.content.get("version") if answer.is_ok else None
+    return version.partition("+")[0] if isinstance(version, str) and version else engine.release
+
+
+class AttachEngine:
+    """Attaches to the endpoint that the trial's engine names."""
+
+    def start(
+        self, spec: TrialSpec, placement: Placement, *, restart: int, cancelled: Cancelled
+    ) -> AttachedServer:
+        """See that the endpoint serves the model, and read what it tells; nothing is started.
+
+        Raises:
+            EngineError: Cancelled.
+            MeasurementError: It serves something else, or is another release than was planned with.
+            ConfigError: Address or key are missing.
+        """
+        if cancelled():
+            raise EngineError("stopped on request", failure=FailureClass.INTERRUPTED)
+        server = AttachedServer(spec, endpoint(spec.engine, surroundings=os.environ))
+        server.prove()
+        return server
+
+
+class AttachedServer:
+    """An endpoint that somebody else started.
+
+    Attributes:
+        start_s: 0; it runs already.
+        command: Empty; it is not ours.
+        log_path: None; likewise.
+    """
+
+    provenance = Provenance.MEASURED
+
+    def __init__(self, spec: TrialSpec, endpoint: Endpoint) -> None:
+        """Name the endpoint; nothing is asked yet."""
+        self._spec = spec
+        self._endpoint = endpoint
+        self._looked = float("-inf")
+        self.base_url = endpoint.base_url
+        self.api_key = endpoint.api_key
+        self.start_s = 0.0
+        self.command: tuple[str, ...] = ()
+        self.effective: Mapping[str, Scalar] = {}
+        self.versions: Mapping[str, str] = {}
+        self.log_path: str | None = None
+
+    def prove(self) -> None:
+        """See that it serves the model, and keep what it reports.
+
+        Raises:
+            MeasurementError: Model or release are not the expected ones.
+        """
+        names = self._endpoint.served_models()
+        if self._spec.model.name not in names:
+            raise MeasurementError(
+                f"engine: {self.base_url} serves {names}; expected '{self._spec.model.name}' among them. "
+                "Choose the model that it serves (model=...), or give the right address and key.",
+                failure=FailureClass.WRONG_ENGINE,
+            )
+        answer = self._endpoint.get("/version")
+        version = answer.content.get("version") if answer.is_ok else None
+        if isinstance(version, str):
+            self._prove_release(version)
+            self.versions = {"vllm": version}
+        told = self._endpoint.get("/server_info?config_format=json", timeout_s=60.0)
+        self.effective = vllm_reports.read_effective(
+            server_info=told.content if told.is_ok else None,
+            metrics=self._endpoint.get("/metrics").text,
+            log="",
+            asked=(),
+        )
+
+    def sanity(self) -> str:
+        """Ask a greedy question and return a fingerprint of the answer: 16 hex digits.
+
+        Raises:
+            MeasurementError: No answer, an empty one, or not within the sanity time limit.
+        """
+        answer = self._endpoint.ask_greedily(
+            self._spec.model.name, timeout_s=self._spec.engine.sanity_timeout_s
+        )
+        text = answer.first_text if answer.is_ok else ""
+        if not text.strip():
+            raise MeasurementError(
+                f"engine: {self.base_url} answers '{SANITY_PROMPT}' with status {answer.status} and text "
+                f"{text!r}; expected some text. Look at the endpoint's own log.",
+                failure=FailureClass.WRONG_ANSWER,
+            )
+        return fingerprint(text)
+
+    def check_alive(self) -> None:
+        """Return quietly while somebody listens at the address.
+
+        Raises:
+            EngineError: Nobody does any more.
+        """
+        if time.monotonic() - self._looked < _LOOK_S:
+            return
+        self._looked = time.monotonic()
+        where = urlsplit(self.base_url)
+        port = where.port or (443 if where.scheme == "https" else 80)
+        try:
+            # A connection and no request: it costs a loaded endpoint nothing.
+            socket.create_connection((where.hostname or "", port), timeout=_KNOCK_S).close()
+        except OSError as exc:
+            raise EngineError(
+                f"engine: {self.base_url} is gone ({exc}); expected it to run as long as it is measured. "
+                "Start it again and repeat.",
+                failure=FailureClass.CRASH,
+            ) from exc
+
+    def counters(self) -> Mapping[str, float]:
+        """Give what it has counted so far, whoever asked it; empty if it is silent."""
+        return vllm_reports.read_metrics(self._endpoint.get("/metrics", timeout_s=5.0).text)
+
+    def stop(self) -> float:
+        """Leave it running."""
+        return 0.0
+
+    def _prove_release(self, version: str) -> None:
+        if version.partition("+")[0] != self._spec.engine.release:
+            raise MeasurementError(
+                f"engine: {self.base_url} says it is vLLM {version}; expected {self._spec.engine.release}, "
+                "which answered when the study was planned. Do not change the endpoint while a study runs.",
+                failure=FailureClass.WRONG_ENGINE,
+            )

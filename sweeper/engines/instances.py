@@ -1,0 +1,278 @@
+"""Several engines of one assignment, measured together as one service: the knob ``instances``.
+
+It is a knob of the sweeper and no flag of any server. Each instance holds an equal part of the trial's
+devices. Where the release has data parallelism, one server with that many replicas is the service, and its
+own balancer deals out the requests; else there are that many servers, and the client splits the stream of
+requests between them (``clients.split``). Which of the two it was stands in ``effective.instances_by``.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from sweeper import knobs
+from sweeper.engines import Cancelled, Engine, Server
+from sweeper.errors import ConfigError, EngineError, KnobError
+from sweeper.records import (
+    INSTANCES,
+    Assignment,
+    FailureClass,
+    Placement,
+    Provenance,
+    Scalar,
+    TrialSpec,
+    content_key,
+)
+
+_DATA_PARALLEL = "data_parallel_size"
+_POLL_S = 0.1
+_Result = TypeVar("_Result")
+
+
+def count(assignment: Assignment) -> int:
+    """Say how many instances an assignment asks for; 1 unless it says so.
+
+    Raises:
+        ConfigError: The number is none.
+    """
+    asked = assignment.get(INSTANCES, 1)
+    if not isinstance(asked, int) or isinstance(asked, bool) or asked < 1:
+        raise ConfigError(f"knobs.{INSTANCES}: is {asked!r}; expected a whole number of at least 1.")
+    return asked
+
+
+def way(spec: TrialSpec) -> str:
+    """Say how this trial's instances become one service.
+
+    Returns:
+        ``single`` for one instance, ``data_parallel`` for one server with replicas, ``split`` for servers
+        between which the client splits the requests.
+
+    Raises:
+        ConfigError: The number of instances is none.
+        KnobError: Data parallelism is insisted on and the release has none, or is asked for besides.
+    """
+    if count(spec.assignment) == 1:
+        return "single"
+    wanted, release = spec.engine.instances_by, spec.engine.release
+    is_offered = spec.engine.kind != "tgi" and _DATA_PARALLEL in knobs.known_names(release)
+    if wanted == "data_parallel" and not is_offered:
+        engine = "TGI" if spec.engine.kind == "tgi" else f"vLLM {release}"
+        raise KnobError(
+            f"engine.instances_by: is 'data_parallel', which {engine} does not have "
+            "(vLLM has it from 0.8.3). Set engine.instances_by=split."
+        )
+    if wanted == "split" or not is_offered:
+        return "split"
+    if _DATA_PARALLEL in spec.assignment:
+        raise KnobError(
+            f"knobs.{INSTANCES}: is given together with {_DATA_PARALLEL}, which would realise it; expected "
+            "one of them. Remove one, or set engine.instances_by=split."
+        )
+    return "data_parallel"
+
+
+def served_assignment(spec: TrialSpec) -> dict[str, Scalar]:
+    """Give the assignment as one server gets it: without our own knob, with replicas where they do its work.
+
+    Raises:
+        ConfigError: As ``way``.
+    """
+    assignment = {name: value for name, value in spec.assignment.items() if name != INSTANCES}
+    if way(spec) == "data_parallel":
+        assignment[_DATA_PARALLEL] = count(spec.assignment)
+    return assignment
+
+
+def part_of(spec: TrialSpec, placement: Placement, *, index: int) -> tuple[TrialSpec, Placement]:
+    """Give one instance's own trial: its share of the devices, and a folder of its own below the trial's."""
+    parts = count(spec.assignment)
+    share = len(placement.devices) // parts
+    chosen = range(index * share, (index + 1) * share)
+    # Blocks are aligned, so every physical GPU has the same number of devices in them.
+    parents = {placement.parents[i * len(placement.parents) // len(placement.devices)] for i in chosen}
+    part = replace(
+        spec,
+        assignment=served_assignment(spec),
+        devices_wanted=share,
+        folder=str(Path(spec.folder) / f"instance-{index}"),
+        client=replace(spec.client, keeps_requests=True),
+    )
+    return part, replace(
+        placement,
+        devices=tuple(placement.devices[i] for i in chosen),
+        parents=tuple(sorted(parents)),
+    )
+
+
+class InstancesEngine:
+    """Starts the instances of a trial by an engine that knows of one only."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Name the engine that starts each one."""
+        self._engine = engine
+
+    def start(self, spec: TrialSpec, placement: Placement, *, restart: int, cancelled: Cancelled) -> Server:
+        """Start all instances, at the same time, and wait until each is ready and proven ours.
+
+        Raises:
+            EngineError: One did not come up; nothing of the others is left running.
+        """
+        # The model of a server has replicas whatever release it models.
+        if way(spec) == "split" and spec.engine.kind != "simulated":
+            return self._start_several(spec, placement, restart=restart, cancelled=cancelled)
+        assignment = served_assignment(spec)
+        if way(spec) == "split":
+            assignment[_DATA_PARALLEL] = count(spec.assignment)
+        server = self._engine.start(
+            replace(spec, assignment=assignment), placement, restart=restart, cancelled=cancelled
+        )
+        server.effective = {**server.effective, **_told(spec)}
+        return server
+
+    def _start_several(
+        self, spec: TrialSpec, placement: Placement, *, restart: int, cancelled: Cancelled
+    ) -> SplitServer:
+        started: list[Server] = []
+
+        def starter(index: int) -> Callable[[Cancelled], Server]:
+            part, block = part_of(spec, placement, index=index)
+
+            def start(cancelled: Cancelled) -> Server:
+                server = self._engine.start(part, block, restart=restart, cancelled=cancelled)
+                started.append(server)
+                return server
+
+            return start
+
+        began = time.monotonic()
+        try:
+            servers = together([starter(i) for i in range(count(spec.assignment))], cancelled=cancelled)
+        except BaseException:
+            for server in started:
+                server.stop()
+            raise
+        return SplitServer(servers, told=_told(spec), start_s=time.monotonic() - began)
+
+
+class SplitServer:
+    """Several servers that are one service.
+
+    Attributes:
+        servers: Each of them, in the order of their devices.
+        base_url: Of the first; whoever loads the service asks each server by itself.
+        effective: As the first one reports it, with ``instances`` and ``instances_by``; each was compared
+            with what was asked.
+        command: Of the first; the others differ in port and devices.
+    """
+
+    provenance = Provenance.MEASURED
+
+    def __init__(self, servers: Sequence[Server], *, told: Mapping[str, Scalar], start_s: float) -> None:
+        """Join servers that are ready."""
+        first = servers[0]
+        self.servers = tuple(servers)
+        self.base_url = first.base_url
+        self.api_key = first.api_key
+        self.start_s = start_s
+        self.command = first.command
+        self.effective: Mapping[str, Scalar] = {**first.effective, **told}
+        self.versions = first.versions
+        self.log_path = first.log_path
+
+    def sanity(self) -> str | None:
+        """Ask each server and return the fingerprint that they share, or one of all where they differ.
+
+        Raises:
+            MeasurementError: One of them gives no answer.
+        """
+        prints = [server.sanity() for server in self.servers]
+        return prints[0] if len(set(prints)) == 1 else content_key(prints)
+
+    def check_alive(self) -> None:
+        """Return quietly while all of them live.
+
+        Raises:
+            EngineError: One has ended; class and message come from its own last lines.
+        """
+        for server in self.servers:
+            server.check_alive()
+
+    def counters(self) -> Mapping[str, float]:
+        """Add up what they have counted; a share in use is that of the fullest."""
+        found: dict[str, float] = {}
+        for server in self.servers:
+            for name, value in server.counters().items():
+                is_share = name.startswith("kv_cache_usage")
+                known = found.get(name, 0.0)
+                found[name] = max(known, value) if is_share else known + value
+        return found
+
+    def stop(self) -> float:
+        """End all of them, at the same time; return the seconds it took. Safe to call twice."""
+        began = time.monotonic()
+        together([_stopping(server) for server in self.servers], cancelled=lambda: False)
+        return time.monotonic() - began
+
+
+def together(tasks: Sequence[Callable[[Cancelled], _Result]], *, cancelled: Cancelled) -> list[_Result]:
+    """Run tasks at the same time, in threads; the first failure cancels the others.
+
+    Args:
+        tasks: Each is given what it shall poll to know that it is to stop.
+        cancelled: Polled besides.
+
+    Returns:
+        Their results, in order.
+
+    Raises:
+        EngineError: The first task that failed by itself, once all have ended; likewise any other exception.
+    """
+    failed = threading.Event()
+
+    def is_over() -> bool:
+        return failed.is_set() or cancelled()
+
+    def guarded(task: Callable[[Cancelled], _Result]) -> _Result:
+        try:
+            return task(is_over)
+        except BaseException:
+            failed.set()
+            raise
+
+    with ThreadPoolExecutor(max_workers=len(tasks), thread_name_prefix="instance") as pool:
+        futures = [pool.submit(guarded, task) for task in tasks]
+        try:
+            while wait(futures, timeout=_POLL_S).not_done:
+                pass
+        except BaseException:
+            # A request to stop arrives here, in the trial's own thread; the pool waits for its threads.
+            failed.set()
+            raise
+    errors = [error for future in futures if (error := future.exception()) is not None]
+    if errors:
+        raise min(errors, key=_is_echo)
+    return [_value(future) for future in futures]
+
+
+def _stopping(server: Server) -> Callable[[Cancelled], float]:
+    return lambda cancelled: server.stop()
+
+
+def _value(future: Future[_Result]) -> _Result:
+    return future.result()
+
+
+def _is_echo(error: BaseException) -> bool:
+    """Whether a task ended only because it was told to."""
+    return isinstance(error, EngineError) and error.failure is FailureClass.INTERRUPTED
+
+
+def _told(spec: TrialSpec) -> dict[str, Scalar]:
+    return {INSTANCES: count(spec.assignment), "instances_by": way(spec)}

@@ -1,0 +1,223 @@
+"""A server that we started: watched, proven ours, asked, and ended with all of its processes.
+
+What vLLM and TGI have in common stands here; what each says of itself stands in its own module.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sweeper import processes
+from sweeper.engines import Cancelled, vllm_reports
+from sweeper.engines.endpoint import SANITY_PROMPT, Endpoint, fingerprint
+from sweeper.engines.environment import without_secrets
+from sweeper.engines.supervisor import Supervised
+from sweeper.errors import EngineError, MeasurementError
+from sweeper.processes import Process, ReservedPort
+from sweeper.records import FailureClass, Placement, Provenance, Scalar, TrialSpec
+
+LOG_BYTES = 400_000
+"""How much of a log's beginning or end is read."""
+
+_POLL_S = 0.25
+# How long the API server is given for its last words after a process below it has died.
+_LAST_WORDS_S = 5.0
+
+
+class LaunchedServer:
+    """One running engine, from launch to end.
+
+    Attributes:
+        core_title: How the processes below the API server that must live are called; None where they
+            cannot be told from passing helpers.
+    """
+
+    provenance = Provenance.MEASURED
+    core_title: str | None = None
+
+    def __init__(
+        self,
+        spec: TrialSpec,
+        *,
+        process: Supervised,
+        reserved: ReservedPort,
+        api_key: str,
+        command: tuple[str, ...],
+        log_path: Path,
+        versions: Mapping[str, str],
+    ) -> None:
+        self._spec = spec
+        self._process = process
+        self._reserved = reserved
+        self._launched = time.monotonic()
+        self._core: list[Process] = []
+        self._is_ready = False
+        self.base_url = f"http://127.0.0.1:{reserved.port}"
+        self.api_key = api_key
+        self._endpoint = Endpoint(base_url=self.base_url, api_key=api_key)
+        self.command = command
+        self.log_path: str | None = str(log_path)
+        self.versions = versions
+        self.effective: Mapping[str, Scalar] = {}
+        self.start_s = 0.0
+
+    def wait_ready(self, cancelled: Cancelled) -> None:
+        """Wait until the server answers that it is healthy.
+
+        Raises:
+            EngineError: It ended, took too long, or the wait was cancelled.
+        """
+        limit_s = self._spec.engine.start_timeout_s
+        while True:
+            # The process before the port: an answer means nothing while it is not known who gives it.
+            self._raise_if_ended()
+            if cancelled():
+                raise self._error("stopped on request", FailureClass.INTERRUPTED)
+            if self._endpoint.get("/health", timeout_s=5.0).is_ok:
+                break
+            if time.monotonic() - self._launched > limit_s:
+                raise self._error(
+                    f"engine: not ready after {limit_s:g} s; last line: {self._last_line()}",
+                    FailureClass.START_TIMEOUT,
+                )
+            time.sleep(_POLL_S)
+        self.start_s = time.monotonic() - self._launched
+        self._is_ready = True
+        if self.core_title is not None:
+            named = self.core_title
+            self._core = [p for p in self._process.members() if processes.title(p.pid).startswith(named)]
+
+    def sanity(self) -> str:
+        """Ask a greedy question and return a fingerprint of the answer: 16 hex digits.
+
+        Raises:
+            MeasurementError: No answer, an empty one, or not within the sanity time limit.
+        """
+        answer = self._endpoint.ask_greedily(
+            self._spec.model.name, timeout_s=self._spec.engine.sanity_timeout_s
+        )
+        text = answer.first_text if answer.is_ok else ""
+        if not text.strip():
+            self.check_alive()
+            raise self._doubt(
+                f"engine: it answers '{SANITY_PROMPT}' with status {answer.status} and text {text!r}; "
+                "expected some text. See its log.",
+                FailureClass.WRONG_ANSWER,
+            )
+        return fingerprint(text)
+
+    def check_alive(self) -> None:
+        """Return quietly while the engine lives, the processes below the API server included.
+
+        Raises:
+            EngineError: It has ended; class and message come from its own last lines.
+        """
+        self._raise_if_ended()
+        if all(map(processes.is_alive, self._core)):
+            return
+        deadline = time.monotonic() + _LAST_WORDS_S
+        while self._process.poll() is None and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        raise self._death(self._process.poll())
+
+    def pids(self) -> set[int]:
+        """Ids of all processes of the engine."""
+        return self._process.pids()
+
+    def stop(self) -> float:
+        """End the engine and all of its processes; return the seconds it took. Safe to call twice."""
+        seconds = self._process.stop()
+        self._reserved.release()
+        return seconds
+
+    def _prove_socket(self) -> None:
+        holders = processes.listeners(self._reserved.port)
+        ours = self._process.pids()
+        if not holders or not holders <= ours:
+            raise self._error(
+                f"engine: port {self._reserved.port} is held by processes {sorted(holders)}; expected one of "
+                f"ours, {sorted(ours)}. End the other program.",
+                FailureClass.PORT,
+            )
+
+    def _refuse_differences(self) -> None:
+        different = vllm_reports.differences(self._spec.assignment, self.effective)
+        if different:
+            listed = "; ".join(f"{n}: asked {a}, runs {r}" for n, (a, r) in sorted(different.items()))
+            raise self._doubt(
+                f"engine: it reports another configuration than was asked ({listed}); expected the same. "
+                "Ask for what this release and platform can do.",
+                FailureClass.WRONG_ENGINE,
+            )
+
+    def _raise_if_ended(self) -> None:
+        code = self._process.poll()
+        if code is not None:
+            raise self._death(code)
+
+    def _death(self, exit_code: int | None) -> EngineError:
+        death = vllm_reports.why_it_ended(self._log_tail(), exit_code=exit_code, was_ready=self._is_ready)
+        return self._error(death.message, death.failure)
+
+    def _error(self, message: str, failure: FailureClass) -> EngineError:
+        return EngineError(message, failure=failure, log_path=self.log_path)
+
+    def _doubt(self, message: str, failure: FailureClass) -> MeasurementError:
+        return MeasurementError(message, failure=failure, log_path=self.log_path)
+
+    def _log_head(self) -> str:
+        with Path(str(self.log_path)).open(encoding="utf-8", errors="replace") as log:
+            return log.read(LOG_BYTES)
+
+    def _log_tail(self) -> str:
+        with Path(str(self.log_path)).open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES))
+            return log.read().decode(errors="replace")
+
+    def _last_line(self) -> str:
+        lines = self._log_tail().strip().splitlines()
+        return lines[-1].strip() if lines else "nothing in its log"
+
+
+def launch(
+    spec: TrialSpec,
+    placement: Placement,
+    *,
+    command: Sequence[str],
+    env: Mapping[str, str],
+    port: int,
+    restart: int,
+) -> tuple[Supervised, Path]:
+    """Start an engine's program under supervision, with a note of what was started beside its log.
+
+    Args:
+        spec: The trial, whose folder takes log, command and start file.
+        placement: Its devices, for the start file.
+        command: Program and arguments, without secrets.
+        env: Its whole environment; what may be stored of it is.
+        port: Where it will listen, for the start file.
+        restart: Start within the trial, for the names of the files.
+
+    Returns:
+        The supervised program, and the path of its log.
+    """
+    folder = Path(spec.folder).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"engine-{spec.attempt}-{restart}"
+    stored = {"argv": list(command), "environment": without_secrets(env)}
+    (folder / f"{name}.command.json").write_text(json.dumps(stored, indent=1), encoding="utf-8")
+    log_path = folder / f"{name}.log"
+    process = Supervised.start(
+        command,
+        env=env,
+        cwd=folder,
+        log_path=log_path,
+        start_file=folder / f"{name}{processes.START_FILE_SUFFIX}",
+        grace_s=spec.engine.stop_timeout_s,
+        note={"trial": spec.key, "port": port, "devices": list(placement.devices)},
+    )
+    return process, log_path

@@ -1,0 +1,139 @@
+"""Measuring an endpoint that somebody else started: proven, asked, and left alone."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sweeper.engines import attach
+from sweeper.engines.attach import AttachEngine
+from sweeper.errors import ConfigError, EngineError, MeasurementError
+from sweeper.records import EngineSpec, FailureClass, Provenance, TrialSpec
+from tests.standin_server import PLACEMENT, RELEASE, make_spec, never, write_interpreter
+
+KEY = "a-key-that-nobody-may-see"
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """An endpoint that runs, and its process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        *(str(write_interpreter(tmp_path / "bin")), "-m", "vllm.entrypoints.openai.api_server"),
+        *("--served-model-name", "tiny", "--port", str(port), "--max-num-seqs", "8"),
+    ]
+    process = subprocess.Popen(command, env={**os.environ, "VLLM_API_KEY": KEY})
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until_it_answers(url)
+        yield url, process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_until_it_answers(url: str) -> None:
+    for _ in range(200):
+        try:
+            urllib.request.urlopen(f"{url}/health").close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    pytest.fail("the stand-in does not answer")
+
+
+def attached_spec(tmp_path: Path, url: str, **changes: object) -> TrialSpec:
+    spec = make_spec(tmp_path, "python", assignment={}, **changes)
+    engine = replace(spec.engine, kind="attach", url=url, api_key_env="ENDPOINT_KEY")
+    return replace(spec, engine=engine)
+
+
+def test_an_endpoint_that_runs_is_proven_asked_and_left_running(
+    tmp_path: Path, running: tuple[str, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDPOINT_KEY", KEY)
+    url, process = running
+    server = AttachEngine().start(attached_spec(tmp_path, url), PLACEMENT, restart=0, cancelled=never)
+    assert server.effective == {"max_num_batched_tokens": 2048, "max_num_seqs": 8}
+    assert server.versions == {"vllm": RELEASE}
+    assert server.provenance is Provenance.MEASURED
+    assert len(server.sanity()) == 16
+    # One question was asked: the stand-in counts 100 tokens looked up and 25 found for each.
+    assert server.counters()["prefix_cache_hits"] == 25.0
+    server.check_alive()
+    assert server.stop() == 0.0
+    assert process.poll() is None
+
+
+def test_the_key_of_an_endpoint_stands_in_nothing_that_can_be_stored(
+    tmp_path: Path, running: tuple[str, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDPOINT_KEY", KEY)
+    spec = attached_spec(tmp_path, running[0])
+    server = AttachEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
+    there = attach.endpoint(spec.engine, surroundings=os.environ)
+    assert KEY not in repr((spec, server.effective, server.versions, server.command, there))
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert all(KEY not in path.read_text(errors="replace") for path in written)
+
+
+def test_a_wrong_key_gets_no_answer_and_no_number(
+    tmp_path: Path, running: tuple[str, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDPOINT_KEY", "another")
+    server = AttachEngine().start(attached_spec(tmp_path, running[0]), PLACEMENT, restart=0, cancelled=never)
+    with pytest.raises(MeasurementError, match="with status 401"):
+        server.sanity()
+
+
+def test_an_endpoint_of_another_model_or_release_is_not_measured(
+    tmp_path: Path, running: tuple[str, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDPOINT_KEY", KEY)
+    spec = attached_spec(tmp_path, running[0])
+    other = replace(spec, model=replace(spec.model, name="llama"))
+    with pytest.raises(MeasurementError, match=r"serves \['tiny'\]; expected 'llama'") as caught:
+        AttachEngine().start(other, PLACEMENT, restart=0, cancelled=never)
+    assert caught.value.failure is FailureClass.WRONG_ENGINE
+    later = replace(spec, engine=replace(spec.engine, release="0.33.0"))
+    with pytest.raises(MeasurementError, match=r"says it is vLLM 0.32.0; expected 0.33.0"):
+        AttachEngine().start(later, PLACEMENT, restart=0, cancelled=never)
+
+
+def test_an_endpoint_that_goes_away_is_noticed(
+    tmp_path: Path, running: tuple[str, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDPOINT_KEY", KEY)
+    url, process = running
+    server = AttachEngine().start(attached_spec(tmp_path, url), PLACEMENT, restart=0, cancelled=never)
+    process.kill()
+    process.wait()
+    with pytest.raises(EngineError, match="is gone") as caught:
+        server.check_alive()
+    assert caught.value.failure is FailureClass.CRASH
+
+
+def test_the_release_is_asked_of_the_endpoint(running: tuple[str, subprocess.Popen[bytes]]) -> None:
+    engine = EngineSpec(kind="attach", release="0.33.0", url=running[0])
+    assert attach.find_release(engine, surroundings={}) == RELEASE
+
+
+def test_what_is_missing_is_said_before_anything_is_asked() -> None:
+    with pytest.raises(ConfigError, match=r"engine.url: is not given"):
+        attach.endpoint(EngineSpec(kind="attach", release="0.33.0"), surroundings={})
+    keyed = EngineSpec(kind="attach", release="0.33.0", url="http://127.0.0.1:1", api_key_env="MY_KEY")
+    with pytest.raises(ConfigError, match="the variable MY_KEY is not set"):
+        attach.endpoint(keyed, surroundings={})
+    with pytest.raises(ConfigError, match=r"nobody answers at http://127.0.0.1:1"):
+        attach.find_release(keyed, surroundings={"MY_KEY": "x"})
