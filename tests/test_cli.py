@@ -305,3 +305,14 @@ def test_a_stop_keeps_what_is_finished_and_says_how_to_go_on(number: signal.Sign
     assert "stopped. What is finished is kept; the same command goes on from here." in rest
     finished = len(list(Path("outputs/mine/measurements").glob("*.parquet")))
     assert 1 <= finished < 60
+
+
+@pytest.mark.parametrize("program", [["sweeper", "--help"], ["analysis", "columns"]])
+def test_a_reader_that_has_seen_enough_is_no_error(program: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    told = subprocess.run(
+        [sys.executable, "-m", *program], stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert (told.returncode, told.stderr) == (0, "")

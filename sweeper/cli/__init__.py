@@ -13,7 +13,9 @@ Heavy packages are imported where they are needed, so that help and mistakes are
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
@@ -86,7 +88,12 @@ def main(arguments: Sequence[str]) -> int:
     """
     from rich.console import Console
 
-    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+    class Output(Console):
+        def on_broken_pipe(self) -> None:
+            # rich would leave with exit code 1, which here means that trials failed
+            raise BrokenPipeError
+
+    console, errors = Output(highlight=False), Output(stderr=True, highlight=False)
     try:
         return _dispatch(list(arguments), console)
     except SweeperError as exc:
@@ -96,6 +103,8 @@ def main(arguments: Sequence[str]) -> int:
         errors.print("stopped")
         return STOPPED + signal.SIGINT
     except BrokenPipeError:
+        # The reader (head, less) has seen enough; the interpreter's own last flush must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except Exception as exc:
         errors.print(_crash_text(exc), markup=False, soft_wrap=True)
