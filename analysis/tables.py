@@ -171,7 +171,8 @@ def best(
 ) -> pd.DataFrame:
     """Give the best setting for each objective, and whether it is clearly better than the next.
 
-    Only settings that have a number at every load point that counts take part.
+    Only settings that have a number at every load point that counts take part. A series of second runs does
+    not: it is the same server as its first run, answering what it was asked before.
 
     Returns:
         Columns ``objective``, ``setting``, ``value``, ``low``, ``high``, ``n``, ``runner_up``,
@@ -180,6 +181,8 @@ def best(
         touch, ``single start`` when either was started only once, ``alone`` when there is no other.
     """
     rows = settings(frame, series)
+    repeated = {name for name, entry in (series or {}).items() if entry.run == "second"}
+    rows = rows[[name not in repeated for name in rows["series"]]]
     answers = [_best_row(rows, objective) for objective in objectives]
     return pd.DataFrame([answer for answer in answers if answer is not None])
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from analysis import tables
-from analysis.study import Series
+from analysis.study import DEFAULT_OBJECTIVES, Series
 from sweeper.records import LoadPoint, Objective, TrialResult
 from sweeper.store import Store
 
@@ -356,6 +356,20 @@ def test_series_of_one_trial_show_one_run_each_at_the_same_load_points(
     assert table["load_point"].tolist() == ["16", "32"] * 3
     # Nothing is averaged over the two runs: that would be 15.
     assert table["mean"].tolist() == [10.0, 10.0, 20.0, 20.0, 10.0, 10.0]
+
+
+def test_a_second_run_is_no_setting_and_so_never_the_best(
+    trial: MakeTrial, rows: Callable[..., pd.DataFrame]
+) -> None:
+    frame = rows(two_runs(trial, series=("first", "again")))
+    known = {
+        "first": Series(name="first", label="Fresh", run="fresh", order=0),
+        "again": Series(name="again", label="2nd", run="second", order=1),
+    }
+
+    (answer,) = tables.best(frame, objectives=DEFAULT_OBJECTIVES, series=known).to_dict("records")
+
+    assert (answer["setting"], answer["value"], answer["verdict"]) == ("Fresh", 10.0, "alone")
 
 
 def test_without_series_the_two_runs_are_load_points_of_their_own(
