@@ -6,10 +6,13 @@ start; it takes load points one after another.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 from sweeper.engines import Cancelled, Server
 from sweeper.records import LoadPoint, Measurement
+
+_WARM_UP_SEED = 1_000_003
 
 
 class Client(Protocol):
@@ -33,3 +36,17 @@ class Client(Protocol):
     def close(self) -> None:
         """End the client; safe to call twice."""
         ...
+
+
+def warm_up_point(point: LoadPoint, *, prompts: int) -> LoadPoint:
+    """Give what a warm-up sends: other requests of the load point's kind, all at once.
+
+    Their seed is another one: with the prompts of the measured run they would fill the prefix cache with
+    just what is about to be asked.
+    """
+    return replace(
+        point,
+        num_prompts=prompts,
+        request_rate_per_s=None,
+        client_seed=point.client_seed + _WARM_UP_SEED,
+    )

@@ -11,11 +11,11 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from sweeper import knobs, processes
-from sweeper.clients import program
+from sweeper.clients import program, warm_up_point
 from sweeper.clients.vllm_bench import (
     METRICS,
     PERCENTILES,
@@ -31,8 +31,6 @@ from sweeper.records import FailureClass, LoadPoint, Measurement, Placement, Tri
 
 SCRIPT = "benchmark_serving.py"
 
-# Prompts of the warm-up must not be those of the measured run, or the prefix cache would know them.
-_WARM_UP_SEED = 1_000_003
 # Random lengths were drawn from [ratio * len, len] before, and from len * (1 +/- ratio) since.
 _RATIO_ABOUT_THE_MEAN = "0.8.4"
 
@@ -99,12 +97,7 @@ class BenchScriptClient:
     def warm_up(self, server: Server, point: LoadPoint, *, prompts: int, cancelled: Cancelled) -> float:
         """Send some requests at once whose numbers are thrown away; return the seconds it took."""
         began = time.monotonic()
-        warm = replace(
-            point,
-            num_prompts=prompts,
-            request_rate_per_s=None,
-            client_seed=point.client_seed + _WARM_UP_SEED,
-        )
+        warm = warm_up_point(point, prompts=prompts)
         self._run(server, warm, f"{self._spec.attempt}-warm-up", cancelled)
         return time.monotonic() - began
 

@@ -13,14 +13,14 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sweeper import processes
-from sweeper.clients import program
+from sweeper.clients import program, warm_up_point
 from sweeper.clients.requirements import check_locust
 from sweeper.clients.vllm_bench import empty_prefix_cache, telemetry
 from sweeper.engines import Cancelled, Server
@@ -33,9 +33,6 @@ LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 
 MOST_USERS = 1000
 """Requests that can be under way at once where no cap is asked for."""
-
-# Prompts of the warm-up must not be those of the measured run, or the prefix cache would know them.
-_WARM_UP_SEED = 1_000_003
 
 
 class LocustClient:
@@ -93,12 +90,7 @@ class LocustClient:
     def warm_up(self, server: Server, point: LoadPoint, *, prompts: int, cancelled: Cancelled) -> float:
         """Send some requests at once whose numbers are thrown away; return the seconds it took."""
         began = time.monotonic()
-        warm = replace(
-            point,
-            num_prompts=prompts,
-            request_rate_per_s=None,
-            client_seed=point.client_seed + _WARM_UP_SEED,
-        )
+        warm = warm_up_point(point, prompts=prompts)
         self._run(server, warm, f"{self._spec.attempt}-warm-up", cancelled)
         return time.monotonic() - began
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from sweeper.clients import warm_up_point
 from sweeper.engines import Cancelled, Server
 from sweeper.engines.simulated import Served, SimulatedServer
 from sweeper.errors import EngineError, MeasurementError
@@ -24,10 +25,6 @@ from sweeper.records import (
     TrialSpec,
 )
 from sweeper.workload import Workload, make_workload
-
-_WARM_UP_SEED = 1_000_003
-"""Added to the seed of a warm-up: with the prompts of the measured run it would fill the prefix cache with
-just what is about to be asked."""
 
 _THROUGHPUT_METRICS = (
     *("completed", "failed", "duration_s", "total_input_tokens", "total_output_tokens"),
@@ -95,8 +92,8 @@ class SimulatedClient:
 
     def warm_up(self, server: Server, point: LoadPoint, *, prompts: int, cancelled: Cancelled) -> float:
         """Send some other requests of the load point's kind at once; return the modelled seconds."""
-        warm = replace(point, num_prompts=prompts, request_rate_per_s=None)
-        served = self._serve(server, warm, seed=point.client_seed + _WARM_UP_SEED, cancelled=cancelled)
+        warm = warm_up_point(point, prompts=prompts)
+        served = self._serve(server, warm, seed=warm.client_seed, cancelled=cancelled)
         return summarize(served.records)["duration_s"] or 0.0
 
     def close(self) -> None:

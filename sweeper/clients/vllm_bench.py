@@ -15,10 +15,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sweeper import knobs, processes
+from sweeper.clients import warm_up_point
 from sweeper.clients.program import blame_engine
 from sweeper.engines import Cancelled, Server
 from sweeper.engines.supervisor import Supervised
@@ -52,8 +53,6 @@ _POLL_S = 0.25
 _TELEMETRY_S = 1.0
 # Import of the benchmark takes 17 s on an idle laptop and minutes from a cold network disk.
 _IMPORT_TIMEOUT_S = 600.0
-# Prompts of the warm-up must not be those of the measured run, or the prefix cache would know them.
-_WARM_UP_SEED = 1_000_003
 _STOP_GRACE_S = 2.0
 
 
@@ -168,12 +167,7 @@ class VllmBenchClient:
         """Send some requests at once whose numbers are thrown away; return the seconds it took."""
         began = time.monotonic()
         self._wait_import(server, cancelled)
-        warm = replace(
-            point,
-            num_prompts=prompts,
-            request_rate_per_s=None,
-            client_seed=point.client_seed + _WARM_UP_SEED,
-        )
+        warm = warm_up_point(point, prompts=prompts)
         self._run(server, warm, self._raw / f"{self._spec.attempt}-warm-up.json", cancelled)
         return time.monotonic() - began
 
