@@ -206,7 +206,7 @@ def caption_of(study: Study, table: pd.DataFrame) -> str:
         "whiskers: 95 % t-interval over restarts" if starts.max() > 1 else "a single start gives no interval"
     )
     release = _values(frame, "version.vllm").replace(" (modelled)", "")
-    engine = f"{'Simulated ' if study.is_simulated else ''}vLLM {release}"
+    engine = f"{'Simulated ' if study.is_simulated else ''}vLLM {release}" + _other_engines(frame)
     origin = "simulated" if study.is_simulated else f"measured on {_values(frame, 'platform')}"
     sentences = [
         f"Study {study.name}, {origin}",
@@ -220,6 +220,14 @@ def caption_of(study: Study, table: pd.DataFrame) -> str:
         methods = " or ".join(sorted(set(beside["published_method"])))
         sentences.append(f"Published: {beside['published_source'].iloc[0]}; by {methods}")
     return ". ".join(sentences) + "."
+
+
+def _other_engines(frame: pd.DataFrame) -> str:
+    """Name the engines beside vLLM, and whether they were run at all."""
+    others = frame[frame["engine"].notna() & (frame["engine"] == "tgi")]
+    if others.empty:
+        return ""
+    return ", TGI" if (others["state"] == "complete").any() else " (TGI was not run)"
 
 
 def metric_title(column: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from analysis import style
+from sweeper.records import FailureClass
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -214,4 +215,6 @@ def finish_value_axis(axes: Axes, title: str, *, highest: float, vertical: bool,
 
 def short_state(row: Row) -> str:
     """Say in a word why a setting has no number."""
-    return "no value" if row["state"] == "complete" else str(row["state"])
+    if row["state"] == "complete":
+        return "no value"
+    return "not modelled" if row["reason"] == FailureClass.NOT_MODELLED else str(row["state"])

@@ -13,7 +13,16 @@ from typing import Any
 from sweeper import fit, knobs
 from sweeper.engines import instances, tgi
 from sweeper.errors import KnobError, PlacementError
-from sweeper.records import INSTANCES, ClientSpec, EngineSpec, LoadPoint, Model, Platform, TrialSpec
+from sweeper.records import (
+    INSTANCES,
+    ClientSpec,
+    EngineSpec,
+    FailureClass,
+    LoadPoint,
+    Model,
+    Platform,
+    TrialSpec,
+)
 from sweeper.space import Point, Series, Space
 from sweeper.topology import Node
 
@@ -22,6 +31,22 @@ _MISTAKES = frozenset({"unknown", "not_yet", "removed", "no_effect", "bad_value"
 
 # Each multiplies the devices of a trial.
 _SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "num_shard", INSTANCES)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an assignment can never run here.
+
+    Attributes:
+        failure: The class that its row is stored with.
+        message: The reason in words, with the arithmetic where there is some.
+    """
+
+    failure: FailureClass
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +59,7 @@ class Job:
 
     spec: TrialSpec
     points: tuple[Point, ...]
-    refusal: str | None = None
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +142,7 @@ class Planner:
         )
         return bool(point.assignment.get("enable_prefix_caching", unsaid["enable_prefix_caching"]))
 
-    def _refusal(self, spec: TrialSpec) -> str | None:
+    def _refusal(self, spec: TrialSpec) -> Refusal | None:
         if spec.engine.kind == "tgi":
             return self._tgi_refusal(spec)
         if spec.engine.kind == "attach":
@@ -125,7 +150,7 @@ class Planner:
             return None
         broken = self.space.broken_rule(spec.assignment)
         if broken is not None:
-            return f"breaks the rule of the space: {broken}"
+            return Refusal(FailureClass.BAD_ARGUMENT, f"breaks the rule of the space: {broken}")
         refusals = knobs.check(
             instances.served_assignment(spec),
             release=self.engine.release,
@@ -138,26 +163,30 @@ class Planner:
                 f"vLLM {self.engine.release}: " + "\n  ".join(refusal.message for refusal in mistakes)
             )
         if refusals:
-            return refusals[0].message
+            return Refusal(FailureClass.UNSUPPORTED, refusals[0].message)
         return self._size_refusal(spec) or self._memory_refusal(spec)
 
-    def _tgi_refusal(self, spec: TrialSpec) -> str | None:
+    def _tgi_refusal(self, spec: TrialSpec) -> Refusal | None:
         if self.platform is Platform.SIMULATED:
-            return "there is no model of TGI; its published figures stand in the chart"
+            return Refusal(
+                FailureClass.NOT_MODELLED,
+                "there is no model of TGI; its published figures stand in the chart",
+            )
         mistakes = tgi.check(spec.assignment)
         if mistakes:
             raise KnobError("TGI: " + "\n  ".join(mistakes))
         return self._size_refusal(spec)
 
-    def _size_refusal(self, spec: TrialSpec) -> str | None:
+    def _size_refusal(self, spec: TrialSpec) -> Refusal | None:
         if spec.devices_wanted <= len(self.node.devices):
             return None
-        return (
+        return Refusal(
+            FailureClass.UNSUPPORTED,
             f"needs {spec.devices_wanted} devices (instances x tensor x pipeline x data parallel size), "
-            f"the node has {len(self.node.devices)}"
+            f"the node has {len(self.node.devices)}",
         )
 
-    def _memory_refusal(self, spec: TrialSpec) -> str | None:
+    def _memory_refusal(self, spec: TrialSpec) -> Refusal | None:
         if self.platform is Platform.CPU:
             # The CPU build sizes its cache by VLLM_CPU_KVCACHE_SPACE, not by a share of a device.
             return None
@@ -165,7 +194,9 @@ class Planner:
         if not memory:
             return None
         found = fit.fit(spec.model, spec.assignment, device_memory_gib=memory)
-        return None if found.is_feasible else f"does not fit in memory: {found}"
+        if found.is_feasible:
+            return None
+        return Refusal(FailureClass.OUT_OF_MEMORY, f"does not fit in memory: {found}")
 
 
 def _joined(first: Job, second: Job) -> Job:

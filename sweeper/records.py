@@ -104,6 +104,7 @@ class FailureClass(StrEnum):
     CRASH = "crash"
     WRONG_ANSWER = "wrong_answer"
     WRONG_ENGINE = "wrong_engine"
+    NOT_MODELLED = "not_modelled"
     CLIENT = "client"
     INFRASTRUCTURE = "infrastructure"
     INTERRUPTED = "interrupted"

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from sweeper.executors import Executor, Ticket
 from sweeper.objectives import measured_row, objective_value, trial_attributes
 from sweeper.placement import Allocator
-from sweeper.plan import Job, Planner
+from sweeper.plan import Job, Planner, Refusal
 from sweeper.records import FailureClass, Objective, Placement, TrialResult, TrialSpec, TrialState
 from sweeper.search import Search
 from sweeper.store import FinishedTrial, Store
@@ -141,7 +141,7 @@ class Sweep:
                     self._pending.append(_Pending(job=self._next_attempt(job), since_s=self._clock()))
                     continue
                 refused += 1
-                self._record_refusal(job)
+                self._record_refusal(job, job.refusal)
                 continue
             done += 1
             self._tell_from_store(job, rows)
@@ -233,7 +233,7 @@ class Sweep:
             return
         self._stale_asks += 1
         if job.refusal is not None and known is None:
-            self._record_refusal(job, numbers=(candidate.number,))
+            self._record_refusal(job, job.refusal, numbers=(candidate.number,))
         elif known is not None and known.state is TrialState.COMPLETE:
             rows = _StoredRows(self._store).of(job.spec.key)
             self._search.tell(candidate.number, self._values(rows), {"key": job.spec.key, "repeated": True})
@@ -287,13 +287,14 @@ class Sweep:
         if result.state is not TrialState.COMPLETE:
             self._failures.append(result)
 
-    def _record_refusal(self, job: Job, *, numbers: tuple[int, ...] = ()) -> None:
+    def _record_refusal(self, job: Job, refusal: Refusal, *, numbers: tuple[int, ...] = ()) -> None:
         result = TrialResult(
             spec=job.spec,
             placement=None,
             state=TrialState.INFEASIBLE,
             provenance=provenance_of(job.spec),
-            failure_message=job.refusal,
+            failure_class=refusal.failure,
+            failure_message=refusal.message,
         )
         self._keep(result, queued_s=0.0)
         self._tell(numbers or self._begin(job), result)

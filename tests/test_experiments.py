@@ -16,8 +16,8 @@ from sweeper import config, prepare, trial
 from sweeper.config import Settings
 from sweeper.errors import ConfigError
 from sweeper.placement import Allocator
-from sweeper.plan import Job, Planner
-from sweeper.records import LoadPoint, Platform, Scalar, TrialState
+from sweeper.plan import Job, Planner, Refusal
+from sweeper.records import FailureClass, LoadPoint, Platform, Scalar, TrialState
 from sweeper.space import Series, Space
 from sweeper.topology import Node, modelled_mi300x
 
@@ -199,7 +199,9 @@ def test_an_experiment_plans_one_trial_for_each_server(name: str) -> None:
     jobs = planner.grid()
     assert len(jobs) == TRIALS[name]
     for job in jobs:
-        assert job.refusal == (NO_MODEL_OF_TGI if job.spec.engine.kind == "tgi" else None), job.spec.series
+        assert job.refusal == (
+            Refusal(FailureClass.NOT_MODELLED, NO_MODEL_OF_TGI) if job.spec.engine.kind == "tgi" else None
+        ), job.spec.series
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -282,7 +284,7 @@ def test_a_series_of_tgi_has_none_of_vllms_knobs_and_is_planned_where_it_can_be_
     assert dict(job.spec.assignment) == {"num_shard": 8}
     assert (job.spec.engine.kind, job.spec.devices_wanted, job.refusal) == ("tgi", 8, None)
     too_large = replace(measured, space=Space(series=(replace(tgi, knobs={"num_shard": 16}),)))
-    assert "needs 16 devices" in (too_large.grid()[0].refusal or "")
+    assert "needs 16 devices" in str(too_large.grid()[0].refusal)
 
 
 def test_case_3_runs_each_load_point_twice_on_servers_that_keep_prefixes_and_once_on_others() -> None:
@@ -406,7 +408,7 @@ def test_one_whole_gpu_stands_beside_its_partitions_in_a_study_of_its_own() -> N
     assert (whole.insisted, whole.name) == (("SPX", "NPS1"), "cpx_density-spx")
     planner, _ = planner_of(whole)
     broken = "breaks the rule of the space: "
-    assert {job.spec.series[0]: job.refusal for job in planner.grid()} == {
+    assert {job.spec.series[0]: job.refusal and job.refusal.message for job in planner.grid()} == {
         "tp1": None,
         "tp2": f"{broken}tensor_parallel_size == 1",
         "tp4": f"{broken}tensor_parallel_size == 1",
@@ -450,7 +452,7 @@ def test_an_experiment_runs_on_the_simulated_platform(name: str, tmp_path: Path)
     allocator = Allocator(node)
     for job in planner.grid():
         if job.refusal is not None:
-            assert job.refusal == NO_MODEL_OF_TGI
+            assert str(job.refusal) == NO_MODEL_OF_TGI
             continue
         few = tuple(replace(p, num_prompts=min(p.num_prompts, 8)) for p in job.spec.load_points)
         spec = replace(job.spec, load_points=tuple(dict.fromkeys(few)), folder=str(tmp_path))

@@ -9,7 +9,7 @@ import pytest
 
 from sweeper.errors import KnobError, PlacementError
 from sweeper.plan import Planner, devices_wanted, point_label
-from sweeper.records import Model, Platform
+from sweeper.records import FailureClass, Model, Platform
 from sweeper.space import Choice, Point, Rule, Space
 from tests.stand_ins import planner_of_three_series
 
@@ -41,7 +41,9 @@ def test_a_point_that_cannot_run_here_is_planned_with_its_reason(planner: Planne
     ruled = replace(planner, space=Space(base={}, rules=(Rule(text="max_num_seqs < 64"),)))
     assignment = {"max_num_seqs": 64, "tensor_parallel_size": 4}
     job = ruled.job(Point(choices={}, assignment=assignment, series=None))
-    assert job.refusal == "breaks the rule of the space: max_num_seqs < 64"
+    assert str(job.refusal) == "breaks the rule of the space: max_num_seqs < 64"
+    assert job.refusal is not None
+    assert job.refusal.failure is FailureClass.BAD_ARGUMENT
 
 
 def test_a_knob_of_another_release_is_a_mistake_and_no_plan(planner: Planner) -> None:
@@ -77,7 +79,8 @@ def test_instances_multiply_devices_and_are_asked_of_the_release_as_what_they_be
     assert old.refusal is None
     three = planner.job(Point(choices={}, assignment={**assignment, "instances": 3}, series=None))
     assert three.refusal is not None
-    assert three.refusal.startswith("needs 12 devices")
+    assert three.refusal.message.startswith("needs 12 devices")
+    assert three.refusal.failure is FailureClass.UNSUPPORTED
 
 
 def test_a_flag_that_tgi_lacks_is_a_mistake(planner: Planner) -> None:

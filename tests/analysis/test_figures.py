@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -15,7 +16,7 @@ from matplotlib.text import Text
 
 from analysis import figures, style
 from analysis.study import Study
-from sweeper.records import Model, Provenance, TrialResult
+from sweeper.records import FailureClass, Model, Provenance, TrialResult, TrialState
 
 MakeTrial = Callable[..., TrialResult]
 MakeFolder = Callable[..., Path]
@@ -246,6 +247,29 @@ def test_the_caption_of_a_measurement_names_its_machine(trial: MakeTrial, study_
 
     assert caption.startswith("Study steps, measured on mi300x.")
     assert "engine starts: 1; a single start gives no interval" in caption
+
+
+@pytest.mark.parametrize(
+    ("failure", "engines"),
+    [(FailureClass.NOT_MODELLED, "vLLM 0.6.2 (TGI was not run)"), (None, "vLLM 0.6.2, TGI")],
+)
+def test_another_engine_is_named_in_the_caption_and_in_its_place(
+    trial: MakeTrial, study_folder: MakeFolder, failure: FailureClass | None, engines: str
+) -> None:
+    ran = trial(series=("vllm",), runs=run(9.0))
+    tgi = trial(series=("tgi",), runs=() if failure else run(8.0))
+    spec = replace(tgi.spec, engine=replace(tgi.spec.engine, kind="tgi"))
+    other = replace(tgi, spec=spec, failure_class=failure)
+    if failure:
+        other = replace(other, state=TrialState.INFEASIBLE)
+    study = Study.load(study_folder(ran, other))
+    table = figures.chart_table(study, RPS)
+
+    assert engines in figures.caption_of(study, table)
+    drawn = [
+        text.get_text() for text in figures.draw(table, metric=RPS, subtitle="", caption="").axes[0].texts
+    ]
+    assert ("not modelled" in drawn) == (failure is not None)
 
 
 def test_the_style_does_not_leak_into_other_charts() -> None:
