@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,7 @@ from analysis.claims import Answer, Claim, ClaimKind, answers, check, check_publ
 from analysis.ratios import Basis, Factor, Verdict
 from analysis.study import Study
 from analysis.tables import Estimate
-from sweeper.records import LoadPoint, Provenance, TrialResult
+from sweeper.records import LoadPoint, Model, Provenance, TrialResult
 
 MakeTrial = Callable[..., TrialResult]
 MakeFolder = Callable[..., Path]
@@ -165,6 +166,21 @@ def test_restarts_can_prove_a_smaller_difference(make_study: Callable[..., Study
     assert answer.verdict is Verdict.HOLDS
     assert answer.findings[0].ratio.basis is Basis.RESTARTS
     assert answer.source == "measured"
+
+
+def test_a_study_of_another_model_says_that_it_is_not_what_the_source_measured(
+    trial: MakeTrial, study_folder: MakeFolder, llama_70b: Model, make_study: Callable[..., Study]
+) -> None:
+    tiny = replace(llama_70b, name="tiny-llama")
+    trials = [
+        trial(series=(name,), knobs={"k": name}, runs=starts(10.0), model=tiny)
+        for name in ("default", "no_chunk")
+    ]
+
+    answer = check_study(BY_ID["case1-a"], Study.load(study_folder(*trials, about=ABOUT)))
+
+    assert answer.note == "of tiny-llama on simulated, not what the source measured"
+    assert check_study(BY_ID["case1-a"], make_study([10.0], [10.0])).note == ""
 
 
 def test_hit_rates_of_two_runs_are_judged_apart(trial: MakeTrial, study_folder: MakeFolder) -> None:
