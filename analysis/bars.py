@@ -22,7 +22,6 @@ from analysis.page import (
     finish_value_axis,
     lay_legend,
     make_page,
-    short_state,
 )
 
 if TYPE_CHECKING:
@@ -172,8 +171,8 @@ def _value_text(axes: Axes, x: float, y: float, value: float, colour: str, look:
 def _mark_without_number(axes: Axes, row: Row, centre: float) -> None:
     axes.plot([centre], [0], marker="x", color=style.FAILED, markersize=6, clip_on=False, zorder=3)
     axes.annotate(
-        short_state(row), (centre, 0), xytext=(0, 8), textcoords="offset points", ha="center", va="bottom",
-        fontsize=7.5, color=style.FAILED, rotation=90,
+        tables.short_state(row), (centre, 0), xytext=(0, 8), textcoords="offset points",
+        ha="center", va="bottom", fontsize=7.5, color=style.FAILED, rotation=90,
     )  # fmt: skip
 
 
@@ -230,7 +229,7 @@ def _draw_panel(axes: Axes, rows: Sequence[Row | None], metric: Metric) -> None:
         if row is None:
             continue
         if math.isnan(row["mean"]):
-            _row_text(axes, 0, place, f"\N{MULTIPLICATION SIGN} {short_state(row)}", style.FAILED)
+            _row_text(axes, 0, place, f"\N{MULTIPLICATION SIGN} {tables.short_state(row)}", style.FAILED)
             continue
         colour = style.COLOURS[1] if row["mean"] == top else style.COLOURS[4]
         axes.barh(place, row["mean"], 0.68, color=colour)

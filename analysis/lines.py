@@ -17,7 +17,6 @@ from analysis.page import (
     finish_value_axis,
     lay_legend,
     make_page,
-    short_state,
 )
 
 if TYPE_CHECKING:
@@ -152,7 +151,7 @@ def _label(table: pd.DataFrame, *, axis: str) -> str:
     missing = table[table["mean"].isna()].sort_values(axis)
     if missing.empty:
         return setting
-    states = ", ".join(dict.fromkeys(short_state(row) for row in missing.to_dict("records")))
+    states = ", ".join(dict.fromkeys(tables.short_state(row) for row in missing.to_dict("records")))
     where = ", ".join(f"{value:,.10g}" for value in missing[axis].astype(float))
     return f"{setting} ({states}{'' if len(missing) == len(table) else f' at {where}'})"
 

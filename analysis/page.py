@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from analysis import style
-from sweeper.records import FailureClass
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -211,10 +210,3 @@ def finish_value_axis(axes: Axes, title: str, *, highest: float, vertical: bool,
         axes.xaxis.set_major_formatter(ticks)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.grid(axis="x")
-
-
-def short_state(row: Row) -> str:
-    """Say in a word why a setting has no number."""
-    if row["state"] == "complete":
-        return "no value"
-    return "not modelled" if row["reason"] == FailureClass.NOT_MODELLED else str(row["state"])

@@ -20,7 +20,7 @@ import pandas as pd
 from analysis.study import Series
 from sweeper import knobs
 from sweeper.errors import ConfigError
-from sweeper.records import Objective, Scalar, TrialState
+from sweeper.records import FailureClass, Objective, Scalar, TrialState
 
 _T_975 = (
     *(12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281),
@@ -260,7 +260,16 @@ def no_number_text(row: Row) -> str:
     if row["state"] == str(TrialState.COMPLETE):
         return "no value"
     reason = row["reason"]
-    return f"{row['state']}: {reason}" if isinstance(reason, str) else str(row["state"])
+    if reason == FailureClass.NOT_MODELLED or not isinstance(reason, str):
+        return short_state(row)
+    return f"{row['state']}: {reason}"
+
+
+def short_state(row: Row) -> str:
+    """Say in a word why a row of a summary has no number."""
+    if row["state"] == str(TrialState.COMPLETE):
+        return "no value"
+    return "not modelled" if row["reason"] == FailureClass.NOT_MODELLED else str(row["state"])
 
 
 # ---- settings and load points ----

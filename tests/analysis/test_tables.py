@@ -191,7 +191,15 @@ def test_a_metric_that_nobody_measured_has_no_value(
     table = tables.summary(rows(trial(runs=once(1.0))), metric="mean_ttft_ms")
 
     assert table["n"].tolist() == [0]
-    assert tables.no_number_text(table.to_dict("records")[0]) == "no value"
+    row = table.to_dict("records")[0]
+    assert tables.no_number_text(row) == tables.short_state(row) == "no value"
+    refused = {**row, "state": "infeasible", "reason": "out_of_memory"}
+    assert (tables.no_number_text(refused), tables.short_state(refused)) == (
+        "infeasible: out_of_memory",
+        "infeasible",
+    )
+    unknown = {**refused, "reason": "not_modelled"}
+    assert tables.no_number_text(unknown) == tables.short_state(unknown) == "not modelled"
 
 
 def test_cells_can_be_written_otherwise_and_gaps_are_said(
