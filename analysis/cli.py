@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis import blog, claims_report, compare, figures, guide, mad, report
+from analysis import blog, claims_report, compare, figures, guide, mad, report, timeline
 from analysis.study import Study
 from sweeper.errors import SweeperError
 from sweeper.store import columns_markdown
+from sweeper.urls import is_url
 
 _DESCRIPTION = "Charts, tables and reports from the stored results of a study."
 
@@ -70,32 +71,47 @@ def _parser() -> argparse.ArgumentParser:
 # ---- what each command takes ----
 
 
+def _place(text: str) -> Path | str:
+    """Read a folder or a URL; a path would lose one of a URL's slashes."""
+    return text if is_url(text) else Path(text)
+
+
 def _nothing(parser: argparse.ArgumentParser) -> None:
     """Take no arguments."""
 
 
 def _one_study(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, help="the study's folder, such as outputs/case2_sched_steps")
+    parser.add_argument(
+        "folder",
+        type=_place,
+        help="the study's folder, such as outputs/case2_sched_steps, or its results' URL",
+    )
 
 
 def _claims_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "folders", type=Path, nargs="*", help="folders of studies; none takes the published figures alone"
+        "folders", type=_place, nargs="*", help="folders of studies; none takes the published figures alone"
     )
     parser.add_argument(
         "--out", type=Path, help="folder for claims.md and claims.csv; by default that of the one study named"
     )
 
 
+def _timeline_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", type=Path, help="the study's folder, or the file that plan=true plan_csv=FILE wrote"
+    )
+
+
 def _compare_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("first", type=Path, help="folder of the study to compare with")
-    parser.add_argument("second", type=Path, help="folder of the study that is compared")
+    parser.add_argument("first", type=_place, help="folder of the study to compare with")
+    parser.add_argument("second", type=_place, help="folder of the study that is compared")
     parser.add_argument("--out", type=Path, required=True, help="folder for compare.md and its charts")
 
 
 def _blog_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="folder to write the article into")
-    parser.add_argument("folders", type=Path, nargs="+", help="folders of studies, a section each")
+    parser.add_argument("folders", type=_place, nargs="+", help="folders of studies, a section each")
 
 
 # ---- what each command does ----
@@ -135,6 +151,10 @@ def _mad(options: argparse.Namespace) -> Iterable[str]:
 
 def _guide(options: argparse.Namespace) -> Iterable[str]:
     return [str(guide.write(Study.load(options.folder)))]
+
+
+def _timeline(options: argparse.Namespace) -> Iterable[str]:
+    return [str(path) for path in timeline.write(options.source)]
 
 
 def _columns(options: argparse.Namespace) -> Iterable[str]:
@@ -178,6 +198,12 @@ COMMANDS: tuple[Command, ...] = (
         meaning="write benchmark_results.md: the blocks that vLLM's serving benchmark prints",
         declare=_one_study,
         run=_guide,
+    ),
+    Command(
+        name="timeline",
+        meaning="draw who ran on which devices and when, of a study or of a plan",
+        declare=_timeline_arguments,
+        run=_timeline,
     ),
     Command(
         name="columns",

@@ -26,16 +26,16 @@ class ReportFiles:
     figures: tuple[Path, ...]
 
 
-def write(folder: Path) -> ReportFiles:
-    """Draw the charts of a study and write its ``report.md``, from its folder alone.
+def write(place: Path | str) -> ReportFiles:
+    """Draw the charts of a study and write its ``report.md``, from its folder or its results' URL alone.
 
     Raises:
         ConfigError: The folder is missing or holds no results.
         StoreError: ``study.json`` or a stored part cannot be read.
     """
-    study = Study.load(folder)
+    study = Study.load(place)
     drawn = figures.write(study)
-    report = folder / "report.md"
+    report = study.folder / "report.md"
     report.write_text(text(study, drawn=drawn), encoding="utf-8")
     return ReportFiles(report=report, figures=tuple(drawn))
 

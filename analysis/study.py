@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import pandas as pd
 
 from sweeper.errors import ConfigError, StoreError, nearest
+from sweeper.files import Folder, Location, open_folder
 from sweeper.records import METRIC_NAMES, Objective
 from sweeper.store import Store
+from sweeper.urls import is_url
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,8 @@ class Series:
     order: int = 0
 
 
+_DESCRIPTION = "study.json"
+
 RUNS = ("fresh", "second")
 """Runs of one trial that a series can show."""
 
@@ -47,12 +52,15 @@ class Study:
     """One study, read from its folder.
 
     Attributes:
+        folder: Where charts and report go: the study's folder, or one of its name for results behind a URL.
         frame: Rows of ``measurements/``, the latest attempt of each trial.
+        location: Where the results lie, if not in the study's folder.
         experiment: Names the folder of published figures; None where the study belongs to none.
     """
 
     folder: Path
     frame: pd.DataFrame
+    location: Location | None = None
     experiment: str | None = None
     question: str | None = None
     source: str | None = None
@@ -70,42 +78,57 @@ class Study:
         return bool((self.frame["provenance"] != "measured").any())
 
     @classmethod
-    def load(cls, folder: Path) -> Study:
+    def load(cls, place: Path | str) -> Study:
         """Read a study.
+
+        Args:
+            place: Its folder, or the URL below which its results lie.
 
         Raises:
             ConfigError: The folder is missing or holds no results.
             StoreError: ``study.json`` or a stored part cannot be read.
         """
+        if isinstance(place, str) and is_url(place):
+            name = PurePosixPath(urlsplit(place).path).name
+            return cls._load(open_folder(place, where="study"), Path(name))
+        folder = Path(place)
         if not folder.is_dir():
             raise ConfigError(
                 f"{folder}: no such folder; expected a study's folder, such as outputs/case2_sched_steps. "
                 "Look into outputs/ for its name, or run the study first."
             )
-        frame = Store.latest(Store(folder).read())
+        return cls._load(open_folder(folder, where="study"), folder)
+
+    @classmethod
+    def _load(cls, place: Folder, folder: Path) -> Study:
+        described = str(place.at(_DESCRIPTION))
+        about = _about(place, described)
+        results = about.get("results") or place
+        frame = Store.latest(Store(folder, results).read())
         if frame.empty:
+            where = results if isinstance(results, str) else place.location
             raise ConfigError(
-                f"{folder}: holds no results; expected Parquet parts in its measurements/ folder. "
+                f"{where}: holds no results; expected Parquet parts in its measurements/ folder. "
                 "Run the study first, or name the folder of another one."
             )
-        about = _about(folder / "study.json")
         return cls(
             folder=folder,
             frame=frame,
+            location=about.get("results"),
             experiment=about.get("experiment"),
             question=about.get("question"),
             source=about.get("source"),
-            series=_series(about, folder / "study.json"),
-            objectives=_objectives(about, folder / "study.json"),
+            series=_series(about, described),
+            objectives=_objectives(about, described),
         )
 
 
-def _about(path: Path) -> dict[str, Any]:
+def _about(place: Folder, path: str) -> dict[str, Any]:
     """Read study.json; without one the numbers still stand, only labels and published figures are missing."""
-    if not path.is_file():
+    if not place.holds(_DESCRIPTION):
         return {}
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = json.loads(bytes(place.read(_DESCRIPTION)))
     except ValueError as exc:
         raise StoreError(f"{path}: is not JSON ({exc}); expected a study's description. Restore it.") from exc
     if not isinstance(about, dict):
@@ -113,7 +136,7 @@ def _about(path: Path) -> dict[str, Any]:
     return about
 
 
-def _series(about: Mapping[str, Any], path: Path) -> dict[str, Series]:
+def _series(about: Mapping[str, Any], path: str) -> dict[str, Series]:
     series = {
         name: Series(
             name=name,
@@ -133,7 +156,7 @@ def _series(about: Mapping[str, Any], path: Path) -> dict[str, Series]:
     return series
 
 
-def _objectives(about: Mapping[str, Any], path: Path) -> tuple[Objective, ...]:
+def _objectives(about: Mapping[str, Any], path: str) -> tuple[Objective, ...]:
     objectives = tuple(
         Objective(
             metric=entry.get("metric", ""),

@@ -1,88 +1,366 @@
-"""Does a model fit its devices: weights + KV cache < memory, before anything is started.
+"""Does a model fit its devices, and how many sequences then fit beside it - before anything is started.
 
-Weights are counted from the model's shape and divided by tensor parallelism; a KV cache entry is counted
-by KV heads, not heads (grouped-query attention keeps fewer). What an engine needs besides, for
-activations and its own runtime, is left to the share that ``gpu_memory_utilization`` leaves free.
+One device must hold its shard of the weights, the working memory of the largest step, and the KV cache of at
+least one sequence of the maximum length; else vLLM refuses to start. What is left over becomes KV blocks,
+and blocks bound how many sequences are served at once. This is the only place where that is worked out: the
+plan refuses by it, the simulated engine has as many blocks as it says, ``python -m sweeper fit`` prints it.
 
-Source: vLLM refuses to start when one sequence of the maximum length has no room in its cache; the rule
-of thumb is AMD's guide "Steps to Run a vLLM Workload", whose Llama-2 examples it reproduces.
+Weights and KV cache follow from the model's shape and are exact for dense decoders whose matrices are all of
+one type. Working memory is an estimate; how good it is stands in docs/fit.md, beside published starts.
+
+Left out: mixtures of experts, multimodal encoders, LoRA, speculative decoding, offloading to the host, and
+checkpoints that keep some matrices in 16 bits (Meta's fp8 Llama 3.1 405B keeps its attention so).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from sweeper import knobs
+from sweeper.errors import PlacementError
+from sweeper.knobs import Accelerator
+from sweeper.knobs.release_order import is_between
 from sweeper.records import Assignment, Model, ModelShape
 
 GIB = 2**30
-_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "half": 2.0, "fp8": 1.0}
+
+RUNTIME_GIB = 0.25
+"""Memory outside of torch: the runtime's context, communication buffers, libraries. Source: vLLM's own
+"non_torch_memory" in published logs, 0.05 to 0.35 GiB with one device or several (docs/fit.md)."""
+
+GRAPHS_GIB = 0.4
+"""Captured graphs. vLLM counts them in advance from 0.21.0 on; before, they grew into the share that
+``gpu_memory_utilization`` leaves free. Source: vLLM's published estimates, 0.17 to 1.10 GiB (docs/fit.md)."""
+
+_BYTES = {"float32": 4, "float": 4, "bfloat16": 2, "float16": 2, "half": 2}
+_ONE_BYTE = ("fp8", "int8")
+_VOCAB_MULTIPLE = 64
+_SAMPLED_BYTES = {"sorted": 41, "unsorted": 16}
+_UNKNOWN_BATCH_TOKENS = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """What one device must hold, in GiB.
+    """What one device must hold, and what is left for sequences.
 
     Attributes:
-        weights_gib: Weights of this device's share of the model.
-        kv_cache_gib: KV cache of one sequence of the maximum length, this device's share.
-        available_gib: Memory that the engine may use.
-        max_model_len: Tokens of that sequence.
+        weights_gib: This device's shard of the weights.
+        activations_gib: Working memory of the largest step that the settings allow.
+        runtime_gib: Memory outside of torch and captured graphs.
+        kv_token_bytes: KV cache of one token on this device, over its layers.
+        memory_gib: The device's memory.
+        memory_frac: ``gpu_memory_utilization``.
+        max_model_len: Tokens of the longest sequence.
+        block_tokens: Tokens in one KV block.
     """
 
     weights_gib: float
-    kv_cache_gib: float
-    available_gib: float
+    activations_gib: float
+    runtime_gib: float
+    kv_token_bytes: int
+    memory_gib: float
+    memory_frac: float
     max_model_len: int
+    block_tokens: int
+
+    @property
+    def available_gib(self) -> float:
+        """Memory that the engine may use."""
+        return self.memory_gib * self.memory_frac
+
+    @property
+    def working_gib(self) -> float:
+        """Everything besides weights and KV cache."""
+        return self.activations_gib + self.runtime_gib
+
+    @property
+    def kv_cache_gib(self) -> float:
+        """KV cache of one sequence of the maximum length."""
+        return self._blocks_of(self.max_model_len) * self._block_bytes / GIB
+
+    @property
+    def needed_gib(self) -> float:
+        """The least with which the engine starts."""
+        return self.weights_gib + self.working_gib + self.kv_cache_gib
+
+    @property
+    def blocks(self) -> int:
+        """KV blocks beside weights and working memory; the same on each device of the group."""
+        free_bytes = (self.available_gib - self.weights_gib - self.working_gib) * GIB
+        return max(0, int(free_bytes // self._block_bytes))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the KV cache holds, which vLLM's log calls its size."""
+        return self.blocks * self.block_tokens
 
     @property
     def is_feasible(self) -> bool:
         """Whether the engine can start."""
-        return self.weights_gib + self.kv_cache_gib <= self.available_gib
+        return self.sequences() > 0
+
+    def sequences(self, tokens: int | None = None) -> int:
+        """Count the sequences that the KV cache holds at once, whatever ``max_num_seqs`` says.
+
+        Args:
+            tokens: Length of each, prompt and answer together; None takes the maximum length.
+        """
+        return self.blocks // self._blocks_of(self.max_model_len if tokens is None else tokens)
 
     def __str__(self) -> str:
         """The arithmetic as a sentence, for a row or a message."""
-        needed = self.weights_gib + self.kv_cache_gib
         return (
-            f"weights {self.weights_gib:.1f} GiB + KV cache of one sequence of {self.max_model_len} tokens "
-            f"{self.kv_cache_gib:.1f} GiB = {needed:.1f} GiB per device; "
-            f"{self.available_gib:.1f} GiB available"
+            f"weights {self.weights_gib:.1f} GiB + working memory {self.working_gib:.1f} GiB + KV cache of "
+            f"one sequence of {self.max_model_len} tokens {self.kv_cache_gib:.1f} GiB = "
+            f"{self.needed_gib:.1f} GiB per device; {self.available_gib:.1f} GiB available "
+            f"({self.memory_gib:.4g} GiB x gpu_memory_utilization {self.memory_frac:g})"
         )
 
+    @property
+    def _block_bytes(self) -> int:
+        return self.kv_token_bytes * self.block_tokens
 
-def kv_bytes_per_token(shape: ModelShape, *, dtype: str = "bfloat16") -> float:
-    """Bytes of KV cache that one token takes over all layers, before tensor parallelism divides it."""
-    return 2 * shape.layers * shape.kv_heads * shape.head_dim * _bytes(dtype)
-
-
-def weight_bytes(model: Model, *, quantization: str | None = None) -> float:
-    """Bytes of all weights, before tensor parallelism divides them."""
-    dtype = "fp8" if quantization == "fp8" else model.dtype
-    return model.shape.parameters * _bytes(dtype)
+    def _blocks_of(self, tokens: int) -> int:
+        return math.ceil(tokens / self.block_tokens)
 
 
-def fit(model: Model, assignment: Assignment, *, device_memory_gib: float) -> Fit:
-    """Work out what each device of a trial must hold.
+def fit(
+    model: Model,
+    assignment: Assignment,
+    *,
+    release: str,
+    device_memory_gib: float,
+    accelerator: Accelerator = "rocm",
+) -> Fit:
+    """Work out what each device of a trial must hold; of a pipeline, the stage that holds most.
 
     Args:
         model: What is served.
-        assignment: Knobs; ``tensor_parallel_size``, ``pipeline_parallel_size``, ``max_model_len``,
-            ``kv_cache_dtype``, ``quantization`` and ``gpu_memory_utilization`` count.
+        assignment: Knobs; what it leaves out takes the release's default.
+        release: Release of vLLM.
         device_memory_gib: Memory of the smallest device of the placement.
+        accelerator: Whose defaults hold.
+
+    Raises:
+        PlacementError: A parallel size, length or block size is not a whole number of at least 1.
     """
-    shards = int(assignment.get("tensor_parallel_size", 1)) * int(assignment.get("pipeline_parallel_size", 1))
-    length = int(assignment.get("max_model_len", model.shape.max_positions))
-    kv_dtype = str(assignment.get("kv_cache_dtype", "auto"))
-    kv_dtype = "fp8" if kv_dtype.startswith("fp8") else model.dtype if model.dtype != "fp8" else "bfloat16"
-    quantization = assignment.get("quantization")
+    shape = model.shape
+    unsaid = knobs.defaults(
+        release, accelerator=accelerator, assignment=assignment, max_positions=shape.max_positions
+    )
+    said = {**unsaid, **assignment}
+    tensor, pipeline = _whole(said, "tensor_parallel_size", 1), _whole(said, "pipeline_parallel_size", 1)
+    dtype = compute_dtype(model, assignment)
     return Fit(
-        weights_gib=weight_bytes(model, quantization=None if quantization is None else str(quantization))
-        / shards
+        weights_gib=weight_bytes(model, assignment) / GIB,
+        activations_gib=activation_bytes(
+            shape,
+            tokens=_whole(said, "max_num_batched_tokens", _UNKNOWN_BATCH_TOKENS),
+            sampled=_profiled_samples(said, release=release, accelerator=accelerator),
+            sampled_bytes=_sampled_bytes(release),
+            tensor_parallel_size=tensor,
+            dtype=dtype,
+        )
         / GIB,
-        kv_cache_gib=length * kv_bytes_per_token(model.shape, dtype=kv_dtype) / shards / GIB,
-        available_gib=device_memory_gib * float(assignment.get("gpu_memory_utilization", 0.9)),
-        max_model_len=length,
+        runtime_gib=RUNTIME_GIB + _graphs_gib(said, release),
+        kv_token_bytes=kv_bytes_per_token(
+            shape,
+            dtype=kv_dtype(model, assignment),
+            tensor_parallel_size=tensor,
+            pipeline_parallel_size=pipeline,
+        ),
+        memory_gib=device_memory_gib,
+        memory_frac=float(said["gpu_memory_utilization"]),
+        max_model_len=_whole(said, "max_model_len", shape.max_positions),
+        block_tokens=_whole(said, "block_size", 16),
     )
 
 
-def _bytes(dtype: str) -> float:
-    return _BYTES.get(dtype, 2.0)
+def by_tensor_parallel(
+    model: Model,
+    assignment: Assignment,
+    *,
+    release: str,
+    device_memory_gib: float,
+    devices: int,
+    accelerator: Accelerator = "rocm",
+) -> dict[int, Fit]:
+    """Work out every tensor parallel size that the model and the node allow.
+
+    Args:
+        model: What is served.
+        assignment: The other knobs; with ``tensor_parallel_size`` in it, only that size.
+        release: Release of vLLM.
+        device_memory_gib: Memory of one device.
+        devices: Devices of the node.
+        accelerator: Whose defaults hold.
+
+    Returns:
+        Size to what each device holds, ascending; powers of two that divide the attention heads.
+
+    Raises:
+        PlacementError: The size asked for does not divide the heads, or a knob is no whole number.
+    """
+    heads = model.shape.heads
+    powers = [2**power for power in range(devices.bit_length()) if 2**power <= devices]
+    sizes = [size for size in powers if heads % size == 0]
+    if "tensor_parallel_size" in assignment:
+        sizes = [_whole(assignment, "tensor_parallel_size", 1)]
+        if heads % sizes[0]:
+            raise PlacementError(
+                f"knobs.tensor_parallel_size: is {sizes[0]}; expected a divisor of the model's {heads} "
+                "attention heads. Choose one."
+            )
+    return {
+        size: fit(
+            model,
+            {**assignment, "tensor_parallel_size": size},
+            release=release,
+            device_memory_gib=device_memory_gib,
+            accelerator=accelerator,
+        )
+        for size in sizes
+    }
+
+
+def kv_bytes_per_token(
+    shape: ModelShape,
+    *,
+    dtype: str = "bfloat16",
+    tensor_parallel_size: int = 1,
+    pipeline_parallel_size: int = 1,
+) -> int:
+    """Bytes of KV cache that one token takes on one device: a key and a value for each of its KV heads.
+
+    Grouped-query attention keeps fewer KV heads than heads. Where there are fewer KV heads than devices,
+    each device keeps a copy of one, and more devices save nothing.
+
+    Source:
+        AMD, "Steps to Run a vLLM Workload", 2 x layers x hidden x bytes, which is this for models whose KV
+        heads are as many as their heads. Copies: vLLM, ModelConfig.get_num_kv_heads.
+    """
+    kv_heads = _kv_heads_here(shape, tensor_parallel_size)
+    layers = math.ceil(shape.layers / pipeline_parallel_size)
+    return 2 * layers * kv_heads * shape.head_dim * _bytes(dtype)
+
+
+def weight_bytes(model: Model, assignment: Assignment) -> float:
+    """Bytes of the weights on the device that holds most of them.
+
+    Quantisation shrinks the matrices of the layers; embeddings, head and norms stay as they are. Norms are
+    copied to each device, KV projections where KV heads are fewer than devices, and the vocabulary is padded.
+
+    Source:
+        vLLM: QKVParallelLinear, VocabParallelEmbedding (padding to 64), quantization/fp8.py (linear layers).
+        Llama 3.1 70B in 8 bits so gets 67.7 GiB; vLLM's log said 67.7229 (vllm-project/vllm pull 12569).
+    """
+    shape, said = model.shape, assignment
+    tensor, pipeline = _whole(said, "tensor_parallel_size", 1), _whole(said, "pipeline_parallel_size", 1)
+    width = _bytes(compute_dtype(model, assignment))
+    heads = shape.heads / tensor + _kv_heads_here(shape, tensor)
+    matrices = 2 * shape.hidden * shape.head_dim * heads + 3 * shape.hidden * shape.intermediate / tensor
+    layers = math.ceil(shape.layers / pipeline)
+    vocab = math.ceil(shape.vocab / _VOCAB_MULTIPLE) * _VOCAB_MULTIPLE
+    # The first stage of a pipeline has the embeddings and the last one the head.
+    tables = 1 if shape.tied_embeddings or pipeline > 1 else 2
+    plain = layers * 2 * shape.hidden + shape.hidden + tables * vocab * shape.hidden / tensor
+    return layers * matrices * _matrix_bytes(model, assignment) + plain * width
+
+
+def activation_bytes(
+    shape: ModelShape,
+    *,
+    tokens: int,
+    sampled: int,
+    sampled_bytes: int,
+    tensor_parallel_size: int = 1,
+    dtype: str = "bfloat16",
+) -> float:
+    """Working memory of the largest step: its widest layer or its sampling, whichever is more.
+
+    A layer holds three hidden vectors a token, and in its MLP gate, up and their product. Sampling holds
+    several copies of the logits of each sequence, over the whole vocabulary on every device.
+
+    Args:
+        shape: Of the model.
+        tokens: ``max_num_batched_tokens``.
+        sampled: Sequences whose next token is sampled in that step.
+        sampled_bytes: Bytes for each of their logits.
+        tensor_parallel_size: Divides the MLP.
+        dtype: Type that is computed in.
+
+    Source:
+        Fitted to vLLM's own profile: Llama 3.1 8B takes 2.07 GiB for 20000 tokens and 2.99 for 29000
+        (vllm-project/vllm issue 10517), this says 2.06 and 2.99; more cases in docs/fit.md.
+    """
+    per_token = 3 * (shape.hidden + shape.intermediate / tensor_parallel_size) * _bytes(dtype)
+    return max(tokens * per_token, float(sampled * shape.vocab * sampled_bytes))
+
+
+def compute_dtype(model: Model, assignment: Assignment) -> str:
+    """Give the type that is computed in: as asked, else the checkpoint's, which for fp8 is bfloat16."""
+    asked = str(assignment.get("dtype", "auto"))
+    own = model.dtype if model.dtype in _BYTES else "bfloat16"
+    return own if asked == "auto" else asked
+
+
+def kv_dtype(model: Model, assignment: Assignment) -> str:
+    """Give the type of the KV cache: as asked, else the type that is computed in."""
+    asked = str(assignment.get("kv_cache_dtype", "auto"))
+    return compute_dtype(model, assignment) if asked == "auto" else asked
+
+
+def _profiled_samples(said: Assignment, *, release: str, accelerator: Accelerator) -> int:
+    """Count the sequences that vLLM samples from when it profiles a step at its start.
+
+    V0 with chunked prefill samples none: published profiles of 512 and 2048 tokens show the layers alone.
+    """
+    generation = knobs.engine_generation(release, accelerator=accelerator, assignment=said)
+    if generation == "v0" and bool(said.get("enable_chunked_prefill", False)):
+        return 0
+    tokens = _whole(said, "max_num_batched_tokens", _UNKNOWN_BATCH_TOKENS)
+    return min(_whole(said, "max_num_seqs", 256), tokens)
+
+
+def _sampled_bytes(release: str) -> int:
+    """Give the bytes that sampling holds for each logit.
+
+    Source:
+        To 0.16: sorting; 41 is 1.26 GiB for 256 sequences of Llama 3 8B (vllm-project/vllm pull 10511).
+        After it a kernel that does not sort (pull 33538, February 2026), which leaves logits in 16 and 32
+        bits, probabilities and noise; read from the code of 0.32.0, no published start checks it.
+    """
+    return _SAMPLED_BYTES["unsorted" if is_between(release, "0.17.0", None) else "sorted"]
+
+
+def _graphs_gib(said: Assignment, release: str) -> float:
+    if bool(said.get("enforce_eager", False)) or not is_between(release, "0.21.0", None):
+        return 0.0
+    return GRAPHS_GIB
+
+
+def _matrix_bytes(model: Model, assignment: Assignment) -> float:
+    """Bytes of one number of the layers' matrices."""
+    quantization = str(assignment.get("quantization", "none")).lower()
+    if model.dtype == "fp8" or any(kind in quantization for kind in _ONE_BYTE):
+        return 1.0
+    if quantization in ("none", "null", "auto"):
+        return float(_bytes(compute_dtype(model, assignment)))
+    # Of an unknown kind the smallest is taken: a trial that would have fitted must not be refused.
+    return 0.5
+
+
+def _kv_heads_here(shape: ModelShape, tensor_parallel_size: int) -> int:
+    return max(1, shape.kv_heads // tensor_parallel_size)
+
+
+def _bytes(dtype: str) -> int:
+    return 1 if dtype.startswith(_ONE_BYTE) else _BYTES.get(dtype, 2)
+
+
+def _whole(said: Assignment, knob: str, otherwise: int) -> int:
+    value = said.get(knob, otherwise)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise PlacementError(f"knobs.{knob}: is {value!r}; expected a whole number of at least 1. Change it.")
+    return value

@@ -16,6 +16,7 @@ two thus keeps the rest of its block idle, so that no stranger shares its links 
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 from sweeper.errors import PlacementError
@@ -58,6 +59,7 @@ class Allocator:
         self._node = node
         self._seats = _seats(node)
         self._held: dict[Placement, frozenset[int]] = {}
+        self._known_candidates: dict[int, list[_Block]] = {}
 
     @property
     def free_devices(self) -> tuple[int, ...]:
@@ -83,7 +85,16 @@ class Allocator:
                 "use a node or partition mode with more devices."
             )
 
-    def acquire(self, devices: int) -> Placement | None:
+    def blocks(self, devices: int) -> tuple[frozenset[int], ...]:
+        """Give the blocks, free or not, that a request could get on the empty node, as device indices."""
+        self.check(devices)
+        return tuple(block.indices for block in self._candidates(devices))
+
+    def block_of(self, placement: Placement) -> frozenset[int]:
+        """Give all devices that a placement which is out keeps from others."""
+        return self._held[placement]
+
+    def acquire(self, devices: int, *, within: Set[int] | None = None) -> Placement | None:
         """Take this many devices in one aligned block.
 
         Of the blocks that are free, the one is taken whose free surroundings are smallest, so that large
@@ -91,6 +102,7 @@ class Allocator:
 
         Args:
             devices: How many the trial needs.
+            within: Indices of the devices that its block may hold; None allows all.
 
         Returns:
             The placement, or None when no fitting block is free now.
@@ -100,7 +112,11 @@ class Allocator:
         """
         self.check(devices)
         taken = self._taken()
-        free = [block for block in self._candidates(devices) if not block.indices & taken]
+        free = [
+            block
+            for block in self._candidates(devices)
+            if not block.indices & taken and (within is None or block.indices <= within)
+        ]
         if not free:
             return None
         block = min(free, key=lambda block: (self._free_surroundings(block, taken), block.size, block.start))
@@ -128,10 +144,14 @@ class Allocator:
 
     def _candidates(self, devices: int) -> list[_Block]:
         """Give the smallest aligned blocks of this node that have enough devices, free or not."""
+        known = self._known_candidates.get(devices)
+        if known is not None:
+            return known
         size = _power_of_two_from(devices)
         while True:
             blocks = [block for block in self._blocks(size) if len(block.devices) >= devices]
             if blocks:
+                self._known_candidates[devices] = blocks
                 return blocks
             size *= 2
 

@@ -193,7 +193,13 @@ class Planner:
         memory = min(device.memory_gib or 0.0 for device in self.node.devices)
         if not memory:
             return None
-        found = fit.fit(spec.model, spec.assignment, device_memory_gib=memory)
+        found = fit.fit(
+            spec.model,
+            spec.assignment,
+            release=self.engine.release,
+            device_memory_gib=memory,
+            accelerator=self.accelerator,
+        )
         if found.is_feasible:
             return None
         return Refusal(FailureClass.OUT_OF_MEMORY, f"does not fit in memory: {found}")

@@ -11,18 +11,24 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweeper import config, tiny_model, topology
 from sweeper.config import Settings
 from sweeper.errors import ConfigError, PlacementError
-from sweeper.records import Model, Platform
+from sweeper.records import EngineSpec, Model, Platform
 from sweeper.topology import Absent, Node
+
+if TYPE_CHECKING:
+    from sweeper.executors.cluster import Cluster
 
 CPU_VLLM_FOLDER = Path(".venv-vllm")
 """Where ``python -m sweeper cpu-vllm`` installs the CPU build unless told otherwise."""
+
+_ASKED_FOR = "asked for"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +39,11 @@ class Choice:
     reason: str
     node: Node | None
 
+    @property
+    def was_asked_for(self) -> bool:
+        """Whether somebody named the platform, and not this machine."""
+        return self.reason == _ASKED_FOR
+
 
 def choose_platform(wanted: str) -> Choice:
     """Take the platform that was asked for, or look at the machine.
@@ -42,7 +53,7 @@ def choose_platform(wanted: str) -> Choice:
     """
     if wanted != "auto":
         try:
-            return Choice(platform=Platform(wanted), reason="asked for", node=None)
+            return Choice(platform=Platform(wanted), reason=_ASKED_FOR, node=None)
         except ValueError as exc:
             known = ", ".join(["auto", *Platform])
             raise ConfigError(
@@ -89,8 +100,56 @@ def read_node(settings: Settings, choice: Choice) -> Node:
         PlacementError: The node does not answer, or is in another partition mode; the message holds the
             commands that change it.
     """
-    node = choice.node or _node_of(settings)
-    mode, memory_mode = settings.insisted
+    wanted = _Wanted(platform=settings.platform, insisted=settings.insisted, devices=settings.devices)
+    found = choice.node or _node_of(wanted)
+    if isinstance(found, Absent):
+        raise PlacementError(
+            f"platform={settings.platform}: {found.reason}. Run on a node that has such GPUs, "
+            "or use platform=simulated, which models an MI300X node."
+        )
+    return _checked(found, wanted)
+
+
+def join_cluster(settings: Settings, choice: Choice) -> Cluster:
+    """Join the Ray cluster of ``executor.address`` and let its nodes read their devices.
+
+    Raises:
+        ConfigError: None answers, its nodes are not alike, or nobody said what platform they are.
+        PlacementError: No node of it has devices of the platform, or they are in another partition mode.
+    """
+    if settings.platform is Platform.SIMULATED and not choice.was_asked_for:
+        raise ConfigError(
+            f"platform.name: is auto, and this machine is no GPU node ({choice.reason}), but the nodes of "
+            f"the cluster at '{settings.address}' may be. Say what they are: platform=mi300x, cuda, cpu or "
+            "simulated."
+        )
+    from sweeper.executors.cluster import Cluster
+
+    wanted = _Wanted(platform=settings.platform, insisted=settings.insisted, devices=settings.devices)
+    return Cluster(settings.address, read=partial(_read_here, wanted))
+
+
+def needed_paths(settings: Settings, *, engine: EngineSpec, model: Model) -> dict[str, str]:
+    """Give the paths that trials open, each with its key, for a cluster whose nodes must all have them.
+
+    Args:
+        engine: What serves, with the interpreter that was found.
+        model: With the path that the engine opens.
+    """
+    given = [("engine.python", engine.python), ("model.path", model.path)]
+    given += [("workload.dataset_path", point.dataset_path) for point in settings.load_points]
+    # A model may be named by its id on the hub: only what lies on this machine is asked of the others.
+    return {path: key for key, path in given if path and Path(path).exists()}
+
+
+def _read_here(wanted: _Wanted) -> Node | Absent:
+    """Read the node that this runs on, one of a cluster."""
+    found = _node_of(wanted)
+    return found if isinstance(found, Absent) else _checked(found, wanted)
+
+
+def _checked(node: Node, wanted_node: _Wanted) -> Node:
+    mode, memory_mode = wanted_node.insisted
     for kind, wanted, found in (
         ("partition", mode, node.partition_mode),
         ("memory", memory_mode, node.memory_mode),
@@ -101,8 +160,8 @@ def read_node(settings: Settings, choice: Choice) -> Node:
                 f"{node.host}: is in {kind} mode {found}; the experiment asks for {wanted}. "
                 f"The mode is never changed by this program. With no GPU process running:\n  {commands}"
             )
-    if settings.devices is not None and settings.platform is not Platform.CPU:
-        return topology.restrict(node, range(settings.devices))
+    if wanted_node.devices is not None and wanted_node.platform is not Platform.CPU:
+        return topology.restrict(node, range(wanted_node.devices))
     return node
 
 
@@ -149,23 +208,26 @@ def provide_model(settings: Settings) -> Model:
     return replace(made, path=str(Path(made.path).absolute()), name=settings.model.name)
 
 
-def _node_of(settings: Settings) -> Node:
-    match settings.platform:
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """What a node is to be; it travels to the nodes of a cluster, so it holds nothing else."""
+
+    platform: Platform
+    insisted: tuple[str | None, str | None]
+    devices: int | None
+
+
+def _node_of(wanted: _Wanted) -> Node | Absent:
+    match wanted.platform:
         case Platform.SIMULATED:
-            mode, memory_mode = settings.insisted
+            mode, memory_mode = wanted.insisted
             return topology.modelled_mi300x(mode or "SPX", memory_mode or "NPS1")
         case Platform.CPU:
-            return topology.read_cpu(settings.devices)
+            return topology.read_cpu(wanted.devices)
         case Platform.MI300X:
-            found = topology.read_amd()
+            return topology.read_amd()
         case Platform.CUDA:
-            found = topology.read_nvidia()
-    if isinstance(found, Absent):
-        raise PlacementError(
-            f"platform={settings.platform}: {found.reason}. Run on a node that has such GPUs, "
-            "or use platform=simulated, which models an MI300X node."
-        )
-    return found
+            return topology.read_nvidia()
 
 
 def _has_vllm() -> bool:

@@ -228,6 +228,7 @@ class EngineSpec:
         command: Program that starts TGI.
         prefix: Words before that program, such as those that run it in a container.
         instances_by: How the knob ``instances`` is realised: one of ``INSTANCES_BY``.
+        binds_numa: Whether engine and client are kept on the NUMA node of their devices.
     """
 
     kind: str
@@ -238,6 +239,7 @@ class EngineSpec:
     command: str = "text-generation-launcher"
     prefix: tuple[str, ...] = ()
     instances_by: str = "auto"
+    binds_numa: bool = True
     start_timeout_s: float = 1800.0
     sanity_timeout_s: float = 120.0
     load_timeout_s: float = 3600.0
@@ -347,6 +349,7 @@ class TrialSpec:
                 **({} if self.partitioning is None else {"partitioning": self.partitioning}),
                 **({} if self.engine.url is None else {"url": self.engine.url}),
                 **({"instances_by": self.engine.instances_by} if INSTANCES in self.assignment else {}),
+                **({} if self.engine.binds_numa else {"binds_numa": False}),
             }
         )
 

@@ -2,7 +2,7 @@
 
 One ask-and-tell loop serves the grid and the model-based searches. Grid points are enumerated by us and
 enqueued: Optuna's GridSampler stops its study from inside ``tell``, which raises outside ``optimize``
-(seen with Optuna 5.0). Only the driver opens the study; workers never do.
+(seen with Optuna 5.0). Only the driver opens the study; workers never do. Where it is kept is ``database``.
 
 The result store is the truth about what was measured. A study that lost its last moments to a kill is
 brought up to date from the store: its running trials are closed as interrupted, and what the store
@@ -30,7 +30,8 @@ from optuna.distributions import (
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from sweeper.errors import ConfigError, StoreError
+from sweeper import database
+from sweeper.errors import ConfigError
 from sweeper.records import Assignment, Objective, Scalar, content_key
 from sweeper.space import Choice, Domain, Point, Space
 
@@ -68,34 +69,51 @@ class Search:
 
         Raises:
             ConfigError: The stored study has other objectives or another space.
-            StoreError: The storage cannot be opened.
+            StoreError: The storage cannot be opened, or another driver works on the study there.
         """
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        logging.getLogger("alembic").setLevel(logging.ERROR)
+        self._storage = storage
         self._space = space
         self._method = method
         self._distributions = _distributions(space)
-        self._study = _open(storage, name, objectives, _sampler(method, seed), self._fingerprint())
-        self._close_interrupted()
-        if method != "grid" and not self._study.get_trials(deepcopy=False):
-            for point in warm_start:
-                self._study.enqueue_trial(dict(point.choices))
+        backend = database.open_storage(storage)
+        self._ownership = database.Ownership(backend, name)
+        try:
+            with database.answering(storage):
+                self._study = _open(backend, name, objectives, _sampler(method, seed), self._fingerprint())
+                self._close_interrupted()
+                if method != "grid" and not self._study.get_trials(deepcopy=False):
+                    for point in warm_start:
+                        self._study.enqueue_trial(dict(point.choices))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the study and its database; safe to call twice."""
+        self._ownership.release()
 
     def ask(self) -> Candidate:
         """Let the sampler propose a point; it is remembered as running."""
-        return self._ask()
+        with database.answering(self._storage):
+            return self._ask()
 
     def begin(self, point: Point) -> Candidate:
         """Remember a point of our own choosing, one of a grid, as running."""
-        # Not skip_if_exists: that counts a failed trial as existing, and a retry would be lost.
-        self._study.enqueue_trial(
-            _to_optuna(point.choices), user_attrs={"choices": content_key(dict(point.choices))}
-        )
-        return self._ask()
+        with database.answering(self._storage):
+            # Not skip_if_exists: that counts a failed trial as existing, and a retry would be lost.
+            self._study.enqueue_trial(
+                _to_optuna(point.choices), user_attrs={"choices": content_key(dict(point.choices))}
+            )
+            return self._ask()
 
     def has(self, point: Point) -> bool:
         """Tell whether the study holds a finished trial, complete or failed, of this point."""
         wanted = content_key(dict(point.choices))
         finished = (TrialState.COMPLETE, TrialState.FAIL)
-        trials = self._study.get_trials(deepcopy=False, states=finished)
+        with database.answering(self._storage):
+            trials = self._study.get_trials(deepcopy=False, states=finished)
         return any(t.user_attrs.get("choices") == wanted and not t.user_attrs.get(_CUT_OFF) for t in trials)
 
     def tell(self, number: int, values: Sequence[float] | None, attributes: Mapping[str, Any]) -> None:
@@ -106,14 +124,15 @@ class Search:
             values: One value per objective; None says that the trial failed.
             attributes: What the dashboard shows beside it; plain numbers can be sorted there.
         """
-        storage, trial_id = self._study._storage, self._trial_id(number)
-        for key, value in attributes.items():
-            if value is not None:
-                storage.set_trial_user_attr(trial_id, key, _plain(value))
-        if values is None:
-            self._study.tell(number, state=TrialState.FAIL)
-        else:
-            self._study.tell(number, list(values))
+        with database.answering(self._storage):
+            storage, trial_id = self._study._storage, self._trial_id(number)
+            for key, value in attributes.items():
+                if value is not None:
+                    storage.set_trial_user_attr(trial_id, key, _plain(value))
+            if values is None:
+                self._study.tell(number, state=TrialState.FAIL)
+            else:
+                self._study.tell(number, list(values))
 
     def counts(self) -> dict[str, int]:
         """Count the study's trials by their state."""
@@ -124,7 +143,8 @@ class Search:
         """Write the note that the dashboard shows on the study's page."""
         from optuna_dashboard import save_note
 
-        save_note(self._study, markdown)
+        with database.answering(self._storage):
+            save_note(self._study, markdown)
 
     def _fingerprint(self) -> str:
         return content_key({name: repr(d) for name, d in sorted(self._distributions.items())})
@@ -152,7 +172,7 @@ def storage_url(outputs: Path) -> str:
 
 
 def _open(
-    storage: str,
+    backend: optuna.storages.BaseStorage,
     name: str,
     objectives: Sequence[Objective],
     sampler: optuna.samplers.BaseSampler,
@@ -160,21 +180,10 @@ def _open(
 ) -> optuna.Study:
     directions = [StudyDirection[objective.direction.upper()] for objective in objectives]
     names = [objective.name for objective in objectives]
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    logging.getLogger("alembic").setLevel(logging.ERROR)
     with _quiet():
-        try:
-            backend = optuna.storages.get_storage(storage)
-            study = optuna.create_study(
-                storage=backend, study_name=name, sampler=sampler, directions=directions, load_if_exists=True
-            )
-        except (ImportError, ValueError) as exc:
-            raise ConfigError(f"search.storage: '{storage}' cannot be used: {exc}.") from exc
-        except Exception as exc:
-            raise StoreError(
-                f"{storage}: cannot be opened as an Optuna study database: {_first_line(exc)}. "
-                "Move the file away, or give another one with search.storage."
-            ) from exc
+        study = optuna.create_study(
+            storage=backend, study_name=name, sampler=sampler, directions=directions, load_if_exists=True
+        )
         # load_if_exists keeps the old directions without a word, so they are compared here.
         if study.directions != directions or (study.metric_names is not None and study.metric_names != names):
             raise ConfigError(
@@ -250,10 +259,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return json.loads(json.dumps(value, default=str))
     return value
-
-
-def _first_line(exc: BaseException) -> str:
-    return str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
 
 
 @contextlib.contextmanager

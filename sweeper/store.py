@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ import pyarrow.parquet as pq
 
 import sweeper
 from sweeper.errors import StoreError
+from sweeper.files import Folder, Location, open_folder
 from sweeper.records import FailureClass, LoadPoint, Measurement, TrialResult, TrialState
 
 SCHEMA_VERSION = 1
@@ -49,9 +49,11 @@ _STATISTICS = {
 DYNAMIC_PREFIXES = ("knob.", "effective.", "version.", "extra.")
 """Columns that a study brings along, in the order in which they stand after the declared ones."""
 
+MEASUREMENTS = "measurements"
+"""The folder of the parts, in a study's folder or wherever its results go."""
+
 # Arrow, and so pandas.read_parquet on the folder, passes over names that start with "_" or ".".
 _SET_ASIDE = "_set_aside"
-_PARTIAL = ".{name}.partial"
 
 _STRING = pa.string()
 _FLOAT = pa.float64()
@@ -224,23 +226,30 @@ class Store:
 
     Args:
         folder: The study's folder, ``outputs/<study>``. It is made when the first trial is stored.
+        results: Where the results go instead: a folder, or a URL that pyarrow opens.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, results: Location | Folder | None = None) -> None:
         self.folder = folder
+        if not isinstance(results, Folder):
+            results = open_folder(folder if results is None else results, where="study.results")
+        self._files = results.below(MEASUREMENTS)
         self._schema: pa.Schema | None = None
         self._provenance: str | None = None
 
     @property
-    def measurements(self) -> Path:
-        """Folder of the parts."""
-        return self.folder / "measurements"
+    def measurements(self) -> Location:
+        """Folder or URL of the parts."""
+        return self._files.location
 
-    def parts(self) -> list[Path]:
+    def parts(self) -> list[Location]:
         """Give the stored parts, by name."""
-        return sorted(path for path in self.measurements.glob("*.parquet") if not path.name.startswith("."))
+        return [self._files.at(name) for name in self._names()]
 
-    def append(self, result: TrialResult, *, queued_s: float, knobs: Iterable[str]) -> Path:
+    def _names(self) -> list[str]:
+        return [name for name in self._files.names() if name.endswith(".parquet") and name[0] != "."]
+
+    def append(self, result: TrialResult, *, queued_s: float, knobs: Iterable[str]) -> Location:
         """Store a finished trial, whatever became of it, as one part.
 
         Args:
@@ -256,14 +265,14 @@ class Store:
                 complete trial has too few measurements, a value does not fit its column, or a part that
                 is already there cannot be read.
         """
-        path = self.measurements / f"{result.spec.key}-{result.spec.attempt}.parquet"
-        self._refuse_contradictions(result, path)
+        name = f"{result.spec.key}-{result.spec.attempt}.parquet"
+        self._refuse_contradictions(result, name)
         table = _table_of(_rows(result, queued_s=queued_s), knobs=[*knobs, *result.spec.assignment])
         self._grow(table.schema)
         assert self._schema is not None
-        _write(_conform(table, self._schema), path, provenance=str(result.provenance))
+        _write(_conform(table, self._schema), self._files, name, provenance=str(result.provenance))
         self._provenance = str(result.provenance)
-        return path
+        return self._files.at(name)
 
     def align(self, knobs: Iterable[str]) -> None:
         """Give every part a column for each of these knobs, and the same columns and types as the others.
@@ -283,7 +292,7 @@ class Store:
         Raises:
             StoreError: A part is torn, foreign, or of a later format; the message names it.
         """
-        tables = [_read_part(path) for path in self.parts()]
+        tables = [_read_part(self._files, name) for name in self._names()]
         schema = _unify([table.schema for table in tables])
         whole = pa.concat_tables([schema.empty_table(), *(_conform(table, schema) for table in tables)])
         nullable = {_INT: pd.Int64Dtype(), _BOOL: pd.BooleanDtype()}
@@ -297,8 +306,9 @@ class Store:
             StoreError: A part cannot be read.
         """
         latest: dict[str, FinishedTrial] = {}
-        for path in self.parts():
-            row = _read_part(path, columns=["trial_key", "state", "failure_class", "attempt"]).to_pylist()[0]
+        columns = ["trial_key", "state", "failure_class", "attempt"]
+        for name in self._names():
+            row = _read_part(self._files, name, columns=columns).to_pylist()[0]
             known = latest.get(row["trial_key"])
             if known is None or known.attempt < row["attempt"]:
                 failure = row["failure_class"]
@@ -315,7 +325,7 @@ class Store:
         last = frame.groupby("trial_key")["attempt"].transform("max")
         return frame[frame["attempt"] == last].reset_index(drop=True)
 
-    def set_aside_unreadable(self) -> list[Path]:
+    def set_aside_unreadable(self) -> list[Location]:
         """Move parts that are torn or not ours out of the way, so that the study can go on.
 
         A part of a later format is good data and stays where it is. Nothing is deleted.
@@ -324,17 +334,18 @@ class Store:
             Where the files lie now, under ``measurements/_set_aside/``.
         """
         moved = []
-        for path in self.parts():
+        for name in self._names():
             try:
-                _read_part(path)
+                _read_part(self._files, name)
             except _UnreadablePartError:
-                moved.append(_set_aside(path))
+                moved.append(self._files.move_aside(name, _SET_ASIDE))
         self._schema = None
         return moved
 
-    def _refuse_contradictions(self, result: TrialResult, path: Path) -> None:
+    def _refuse_contradictions(self, result: TrialResult, name: str) -> None:
         self._load_schema()
-        if path.exists():
+        path = self._files.at(name)
+        if self._files.holds(name):
             raise StoreError(
                 f"{path}: attempt {result.spec.attempt} at trial {result.spec.key} is stored already; "
                 "expected each attempt once. Raise the attempt to measure it again."
@@ -354,7 +365,7 @@ class Store:
     def _load_schema(self) -> None:
         """Learn columns and provenance of what is stored, once; afterwards this object is the only writer."""
         if self._schema is None:
-            schemas = [_read_schema(path) for path in self.parts()]
+            schemas = [_schema_of(self._files, name) for name in self._names()]
             self._schema = _unify(schemas)
             self._provenance = _text(schemas[0], "provenance") if schemas else None
             self._rewrite_parts()
@@ -369,10 +380,11 @@ class Store:
 
     def _rewrite_parts(self) -> None:
         assert self._schema is not None
-        for path in self.parts():
-            schema = _read_schema(path)
+        for name in self._names():
+            schema = _schema_of(self._files, name)
             if not schema.equals(self._schema):
-                _write(_conform(_read_part(path), self._schema), path, provenance=_text(schema, "provenance"))
+                table = _conform(_read_part(self._files, name), self._schema)
+                _write(table, self._files, name, provenance=_text(schema, "provenance"))
 
 
 class _UnreadablePartError(StoreError):
@@ -589,39 +601,46 @@ def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-# ---- parts on disk ----
+# ---- parts as files ----
 
 
-def _write(table: pa.Table, path: Path, *, provenance: str) -> None:
-    """Write a part aside, then rename it, so that a reader or a crash never meets half of it."""
+def _write(table: pa.Table, folder: Folder, name: str, *, provenance: str) -> None:
+    """Write a part; a reader or a crash never meets half of it."""
     marks = {"sweeper": "measurements", "schema_version": str(SCHEMA_VERSION), "provenance": provenance}
-    partial = path.with_name(_PARTIAL.format(name=path.name))
+    content = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata(marks), content)
+    folder.write(name, content.getvalue())
+
+
+def _schema_of(folder: Folder, name: str) -> pa.Schema:
+    return _opened(folder, name).schema_arrow
+
+
+def _read_part(folder: Folder, name: str, columns: list[str] | None = None) -> pa.Table:
+    part = _opened(folder, name)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table.replace_schema_metadata(marks), partial)
-        _sync(partial)
-        partial.replace(path)
-        _sync(path.parent)
-    except OSError as exc:
-        raise StoreError(
-            f"{path}: cannot be written ({exc}); expected a writable folder with free space. "
-            "Make room or mend its rights, then start the study again: it goes on where it stopped."
-        ) from exc
+        table = part.read(columns=columns)
+    except (pa.ArrowException, OSError) as exc:
+        raise _UnreadablePartError(_unreadable(folder.at(name), str(exc))) from exc
+    if table.num_rows == 0:
+        columns_there = len(part.schema_arrow)
+        raise _UnreadablePartError(_unreadable(folder.at(name), f"no row in {columns_there} columns"))
+    return table
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _opened(folder: Folder, name: str) -> pq.ParquetFile:
+    """Open a part of ours.
+
+    It is fetched first and looked at then, so that a place that does not answer is never taken for a torn
+    part, which would be put aside.
+    """
+    content, path = folder.read(name), folder.at(name)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _read_schema(path: Path) -> pa.Schema:
-    try:
-        schema = pq.read_schema(path)
+        # ParquetFile rather than read_table: the latter reads key=value folder names as columns.
+        part = pq.ParquetFile(pa.BufferReader(content))
     except (pa.ArrowException, OSError) as exc:
         raise _UnreadablePartError(_unreadable(path, str(exc))) from exc
+    schema = part.schema_arrow
     if _text(schema, "sweeper") != "measurements" or "trial_key" not in schema.names:
         raise _UnreadablePartError(_unreadable(path, "it was not written by sweeper"))
     version = int(_text(schema, "schema_version") or SCHEMA_VERSION)
@@ -630,22 +649,10 @@ def _read_schema(path: Path) -> pa.Schema:
             f"{path}: is of schema version {version}; expected at most {SCHEMA_VERSION}. "
             "It was written by a later sweeper: install that one to read this study."
         )
-    return schema
+    return part
 
 
-def _read_part(path: Path, columns: list[str] | None = None) -> pa.Table:
-    schema = _read_schema(path)
-    try:
-        # ParquetFile rather than read_table: the latter reads key=value folder names as columns.
-        table = pq.ParquetFile(path).read(columns=columns)
-    except (pa.ArrowException, OSError) as exc:
-        raise _UnreadablePartError(_unreadable(path, str(exc))) from exc
-    if table.num_rows == 0:
-        raise _UnreadablePartError(_unreadable(path, f"no row in {len(schema)} columns"))
-    return table
-
-
-def _unreadable(path: Path, reason: str) -> str:
+def _unreadable(path: Location, reason: str) -> str:
     return (
         f"{path}: is no readable result ({reason}); expected a part written by sweeper. "
         f"Move it out of the way, for instance to measurements/{_SET_ASIDE}/; its trial is then run again."
@@ -655,11 +662,3 @@ def _unreadable(path: Path, reason: str) -> str:
 def _text(schema: pa.Schema, name: str) -> str:
     value: bytes = (schema.metadata or {}).get(name.encode(), b"")
     return value.decode()
-
-
-def _set_aside(path: Path) -> Path:
-    folder = path.parent / _SET_ASIDE
-    folder.mkdir(exist_ok=True)
-    taken = sum(other.name.startswith(path.name) for other in folder.iterdir())
-    target = folder / (f"{path.name}.{taken}" if taken else path.name)
-    return path.replace(target)

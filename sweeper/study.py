@@ -21,7 +21,9 @@ from types import TracebackType
 from typing import Any, TextIO
 
 import sweeper
+from sweeper import urls
 from sweeper.errors import ConfigError, StoreError
+from sweeper.files import open_folder
 from sweeper.records import LoadPoint, Model, Objective, Platform
 from sweeper.space import Space
 from sweeper.topology import Node
@@ -78,8 +80,8 @@ class StudyFolder:
         stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
         run = self.path / "runs" / f"{stamp}-{os.getpid()}"
         (run / ".hydra").mkdir(parents=True)
-        write_json(run / ".hydra" / "config.json", resolved)
-        write_json(run / ".hydra" / "overrides.json", list(overrides))
+        write_json(run / ".hydra" / "config.json", urls.masked(resolved))
+        write_json(run / ".hydra" / "overrides.json", urls.masked(list(overrides)))
         return run
 
     def describe(
@@ -98,11 +100,15 @@ class StudyFolder:
         objectives: Sequence[Objective],
         load_points: Sequence[LoadPoint],
         resolved: Mapping[str, Any],
+        results: str | None = None,
     ) -> None:
         """Write ``study.json``, which everything that reads the study later starts from.
 
+        Args:
+            results: Folder or URL of its measurements, where that is not this folder.
+
         Raises:
-            ConfigError: The folder holds a study of another platform.
+            ConfigError: The folder holds a study of another platform, or one whose results lie elsewhere.
         """
         path = self.path / "study.json"
         stored = _read(path)
@@ -111,44 +117,54 @@ class StudyFolder:
                 f"{path}: the study was made on platform '{stored.get('platform')}', now it is '{platform}'. "
                 "Numbers of two platforms never share a study: give this one another name with study.name=..."
             )
-        write_json(
-            path,
-            {
-                "schema_version": 1,
-                "sweeper": sweeper.__version__,
-                "name": name,
-                "experiment": experiment,
-                "question": question,
-                "source": source,
-                "platform": str(platform),
-                "platform_reason": platform_reason,
-                "node": node.summary,
-                "engine_release": engine_release,
-                "model": model.name,
-                "series": {
-                    series.name: {
-                        "label": series.label,
-                        "published": series.published,
-                        "run": series.run,
-                        "engine": series.engine,
-                        "order": order,
-                    }
-                    for order, series in enumerate(space.series)
-                },
-                "objectives": [{**asdict(objective), "name": objective.name} for objective in objectives],
-                "load_points": [{**asdict(point), "label": point.label} for point in load_points],
-                "config": dict(resolved),
+        if stored is not None and stored.get("results") != results:
+            raise ConfigError(
+                f"{path}: the study keeps its results in '{stored.get('results') or self.path}', now they "
+                f"are to go to '{results or self.path}'. Results of one study lie in one place: leave "
+                "study.results as it was, or give this one another name with study.name=..."
+            )
+        description = {
+            "schema_version": 1,
+            "sweeper": sweeper.__version__,
+            "name": name,
+            "experiment": experiment,
+            "question": question,
+            "source": source,
+            "platform": str(platform),
+            "platform_reason": platform_reason,
+            "node": node.summary,
+            "engine_release": engine_release,
+            "model": model.name,
+            "series": {
+                series.name: {
+                    "label": series.label,
+                    "published": series.published,
+                    "run": series.run,
+                    "engine": series.engine,
+                    "order": order,
+                }
+                for order, series in enumerate(space.series)
             },
-        )
+            "objectives": [{**asdict(objective), "name": objective.name} for objective in objectives],
+            "load_points": [{**asdict(point), "label": point.label} for point in load_points],
+            "results": results,
+            "config": urls.masked(dict(resolved)),
+        }
+        write_json(path, description)
+        if results is not None:
+            # Beside the measurements too, so that whoever has only those reads them as a study.
+            open_folder(results, where="study.results").write("study.json", _json(description).encode())
 
 
 def write_json(path: Path, content: object) -> None:
     """Write JSON whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(
-        json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8"
-    )
+    partial.write_text(_json(content), encoding="utf-8")
     partial.replace(path)
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -16,9 +16,10 @@ from typing import Any, Protocol
 
 from sweeper.executors import Executor, Ticket
 from sweeper.objectives import measured_row, objective_value, trial_attributes
-from sweeper.placement import Allocator
 from sweeper.plan import Job, Planner, Refusal
+from sweeper.predict import Predictor
 from sweeper.records import FailureClass, Objective, Placement, TrialResult, TrialSpec, TrialState
+from sweeper.schedule import Entry, Scheduler
 from sweeper.search import Search
 from sweeper.store import FinishedTrial, Store
 from sweeper.trial import provenance_of
@@ -61,6 +62,24 @@ class Outcome:
     was_stopped: bool
 
 
+def must_run(job: Job, known: FinishedTrial | None, *, retry_failed: bool) -> bool:
+    """Tell whether a job is still to be done, or to be recorded as impossible.
+
+    Args:
+        job: What is planned.
+        known: How its latest attempt ended, or None.
+        retry_failed: Whether failures that will not go away by themselves are tried again, too.
+    """
+    if known is None:
+        return True
+    if known.state is TrialState.FAILED:
+        # A transient failure is worth another try in every run; any other only when asked for.
+        is_transient = known.failure_class is not None and known.failure_class.is_transient
+        return retry_failed or is_transient
+    # What was impossible on another day's node, or under a rule that is gone, is possible now.
+    return known.state is TrialState.INFEASIBLE and job.refusal is None
+
+
 class Sweep:
     """Runs a study to its end, or to where it is stopped."""
 
@@ -71,13 +90,12 @@ class Sweep:
         search: Search,
         store: Store,
         executor: Executor,
-        allocator: Allocator,
+        scheduler: Scheduler,
         observer: Observer,
         objectives: Sequence[Objective],
         method: str,
         trials: int | None,
         max_attempts: int = 2,
-        max_parallel: int | None = None,
         retry_failed: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -86,17 +104,17 @@ class Sweep:
         self._search = search
         self._store = store
         self._executor = executor
-        self._allocator = allocator
+        self._scheduler = scheduler
+        self._predictor = Predictor()
         self._observer = observer
         self._objectives = objectives
         self._method = method
         self._budget = trials
         self._max_attempts = max_attempts
-        self._max_parallel = max_parallel
         self._retry_failed = retry_failed
         self._clock = clock
         self._knobs = planner.space.knob_names()
-        self._pending: list[_Pending] = []
+        self._pending: dict[str, _Pending] = {}
         self._running: dict[Ticket, _Running] = {}
         self._finished = dict(store.finished())
         self._failures: list[TrialResult] = []
@@ -116,6 +134,7 @@ class Sweep:
         else:
             self._observer.planned(total=self._budget, done=self._spent(), refused=0)
         while not stop():
+            self._forget_lost_nodes()
             self._fill()
             if not self._running:
                 break
@@ -134,11 +153,13 @@ class Sweep:
     def _queue_grid(self) -> None:
         jobs = self._planner.grid()
         rows = _StoredRows(self._store)
+        for job in jobs:
+            self._predictor.learn(job.spec, rows.of(job.spec.key) if job.spec.key in self._finished else ())
         refused = done = 0
         for job in jobs:
-            if self._must_run(job):
+            if must_run(job, self._finished.get(job.spec.key), retry_failed=self._retry_failed):
                 if job.refusal is None:
-                    self._pending.append(_Pending(job=self._next_attempt(job), since_s=self._clock()))
+                    self._let_wait(_Pending(job=self._next_attempt(job), since_s=self._clock()))
                     continue
                 refused += 1
                 self._record_refusal(job, job.refusal)
@@ -147,53 +168,53 @@ class Sweep:
             self._tell_from_store(job, rows)
         self._observer.planned(total=len(jobs), done=done, refused=refused)
 
-    def _must_run(self, job: Job) -> bool:
-        known = self._finished.get(job.spec.key)
-        if known is None:
-            return True
-        if known.state is TrialState.FAILED:
-            # A transient failure is worth another try in every run; any other only when asked for.
-            is_transient = known.failure_class is not None and known.failure_class.is_transient
-            return self._retry_failed or is_transient
-        # What was impossible on another day's node, or under a rule that is gone, is possible now.
-        return known.state is TrialState.INFEASIBLE and job.refusal is None
-
     def _next_attempt(self, job: Job) -> Job:
         """Number an attempt after those of earlier runs, so that each is kept."""
         known = self._finished.get(job.spec.key)
         return job if known is None else replace(job, spec=replace(job.spec, attempt=known.attempt + 1))
 
     def _fill(self) -> None:
-        """Start what fits, in order; a trial that finds no block now lets smaller ones pass.
+        """Start all that has room now; a search proposes on until its devices or its budget are used up."""
+        while True:
+            if self._method != "grid":
+                self._ask_for_more()
+            started = self._scheduler.start(now_s=self._clock())
+            for entry, placement in started:
+                self._start(self._pending.pop(entry.key), placement)
+            if not started or self._method == "grid":
+                return
 
-        A trial that changes the host runs alone: when it is first in the queue nothing else is started, until
-        what runs has ended and it can begin.
-        """
-        if self._method != "grid":
-            self._ask_for_more()
-        waiting: list[_Pending] = []
-        for pending in self._pending:
-            placement = (
-                self._allocator.acquire(pending.job.spec.devices_wanted)
-                if self._may_start(pending.job.spec, waiting)
-                else None
+    def _let_wait(self, pending: _Pending) -> None:
+        spec = pending.job.spec
+        self._pending[spec.key] = pending
+        self._scheduler.add(
+            Entry(
+                key=spec.key,
+                devices=spec.devices_wanted,
+                predicted_s=self._predictor.predict(spec).total_s,
+                is_exclusive=spec.is_exclusive,
             )
-            if placement is None:
-                waiting.append(pending)
-            else:
-                self._start(pending, placement)
-        self._pending = waiting
+        )
 
-    def _may_start(self, spec: TrialSpec, waiting: Sequence[_Pending]) -> bool:
-        """Tell whether a trial may start now, with these in the queue before it, if it finds devices."""
-        is_alone = any(running.job.spec.is_exclusive for running in self._running.values())
-        drains = bool(waiting) and waiting[0].job.spec.is_exclusive
-        if self._is_full() or is_alone or drains:
-            return False
-        return not (spec.is_exclusive and (self._running or waiting))
+    def _learn(self, result: TrialResult) -> None:
+        """Predict those that wait anew, from what this trial took."""
+        self._predictor.learn_result(result)
+        if result.state is TrialState.COMPLETE:
+            for key, pending in self._pending.items():
+                predicted_s = self._predictor.predict(pending.job.spec).total_s
+                self._scheduler.predict_anew(key, predicted_s=predicted_s)
 
-    def _is_full(self) -> bool:
-        return self._max_parallel is not None and len(self._running) >= self._max_parallel
+    def _forget_lost_nodes(self) -> None:
+        """Place nothing more on nodes that are gone; what fits on none that is left ends here."""
+        for name in self._executor.lost_nodes() - self._scheduler.lost:
+            self._scheduler.lose(name)
+        for entry in self._scheduler.stranded:
+            self._scheduler.remove(entry.key)
+            pending = self._pending.pop(entry.key)
+            message = f"needs {entry.devices} devices on one node; no node with so many is left"
+            self._record_unrun(
+                pending.job, TrialState.FAILED, FailureClass.INFRASTRUCTURE, message, numbers=pending.numbers
+            )
 
     def _start(self, pending: _Pending, placement: Placement) -> None:
         spec = pending.job.spec
@@ -214,12 +235,7 @@ class Sweep:
 
     def _ask_for_more(self) -> None:
         """Keep one proposal ready for every device that is free, within the budget."""
-        while (
-            not self._pending
-            and not self._is_full()
-            and self._allocator.free_devices
-            and not self._is_spent(including_running=True)
-        ):
+        while not self._pending and self._scheduler.has_room and not self._is_spent(including_running=True):
             self._propose()
 
     def _propose(self) -> None:
@@ -229,7 +245,7 @@ class Sweep:
         is_running = any(r.job.spec.key == job.spec.key for r in self._running.values())
         if job.refusal is None and known is None and not is_running:
             self._stale_asks = 0
-            self._pending.append(_Pending(job=job, since_s=self._clock(), numbers=(candidate.number,)))
+            self._let_wait(_Pending(job=job, since_s=self._clock(), numbers=(candidate.number,)))
             return
         self._stale_asks += 1
         if job.refusal is not None and known is None:
@@ -257,12 +273,14 @@ class Sweep:
             self._finish(self._running.pop(ticket), result)
 
     def _finish(self, running: _Running, result: TrialResult) -> None:
-        self._allocator.release(running.placement)
+        self._scheduler.release(running.placement)
+        self._learn(result)
         will_retry = (
             result.failure_class is not None
             and result.failure_class.is_transient
             and result.failure_class is not FailureClass.INTERRUPTED
             and running.tries < self._max_attempts
+            and self._scheduler.can_hold(result.spec.devices_wanted)
         )
         if result.failure_class is not FailureClass.INTERRUPTED:
             # What was cut off is not a finding: it is neither stored nor counted, and runs again.
@@ -274,7 +292,7 @@ class Sweep:
                 numbers=running.numbers,
                 tries=running.tries + 1,
             )
-            self._pending.insert(0, again)
+            self._let_wait(again)
         else:
             self._tell(running.numbers, result)
         self._observer.finished(result, will_retry=will_retry)
@@ -288,13 +306,18 @@ class Sweep:
             self._failures.append(result)
 
     def _record_refusal(self, job: Job, refusal: Refusal, *, numbers: tuple[int, ...] = ()) -> None:
+        self._record_unrun(job, TrialState.INFEASIBLE, refusal.failure, refusal.message, numbers=numbers)
+
+    def _record_unrun(
+        self, job: Job, state: TrialState, failure: FailureClass, message: str, *, numbers: tuple[int, ...]
+    ) -> None:
         result = TrialResult(
             spec=job.spec,
             placement=None,
-            state=TrialState.INFEASIBLE,
+            state=state,
             provenance=provenance_of(job.spec),
-            failure_class=refusal.failure,
-            failure_message=refusal.message,
+            failure_class=failure,
+            failure_message=message,
         )
         self._keep(result, queued_s=0.0)
         self._tell(numbers or self._begin(job), result)

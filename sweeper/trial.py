@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from sweeper import host
+from sweeper import host, numa
 from sweeper.clients import Client, requirements
 from sweeper.engines import Cancelled, Engine, Server, instances
 from sweeper.engines.environment import outputs_folder
@@ -49,6 +49,7 @@ class _Diary:
     server: Server | None = None
     fingerprint: str | None = None
     host: Mapping[str, Scalar] = field(default_factory=dict)
+    numa_binding: str | None = None
 
     def spend(self, phase: str, seconds: float) -> None:
         self.phases[phase] = self.phases.get(phase, 0.0) + seconds
@@ -62,6 +63,8 @@ def run(
     engine: Engine | None = None,
     open_client: OpenClient | None = None,
     proc: Path = host.PROC,
+    sys: Path = numa.SYS,
+    before_load: Callable[[], object] = lambda: None,
 ) -> TrialResult:
     """Run one trial to its end.
 
@@ -72,6 +75,8 @@ def run(
         engine: What serves, if not the one that the spec names.
         open_client: What loads it, likewise.
         proc: Where the kernel shows its settings, for trials that change the host.
+        sys: Where it shows its devices, for the processors of a NUMA node.
+        before_load: Called before each measured load.
 
     Returns:
         The result, complete or failed; an engine's failure is never an exception.
@@ -81,9 +86,12 @@ def run(
     try:
         engine = engine or _engine(spec)
         open_client = open_client or _client_opener(spec)
-        with _changed_host(spec, proc=proc) as diary.host:
+        with (
+            _changed_host(spec, proc=proc) as diary.host,
+            _bound(spec, placement, sys=sys) as diary.numa_binding,
+        ):
             for restart in range(spec.repeats):
-                _one_start(spec, placement, restart, engine, open_client, cancelled, diary)
+                _one_start(spec, placement, restart, engine, open_client, cancelled, before_load, diary)
     except EngineError as exc:
         return _failed(
             spec, placement, diary, started_at, failure=exc.failure, message=str(exc), log=exc.log_path
@@ -131,6 +139,13 @@ def _changed_host(spec: TrialSpec, *, proc: Path) -> AbstractContextManager[Mapp
     return host.changed(spec.assignment, outputs=outputs_folder(spec), proc=proc)
 
 
+def _bound(spec: TrialSpec, placement: Placement, *, sys: Path) -> AbstractContextManager[str | None]:
+    """Keep what this trial starts near its devices; a modelled node and a remote endpoint have no near."""
+    if spec.platform is Platform.SIMULATED or spec.engine.kind in ("simulated", "attach"):
+        return nullcontext(None)
+    return numa.bound(placement, platform=spec.platform, is_wanted=spec.engine.binds_numa, sys=sys)
+
+
 def _one_start(
     spec: TrialSpec,
     placement: Placement,
@@ -138,6 +153,7 @@ def _one_start(
     engine: Engine,
     open_client: OpenClient,
     cancelled: Cancelled,
+    before_load: Callable[[], object],
     diary: _Diary,
 ) -> None:
     """Measure every load point on one start of the engine."""
@@ -153,6 +169,7 @@ def _one_start(
                 for point in spec.load_points:
                     _raise_if(cancelled)
                     server.check_alive()
+                    before_load()
                     measured = client.measure(
                         server, point, restart=restart, repeat=repeat, cancelled=cancelled
                     )
@@ -217,7 +234,11 @@ def _result(
         failure_class=failure,
         failure_message=message,
         log_path=log or (server.log_path if server else None),
-        effective={**(server.effective if server else {}), **diary.host},
+        effective={
+            **(server.effective if server else {}),
+            **diary.host,
+            **({} if diary.numa_binding is None else {"numa_binding": diary.numa_binding}),
+        },
         versions=dict(server.versions) if server else {},
         phases=diary.phases,
         sanity_fingerprint=diary.fingerprint,

@@ -146,6 +146,9 @@ class ScriptedExecutor:
     def cancel(self) -> None:
         self.is_cancelled = True
 
+    def lost_nodes(self) -> frozenset[str]:
+        return frozenset()
+
     def close(self) -> None:
         pass
 

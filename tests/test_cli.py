@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -159,6 +160,27 @@ def test_a_plan_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     run(capsys, *QUICK)
     _, told = run(capsys, *QUICK, "plan=true")
     assert "in the store: complete" in told
+    assert "predicted on" not in told
+
+
+def test_a_plan_says_how_long_it_would_take_and_writes_its_time_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, told = run(capsys, *QUICK, "plan=true", "plan_csv=plan.csv")
+    # 5 trials of 4 devices, two at a time on 8: three rounds of 80 s of start and 2 loads, each of which ends
+    # with an answer of 1200 tokens at 10 to 25 ms
+    assert re.search(r"predicted on a real node: 5 trials in [5-7] min, 0\.\d\d node-hours", told)
+    assert "(modelled)" in told
+    assert "time-line: plan.csv; draw it with: python -m analysis timeline plan.csv" in told
+    assert len(pd.read_csv("plan.csv")) == 5 * 4
+    assert not Path("outputs").exists()
+    run(capsys, *QUICK, "space.rules=['num_scheduler_steps not in (5, 15)']")
+    _, told = run(capsys, *QUICK, "plan=true")
+    assert "predicted on a real node: 2 trials in" in told
+    assert "(seen: 3 trials of this study)" in told
+    _, told = run(capsys, *QUICK, "plan=true", "study.isolation=exclusive", "study.name=other")
+    # One at a time: half of the node idles.
+    assert "devices idle 50% of the time" in told
 
 
 def test_the_composed_configuration_is_printed_as_yaml(capsys: pytest.CaptureFixture[str]) -> None:

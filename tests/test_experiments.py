@@ -27,6 +27,7 @@ NO_MODEL_OF_TGI = "there is no model of TGI; its published figures stand in the 
 
 # One trial per server that has to be started: series of equal assignment share one.
 TRIALS = {
+    "article_cases": 20,  # 35 bars of the article's eight cases
     "case1_chunked_prefill": 4,
     "case2_async_scheduling": 3,
     "case2_sched_steps": 5,

@@ -115,5 +115,6 @@ def test_trials_run_on_partitions_of_their_own_with_exactly_one_mask(
         environment = json.loads(written.read_text())["environment"]
         masks = {name: value for name, value in environment.items() if name.endswith("_VISIBLE_DEVICES")}
         (device,) = row["devices"]
-        assert masks == {"HIP_VISIBLE_DEVICES": str(device), "CUDA_VISIBLE_DEVICES": str(device)}
+        assert masks == {"HIP_VISIBLE_DEVICES": str(device)}
+        assert row["effective.device_mask"] == f"HIP_VISIBLE_DEVICES={device}", "as the kernel showed it"
         assert environment["NCCL_MIN_NCHANNELS"] == "112"

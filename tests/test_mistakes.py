@@ -55,6 +55,19 @@ AT_THE_COMMAND_LINE = {
         [CASE_2, "repeats=1.5"],
         "repeats: Value '1.5' of type 'float' could not be converted to Integer. Correct the value.",
     ),
+    "an unknown isolation": (
+        [CASE_2, "study.isolation=exclusiv"],
+        "study.isolation: 'exclusiv' is not allowed; expected one of shared, exclusive. "
+        "Did you mean 'exclusive'?",
+    ),
+    "an unknown order": (
+        [CASE_2, "study.order=shortest_first"],
+        "study.order: 'shortest_first' is not allowed; expected one of longest_first, as_written, shuffled.",
+    ),
+    "a file for a plan that is none": (
+        [CASE_2, "plan_csv=plan.csv"],
+        "plan_csv: is given, and plan is false; expected a plan to write. Add plan=true.",
+    ),
     "zero prompts": (
         [CASE_2, "workload.num_prompts=0"],
         "workload.num_prompts: is 0; expected a whole number above 0.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from sweeper import topology
 from sweeper.errors import KnobError
 from sweeper.executors import Ticket
 from sweeper.executors.inline import InlineExecutor
-from sweeper.placement import Allocator
 from sweeper.plan import Planner
 from sweeper.records import (
     EngineSpec,
@@ -25,6 +24,7 @@ from sweeper.records import (
     TrialSpec,
     TrialState,
 )
+from sweeper.schedule import Scheduler
 from sweeper.search import Search, storage_url
 from sweeper.space import Choice, Range, Rule, Series, Space
 from sweeper.store import Store
@@ -75,6 +75,7 @@ def swept(
     trials: int | None = None,
     stop: Callable[[], bool] = lambda: False,
     retry_failed: bool = False,
+    scheduler: Scheduler | None = None,
 ) -> Outcome:
     search = Search(
         storage=storage_url(folder),
@@ -89,7 +90,7 @@ def swept(
         search=search,
         store=Store(folder / "test"),
         executor=executor,
-        allocator=Allocator(planner.node),
+        scheduler=Scheduler((planner.node,)) if scheduler is None else scheduler,
         observer=diary,
         objectives=(THROUGHPUT,),
         method=method,
@@ -184,8 +185,8 @@ def with_a_host_setting(planner: Planner, **devices: int) -> Planner:
 def test_a_trial_that_changes_the_host_runs_alone(planner: Planner, tmp_path: Path, diary: Diary) -> None:
     executor = SlowExecutor()
     swept(with_a_host_setting(planner, a=4, host=4, b=4, c=4), tmp_path, diary, executor)
-    # The first began before it was the turn of the second, which waited for it; the others waited in turn.
-    assert executor.beside == {"a": [], "host": [], "b": [], "c": ["b"]}
+    # It began while the node was empty; when it had ended the others ran two at a time.
+    assert executor.beside == {"host": [], "a": [], "b": ["a"], "c": ["b"]}
 
 
 def test_a_trial_that_changes_the_host_is_not_overtaken_for_ever(
@@ -205,6 +206,77 @@ def test_on_a_modelled_node_host_settings_hold_nobody_up(
     modelled = replace(with_a_host_setting(planner, a=4, host=4), platform=Platform.SIMULATED)
     swept(modelled, tmp_path, diary, executor)
     assert executor.beside["host"] == ["a"]
+
+
+class LosingExecutor(ScriptedExecutor):
+    """Has lost a node once a trial ran there."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(self.end)
+        self._name = name
+        self.nodes: list[str] = []
+
+    def end(self, spec: TrialSpec, placement: Placement) -> TrialResult:
+        self.nodes.append(placement.node)
+        is_lost = placement.node == self._name
+        return failed(FailureClass.INFRASTRUCTURE)(spec, placement) if is_lost else complete(spec, placement)
+
+    def lost_nodes(self) -> frozenset[str]:
+        return frozenset({self._name} & set(self.nodes))
+
+
+def two_nodes(planner: Planner, *, first: Sequence[int] = range(8)) -> Scheduler:
+    node = planner.node
+    return Scheduler((replace(topology.restrict(node, first), host="one"), replace(node, host="two")))
+
+
+def test_trials_of_a_lost_node_run_again_on_another(planner: Planner, tmp_path: Path, diary: Diary) -> None:
+    whole = replace(THREE_SERIES, base={**THREE_SERIES.base, "tensor_parallel_size": 8})
+    executor = LosingExecutor("one")
+    outcome = swept(replace(planner, space=whole), tmp_path, diary, executor, scheduler=two_nodes(planner))
+    assert sorted(executor.nodes) == ["one", "two", "two"]
+    assert outcome.states == {TrialState.COMPLETE: 2}
+    assert len(Store.latest(Store(tmp_path / "test").read())) == 2
+
+
+def test_what_fits_on_no_node_that_is_left_is_told_and_runs_another_day(
+    planner: Planner, tmp_path: Path, diary: Diary
+) -> None:
+    space = Space(
+        base={"max_model_len": 4096, "quantization": "fp8"},
+        domains={"tensor_parallel_size": Choice(values=(8, 4)), "max_num_seqs": Choice(values=(1, 2))},
+    )
+    several = replace(planner, space=space)
+    executor = LosingExecutor("two")
+    outcome = swept(several, tmp_path, diary, executor, scheduler=two_nodes(planner, first=range(4)))
+    # Node two died under the first trial of 8 devices; node one has 4.
+    assert outcome.states == {TrialState.FAILED: 2, TrialState.COMPLETE: 2}
+    assert {result.failure_message for result in outcome.failures} == {
+        "its line",
+        "needs 8 devices on one node; no node with so many is left",
+    }
+    again = swept(several, tmp_path, diary, ScriptedExecutor(complete))
+    assert again.states == {TrialState.COMPLETE: 4}
+
+
+def test_trials_that_wait_are_predicted_anew_from_those_that_ended(
+    planner: Planner, tmp_path: Path, diary: Diary
+) -> None:
+    space = Space(
+        base={"max_model_len": 4096, "tensor_parallel_size": 8},
+        domains={"max_num_seqs": Choice(values=(1, 2, 4))},
+    )
+    scheduler = Scheduler((planner.node,))
+    seen: list[float] = []
+
+    def slow(spec: TrialSpec, placement: Placement) -> TrialResult:
+        seen.append(sum(entry.predicted_s for entry in scheduler.waiting))
+        return replace(complete(spec, placement), phases={"engine_start_s": 7000.0})
+
+    swept(replace(planner, space=space), tmp_path, diary, ScriptedExecutor(slow), scheduler=scheduler)
+    # Two wait while the first runs, at about 70 s each; one while the second does, and starts take 7000 s.
+    assert seen[0] < 200
+    assert 7000 <= seen[1] < 7100
 
 
 def test_large_blocks_are_placed_before_small_ones(planner: Planner, tmp_path: Path, diary: Diary) -> None:
@@ -270,9 +342,7 @@ def test_what_breaks_a_rule_or_does_not_fit_is_a_row_and_costs_no_start(
     assert outcome.states == {TrialState.INFEASIBLE: 2, TrialState.COMPLETE: 1}
     reasons = sorted(result.failure_message or "" for result in outcome.failures)
     assert reasons[0] == "breaks the rule of the space: tensor_parallel_size != 4"
-    assert reasons[1].startswith(
-        "does not fit in memory: weights 131.4 GiB + KV cache of one sequence of 4096"
-    )
+    assert reasons[1].startswith("does not fit in memory: weights 131.4 GiB + ")
 
 
 def test_what_was_infeasible_runs_once_its_rule_is_gone(

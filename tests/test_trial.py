@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,8 +63,42 @@ def test_a_trial_starts_proves_warms_measures_and_stops_in_this_order(
     assert [m.load_point for m in result.measurements] == [ALL_AT_ONCE, GENTLE]
     assert result.phases == {"engine_start_s": 2.0, "warmup_s": 0.25, "stop_s": 0.5}
     assert (result.sanity_fingerprint, result.command) == ("fingerprint", ("serve", "model"))
-    assert result.effective == {"max_num_seqs": 64}
+    assert result.effective == {
+        "max_num_seqs": 64,
+        "numa_binding": "not bound: the engine has a mask of cores",
+    }
     assert result.versions == {"vllm": "0.32.0"}
+
+
+def test_engine_and_client_start_on_the_numa_node_of_their_devices(
+    spec: TrialSpec, placement: Placement, tmp_path: Path
+) -> None:
+    cpu = max(os.sched_getaffinity(0))
+    node = tmp_path / "sys/devices/system/node/node1"
+    node.mkdir(parents=True)
+    (node / "cpulist").write_text(f"{cpu}\n")
+    bound: list[set[int]] = []
+
+    def open_client(spec: TrialSpec, placement: Placement) -> StandInClient:
+        bound.append(os.sched_getaffinity(0))
+        return StandInClient()
+
+    def result_of(spec: TrialSpec) -> TrialResult:
+        return trial.run(
+            spec,
+            replace(placement, numa_node=1),
+            cancelled=lambda: False,
+            engine=StandInEngine(),
+            open_client=open_client,
+            sys=tmp_path / "sys",
+        )
+
+    amd = replace(spec, platform=Platform.MI300X)
+    assert result_of(amd).effective["numa_binding"] == "node 1"
+    free = replace(amd, engine=replace(amd.engine, binds_numa=False))
+    assert result_of(free).effective["numa_binding"] == "not bound: switched off"
+    assert bound == [{cpu}, os.sched_getaffinity(0)]
+    assert free.key != amd.key, "bound and not bound are two things to measure"
 
 
 def test_repeats_are_starts_and_runs_are_within_one(spec: TrialSpec, placement: Placement) -> None:

@@ -31,6 +31,9 @@ from sweeper.cli.commands import (
     show_node,
 )
 from sweeper.cli.exit_codes import AT_RISK, MISTAKE, NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
+from sweeper.cli.fitting import show_fit
+from sweeper.cli.interference import check_interference
+from sweeper.cli.partitions import show_partitions
 from sweeper.cli.run import run_sweep
 from sweeper.errors import ConfigError, SweeperError
 
@@ -41,10 +44,13 @@ __all__ = ["AT_RISK", "MISTAKE", "NOTHING_COMPLETE", "OK", "SOME_FAILED", "main"
 
 _COMMANDS: dict[str, tuple[str, Callable[[list[str], Any], int]]] = {
     "node": ("show the devices of this node", show_node),
+    "fit": ("work out what fits in which partition mode; starts nothing", show_fit),
+    "partitions": ("what a trial gets in each partition mode, as Markdown", show_partitions),
     "cpu-vllm": ("install the CPU build of vLLM into an environment of its own", install_cpu_vllm),
     "tiny-model": ("make a tiny model with random weights, without a download", make_tiny_model),
     "sharegpt": ("make a file like ShareGPT, without a download", make_sharegpt),
     "dashboard": ("open the Optuna dashboard on all studies", open_dashboard),
+    "interference": ("measure whether trials side by side disturb each other", check_interference),
     "cleanup": ("end processes that killed runs left behind", clean_up),
 }
 

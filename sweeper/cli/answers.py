@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sweeper.cli.exit_codes import NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
+from sweeper.cli.forecast import duration_text, forecast_of, show_forecast
 from sweeper.records import Platform, TrialResult, TrialState
 
 if TYPE_CHECKING:
@@ -15,17 +17,18 @@ if TYPE_CHECKING:
     from sweeper.config import Settings
     from sweeper.plan import Planner
     from sweeper.sweep import Outcome
+    from sweeper.topology import Node
 
 _SHOWN_SETTINGS = 12
 
 
-def show_plan(settings: Settings, planner: Planner, console: Console) -> int:
+def show_plan(settings: Settings, planner: Planner, nodes: Sequence[Node], console: Console) -> int:
     """Print what would run; start nothing."""
     from rich.table import Table
 
     from sweeper.store import Store
 
-    finished = Store(settings.folder).finished() if settings.folder.is_dir() else {}
+    finished = Store(settings.folder, settings.results).finished()
     if settings.method != "grid":
         known = planner.space.size()
         console.print(
@@ -35,16 +38,26 @@ def show_plan(settings: Settings, planner: Planner, console: Console) -> int:
         )
         return OK
     table = Table(title=f"{settings.name}: nothing is started", title_justify="left")
-    for name in ("trial", "devices", "load points", "what happens"):
+    for name in ("trial", "devices", "points", "predicted"):
         table.add_column(name)
+    table.add_column("what happens", min_width=22)
     jobs = planner.grid()
+    forecast = forecast_of(settings, jobs, nodes)
     for job in jobs:
         known_trial = finished.get(job.spec.key)
         what = f"cannot run: {job.refusal}" if job.refusal else "runs"
         if known_trial is not None and not job.refusal:
             what = f"in the store: {known_trial.state}"
-        table.add_row(job.spec.label, str(job.spec.devices_wanted), str(len(job.spec.load_points)), what)
+        predicted = forecast.predictions.get(job.spec.key)
+        table.add_row(
+            job.spec.label,
+            str(job.spec.devices_wanted),
+            str(len(job.spec.load_points)),
+            duration_text(predicted.total_s) if predicted else "",
+            what,
+        )
     console.print(table)
+    show_forecast(settings, forecast, console)
     return OK
 
 
@@ -89,11 +102,15 @@ def _count_up(outcome: Outcome, console: Console) -> None:
 
 def _failure_text(result: TrialResult) -> str:
     log = f" (log: {result.log_path})" if result.log_path else ""
-    return f"{result.failure_class or result.state}: {result.failure_message}{log}"
+    # Of what was never started, that it cannot run here matters more than the class of the reason.
+    is_refused = result.state is TrialState.INFEASIBLE
+    kind = result.state if is_refused else result.failure_class or result.state
+    return f"{kind}: {result.failure_message}{log}"
 
 
 def _report(settings: Settings, planner: Planner, console: Console) -> None:
     from analysis import report
+    from sweeper.store import Store
 
     files = report.write(settings.folder)
     _show_summary(settings, planner, console)
@@ -101,7 +118,8 @@ def _report(settings: Settings, planner: Planner, console: Console) -> None:
     for path in files.figures:
         console.print(f"  {path}", markup=False, soft_wrap=True)
     console.print(f"report: {files.report}", markup=False, soft_wrap=True)
-    console.print(f"data:   {settings.folder / 'measurements'}", markup=False, soft_wrap=True)
+    data = Store(settings.folder, settings.results).measurements
+    console.print(f"data:   {data}", markup=False, soft_wrap=True)
     if settings.platform is Platform.SIMULATED:
         console.print("No GPU was measured: these numbers are simulated.", style="bold")
 

@@ -15,6 +15,8 @@ from sweeper.records import Platform
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from sweeper.topology import Node
+
 
 def show_node(arguments: list[str], console: Console) -> int:
     """Show the node's devices."""
@@ -24,12 +26,21 @@ def show_node(arguments: list[str], console: Console) -> int:
 
     parser = Parser(prog="python -m sweeper node", description="Show the devices of this node.")
     parser.add_argument("--platform", default="auto")
+    parser.add_argument("--mode", help="compute mode of the modelled node; others are read, never set")
+    parser.add_argument("--memory-mode", help="its memory mode")
     options = parser.parse_args(arguments)
     choice = prepare.choose_platform(options.platform)
+    if choice.platform is not Platform.SIMULATED and (options.mode or options.memory_mode):
+        raise ConfigError(
+            f"--mode, --memory-mode: are given for {choice.platform}; expected with --platform simulated, "
+            "since the mode of a real node is read and never changed. Drop them."
+        )
     node = choice.node
     if node is None:
         readers: Mapping[Platform, Callable[[], Any]] = {
-            Platform.SIMULATED: topology.modelled_mi300x,
+            Platform.SIMULATED: lambda: topology.modelled_mi300x(
+                options.mode or "SPX", options.memory_mode or "NPS1"
+            ),
             Platform.CPU: topology.read_cpu,
             Platform.MI300X: topology.read_amd,
             Platform.CUDA: topology.read_nvidia,
@@ -45,7 +56,21 @@ def show_node(arguments: list[str], console: Console) -> int:
     for row in rows:
         table.add_row(*row.values())
     console.print(table)
+    console.print(_about(node), markup=False, soft_wrap=True)
     return OK
+
+
+def _about(node: Node) -> str:
+    """Say what holds for the whole node, and where its numbers come from."""
+    told = {
+        "compute mode": node.partition_mode,
+        "memory mode": node.memory_mode,
+        "driver": node.driver,
+        "ROCm": node.rocm,
+        "kernels for": node.gfx_target,
+        "read from": node.source,
+    }
+    return "; ".join(f"{name}: {value}" for name, value in told.items() if value is not None)
 
 
 def install_cpu_vllm(arguments: list[str], console: Console) -> int:

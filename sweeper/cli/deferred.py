@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
     from sweeper.config import Settings
     from sweeper.executors import Executor, Ticket
+    from sweeper.executors.cluster import Cluster
     from sweeper.records import Placement, TrialResult, TrialSpec
     from sweeper.topology import Node
 
@@ -18,10 +20,19 @@ if TYPE_CHECKING:
 class DeferredExecutor:
     """Starts the executor with the first trial: a study that is complete needs none."""
 
-    def __init__(self, settings: Settings, node: Node, run_folder: Path, console: Console) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        nodes: Sequence[Node],
+        run_folder: Path,
+        console: Console,
+        *,
+        cluster: Cluster | None = None,
+    ) -> None:
         self.name = settings.executor
         self._settings = settings
-        self._node = node
+        self._nodes = nodes
+        self._cluster = cluster
         self._run_folder = run_folder
         self._console = console
         self._executor: Executor | None = None
@@ -50,23 +61,28 @@ class DeferredExecutor:
         if self._executor is not None:
             self._executor.cancel()
 
+    def lost_nodes(self) -> frozenset[str]:
+        """Name the nodes that are gone."""
+        return frozenset() if self._executor is None else self._executor.lost_nodes()
+
     def close(self) -> None:
         """End the executor."""
         if self._executor is not None:
             self._executor.close()
 
     def _start(self) -> Executor:
-        devices = len(self._node.devices)
+        devices = sum(len(node.devices) for node in self._nodes)
         if self._settings.executor == "inline":
             from sweeper.executors.inline import InlineExecutor
 
             return InlineExecutor(max_parallel=devices)
         from sweeper.executors.ray import RayExecutor
 
-        where = "" if self._settings.address == "local" else f" at {self._settings.address}"
-        self._console.print(
-            f"starting Ray{where} (its output: {self._run_folder / 'ray.log'})", markup=False, soft_wrap=True
-        )
-        return RayExecutor(
-            devices=devices, address=self._settings.address, log_path=self._run_folder / "ray.log"
-        )
+        if self._cluster is not None:
+            self._cluster.claim()
+            return RayExecutor(self._cluster)
+        from sweeper.executors.private_ray import PrivateRay
+
+        log = self._run_folder / "ray.log"
+        self._console.print(f"starting Ray (its output: {log})", markup=False, soft_wrap=True)
+        return RayExecutor(PrivateRay(devices=devices, log_path=log))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection
-from contextlib import ExitStack
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sweeper.cli.answers import conclude, show_plan
 from sweeper.cli.deferred import DeferredExecutor
 from sweeper.cli.exit_codes import OK
+from sweeper.cli.forecast import scheduler_of
 from sweeper.cli.parser import Parser
 from sweeper.cli.stopping import StopSignals
 from sweeper.errors import ConfigError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sweeper.config import Settings
+    from sweeper.executors.cluster import Cluster
     from sweeper.plan import Planner
     from sweeper.prepare import Choice
     from sweeper.sweep import Outcome
@@ -38,14 +40,15 @@ def run_sweep(arguments: list[str], console: Console, *, commands: Collection[st
     Returns:
         The exit code.
     """
-    from sweeper import config, prepare
+    from sweeper import config, prepare, urls
 
-    options, overrides = _read_options(arguments, commands)
+    options, overrides = read_options(arguments, commands)
     composed, choice = prepare.compose_for_platform(overrides, config_dir=options.config_dir)
     if options.cfg:
         import yaml
 
-        console.print(yaml.safe_dump(dict(composed), sort_keys=False), markup=False, soft_wrap=True, end="")
+        shown = yaml.safe_dump(urls.masked(dict(composed)), sort_keys=False)
+        console.print(shown, markup=False, soft_wrap=True, end="")
         return OK
     if not composed["study"]["experiment"] and not composed["space"]["knobs"]:
         known = ", ".join(config.groups(options.config_dir).get("experiment", ()))
@@ -58,7 +61,12 @@ def run_sweep(arguments: list[str], console: Console, *, commands: Collection[st
         return _run(settings, choice, overrides, console, stack)
 
 
-def _read_options(arguments: list[str], commands: Collection[str]) -> tuple[argparse.Namespace, list[str]]:
+def read_options(arguments: list[str], commands: Collection[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Read the options of a sweep, and give them with its overrides.
+
+    Raises:
+        ConfigError: A word is neither an option nor an override.
+    """
     parser = Parser(prog="python -m sweeper", add_help=False)
     parser.add_argument("--config-dir", type=Path)
     parser.add_argument("--cfg", choices=["job"])
@@ -84,25 +92,27 @@ def _read_options(arguments: list[str], commands: Collection[str]) -> tuple[argp
 
 
 def _run(settings: Settings, choice: Choice, overrides: list[str], console: Console, stack: ExitStack) -> int:
-    from sweeper import prepare
+    from sweeper import database, prepare
     from sweeper.clients import requirements
     from sweeper.study import StudyFolder
 
-    _say_platform(settings, choice, console)
-    node = prepare.read_node(settings, choice)
-    console.print(f"node: {node.summary}", markup=False, soft_wrap=True)
-    planner = _planner(settings, node)
+    say_platform(settings, choice, console)
+    cluster, nodes = _find_nodes(settings, choice, console, stack)
+    node = max(nodes, key=lambda node: len(node.devices))
+    planner = planner_of(settings, node)
     console.print(
         f"engine: {_engine_text(planner)}, model {planner.model.name}", markup=False, soft_wrap=True
     )
     if settings.is_plan:
-        return show_plan(settings, planner, console)
+        return show_plan(settings, planner, nodes, console)
     # A missing file or package is found before a folder is made or an engine is started.
     requirements.check(settings.client, settings.load_points, engine=planner.engine)
+    if settings.storage is not None:
+        database.check(settings.storage)
     if settings.method == "grid":
         planner.grid()  # a mistake in a knob is found before a folder is made or Ray is started
     folder = stack.enter_context(StudyFolder(settings.folder))
-    _end_strays(settings.outputs, console)
+    end_strays(settings.outputs, console)
     run_folder = folder.begin_run(resolved=settings.resolved, overrides=overrides)
     folder.describe(
         name=settings.name,
@@ -118,21 +128,29 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
         objectives=settings.objectives,
         load_points=settings.load_points,
         resolved=settings.resolved,
+        results=settings.results,
     )
-    outcome, signalled = _work(settings, planner, node, run_folder, console)
+    if cluster is not None:
+        needed = prepare.needed_paths(settings, engine=planner.engine, model=planner.model)
+        cluster.check_paths(settings.folder, needed=needed)
+    outcome, signalled = _work(settings, planner, nodes, cluster, run_folder, console)
     return conclude(settings, planner, outcome, signalled, console)
 
 
 def _work(
-    settings: Settings, planner: Planner, node: Node, run_folder: Path, console: Console
+    settings: Settings,
+    planner: Planner,
+    nodes: Sequence[Node],
+    cluster: Cluster | None,
+    run_folder: Path,
+    console: Console,
 ) -> tuple[Outcome, int | None]:
     from sweeper.display import Display
-    from sweeper.placement import Allocator
     from sweeper.search import Search, storage_url
     from sweeper.store import Store
     from sweeper.sweep import Sweep
 
-    store = Store(settings.folder)
+    store = Store(settings.folder, settings.results)
     for path in store.set_aside_unreadable():
         console.print(f"set aside: {path} is not a readable part of this study", markup=False, soft_wrap=True)
     search = Search(
@@ -144,20 +162,20 @@ def _work(
         seed=settings.seed,
     )
     search.note(_study_note(settings, planner))
-    with StopSignals() as stop, DeferredExecutor(settings, node, run_folder, console) as executor:
-        display = Display(console, devices=len(node.devices))
+    deferred = DeferredExecutor(settings, nodes, run_folder, console, cluster=cluster)
+    with closing(search), StopSignals() as stop, deferred as executor:
+        display = Display(console, devices=sum(len(node.devices) for node in nodes))
         sweep = Sweep(
             planner=planner,
             search=search,
             store=store,
             executor=executor,
-            allocator=Allocator(node),
+            scheduler=scheduler_of(settings, nodes),
             observer=display,
             objectives=settings.objectives,
             method=settings.method,
             trials=settings.trials,
             max_attempts=settings.max_attempts,
-            max_parallel=settings.max_parallel,
             retry_failed=settings.retry_failed,
         )
         with display:
@@ -165,7 +183,28 @@ def _work(
     return outcome, stop.signalled
 
 
-def _planner(settings: Settings, node: Node) -> Planner:
+def _find_nodes(
+    settings: Settings, choice: Choice, console: Console, stack: ExitStack
+) -> tuple[Cluster | None, tuple[Node, ...]]:
+    """Read this machine, or the nodes of the cluster that is joined."""
+    from sweeper import prepare
+
+    cluster = None
+    nodes: tuple[Node, ...]
+    if settings.joins_cluster:
+        cluster = stack.enter_context(closing(prepare.join_cluster(settings, choice)))
+        nodes = cluster.nodes
+        for remark in cluster.remarks:
+            console.print(remark, markup=False, soft_wrap=True)
+    else:
+        nodes = (prepare.read_node(settings, choice),)
+    for node in nodes:
+        console.print(f"node: {node.summary}", markup=False, soft_wrap=True)
+    return cluster, nodes
+
+
+def planner_of(settings: Settings, node: Node) -> Planner:
+    """Make the planner of a study: its engine is found and its model provided."""
     from sweeper import knobs, prepare
     from sweeper.plan import Planner
 
@@ -207,7 +246,8 @@ def _planner(settings: Settings, node: Node) -> Planner:
     )
 
 
-def _say_platform(settings: Settings, choice: Choice, console: Console) -> None:
+def say_platform(settings: Settings, choice: Choice, console: Console) -> None:
+    """Print where the numbers will come from, and where they go."""
     console.print(f"platform: {settings.platform}: {choice.reason}", markup=False, soft_wrap=True)
     if settings.platform is Platform.SIMULATED:
         console.print(
@@ -228,7 +268,8 @@ def _engine_text(planner: Planner) -> str:
     return f"vLLM {planner.engine.release} at {planner.engine.python}"
 
 
-def _end_strays(outputs: Path, console: Console) -> None:
+def end_strays(outputs: Path, console: Console) -> None:
+    """End what killed runs left behind, put back what they left changed, and say so."""
     from sweeper import host, processes
 
     for process in processes.end_strays(outputs):

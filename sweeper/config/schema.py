@@ -21,6 +21,9 @@ class StudyConfig:
     source: str = ""
     outputs: str = "outputs"
     storage: str | None = None
+    results: str | None = None
+    isolation: str = "shared"
+    order: str = "longest_first"
 
 
 @dataclass
@@ -46,6 +49,7 @@ class EngineConfig:
     command: str = "text-generation-launcher"
     prefix: list[str] = field(default_factory=list)
     instances_by: str = "auto"
+    binds_numa: bool = True
     allow_unknown: bool = False
     start_timeout_s: float = 3600.0
     sanity_timeout_s: float = 120.0
@@ -181,6 +185,7 @@ class RootConfig:
     max_attempts: int = 2
     retry_failed: bool = False
     plan: bool = False
+    plan_csv: str | None = None
 
 
 def key_names(node: Any = RootConfig, prefix: str = "") -> Iterator[str]:

@@ -42,6 +42,7 @@ def engine(given: Mapping[str, Any], platform: Platform) -> EngineSpec:
         command=_program(given["command"]),
         prefix=tuple(given["prefix"]),
         instances_by=given["instances_by"],
+        binds_numa=given["binds_numa"],
         **{key: given[key] for key in _TIME_LIMITS},
     )
 

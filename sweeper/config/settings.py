@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sweeper import urls
 from sweeper.config import load, serving
 from sweeper.config.checks import check_choice, check_not_negative, check_positive, nonempty, scalar
 from sweeper.config.domains import parse_domain
@@ -26,6 +27,7 @@ from sweeper.records import (
     Platform,
     Scalar,
 )
+from sweeper.schedule import ISOLATIONS, ORDERS
 from sweeper.space import Rule, Series, Space
 
 
@@ -35,10 +37,15 @@ class Settings:
 
     Attributes:
         folder: The study's folder, ``outputs/<name>``.
+        storage: SQLAlchemy URL of the search's database, password and all; None is a file in ``outputs``.
+        results: Folder or URL of this study's results; None is its own folder.
         engine: With the release that the experiment was written for; a measured platform replaces it by
             the one it finds.
         insisted: Partition and memory mode that the node must be in, where the experiment says so.
-        resolved: The composed configuration as plain data, for ``study.json``.
+        isolation: Whether trials run beside one another on a node (``shared``) or one at a time.
+        order: In which order trials that wait are looked at (``schedule.ORDERS``).
+        plan_csv: File that a plan's time-line is written to, or None.
+        resolved: The composed configuration as plain data, for ``study.json``; passwords are masked.
     """
 
     name: str
@@ -48,6 +55,9 @@ class Settings:
     outputs: Path
     folder: Path
     storage: str | None
+    results: str | None
+    isolation: str
+    order: str
     platform: Platform
     devices: int | None
     insisted: tuple[str | None, str | None]
@@ -71,7 +81,13 @@ class Settings:
     max_attempts: int
     retry_failed: bool
     is_plan: bool
+    plan_csv: Path | None
     resolved: Mapping[str, Any]
+
+    @property
+    def joins_cluster(self) -> bool:
+        """Whether trials run on the nodes of a Ray cluster that runs already."""
+        return self.executor == "ray" and self.address != "local"
 
 
 def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
@@ -93,6 +109,10 @@ def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
             f"study.name: '{name}' cannot name a folder; expected letters, digits, '.', '_' and '-'."
         )
     check_choice("search.method", root["search"]["method"], SEARCH_METHODS)
+    check_choice("study.isolation", study["isolation"], ISOLATIONS)
+    check_choice("study.order", study["order"], ORDERS)
+    if root["plan_csv"] and not root["plan"]:
+        raise ConfigError("plan_csv: is given, and plan is false; expected a plan to write. Add plan=true.")
     check_choice("executor.kind", root["executor"]["kind"], ("ray", "inline"))
     for key in ("repeats", "runs_per_start", "max_attempts"):
         check_positive(key, root[key])
@@ -111,6 +131,9 @@ def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
         outputs=outputs,
         folder=outputs / name,
         storage=study["storage"],
+        results=_results(study["results"], name),
+        isolation=study["isolation"],
+        order=study["order"],
         platform=platform,
         devices=root["platform"]["devices"],
         insisted=(root["platform"]["partition_mode"], root["platform"]["memory_mode"]),
@@ -134,8 +157,22 @@ def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
         max_attempts=root["max_attempts"],
         retry_failed=root["retry_failed"],
         is_plan=root["plan"],
-        resolved=dict(root),
+        plan_csv=Path(root["plan_csv"]) if root["plan_csv"] else None,
+        resolved=urls.masked(dict(root)),
     )
+
+
+def _results(given: str | None, name: str) -> str | None:
+    """Give each study its own place below the one that is named for results."""
+    if given is None:
+        return None
+    if urls.has_password(given):
+        raise ConfigError(
+            f"study.results: '{urls.masked(given)}' holds a secret, and is kept with the study; expected "
+            "none. Give secrets by the variables of its store, such as AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY."
+        )
+    return urls.below(given, name) if urls.is_url(given) else str(Path(given).absolute() / name)
 
 
 def _model(model: Mapping[str, Any], *, where: str = "model") -> Model:

@@ -17,14 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper import knobs, processes
+from sweeper.engines import masks
+from sweeper.engines.caches import cache_folders
 from sweeper.errors import ConfigError, PlacementError
 from sweeper.processes import Process
 from sweeper.records import Assignment, Placement, Platform, TrialSpec
 
 _SECRET = re.compile(r"(?:^|_)(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?)S?(?:$|_)", re.IGNORECASE)
 # Variables of our own surroundings that would mislead the engine: another mask, Ray's, our interpreter.
-_DROPPED = re.compile(r"_VISIBLE_DEVICES$|^RAY_|^PYTHONHOME$|^VIRTUAL_ENV$|^VLLM_API_KEY$|^OPENAI_API_KEY$")
-
+_DROPPED = re.compile(r"^RAY_|^PYTHONHOME$|^VIRTUAL_ENV$|^VLLM_API_KEY$|^OPENAI_API_KEY$")
+# The mask of the CPU build.
+_CORES = "VLLM_CPU_OMP_THREADS_BIND"
 
 _PROBE = """
 import importlib.metadata as metadata, json, platform
@@ -128,12 +131,17 @@ def server_environment(
     Raises:
         PlacementError: On the CPU, fewer cores than ranks.
     """
-    return {
-        **client_environment(spec, surroundings=surroundings, python=python, owner=owner, stub=stub),
+    chosen = {
         **_platform_environment(spec, placement),
         **knobs.environment(spec.assignment, release=spec.engine.release),
+    }
+    return {
+        **client_environment(spec, surroundings=surroundings, python=python, owner=owner, stub=stub),
+        **cache_folders(spec, placement, surroundings=surroundings, python=python),
+        **{name: value for name, value in chosen.items() if not masks.is_mask(name)},
         # After the knobs: what follows is not for an assignment to change.
         **device_mask(spec.platform, placement.devices),
+        **masks.expected(_own_mask(spec, placement, chosen)),
         "VLLM_API_KEY": api_key,
         # Opens /server_info, the engine's own configuration. The server listens on loopback only.
         "VLLM_SERVER_DEV_MODE": "1",
@@ -149,7 +157,11 @@ def client_environment(
     stub: Path | None,
 ) -> dict[str, str]:
     """The environment of a program in the engine's environment that needs no device: a load generator."""
-    kept = {name: value for name, value in surroundings.items() if not _DROPPED.search(name)}
+    kept = {
+        name: value
+        for name, value in surroundings.items()
+        if not (_DROPPED.search(name) or masks.is_mask(name) or name == masks.EXPECTED)
+    }
     paths = [str(stub)] if stub else []
     paths += [kept["PYTHONPATH"]] if kept.get("PYTHONPATH") else []
     offline = {"HF_HUB_OFFLINE": "1"} if Path(spec.model.path).is_dir() else {}
@@ -175,14 +187,15 @@ def device_mask(platform: Platform, devices: Sequence[int]) -> dict[str, str]:
     """The one mask that shows these devices and no others.
 
     Source:
-        HIP reads CUDA_VISIBLE_DEVICES as an alias and current vLLM refuses to start when the two differ,
-        so both are set alike on AMD. ROCR_VISIBLE_DEVICES filters before HIP counts; with absolute
-        indices in both, devices vanish, so it is never set. vLLM uses the numbers as indices into what
-        amdsmi lists, so they are node-absolute.
+        HIP takes HIP_VISIBLE_DEVICES where it is set, and CUDA_VISIBLE_DEVICES only else (rocdevice.cpp of
+        ROCm's clr), so early vLLM, which fills in the second for itself, changes nothing; current vLLM
+        copies the first into the second, and refuses to start when they differ (vllm/platforms/rocm.py).
+        ROCR_VISIBLE_DEVICES filters before HIP counts; with absolute indices in both, devices vanish, so it
+        is never set. vLLM uses the numbers as indices into what amdsmi lists, so they are node-absolute.
     """
     mask = ",".join(str(device) for device in sorted(devices))
     if platform is Platform.MI300X:
-        return {"HIP_VISIBLE_DEVICES": mask, "CUDA_VISIBLE_DEVICES": mask}
+        return {"HIP_VISIBLE_DEVICES": mask}
     return {"CUDA_VISIBLE_DEVICES": mask} if platform is Platform.CUDA else {}
 
 
@@ -247,8 +260,15 @@ def _platform_environment(spec: TrialSpec, placement: Placement) -> dict[str, st
     return {
         # GiB. Left alone, each server takes a large share of the machine's memory.
         "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": core_binding(placement.devices, ranks=_ranks(spec.assignment)),
+        _CORES: core_binding(placement.devices, ranks=_ranks(spec.assignment)),
     }
+
+
+def _own_mask(spec: TrialSpec, placement: Placement, chosen: Mapping[str, str]) -> dict[str, str]:
+    """Give the one mask of the trial's engine: of devices, or of cores, which an assignment may choose."""
+    if spec.platform is Platform.CPU:
+        return {_CORES: chosen[_CORES]}
+    return device_mask(spec.platform, placement.devices)
 
 
 def _ranks(assignment: Assignment) -> int:

@@ -19,6 +19,7 @@ from sweeper.engines.supervisor import Supervised
 from sweeper.errors import EngineError, MeasurementError
 from sweeper.processes import Process, ReservedPort
 from sweeper.records import FailureClass, Placement, Provenance, Scalar, TrialSpec
+from sweeper.topology.node import ranges
 
 LOG_BYTES = 400_000
 """How much of a log's beginning or end is read."""
@@ -124,6 +125,14 @@ class LaunchedServer:
             time.sleep(_POLL_S)
         raise self._death(self._process.poll())
 
+    def surroundings(self) -> dict[str, Scalar]:
+        """Tell what the engine's program found around it when it was executed, as the kernel showed it.
+
+        Returns:
+            ``device_mask``, its variables that hide devices; ``cpus``, the processors that it may run on.
+        """
+        return seen(Path(str(self.log_path)))
+
     def pids(self) -> set[int]:
         """Ids of all processes of the engine."""
         return self._process.pids()
@@ -181,6 +190,16 @@ class LaunchedServer:
     def _last_line(self) -> str:
         lines = self._log_tail().strip().splitlines()
         return lines[-1].strip() if lines else "nothing in its log"
+
+
+def seen(log_path: Path) -> dict[str, Scalar]:
+    """Read what a supervised program found around it out of the start file beside its log."""
+    start_file = log_path.with_name(f"{log_path.stem}{processes.START_FILE_SUFFIX}")
+    try:
+        found = json.loads(start_file.read_text(encoding="utf-8"))["seen"]
+    except (OSError, ValueError, KeyError):
+        return {}
+    return {"device_mask": str(found["device_mask"]), "cpus": ranges(found["cpus"])}
 
 
 def launch(

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from sweeper import knobs, processes
 from sweeper.engines import Cancelled, vllm_reports
+from sweeper.engines.launched import seen
 from sweeper.engines.vllm import (
     EngineEnvironment,
     find_interpreter,
@@ -202,7 +203,10 @@ class OfflineServer:
         asked = self._spec.assignment
         with program.log_path.open(encoding="utf-8", errors="replace") as log:
             opening = log.read(_LOG_BYTES)
-        reported = vllm_reports.read_effective(server_info=None, metrics="", log=opening, asked=asked)
+        reported = {
+            **vllm_reports.read_effective(server_info=None, metrics="", log=opening, asked=asked),
+            **seen(program.log_path),
+        }
         # The two benchmarks have defaults of their own (latency leaves prefix caching off); a trial's rows
         # tell only what was so in all of its runs.
         known = self.effective if self._is_proven else reported

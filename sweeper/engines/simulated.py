@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sweeper import knobs
+from sweeper import fit, knobs
 from sweeper.engines import Cancelled
 from sweeper.errors import EngineError
 from sweeper.metrics import RequestRecords
@@ -119,7 +119,7 @@ class SimulatedEngine:
         settings = resolve(spec)
         _refuse(spec, placement, settings)
         costs = _costs(spec, placement, settings, calibration)
-        blocks = _kv_blocks(costs, settings)
+        blocks = _kv_blocks(spec, costs.device, settings)
         return SimulatedServer(spec, settings=settings, costs=costs, blocks=blocks, restart=restart)
 
 
@@ -148,11 +148,11 @@ class SimulatedServer:
         blocks: int,
         restart: int,
     ) -> None:
-        fit = costs.calibration
+        calibration = costs.calibration
         self.base_url = ""
         self.api_key = ""
         self.provenance = Provenance.SIMULATED
-        self.start_s = fit.boot_s + costs.weight_bytes / fit.load_bytes_per_s
+        self.start_s = calibration.boot_s + costs.weight_bytes / calibration.load_bytes_per_s
         self.command: tuple[str, ...] = ()
         self.versions: Mapping[str, str] = {"vllm": f"{spec.engine.release} (modelled)"}
         self.log_path: str | None = None
@@ -174,7 +174,7 @@ class SimulatedServer:
             for _ in range(int(settings["data_parallel_size"]))
         ]
         self._noise = np.random.default_rng([int(spec.key, 16), restart])
-        self._costs = replace(costs, slowdown=_noise_factor(self._noise, fit.restart_noise))
+        self._costs = replace(costs, slowdown=_noise_factor(self._noise, calibration.restart_noise))
         self._peak_blocks = 0
         self._is_stopped = False
 
@@ -361,38 +361,26 @@ def _gpus(device: Device, devices: int) -> int:
     return max(1, round(devices * device.gpu_frac))
 
 
-def _kv_blocks(costs: CostModel, settings: Mapping[str, Scalar]) -> int:
-    """Count the KV blocks that fit beside weights and activations.
+def _kv_blocks(spec: TrialSpec, device: Device, settings: Mapping[str, Scalar]) -> int:
+    """Count the KV blocks that fit beside weights and working memory.
 
     Raises:
         EngineError: Not even one sequence of the maximum length has room.
 
     Source:
-        vLLM sizes its cache so (Worker.determine_num_available_blocks), from a profiling run; the estimate of
-        its activations is ours: three hidden vectors and two of the MLP for each token of the largest step,
-        and 16-bit and 32-bit logits for each sequence.
+        vLLM sizes its cache so, from a profiling run (Worker.determine_num_available_blocks); ``fit`` stands
+        for that run.
     """
-    frac = float(settings["gpu_memory_utilization"])
-    shape, block_tokens = costs.shape, int(settings["block_size"])
-    max_len = int(settings["max_model_len"])
-    per_token = 2 * (3 * shape.hidden + 2 * shape.intermediate / costs.devices)
-    activations = int(settings["max_num_batched_tokens"]) * per_token
-    activations += int(settings["max_num_seqs"]) * shape.vocab * 6
-    free = costs.device.memory_bytes * frac - costs.weight_bytes - activations
-    blocks = max(0, int(free // (costs.kv_token_bytes * block_tokens)))
-    if blocks * block_tokens < max_len:
-        parts = (costs.weight_bytes, activations, max_len * costs.kv_token_bytes)
-        weights_gib, activations_gib, kv_gib = (part / 2**30 for part in parts)
-        memory_gib = costs.device.memory_bytes / 2**30
+    found = fit.fit(
+        spec.model, settings, release=spec.engine.release, device_memory_gib=device.memory_bytes / fit.GIB
+    )
+    if not found.is_feasible:
         raise EngineError(
-            f"simulated engine: each {costs.device.name} device needs {weights_gib:.1f} GiB weights + "
-            f"{activations_gib:.1f} GiB activations + {kv_gib:.1f} GiB KV cache for one sequence of "
-            f"{max_len} tokens = {sum(parts) / 2**30:.1f} GiB; expected at most {memory_gib:.1f} GiB x "
-            f"gpu_memory_utilization {frac:g} = {memory_gib * frac:.1f} GiB. Lower max_model_len or "
-            "max_num_batched_tokens, or raise tensor_parallel_size.",
+            f"simulated engine: does not fit a device of {device.name}: {found}. Lower max_model_len, "
+            "max_num_seqs or max_num_batched_tokens, or raise tensor_parallel_size.",
             failure=FailureClass.OUT_OF_MEMORY,
         )
-    return blocks
+    return found.blocks
 
 
 def _scheduler_config(settings: Mapping[str, Scalar], *, is_v1: bool) -> SchedulerConfig:

@@ -11,7 +11,10 @@ the rest. So between the owner and the program stands a small process, started f
   the kernel closes the pipe, and the supervisor ends the tree and itself;
 * the program dies with the supervisor (parent-death signal); what is left of the tree then is found by
   the start file (``processes.find_strays``), and by the owner at once, if it still lives;
-* when the program ends by itself, the supervisor ends its remains and passes its exit code on.
+* when the program ends by itself, the supervisor ends its remains and passes its exit code on;
+* the program gets a folder for temporary files of its own, which goes with it;
+* a program whose device mask is not exactly the expected one (``masks``) is not executed; what a started one
+  really has, as the kernel shows it, is written into the start file.
 
 No parent-death signal ties the supervisor to its owner: that signal comes when the starting *thread*
 ends, and trials may run in threads. Pipe and owner's start time do the same without that trap.
@@ -26,15 +29,19 @@ import ctypes
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import NoReturn
 
 from sweeper import processes
+from sweeper.engines import masks
 from sweeper.errors import EngineError
 from sweeper.processes import Launch, Process
 from sweeper.records import FailureClass
@@ -48,6 +55,10 @@ _OWNER_CHECK_S = 1.0
 # What the owner allows the supervisor beyond the grace before it ends the tree itself.
 _MARGIN_S = 5.0
 _NOT_STARTED = 127
+_REFUSED = 125
+# A socket's path has at most 107 characters, and vLLM's in this folder take 37 of them ("/" and a UUID).
+_LONGEST_TEMPORARY = 50
+_SOCKETS_FIT = Path("/tmp")
 
 _BOOTSTRAP = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
@@ -64,6 +75,7 @@ class Supervised:
     def __init__(self, supervisor: subprocess.Popen[bytes], launch: Launch) -> None:
         self._supervisor = supervisor
         self._grace_s = 0.0
+        self._temporary: Path | None = None
         self.launch = launch
 
     @classmethod
@@ -110,7 +122,8 @@ class Supervised:
             *(word for fd in pass_fds for word in ("--pass-fd", str(fd))),
         ]
         report, told = os.pipe()
-        arguments += ["--report-fd", str(told)]
+        temporary = _temporary_folder(env)
+        arguments += ["--report-fd", str(told), "--temporary", str(temporary)]
         try:
             with log.open("wb") as output:
                 # -I and -S: neither the program's PYTHON* variables nor site-packages concern the supervisor.
@@ -119,12 +132,13 @@ class Supervised:
                     stdin=subprocess.PIPE,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    env=dict(env),
+                    env={**env, "TMPDIR": str(temporary)},
                     start_new_session=True,
                     pass_fds=(*pass_fds, told),
                 )
         except OSError as exc:
             os.close(report)
+            shutil.rmtree(temporary, ignore_errors=True)
             raise EngineError(
                 f"supervisor: {exc}; expected {sys.executable} to start. Look for limits on processes.",
                 failure=FailureClass.INFRASTRUCTURE,
@@ -142,6 +156,7 @@ class Supervised:
         )
         supervised = cls(supervisor, launch)
         supervised._grace_s = grace_s
+        supervised._temporary = temporary
         return supervised
 
     def poll(self) -> int | None:
@@ -173,6 +188,8 @@ class Supervised:
             self._supervisor.wait()
         # The supervisor leaves nothing behind, unless it was itself killed.
         processes.end(self.members(), grace_s=min(self._grace_s, 2.0))
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
         return time.monotonic() - began
 
     def __enter__(self) -> Supervised:
@@ -202,24 +219,30 @@ def main() -> None:
 
     facts = _facts(options)
     _write(options.start_file, facts)
+    environment = dict(os.environ)
+    refusal = masks.refusal(environment)
+    if refusal is not None:
+        sys.stderr.write(f"supervisor: {refusal}\n")
+        _end_unstarted(options, facts, _REFUSED)
     try:
         # Kept for as long as we run: when it is dropped, Popen reaps a child that has ended, and its exit
         # code is lost.
-        launched = _launch(options)
+        launched = _launch(options, environment)
     except OSError as exc:
         sys.stderr.write(f"supervisor: cannot start {options.command[0]}: {exc}\n")
-        _write(options.start_file, facts | {"ended_at": time.time(), "exit_code": _NOT_STARTED})
-        os._exit(_NOT_STARTED)
+        _end_unstarted(options, facts, _NOT_STARTED)
     finally:
         # A copy kept here would hold the program's pipes open after its end.
         for fd in options.pass_fd:
             os.close(fd)
     program = launched.pid
-    _write(options.start_file, facts | {"program_pid": program})
+    facts = {**facts, "program_pid": program, "seen": _seen_by(program)}
+    _write(options.start_file, facts)
 
     code = _watch(program, signalled, Process.parse(options.owner))
     code = _end_tree(program, code, grace_s=options.grace_s)
-    _write(options.start_file, facts | {"program_pid": program, "ended_at": time.time(), "exit_code": code})
+    shutil.rmtree(options.temporary, ignore_errors=True)
+    _write(options.start_file, facts | {"ended_at": time.time(), "exit_code": code})
     # No clean-up of the interpreter: there is nothing to clean, and it takes time.
     os._exit(code)
 
@@ -249,6 +272,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--note", type=json.loads, required=True)
     parser.add_argument("--pass-fd", type=int, action="append", default=[])
     parser.add_argument("--report-fd", type=int, required=True)
+    parser.add_argument("--temporary", type=Path, required=True)
     parser.add_argument("command", nargs="+")
     return parser.parse_args()
 
@@ -278,7 +302,42 @@ def _write(path: Path, facts: Mapping[str, object]) -> None:
         sys.stderr.write(f"supervisor: cannot write {path}: {exc}\n")
 
 
-def _launch(options: argparse.Namespace) -> subprocess.Popen[bytes]:
+def _end_unstarted(options: argparse.Namespace, facts: Mapping[str, object], code: int) -> NoReturn:
+    shutil.rmtree(options.temporary, ignore_errors=True)
+    _write(options.start_file, {**facts, "ended_at": time.time(), "exit_code": code})
+    os._exit(code)
+
+
+def _seen_by(program: int) -> dict[str, object]:
+    """Read what a program that was just executed has: its masks and the processors it may run on."""
+    environment = _environment_of(program)
+    try:
+        cpus = sorted(os.sched_getaffinity(program))
+    except ProcessLookupError:
+        cpus = []
+    return {
+        "device_mask": masks.as_text(masks.seen(environment)),
+        "cpus": cpus,
+        "tmpdir": environment.get("TMPDIR"),
+    }
+
+
+def _environment_of(pid: int) -> dict[str, str]:
+    try:
+        entries = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return {}
+    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+
+
+def _temporary_folder(env: Mapping[str, str]) -> Path:
+    """Make a folder whose path leaves room for the names of sockets."""
+    wanted = env.get("TMPDIR") or tempfile.gettempdir()
+    fits = len(wanted) <= _LONGEST_TEMPORARY and os.access(wanted, os.W_OK | os.X_OK)
+    return Path(tempfile.mkdtemp(prefix="sweeper-", dir=wanted if fits else _SOCKETS_FIT))
+
+
+def _launch(options: argparse.Namespace, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     def die_with_supervisor() -> None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -286,6 +345,7 @@ def _launch(options: argparse.Namespace) -> subprocess.Popen[bytes]:
         options.command,
         stdin=subprocess.DEVNULL,
         cwd=options.cwd,
+        env=dict(environment),
         pass_fds=tuple(options.pass_fd),
         preexec_fn=die_with_supervisor,
     )

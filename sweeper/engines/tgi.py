@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from sweeper import knobs, processes
-from sweeper.engines import Cancelled
+from sweeper.engines import Cancelled, masks
 from sweeper.engines.endpoint import Endpoint
 from sweeper.engines.environment import client_environment, device_mask, machine_versions
 from sweeper.engines.launched import LaunchedServer, launch
@@ -176,7 +176,11 @@ def server_environment(
     """
     program = shutil.which(spec.engine.command) or spec.engine.command
     around = client_environment(spec, surroundings=surroundings, python=program, owner=owner, stub=None)
-    return {**around, **_own_environment(spec, placement, api_key=api_key, folder=folder)}
+    return {
+        **around,
+        **_own_environment(spec, placement, api_key=api_key, folder=folder),
+        **masks.expected(device_mask(spec.platform, placement.devices)),
+    }
 
 
 def _own_environment(spec: TrialSpec, placement: Placement, *, api_key: str, folder: Path) -> dict[str, str]:
@@ -246,7 +250,7 @@ class TgiServer(LaunchedServer):
         version, commit = info.get("version"), info.get("sha")
         told = {"tgi": version, "tgi_commit": commit}
         self.versions = {**self.versions, **{name: str(text) for name, text in told.items() if text}}
-        self.effective = read_info(info)
+        self.effective = {**read_info(info), **self.surroundings()}
         self._refuse_differences()
 
     def counters(self) -> Mapping[str, float]:

@@ -119,12 +119,13 @@ class VllmServer(LaunchedServer):
         """
         self._prove_socket()
         self._prove_identity()
-        self.effective = vllm_reports.read_effective(
+        reported = vllm_reports.read_effective(
             server_info=self._server_info(),
             metrics=self._endpoint.get("/metrics").text,
             log=self._log_head(),
             asked=self._spec.assignment,
         )
+        self.effective = {**reported, **self.surroundings()}
         self._refuse_differences()
 
     def counters(self) -> Mapping[str, float]:

@@ -31,6 +31,10 @@ class Executor(Protocol):
         """Ask every running trial to stop and clean up; their results still come through ``wait``."""
         ...
 
+    def lost_nodes(self) -> frozenset[str]:
+        """Name the nodes that are gone since the start; what ran there ends as failed through ``wait``."""
+        ...
+
     def close(self) -> None:
         """Release everything that the executor holds; safe to call twice."""
         ...

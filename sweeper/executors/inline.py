@@ -52,6 +52,10 @@ class InlineExecutor:
         """Ask every running trial to stop and clean up; their results still come through ``wait``."""
         self._stop.set()
 
+    def lost_nodes(self) -> frozenset[str]:
+        """Name no node: this machine runs the study itself."""
+        return frozenset()
+
     def close(self) -> None:
         """End the threads, waiting for trials that are still cleaning up."""
         self._stop.set()

@@ -31,7 +31,7 @@ from sweeper.topology.modes import (
     PARTITIONS_PER_GPU,
     mode_commands,
 )
-from sweeper.topology.node import Device, Node, node_table, restrict
+from sweeper.topology.node import Device, Node, node_table, ranges, restrict
 from sweeper.topology.nvidia import read_nvidia
 from sweeper.topology.probes import PROBE_TIMEOUT_S, Absent, Answer, Runner, run_command
 
@@ -52,6 +52,7 @@ __all__ = [
     "mode_commands",
     "modelled_mi300x",
     "node_table",
+    "ranges",
     "read_amd",
     "read_cpu",
     "read_nvidia",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from sweeper.errors import PlacementError
 from sweeper.records import Platform
@@ -13,16 +14,25 @@ from sweeper.topology.node import Device, Node
 from sweeper.topology.probes import Absent, Runner, run_command
 from sweeper.topology.values import first
 
-_EIGHT_XCDS = ("MI300X", "MI325X")
+_WHOLE_GPUS = {
+    "MI300X": (MI300X_MEMORY_GIB, MI300X_COMPUTE_UNITS),
+    "MI325X": (256.0, 304),
+}
+"""Memory (GiB) and compute units of one physical GPU with eight XCDs. Source: AMD's data sheets."""
 
 
-def read_amd(run: Runner = run_command) -> Node | Absent:
+def read_amd(run: Runner = run_command, *, root: Path = Path("/")) -> Node | Absent:
     """Read an AMD node through amd-smi.
 
     Devices are numbered as HIP numbers them where amd-smi tells (``list -e``, ROCm 6.4 and later), else in
     amd-smi's own order. Partitions of one GPU share its PCI bus and device. In the partitioned modes
-    amd-smi may answer N/A for all but the first partition, or give the whole GPU's memory for the first;
-    mode and NUMA node therefore come from any sibling that has them, and each share is the smallest told.
+    amd-smi may answer N/A for all but the first partition, or give the whole GPU's memory for the first or
+    for all; mode and NUMA node therefore come from any sibling that has them, and each share is the smallest
+    told, at most the even share of a GPU whose size is known.
+
+    Args:
+        run: Runs amd-smi.
+        root: Where /sys lies.
 
     Returns:
         The node, or Absent when amd-smi is not installed.
@@ -35,9 +45,10 @@ def read_amd(run: Runner = run_command) -> Node | Absent:
         Field names: ROCm/amdsmi, amdsmi_cli/amdsmi_commands.py, ``list`` and ``static_gpu``. ROCm 6.x: a
         plain list and ``compute_partition``; 7.x: ``{"gpu_data": [...]}`` and ``accelerator_partition``.
         N/A siblings: ROCm/legacy-rocm-build issue 4759 (6.4.1). Memory of the first partition:
-        ROCm/amdsmi issue 132 (7.0.2). 63 of 64 devices: ROCm/amdsmi issue 99 (6.4.1).
+        ROCm/amdsmi issue 132 (7.0.2), and of all of them: ROCm/legacy-rocm-build issue 4750. 63 of 64
+        devices: ROCm/amdsmi issue 99 (6.4.1).
     """
-    seen = devices_seen(run)
+    seen = devices_seen(run, root=root)
     if isinstance(seen, Absent):
         return seen
     return _amd_node(seen, rocm=rocm_release(run))
@@ -134,7 +145,7 @@ def _check_partition_counts(gpus: list[list[Seen]], mode: str | None) -> None:
             f"{', '.join(PARTITIONS_PER_GPU)}. Use a release of this program that knows it."
         )
     names = {part.name for gpu in gpus for part in gpu if part.name}
-    has_eight_xcds = all(any(model in name for model in _EIGHT_XCDS) for name in names)
+    has_eight_xcds = all(any(model in name for model in _WHOLE_GPUS) for name in names)
     by_xcd = mode == "CPX" and not has_eight_xcds
     expected = max(map(len, gpus)) if by_xcd else PARTITIONS_PER_GPU[mode]
     for gpu in gpus:
@@ -160,9 +171,11 @@ def _devices_of(gpu: list[Seen], *, parent: int, hip: Mapping[int, int]) -> list
         for rank, part in enumerate(ordered)
     }
     name = first(*(part.name for part in gpu)) or "AMD GPU"
-    is_mi300x = "MI300X" in name
-    memory_gib = _share([part.memory_gib for part in gpu], whole=MI300X_MEMORY_GIB if is_mi300x else None)
-    units = _share([part.compute_units for part in gpu], whole=MI300X_COMPUTE_UNITS if is_mi300x else None)
+    whole_gib, whole_units = next(
+        (size for model, size in _WHOLE_GPUS.items() if model in name), (None, None)
+    )
+    memory_gib = _share([part.memory_gib for part in gpu], whole=whole_gib)
+    units = _share([part.compute_units for part in gpu], whole=whole_units)
     if memory_gib is None:
         raise PlacementError(
             f"amd-smi static --vram: got N/A as the memory of GPU {gpu[0].bdf}; expected its size. "

@@ -10,9 +10,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from sweeper.errors import PlacementError
-from sweeper.topology.probes import Absent, Runner, ask
+from sweeper.topology.probes import Absent, Runner, ask, contents
 from sweeper.topology.values import first, gib, integer, node_number, word
 
 AMD_ADVICE = (
@@ -26,6 +27,10 @@ _STATIC = (
     # Inside a virtual machine amd-smi does not know --numa.
     ("amd-smi", "static", "--asic", "--vram", "--driver", "--partition", "--json"),
     ("amd-smi", "static", "--json"),
+)
+_PARTITION = (
+    ("amd-smi", "partition", "--current", "--json"),
+    ("amd-smi", "partition", "--json"),
 )
 _VERSION = ("amd-smi", "version", "--json")
 _JSON_START = re.compile(r"^[ \t]*(?=\{|\[\s*[\[{\]])", flags=re.MULTILINE)  # not the [ of "[WARNING]"
@@ -58,8 +63,12 @@ class Seen:
     driver: str | None
 
 
-def devices_seen(run: Runner) -> list[Seen] | Absent:
+def devices_seen(run: Runner, *, root: Path = Path("/")) -> list[Seen] | Absent:
     """Ask amd-smi for its devices, one Seen for each, in its own order.
+
+    Args:
+        run: Runs amd-smi.
+        root: Where /sys lies; it tells whether the driver is there at all.
 
     Returns:
         The devices, or Absent when amd-smi is not installed.
@@ -67,13 +76,32 @@ def devices_seen(run: Runner) -> list[Seen] | Absent:
     Raises:
         PlacementError: No JSON, no devices, no addresses, or two answers that contradict each other.
     """
-    listed = _first_rows(run, _LIST)
+    listed = _first_rows(run, _LIST, root)
     if isinstance(listed, Absent):
         return listed
-    static = _first_rows(run, _STATIC)
+    static = _first_rows(run, _STATIC, root)
     if isinstance(static, Absent):
         return static
-    return _join(listed, static)
+    return _join(listed, _with_modes(run, static), root)
+
+
+def driver_advice(root: Path) -> str:
+    """Say in words what the kernel knows of the driver; empty while it is loaded and live.
+
+    Source:
+        Linux, /sys/module/<name>/initstate: live, coming or going; a driver built into the kernel has none.
+        A change of memory mode reloads amdgpu, up to 140 s (AMD's partitioning guide).
+    """
+    module = root / "sys/module/amdgpu"
+    if not module.is_dir():
+        return (
+            "The amdgpu driver is not loaded; while somebody changes the memory mode, that lasts some "
+            "minutes, else `sudo modprobe amdgpu`. "
+        )
+    state = contents(module / "initstate")
+    if state in (None, "live"):
+        return ""
+    return f"The amdgpu driver is being loaded or unloaded ({state}): try again in some minutes. "
 
 
 def rocm_release(run: Runner) -> str | None:
@@ -87,7 +115,41 @@ def rocm_release(run: Runner) -> str | None:
     return None
 
 
-def _first_rows(run: Runner, commands: Sequence[Sequence[str]]) -> list[dict[str, object]] | Absent:
+def _with_modes(run: Runner, static: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Add each device's modes where ``static`` no longer tells them, and ``partition`` does.
+
+    Source:
+        ``static --partition`` is gone from amd-smi 26.0.0 on (AMD's node scraper, amdsmidata.py,
+        AmdSmiStatic); ``partition --current`` gives a list under ``current_partition`` with ``gpu_id``,
+        ``memory``, ``accelerator_type`` and ``partition_id`` (ROCm/amdsmi, amdsmi_cli/amdsmi_commands.py).
+    """
+    if any(_section(row, "partition") for row in static):
+        return static
+    current = _current_partitions(run)
+    return [{**row, "partition": current.get(integer(row["gpu"]), row.get("partition"))} for row in static]
+
+
+def _current_partitions(run: Runner) -> dict[int | None, dict[str, object]]:
+    for command in _PARTITION:
+        answer = ask(run, command)
+        values = [] if isinstance(answer, Absent) else list(_json_values(answer.stdout))
+        for value in values:
+            rows = value.get("current_partition") if isinstance(value, dict) else value
+            if isinstance(rows, list) and any(isinstance(row, dict) and "gpu_id" in row for row in rows):
+                return {
+                    integer(row["gpu_id"]): {
+                        "accelerator_partition": row.get("accelerator_type"),
+                        "memory_partition": row.get("memory"),
+                        "partition_id": row.get("partition_id"),
+                    }
+                    for row in rows
+                }
+    return {}
+
+
+def _first_rows(
+    run: Runner, commands: Sequence[Sequence[str]], root: Path
+) -> list[dict[str, object]] | Absent:
     """Give the rows of the first command that answers with some; later ones are for other releases."""
     answers = []
     for command in commands:
@@ -100,7 +162,7 @@ def _first_rows(run: Runner, commands: Sequence[Sequence[str]]) -> list[dict[str
         answers.append(f"`{' '.join(command)}` ended with status {answer.exit_status}: {answer.last_line}")
     raise PlacementError(
         f"amd-smi: got no JSON list of devices ({'; '.join(answers)}); expected one row per device. "
-        f"{AMD_ADVICE}"
+        f"{driver_advice(root)}{AMD_ADVICE}"
     )
 
 
@@ -126,20 +188,20 @@ def _json_values(text: str) -> Iterator[object]:
         yield value
 
 
-def _join(listed: list[dict[str, object]], static: list[dict[str, object]]) -> list[Seen]:
+def _join(listed: list[dict[str, object]], static: list[dict[str, object]], root: Path) -> list[Seen]:
     """Bring together what ``list`` and ``static`` tell about each device."""
     if not listed:
         raise PlacementError(
             "amd-smi list: got no devices; expected at least one AMD GPU. Check that the amdgpu driver is "
-            f"loaded (ls /dev/kfd). {AMD_ADVICE}"
+            f"loaded (ls /dev/kfd). {driver_advice(root)}{AMD_ADVICE}"
         )
     by_gpu = {row["gpu"]: row for row in static}
     missing = [row["gpu"] for row in listed if row["gpu"] not in by_gpu]
     if missing or len(by_gpu) != len(listed):
         raise PlacementError(
             f"amd-smi: got {len(listed)} devices from `amd-smi list` but {len(by_gpu)} from `amd-smi static` "
-            f"(missing: {missing}); expected the same. Run both by hand; a reset or a change of mode may be "
-            "under way."
+            f"(missing: {missing}); expected the same. {driver_advice(root)}Run both by hand; a reset or a "
+            "change of mode may be under way."
         )
     return [_seen(row, by_gpu[row["gpu"]]) for row in listed]
 

@@ -38,7 +38,7 @@ def detect(run: Runner = run_command, *, root: Path = Path("/")) -> Detection:
         run: Runs the vendors' tools.
         root: Where /sys lies.
     """
-    amd = _attempt(lambda: read_amd(run))
+    amd = _attempt(lambda: read_amd(run, root=root))
     if isinstance(amd, Node) and _is_mi300x(amd):
         return Detection(platform=Platform.MI300X, reason=f"amd-smi answered: {amd.summary}", node=amd)
     nvidia = _attempt(lambda: read_nvidia(run, root=root))

@@ -29,9 +29,9 @@ LEGAL_MEMORY_MODES: Mapping[str, tuple[str, ...]] = {
     "CPX": ("NPS1", "NPS4"),
 }
 """Memory modes that an MI300X takes in each compute mode; AMD has validated SPX/NPS1 and CPX/NPS4.
-Source: Linux, drivers/gpu/drm/amd/amdgpu/aqua_vanjaram.c (bare metal); AMD's "Quick Start Guide to
-Partitioning MI300X GPUs": memory partitions may not outnumber compute partitions. Board and firmware
-may allow less; `sudo amd-smi partition --memory --accelerator` tells."""
+Source: Linux, drivers/gpu/drm/amd/amdgpu/aqua_vanjaram.c (bare metal; DPX/NPS2 since March 2025); AMD's
+"Quick Start Guide to Partitioning MI300X GPUs": memory partitions may not outnumber compute partitions.
+Board and firmware may allow less; `sudo amd-smi partition --memory --accelerator` tells."""
 
 
 def mode_commands(mode: str, memory_mode: str = "NPS1") -> tuple[str, ...]:

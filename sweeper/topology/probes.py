@@ -90,8 +90,8 @@ def ask(run: Runner, command: Sequence[str]) -> Answer | Absent:
         return Absent(reason=f"{command[0]}: not found")
     except OSError as exc:  # TimeoutError too: the tool is there, but no answer is to be had
         raise PlacementError(
-            f"`{' '.join(command)}`: got {exc}; expected an answer within {PROBE_TIMEOUT_S:g} s. "
-            "Run it by hand; if it hangs there too, the GPU driver needs attention (dmesg)."
+            f"`{' '.join(command)}`: got {exc}; expected an answer. Run it by hand; if it hangs there too, "
+            "the GPU driver is being reloaded or needs attention (dmesg)."
         ) from exc
 
 

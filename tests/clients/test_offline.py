@@ -99,7 +99,8 @@ def test_a_whole_trial_runs_without_a_server(spec: TrialSpec) -> None:
     assert batch.measured_s == pytest.approx(1.0)
     assert load.metrics["request_throughput_per_s"] == 25.0
     assert result.sanity_fingerprint is None
-    assert result.effective == {"max_num_seqs": 8}
+    assert result.effective["max_num_seqs"] == 8
+    assert result.effective["device_mask"] == "VLLM_CPU_OMP_THREADS_BIND=0", "as the kernel showed it"
     assert result.command[1:5] == ("-m", "vllm.entrypoints.cli.main", "bench", "latency")
 
 

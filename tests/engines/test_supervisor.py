@@ -33,10 +33,10 @@ def eventually(holds: Callable[[], object], *, seconds: float = 20.0) -> bool:
     return False
 
 
-def start(folder: Path, command: list[str], *, grace_s: float = 5.0) -> Supervised:
+def start(folder: Path, command: list[str], *, grace_s: float = 5.0, **env: str) -> Supervised:
     return Supervised.start(
         command,
-        env=dict(os.environ),
+        env={**os.environ, **env},
         cwd=folder,
         log_path=folder / "engine.log",
         start_file=folder / "engine.start.json",
@@ -223,3 +223,77 @@ def test_inherited_pipes_close_when_the_program_ends(tmp_path: Path) -> None:
     with supervised, os.fdopen(reader) as answers:
         # read() returns only when every holder of the other end, the supervisor too, has let go.
         assert answers.read() == "answer\n"
+
+
+# What the program finds around it
+
+TELL_MASK = ["sh", "-c", "echo started on $HIP_VISIBLE_DEVICES; sleep 30"]
+
+
+def start_file(folder: Path) -> dict[str, object]:
+    facts: dict[str, object] = json.loads((folder / "engine.start.json").read_text())
+    return facts
+
+
+def test_a_program_with_exactly_its_mask_starts_and_what_it_has_is_written_down(tmp_path: Path) -> None:
+    mask = {"SWEEPER_DEVICE_MASK": "HIP_VISIBLE_DEVICES=4,5", "HIP_VISIBLE_DEVICES": "4,5"}
+    log = tmp_path / "engine.log"
+    with start(tmp_path, TELL_MASK, **mask):
+        assert eventually(lambda: log.read_text() and "seen" in start_file(tmp_path))
+        seen = start_file(tmp_path)["seen"]
+    assert isinstance(seen, dict)
+    assert log.read_text() == "started on 4,5\n"
+    assert seen["device_mask"] == "HIP_VISIBLE_DEVICES=4,5"
+    assert seen["cpus"] == sorted(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("masks", "told"),
+    [
+        ({"HIP_VISIBLE_DEVICES": "0,1"}, "got HIP_VISIBLE_DEVICES=0,1; expected exactly"),
+        ({}, "got none; expected exactly"),
+        (
+            {"HIP_VISIBLE_DEVICES": "4,5", "CUDA_VISIBLE_DEVICES": "4,5"},
+            "got CUDA_VISIBLE_DEVICES=4,5 HIP_VISIBLE_DEVICES=4,5; expected exactly",
+        ),
+        (
+            {"HIP_VISIBLE_DEVICES": "4,5", "GPU_DEVICE_ORDINAL": "0"},
+            "got GPU_DEVICE_ORDINAL=0 HIP_VISIBLE_DEVICES=4,5; expected exactly",
+        ),
+    ],
+    ids=["another", "none", "two", "another kind besides"],
+)
+def test_a_program_with_any_other_mask_is_not_executed(
+    tmp_path: Path, masks: dict[str, str], told: str
+) -> None:
+    with start(tmp_path, TELL_MASK, SWEEPER_DEVICE_MASK="HIP_VISIBLE_DEVICES=4,5", **masks) as refused:
+        assert eventually(lambda: refused.poll() is not None)
+        assert refused.poll() == 125
+    written = (tmp_path / "engine.log").read_text()
+    assert f"device mask: {told} HIP_VISIBLE_DEVICES=4,5" in written
+    assert "started on" not in written
+    assert "program_pid" not in start_file(tmp_path)
+    assert start_file(tmp_path)["exit_code"] == 125
+
+
+def test_a_program_without_devices_is_asked_for_no_mask(tmp_path: Path) -> None:
+    with start(tmp_path, ["sh", "-c", "exit 3"], CUDA_VISIBLE_DEVICES="0") as client:
+        assert eventually(lambda: client.poll() == 3)
+
+
+def test_each_program_has_temporary_files_of_its_own_which_go_with_it(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 60)
+    deep.mkdir()
+    tell = ["sh", "-c", "echo $TMPDIR; touch $TMPDIR/socket; sleep 30"]
+    folders = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        with start(tmp_path / name, tell, TMPDIR=str(deep)):
+            log = tmp_path / name / "engine.log"
+            assert eventually(lambda log=log: log.read_text().endswith("\n"))
+            folders.append(Path(log.read_text().strip()))
+            assert eventually(lambda: (folders[-1] / "socket").exists())
+    assert folders[0] != folders[1]
+    # 107 characters for a socket's path, less "/" and a UUID of 36.
+    assert all(len(str(folder)) <= 107 - 37 for folder in folders)
+    assert not any(folder.exists() for folder in folders)

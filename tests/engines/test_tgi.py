@@ -76,8 +76,9 @@ def test_tgi_gets_one_mask_its_variables_and_a_socket_folder_of_its_own(tmp_path
         owner=Process(1, 2),
         folder=tmp_path,
     )
-    assert env["HIP_VISIBLE_DEVICES"] == env["CUDA_VISIBLE_DEVICES"] == "0,1"
-    assert "ROCR_VISIBLE_DEVICES" not in env
+    assert env["HIP_VISIBLE_DEVICES"] == "0,1"
+    assert env["SWEEPER_DEVICE_MASK"] == "HIP_VISIBLE_DEVICES=0,1"
+    assert not {"CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"} & set(env)
     assert env["ROCM_USE_FLASH_ATTN_V2_TRITON"] == "false"
     assert env["TRUST_REMOTE_CODE"] == "true"
     assert env["API_KEY"] == "k3y"

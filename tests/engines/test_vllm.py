@@ -78,7 +78,9 @@ def test_an_amd_engine_gets_exactly_one_mask_sorted_by_number(tmp_path: Path) ->
         surroundings={"ROCR_VISIBLE_DEVICES": "0", "CUDA_VISIBLE_DEVICES": "1", "GPU_DEVICE_ORDINAL": "3"},
     )
     masks = {name: value for name, value in env.items() if name.endswith("_VISIBLE_DEVICES")}
-    assert masks == {"HIP_VISIBLE_DEVICES": "8,9,10,11", "CUDA_VISIBLE_DEVICES": "8,9,10,11"}
+    assert masks == {"HIP_VISIBLE_DEVICES": "8,9,10,11"}
+    assert "GPU_DEVICE_ORDINAL" not in env
+    assert env["SWEEPER_DEVICE_MASK"] == "HIP_VISIBLE_DEVICES=8,9,10,11"
     assert "VLLM_CPU_KVCACHE_SPACE" not in env
 
 
@@ -94,6 +96,9 @@ def test_an_assignment_cannot_change_the_mask(tmp_path: Path) -> None:
         assignment={"CUDA_VISIBLE_DEVICES": "7", "VLLM_LOGGING_LEVEL": "DEBUG"},
     )
     assert env["CUDA_VISIBLE_DEVICES"] == "0"
+    env = server_environment(tmp_path, platform=Platform.MI300X, assignment={"CUDA_VISIBLE_DEVICES": "7"})
+    assert "CUDA_VISIBLE_DEVICES" not in env, "a second mask besides HIP_VISIBLE_DEVICES"
+    env = server_environment(tmp_path, platform=Platform.CUDA, assignment={"VLLM_LOGGING_LEVEL": "DEBUG"})
     assert env["VLLM_LOGGING_LEVEL"] == "DEBUG"
 
 
@@ -105,6 +110,7 @@ def test_a_cpu_engine_is_bound_to_its_cores_unless_the_assignment_says_otherwise
     env = server_environment(tmp_path, assignment=chosen)
     assert env["VLLM_CPU_KVCACHE_SPACE"] == "4"
     assert env["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+    assert env["SWEEPER_DEVICE_MASK"] == "VLLM_CPU_OMP_THREADS_BIND=nobind"
 
 
 def test_ranks_share_cores_evenly_and_leave_the_odd_one_out() -> None:

@@ -1,0 +1,168 @@
+"""The command ``interference``: its arguments, its study, and what it tells."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+from sweeper.cli.exit_codes import NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
+from sweeper.cli.parser import Parser
+from sweeper.cli.run import end_strays, planner_of, read_options, say_platform
+from sweeper.cli.stopping import StopSignals
+from sweeper.errors import ConfigError, EngineError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sweeper.config import Settings
+    from sweeper.interference import Finding, Pair
+    from sweeper.plan import Planner
+    from sweeper.prepare import Choice
+    from sweeper.records import TrialSpec
+    from sweeper.topology import Node
+
+_PAIRS = 3
+"""Enough for an interval, with two degrees of freedom; each pair costs two starts of the engine."""
+
+
+def check_interference(arguments: list[str], console: Console) -> int:
+    """Measure one trial alone and beside copies of itself."""
+    from sweeper import config, prepare
+    from sweeper.clients import requirements
+
+    options, rest = _options(arguments)
+    shared, overrides = read_options(rest, ())
+    composed, choice = prepare.compose_for_platform(overrides, config_dir=shared.config_dir)
+    settings = config.settings(composed, platform=choice.platform)
+    name = f"{settings.name}-interference"
+    settings = replace(settings, name=name, folder=settings.outputs / name)
+    say_platform(settings, choice, console)
+    node = prepare.read_node(settings, choice)
+    planner = planner_of(settings, node)
+    requirements.check(settings.client, settings.load_points, engine=planner.engine)
+    control = _control(planner, node)
+    _say(console, f"node: {node.summary}")
+    _say(console, f"control trial: {control.label}, {control.devices_wanted} devices, {options.pairs} pairs")
+    return _check(settings, choice, planner, control, options.pairs, overrides, console)
+
+
+def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = Parser(
+        prog="python -m sweeper interference",
+        description="Measure one trial of an experiment alone and beside copies of itself on the other free "
+        "blocks of the node, in turn, and say whether neighbours change its numbers.",
+        epilog="All other arguments are those of a sweep: +experiment=NAME key=value. The first trial of the "
+        "grid that leaves room for a neighbour is taken; pin knobs to choose another.",
+    )
+    parser.add_argument("--pairs", type=int, default=_PAIRS, help="how often each side is measured")
+    options, rest = parser.parse_known_args(arguments)
+    if options.pairs < 1:
+        raise ConfigError(f"--pairs: is {options.pairs}; expected at least 1.")
+    return options, rest
+
+
+def _control(planner: Planner, node: Node) -> TrialSpec:
+    """Take the first trial of the grid that can run here and leaves room for a neighbour."""
+    from sweeper.placement import Allocator
+
+    for job in planner.grid():
+        if job.refusal is not None or job.spec.is_exclusive:
+            continue
+        allocator = Allocator(node)
+        if all(allocator.acquire(job.spec.devices_wanted) is not None for _ in range(2)):
+            return job.spec
+    raise ConfigError(
+        f"interference: no trial of this experiment leaves room for a neighbour on {node.summary}; expected "
+        "one that can run, changes no setting of the host, and takes at most half of the devices. "
+        "Choose a smaller knobs.tensor_parallel_size."
+    )
+
+
+def _check(
+    settings: Settings,
+    choice: Choice,
+    planner: Planner,
+    control: TrialSpec,
+    wanted: int,
+    overrides: list[str],
+    console: Console,
+) -> int:
+    from sweeper.interference import run_pairs
+    from sweeper.placement import Allocator
+    from sweeper.store import Store
+    from sweeper.study import StudyFolder
+
+    with StudyFolder(settings.folder) as folder, StopSignals() as stop:
+        end_strays(settings.outputs, console)
+        folder.begin_run(resolved=settings.resolved, overrides=overrides)
+        folder.describe(
+            name=settings.name,
+            experiment=settings.experiment,
+            question="Do trials on this node disturb each other?",
+            source=settings.source,
+            platform=settings.platform,
+            platform_reason=choice.reason,
+            node=planner.node,
+            engine_release=planner.engine.release,
+            model=planner.model,
+            space=settings.space,
+            objectives=settings.objectives,
+            load_points=settings.load_points,
+            resolved=settings.resolved,
+        )
+        store = Store(settings.folder)
+        known = store.finished().get(control.key)
+        done: list[Pair] = []
+        try:
+            for pair in run_pairs(
+                control,
+                Allocator(planner.node),
+                pairs=wanted,
+                keep=lambda result: store.append(result, queued_s=0.0, knobs=planner.space.knob_names()),
+                cancelled=stop.is_set,
+                first_attempt=1 if known is None else known.attempt + 1,
+            ):
+                done.append(pair)
+                _say(console, f"pair {len(done)} of {wanted} done")
+        except EngineError as exc:
+            _say(console, f"stopped: {exc}" + (f" (log: {exc.log_path})" if exc.log_path else ""))
+        if done:
+            _tell(settings, done, console)
+    if stop.signalled is not None:
+        return STOPPED + stop.signalled
+    if len(done) == wanted:
+        return OK
+    return SOME_FAILED if done else NOTHING_COMPLETE
+
+
+def _tell(settings: Settings, pairs: Sequence[Pair], console: Console) -> None:
+    from rich.table import Table
+
+    from analysis.tables import t_quantile_975
+    from sweeper.interference import conclusion, findings, neighbours_of
+    from sweeper.study import write_json
+
+    found = findings(pairs, t_quantile=t_quantile_975)
+    beside = neighbours_of(pairs[0].beside)
+    sentence = conclusion(found, provenance=pairs[0].alone.provenance, neighbours=beside)
+    table = Table(title=f"beside {beside} / alone, {len(pairs)} pairs", title_justify="left")
+    for heading in ("metric", "ratio", "95 % interval", "verdict"):
+        table.add_column(heading)
+    for item in found:
+        table.add_row(item.metric, f"{item.ratio:.3f}", _interval(item), item.verdict)
+    console.print(table)
+    _say(console, f"interference: {sentence}")
+    path = settings.folder / "interference.json"
+    content = [{**asdict(item), "verdict": item.verdict} for item in found]
+    write_json(path, {"conclusion": sentence, "neighbours": beside, "findings": content})
+    _say(console, f"written: {path}")
+
+
+def _interval(item: Finding) -> str:
+    return "none" if item.low is None or item.high is None else f"{item.low:.3f} to {item.high:.3f}"
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, soft_wrap=True)

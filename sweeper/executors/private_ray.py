@@ -1,0 +1,106 @@
+"""A Ray of our own, on this machine and for the length of one study.
+
+Plain ``ray.init`` joins whatever cluster it finds on the host (seen with Ray 2.60), so an own one is started
+under an own folder. Its tasks ask for a count of a custom resource, a guard against giving out too much.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sweeper import processes
+from sweeper.errors import PlacementError
+from sweeper.executors.ray_door import first_line, import_ray, noise_to
+from sweeper.records import Placement
+
+_RESOURCE = "sweeper_device"
+_START_ATTEMPTS = 3
+_TEMP_PREFIX = "sweeper-ray-"
+
+
+class PrivateRay:
+    """Ray on this machine alone; its one node cannot be lost without the study itself."""
+
+    def __init__(self, *, devices: int, log_path: Path) -> None:
+        """Start it.
+
+        Args:
+            devices: Devices of the node, for Ray's own accounting.
+            log_path: File that takes what Ray prints.
+
+        Raises:
+            PlacementError: It did not start.
+        """
+        self._log_path = log_path
+        # Unix socket paths are limited to about 100 characters, so the folder's own must be short.
+        self._temp_dir = own_temp_dir()
+        self._ray = import_ray(is_private=True)
+        try:
+            with noise_to(log_path):
+                self._start(devices)
+        except BaseException:
+            self._remove_temp_dir()
+            raise
+
+    def task_options(self, placement: Placement) -> Mapping[str, Any]:
+        """Ask for as many devices as the trial holds."""
+        return {"resources": {_RESOURCE: len(placement.devices)}}
+
+    def has_lost(self, node: str) -> bool:
+        """Tell that this machine is still here."""
+        return False
+
+    def lost_nodes(self) -> frozenset[str]:
+        """Name no node: the only one is this machine."""
+        return frozenset()
+
+    def close(self) -> None:
+        """End it and remove its folder; safe to call twice."""
+        with noise_to(self._log_path):
+            self._ray.shutdown()
+        self._remove_temp_dir()
+
+    def _start(self, devices: int) -> None:
+        for attempt in range(1, _START_ATTEMPTS + 1):
+            try:
+                self._init(devices)
+            except Exception as exc:
+                # Ray raises a plain Exception when its own processes are not up within 30 s, a limit that
+                # cannot be set (Ray 2.60, node.py); on a loaded machine the next start finds a warm disk.
+                self._ray.shutdown()
+                if attempt == _START_ATTEMPTS:
+                    raise PlacementError(
+                        f"executor: Ray did not start in {attempt} attempts: {first_line(exc)} "
+                        f"See {self._log_path}, or use executor=inline."
+                    ) from exc
+            else:
+                return
+
+    def _init(self, devices: int) -> None:
+        self._ray.init(
+            address="local",
+            num_cpus=max(devices, 1),
+            num_gpus=0,
+            resources={_RESOURCE: devices},
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+            _temp_dir=str(self._temp_dir),
+        )
+
+    def _remove_temp_dir(self) -> None:
+        shutil.rmtree(self._temp_dir, ignore_errors=True)
+
+
+def own_temp_dir() -> Path:
+    """Make Ray's folder, named after its owner, and remove those of owners that were killed."""
+    for old in Path(tempfile.gettempdir()).glob(f"{_TEMP_PREFIX}*-*"):
+        pid = old.name.removeprefix(_TEMP_PREFIX).split("-")[0]
+        if pid.isdigit() and processes.find(int(pid)) is None:
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_TEMP_PREFIX}{os.getpid()}-"))

@@ -1,0 +1,54 @@
+"""Ray as this package meets it: imported late and without telemetry, its noise in a file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def import_ray(*, is_private: bool) -> Any:
+    """Import Ray.
+
+    Args:
+        is_private: An own Ray on loopback is to be started. A cluster of others keeps its own way of telling
+            its members from strangers.
+    """
+    # Read by Ray when it is imported or initialised: no telemetry, and no token file in the user's home
+    # for a cluster that only listens on loopback.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if is_private:
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    return ray
+
+
+@contextlib.contextmanager
+def noise_to(path: Path) -> Iterator[None]:
+    """Send what this process and its children print into a file for a while."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(1), os.dup(2)]
+    with path.open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for fd, saved in zip((1, 2), kept, strict=True):
+                os.dup2(saved, fd)
+                os.close(saved)
+
+
+def first_line(exc: BaseException) -> str:
+    """Give what an exception says in one line."""
+    text = str(exc).strip()
+    return text.splitlines()[0] if text else type(exc).__name__

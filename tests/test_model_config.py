@@ -1,0 +1,83 @@
+"""A model's own config.json is read as what it says, or refused with what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sweeper import model_config, tiny_model
+from sweeper.errors import ConfigError
+
+# As Llama 3.1 8B's, without what is not read.
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 131072,
+    "torch_dtype": "bfloat16",
+}
+
+
+def write(folder: Path, **changes: object) -> Path:
+    path = folder / "config.json"
+    config = {**LLAMA, **changes}
+    path.write_text(json.dumps({name: value for name, value in config.items() if value is not ...}))
+    return path
+
+
+def test_the_tiny_models_file_says_the_shape_it_was_made_with(tmp_path: Path) -> None:
+    found = model_config.read(tiny_model.make(tmp_path))
+    assert found.shape == tiny_model.SHAPE
+    assert found.dtype == "bfloat16"
+
+
+def test_what_llama_leaves_out_follows_from_the_rest(tmp_path: Path) -> None:
+    shape = model_config.read(write(tmp_path)).shape
+    assert shape.head_dim == 128  # 4096 / 32
+    assert not shape.tied_embeddings
+    older = model_config.read(write(tmp_path, num_key_value_heads=...)).shape
+    assert older.kv_heads == 32
+
+
+def test_the_type_of_the_weights_is_read_by_its_old_and_its_new_name(tmp_path: Path) -> None:
+    assert model_config.read(write(tmp_path, torch_dtype="float16")).dtype == "float16"
+    assert model_config.read(write(tmp_path, torch_dtype=..., dtype="float32")).dtype == "float32"
+    quantized = write(tmp_path, quantization_config={"quant_method": "fbgemm_fp8"})
+    assert model_config.read(quantized).dtype == "fp8"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_hidden_layers": ...}, "num_hidden_layers is None; expected a whole number"),
+        ({"vocab_size": "many"}, "vocab_size is 'many'; expected a whole number"),
+        ({"num_local_experts": 8}, "has 'num_local_experts'; expected a dense decoder like Llama"),
+        ({"kv_lora_rank": 512}, "has 'kv_lora_rank'; expected a dense decoder"),
+        ({"quantization_config": {"quant_method": "awq"}}, "quant_method is 'awq'; expected fp8 or none"),
+        ({"torch_dtype": "int4"}, "torch_dtype is 'int4'; expected one of bfloat16"),
+    ],
+)
+def test_a_model_that_cannot_be_worked_out_is_refused(
+    changes: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        model_config.read(write(tmp_path, **changes))
+    assert message in str(refused.value)
+    assert "config.json: " in str(refused.value)
+
+
+def test_a_file_that_is_not_there_or_no_json_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"config.json: No such file or directory; expected a model's"):
+        model_config.read(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"config.json: is no JSON"):
+        model_config.read(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"config.json: is no JSON object"):
+        model_config.read(tmp_path)
