@@ -1,6 +1,7 @@
 # make demo    install into .venv and run Case 2; says where its charts are
 # make test    install what the tests need (the CPU build of vLLM too) and run all of them
 # make figures every case of the MI300X article and its introduction, simulated, then one article of them all
+# make faults  the fault matrix alone; writes what was seen to docs/faults.md
 # make check   format, lint, types: the quick part
 PYTHON ?= python3.11
 VENV   := .venv
@@ -11,7 +12,7 @@ CASES  := intro_405b intro_70b case1_chunked_prefill case2_sched_steps case3_pre
           case5_amd_env case6_kv_cache_dtype case7_tensor_parallel case8_max_num_seqs quick_start \
           tgi_vs_vllm_short tgi_vs_vllm_long tgi_vs_vllm_single tgi_vs_vllm_rps
 
-.PHONY: demo figures test check install install-dev clean
+.PHONY: demo figures test faults check install install-dev clean
 .DEFAULT_GOAL := demo
 
 demo: install
@@ -25,6 +26,9 @@ figures: install
 
 test: install-dev $(VLLM)/.installed check
 	$(BIN)/python -m pytest
+
+faults: install-dev
+	FAULTS_TABLE=docs/faults.md $(BIN)/python -m pytest tests/faults
 
 check: install-dev
 	$(BIN)/ruff format --check .

@@ -49,15 +49,25 @@ def load(experiment: str | None, *, root: Path | None = None) -> pd.DataFrame:
         At least the columns of ``COLUMNS``; without rows when nothing was published.
 
     Raises:
-        StoreError: The file lacks a column, or gives a configuration twice.
+        StoreError: The file is no table, lacks a column, has a text for a number, or gives a configuration
+            twice.
     """
     path = (root or experiments_folder()) / (experiment or "") / "published.csv"
     if experiment is None or not path.is_file():
         return pd.DataFrame({name: pd.Series(dtype="float64") for name in COLUMNS})
-    frame = pd.read_csv(path)
+    try:
+        frame = pd.read_csv(path)
+    except (ValueError, OSError) as exc:
+        raise StoreError(
+            f"{path}: cannot be read ({exc}); expected a table with the columns {list(COLUMNS)}. Correct it."
+        ) from exc
     missing = [name for name in COLUMNS if name not in frame.columns]
     if missing:
         raise StoreError(f"{path}: lacks {missing}; expected the columns {list(COLUMNS)}. Add them.")
+    for name in ("value", "low", "high", "request_rate_per_s"):
+        wrong = frame[name][pd.to_numeric(frame[name], errors="coerce").isna() & frame[name].notna()]
+        if not wrong.empty:
+            raise StoreError(f"{path}: '{name}' holds '{wrong.iloc[0]}'; expected a number. Correct the row.")
     keys = [name for name in ("series", "metric", *LOAD_COLUMNS) if name in frame.columns]
     twice = frame[frame.duplicated(keys)]
     if not twice.empty:

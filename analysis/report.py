@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import claims, claims_report, figures, published, tables
-from analysis.study import Study
+from analysis import answers, claims, claims_report, drift, figures, published, tables
+from analysis.study import Study, is_control
 
 _TOUCHES = {
     "clear": "the 95 % intervals of the two lie apart",
@@ -47,7 +47,14 @@ def text(study: Study, *, drawn: list[Path]) -> str:
         picture = study.folder / "figures" / f"{metric.column}.png"
         if picture in drawn:
             parts.append(_metric(study, metric, picture.relative_to(study.folder)))
-    parts += [hit_rates(study), claims_section(study), _failures(study), _time(study.frame)]
+    parts += [
+        repeatability(study),
+        answers_section(study),
+        hit_rates(study),
+        claims_section(study),
+        _failures(study),
+        _time(study.frame),
+    ]
     parts.append(f"## Environment\n\n{environment(study.frame)}")
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -158,6 +165,49 @@ def _failures(study: Study) -> str:
     return f"## Trials without numbers\n\n{tables.to_markdown(shown, is_text=True)}"
 
 
+def repeatability(study: Study) -> str:
+    """Give the section on spread and drift, where anything was measured more than once; else nothing."""
+    metrics = figures.metrics_of(study)
+    tellings = [drift.drift(study.every_row, metric.column) for metric in metrics]
+    sentences = [f"- {telling.sentence}" for telling in tellings if telling is not None]
+    spreads = [_spread_table(study, metric) for metric in metrics[:1]]
+    parts = [part for part in (*spreads, _drift_text(sentences, study)) if part]
+    return "\n\n".join(["## Repeatability", *parts]) if parts else ""
+
+
+def _spread_table(study: Study, metric: figures.Metric) -> str:
+    found = tables.spread(study.frame, metric=metric.column, series=study.series)
+    if found.empty:
+        return ""
+    shown = pd.DataFrame(
+        {
+            "setting": found["setting"],
+            "load point": [tables.load_point_text(row) for row in found.to_dict("records")],
+            "starts": found["starts"],
+            "runs": found["runs"],
+            "between starts": [_percent_text(value) for value in found["between_starts_pct"]],
+            "within a start": [_percent_text(value) for value in found["within_start_pct"]],
+        }
+    )
+    return (
+        f"{tables.to_markdown(shown)}\n\n{metric.title}: standard deviations in percent of the mean, of the "
+        "starts' means and of runs about the mean of their start."
+    )
+
+
+def _percent_text(value: float) -> str:
+    return "" if pd.isna(value) else f"{value:.2f} %"
+
+
+def _drift_text(sentences: list[str], study: Study) -> str:
+    if not sentences:
+        return ""
+    control = study.every_row[is_control(study.every_row)]
+    trials = control["trial_key"].nunique()
+    head = f"Drift, by a setting that was measured again {trials} times while the study ran:"
+    return "\n".join([head, "", *sentences])
+
+
 def hit_rates(study: Study) -> str:
     """Give the section on the prefix cache's hit rate, where an engine counted it; else nothing."""
     table = tables.summary(study.frame, metric="prefix_cache_hit_rate", series=study.series)
@@ -165,6 +215,27 @@ def hit_rates(study: Study) -> str:
         return ""
     layout = tables.by_load_point(table, cell=_share_text)
     return f"## Prefix cache hit rate\n\n{tables.to_markdown(layout)}\n\nShare of prompt tokens found in it."
+
+
+def answers_section(study: Study) -> str:
+    """Give the section on the answers of measured settings, against the baseline's; else nothing."""
+    judged = answers.verdicts(tables.settings(study.frame, study.series))
+    if study.is_simulated or judged.empty:
+        return ""
+    shown = pd.DataFrame(
+        {
+            "setting": judged["setting"],
+            "answer": judged["sanity_verdict"],
+            "text": [repr(text) for text in judged["sanity_text"]],
+            "may come from": judged["why"],
+        }
+    )
+    met = dict.fromkeys(judged["sanity_verdict"])
+    meanings = "; ".join(f"{verdict}: {answers.MEANING[verdict]}" for verdict in met)
+    return (
+        f"## Answers to a greedy question\n\n{tables.to_markdown(shown, is_text=True)}\n\n{meanings}. "
+        "One short answer is no evaluation: run one before serving with a setting that is not the same."
+    )
 
 
 def _share_text(row: tables.Row) -> str:

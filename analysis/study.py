@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -40,6 +41,28 @@ class Series:
 
 _DESCRIPTION = "study.json"
 
+DESCRIPTION_VERSION = 1
+"""Version of ``study.json`` up to which it is read."""
+
+_KINDS: Mapping[str, type] = {
+    "schema_version": int,
+    "experiment": str,
+    "question": str,
+    "source": str,
+    "results": str,
+    "series": dict,
+    "objectives": list,
+}
+_SERIES_KINDS: Mapping[str, type] = {"label": str, "published": str, "run": str, "order": int}
+_OBJECTIVE_KINDS: Mapping[str, type] = {"metric": str, "direction": str, "request_rate_per_s": numbers.Real}
+_KIND_NAMES: Mapping[type, str] = {
+    str: "a text",
+    int: "a whole number",
+    dict: "an object",
+    list: "a list",
+    numbers.Real: "a number",
+}
+
 RUNS = ("fresh", "second")
 """Runs of one trial that a series can show."""
 
@@ -53,13 +76,16 @@ class Study:
 
     Attributes:
         folder: Where charts and report go: the study's folder, or one of its name for results behind a URL.
-        frame: Rows of ``measurements/``, the latest attempt of each trial.
+        frame: Rows of ``measurements/``, the latest attempt of each trial, without repetitions of the control
+            setting: those are no further trials of it.
+        every_row: With them.
         location: Where the results lie, if not in the study's folder.
         experiment: Names the folder of published figures; None where the study belongs to none.
     """
 
     folder: Path
     frame: pd.DataFrame
+    every_row: pd.DataFrame
     location: Location | None = None
     experiment: str | None = None
     question: str | None = None
@@ -113,7 +139,8 @@ class Study:
             )
         return cls(
             folder=folder,
-            frame=frame,
+            frame=_without_control(frame),
+            every_row=frame,
             location=about.get("results"),
             experiment=about.get("experiment"),
             question=about.get("question"),
@@ -121,6 +148,19 @@ class Study:
             series=_series(about, described),
             objectives=_objectives(about, described),
         )
+
+
+def is_control(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Tell for each row whether it repeats the control setting; without that column, none does."""
+    if "role" not in frame:
+        return pd.Series(False, index=frame.index)
+    return frame["role"].eq("control").fillna(False).astype(bool)
+
+
+def _without_control(frame: pd.DataFrame) -> pd.DataFrame:
+    """Leave the repetitions out; a study that was cut off after its first one has nothing else to show."""
+    others = frame[~is_control(frame)].reset_index(drop=True)
+    return frame if others.empty else others
 
 
 def _about(place: Folder, path: str) -> dict[str, Any]:
@@ -133,19 +173,39 @@ def _about(place: Folder, path: str) -> dict[str, Any]:
         raise StoreError(f"{path}: is not JSON ({exc}); expected a study's description. Restore it.") from exc
     if not isinstance(about, dict):
         raise StoreError(f"{path}: holds a {type(about).__name__}; expected a JSON object. Restore it.")
+    for key, kind in _KINDS.items():
+        _check(path, key, about.get(key), kind)
+    version = about.get("schema_version") or DESCRIPTION_VERSION
+    if version > DESCRIPTION_VERSION:
+        raise StoreError(
+            f"{path}: is of schema version {version}; expected at most {DESCRIPTION_VERSION}. It was written "
+            "by a later sweeper: install that one to read this study."
+        )
     return about
 
 
+def _check(path: str, key: str, value: Any, kind: type) -> None:
+    """Refuse a value of another kind; null is none at all."""
+    if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+        raise StoreError(
+            f"{path}: '{key}' is {value!r:.80}; expected {_KIND_NAMES[kind]}. "
+            "Start the study again to write the file anew, or restore it."
+        )
+
+
 def _series(about: Mapping[str, Any], path: str) -> dict[str, Series]:
+    described = about.get("series") or {}
+    for name, entry in described.items():
+        _check_entry(path, f"series.{name}", entry, _SERIES_KINDS)
     series = {
         name: Series(
             name=name,
             label=entry.get("label") or name,
             published=entry.get("published"),
             run=entry.get("run"),
-            order=int(entry.get("order", place)),
+            order=place if entry.get("order") is None else entry["order"],
         )
-        for place, (name, entry) in enumerate((about.get("series") or {}).items())
+        for place, (name, entry) in enumerate(described.items())
     }
     for entry in series.values():
         if entry.run not in (None, *RUNS):
@@ -156,11 +216,21 @@ def _series(about: Mapping[str, Any], path: str) -> dict[str, Series]:
     return series
 
 
+def _check_entry(path: str, key: str, entry: Any, kinds: Mapping[str, type]) -> None:
+    if entry is None:
+        raise StoreError(f"{path}: '{key}' is null; expected an object. Restore the file.")
+    _check(path, key, entry, dict)
+    for name, kind in kinds.items():
+        _check(path, f"{key}.{name}", entry.get(name), kind)
+
+
 def _objectives(about: Mapping[str, Any], path: str) -> tuple[Objective, ...]:
+    for place, entry in enumerate(about.get("objectives") or []):
+        _check_entry(path, f"objectives[{place}]", entry, _OBJECTIVE_KINDS)
     objectives = tuple(
         Objective(
-            metric=entry.get("metric", ""),
-            direction=entry.get("direction", ""),
+            metric=entry.get("metric") or "",
+            direction=entry.get("direction") or "",
             request_rate_per_s=entry.get("request_rate_per_s"),
         )
         for entry in about.get("objectives") or []

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis import answers as answers_of_settings
 from analysis.study import Series
 from sweeper import knobs
 from sweeper.errors import ConfigError
@@ -145,6 +146,29 @@ def summary(frame: pd.DataFrame, *, metric: str, series: Mapping[str, Series] | 
     return table.astype({"mean": "float64", "low": "float64", "high": "float64", "n": "int64"})
 
 
+def spread(frame: pd.DataFrame, *, metric: str, series: Mapping[str, Series] | None = None) -> pd.DataFrame:
+    """Tell how far a metric moves from engine start to engine start, and from run to run within one.
+
+    Args:
+        frame: Rows of the store, latest attempts.
+        metric: A metric column of the store.
+        series: Labels and order of named series.
+
+    Returns:
+        A row per setting and load point that was run more than once: ``setting``, ``load_point``,
+        ``load_axis``, ``request_rate_per_s``, ``starts``, ``runs`` (in all), ``between_starts_pct`` (standard
+        deviation of the starts' means) and ``within_start_pct`` (of runs about their start's mean, pooled),
+        both in percent of the mean; NaN where there is one start, or one run in each.
+    """
+    rows = settings(frame, series)
+    if metric not in rows:
+        return pd.DataFrame()
+    rows = rows[rows["state"].eq(str(TrialState.COMPLETE)) & rows[metric].notna()]
+    grouped = rows.groupby(["setting", "load_point"], sort=False)
+    found = [_spread_row(group, metric) for _, group in grouped if len(group) > 1]
+    return pd.DataFrame(found)
+
+
 def by_load_point(table: pd.DataFrame, cell: Callable[[Row], str] | None = None) -> pd.DataFrame:
     """Lay a summary out for reading: a line per setting, a column per load point.
 
@@ -171,7 +195,8 @@ def best(
 ) -> pd.DataFrame:
     """Give the best setting for each objective, and whether it is clearly better than the next.
 
-    Only settings that have a number at every load point that counts take part. A series of second runs does
+    Only settings that have a number at every load point that counts take part, and whose answers are not
+    broken (``answers``). A series of second runs does
     not: it is the same server as its first run, answering what it was asked before.
 
     Returns:
@@ -183,6 +208,9 @@ def best(
     rows = settings(frame, series)
     repeated = {name for name, entry in (series or {}).items() if entry.run == "second"}
     rows = rows[[name not in repeated for name in rows["series"]]]
+    # Fast and wrong is not good: what gives no text any more takes no part.
+    is_broken = rows["setting"].isin(answers_of_settings.broken(rows))
+    rows = rows[~is_broken]
     answers = [_best_row(rows, objective) for objective in objectives]
     return pd.DataFrame([answer for answer in answers if answer is not None])
 
@@ -397,6 +425,21 @@ def _restart_means(rows: pd.DataFrame, metric: str) -> list[float]:
         return []
     means = complete.groupby("restart", sort=True)[metric].mean()
     return [float(value) for value in means if not pd.isna(value)]
+
+
+def _spread_row(group: pd.DataFrame, metric: str) -> dict[str, object]:
+    starts = group.groupby("restart", sort=True)[metric].agg(["mean", "count", "var"])
+    mean = float(starts["mean"].mean())
+    degrees = starts["count"] - 1
+    pooled = float((starts["var"].fillna(0.0) * degrees).sum()) / degrees.sum() if degrees.sum() else math.nan
+    first = group.iloc[0]
+    return {
+        **{name: first[name] for name in ("setting", "load_point", "load_axis", "request_rate_per_s")},
+        "starts": len(starts),
+        "runs": len(group),
+        "between_starts_pct": 100 * float(starts["mean"].std(ddof=1)) / mean,
+        "within_start_pct": 100 * math.sqrt(pooled) / mean,
+    }
 
 
 def _summary_row(group: pd.DataFrame, metric: str) -> dict[str, object]:

@@ -183,9 +183,14 @@ def _write_and_sync(folder: Path, name: str, content: Any) -> None:
     """Write aside, then rename; after that a loss of power takes neither the file nor its name."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / _PARTIAL.format(name=name)
-    partial.write_bytes(content)
-    _sync(partial)
-    partial.replace(folder / name)
+    try:
+        partial.write_bytes(content)
+        _sync(partial)
+        partial.replace(folder / name)
+    except OSError:
+        # On a full disk the half that was written takes the room that the next attempt needs.
+        partial.unlink(missing_ok=True)
+        raise
     _sync(folder)
 
 

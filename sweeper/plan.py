@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sweeper import fit, knobs
+from sweeper import control, fit, knobs
 from sweeper.engines import instances, tgi
 from sweeper.errors import KnobError, PlacementError
 from sweeper.records import (
@@ -81,6 +81,30 @@ class Planner:
     runs_per_start: int = 1
     allow_unknown: bool = False
     calibration: Mapping[str, float] = field(default_factory=dict)
+    control: str | None = None
+    control_every: int | None = None
+
+    def controls(self, trials: int) -> list[tuple[int, Job]]:
+        """Plan the repetitions of the control setting, one engine start each; none without a control.
+
+        Args:
+            trials: Other trials of the study.
+
+        Returns:
+            For each repetition, how many other trials have begun when it is due, and the job, which belongs
+            to no point of the search.
+
+        Raises:
+            ConfigError: The control is no setting of the space.
+            KnobError: As ``job``.
+        """
+        if self.control is None:
+            return []
+        job = self.job(control.point_of(self.space, self.control))
+        return [
+            (position, _repetition(job, number, self.trials_folder))
+            for number, position in enumerate(control.positions(trials, every=self.control_every))
+        ]
 
     def grid(self) -> list[Job]:
         """Plan every point of the space: equal assignments joined, large placements first.
@@ -203,6 +227,11 @@ class Planner:
         if found.is_feasible:
             return None
         return Refusal(FailureClass.OUT_OF_MEMORY, f"does not fit in memory: {found}")
+
+
+def _repetition(job: Job, number: int, trials_folder: str) -> Job:
+    spec = replace(job.spec, control=number, repeats=1, label=f"control {number + 1} ({job.spec.label})")
+    return replace(job, spec=replace(spec, folder=f"{trials_folder}/{spec.key}"), points=())
 
 
 def _joined(first: Job, second: Job) -> Job:

@@ -202,6 +202,8 @@ def end(processes: Iterable[Process], *, grace_s: float) -> list[Process]:
         Those that still live all the same (asleep in the kernel, or of another user).
     """
     alive = _signal(processes, signal.SIGTERM)
+    # A stopped process hears nothing but SIGKILL until it goes on.
+    alive = _signal(alive, signal.SIGCONT)
     alive = _wait_gone(alive, seconds=grace_s)
     alive = _signal(alive, signal.SIGKILL)
     return _wait_gone(alive, seconds=5.0)
@@ -253,6 +255,21 @@ def read_start_file(path: Path) -> Launch | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def end_launched(folder: Path, *, grace_s: float = 2.0) -> list[Process]:
+    """End all that was started under supervision for a trial, whoever its owner is.
+
+    Args:
+        folder: The trial's own, with its start files.
+        grace_s: Seconds between asking and forcing.
+
+    Returns:
+        Those that still live all the same; empty as a rule.
+    """
+    launches = map(read_start_file, folder.glob(f"**/*{START_FILE_SUFFIX}"))
+    members = {member for launch in launches if launch is not None for member in launch.members()}
+    return end(sorted(members), grace_s=grace_s)
 
 
 def find_strays(outputs: Path) -> list[Process]:

@@ -242,6 +242,7 @@ class EngineSpec:
     binds_numa: bool = True
     start_timeout_s: float = 1800.0
     sanity_timeout_s: float = 120.0
+    warmup_timeout_s: float = 1800.0
     load_timeout_s: float = 3600.0
     stop_timeout_s: float = 30.0
 
@@ -303,6 +304,7 @@ class TrialSpec:
             thing in another mode. None where there are no partitions.
         repeats: Engine starts.
         runs_per_start: Client runs at each load point within one start.
+        control: Which repetition of the study's control setting it is, from 0; None for any other trial.
     """
 
     study: str
@@ -322,6 +324,7 @@ class TrialSpec:
     label: str = ""
     partitioning: str | None = None
     client: ClientSpec = ClientSpec()
+    control: int | None = None
 
     @property
     def is_exclusive(self) -> bool:
@@ -350,6 +353,7 @@ class TrialSpec:
                 **({} if self.engine.url is None else {"url": self.engine.url}),
                 **({"instances_by": self.engine.instances_by} if INSTANCES in self.assignment else {}),
                 **({} if self.engine.binds_numa else {"binds_numa": False}),
+                **({} if self.control is None else {"control": self.control}),
             }
         )
 
@@ -384,6 +388,9 @@ class TrialResult:
         failure_message: The engine's own line where it left one, else ours.
         effective: Configuration that the engine itself reported, by knob name.
         versions: ``vllm``, ``torch``, ``rocm``, ``driver``, ``kernel``, ... as far as they are known.
+        surroundings: Under what it ran: ``container``, ``numa_balancing``, ``environment``.
+        sanity_text: The answer to a greedy question, before and after the loads; that of all starts where
+            they differ.
         phases: Seconds spent: ``engine_start_s``, ``warmup_s``, ``stop_s``.
     """
 
@@ -397,8 +404,10 @@ class TrialResult:
     log_path: str | None = None
     effective: Mapping[str, Scalar] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    surroundings: Mapping[str, Scalar] = field(default_factory=dict)
     phases: Mapping[str, float] = field(default_factory=dict)
     sanity_fingerprint: str | None = None
+    sanity_text: str | None = None
     command: tuple[str, ...] = ()
     started_at: float | None = None
     ended_at: float | None = None

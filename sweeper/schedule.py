@@ -45,12 +45,14 @@ class Entry:
         devices: How many it needs, on one node.
         predicted_s: How long it is expected to hold them.
         is_exclusive: Whether nothing may run beside it on its node.
+        is_next: Whether its time is now, so that it comes before others that wait.
     """
 
     key: str
     devices: int
     predicted_s: float
     is_exclusive: bool = False
+    is_next: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,7 +260,7 @@ class Scheduler:
 
         def rank(waiting: _Waiting) -> tuple[float, ...]:
             entry = waiting.entry
-            before_all = (entry.key != holder, waiting.passed_by < _PATIENCE)
+            before_all = (entry.key != holder, not entry.is_next, waiting.passed_by < _PATIENCE)
             if self._order == "as_written":
                 return (*before_all, waiting.number)
             if self._order == "shuffled":

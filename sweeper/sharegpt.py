@@ -48,7 +48,7 @@ def conversations(*, count: int, seed: int, scale: float = 1.0) -> list[dict[str
         Entries of the file: ``id``, and ``conversations`` with a text from ``human`` and one from ``gpt``.
 
     Raises:
-        ConfigError: The count is below 1, or the scale is not above 0 and at most 1.
+        ConfigError: The count is below 1, the seed below 0, or the scale not above 0 and at most 1.
     """
     if count < 1:
         raise ConfigError(f"conversations: is {count}; expected at least 1.")
@@ -56,6 +56,8 @@ def conversations(*, count: int, seed: int, scale: float = 1.0) -> list[dict[str
         raise ConfigError(
             f"scale: is {scale:g}; expected above 0 and at most 1. ShareGPT's own lengths are scale 1."
         )
+    if seed < 0:
+        raise ConfigError(f"seed: is {seed}; expected 0 or more.")
     rng = np.random.default_rng(seed)
     prompts, answers = (_scaled(tokens, scale) for tokens in sharegpt_lengths(requests=count, rng=rng))
     return [

@@ -20,6 +20,9 @@ from dataclasses import dataclass, field
 from sweeper.errors import ConfigError
 from sweeper.records import Assignment, Model, Scalar
 
+LARGEST_GRID = 100_000
+"""Points of a grid at most: each is planned before the first one starts."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
@@ -46,14 +49,23 @@ class Range:
     log: bool = False
     is_int: bool = False
 
-    def values(self) -> tuple[Scalar, ...] | None:
-        """Enumerate the domain, or None where it is continuous or logarithmic."""
-        step = self.step if self.step is not None else (1 if self.is_int else None)
+    def count(self) -> int | None:
+        """Count the domain's values, or None where it is continuous or logarithmic."""
+        step = self._step()
         if step is None or self.log:
             return None
-        count = math.floor((self.high - self.low) / step + 1e-9) + 1
+        return math.floor((self.high - self.low) / step + 1e-9) + 1
+
+    def values(self) -> tuple[Scalar, ...] | None:
+        """Enumerate the domain, or None where it is continuous or logarithmic."""
+        count, step = self.count(), self._step()
+        if count is None or step is None:
+            return None
         found = (self.low + i * step for i in range(count))
         return tuple(int(v) if self.is_int else v for v in found)
+
+    def _step(self) -> float | None:
+        return self.step if self.step is not None else (1 if self.is_int else None)
 
 
 Domain = Choice | Range
@@ -119,7 +131,7 @@ class Rule:
             return True
         try:
             return bool(_evaluate(tree, assignment))
-        except (TypeError, ZeroDivisionError) as exc:
+        except (TypeError, ArithmeticError) as exc:
             raise ConfigError(
                 f"space.rules: '{self.text}' cannot be computed for {dict(assignment)}: {exc}. "
                 "Compare numbers with numbers and texts with texts."
@@ -128,7 +140,8 @@ class Rule:
     def _tree(self) -> ast.expr:
         try:
             return ast.parse(self.text, mode="eval").body
-        except SyntaxError as exc:
+        except (SyntaxError, ValueError, MemoryError, RecursionError) as exc:
+            # Zero bytes are a ValueError, and what nests too deeply the last two.
             raise ConfigError(
                 f"space.rules: '{self.text}' is not an expression; expected a comparison of knobs such as "
                 "'max_num_batched_tokens >= max_num_seqs'. Correct the rule."
@@ -166,8 +179,14 @@ class Space:
         """Enumerate every point, series by series, the last domain fastest.
 
         Raises:
-            ConfigError: A domain is continuous; the message names it.
+            ConfigError: A domain is continuous, which the message names, or the grid has too many points.
         """
+        size = self.size()
+        if size is not None and size > LARGEST_GRID:
+            raise ConfigError(
+                f"space: has {size} points; expected at most {LARGEST_GRID} in a grid. "
+                "Give fewer values or a larger step, or search it with search=tpe or search=random."
+            )
         axes = {name: self._enumerate(name, domain) for name, domain in self.domains.items()}
         names: list[Mapping[str, Scalar]] = [{"series": s.name} for s in self.series] or [{}]
         for series, values in itertools.product(names, itertools.product(*axes.values())):
@@ -177,10 +196,10 @@ class Space:
         """Count the points of the grid; None when a domain is continuous."""
         count = max(len(self.series), 1)
         for domain in self.domains.values():
-            values = domain.values if isinstance(domain, Choice) else domain.values()
+            values = len(domain.values) if isinstance(domain, Choice) else domain.count()
             if values is None:
                 return None
-            count *= len(values)
+            count *= values
         return count
 
     def knob_names(self) -> frozenset[str]:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import socket
+import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,12 +22,18 @@ from types import TracebackType
 from typing import Any, TextIO
 
 import sweeper
-from sweeper import urls
+from sweeper import processes, urls
 from sweeper.errors import ConfigError, StoreError
 from sweeper.files import open_folder
 from sweeper.records import LoadPoint, Model, Objective, Platform
 from sweeper.space import Space
 from sweeper.topology import Node
+
+SCHEMA_VERSION = 1
+"""Version of ``study.json``, raised when the meaning of a key changes; later ones read all earlier ones."""
+
+_OWNER_READS = 5
+_OWNER_PAUSE_S = 0.05
 
 
 class StudyFolder:
@@ -54,16 +61,18 @@ class StudyFolder:
             # The kernel drops the lock with its owner, however that ends: a stale file locks nobody out.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
-            lock.seek(0)
-            owner = lock.read().strip() or "unknown"
+            owner = _read_owner(lock)
             lock.close()
             raise StoreError(
-                f"{self.path}: another sweep (pid {owner}) runs this study. Wait for it, stop it with "
-                f"'kill -INT {owner}', or give this one another name with study.name=..."
+                f"{self.path}: {_owner_text(owner)}, or give this one another name with study.name=..."
             ) from exc
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        try:
+            lock.truncate(0)
+            lock.write(f"{processes.current()} {socket.gethostname()}")
+            lock.flush()
+        except OSError as exc:
+            lock.close()
+            raise StoreError(_not_written(self.path / "driver.lock", exc)) from exc
         self._lock = lock
         return self
 
@@ -76,10 +85,17 @@ class StudyFolder:
             self._lock = None
 
     def begin_run(self, *, resolved: Mapping[str, Any], overrides: Sequence[str]) -> Path:
-        """Make the folder of one invocation and write down what was asked of it."""
+        """Make the folder of one invocation and write down what was asked of it.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
         stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
         run = self.path / "runs" / f"{stamp}-{os.getpid()}"
-        (run / ".hydra").mkdir(parents=True)
+        try:
+            (run / ".hydra").mkdir(parents=True)
+        except OSError as exc:
+            raise StoreError(_not_written(run, exc)) from exc
         write_json(run / ".hydra" / "config.json", urls.masked(resolved))
         write_json(run / ".hydra" / "overrides.json", urls.masked(list(overrides)))
         return run
@@ -109,6 +125,8 @@ class StudyFolder:
 
         Raises:
             ConfigError: The folder holds a study of another platform, or one whose results lie elsewhere.
+            StoreError: ``study.json`` is damaged or of a later format, which is left as it is, or it cannot
+                be written.
         """
         path = self.path / "study.json"
         stored = _read(path)
@@ -124,7 +142,7 @@ class StudyFolder:
                 "study.results as it was, or give this one another name with study.name=..."
             )
         description = {
-            "schema_version": 1,
+            "schema_version": SCHEMA_VERSION,
             "sweeper": sweeper.__version__,
             "name": name,
             "experiment": experiment,
@@ -157,10 +175,12 @@ class StudyFolder:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(_json(content), encoding="utf-8")
-    partial.replace(path)
+    """Write JSON whole or not at all.
+
+    Raises:
+        StoreError: It cannot be written; what was there before is untouched.
+    """
+    open_folder(path.parent, where=str(path)).write(path.name, _json(content).encode())
 
 
 def _json(content: object) -> str:
@@ -168,11 +188,71 @@ def _json(content: object) -> str:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    with suppress(FileNotFoundError):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as exc:
-            raise StoreError(f"{path}: is not JSON: {exc}. Move it away; it is written anew.") from exc
-        if isinstance(content, dict):
-            return content
-    return None
+    """Read the description that is there; one that cannot be understood is nobody's to write over."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise StoreError(
+            f"{path}: cannot be read: {exc.strerror}; expected a file. Mend its rights, or move it away."
+        ) from exc
+    except (ValueError, RecursionError) as exc:
+        raise StoreError(f"{path}: is not JSON: {exc}. Move it away; it is written anew.") from exc
+    if not isinstance(content, dict):
+        raise StoreError(
+            f"{path}: holds a {type(content).__name__}; expected a JSON object. Move it away; it is written "
+            "anew."
+        )
+    version = content.get("schema_version", SCHEMA_VERSION)
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{path}: is of schema version {version!r}; expected at most {SCHEMA_VERSION}. It was written by "
+            "a later sweeper: install that one, or give this study another name with study.name=..."
+        )
+    return content
+
+
+def _not_written(path: Path, exc: OSError) -> str:
+    return (
+        f"{path}: cannot be written: {exc.strerror}. Make room or mend its rights, then start again: what is "
+        "finished is kept."
+    )
+
+
+# ---- who owns a study ----
+
+
+def _read_owner(lock: TextIO) -> str:
+    """Read what the owner wrote; it locks first and writes then, so it is given a moment."""
+    for _ in range(_OWNER_READS):
+        lock.seek(0)
+        text = lock.read().strip()
+        if text:
+            return text
+        time.sleep(_OWNER_PAUSE_S)
+    return ""
+
+
+def _owner_text(owner: str) -> str:
+    """Say who holds the study and how to stop it.
+
+    A process id alone would not do: the driver may be gone and its id given to another process, which must
+    not be stopped. So its start time is looked at, too.
+    """
+    written, _, host = owner.partition(" ")
+    try:
+        process = processes.Process.parse(written)
+    except ValueError:
+        return f"another sweep (pid {written or 'unknown'}) runs this study. Wait for it"
+    if host != socket.gethostname():
+        return f"another sweep (pid {process.pid} on {host}) runs this study. Wait for it or stop it there"
+    if not processes.is_alive(process):
+        return (
+            f"a process that the ended sweep (pid {process.pid}) left behind holds this study. End it with "
+            "'python -m sweeper cleanup', or find it with 'fuser driver.lock'"
+        )
+    return (
+        f"another sweep (pid {process.pid}) runs this study. Wait for it, stop it with "
+        f"'kill -INT {process.pid}'"
+    )

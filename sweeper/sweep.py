@@ -117,6 +117,9 @@ class Sweep:
         self._pending: dict[str, _Pending] = {}
         self._running: dict[Ticket, _Running] = {}
         self._finished = dict(store.finished())
+        self._controls: list[tuple[int, Job]] = []
+        self._control_keys: set[str] = set()
+        self._begun: set[str] = set()
         self._failures: list[TrialResult] = []
         self._measured_now = 0
         self._stale_asks = 0
@@ -132,6 +135,7 @@ class Sweep:
         if self._method == "grid":
             self._queue_grid()
         else:
+            self._queue_controls(self._budget or 0)
             self._observer.planned(total=self._budget, done=self._spent(), refused=0)
         while not stop():
             self._forget_lost_nodes()
@@ -140,7 +144,8 @@ class Sweep:
                 break
             self._collect(_POLL_S)
             self._observer.tick()
-        was_stopped = bool(self._running or self._pending or (stop() and not self._is_spent()))
+        is_left = bool(self._running or self._pending or self._controls)
+        was_stopped = is_left or (stop() and not self._is_spent())
         if self._running:
             self._stop_running()
         return Outcome(
@@ -152,6 +157,7 @@ class Sweep:
 
     def _queue_grid(self) -> None:
         jobs = self._planner.grid()
+        self._queue_controls(sum(job.refusal is None for job in jobs))
         rows = _StoredRows(self._store)
         for job in jobs:
             self._predictor.learn(job.spec, rows.of(job.spec.key) if job.spec.key in self._finished else ())
@@ -165,8 +171,34 @@ class Sweep:
                 self._record_refusal(job, job.refusal)
                 continue
             done += 1
+            self._begun.add(job.spec.key)
             self._tell_from_store(job, rows)
-        self._observer.planned(total=len(jobs), done=done, refused=refused)
+        controls = len(self._control_keys)
+        done += controls - len(self._controls)
+        self._observer.planned(total=len(jobs) + controls, done=done, refused=refused)
+
+    def _queue_controls(self, trials: int) -> None:
+        """Keep ready what is still to be measured of the control setting, in order of its time."""
+        planned = self._planner.controls(trials)
+        self._control_keys = {job.spec.key for _, job in planned}
+        if self._method != "grid":
+            self._begun = set(self._finished) - self._control_keys
+        for position, job in planned:
+            if must_run(job, self._finished.get(job.spec.key), retry_failed=self._retry_failed):
+                if job.refusal is None:
+                    self._controls.append((position, self._next_attempt(job)))
+                else:
+                    self._record_refusal(job, job.refusal)
+
+    def _release_controls(self) -> None:
+        """Let those repetitions of the control setting wait for devices whose time has come."""
+        while self._controls:
+            position, job = self._controls[0]
+            is_idle = not self._pending and not self._running
+            if position > len(self._begun) and not is_idle:
+                return
+            self._let_wait(_Pending(job=job, since_s=self._clock()))
+            del self._controls[0]
 
     def _next_attempt(self, job: Job) -> Job:
         """Number an attempt after those of earlier runs, so that each is kept."""
@@ -178,6 +210,7 @@ class Sweep:
         while True:
             if self._method != "grid":
                 self._ask_for_more()
+            self._release_controls()
             started = self._scheduler.start(now_s=self._clock())
             for entry, placement in started:
                 self._start(self._pending.pop(entry.key), placement)
@@ -193,6 +226,7 @@ class Sweep:
                 devices=spec.devices_wanted,
                 predicted_s=self._predictor.predict(spec).total_s,
                 is_exclusive=spec.is_exclusive,
+                is_next=spec.control is not None,
             )
         )
 
@@ -228,6 +262,8 @@ class Sweep:
         )
         self._running[self._executor.submit(spec, placement)] = running
         self._measured_now += 1
+        if spec.control is None:
+            self._begun.add(spec.key)
         self._observer.started(spec, placement)
 
     def _begin(self, job: Job) -> tuple[int, ...]:
@@ -259,7 +295,9 @@ class Sweep:
 
     def _spent(self) -> int:
         counted = (TrialState.COMPLETE, TrialState.FAILED)
-        return sum(trial.state in counted for trial in self._finished.values())
+        return sum(
+            trial.state in counted and key not in self._control_keys for key, trial in self._finished.items()
+        )
 
     def _is_spent(self, *, including_running: bool = False) -> bool:
         if self._method == "grid":

@@ -19,6 +19,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+from sweeper.errors import ConfigError
 from sweeper.records import Model, ModelShape
 
 SHAPE = ModelShape(
@@ -113,12 +114,20 @@ def make(folder: Path) -> Path:
 
     Returns:
         The model's own folder, whose name ends with its revision; give it to the engine as the model.
+
+    Raises:
+        ConfigError: The folder cannot be made.
     """
     content = _files()
     target = folder.resolve() / f"tiny-llama-{_revision(content)}"
     if all((target / name).is_file() for name in content):
         return target
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ConfigError(
+            f"{folder}: cannot be made ({exc.strerror}); expected a folder that can be written. Name another."
+        ) from exc
     # Written aside and renamed, so that a neighbour never reads half a model.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".tiny-llama-") as aside:
         for name, text in content.items():

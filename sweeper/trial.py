@@ -9,19 +9,23 @@ exceptions are caught broadly. How an engine is started or a load is sent lies b
 from __future__ import annotations
 
 import json
+import os
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from sweeper import host, numa
+from sweeper import confidential, host, numa, provenance, telemetry
 from sweeper.clients import Client, requirements
+from sweeper.clients.program import last_line
 from sweeper.engines import Cancelled, Engine, Server, instances
+from sweeper.engines.endpoint import fingerprint, joined
 from sweeper.engines.environment import outputs_folder
 from sweeper.errors import ConfigError, EngineError, SweeperError
+from sweeper.proof import Proof
 from sweeper.records import (
     CLIENTS,
     INSTANCES,
@@ -36,6 +40,8 @@ from sweeper.records import (
     TrialSpec,
     TrialState,
 )
+from sweeper.topology import Runner, run_command
+from sweeper.topology.occupants import Occupants
 
 OpenClient = Callable[[TrialSpec, Placement], Client]
 
@@ -47,7 +53,7 @@ class _Diary:
     measurements: list[Measurement] = field(default_factory=list)
     phases: dict[str, float] = field(default_factory=dict)
     server: Server | None = None
-    fingerprint: str | None = None
+    answers: list[str | None] = field(default_factory=list)
     host: Mapping[str, Scalar] = field(default_factory=dict)
     numa_binding: str | None = None
 
@@ -65,6 +71,7 @@ def run(
     proc: Path = host.PROC,
     sys: Path = numa.SYS,
     before_load: Callable[[], object] = lambda: None,
+    probe: Runner = run_command,
 ) -> TrialResult:
     """Run one trial to its end.
 
@@ -77,11 +84,13 @@ def run(
         proc: Where the kernel shows its settings, for trials that change the host.
         sys: Where it shows its devices, for the processors of a NUMA node.
         before_load: Called before each measured load.
+        probe: Runs the vendor's tool that tells who is on the devices.
 
     Returns:
         The result, complete or failed; an engine's failure is never an exception.
     """
     diary = _Diary()
+    occupants = Occupants(platform=spec.platform, devices=placement.devices, run=probe)
     started_at = time.time()
     try:
         engine = engine or _engine(spec)
@@ -91,10 +100,13 @@ def run(
             _bound(spec, placement, sys=sys) as diary.numa_binding,
         ):
             for restart in range(spec.repeats):
-                _one_start(spec, placement, restart, engine, open_client, cancelled, before_load, diary)
+                _one_start(
+                    spec, placement, restart, engine, open_client, cancelled, before_load, occupants, diary
+                )
     except EngineError as exc:
+        message = _with_engines_word(exc, diary.server)
         return _failed(
-            spec, placement, diary, started_at, failure=exc.failure, message=str(exc), log=exc.log_path
+            spec, placement, diary, started_at, failure=exc.failure, message=message, log=exc.log_path
         )
     except KeyboardInterrupt:
         return _failed(
@@ -128,8 +140,16 @@ def lost(
 
 def provenance_of(spec: TrialSpec) -> Provenance:
     """Tell whether this trial's numbers are measured or simulated."""
-    is_simulated = spec.platform is Platform.SIMULATED or spec.engine.kind == "simulated"
-    return Provenance.SIMULATED if is_simulated else Provenance.MEASURED
+    return Provenance.SIMULATED if _is_modelled(spec) else Provenance.MEASURED
+
+
+def _is_modelled(spec: TrialSpec) -> bool:
+    return spec.platform is Platform.SIMULATED or spec.engine.kind == "simulated"
+
+
+def _machine_versions(spec: TrialSpec) -> dict[str, str]:
+    """Versions of what drives the trial; a modelled one does not depend on this machine."""
+    return {} if _is_modelled(spec) else provenance.versions()
 
 
 def _changed_host(spec: TrialSpec, *, proc: Path) -> AbstractContextManager[Mapping[str, Scalar]]:
@@ -154,6 +174,7 @@ def _one_start(
     open_client: OpenClient,
     cancelled: Cancelled,
     before_load: Callable[[], object],
+    occupants: Occupants,
     diary: _Diary,
 ) -> None:
     """Measure every load point on one start of the engine."""
@@ -163,22 +184,29 @@ def _one_start(
         diary.server = server
         diary.spend("engine_start_s", server.start_s)
         try:
-            diary.fingerprint = server.sanity()
+            proof = Proof(server, occupants)
+            diary.answers.append(proof.ask())
             diary.spend("warmup_s", _warm_up(spec, client, server, cancelled))
             for repeat in range(spec.runs_per_start):
                 for point in spec.load_points:
                     _raise_if(cancelled)
-                    server.check_alive()
+                    proof.look()
                     before_load()
-                    measured = client.measure(
-                        server, point, restart=restart, repeat=repeat, cancelled=cancelled
-                    )
-                    server.check_alive()
-                    diary.measurements.append(measured)
+                    with telemetry.recorded(server, spec, placement) as recording:
+                        measured = client.measure(
+                            server, point, restart=restart, repeat=repeat, cancelled=cancelled
+                        )
+                    measured = _with_neighbours(measured, proof.look())
+                    diary.measurements.append(telemetry.with_telemetry(measured, recording))
+            proof.ask_again()
         finally:
             diary.spend("stop_s", server.stop())
     finally:
         client.close()
+
+
+def _with_neighbours(measured: Measurement, count: int | None) -> Measurement:
+    return replace(measured, telemetry={**measured.telemetry, "foreign_processes": count})
 
 
 def _warm_up(spec: TrialSpec, client: Client, server: Server, cancelled: Cancelled) -> float:
@@ -223,7 +251,7 @@ def _result(
     message: str | None = None,
     log: str | None = None,
 ) -> TrialResult:
-    server = diary.server
+    server, answer = diary.server, joined(diary.answers)
     return TrialResult(
         spec=spec,
         placement=placement,
@@ -232,16 +260,18 @@ def _result(
         # A failed trial keeps no numbers: part of a measurement is not a measurement.
         measurements=tuple(diary.measurements) if state is TrialState.COMPLETE else (),
         failure_class=failure,
-        failure_message=message,
+        failure_message=None if message is None else confidential.redacted(message, os.environ),
         log_path=log or (server.log_path if server else None),
         effective={
             **(server.effective if server else {}),
             **diary.host,
             **({} if diary.numa_binding is None else {"numa_binding": diary.numa_binding}),
         },
-        versions=dict(server.versions) if server else {},
+        versions={**_machine_versions(spec), **(server.versions if server else {})},
+        surroundings={} if _is_modelled(spec) else provenance.surroundings(os.environ),
         phases=diary.phases,
-        sanity_fingerprint=diary.fingerprint,
+        sanity_fingerprint=None if answer is None else fingerprint(answer),
+        sanity_text=answer,
         command=server.command if server else (),
         started_at=started_at,
         ended_at=time.time(),
@@ -320,8 +350,16 @@ def _client_opener(spec: TrialSpec) -> OpenClient:
 def _write_traceback(spec: TrialSpec, exc: BaseException) -> str:
     path = Path(spec.folder) / "traceback.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(traceback.format_exception(exc)), encoding="utf-8")
+    told = confidential.redacted("".join(traceback.format_exception(exc)), os.environ)
+    path.write_text(told, encoding="utf-8")
     return str(path)
+
+
+def _with_engines_word(error: EngineError, server: Server | None) -> str:
+    """Add the engine's last line to what a client says of a load that never ended: it only saw silence."""
+    if error.failure is not FailureClass.HANG or server is None or server.log_path is None:
+        return str(error)
+    return f"{error}; the engine's last line: {last_line(Path(server.log_path))}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sweeper import topology, trial
 from sweeper.engines import Cancelled, Server
-from sweeper.errors import EngineError
+from sweeper.errors import EngineError, MeasurementError
 from sweeper.executors import Ticket
 from sweeper.plan import Planner
 from sweeper.records import (
@@ -54,10 +54,20 @@ class StandInServer:
     versions: Mapping[str, str] = field(default_factory=lambda: {"vllm": "0.32.0"})
     log_path: str | None = "engine.log"
     looks: int = 0
+    answers: Sequence[str] = (" Paris",)
+    asked: int = 0
+    engine_pids: frozenset[int] | None = None
+    is_replaced_before: Callable[[int], bool] = lambda _: False
 
     def sanity(self) -> str:
         self.diary.append("sanity")
-        return "fingerprint"
+        self.asked += 1
+        return self.answers[min(self.asked, len(self.answers)) - 1]
+
+    def prove_ours(self) -> frozenset[int] | None:
+        if self.is_replaced_before(self.looks):
+            raise MeasurementError("another process answers", failure=FailureClass.WRONG_ENGINE)
+        return self.engine_pids
 
     def check_alive(self) -> None:
         self.looks += 1
@@ -79,12 +89,21 @@ class StandInEngine:
     diary: list[str] = field(default_factory=list)
     fails_with: BaseException | None = None
     dies_before: Callable[[int], bool] = lambda _: False
+    is_replaced_before: Callable[[int], bool] = lambda _: False
+    answers: Sequence[str] = (" Paris",)
+    engine_pids: frozenset[int] | None = None
 
     def start(self, spec: TrialSpec, placement: Placement, *, restart: int, cancelled: Cancelled) -> Server:
         self.diary.append(f"start {restart}")
         if self.fails_with is not None:
             raise self.fails_with
-        return StandInServer(diary=self.diary, dies_before=self.dies_before)
+        return StandInServer(
+            diary=self.diary,
+            dies_before=self.dies_before,
+            is_replaced_before=self.is_replaced_before,
+            answers=self.answers,
+            engine_pids=self.engine_pids,
+        )
 
 
 @dataclass

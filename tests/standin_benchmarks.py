@@ -48,6 +48,9 @@ class QuietServer:
         if self.is_dead:
             raise EngineError("out of memory", failure=FailureClass.OUT_OF_MEMORY)
 
+    def prove_ours(self) -> None:
+        pass
+
     def counters(self) -> Mapping[str, float]:
         return {"preemptions": 3.0, "kv_cache_usage": 0.5}
 

@@ -17,12 +17,13 @@ ROWS = (
         *("sweep", "interference", "plan", "predict", "forecast", "objectives", "search", "database"),
         *("study", "executors"),
     },
-    {"trial", "clients", "engines", "cpu_vllm", "tiny_model"},
+    {"trial", "proof", "telemetry", "clients", "engines", "cpu_vllm", "tiny_model"},
     {
         *("space", "workload", "sharegpt", "topology", "host", "numa", "placement", "schedule"),
-        *("fit", "model_config", "metrics", "store", "simulation", "files"),
+        *("fit", "model_config", "metrics", "simulation", "files", "control", "provenance"),
+        *("store", "rows", "parts", "columns"),
     },
-    {"knobs", "processes", "errors", "records", "data", "urls", "__init__"},
+    {"knobs", "processes", "errors", "records", "data", "urls", "confidential", "__init__"},
 )
 DOORS = {
     "hydra": {"config"},
@@ -31,7 +32,7 @@ DOORS = {
     "optuna_dashboard": {"search"},
     "ray": {"executors"},
     "rich": {"cli", "display"},
-    "pyarrow": {"store", "files"},
+    "pyarrow": {"store", "rows", "parts", "columns", "files"},
     "pandas": {"store"},
     "matplotlib": set(),
     "locust": {"clients"},

@@ -126,6 +126,86 @@ AT_THE_COMMAND_LINE = {
         ["space.knobs.gpu_memory_utilization={low: 0.8, high: 0.9}"],
         "space.knobs.gpu_memory_utilization: a continuous or logarithmic range has no grid; ",
     ),
+    "a negative time limit": (
+        [CASE_2, "engine.start_timeout_s=-1"],
+        "engine.start_timeout_s: is -1.0; expected a number above 0.",
+    ),
+    "no repeats": ([CASE_2, "repeats=-3"], "repeats: is -3; expected a number above 0."),
+    "no prompts at all": (
+        [CASE_2, "workload.num_prompts=[]"],
+        "workload.num_prompts: is an empty list; expected at least one value.",
+    ),
+    "a ratio of one": (
+        [CASE_2, "workload.range_ratio=1"],
+        "workload.range_ratio: is 1.0; expected 0 <= ratio < 1.",
+    ),
+    "a search method": (
+        [CASE_2, "search.method=bayes"],
+        "search.method: 'bayes' is not allowed; expected one of grid, random, tpe.",
+    ),
+    "a seed below zero": ([CASE_2, "search.seed=-1"], "search.seed: is -1; expected 0 or more."),
+    "a client": (
+        [CASE_2, "client.kind=wrk"],
+        "client.kind: 'wrk' is not allowed; expected one of vllm_bench,",
+    ),
+    "an engine": (
+        [CASE_2, "engine.kind=sglang"],
+        "engine.kind: 'sglang' is not allowed; expected one of auto,",
+    ),
+    "an address without an endpoint": (
+        [CASE_2, "engine.url=http://x"],
+        "engine.url: is given, and engine.kind is 'simulated', which starts its own server.",
+    ),
+    "a release": ([CASE_2, "engine.release=abc"], "'abc' is no release of vLLM; expected a version such as"),
+    "a secret in the open": (
+        [CASE_2, "study.results=s3://u:p@b/x"],
+        "study.results: 's3://u:***@b/x' holds a secret, and is kept with the study; expected none.",
+    ),
+    "no place for results": (
+        [CASE_2, "study.outputs="],
+        "study.outputs: is empty; expected the folder of all",
+    ),
+    "no trial at once": (
+        [CASE_2, "executor.max_parallel=0"],
+        "executor.max_parallel: is 0; expected a number above 0.",
+    ),
+    "no devices": ([CASE_2, "platform.devices=0"], "platform.devices: is 0; expected a number above 0."),
+    "a parameter of the model": (
+        [CASE_2, "calibration.x=1"],
+        "calibration: got 'x'; expected one of gemm_frac,",
+    ),
+    "a type of weights": (
+        [CASE_2, "model.dtype=int4"],
+        "model.dtype: 'int4' is not allowed; expected one of",
+    ),
+    "half a rule": (
+        [CASE_2, "space.rules=['max_num_seqs >']"],
+        "space.rules: 'max_num_seqs >' is not an expression; expected a comparison of knobs",
+    ),
+    "a range without steps": (
+        [CASE_2, "space.knobs.max_num_seqs=range(1,9,0)"],
+        "space.knobs.max_num_seqs: 'range(1,9,0)' has step 0; expected another step, such as 1.",
+    ),
+    "a grid without end": (
+        [CASE_2, "space.knobs.max_num_seqs=range(1,1000000)"],
+        "points; expected at most 100000 in a grid. Give fewer values or a larger step, or search it",
+    ),
+    "half a range": (
+        [CASE_2, "space.knobs.max_num_seqs={low: 1}"],
+        "space.knobs.max_num_seqs: high is None; expected a number.",
+    ),
+    "a value that the knob lacks": (
+        [CASE_2, "knobs.kv_cache_dtype=fp3"],
+        "knob 'kv_cache_dtype' = 'fp3': vLLM 0.6.2 has no such value; expected one of auto, fp8, fp8_e4m3.",
+    ),
+    "a load point that is none": (
+        [CASE_2, "workload.points=[1]"],
+        "workload.points[0]: is 1; expected such as {input_len: 128, output_len: 1}.",
+    ),
+    "a plan into no folder": (
+        [CASE_2, "plan=true", "plan_csv=/dev/null/x.csv"],
+        "plan_csv: /dev/null/x.csv cannot be written",
+    ),
     "GPUs that are not there": (
         [CASE_2, "platform=mi300x"],
         "platform=mi300x: amd-smi",
@@ -147,6 +227,20 @@ IN_YAML = {
         "experiment/mine.yaml: runs_per_start: Value 'many' of type 'str' could not be converted to Integer.",
     ),
     "broken YAML": ("study: {name: x", "mine.yaml"),
+    "a list for a file": ("- a\n- b", "configuration"),
+    "a letter that YAML forbids": ("study: {name: \x98}", "mine.yaml: is not YAML: "),
+    "a rule of nothing": (
+        "space: {knobs: {max_num_seqs: [1]}, rules: [null]}",
+        "rules",
+    ),
+    "a range beyond numbers": (
+        "space: {knobs: {max_num_seqs: {low: 1, high: .inf}}}",
+        "space.knobs.max_num_seqs: high is inf; expected a number between -1e18 and 1e18.",
+    ),
+    "a rate that is no number": (
+        "workload: {request_rate_per_s: .nan}\nspace: {knobs: {block_size: [8, 16]}}",
+        "workload.request_rate_per_s: is nan; expected a number above 0, or null.",
+    ),
     "an unknown model": (
         "defaults: [{override /model: llama_4}]",
         "there is no 'llama_4'.",

@@ -146,6 +146,19 @@ def test_end_forces_who_does_not_listen_and_spares_a_reused_id(sleeper: subproce
         assert sleeper.poll() is None
 
 
+def test_a_stopped_process_is_let_go_on_so_that_it_can_end_in_order() -> None:
+    with subprocess.Popen(
+        ["sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done"], stdout=subprocess.PIPE
+    ) as stopped:
+        assert stopped.stdout is not None
+        stopped.stdout.readline()
+        found = processes.find(stopped.pid)
+        assert found is not None
+        stopped.send_signal(signal.SIGSTOP)
+        processes.end([found], grace_s=20.0)
+        assert stopped.wait() == 7
+
+
 def test_members_of_a_launch_need_the_session_and_the_log(tmp_path: Path) -> None:
     log = tmp_path / "engine.log"
     with log.open("wb") as output:

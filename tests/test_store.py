@@ -385,3 +385,30 @@ def test_the_described_columns_are_those_of_the_code() -> None:
 
     assert "| `p99_ttft_ms` | double | ms | 99th percentile of the time to first token |" in stated
     assert stated == columns_markdown(), "run: python -m analysis columns > docs/columns.md"
+
+
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION + 1))
+def test_results_of_every_format_so_far_are_read(version: int, tmp_path: Path) -> None:
+    recorded = Path(__file__).parent / "recorded" / f"parts_of_version_{version}"
+    shutil.copytree(recorded, tmp_path / "measurements")
+
+    store = Store(tmp_path)
+    row = store.read().iloc[0]
+
+    assert store.set_aside_unreadable() == []
+    assert (row["state"], row["request_throughput_per_s"], row["knob.max_num_seqs"]) == ("complete", 10.5, 64)
+    assert (row["engine_start_s"], row["schema_version"]) == (30.0, version)
+    assert [trial.state for trial in store.finished().values()] == [TrialState.COMPLETE]
+
+
+def test_a_part_that_lies_under_another_name_does_not_count_twice(
+    store: Store, simulated_spec: TrialSpec
+) -> None:
+    part = store.append(complete(simulated_spec), queued_s=0.0, knobs=[])
+    shutil.copy(part, store.measurements / "backup.parquet")
+
+    with pytest.raises(StoreError, match=rf"backup\.parquet.*belongs into {part.name}; a copy counts twice"):
+        store.read()
+
+    assert store.set_aside_unreadable() == [store.measurements / "_set_aside" / "backup.parquet"]
+    assert len(store.read()) == 1

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from sweeper.errors import ConfigError, StoreError
 from sweeper.records import LoadPoint, Model, Objective, Platform
 from sweeper.space import Series, Space
 from sweeper.study import StudyFolder, write_json
+from tests.conftest import ROOT
 
 
 def described(folder: StudyFolder, model: Model, **changed: Any) -> dict[str, Any]:
@@ -55,6 +59,61 @@ def test_a_second_driver_is_refused_with_the_first_ones_pid(tmp_path: Path) -> N
         StudyFolder(tmp_path / "s"),
         pytest.raises(StoreError, match=rf"another sweep \(pid {os.getpid()}\) runs this study"),
     ):
+        StudyFolder(tmp_path / "s").__enter__()
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from sweeper.study import StudyFolder
+with StudyFolder(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def first_driver(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that owns the study ``s``."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "s")], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == "held\n"
+        yield driver
+        driver.kill()
+
+
+def test_of_two_processes_the_second_is_refused_until_the_first_is_dead(
+    tmp_path: Path, first_driver: subprocess.Popen[str]
+) -> None:
+    with pytest.raises(
+        StoreError, match=rf"another sweep \(pid {first_driver.pid}\).*kill -INT {first_driver.pid}"
+    ):
+        StudyFolder(tmp_path / "s").__enter__()
+    first_driver.kill()
+    first_driver.wait()
+    with StudyFolder(tmp_path / "s") as folder:
+        assert (folder.path / "driver.lock").read_text().startswith(f"{os.getpid()}:")
+
+
+def test_a_process_that_got_the_id_of_an_ended_driver_is_not_to_be_stopped(
+    tmp_path: Path, first_driver: subprocess.Popen[str]
+) -> None:
+    """The lock is held by what the driver left behind; its id now belongs to us, who started later."""
+    lock = tmp_path / "s" / "driver.lock"
+    _, _, host = lock.read_text().partition(" ")
+    lock.write_text(f"{os.getpid()}:1 {host}")
+    with pytest.raises(StoreError, match=rf"the ended sweep \(pid {os.getpid()}\) left behind") as caught:
+        StudyFolder(tmp_path / "s").__enter__()
+    assert "kill -INT" not in str(caught.value)
+
+
+def test_a_driver_on_another_machine_is_named_with_it(
+    tmp_path: Path, first_driver: subprocess.Popen[str]
+) -> None:
+    (tmp_path / "s" / "driver.lock").write_text("7:70 far-away")
+    with pytest.raises(StoreError, match=r"another sweep \(pid 7 on far-away\) runs this study"):
         StudyFolder(tmp_path / "s").__enter__()
 
 

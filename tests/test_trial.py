@@ -56,18 +56,21 @@ def test_a_trial_starts_proves_warms_measures_and_stops_in_this_order(
         "warm up with 3 at 2 QPS",
         "measure all at once",
         "measure 2 QPS",
+        "sanity",
         "stop",
         "close",
     ]
     assert result.state is TrialState.COMPLETE
     assert [m.load_point for m in result.measurements] == [ALL_AT_ONCE, GENTLE]
     assert result.phases == {"engine_start_s": 2.0, "warmup_s": 0.25, "stop_s": 0.5}
-    assert (result.sanity_fingerprint, result.command) == ("fingerprint", ("serve", "model"))
+    # printf ' Paris' | sha256sum | cut -c1-16
+    assert (result.sanity_text, result.sanity_fingerprint) == (" Paris", "3ca6a054807c4570")
+    assert result.command == ("serve", "model")
     assert result.effective == {
         "max_num_seqs": 64,
         "numa_binding": "not bound: the engine has a mask of cores",
     }
-    assert result.versions == {"vllm": "0.32.0"}
+    assert result.versions["vllm"] == "0.32.0"
 
 
 def test_engine_and_client_start_on_the_numa_node_of_their_devices(

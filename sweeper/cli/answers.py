@@ -42,6 +42,7 @@ def show_plan(settings: Settings, planner: Planner, nodes: Sequence[Node], conso
         table.add_column(name)
     table.add_column("what happens", min_width=22)
     jobs = planner.grid()
+    jobs += [job for _, job in planner.controls(sum(job.refusal is None for job in jobs))]
     forecast = forecast_of(settings, jobs, nodes)
     for job in jobs:
         known_trial = finished.get(job.spec.key)

@@ -243,6 +243,8 @@ def planner_of(settings: Settings, node: Node) -> Planner:
         runs_per_start=settings.runs_per_start,
         allow_unknown=settings.allow_unknown,
         calibration=settings.calibration,
+        control=settings.control,
+        control_every=settings.control_every,
     )
 
 

@@ -76,7 +76,7 @@ class BenchScriptClient:
         name = f"{self._spec.attempt}-{restart}-{repeat}-{content_key(asdict(point))[:8]}"
         before = server.counters()
         started_at = time.time()
-        report, peak = self._run(server, point, name, cancelled)
+        report, peak = self._run(server, point, name, cancelled, limit_s=self._spec.engine.load_timeout_s)
         ended_at = time.time()
         check_complete(report, wanted=point.num_prompts, log_path=str(self._log(name)))
         metrics = read_report(report)
@@ -98,14 +98,15 @@ class BenchScriptClient:
         """Send some requests at once whose numbers are thrown away; return the seconds it took."""
         began = time.monotonic()
         warm = warm_up_point(point, prompts=prompts)
-        self._run(server, warm, f"{self._spec.attempt}-warm-up", cancelled)
+        limit_s = self._spec.engine.warmup_timeout_s
+        self._run(server, warm, f"{self._spec.attempt}-warm-up", cancelled, limit_s=limit_s)
         return time.monotonic() - began
 
     def close(self) -> None:
         """Do nothing; no process outlives its run."""
 
     def _run(
-        self, server: Server, point: LoadPoint, name: str, cancelled: Cancelled
+        self, server: Server, point: LoadPoint, name: str, cancelled: Cancelled, *, limit_s: float
     ) -> tuple[Mapping[str, object], float | None]:
         result = self._raw / f"{name}.json"
         result.unlink(missing_ok=True)
@@ -126,7 +127,7 @@ class BenchScriptClient:
             cwd=self._folder,
             log_path=self._log(name),
             note={"trial": self._spec.key, "devices": list(self._placement.devices)},
-            limit_s=self._spec.engine.load_timeout_s,
+            limit_s=limit_s,
             server=server,
             cancelled=cancelled,
         )

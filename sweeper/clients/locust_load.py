@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from sweeper import processes
-from sweeper.clients import program, warm_up_point
+from sweeper.clients import check_lengths, program, warm_up_point
 from sweeper.clients.requirements import check_locust
 from sweeper.clients.vllm_bench import empty_prefix_cache, telemetry
 from sweeper.engines import Cancelled, Server
@@ -57,7 +57,7 @@ class LocustClient:
 
         Raises:
             EngineError: Locust failed, hung past the load time limit, or the engine died meanwhile.
-            MeasurementError: Not every request completed.
+            MeasurementError: Not every request completed, or not with as many tokens as asked.
         """
         began = time.monotonic()
         if not point.keeps_prefix_cache:
@@ -65,10 +65,11 @@ class LocustClient:
         name = f"{self._spec.attempt}-{restart}-{repeat}-{content_key(asdict(point))[:8]}"
         before = server.counters()
         started_at = time.time()
-        requests, peak = self._run(server, point, name, cancelled)
+        requests, peak = self._run(server, point, name, cancelled, limit_s=self._spec.engine.load_timeout_s)
         ended_at = time.time()
         metrics = summarize(read_requests(requests))
         self._check(requests, metrics, wanted=point.num_prompts, server=server, log_path=self._log(name))
+        check_lengths(metrics["total_output_tokens"], self._spec, point, log_path=str(self._log(name)))
         measured_s = metrics["duration_s"] or 0.0
         return Measurement(
             load_point=point,
@@ -91,14 +92,15 @@ class LocustClient:
         """Send some requests at once whose numbers are thrown away; return the seconds it took."""
         began = time.monotonic()
         warm = warm_up_point(point, prompts=prompts)
-        self._run(server, warm, f"{self._spec.attempt}-warm-up", cancelled)
+        limit_s = self._spec.engine.warmup_timeout_s
+        self._run(server, warm, f"{self._spec.attempt}-warm-up", cancelled, limit_s=limit_s)
         return time.monotonic() - began
 
     def close(self) -> None:
         """Do nothing; no process outlives its run."""
 
     def _run(
-        self, server: Server, point: LoadPoint, name: str, cancelled: Cancelled
+        self, server: Server, point: LoadPoint, name: str, cancelled: Cancelled, *, limit_s: float
     ) -> tuple[Sequence[Mapping[str, Any]], float | None]:
         result, load = self._result(name), self._folder / "raw" / f"{name}.load.json"
         result.unlink(missing_ok=True)
@@ -114,7 +116,7 @@ class LocustClient:
             cwd=self._folder,
             log_path=self._log(name),
             note={"trial": self._spec.key, "devices": list(self._placement.devices)},
-            limit_s=self._spec.engine.load_timeout_s,
+            limit_s=limit_s,
             server=server,
             cancelled=cancelled,
         )

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sweeper import knobs, processes
-from sweeper.clients import warm_up_point
+from sweeper.clients import check_lengths, warm_up_point
 from sweeper.clients.program import blame_engine
 from sweeper.engines import Cancelled, Server
 from sweeper.engines.supervisor import Supervised
@@ -132,7 +132,7 @@ class VllmBenchClient:
 
         Raises:
             EngineError: The client failed, hung past the load time limit, or the engine died meanwhile.
-            MeasurementError: Not every request completed.
+            MeasurementError: Not every request completed, or not with as many tokens as asked.
         """
         began = time.monotonic()
         self._wait_import(server, cancelled)
@@ -141,10 +141,11 @@ class VllmBenchClient:
         name = f"{self._spec.attempt}-{restart}-{repeat}-{content_key(asdict(point))[:8]}.json"
         before = server.counters()
         started_at = time.time()
-        run = self._run(server, point, self._raw / name, cancelled)
+        run = self._run(server, point, self._raw / name, cancelled, limit_s=self._spec.engine.load_timeout_s)
         ended_at = time.time()
         check_complete(run.report, wanted=point.num_prompts, log_path=str(self._log_path))
         metrics = read_report(run.report)
+        check_lengths(metrics["total_output_tokens"], self._spec, point, log_path=str(self._log_path))
         measured_s = metrics["duration_s"] or 0.0
         return Measurement(
             load_point=point,
@@ -168,7 +169,9 @@ class VllmBenchClient:
         began = time.monotonic()
         self._wait_import(server, cancelled)
         warm = warm_up_point(point, prompts=prompts)
-        self._run(server, warm, self._raw / f"{self._spec.attempt}-warm-up.json", cancelled)
+        limit_s = self._spec.engine.warmup_timeout_s
+        path = self._raw / f"{self._spec.attempt}-warm-up.json"
+        self._run(server, warm, path, cancelled, limit_s=limit_s)
         return time.monotonic() - began
 
     def close(self) -> None:
@@ -180,7 +183,9 @@ class VllmBenchClient:
         os.close(self._requests)
         os.close(self._replies)
 
-    def _run(self, server: Server, point: LoadPoint, path: Path, cancelled: Cancelled) -> _Run:
+    def _run(
+        self, server: Server, point: LoadPoint, path: Path, cancelled: Cancelled, *, limit_s: float
+    ) -> _Run:
         """Have the worker run the benchmark once, watching engine, clock and worker meanwhile."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
@@ -190,7 +195,7 @@ class VllmBenchClient:
         looked = began
         while (reply := self._receive(_POLL_S)) is None:
             waited = time.monotonic() - began
-            self._watch(server, cancelled, waited, limit_s=self._spec.engine.load_timeout_s)
+            self._watch(server, cancelled, waited, limit_s=limit_s)
             if time.monotonic() - looked >= _TELEMETRY_S:
                 looked = time.monotonic()
                 usage = server.counters().get("kv_cache_usage")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+from sweeper import confidential
 from sweeper.errors import ConfigError, nearest
 from sweeper.records import Scalar
 
@@ -24,6 +26,15 @@ def scalar(key: str, value: Any) -> Scalar:
     raise ConfigError(f"{key}: is {kind}; expected a number, a text, true or false. Quote JSON as a text.")
 
 
+def check_no_secret(key: str, name: str) -> None:
+    """Refuse a knob that would be a secret: knobs stand in every row. Its value is not shown."""
+    if confidential.holds_secret(name):
+        raise ConfigError(
+            f"{key}: '{name}' is the name of a secret, and knobs are kept with the results; expected none. "
+            f"Export it as an environment variable ({name.upper()}=...): engines are given the sweeper's own."
+        )
+
+
 def check_choice(key: str, value: Any, known: Sequence[str]) -> None:
     """Refuse a value that is not one of the known ones."""
     if value not in known:
@@ -34,9 +45,9 @@ def check_choice(key: str, value: Any, known: Sequence[str]) -> None:
 
 
 def check_positive(key: str, value: float) -> None:
-    """Refuse zero and below."""
-    if value <= 0:
-        raise ConfigError(f"{key}: is {value:g}; expected a number above 0.")
+    """Refuse zero and below, what is no number, and what is endless."""
+    if not 0 < value < math.inf:
+        raise ConfigError(f"{key}: is {value}; expected a number above 0.")
 
 
 def check_not_negative(key: str, value: int) -> int:

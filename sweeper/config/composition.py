@@ -19,7 +19,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from yaml import YAMLError, safe_load
 
 from sweeper.config.schema import RootConfig, key_names
 from sweeper.errors import ConfigError, nearest
@@ -62,7 +62,24 @@ def compose_run(overrides: Sequence[str], *, config_dir: Path | None = None) -> 
     checked = [_checked_override(text, config_dir) for text in overrides]
     if config_dir is not None:
         checked.append(f"hydra.searchpath=[file://{config_dir.resolve()}]")
-    return _compose(checked)
+    try:
+        return _compose(checked)
+    except (OSError, UnicodeDecodeError, RecursionError) as exc:
+        raise ConfigError(
+            f"{_unreadable_file(config_dir)}: cannot be read as configuration: {exc}. Correct the file."
+        ) from exc
+
+
+def _unreadable_file(config_dir: Path | None) -> str:
+    """Name the file that Hydra stumbled over without saying so: one that holds no mapping in UTF-8."""
+    for path in sorted(config_dir.rglob("*.yaml")) if config_dir is not None else ():
+        try:
+            content = safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError, YAMLError):
+            return str(path)
+        if not isinstance(content, dict):
+            return str(path)
+    return "a configuration file"
 
 
 def _compose(overrides: Sequence[str]) -> dict[str, Any]:
@@ -152,8 +169,10 @@ def _explain(exc: Exception) -> str:
     """Turn an error of Hydra, OmegaConf or YAML into one sentence that names file, key and remedy."""
     if isinstance(exc, YAMLError):
         mark = getattr(exc, "problem_mark", None)
-        where = f"{mark.name}, line {mark.line + 1}" if mark else "a configuration file"
-        return f"{where}: is not YAML: {getattr(exc, 'problem', None) or exc}. Correct the file."
+        name = getattr(mark or exc, "name", "a configuration file")
+        where = f"{name}, line {mark.line + 1}" if mark else str(name)
+        reason = getattr(exc, "problem", None) or getattr(exc, "reason", None) or exc
+        return f"{where}: is not YAML: {reason}. Correct the file."
     text = str(exc)
     cause = _cause(exc)
     file = _file_of(text)
@@ -173,7 +192,13 @@ def _explain(exc: Exception) -> str:
         )
     if "Missing mandatory value" in text:
         return f"{file}'{full_key}' has no value (???). Give it one."
-    return f"{file}{full_key or 'configuration'}: {_first_sentence(str(cause))}. Correct the value."
+    reason = _first_sentence(str(cause))
+    if "is not a subclass of" in reason or "Cannot merge" in reason or "is not Optional" in reason:
+        key = full_key or _search(r"field '([^']+)'", reason) or "a part of the configuration"
+        return (
+            f"{file}{key}: is of another kind than its place; expected keys with values below it ({reason})."
+        )
+    return f"{file}{full_key or 'configuration'}: {reason}. Correct the value."
 
 
 def _cause(exc: BaseException) -> BaseException:

@@ -14,6 +14,9 @@ from sweeper.config.checks import check_choice, nonempty, scalar
 from sweeper.errors import ConfigError, nearest
 from sweeper.space import Choice, Domain, Range
 
+# Stored as 64-bit numbers, and a search computes with them.
+_LARGEST = 1e18
+
 
 def parse_domain(key: str, value: Any) -> Domain:
     """Read one domain of a space, in YAML's form or in Hydra's sweep syntax.
@@ -64,6 +67,9 @@ def _range(key: str, given: Mapping[str, Any]) -> Range:
 
 
 def _checked_range(key: str, found: Range) -> Range:
+    for name, value in (("low", found.low), ("high", found.high), ("step", found.step)):
+        if value is not None and not abs(value) < _LARGEST:
+            raise ConfigError(f"{key}: {name} is {value}; expected a number between -1e18 and 1e18.")
     if found.low > found.high:
         raise ConfigError(
             f"{key}: has low={found.low:g} above high={found.high:g}; expected low <= high. "
@@ -93,6 +99,8 @@ def _from_sweep_syntax(key: str, text: str) -> Domain:
         case RangeSweep(start=start, stop=stop, step=step):
             # Hydra's range leaves its end out, as Python's does.
             assert start is not None and stop is not None
+            if step == 0:
+                raise ConfigError(f"{key}: '{text}' has step 0; expected another step, such as 1.")
             last = start + (math.ceil((stop - start) / step) - 1) * step
             is_int = all(isinstance(v, int) for v in (start, stop, step))
             return _checked_range(key, Range(low=start, high=last, step=step, is_int=is_int))

@@ -24,6 +24,8 @@ class StudyConfig:
     results: str | None = None
     isolation: str = "shared"
     order: str = "longest_first"
+    control: str | None = None
+    control_every: int | None = None
 
 
 @dataclass
@@ -53,6 +55,7 @@ class EngineConfig:
     allow_unknown: bool = False
     start_timeout_s: float = 3600.0
     sanity_timeout_s: float = 120.0
+    warmup_timeout_s: float = 1800.0
     load_timeout_s: float = 7200.0
     stop_timeout_s: float = 60.0
 

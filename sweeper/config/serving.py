@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from sweeper import confidential
 from sweeper.config.checks import check_choice, check_positive
 from sweeper.errors import ConfigError
 from sweeper.records import ENGINES, INSTANCES_BY, EngineSpec, Platform
 
-_TIME_LIMITS = ("start_timeout_s", "sanity_timeout_s", "load_timeout_s", "stop_timeout_s")
+_STAGES = ("start", "sanity", "warmup", "load", "stop")
+_TIME_LIMITS = tuple(f"{stage}_timeout_s" for stage in _STAGES)
 
 
 def engine(given: Mapping[str, Any], platform: Platform) -> EngineSpec:
@@ -24,6 +26,12 @@ def engine(given: Mapping[str, Any], platform: Platform) -> EngineSpec:
     check_choice("engine.instances_by", given["instances_by"], INSTANCES_BY)
     for key in _TIME_LIMITS:
         check_positive(f"engine.{key}", given[key])
+    secret = confidential.assigned_secret(given["prefix"])
+    if secret is not None:
+        raise ConfigError(
+            f"engine.prefix: gives '{secret}' a value, which every user of the machine could read; expected "
+            f"its name alone, as in --env {secret}. Export {secret} before the start."
+        )
     kind = given["kind"]
     if kind == "auto":
         kind = "simulated" if platform is Platform.SIMULATED else "vllm"

@@ -9,9 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sweeper import urls
+from sweeper import control, urls
 from sweeper.config import load, serving
-from sweeper.config.checks import check_choice, check_not_negative, check_positive, nonempty, scalar
+from sweeper.config.checks import (
+    check_choice,
+    check_no_secret,
+    check_not_negative,
+    check_positive,
+    nonempty,
+    scalar,
+)
 from sweeper.config.domains import parse_domain
 from sweeper.errors import ConfigError, nearest
 from sweeper.records import (
@@ -30,6 +37,8 @@ from sweeper.records import (
 from sweeper.schedule import ISOLATIONS, ORDERS
 from sweeper.space import Rule, Series, Space
 
+_MOST = 10**12
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -44,6 +53,8 @@ class Settings:
         insisted: Partition and memory mode that the node must be in, where the experiment says so.
         isolation: Whether trials run beside one another on a node (``shared``) or one at a time.
         order: In which order trials that wait are looked at (``schedule.ORDERS``).
+        control: Series, or ``base``, that is measured again and again to show drift; None for no such.
+        control_every: A repetition of it after so many trials; None is start, middle and end.
         plan_csv: File that a plan's time-line is written to, or None.
         resolved: The composed configuration as plain data, for ``study.json``; passwords are masked.
     """
@@ -58,6 +69,8 @@ class Settings:
     results: str | None
     isolation: str
     order: str
+    control: str | None
+    control_every: int | None
     platform: Platform
     devices: int | None
     insisted: tuple[str | None, str | None]
@@ -108,6 +121,11 @@ def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
         raise ConfigError(
             f"study.name: '{name}' cannot name a folder; expected letters, digits, '.', '_' and '-'."
         )
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", experiment):
+        raise ConfigError(
+            f"study.experiment: '{experiment}' cannot name a folder; "
+            "expected letters, digits, '.', '_' and '-'."
+        )
     check_choice("search.method", root["search"]["method"], SEARCH_METHODS)
     check_choice("study.isolation", study["isolation"], ISOLATIONS)
     check_choice("study.order", study["order"], ORDERS)
@@ -121,6 +139,17 @@ def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
         raise ConfigError(f"search.trials: is not given; expected how many trials search={method} may spend.")
     if trials is not None:
         check_positive("search.trials", trials)
+    check_not_negative("search.seed", root["search"]["seed"])
+    for key, value in (
+        ("platform.devices", root["platform"]["devices"]),
+        ("executor.max_parallel", root["executor"]["max_parallel"]),
+    ):
+        if value is not None:
+            check_positive(key, value)
+    if not study["outputs"]:
+        raise ConfigError("study.outputs: is empty; expected the folder of all studies, such as outputs.")
+    space = _space(root)
+    _check_control(study, space)
     outputs = Path(study["outputs"])
     load_points = _load_points(workload)
     return Settings(
@@ -134,6 +163,8 @@ def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
         results=_results(study["results"], name),
         isolation=study["isolation"],
         order=study["order"],
+        control=study["control"],
+        control_every=study["control_every"],
         platform=platform,
         devices=root["platform"]["devices"],
         insisted=(root["platform"]["partition_mode"], root["platform"]["memory_mode"]),
@@ -143,7 +174,7 @@ def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
         load_points=load_points,
         warmup_prompts=check_not_negative("workload.warmup_prompts", workload["warmup_prompts"]),
         client=load.client(root["client"], load_points),
-        space=_space(root),
+        space=space,
         method=method,
         trials=trials,
         seed=root["search"]["seed"],
@@ -160,6 +191,19 @@ def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
         plan_csv=Path(root["plan_csv"]) if root["plan_csv"] else None,
         resolved=urls.masked(dict(root)),
     )
+
+
+def _check_control(study: Mapping[str, Any], space: Space) -> None:
+    if study["control"] is not None:
+        control.point_of(space, study["control"])
+    if study["control_every"] is None:
+        return
+    check_positive("study.control_every", study["control_every"])
+    if study["control"] is None:
+        raise ConfigError(
+            "study.control_every: is given, and study.control is not; expected a setting to repeat. "
+            "Set study.control to a series, or to base."
+        )
 
 
 def _results(given: str | None, name: str) -> str | None:
@@ -245,7 +289,8 @@ def _numbers(
         if value is None and may_be_null:
             continue
         is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-        if not is_number or value <= 0:
+        # Beyond it no client could count them; it is also false for what is no number (.nan).
+        if not is_number or not 0 < value < _MOST:
             kind = "a whole number above 0" if whole else "a number above 0"
             null = ", or null" if may_be_null else ""
             raise ConfigError(f"{where}: is {value!r}; expected {kind}{null}.")
@@ -258,6 +303,8 @@ def _space(root: Mapping[str, Any]) -> Space:
     if is_attached:
         serving.refuse_variation(root)
     has_second_run = root["workload"]["second_run"]
+    for name in space["knobs"]:
+        check_no_secret(f"space.knobs.{name}", name)
     series = tuple(
         _series(name, item, has_second_run=has_second_run) for name, item in space["series"].items()
     )
@@ -267,7 +314,7 @@ def _space(root: Mapping[str, Any]) -> Space:
         base={} if is_attached else _knobs("knobs", root["knobs"]),
         series=series,
         domains={name: parse_domain(f"space.knobs.{name}", value) for name, value in space["knobs"].items()},
-        rules=tuple(Rule(text=text) for text in space["rules"]),
+        rules=tuple(Rule(text=str(text)) for text in space["rules"]),
     )
 
 
@@ -293,6 +340,8 @@ def _series(name: str, item: Mapping[str, Any], *, has_second_run: bool) -> Seri
 
 
 def _knobs(where: str, given: Mapping[str, Any]) -> dict[str, Scalar]:
+    for name in given:
+        check_no_secret(f"{where}.{name}", name)
     return {name: scalar(f"{where}.{name}", value) for name, value in given.items() if value is not None}
 
 

@@ -40,7 +40,7 @@ class Server(Protocol):
     log_path: str | None
 
     def sanity(self) -> str | None:
-        """Ask a greedy question and return a fingerprint of the answer; None where nobody can be asked.
+        """Ask a greedy question and return the text of the answer; None where nobody can be asked.
 
         Raises:
             MeasurementError: No answer, an empty one, or not within the sanity time limit.
@@ -52,6 +52,18 @@ class Server(Protocol):
 
         Raises:
             EngineError: It has ended; class and message come from its own last lines.
+        """
+        ...
+
+    def prove_ours(self) -> frozenset[int] | None:
+        """See that what answers is still the very engine that was started, or attached to.
+
+        Returns:
+            Ids of all its processes; None where they cannot be seen.
+
+        Raises:
+            EngineError: Nobody listens any more.
+            MeasurementError: Another process answers in its place, or it was started anew.
         """
         ...
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from sweeper.engines import Cancelled, vllm_reports
-from sweeper.engines.endpoint import SANITY_PROMPT, Endpoint, fingerprint
+from sweeper.engines.endpoint import SANITY_PROMPT, Endpoint
 from sweeper.errors import ConfigError, EngineError, MeasurementError
 from sweeper.records import EngineSpec, FailureClass, Placement, Provenance, Scalar, TrialSpec
 
@@ -103,6 +103,8 @@ class AttachedServer:
         self.effective: Mapping[str, Scalar] = {}
         self.versions: Mapping[str, str] = {}
         self.log_path: str | None = None
+        self._served: list[object] = []
+        self._started_at: float | None = None
 
     def prove(self) -> None:
         """See that it serves the model, and keep what it reports.
@@ -123,15 +125,17 @@ class AttachedServer:
             self._prove_release(version)
             self.versions = {"vllm": version}
         told = self._endpoint.get("/server_info?config_format=json", timeout_s=60.0)
+        metrics = self._endpoint.get("/metrics").text
+        self._served, self._started_at = names, vllm_reports.read_start_time(metrics)
         self.effective = vllm_reports.read_effective(
             server_info=told.content if told.is_ok else None,
-            metrics=self._endpoint.get("/metrics").text,
+            metrics=metrics,
             log="",
             asked=(),
         )
 
     def sanity(self) -> str:
-        """Ask a greedy question and return a fingerprint of the answer: 16 hex digits.
+        """Ask a greedy question and return the text of the answer.
 
         Raises:
             MeasurementError: No answer, an empty one, or not within the sanity time limit.
@@ -146,7 +150,7 @@ class AttachedServer:
                 f"{text!r}; expected some text. Look at the endpoint's own log.",
                 failure=FailureClass.WRONG_ANSWER,
             )
-        return fingerprint(text)
+        return text
 
     def check_alive(self) -> None:
         """Return quietly while somebody listens at the address.
@@ -168,6 +172,27 @@ class AttachedServer:
                 "Start it again and repeat.",
                 failure=FailureClass.CRASH,
             ) from exc
+
+    def prove_ours(self) -> None:
+        """See that it serves what it served, by the process that did, as far as it tells when that started.
+
+        Raises:
+            EngineError: Nobody answers any more.
+            MeasurementError: It serves other models, or was started anew meanwhile.
+        """
+        names = self._endpoint.served_models()
+        started_at = vllm_reports.read_start_time(self._endpoint.get("/metrics").text)
+        is_silent = None in (started_at, self._started_at)
+        if names == self._served and (is_silent or started_at == self._started_at):
+            return
+        self._looked = float("-inf")
+        self.check_alive()
+        raise MeasurementError(
+            f"engine: {self.base_url} serves {names}, started at {started_at}; expected {self._served}, "
+            f"started at {self._started_at}, as before the load. Do not change the endpoint while it is "
+            "measured.",
+            failure=FailureClass.WRONG_ENGINE,
+        )
 
     def counters(self) -> Mapping[str, float]:
         """Give what it has counted so far, whoever asked it; empty if it is silent."""

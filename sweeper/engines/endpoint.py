@@ -7,7 +7,7 @@ import http.client
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 SANITY_PROMPT = "The capital of France is"
@@ -88,6 +88,12 @@ class Endpoint:
         except (OSError, http.client.HTTPException):
             # Not up yet, or gone in the middle of an answer.
             return Answer(status=None, text="")
+
+
+def joined(answers: Iterable[str | None]) -> str | None:
+    """Give the answer that several servers or starts share, or all of them in order where they differ."""
+    told = [answer for answer in answers if answer is not None]
+    return " | ".join(told if len(set(told)) > 1 else told[:1]) if told else None
 
 
 def fingerprint(answer: str) -> str:

@@ -16,14 +16,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeper import knobs, processes
+from sweeper import confidential, knobs, processes
 from sweeper.engines import masks
 from sweeper.engines.caches import cache_folders
 from sweeper.errors import ConfigError, PlacementError
 from sweeper.processes import Process
 from sweeper.records import Assignment, Placement, Platform, TrialSpec
 
-_SECRET = re.compile(r"(?:^|_)(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?)S?(?:$|_)", re.IGNORECASE)
 # Variables of our own surroundings that would mislead the engine: another mask, Ray's, our interpreter.
 _DROPPED = re.compile(r"^RAY_|^PYTHONHOME$|^VIRTUAL_ENV$|^VLLM_API_KEY$|^OPENAI_API_KEY$")
 # The mask of the CPU build.
@@ -223,7 +222,9 @@ def core_binding(cores: Sequence[int], *, ranks: int) -> str:
 
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment as it may be stored: variables that hold keys, tokens and passwords are left out."""
-    return {name: value for name, value in sorted(environment.items()) if not _SECRET.search(name)}
+    return {
+        name: value for name, value in sorted(environment.items()) if not confidential.may_hold_secret(name)
+    }
 
 
 def write_metadata_stub(folder: Path, environment: EngineEnvironment) -> Path | None:

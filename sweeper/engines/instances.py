@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from sweeper import knobs
 from sweeper.engines import Cancelled, Engine, Server
+from sweeper.engines.endpoint import joined
 from sweeper.errors import ConfigError, EngineError, KnobError
 from sweeper.records import (
     INSTANCES,
@@ -27,7 +28,6 @@ from sweeper.records import (
     Provenance,
     Scalar,
     TrialSpec,
-    content_key,
 )
 
 _DATA_PARALLEL = "data_parallel_size"
@@ -187,13 +187,12 @@ class SplitServer:
         self.log_path = first.log_path
 
     def sanity(self) -> str | None:
-        """Ask each server and return the fingerprint that they share, or one of all where they differ.
+        """Ask each server and return the text that they share, or all of them where they differ.
 
         Raises:
             MeasurementError: One of them gives no answer.
         """
-        prints = [server.sanity() for server in self.servers]
-        return prints[0] if len(set(prints)) == 1 else content_key(prints)
+        return joined(server.sanity() for server in self.servers)
 
     def check_alive(self) -> None:
         """Return quietly while all of them live.
@@ -203,6 +202,21 @@ class SplitServer:
         """
         for server in self.servers:
             server.check_alive()
+
+    def prove_ours(self) -> frozenset[int] | None:
+        """See that each is still the one that was started; give the ids of all of their processes.
+
+        Raises:
+            EngineError: At one of them nobody listens any more.
+            MeasurementError: At one of them another process answers.
+        """
+        found: frozenset[int] = frozenset()
+        for server in self.servers:
+            pids = server.prove_ours()
+            if pids is None:
+                return None
+            found |= pids
+        return found
 
     def counters(self) -> Mapping[str, float]:
         """Add up what they have counted; a share in use is that of the fullest."""

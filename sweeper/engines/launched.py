@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sweeper import processes
 from sweeper.engines import Cancelled, vllm_reports
-from sweeper.engines.endpoint import SANITY_PROMPT, Endpoint, fingerprint
+from sweeper.engines.endpoint import SANITY_PROMPT, Endpoint
 from sweeper.engines.environment import without_secrets
 from sweeper.engines.supervisor import Supervised
 from sweeper.errors import EngineError, MeasurementError
@@ -56,6 +56,7 @@ class LaunchedServer:
         self._reserved = reserved
         self._launched = time.monotonic()
         self._core: list[Process] = []
+        self._proven: set[Process] = set()
         self._is_ready = False
         self.base_url = f"http://127.0.0.1:{reserved.port}"
         self.api_key = api_key
@@ -93,7 +94,7 @@ class LaunchedServer:
             self._core = [p for p in self._process.members() if processes.title(p.pid).startswith(named)]
 
     def sanity(self) -> str:
-        """Ask a greedy question and return a fingerprint of the answer: 16 hex digits.
+        """Ask a greedy question and return the text of the answer.
 
         Raises:
             MeasurementError: No answer, an empty one, or not within the sanity time limit.
@@ -109,7 +110,7 @@ class LaunchedServer:
                 "expected some text. See its log.",
                 FailureClass.WRONG_ANSWER,
             )
-        return fingerprint(text)
+        return text
 
     def check_alive(self) -> None:
         """Return quietly while the engine lives, the processes below the API server included.
@@ -124,6 +125,36 @@ class LaunchedServer:
         while self._process.poll() is None and time.monotonic() < deadline:
             time.sleep(_POLL_S)
         raise self._death(self._process.poll())
+
+    def prove_ours(self) -> frozenset[int]:
+        """See that the process that was proven at the start, and no other, still answers.
+
+        Returns:
+            Ids of all processes of the engine.
+
+        Raises:
+            EngineError: Nobody listens any more.
+            MeasurementError: Another process listens on the port.
+        """
+        ours = self._process.pids()
+        holders = self._listeners()
+        if not holders:
+            self._raise_if_ended()
+            raise self._error(
+                f"engine: nobody listens on port {self._reserved.port} any more; last line: "
+                f"{self._last_line()}",
+                FailureClass.CRASH,
+            )
+        # A server with several front ends may lose and replace one; all of them stay ours.
+        strangers = sorted(process.pid for process in holders if process.pid not in ours)
+        if strangers or not holders & self._proven:
+            raise self._doubt(
+                f"engine: port {self._reserved.port} was held by process "
+                f"{', '.join(map(str, sorted(self._proven)))} and is now by {sorted(map(str, holders))}; "
+                "expected the same engine from start to end. Let nothing else listen there.",
+                FailureClass.WRONG_ENGINE,
+            )
+        return frozenset(ours)
 
     def surroundings(self) -> dict[str, Scalar]:
         """Tell what the engine's program found around it when it was executed, as the kernel showed it.
@@ -152,6 +183,11 @@ class LaunchedServer:
                 f"ours, {sorted(ours)}. End the other program.",
                 FailureClass.PORT,
             )
+        self._proven = self._listeners()
+
+    def _listeners(self) -> set[Process]:
+        found = map(processes.find, processes.listeners(self._reserved.port))
+        return {process for process in found if process is not None}
 
     def _refuse_differences(self) -> None:
         different = vllm_reports.differences(self._spec.assignment, self.effective)

@@ -231,10 +231,13 @@ class OfflineServer:
         return EngineError(death.message, failure=death.failure, log_path=str(program.log_path))
 
     def sanity(self) -> None:
-        """Give no fingerprint: there is nobody to be asked."""
+        """Give no answer: there is nobody to be asked."""
 
     def check_alive(self) -> None:
         """Return quietly; between runs nothing has to live."""
+
+    def prove_ours(self) -> None:
+        """Do nothing: the benchmark holds the engine in its own process, and nobody listens."""
 
     def counters(self) -> Mapping[str, float]:
         """Give nothing: an engine inside a benchmark shows no counters."""

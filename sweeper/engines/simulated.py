@@ -240,6 +240,9 @@ class SimulatedServer:
                 failure=FailureClass.CRASH,
             )
 
+    def prove_ours(self) -> None:
+        """Do nothing: no process stands behind a model."""
+
     def counters(self) -> Mapping[str, float]:
         """Give what was counted since the start; cache queries and hits are in prompt tokens."""
         return {

@@ -144,8 +144,8 @@ def read_metrics(text: str) -> dict[str, float]:
 
     Returns:
         Those that the release has, summed over engines: ``prefix_cache_queries``, ``prefix_cache_hits``
-        (tokens), ``preemptions``, ``requests_succeeded``; and ``kv_cache_usage``, a fraction, of the
-        fullest engine.
+        (tokens), ``preemptions``, ``requests_succeeded``, ``requests_running`` and ``requests_waiting`` now;
+        and ``kv_cache_usage``, a fraction, of the fullest engine.
     """
     samples = _samples(text)
     sums = {
@@ -159,10 +159,24 @@ def read_metrics(text: str) -> dict[str, float]:
         values = _values(samples, (written for source in sources for written in (source, f"{source}_total")))
         if values:
             counters[name] = sum(values)
+    gauges = {
+        "requests_running": "vllm:num_requests_running",
+        "requests_waiting": "vllm:num_requests_waiting",
+    }
+    for name, source in gauges.items():
+        values = _values(samples, (source,))
+        if values:
+            counters[name] = sum(values)
     usage = _values(samples, ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"))
     if usage:
         counters["kv_cache_usage"] = max(usage)
     return counters
+
+
+def read_start_time(metrics: str) -> float | None:
+    """When the server's process started, in seconds since 1970; None where its metrics do not tell."""
+    values = _values(_samples(metrics), ("process_start_time_seconds",))
+    return values[0] if values else None
 
 
 def read_effective(*, server_info: object, metrics: str, log: str, asked: Iterable[str]) -> dict[str, Scalar]:

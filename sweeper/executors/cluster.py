@@ -158,6 +158,13 @@ class Cluster:
             self._lost |= {name for name, member in self._used().items() if member.node_id not in alive}
         return frozenset(self._lost)
 
+    def has_died(self) -> bool:
+        """Tell that a cluster's Ray is not ours to watch; single nodes of it can be lost."""
+        return False
+
+    def start_again(self) -> None:
+        """Do nothing: a cluster is started by whoever runs it."""
+
     def close(self) -> None:
         """Give back the nodes and leave; the cluster itself runs on. Safe to call twice."""
         if self._ray.is_initialized():

@@ -16,10 +16,13 @@ from typing import Any
 from sweeper import processes
 from sweeper.errors import PlacementError
 from sweeper.executors.ray_door import first_line, import_ray, noise_to
+from sweeper.processes import Process
 from sweeper.records import Placement
 
 _RESOURCE = "sweeper_device"
 _START_ATTEMPTS = 3
+# Ray writes it into the environment of each worker (named in ray_constants.py of Ray 2.60).
+_RAYLET_MARK = "RAY_RAYLET_PID"
 _TEMP_PREFIX = "sweeper-ray-"
 
 
@@ -37,6 +40,8 @@ class PrivateRay:
             PlacementError: It did not start.
         """
         self._log_path = log_path
+        self._devices = devices
+        self._raylet: Process | None = None
         # Unix socket paths are limited to about 100 characters, so the folder's own must be short.
         self._temp_dir = own_temp_dir()
         self._ray = import_ray(is_private=True)
@@ -59,11 +64,31 @@ class PrivateRay:
         """Name no node: the only one is this machine."""
         return frozenset()
 
+    def has_died(self) -> bool:
+        """Whether its raylet is gone, without which no task starts and none ends (seen with Ray 2.60)."""
+        return self._raylet is not None and not processes.is_alive(self._raylet)
+
+    def start_again(self) -> None:
+        """Start it anew in the same folder, without the workers of the dead one."""
+        with noise_to(self._log_path):
+            self._ray.shutdown()
+            # They outlive their raylet (seen with Ray 2.60, minutes later), and with them their trials.
+            processes.end(self._workers(), grace_s=0.0)
+            self._start(self._devices)
+
     def close(self) -> None:
         """End it and remove its folder; safe to call twice."""
         with noise_to(self._log_path):
             self._ray.shutdown()
         self._remove_temp_dir()
+
+    def _workers(self) -> list[Process]:
+        """Find what the raylet started, also when it is gone itself."""
+        raylet = self._raylet
+        if raylet is None:
+            return []
+        marked = processes.marked(_RAYLET_MARK, str(raylet.pid))
+        return [process for process in marked if process.start_time >= raylet.start_time]
 
     def _start(self, devices: int) -> None:
         for attempt in range(1, _START_ATTEMPTS + 1):
@@ -79,6 +104,7 @@ class PrivateRay:
                         f"See {self._log_path}, or use executor=inline."
                     ) from exc
             else:
+                self._raylet = _raylet()
                 return
 
     def _init(self, devices: int) -> None:
@@ -95,6 +121,12 @@ class PrivateRay:
 
     def _remove_temp_dir(self) -> None:
         shutil.rmtree(self._temp_dir, ignore_errors=True)
+
+
+def _raylet() -> Process | None:
+    """Find the raylet that this process has just started."""
+    below = processes.descendants(os.getpid())
+    return next((p for p in below if Path(processes.title(p.pid).partition(" ")[0]).name == "raylet"), None)
 
 
 def own_temp_dir() -> Path:

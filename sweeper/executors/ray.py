@@ -10,9 +10,11 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
-from sweeper import trial
+from sweeper import processes, trial
 from sweeper.executors import Ticket
 from sweeper.executors.ray_door import import_ray
 from sweeper.records import FailureClass, Placement, TrialResult, TrialSpec
@@ -33,6 +35,14 @@ class Session(Protocol):
 
     def lost_nodes(self) -> frozenset[str]:
         """Name the nodes that are gone."""
+        ...
+
+    def has_died(self) -> bool:
+        """Whether it can run nothing any more, and has to be started again."""
+        ...
+
+    def start_again(self) -> None:
+        """Start it anew; what ran in it is gone."""
         ...
 
     def close(self) -> None:
@@ -81,6 +91,8 @@ class RayExecutor:
         if not self._running:
             time.sleep(min(timeout_s, 0.05))
             return []
+        if self._session.has_died():
+            return self._lose_everything()
         done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
         if done:
             done, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
@@ -109,14 +121,49 @@ class RayExecutor:
 
     def _collect(self, reference: Any) -> tuple[Ticket, TrialResult]:
         ticket, spec, placement = self._running.pop(reference)
+        was_asked = reference in self._cancelled
         try:
             result: TrialResult = self._ray.get(reference)
         except Exception as exc:
             # A task that is cancelled before or after its body ends with Ray's own error, not with ours.
-            was_asked = reference in self._cancelled
             failure = FailureClass.INTERRUPTED if was_asked else FailureClass.INFRASTRUCTURE
             cause: Exception = exc
             if self._session.has_lost(placement.node):
                 cause = ConnectionError(f"node {placement.node} is gone from the cluster")
-            result = trial.lost(spec, placement, cause, failure=failure)
+            return ticket, _lost(spec, placement, cause, failure=failure)
+        if result.failure_class is FailureClass.INTERRUPTED and not was_asked:
+            # Somebody else's signal reached the worker: nobody wants the trial ended, so it is repeated.
+            stranger = InterruptedError("its worker was interrupted from outside")
+            return ticket, _lost(spec, placement, stranger)
         return ticket, result
+
+    def _lose_everything(self) -> list[tuple[Ticket, TrialResult]]:
+        """Give up all that runs and start Ray again: its tasks would never end, and new ones never start."""
+        running = list(self._running.values())
+        self._running.clear()
+        self._session.start_again()
+        # Bound to the Ray that is gone.
+        self._run = self._ray.remote(run_in_worker)
+        cause = ConnectionError("Ray's own process on this machine died; Ray was started again")
+        return [(ticket, _lost(spec, placement, cause)) for ticket, spec, placement in running]
+
+
+def _lost(
+    spec: TrialSpec,
+    placement: Placement,
+    cause: Exception,
+    *,
+    failure: FailureClass = FailureClass.INFRASTRUCTURE,
+) -> TrialResult:
+    """Make the result of a trial whose worker is gone; its devices are free when this returns.
+
+    The supervisors end what the worker had started, but only after their owner's death and with the
+    engine's own grace, and the next trial on these devices would not wait for that. On another node of a
+    cluster they are left to it.
+    """
+    left = processes.end_launched(Path(spec.folder))
+    result = trial.lost(spec, placement, cause, failure=failure)
+    if left:
+        listed = ", ".join(map(str, left))
+        return replace(result, failure_message=f"{result.failure_message}; still alive: {listed}")
+    return result

@@ -18,6 +18,7 @@ The files, each importing only from those before it:
 - ``forms``: how a release writes an assignment. ``generations``: V0 or V1. ``engine_defaults``: what
   holds unsaid. ``bench``: the load generator that comes with vLLM.
 - ``refusals``, ``presence``, ``values``, ``conflicts``: what can stand against a knob. ``checks``: all of it.
+- ``numerics``: which knobs may change an answer.
 """
 
 from sweeper.knobs.bench import bench_client, client_flag_exists
@@ -27,10 +28,12 @@ from sweeper.knobs.engine_defaults import defaults, moved_defaults
 from sweeper.knobs.forms import command_line, environment, launcher, serve_line
 from sweeper.knobs.generations import NO_KNOBS, Accelerator, Generation, engine_generation
 from sweeper.knobs.names import is_host_setting, is_of_sweeper, is_variable
+from sweeper.knobs.numerics import MAY_CHANGE_ANSWERS, why_answers_may_change
 from sweeper.knobs.refusals import Refusal, RefusalKind
 from sweeper.knobs.release_order import ReleaseKey, release_key, releases
 
 __all__ = [
+    "MAY_CHANGE_ANSWERS",
     "NO_KNOBS",
     "Accelerator",
     "Generation",
@@ -56,4 +59,5 @@ __all__ = [
     "release_key",
     "releases",
     "serve_line",
+    "why_answers_may_change",
 ]

@@ -85,6 +85,26 @@ def devices_seen(run: Runner, *, root: Path = Path("/")) -> list[Seen] | Absent:
     return _join(listed, _with_modes(run, static), root)
 
 
+def device_numbers(run: Runner, *, root: Path = Path("/")) -> dict[int, int] | Absent:
+    """Map amd-smi's number of each device to HIP's, which a placement speaks.
+
+    Raises:
+        PlacementError: amd-smi is there and lists no devices.
+    """
+    rows = _first_rows(run, _LIST, root)
+    if isinstance(rows, Absent):
+        return rows
+    gpus = sorted(number for row in rows if (number := integer(row["gpu"])) is not None)
+    told = {row["gpu"]: number for row in rows if (number := integer(row.get("hip_id"))) is not None}
+    # Releases before ROCm 6.4 do not tell HIP's; then both count alike.
+    return {gpu: told.get(gpu, place) for place, gpu in enumerate(gpus)}
+
+
+def json_rows(text: str) -> list[dict[str, object]] | None:
+    """Find the list of devices in what amd-smi printed; None where there is none."""
+    return _rows(text)
+
+
 def driver_advice(root: Path) -> str:
     """Say in words what the kernel knows of the driver; empty while it is loaded and live.
 

@@ -62,6 +62,9 @@ class SomeoneElsesServer:
     def check_alive(self) -> None:
         pass
 
+    def prove_ours(self) -> None:
+        pass
+
     def counters(self) -> Mapping[str, float]:
         return {}
 

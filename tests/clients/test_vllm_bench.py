@@ -317,6 +317,17 @@ def test_a_run_past_its_time_limit_is_a_hang(
 
 
 @pytest.mark.parametrize("fault", ["slow"], indirect=True)
+def test_a_warm_up_has_a_time_limit_of_its_own(
+    fault: None, tmp_path: Path, interpreter: Path, server: VllmServer
+) -> None:
+    impatient = VllmBenchClient(make_spec(tmp_path / "outputs", interpreter, warmup_timeout_s=0.5), PLACEMENT)
+    with pytest.raises(EngineError, match=r"no result after 0\.5 s") as raised:
+        impatient.warm_up(server, POINT, prompts=2, cancelled=never)
+    impatient.close()
+    assert raised.value.failure is FailureClass.HANG
+
+
+@pytest.mark.parametrize("fault", ["slow"], indirect=True)
 def test_a_run_can_be_cancelled(fault: None, server: VllmServer, client: VllmBenchClient) -> None:
     assert fail_to_measure(client, server, cancelled=True).failure is FailureClass.INTERRUPTED
 

@@ -15,6 +15,7 @@ import pytest
 
 from sweeper.engines import attach
 from sweeper.engines.attach import AttachEngine
+from sweeper.engines.endpoint import Answer, Endpoint
 from sweeper.errors import ConfigError, EngineError, MeasurementError
 from sweeper.records import EngineSpec, FailureClass, Provenance, TrialSpec
 from tests.standin_server import PLACEMENT, RELEASE, make_spec, never, write_interpreter
@@ -68,7 +69,7 @@ def test_an_endpoint_that_runs_is_proven_asked_and_left_running(
     assert server.effective == {"max_num_batched_tokens": 2048, "max_num_seqs": 8}
     assert server.versions == {"vllm": RELEASE}
     assert server.provenance is Provenance.MEASURED
-    assert len(server.sanity()) == 16
+    assert server.sanity() == " Paris, said after 'The capital of France is'"
     # One question was asked: the stand-in counts 100 tokens looked up and 25 found for each.
     assert server.counters()["prefix_cache_hits"] == 25.0
     server.check_alive()
@@ -137,3 +138,19 @@ def test_what_is_missing_is_said_before_anything_is_asked() -> None:
         attach.endpoint(keyed, surroundings={})
     with pytest.raises(ConfigError, match=r"nobody answers at http://127.0.0.1:1"):
         attach.find_release(keyed, surroundings={"MY_KEY": "x"})
+
+
+def test_an_endpoint_that_is_started_anew_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    spec = attached_spec(tmp_path, "http://127.0.0.1:1")
+    server = attach.AttachedServer(spec, Endpoint(base_url="http://127.0.0.1:1"))
+    pages = {"/metrics": "process_start_time_seconds 1.7e9\n", "/v1/models": '{"data": [{"id": "tiny"}]}'}
+    monkeypatch.setattr(
+        Endpoint, "get", lambda self, path, timeout_s=0.0: Answer(status=200, text=pages.get(path, "{}"))
+    )
+    server.prove()
+    server.prove_ours()
+    monkeypatch.setattr(server, "check_alive", lambda: None)
+    pages["/metrics"] = "process_start_time_seconds 1.8e9\n"
+    with pytest.raises(MeasurementError, match="as before the load") as told:
+        server.prove_ours()
+    assert told.value.failure is FailureClass.WRONG_ENGINE

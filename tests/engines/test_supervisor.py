@@ -187,6 +187,15 @@ def parent(pid: int) -> int:
     return int(next(line for line in status.splitlines() if line.startswith("PPid:")).split()[1])
 
 
+def test_what_runs_for_a_trial_whose_worker_was_lost_is_ended_at_once(tmp_path: Path) -> None:
+    lost = start(tmp_path, ["sh", "-c", "sleep 600 & wait"], grace_s=600.0)
+    family = grown(lost, 2)
+    # Its owner, this process, lives: nobody else would end it.
+    assert processes.end_launched(tmp_path) == []
+    assert not any(map(processes.is_alive, [*family, lost.launch.supervisor]))
+    lost.stop()
+
+
 def test_orphans_of_owner_and_supervisor_are_found_as_strays(tmp_path: Path) -> None:
     folder = tmp_path / "outputs" / "study" / "trials" / "0123456789abcdef"
     folder.mkdir(parents=True)

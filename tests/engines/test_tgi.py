@@ -103,7 +103,7 @@ def test_a_started_tgi_is_proven_asked_and_ended_with_all_of_it(tmp_path: Path) 
     try:
         assert server.versions["tgi"] == VERSION
         assert server.effective["max_total_tokens"] == 2048
-        assert len(server.sanity()) == 16
+        assert server.sanity().strip()
         server.check_alive()
         assert server.counters() == {}
         port = int(server.base_url.rpartition(":")[2])

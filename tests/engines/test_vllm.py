@@ -446,10 +446,8 @@ def test_a_server_is_started_proven_asked_and_ended(tmp_path: Path, interpreter:
         assert server.effective["max_num_batched_tokens"] == 2048
         assert server.versions["vllm"] == "0.32.0"
         assert server.start_s > 0
-        fingerprint = server.sanity()
-        # printf " Paris, said after 'The capital of France is'" | sha256sum | cut -c1-16
-        assert fingerprint == "3e87ecb530e63cb7"
-        assert fingerprint == server.sanity()
+        assert server.sanity() == " Paris, said after 'The capital of France is'"
+        assert server.sanity() == " Paris, said after 'The capital of France is'"
         # Two questions so far; the stand-in counts 100 queried and 25 found tokens for each.
         assert server.counters()["prefix_cache_queries"] == 200.0
         assert server.counters()["prefix_cache_hits"] == 50.0

@@ -32,6 +32,7 @@ ORDER = (
     "generations",
     "engine_defaults",
     "bench",
+    "numerics",
     "refusals",
     "presence",
     "values",

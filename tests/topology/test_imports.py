@@ -18,6 +18,8 @@ ORDER = (
     "amd",
     "nvidia",
     "cpu",
+    "occupants",
+    "gauges",
     "detection",
     "__init__",
 )

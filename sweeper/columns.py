@@ -1,0 +1,265 @@
+"""The declared columns of ``measurements/``: name, type, unit and meaning, and how the others are described.
+
+The format is what stands here and nothing else: parts are written by it, ``docs/columns.md`` is printed
+from it, and unit and description travel with every file as its Arrow metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+"""Raised when the meaning of a stored column changes. Later versions read all earlier ones."""
+
+PERCENTILES = ("p50", "p90", "p95", "p99")
+LATENCIES = {
+    "ttft": "time to first token",
+    "tpot": "time per output token after the first, per request",
+    "itl": "time between consecutive tokens",
+    "e2el": "end-to-end latency of a request",
+}
+_STATISTICS = {
+    "mean": "Mean",
+    "median": "Median",
+    "std": "Standard deviation of the",
+    **{percentile: f"{percentile[1:]}th percentile of the" for percentile in PERCENTILES},
+}
+
+DYNAMIC_PREFIXES = ("knob.", "effective.", "version.", "extra.")
+"""Columns that a study brings along, in the order in which they stand after the declared ones."""
+
+STRING = pa.string()
+FLOAT = pa.float64()
+INT = pa.int64()
+BOOL = pa.bool_()
+TIME = pa.timestamp("us", tz="UTC")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A declared column.
+
+    Attributes:
+        name: Its name, the same in code, Parquet and tables; the unit ends it.
+        type: Arrow type.
+        unit: Unit of the values; empty where there is none.
+        description: What a value says.
+    """
+
+    name: str
+    type: pa.DataType
+    unit: str
+    description: str
+
+    @property
+    def field(self) -> pa.Field:
+        """The Arrow field, with unit and description as its metadata."""
+        return pa.field(self.name, self.type, metadata={"unit": self.unit, "description": self.description})
+
+
+def _column(name: str, arrow_type: pa.DataType, description: str, unit: str = "") -> Column:
+    return Column(name=name, type=arrow_type, unit=unit, description=description)
+
+
+def _latency_columns() -> tuple[Column, ...]:
+    return tuple(
+        _column(f"{statistic}_{latency}_ms", FLOAT, f"{words} {meaning}", "ms")
+        for latency, meaning in LATENCIES.items()
+        for statistic, words in _STATISTICS.items()
+    )
+
+
+def _batch_latency_columns() -> tuple[Column, ...]:
+    meaning = "latency of a whole batch, over its iterations; dataset latency only"
+    return tuple(
+        _column(f"{statistic}_batch_latency_ms", FLOAT, f"{words} {meaning}", "ms")
+        for statistic, words in _STATISTICS.items()
+    )
+
+
+SECTIONS: Mapping[str, tuple[Column, ...]] = {
+    "Trial": (
+        _column("study", STRING, "Name of the study"),
+        _column("trial_key", STRING, "Identity by content: assignment, engine, model, platform, load points"),
+        _column("role", STRING, "control for repetitions of the control setting; null for any other trial"),
+        _column("series", pa.list_(STRING), "Names of the series that this trial serves; may be empty"),
+        _column("provenance", STRING, "measured on a machine, or simulated by a model of one"),
+        _column("platform", STRING, "Machine measured: mi300x, cuda, cpu or simulated"),
+        _column("state", STRING, "complete, failed, infeasible or skipped"),
+        _column("failure_class", STRING, "Why there are no numbers; null for a complete trial"),
+        _column("failure_message", STRING, "The engine's own line where it left one, else the sweeper's"),
+        _column("log_path", STRING, "Log of the engine"),
+        _column("attempt", INT, "Attempt at this trial, from 1"),
+        _column("restart", INT, "Engine start within the trial; null where nothing was measured"),
+        _column("repeat", INT, "Client run within the engine start; null where nothing was measured"),
+    ),
+    "Load point": (
+        _column("dataset", STRING, "What is sent: sharegpt, random, latency or throughput"),
+        _column("num_prompts", INT, "Requests sent", "requests"),
+        _column("request_rate_per_s", FLOAT, "Mean of the Poisson arrivals; null sends all at once", "1/s"),
+        _column("max_concurrency", INT, "Requests under way at once; null is unlimited", "requests"),
+        _column("input_len", INT, "Prompt length of every dataset but sharegpt", "tokens"),
+        _column("output_len", INT, "Output length asked for; null keeps those of the dataset", "tokens"),
+        _column("range_ratio", FLOAT, "Random lengths lie in len * (1 +/- ratio)", "fraction"),
+        _column("dataset_path", STRING, "File of the dataset"),
+        _column("ignore_eos", BOOL, "Exactly the wanted number of tokens is generated"),
+        _column("client_seed", INT, "Seed of arrivals and sampling"),
+        _column(
+            "keeps_prefix_cache", BOOL, "Began with what the engine remembered of earlier runs of the trial"
+        ),
+    ),
+    "Metrics, as vLLM's benchmarks define them": (
+        _column("request_throughput_per_s", FLOAT, "Completed requests per second of the run", "1/s"),
+        _column("output_throughput_tok_per_s", FLOAT, "Output tokens per second of the run", "tokens/s"),
+        _column("total_throughput_tok_per_s", FLOAT, "Input and output tokens per second", "tokens/s"),
+        _column("request_goodput_per_s", FLOAT, "Requests per second that met the latency bounds", "1/s"),
+        *_latency_columns(),
+        *_batch_latency_columns(),
+        _column("completed", INT, "Requests that completed", "requests"),
+        _column("failed", INT, "Requests that failed", "requests"),
+        _column("total_input_tokens", INT, "Prompt tokens of completed requests", "tokens"),
+        _column("total_output_tokens", INT, "Tokens generated for completed requests", "tokens"),
+        _column("duration_s", FLOAT, "First request sent to last one completed", "s"),
+    ),
+    "Telemetry, seen during the run; null where the platform does not tell": (
+        _column("prefix_cache_hit_rate", FLOAT, "Prompt tokens found in the prefix cache", "fraction"),
+        _column("kv_cache_usage", FLOAT, "Highest share of the KV cache seen in use", "fraction"),
+        _column("kv_cache_usage_mean", FLOAT, "Mean share of the KV cache in use", "fraction"),
+        _column("requests_running_mean", FLOAT, "Mean of the requests that the engine worked on", "requests"),
+        _column("requests_running_max", FLOAT, "Most requests seen worked on at once", "requests"),
+        _column("requests_waiting_mean", FLOAT, "Mean of the requests that waited in the engine", "requests"),
+        _column("requests_waiting_max", FLOAT, "Most requests seen waiting at once", "requests"),
+        _column("preemptions", INT, "Requests put back because the KV cache was full", "requests"),
+        _column(
+            "foreign_processes",
+            INT,
+            "Processes on the devices besides the engine, looked for before and after the run: a run with "
+            "any is not stored, so 0, or null where it cannot be told",
+            "processes",
+        ),
+        _column("gpu_memory_gib", FLOAT, "Most device memory seen in use, all devices of the trial", "GiB"),
+        _column("gpu_power_w", FLOAT, "Mean device power, all devices of the trial", "W"),
+        _column("gpu_power_max_w", FLOAT, "Highest device power seen, all devices of the trial", "W"),
+        _column("gpu_clock_mhz", FLOAT, "Mean graphics clock of the devices", "MHz"),
+        _column("gpu_memory_clock_mhz", FLOAT, "Mean memory clock of the devices", "MHz"),
+        _column("gpu_temperature_c", FLOAT, "Hottest spot seen on any device", "C"),
+        _column("gpu_throttled_share", FLOAT, "Looks at which power or heat slowed a device", "fraction"),
+        _column("host_cpu_share", FLOAT, "Share of the host's processor time that was busy", "fraction"),
+        _column("engine_cpu_cores", FLOAT, "Processors that the engine kept busy, mean", "processors"),
+        _column("client_cpu_cores", FLOAT, "Processors that the client kept busy, mean", "processors"),
+        _column("telemetry_looks", INT, "Looks taken during the run, about one a second", "looks"),
+    ),
+    "Time spent": (
+        _column("queued_s", FLOAT, "The trial waited for its devices", "s"),
+        _column("engine_start_s", FLOAT, "Launch of the engine until ready", "s"),
+        _column("warmup_s", FLOAT, "Requests whose numbers are thrown away", "s"),
+        _column("measured_s", FLOAT, "The client run of this row", "s"),
+        _column("client_overhead_s", FLOAT, "Around the client run: imports, dataset, writing", "s"),
+        _column("stop_s", FLOAT, "Ending the engine", "s"),
+        _column(
+            "started_at",
+            TIME,
+            "Start of the run of this row; of the trial where nothing was measured",
+            "UTC",
+        ),
+        _column(
+            "ended_at", TIME, "End of the run of this row; of the trial where nothing was measured", "UTC"
+        ),
+    ),
+    "Placement": (
+        _column("node", STRING, "Host name"),
+        _column("devices", pa.list_(INT), "Node-absolute indices of the devices held"),
+        _column("parents", pa.list_(INT), "Physical GPUs that these devices are part of"),
+        _column("partition_mode", STRING, "Compute mode: SPX, DPX, QPX, CPX; null where there are none"),
+        _column("memory_mode", STRING, "NPS1, NPS2, NPS4; null where there are none"),
+        _column("numa_node", INT, "NUMA node that all devices share"),
+    ),
+    "Engine and model": (
+        _column("engine", STRING, "What serves: vllm or simulated"),
+        _column("client", STRING, "What loads it: vllm_bench, offline or locust"),
+        _column("model", STRING, "Name under which the model is served"),
+        _column("model_revision", STRING, "Revision on the hub, or content hash of a local folder"),
+        _column("model_dtype", STRING, "Type of the weights"),
+        _column("model_is_dummy", BOOL, "Weights are random, so only speed means anything"),
+        _column("calibration", STRING, "Parameters of the simulation, JSON; null when measured"),
+        _column("command", STRING, "Command line of the engine, quoted for a shell, without secrets"),
+        _column("sanity_fingerprint", STRING, "Of the answer to a greedy question"),
+        _column("sanity_text", STRING, "That answer, the same before and after the loads"),
+        _column("raw_path", STRING, "The client's own JSON as it came"),
+    ),
+    "Versions": (
+        _column("version.sweeper", STRING, "This package"),
+        _column("version.vllm", STRING, "vLLM, found in its environment or modelled"),
+        _column("version.torch", STRING, "PyTorch of the engine"),
+        _column("version.rocm", STRING, "ROCm (HIP) that PyTorch was built for"),
+        _column("version.driver", STRING, "GPU driver"),
+        _column("version.gfx_target", STRING, "Instruction set of the GPU, such as gfx942"),
+        _column("version.kernel", STRING, "Linux kernel"),
+        _column("version.python", STRING, "Python of the engine"),
+        _column("version.sweeper_python", STRING, "Python of this package"),
+        _column("version.ray", STRING, "Ray"),
+        _column("schema_version", INT, "Version of this table's format"),
+    ),
+    "Surroundings": (
+        _column("container", STRING, "Kind of container that the trial ran in; none outside of one"),
+        _column("numa_balancing", INT, "The kernel's NUMA balancing; 0 is off"),
+        _column("environment", STRING, "Variables that change speed, by an allow-list, JSON"),
+    ),
+}
+"""The declared columns under their headings, in the order in which they stand in a part."""
+
+COLUMNS: tuple[Column, ...] = tuple(column for columns in SECTIONS.values() for column in columns)
+"""All declared columns."""
+
+DECLARED = {column.name: column for column in COLUMNS}
+
+
+def dynamic_order(name: str) -> tuple[int, str]:
+    """Give the sort key of a column that is not declared: by kind, then by name."""
+    kinds = [index for index, prefix in enumerate(DYNAMIC_PREFIXES) if name.startswith(prefix)]
+    return (kinds[0] if kinds else len(DYNAMIC_PREFIXES), name)
+
+
+def dynamic_field(name: str, arrow_type: pa.DataType) -> pa.Field:
+    """Make the Arrow field of a column that is not declared."""
+    return pa.field(name, arrow_type, metadata={"unit": "", "description": dynamic_meaning(name)})
+
+
+def dynamic_meaning(name: str) -> str:
+    """Say what the values of a column that is not declared mean."""
+    kind, _, rest = name.partition(".")
+    return {
+        "knob": f"Value of knob {rest} that was asked for; null leaves it to the engine",
+        "effective": f"Value of {rest} that the engine reported",
+        "version": f"Version of {rest}",
+        "extra": f"{rest}, as the client or engine gave it; not declared in this format",
+    }.get(kind, "Not declared in this format")
+
+
+def columns_markdown() -> str:
+    """Describe every column of ``measurements/`` in Markdown, straight from the declarations."""
+    lines = [
+        "# Columns of measurements/",
+        "",
+        "A row is one client run at one load point; a trial without numbers has one row per load point.",
+        "Null is unknown, zero is zero. Unit and description also stand in the Arrow metadata of each field.",
+        f"Schema version {SCHEMA_VERSION}.",
+    ]
+    for title, columns in SECTIONS.items():
+        lines += ["", f"## {title}", "", "| column | type | unit | meaning |", "|---|---|---|---|"]
+        lines += [f"| `{c.name}` | {_type_text(c)} | {c.unit} | {c.description} |" for c in columns]
+    lines += ["", "## Columns that a study brings along", "", "| column | meaning |", "|---|---|"]
+    lines += [f"| `{prefix}<name>` | {dynamic_meaning(f'{prefix}<name>')} |" for prefix in DYNAMIC_PREFIXES]
+    lines += [
+        "",
+        "Their type is that of their values: boolean, whole number, number or text. Whole numbers become",
+        "numbers when both occur in a study; any other mix becomes text.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _type_text(column: Column) -> str:
+    return str(column.type).replace("item: ", "")

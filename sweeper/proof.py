@@ -1,0 +1,81 @@
+"""Proof that a trial's numbers are those of its own engine, alone on its devices and in its right mind.
+
+A server that is proven once, at its start, may be another one later: it died and was replaced, or a stranger
+took its port. So the proof brackets what is measured. One greedy question is asked before the first load of a
+start and again after the last, and has to be answered alike; before and after every load the engine has to
+live, its port has to be held by the process that was proven, and nobody else may be on its devices.
+Whoever fails any of it leaves a failed trial, never a number. What the engine is to be compared with other
+settings by, its answer, is stored; the comparison is made by whoever has all of them (``analysis.answers``).
+"""
+
+from __future__ import annotations
+
+from sweeper import processes
+from sweeper.engines import Server
+from sweeper.engines.endpoint import SANITY_PROMPT
+from sweeper.errors import MeasurementError
+from sweeper.records import FailureClass
+from sweeper.topology.occupants import Occupants
+
+
+class Proof:
+    """What is proven of one start of an engine, from its first load to its last."""
+
+    def __init__(self, server: Server, occupants: Occupants) -> None:
+        """Take an engine that is ready.
+
+        Args:
+            server: The engine.
+            occupants: Who is on its devices.
+        """
+        self._server = server
+        self._occupants = occupants
+        self._answer: str | None = None
+
+    def ask(self) -> str | None:
+        """Ask the greedy question; the answer is what later ones are held against.
+
+        Raises:
+            MeasurementError: No answer, or an empty one.
+        """
+        self._answer = self._server.sanity()
+        return self._answer
+
+    def ask_again(self) -> None:
+        """Ask once more, after the loads.
+
+        Raises:
+            MeasurementError: No answer, or another than before.
+        """
+        answer = self._server.sanity()
+        if answer != self._answer:
+            raise self._doubt(
+                f"engine: it answered '{SANITY_PROMPT}' with {self._answer!r} before the load and with "
+                f"{answer!r} after it; expected the same, for the choice of tokens is greedy. Numbers of an "
+                "engine whose answers change under load mean nothing; look for a faulty kernel or device.",
+                FailureClass.WRONG_ANSWER,
+            )
+
+    def look(self) -> int | None:
+        """Look, before or after a load, that the engine lives, is the proven one, and is alone.
+
+        Returns:
+            Other processes on its devices, 0; None where it cannot be told.
+
+        Raises:
+            EngineError: It has died.
+            MeasurementError: Another process answers in its place, or computes on its devices.
+        """
+        self._server.check_alive()
+        strangers = self._occupants.strangers(self._server.prove_ours())
+        if strangers:
+            named = "; ".join(f"{pid} ({processes.title(pid) or 'unknown'})" for pid in sorted(strangers))
+            raise self._doubt(
+                f"devices: besides the engine they are used by process {named}; expected the engine alone. "
+                "End it, or leave its device out of the study.",
+                FailureClass.INFRASTRUCTURE,
+            )
+        return None if strangers is None else 0
+
+    def _doubt(self, message: str, failure: FailureClass) -> MeasurementError:
+        return MeasurementError(message, failure=failure, log_path=self._server.log_path)

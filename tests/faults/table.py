@@ -1,0 +1,58 @@
+"""The table of faults, as the documentation holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.faults.rows import ROWS, Row
+from tests.faults.studies import Seen
+
+TABLE = Path(__file__).resolve().parents[2] / "docs" / "faults.md"
+
+_HEAD = """\
+# What becomes of a study under a fault
+
+Written by `make faults`, which strikes each fault on real processes: the program as its user runs it, real
+supervisors and sockets, a small server in vLLM's place (`tests/faults/faulty_vllm.py`), and Ray where the
+executor says so. Every row is a test. Beside what the columns tell, each one shows that finished trials keep
+their files untouched, that the devices were given to further trials, and that every number in the store
+belongs to the engine that its knobs name: the stand-in reports its own setting as its throughput.
+
+* **class, line**: what the trial's row says; a cut-off study leaves no row, for that is no finding.
+* **gone after**: seconds until no process of the trial (of the study, where its driver ended) lived.
+  Seen once, on two busy cores; the bound is 10 s.
+* **repeated**: by the same run (transient failures), by the same command (cut-off studies), or by the same
+  command with `retry_failed=true` (all others, which come out the same until something is changed).
+
+Not shown here, for want of the hardware: memory of GPUs that a killed engine gives back late.
+
+| fault | executor | class | line | gone after | repeated | exit codes |
+|---|---|---|---|---|---|---|
+"""
+
+
+def as_markdown(told: Mapping[int, Seen]) -> str:
+    """Write the table of what was seen, in the order of the rows."""
+    return _HEAD + "".join(_line(row, told.get(id(row))) for row in ROWS)
+
+
+def rows_in(text: str) -> list[tuple[str, str]]:
+    """Read fault and executor of each row of the table."""
+    lines = text[text.index("|---|") :].splitlines()[1:]
+    return [(cells[1].strip(), cells[2].strip()) for line in lines if (cells := line.split("|"))[1:]]
+
+
+def _line(row: Row, seen: Seen | None) -> str:
+    if seen is None:
+        return f"| {row.fault} | {row.where} | not run when this was written | | | | |\n"
+    by = "the same run" if row.is_repeated else "the same command"
+    if row.failure is not None and not row.is_repeated:
+        by = "`retry_failed=true`"
+    if row.failure is None and seen.exits == (0,):
+        by = "not needed"
+    line = " ".join(seen.line.split()).replace("|", "\\|")
+    short = line if len(line) <= 110 else f"{line[:107]}..."
+    gone = "" if seen.gone_s is None else f"{seen.gone_s:.1f} s"
+    exits = ", then ".join(map(str, seen.exits))
+    return f"| {row.fault} | {row.where} | {seen.failure or ''} | {short} | {gone} | {by} | {exits} |\n"

@@ -1,0 +1,50 @@
+"""Each row of the matrix: nothing left behind, nothing lost, nothing under a wrong name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.rows import DISK_ROWS, DRIVER_ROWS, ENGINE_ROWS, RAY_ROWS, ROWS, Row
+from tests.faults.studies import Seen
+from tests.faults.table import TABLE, rows_in
+
+See = Callable[[Row], Seen]
+
+
+def check(row: Row, seen: Seen) -> None:
+    assert seen.failure == row.failure
+    assert row.line in seen.line
+    assert seen.again == "complete"
+    assert seen.exits == row.exits
+    assert seen.gone_s is not None and seen.gone_s < 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ENGINE_ROWS, ids=lambda row: row.fault)
+def test_a_fault_of_an_engine_is_a_row_with_its_class_and_line(row: Row, see: See) -> None:
+    check(row, see(row))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", DRIVER_ROWS, ids=lambda row: row.fault)
+def test_a_study_whose_driver_ends_leaves_nobody_and_goes_on(row: Row, see: See) -> None:
+    check(row, see(row))
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize("row", RAY_ROWS, ids=lambda row: row.fault)
+def test_a_study_outlives_its_ray(row: Row, see: See) -> None:
+    check(row, see(row))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", DISK_ROWS, ids=lambda row: row.fault)
+def test_a_full_disk_costs_no_finished_trial(row: Row, see: See) -> None:
+    check(row, see(row))
+
+
+def test_the_documentation_has_every_row_and_no_other() -> None:
+    assert rows_in(TABLE.read_text(encoding="utf-8")) == [(row.fault, row.where) for row in ROWS]
