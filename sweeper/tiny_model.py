@@ -32,7 +32,7 @@ SHAPE = ModelShape(
     vocab=1024,
     max_positions=4096,
 )
-"""Dimensions of the tiny model; one token of its KV cache takes 4 KiB in bfloat16."""
+"""Dimensions of the tiny model; one token of its KV cache takes 2 KiB in bfloat16."""
 
 SPECIAL_TOKENS = ("<|bos|>", "<|eos|>", "<|pad|>")
 
