@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import figures, report, tables
+from analysis import bests, figures, report, tables
 from analysis.study import Study
 
 # Overrides that name places on the machine of whoever ran it: of no use to a reader.
@@ -130,7 +130,9 @@ def _commands(study: Study) -> list[str]:
     command = repeat_command(study)
     if command:
         parts.append(f"```bash\n{command}\n```")
-    best = tables.best(study.frame, objectives=study.objectives, series=study.series)
+    best = bests.best(
+        study.frame, objectives=study.objectives, constraints=study.constraints, series=study.series
+    )
     for answer in best.to_dict("records"):
         line = tables.serve_line(study.frame, str(answer["trial_key"]))
         if line:

@@ -122,6 +122,7 @@ def check(claim: Claim, numbers: Numbers, *, source: str, of: str) -> Answer:
                 power=power,
                 reading=known.reading,
                 is_published=known.is_published,
+                is_measured=known.is_measured,
             )
             for name, power in claim.powers.items()
             if (known := numbers.get((name, point))) is not None
@@ -170,9 +171,9 @@ def check_study(claim: Claim, study: Study, *, experiments: Path | None = None) 
     table = tables.summary(study.frame, metric=claim.metric, series=study.series)
     numbers: dict[tuple[str, str], Factor] = {}
     for row in table[table["n"] > 0].to_dict("records"):
-        estimate = _estimate(row)
+        factor = Factor(estimate=_estimate(row), power=1, is_measured=row["provenance"] == "measured")
         for name in _names(study, row["series"]):
-            numbers.setdefault((name, str(row["load_point"])), Factor(estimate=estimate, power=1))
+            numbers.setdefault((name, str(row["load_point"])), factor)
     models = ", ".join(dict.fromkeys(study.frame["model"]))
     platforms = ", ".join(dict.fromkeys(study.frame["platform"]))
     answer = check(

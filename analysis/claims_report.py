@@ -9,15 +9,16 @@ import pandas as pd
 
 from analysis import tables
 from analysis.claims import Answer, answers
-from analysis.ratios import NOISE, Basis
+from analysis.ratios import NOISE, Basis, Ratio
 from analysis.study import Study
 
 METHOD = (
     "How to read it: the ratio is what the claim compares, above 1 where the first is more; of a number that "
     "the source states it is the multiple; of a hit rate the rate itself. A claim holds, or does not, only "
     "where its whole interval does, and for every load point. With several engine starts on all sides the "
-    "interval is Welch's, 95 %, of the logarithm of the ratio. A single start has none: then a margin of "
-    f"{NOISE:.0%} stands for it (more where more than two numbers meet), and 'single start' says so. "
+    "interval is Welch's, 95 %, of the logarithm of the ratio. One measured start has none, so nothing is "
+    f"concluded from it; of modelled and published numbers a margin of {NOISE:.0%} stands for it (more where "
+    "more than two meet). 'single start' says so of all three. "
     "Published values are single starts of which no spread is known; where they were read off a chart, the "
     "uncertainty of reading is added."
 )
@@ -108,10 +109,13 @@ def _basis(answer: Answer) -> str:
 
 def _ratios(answer: Answer) -> str:
     return "; ".join(
-        f"{finding.load_point}: {_number(finding.ratio.value)} "
-        f"({_number(finding.ratio.low)} to {_number(finding.ratio.high)})"
+        f"{finding.load_point}: {_number(finding.ratio.value)} ({_interval(finding.ratio)})"
         for finding in answer.findings
     )
+
+
+def _interval(ratio: Ratio) -> str:
+    return f"{_number(ratio.low)} to {_number(ratio.high)}" if ratio.has_interval else "no interval"
 
 
 def _number(value: float) -> str:

@@ -109,6 +109,15 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for compare.md and its charts")
 
 
+def _validation_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of the page; default: docs")
+    parser.add_argument("--calibration", help="calibration to judge; default: the one that studies get")
+
+
+def _experiment_tables_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", help="experiments; none takes all whose page has such a table")
+
+
 def _blog_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="folder to write the article into")
     parser.add_argument("folders", type=_place, nargs="+", help="folders of studies, a section each")
@@ -155,6 +164,18 @@ def _guide(options: argparse.Namespace) -> Iterable[str]:
 
 def _timeline(options: argparse.Namespace) -> Iterable[str]:
     return [str(path) for path in timeline.write(options.source)]
+
+
+def _validation(options: argparse.Namespace) -> Iterable[str]:
+    from analysis import validation
+
+    return [str(path) for path in validation.write(options.out, name=options.calibration)]
+
+
+def _experiment_tables(options: argparse.Namespace) -> Iterable[str]:
+    from analysis import experiment_tables
+
+    return [str(path) for path in experiment_tables.renew(options.names)]
 
 
 def _columns(options: argparse.Namespace) -> Iterable[str]:
@@ -204,6 +225,18 @@ COMMANDS: tuple[Command, ...] = (
         meaning="draw who ran on which devices and when, of a study or of a plan",
         declare=_timeline_arguments,
         run=_timeline,
+    ),
+    Command(
+        name="validation",
+        meaning="run the model on every published figure and write docs/validation.md",
+        declare=_validation_arguments,
+        run=_validation,
+    ),
+    Command(
+        name="experiment-tables",
+        meaning="run the model on every experiment and renew the simulated tables of experiments/*/README.md",
+        declare=_experiment_tables_arguments,
+        run=_experiment_tables,
     ),
     Command(
         name="columns",

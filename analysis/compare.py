@@ -110,8 +110,9 @@ def paired(first: Study, second: Study, metric: Metric) -> pd.DataFrame:
 
     Returns:
         Columns ``setting``, ``load_point``, ``first``, ``first_low``, ``first_high``, ``first_n``, the
-        same of ``second``, ``ratio`` (second over first), ``low``, ``high``, ``basis`` and ``verdict``:
-        better, worse, or inconclusive; ``single start`` is said in ``basis``.
+        same of ``second``, ``ratio`` (second over first), ``low``, ``high`` (NaN where a measured side was
+        started once), ``basis`` and ``verdict``: better, worse, or inconclusive; ``single start`` is said in
+        ``basis``.
     """
     sides = [_numbers(study, metric) for study in (first, second)]
     rows = []
@@ -119,7 +120,7 @@ def paired(first: Study, second: Study, metric: Metric) -> pd.DataFrame:
         other = sides[1].get(key)
         if other is None:
             continue
-        found = ratio([Factor(estimate=_estimate(other), power=1), Factor(estimate=_estimate(one), power=-1)])
+        found = ratio([_factor(other, power=1), _factor(one, power=-1)])
         rows.append(
             {
                 "setting": one["setting"],
@@ -174,8 +175,9 @@ def text(first: Study, second: Study, *, drawn: Sequence[Path] = ()) -> str:
     else:
         parts.append(
             "The ratio is second over first. With several engine starts on both sides its interval is "
-            "Welch's, 95 %, of the logarithm; where either was started once, a margin of "
-            f"{NOISE:.0%} stands for it and '{Basis.SINGLE_START}' says so."
+            "Welch's, 95 %, of the logarithm. Where a measured side was started once there is none, so "
+            f"nothing can be concluded; modelled numbers get a margin of {NOISE:.0%} instead. "
+            f"'{Basis.SINGLE_START}' says so of both."
         )
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -218,6 +220,10 @@ def _numbers(study: Study, metric: Metric) -> dict[tuple[object, ...], tables.Ro
         ): row
         for row in rows
     }
+
+
+def _factor(row: tables.Row, *, power: int) -> Factor:
+    return Factor(estimate=_estimate(row), power=power, is_measured=row["provenance"] == "measured")
 
 
 def _estimate(row: tables.Row) -> tables.Estimate:
@@ -323,8 +329,7 @@ def _metric_text(metric: Metric, table: pd.DataFrame, picture: str | None) -> st
             "first": [tables.number_text(value) for value in table["first"]],
             "second": [tables.number_text(value) for value in table["second"]],
             "ratio (interval)": [
-                f"{row['ratio']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
-                for row in table.to_dict("records")
+                f"{row['ratio']:.3f} ({_interval_text(row)})" for row in table.to_dict("records")
             ],
             "verdict": [
                 f"{row['verdict']} ({row['basis']})"
@@ -336,6 +341,10 @@ def _metric_text(metric: Metric, table: pd.DataFrame, picture: str | None) -> st
     )
     image = f"![{metric.title}, both studies]({picture})\n\n" if picture else ""
     return f"## {metric.title}\n\n{image}{tables.to_markdown(shown)}"
+
+
+def _interval_text(row: tables.Row) -> str:
+    return "no interval" if math.isnan(row["low"]) else f"{row['low']:.3f} to {row['high']:.3f}"
 
 
 def _words(first: Study, second: Study, metric: Metric, table: pd.DataFrame) -> Words:

@@ -8,6 +8,7 @@ the device memory as bars. A chart of simulated numbers says so inside the pictu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from analysis.bars import MOST_GROUPED, MOST_LISTED, draw_groups, draw_list
 from analysis.lines import draw_lines, line_axis
 from analysis.page import SIMULATED_BAND, Metric, Row, words_of
 from analysis.study import Study
+from sweeper.records import MAX_RATE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,7 +62,9 @@ def metrics_of(study: Study) -> tuple[Metric, ...]:
     memory is drawn for those, and where different engines stand side by side, if anybody counted it.
     """
     is_line = line_axis(study.frame) is not None
-    usual = _LINE_METRICS if is_line else METRICS
+    usual: tuple[Metric, ...] = _LINE_METRICS if is_line else METRICS
+    if study.frame["max_rate_slo"].notna().all():
+        usual = ()  # every row is a probe at some rate; what they found is the objective
     drawn = {metric.column for metric in usual}
     wanted = {objective.metric: objective for objective in study.objectives if objective.metric not in drawn}
     further = tuple(
@@ -89,7 +93,9 @@ def chart_table(study: Study, metric: Metric, *, experiments: Path | None = None
         Device memory has a row per setting: its highest over the load points.
     """
     ours = tables.summary(study.frame, metric=metric.column, series=study.series)
-    ours[_HIT_RATE] = tables.summary(study.frame, metric=_HIT_RATE, series=study.series)["mean"]
+    is_highest_rate = metric.column == MAX_RATE
+    hit_rates = tables.summary(study.frame, metric=_HIT_RATE, series=study.series)["mean"]
+    ours[_HIT_RATE] = math.nan if is_highest_rate else hit_rates
     models = dict(zip(study.frame["trial_key"], study.frame["model"], strict=True))
     theirs = published.load(study.experiment, root=experiments)
     loads = [name for name in published.LOAD_COLUMNS if name in theirs.columns]

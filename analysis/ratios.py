@@ -1,8 +1,9 @@
 """Ratios of means, with the interval that restarts allow: how much faster, and how sure is that.
 
 Everything happens in logarithms, where "twice as fast" and "half as fast" are equally far from "equal".
-Independent restarts on all sides give a Welch-type interval. One start cannot tell spread from nothing, so a
-ratio with a single start on any side gets a stated margin instead, and says so.
+Independent restarts on all sides give a Welch-type interval. One start cannot tell spread from nothing: a
+ratio that rests on one measured start has no interval at all, and so no verdict. What a model computes and
+what somebody published are the same whenever they are looked at; they get a stated margin, and say so.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from enum import StrEnum
 from analysis.tables import Estimate, t_quantile_975
 
 NOISE = 0.02
-"""Margin of a ratio of two single starts: what two starts of the same setting may well differ by.
+"""Margin of a ratio of two modelled or published numbers; changes below it are not called changes.
 
-Chosen, not measured: repeat a setting and see. Changes below it are not called changes.
+Chosen, not measured: it stands for what such numbers are worth, and is no interval of anything.
 """
 
 
@@ -47,22 +48,32 @@ class Factor:
         power: 1 above the line, -1 below it; other whole numbers where it occurs more than once.
         reading: Relative half-width of the range within which a published value was read; 0 if printed.
         is_published: Somebody else's number, of which no spread is known.
+        is_measured: Our own number from a machine: a further start of it would give another one.
     """
 
     estimate: Estimate
     power: int
     reading: float = 0.0
     is_published: bool = False
+    is_measured: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """A product of powers of means, with its 95 % interval and what that rests on."""
+    """A product of powers of means, with its 95 % interval and what that rests on.
+
+    ``low`` and ``high`` are NaN where there is no interval: a measured mean rests on a single start.
+    """
 
     value: float
     low: float
     high: float
     basis: Basis
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether anything can be said about how sure the value is."""
+        return not math.isnan(self.low)
 
 
 def ratio(factors: Sequence[Factor]) -> Ratio:
@@ -74,7 +85,8 @@ def ratio(factors: Sequence[Factor]) -> Ratio:
 
     Returns:
         The ratio. With two or more starts on every side, and some spread among them, a t-interval of the
-        logarithm with Welch's degrees of freedom; otherwise ``NOISE`` for a ratio of two, more for more.
+        logarithm with Welch's degrees of freedom. None where a measured mean rests on a single start.
+        Otherwise ``NOISE`` for a ratio of two, more for more.
 
     Source:
         Variance of a logarithm by the delta method, (s / mean)**2 / n; degrees of freedom by Welch and
@@ -82,9 +94,10 @@ def ratio(factors: Sequence[Factor]) -> Ratio:
     """
     if any(factor.estimate.mean <= 0 for factor in factors):
         only = factors[0].estimate.mean
-        return Ratio(value=only, low=only, high=only, basis=_basis(factors))
+        bound = math.nan if _is_of_one_measured_start(factors) else only
+        return Ratio(value=only, low=bound, high=bound, basis=_basis(factors))
     logarithm = math.fsum(factor.power * math.log(factor.estimate.mean) for factor in factors)
-    half = _half_width(factors)
+    half = math.nan if _is_of_one_measured_start(factors) else _half_width(factors)
     return Ratio(
         value=math.exp(logarithm),
         low=math.exp(logarithm - half),
@@ -94,7 +107,10 @@ def ratio(factors: Sequence[Factor]) -> Ratio:
 
 
 def judge(found: Ratio, *, low: float | None, high: float | None) -> Verdict:
-    """Say whether a ratio lies between two bounds, as far as its interval tells; None leaves a side open."""
+    """Say whether a ratio lies between two bounds, as far as its interval tells; None leaves a side open.
+
+    Without an interval nothing is settled: the verdict is inconclusive.
+    """
     floor = -math.inf if low is None else low
     ceiling = math.inf if high is None else high
     if floor < found.low and found.high < ceiling:
@@ -117,6 +133,10 @@ def combine(verdicts: Sequence[Verdict]) -> Verdict:
 def _has_spread(factor: Factor) -> bool:
     """Whether restarts say how much this mean varies; identical ones, as a model gives, do not."""
     return factor.estimate.n > 1 and _relative_error(factor.estimate) > 0
+
+
+def _is_of_one_measured_start(factors: Sequence[Factor]) -> bool:
+    return any(factor.is_measured and factor.estimate.n == 1 for factor in factors)
 
 
 def _basis(factors: Sequence[Factor]) -> Basis:

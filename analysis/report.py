@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import answers, claims, claims_report, drift, figures, published, tables
+from analysis import answers, bests, claims, claims_report, drift, figures, published, tables, verdicts
 from analysis.study import Study, is_control
 
 _TOUCHES = {
@@ -48,6 +48,7 @@ def text(study: Study, *, drawn: list[Path]) -> str:
         if picture in drawn:
             parts.append(_metric(study, metric, picture.relative_to(study.folder)))
     parts += [
+        verdicts.section(study),
         repeatability(study),
         answers_section(study),
         hit_rates(study),
@@ -65,10 +66,20 @@ def provenance_sentence(study: Study) -> str:
     if study.is_simulated:
         return (
             "**Simulated: no GPU was measured.** Every number is computed by a model of vLLM and its machine."
+            + _calibration_sentences(frame)
         )
     nodes = ", ".join(sorted(set(frame["node"].dropna()))) or "an unknown node"
     weights = " Weights are random: only speed means anything." if bool(frame["model_is_dummy"].any()) else ""
     return f"**Measured** on {nodes} ({', '.join(sorted(set(frame['platform'])))}).{weights}"
+
+
+def _calibration_sentences(frame: pd.DataFrame) -> str:
+    """Name the calibration and its expected error; rows of before these were stored tell neither."""
+    told = frame[["calibration_name", "expected_error"]].dropna().drop_duplicates()
+    return "".join(
+        f" Calibration `{row['calibration_name']}`; expected mean error: {row['expected_error']}."
+        for row in told.to_dict("records")
+    )
 
 
 def _origin(study: Study) -> str:
@@ -99,9 +110,13 @@ def _left_out(study: Study) -> list[str]:
 
 
 def _answers(study: Study) -> str:
-    answers = tables.best(study.frame, objectives=study.objectives, series=study.series)
+    answers = bests.best(
+        study.frame, objectives=study.objectives, constraints=study.constraints, series=study.series
+    )
     if answers.empty:
-        return "## Best setting\n\nNo setting has a number at every load point yet."
+        bounds = " and keeps every bound" if study.constraints else ""
+        parts = ["## Best setting", f"No setting has a number at every load point{bounds} yet."]
+        return "\n\n".join([*parts, *_bounds(study)])
     parts = ["## Best setting"]
     for answer in answers.to_dict("records"):
         runner_up = (
@@ -115,7 +130,38 @@ def _answers(study: Study) -> str:
             f"{tables.number_text(answer['value'])} (n={answer['n']}){runner_up}. Verdict: {verdict}."
         )
         parts.append(_command(study.frame, str(answer["trial_key"])))
+    parts += [*_front(study), *_bounds(study)]
     return "\n\n".join(part for part in parts if part)
+
+
+def _front(study: Study) -> list[str]:
+    """Show what can be had at once, where there are several objectives."""
+    if len(study.objectives) < 2:
+        return []
+    found = bests.front(
+        study.frame, objectives=study.objectives, constraints=study.constraints, series=study.series
+    )
+    return [
+        "### Pareto front",
+        tables.to_markdown(found.drop(columns="trial_key")),
+        "Settings that no other one is at least as good as in every objective and better in one, by their "
+        "means" + (", among those that keep every bound." if study.constraints else "."),
+    ]
+
+
+def _bounds(study: Study) -> list[str]:
+    """Say which settings the bounds leave out, and why each; the dashboard ranks without looking at them."""
+    if not study.constraints:
+        return []
+    bounds = ", ".join(f"`{constraint.name}`" for constraint in study.constraints)
+    broken = bests.broken_bounds(study.frame, constraints=study.constraints, series=study.series)
+    if broken.empty:
+        return ["### Bounds", f"Every measured setting keeps {bounds}."]
+    return [
+        "### Bounds",
+        f"Only settings that keep {bounds} can be the best. These do not:",
+        tables.to_markdown(broken, is_text=True),
+    ]
 
 
 def _command(frame: pd.DataFrame, trial_key: str) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from sweeper.errors import ConfigError, StoreError, nearest
 from sweeper.files import Folder, Location, open_folder
-from sweeper.records import METRIC_NAMES, Objective
+from sweeper.records import GPU, METRIC_NAMES, Constraint, Objective
 from sweeper.store import Store
 from sweeper.urls import is_url
 
@@ -52,9 +52,12 @@ _KINDS: Mapping[str, type] = {
     "results": str,
     "series": dict,
     "objectives": list,
+    "constraints": list,
 }
 _SERIES_KINDS: Mapping[str, type] = {"label": str, "published": str, "run": str, "order": int}
-_OBJECTIVE_KINDS: Mapping[str, type] = {"metric": str, "direction": str, "request_rate_per_s": numbers.Real}
+_QUANTITY_KINDS: Mapping[str, type] = {"metric": str, "request_rate_per_s": numbers.Real, "per": str}
+_OBJECTIVE_KINDS: Mapping[str, type] = {**_QUANTITY_KINDS, "direction": str}
+_CONSTRAINT_KINDS: Mapping[str, type] = {**_QUANTITY_KINDS, "limit": numbers.Real}
 _KIND_NAMES: Mapping[type, str] = {
     str: "a text",
     int: "a whole number",
@@ -77,7 +80,7 @@ class Study:
     Attributes:
         folder: Where charts and report go: the study's folder, or one of its name for results behind a URL.
         frame: Rows of ``measurements/``, the latest attempt of each trial, without repetitions of the control
-            setting: those are no further trials of it.
+            setting and of finalists: those are no further trials of it.
         every_row: With them.
         location: Where the results lie, if not in the study's folder.
         experiment: Names the folder of published figures; None where the study belongs to none.
@@ -92,6 +95,7 @@ class Study:
     source: str | None = None
     series: Mapping[str, Series]
     objectives: tuple[Objective, ...] = DEFAULT_OBJECTIVES
+    constraints: tuple[Constraint, ...] = ()
 
     @property
     def name(self) -> str:
@@ -139,7 +143,7 @@ class Study:
             )
         return cls(
             folder=folder,
-            frame=_without_control(frame),
+            frame=_without_repetitions(frame),
             every_row=frame,
             location=about.get("results"),
             experiment=about.get("experiment"),
@@ -147,6 +151,7 @@ class Study:
             source=about.get("source"),
             series=_series(about, described),
             objectives=_objectives(about, described),
+            constraints=_constraints(about, described),
         )
 
 
@@ -157,9 +162,9 @@ def is_control(frame: pd.DataFrame) -> pd.Series[bool]:
     return frame["role"].eq("control").fillna(False).astype(bool)
 
 
-def _without_control(frame: pd.DataFrame) -> pd.DataFrame:
+def _without_repetitions(frame: pd.DataFrame) -> pd.DataFrame:
     """Leave the repetitions out; a study that was cut off after its first one has nothing else to show."""
-    others = frame[~is_control(frame)].reset_index(drop=True)
+    others = frame[frame["role"].isna()].reset_index(drop=True) if "role" in frame else frame
     return frame if others.empty else others
 
 
@@ -232,14 +237,39 @@ def _objectives(about: Mapping[str, Any], path: str) -> tuple[Objective, ...]:
             metric=entry.get("metric") or "",
             direction=entry.get("direction") or "",
             request_rate_per_s=entry.get("request_rate_per_s"),
+            per=entry.get("per"),
         )
         for entry in about.get("objectives") or []
     )
     for objective in objectives:
-        if objective.metric not in METRIC_NAMES or objective.direction not in ("maximize", "minimize"):
+        is_known = objective.metric in METRIC_NAMES and objective.per in (None, GPU)
+        if not is_known or objective.direction not in ("maximize", "minimize"):
             raise StoreError(
                 f"{path}: has an objective with direction '{objective.direction}' and metric "
                 f"'{objective.metric}'; expected maximize or minimize, and a metric."
                 f"{nearest(objective.metric, METRIC_NAMES)} Start the study again to write the file anew."
             )
     return objectives or DEFAULT_OBJECTIVES
+
+
+def _constraints(about: Mapping[str, Any], path: str) -> tuple[Constraint, ...]:
+    entries = about.get("constraints") or []
+    for place, entry in enumerate(entries):
+        where = f"constraints[{place}]"
+        _check_entry(path, where, entry, _CONSTRAINT_KINDS)
+        is_whole = isinstance(entry.get("is_upper"), bool) and entry.get("limit") is not None
+        if entry.get("metric") not in METRIC_NAMES or not is_whole:
+            raise StoreError(
+                f"{path}: '{where}' is {entry!r:.80}; expected metric, limit, and is_upper true or false. "
+                "Start the study again to write the file anew."
+            )
+    return tuple(
+        Constraint(
+            metric=entry["metric"],
+            limit=entry["limit"],
+            is_upper=entry["is_upper"],
+            request_rate_per_s=entry.get("request_rate_per_s"),
+            per=entry.get("per"),
+        )
+        for entry in entries
+    )

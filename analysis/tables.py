@@ -10,18 +10,17 @@ instead of a number.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis import answers as answers_of_settings
 from analysis.study import Series
 from sweeper import knobs
 from sweeper.errors import ConfigError
-from sweeper.records import FailureClass, Objective, Scalar, TrialState
+from sweeper.records import MAX_RATE, FailureClass, Scalar, TrialState
 
 _T_975 = (
     *(12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281),
@@ -45,6 +44,9 @@ _LOAD_WORDS: Mapping[str, Callable[[Any], str]] = {
 }
 LOAD_POINT = tuple(_LOAD_WORDS)
 """Columns in which load points differ."""
+
+HIGHEST_RATE = "highest rate within bounds"
+"""Names the load point of what a search over the request rate found."""
 
 _RUN = "keeps_prefix_cache"
 _RUN_WORDS = {False: "fresh run", True: "second run"}
@@ -126,6 +128,20 @@ def settings(frame: pd.DataFrame, series: Mapping[str, Series] | None = None) ->
     return named.reset_index(drop=True)
 
 
+def of_metric(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Keep the rows that tell a metric, of settings and load points that are named.
+
+    The probes of a search for a rate lie at rates that differ from setting to setting: in a table of load
+    points they have no place. They tell ``max_rate_per_s`` alone, which has a load point of its own.
+    """
+    if "max_rate_slo" not in rows:
+        return rows
+    is_probe = rows["max_rate_slo"].notna()
+    if metric != MAX_RATE:
+        return rows[~is_probe]
+    return rows[is_probe].assign(load_point=HIGHEST_RATE, load_axis="")
+
+
 def summary(frame: pd.DataFrame, *, metric: str, series: Mapping[str, Series] | None = None) -> pd.DataFrame:
     """Give one row per setting and load point for a metric.
 
@@ -139,10 +155,10 @@ def summary(frame: pd.DataFrame, *, metric: str, series: Mapping[str, Series] | 
         ``low``, ``high`` (95 % interval over restarts; NaN with one restart), ``n`` (restarts), ``state``,
         ``reason`` (of a trial without numbers), ``trial_key``, ``provenance``.
     """
-    rows = settings(frame, series)
+    rows = of_metric(settings(frame, series), metric)
     # Grouping by the order of first appearance keeps settings and load points in their order.
     grouped = rows.groupby(["setting", "load_point"], sort=False, dropna=False)
-    table = pd.DataFrame([_summary_row(group, metric) for _, group in grouped])
+    table = pd.DataFrame([_summary_row(group, metric) for _, group in grouped], columns=_SUMMARY)
     return table.astype({"mean": "float64", "low": "float64", "high": "float64", "n": "int64"})
 
 
@@ -160,7 +176,7 @@ def spread(frame: pd.DataFrame, *, metric: str, series: Mapping[str, Series] | N
         deviation of the starts' means) and ``within_start_pct`` (of runs about their start's mean, pooled),
         both in percent of the mean; NaN where there is one start, or one run in each.
     """
-    rows = settings(frame, series)
+    rows = of_metric(settings(frame, series), metric)
     if metric not in rows:
         return pd.DataFrame()
     rows = rows[rows["state"].eq(str(TrialState.COMPLETE)) & rows[metric].notna()]
@@ -188,31 +204,6 @@ def by_load_point(table: pd.DataFrame, cell: Callable[[Row], str] | None = None)
             for setting, line in cells.items()
         ]
     )
-
-
-def best(
-    frame: pd.DataFrame, *, objectives: Iterable[Objective], series: Mapping[str, Series] | None = None
-) -> pd.DataFrame:
-    """Give the best setting for each objective, and whether it is clearly better than the next.
-
-    Only settings that have a number at every load point that counts take part, and whose answers are not
-    broken (``answers``). A series of second runs does
-    not: it is the same server as its first run, answering what it was asked before.
-
-    Returns:
-        Columns ``objective``, ``setting``, ``value``, ``low``, ``high``, ``n``, ``runner_up``,
-        ``runner_up_value``, ``verdict`` and ``trial_key``; a row per objective that can be answered.
-        The verdict is ``clear`` when the 95 % intervals of the two lie apart, ``inconclusive`` when they
-        touch, ``single start`` when either was started only once, ``alone`` when there is no other.
-    """
-    rows = settings(frame, series)
-    repeated = {name for name, entry in (series or {}).items() if entry.run == "second"}
-    rows = rows[[name not in repeated for name in rows["series"]]]
-    # Fast and wrong is not good: what gives no text any more takes no part.
-    is_broken = rows["setting"].isin(answers_of_settings.broken(rows))
-    rows = rows[~is_broken]
-    answers = [_best_row(rows, objective) for objective in objectives]
-    return pd.DataFrame([answer for answer in answers if answer is not None])
 
 
 def serve_line(frame: pd.DataFrame, trial_key: str) -> str:
@@ -418,7 +409,13 @@ _TIME_PARTS = {
 }
 
 
-def _restart_means(rows: pd.DataFrame, metric: str) -> list[float]:
+_SUMMARY = [
+    *("setting", "series", "load_point", "load_axis", *LOAD_POINT),
+    *("mean", "low", "high", "n", "state", "reason", "trial_key", "provenance"),
+]
+
+
+def restart_means(rows: pd.DataFrame, metric: str) -> list[float]:
     """Average the runs within each engine start; a start without a number gives none."""
     complete = rows[rows["state"] == str(TrialState.COMPLETE)]
     if metric not in rows.columns:
@@ -443,7 +440,7 @@ def _spread_row(group: pd.DataFrame, metric: str) -> dict[str, object]:
 
 
 def _summary_row(group: pd.DataFrame, metric: str) -> dict[str, object]:
-    values = _restart_means(group, metric)
+    values = restart_means(group, metric)
     number = estimate(values) if values else Estimate(mean=math.nan, low=None, high=None, n=0)
     first = group.iloc[0]
     return {
@@ -468,59 +465,6 @@ def _cell(row: Row) -> str:
         return no_number_text(row)
     spread = "" if math.isnan(row["low"]) else f" ± {number_text((row['high'] - row['low']) / 2)}"
     return f"{number_text(row['mean'])}{spread} (n={row['n']})"
-
-
-def _best_row(rows: pd.DataFrame, objective: Objective) -> dict[str, object] | None:
-    counted = rows
-    if objective.request_rate_per_s is not None:
-        counted = rows[rows["request_rate_per_s"] == objective.request_rate_per_s]
-    points = counted["load_point"].nunique()
-    scores = {
-        setting: score
-        for setting, group in counted.groupby("setting", sort=False)
-        if (score := _score(group, objective.metric, points)) is not None
-    }
-    if not scores:
-        return None
-    sign = -1 if objective.direction == "maximize" else 1
-    ranked = sorted(scores, key=lambda setting: sign * scores[setting].mean)
-    first, second = scores[ranked[0]], scores[ranked[1]] if len(ranked) > 1 else None
-    winner = counted[counted["setting"] == ranked[0]].iloc[0]
-    return {
-        "objective": _objective_text(objective),
-        "setting": ranked[0],
-        "value": first.mean,
-        "low": first.low,
-        "high": first.high,
-        "n": first.n,
-        "runner_up": ranked[1] if second else None,
-        "runner_up_value": second.mean if second else None,
-        "verdict": _verdict(first, second),
-        "trial_key": winner["trial_key"],
-    }
-
-
-def _score(group: pd.DataFrame, metric: str, points: int) -> Estimate | None:
-    """Average over load points within each restart, then over restarts; None unless all have numbers."""
-    per_point = [_restart_means(rows, metric) for _, rows in group.groupby("load_point", sort=False)]
-    if len(per_point) < points or not all(per_point):
-        return None
-    starts = min(len(values) for values in per_point)
-    return estimate([math.fsum(values[k] for values in per_point) / points for k in range(starts)])
-
-
-def _verdict(first: Estimate, second: Estimate | None) -> str:
-    if second is None:
-        return "alone"
-    if first.low is None or first.high is None or second.low is None or second.high is None:
-        return "single start"
-    return "inconclusive" if first.low <= second.high and second.low <= first.high else "clear"
-
-
-def _objective_text(objective: Objective) -> str:
-    rate = objective.request_rate_per_s
-    where = "mean over load points" if rate is None else f"at {rate:g} QPS"
-    return f"{'highest' if objective.direction == 'maximize' else 'lowest'} {objective.metric}, {where}"
 
 
 def _escaped(value: object) -> str:

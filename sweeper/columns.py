@@ -84,7 +84,12 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
     "Trial": (
         _column("study", STRING, "Name of the study"),
         _column("trial_key", STRING, "Identity by content: assignment, engine, model, platform, load points"),
-        _column("role", STRING, "control for repetitions of the control setting; null for any other trial"),
+        _column(
+            "role",
+            STRING,
+            "control for repetitions of the control setting; finalist, and default for what they are "
+            "compared with, where measured again after the search; null for any other trial",
+        ),
         _column("series", pa.list_(STRING), "Names of the series that this trial serves; may be empty"),
         _column("provenance", STRING, "measured on a machine, or simulated by a model of one"),
         _column("platform", STRING, "Machine measured: mi300x, cuda, cpu or simulated"),
@@ -110,6 +115,13 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column(
             "keeps_prefix_cache", BOOL, "Began with what the engine remembered of earlier runs of the trial"
         ),
+        _column("goodput_bounds", STRING, "Milliseconds that a good request keeps, as --goodput takes them"),
+        _column(
+            "max_rate_slo",
+            STRING,
+            "Bounds whose highest request rate was searched for: the row is a probe at one rate of that "
+            "search; null for any other load point",
+        ),
     ),
     "Metrics, as vLLM's benchmarks define them": (
         _column("request_throughput_per_s", FLOAT, "Completed requests per second of the run", "1/s"),
@@ -123,6 +135,13 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column("total_input_tokens", INT, "Prompt tokens of completed requests", "tokens"),
         _column("total_output_tokens", INT, "Tokens generated for completed requests", "tokens"),
         _column("duration_s", FLOAT, "First request sent to last one completed", "s"),
+        _column(
+            "max_rate_per_s",
+            FLOAT,
+            "Highest request rate tried that kept max_rate_slo, in the row of that probe; 0, in the row of "
+            "the lowest rate, where none did. Ours, not vLLM's",
+            "1/s",
+        ),
     ),
     "Telemetry, seen during the run; null where the platform does not tell": (
         _column("prefix_cache_hit_rate", FLOAT, "Prompt tokens found in the prefix cache", "fraction"),
@@ -185,6 +204,14 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column("model_dtype", STRING, "Type of the weights"),
         _column("model_is_dummy", BOOL, "Weights are random, so only speed means anything"),
         _column("calibration", STRING, "Parameters of the simulation, JSON; null when measured"),
+        _column("calibration_name", STRING, "Calibration that they are, with what was changed in it"),
+        _column(
+            "expected_error",
+            STRING,
+            "Mean error of this calibration on published or measured runs of this kind, or why it is not "
+            "known; null when measured",
+        ),
+        _column("modelled_device", STRING, "GPU that is modelled, such as mi300x; null when measured"),
         _column("command", STRING, "Command line of the engine, quoted for a shell, without secrets"),
         _column("sanity_fingerprint", STRING, "Of the answer to a greedy question"),
         _column("sanity_text", STRING, "That answer, the same before and after the loads"),

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.errors import MeasurementError, nearest
-from sweeper.records import FailureClass
+from sweeper.records import GOODPUT_BOUNDS, FailureClass
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -22,8 +22,6 @@ Bools = NDArray[np.bool_]
 
 PERCENTILES = (50, 90, 95, 99)
 """Percentiles given of every latency."""
-
-_GOODPUT_BOUNDS = ("ttft_ms", "tpot_ms", "e2el_ms")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +200,12 @@ def _rate(amount: float, duration_s: float | None) -> float | None:
 
 
 def _good_requests(records: RequestRecords, bounds_ms: Mapping[str, float]) -> int:
-    """Count the completed requests that keep every bound; a single token has no TPOT and keeps any."""
+    """Count the completed requests that keep every bound; a single token has no TPOT and keeps any.
+
+    Source:
+        vLLM 0.32.0, vllm/benchmarks/serve.py, calculate_metrics: good where every latency is at most its
+        bound, with a TPOT of 0 for a single token; divided by the duration of the whole run.
+    """
     latencies_ms = {
         "ttft_ms": ttft_ms(records),
         "tpot_ms": np.nan_to_num(tpot_ms(records), nan=0.0),
@@ -212,8 +215,8 @@ def _good_requests(records: RequestRecords, bounds_ms: Mapping[str, float]) -> i
     for name, bound_ms in bounds_ms.items():
         if name not in latencies_ms:
             raise MeasurementError(
-                f"goodput: got a bound on '{name}'; expected {', '.join(_GOODPUT_BOUNDS)}. "
-                f"Rename it.{nearest(name, _GOODPUT_BOUNDS)}",
+                f"goodput: got a bound on '{name}'; expected {', '.join(GOODPUT_BOUNDS)}. "
+                f"Rename it.{nearest(name, GOODPUT_BOUNDS)}",
                 failure=FailureClass.CLIENT,
             )
         good &= latencies_ms[name] <= bound_ms

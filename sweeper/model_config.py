@@ -22,7 +22,7 @@ _FIELDS = {
     "vocab": "vocab_size",
     "max_positions": "max_position_embeddings",
 }
-_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 _DTYPES = ("bfloat16", "float16", "float32")
 
 
@@ -41,12 +41,7 @@ def read(path: Path) -> Model:
     """
     file = path / "config.json" if path.is_dir() else path
     config = _json(file)
-    known = [name for name in _EXPERTS if config.get(name)]
-    if known or "kv_lora_rank" in config:
-        raise ConfigError(
-            f"{file}: has '{(known or ['kv_lora_rank'])[0]}'; expected a dense decoder like Llama, since "
-            "experts and latent attention are not worked out here. Take another model, or measure."
-        )
+    _refuse_other_builds(config, file)
     shape = {name: _number(config, key, file) for name, key in _FIELDS.items()}
     heads = shape["heads"]
     return Model(
@@ -60,6 +55,22 @@ def read(path: Path) -> Model:
             tied_embeddings=bool(config.get("tie_word_embeddings", False)),
         ),
     )
+
+
+def _refuse_other_builds(config: Mapping[str, Any], file: Path) -> None:
+    """Refuse experts and latent attention, which some configs tell in a part of their own."""
+    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+    experts = [name for part in parts for name in _EXPERTS if part.get(name)]
+    if experts:
+        raise ConfigError(
+            f"{file}: has '{experts[0]}', so it is a mixture of experts; expected a dense decoder like "
+            "Llama, since how many of the weights a step reads is not worked out. Take another, or measure."
+        )
+    if any("kv_lora_rank" in part for part in parts):
+        raise ConfigError(
+            f"{file}: has 'kv_lora_rank'; expected a dense decoder like Llama, since latent attention is not "
+            "worked out here. Take another model, or measure."
+        )
 
 
 def _json(file: Path) -> Mapping[str, Any]:

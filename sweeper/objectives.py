@@ -1,4 +1,4 @@
-"""From a trial's measured rows to what a search is told: the value of an objective, and numbers to show.
+"""From a trial's measured rows to what a search is told: values, how far bounds are kept, numbers to show.
 
 Rows come from a measurement just made or from the store, where a missing value is NaN; both read alike.
 """
@@ -9,29 +9,55 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeper.records import Measurement, Objective, TrialSpec
+from sweeper.records import (
+    MAX_RATE,
+    Constraint,
+    Measurement,
+    Objective,
+    Placement,
+    TrialSpec,
+    gpus_used,
+)
 
 
-def objective_value(objective: Objective, rows: Sequence[Mapping[str, Any]]) -> float | None:
+def objective_value(objective: Objective | Constraint, rows: Sequence[Mapping[str, Any]]) -> float | None:
     """Reduce a trial's rows to one value: the mean over its load point, restarts and repeats.
 
-    Second runs do not count: only some settings have them, and they answer from a warm prefix cache.
+    Second runs do not count: only some settings have them, and they answer from a warm prefix cache. Nor do
+    the probes of a search for a rate, at whatever rates it led to; what it found, ``max_rate_per_s``, does.
 
     Args:
-        objective: Metric and load point; without a load point, all count.
-        rows: Metric columns with ``request_rate_per_s``; missing values are None or NaN.
+        objective: Metric, load point and divisor; without a load point, all count.
+        rows: Metric columns with ``request_rate_per_s``, ``devices`` and ``partition_mode``; missing values
+            are None or NaN.
 
     Returns:
         The mean, or None where the metric was not measured.
     """
-    wanted = objective.request_rate_per_s
-    found = [
-        row.get(objective.metric)
-        for row in rows
-        if (wanted is None or _number(row.get("request_rate_per_s")) == wanted) and not _is_second(row)
+    found = [row for row in rows if _counts(objective, row)]
+    numbers = [
+        number / _divisor(objective.per, row)
+        for row in found
+        if (number := _number(row.get(objective.metric))) is not None
     ]
-    numbers = [number for value in found if (number := _number(value)) is not None]
     return statistics.fmean(numbers) if numbers else None
+
+
+def violations(
+    constraints: Sequence[Constraint], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, float] | None:
+    """Tell how far a trial is past each bound, as a share of it; 0 or less keeps it.
+
+    Args:
+        constraints: The bounds.
+        rows: As in ``objective_value``.
+
+    Returns:
+        Share by the constraint's name; None where one of them was not measured, so that nobody knows.
+    """
+    values = {constraint: objective_value(constraint, rows) for constraint in constraints}
+    known = {c.name: c.violation(value) for c, value in values.items() if value is not None}
+    return known if len(known) == len(constraints) else None
 
 
 def trial_attributes(spec: TrialSpec, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -48,27 +74,52 @@ def trial_attributes(spec: TrialSpec, rows: Sequence[Mapping[str, Any]]) -> dict
     found: dict[str, Any] = {"key": spec.key, "series": ", ".join(spec.series) or None}
     for metric in ("request_throughput_per_s", "output_throughput_tok_per_s", "mean_ttft_ms", "mean_tpot_ms"):
         for point in spec.load_points:
-            if point.keeps_prefix_cache:
+            if point.keeps_prefix_cache or point.rate_search is not None:
                 continue
             rate = point.request_rate_per_s
             matching = [row for row in rows if _number(row.get("request_rate_per_s")) == rate]
             value = objective_value(Objective(metric=metric, direction="maximize"), matching)
             if value is not None:
                 found[f"{metric} ({point.label})"] = round(value, 4)
-    return found
+    highest = objective_value(Objective(metric=MAX_RATE, direction="maximize"), rows)
+    return found if highest is None else {**found, MAX_RATE: highest}
 
 
-def measured_row(measurement: Measurement) -> dict[str, Any]:
-    """Lay out a measurement as the store does: metric columns, and what tells its load point."""
+def bound_attributes(violated: Mapping[str, float] | None) -> dict[str, Any]:
+    """Give what the dashboard shows of a trial's bounds: it ranks without looking at them itself."""
+    if not violated:
+        return {}
+    broken = [name for name, share in violated.items() if share > 0]
+    return {"feasible": not broken, **({"breaks": "; ".join(broken)} if broken else {})}
+
+
+def measured_row(measurement: Measurement, placement: Placement | None = None) -> dict[str, Any]:
+    """Lay out a measurement as the store does: metrics, what tells its load point, and its devices."""
     return {
         **measurement.metrics,
         "request_rate_per_s": measurement.load_point.request_rate_per_s,
         "keeps_prefix_cache": measurement.load_point.keeps_prefix_cache,
+        "max_rate_slo": measurement.load_point.max_rate_slo,
+        "devices": [] if placement is None else list(placement.devices),
+        "partition_mode": None if placement is None else placement.partition_mode,
     }
 
 
-def _is_second(row: Mapping[str, Any]) -> bool:
-    return row.get("keeps_prefix_cache") is True
+def _counts(objective: Objective | Constraint, row: Mapping[str, Any]) -> bool:
+    if row.get("keeps_prefix_cache") is True:
+        return False
+    if objective.metric == MAX_RATE:
+        return True
+    wanted = objective.request_rate_per_s
+    is_probe = isinstance(row.get("max_rate_slo"), str)
+    return not is_probe and (wanted is None or _number(row.get("request_rate_per_s")) == wanted)
+
+
+def _divisor(per: str | None, row: Mapping[str, Any]) -> float:
+    if per is None:
+        return 1.0
+    mode = row.get("partition_mode")
+    return gpus_used(len(row["devices"]), mode if isinstance(mode, str) else None)
 
 
 def _number(value: Any) -> float | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sweeper import control, fit, knobs
 from sweeper.engines import instances, tgi
-from sweeper.errors import KnobError, PlacementError
+from sweeper.errors import ConfigError, KnobError, PlacementError
 from sweeper.records import (
     INSTANCES,
     ClientSpec,
@@ -21,13 +21,19 @@ from sweeper.records import (
     LoadPoint,
     Model,
     Platform,
+    Scalar,
     TrialSpec,
 )
+from sweeper.simulation.calibration import NamedCalibration
+from sweeper.simulation.device import USUAL_DEVICE
 from sweeper.space import Point, Series, Space
 from sweeper.topology import Node
 
 # These refusals are mistakes in the configuration; the others depend on the point and become rows.
 _MISTAKES = frozenset({"unknown", "not_yet", "removed", "no_effect", "bad_value"})
+
+NODE_DEVICES = "node_devices"
+"""Name by which a rule speaks of how many devices the node has."""
 
 # Each multiplies the devices of a trial.
 _SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "num_shard", INSTANCES)
@@ -40,10 +46,12 @@ class Refusal:
     Attributes:
         failure: The class that its row is stored with.
         message: The reason in words, with the arithmetic where there is some.
+        is_rule: Whether a rule of the space says so: then it is no point of the space at all.
     """
 
     failure: FailureClass
     message: str
+    is_rule: bool = False
 
     def __str__(self) -> str:
         return self.message
@@ -81,6 +89,8 @@ class Planner:
     runs_per_start: int = 1
     allow_unknown: bool = False
     calibration: Mapping[str, float] = field(default_factory=dict)
+    calibrated: NamedCalibration | None = None
+    modelled_device: str | None = None
     control: str | None = None
     control_every: int | None = None
 
@@ -109,14 +119,27 @@ class Planner:
     def grid(self) -> list[Job]:
         """Plan every point of the space: equal assignments joined, large placements first.
 
+        Combinations of domains that break a rule are no points. A series that does was named by somebody:
+        it is planned, and refused with the rule, so that its place in a chart says why it is empty.
+
         Raises:
+            ConfigError: No point keeps the rules.
             KnobError: A knob does not exist in this release; nothing was started.
         """
         by_key: dict[str, Job] = {}
+        ruled_out: Refusal | None = None
         for point in self.space.grid():
             job = self.job(point)
+            if job.refusal is not None and job.refusal.is_rule and _is_of_domains(point):
+                ruled_out = job.refusal
+                continue
             known = by_key.get(job.spec.key)
             by_key[job.spec.key] = job if known is None else _joined(known, job)
+        if ruled_out is not None and not by_key:
+            raise ConfigError(
+                f"space: none of its points keeps the rules; the last one {ruled_out}. Expected one. "
+                "Correct the rules, or give the knobs other values."
+            )
         # Large blocks first: they find the node whole, and small trials fill the gaps that remain.
         return sorted(by_key.values(), key=lambda job: -job.spec.devices_wanted)
 
@@ -143,11 +166,26 @@ class Planner:
             repeats=self.repeats,
             runs_per_start=self.runs_per_start,
             calibration=self.calibration,
+            calibration_name=None if self.calibrated is None else self.calibrated.name,
             label=point_label(point),
             partitioning=self.node.mode_label,
+            modelled_device=self.modelled_device,
         )
         spec = replace(spec, folder=f"{self.trials_folder}/{spec.key}")
+        spec = replace(spec, expected_error=self._expected_error(spec))
         return Job(spec=spec, points=(point,), refusal=self._refusal(spec))
+
+    def _expected_error(self, spec: TrialSpec) -> str | None:
+        if self.calibrated is None:
+            return None
+        if self.modelled_device not in (None, USUAL_DEVICE):
+            return f"unknown: never compared with device {self.modelled_device}"
+        return self.calibrated.expected_error(
+            generation=knobs.engine_generation(spec.engine.release, assignment=spec.assignment),
+            datasets=[point.dataset for point in spec.load_points],
+            mode=self.node.partition_mode,
+            model=spec.model.name,
+        )
 
     def _engine_of(self, series: Series | None) -> EngineSpec:
         if series is None or series.engine == "vllm":
@@ -172,9 +210,9 @@ class Planner:
         if spec.engine.kind == "attach":
             # It runs already, so it fits; and nothing of the assignment is for us to set.
             return None
-        broken = self.space.broken_rule(spec.assignment)
+        broken = self.space.broken_rule(spec.assignment, defaults=self._rule_defaults(spec))
         if broken is not None:
-            return Refusal(FailureClass.BAD_ARGUMENT, f"breaks the rule of the space: {broken}")
+            return Refusal(FailureClass.BAD_ARGUMENT, f"breaks the rule of the space: {broken}", is_rule=True)
         refusals = knobs.check(
             instances.served_assignment(spec),
             release=self.engine.release,
@@ -189,6 +227,11 @@ class Planner:
         if refusals:
             return Refusal(FailureClass.UNSUPPORTED, refusals[0].message)
         return self._size_refusal(spec) or self._memory_refusal(spec)
+
+    def _rule_defaults(self, spec: TrialSpec) -> dict[str, Scalar]:
+        """Give what rules may name and an assignment leaves unsaid: the release's defaults, and the node."""
+        unsaid = knobs.defaults(self.engine.release, accelerator=self.accelerator, assignment=spec.assignment)
+        return {**dict.fromkeys(_SIZES, 1), **unsaid, NODE_DEVICES: len(self.node.devices)}
 
     def _tgi_refusal(self, spec: TrialSpec) -> Refusal | None:
         if self.platform is Platform.SIMULATED:
@@ -232,6 +275,10 @@ class Planner:
 def _repetition(job: Job, number: int, trials_folder: str) -> Job:
     spec = replace(job.spec, control=number, repeats=1, label=f"control {number + 1} ({job.spec.label})")
     return replace(job, spec=replace(spec, folder=f"{trials_folder}/{spec.key}"), points=())
+
+
+def _is_of_domains(point: Point) -> bool:
+    return point.series is None and bool(point.choices)
 
 
 def _joined(first: Job, second: Job) -> Job:

@@ -17,8 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sweeper import knobs
-from sweeper.engines.simulated import resolve
+from sweeper.engines.simulated import is_v1, resolve
 from sweeper.records import (
     INSTANCES,
     MEASURED_ITERATIONS,
@@ -29,7 +28,8 @@ from sweeper.records import (
     TrialSpec,
     TrialState,
 )
-from sweeper.simulation.costs import Calibration, CostModel, Step
+from sweeper.simulation.calibration import Calibration
+from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import partition_of
 
 SHAREGPT_PROMPT_TOKENS = 215.0
@@ -257,8 +257,8 @@ def _costs(spec: TrialSpec) -> tuple[CostModel, _Limits]:
     """Give the costs of a step of this trial, and what the scheduler puts into one."""
     settings = resolve(spec)
     devices = max(1, spec.devices_wanted // _replicas(spec))
-    mode = (spec.partitioning or "SPX").split("/")[0]
-    device = partition_of(mode)
+    mode = spec.partitioning.split("/")[0] if spec.partitioning else None
+    device = partition_of(mode, device=spec.modelled_device)
     costs = CostModel(
         device=device,
         devices=devices,
@@ -267,7 +267,7 @@ def _costs(spec: TrialSpec) -> tuple[CostModel, _Limits]:
         calibration=Calibration().override(spec.calibration),
         weight_bits=8 if settings["quantization"] == "fp8" else 16,
         kv_bits=8 if str(settings["kv_cache_dtype"]).startswith("fp8") else 16,
-        is_v1=knobs.engine_generation(spec.engine.release, assignment=spec.assignment) == "v1",
+        is_v1=is_v1(spec),
         uses_graphs=not settings["enforce_eager"],
         capture_tokens=int(settings.get("max_seq_len_to_capture", 0)),
     )

@@ -100,7 +100,7 @@ def read_node(settings: Settings, choice: Choice) -> Node:
         PlacementError: The node does not answer, or is in another partition mode; the message holds the
             commands that change it.
     """
-    wanted = _Wanted(platform=settings.platform, insisted=settings.insisted, devices=settings.devices)
+    wanted = _wanted(settings)
     found = choice.node or _node_of(wanted)
     if isinstance(found, Absent):
         raise PlacementError(
@@ -125,7 +125,7 @@ def join_cluster(settings: Settings, choice: Choice) -> Cluster:
         )
     from sweeper.executors.cluster import Cluster
 
-    wanted = _Wanted(platform=settings.platform, insisted=settings.insisted, devices=settings.devices)
+    wanted = _wanted(settings)
     return Cluster(settings.address, read=partial(_read_here, wanted))
 
 
@@ -215,13 +215,23 @@ class _Wanted:
     platform: Platform
     insisted: tuple[str | None, str | None]
     devices: int | None
+    modelled_device: str | None
+
+
+def _wanted(settings: Settings) -> _Wanted:
+    return _Wanted(
+        platform=settings.platform,
+        insisted=settings.insisted,
+        devices=settings.devices,
+        modelled_device=settings.modelled_device,
+    )
 
 
 def _node_of(wanted: _Wanted) -> Node | Absent:
     match wanted.platform:
         case Platform.SIMULATED:
             mode, memory_mode = wanted.insisted
-            return topology.modelled_mi300x(mode or "SPX", memory_mode or "NPS1")
+            return topology.modelled_node(wanted.modelled_device, mode=mode, memory_mode=memory_mode)
         case Platform.CPU:
             return topology.read_cpu(wanted.devices)
         case Platform.MI300X:

@@ -38,8 +38,22 @@ METRIC_NAMES = (
     "total_input_tokens",
     "total_output_tokens",
     "duration_s",
+    "max_rate_per_s",
 )
-"""Every metric of a measurement, named and defined as vLLM's benchmarks do."""
+"""Every metric of a measurement, named and defined as vLLM's benchmarks do; ``max_rate_per_s`` alone is ours:
+what a search over the request rate found."""
+
+MAX_RATE = "max_rate_per_s"
+"""The highest request rate that keeps its bounds; measured by load points that search for it."""
+
+GOODPUT_BOUNDS = ("ttft_ms", "tpot_ms", "e2el_ms")
+"""Latencies of a request that goodput can bound. Source: vLLM's benchmark, ``--goodput``."""
+
+GPU = "gpu"
+"""What an objective can be divided by: the GPUs that a trial used, a partition counting as its share."""
+
+# Partitions of one MI300X GPU in each compute mode. Source: AMD Instinct MI300X partitioning guide.
+_PARTITIONS_PER_GPU = {"SPX": 1, "DPX": 2, "QPX": 4, "CPX": 8}
 
 OFFLINE_DATASETS = ("latency", "throughput")
 """Datasets of load points that need no server: vLLM's latency and throughput benchmarks."""
@@ -63,7 +77,7 @@ which the requests are split; ``auto`` takes the first where the release has it.
 INSTANCES = "instances"
 """The knob of the sweeper itself: how many engines of one assignment share a trial's devices and load."""
 
-SEARCH_METHODS = ("grid", "random", "tpe")
+SEARCH_METHODS = ("grid", "random", "tpe", "nsga2", "gp", "guided", "staged")
 """How a space can be walked."""
 
 
@@ -116,6 +130,26 @@ class FailureClass(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RateSearch:
+    """A search for the highest request rate at which a running server keeps its bounds.
+
+    Attributes:
+        low: Smallest rate tried, requests per second.
+        high: Largest rate tried, requests per second.
+        resolution: Distance of neighbouring rates: how well the answer is known, requests per second.
+        bounds: Pairs of a latency metric, such as ``p99_ttft_ms``, and the most it may be.
+    """
+
+    low: float
+    high: float
+    resolution: float
+    bounds: tuple[tuple[str, float], ...]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{metric} <= {bound:g}" for metric, bound in self.bounds)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoadPoint:
     """What the client sends to the engine in one run.
 
@@ -134,6 +168,9 @@ class LoadPoint:
         keeps_prefix_cache: Begin with what the engine remembers of earlier runs, as a benchmark that is
             run a second time does; otherwise its prefix cache is emptied first. Load points share their
             prompts, so without that every one after the first would be answered from the cache.
+        goodput_ms: What a request has to keep to count as good: pairs of one of ``GOODPUT_BOUNDS`` and
+            milliseconds; empty leaves goodput unknown.
+        rate_search: Bounds whose highest request rate is searched for; None measures at one rate.
     """
 
     dataset: str
@@ -147,6 +184,28 @@ class LoadPoint:
     ignore_eos: bool = False
     client_seed: int = 0
     keeps_prefix_cache: bool = False
+    goodput_ms: tuple[tuple[str, float], ...] = ()
+    rate_search: RateSearch | None = None
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """What is sent, as plain data; what came later is left out where unused, so that old keys hold."""
+        content = asdict(self)
+        for name in ("goodput_ms", "rate_search"):
+            if not content[name]:
+                del content[name]
+        return content
+
+    @property
+    def goodput_bounds(self) -> str | None:
+        """The goodput bounds as vLLM's ``--goodput`` takes them: ``ttft:2000 tpot:100``; None without any."""
+        words = (f"{name.removesuffix('_ms')}:{bound:g}" for name, bound in self.goodput_ms)
+        return " ".join(words) or None
+
+    @property
+    def max_rate_slo(self) -> str | None:
+        """What the search over the request rate keeps, in words; None where there is no such search."""
+        return None if self.rate_search is None else str(self.rate_search)
 
     @property
     def label(self) -> str:
@@ -155,7 +214,7 @@ class LoadPoint:
             what = "batch of" if self.dataset == "latency" else "requests:"
             return f"{what} {self.num_prompts}, {self.input_len} in, {self.output_len} out"
         rate = "all at once" if self.request_rate_per_s is None else f"{self.request_rate_per_s:g} QPS"
-        parts = [rate]
+        parts = [rate if self.rate_search is None else f"highest rate with {self.rate_search}"]
         if self.max_concurrency is not None:
             parts.append(f"{self.max_concurrency} at a time")
         if self.keeps_prefix_cache:
@@ -288,6 +347,10 @@ class Placement:
     mask_variable: str | None = None
 
 
+# Of simulated trials; those from before there was a choice have none.
+_USUAL_DEVICES = (None, "mi300x")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrialSpec:
     """Everything a worker needs to run one trial; it is sent to it whole.
@@ -305,6 +368,13 @@ class TrialSpec:
         repeats: Engine starts.
         runs_per_start: Client runs at each load point within one start.
         control: Which repetition of the study's control setting it is, from 0; None for any other trial.
+        calibration: Parameters of the simulation; those that are not there have their defaults.
+        calibration_name: What these are called; None where nothing is simulated.
+        expected_error: How far off a simulated number of this kind is to be expected, in words.
+        modelled_device: Which of ``simulation.device.DEVICES`` the devices are; None where none is simulated.
+        final: Which repetition of a finalist it is, from 0, after the search; None for any other trial.
+        is_default: Whether that finalist is the setting that the others are compared with.
+        stop_rule: When its remaining load points are left out; None measures all of them, as written.
     """
 
     study: str
@@ -321,10 +391,23 @@ class TrialSpec:
     runs_per_start: int = 1
     attempt: int = 1
     calibration: Mapping[str, float] = field(default_factory=dict)
+    calibration_name: str | None = None
+    expected_error: str | None = None
+    modelled_device: str | None = None
     label: str = ""
     partitioning: str | None = None
     client: ClientSpec = ClientSpec()
     control: int | None = None
+    final: int | None = None
+    is_default: bool = False
+    stop_rule: StopRule | None = None
+
+    @property
+    def role(self) -> str | None:
+        """What it is besides a trial of the study: ``control``, ``finalist``, ``default``, or nothing."""
+        if self.final is not None:
+            return "default" if self.is_default else "finalist"
+        return None if self.control is None else "control"
 
     @property
     def is_exclusive(self) -> bool:
@@ -342,7 +425,7 @@ class TrialSpec:
                 "release": self.engine.release,
                 "model": self.model.identity,
                 "platform": str(self.platform),
-                "load_points": [asdict(point) for point in self.load_points],
+                "load_points": [point.identity for point in self.load_points],
                 "warmup_prompts": self.warmup_prompts,
                 "repeats": self.repeats,
                 "runs_per_start": self.runs_per_start,
@@ -350,10 +433,12 @@ class TrialSpec:
                 # Left out where it is the usual one, so that keys from before there was a choice still hold.
                 **({} if self.client.kind == CLIENTS[0] else {"client": self.client.kind}),
                 **({} if self.partitioning is None else {"partitioning": self.partitioning}),
+                **({} if self.modelled_device in _USUAL_DEVICES else {"device": self.modelled_device}),
                 **({} if self.engine.url is None else {"url": self.engine.url}),
                 **({"instances_by": self.engine.instances_by} if INSTANCES in self.assignment else {}),
                 **({} if self.engine.binds_numa else {"binds_numa": False}),
                 **({} if self.control is None else {"control": self.control}),
+                **({} if self.final is None else {"final": self.final}),
             }
         )
 
@@ -421,17 +506,80 @@ class Objective:
         metric: A metric column of the store, such as ``request_throughput_per_s``.
         direction: ``maximize`` or ``minimize``.
         request_rate_per_s: The load point that counts; None takes the mean over all load points.
+        per: ``GPU`` divides by the GPUs used; None takes the metric as it is.
     """
 
     metric: str
     direction: str
     request_rate_per_s: float | None = None
+    per: str | None = None
 
     @property
     def name(self) -> str:
         """Name on the dashboard's axes; the unit is the end of the metric's own name."""
-        at = "" if self.request_rate_per_s is None else f" at {self.request_rate_per_s:g} QPS"
-        return f"{self.metric}{at}"
+        return _quantity_name(self.metric, self.request_rate_per_s, self.per)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constraint:
+    """What a setting has to keep to be feasible, such as a service level objective.
+
+    Attributes:
+        metric: A metric column of the store, such as ``p99_ttft_ms``.
+        limit: The bound, in the metric's unit; a value equal to it keeps it.
+        is_upper: Whether values may not lie above it; otherwise not below.
+        request_rate_per_s: The load point that counts; None takes the mean over all load points.
+        per: As in ``Objective``.
+    """
+
+    metric: str
+    limit: float
+    is_upper: bool
+    request_rate_per_s: float | None = None
+    per: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The bound in words: ``p99_ttft_ms at 16 QPS <= 2000``."""
+        quantity = _quantity_name(self.metric, self.request_rate_per_s, self.per)
+        return f"{quantity} {'<=' if self.is_upper else '>='} {self.limit:g}"
+
+    def violation(self, value: float) -> float:
+        """Tell how far a value is past the limit, as a share of it; 0 or less keeps it.
+
+        A share, so that a search may add up bounds in milliseconds and in requests; a limit of 0 has no
+        shares, and gives the distance itself.
+        """
+        past = value - self.limit if self.is_upper else self.limit - value
+        return past / abs(self.limit) if self.limit else past
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopRule:
+    """What a running trial is held against, to stop once it can no longer matter.
+
+    Attributes:
+        objectives: What is better.
+        constraints: What has to be kept.
+        incumbents: Values, one per objective, of the best trials known when it began.
+        margin: By what share of a value it has to be behind, or past a bound.
+    """
+
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...] = ()
+    incumbents: tuple[tuple[float, ...], ...] = ()
+    margin: float = 0.05
+
+
+def gpus_used(devices: int, partition_mode: str | None) -> float:
+    """Count the GPUs that so many devices are: a partition is its share of one."""
+    return devices / _PARTITIONS_PER_GPU.get(partition_mode or "", 1)
+
+
+def _quantity_name(metric: str, rate: float | None, per: str | None) -> str:
+    divided = "" if per is None else f" per {per.upper()}"
+    at = "" if rate is None else f" at {rate:g} QPS"
+    return f"{metric}{divided}{at}"
 
 
 def content_key(content: object) -> str:

@@ -1,6 +1,7 @@
 """From a finished trial to the rows that are stored of it, each value checked against its column.
 
-A complete trial has a row per measurement; any other has a row per load point without metrics.
+A complete trial has a row per measurement; any other has a row per load point without metrics. One that was
+stopped early has both, and all of them say ``skipped``.
 """
 
 from __future__ import annotations
@@ -40,8 +41,12 @@ def _rows(result: TrialResult, *, queued_s: float) -> list[dict[str, Any]]:
     if result.state is TrialState.COMPLETE:
         return [shared | _measurement_values(measurement) for measurement in result.measurements]
     unmeasured = {"started_at": _utc(result.started_at), "ended_at": _utc(result.ended_at)}
-    points = [_load_point_values(point) for point in result.spec.load_points] or [{}]
-    return [shared | unmeasured | point for point in points]
+    measured = {measurement.load_point for measurement in result.measurements}
+    points = [_load_point_values(point) for point in result.spec.load_points if point not in measured]
+    return [
+        *(shared | _measurement_values(measurement) for measurement in result.measurements),
+        *(shared | unmeasured | point for point in points or ([] if measured else [{}])),
+    ]
 
 
 def _trial_values(result: TrialResult) -> dict[str, Any]:
@@ -49,7 +54,7 @@ def _trial_values(result: TrialResult) -> dict[str, Any]:
     return {
         "study": spec.study,
         "trial_key": spec.key,
-        "role": None if spec.control is None else "control",
+        "role": spec.role,
         "series": list(spec.series),
         "provenance": str(result.provenance),
         "platform": str(spec.platform),
@@ -65,6 +70,9 @@ def _trial_values(result: TrialResult) -> dict[str, Any]:
         "model_dtype": spec.model.dtype,
         "model_is_dummy": spec.model.is_dummy,
         "calibration": json.dumps(dict(spec.calibration), sort_keys=True) if spec.calibration else None,
+        "calibration_name": spec.calibration_name,
+        "expected_error": spec.expected_error,
+        "modelled_device": spec.modelled_device,
         "command": shlex.join(result.command) if result.command else None,
         "sanity_fingerprint": result.sanity_fingerprint,
         "sanity_text": result.sanity_text,

@@ -3,7 +3,8 @@
 A *space* holds a base assignment, any number of named *series* (a few knobs of difference each, one
 bar colour in a chart) and *domains* (knobs to be searched). Its points are every series with every
 combination of the domains. A *rule* is a comparison that a point must satisfy, so that a setting which
-cannot work costs no engine start.
+cannot work costs no engine start. A *condition* on a domain says where its knob is in the space at all: a
+chunk's size means nothing where prefill is not chunked, and two points that differ in it alone are one.
 
 How a space is searched is not known here (``search``), nor whether a release has a knob (``knobs``).
 """
@@ -17,8 +18,8 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from sweeper.errors import ConfigError
-from sweeper.records import Assignment, Model, Scalar
+from sweeper.errors import ConfigError, nearest
+from sweeper.records import Assignment, Model, Scalar, content_key
 
 LARGEST_GRID = 100_000
 """Points of a grid at most: each is planned before the first one starts."""
@@ -110,14 +111,29 @@ class Point:
 class Rule:
     """A condition on an assignment, such as ``max_num_batched_tokens >= max_num_seqs``.
 
-    A rule that names a knob which a point leaves unset holds: an unset knob has the engine's default,
-    which the engine itself reconciles.
+    A rule that names a knob which has neither a value nor a known default holds: an engine reconciles its
+    own defaults itself.
+
+    Attributes:
+        message: Why it must hold, for whoever broke it; None lets the rule speak for itself.
+        where: Key of the configuration that it comes from.
     """
 
     text: str
+    message: str | None = None
+    where: str = "space.rules"
 
     def __post_init__(self) -> None:
-        _check_syntax(self._tree(), self.text)
+        _check_syntax(self._tree(), self.text, self.where)
+
+    def __str__(self) -> str:
+        return self.text if self.message is None else f"{self.message} ({self.text})"
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The knobs that it compares."""
+        found = (node.id for node in ast.walk(self._tree()) if isinstance(node, ast.Name))
+        return frozenset(found) - frozenset(_LITERALS)
 
     def holds(self, assignment: Assignment) -> bool:
         """Tell whether the assignment satisfies the rule.
@@ -125,15 +141,13 @@ class Rule:
         Raises:
             ConfigError: Values cannot be compared, such as a text with a number.
         """
-        tree = self._tree()
-        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        if not names <= set(assignment):
+        if not self.names <= set(assignment):
             return True
         try:
-            return bool(_evaluate(tree, assignment))
+            return bool(_evaluate(self._tree(), assignment))
         except (TypeError, ArithmeticError) as exc:
             raise ConfigError(
-                f"space.rules: '{self.text}' cannot be computed for {dict(assignment)}: {exc}. "
+                f"{self.where}: '{self.text}' cannot be computed for {dict(assignment)}: {exc}. "
                 "Compare numbers with numbers and texts with texts."
             ) from exc
 
@@ -143,8 +157,8 @@ class Rule:
         except (SyntaxError, ValueError, MemoryError, RecursionError) as exc:
             # Zero bytes are a ValueError, and what nests too deeply the last two.
             raise ConfigError(
-                f"space.rules: '{self.text}' is not an expression; expected a comparison of knobs such as "
-                "'max_num_batched_tokens >= max_num_seqs'. Correct the rule."
+                f"{self.where}: '{self.text}' is not an expression; expected a comparison of knobs such as "
+                "'max_num_batched_tokens >= max_num_seqs'. Correct it."
             ) from exc
 
 
@@ -153,15 +167,26 @@ class Space:
     """A base assignment, what varies around it, and what must hold.
 
     The base is vLLM's: a series of another engine has its own knobs and nothing else.
+
+    Attributes:
+        conditions: For some of the domains, where the knob is in the space; elsewhere points leave it out,
+            also where base or series set it.
     """
 
     base: Assignment = field(default_factory=dict)
     series: tuple[Series, ...] = ()
     domains: Mapping[str, Domain] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
+    conditions: Mapping[str, Rule] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._check_conditions()
 
     def point(self, choices: Assignment) -> Point:
         """Complete the choices of one point with its series' knobs and the base.
+
+        Choices whose condition does not hold are left out, whoever made them: so two proposals that
+        differ in those alone are the same point.
 
         Raises:
             ConfigError: The choices name a series that does not exist.
@@ -173,14 +198,46 @@ class Space:
         if series is not None:
             assignment.update(series.knobs)
         assignment.update({knob: value for knob, value in choices.items() if knob != "series"})
-        return Point(choices=dict(choices), assignment=assignment, series=None if name is None else str(name))
+        absent = self._absent(assignment)
+        return Point(
+            choices={knob: value for knob, value in choices.items() if knob not in absent},
+            assignment={knob: value for knob, value in assignment.items() if knob not in absent},
+            series=None if name is None else str(name),
+        )
+
+    def is_active(self, knob: str, assignment: Assignment) -> bool:
+        """Tell whether a knob is in the space where the others have these values."""
+        condition = self.conditions.get(knob)
+        return condition is None or (condition.names <= set(assignment) and condition.holds(assignment))
+
+    def domain_order(self) -> tuple[str, ...]:
+        """Name the domains so that each comes after those that its condition names."""
+        ordered: list[str] = []
+        while waiting := [name for name in self.domains if name not in ordered]:
+            ready = [n for n in waiting if not self._conditioned_on(n) & set(waiting)]
+            if not ready:
+                raise ConfigError(
+                    f"space.knobs.{waiting[0]}.when: hangs on {' and '.join(waiting)} in a circle; expected "
+                    "conditions on knobs that are there without it. Remove one of the conditions."
+                )
+            ordered += ready
+        return tuple(ordered)
 
     def grid(self) -> Iterator[Point]:
-        """Enumerate every point, series by series, the last domain fastest.
+        """Enumerate the distinct points, series by series, the last domain fastest.
 
         Raises:
             ConfigError: A domain is continuous, which the message names, or the grid has too many points.
         """
+        seen: set[str] = set()
+        for point in self._product():
+            identity = content_key(dict(point.choices)) if self.conditions else ""
+            if not identity or identity not in seen:
+                seen.add(identity)
+                yield point
+
+    def _product(self) -> Iterator[Point]:
+        """Give every combination, some of which are the same point."""
         size = self.size()
         if size is not None and size > LARGEST_GRID:
             raise ConfigError(
@@ -193,7 +250,7 @@ class Space:
             yield self.point({**series, **dict(zip(axes, values, strict=True))})
 
     def size(self) -> int | None:
-        """Count the points of the grid; None when a domain is continuous."""
+        """Count the combinations of all domains, conditions and rules aside; None when one is continuous."""
         count = max(len(self.series), 1)
         for domain in self.domains.values():
             values = len(domain.values) if isinstance(domain, Choice) else domain.count()
@@ -207,9 +264,15 @@ class Space:
         from_series = itertools.chain.from_iterable(s.knobs for s in self.series)
         return frozenset(self.base) | frozenset(from_series) | frozenset(self.domains)
 
-    def broken_rule(self, assignment: Assignment) -> str | None:
-        """Give the text of the first rule that the assignment breaks, or None."""
-        return next((rule.text for rule in self.rules if not rule.holds(assignment)), None)
+    def broken_rule(self, assignment: Assignment, *, defaults: Assignment | None = None) -> str | None:
+        """Give the first rule that the assignment breaks, in words, or None.
+
+        Args:
+            assignment: What is set.
+            defaults: What holds for knobs that it leaves unset, and facts that are no knobs.
+        """
+        known = {**(defaults or {}), **assignment}
+        return next((str(rule) for rule in self.rules if not rule.holds(known)), None)
 
     def named(self, name: str) -> Series:
         """Give the series of this name.
@@ -222,6 +285,29 @@ class Space:
             known = ", ".join(s.name for s in self.series)
             raise ConfigError(f"space.series: '{name}' is not a series; expected one of {known}.")
         return found
+
+    def _absent(self, assignment: Assignment) -> frozenset[str]:
+        """Name the knobs that are not in the space here; one that is absent is none that others hang on."""
+        left = dict(assignment)
+        for knob in self.domain_order() if self.conditions else ():
+            if not self.is_active(knob, left):
+                left.pop(knob, None)
+        return frozenset(assignment) - frozenset(left)
+
+    def _conditioned_on(self, knob: str) -> frozenset[str]:
+        condition = self.conditions.get(knob)
+        return frozenset() if condition is None else condition.names
+
+    def _check_conditions(self) -> None:
+        known = self.knob_names()
+        for condition in self.conditions.values():
+            for name in sorted(condition.names - known):
+                raise ConfigError(
+                    f"{condition.where}: names '{name}', which is no knob of this space; expected one of "
+                    f"{', '.join(sorted(known))}.{nearest(name, known)} "
+                    "Give that knob a value under knobs, or correct the condition."
+                )
+        self.domain_order()
 
     @staticmethod
     def _enumerate(name: str, domain: Domain) -> tuple[Scalar, ...]:
@@ -252,18 +338,20 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
 }
+# As YAML writes them; Python's own words are constants of its grammar.
+_LITERALS = {"true": True, "false": False}
 _NODES = (ast.Compare, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.BinOp)
 _LEAVES = (ast.Name, ast.Load, ast.Constant, ast.Tuple, ast.List)
 
 
-def _check_syntax(tree: ast.expr, text: str) -> None:
+def _check_syntax(tree: ast.expr, text: str, where: str) -> None:
     # An allow-list: a rule comes from a file, and nothing in it may call or reach into objects.
     allowed = (*_NODES, *_LEAVES, *_COMPARISONS, *_ARITHMETIC)
     for node in ast.walk(tree):
         if not isinstance(node, allowed):
             raise ConfigError(
-                f"space.rules: '{text}' uses {type(node).__name__}; expected only knob names, values, "
-                "comparisons, arithmetic, and/or/not. Rewrite the rule."
+                f"{where}: '{text}' uses {type(node).__name__}; expected only knob names, values, "
+                "comparisons, arithmetic, and/or/not. Rewrite it."
             )
 
 
@@ -272,7 +360,7 @@ def _evaluate(node: ast.expr, names: Assignment) -> object:
         case ast.Constant(value=value):
             return value
         case ast.Name(id=name):
-            return names[name]
+            return _LITERALS[name] if name in _LITERALS else names[name]
         case ast.Tuple(elts=items) | ast.List(elts=items):
             return [_evaluate(item, names) for item in items]
         case ast.UnaryOp(op=ast.Not(), operand=operand):

@@ -44,11 +44,12 @@ MEASUREMENTS = "measurements"
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedTrial:
-    """How the latest attempt at a trial ended."""
+    """How the latest attempt at a trial ended; its role is that of ``TrialSpec``."""
 
     state: TrialState
     failure_class: FailureClass | None
     attempt: int
+    role: str | None = None
 
 
 class Store:
@@ -136,7 +137,7 @@ class Store:
             StoreError: A part cannot be read.
         """
         latest: dict[str, FinishedTrial] = {}
-        columns = ["trial_key", "state", "failure_class", "attempt"]
+        columns = ["trial_key", "state", "failure_class", "attempt", "role"]
         for name in self._names():
             row = parts.read(self._files, name, columns=columns).to_pylist()[0]
             known = latest.get(row["trial_key"])
@@ -222,6 +223,7 @@ def _ending(row: Mapping[str, Any], *, where: Location) -> FinishedTrial:
             state=TrialState(row["state"]),
             failure_class=None if failure is None else FailureClass(failure),
             attempt=row["attempt"],
+            role=row.get("role"),
         )
     except ValueError as exc:
         raise StoreError(

@@ -25,7 +25,7 @@ import sweeper
 from sweeper import processes, urls
 from sweeper.errors import ConfigError, StoreError
 from sweeper.files import open_folder
-from sweeper.records import LoadPoint, Model, Objective, Platform
+from sweeper.records import Constraint, LoadPoint, Model, Objective, Platform
 from sweeper.space import Space
 from sweeper.topology import Node
 
@@ -117,6 +117,7 @@ class StudyFolder:
         load_points: Sequence[LoadPoint],
         resolved: Mapping[str, Any],
         results: str | None = None,
+        constraints: Sequence[Constraint] = (),
     ) -> None:
         """Write ``study.json``, which everything that reads the study later starts from.
 
@@ -164,6 +165,7 @@ class StudyFolder:
                 for order, series in enumerate(space.series)
             },
             "objectives": [{**asdict(objective), "name": objective.name} for objective in objectives],
+            "constraints": [{**asdict(constraint), "name": constraint.name} for constraint in constraints],
             "load_points": [{**asdict(point), "label": point.label} for point in load_points],
             "results": results,
             "config": urls.masked(dict(resolved)),

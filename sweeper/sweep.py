@@ -10,18 +10,31 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Protocol
 
+from sweeper import control, finals
 from sweeper.executors import Executor, Ticket
-from sweeper.objectives import measured_row, objective_value, trial_attributes
 from sweeper.plan import Job, Planner, Refusal
 from sweeper.predict import Predictor
-from sweeper.records import FailureClass, Objective, Placement, TrialResult, TrialSpec, TrialState
+from sweeper.progress import COUNTED, Progress, StoredTrials
+from sweeper.records import (
+    Constraint,
+    FailureClass,
+    Objective,
+    Placement,
+    StopRule,
+    TrialResult,
+    TrialSpec,
+    TrialState,
+)
 from sweeper.schedule import Entry, Scheduler
 from sweeper.search import Search
+from sweeper.stopping_rules import Endings
 from sweeper.store import FinishedTrial, Store
+from sweeper.telling import Teller
 from sweeper.trial import provenance_of
 
 _POLL_S = 0.25
@@ -54,24 +67,30 @@ class Outcome:
         measured_now: Trials that this run started.
         failures: Failed and infeasible trials of this run.
         was_stopped: Whether it was stopped before its end.
+        ended_by: What ended it, in words.
     """
 
     states: Mapping[TrialState, int]
     measured_now: int
     failures: tuple[TrialResult, ...]
     was_stopped: bool
+    ended_by: str
 
 
-def must_run(job: Job, known: FinishedTrial | None, *, retry_failed: bool) -> bool:
+def must_run(job: Job, known: FinishedTrial | None, *, retry_failed: bool, stops_early: bool = False) -> bool:
     """Tell whether a job is still to be done, or to be recorded as impossible.
 
     Args:
         job: What is planned.
         known: How its latest attempt ended, or None.
         retry_failed: Whether failures that will not go away by themselves are tried again, too.
+        stops_early: Whether a trial may end before all of its load points are measured.
     """
     if known is None:
         return True
+    if known.state is TrialState.SKIPPED:
+        # It did not matter to a search; a chart has a place for each of its load points.
+        return not stops_early
     if known.state is TrialState.FAILED:
         # A transient failure is worth another try in every run; any other only when asked for.
         is_transient = known.failure_class is not None and known.failure_class.is_transient
@@ -95,11 +114,21 @@ class Sweep:
         objectives: Sequence[Objective],
         method: str,
         trials: int | None,
+        constraints: Sequence[Constraint] = (),
         max_attempts: int = 2,
         retry_failed: bool = False,
+        endings: Endings | None = None,
+        seed: int = 0,
+        illustrate: Callable[[TrialResult], Path | None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Join the parts; nothing starts before ``run``."""
+        """Join the parts; nothing starts before ``run``.
+
+        Args:
+            endings: When trials and the study end besides the budget of trials; None has no such limit.
+            seed: Of the order in which finalists are measured again.
+            illustrate: Draws a trial for the dashboard.
+        """
         self._planner = planner
         self._search = search
         self._store = store
@@ -108,17 +137,25 @@ class Sweep:
         self._predictor = Predictor()
         self._observer = observer
         self._objectives = objectives
+        self._constraints = constraints
         self._method = method
         self._budget = trials
         self._max_attempts = max_attempts
         self._retry_failed = retry_failed
+        self._endings = endings or Endings()
+        self._seed = seed
+        self._progress = Progress(objectives=objectives, constraints=constraints, endings=self._endings)
+        self._final_rounds: list[list[Job]] | None = None
+        self._jobs: dict[str, Job] = {}
+        self._ended_by: str | None = None
+        self._began_s = 0.0
+        self._teller = Teller(search, objectives=objectives, constraints=constraints, illustrate=illustrate)
         self._clock = clock
         self._knobs = planner.space.knob_names()
         self._pending: dict[str, _Pending] = {}
         self._running: dict[Ticket, _Running] = {}
         self._finished = dict(store.finished())
         self._controls: list[tuple[int, Job]] = []
-        self._control_keys: set[str] = set()
         self._begun: set[str] = set()
         self._failures: list[TrialResult] = []
         self._measured_now = 0
@@ -132,15 +169,21 @@ class Sweep:
             StoreError: Results can no longer be kept safe.
         """
         self._store.align(self._knobs)
+        self._began_s = self._clock()
+        stored = StoredTrials(self._store)
+        for trial in stored:
+            self._progress.learn_stored(trial, node_devices=self._node_devices)
         if self._method == "grid":
-            self._queue_grid()
+            self._queue_grid(stored)
         else:
+            self._catch_up(stored)
             self._queue_controls(self._budget or 0)
             self._observer.planned(total=self._budget, done=self._spent(), refused=0)
         while not stop():
             self._forget_lost_nodes()
+            self._end_if_enough()
             self._fill()
-            if not self._running:
+            if not self._running and not self._queue_final_round():
                 break
             self._collect(_POLL_S)
             self._observer.tick()
@@ -153,17 +196,75 @@ class Sweep:
             measured_now=self._measured_now,
             failures=tuple(self._failures),
             was_stopped=was_stopped and stop(),
+            ended_by=self._ended_by or "a stop was asked for",
         )
 
-    def _queue_grid(self) -> None:
+    @property
+    def _node_devices(self) -> int:
+        return len(self._planner.node.devices)
+
+    def _end_if_enough(self) -> None:
+        """Begin nothing more once a limit is reached; what runs is measured to its end."""
+        if self._ended_by is None:
+            self._ended_by = self._progress.reason_to_end(elapsed_s=self._clock() - self._began_s)
+            if self._ended_by is not None:
+                self._drop_waiting()
+
+    def _drop_waiting(self) -> None:
+        for key, pending in self._pending.items():
+            self._scheduler.remove(key)
+            for number in pending.numbers:
+                self._search.tell(number, None, {"key": key, "fail_reason": "not begun: the study ended"})
+        self._pending.clear()
+        self._controls.clear()
+
+    def _queue_final_round(self) -> bool:
+        """Let the finalists' next engine starts wait, once all else is done; tell whether there are any."""
+        self._ended_by = self._ended_by or self._why_nothing_is_left()
+        if self._final_rounds is None:
+            self._final_rounds = self._plan_finals()
+        while self._final_rounds:
+            for job in self._final_rounds.pop(0):
+                if must_run(job, self._finished.get(job.spec.key), retry_failed=self._retry_failed):
+                    self._let_wait(_Pending(job=self._next_attempt(job), since_s=self._clock()))
+            if self._pending:
+                return True
+        return False
+
+    def _why_nothing_is_left(self) -> str:
+        if self._method == "grid":
+            return "every point of the grid has its result"
+        if self._budget is not None and self._spent() >= self._budget:
+            return f"search.trials: {self._spent()} trials are spent"
+        return "the search proposes nothing that is not known"
+
+    def _plan_finals(self) -> list[list[Job]]:
+        keys = self._progress.best(self._endings.finalists)
+        if not keys:
+            return []
+        points = {} if self._method == "grid" else self._search.points()
+        jobs = {**{key: self._planner.job(point) for key, point in points.items()}, **self._jobs}
+        default = self._default()
+        best = [jobs[key] for key in keys if key in jobs]
+        return finals.rounds(best, default, repeats=self._endings.final_repeats, seed=self._seed)
+
+    def _default(self) -> Job | None:
+        """Give what finalists are compared with: the control, or the knobs that every trial has."""
+        point = control.point_of(self._planner.space, self._planner.control or control.BASE)
+        job = self._planner.job(point)
+        return job if job.refusal is None else None
+
+    def _queue_grid(self, rows: StoredTrials) -> None:
         jobs = self._planner.grid()
-        self._queue_controls(sum(job.refusal is None for job in jobs))
-        rows = _StoredRows(self._store)
+        controls = self._queue_controls(sum(job.refusal is None for job in jobs))
         for job in jobs:
-            self._predictor.learn(job.spec, rows.of(job.spec.key) if job.spec.key in self._finished else ())
+            self._jobs[job.spec.key] = job
+            self._predictor.learn(job.spec, rows.rows_of(job.spec.key))
         refused = done = 0
         for job in jobs:
-            if must_run(job, self._finished.get(job.spec.key), retry_failed=self._retry_failed):
+            known = self._finished.get(job.spec.key)
+            stops_early = self._endings.stop_margin is not None
+            if must_run(job, known, retry_failed=self._retry_failed, stops_early=stops_early):
                 if job.refusal is None:
                     self._let_wait(_Pending(job=self._next_attempt(job), since_s=self._clock()))
                     continue
@@ -173,22 +274,21 @@ class Sweep:
             done += 1
             self._begun.add(job.spec.key)
             self._tell_from_store(job, rows)
-        controls = len(self._control_keys)
         done += controls - len(self._controls)
         self._observer.planned(total=len(jobs) + controls, done=done, refused=refused)
 
-    def _queue_controls(self, trials: int) -> None:
-        """Keep ready what is still to be measured of the control setting, in order of its time."""
+    def _queue_controls(self, trials: int) -> int:
+        """Keep ready what is left to measure of the control setting, in time's order; count all of it."""
         planned = self._planner.controls(trials)
-        self._control_keys = {job.spec.key for _, job in planned}
         if self._method != "grid":
-            self._begun = set(self._finished) - self._control_keys
+            self._begun = {key for key, trial in self._finished.items() if trial.role is None}
         for position, job in planned:
             if must_run(job, self._finished.get(job.spec.key), retry_failed=self._retry_failed):
                 if job.refusal is None:
                     self._controls.append((position, self._next_attempt(job)))
                 else:
                     self._record_refusal(job, job.refusal)
+        return len(planned)
 
     def _release_controls(self) -> None:
         """Let those repetitions of the control setting wait for devices whose time has come."""
@@ -226,7 +326,7 @@ class Sweep:
                 devices=spec.devices_wanted,
                 predicted_s=self._predictor.predict(spec).total_s,
                 is_exclusive=spec.is_exclusive,
-                is_next=spec.control is not None,
+                is_next=spec.role is not None,
             )
         )
 
@@ -251,7 +351,7 @@ class Sweep:
             )
 
     def _start(self, pending: _Pending, placement: Placement) -> None:
-        spec = pending.job.spec
+        spec = replace(pending.job.spec, stop_rule=self._stop_rule(pending.job.spec))
         numbers = pending.numbers or self._begin(pending.job)
         running = _Running(
             job=pending.job,
@@ -262,20 +362,40 @@ class Sweep:
         )
         self._running[self._executor.submit(spec, placement)] = running
         self._measured_now += 1
-        if spec.control is None:
+        if spec.role is None:
             self._begun.add(spec.key)
+            self._jobs[spec.key] = pending.job
         self._observer.started(spec, placement)
+
+    def _stop_rule(self, spec: TrialSpec) -> StopRule | None:
+        """Give what a trial is held against from what is known now; repetitions are measured whole."""
+        if self._endings.stop_margin is None or spec.role is not None:
+            return None
+        return StopRule(
+            objectives=tuple(self._objectives),
+            constraints=tuple(self._constraints),
+            incumbents=self._progress.incumbents,
+            margin=self._endings.stop_margin,
+        )
 
     def _begin(self, job: Job) -> tuple[int, ...]:
         return tuple(self._search.begin(point).number for point in job.points)
 
     def _ask_for_more(self) -> None:
         """Keep one proposal ready for every device that is free, within the budget."""
-        while not self._pending and self._scheduler.has_room and not self._is_spent(including_running=True):
+        while (
+            self._ended_by is None
+            and not self._pending
+            and self._scheduler.has_room
+            and not self._is_spent(including_running=True)
+        ):
             self._propose()
 
     def _propose(self) -> None:
         candidate = self._search.ask()
+        if candidate is None:
+            self._stale_asks = _GIVE_UP_AFTER
+            return
         job = self._planner.job(candidate.point)
         known = self._finished.get(job.spec.key)
         is_running = any(r.job.spec.key == job.spec.key for r in self._running.values())
@@ -284,20 +404,24 @@ class Sweep:
             self._let_wait(_Pending(job=job, since_s=self._clock(), numbers=(candidate.number,)))
             return
         self._stale_asks += 1
-        if job.refusal is not None and known is None:
+        if job.refusal is not None and job.refusal.is_rule:
+            # No point of the space: the search is asked again, and told so that it looks elsewhere.
+            self._search.tell(
+                candidate.number, None, {"fail_reason": job.refusal.message}, violated={"space.rules": 1.0}
+            )
+        elif job.refusal is not None and known is None:
             self._record_refusal(job, job.refusal, numbers=(candidate.number,))
         elif known is not None and known.state is TrialState.COMPLETE:
-            rows = _StoredRows(self._store).of(job.spec.key)
-            self._search.tell(candidate.number, self._values(rows), {"key": job.spec.key, "repeated": True})
+            rows = StoredTrials(self._store).rows_of(job.spec.key)
+            self._teller.repeated(candidate.number, job.spec.key, rows)
+        elif known is not None and known.state is TrialState.SKIPPED:
+            self._search.prune(candidate.number, None, {"key": job.spec.key, "repeated": True})
         else:
             reason = "already running" if is_running else "known to fail"
             self._search.tell(candidate.number, None, {"key": job.spec.key, "fail_reason": reason})
 
     def _spent(self) -> int:
-        counted = (TrialState.COMPLETE, TrialState.FAILED)
-        return sum(
-            trial.state in counted and key not in self._control_keys for key, trial in self._finished.items()
-        )
+        return sum(trial.state in COUNTED and trial.role is None for trial in self._finished.values())
 
     def _is_spent(self, *, including_running: bool = False) -> bool:
         if self._method == "grid":
@@ -332,15 +456,19 @@ class Sweep:
             )
             self._let_wait(again)
         else:
-            self._tell(running.numbers, result)
+            self._teller.ended(running.numbers, result)
         self._observer.finished(result, will_retry=will_retry)
 
     def _keep(self, result: TrialResult, *, queued_s: float) -> None:
         self._store.append(result, queued_s=queued_s, knobs=self._knobs)
         self._finished[result.spec.key] = FinishedTrial(
-            state=result.state, failure_class=result.failure_class, attempt=result.spec.attempt
+            state=result.state,
+            failure_class=result.failure_class,
+            attempt=result.spec.attempt,
+            role=result.spec.role,
         )
-        if result.state is not TrialState.COMPLETE:
+        self._progress.learn(result, node_devices=self._node_devices)
+        if result.state in (TrialState.FAILED, TrialState.INFEASIBLE):
             self._failures.append(result)
 
     def _record_refusal(self, job: Job, refusal: Refusal, *, numbers: tuple[int, ...] = ()) -> None:
@@ -358,43 +486,22 @@ class Sweep:
             failure_message=message,
         )
         self._keep(result, queued_s=0.0)
-        self._tell(numbers or self._begin(job), result)
+        self._teller.ended(numbers or self._begin(job), result)
         self._observer.finished(result, will_retry=False)
 
-    def _tell_from_store(self, job: Job, rows: _StoredRows) -> None:
-        known = self._finished[job.spec.key]
+    def _tell_from_store(self, job: Job, rows: StoredTrials) -> None:
         for point in job.points:
-            if self._search.has(point):
-                continue
-            candidate = self._search.begin(point)
-            if known.state is TrialState.COMPLETE:
-                stored = rows.of(job.spec.key)
-                self._search.tell(candidate.number, self._values(stored), trial_attributes(job.spec, stored))
-            else:
-                self._search.tell(
-                    candidate.number,
-                    None,
-                    {"key": job.spec.key, "fail_reason": str(known.failure_class or known.state)},
+            if not self._search.has(point):
+                self._teller.stored(
+                    self._search.begin(point).number, job.spec, self._finished[job.spec.key], rows
                 )
 
-    def _tell(self, numbers: Iterable[int], result: TrialResult) -> None:
-        rows = [measured_row(measurement) for measurement in result.measurements]
-        attributes = trial_attributes(result.spec, rows)
-        attributes["provenance"] = str(result.provenance)
-        if result.placement is not None:
-            attributes["devices"] = ",".join(map(str, result.placement.devices))
-        if result.state is not TrialState.COMPLETE:
-            attributes["fail_reason"] = f"{result.failure_class or result.state}: {result.failure_message}"
-            attributes["log_path"] = result.log_path
-            attributes["interrupted"] = result.failure_class is FailureClass.INTERRUPTED or None
-        attributes.update({name: round(seconds, 3) for name, seconds in result.phases.items()})
-        values = self._values(rows) if result.state is TrialState.COMPLETE else None
-        for number in numbers:
-            self._search.tell(number, values, attributes)
-
-    def _values(self, rows: Sequence[Mapping[str, Any]]) -> list[float] | None:
-        values = [objective_value(objective, rows) for objective in self._objectives]
-        return None if any(value is None for value in values) else [v for v in values if v is not None]
+    def _catch_up(self, rows: StoredTrials) -> None:
+        """Tell a search of what was stored when its driver ended before it could be told."""
+        finished = self._finished
+        for candidate in self._search.begin_those(lambda p: self._planner.job(p).spec.key in finished):
+            spec = self._planner.job(candidate.point).spec
+            self._teller.stored(candidate.number, spec, finished[spec.key], rows)
 
     def _stop_running(self) -> None:
         self._executor.cancel()
@@ -419,19 +526,3 @@ class _Running:
     numbers: tuple[int, ...]
     queued_s: float
     tries: int
-
-
-class _StoredRows:
-    """Measured rows of the store by trial, read once and only when somebody asks."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._rows: dict[str, list[Mapping[str, Any]]] | None = None
-
-    def of(self, key: str) -> list[Mapping[str, Any]]:
-        if self._rows is None:
-            self._rows = {}
-            frame = self._store.read()
-            for row in frame[frame["state"] == str(TrialState.COMPLETE)].to_dict("records"):
-                self._rows.setdefault(row["trial_key"], []).append({str(k): v for k, v in row.items()})
-        return self._rows.get(key, [])

@@ -8,6 +8,7 @@ exceptions are caught broadly. How an engine is started or a load is sent lies b
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from sweeper import confidential, host, numa, provenance, telemetry
+from sweeper import confidential, host, numa, provenance, rate_search, stopping_rules, telemetry
 from sweeper.clients import Client, requirements
 from sweeper.clients.program import last_line
 from sweeper.engines import Cancelled, Engine, Server, instances
@@ -39,6 +40,7 @@ from sweeper.records import (
     TrialResult,
     TrialSpec,
     TrialState,
+    gpus_used,
 )
 from sweeper.topology import Runner, run_command
 from sweeper.topology.occupants import Occupants
@@ -100,9 +102,11 @@ def run(
             _bound(spec, placement, sys=sys) as diary.numa_binding,
         ):
             for restart in range(spec.repeats):
-                _one_start(
+                reason = _reason_to_stop(spec, placement, diary) or _one_start(
                     spec, placement, restart, engine, open_client, cancelled, before_load, occupants, diary
                 )
+                if reason is not None:
+                    return _result(spec, placement, diary, started_at, TrialState.SKIPPED, message=reason)
     except EngineError as exc:
         message = _with_engines_word(exc, diary.server)
         return _failed(
@@ -176,8 +180,8 @@ def _one_start(
     before_load: Callable[[], object],
     occupants: Occupants,
     diary: _Diary,
-) -> None:
-    """Measure every load point on one start of the engine."""
+) -> str | None:
+    """Measure every load point on one start of the engine, or as many as can matter; say why not all."""
     client = open_client(spec, placement)
     try:
         server = engine.start(spec, placement, restart=restart, cancelled=cancelled)
@@ -187,8 +191,13 @@ def _one_start(
             proof = Proof(server, occupants)
             diary.answers.append(proof.ask())
             diary.spend("warmup_s", _warm_up(spec, client, server, cancelled))
-            for repeat in range(spec.runs_per_start):
-                for point in spec.load_points:
+            reason = None
+            for repeat, point in itertools.product(range(spec.runs_per_start), _loads_in_order(spec)):
+                reason = _reason_to_stop(spec, placement, diary)
+                if reason is not None:
+                    break
+
+                def measure(point: LoadPoint, repeat: int = repeat) -> Measurement:
                     _raise_if(cancelled)
                     proof.look()
                     before_load()
@@ -197,12 +206,30 @@ def _one_start(
                             server, point, restart=restart, repeat=repeat, cancelled=cancelled
                         )
                     measured = _with_neighbours(measured, proof.look())
-                    diary.measurements.append(telemetry.with_telemetry(measured, recording))
+                    return telemetry.with_telemetry(measured, recording)
+
+                diary.measurements += rate_search.measurements(point, measure)
             proof.ask_again()
         finally:
             diary.spend("stop_s", server.stop())
     finally:
         client.close()
+    return reason
+
+
+def _loads_in_order(spec: TrialSpec) -> tuple[LoadPoint, ...]:
+    """Give the load points as written; what decides most comes first where a rule may end the trial."""
+    rule = spec.stop_rule
+    if rule is None:
+        return spec.load_points
+    return stopping_rules.decision_order(spec.load_points, rule.objectives, rule.constraints)
+
+
+def _reason_to_stop(spec: TrialSpec, placement: Placement, diary: _Diary) -> str | None:
+    if spec.stop_rule is None or not diary.measurements:
+        return None
+    gpus = gpus_used(len(placement.devices), placement.partition_mode)
+    return stopping_rules.reason_to_stop(spec.stop_rule, spec.load_points, diary.measurements, gpus=gpus)
 
 
 def _with_neighbours(measured: Measurement, count: int | None) -> Measurement:
@@ -257,8 +284,9 @@ def _result(
         placement=placement,
         state=state,
         provenance=server.provenance if server else provenance_of(spec),
-        # A failed trial keeps no numbers: part of a measurement is not a measurement.
-        measurements=tuple(diary.measurements) if state is TrialState.COMPLETE else (),
+        # A failed trial keeps no numbers: part of a measurement is not a measurement. What was left out
+        # because it cannot matter is another thing: the load points before it were measured whole.
+        measurements=() if state is TrialState.FAILED else tuple(diary.measurements),
         failure_class=failure,
         failure_message=None if message is None else confidential.redacted(message, os.environ),
         log_path=log or (server.log_path if server else None),

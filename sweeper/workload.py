@@ -42,8 +42,8 @@ SHAREGPT_OUTPUT_SCALE = 299.0
 SHAREGPT_OUTPUT_SHAPE = 1.34
 """Answer lengths: a part of short ones up to a bound, even in the logarithm, and Weibull lengths for the
 rest; 198 tokens in the mean, the public figure. Part and shape are not measured. They are fitted, together
-with ``simulation.costs.Calibration``, to Cases 1 and 2 of "Serving LLMs on AMD MI300X": the longest answers
-decide how long a run drains, the shortest weigh most in the mean TPOT."""
+with ``simulation.calibration.Calibration``, to Cases 1 and 2 of "Serving LLMs on AMD MI300X": the longest
+answers decide how long a run drains, the shortest weigh most in the mean TPOT."""
 
 SHAREGPT_REPEAT_FRAC = 0.009
 """Part of the requests that send an earlier request's prompt again. Stands for the prompts of ShareGPT that

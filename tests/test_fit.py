@@ -14,7 +14,8 @@ from sweeper.engines.vllm import VllmEngine
 from sweeper.errors import PlacementError
 from sweeper.fit import Fit, activation_bytes, by_tensor_parallel, fit, kv_bytes_per_token, weight_bytes
 from sweeper.records import Assignment, Model, ModelShape, Placement
-from sweeper.simulation.costs import Calibration, CostModel
+from sweeper.simulation.calibration import Calibration
+from sweeper.simulation.costs import CostModel
 from sweeper.simulation.device import MI300X
 from tests.standin_server import make_spec, never
 

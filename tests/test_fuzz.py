@@ -273,6 +273,7 @@ def _is_kept(text: str) -> bool:
         max_size=3,
     )
 )
+@example(changes=[(("engine", "prefix", 0), "replace", {"numactl": None})])
 def test_no_file_of_a_users_own_ends_in_a_traceback(changes: list[tuple[Any, str, Any]]) -> None:
     content = copy.deepcopy(BASE)
     for path, kind, value in changes:
@@ -303,6 +304,7 @@ def _change(content: Any, path: tuple[str | int, ...], kind: str, value: Any) ->
     removed=st.integers(0, 20),
     put=st.one_of(odd_texts, st.sampled_from(":{}[]-*&!|>%@`,\t")),
 )
+@example(place=0.05882201413362843, removed=11, put="#")
 def test_no_broken_yaml_ends_in_a_traceback(place: float, removed: int, put: str) -> None:
     text = yaml.safe_dump(BASE)
     at = int(place * len(text))

@@ -12,15 +12,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Top to bottom; a module imports from rows below its own, or within its row where that goes one way.
 ROWS = (
-    {"__main__", "cli", "display", "prepare", "config"},
+    {"__main__", "cli", "calibrate", "display", "prepare", "config"},
     {
         *("sweep", "interference", "plan", "predict", "forecast", "objectives", "search", "database"),
-        *("study", "executors"),
+        *("study", "executors", "dashboard", "survey", "progress", "finals", "telling"),
     },
-    {"trial", "proof", "telemetry", "clients", "engines", "cpu_vllm", "tiny_model"},
+    {"trial", "proof", "rate_search", "telemetry", "clients", "engines", "cpu_vllm", "tiny_model"},
     {
         *("space", "workload", "sharegpt", "topology", "host", "numa", "placement", "schedule"),
         *("fit", "model_config", "metrics", "simulation", "files", "control", "provenance"),
+        *("stopping_rules",),
         *("store", "rows", "parts", "columns"),
     },
     {"knobs", "processes", "errors", "records", "data", "urls", "confidential", "__init__"},
@@ -28,8 +29,8 @@ ROWS = (
 DOORS = {
     "hydra": {"config"},
     "omegaconf": {"config"},
-    "optuna": {"search", "database"},
-    "optuna_dashboard": {"search"},
+    "optuna": {"search", "database", "dashboard"},
+    "optuna_dashboard": {"search", "dashboard"},
     "ray": {"executors"},
     "rich": {"cli", "display"},
     "pyarrow": {"store", "rows", "parts", "columns", "files"},
@@ -39,6 +40,9 @@ DOORS = {
     "gevent": {"clients"},
     "vllm": {"clients"},  # the worker that runs inside the engine's own environment
 }
+
+
+MODEL_PAGES = {"validation.py", "validation_chart.py", "experiment_tables.py"}
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -99,7 +103,9 @@ def test_the_analysis_reads_results_and_nothing_above_them() -> None:
     allowed = {"store", "files", "urls", "records", "metrics", "errors", "knobs", "__version__"}
     for path in sorted((ROOT / "analysis").rglob("*.py")):
         reached = {name.split(".")[1] for name in imported(path) if name.startswith("sweeper.")}
-        assert reached <= allowed, f"{path.name} reaches {reached - allowed}"
+        # What compares the model with published figures has to run it.
+        runs_the_model = {"calibrate", "simulation", "trial"} if path.name in MODEL_PAGES else set()
+        assert reached <= allowed | runs_the_model, f"{path.name} reaches {reached - allowed}"
 
 
 def test_only_the_command_line_prints() -> None:

@@ -109,6 +109,26 @@ def test_goodput_counts_requests_that_keep_every_bound() -> None:
     assert numbers["request_goodput_per_s"] == pytest.approx(1 / 4.25)
 
 
+def test_a_single_token_keeps_any_bound_on_tpot_and_a_latency_equal_to_its_bound_is_good() -> None:
+    # vLLM: TPOT counts as 0 for one token. The first answers at 1 s with one token, the second at 2 s with
+    # 3 tokens 1 s apart: TPOT (4 - 2) / (3 - 1) = 1 s. Both took 4 s in all.
+    records = RequestRecords(
+        arrival_s=np.array([0.0, 0.0]),
+        first_token_s=np.array([1.0, 2.0]),
+        last_token_s=np.array([1.0, 4.0]),
+        input_tokens=np.array([4, 4]),
+        output_tokens=np.array([1, 3]),
+        inter_token_s=np.array([1.0, 1.0]),
+    )
+    good = {
+        bound: summarize(records, goodput_bounds_ms={"tpot_ms": bound})["request_goodput_per_s"]
+        for bound in (999.0, 1000.0)
+    }
+    assert good == {999.0: 1 / 4, 1000.0: 2 / 4}
+    e2el = summarize(records, goodput_bounds_ms={"e2el_ms": 1000.0, "tpot_ms": 1000.0})
+    assert e2el["request_goodput_per_s"] == 1 / 4
+
+
 def test_goodput_is_unknown_without_bounds() -> None:
     assert summarize(RECORDS)["request_goodput_per_s"] is None
 

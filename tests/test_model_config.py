@@ -57,7 +57,11 @@ def test_the_type_of_the_weights_is_read_by_its_old_and_its_new_name(tmp_path: P
     [
         ({"num_hidden_layers": ...}, "num_hidden_layers is None; expected a whole number"),
         ({"vocab_size": "many"}, "vocab_size is 'many'; expected a whole number"),
-        ({"num_local_experts": 8}, "has 'num_local_experts'; expected a dense decoder like Llama"),
+        (
+            {"num_local_experts": 8},
+            "has 'num_local_experts', so it is a mixture of experts; expected a dense decoder",
+        ),
+        ({"text_config": {"num_experts": 128}}, "has 'num_experts', so it is a mixture of experts"),
         ({"kv_lora_rank": 512}, "has 'kv_lora_rank'; expected a dense decoder"),
         ({"quantization_config": {"quant_method": "awq"}}, "quant_method is 'awq'; expected fp8 or none"),
         ({"torch_dtype": "int4"}, "torch_dtype is 'int4'; expected one of bfloat16"),

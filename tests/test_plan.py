@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.errors import KnobError, PlacementError
+from sweeper.errors import ConfigError, KnobError, PlacementError
 from sweeper.plan import Planner, devices_wanted, point_label
 from sweeper.records import FailureClass, Model, Platform
 from sweeper.space import Choice, Point, Rule, Space
@@ -44,6 +44,23 @@ def test_a_point_that_cannot_run_here_is_planned_with_its_reason(planner: Planne
     assert str(job.refusal) == "breaks the rule of the space: max_num_seqs < 64"
     assert job.refusal is not None
     assert job.refusal.failure is FailureClass.BAD_ARGUMENT
+
+
+def test_a_grid_leaves_out_what_breaks_a_rule_but_plans_a_series_that_does(planner: Planner) -> None:
+    rule = Rule(text="tensor_parallel_size * instances <= node_devices", message="one node")
+    domains = {"tensor_parallel_size": Choice(values=(4, 8)), "instances": Choice(values=(1, 2))}
+    searched = replace(planner, space=Space(base={"max_model_len": 4096}, domains=domains, rules=(rule,)))
+    # The node has 8 devices: 8 x 2 is no point of the space.
+    assert [job.spec.devices_wanted for job in searched.grid()] == [8, 8, 4]
+    named = replace(planner.space, rules=(Rule(text="max_num_seqs < 64"),))
+    refusals = [job.refusal for job in replace(planner, space=named).grid()]
+    assert any(refusal is not None and refusal.is_rule for refusal in refusals)
+
+
+def test_a_rule_that_no_point_keeps_is_a_mistake(planner: Planner) -> None:
+    space = Space(domains={"max_num_seqs": Choice(values=(1, 2))}, rules=(Rule(text="max_num_seqs > 5"),))
+    with pytest.raises(ConfigError, match=r"space: none of its points keeps the rules; .*max_num_seqs > 5"):
+        replace(planner, space=space).grid()
 
 
 def test_a_knob_of_another_release_is_a_mistake_and_no_plan(planner: Planner) -> None:

@@ -42,7 +42,9 @@ def test_auto_becomes_what_the_machine_is(tmp_path: Path, monkeypatch: pytest.Mo
     composed, choice = prepare.compose_for_platform(["+experiment=case2_sched_steps"], config_dir=None)
     assert choice.platform is Platform.SIMULATED
     assert composed["platform"]["name"] == "simulated"
-    assert composed["platform"]["partition_mode"] == "SPX"
+    assert (
+        prepare.read_node(config.settings(composed, platform=choice.platform), choice).partition_mode == "SPX"
+    )
 
 
 def test_an_experiment_for_a_node_is_scaled_down_on_a_cpu_and_one_for_a_cpu_is_not() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from sweeper.errors import ConfigError, StoreError
 from sweeper.records import Objective
-from sweeper.search import Search, storage_url
+from sweeper.search import Candidate, Hints, Search, storage_url
 from sweeper.space import Choice, Range, Rule, Series, Space
 
 THROUGHPUT = Objective(metric="request_throughput_per_s", direction="maximize")
@@ -34,6 +34,12 @@ def opened(
         seed=0,
         **more,
     )
+
+
+def asked(search: Search) -> Candidate:
+    candidate = search.ask()
+    assert candidate is not None
+    return candidate
 
 
 def stored(folder: Path, name: str = "study") -> optuna.Study:
@@ -86,23 +92,25 @@ def test_what_a_kill_left_running_is_closed_and_can_be_begun_again(tmp_path: Pat
 
 
 def test_a_search_repeats_first_what_a_kill_left_running(tmp_path: Path) -> None:
-    first = opened(tmp_path, space=NUMBERS, method="tpe").ask()
-    assert opened(tmp_path, space=NUMBERS, method="tpe").ask().point == first.point
+    first = asked(opened(tmp_path, space=NUMBERS, method="tpe"))
+    assert asked(opened(tmp_path, space=NUMBERS, method="tpe")).point == first.point
 
 
 def test_a_seeded_search_proposes_the_same_points_again(tmp_path: Path) -> None:
     def proposals(folder: Path) -> list[object]:
         folder.mkdir()
         search = opened(folder, space=NUMBERS, method="random")
-        return [search.ask().point.assignment for _ in range(3)]
+        return [asked(search).point.assignment for _ in range(3)]
 
     assert proposals(tmp_path / "one") == proposals(tmp_path / "two")
 
 
 def test_a_search_starts_with_the_points_it_is_given(tmp_path: Path) -> None:
     start = NUMBERS.point({"max_num_seqs": 7, "x": 0.25})
-    search = opened(tmp_path, space=NUMBERS, method="tpe", warm_start=[start])
-    assert search.ask().point == start
+    hints = Hints(defaults={"max_num_seqs": 3}, starts=({"max_num_seqs": 7, "x": 0.25},))
+    search = opened(tmp_path, space=NUMBERS, method="tpe", hints=hints)
+    assert asked(search).point == NUMBERS.point({"max_num_seqs": 3, "x": 0.0})
+    assert asked(search).point == start
 
 
 def test_tpe_moves_to_where_the_best_values_are(tmp_path: Path) -> None:
@@ -110,7 +118,7 @@ def test_tpe_moves_to_where_the_best_values_are(tmp_path: Path) -> None:
     search = opened(tmp_path, space=space, method="tpe")
     tried = []
     for _ in range(40):
-        candidate = search.ask()
+        candidate = asked(search)
         x = float(candidate.point.assignment["x"])
         tried.append(x)
         search.tell(candidate.number, [-((x - 0.8) ** 2)], {})

@@ -103,3 +103,76 @@ def test_a_rule_that_is_no_expression_is_refused() -> None:
 def test_a_rule_that_compares_a_text_with_a_number_says_so() -> None:
     with pytest.raises(ConfigError, match="'a > 1' cannot be computed"):
         Rule(text="a > 1").holds({"a": "many"})
+
+
+CHUNKED = Space(
+    base={"max_num_batched_tokens": 2048},
+    domains={
+        "max_num_batched_tokens": Choice(values=(256, 512)),
+        "enable_chunked_prefill": Choice(values=(True, False)),
+    },
+    conditions={
+        "max_num_batched_tokens": Rule(
+            text="enable_chunked_prefill == true", where="space.knobs.max_num_batched_tokens.when"
+        )
+    },
+)
+
+
+def test_a_knob_is_in_the_space_only_where_its_condition_holds_and_no_point_counts_twice() -> None:
+    # 2 x 2 combinations; without chunks the two sizes are the same point: 3 are left.
+    assert [dict(point.choices) for point in CHUNKED.grid()] == [
+        {"max_num_batched_tokens": 256, "enable_chunked_prefill": True},
+        {"enable_chunked_prefill": False},
+        {"max_num_batched_tokens": 512, "enable_chunked_prefill": True},
+    ]
+    assert CHUNKED.size() == 4
+
+
+def test_a_proposal_that_differs_in_an_absent_knob_alone_is_the_same_point() -> None:
+    proposed = [
+        CHUNKED.point({"max_num_batched_tokens": size, "enable_chunked_prefill": False})
+        for size in (256, 512)
+    ]
+    assert proposed[0] == proposed[1]
+    # Absent is unset: the base's own value would be one of a setting that has no such thing.
+    assert proposed[0].assignment == {"enable_chunked_prefill": False}
+
+
+def test_a_knob_that_hangs_on_an_absent_one_is_absent_too() -> None:
+    space = Space(
+        domains={name: Choice(values=(1, 2)) for name in ("c", "b", "a")},
+        conditions={"c": Rule(text="b == 2"), "b": Rule(text="a == 2")},
+    )
+    assert space.domain_order() == ("a", "b", "c")
+    assert space.point({"a": 1, "b": 2, "c": 1}).choices == {"a": 1}
+    # a=1; a=2 with b=1; a=2 with b=2 and c=1 or 2
+    assert len(list(space.grid())) == 4
+
+
+def test_a_condition_on_no_knob_of_the_space_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"n\.when: names 'enable', which is no knob.*one of enabled, n\. Did"
+    ):
+        Space(
+            base={"enabled": True},
+            domains={"n": Choice(values=(1,))},
+            conditions={"n": Rule(text="enable", where="space.knobs.n.when")},
+        )
+
+
+def test_conditions_in_a_circle_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"space\.knobs\.a\.when: hangs on a and b in a circle"):
+        Space(
+            domains={"a": Choice(values=(1,)), "b": Choice(values=(1,))},
+            conditions={"a": Rule(text="b == 1"), "b": Rule(text="a == 1")},
+        )
+
+
+def test_a_broken_rule_says_its_message_and_looks_at_defaults() -> None:
+    space = Space(rules=(Rule(text="tp * instances <= node_devices", message="one node"),))
+    unsaid = {"instances": 1, "node_devices": 8}
+    assert space.broken_rule({"tp": 8}, defaults=unsaid) is None
+    assert space.broken_rule({"tp": 8, "instances": 2}, defaults=unsaid) == (
+        "one node (tp * instances <= node_devices)"
+    )

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sweeper
+from sweeper.cli.calibrate import calibrate
 from sweeper.cli.commands import (
     clean_up,
     install_cpu_vllm,
@@ -46,6 +47,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[list[str], Any], int]]] = {
     "node": ("show the devices of this node", show_node),
     "fit": ("work out what fits in which partition mode; starts nothing", show_fit),
     "partitions": ("what a trial gets in each partition mode, as Markdown", show_partitions),
+    "calibrate": ("fit the simulated device to measured studies or published figures", calibrate),
     "cpu-vllm": ("install the CPU build of vLLM into an environment of its own", install_cpu_vllm),
     "tiny-model": ("make a tiny model with random weights, without a download", make_tiny_model),
     "sharegpt": ("make a file like ShareGPT, without a download", make_sharegpt),

@@ -1,13 +1,12 @@
-"""What a person is told: the plan before a sweep; its counts, tables, charts and report after it."""
+"""What a person is told after a sweep: its counts, tables, charts and report."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sweeper.cli.exit_codes import NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
-from sweeper.cli.forecast import duration_text, forecast_of, show_forecast
+from sweeper.cli.noting import show_on_dashboard
 from sweeper.records import Platform, TrialResult, TrialState
 
 if TYPE_CHECKING:
@@ -17,49 +16,8 @@ if TYPE_CHECKING:
     from sweeper.config import Settings
     from sweeper.plan import Planner
     from sweeper.sweep import Outcome
-    from sweeper.topology import Node
 
 _SHOWN_SETTINGS = 12
-
-
-def show_plan(settings: Settings, planner: Planner, nodes: Sequence[Node], console: Console) -> int:
-    """Print what would run; start nothing."""
-    from rich.table import Table
-
-    from sweeper.store import Store
-
-    finished = Store(settings.folder, settings.results).finished()
-    if settings.method != "grid":
-        known = planner.space.size()
-        console.print(
-            f"plan: {settings.method} search, {settings.trials} trials over "
-            f"{known or 'infinitely many'} points; {len(finished)} trials in the store",
-            markup=False,
-        )
-        return OK
-    table = Table(title=f"{settings.name}: nothing is started", title_justify="left")
-    for name in ("trial", "devices", "points", "predicted"):
-        table.add_column(name)
-    table.add_column("what happens", min_width=22)
-    jobs = planner.grid()
-    jobs += [job for _, job in planner.controls(sum(job.refusal is None for job in jobs))]
-    forecast = forecast_of(settings, jobs, nodes)
-    for job in jobs:
-        known_trial = finished.get(job.spec.key)
-        what = f"cannot run: {job.refusal}" if job.refusal else "runs"
-        if known_trial is not None and not job.refusal:
-            what = f"in the store: {known_trial.state}"
-        predicted = forecast.predictions.get(job.spec.key)
-        table.add_row(
-            job.spec.label,
-            str(job.spec.devices_wanted),
-            str(len(job.spec.load_points)),
-            duration_text(predicted.total_s) if predicted else "",
-            what,
-        )
-    console.print(table)
-    show_forecast(settings, forecast, console)
-    return OK
 
 
 def conclude(
@@ -86,6 +44,8 @@ def conclude(
     if outcome.states.get(TrialState.COMPLETE, 0):
         _report(settings, planner, console)
     _count_up(outcome, console)
+    if signalled is None:
+        console.print(f"ended: {outcome.ended_by}", markup=False, soft_wrap=True)
     if signalled is not None:
         return STOPPED + signalled
     if not outcome.states.get(TrialState.COMPLETE, 0):
@@ -114,7 +74,8 @@ def _report(settings: Settings, planner: Planner, console: Console) -> None:
     from sweeper.store import Store
 
     files = report.write(settings.folder)
-    _show_summary(settings, planner, console)
+    answers = _show_summary(settings, planner, console)
+    show_on_dashboard(settings, files.figures, answers=answers)
     console.print("charts:", markup=False)
     for path in files.figures:
         console.print(f"  {path}", markup=False, soft_wrap=True)
@@ -125,11 +86,15 @@ def _report(settings: Settings, planner: Planner, console: Console) -> None:
         console.print("No GPU was measured: these numbers are simulated.", style="bold")
 
 
-def _show_summary(settings: Settings, planner: Planner, console: Console) -> None:
-    """Print series by load point, the best setting, and the line that puts it into production."""
+def _show_summary(settings: Settings, planner: Planner, console: Console) -> list[str]:
+    """Print series by load point, the best setting, and the line that puts it into production.
+
+    Returns:
+        The best by each objective, a sentence each.
+    """
     from rich.table import Table
 
-    from analysis import figures, tables
+    from analysis import bests, figures, tables, verdicts
     from analysis.study import Study
 
     study = Study.load(settings.folder)
@@ -150,17 +115,24 @@ def _show_summary(settings: Settings, planner: Planner, console: Console) -> Non
         for row in layout.itertuples(index=False):
             table.add_row(*(str(cell) for cell in row))
         console.print(table)
-    for answer in tables.best(study.frame, objectives=study.objectives, series=study.series).to_dict(
-        "records"
-    ):
-        console.print(
-            f"best: {answer['setting']}: {answer['objective']}: {tables.number_text(answer['value'])} "
-            f"({answer['verdict']})",
-            markup=False,
-            soft_wrap=True,
+    answers = []
+    found = bests.best(
+        study.frame, objectives=study.objectives, constraints=study.constraints, series=study.series
+    )
+    for answer in found.to_dict("records"):
+        answers.append(
+            f"{answer['setting']}: {answer['objective']}: {tables.number_text(answer['value'])} "
+            f"({answer['verdict']})"
         )
+        console.print(f"best: {answers[-1]}", markup=False, soft_wrap=True)
         line = tables.serve_line(study.frame, str(answer["trial_key"]))
         console.print(f"  {line}", markup=False, soft_wrap=True)
+    if found.empty and study.constraints:
+        console.print("best: none: no setting keeps every bound", markup=False)
+    closing = [*bests.closing_lines(study), *verdicts.sentences(study)]
+    for line in closing:
+        console.print(line, markup=False, soft_wrap=True)
+    return [*answers, *(line.strip() for line in closing)]
 
 
 def _leading_settings(study: Study) -> list[str] | None:

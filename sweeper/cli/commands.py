@@ -28,18 +28,20 @@ def show_node(arguments: list[str], console: Console) -> int:
     parser.add_argument("--platform", default="auto")
     parser.add_argument("--mode", help="compute mode of the modelled node; others are read, never set")
     parser.add_argument("--memory-mode", help="its memory mode")
+    parser.add_argument("--device", help="GPU of the modelled node, such as h200; mi300x unless given")
     options = parser.parse_args(arguments)
     choice = prepare.choose_platform(options.platform)
-    if choice.platform is not Platform.SIMULATED and (options.mode or options.memory_mode):
+    given = options.mode or options.memory_mode or options.device
+    if choice.platform is not Platform.SIMULATED and given:
         raise ConfigError(
-            f"--mode, --memory-mode: are given for {choice.platform}; expected with --platform simulated, "
-            "since the mode of a real node is read and never changed. Drop them."
+            f"--mode, --memory-mode, --device: are given for {choice.platform}; expected with --platform "
+            "simulated, since the mode of a real node is read and never changed. Drop them."
         )
     node = choice.node
     if node is None:
         readers: Mapping[Platform, Callable[[], Any]] = {
-            Platform.SIMULATED: lambda: topology.modelled_mi300x(
-                options.mode or "SPX", options.memory_mode or "NPS1"
+            Platform.SIMULATED: lambda: topology.modelled_node(
+                options.device, mode=options.mode, memory_mode=options.memory_mode
             ),
             Platform.CPU: topology.read_cpu,
             Platform.MI300X: topology.read_amd,
@@ -146,22 +148,26 @@ def open_dashboard(arguments: list[str], console: Console) -> int:
     """Open the Optuna dashboard."""
     import os
 
-    from sweeper.search import storage_url
-
     parser = Parser(
         prog="python -m sweeper dashboard",
         description="Open the Optuna dashboard on all studies of an outputs folder, on loopback only.",
     )
     parser.add_argument("outputs", type=Path, nargs="?", default=Path("outputs"))
-    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--port", type=int, help="default: 8080, or any free one where that is taken")
+    parser.add_argument("--storage", help="the studies' database, where study.storage named another")
     options = parser.parse_args(arguments)
-    database = options.outputs / "optuna.db"
-    if not database.exists():
-        raise ConfigError(f"{database}: does not exist. Run an experiment first, or name its outputs folder.")
-    program = Path(sys.executable).with_name("optuna-dashboard")
-    console.print(f"http://127.0.0.1:{options.port}/dashboard  (Ctrl-C ends it)", markup=False)
+    if options.storage is None and not (options.outputs / "optuna.db").exists():
+        raise ConfigError(
+            f"{options.outputs / 'optuna.db'}: does not exist. Run an experiment first, or name its outputs "
+            "folder."
+        )
+    from sweeper import dashboard, database
+    from sweeper.search import storage_url
+
+    url = options.storage or storage_url(options.outputs)
+    database.check(url)
+    port = dashboard.choose_port(options.port)
+    command = dashboard.command(url, outputs=options.outputs, port=port)
+    console.print(f"http://{dashboard.HOST}:{port}/dashboard  (Ctrl-C ends it)", markup=False)
     sys.stdout.flush()
-    os.execv(
-        program,
-        [str(program), storage_url(options.outputs), "--host", "127.0.0.1", "--port", str(options.port)],
-    )
+    os.execv(command[0], command)

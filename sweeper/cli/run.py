@@ -9,11 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper.cli.answers import conclude, show_plan
+from sweeper.cli.answers import conclude
 from sweeper.cli.deferred import DeferredExecutor
 from sweeper.cli.exit_codes import OK
 from sweeper.cli.forecast import scheduler_of
+from sweeper.cli.noting import engine_text, illustrator, study_note
+from sweeper.cli.opening import check_search, hints_of
 from sweeper.cli.parser import Parser
+from sweeper.cli.planning import show_plan
 from sweeper.cli.stopping import StopSignals
 from sweeper.errors import ConfigError
 from sweeper.records import Platform
@@ -100,9 +103,8 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
     cluster, nodes = _find_nodes(settings, choice, console, stack)
     node = max(nodes, key=lambda node: len(node.devices))
     planner = planner_of(settings, node)
-    console.print(
-        f"engine: {_engine_text(planner)}, model {planner.model.name}", markup=False, soft_wrap=True
-    )
+    console.print(f"engine: {engine_text(planner)}, model {planner.model.name}", markup=False, soft_wrap=True)
+    check_search(settings)
     if settings.is_plan:
         return show_plan(settings, planner, nodes, console)
     # A missing file or package is found before a folder is made or an engine is started.
@@ -126,6 +128,7 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
         model=planner.model,
         space=settings.space,
         objectives=settings.objectives,
+        constraints=settings.constraints,
         load_points=settings.load_points,
         resolved=settings.resolved,
         results=settings.results,
@@ -145,6 +148,7 @@ def _work(
     run_folder: Path,
     console: Console,
 ) -> tuple[Outcome, int | None]:
+    from sweeper import dashboard
     from sweeper.display import Display
     from sweeper.search import Search, storage_url
     from sweeper.store import Store
@@ -158,10 +162,13 @@ def _work(
         name=settings.name,
         space=settings.space,
         objectives=settings.objectives,
+        constraints=settings.constraints,
         method=settings.method,
         seed=settings.seed,
+        hints=hints_of(settings, planner),
+        artifacts=dashboard.artifacts_folder(settings.outputs),
     )
-    search.note(_study_note(settings, planner))
+    search.note(study_note(settings, planner))
     deferred = DeferredExecutor(settings, nodes, run_folder, console, cluster=cluster)
     with closing(search), StopSignals() as stop, deferred as executor:
         display = Display(console, devices=sum(len(node.devices) for node in nodes))
@@ -173,10 +180,14 @@ def _work(
             scheduler=scheduler_of(settings, nodes),
             observer=display,
             objectives=settings.objectives,
+            constraints=settings.constraints,
             method=settings.method,
             trials=settings.trials,
             max_attempts=settings.max_attempts,
             retry_failed=settings.retry_failed,
+            endings=settings.endings,
+            seed=settings.seed,
+            illustrate=illustrator(settings),
         )
         with display:
             outcome = sweep.run(stop=stop.is_set)
@@ -207,6 +218,7 @@ def planner_of(settings: Settings, node: Node) -> Planner:
     """Make the planner of a study: its engine is found and its model provided."""
     from sweeper import knobs, prepare
     from sweeper.plan import Planner
+    from sweeper.simulation.device import device_named
 
     engine, model = settings.engine, prepare.provide_model(settings)
     if engine.kind == "vllm":
@@ -226,7 +238,11 @@ def planner_of(settings: Settings, node: Node) -> Planner:
 
         tgi.find_program(engine)
         engine = replace(engine, python=prepare.find_engine_python(settings))
-    accelerators: dict[Platform, knobs.Accelerator] = {Platform.CUDA: "cuda", Platform.CPU: "cpu"}
+    accelerators: dict[Platform, knobs.Accelerator] = {
+        Platform.CUDA: "cuda",
+        Platform.CPU: "cpu",
+        Platform.SIMULATED: device_named(settings.modelled_device).accelerator,
+    }
     return Planner(
         study=settings.name,
         trials_folder=str((settings.folder / "trials").absolute()),
@@ -236,6 +252,7 @@ def planner_of(settings: Settings, node: Node) -> Planner:
         platform=settings.platform,
         node=node,
         accelerator=accelerators.get(settings.platform, "rocm"),
+        modelled_device=settings.modelled_device,
         load_points=settings.load_points,
         client=settings.client,
         warmup_prompts=settings.warmup_prompts,
@@ -243,6 +260,7 @@ def planner_of(settings: Settings, node: Node) -> Planner:
         runs_per_start=settings.runs_per_start,
         allow_unknown=settings.allow_unknown,
         calibration=settings.calibration,
+        calibrated=settings.calibrated,
         control=settings.control,
         control_every=settings.control_every,
     )
@@ -252,22 +270,16 @@ def say_platform(settings: Settings, choice: Choice, console: Console) -> None:
     """Print where the numbers will come from, and where they go."""
     console.print(f"platform: {settings.platform}: {choice.reason}", markup=False, soft_wrap=True)
     if settings.platform is Platform.SIMULATED:
+        from sweeper.simulation.device import device_named
+
+        product = device_named(settings.modelled_device).product
         console.print(
-            "          No GPU is measured: every number below is computed by a model of an MI300X node.",
+            "          No GPU is measured: every number below is computed by a model of a node of 8 "
+            f"{product}.",
             markup=False,
             soft_wrap=True,
         )
     console.print(f"study: {settings.name} in {settings.folder}", markup=False, soft_wrap=True)
-
-
-def _engine_text(planner: Planner) -> str:
-    if planner.engine.kind == "simulated":
-        return f"model of vLLM {planner.engine.release}"
-    if planner.engine.kind == "attach":
-        return f"attached to {planner.engine.url}"
-    if planner.engine.kind == "tgi":
-        return f"TGI by {' '.join([*planner.engine.prefix, planner.engine.command])}"
-    return f"vLLM {planner.engine.release} at {planner.engine.python}"
 
 
 def end_strays(outputs: Path, console: Console) -> None:
@@ -282,12 +294,3 @@ def end_strays(outputs: Path, console: Console) -> None:
         console.print(
             f"put back what an earlier run left changed: {knob}={value}", markup=False, soft_wrap=True
         )
-
-
-def _study_note(settings: Settings, planner: Planner) -> str:
-    simulated = "**Simulated: no GPU was measured.**\n\n" if settings.platform is Platform.SIMULATED else ""
-    return (
-        f"# {settings.question or settings.name}\n\n{simulated}"
-        f"{_engine_text(planner)}; model {planner.model.name}; {planner.node.summary}.\n\n"
-        f"Results: `{settings.folder}` (Parquet, charts, report). Source: {settings.source or 'none given'}."
-    )

@@ -21,6 +21,7 @@ from sweeper.clients.vllm_bench import (
     PERCENTILES,
     check_complete,
     empty_prefix_cache,
+    goodput_arguments,
     read_report,
     telemetry,
 )
@@ -194,6 +195,11 @@ def check_point(point: LoadPoint, *, release: str) -> None:
             f"workload.ignore_eos: is true, and {SCRIPT} of vLLM {release} cannot make answers run to their "
             "full length (it has --ignore-eos from 0.6.3). Set it to false, or take a later release."
         )
+    if point.goodput_ms and not _has("--goodput", release):
+        raise ConfigError(
+            f"workload.goodput: is given, and {SCRIPT} of vLLM {release} counts no good requests (it has "
+            "--goodput from 0.6.4). Leave it out, or take a later release."
+        )
 
 
 def script_arguments(
@@ -225,6 +231,7 @@ def script_arguments(
         # Earlier ones send 0 whatever is asked.
         *(["--temperature", "0"] if _has("--temperature", release) else []),
         *(["--ignore-eos"] if point.ignore_eos else []),
+        *goodput_arguments(point),
         *("--percentile-metrics", ",".join(METRICS)),
         *("--metric-percentiles", ",".join(map(str, PERCENTILES))),
         *("--disable-tqdm", "--save-result"),

@@ -63,7 +63,7 @@ class SimulatedClient:
         if not point.keeps_prefix_cache and isinstance(server, SimulatedServer):
             server.forget_prefixes()
         served = self._serve(server, point, seed=point.client_seed, cancelled=cancelled)
-        metrics = summarize(served.records)
+        metrics = summarize(served.records, goodput_bounds_ms=dict(point.goodput_ms) or None)
         if point.dataset in OFFLINE_DATASETS:
             metrics = self._offline_metrics(server, point, metrics, cancelled)
         if metrics["completed"] != point.num_prompts:

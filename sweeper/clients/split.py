@@ -77,7 +77,7 @@ class SplitClient:
         )
         ended_at = time.time()
         reports = [_report(part) for part in measured]
-        metrics = summarize(joined(reports))
+        metrics = summarize(joined(reports), goodput_bounds_ms=dict(point.goodput_ms) or None)
         measured_s = metrics["duration_s"] or 0.0
         return Measurement(
             load_point=point,

@@ -292,12 +292,19 @@ def benchmark_arguments(
         *concurrency,
         *("--seed", str(point.client_seed), "--temperature", "0"),
         *(["--ignore-eos"] if point.ignore_eos else []),
+        *goodput_arguments(point),
         *("--percentile-metrics", ",".join(METRICS)),
         *("--metric-percentiles", ",".join(map(str, PERCENTILES))),
         *("--disable-tqdm", "--save-result"),
         *(["--save-detailed"] if spec.client.keeps_requests else []),
         *("--result-dir", str(result.parent), "--result-filename", result.name),
     ]
+
+
+def goodput_arguments(point: LoadPoint) -> list[str]:
+    """What a request has to keep to count as good, in the benchmark's words; nothing without bounds."""
+    bounds = point.goodput_bounds
+    return [] if bounds is None else ["--goodput", *bounds.split()]
 
 
 def read_report(report: Mapping[str, object]) -> dict[str, float | None]:

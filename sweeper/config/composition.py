@@ -26,7 +26,10 @@ from sweeper.errors import ConfigError, nearest
 
 _KEYS = tuple(key_names())
 # Below these, names are the user's own; whether a knob exists is asked of the engine's release.
-_FREE_KEYS = ("knobs.", "space.knobs.", "space.series.", "objective.", "calibration.")
+_FREE_KEYS = (
+    *("knobs.", "space.knobs.", "space.series.", "objective.", "calibration."),
+    *("workload.goodput.", "workload.max_rate."),
+)
 
 
 def conf_folder() -> Path:

@@ -1,4 +1,4 @@
-"""Domains of knobs, as people write them: lists, ranges, and Hydra's own sweep syntax."""
+"""Domains of knobs, as people write them: lists, ranges, and Hydra's own sweep syntax; conditions; rules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 
 from sweeper.config.checks import check_choice, nonempty, scalar
 from sweeper.errors import ConfigError, nearest
-from sweeper.space import Choice, Domain, Range
+from sweeper.space import Choice, Domain, Range, Rule
 
 # Stored as 64-bit numbers, and a search computes with them.
 _LARGEST = 1e18
@@ -40,6 +40,51 @@ def parse_domain(key: str, value: Any) -> Domain:
             return _from_sweep_syntax(key, value)
         case _:
             return Choice(values=(scalar(key, value),))
+
+
+def parse_condition(key: str, value: Any) -> tuple[Any, Rule | None]:
+    """Take the condition off a domain that has one: ``{choices: [256, 512], when: ...}``.
+
+    Args:
+        key: Where it stands, for messages.
+        value: A domain as composed.
+
+    Returns:
+        The domain without it, and the condition or None.
+
+    Raises:
+        ConfigError: The condition is no text, or no comparison of knobs.
+    """
+    if not isinstance(value, dict) or "when" not in value:
+        return value, None
+    where, condition = f"{key}.when", value["when"]
+    if not isinstance(condition, str) or not condition.strip():
+        raise ConfigError(
+            f"{where}: is {condition!r}; expected a comparison of other knobs, such as "
+            "'enable_chunked_prefill == true'."
+        )
+    rest = {name: item for name, item in value.items() if name != "when"}
+    return rest, Rule(text=condition, where=where)
+
+
+def parse_rule(key: str, value: Any) -> Rule:
+    """Read a rule: a comparison, or ``{rule: ..., message: ...}``.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    match value:
+        case {"rule": str() as text, "message": str() as message, **rest} if not rest:
+            return Rule(text=text, message=message, where=f"{key}.rule")
+        case dict():
+            raise ConfigError(
+                f"{key}: has {', '.join(map(str, value)) or 'nothing'}; expected a rule and a message, "
+                "such as {rule: a >= b, message: why it must be so}."
+            )
+        case None | list():
+            raise ConfigError(f"{key}: is {value!r}; expected a comparison of knobs, or rule and message.")
+        case _:
+            return Rule(text=str(value))
 
 
 def _range(key: str, given: Mapping[str, Any]) -> Range:

@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeper.config.checks import check_choice, nonempty
+from sweeper.config.checks import check_choice, check_positive, nonempty
 from sweeper.errors import ConfigError, nearest
-from sweeper.records import CLIENTS, DATASETS, OFFLINE_DATASETS, ClientSpec, LoadPoint
+from sweeper.records import (
+    CLIENTS,
+    DATASETS,
+    GOODPUT_BOUNDS,
+    METRIC_NAMES,
+    OFFLINE_DATASETS,
+    ClientSpec,
+    LoadPoint,
+    RateSearch,
+)
 
 # Numbers and lists of numbers, which are checked with those of the workload itself.
 _NUMBERS = ("num_prompts", "input_len", "output_len", "max_concurrency", "request_rate_per_s")
@@ -17,7 +26,9 @@ _SINGLE: Mapping[str, tuple[type, ...]] = {
     "range_ratio": (int, float),
     "ignore_eos": (bool,),
     "client_seed": (int,),
+    "max_rate": (dict, type(None)),
 }
+_RATE_SEARCH: Mapping[str, Any] = {"low": 1.0, "high": 0.0, "resolution": 1.0, "bounds": {}}
 _POINT_KEYS = (*_NUMBERS, *_SINGLE)
 
 
@@ -49,6 +60,73 @@ def variants(points: list[Any] | None) -> list[Mapping[str, Any]]:
     return points
 
 
+def goodput(given: Mapping[str, float], dataset: str) -> tuple[tuple[str, float], ...]:
+    """Check what a request has to keep to count as good.
+
+    Args:
+        given: ``workload.goodput`` as composed: latency to milliseconds.
+        dataset: What the load point sends.
+
+    Raises:
+        ConfigError: A latency is none that goodput bounds, a bound is not above 0, or nobody counts.
+    """
+    for name, bound in given.items():
+        check_choice("workload.goodput", name, GOODPUT_BOUNDS)
+        check_positive(f"workload.goodput.{name}", bound)
+    if given and dataset in OFFLINE_DATASETS:
+        raise ConfigError(
+            f"workload.goodput: is given with dataset {dataset}, which knows no single requests; expected a "
+            "dataset that is sent to a server. Remove it."
+        )
+    return tuple(sorted(given.items()))
+
+
+def rate_search(given: Mapping[str, Any] | None, workload: Mapping[str, Any]) -> RateSearch | None:
+    """Check a search for the highest request rate that keeps its bounds.
+
+    Args:
+        given: ``max_rate`` of the workload or of one of its points, as composed; None for no search.
+        workload: What else the load point sends.
+
+    Raises:
+        ConfigError: Range, resolution or bounds are wrong, or the rate is given already.
+    """
+    if given is None:
+        return None
+    where = "workload.max_rate"
+    for key in given:
+        check_choice(where, key, tuple(_RATE_SEARCH))
+    given = {**_RATE_SEARCH, **given}
+    _check_single(f"{where}.bounds", given["bounds"], (dict,))
+    for key, value in {**given, **given["bounds"]}.items():
+        if key != "bounds":
+            _check_single(f"{where}: {key}", value, (int, float))
+            check_positive(f"{where}: {key}", value)
+    if given["low"] > given["high"]:
+        raise ConfigError(
+            f"{where}: has low={given['low']:g} above high={given['high']:g}; expected low <= high."
+        )
+    if not given["bounds"]:
+        raise ConfigError(f"{where}.bounds: is empty; expected such as {{p99_ttft_ms: 2000}}.")
+    for metric in given["bounds"]:
+        latencies = [name for name in METRIC_NAMES if name.endswith("_ms") and "batch" not in name]
+        check_choice(f"{where}.bounds", metric, latencies)
+    if workload["request_rate_per_s"] not in (None, [None]) or workload["dataset"] in OFFLINE_DATASETS:
+        raise ConfigError(
+            f"{where}: is given for dataset {workload['dataset']} with request_rate_per_s "
+            f"{workload['request_rate_per_s']}; expected a dataset that is sent to a server, and null: the "
+            "search chooses the rates. Set it to null, or put max_rate into one of workload.points."
+        )
+    if workload["second_run"]:
+        raise ConfigError(f"{where}: is given with second_run; expected one of them. Leave one out.")
+    return RateSearch(
+        low=float(given["low"]),
+        high=float(given["high"]),
+        resolution=float(given["resolution"]),
+        bounds=tuple((metric, float(bound)) for metric, bound in given["bounds"].items()),
+    )
+
+
 def client(given: Mapping[str, Any], load_points: Sequence[LoadPoint]) -> ClientSpec:
     """Check that a client can send these load points.
 
@@ -68,6 +146,12 @@ def client(given: Mapping[str, Any], load_points: Sequence[LoadPoint]) -> Client
             raise ConfigError(
                 f"workload.dataset: is '{point.dataset}' with client '{kind}', which sends {sends}. "
                 "Datasets latency and throughput need client=offline, the others a client with a server."
+            )
+        if kind == "locust" and (point.goodput_ms or point.rate_search):
+            key = "goodput" if point.goodput_ms else "max_rate"
+            raise ConfigError(
+                f"workload.{key}: is given with client locust, which reports no single requests; expected "
+                "client=vllm_bench."
             )
         if kind == "locust" and (point.dataset != "random" or point.request_rate_per_s is None):
             raise ConfigError(

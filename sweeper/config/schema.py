@@ -26,6 +26,8 @@ class StudyConfig:
     order: str = "longest_first"
     control: str | None = None
     control_every: int | None = None
+    price_per_gpu_hour: float | None = None
+    currency: str = ""
 
 
 @dataclass
@@ -37,6 +39,8 @@ class PlatformConfig:
     partition_mode: str | None = None
     memory_mode: str | None = None
     overlay: str | None = None
+    device: str | None = None
+    calibration: str | None = None
 
 
 @dataclass
@@ -97,6 +101,16 @@ class ClientConfig:
 
 
 @dataclass
+class MaxRateConfig:
+    """A search for the highest request rate that keeps bounds; ``bounds`` is metric to the most it may be."""
+
+    low: float = 1.0
+    high: float = 0.0
+    resolution: float = 1.0
+    bounds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
 class WorkloadConfig:
     """What the client sends. A list in place of a number makes one load point per value.
 
@@ -117,6 +131,8 @@ class WorkloadConfig:
     warmup_prompts: int = 0
     second_run: bool = False
     points: list[Any] | None = None
+    goodput: dict[str, float] = field(default_factory=dict)
+    max_rate: MaxRateConfig | None = None
 
 
 @dataclass
@@ -137,7 +153,7 @@ class SpaceConfig:
 
     series: dict[str, SeriesConfig] = field(default_factory=dict)
     knobs: dict[str, Any] = field(default_factory=dict)
-    rules: list[str] = field(default_factory=list)
+    rules: list[Any] = field(default_factory=list)
 
 
 @dataclass
@@ -147,15 +163,28 @@ class SearchConfig:
     method: str = "grid"
     trials: int | None = None
     seed: int = 0
+    stops_early: bool | None = None
+    stop_margin: float = 0.05
+    max_hours: float | None = None
+    max_node_hours: float | None = None
+    min_improvement: float | None = None
+    patience: int = 20
+    finalists: int = 0
+    final_repeats: int = 3
+    start: list[Any] = field(default_factory=list)
+    stages: list[Any] = field(default_factory=list)
 
 
 @dataclass
 class ObjectiveConfig:
-    """What is better."""
+    """What is better; with ``at_most`` or ``at_least`` in place of a direction, what must be kept."""
 
     metric: str = "request_throughput_per_s"
-    direction: str = "maximize"
+    direction: str | None = None
+    at_most: float | None = None
+    at_least: float | None = None
     request_rate_per_s: float | None = None
+    per: str | None = None
 
 
 @dataclass

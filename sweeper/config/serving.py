@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,7 +26,7 @@ def engine(given: Mapping[str, Any], platform: Platform) -> EngineSpec:
     check_choice("engine.instances_by", given["instances_by"], INSTANCES_BY)
     for key in _TIME_LIMITS:
         check_positive(f"engine.{key}", given[key])
-    secret = confidential.assigned_secret(given["prefix"])
+    secret = confidential.assigned_secret(_words("engine.prefix", given["prefix"]))
     if secret is not None:
         raise ConfigError(
             f"engine.prefix: gives '{secret}' a value, which every user of the machine could read; expected "
@@ -53,6 +53,17 @@ def engine(given: Mapping[str, Any], platform: Platform) -> EngineSpec:
         binds_numa=given["binds_numa"],
         **{key: given[key] for key in _TIME_LIMITS},
     )
+
+
+def _words(key: str, words: Sequence[object]) -> list[str]:
+    """Give the words of a command; the schema lets lists and mappings pass for text."""
+    for word in words:
+        if not isinstance(word, str):
+            raise ConfigError(
+                f"{key}: one of its words is {word!r}; expected a text each, such as numactl. "
+                "Write them as a plain list: [numactl, --localalloc]."
+            )
+    return [str(word) for word in words]
 
 
 def refuse_variation(root: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper import control, urls
-from sweeper.config import load, serving
+from sweeper.config import goals, load, opening, serving
 from sweeper.config.checks import (
     check_choice,
     check_no_secret,
@@ -19,13 +19,14 @@ from sweeper.config.checks import (
     nonempty,
     scalar,
 )
-from sweeper.config.domains import parse_domain
-from sweeper.errors import ConfigError, nearest
+from sweeper.config.domains import parse_condition, parse_domain, parse_rule
+from sweeper.config.endings import endings
+from sweeper.errors import ConfigError
 from sweeper.records import (
     DATASETS,
-    METRIC_NAMES,
     SEARCH_METHODS,
     ClientSpec,
+    Constraint,
     EngineSpec,
     LoadPoint,
     Model,
@@ -35,7 +36,11 @@ from sweeper.records import (
     Scalar,
 )
 from sweeper.schedule import ISOLATIONS, ORDERS
-from sweeper.space import Rule, Series, Space
+from sweeper.simulation import calibration
+from sweeper.simulation.calibration import NamedCalibration
+from sweeper.simulation.device import DEVICES, USUAL_DEVICE
+from sweeper.space import Series, Space
+from sweeper.stopping_rules import Endings
 
 _MOST = 10**12
 
@@ -51,10 +56,17 @@ class Settings:
         engine: With the release that the experiment was written for; a measured platform replaces it by
             the one it finds.
         insisted: Partition and memory mode that the node must be in, where the experiment says so.
+        modelled_device: What the devices of a simulated platform are; None of any other.
         isolation: Whether trials run beside one another on a node (``shared``) or one at a time.
         order: In which order trials that wait are looked at (``schedule.ORDERS``).
         control: Series, or ``base``, that is measured again and again to show drift; None for no such.
         control_every: A repetition of it after so many trials; None is start, middle and end.
+        price_per_gpu_hour: What a GPU costs by the hour, for the plan; None leaves costs out.
+        currency: In what, as people write it behind the amount.
+        calibration: Parameters of the simulation, all of them; on a measured platform those that were given.
+        calibrated: The calibration that they are; None on a measured platform.
+        starts: Choices that a search tries first, beside the defaults.
+        stages: Knobs of each stage of a staged search.
         plan_csv: File that a plan's time-line is written to, or None.
         resolved: The composed configuration as plain data, for ``study.json``; passwords are masked.
     """
@@ -71,9 +83,12 @@ class Settings:
     order: str
     control: str | None
     control_every: int | None
+    price_per_gpu_hour: float | None
+    currency: str
     platform: Platform
     devices: int | None
     insisted: tuple[str | None, str | None]
+    modelled_device: str | None
     engine: EngineSpec
     allow_unknown: bool
     model: Model
@@ -84,11 +99,16 @@ class Settings:
     method: str
     trials: int | None
     seed: int
+    starts: tuple[Mapping[str, Scalar], ...]
+    stages: tuple[tuple[str, ...], ...]
+    endings: Endings
     objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
     executor: str
     address: str
     max_parallel: int | None
     calibration: Mapping[str, float]
+    calibrated: NamedCalibration | None
     repeats: int
     runs_per_start: int
     max_attempts: int
@@ -151,6 +171,7 @@ def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
     space = _space(root)
     _check_control(study, space)
     outputs = Path(study["outputs"])
+    calibrated = _calibrated(root, platform, outputs)
     load_points = _load_points(workload)
     return Settings(
         name=name,
@@ -165,9 +186,12 @@ def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
         order=study["order"],
         control=study["control"],
         control_every=study["control_every"],
+        price_per_gpu_hour=_price(study["price_per_gpu_hour"]),
+        currency=study["currency"],
         platform=platform,
         devices=root["platform"]["devices"],
         insisted=(root["platform"]["partition_mode"], root["platform"]["memory_mode"]),
+        modelled_device=_modelled_device(root["platform"]["device"], platform),
         engine=serving.engine(engine, platform),
         allow_unknown=engine["allow_unknown"],
         model=_model(root["model"]),
@@ -178,11 +202,16 @@ def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
         method=method,
         trials=trials,
         seed=root["search"]["seed"],
-        objectives=_objectives(root["objective"]),
+        starts=opening.starts(root["search"]),
+        stages=opening.stages(root["search"]),
+        endings=endings(root["search"]),
+        objectives=goals.objectives(root["objective"], load_points),
+        constraints=goals.constraints(root["objective"], load_points),
         executor=root["executor"]["kind"],
         address=root["executor"]["address"],
         max_parallel=root["executor"]["max_parallel"],
-        calibration=dict(root["calibration"]),
+        calibration=dict(root["calibration"]) if calibrated is None else calibrated.values,
+        calibrated=calibrated,
         repeats=root["repeats"],
         runs_per_start=root["runs_per_start"],
         max_attempts=root["max_attempts"],
@@ -191,6 +220,32 @@ def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
         plan_csv=Path(root["plan_csv"]) if root["plan_csv"] else None,
         resolved=urls.masked(dict(root)),
     )
+
+
+def _modelled_device(chosen: str | None, platform: Platform) -> str | None:
+    if platform is Platform.SIMULATED:
+        check_choice("platform.device", chosen or USUAL_DEVICE, tuple(DEVICES))
+        return chosen or USUAL_DEVICE
+    if chosen is not None:
+        raise ConfigError(
+            f"platform.device: is '{chosen}' on platform {platform}; expected none, since the devices of a "
+            "real node are read. Leave it out, or use platform=simulated."
+        )
+    return None
+
+
+def _calibrated(root: Mapping[str, Any], platform: Platform, outputs: Path) -> NamedCalibration | None:
+    """Find the calibration of a simulated platform, with what is changed in it."""
+    chosen = root["platform"]["calibration"]
+    if platform is not Platform.SIMULATED:
+        if chosen is not None:
+            raise ConfigError(
+                f"platform.calibration: is '{chosen}' on platform {platform}; expected none, since nothing "
+                "is simulated there. Leave it out, or use platform=simulated."
+            )
+        return None
+    found = calibration.load(chosen, folder=outputs / calibration.FOLDER)
+    return found.with_changes(root["calibration"])
 
 
 def _check_control(study: Mapping[str, Any], space: Space) -> None:
@@ -204,6 +259,12 @@ def _check_control(study: Mapping[str, Any], space: Space) -> None:
             "study.control_every: is given, and study.control is not; expected a setting to repeat. "
             "Set study.control to a series, or to base."
         )
+
+
+def _price(given: float | None) -> float | None:
+    if given is not None:
+        check_positive("study.price_per_gpu_hour", given)
+    return given
 
 
 def _results(given: str | None, name: str) -> str | None:
@@ -275,6 +336,8 @@ def _product(workload: Mapping[str, Any]) -> Iterator[LoadPoint]:
             range_ratio=workload["range_ratio"],
             ignore_eos=workload["ignore_eos"],
             client_seed=workload["client_seed"],
+            goodput_ms=load.goodput(workload["goodput"], workload["dataset"]),
+            rate_search=load.rate_search(workload["max_rate"], workload),
             **dict(zip(axes, values, strict=True)),
         )
 
@@ -308,13 +371,15 @@ def _space(root: Mapping[str, Any]) -> Space:
     series = tuple(
         _series(name, item, has_second_run=has_second_run) for name, item in space["series"].items()
     )
+    parsed = {name: parse_condition(f"space.knobs.{name}", value) for name, value in space["knobs"].items()}
     # What one series sets or the search varies is not fixed for the others.
     return Space(
         # They say how we would start a server; one that already runs has its own, which it tells itself.
         base={} if is_attached else _knobs("knobs", root["knobs"]),
         series=series,
-        domains={name: parse_domain(f"space.knobs.{name}", value) for name, value in space["knobs"].items()},
-        rules=tuple(Rule(text=str(text)) for text in space["rules"]),
+        domains={name: parse_domain(f"space.knobs.{name}", value) for name, (value, _) in parsed.items()},
+        conditions={name: condition for name, (_, condition) in parsed.items() if condition is not None},
+        rules=tuple(parse_rule(f"space.rules[{place}]", rule) for place, rule in enumerate(space["rules"])),
     )
 
 
@@ -343,17 +408,3 @@ def _knobs(where: str, given: Mapping[str, Any]) -> dict[str, Scalar]:
     for name in given:
         check_no_secret(f"{where}.{name}", name)
     return {name: scalar(f"{where}.{name}", value) for name, value in given.items() if value is not None}
-
-
-def _objectives(given: Mapping[str, Mapping[str, Any]]) -> tuple[Objective, ...]:
-    if not given:
-        raise ConfigError("objective: is empty; expected at least one, such as objective=throughput.")
-    for name, item in given.items():
-        where = f"objective.{name}"
-        check_choice(f"{where}.direction", item["direction"], ("maximize", "minimize"))
-        if item["metric"] not in METRIC_NAMES:
-            raise ConfigError(
-                f"{where}.metric: '{item['metric']}' is not a metric.{nearest(item['metric'], METRIC_NAMES)} "
-                "See docs/columns.md for all."
-            )
-    return tuple(Objective(**item) for item in given.values())

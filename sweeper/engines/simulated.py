@@ -2,7 +2,7 @@
 
 It answers what a real one would: does this configuration start, with which resolved settings, and how fast is
 each request served. Everything that comes out is marked as simulated. How good the model is stands in
-``simulation.costs.Calibration``.
+``simulation.calibration.Calibration``.
 
 A knob that the model knows nothing of has no effect here; which ones those are is told, so that nobody reads
 "no difference" out of a row where there could not be any.
@@ -20,8 +20,9 @@ from sweeper.engines import Cancelled
 from sweeper.errors import EngineError
 from sweeper.metrics import RequestRecords
 from sweeper.records import FailureClass, Placement, Provenance, Scalar, TrialSpec, content_key
-from sweeper.simulation.costs import Calibration, CostModel
-from sweeper.simulation.device import Device, partition_of
+from sweeper.simulation.calibration import Calibration
+from sweeper.simulation.costs import CostModel
+from sweeper.simulation.device import Device, device_named, partition_of
 from sweeper.simulation.scheduler import KvCache, SchedulerConfig, simulate
 from sweeper.workload import Workload
 
@@ -259,14 +260,17 @@ class SimulatedServer:
 
 
 def resolve(spec: TrialSpec) -> dict[str, Scalar]:
-    """Give every modelled setting its value: as asked, else the release's default on an MI300X.
+    """Give every modelled setting its value: as asked, else the release's default on that device.
 
     Returns:
         Setting to value. ``dtype`` and ``quantization`` say how the weights are kept.
     """
     asked = {name: value for name, value in spec.assignment.items() if name in MODELLED_KNOBS}
     moved = knobs.defaults(
-        spec.engine.release, assignment=spec.assignment, max_positions=spec.model.shape.max_positions
+        spec.engine.release,
+        accelerator=_accelerator(spec),
+        assignment=spec.assignment,
+        max_positions=spec.model.shape.max_positions,
     )
     settings: dict[str, Scalar] = {
         **_STEADY_DEFAULTS,
@@ -277,7 +281,7 @@ def resolve(spec: TrialSpec) -> dict[str, Scalar]:
     }
     if settings["dtype"] == "auto":
         settings["dtype"] = "bfloat16" if spec.model.dtype == "fp8" else spec.model.dtype
-    if _is_v1(spec):
+    if is_v1(spec):
         for name in _V0_ONLY:
             settings.pop(name, None)
     return settings
@@ -285,12 +289,20 @@ def resolve(spec: TrialSpec) -> dict[str, Scalar]:
 
 def ignored_knobs(spec: TrialSpec) -> tuple[str, ...]:
     """Name the knobs of the assignment that cannot change the model's numbers, in alphabetical order."""
-    known = MODELLED_KNOBS - _V0_ONLY if _is_v1(spec) else MODELLED_KNOBS
+    known = MODELLED_KNOBS - _V0_ONLY if is_v1(spec) else MODELLED_KNOBS
     return tuple(sorted(set(spec.assignment) - known))
 
 
-def _is_v1(spec: TrialSpec) -> bool:
-    return knobs.engine_generation(spec.engine.release, assignment=spec.assignment) == "v1"
+def is_v1(spec: TrialSpec) -> bool:
+    """Tell whether vLLM's V1 engine is modelled."""
+    generation = knobs.engine_generation(
+        spec.engine.release, accelerator=_accelerator(spec), assignment=spec.assignment
+    )
+    return generation == "v1"
+
+
+def _accelerator(spec: TrialSpec) -> knobs.Accelerator:
+    return device_named(spec.modelled_device).accelerator
 
 
 def _is_off(value: Scalar) -> bool:
@@ -303,7 +315,9 @@ def _refuse(spec: TrialSpec, placement: Placement, settings: Mapping[str, Scalar
     resolved = {**settings, **spec.assignment}
     conflicts = [
         refusal
-        for refusal in knobs.check(resolved, release=spec.engine.release, engine="simulated")
+        for refusal in knobs.check(
+            resolved, release=spec.engine.release, engine="simulated", accelerator=_accelerator(spec)
+        )
         if refusal.kind == "conflict"
     ]
     if conflicts:
@@ -338,9 +352,9 @@ def _refuse(spec: TrialSpec, placement: Placement, settings: Mapping[str, Scalar
 def _costs(
     spec: TrialSpec, placement: Placement, settings: Mapping[str, Scalar], calibration: Calibration
 ) -> CostModel:
-    device = partition_of(placement.partition_mode)
+    device = partition_of(placement.partition_mode, device=spec.modelled_device)
     devices = int(settings["tensor_parallel_size"])
-    is_v1 = _is_v1(spec)
+    has_v1 = is_v1(spec)
     return CostModel(
         device=device,
         devices=devices,
@@ -349,11 +363,11 @@ def _costs(
         calibration=calibration,
         weight_bits=8 if settings["quantization"] == "fp8" else 16,
         kv_bits=8 if str(settings["kv_cache_dtype"]).startswith(_SHORT_SUFFIXES) else 16,
-        is_v1=is_v1,
+        is_v1=has_v1,
         uses_graphs=not settings["enforce_eager"],
         capture_tokens=int(settings.get("max_seq_len_to_capture", 0)),
         has_prefix_cache=bool(settings["enable_prefix_caching"]),
-        hides_host=is_v1 and bool(settings["async_scheduling"]),
+        hides_host=has_v1 and bool(settings["async_scheduling"]),
         has_more_channels=int(settings.get("NCCL_MIN_NCHANNELS", 0)) >= _MANY_CHANNELS,
         has_numa_balancing=not _is_off(settings["host_numa_balancing"]),
     )
@@ -375,7 +389,11 @@ def _kv_blocks(spec: TrialSpec, device: Device, settings: Mapping[str, Scalar]) 
         for that run.
     """
     found = fit.fit(
-        spec.model, settings, release=spec.engine.release, device_memory_gib=device.memory_bytes / fit.GIB
+        spec.model,
+        settings,
+        release=spec.engine.release,
+        device_memory_gib=device.memory_bytes / fit.GIB,
+        accelerator=_accelerator(spec),
     )
     if not found.is_feasible:
         raise EngineError(

@@ -4,5 +4,6 @@ Three layers, each usable alone. ``device``: what the hardware can do, from its 
 long one forward pass and the host's work around it take, a roofline with fitted efficiencies. ``scheduler``:
 which requests enter which step, as vLLM's V0 or V1 scheduler decides it.
 
-What comes out is a number of a model, never a measurement; ``costs.Calibration`` says how far off it is.
+What comes out is a number of a model, never a measurement; ``calibration.NamedCalibration`` says how far
+off it is.
 """

@@ -3,126 +3,23 @@
 A step is one forward pass over some prompt tokens and one token of each decoding sequence. Its device time
 is the sum of matrix multiplications (bound by compute or by reading the weights), attention, all-reduces and
 kernel launches; its host time is scheduling, input preparation and output processing. Peaks come from
-``device``; how much of them software reaches is what ``Calibration`` holds.
+``device``; how much of them software reaches is what ``calibration`` holds.
 
 Left out: pipeline parallelism, mixture-of-experts models, and the differences between attention backends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeper.errors import ConfigError, nearest
 from sweeper.records import ModelShape
+from sweeper.simulation.calibration import Calibration
 from sweeper.simulation.device import Device
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """Efficiencies and overheads, all that is fitted and nothing else.
-
-    The defaults model vLLM 0.6.2 (V0). They are fitted, by coordinate search, to the consensus of the figures
-    of "Serving LLMs on AMD MI300X: Best Practices" (Embedded LLM and Hot Aisle, 2024-10-23; Llama 3.1 70B,
-    4 GPUs, ShareGPT at 16, 32 and 1000 requests per second). Mean absolute relative error at seed 0, in %:
-
-    ================================  ==========  =========  =========  ============================
-    runs                              requests/s  mean TTFT  mean TPOT  what was fitted to them
-    ================================  ==========  =========  =========  ============================
-    Cases 1 and 2 (7 series)                 3.0       11.3        7.2  the parameters not named below
-    Cases 3 to 6 (10 series)                 2.3        9.1        6.2  one parameter each, named below
-    Cases 7 and 8 (TP 8, 512, 1024)          8.5       19.4       13.5  nothing
-    ================================  ==========  =========  =========  ============================
-
-    Other seeds are another sample of requests: at seeds 1 and 2 the first row is 6.3, 15.8, 7.4 and 4.4,
-    16.1, 8.0. Cases 7 and 8 are not a blind test: they were known when the form of the model was chosen.
-
-    Fitted to Cases 3 to 6: ``host_prefix_sequence_s`` (3), ``capture_s`` (4), ``channels_frac`` (5) and
-    ``fp8_kv_frac`` (6). Not fitted to anything, but assumed: ``prefill_attention_frac``, ``allreduce_s``,
-    ``link_frac``, ``v1_host_frac``, ``numa_host_frac``, ``load_bytes_per_s`` and ``boot_s``. No published run
-    of V1, of another model or of a partitioned GPU has been compared.
-
-    Known to be wrong: 512 and 1024 sequences get 12 to 16 % too few requests/s at 32 and 1000 QPS, and 1024 a
-    mean TPOT 38 % too long at 1000 QPS; TP 8 has a TTFT about 25 % too short at 16 and 32 QPS; the default at
-    16 QPS has a TTFT 47 % below the published one, which is longer than that at 32 QPS; a longer capture
-    length always costs, where the article sees 16384 slightly ahead of 8192.
-
-    Attributes:
-        gemm_frac: Part of the peak matrix rate that large multiplications reach.
-        gemm_half_tokens: Tokens at which a multiplication reaches half of that.
-        weight_read_frac: Part of the memory bandwidth with which weights are read.
-        prefill_attention_frac: Part of the peak matrix rate that attention over prompts reaches.
-        kv_read_frac: Part of the memory bandwidth with which decoding reads the KV cache.
-        decode_head_s: Decoding one sequence: time for each query head of each layer on one device.
-        kernel_layer_s: Launches of one layer when replayed from a graph, for each forward pass.
-        eager_layer_s: What one layer costs on top of that without a graph, as prompts always run in V0.
-        mixed_layer_s: What one layer costs on top when prompts and decodes share a step.
-        sample_s: Sampling one token of one sequence; not divided by tensor parallelism.
-        allreduce_s: Latency of one all-reduce.
-        link_frac: Part of the links' bandwidth that an all-reduce reaches.
-        host_step_s: Host work for one step, or one group of steps, in V0.
-        host_sequence_s: Host work on top for each sequence in it.
-        host_token_s: Host work for each token given back; multi-step does not save it.
-        host_prefix_sequence_s: Host work on top for each sequence when V0 looks after a prefix cache.
-        v1_host_frac: Host work of V1 relative to V0.
-        capture_s: Decoding one sequence with graphs: time for each token of ``max_seq_len_to_capture`` and
-            layer, because V0 lays out block tables and launches attention for that length.
-        fp8_kv_frac: Extra time of decode attention with an fp8 KV cache, as a part of it.
-        channels_frac: Extra bandwidth of an all-reduce with ``NCCL_MIN_NCHANNELS`` of 112 or more.
-        numa_host_frac: Host work saved when NUMA balancing is off.
-        load_bytes_per_s: Reading weights at start, for each device.
-        boot_s: Start of processes, profiling and graph capture.
-        restart_noise: Standard deviation of the logarithm of a factor on all times, drawn at each start.
-        run_noise: The same, drawn at each run.
-    """
-
-    gemm_frac: float = 0.5
-    gemm_half_tokens: float = 161.0
-    weight_read_frac: float = 0.77
-    prefill_attention_frac: float = 0.2
-    kv_read_frac: float = 0.32
-    decode_head_s: float = 41.3e-9
-    kernel_layer_s: float = 41.3e-6
-    eager_layer_s: float = 335e-6
-    mixed_layer_s: float = 308e-6
-    sample_s: float = 11.3e-6
-    allreduce_s: float = 25e-6
-    link_frac: float = 0.6
-    host_step_s: float = 7.0e-3
-    host_sequence_s: float = 43.4e-6
-    host_token_s: float = 7.5e-6
-    host_prefix_sequence_s: float = 40e-6
-    v1_host_frac: float = 0.4
-    capture_s: float = 2.0e-11
-    fp8_kv_frac: float = 0.4
-    channels_frac: float = 0.1
-    numa_host_frac: float = 0.02
-    load_bytes_per_s: float = 1e9
-    boot_s: float = 45.0
-    restart_noise: float = 0.0
-    run_noise: float = 0.0
-
-    def override(self, values: Mapping[str, float]) -> Calibration:
-        """Give a copy with some parameters replaced.
-
-        Raises:
-            ConfigError: A name is unknown, or a value is negative or not a number.
-        """
-        known = [field.name for field in fields(self)]
-        for name, value in values.items():
-            if name not in known:
-                raise ConfigError(
-                    f"calibration: got '{name}'; expected one of {', '.join(known)}. "
-                    f"Rename or remove it.{nearest(name, known)}"
-                )
-            if not value >= 0:
-                raise ConfigError(f"calibration: {name} is {value:g}; expected 0 or more. Change it.")
-        return replace(self, **dict(values))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,8 +184,9 @@ class CostModel:
     def _gemm_s(self, tokens: int) -> float:
         """Matrix multiplications at an efficiency of n / (n + half), or reading weights if that is longer."""
         fit = self.calibration
-        rows = tokens + fit.gemm_half_tokens
-        flops = 2 * self._linear_parameters * rows / self.devices
+        # Slow fp8 layers are slow for each token; what a small batch takes hangs on reading the weights.
+        slowed = tokens / fit.fp8_gemm_frac if self.weight_bits == 8 else tokens
+        flops = 2 * self._linear_parameters * (slowed + fit.gemm_half_tokens) / self.devices
         compute_s = flops / (self._peak_flop_per_s * fit.gemm_frac)
         return max(compute_s, self.weight_bytes / (self.device.memory_bytes_per_s * fit.weight_read_frac))
 

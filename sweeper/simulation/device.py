@@ -1,7 +1,8 @@
-"""What one device of an MI300X node can do, from data sheets.
+"""What one device of a node can do, from data sheets.
 
 A device is a whole GPU or, in a partitioned mode, its share of one: compute, memory and bandwidth are
-divided evenly. How much of these peaks software reaches is not said here but in ``costs.Calibration``.
+divided evenly. How much of these peaks software reaches is not said here but in ``calibration.Calibration``,
+which is fitted on the MI300X: of any other GPU a prediction says what its peaks alone would change.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from sweeper.errors import PlacementError, nearest
+from sweeper.knobs import Accelerator
 
 PARTITIONS_PER_GPU: Mapping[str, int] = {"SPX": 1, "DPX": 2, "QPX": 4, "CPX": 8}
 """Devices that one GPU shows in each compute mode. Source: AMD, "Deep dive into MI300X compute and memory
@@ -22,25 +24,36 @@ class Device:
 
     Attributes:
         name: For messages.
-        compute_units: Count.
+        product: As the maker calls the whole GPU.
+        compute_units: Count; NVIDIA calls them streaming multiprocessors.
         memory_bytes: Capacity.
         memory_bytes_per_s: Peak read bandwidth.
         bf16_flop_per_s: Peak dense matrix rate for bf16 and fp16.
         fp8_flop_per_s: Peak dense matrix rate for fp8.
         link_bytes_per_s: One direction of the link to one other GPU; there is one to every other.
+        switch_bytes_per_s: One direction to all other GPUs together, where a switch joins them in place of
+            links; 0 where there is none.
         package_bytes_per_s: One direction between two partitions of the same GPU; 0 for a whole one.
         gpu_frac: Part of a physical GPU.
+        accelerator: Whose defaults an engine on it has.
+        gfx_target: Instruction set, as ROCm names it; None of others.
+        has_partitions: Whether it takes the compute modes.
     """
 
     name: str
+    product: str
     compute_units: int
     memory_bytes: float
     memory_bytes_per_s: float
     bf16_flop_per_s: float
     fp8_flop_per_s: float
-    link_bytes_per_s: float
+    link_bytes_per_s: float = 0.0
+    switch_bytes_per_s: float = 0.0
     package_bytes_per_s: float = 0.0
     gpu_frac: float = 1.0
+    accelerator: Accelerator = "rocm"
+    gfx_target: str | None = None
+    has_partitions: bool = False
 
     def group_bytes_per_s(self, *, devices: int, gpus: int) -> float:
         """Give the bandwidth that each of several devices has for a collective among them.
@@ -50,24 +63,29 @@ class Device:
             gpus: Physical GPUs that they belong to.
 
         Returns:
-            Bytes per second, one direction. A whole GPU uses its links to all others of the group at once. A
-            group that shares GPUs is bound by the slower of the links' share and the way inside the package.
+            Bytes per second, one direction. A whole GPU uses its links to all others of the group at once, or
+            all of its way to the switch. A group that shares GPUs is bound by the slower of the links' share
+            and the way inside the package.
         """
         if devices < 2:
             return float("inf")
-        between = self.link_bytes_per_s * (gpus - 1) if gpus > 1 else float("inf")
+        outside = self.switch_bytes_per_s or self.link_bytes_per_s * (gpus - 1)
+        between = outside if gpus > 1 else float("inf")
         inside = self.package_bytes_per_s if devices > gpus else float("inf")
         return min(between, inside)
 
 
 MI300X = Device(
     name="MI300X (SPX)",
+    product="AMD Instinct MI300X",
     compute_units=304,
     memory_bytes=192 * 2.0**30,
     memory_bytes_per_s=5.3e12,
     bf16_flop_per_s=1307.4e12,
     fp8_flop_per_s=2614.9e12,
     link_bytes_per_s=64e9,
+    gfx_target="gfx942",
+    has_partitions=True,
 )
 """One whole GPU.
 
@@ -75,8 +93,88 @@ Source: AMD Instinct MI300X data sheet: 304 compute units, HBM3 of 5.3 TB/s, 130
 TFLOP/s dense, 7 Infinity Fabric links of 128 GB/s both directions together. Memory: 8 stacks of 24 GiB; the
 data sheet's "192 GB" are GiB (amd-smi shows 196592 MiB)."""
 
+MI325X = replace(
+    MI300X,
+    name="MI325X (SPX)",
+    product="AMD Instinct MI325X",
+    memory_bytes=256 * 2.0**30,
+    memory_bytes_per_s=6.0e12,
+)
+"""Source: AMD Instinct MI325X data sheet: compute and links of the MI300X, HBM3E of 6 TB/s, 8 stacks of
+32 GiB."""
 
-def partition_of(mode: str | None) -> Device:
+MI355X = Device(
+    name="MI355X (SPX)",
+    product="AMD Instinct MI355X",
+    compute_units=256,
+    memory_bytes=288 * 2.0**30,
+    memory_bytes_per_s=8.0e12,
+    bf16_flop_per_s=2516.6e12,
+    fp8_flop_per_s=5033.2e12,
+    link_bytes_per_s=76.8e9,
+    gfx_target="gfx950",
+    has_partitions=True,
+)
+"""Source: AMD Instinct MI355X data sheet: 256 compute units, HBM3E of 8 TB/s, 8 stacks of 36 GiB, 2.5166
+(bf16) and 5.0332 (fp8) PFLOP/s dense, 7 Infinity Fabric links of 153.6 GB/s both directions together."""
+
+H100 = Device(
+    name="H100 SXM",
+    product="NVIDIA H100 80GB HBM3",
+    compute_units=132,
+    memory_bytes=81559 * 2.0**20,
+    memory_bytes_per_s=3.35e12,
+    bf16_flop_per_s=989.4e12,
+    fp8_flop_per_s=1978.9e12,
+    switch_bytes_per_s=450e9,
+    accelerator="cuda",
+)
+"""Source: NVIDIA H100 data sheet, SXM: HBM3 of 3.35 TB/s, 1979 (bf16) and 3958 (fp8) TFLOP/s with sparsity,
+which is twice the dense rate, NVLink of 900 GB/s both directions together, through switches. Memory as
+nvidia-smi shows it, 81559 MiB of "80 GB"."""
+
+H200 = replace(
+    H100,
+    name="H200 SXM",
+    product="NVIDIA H200",
+    memory_bytes=143771 * 2.0**20,
+    memory_bytes_per_s=4.8e12,
+)
+"""Source: NVIDIA H200 data sheet, SXM: compute and links of the H100, HBM3e of 4.8 TB/s; nvidia-smi shows
+143771 MiB of "141 GB"."""
+
+USUAL_DEVICE = "mi300x"
+"""What is modelled unless said."""
+
+DEVICES: Mapping[str, Device] = {
+    "mi300x": MI300X,
+    "mi325x": MI325X,
+    "mi355x": MI355X,
+    "h100": H100,
+    "h200": H200,
+}
+"""Every device that can be modelled, whole, by the name that ``platform.device`` takes."""
+
+
+def device_named(name: str | None) -> Device:
+    """Give a whole device of the table.
+
+    Args:
+        name: One of ``DEVICES``; None is the usual one.
+
+    Raises:
+        PlacementError: There is none of this name.
+    """
+    wanted = USUAL_DEVICE if name is None else name
+    if wanted not in DEVICES:
+        raise PlacementError(
+            f"platform.device: '{wanted}' is no device that is modelled; expected one of "
+            f"{', '.join(DEVICES)}. Choose one of them.{nearest(wanted, DEVICES)}"
+        )
+    return DEVICES[wanted]
+
+
+def partition_of(mode: str | None, *, device: str | None = None) -> Device:
     """Give the device that one GPU in this compute mode shows.
 
     The way between partitions of one GPU is taken to be half of a partition's memory bandwidth, since data
@@ -84,12 +182,19 @@ def partition_of(mode: str | None) -> Device:
 
     Args:
         mode: SPX, DPX, QPX or CPX; None is a whole GPU.
+        device: One of ``DEVICES``; None is the usual one.
 
     Raises:
-        PlacementError: There is no such mode.
+        PlacementError: There is no such mode or device, or the device has no modes.
     """
+    whole = device_named(device)
     if mode is None:
-        return MI300X
+        return whole
+    if not whole.has_partitions:
+        raise PlacementError(
+            f"simulated node: partition mode is '{mode}'; expected none on a {whole.name}, which has no such "
+            "modes. Leave platform.partition_mode out."
+        )
     if mode not in PARTITIONS_PER_GPU:
         raise PlacementError(
             f"simulated node: partition mode is '{mode}'; expected one of {', '.join(PARTITIONS_PER_GPU)}. "
@@ -97,16 +202,16 @@ def partition_of(mode: str | None) -> Device:
         )
     parts = PARTITIONS_PER_GPU[mode]
     if parts == 1:
-        return MI300X
+        return whole
     return replace(
-        MI300X,
-        name=f"MI300X ({mode})",
-        compute_units=MI300X.compute_units // parts,
-        memory_bytes=MI300X.memory_bytes / parts,
-        memory_bytes_per_s=MI300X.memory_bytes_per_s / parts,
-        bf16_flop_per_s=MI300X.bf16_flop_per_s / parts,
-        fp8_flop_per_s=MI300X.fp8_flop_per_s / parts,
-        link_bytes_per_s=MI300X.link_bytes_per_s / parts,
-        package_bytes_per_s=MI300X.memory_bytes_per_s / parts / 2,
+        whole,
+        name=whole.name.replace("SPX", mode),
+        compute_units=whole.compute_units // parts,
+        memory_bytes=whole.memory_bytes / parts,
+        memory_bytes_per_s=whole.memory_bytes_per_s / parts,
+        bf16_flop_per_s=whole.bf16_flop_per_s / parts,
+        fp8_flop_per_s=whole.fp8_flop_per_s / parts,
+        link_bytes_per_s=whole.link_bytes_per_s / parts,
+        package_bytes_per_s=whole.memory_bytes_per_s / parts / 2,
         gpu_frac=1 / parts,
     )

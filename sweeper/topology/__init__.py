@@ -22,7 +22,7 @@ The files, each importing only from those before it:
 from sweeper.topology.amd import read_amd
 from sweeper.topology.cpu import read_cpu
 from sweeper.topology.detection import Detection, detect
-from sweeper.topology.modelled import modelled_mi300x
+from sweeper.topology.modelled import modelled_mi300x, modelled_node
 from sweeper.topology.modes import (
     LEGAL_MEMORY_MODES,
     MI300X_COMPUTE_UNITS,
@@ -51,6 +51,7 @@ __all__ = [
     "detect",
     "mode_commands",
     "modelled_mi300x",
+    "modelled_node",
     "node_table",
     "ranges",
     "read_amd",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import answers, report, tables
+from analysis import answers, bests, report, tables
 from analysis.study import Study
 from sweeper.records import Objective, Provenance, Scalar, TrialResult
 from sweeper.store import Store
@@ -64,7 +64,7 @@ def test_a_setting_with_broken_answers_is_never_the_best(frame_of: Callable[...,
         ("fast", {"kv_cache_dtype": "fp8"}, "!!!!!!!!", 9.0),
         ("faster", {"max_num_seqs": 64}, PARIS, 2.0),
     )
-    assert tables.best(frame, objectives=[FASTEST])["setting"].tolist() == ["faster"]
+    assert bests.best(frame, objectives=[FASTEST])["setting"].tolist() == ["faster"]
 
 
 def test_where_the_baseline_has_no_text_either_nothing_is_called_broken(

@@ -158,6 +158,16 @@ def test_a_single_start_is_judged_against_the_margin(make_study: Callable[..., S
     assert answer.of == "meta-llama/Llama-3.1-70B-Instruct on simulated, study steps"
 
 
+def test_a_single_measured_start_settles_nothing(make_study: Callable[..., Study]) -> None:
+    study = make_study([7.0], [8.0], Provenance.MEASURED)
+
+    answer = check_study(BY_ID["case1-a"], study)
+
+    assert answer.verdict is Verdict.INCONCLUSIVE
+    assert answer.findings[0].ratio.value == pytest.approx(8 / 7)
+    assert "**inconclusive** (single start) | 16: 1.143 (no interval)" in claims_report.markdown([answer])
+
+
 def test_restarts_can_prove_a_smaller_difference(make_study: Callable[..., Study]) -> None:
     study = make_study([10.0, 10.001, 9.999], [10.1, 10.101, 10.099], Provenance.MEASURED)
 

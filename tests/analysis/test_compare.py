@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
@@ -66,7 +67,37 @@ def test_only_what_both_have_is_compared(pair: tuple[Study, Study]) -> None:
     ]
     row = table.iloc[0]
     assert row["ratio"] == pytest.approx(1.2)
+    # One start of a machine: nobody knows what the next one gives.
+    assert (row["verdict"], row["basis"]) == ("inconclusive", "single start")
+    assert pd.isna(row["low"])
+    assert pd.isna(row["high"])
+
+
+def test_modelled_numbers_of_one_start_are_judged_by_the_margin(
+    trial: MakeTrial, study_folder: MakeFolder
+) -> None:
+    studies = [
+        Study.load(study_folder(trial(runs=starts(value), name=name), name=name))
+        for name, value in (("a", 10.0), ("b", 10.5))
+    ]
+
+    row = compare.paired(studies[0], studies[1], RPS).iloc[0]
+
     assert (row["verdict"], row["basis"]) == ("better", "single start")
+
+
+def test_measured_restarts_on_both_sides_can_say_better(trial: MakeTrial, study_folder: MakeFolder) -> None:
+    measured = {
+        name: trial(
+            runs=[[{RPS.column: value}] for value in values], name=name, provenance=Provenance.MEASURED
+        )
+        for name, values in (("a", (10.0, 10.01, 9.99)), ("b", (10.5, 10.51, 10.49)))
+    }
+    studies = [Study.load(study_folder(result, name=name)) for name, result in measured.items()]
+
+    row = compare.paired(studies[0], studies[1], RPS).iloc[0]
+
+    assert (row["verdict"], row["basis"]) == ("better", "restarts")
 
 
 def test_other_prompts_make_another_load_point(trial: MakeTrial, study_folder: MakeFolder) -> None:
@@ -140,7 +171,7 @@ def test_the_text_names_both_provenances_and_what_only_one_has(pair: tuple[Study
     assert "- First: `old`. **Simulated: no GPU was measured.**" in written
     assert "- Second: `new`. **Measured** on node-7 (mi300x)." in written
     assert "- only in `old`: Tuned\n- only in `new`: New idea" in written
-    assert "| Base | 16 QPS | 10.00 | 12.00 | 1.200 (1.176 to 1.224) | better (single start) |" in written
+    assert "| Base | 16 QPS | 10.00 | 12.00 | 1.200 (no interval) | inconclusive (single start) |" in written
 
 
 def test_a_chart_of_mixed_provenance_names_the_simulated_one(

@@ -23,6 +23,17 @@ def test_a_ratio_of_single_starts_has_the_stated_margin_and_says_so() -> None:
     assert found.basis is Basis.SINGLE_START
 
 
+def test_one_measured_start_leaves_a_ratio_without_an_interval() -> None:
+    restarts = estimate([9.9, 10.0, 10.1])
+
+    found = ratio([single(11.0, is_measured=True), Factor(estimate=restarts, power=-1, is_measured=True)])
+
+    assert found.value == pytest.approx(1.1)
+    assert not found.has_interval
+    assert judge(found, low=1.0, high=None) is Verdict.INCONCLUSIVE
+    assert not ratio([single(0.0, is_measured=True)]).has_interval
+
+
 def test_more_numbers_in_a_ratio_widen_its_margin() -> None:
     # a * b / c**2: NOISE / sqrt(2) on each, times sqrt(1 + 1 + 4), is NOISE * sqrt(3) = 0.0346.
     found = ratio([single(12.0), single(8.0), single(10.0, -2)])

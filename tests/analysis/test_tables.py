@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import tables
+from analysis import bests, tables
 from analysis.study import DEFAULT_OBJECTIVES, Series
 from sweeper.records import LoadPoint, Objective, TrialResult
 from sweeper.store import Store
@@ -250,7 +250,7 @@ def test_the_best_setting_is_clear_only_when_intervals_lie_apart(
         trial(series=("good",), knobs={"steps": 5}, runs=starts(*good)),
     )
 
-    answer = tables.best(frame, objectives=[Objective(metric=RPS, direction="maximize")]).iloc[0]
+    answer = bests.best(frame, objectives=[Objective(metric=RPS, direction="maximize")]).iloc[0]
 
     assert (answer["setting"], answer["runner_up"], answer["verdict"]) == ("good", "fair", verdict)
     assert answer["runner_up_value"] == pytest.approx(10.0)
@@ -268,7 +268,7 @@ def test_the_best_setting_depends_on_the_load_point_and_direction(
 
     at_16 = Objective(metric=RPS, direction="minimize", request_rate_per_s=16.0)
     overall = Objective(metric=RPS, direction="minimize")
-    answers = tables.best(frame, objectives=[at_16, overall])
+    answers = bests.best(frame, objectives=[at_16, overall])
 
     # Over all load points only y has numbers everywhere, so x, though lower, cannot win there.
     assert answers["setting"].tolist() == ["x", "y"]
@@ -276,7 +276,7 @@ def test_the_best_setting_depends_on_the_load_point_and_direction(
 
 
 def test_nothing_is_best_where_everything_failed(trial: MakeTrial, rows: Callable[..., pd.DataFrame]) -> None:
-    assert tables.best(rows(trial()), objectives=[Objective(metric=RPS, direction="maximize")]).empty
+    assert bests.best(rows(trial()), objectives=[Objective(metric=RPS, direction="maximize")]).empty
 
 
 def test_the_line_to_serve_with_has_the_flags_and_environment_of_its_release(
@@ -375,7 +375,7 @@ def test_a_second_run_is_no_setting_and_so_never_the_best(
         "again": Series(name="again", label="2nd", run="second", order=1),
     }
 
-    (answer,) = tables.best(frame, objectives=DEFAULT_OBJECTIVES, series=known).to_dict("records")
+    (answer,) = bests.best(frame, objectives=DEFAULT_OBJECTIVES, series=known).to_dict("records")
 
     assert (answer["setting"], answer["value"], answer["verdict"]) == ("Fresh", 10.0, "alone")
 

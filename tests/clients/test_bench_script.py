@@ -83,6 +83,7 @@ def test_a_range_of_lengths_means_the_same_in_older_and_newer_words(tmp_path: Pa
     [
         (replace(POINT, max_concurrency=4), "0.6.3", r"max_concurrency: is 4, .* from 0\.6\.4"),
         (replace(POINT, ignore_eos=True), "0.6.2", r"ignore_eos: is true, .* from 0\.6\.3"),
+        (replace(POINT, goodput_ms=(("ttft_ms", 5.0),)), "0.6.3", r"workload\.goodput: .* from 0\.6\.4"),
     ],
 )
 def test_what_an_old_script_cannot_send_is_refused_with_the_reason(

@@ -223,3 +223,15 @@ def test_locust_sends_at_equal_distances(simulated_spec: TrialSpec, placement: P
         9.5 + (steady.metrics["mean_e2el_ms"] or 0) / 1e3, rel=1e-3
     )
     assert poisson.metrics["duration_s"] != steady.metrics["duration_s"]
+
+
+def test_goodput_counts_requests_within_their_bounds_as_vllm_does(
+    simulated_spec: TrialSpec, placement: Placement
+) -> None:
+    free = measure(simulated_spec, placement).metrics
+    assert free["request_goodput_per_s"] is None
+    loose = replace(RANDOM, goodput_ms=(("ttft_ms", 1e9), ("tpot_ms", 1e9)))
+    every = measure(simulated_spec, placement, loose).metrics
+    assert every["request_goodput_per_s"] == free["request_throughput_per_s"]
+    none = measure(simulated_spec, placement, replace(RANDOM, goodput_ms=(("ttft_ms", 1e-9),))).metrics
+    assert none["request_goodput_per_s"] == 0.0

@@ -62,6 +62,14 @@ def arguments(tmp_path: Path, point: LoadPoint, *, release: str = "0.32.0") -> d
 # Arguments
 
 
+def test_goodput_bounds_are_told_as_pairs_behind_one_flag(tmp_path: Path) -> None:
+    point = LoadPoint(dataset="random", num_prompts=1, input_len=8, output_len=8)
+    assert "--goodput" not in arguments(tmp_path, point)
+    bounded = replace(point, goodput_ms=(("tpot_ms", 100.0), ("ttft_ms", 2000.0)))
+    assert vllm_bench.goodput_arguments(bounded) == ["--goodput", "tpot:100", "ttft:2000"]
+    assert arguments(tmp_path, bounded)["--goodput"] == "tpot:100"
+
+
 def test_a_random_load_point_is_told_in_the_benchmarks_own_flags(tmp_path: Path) -> None:
     point = LoadPoint(
         dataset="random",

@@ -294,7 +294,6 @@ def test_noise_differs_between_restarts_and_runs_and_repeats_with_them(simulated
         ({}, {"host_numa_balancing": 0}),
         ({"enable_prefix_caching": True}, {}),
         ({"max_num_seqs": 16}, {}),
-        ({}, {"quantization": "fp8"}),
     ],
 )
 def test_a_modelled_knob_moves_the_numbers_the_way_it_should(
@@ -304,6 +303,15 @@ def test_a_modelled_knob_moves_the_numbers_the_way_it_should(
     slow = duration_s(start(asking(simulated_spec, **{**base, **slower})))
     fast = duration_s(start(asking(simulated_spec, **{**base, **faster})))
     assert slow > fast
+
+
+def test_fp8_weights_help_where_their_kernels_reach_the_rate_of_wide_ones(simulated_spec: TrialSpec) -> None:
+    wide = duration_s(start(asking(simulated_spec)))
+    narrow = asking(simulated_spec, quantization="fp8")
+    good, poor = (
+        duration_s(start(replace(narrow, calibration={"fp8_gemm_frac": part}))) for part in (1.0, 0.25)
+    )
+    assert good < wide < poor
 
 
 def test_async_scheduling_hides_the_host_in_v1(simulated_spec: TrialSpec) -> None:

@@ -62,10 +62,13 @@ DRIVER_ROWS = (
     Row(fault="a stale server of a killed run on its port", exits=(137, 0)),
     Row(fault="SIGTERM of the driver", exits=(143, 0)),
     Row(fault="SIGINT of the driver", exits=(130, 0)),
+    Row(fault="SIGTERM of the driver, while an engine starts", exits=(143, 0)),
 )
 
 _RAY = {"where": "ray", "failure": "infrastructure", "is_repeated": True, "exits": (0,)}
 RAY_ROWS = (
+    Row(fault="SIGKILL of the driver", where="ray", exits=(137, 0)),
+    Row(fault="SIGTERM of the driver", where="ray", exits=(143, 0)),
     Row(fault="SIGKILL of the Ray worker", line="worker of this trial was lost", **_RAY),  # type: ignore[arg-type]
     Row(fault="SIGTERM of the Ray worker", line="worker of this trial was lost", **_RAY),  # type: ignore[arg-type]
     # Ray's workers and its raylet are deaf to it: nothing happens.
@@ -73,10 +76,6 @@ RAY_ROWS = (
     Row(fault="SIGKILL of the raylet", line="worker of this trial was lost", **_RAY),  # type: ignore[arg-type]
     Row(fault="SIGTERM of the raylet", line="worker of this trial was lost", **_RAY),  # type: ignore[arg-type]
     Row(fault="SIGINT of the raylet", where="ray", exits=(0,)),
-    *(
-        Row(fault=f"{name} of the driver", where="ray", exits=(128 + number, 0))
-        for name, number in SIGNALS.items()
-    ),
 )
 
 DISK_ROWS = (Row(fault="disk full when a trial is stored", exits=(4, 0)),)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from sweeper import processes
 from tests.faults.rows import DISK_ROWS, DRIVER_ROWS, ENGINE_ROWS, RAY_ROWS, SIGNALS, VICTIMS
-from tests.faults.studies import FOLDER_MARK, Seen, Study
+from tests.faults.studies import Seen, Study
 
 _ENGINE_FAULTS = (
     *("hang-at-start", "hang-in-load", "out-of-memory", "dies-in-load", "other-settings", "empty-answers"),
@@ -24,13 +24,13 @@ _ENGINE_FAULTS = (
     *["held"] * (len(VICTIMS) * len(SIGNALS)),
 )
 # Long enough for a start on a busy machine, short enough to wait for.
-_LIMITS = ("engine.start_timeout_s=20", "engine.load_timeout_s=20", "max_attempts=4", "executor=inline")
+_LIMITS = ("engine.start_timeout_s=40", "engine.load_timeout_s=40", "max_attempts=4", "executor=inline")
 
 
 def engine_faults(folder: Path) -> dict[str, Seen]:
     """All faults of one engine, in one study: the driver lives through them, and one more run mends all."""
     trials = dict(enumerate(_ENGINE_FAULTS, start=1))
-    study = Study(folder, trials, devices=len(trials) // 2, overrides=_LIMITS)
+    study = Study(folder, trials, devices=8, overrides=_LIMITS)
     study.start()
     first_of_killed = len(trials) - len(VICTIMS) * len(SIGNALS) + 1
     kills = [(victim, number) for victim in VICTIMS for number in SIGNALS.values()]
@@ -44,18 +44,18 @@ def engine_faults(folder: Path) -> dict[str, Seen]:
         for stranger in strangers:
             stranger.result()
     first_exit = study.wait_exit()
-    left = study.seconds_until_nobody(FOLDER_MARK, str(folder / "meeting"), since=time.monotonic())
+    left = study.seconds_until_nobody(since=time.monotonic())
     failed = {number: study.row(number, "failed") for number in trials}
     # The two that hang may outlast all others, so that their devices come into use again with the next run.
     held_to_the_end = {int(failed[number]["devices"][0]) for number in (1, 2)}
     assert set(_trials_of_devices(study)[lambda counts: counts < 2].index) <= held_to_the_end
-    kept = study.parts()
+    kept = study.finished()
     assert len(kept) >= len(trials)
 
     study.heal()
     study.start("retry_failed=true")
     exits = (first_exit, study.wait_exit())
-    assert kept.items() <= study.parts().items(), "a finished trial's part was touched"
+    assert kept.items() <= study.finished().items(), "a finished trial was lost or touched"
     study.check_labels()
     assert (_trials_of_devices(study) >= 2).all()
     return {
@@ -72,15 +72,17 @@ def engine_faults(folder: Path) -> dict[str, Seen]:
 
 def driver_faults(folder: Path) -> dict[str, Seen]:
     """One study whose driver is ended four times; each next run goes on."""
-    study = Study(folder, {1: "held", 2: "held", 3: "held", 4: "held", 5: ""}, devices=1, overrides=_LIMITS)
+    study = Study(
+        folder, {**dict.fromkeys(range(1, 5), "held"), 5: "port-taken", 6: ""}, devices=1, overrides=_LIMITS
+    )
     seen: dict[str, Seen] = {}
 
-    def interrupted(number: int, by: signal.Signals, row: int) -> None:
+    def interrupted(number: int, by: signal.Signals, row: int, *, at: str = "loading") -> None:
         study.start()
-        study.meet("loading", number)
-        kept = study.parts()
+        study.meet(at, number)
+        kept = study.finished()
         gone_s, code = study.kill_driver(by)
-        assert kept.items() <= study.parts().items()
+        assert kept.items() <= study.finished().items()
         study.let_go(number)
         seen[DRIVER_ROWS[row].fault] = _cut_off(gone_s, code)
 
@@ -95,66 +97,55 @@ def driver_faults(folder: Path) -> dict[str, Seen]:
     assert processes.listeners(int(engine["port"])) == {int(engine["program_pid"])}
     study.let_go(2)
     study.start()
-    began = time.monotonic()
     study.meet("loading", 3)
     assert processes.find(int(engine["program_pid"])) is None
     assert "ended a process that an earlier run left behind" in study.told()
-    seen[DRIVER_ROWS[1].fault] = _cut_off(time.monotonic() - began, stale_exit)
+    seen[DRIVER_ROWS[1].fault] = _cut_off(None, stale_exit)
     gone_s, code = study.kill_driver(signal.SIGTERM)
     study.let_go(3)
     seen[DRIVER_ROWS[2].fault] = _cut_off(gone_s, code)
     interrupted(4, signal.SIGINT, 3)
+    interrupted(5, signal.SIGTERM, 4, at="waiting")
     return _finish(study, seen)
 
 
 def ray_faults(folder: Path) -> dict[str, Seen]:
-    """One study on Ray: its workers, its raylet and its driver are ended, and it goes on."""
-    trials = {**dict.fromkeys(range(1, 8), "held"), 8: ""}
-    limits = ("max_attempts=4", "engine.load_timeout_s=200")
-    study = Study(folder, trials, devices=len(trials), overrides=limits)
-    seen: dict[str, Seen] = {}
+    """One study on Ray: its driver is ended twice; the third run loses workers and raylets, and goes on."""
+    struck = dict(enumerate(RAY_ROWS, start=1))
+    limits = ("max_attempts=4", "executor=ray", "executor.max_parallel=1", "engine.load_timeout_s=200")
+    study = Study(folder, {**dict.fromkeys(struck, "held"), len(struck) + 1: ""}, devices=1, overrides=limits)
+    cut_off: dict[str, Seen] = {}
+    gone: dict[int, float] = {}
     study.start()
-    for row, (number, by) in enumerate(zip((1, 2, 3), SIGNALS.values(), strict=True)):
+    for number, row in struck.items():
+        name, _, victim = row.fault.partition(" of the ")
+        by = signal.Signals[name]
         study.meet("loading", number)
-        if by == signal.SIGINT:
-            os.kill(study.victim(number, "Ray worker"), by)
-            gone_s = 0.0
-        else:
-            gone_s = _kill_part(study, number, "Ray worker", by)
-        study.let_go(number)
-        seen[RAY_ROWS[row].fault] = _cut_off(gone_s, 0)
-    for row, by in enumerate(SIGNALS.values(), start=3):
-        study.meet("loading", 4)
-        if by == signal.SIGINT:
-            os.kill(study.victim(4, "raylet"), by)
-            gone_s = 0.0
-        else:
-            study.forget("loading", 4)
-            gone_s = _kill_part(study, 4, "raylet", by, announced=False)
-        seen[RAY_ROWS[row].fault] = _cut_off(gone_s, 0)
-    study.let_go(4)
-    for row, (number, by) in enumerate(zip((5, 6, 7), SIGNALS.values(), strict=True), start=6):
-        study.meet("loading", number)
-        gone_s, code = study.kill_driver(by)
-        study.let_go(number)
-        seen[RAY_ROWS[row].fault] = _cut_off(gone_s, code)
-        if by != signal.SIGINT:
+        if victim == "driver":
+            gone_s, code = study.kill_driver(by)
+            cut_off[row.fault] = _cut_off(gone_s, code)
+            study.let_go(number)
             study.start()
-    finished = _finish(study, seen)
-    for fault, number, attempt in [
-        *((RAY_ROWS[row].fault, row + 1, 1) for row in (0, 1)),
-        *((RAY_ROWS[row].fault, 4, row - 2) for row in (3, 4)),
-    ]:
-        rows = study.rows()
-        row_of = rows[(rows["knob.max_num_seqs"] == number) & (rows["attempt"] == attempt)].iloc[0]
-        finished[fault] = Seen(
-            failure=row_of["failure_class"],
-            line=row_of["failure_message"],
-            gone_s=finished[fault].gone_s,
-            exits=finished[fault].exits,
-            again=_again(study, number),
-        )
-    return finished
+            continue
+        if row.failure is None:
+            os.kill(study.victim(number, victim), by)
+            # Time to do harm, were it any.
+            time.sleep(2.0)
+        else:
+            gone[number] = _kill_part(study, number, victim, by)
+        study.let_go(number)
+    seen = _finish(study, cut_off, is_running=True)
+    for number, row in struck.items():
+        if row.fault not in seen:
+            first = study.attempt(number, 1)
+            seen[row.fault] = Seen(
+                failure=first["failure_class"],
+                line=first["failure_message"] or "",
+                gone_s=gone.get(number),
+                exits=(study.wait_exit(),),
+                again=_again(study, number),
+            )
+    return seen
 
 
 def full_disk(folder: Path, small: Path) -> dict[str, Seen]:
@@ -162,7 +153,7 @@ def full_disk(folder: Path, small: Path) -> dict[str, Seen]:
     study = Study(folder, {1: "", 2: "held"}, devices=1, overrides=_LIMITS, outputs=small)
     study.start()
     study.meet("loading", 2)
-    kept = study.parts()
+    kept = study.finished()
     filler = small / "filler"
     with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
         while True:
@@ -170,8 +161,8 @@ def full_disk(folder: Path, small: Path) -> dict[str, Seen]:
     began = time.monotonic()
     study.let_go(2)
     code = study.wait_exit()
-    gone_s = study.seconds_until_nobody(FOLDER_MARK, str(folder / "meeting"), since=began)
-    assert kept.items() <= study.parts().items()
+    gone_s = study.seconds_until_nobody(since=began)
+    assert kept.items() <= study.finished().items()
     filler.unlink()
     return _finish(study, {DISK_ROWS[0].fault: _cut_off(gone_s, code)})
 
@@ -244,17 +235,18 @@ def _has_ended(study: Study, number: int) -> bool:
     return "ended_at" in study.start_files(number)["engine-1-0"]
 
 
-def _cut_off(gone_s: float, code: int) -> Seen:
+def _cut_off(gone_s: float | None, code: int) -> Seen:
     return Seen(failure=None, line="", gone_s=gone_s, exits=(code,), again="")
 
 
-def _finish(study: Study, seen: dict[str, Seen]) -> dict[str, Seen]:
+def _finish(study: Study, seen: dict[str, Seen], *, is_running: bool = False) -> dict[str, Seen]:
     """Run the same command to the end, and see that all is there, once and under its own name."""
     study.heal()
-    kept = study.parts()
-    study.start()
+    kept = study.finished()
+    if not is_running:
+        study.start()
     code = study.wait_exit()
-    assert kept.items() <= study.parts().items(), "a finished trial's part was touched"
+    assert kept.items() <= study.finished().items(), "a finished trial was lost or touched"
     study.check_labels()
     numbers: Sequence[int] = sorted(
         study.rows().query("state == 'complete'")["knob.max_num_seqs"].astype(int).tolist()
@@ -265,7 +257,7 @@ def _finish(study: Study, seen: dict[str, Seen]) -> dict[str, Seen]:
             failure=each.failure,
             line=each.line,
             gone_s=each.gone_s,
-            exits=each.exits if each.exits == (0,) else (*each.exits, code),
+            exits=(*each.exits, code),
             again="complete",
         )
         for fault, each in seen.items()

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER_MARK = "FAULTS_FOLDER"
 
 # On a machine that other tests keep busy, the start of a driver alone takes a while.
-_PATIENCE_S = 240.0
+_PATIENCE_S = 600.0
 _POLL_S = 0.1
 
 EXPERIMENT = {
@@ -146,15 +146,18 @@ class Study:
             time.sleep(_POLL_S)
 
     def kill_driver(self, number: signal.Signals) -> tuple[float, int]:
-        """End the driver by a signal; seconds until nothing of the study lived, and its exit code."""
+        """End the driver by a signal; seconds until nothing that it had started lived, and its exit code."""
         began = time.monotonic()
         self.runs[-1].send_signal(number)
-        code = self.wait_exit()
-        return self.seconds_until_nobody(FOLDER_MARK, str(self.folder / "meeting"), since=began), code
+        return self.seconds_until_nobody(since=began), self.wait_exit()
 
-    def seconds_until_nobody(self, mark: str, value: str, *, since: float) -> float:
+    def seconds_until_nobody(self, *, since: float) -> float:
+        """Wait until nothing of the study lives but its driver, which may still draw its report."""
+        drivers = {run.pid for run in self.runs}
         deadline = time.monotonic() + _PATIENCE_S
-        while processes.marked(mark, value) and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            if drivers >= {p.pid for p in processes.marked(FOLDER_MARK, str(self.folder / "meeting"))}:
+                break
             time.sleep(_POLL_S)
         return time.monotonic() - since
 
@@ -202,10 +205,23 @@ class Study:
         assert len(found), f"{number} is never {state}; the driver said:\n{self.told()}"
         return found.sort_values("attempt").iloc[0]
 
-    def parts(self) -> dict[str, int]:
-        # A part that is being written has a hidden name.
-        found = self.study.glob("measurements/[!.]*.parquet")
-        return {path.name: path.stat().st_mtime_ns for path in found}
+    def attempt(self, number: int, attempt: int) -> pd.Series[Any]:
+        rows = self.rows()
+        found = rows[(rows["knob.max_num_seqs"] == number) & (rows["attempt"] == attempt)]
+        return found.astype(object).where(found.notna(), None).iloc[0]
+
+    def finished(self) -> dict[tuple[str, int], tuple[str, str]]:
+        """What is stored of each attempt: how it ended, and its numbers with the time they are from.
+
+        Not the files: a part is written anew, whole, when a later trial brings a column that it lacks.
+        """
+        if not any(self.study.glob("measurements/*.parquet")):
+            return {}
+        told = ["request_throughput_per_s", "failure_message", "ended_at"]
+        return {
+            (row["trial_key"], row["attempt"]): (row["state"], str([row[name] for name in told]))
+            for row in self.rows().to_dict("records")
+        }
 
     def check_labels(self) -> None:
         """See that each complete row has the number of the engine that its knobs name, once."""

@@ -6,12 +6,14 @@ import pytest
 
 from sweeper.errors import ConfigError
 from sweeper.records import ModelShape
-from sweeper.simulation.costs import Calibration, CostModel, Step
+from sweeper.simulation.calibration import Calibration
+from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import Device
 
 # Round numbers: 1 PFLOP/s, 1 TB/s, links of 10 GB/s.
 DEVICE = Device(
     name="test",
+    product="test",
     compute_units=1,
     memory_bytes=1e9,
     memory_bytes_per_s=1e12,
@@ -34,6 +36,7 @@ SHAPE = ModelShape(
 # Everything at its peak and nothing on top.
 BARE = Calibration(
     gemm_frac=1,
+    fp8_gemm_frac=1,
     gemm_half_tokens=0,
     weight_read_frac=1,
     prefill_attention_frac=1,
@@ -93,6 +96,12 @@ def test_a_large_step_is_bound_by_compute() -> None:
 
 def test_fp8_weights_double_the_peak() -> None:
     assert replace(BASE, weight_bits=8).step_s(Step(prefill_tokens=10_000)) == pytest.approx(144e-6)
+
+
+def test_fp8_layers_reach_a_part_of_what_wide_ones_do() -> None:
+    half = with_fit(fp8_gemm_frac=0.5)
+    assert replace(half, weight_bits=8).step_s(Step(prefill_tokens=10_000)) == pytest.approx(288e-6)
+    assert half.step_s(Step(prefill_tokens=10_000)) == BASE.step_s(Step(prefill_tokens=10_000))
 
 
 def test_attention_of_prompts_is_compute() -> None:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from sweeper.metrics import RequestRecords, summarize, ttft_ms
 from sweeper.records import LoadPoint, ModelShape
-from sweeper.simulation.costs import Calibration, CostModel, Step
+from sweeper.simulation.calibration import Calibration
+from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import MI300X
 from sweeper.simulation.scheduler import KvCache, SchedulerConfig, simulate
 from sweeper.workload import Workload, make_workload

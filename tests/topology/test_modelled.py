@@ -1,30 +1,34 @@
-"""The modelled node has the devices that its mode gives, with even shares."""
+"""The nodes that the simulated platform models, by name of their GPUs."""
 
 from __future__ import annotations
 
 import pytest
 
-from sweeper.records import Platform
-from sweeper.topology import modelled_mi300x
+from sweeper.errors import PlacementError
+from sweeper.topology import modelled_mi300x, modelled_node
 
 
-@pytest.mark.parametrize(
-    ("mode", "memory_mode", "count", "units", "gib"),
-    [
-        ("SPX", "NPS1", 8, 304, 192.0),
-        ("DPX", "NPS2", 16, 152, 96.0),
-        ("QPX", "NPS4", 32, 76, 48.0),
-        ("CPX", "NPS4", 64, 38, 24.0),
-    ],
-)
-def test_modelled_node_has_even_shares(
-    mode: str, memory_mode: str, count: int, units: int, gib: float
-) -> None:
-    node = modelled_mi300x(mode, memory_mode)
-    assert node.platform is Platform.SIMULATED
-    assert len(node.devices) == count
-    assert len(node.parents) == 8
-    assert {device.compute_units for device in node.devices} == {units}
-    assert {device.memory_gib for device in node.devices} == {gib}
-    assert all(device.name.startswith("modelled") for device in node.devices)
-    assert [node.devices[0].numa_node, node.devices[-1].numa_node] == [0, 1]
+def test_nobody_names_the_usual_node() -> None:
+    assert modelled_node(None) == modelled_node("mi300x", mode="SPX") == modelled_mi300x()
+    assert modelled_mi300x().summary == "modelled: 8 x modelled AMD Instinct MI300X (SPX/NPS1), 192 GiB each"
+
+
+def test_a_node_of_nvidia_gpus_has_no_modes() -> None:
+    node = modelled_node("h200")
+    # 143771 MiB.
+    assert node.summary == "modelled-h200: 8 x modelled NVIDIA H200, 140.4 GiB each"
+    assert (node.mode_label, node.gfx_target, node.parents) == (None, None, tuple(range(8)))
+
+
+def test_successors_of_the_mi300x_are_partitioned_as_it_is() -> None:
+    node = modelled_node("mi355x", mode="CPX", memory_mode="NPS1")
+    assert (len(node.devices), node.gfx_target, node.mode_label) == (64, "gfx950", "CPX/NPS1")
+    # 288 / 8 GiB and 256 / 8 compute units.
+    assert (node.devices[9].memory_gib, node.devices[9].compute_units) == (36, 32)
+    assert (node.devices[9].parent, node.devices[9].partition_id) == (1, 1)
+
+
+@pytest.mark.parametrize("modes", [{"mode": "CPX"}, {"memory_mode": "NPS1"}])
+def test_modes_are_refused_where_there_are_none(modes: dict[str, str]) -> None:
+    with pytest.raises(PlacementError, match="expected none on a H100 SXM, which has no such modes"):
+        modelled_node("h100", **modes)

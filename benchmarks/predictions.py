@@ -1,0 +1,364 @@
+"""The model beyond what it was fitted to: predictions beside public measurements of other models and GPUs.
+
+    python benchmarks/predictions.py > docs/predictions.md
+
+``public_measurements.json`` holds what was found, each with its address, what is told of its setup and what
+had to be assumed where nothing is told. Nothing here is fitted: the calibration is the default one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import geometric_mean
+from typing import Any
+
+from sweeper import config
+from sweeper.clients.simulated import SimulatedClient
+from sweeper.engines.simulated import SimulatedEngine
+from sweeper.errors import SweeperError
+from sweeper.records import EngineSpec, LoadPoint, Model, Placement, Platform, Scalar, TrialSpec
+from sweeper.simulation import calibration
+from sweeper.simulation.device import device_named
+
+MEASUREMENTS = Path(__file__).with_name("public_measurements.json")
+FAR_OFF = 0.3
+"""Relative error beyond which a prediction is called far off."""
+
+_NAMES = {
+    "output_throughput_tok_per_s": "output tokens/s",
+    "request_throughput_per_s": "requests/s",
+    "mean_batch_latency_ms": "latency of a batch (ms)",
+    "mean_ttft_ms": "mean TTFT (ms)",
+    "mean_tpot_ms": "mean TPOT (ms)",
+    "median_tpot_ms": "median TPOT (ms)",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One public number and what the model says to it.
+
+    Attributes:
+        run: What was run, in words.
+        metric: One of the metrics of a row.
+        published: As the source gives it, in the metric's unit.
+        predicted: The same of the model; None where the model refuses.
+        refusal: Why it does.
+    """
+
+    run: str
+    metric: str
+    published: float
+    predicted: float | None
+    refusal: str = ""
+
+    @property
+    def error(self) -> float | None:
+        """Predicted over published, less 1."""
+        return None if self.predicted is None else self.predicted / self.published - 1
+
+    @property
+    def speed(self) -> float | None:
+        """How fast the model is beside what was measured: above 1, too fast."""
+        if self.predicted is None:
+            return None
+        ratio = self.predicted / self.published
+        return ratio if self.metric.endswith("_per_s") else 1 / ratio
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unmeasured:
+    """A prediction that no public measurement was found for."""
+
+    title: str
+    model: str
+    devices: int
+    device: str = "mi300x"
+    mode: str | None = "SPX"
+    release: str = "0.32.0"
+    knobs: Mapping[str, Scalar]
+    prompts: int = 1000
+    rate_per_s: float | None = None
+
+
+_UNMEASURED = (
+    Unmeasured(
+        title="Llama 3.1 8B on one CPX partition (an eighth of an MI300X), V0 with 10 steps",
+        model="llama_3_1_8b_instruct",
+        devices=1,
+        mode="CPX",
+        release="0.6.2",
+        knobs={"max_model_len": 4096, "enable_chunked_prefill": False, "num_scheduler_steps": 10},
+        prompts=200,
+    ),
+    Unmeasured(
+        title="Llama 3.1 8B on one CPX partition, today's vLLM",
+        model="llama_3_1_8b_instruct",
+        devices=1,
+        mode="CPX",
+        knobs={"max_model_len": 4096},
+        prompts=200,
+    ),
+    Unmeasured(
+        title="Llama 3.1 8B on one MI300X, today's vLLM with its defaults",
+        model="llama_3_1_8b_instruct",
+        devices=1,
+        knobs={},
+    ),
+    Unmeasured(
+        title="Llama 3.1 70B on 4 MI300X, today's vLLM with its defaults",
+        model="llama_3_1_70b_instruct",
+        devices=4,
+        knobs={},
+    ),
+    Unmeasured(
+        title="Llama 3.1 8B on one H200, today's vLLM with its defaults",
+        model="llama_3_1_8b_instruct",
+        devices=1,
+        device="h200",
+        mode=None,
+        knobs={},
+    ),
+    Unmeasured(
+        title="Llama 3.1 70B FP8 on 8 MI325X, today's vLLM with its defaults",
+        model="llama_3_1_70b_instruct_fp8",
+        devices=8,
+        device="mi325x",
+        knobs={},
+    ),
+    Unmeasured(
+        title="Llama 3.1 405B FP8 on 8 MI355X, today's vLLM with its defaults",
+        model="llama_3_1_405b_instruct_fp8",
+        devices=8,
+        device="mi355x",
+        knobs={},
+    ),
+)
+
+
+def main() -> None:
+    """Print the page."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    print("\n".join(page(json.loads(MEASUREMENTS.read_text(encoding="utf-8")))))
+
+
+def page(sources: list[dict[str, Any]]) -> Iterator[str]:
+    """Write the page, line by line.
+
+    Args:
+        sources: As they stand in ``public_measurements.json``.
+    """
+    compared = [(source, list(pairs(source))) for source in sources]
+    named = calibration.load()
+    yield "# Predictions beyond the article"
+    yield ""
+    yield "Written by `python benchmarks/predictions.py > docs/predictions.md`; do not edit."
+    yield ""
+    yield (
+        f"The model of vLLM, with its default calibration `{named.name}`, against public measurements "
+        "of other models, other loads, other releases and other GPUs than those it is fitted to "
+        "(Llama 3.1 70B in 16 bits on 4 MI300X, vLLM 0.6.2, ShareGPT). Nothing on this page is "
+        "fitted. Every predicted number is simulated; every published one stands at the address "
+        "given. An error is predicted over published, less 1: above 0 the model promises too much "
+        "throughput, or too long a latency. Speed is the geometric mean of predicted over published "
+        "throughputs and of published over predicted latencies: below 1 the model is too slow."
+    )
+    yield ""
+    yield from _summary(compared)
+    yield from _why()
+    for source, found in compared:
+        yield from _section(source, found)
+    yield from _unmeasured()
+    yield from _not_compared()
+
+
+def pairs(source: Mapping[str, Any]) -> Iterator[Pair]:
+    """Predict every number of a source; runs of which it gives several numbers are run once."""
+    known: dict[str, Mapping[str, float | None] | str] = {}
+    for run in source["runs"]:
+        name = run["name"]
+        if name not in known:
+            known[name] = _predict(
+                model=source["model"],
+                device=source["device"],
+                release=source["release"],
+                knobs={**source["knobs"], **run["knobs"]},
+                load=LoadPoint(**run["load"]),
+            )
+        numbers = known[name]
+        yield Pair(
+            run=name,
+            metric=run["metric"],
+            published=run["published"],
+            predicted=None if isinstance(numbers, str) else numbers[run["metric"]],
+            refusal=numbers if isinstance(numbers, str) else "",
+        )
+
+
+def _predict(
+    *,
+    model: str,
+    device: str,
+    release: str,
+    knobs: Mapping[str, Scalar],
+    load: LoadPoint,
+    mode: str | None = None,
+) -> Mapping[str, float | None] | str:
+    """Serve one load on one simulated server; the reason in words where it refuses."""
+    devices = int(knobs["tensor_parallel_size"])
+    mode = mode or ("SPX" if device_named(device).has_partitions else None)
+    spec = TrialSpec(
+        study="predictions",
+        folder="",
+        series=(),
+        assignment=dict(knobs),
+        load_points=(load,),
+        engine=EngineSpec(kind="simulated", release=release, python=None),
+        model=_model(model),
+        platform=Platform.SIMULATED,
+        devices_wanted=devices,
+        calibration=calibration.load().values,
+        modelled_device=device,
+        partitioning=mode,
+    )
+    block = tuple(range(devices))
+    placement = Placement(node="modelled", devices=block, parents=block, partition_mode=mode)
+    try:
+        server = SimulatedEngine().start(spec, placement, restart=0, cancelled=lambda: False)
+        measured = SimulatedClient(spec).measure(server, load, restart=0, repeat=0, cancelled=lambda: False)
+    except SweeperError as exc:
+        return str(exc)
+    return measured.metrics
+
+
+def _model(name: str) -> Model:
+    overrides = ["+experiment=quick_start", "platform=simulated", f"model={name}"]
+    found = config.settings(config.compose_run(overrides), platform=Platform.SIMULATED)
+    return replace(found.model, revision=None)
+
+
+def _summary(compared: list[tuple[dict[str, Any], list[Pair]]]) -> Iterator[str]:
+    yield "| source | numbers | mean absolute error | speed | worst |"
+    yield "|---|---|---|---|---|"
+    for source, found in compared:
+        errors = [pair.error for pair in found if pair.error is not None]
+        if not errors:
+            yield f"| {source['title']} | 0 of {len(found)} | | | refused by the model |"
+            continue
+        mean = sum(abs(error) for error in errors) / len(errors)
+        worst = max(errors, key=abs)
+        speed = geometric_mean([pair.speed for pair in found if pair.speed is not None])
+        yield f"| {source['title']} | {len(errors)} | {mean:.0%} | {speed:.2f} | {worst:+.0%} |"
+    errors = [pair.error for _, found in compared for pair in found if pair.error is not None]
+    far = sum(abs(error) > FAR_OFF for error in errors)
+    yield ""
+    yield (
+        f"Far off, by more than {FAR_OFF:.0%}, are {far} of {len(errors)} numbers; they are marked below. "
+        "Of a release, a model or a GPU that stands here with a large error, believe the direction of a "
+        "change between two settings rather than the number."
+    )
+
+
+def _why() -> Iterator[str]:
+    yield ""
+    yield "## Where it fails, and why"
+    yield ""
+    yield (
+        "- FP8 weights and small batches. The article has no batch below some tens of sequences and no FP8 "
+        "layers outside of its introduction. What one decode step of a few sequences costs, and what FP8 "
+        "saves in it, is therefore extrapolated: the tables of latencies show how well."
+    )
+    yield (
+        "- Later releases. V1's host work is an assumed part of V0's, and kernels that came after vLLM 0.6.2 "
+        "(AITER, full graphs) are not known to the model, which has the speed of the article's software."
+    )
+    yield (
+        "- Other GPUs. Peaks are exchanged and nothing else: an H100 is given the efficiencies of kernels on "
+        "an MI300X. Where software was further on the NVIDIA side, the prediction is too slow."
+    )
+    yield (
+        "- Small models. Costs for each head, layer and sequence are fitted to 64 heads on 4 GPUs; of an 8B "
+        "model on one GPU they make up most of a step, and were compared with none while they were fitted."
+    )
+    yield (
+        "- Medians. vLLM 0.6.0 gives the tokens of a group of steps together, and holds requests whose "
+        "prompt waits; the median TPOT of a saturated run hangs on details of that which the mean does not."
+    )
+
+
+def _section(source: Mapping[str, Any], found: list[Pair]) -> Iterator[str]:
+    yield ""
+    yield f"## {source['title']}"
+    yield ""
+    yield f"Source: {source['address']}. Told: {source['told']}."
+    if source["assumed"]:
+        yield f"Assumed: {source['assumed']}."
+    if source.get("remark"):
+        yield ""
+        yield source["remark"]
+    yield ""
+    yield "| run | metric | published | predicted | error |"
+    yield "|---|---|---|---|---|"
+    for pair in found:
+        metric = _NAMES[pair.metric]
+        if pair.predicted is None or pair.error is None:
+            yield f"| {pair.run} | {metric} | {_text(pair.published)} | refused: {pair.refusal} | |"
+            continue
+        mark = ", far off" if abs(pair.error) > FAR_OFF else ""
+        error = f"{pair.error:+.0%}{mark}"
+        yield f"| {pair.run} | {metric} | {_text(pair.published)} | {_text(pair.predicted)} | {error} |"
+
+
+def _unmeasured() -> Iterator[str]:
+    yield ""
+    yield "## Predictions that nothing was found for"
+    yield ""
+    yield "ShareGPT, all requests at once. Nobody's numbers stand against these; they wait for a measurement."
+    yield ""
+    yield "| what | prompts | requests/s | output tokens/s | mean TTFT (ms) | mean TPOT (ms) |"
+    yield "|---|---|---|---|---|---|"
+    for case in _UNMEASURED:
+        numbers = _predict(
+            model=case.model,
+            device=case.device,
+            release=case.release,
+            knobs={"tensor_parallel_size": case.devices, **case.knobs},
+            load=LoadPoint(dataset="sharegpt", num_prompts=case.prompts, request_rate_per_s=case.rate_per_s),
+            mode=case.mode,
+        )
+        if isinstance(numbers, str):
+            yield f"| {case.title} | {case.prompts} | refused: {numbers} | | | |"
+            continue
+        shown = (
+            "request_throughput_per_s",
+            "output_throughput_tok_per_s",
+            "mean_ttft_ms",
+            "mean_tpot_ms",
+        )
+        yield f"| {case.title} | {case.prompts} | " + " | ".join(_text(numbers[n]) for n in shown) + " |"
+
+
+def _text(value: float | None) -> str:
+    """Write four digits, or all that are before the point."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _not_compared() -> Iterator[str]:
+    yield ""
+    yield "## Found and not compared"
+    yield ""
+    yield "- 405B on 8 MI325X (docs.vultr.com/inference-cookbook): tokens per request are not told."
+    yield "- Llama 3.1 8B by a vLLM developer (vllm-project/vllm pull request 18566): the GPU is not named."
+    yield "- 405B FP8 on 8 MI300X (substratus.ai): the setup was found, its results were not."
+    yield "- H100 numbers of TensorRT-LLM: another engine. MLPerf: another scheduler and other kernels."
+    yield "- vLLM on H200, and 8B on a CPX partition: no number that tells model, load and release was found."
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""A figure: one number of one run that somebody published or measured, and what the model says of it.
+
+The model is run as a study runs it, by the simulated engine and client, at the load points that are asked
+about and no others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from sweeper.clients.simulated import SimulatedClient
+from sweeper.engines.simulated import SimulatedEngine
+from sweeper.records import LoadPoint, Placement, TrialSpec
+
+FIT = "fit"
+"""Role of a figure that parameters were fitted to."""
+
+VALIDATION = "validation"
+"""Role of a figure that nothing was fitted to."""
+
+_WEIGHTS = {"request_throughput_per_s": 3.0, "mean_tpot_ms": 1.0, "mean_ttft_ms": 0.6}
+_SHORT_TTFT_MS = 2500.0
+_SHORT_TTFT_FACTOR = 0.3
+
+_TYPICAL_ERROR = 0.05
+"""Relative error of the model itself. A reading that is as uncertain as that counts 0.7 times."""
+
+_RANGE_SIGMAS = 3.92
+"""Standard deviations in a range of 95 %, from end to end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One number, and the run that it came from.
+
+    Attributes:
+        experiment: Experiment or study in which it stands.
+        series: Name of the setting there.
+        metric: A metric column of the store.
+        value: The number, in the metric's unit.
+        low: Lower end of its 95 % range; None where the number is exact.
+        high: Upper end.
+        point: What was sent.
+        spec: The trial that reproduces the run on the model.
+        placement: The block of devices that it holds.
+        role: ``FIT`` or ``VALIDATION``.
+        parameter: The single parameter that was fitted to it; None for those fitted together, or none.
+        remark: Why it is left out of the fit although it belongs to the fitted runs; empty for all others.
+    """
+
+    experiment: str
+    series: str
+    metric: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    point: LoadPoint
+    spec: TrialSpec
+    placement: Placement
+    role: str = FIT
+    parameter: str | None = None
+    remark: str = ""
+
+    @property
+    def weight(self) -> float:
+        """How much its relative error counts: by metric, and less the wider the range of its reading.
+
+        A short TTFT is a fraction of a second on a chart of half a minute, and of a run that barely queues:
+        both the reading and the seed move it more than the parameters do.
+        """
+        weight = _WEIGHTS[self.metric]
+        if self.metric == "mean_ttft_ms" and self.value < _SHORT_TTFT_MS:
+            weight *= _SHORT_TTFT_FACTOR
+        if self.low is None or self.high is None:
+            return weight
+        sigma = (self.high - self.low) / _RANGE_SIGMAS / self.value
+        return weight / math.hypot(1.0, sigma / _TYPICAL_ERROR)
+
+
+def predict(
+    figures: Sequence[Figure], values: Mapping[str, float], *, seed: int | None = None
+) -> list[float]:
+    """Give what the model says of each figure.
+
+    Args:
+        figures: Of any number of trials; each trial is run once.
+        values: Parameters that differ from the default calibration.
+        seed: Of arrivals and lengths; None takes that of the load points.
+
+    Returns:
+        A number for each figure, in its metric's unit.
+
+    Raises:
+        EngineError: A run cannot be represented by the model.
+        ConfigError: A parameter is unknown or out of range.
+    """
+    wanted: dict[str, tuple[Figure, set[LoadPoint]]] = {}
+    for figure in figures:
+        wanted.setdefault(figure.spec.key, (figure, set()))[1].add(figure.point)
+    told = {
+        key: _run(
+            figure.spec, figure.placement, _with_first_runs(figure.spec.load_points, points), values, seed
+        )
+        for key, (figure, points) in wanted.items()
+    }
+    return [float(told[figure.spec.key][figure.point][figure.metric] or 0.0) for figure in figures]
+
+
+def relative_errors(figures: Sequence[Figure], predicted: Iterable[float]) -> list[float]:
+    """Give predicted / figure - 1 for each."""
+    return [value / figure.value - 1 for figure, value in zip(figures, predicted, strict=True)]
+
+
+def _with_first_runs(points: Sequence[LoadPoint], wanted: set[LoadPoint]) -> list[LoadPoint]:
+    """Keep what is wanted, and what a second run needs to have gone before it, in the trial's order."""
+    kept: list[LoadPoint] = []
+    for place, point in enumerate(points):
+        follows = place + 1 < len(points) and points[place + 1].keeps_prefix_cache
+        if point in wanted or (follows and points[place + 1] in wanted):
+            kept.append(point)
+    return kept
+
+
+def _run(
+    spec: TrialSpec,
+    placement: Placement,
+    points: Sequence[LoadPoint],
+    values: Mapping[str, float],
+    seed: int | None,
+) -> dict[LoadPoint, Mapping[str, float | None]]:
+    spec = replace(spec, calibration=values)
+    server = SimulatedEngine().start(spec, placement, restart=0, cancelled=_never)
+    client = SimulatedClient(spec)
+    return {
+        point: client.measure(
+            server,
+            point if seed is None else replace(point, client_seed=seed),
+            restart=0,
+            repeat=0,
+            cancelled=_never,
+        ).metrics
+        for point in points
+    }
+
+
+def _never() -> bool:
+    return False

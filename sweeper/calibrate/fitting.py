@@ -1,0 +1,110 @@
+"""Moves parameters until the model agrees with figures: weighted least squares of relative errors.
+
+Parameters move in the logarithm, so none becomes negative and each counts relative to itself. A small ridge
+keeps those near their start that the figures say nothing about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeper.calibrate.figures import Figure, predict
+from sweeper.errors import ConfigError
+from sweeper.simulation.calibration import Calibration
+
+Floats = NDArray[np.float64]
+Tell = Callable[[str], object]
+
+BASE = (
+    *("gemm_frac", "gemm_half_tokens", "weight_read_frac", "kv_read_frac", "decode_head_s"),
+    *("kernel_layer_s", "eager_layer_s", "mixed_layer_s", "sample_s", "allreduce_s"),
+    *("host_step_s", "host_sequence_s", "host_token_s", "host_prefix_sequence_s"),
+)
+"""Parameters that are fitted together; each stands for a part of a step's time."""
+
+_RIDGE = 0.15
+_NUDGE = 0.08
+"""Difference of the logarithm with which slopes are taken: a run is a sum of whole steps, so a smaller one
+would see its jumps and not its slope."""
+
+_LONGEST_MOVE = 0.5
+_DAMPING = 0.05
+_TRIES = 4
+
+
+def fit(
+    figures: Sequence[Figure],
+    start: Mapping[str, float],
+    *,
+    parameters: Sequence[str],
+    rounds: int = 4,
+    ridge: float = _RIDGE,
+    tell: Tell = lambda _: None,
+) -> dict[str, float]:
+    """Fit some parameters to figures, all others kept.
+
+    Args:
+        figures: What to agree with; those with a remark are passed over.
+        start: Parameters that differ from the default calibration.
+        parameters: Names of those that move.
+        rounds: Most steps of the method.
+        ridge: How firmly a parameter holds to its start: doubling it costs as much as an error of
+            ``0.69 * ridge`` in a figure of weight 1.
+        tell: Called with a line after each round.
+
+    Returns:
+        ``start`` with the fitted values in it.
+
+    Raises:
+        ConfigError: There is nothing to fit, or a parameter starts at zero, from where it cannot move.
+
+    Source:
+        Levenberg and Marquardt's damped least squares (Marquardt, SIAM J. Appl. Math. 11, 1963).
+    """
+    used = [figure for figure in figures if not figure.remark]
+    if not used:
+        raise ConfigError("calibrate: got no figures to fit to; expected at least one. Give measured runs.")
+    first = Calibration().override(start)
+    origin = np.array([getattr(first, name) for name in parameters], np.float64)
+    if not np.all(origin > 0):
+        zero = parameters[int(np.argmin(origin))]
+        raise ConfigError(f"calibrate: {zero} starts at 0; expected above 0, since it moves by factors.")
+    weights = np.array([figure.weight for figure in used])
+    targets = np.log([figure.value for figure in used])
+
+    def values(moved: Floats) -> dict[str, float]:
+        fitted = origin * np.exp(moved)
+        return {**start, **{name: float(value) for name, value in zip(parameters, fitted, strict=True)}}
+
+    def residuals(moved: Floats) -> Floats:
+        told = np.log(predict(used, values(moved)))
+        return np.concatenate([weights * (told - targets), ridge * moved])
+
+    moved, at = np.zeros(len(parameters)), residuals(np.zeros(len(parameters)))
+    damping = _DAMPING
+    for number in range(1, rounds + 1):
+        better = _better(residuals, moved, at, damping)
+        if better is None:
+            break
+        moved, at, damping = better
+        tell(f"round {number}: weighted squares {float(at @ at):.4f}")
+    return values(moved)
+
+
+def _better(
+    residuals: Callable[[Floats], Floats], moved: Floats, at: Floats, damping: float
+) -> tuple[Floats, Floats, float] | None:
+    """Take one damped step downhill; None where no damping finds one."""
+    nudges = np.eye(len(moved)) * _NUDGE
+    slopes = np.array([(residuals(moved + nudge) - at) / _NUDGE for nudge in nudges]).T
+    for _ in range(_TRIES):
+        curvature = slopes.T @ slopes + damping * np.eye(len(moved))
+        step = np.clip(np.linalg.solve(curvature, -slopes.T @ at), -_LONGEST_MOVE, _LONGEST_MOVE)
+        reached = residuals(moved + step)
+        if reached @ reached < at @ at:
+            return moved + step, reached, damping / 2
+        damping *= 4
+    return None

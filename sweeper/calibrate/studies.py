@@ -1,0 +1,199 @@
+"""Figures from a user's own measured studies: what a node really did, with the trial that models it.
+
+Runs of one setting at one load point are averaged; their spread is the range of the figure. Where a study
+measured enough settings, every fourth is kept out of the fit to judge it by. Which ones follows from their
+content, so the same study always gives the same split.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sweeper.calibrate.figures import FIT, VALIDATION, Figure
+from sweeper.columns import SECTIONS
+from sweeper.engines.simulated import SimulatedEngine
+from sweeper.errors import ConfigError, EngineError
+from sweeper.records import (
+    EngineSpec,
+    LoadPoint,
+    Model,
+    ModelShape,
+    Placement,
+    Platform,
+    Provenance,
+    Scalar,
+    TrialSpec,
+    TrialState,
+)
+from sweeper.simulation.calibration import METRICS
+from sweeper.store import Store
+
+PLATFORMS = (str(Platform.MI300X), str(Platform.CUDA))
+"""Platforms whose rows can be fitted; a CPU's say nothing of a GPU."""
+
+_HELD_OUT = 4
+_LOAD_POINT = tuple(
+    column.name
+    for column in SECTIONS["Load point"]
+    if column.name in {*LoadPoint.__dataclass_fields__} - {"dataset_path"}
+)
+
+
+def study_figures(folder: Path) -> list[Figure]:
+    """Give the measured numbers of a study, with their split into fit and validation.
+
+    Args:
+        folder: The study's folder.
+
+    Raises:
+        ConfigError: It is no study, has no measured rows of a GPU, or none that can be modelled.
+        StoreError: A stored part cannot be read.
+    """
+    about = _about(folder)
+    frame = Store(folder, about.get("results")).read()
+    frame = frame[frame["state"].eq(str(TrialState.COMPLETE)) & frame["role"].isna()]
+    measured = frame[frame["provenance"].eq(str(Provenance.MEASURED)) & frame["platform"].isin(PLATFORMS)]
+    if measured.empty:
+        kinds = (
+            ", ".join(sorted(set(frame["provenance"] + " on " + frame["platform"]))) or "no complete trial"
+        )
+        raise ConfigError(
+            f"{folder}: holds {kinds}; expected rows measured on {' or '.join(PLATFORMS)}. A calibration is "
+            "fitted to what a GPU really did: run the study there."
+        )
+    models = _models(about)
+    figures: list[Figure] = []
+    for number, (_, rows) in enumerate(measured.groupby("trial_key", sort=True)):
+        is_held_out = number % _HELD_OUT == _HELD_OUT - 1
+        figures += _trial_figures(about, models, rows, role=VALIDATION if is_held_out else FIT)
+    if not any(figure.role == FIT for figure in figures):
+        raise ConfigError(
+            f"{folder}: none of its {measured['trial_key'].nunique()} measured trials can be modelled; "
+            "expected dense models of known shape, without pipeline parallelism. Measure such a setting."
+        )
+    return figures
+
+
+def _about(folder: Path) -> Mapping[str, Any]:
+    path = folder / "study.json"
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        about["resolved"]["model"]["shape"]
+    except FileNotFoundError:
+        raise ConfigError(f"{folder}: holds no study.json. Give the folder of a study.") from None
+    except (OSError, ValueError, TypeError, KeyError) as exc:
+        raise ConfigError(
+            f"{path}: cannot be read as a study ({exc!r}); expected its description. Restore it."
+        ) from exc
+    return dict(about)
+
+
+def _models(about: Mapping[str, Any]) -> dict[str, Model]:
+    """Give the models of a study by name; those of unknown shape are left out."""
+    resolved = about["resolved"]
+    series = (resolved.get("space") or {}).get("series") or {}
+    given = [resolved["model"], *(entry.get("model") for entry in series.values())]
+    return {
+        entry["name"]: Model(
+            name=entry["name"],
+            path=entry["path"],
+            dtype=entry["dtype"],
+            shape=ModelShape(**entry["shape"]),
+        )
+        for entry in given
+        if entry and entry["shape"]["layers"]
+    }
+
+
+def _trial_figures(
+    about: Mapping[str, Any], models: Mapping[str, Model], rows: Any, *, role: str
+) -> Iterator[Figure]:
+    first = rows.iloc[0]
+    if first["model"] not in models:
+        return
+    points = dict.fromkeys(map(_load_point, rows.to_dict("records")))
+    placement = Placement(
+        node=first["node"],
+        devices=tuple(int(device) for device in first["devices"]),
+        parents=tuple(int(parent) for parent in first["parents"]),
+        partition_mode=_plain(first["partition_mode"]),
+        memory_mode=_plain(first["memory_mode"]),
+    )
+    spec = TrialSpec(
+        study=str(first["study"]),
+        folder="",
+        series=tuple(first["series"]),
+        assignment=_assignment(first),
+        load_points=tuple(points),
+        engine=EngineSpec(kind="simulated", release=about["engine_release"]),
+        model=models[first["model"]],
+        platform=Platform.SIMULATED,
+        devices_wanted=len(placement.devices),
+    )
+    if not _can_be_modelled(spec, placement):
+        return
+    for point in points:
+        same = rows[[_load_point(row) == point for row in rows.to_dict("records")]]
+        for metric in METRICS:
+            values = [float(value) for value in same[metric].dropna()]
+            if values:
+                yield _figure(spec, placement, point, metric, values, role)
+
+
+def _can_be_modelled(spec: TrialSpec, placement: Placement) -> bool:
+    try:
+        SimulatedEngine().start(spec, placement, restart=0, cancelled=lambda: False)
+    except EngineError:
+        return False
+    return True
+
+
+def _figure(
+    spec: TrialSpec,
+    placement: Placement,
+    point: LoadPoint,
+    metric: str,
+    values: Sequence[float],
+    role: str,
+) -> Figure:
+    mean = sum(values) / len(values)
+    half = None
+    if len(values) > 1:
+        variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+        half = 1.96 * math.sqrt(variance / len(values))
+    return Figure(
+        experiment=spec.study,
+        series=", ".join(spec.series) or spec.key,
+        metric=metric,
+        value=mean,
+        low=None if half is None else mean - half,
+        high=None if half is None else mean + half,
+        point=point,
+        spec=spec,
+        placement=placement,
+        role=role,
+    )
+
+
+def _assignment(row: Any) -> dict[str, Scalar]:
+    """Read the knobs that a trial had; null leaves one to the engine."""
+    return {
+        name.removeprefix("knob."): _plain(value)
+        for name, value in row.items()
+        if name.startswith("knob.") and _plain(value) is not None
+    }
+
+
+def _load_point(row: Mapping[Any, Any]) -> LoadPoint:
+    return LoadPoint(**{name: _plain(row[name]) for name in _LOAD_POINT})
+
+
+def _plain(value: Any) -> Any:
+    """Turn a cell into plain Python: no number of numpy, and None for each way to say that it is empty."""
+    value = value.item() if hasattr(value, "item") else value
+    is_missing = value is None or type(value).__name__ == "NAType" or value != value
+    return None if is_missing else value

@@ -1,0 +1,163 @@
+"""``python -m sweeper calibrate``: fits the simulated device, and keeps the result under a name."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweeper.cli.exit_codes import OK
+from sweeper.cli.parser import Parser
+from sweeper.errors import ConfigError
+from sweeper.simulation import calibration
+from sweeper.simulation.calibration import METRICS, NamedCalibration
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sweeper.calibrate.figures import Figure
+
+_ROUNDS = 4
+
+
+def calibrate(arguments: list[str], console: Console) -> int:
+    """Fit a calibration to published figures or to measured studies, and write it."""
+    options = _options(arguments)
+    start = _start(options)
+    made = _published(options, start, console) if options.published else _measured(options, start, console)
+    path = made.write(options.into)
+    _tell_errors(made, console)
+    _say(console, f"{path}: use it with platform.calibration={options.name}")
+    return OK
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    own = Path("outputs") / calibration.FOLDER
+    parser = Parser(
+        prog="python -m sweeper calibrate",
+        description="Fit the parameters of the simulated MI300X to measured studies, or to the published "
+        "figures that the shipped calibration is fitted to. Takes some minutes.",
+    )
+    parser.add_argument("folders", type=Path, nargs="*", help="folders of studies measured on a GPU")
+    parser.add_argument("--published", action="store_true", help="fit to the published figures instead")
+    parser.add_argument("--name", help="what to call it; platform.calibration=NAME chooses it")
+    parser.add_argument("--start", help="calibration to start from; default: the shipped one")
+    parser.add_argument("--rounds", type=int, default=_ROUNDS, help="most steps of the fit")
+    parser.add_argument(
+        "--fit",
+        choices=("all", "effects", "none"),
+        default="all",
+        help="what to fit: all; of the published figures the single effects alone; or nothing, to keep the "
+        "values and tell their errors",
+    )
+    parser.add_argument("--values", type=Path, help="JSON of parameters to lay over the start")
+    parser.add_argument("--into", type=Path, default=own, help=f"folder to write to; default: {own}")
+    options = parser.parse_args(arguments)
+    if options.published == bool(options.folders):
+        raise ConfigError("calibrate: give folders of measured studies, or --published, and not both.")
+    options.name = options.name or ("published" if options.published else None)
+    if options.name is None:
+        raise ConfigError("calibrate: got no --name; expected what to call the calibration, such as my_node.")
+    if options.into == own and options.name in calibration.names():
+        raise ConfigError(f"--name: '{options.name}' is a shipped calibration; expected a name of your own.")
+    if options.folders and options.fit == "effects":
+        raise ConfigError(
+            "--fit effects: is given with studies; expected --published, whose effects they are."
+        )
+    if options.rounds < 1:
+        raise ConfigError(f"--rounds: is {options.rounds}; expected at least 1.")
+    return options
+
+
+def _start(options: argparse.Namespace) -> NamedCalibration:
+    """Give the calibration to start from, whole, with the values of a file laid over it."""
+    start = calibration.load(options.start, folder=options.into)
+    if options.values is None:
+        return start
+    try:
+        values = json.loads(options.values.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"--values: {options.values} cannot be read ({exc}); expected JSON.") from exc
+    calibration.check_values(options.values, values)
+    return start.with_changes(values)
+
+
+def _published(options: argparse.Namespace, start: NamedCalibration, console: Console) -> NamedCalibration:
+    """Fit what is common to Cases 1 to 3, then each effect to the figures that its size is taken from."""
+    from sweeper.calibrate import article
+    from sweeper.calibrate.figures import FIT
+    from sweeper.calibrate.fitting import BASE, fit
+
+    figures = article.article_figures()
+    _tell_split(figures, console)
+    values: Mapping[str, float] = asdict(start.calibration)
+    if options.fit == "all":
+        together = [figure for figure in figures if figure.role == FIT and figure.parameter is None]
+        values = fit(together, values, parameters=BASE, rounds=options.rounds, tell=_teller(console))
+    if options.fit != "none":
+        for effect in article.EFFECTS:
+            own = [figure for figure in figures if figure.parameter == effect.parameter]
+            values = fit(own, values, parameters=[effect.parameter], rounds=options.rounds)
+            _say(console, f"{effect.parameter} = {values[effect.parameter]:.4g}, from {effect.words}")
+    fitted = dict.fromkeys(BASE, "Cases 1 to 3") | {e.parameter: e.words for e in article.EFFECTS}
+    return _judged(figures, values, options, about=calibration.load().about, fitted=fitted)
+
+
+def _measured(options: argparse.Namespace, start: NamedCalibration, console: Console) -> NamedCalibration:
+    from sweeper.calibrate.figures import FIT
+    from sweeper.calibrate.fitting import BASE, fit
+    from sweeper.calibrate.studies import study_figures
+
+    figures = [figure for folder in options.folders for figure in study_figures(folder)]
+    _tell_split(figures, console)
+    values: Mapping[str, float] = asdict(start.calibration)
+    if options.fit == "all":
+        own = [figure for figure in figures if figure.role == FIT]
+        values = fit(own, values, parameters=BASE, rounds=options.rounds, tell=_teller(console))
+    studies = ", ".join(dict.fromkeys(figure.experiment for figure in figures))
+    releases = ", ".join(sorted({figure.spec.engine.release for figure in figures}))
+    about = f"vLLM {releases} as measured in {studies}; all that was not fitted is that of {start.name}."
+    return _judged(figures, values, options, about=about, fitted=dict.fromkeys(BASE, studies))
+
+
+def _judged(
+    figures: Sequence[Figure],
+    values: Mapping[str, float],
+    options: argparse.Namespace,
+    *,
+    about: str,
+    fitted: Mapping[str, str],
+) -> NamedCalibration:
+    from sweeper.calibrate.judging import judged
+
+    return judged(figures, values, name=options.name, about=about, fitted=fitted, made=date.today())
+
+
+def _tell_split(figures: Sequence[Figure], console: Console) -> None:
+    from sweeper.calibrate.figures import FIT
+
+    fitted = sum(figure.role == FIT for figure in figures)
+    left_out = sum(bool(figure.remark) for figure in figures)
+    _say(
+        console,
+        f"{len(figures)} figures: {fitted} to fit ({left_out} of them passed over), "
+        f"{len(figures) - fitted} to judge by",
+    )
+
+
+def _tell_errors(made: NamedCalibration, console: Console) -> None:
+    for role, errors in made.errors_pct.items():
+        words = ", ".join(f"{METRICS[metric]} {error:.1f} %" for metric, error in errors.items())
+        _say(console, f"mean absolute error, {role}: {words}")
+
+
+def _teller(console: Console) -> Callable[[str], None]:
+    return lambda line: _say(console, line)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, soft_wrap=True)

@@ -1,0 +1,193 @@
+"""The plan (``plan=true``): what would run, what is refused and why, where, how long and for how much.
+
+Nothing is started and nothing is written. It is laid out for a terminal of 80 columns: long reasons stand
+below the table, once each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from sweeper.cli.exit_codes import OK
+from sweeper.cli.forecast import duration_text, forecast_facts, forecast_of, write_timeline
+from sweeper.space import Choice, Domain
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sweeper.config import Settings
+    from sweeper.plan import Job, Planner
+    from sweeper.store import FinishedTrial
+    from sweeper.survey import Survey
+    from sweeper.topology import Node
+
+_SHOWN_TRIALS = 60
+_SHOWN_REASONS = 8
+
+
+def show_plan(settings: Settings, planner: Planner, nodes: Sequence[Node], console: Console) -> int:
+    """Print what would run; start nothing."""
+    from sweeper.store import Store
+
+    finished = Store(settings.folder, settings.results).finished()
+    console.print(f"\nplan of {settings.name}: nothing is started", style="bold", markup=False)
+    if settings.method == "grid":
+        _show_grid(settings, planner, nodes, finished, console)
+    else:
+        _show_search(settings, planner, nodes, finished, console)
+    return OK
+
+
+# ---- a grid: its trials ----
+
+
+def _show_grid(
+    settings: Settings,
+    planner: Planner,
+    nodes: Sequence[Node],
+    finished: Mapping[str, FinishedTrial],
+    console: Console,
+) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    jobs = planner.grid()
+    jobs += [job for _, job in planner.controls(sum(job.refusal is None for job in jobs))]
+    forecast = forecast_of(settings, jobs, nodes)
+    reasons = list(dict.fromkeys(str(job.refusal) for job in jobs if job.refusal is not None))
+    table = Table()
+    table.add_column("trial", overflow="fold")
+    for name in ("devices", "load points", "predicted"):
+        table.add_column(name, justify="right")
+    table.add_column("what happens")
+    for job in jobs[:_SHOWN_TRIALS]:
+        predicted = forecast.predictions.get(job.spec.key)
+        table.add_row(
+            Text(job.spec.label),
+            str(job.spec.devices_wanted),
+            str(len(job.spec.load_points)),
+            duration_text(predicted.total_s) if predicted else "",
+            _fate(job, finished.get(job.spec.key), reasons),
+        )
+    console.print(table)
+    if len(jobs) > _SHOWN_TRIALS:
+        console.print(f"... and {len(jobs) - _SHOWN_TRIALS} trials more")
+    refused = sum(job.refusal is not None for job in jobs)
+    facts = {
+        "trials": f"{len(jobs)}: {len(forecast.predictions)} run, {refused} refused, "
+        f"{len(jobs) - len(forecast.predictions) - refused} in the store"
+    }
+    facts |= {f"refused ({number})": reason for number, reason in enumerate(reasons, start=1)}
+    _show_facts(facts | forecast_facts(settings, forecast), console)
+    write_timeline(settings, forecast, console)
+
+
+def _fate(job: Job, known: FinishedTrial | None, reasons: Sequence[str]) -> str:
+    if job.refusal is not None:
+        return f"refused ({reasons.index(str(job.refusal)) + 1})"
+    return "runs" if known is None else f"stored: {known.state}"
+
+
+# ---- a search: its space ----
+
+
+def _show_search(
+    settings: Settings,
+    planner: Planner,
+    nodes: Sequence[Node],
+    finished: Mapping[str, FinishedTrial],
+    console: Console,
+) -> None:
+    from sweeper.records import TrialState
+    from sweeper.survey import survey
+
+    found = survey(planner, seed=settings.seed)
+    spent = sum(t.state in (TrialState.COMPLETE, TrialState.FAILED) for t in finished.values())
+    left = max((settings.trials or 0) - spent, 0)
+    controls = [job for _, job in planner.controls(left)]
+    # Which points the search will choose depends on what it finds; any others cost about as much.
+    forecast = forecast_of(settings, [*controls, *found.jobs], nodes, most=left + len(controls))
+    facts = {
+        "search": f"{settings.method}, seed {settings.seed}: {settings.trials} trials, {spent} of them "
+        f"in the store, {left} left",
+        "objective": "; ".join(f"{goal.direction} {goal.name}" for goal in settings.objectives),
+        "bounds": "; ".join(bound.name for bound in settings.constraints),
+        "load points": "; ".join(point.label for point in settings.load_points),
+    }
+    _show_facts(facts, console)
+    _show_domains(planner, console)
+    _show_facts(
+        _space_facts(planner, found) | forecast_facts(settings, forecast) | _chosen_text(found, left), console
+    )
+    write_timeline(settings, forecast, console)
+
+
+def _show_domains(planner: Planner, console: Console) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    space = planner.space
+    table = Table()
+    for name in ("knob", "values", *(["only where"] if space.conditions else [])):
+        table.add_column(name, overflow="fold")
+    if space.series:
+        table.add_row("series", Text(", ".join(series.name for series in space.series)))
+    for name, domain in space.domains.items():
+        condition = [Text(space.conditions[name].text)] if name in space.conditions else []
+        table.add_row(name, Text(_domain_text(domain)), *condition)
+    console.print(table)
+
+
+def _domain_text(domain: Domain) -> str:
+    if isinstance(domain, Choice):
+        return ", ".join(_value_text(value) for value in domain.values)
+    words = f"{domain.low:g} to {domain.high:g}"
+    if domain.step is not None:
+        words += f" in steps of {domain.step:g}"
+    words += "" if domain.is_int else ", any number between"
+    return f"{words}, by its logarithm" if domain.log else words
+
+
+def _value_text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _space_facts(planner: Planner, found: Survey) -> dict[str, str]:
+    """Say what always holds, what joins the knobs, how large the space is, and what of it is refused."""
+    space = planner.space
+    fixed = [
+        f"{name}={_value_text(value)}" for name, value in space.base.items() if name not in space.domains
+    ]
+    size = "no end of" if found.combinations is None else f"{found.combinations:,}"
+    looked = "all looked at" if found.is_whole else f"{found.looked_at:,} drawn at random and looked at"
+    facts = {"fixed": ", ".join(fixed)} if fixed else {}
+    facts |= {f"rule {number}": str(rule) for number, rule in enumerate(space.rules, start=1)}
+    facts["space"] = f"{size} combinations, {looked}: {len(found.jobs):,} distinct settings can run"
+    for number, alike in enumerate(found.refusals[:_SHOWN_REASONS], start=1):
+        example = "" if alike.is_same else "for example: "
+        facts[f"refused ({number})"] = f"{alike.count:,}: {example}{alike.reason}"
+    if len(found.refusals) > _SHOWN_REASONS:
+        facts["refused (...)"] = f"for {len(found.refusals) - _SHOWN_REASONS} other reasons"
+    return facts
+
+
+def _chosen_text(found: Survey, left: int) -> dict[str, str]:
+    if not found.jobs:
+        return {"result": "no setting can run: the study would end at once"}
+    if found.is_whole and len(found.jobs) < left:
+        return {"result": f"the space has only {len(found.jobs)} settings: the search ends with the last one"}
+    return {"rests on": "settings drawn at random; the search chooses its own as it learns"} if left else {}
+
+
+def _show_facts(facts: Mapping[str, str], console: Console) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in facts.items():
+        if text:
+            table.add_row(name, Text(text))
+    console.print(table)

@@ -1,0 +1,137 @@
+"""What is better and what must be kept, checked: the objectives and the constraints of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sweeper.config.checks import check_choice
+from sweeper.errors import ConfigError, nearest
+from sweeper.records import GPU, MAX_RATE, METRIC_NAMES, Constraint, LoadPoint, Objective
+
+_DIRECTIONS = ("maximize", "minimize")
+
+
+def objectives(
+    given: Mapping[str, Mapping[str, Any]], load_points: Sequence[LoadPoint]
+) -> tuple[Objective, ...]:
+    """Give the entries of ``objective`` that say what is better.
+
+    Args:
+        given: All entries as composed.
+        load_points: Those of the study, one of which an entry may single out.
+
+    Raises:
+        ConfigError: There is none, or an entry is wrong.
+    """
+    wanted = {name: item for name, item in given.items() if not _is_bound(item)}
+    if not wanted:
+        raise ConfigError(
+            "objective: has nothing to make better; expected an entry without at_most and at_least, "
+            "such as objective=throughput."
+        )
+    found = {
+        name: Objective(direction=_direction(name, item), **_quantity(name, item, load_points))
+        for name, item in wanted.items()
+    }
+    _check_distinct({name: objective.name for name, objective in found.items()})
+    return tuple(found.values())
+
+
+def constraints(
+    given: Mapping[str, Mapping[str, Any]], load_points: Sequence[LoadPoint]
+) -> tuple[Constraint, ...]:
+    """Give the entries of ``objective`` that say what must be kept.
+
+    Args:
+        given: All entries as composed.
+        load_points: As in ``objectives``.
+
+    Raises:
+        ConfigError: An entry is wrong.
+    """
+    found = {
+        name: Constraint(**_limit(name, item), **_quantity(name, item, load_points))
+        for name, item in given.items()
+        if _is_bound(item)
+    }
+    _check_distinct({name: constraint.name for name, constraint in found.items()})
+    return tuple(found.values())
+
+
+def _is_bound(item: Mapping[str, Any]) -> bool:
+    return item["at_most"] is not None or item["at_least"] is not None
+
+
+def _direction(name: str, item: Mapping[str, Any]) -> str:
+    direction = item["direction"] or "maximize"
+    check_choice(f"objective.{name}.direction", direction, _DIRECTIONS)
+    return str(direction)
+
+
+def _limit(name: str, item: Mapping[str, Any]) -> dict[str, Any]:
+    where = f"objective.{name}"
+    if item["at_most"] is not None and item["at_least"] is not None:
+        raise ConfigError(f"{where}: has at_most and at_least; expected one bound. Write two entries.")
+    if item["direction"] is not None:
+        raise ConfigError(
+            f"{where}: has a direction and a bound; expected one of them: a bound is kept, not made better. "
+            "Write two entries, one for each."
+        )
+    is_upper = item["at_most"] is not None
+    key = "at_most" if is_upper else "at_least"
+    if not abs(item[key]) < float("inf"):
+        raise ConfigError(f"{where}.{key}: is {item[key]}; expected a number.")
+    return {"limit": item[key], "is_upper": is_upper}
+
+
+def _quantity(name: str, item: Mapping[str, Any], load_points: Sequence[LoadPoint]) -> dict[str, Any]:
+    """Check what is looked at: the metric, where it is taken, and what it is divided by."""
+    where, metric, rate = f"objective.{name}", item["metric"], item["request_rate_per_s"]
+    if metric not in METRIC_NAMES:
+        raise ConfigError(
+            f"{where}.metric: '{metric}' is not a metric.{nearest(metric, METRIC_NAMES)} "
+            "See docs/columns.md for all."
+        )
+    if item["per"] is not None:
+        check_choice(f"{where}.per", item["per"], (GPU,))
+    rates = {point.request_rate_per_s for point in load_points if point.rate_search is None}
+    if rate is not None and rate not in rates:
+        raise ConfigError(
+            f"{where}.request_rate_per_s: is {rate:g}, and no load point has that rate; expected one of "
+            f"{_rates_text(rates)}. Choose one of them, or add it to workload.request_rate_per_s."
+        )
+    _check_is_measured(where, metric, rate, load_points)
+    return {"metric": metric, "request_rate_per_s": rate, "per": item["per"]}
+
+
+def _check_is_measured(where: str, metric: str, rate: float | None, load_points: Sequence[LoadPoint]) -> None:
+    """Refuse what no load point will ever tell: such a study would run to its end without an answer."""
+    if metric == MAX_RATE and (rate is not None or not any(point.rate_search for point in load_points)):
+        raise ConfigError(
+            f"{where}.metric: is {MAX_RATE}, which a search over the rate finds; expected workload.max_rate, "
+            "and no request_rate_per_s here. Set workload.max_rate with low, high, resolution and bounds."
+        )
+    if metric != MAX_RATE and all(point.rate_search for point in load_points):
+        raise ConfigError(
+            f"{where}.metric: is {metric}, and every load point searches for a rate; expected {MAX_RATE}, or "
+            "a load point at a rate of its own."
+        )
+    counted = [p for p in load_points if p.rate_search is None and rate in (None, p.request_rate_per_s)]
+    if metric == "request_goodput_per_s" and not all(point.goodput_ms for point in counted):
+        raise ConfigError(
+            f"{where}.metric: is request_goodput_per_s, and workload.goodput is empty; expected what a good "
+            "request keeps, such as workload.goodput.ttft_ms=2000."
+        )
+
+
+def _check_distinct(names: Mapping[str, str]) -> None:
+    for entry, name in names.items():
+        other = next(e for e, n in names.items() if n == name)
+        if other != entry:
+            raise ConfigError(f"objective.{entry}: asks for {name}, as objective.{other} does. Remove one.")
+
+
+def _rates_text(rates: Iterable[float | None]) -> str:
+    numbers = sorted(rate for rate in rates if rate is not None)
+    return ", ".join(f"{rate:g}" for rate in numbers) or "none (everything is sent at once)"

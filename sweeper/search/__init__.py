@@ -1,0 +1,31 @@
+"""What is tried next, and what is remembered of it.
+
+record        the Optuna study: the only memory of a search, kept in its database
+proposer      which point is measured next, from that memory alone; asks one of the next three
+samplers      the methods by name: Optuna's, and what they need to be installed
+guided        our own method: a Gaussian process that is told what the simulated platform expects
+stages        parallelism, then batching, then the rest
+starts        what is measured before any method has a say
+prior         what the simulated platform expects: a ranking, never a result
+lessons       what running out of memory teaches about its neighbours
+candidates    the points of a space that can be proposed, and how far apart they are
+"""
+
+from __future__ import annotations
+
+from sweeper.search.prior import simulated_estimate
+from sweeper.search.record import Candidate, Hints, Search, storage_url
+from sweeper.search.samplers import check_method
+from sweeper.search.stages import check_stages
+from sweeper.search.starts import check_starts
+
+__all__ = [
+    "Candidate",
+    "Hints",
+    "Search",
+    "check_method",
+    "check_stages",
+    "check_starts",
+    "simulated_estimate",
+    "storage_url",
+]

@@ -1,0 +1,190 @@
+"""Our own method: a Gaussian process that believes the simulated platform as far as measurements bear it out.
+
+Every candidate has a *score*: its place in the simulated platform's ranking. A measured value is modelled as
+``slope * score + what the knobs add``. Two dozen such models, with different slopes (0 among them: the
+ranking says nothing) and different kernels, are weighed by how well each explains what was measured so far
+(their marginal likelihood), and the next point is the one with the largest expected improvement under that
+mixture. So the ranking leads while nothing is known, several points of its top are tried rather than one, and
+where measurements contradict it the slope of 0 takes over by itself: a wrong ranking costs a few trials.
+Without a ranking only that model is left.
+
+A point that failed, or broke a bound, counts as the worst one seen. Several objectives are joined with random
+weights, drawn anew for each proposal, so that the proposals spread over the front. Points that run already
+count as known with the value the model expects, which keeps parallel proposals apart.
+
+Source: expected improvement, Jones, Schonlau and Welch 1998; random weights for several objectives, ParEGO,
+Knowles 2006; a prior that loses its say as data come in, piBO, Hvarfner et al. 2022, from which the weighting
+by marginal likelihood departs; a kernel that is a sum over knobs, Duvenaud et al. 2011.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sweeper.search.candidates import Floats, Geometry
+from sweeper.space import Point
+
+_SLOPES = (0.0, 0.5, 1.0, 2.0)
+_TRUST = 0.8
+"""Weight of all slopes but 0 together before anything is measured."""
+
+_LENGTHS = (0.4, 1.2)
+"""Distance over which a knob's effect changes, as a part of its range."""
+
+_NOISES = (0.03, 0.3)
+"""Standard deviation of a measurement, as a part of that of all measured values."""
+
+_TOGETHER = 0.3
+"""Share of the variance that belongs to knobs acting together; the rest is a sum over single knobs."""
+
+_LEVEL_VARIANCE = 4.0
+_SMALLEST_SPREAD = 0.01
+"""Values closer than this part of their size are noise: they are not blown up to look like differences."""
+
+_JITTER = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A point that was measured or is running.
+
+    Attributes:
+        values: One for each objective, larger is better; None where it failed or broke a bound.
+        is_running: Whether it has no values yet.
+    """
+
+    point: Point
+    values: tuple[float, ...] | None
+    is_running: bool = False
+
+
+def choose(
+    candidates: Sequence[Point],
+    seen: Sequence[Seen],
+    *,
+    geometry: Geometry,
+    scores: Floats | None,
+    seen_scores: Floats | None,
+    rng: np.random.Generator,
+) -> Point:
+    """Choose the next point.
+
+    Args:
+        candidates: Free points, at least one.
+        seen: Measured and running points, in any order.
+        scores: Place of each candidate in the ranking, 0 (worst) to 1; None without a ranking.
+        seen_scores: The same for ``seen``.
+        rng: Breaks ties, and draws the weights of several objectives.
+    """
+    running = np.array([one.is_running for one in seen], dtype=bool)
+    targets = _targets([one for one in seen if not one.is_running], rng)
+    if targets is None:
+        return candidates[_best(np.zeros(len(candidates)) if scores is None else scores, rng)]
+    places = geometry.coordinates([one.point for one in seen])
+    gain = _mixed_gain(
+        to_seen=geometry.distances(geometry.coordinates(candidates), places),
+        among_seen=geometry.distances(places, places),
+        running=running,
+        targets=targets,
+        scores=None if scores is None else _spread(scores),
+        seen_scores=None if seen_scores is None else _spread(seen_scores),
+    )
+    return candidates[_best(gain, rng)]
+
+
+def _spread(scores: Floats) -> Floats:
+    """Bring places in a ranking, which are even between 0 and 1, to mean 0 and variance 1."""
+    return (scores - 0.5) * math.sqrt(12)
+
+
+def _best(gain: Floats, rng: np.random.Generator) -> int:
+    largest = np.flatnonzero(gain >= gain.max() - 1e-12)
+    return int(rng.choice(largest))
+
+
+def _targets(measured: Sequence[Seen], rng: np.random.Generator) -> Floats | None:
+    """Join the objectives to one value of mean 0 for each point; None where nothing was measured."""
+    known = np.array([one.values for one in measured if one.values is not None], dtype=np.float64)
+    if not len(known):
+        return None
+    low, high = known.min(axis=0), known.max(axis=0)
+    weights = rng.dirichlet(np.ones(known.shape[1]))
+    if known.shape[1] == 1:
+        joined = known[:, 0]
+    else:
+        parts = (known - low) / np.where(high > low, high - low, 1.0) * weights
+        joined = parts.min(axis=1) + 0.05 * parts.sum(axis=1)
+    values = np.full(len(measured), joined.min())
+    values[[one.values is not None for one in measured]] = joined
+    centre = values.mean()
+    spread = max(values.std(), _SMALLEST_SPREAD * abs(centre), 1e-12)
+    return np.asarray((values - centre) / spread)
+
+
+def _mixed_gain(
+    *,
+    to_seen: Floats,
+    among_seen: Floats,
+    running: Floats,
+    targets: Floats,
+    scores: Floats | None,
+    seen_scores: Floats | None,
+) -> Floats:
+    """Average the expected improvement of each candidate over all models, each by its weight."""
+    measured = ~running.astype(bool)
+    slopes = _SLOPES if scores is not None else _SLOPES[:1]
+    logs, gains = [], []
+    for length, noise in itertools.product(_LENGTHS, _NOISES):
+        across = _kernel(to_seen, length)
+        among = _kernel(among_seen, length) + (noise**2 + _JITTER) * np.eye(len(running))
+        factor = np.linalg.cholesky(among[np.ix_(measured, measured)])
+        # Running points have no value yet, but nobody will learn much beside them.
+        spread = np.sqrt(np.maximum(_kernel_at_zero() - _explained(among, across), 1e-12))
+        for slope in slopes:
+            lead = 0.0 if scores is None else slope * scores
+            seen_lead = 0.0 if seen_scores is None else slope * seen_scores[measured]
+            rest = targets - seen_lead
+            white = np.linalg.solve(factor, rest)
+            weights = np.linalg.solve(factor.T, white)
+            mean = lead + across[:, measured] @ weights
+            best = (seen_lead + (among[np.ix_(measured, measured)] @ weights - noise**2 * weights)).max()
+            logs.append(-0.5 * white @ white - np.log(np.diag(factor)).sum() + _log_prior(slope, len(slopes)))
+            gains.append(_expected_improvement(mean - best, spread))
+    shares = np.exp(np.array(logs) - max(logs))
+    return np.asarray(shares @ np.array(gains) / shares.sum())
+
+
+def _log_prior(slope: float, slopes: int) -> float:
+    if slopes == 1:
+        return 0.0
+    return math.log(_TRUST / (slopes - 1)) if slope else math.log(1 - _TRUST)
+
+
+def _kernel(distances: Floats, length: float) -> Floats:
+    """Give the covariance of two points from their distances by coordinate."""
+    squares = (distances / length) ** 2
+    single = np.exp(-0.5 * squares).mean(axis=0)
+    together = np.exp(-0.5 * squares.sum(axis=0))
+    return np.asarray(_LEVEL_VARIANCE + (1 - _TOGETHER) * single + _TOGETHER * together)
+
+
+def _kernel_at_zero() -> float:
+    return _LEVEL_VARIANCE + 1.0
+
+
+def _explained(among: Floats, across: Floats) -> Floats:
+    """Give the variance of each candidate that the seen points take away."""
+    white = np.linalg.solve(np.linalg.cholesky(among), across.T)
+    return np.asarray((white**2).sum(axis=0))
+
+
+def _expected_improvement(ahead: Floats, spread: Floats) -> Floats:
+    """Give the mean of what a normal value, so far ahead of the best and so uncertain, exceeds it by."""
+    z = ahead / spread
+    below = 0.5 * (1 + np.vectorize(math.erf)(z / math.sqrt(2)))
+    return np.asarray(ahead * below + spread * np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi))

@@ -1,0 +1,111 @@
+"""Named calibrations: what they hold, how they are found, and what they say of their own error."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from sweeper.errors import ConfigError
+from sweeper.simulation import calibration
+from sweeper.simulation.calibration import Calibration, Compared, NamedCalibration
+
+MINE = NamedCalibration(
+    name="mine",
+    about="A node.",
+    made="2026-11-21",
+    values={"gemm_frac": 0.4},
+    fitted={"gemm_frac": "my study"},
+    errors_pct={
+        "fit": {"request_throughput_per_s": 1.4},
+        "validation": {"request_throughput_per_s": 6.4, "mean_ttft_ms": 20.6},
+    },
+    compared=Compared(generations=("v0",), datasets=("sharegpt",), modes=("SPX",), models=("llama-70b",)),
+)
+
+
+def error_of(named: NamedCalibration, **changes: object) -> str:
+    kind: dict[str, object] = {
+        "generation": "v0",
+        "datasets": ["sharegpt"],
+        "mode": "SPX",
+        "model": "meta-llama/Llama-70B",
+    }
+    return named.expected_error(**{**kind, **changes})  # type: ignore[arg-type]
+
+
+def test_the_default_file_gives_every_parameter_its_value_and_says_how_far_off_it_is() -> None:
+    shipped = calibration.load()
+    assert shipped.name == calibration.DEFAULT
+    assert dict(shipped.values) == asdict(Calibration())
+    assert set(shipped.fitted) < set(shipped.values)
+    for role in ("fit", "validation"):
+        assert set(shipped.errors_pct[role]) == set(calibration.METRICS)
+
+
+def test_a_calibration_that_is_written_is_found_by_name_and_by_path(tmp_path: Path) -> None:
+    path = MINE.write(tmp_path)
+    assert calibration.load("mine", folder=tmp_path) == MINE
+    assert calibration.load(str(path)) == MINE
+    assert calibration.names(tmp_path) == (calibration.DEFAULT, "mine")
+
+
+def test_what_a_file_leaves_out_is_the_defaults() -> None:
+    whole = MINE.calibration
+    assert whole.gemm_frac == 0.4
+    assert replace(whole, gemm_frac=Calibration().gemm_frac) == Calibration()
+
+
+def test_an_unknown_name_is_answered_with_those_that_there_are(tmp_path: Path) -> None:
+    MINE.write(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"there is no 'mime'; expected one of article_0_6_2, mine, .*'mine'\?"
+    ):
+        calibration.load("mime", folder=tmp_path)
+    with pytest.raises(ConfigError, match=r"'gone\.json' is no file"):
+        calibration.load("gone.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "is no calibration"),
+        ("{", "is no calibration"),
+        ('{"name": "x"}', "is no calibration"),
+        ('{"name": "x", "about": "", "made": "", "values": {"gemm_frac": "0.5"}}', "gemm_frac is '0.5'"),
+        ('{"name": "x", "about": "", "made": "", "values": {"gem_frac": 0.5}}', r"'gemm_frac'\?"),
+        ('{"name": "x", "about": "", "made": "", "values": 3}', "got 3; expected parameters"),
+    ],
+)
+def test_a_file_that_is_none_is_refused_with_its_name(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message) as caught:
+        calibration.load(str(path))
+    assert str(caught.value).startswith(str(path))
+
+
+def test_the_expected_error_is_that_of_runs_that_were_not_fitted() -> None:
+    assert error_of(MINE) == "requests/s 6 %, mean TTFT 21 % (runs not fitted)"
+    only_fit = replace(MINE, errors_pct={"fit": {"request_throughput_per_s": 1.4}})
+    assert error_of(only_fit) == "requests/s 1 % (the runs fitted)"
+
+
+def test_the_error_of_a_kind_that_was_never_compared_is_unknown() -> None:
+    told = error_of(MINE, generation="v1", datasets=["random", "sharegpt"], mode="CPX", model="x/Llama-8B")
+    assert told == (
+        "unknown: never compared with engine V1, dataset random, partition mode CPX, model llama-8b"
+    )
+    assert error_of(replace(MINE, errors_pct={})) == "unknown: never compared with a measurement"
+
+
+def test_parameters_changed_by_hand_rename_a_calibration_and_void_its_errors() -> None:
+    changed = MINE.with_changes({"host_step_s": 0.5})
+    assert changed.name == "mine with host_step_s=0.5"
+    assert changed.calibration == replace(MINE.calibration, host_step_s=0.5)
+    assert changed.errors_text == "unknown: never compared with a measurement"
+    untouched = MINE.with_changes({})
+    assert (untouched.name, untouched.errors_pct) == ("mine", MINE.errors_pct)
+    assert json.loads(json.dumps(dict(untouched.values))) == asdict(MINE.calibration)

@@ -1,0 +1,75 @@
+"""The page of predictions beside public measurements: what it is made of, and its arithmetic."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import predictions
+from sweeper.simulation.device import DEVICES
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "predictions.md"
+SOURCES = json.loads(predictions.MEASUREMENTS.read_text(encoding="utf-8"))
+
+
+def source(**changes: Any) -> dict[str, Any]:
+    run = {
+        "name": "ten at once",
+        "knobs": {},
+        "load": {"dataset": "random", "num_prompts": 10, "input_len": 100, "output_len": 5},
+        "metric": "output_throughput_tok_per_s",
+        "published": 1.0,
+    }
+    return {
+        "title": "A test",
+        "address": "nowhere",
+        "model": "llama_3_1_8b_instruct",
+        "device": "mi300x",
+        "release": "0.6.2",
+        "told": "nothing",
+        "assumed": "",
+        "knobs": {"tensor_parallel_size": 1, "max_model_len": 4096},
+        "runs": [{**run, **changes}],
+    }
+
+
+def test_an_error_is_predicted_over_published_less_one() -> None:
+    (pair,) = predictions.pairs(source())
+    # One token a second is published.
+    assert pair.predicted is not None
+    assert pair.predicted > 100
+    assert pair.error == pytest.approx(pair.predicted - 1)
+
+
+def test_too_long_a_latency_and_too_little_throughput_are_both_too_slow() -> None:
+    latency, throughput = (
+        predictions.Pair(run="", metric=metric, published=10, predicted=predicted)
+        for metric, predicted in (("mean_ttft_ms", 20), ("request_throughput_per_s", 5))
+    )
+    assert latency.speed == throughput.speed == 0.5
+
+
+def test_what_the_model_refuses_has_no_error_and_says_why() -> None:
+    (pair,) = predictions.pairs(source(knobs={"tensor_parallel_size": 3}))
+    assert pair.error is None
+    assert "expected a divisor of the model's 32 attention heads" in pair.refusal
+
+
+def test_every_public_number_has_an_address_and_names_what_is_known() -> None:
+    for each in SOURCES:
+        assert each["address"]
+        assert each["told"]
+        assert each["device"] in DEVICES
+        for run in each["runs"]:
+            assert run["published"] > 0
+
+
+def test_the_page_shows_every_source_with_its_address() -> None:
+    shown = PAGE.read_text(encoding="utf-8")
+    for each in SOURCES:
+        assert f"## {each['title']}" in shown
+        assert each["address"] in shown
+        assert shown.count("\n|") > len(each["runs"])
