@@ -141,7 +141,8 @@ AT_THE_COMMAND_LINE = {
     ),
     "a search method": (
         [CASE_2, "search.method=bayes"],
-        "search.method: 'bayes' is not allowed; expected one of grid, random, tpe.",
+        "search.method: 'bayes' is not allowed; expected one of grid, random, tpe, nsga2, gp, guided, "
+        "staged.",
     ),
     "a seed below zero": ([CASE_2, "search.seed=-1"], "search.seed: is -1; expected 0 or more."),
     "a client": (

@@ -68,7 +68,7 @@ def _show_grid(
             str(job.spec.devices_wanted),
             str(len(job.spec.load_points)),
             duration_text(predicted.total_s) if predicted else "",
-            _fate(job, finished.get(job.spec.key), reasons),
+            _fate(job, finished.get(job.spec.key), reasons, runs=predicted is not None),
         )
     console.print(table)
     if len(jobs) > _SHOWN_TRIALS:
@@ -83,10 +83,12 @@ def _show_grid(
     write_timeline(settings, forecast, console)
 
 
-def _fate(job: Job, known: FinishedTrial | None, reasons: Sequence[str]) -> str:
+def _fate(job: Job, known: FinishedTrial | None, reasons: Sequence[str], *, runs: bool) -> str:
     if job.refusal is not None:
         return f"refused ({reasons.index(str(job.refusal)) + 1})"
-    return "runs" if known is None else f"stored: {known.state}"
+    if known is None:
+        return "runs"
+    return f"runs again (was {known.state})" if runs else f"stored: {known.state}"
 
 
 # ---- a search: its space ----
