@@ -90,7 +90,8 @@ class StudyFolder:
         Raises:
             StoreError: It cannot be written.
         """
-        stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
+        # Down to the millisecond: one process may run the same study twice within a second.
+        stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")[:-3]
         run = self.path / "runs" / f"{stamp}-{os.getpid()}"
         try:
             (run / ".hydra").mkdir(parents=True)

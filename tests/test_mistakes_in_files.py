@@ -53,7 +53,10 @@ MODELS = {
         json.dumps({**DENSE, "num_hidden_layers": "2"}),
         "num_hidden_layers is '2'; expected",
     ),
-    "experts": (json.dumps({"num_local_experts": 8}), "has 'num_local_experts', so it is a mixture of experts; expected a dense decoder"),
+    "experts": (
+        json.dumps({"num_local_experts": 8}),
+        "has 'num_local_experts', so it is a mixture of experts; expected a dense decoder",
+    ),
     "latent attention": (json.dumps({"kv_lora_rank": 8}), "has 'kv_lora_rank'; expected a dense decoder"),
     "a quantization that is not known": (
         json.dumps({**DENSE, "quantization_config": {"quant_method": "gptq"}}),

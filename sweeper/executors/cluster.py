@@ -115,15 +115,17 @@ class Cluster:
         from ray.util.placement_group import placement_group
 
         platforms = {node.host: node.platform for node in self.nodes}
-        for name, member in self._used().items():
-            group = placement_group(
+        wanted = {
+            name: placement_group(
                 [_claimed(member, platforms[name])],
                 strategy="STRICT_PACK",
                 bundle_label_selector=[{"ray.io/node-id": member.node_id}],
             )
-            self._claims.append(group)
+            for name, member in self._used().items()
+        }
+        self._claims.extend(wanted.values())
         deadline = time.monotonic() + _CLAIM_S
-        for name, group in zip(self._used(), self._claims, strict=True):
+        for name, group in wanted.items():
             if not group.wait(max(0.0, deadline - time.monotonic())):
                 raise PlacementError(
                     f"executor.address: node {name} is held by another study or job; expected its devices "
@@ -151,8 +153,12 @@ class Cluster:
         return node in self.lost_nodes()
 
     def lost_nodes(self) -> frozenset[str]:
-        """Name the nodes that are gone; one that comes back is used again by the next start."""
-        if time.monotonic() - self._looked_s >= _LOOK_EVERY_S:
+        """Name the nodes that are gone; one that comes back is used again by the next start.
+
+        After ``close`` these are the ones that were known then.
+        """
+        is_due = time.monotonic() - self._looked_s >= _LOOK_EVERY_S
+        if is_due and self._ray.is_initialized():
             self._looked_s = time.monotonic()
             alive = {entry["NodeID"] for entry in self._ray.nodes() if entry["Alive"]}
             self._lost |= {name for name, member in self._used().items() if member.node_id not in alive}
