@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from sweeper import processes
 from sweeper.engines import Cancelled, vllm_reports
@@ -236,6 +237,43 @@ def seen(log_path: Path) -> dict[str, Scalar]:
     except (OSError, ValueError, KeyError):
         return {}
     return {"device_mask": str(found["device_mask"]), "cpus": ranges(found["cpus"])}
+
+
+class _Provable(Protocol):
+    def wait_ready(self, cancelled: Cancelled) -> None: ...
+
+    def prove(self) -> None: ...
+
+    def stop(self) -> float: ...
+
+
+_Server = TypeVar("_Server", bound=_Provable)
+
+
+def bring_up(launch_on: Callable[[ReservedPort], _Server], *, cancelled: Cancelled) -> _Server:
+    """Launch a server on a port of its own and wait until it is ready and proven ours.
+
+    Args:
+        launch_on: Launches it; the port is given back when this fails.
+        cancelled: Polled while it starts.
+
+    Raises:
+        EngineError: It did not come up; nothing of it is left running.
+        MeasurementError: It came up as something else than was asked for; likewise.
+    """
+    reserved = ReservedPort()
+    try:
+        server = launch_on(reserved)
+    except BaseException:
+        reserved.release()
+        raise
+    try:
+        server.wait_ready(cancelled)
+        server.prove()
+    except BaseException:
+        server.stop()
+        raise
+    return server
 
 
 def launch(

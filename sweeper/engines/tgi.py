@@ -22,7 +22,7 @@ from sweeper import knobs, processes
 from sweeper.engines import Cancelled, masks
 from sweeper.engines.endpoint import Endpoint
 from sweeper.engines.environment import client_environment, device_mask, machine_versions
-from sweeper.engines.launched import LaunchedServer, launch
+from sweeper.engines.launched import LaunchedServer, bring_up, launch
 from sweeper.errors import ConfigError, nearest
 from sweeper.processes import Process, ReservedPort
 from sweeper.records import Assignment, EngineSpec, FailureClass, Placement, Scalar, TrialSpec
@@ -211,19 +211,9 @@ class TgiEngine:
         if refusals:
             raise ConfigError("TGI: " + "\n  ".join(refusals))
         find_program(spec.engine)
-        reserved = ReservedPort()
-        try:
-            server = _launch(spec, placement, reserved, restart=restart)
-        except BaseException:
-            reserved.release()
-            raise
-        try:
-            server.wait_ready(cancelled)
-            server.prove()
-        except BaseException:
-            server.stop()
-            raise
-        return server
+        return bring_up(
+            lambda reserved: _launch(spec, placement, reserved, restart=restart), cancelled=cancelled
+        )
 
 
 class TgiServer(LaunchedServer):

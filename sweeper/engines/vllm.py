@@ -32,7 +32,7 @@ from sweeper.engines.environment import (
     without_secrets,
     write_metadata_stub,
 )
-from sweeper.engines.launched import LaunchedServer, launch
+from sweeper.engines.launched import LaunchedServer, bring_up, launch
 from sweeper.errors import ConfigError, MeasurementError
 from sweeper.processes import ReservedPort
 from sweeper.records import FailureClass, Placement, TrialSpec
@@ -89,19 +89,10 @@ class VllmEngine:
         """
         environment = probe(_python(spec))
         _check_release(spec, environment)
-        reserved = ReservedPort()
-        try:
-            server = _launch(spec, placement, environment, reserved, restart=restart)
-        except BaseException:
-            reserved.release()
-            raise
-        try:
-            server.wait_ready(cancelled)
-            server.prove()
-        except BaseException:
-            server.stop()
-            raise
-        return server
+        return bring_up(
+            lambda reserved: _launch(spec, placement, environment, reserved, restart=restart),
+            cancelled=cancelled,
+        )
 
 
 class VllmServer(LaunchedServer):
