@@ -401,6 +401,7 @@ def spent_time(frame: pd.DataFrame) -> pd.DataFrame:
 # Column to its words, and whether it belongs to the trial or to the row.
 _TIME_PARTS = {
     "queued_s": ("waiting for devices", True),
+    "free_wait_s": ("waiting until devices were free", True),
     "engine_start_s": ("engine start", True),
     "warmup_s": ("warm-up", True),
     "measured_s": ("measuring", False),

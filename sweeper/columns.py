@@ -173,6 +173,7 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
     ),
     "Time spent": (
         _column("queued_s", FLOAT, "The trial waited for its devices", "s"),
+        _column("free_wait_s", FLOAT, "Until its devices were seen to be free, after it was given them", "s"),
         _column("engine_start_s", FLOAT, "Launch of the engine until ready", "s"),
         _column("warmup_s", FLOAT, "Requests whose numbers are thrown away", "s"),
         _column("measured_s", FLOAT, "The client run of this row", "s"),

@@ -104,7 +104,9 @@ class Predictor:
             return
         first = rows[0]
         seen = _Seen(
-            start_s=sum(_seconds(first, name) for name in ("engine_start_s", "warmup_s", "stop_s")),
+            start_s=sum(
+                _seconds(first, name) for name in ("free_wait_s", "engine_start_s", "warmup_s", "stop_s")
+            ),
             load_s=sum(_seconds(row, "measured_s") + _seconds(row, "client_overhead_s") for row in rows),
         )
         known = self._guess(spec)

@@ -153,6 +153,11 @@ def listeners(port: int) -> set[int]:
     return {status.process.pid for status in _living() if sockets & set(_open_files(status.process.pid))}
 
 
+def is_listened_on(port: int) -> bool:
+    """Whether anybody listens on this TCP port, be it a user whose files we may not read."""
+    return any(_listening_inodes(port))
+
+
 class ReservedPort:
     """A free TCP port on loopback, kept from other takers until it is released.
 

@@ -16,7 +16,7 @@ from sweeper.records import Constraint, Objective, TrialResult, TrialState
 from sweeper.stopping_rules import Endings, is_worse
 from sweeper.store import Store
 
-_PHASES = ("engine_start_s", "warmup_s", "stop_s")
+_PHASES = ("free_wait_s", "engine_start_s", "warmup_s", "stop_s")
 
 COUNTED = (TrialState.COMPLETE, TrialState.FAILED, TrialState.SKIPPED)
 """How a trial ends that was begun: it spends the budget."""

@@ -288,6 +288,14 @@ class EngineSpec:
         prefix: Words before that program, such as those that run it in a container.
         instances_by: How the knob ``instances`` is realised: one of ``INSTANCES_BY``.
         binds_numa: Whether engine and client are kept on the NUMA node of their devices.
+        free_timeout_s: Until its devices are seen to be free.
+        launch_timeout_s: Until the process that watches over a program is up.
+        start_timeout_s: From there until the server listens.
+        ready_timeout_s: From there until it says that it is healthy.
+        sanity_timeout_s: Until one question is answered.
+        warmup_timeout_s: For the warm-up.
+        load_timeout_s: For one load.
+        stop_timeout_s: Between the request to end and the killing of what is left.
     """
 
     kind: str
@@ -299,7 +307,10 @@ class EngineSpec:
     prefix: tuple[str, ...] = ()
     instances_by: str = "auto"
     binds_numa: bool = True
+    free_timeout_s: float = 120.0
+    launch_timeout_s: float = 60.0
     start_timeout_s: float = 1800.0
+    ready_timeout_s: float = 600.0
     sanity_timeout_s: float = 120.0
     warmup_timeout_s: float = 1800.0
     load_timeout_s: float = 3600.0
@@ -316,12 +327,14 @@ class ClientSpec:
             generator is no command yet.
         python: Interpreter that runs the load generator; None takes the engine's.
         keeps_requests: Its own JSON keeps the times of single requests.
+        start_timeout_s: Until it has imported what it needs.
     """
 
     kind: str = CLIENTS[0]
     script: str | None = None
     python: str | None = None
     keeps_requests: bool = False
+    start_timeout_s: float = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -476,7 +489,7 @@ class TrialResult:
         surroundings: Under what it ran: ``container``, ``numa_balancing``, ``environment``.
         sanity_text: The answer to a greedy question, before and after the loads; that of all starts where
             they differ.
-        phases: Seconds spent: ``engine_start_s``, ``warmup_s``, ``stop_s``.
+        phases: Seconds spent: ``free_wait_s``, ``engine_start_s``, ``warmup_s``, ``stop_s``.
     """
 
     spec: TrialSpec

@@ -116,6 +116,7 @@ class Sweep:
         trials: int | None,
         constraints: Sequence[Constraint] = (),
         max_attempts: int = 2,
+        retry_pause_s: float = 0.0,
         retry_failed: bool = False,
         endings: Endings | None = None,
         seed: int = 0,
@@ -125,6 +126,8 @@ class Sweep:
         """Join the parts; nothing starts before ``run``.
 
         Args:
+            retry_pause_s: Before a transient failure is repeated, and before the devices on which a trial met
+                trouble are given out again; doubles with each time.
             endings: When trials and the study end besides the budget of trials; None has no such limit.
             seed: Of the order in which finalists are measured again.
             illustrate: Draws a trial for the dashboard.
@@ -141,6 +144,8 @@ class Sweep:
         self._method = method
         self._budget = trials
         self._max_attempts = max_attempts
+        self._retry_pause_s = retry_pause_s
+        self._resting: list[_Resting] = []
         self._retry_failed = retry_failed
         self._endings = endings or Endings()
         self._seed = seed
@@ -182,12 +187,13 @@ class Sweep:
         while not stop():
             self._forget_lost_nodes()
             self._end_if_enough()
+            self._wake()
             self._fill()
-            if not self._running and not self._queue_final_round():
+            if not self._running and not self._must_wait and not self._queue_final_round():
                 break
             self._collect(_POLL_S)
             self._observer.tick()
-        is_left = bool(self._running or self._pending or self._controls)
+        is_left = bool(self._running or self._pending or self._controls or self._retries)
         was_stopped = is_left or (stop() and not self._is_spent())
         if self._running:
             self._stop_running()
@@ -211,12 +217,13 @@ class Sweep:
                 self._drop_waiting()
 
     def _drop_waiting(self) -> None:
-        for key, pending in self._pending.items():
+        for key, pending in {**self._pending, **self._retries}.items():
             self._scheduler.remove(key)
             for number in pending.numbers:
                 self._search.tell(number, None, {"key": key, "fail_reason": "not begun: the study ended"})
         self._pending.clear()
         self._controls.clear()
+        self._resting = [replace(resting, retry=None) for resting in self._resting]
 
     def _queue_final_round(self) -> bool:
         """Let the finalists' next engine starts wait, once all else is done; tell whether there are any."""
@@ -344,11 +351,14 @@ class Sweep:
             self._scheduler.lose(name)
         for entry in self._scheduler.stranded:
             self._scheduler.remove(entry.key)
-            pending = self._pending.pop(entry.key)
-            message = f"needs {entry.devices} devices on one node; no node with so many is left"
-            self._record_unrun(
-                pending.job, TrialState.FAILED, FailureClass.INFRASTRUCTURE, message, numbers=pending.numbers
-            )
+            self._strand(self._pending.pop(entry.key))
+
+    def _strand(self, pending: _Pending) -> None:
+        wanted = pending.job.spec.devices_wanted
+        message = f"needs {wanted} devices on one node; no node with so many is left"
+        self._record_unrun(
+            pending.job, TrialState.FAILED, FailureClass.INFRASTRUCTURE, message, numbers=pending.numbers
+        )
 
     def _start(self, pending: _Pending, placement: Placement) -> None:
         spec = replace(pending.job.spec, stop_rule=self._stop_rule(pending.job.spec))
@@ -398,7 +408,8 @@ class Sweep:
             return
         job = self._planner.job(candidate.point)
         known = self._finished.get(job.spec.key)
-        is_running = any(r.job.spec.key == job.spec.key for r in self._running.values())
+        busy = {running.job.spec.key for running in self._running.values()} | set(self._retries)
+        is_running = job.spec.key in busy
         if job.refusal is None and known is None and not is_running:
             self._stale_asks = 0
             self._let_wait(_Pending(job=job, since_s=self._clock(), numbers=(candidate.number,)))
@@ -425,8 +436,8 @@ class Sweep:
 
     def _is_spent(self, *, including_running: bool = False) -> bool:
         if self._method == "grid":
-            return not self._pending and not self._running
-        in_flight = len(self._running) + len(self._pending) if including_running else 0
+            return not self._pending and not self._running and not self._retries
+        in_flight = len(self._running) + len(self._pending) + len(self._retries) if including_running else 0
         is_exhausted = self._stale_asks >= _GIVE_UP_AFTER
         return is_exhausted or (self._budget is not None and self._spent() + in_flight >= self._budget)
 
@@ -435,7 +446,6 @@ class Sweep:
             self._finish(self._running.pop(ticket), result)
 
     def _finish(self, running: _Running, result: TrialResult) -> None:
-        self._scheduler.release(running.placement)
         self._learn(result)
         will_retry = (
             result.failure_class is not None
@@ -454,10 +464,48 @@ class Sweep:
                 numbers=running.numbers,
                 tries=running.tries + 1,
             )
-            self._let_wait(again)
         else:
+            again = None
             self._teller.ended(running.numbers, result)
+        self._rest(running, result, again)
         self._observer.finished(result, will_retry=will_retry)
+
+    def _rest(self, running: _Running, result: TrialResult, again: _Pending | None) -> None:
+        """Take devices back and let a repetition wait, both after a pause where there was trouble on them."""
+        is_trouble = result.failure_class is FailureClass.INFRASTRUCTURE
+        pause_s = self._retry_pause_s * 2 ** (running.tries - 1) if again is not None or is_trouble else 0.0
+        resting = _Resting(until_s=self._clock() + pause_s, placement=running.placement, retry=again)
+        if not is_trouble:
+            self._scheduler.release(running.placement)
+            resting = replace(resting, placement=None)
+        self._resting.append(resting)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Give out again what has rested long enough."""
+        now_s = self._clock()
+        awake = [resting for resting in self._resting if resting.until_s <= now_s]
+        self._resting = [resting for resting in self._resting if resting.until_s > now_s]
+        for resting in awake:
+            if resting.placement is not None:
+                self._scheduler.release(resting.placement)
+            if resting.retry is None:
+                continue
+            if self._scheduler.can_hold(resting.retry.job.spec.devices_wanted):
+                self._let_wait(resting.retry)
+            else:
+                self._strand(resting.retry)
+
+    @property
+    def _retries(self) -> dict[str, _Pending]:
+        """Repetitions that wait for the end of their pause."""
+        return {rest.retry.job.spec.key: rest.retry for rest in self._resting if rest.retry is not None}
+
+    @property
+    def _must_wait(self) -> bool:
+        """Whether something is left that can go on only when a pause has ended."""
+        may_ask = self._method != "grid" and self._ended_by is None and not self._is_spent()
+        return bool(self._resting and (self._pending or self._retries or self._controls or may_ask))
 
     def _keep(self, result: TrialResult, *, queued_s: float) -> None:
         self._store.append(result, queued_s=queued_s, knobs=self._knobs)
@@ -517,6 +565,15 @@ class _Pending:
     since_s: float
     numbers: tuple[int, ...] = ()
     tries: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Resting:
+    """Devices, a repetition, or both, that are left alone for a while."""
+
+    until_s: float
+    placement: Placement | None
+    retry: _Pending | None
 
 
 @dataclass(frozen=True, kw_only=True)

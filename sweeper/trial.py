@@ -44,6 +44,7 @@ from sweeper.records import (
 )
 from sweeper.topology import Runner, run_command
 from sweeper.topology.occupants import Occupants
+from sweeper.topology.vacancy import Vacancy
 
 OpenClient = Callable[[TrialSpec, Placement], Client]
 
@@ -92,7 +93,6 @@ def run(
         The result, complete or failed; an engine's failure is never an exception.
     """
     diary = _Diary()
-    occupants = Occupants(platform=spec.platform, devices=placement.devices, run=probe)
     started_at = time.time()
     try:
         engine = engine or _engine(spec)
@@ -103,7 +103,7 @@ def run(
         ):
             for restart in range(spec.repeats):
                 reason = _reason_to_stop(spec, placement, diary) or _one_start(
-                    spec, placement, restart, engine, open_client, cancelled, before_load, occupants, diary
+                    spec, placement, restart, engine, open_client, cancelled, before_load, probe, diary
                 )
                 if reason is not None:
                     return _result(spec, placement, diary, started_at, TrialState.SKIPPED, message=reason)
@@ -178,17 +178,18 @@ def _one_start(
     open_client: OpenClient,
     cancelled: Cancelled,
     before_load: Callable[[], object],
-    occupants: Occupants,
+    probe: Runner,
     diary: _Diary,
 ) -> str | None:
     """Measure every load point on one start of the engine, or as many as can matter; say why not all."""
+    diary.spend("free_wait_s", _wait_until_free(spec, placement, cancelled, probe))
     client = open_client(spec, placement)
     try:
         server = engine.start(spec, placement, restart=restart, cancelled=cancelled)
         diary.server = server
         diary.spend("engine_start_s", server.start_s)
         try:
-            proof = Proof(server, occupants)
+            proof = Proof(server, Occupants(platform=spec.platform, devices=placement.devices, run=probe))
             diary.answers.append(proof.ask())
             diary.spend("warmup_s", _warm_up(spec, client, server, cancelled))
             reason = None
@@ -215,6 +216,14 @@ def _one_start(
     finally:
         client.close()
     return reason
+
+
+def _wait_until_free(spec: TrialSpec, placement: Placement, cancelled: Cancelled, probe: Runner) -> float:
+    """Start nothing where somebody else is; an endpoint that already runs is on its devices, of course."""
+    if spec.engine.kind in ("simulated", "attach"):
+        return 0.0
+    vacancy = Vacancy(spec.platform, placement.devices, partition_mode=placement.partition_mode, run=probe)
+    return vacancy.wait(limit_s=spec.engine.free_timeout_s, cancelled=cancelled)
 
 
 def _loads_in_order(spec: TrialSpec) -> tuple[LoadPoint, ...]:

@@ -5,10 +5,11 @@ as the interpreter of vLLM's environment. Asked for the API server module it ser
 benchmark worker's file it plays the benchmark; asked for a short program (``-c``) it tells versions.
 
 What it shall do wrong comes from the environment variable STANDIN, a comma list of:
-``mute`` (never healthy), ``die`` (ends at start with the text of STANDIN_LAST_WORDS and exit code
-STANDIN_EXIT), ``empty`` (answers without text), ``stubborn`` (reports max_num_seqs 999 whatever it was
-asked), ``misnamed`` (serves another model), ``die-on-load`` (ends when the benchmark begins),
-``lose-one`` (the benchmark completes one request too few), ``slow`` (the benchmark never ends).
+``deaf`` (never listens), ``mute`` (never healthy), ``die`` (ends at start with the text of
+STANDIN_LAST_WORDS and exit code STANDIN_EXIT), ``empty`` (answers without text), ``stubborn`` (reports
+max_num_seqs 999 whatever it was asked), ``misnamed`` (serves another model), ``die-on-load`` (ends when
+the benchmark begins), ``lose-one`` (the benchmark completes one request too few), ``slow`` (the benchmark
+never ends).
 """
 
 from __future__ import annotations
@@ -91,6 +92,8 @@ def serve(arguments: list[str]) -> None:
     if "die" in faults():
         sys.stderr.write(os.environ.get("STANDIN_LAST_WORDS", "") + "\n")
         raise SystemExit(int(os.environ.get("STANDIN_EXIT", "1")))
+    if "deaf" in faults():
+        time.sleep(600)
     state = State(arguments)
 
     class Handler(BaseHTTPRequestHandler):

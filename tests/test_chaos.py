@@ -68,8 +68,13 @@ class Command:
             *("workload.num_prompts=4", "workload.input_len=8", "workload.output_len=4"),
             f"space.knobs.max_num_seqs=[{','.join(map(str, range(1, self.trials + 1)))}]",
             *(f"engine.python={python}", "engine.allow_unknown=true", "engine.binds_numa=false"),
-            *("engine.start_timeout_s=60", "engine.sanity_timeout_s=4", "engine.load_timeout_s=4"),
-            *("engine.warmup_timeout_s=10", "engine.stop_timeout_s=1"),
+            *("engine.start_timeout_s=60", "engine.ready_timeout_s=60", "engine.sanity_timeout_s=4"),
+            *(
+                "engine.load_timeout_s=4",
+                "retry_pause_s=1",
+                "engine.warmup_timeout_s=10",
+                "engine.stop_timeout_s=1",
+            ),
         ]
         path = f"{tools}:{os.environ['PATH']}"
         with self.log.open("ab") as log:

@@ -130,6 +130,14 @@ AT_THE_COMMAND_LINE = {
         [CASE_2, "engine.start_timeout_s=-1"],
         "engine.start_timeout_s: is -1.0; expected a number above 0.",
     ),
+    "a pause that never ends": (
+        [CASE_2, "retry_pause_s=inf"],
+        "retry_pause_s: is inf; expected 0 or more.",
+    ),
+    "no time for the client to start": (
+        [CASE_2, "client.start_timeout_s=0"],
+        "client.start_timeout_s: is 0.0; expected a number above 0.",
+    ),
     "no repeats": ([CASE_2, "repeats=-3"], "repeats: is -3; expected a number above 0."),
     "no prompts at all": (
         [CASE_2, "workload.num_prompts=[]"],

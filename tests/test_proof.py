@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 from collections.abc import Sequence
@@ -46,12 +47,16 @@ def silent(command: Sequence[str]) -> Answer:
 
 
 def nvidia(*pids: int) -> Runner:
-    """A node of four GPUs, where these processes are on the second."""
+    """A node of five GPUs, where these processes come to the second once it was seen to be free."""
+    looks = itertools.count()
 
     def answer(command: Sequence[str]) -> Answer:
         if "--query-gpu=index,uuid" in command:
             return Answer(exit_status=0, stdout="".join(f"{i}, GPU-{i}\n" for i in range(5)))
-        return Answer(exit_status=0, stdout="".join(f"GPU-1, {pid}\n" for pid in pids) + "GPU-4, 999\n")
+        if "--query-compute-apps=gpu_uuid,pid" not in command:
+            return Answer(exit_status=9, stdout="")
+        there = pids if next(looks) else ()
+        return Answer(exit_status=0, stdout="".join(f"GPU-1, {pid}\n" for pid in there) + "GPU-4, 999\n")
 
     return answer
 
@@ -110,6 +115,17 @@ def test_where_it_cannot_be_told_who_is_there_the_number_stays_and_says_null(
 ) -> None:
     result = run(spec, placement, StandInEngine(engine_pids=frozenset({70})), probe=probe)
     assert [m.telemetry["foreign_processes"] for m in result.measurements] == [None]
+
+
+def test_no_engine_starts_where_somebody_is(spec: TrialSpec, placement: Placement) -> None:
+    probe = nvidia(os.getpid())
+    probe(("nvidia-smi", "--query-compute-apps=gpu_uuid,pid"))
+    impatient = replace(spec, engine=replace(spec.engine, free_timeout_s=0.01))
+    engine = StandInEngine()
+    result = run(impatient, placement, engine, probe=probe)
+    assert (result.state, result.failure_class) == (TrialState.FAILED, FailureClass.INFRASTRUCTURE)
+    assert f"not free after 0.01 s: process {os.getpid()} (" in str(result.failure_message)
+    assert engine.diary == []
 
 
 def test_a_port_that_another_process_answers_on_later_is_noticed(tmp_path: Path) -> None:

@@ -184,6 +184,7 @@ def _work(
             method=settings.method,
             trials=settings.trials,
             max_attempts=settings.max_attempts,
+            retry_pause_s=settings.retry_pause_s,
             retry_failed=settings.retry_failed,
             endings=settings.endings,
             seed=settings.seed,

@@ -51,8 +51,6 @@ _RENAMED = {
 _WORKER = Path(__file__).with_name("vllm_bench_worker.py")
 _POLL_S = 0.25
 _TELEMETRY_S = 1.0
-# Import of the benchmark takes 17 s on an idle laptop and minutes from a cold network disk.
-_IMPORT_TIMEOUT_S = 600.0
 _STOP_GRACE_S = 2.0
 
 
@@ -110,6 +108,7 @@ class VllmBenchClient:
                 log_path=self._log_path,
                 start_file=folder / f"client-{spec.attempt}{processes.START_FILE_SUFFIX}",
                 grace_s=_STOP_GRACE_S,
+                launch_s=spec.engine.launch_timeout_s,
                 note={"trial": spec.key, "devices": list(placement.devices)},
                 pass_fds=(requests_read, replies_write),
             )
@@ -194,8 +193,9 @@ class VllmBenchClient:
         peak: float | None = None
         looked = began
         while (reply := self._receive(_POLL_S)) is None:
-            waited = time.monotonic() - began
-            self._watch(server, cancelled, waited, limit_s=limit_s)
+            self._watch(server, cancelled)
+            if time.monotonic() - began > limit_s:
+                raise self._error(f"client: no result after {limit_s:g} s of load", FailureClass.HANG)
             if time.monotonic() - looked >= _TELEMETRY_S:
                 looked = time.monotonic()
                 usage = server.counters().get("kv_cache_usage")
@@ -228,26 +228,27 @@ class VllmBenchClient:
         return number
 
     def _wait_import(self, server: Server, cancelled: Cancelled) -> None:
-        began = time.monotonic()
+        began, limit_s = time.monotonic(), self._spec.client.start_timeout_s
         while not self._is_ready:
             reply = self._receive(_POLL_S)
             if reply is None:
-                self._watch(server, cancelled, time.monotonic() - began, limit_s=_IMPORT_TIMEOUT_S)
+                self._watch(server, cancelled)
+                if time.monotonic() - began > limit_s:
+                    late = f"client: not ready after {limit_s:g} s (client.start_timeout_s)"
+                    raise self._error(f"{late}; see its log", FailureClass.CLIENT)
             elif reply.get("ready"):
                 self._is_ready = True
             else:
                 raise self._error(f"client: cannot import: {reply.get('error')}", FailureClass.CLIENT)
 
-    def _watch(self, server: Server, cancelled: Cancelled, waited_s: float, *, limit_s: float) -> None:
-        """Look for every reason to stop waiting."""
+    def _watch(self, server: Server, cancelled: Cancelled) -> None:
+        """Look for every reason to stop waiting but the clock."""
         if cancelled():
             raise self._error("stopped on request", FailureClass.INTERRUPTED)
         server.check_alive()
         code = self._worker.poll()
         if code is not None:
             raise self._error(f"client: its process ended with exit code {code}", FailureClass.CLIENT)
-        if waited_s > limit_s:
-            raise self._error(f"client: no result after {limit_s:g} s of load", FailureClass.HANG)
 
     def _receive(self, seconds: float) -> Mapping[str, object] | None:
         """The worker's next line, or None when it does not come in time or the worker is gone."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from sweeper import confidential
 from sweeper.errors import ConfigError, nearest
 from sweeper.records import Scalar
+
+_Number = TypeVar("_Number", int, float)
 
 
 def nonempty(key: str, values: list[Any]) -> list[Any]:
@@ -50,8 +52,8 @@ def check_positive(key: str, value: float) -> None:
         raise ConfigError(f"{key}: is {value}; expected a number above 0.")
 
 
-def check_not_negative(key: str, value: int) -> int:
-    """Refuse what is below zero."""
-    if value < 0:
+def check_not_negative(key: str, value: _Number) -> _Number:
+    """Refuse what is below zero, what is no number, and what is endless."""
+    if not 0 <= value < math.inf:
         raise ConfigError(f"{key}: is {value}; expected 0 or more.")
     return value

@@ -159,7 +159,13 @@ def client(given: Mapping[str, Any], load_points: Sequence[LoadPoint]) -> Client
                 f"{point.request_rate_per_s}; expected random at a rate, which it keeps constant. "
                 "Set workload=random and workload.request_rate_per_s, or use client=vllm_bench."
             )
-    return ClientSpec(kind=kind, script=given["script"], python=given["python"])
+    check_positive("client.start_timeout_s", given["start_timeout_s"])
+    return ClientSpec(
+        kind=kind,
+        script=given["script"],
+        python=given["python"],
+        start_timeout_s=given["start_timeout_s"],
+    )
 
 
 def _check_single(where: str, value: Any, kinds: tuple[type, ...] | None) -> None:

@@ -57,7 +57,10 @@ class EngineConfig:
     instances_by: str = "auto"
     binds_numa: bool = True
     allow_unknown: bool = False
+    free_timeout_s: float = 120.0
+    launch_timeout_s: float = 60.0
     start_timeout_s: float = 3600.0
+    ready_timeout_s: float = 600.0
     sanity_timeout_s: float = 120.0
     warmup_timeout_s: float = 1800.0
     load_timeout_s: float = 7200.0
@@ -98,6 +101,7 @@ class ClientConfig:
     kind: str = "vllm_bench"
     script: str | None = None
     python: str | None = None
+    start_timeout_s: float = 600.0
 
 
 @dataclass
@@ -215,6 +219,7 @@ class RootConfig:
     repeats: int = 1
     runs_per_start: int = 1
     max_attempts: int = 2
+    retry_pause_s: float = 10.0
     retry_failed: bool = False
     plan: bool = False
     plan_csv: str | None = None

@@ -12,7 +12,7 @@ from sweeper.config.checks import check_choice, check_positive
 from sweeper.errors import ConfigError
 from sweeper.records import ENGINES, INSTANCES_BY, EngineSpec, Platform
 
-_STAGES = ("start", "sanity", "warmup", "load", "stop")
+_STAGES = ("free", "launch", "start", "ready", "sanity", "warmup", "load", "stop")
 _TIME_LIMITS = tuple(f"{stage}_timeout_s" for stage in _STAGES)
 
 

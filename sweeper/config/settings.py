@@ -67,6 +67,7 @@ class Settings:
         calibrated: The calibration that they are; None on a measured platform.
         starts: Choices that a search tries first, beside the defaults.
         stages: Knobs of each stage of a staged search.
+        retry_pause_s: Before a transient failure is repeated, seconds; doubles with each time.
         plan_csv: File that a plan's time-line is written to, or None.
         resolved: The composed configuration as plain data, for ``study.json``; passwords are masked.
     """
@@ -112,6 +113,7 @@ class Settings:
     repeats: int
     runs_per_start: int
     max_attempts: int
+    retry_pause_s: float
     retry_failed: bool
     is_plan: bool
     plan_csv: Path | None
@@ -215,6 +217,7 @@ def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
         repeats=root["repeats"],
         runs_per_start=root["runs_per_start"],
         max_attempts=root["max_attempts"],
+        retry_pause_s=check_not_negative("retry_pause_s", root["retry_pause_s"]),
         retry_failed=root["retry_failed"],
         is_plan=root["plan"],
         plan_csv=Path(root["plan_csv"]) if root["plan_csv"] else None,

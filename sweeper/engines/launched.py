@@ -69,12 +69,12 @@ class LaunchedServer:
         self.start_s = 0.0
 
     def wait_ready(self, cancelled: Cancelled) -> None:
-        """Wait until the server answers that it is healthy.
+        """Wait until the server listens, and then until it answers that it is healthy.
 
         Raises:
-            EngineError: It ended, took too long, or the wait was cancelled.
+            EngineError: It ended, took too long for either, or the wait was cancelled.
         """
-        limit_s = self._spec.engine.start_timeout_s
+        listens_since: float | None = None
         while True:
             # The process before the port: an answer means nothing while it is not known who gives it.
             self._raise_if_ended()
@@ -82,11 +82,9 @@ class LaunchedServer:
                 raise self._error("stopped on request", FailureClass.INTERRUPTED)
             if self._endpoint.get("/health", timeout_s=5.0).is_ok:
                 break
-            if time.monotonic() - self._launched > limit_s:
-                raise self._error(
-                    f"engine: not ready after {limit_s:g} s; last line: {self._last_line()}",
-                    FailureClass.START_TIMEOUT,
-                )
+            if listens_since is None and processes.is_listened_on(self._reserved.port):
+                listens_since = time.monotonic()
+            self._raise_if_late(listens_since)
             time.sleep(_POLL_S)
         self.start_s = time.monotonic() - self._launched
         self._is_ready = True
@@ -200,6 +198,17 @@ class LaunchedServer:
                 FailureClass.WRONG_ENGINE,
             )
 
+    def _raise_if_late(self, listens_since: float | None) -> None:
+        limits, now = self._spec.engine, time.monotonic()
+        if listens_since is None and now - self._launched > limits.start_timeout_s:
+            late = f"does not listen after {limits.start_timeout_s:g} s (engine.start_timeout_s)"
+        elif listens_since is not None and now - listens_since > limits.ready_timeout_s:
+            late = f"listens, and is not healthy after {limits.ready_timeout_s:g} s (engine.ready_timeout_s)"
+        else:
+            return
+        message = f"engine: {late}; last line: {self._last_line()}"
+        raise self._error(message, FailureClass.START_TIMEOUT)
+
     def _raise_if_ended(self) -> None:
         code = self._process.poll()
         if code is not None:
@@ -311,6 +320,7 @@ def launch(
         log_path=log_path,
         start_file=folder / f"{name}{processes.START_FILE_SUFFIX}",
         grace_s=spec.engine.stop_timeout_s,
+        launch_s=spec.engine.launch_timeout_s,
         note={"trial": spec.key, "port": port, "devices": list(placement.devices)},
     )
     return process, log_path

@@ -54,6 +54,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 _OWNER_CHECK_S = 1.0
 # What the owner allows the supervisor beyond the grace before it ends the tree itself.
 _MARGIN_S = 5.0
+LAUNCH_S = 60.0
+"""How long a supervisor may take to be up, unless told otherwise: usually a tenth of a second."""
 _NOT_STARTED = 127
 _REFUSED = 125
 # A socket's path has at most 107 characters, and vLLM's in this folder take 37 of them ("/" and a UUID).
@@ -88,6 +90,7 @@ class Supervised:
         log_path: Path,
         start_file: Path,
         grace_s: float,
+        launch_s: float = LAUNCH_S,
         note: Mapping[str, object] | None = None,
         pass_fds: Sequence[int] = (),
     ) -> Supervised:
@@ -100,11 +103,12 @@ class Supervised:
             log_path: File that takes its stdout and stderr; begun anew.
             start_file: Written beside the log: who runs, since when, for whom.
             grace_s: Seconds between SIGTERM and SIGKILL when it is ended.
+            launch_s: Seconds that the supervisor itself may take to be up.
             note: Further facts for the start file (port, devices, trial key).
             pass_fds: File descriptors that the program inherits.
 
         Raises:
-            EngineError: The supervisor itself could not be started.
+            EngineError: The supervisor itself could not be started, or not in time.
         """
         log = log_path.resolve()
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -145,8 +149,18 @@ class Supervised:
             ) from exc
         finally:
             os.close(told)
-        with os.fdopen(report, encoding="ascii") as lines:
-            started = lines.read()
+        started = _report(report, within_s=launch_s)
+        if started is None:
+            # It has started nothing yet, or is about to and will see at once that nobody wants it any more.
+            assert supervisor.stdin is not None
+            supervisor.stdin.close()
+            _end_child(supervisor, within_s=_MARGIN_S)
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise EngineError(
+                f"supervisor: not up after {launch_s:g} s; expected it within a second or two. Look for a "
+                "machine that is out of memory or processors, or raise engine.launch_timeout_s.",
+                failure=FailureClass.INFRASTRUCTURE,
+            )
         launch = Launch(
             # A supervisor that never came up has no start time; nothing can be taken for it then.
             supervisor=Process.parse(started) if started else Process(supervisor.pid, -1),
@@ -185,7 +199,7 @@ class Supervised:
             self._supervisor.wait(timeout=self._grace_s + _MARGIN_S)
         except subprocess.TimeoutExpired:
             processes.end([self.launch.supervisor], grace_s=0.0)
-            self._supervisor.wait()
+            _end_child(self._supervisor, within_s=_MARGIN_S)
         # The supervisor leaves nothing behind, unless it was itself killed.
         processes.end(self.members(), grace_s=min(self._grace_s, 2.0))
         if self._temporary is not None:
@@ -202,6 +216,32 @@ class Supervised:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def _report(fd: int, *, within_s: float) -> str | None:
+    """Read what the supervisor says when it is up, or nothing where it ended; None when it says neither."""
+    deadline = time.monotonic() + within_s
+    with os.fdopen(fd, "rb", buffering=0) as told:
+        text = b""
+        while True:
+            ready, _, _ = select.select([told], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                return None
+            part = told.read(512)
+            if not part:
+                return text.decode("ascii")
+            text += part
+
+
+def _end_child(child: subprocess.Popen[bytes], *, within_s: float) -> None:
+    """Collect our own child, by force when it does not end; one that the kernel holds is left to it."""
+    for last_word in (child.kill, lambda: None):
+        try:
+            child.wait(timeout=within_s)
+        except subprocess.TimeoutExpired:
+            last_word()
+        else:
+            return
 
 
 def main() -> None:

@@ -428,6 +428,7 @@ def test_time_of_a_trial_counts_once_and_time_of_a_run_each_time(
     # Two trials of two rows each; a row measures 1 s and has 0.5 s around it. Whole: 20 s.
     assert spent["seconds"].to_dict() == {
         "waiting for devices": 0.0,
+        "waiting until devices were free": 0.0,
         "engine start": 10.0,
         "warm-up": 2.0,
         "measuring": 4.0,

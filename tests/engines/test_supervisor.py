@@ -15,7 +15,9 @@ import pytest
 
 from sweeper import processes
 from sweeper.engines.supervisor import Supervised
+from sweeper.errors import EngineError
 from sweeper.processes import Process
+from sweeper.records import FailureClass
 
 # Two sleepers below a shell below a shell; none of them is in the way of a signal.
 TREE = ["sh", "-c", "sh -c 'sleep 601 & sleep 602 & wait' & wait"]
@@ -215,6 +217,23 @@ def test_orphans_of_owner_and_supervisor_are_found_as_strays(tmp_path: Path) -> 
     assert set(processes.end_strays(tmp_path / "outputs", grace_s=1.0)) >= set(orphans)
     assert not any(map(processes.is_alive, tree))
     assert processes.end_strays(tmp_path / "outputs") == []
+
+
+def test_a_supervisor_that_is_not_up_in_time_is_an_error_and_starts_nothing(tmp_path: Path) -> None:
+    mark = tmp_path / "started"
+    with pytest.raises(EngineError, match=r"not up after 0 s; .*launch_timeout_s") as told:
+        Supervised.start(
+            ["touch", str(mark)],
+            env=dict(os.environ),
+            cwd=tmp_path,
+            log_path=tmp_path / "engine.log",
+            start_file=tmp_path / "engine.start.json",
+            grace_s=1.0,
+            launch_s=0.0,
+        )
+    assert told.value.failure is FailureClass.INFRASTRUCTURE
+    time.sleep(1.0)
+    assert not mark.exists()
 
 
 def test_inherited_pipes_close_when_the_program_ends(tmp_path: Path) -> None:

@@ -500,13 +500,20 @@ def test_an_engine_that_dies_at_start_fails_with_its_own_line(
     assert str(error) == "api_server.py: error: unrecognized arguments: --no-such-flag"
 
 
-def test_an_engine_that_is_never_ready_times_out(
-    tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("fault", "limit", "told"),
+    [
+        ("deaf", "start_timeout_s", "does not listen after 1 s (engine.start_timeout_s)"),
+        ("mute", "ready_timeout_s", "listens, and is not healthy after 1 s (engine.ready_timeout_s)"),
+    ],
+)
+def test_listening_and_health_have_each_a_limit(
+    tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch, fault: str, limit: str, told: str
 ) -> None:
-    monkeypatch.setenv("STANDIN", "mute")
-    error = fail_to_start(tmp_path, interpreter, start_timeout_s=1.0)
+    monkeypatch.setenv("STANDIN", fault)
+    error = fail_to_start(tmp_path, interpreter, **{limit: 1.0})
     assert error.failure is FailureClass.START_TIMEOUT
-    assert "not ready after 1 s" in str(error)
+    assert told in str(error)
 
 
 def test_an_engine_that_runs_other_settings_is_refused(

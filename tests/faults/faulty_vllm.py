@@ -58,7 +58,7 @@ class Server:
             "/v1/models": json.dumps({"data": [{"id": self.name}]}),
             "/metrics": 'vllm:kv_cache_usage_perc{engine="0"} 0.5\n',
             "/server_info": json.dumps({"vllm_config": config}),
-            **({} if fault() == "hang-at-start" else {"/health": ""}),
+            **({} if fault() == "never-healthy" else {"/health": ""}),
         }
 
     def complete(self, prompt: str) -> str:
@@ -97,6 +97,8 @@ class Server:
 def serve(arguments: list[str]) -> None:
     server = Server(arguments)
     print(f"serving with max_num_seqs={server.max_num_seqs}", flush=True)
+    if fault() == "hang-at-start":
+        time.sleep(600)
     if fault() == "out-of-memory":
         raise SystemExit(OUT_OF_MEMORY)
     if fault() in ("port-taken", "foreign-server"):

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 SIGNALS = {"SIGKILL": 9, "SIGTERM": 15, "SIGINT": 2}
 VICTIMS = ("API server", "engine core", "supervisor", "doorkeeper", "client")
-ANSWERING = {"hang at start", "hang in the load"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +44,7 @@ def _killed(victim: str) -> list[Row]:
 
 
 ENGINE_ROWS = (
-    Row(fault="hang at start", failure="start_timeout", line="last line: serving with max_num_seqs=1"),
+    Row(fault="hang at start", failure="start_timeout", line="does not listen after 40 s"),
     Row(fault="hang in the load", failure="hang", line="last line: serving with max_num_seqs=2"),
     Row(fault="out of memory at start", failure="out_of_memory", line="HIP out of memory. Tried to allocate"),
     Row(fault="death in mid-load", failure="out_of_memory", line="HIP out of memory. Tried to allocate"),
@@ -54,6 +53,7 @@ ENGINE_ROWS = (
     Row(fault="another answer after the load", failure="wrong_answer", line="and with ' Rome' after it"),
     Row(fault="port taken", failure="port", line="Address already in use", is_repeated=True),
     Row(fault="foreign server on the port", failure="port", line="is held by processes", is_repeated=True),
+    Row(fault="listens, and is never healthy", failure="start_timeout", line="is not healthy after 40 s"),
     *(row for victim in VICTIMS for row in _killed(victim)),
 )
 

@@ -20,11 +20,14 @@ from tests.faults.studies import Seen, Study
 
 _ENGINE_FAULTS = (
     *("hang-at-start", "hang-in-load", "out-of-memory", "dies-in-load", "other-settings", "empty-answers"),
-    *("changes-its-answers", "port-taken", "foreign-server"),
+    *("changes-its-answers", "port-taken", "foreign-server", "never-healthy"),
     *["held"] * (len(VICTIMS) * len(SIGNALS)),
 )
 # Long enough for a start on a busy machine, short enough to wait for.
-_LIMITS = ("engine.start_timeout_s=40", "engine.load_timeout_s=40", "max_attempts=4", "executor=inline")
+_LIMITS = (
+    *("engine.start_timeout_s=40", "engine.ready_timeout_s=40", "engine.load_timeout_s=40"),
+    *("max_attempts=4", "retry_pause_s=1", "executor=inline"),
+)
 
 
 def engine_faults(folder: Path) -> dict[str, Seen]:
@@ -46,8 +49,8 @@ def engine_faults(folder: Path) -> dict[str, Seen]:
     first_exit = study.wait_exit()
     left = study.seconds_until_nobody(since=time.monotonic())
     failed = {number: study.row(number, "failed") for number in trials}
-    # The two that hang may outlast all others, so that their devices come into use again with the next run.
-    held_to_the_end = {int(failed[number]["devices"][0]) for number in (1, 2)}
+    # Those that hang may outlast all others, so that their devices come into use again with the next run.
+    held_to_the_end = {int(failed[number]["devices"][0]) for number in (1, 2, 10)}
     assert set(_trials_of_devices(study)[lambda counts: counts < 2].index) <= held_to_the_end
     kept = study.finished()
     assert len(kept) >= len(trials)
@@ -112,7 +115,13 @@ def driver_faults(folder: Path) -> dict[str, Seen]:
 def ray_faults(folder: Path) -> dict[str, Seen]:
     """One study on Ray: its driver is ended twice; the third run loses workers and raylets, and goes on."""
     struck = dict(enumerate(RAY_ROWS, start=1))
-    limits = ("max_attempts=4", "executor=ray", "executor.max_parallel=1", "engine.load_timeout_s=200")
+    limits = (
+        "max_attempts=4",
+        "retry_pause_s=1",
+        "executor=ray",
+        "executor.max_parallel=1",
+        "engine.load_timeout_s=200",
+    )
     study = Study(folder, {**dict.fromkeys(struck, "held"), len(struck) + 1: ""}, devices=1, overrides=limits)
     cut_off: dict[str, Seen] = {}
     gone: dict[int, float] = {}

@@ -27,13 +27,30 @@ the stand-in reports its own setting as its throughput. Devices of a failed tria
 * **repeated**: by the same run (transient failures), by the same command (cut-off studies), or by the same
   command with `retry_failed=true` (all others, which come out the same until something is changed).
 
+What bounds the waiting, each by its key and in seconds:
+
+| stage | key | default | past it |
+|---|---|---|---|
+| devices free: nobody on them, at most 2 GiB of a whole GPU's memory in use | `engine.free_timeout_s` | 120 | infrastructure |
+| the process that watches over a program is up | `engine.launch_timeout_s` | 60 | infrastructure |
+| the server listens | `engine.start_timeout_s` | 3600 | start_timeout |
+| it says that it is healthy | `engine.ready_timeout_s` | 600 | start_timeout |
+| it answers one greedy question | `engine.sanity_timeout_s` | 120 | wrong_answer |
+| the client has imported what it needs | `client.start_timeout_s` | 600 | client |
+| warm-up | `engine.warmup_timeout_s` | 1800 | hang |
+| one load | `engine.load_timeout_s` | 7200 | hang |
+| from SIGTERM to SIGKILL | `engine.stop_timeout_s` | 60 | killed |
+
+Failures of class port and infrastructure are repeated by the same run, up to `max_attempts` (2) in all, after
+`retry_pause_s` (10), which doubles each time. For as long, devices on which a trial met trouble (class
+infrastructure) are given to nobody; others serve meanwhile.
+
 What is not there:
 
 * Rows that say "not run" have not been seen to pass as they stand. Those on Ray are left out of `make test`:
   Ray gives up when it is not up within 30 s, which a processor that is shared with other tests does not keep.
-* A failure that is repeated is so at once, without a pause that grows.
-* Devices are given out again when all processes of the trial have ended. Whether a GPU's memory is free by
-  then is not waited for: a neighbour or a late driver shows as `foreign_processes` or as a failed start.
+* The stand-in for nvidia-smi tells no processes and no memory, so that the wait for free devices is over at
+  once here; it has tests of its own (`tests/topology/test_vacancy.py`, `tests/test_proof.py`).
 * vLLM itself is struck in `tests/test_end_to_end.py` (SIGKILL of the driver), not here.
 
 | fault | executor | class | line | gone after | repeated | exit codes |
