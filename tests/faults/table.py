@@ -31,7 +31,7 @@ What bounds the waiting, each by its key and in seconds:
 
 | stage | key | default | past it |
 |---|---|---|---|
-| devices free: nobody on them, at most 2 GiB of a whole GPU's memory in use | `engine.free_timeout_s` | 120 | infrastructure |
+| nobody on the devices, under 2 GiB used of a whole GPU | `engine.free_timeout_s` | 120 | infrastructure |
 | the process that watches over a program is up | `engine.launch_timeout_s` | 60 | infrastructure |
 | the server listens | `engine.start_timeout_s` | 3600 | start_timeout |
 | it says that it is healthy | `engine.ready_timeout_s` | 600 | start_timeout |
