@@ -12,7 +12,7 @@ from typing import Any
 
 from sweeper import control, fit, knobs
 from sweeper.engines import instances, tgi
-from sweeper.errors import ConfigError, KnobError, PlacementError
+from sweeper.errors import ConfigError, KnobError
 from sweeper.records import (
     INSTANCES,
     ClientSpec,
@@ -299,12 +299,12 @@ def devices_wanted(assignment: Mapping[str, Any]) -> int:
     """Count the devices that an assignment needs; TGI's ``num_shard`` is its tensor parallel size.
 
     Raises:
-        PlacementError: A parallel size is not a whole number of at least 1.
+        KnobError: A parallel size is not a whole number of at least 1.
     """
     count = 1
     for knob in _SIZES:
         size = assignment.get(knob, 1)
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise PlacementError(f"knobs.{knob}: is {size!r}; expected a whole number of at least 1.")
+            raise KnobError(f"knobs.{knob}: is {size!r}; expected a whole number of at least 1. Change it.")
         count *= size
     return count

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
@@ -161,6 +162,11 @@ def _checked(node: Node, wanted_node: _Wanted) -> Node:
                 f"The mode is never changed by this program. With no GPU process running:\n  {commands}"
             )
     if wanted_node.devices is not None and wanted_node.platform is not Platform.CPU:
+        if wanted_node.devices > len(node.devices):
+            raise ConfigError(
+                f"platform.devices: is {wanted_node.devices}; expected at most {len(node.devices)}, which "
+                f"node {node.host} has. Lower it, or leave it out to use all."
+            )
         return topology.restrict(node, range(wanted_node.devices))
     return node
 
@@ -231,13 +237,24 @@ def _node_of(wanted: _Wanted) -> Node | Absent:
     match wanted.platform:
         case Platform.SIMULATED:
             mode, memory_mode = wanted.insisted
-            return topology.modelled_node(wanted.modelled_device, mode=mode, memory_mode=memory_mode)
+            with _told_as("platform.partition_mode, platform.memory_mode"):
+                return topology.modelled_node(wanted.modelled_device, mode=mode, memory_mode=memory_mode)
         case Platform.CPU:
-            return topology.read_cpu(wanted.devices)
+            with _told_as("platform.devices"):
+                return topology.read_cpu(wanted.devices)
         case Platform.MI300X:
             return topology.read_amd()
         case Platform.CUDA:
             return topology.read_nvidia()
+
+
+@contextmanager
+def _told_as(keys: str) -> Iterator[None]:
+    """Tell that these keys of the configuration cannot be: the machine has nothing to do with it."""
+    try:
+        yield
+    except PlacementError as exc:
+        raise ConfigError(f"{keys}: {exc}") from exc
 
 
 def _has_vllm() -> bool:

@@ -138,6 +138,18 @@ AT_THE_COMMAND_LINE = {
         [CASE_2, "client.start_timeout_s=0"],
         "client.start_timeout_s: is 0.0; expected a number above 0.",
     ),
+    "more devices than there are": (
+        [CASE_2, "platform.devices=99"],
+        "platform.devices: is 99; expected at most 8, which node ",
+    ),
+    "an unknown partition mode": (
+        [CASE_2, "platform.partition_mode=XPX"],
+        "platform.partition_mode, platform.memory_mode: partition mode: got 'XPX'; expected one of SPX, ",
+    ),
+    "no tensor parallelism at all": (
+        ["space.knobs.tensor_parallel_size=[0,8]"],
+        "knobs.tensor_parallel_size: is 0; expected a whole number of at least 1.",
+    ),
     "no repeats": ([CASE_2, "repeats=-3"], "repeats: is -3; expected a number above 0."),
     "no prompts at all": (
         [CASE_2, "workload.num_prompts=[]"],

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from sweeper.topology import Node
 
+_OUTPUTS = Path("outputs")
+
 
 def show_node(arguments: list[str], console: Console) -> int:
     """Show the node's devices."""
@@ -131,8 +133,13 @@ def clean_up(arguments: list[str], console: Console) -> int:
         prog="python -m sweeper cleanup",
         description="End processes that killed runs on this outputs folder left behind; only our own.",
     )
-    parser.add_argument("outputs", type=Path, nargs="?", default=Path("outputs"))
+    parser.add_argument("outputs", type=Path, nargs="?", default=_OUTPUTS)
     options = parser.parse_args(arguments)
+    # A run makes its outputs folder, so one that is not there was none's; the usual one may be missing.
+    if not options.outputs.is_dir() and options.outputs != _OUTPUTS:
+        raise ConfigError(
+            f"{options.outputs}: is no folder. Name the outputs folder of the runs that were killed."
+        )
     from sweeper import host, processes
 
     ended = processes.end_strays(options.outputs)

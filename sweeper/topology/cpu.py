@@ -34,8 +34,8 @@ def read_cpu(
     cores = _one_thread_per_core(usable, root)
     if slots is not None and not 1 <= slots <= len(cores):
         raise PlacementError(
-            f"cpu: got slots={slots}; expected 1 to {len(cores)}, the cores that this process may use "
-            f"({ranges(cores)}). Lower slots, or widen the affinity (taskset)."
+            f"cpu: got {slots} devices; expected 1 to {len(cores)}, the cores that this process may use "
+            f"({ranges(cores)}). Lower their number, or widen the affinity (taskset)."
         )
     return Node(
         host=socket.gethostname(),

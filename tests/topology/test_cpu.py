@@ -76,7 +76,7 @@ def test_memory_limit_of_the_control_group_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("slots", [0, 3])
 def test_slots_beyond_the_cores_are_refused(tmp_path: Path, slots: int) -> None:
     root = machine(tmp_path, threads={0: "0", 1: "1"}, numa={0: 0, 1: 0}, memory_kib=2**20)
-    with pytest.raises(PlacementError, match=rf"got slots={slots}; expected 1 to 2, .*\(0-1\)"):
+    with pytest.raises(PlacementError, match=rf"got {slots} devices; expected 1 to 2, .*\(0-1\)"):
         read_cpu(slots, root=root, allowed={0, 1})
 
 
