@@ -69,3 +69,13 @@ def test_another_condition_is_another_space(tmp_path: Path) -> None:
     search.close()
     with pytest.raises(ConfigError, match="another space of knobs"):
         opened(tmp_path, space=replace(SPACE, conditions={"n": Rule(text="on == true")}))
+
+
+def test_other_rules_are_another_question_to_a_search_that_learns(tmp_path: Path) -> None:
+    ruled = replace(SPACE, rules=(Rule(text="n < 3"),))
+    search = opened(tmp_path, space=ruled)
+    search.tell(number_of(search), [1.0], {}, violated={PROMPT.name: 0.0})
+    search.close()
+    opened(tmp_path, space=ruled).close()
+    with pytest.raises(ConfigError, match=r"started with the space.rules \['n < 3'\], now they are none"):
+        opened(tmp_path)

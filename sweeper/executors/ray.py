@@ -8,6 +8,7 @@ default an own Ray is started (``private_ray``); joining one that runs is explic
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -52,7 +53,19 @@ class Session(Protocol):
 
 def run_in_worker(spec: TrialSpec, placement: Placement) -> TrialResult:
     """Run the trial in a Ray worker; ``ray.cancel`` arrives there as a KeyboardInterrupt."""
-    return trial.run(spec, placement, cancelled=lambda: False)
+    return trial.run(spec, placement, cancelled=_is_cancelled)
+
+
+def _is_cancelled() -> bool:
+    """Ask Ray, too: a KeyboardInterrupt that comes while an object is being finalised is lost."""
+    if threading.current_thread() is not threading.main_thread():
+        # Ray knows the task of its own thread only; what others do ends with the main one.
+        return False
+    try:
+        return bool(import_ray(is_private=False).get_runtime_context().is_canceled())
+    except RuntimeError:
+        # Outside a worker nothing can be cancelled.
+        return False
 
 
 class RayExecutor:

@@ -17,7 +17,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from sweeper.search.starts import starting_points
 from sweeper.space import Point, Space
 
 _STARTS_QUEUED = "sweeper:starts_queued"
+_TERMS = "sweeper:terms:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ class Search:
             artifacts: Folder of the files that the dashboard shows beside trials; None keeps none.
 
         Raises:
-            ConfigError: The stored study has other objectives, constraints, or another space.
+            ConfigError: The stored study has other objectives, constraints, rules, or another space.
             StoreError: The storage cannot be opened, or another driver works on the study there.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -106,7 +107,7 @@ class Search:
         self._ownership = database.Ownership(backend, name)
         try:
             with database.answering(storage):
-                self._study = _open(backend, name, objectives, constraints, method, self._fingerprint())
+                self._study = _open(backend, name, objectives, method, self._terms(constraints))
                 self._close_interrupted()
                 self._proposer = self._make_proposer(seed, hints or Hints())
                 if method in LEARNING:
@@ -239,10 +240,14 @@ class Search:
         with database.answering(self._storage):
             save_note(self._study, markdown)
 
-    def _fingerprint(self) -> str:
+    def _terms(self, constraints: Sequence[Constraint]) -> _Terms:
         domains = {name: repr(d) for name, d in sorted(self._distributions.items())}
         conditions = {name: rule.text for name, rule in sorted(self._space.conditions.items())}
-        return content_key({**domains, **({"when": conditions} if conditions else {})})
+        return _Terms(
+            space=content_key({**domains, **({"when": conditions} if conditions else {})}),
+            bounds=[constraint.name for constraint in constraints],
+            rules=sorted(rule.text for rule in self._space.rules),
+        )
 
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
@@ -329,13 +334,21 @@ def storage_url(outputs: Path) -> str:
     return f"sqlite:///{outputs / 'optuna.db'}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Terms:
+    """Under what a study's trials were told; kept with it, where the dashboard does not show it."""
+
+    space: str
+    bounds: list[str]
+    rules: list[str]
+
+
 def _open(
     backend: optuna.storages.BaseStorage,
     name: str,
     objectives: Sequence[Objective],
-    constraints: Sequence[Constraint],
     method: str,
-    fingerprint: str,
+    terms: _Terms,
 ) -> optuna.Study:
     directions = [StudyDirection[objective.direction.upper()] for objective in objectives]
     names = [objective.name for objective in objectives]
@@ -353,23 +366,25 @@ def _open(
                 f"study '{name}': it was started with the objectives {study.metric_names}, "
                 f"now they are {names}. Give the new question a name of its own with study.name=..."
             )
-        _check_bounds(study, name, [constraint.name for constraint in constraints])
-        stored = study.user_attrs.get("space")
-        if stored is not None and stored != fingerprint:
+        stored = backend.get_study_system_attrs(study._study_id)
+        if study.trials:
+            # A study from before there were any has none.
+            _refuse_other(name, "constraints", stored.get(f"{_TERMS}bounds", []), terms.bounds)
+            if method in LEARNING:
+                _refuse_other(name, "space.rules", stored.get(f"{_TERMS}rules", []), terms.rules)
+        if stored.get(f"{_TERMS}space", terms.space) != terms.space:
             study = _replace_space(backend, name, method, directions)
         study.set_metric_names(names)
-        study.set_user_attr("space", fingerprint)
-        study.set_user_attr("bounds", [constraint.name for constraint in constraints])
+        for term, value in asdict(terms).items():
+            backend.set_study_system_attr(study._study_id, f"{_TERMS}{term}", value)
     return study
 
 
-def _check_bounds(study: optuna.Study, name: str, wanted: list[str]) -> None:
-    """Refuse other constraints than those that the study's trials were told with."""
-    # A study from before there were any has none, as has one that was only just made.
-    stored = study.user_attrs.get("bounds", wanted if not study.trials else [])
+def _refuse_other(name: str, what: str, stored: list[str], wanted: list[str]) -> None:
+    """Refuse to go on under other terms than those that the study's trials were told with."""
     if stored != wanted:
         raise ConfigError(
-            f"study '{name}': it was started with the constraints {stored or 'none'}, now they are "
+            f"study '{name}': it was started with the {what} {stored or 'none'}, now they are "
             f"{wanted or 'none'}. Give the new question a name of its own with study.name=..."
         )
 

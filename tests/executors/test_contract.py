@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from sweeper import processes
 from sweeper.executors import Executor
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.private_ray import PrivateRay, own_temp_dir
-from sweeper.executors.ray import RayExecutor, run_in_worker
+from sweeper.executors.ray import RayExecutor, _is_cancelled, run_in_worker
 from sweeper.records import FailureClass, LoadPoint, Placement, TrialResult, TrialSpec, TrialState
 
 
@@ -146,6 +147,30 @@ def test_a_cancelled_ray_trial_ends_as_interrupted_begun_or_not(
     (result,) = results(ray_executor, 1).values()
     assert result.state is TrialState.FAILED
     assert result.failure_class is FailureClass.INTERRUPTED
+
+
+@pytest.mark.ray
+def test_a_worker_learns_of_a_cancellation_whose_interrupt_was_lost(ray_executor: RayExecutor) -> None:
+    import ray
+
+    @ray.remote(num_cpus=0, max_retries=0)
+    def deaf() -> bool:
+        deadline = time.monotonic() + 60.0
+        while time.monotonic() < deadline:
+            # As an object's finaliser would, were the interrupt to come there.
+            with contextlib.suppress(KeyboardInterrupt):
+                time.sleep(0.1)
+                if _is_cancelled():
+                    return True
+        return False
+
+    task = deaf.remote()
+    time.sleep(2.0)
+    assert ray.wait([task], timeout=0) == ([], [task])
+    ray.cancel(task, force=False)
+    began = time.monotonic()
+    ray.wait([task], timeout=60.0)
+    assert time.monotonic() - began < 50.0
 
 
 def test_the_folder_of_a_killed_owner_is_removed_by_the_next_start() -> None:
