@@ -94,6 +94,15 @@ class Planner:
     control: str | None = None
     control_every: int | None = None
 
+    def default(self) -> Job | None:
+        """Plan what finalists are compared with: the control, or the knobs that every trial has.
+
+        Returns:
+            The job; None where it cannot run here.
+        """
+        job = self.job(control.point_of(self.space, self.control or control.BASE))
+        return job if job.refusal is None else None
+
     def controls(self, trials: int) -> list[tuple[int, Job]]:
         """Plan the repetitions of the control setting, one engine start each; none without a control.
 

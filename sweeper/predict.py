@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sweeper import rate_search
 from sweeper.engines.simulated import is_v1, resolve
 from sweeper.records import (
     INSTANCES,
@@ -165,7 +166,7 @@ def _seconds(row: Mapping[str, Any], name: str) -> float:
 def _first_guess(spec: TrialSpec) -> Prediction:
     if spec.platform not in _MODELLED or spec.engine.kind == "attach":
         start_s = 0.0 if spec.engine.kind == "attach" else ASSUMED_START_S
-        load_s = sum(_assumed_point_s(point) for point in spec.load_points)
+        load_s = sum(map(_assumed_point_s, _loads(spec)))
         return _repeated(spec, start_s=start_s, load_s=load_s, basis="assumed")
     costs, limits = _costs(spec)
     fit = costs.calibration
@@ -173,10 +174,20 @@ def _first_guess(spec: TrialSpec) -> Prediction:
     if spec.warmup_prompts:
         warm = replace(spec.load_points[0], num_prompts=spec.warmup_prompts, request_rate_per_s=None)
         start_s += _point_s(warm, costs, limits, replicas=1)
-    load_s = sum(_point_s(point, costs, limits, replicas=_replicas(spec)) for point in spec.load_points)
+    load_s = sum(_point_s(point, costs, limits, replicas=_replicas(spec)) for point in _loads(spec))
     # Of other engines than vLLM nothing is modelled: they are taken to be as fast.
     is_ours = spec.engine.kind in ("vllm", "simulated")
     return _repeated(spec, start_s=start_s, load_s=load_s, basis="modelled" if is_ours else "assumed")
+
+
+def _loads(spec: TrialSpec) -> Iterator[LoadPoint]:
+    """Give the loads of one start, each probe of a search over the rate as one of its own."""
+    for point in spec.load_points:
+        if point.rate_search is None:
+            yield point
+            continue
+        for rate in rate_search.usual_rates(point.rate_search):
+            yield replace(point, request_rate_per_s=rate)
 
 
 def _repeated(spec: TrialSpec, *, start_s: float, load_s: float, basis: str) -> Prediction:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from sweeper import control, finals
+from sweeper import finals
 from sweeper.executors import Executor, Ticket
 from sweeper.plan import Job, Planner, Refusal
 from sweeper.predict import Predictor
@@ -251,15 +251,9 @@ class Sweep:
             return []
         points = {} if self._method == "grid" else self._search.points()
         jobs = {**{key: self._planner.job(point) for key, point in points.items()}, **self._jobs}
-        default = self._default()
         best = [jobs[key] for key in keys if key in jobs]
+        default = self._planner.default()
         return finals.rounds(best, default, repeats=self._endings.final_repeats, seed=self._seed)
-
-    def _default(self) -> Job | None:
-        """Give what finalists are compared with: the control, or the knobs that every trial has."""
-        point = control.point_of(self._planner.space, self._planner.control or control.BASE)
-        job = self._planner.job(point)
-        return job if job.refusal is None else None
 
     def _queue_grid(self, rows: StoredTrials) -> None:
         jobs = self._planner.grid()

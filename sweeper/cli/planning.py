@@ -53,7 +53,8 @@ def _show_grid(
     from rich.text import Text
 
     jobs = planner.grid()
-    jobs += [job for _, job in planner.controls(sum(job.refusal is None for job in jobs))]
+    can_run = [job for job in jobs if job.refusal is None]
+    jobs += [job for _, job in planner.controls(len(can_run))] + _finals(settings, planner, can_run)
     forecast = forecast_of(settings, jobs, nodes)
     reasons = list(dict.fromkeys(str(job.refusal) for job in jobs if job.refusal is not None))
     table = Table()
@@ -107,15 +108,16 @@ def _show_search(
     found = survey(planner, seed=settings.seed)
     spent = sum(t.state in (TrialState.COMPLETE, TrialState.FAILED) for t in finished.values())
     left = max((settings.trials or 0) - spent, 0)
-    controls = [job for _, job in planner.controls(left)]
+    again = [job for _, job in planner.controls(left)] + _finals(settings, planner, found.jobs)
     # Which points the search will choose depends on what it finds; any others cost about as much.
-    forecast = forecast_of(settings, [*controls, *found.jobs], nodes, most=left + len(controls))
+    forecast = forecast_of(settings, [*again, *found.jobs], nodes, most=left + len(again))
     facts = {
         "search": f"{settings.method}, seed {settings.seed}: {settings.trials} trials, {spent} of them "
         f"in the store, {left} left",
         "objective": "; ".join(f"{goal.direction} {goal.name}" for goal in settings.objectives),
         "bounds": "; ".join(bound.name for bound in settings.constraints),
         "load points": "; ".join(point.label for point in settings.load_points),
+        "endings": _endings_text(settings),
     }
     _show_facts(facts, console)
     _show_domains(planner, console)
@@ -123,6 +125,37 @@ def _show_search(
         _space_facts(planner, found) | forecast_facts(settings, forecast) | _chosen_text(found, left), console
     )
     write_timeline(settings, forecast, console)
+
+
+def _finals(settings: Settings, planner: Planner, jobs: Sequence[Job]) -> list[Job]:
+    """Give as many finalists as there will be; whichever they are, they cost about as much as these."""
+    from itertools import chain
+
+    from sweeper import finals
+
+    endings = settings.endings
+    stand_ins = [job for job in jobs if job.refusal is None][: endings.finalists]
+    if not stand_ins:
+        return []
+    rounds = finals.rounds(stand_ins, planner.default(), repeats=endings.final_repeats, seed=settings.seed)
+    return list(chain.from_iterable(rounds))
+
+
+def _endings_text(settings: Settings) -> str:
+    endings = settings.endings
+    limits = {
+        "search.max_hours": endings.max_hours,
+        "search.max_node_hours": endings.max_node_hours,
+        "search.min_improvement": endings.min_improvement,
+    }
+    parts = [f"{key}={value:g} ends the study earlier" for key, value in limits.items() if value is not None]
+    if endings.stop_margin is not None:
+        parts.append("trials that no longer matter stop early: the times below are the most")
+    if endings.finalists:
+        parts.append(
+            f"then the best {endings.finalists} and the default start {endings.final_repeats} times each"
+        )
+    return "; ".join(parts)
 
 
 def _show_domains(planner: Planner, console: Console) -> None:

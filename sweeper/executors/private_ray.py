@@ -15,7 +15,7 @@ from typing import Any
 
 from sweeper import processes
 from sweeper.errors import PlacementError
-from sweeper.executors.ray_door import first_line, import_ray, noise_to
+from sweeper.executors.ray_door import first_line, import_ray, keeping_signals, noise_to
 from sweeper.processes import Process
 from sweeper.records import Placement
 
@@ -108,16 +108,17 @@ class PrivateRay:
                 return
 
     def _init(self, devices: int) -> None:
-        self._ray.init(
-            address="local",
-            num_cpus=max(devices, 1),
-            num_gpus=0,
-            resources={_RESOURCE: devices},
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="error",
-            _temp_dir=str(self._temp_dir),
-        )
+        with keeping_signals():
+            self._ray.init(
+                address="local",
+                num_cpus=max(devices, 1),
+                num_gpus=0,
+                resources={_RESOURCE: devices},
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="error",
+                _temp_dir=str(self._temp_dir),
+            )
 
     def _remove_temp_dir(self) -> None:
         shutil.rmtree(self._temp_dir, ignore_errors=True)

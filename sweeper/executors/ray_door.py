@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,27 @@ def import_ray(*, is_private: bool) -> Any:
     if is_private:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
+    with keeping_signals():
+        import ray
 
     return ray
+
+
+@contextlib.contextmanager
+def keeping_signals() -> Iterator[None]:
+    """Put our handlers of requests to stop back: Ray takes SIGTERM, and ends us at once (seen with 2.60).
+
+    Handlers belong to the main thread; called from another one, this does nothing.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                # None is a handler that was not installed from Python, which cannot be put back from it.
+                if handler is not None:
+                    signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -105,6 +105,8 @@ class Study:
                 cwd=self.folder,
                 stdout=told,
                 stderr=subprocess.STDOUT,
+                # As from a terminal, also where this test itself runs in the background, deaf to it.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
                 env={
                     **os.environ,
                     "PYTHONPATH": str(ROOT),
