@@ -17,8 +17,9 @@ from typing import Any
 import pandas as pd
 
 from analysis import tables
+from analysis.ratios import NOISE
 from analysis.study import Study
-from sweeper.records import Constraint, Objective, TrialState, gpus_used
+from sweeper.records import Constraint, Objective, Provenance, TrialState, gpus_used
 
 FAMILY_LEVEL = 0.05
 """Chance, over all comparisons of a study, that an interval misses what is true."""
@@ -79,7 +80,12 @@ class Finalist:
 
 
 def compare(
-    first: Sequence[float], second: Sequence[float], *, is_higher_better: bool, comparisons: int = 1
+    first: Sequence[float],
+    second: Sequence[float],
+    *,
+    is_higher_better: bool,
+    comparisons: int = 1,
+    margin: float = 0.0,
 ) -> Comparison:
     """Compare two settings by their engine starts.
 
@@ -88,6 +94,8 @@ def compare(
         second: The same of the other setting.
         is_higher_better: Whether a ratio above 1 is better.
         comparisons: How many are made at once and have to hold together.
+        margin: No interval is narrower to either side, as a share: a model's starts have no noise, and its
+            numbers no such precision.
 
     Source:
         Welch (1947): t-interval of a difference of means with unequal variances, degrees of freedom by Welch
@@ -106,6 +114,7 @@ def compare(
             part**2 / (len(values) - 1) for part, values in zip(parts, logs, strict=True)
         )
         half = t_quantile(1 - FAMILY_LEVEL / 2 / comparisons, max(1, int(degrees))) * math.sqrt(sum(parts))
+    half = max(half, math.log1p(margin))
     return Comparison(
         ratio=math.exp(difference),
         low=math.exp(difference - half),
@@ -235,6 +244,7 @@ def _judged(
     best = next((values for _, values, broken in ranked if not broken), ranked[0][1])
     # Which one is the best is seen only now, so every pair may be the one that is looked at.
     comparisons = max(1, len(ranked) * (len(ranked) - 1) // 2)
+    margin = NOISE if ranked[0][0]["provenance"] == str(Provenance.SIMULATED) else 0.0
     judged = []
     for row, values, broken in ranked:
         is_default = row["role"] == "default"
@@ -244,7 +254,9 @@ def _judged(
         ) -> Comparison | None:
             if other is None or is_itself:
                 return None
-            return compare(mine, other, is_higher_better=is_higher_better, comparisons=comparisons)
+            return compare(
+                mine, other, is_higher_better=is_higher_better, comparisons=comparisons, margin=margin
+            )
 
         names = (
             [] if base is None or is_default else [name for name in knobs if _differs(row[name], base[name])]

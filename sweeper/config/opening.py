@@ -18,14 +18,13 @@ _WITHOUT_STARTS = ("grid", "random")
 def starts(search: Mapping[str, Any]) -> tuple[dict[str, Scalar], ...]:
     """Read the settings that a search is to try first.
 
+    Returns:
+        Knobs and values of each; none for methods that choose by themselves, so that an experiment that names
+        some runs with those, too.
+
     Raises:
-        ConfigError: One is no mapping of knobs to values, or the method takes none.
+        ConfigError: One is no mapping of knobs to values.
     """
-    if search["start"] and search["method"] in _WITHOUT_STARTS:
-        raise ConfigError(
-            f"search.start: is given, and search.method is {search['method']}, which chooses by itself; "
-            "expected a method that learns. Use search=guided or search=tpe, or leave it out."
-        )
     found = []
     for number, start in enumerate(search["start"]):
         where = f"search.start[{number}]"
@@ -35,7 +34,7 @@ def starts(search: Mapping[str, Any]) -> tuple[dict[str, Scalar], ...]:
                 "Correct it."
             )
         found.append({str(name): scalar(f"{where}.{name}", value) for name, value in start.items()})
-    return tuple(found)
+    return () if search["method"] in _WITHOUT_STARTS else tuple(found)
 
 
 def stages(search: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:

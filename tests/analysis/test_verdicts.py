@@ -153,3 +153,10 @@ def test_a_study_without_finalists_has_no_such_section(trial: MakeTrial, study_f
     study = Study.load(study_folder(trial(runs=[[{RPS: 1.0}]])))
     assert verdicts.section(study) == ""
     assert verdicts.sentences(study) == []
+
+
+def test_a_difference_within_the_margin_of_a_model_settles_nothing() -> None:
+    hardly = verdicts.compare([1.0003] * 3, [1.0] * 3, is_higher_better=True, margin=0.02)
+    assert hardly.verdict == "inconclusive"
+    assert hardly.interval_text == "1.000 (0.981 to 1.020)"
+    assert verdicts.compare([1.05] * 3, [1.0] * 3, is_higher_better=True, margin=0.02).verdict == "better"
