@@ -136,7 +136,12 @@ def ray_faults(folder: Path) -> dict[str, Seen]:
             study.let_go(number)
             study.start()
             continue
-        gone[number] = _kill_part(study, number, victim, by)
+        if row.failure is None:
+            os.kill(study.victim(number, victim), by)
+            # Time to do harm, were it any.
+            time.sleep(2.0)
+        else:
+            gone[number] = _kill_part(study, number, victim, by)
         study.let_go(number)
     seen = _finish(study, cut_off, is_running=True)
     for number, row in struck.items():
