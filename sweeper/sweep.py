@@ -17,6 +17,7 @@ from typing import Protocol
 
 from sweeper import finals
 from sweeper.executors import Executor, Ticket
+from sweeper.pauses import Pauses
 from sweeper.plan import Job, Planner, Refusal
 from sweeper.predict import Predictor
 from sweeper.progress import COUNTED, Progress, StoredTrials
@@ -144,8 +145,7 @@ class Sweep:
         self._method = method
         self._budget = trials
         self._max_attempts = max_attempts
-        self._retry_pause_s = retry_pause_s
-        self._resting: list[_Resting] = []
+        self._pauses: Pauses[_Pending] = Pauses(first_s=retry_pause_s)
         self._retry_failed = retry_failed
         self._endings = endings or Endings()
         self._seed = seed
@@ -193,7 +193,7 @@ class Sweep:
                 break
             self._collect(_POLL_S)
             self._observer.tick()
-        is_left = bool(self._running or self._pending or self._controls or self._retries)
+        is_left = bool(self._running or self._pending or self._controls or self._pauses.retries)
         was_stopped = is_left or (stop() and not self._is_spent())
         if self._running:
             self._stop_running()
@@ -217,13 +217,14 @@ class Sweep:
                 self._drop_waiting()
 
     def _drop_waiting(self) -> None:
-        for key, pending in {**self._pending, **self._retries}.items():
+        for pending in (*self._pending.values(), *self._pauses.retries):
+            key = pending.job.spec.key
             self._scheduler.remove(key)
             for number in pending.numbers:
                 self._search.tell(number, None, {"key": key, "fail_reason": "not begun: the study ended"})
         self._pending.clear()
         self._controls.clear()
-        self._resting = [replace(resting, retry=None) for resting in self._resting]
+        self._pauses.forget_retries()
 
     def _queue_final_round(self) -> bool:
         """Let the finalists' next engine starts wait, once all else is done; tell whether there are any."""
@@ -402,8 +403,8 @@ class Sweep:
             return
         job = self._planner.job(candidate.point)
         known = self._finished.get(job.spec.key)
-        busy = {running.job.spec.key for running in self._running.values()} | set(self._retries)
-        is_running = job.spec.key in busy
+        begun = [each.job for each in self._running.values()] + [each.job for each in self._pauses.retries]
+        is_running = any(each.spec.key == job.spec.key for each in begun)
         if job.refusal is None and known is None and not is_running:
             self._stale_asks = 0
             self._let_wait(_Pending(job=job, since_s=self._clock(), numbers=(candidate.number,)))
@@ -430,8 +431,10 @@ class Sweep:
 
     def _is_spent(self, *, including_running: bool = False) -> bool:
         if self._method == "grid":
-            return not self._pending and not self._running and not self._retries
-        in_flight = len(self._running) + len(self._pending) + len(self._retries) if including_running else 0
+            return not self._pending and not self._running and not self._pauses.retries
+        in_flight = 0
+        if including_running:
+            in_flight = len(self._running) + len(self._pending) + len(self._pauses.retries)
         is_exhausted = self._stale_asks >= _GIVE_UP_AFTER
         return is_exhausted or (self._budget is not None and self._spent() + in_flight >= self._budget)
 
@@ -467,20 +470,19 @@ class Sweep:
     def _rest(self, running: _Running, result: TrialResult, again: _Pending | None) -> None:
         """Take devices back and let a repetition wait, both after a pause where there was trouble on them."""
         is_trouble = result.failure_class is FailureClass.INFRASTRUCTURE
-        pause_s = self._retry_pause_s * 2 ** (running.tries - 1) if again is not None or is_trouble else 0.0
-        resting = _Resting(until_s=self._clock() + pause_s, placement=running.placement, retry=again)
         if not is_trouble:
             self._scheduler.release(running.placement)
-            resting = replace(resting, placement=None)
-        self._resting.append(resting)
-        self._wake()
+        if is_trouble or again is not None:
+            self._pauses.begin(
+                now_s=self._clock(),
+                tries=running.tries,
+                placement=running.placement if is_trouble else None,
+                retry=again,
+            )
 
     def _wake(self) -> None:
         """Give out again what has rested long enough."""
-        now_s = self._clock()
-        awake = [resting for resting in self._resting if resting.until_s <= now_s]
-        self._resting = [resting for resting in self._resting if resting.until_s > now_s]
-        for resting in awake:
+        for resting in self._pauses.ended(now_s=self._clock()):
             if resting.placement is not None:
                 self._scheduler.release(resting.placement)
             if resting.retry is None:
@@ -491,15 +493,10 @@ class Sweep:
                 self._strand(resting.retry)
 
     @property
-    def _retries(self) -> dict[str, _Pending]:
-        """Repetitions that wait for the end of their pause."""
-        return {rest.retry.job.spec.key: rest.retry for rest in self._resting if rest.retry is not None}
-
-    @property
     def _must_wait(self) -> bool:
         """Whether something is left that can go on only when a pause has ended."""
         may_ask = self._method != "grid" and self._ended_by is None and not self._is_spent()
-        return bool(self._resting and (self._pending or self._retries or self._controls or may_ask))
+        return bool(self._pauses) and bool(self._pending or self._pauses.retries or self._controls or may_ask)
 
     def _keep(self, result: TrialResult, *, queued_s: float) -> None:
         self._store.append(result, queued_s=queued_s, knobs=self._knobs)
@@ -559,15 +556,6 @@ class _Pending:
     since_s: float
     numbers: tuple[int, ...] = ()
     tries: int = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Resting:
-    """Devices, a repetition, or both, that are left alone for a while."""
-
-    until_s: float
-    placement: Placement | None
-    retry: _Pending | None
 
 
 @dataclass(frozen=True, kw_only=True)
