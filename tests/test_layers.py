@@ -14,7 +14,17 @@ ROOT = Path(__file__).resolve().parents[1]
 ROWS = (
     {"__main__", "cli", "calibrate", "display", "prepare", "config"},
     {
-        *("sweep", "interference", "plan", "predict", "forecast", "objectives", "search", "database"),
+        *(
+            "sweep",
+            "pauses",
+            "interference",
+            "plan",
+            "predict",
+            "forecast",
+            "objectives",
+            "search",
+            "database",
+        ),
         *("study", "executors", "dashboard", "survey", "progress", "finals", "telling"),
     },
     {"trial", "proof", "rate_search", "telemetry", "clients", "engines", "cpu_vllm", "tiny_model"},
