@@ -81,10 +81,14 @@ class RayExecutor:
         self._numbers = itertools.count(1)
         self._running: dict[Any, tuple[Ticket, TrialSpec, Placement]] = {}
         self._cancelled: set[Any] = set()
+        self._lost: list[tuple[Ticket, TrialResult]] = []
         self._is_open = True
 
     def submit(self, spec: TrialSpec, placement: Placement) -> Ticket:
         """Start a trial on devices that are the caller's to give."""
+        if self._session.has_died():
+            # What is given to a dead Ray is lost at once, though nothing is wrong with it.
+            self._lose_everything()
         ticket = Ticket(next(self._numbers))
         task = self._run.options(
             num_cpus=0,
@@ -101,11 +105,14 @@ class RayExecutor:
 
     def wait(self, timeout_s: float) -> list[tuple[Ticket, TrialResult]]:
         """Give the results that are there, waiting at most so long for a first one."""
+        if self._running and self._session.has_died():
+            self._lose_everything()
+        if self._lost:
+            lost, self._lost = self._lost, []
+            return lost
         if not self._running:
             time.sleep(min(timeout_s, 0.05))
             return []
-        if self._session.has_died():
-            return self._lose_everything()
         done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
         if done:
             done, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
@@ -128,7 +135,7 @@ class RayExecutor:
         self._is_open = False
         self.cancel()
         deadline = time.monotonic() + _GRACE_S
-        while self._running and time.monotonic() < deadline:
+        while (self._running or self._lost) and time.monotonic() < deadline:
             self.wait(0.5)
         self._session.close()
 
@@ -150,7 +157,7 @@ class RayExecutor:
             return ticket, _lost(spec, placement, stranger)
         return ticket, result
 
-    def _lose_everything(self) -> list[tuple[Ticket, TrialResult]]:
+    def _lose_everything(self) -> None:
         """Give up all that runs and start Ray again: its tasks would never end, and new ones never start."""
         running = list(self._running.values())
         self._running.clear()
@@ -158,7 +165,7 @@ class RayExecutor:
         # Bound to the Ray that is gone.
         self._run = self._ray.remote(run_in_worker)
         cause = ConnectionError("Ray's own process on this machine died; Ray was started again")
-        return [(ticket, _lost(spec, placement, cause)) for ticket, spec, placement in running]
+        self._lost += [(ticket, _lost(spec, placement, cause)) for ticket, spec, placement in running]
 
 
 def _lost(

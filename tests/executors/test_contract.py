@@ -190,3 +190,17 @@ def test_the_folder_of_a_killed_owner_is_removed_by_the_next_start() -> None:
 
 def test_an_executor_of_one_machine_loses_no_node(executor: Executor) -> None:
     assert executor.lost_nodes() == frozenset()
+
+
+@pytest.mark.ray
+def test_a_trial_given_to_a_ray_that_died_meanwhile_runs_in_a_new_one(
+    ray_executor: RayExecutor, simulated_spec: TrialSpec, placement: Placement
+) -> None:
+    below = processes.descendants(os.getpid())
+    (raylet,) = (p for p in below if processes.title(p.pid).partition(" ")[0].endswith("/raylet"))
+    os.kill(raylet.pid, signal.SIGKILL)
+    while processes.is_alive(raylet):
+        time.sleep(0.05)
+    ray_executor.submit(simulated_spec, placement)
+    (result,) = results(ray_executor, 1).values()
+    assert result.state is TrialState.COMPLETE, result.failure_message

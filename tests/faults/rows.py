@@ -71,11 +71,11 @@ RAY_ROWS = (
     Row(fault="SIGTERM of the driver", where="ray", exits=(143, 0)),
     Row(fault="SIGKILL of the Ray worker", line="worker of this trial was lost", **_RAY),  # type: ignore[arg-type]
     Row(fault="SIGTERM of the Ray worker", line="worker of this trial was lost", **_RAY),  # type: ignore[arg-type]
-    # Ray blocks SIGINT in its workers: nothing happens.
+    # Ray blocks SIGINT in its workers and its raylet: nothing happens.
     Row(fault="SIGINT of the Ray worker", where="ray", exits=(0,)),
     Row(fault="SIGKILL of the raylet", line="worker of this trial was lost", **_RAY),  # type: ignore[arg-type]
     Row(fault="SIGTERM of the raylet", line="worker of this trial was lost", **_RAY),  # type: ignore[arg-type]
-    Row(fault="SIGINT of the raylet", line="worker of this trial was lost", **_RAY),  # type: ignore[arg-type]
+    Row(fault="SIGINT of the raylet", where="ray", exits=(0,)),
 )
 
 DISK_ROWS = (Row(fault="disk full when a trial is stored", exits=(4, 0)),)

@@ -65,7 +65,7 @@ def as_markdown(told: Mapping[int, Seen]) -> str:
 
 def rows_in(text: str) -> list[tuple[str, str]]:
     """Read fault and executor of each row of the table."""
-    lines = text[text.index("|---|") :].splitlines()[1:]
+    lines = text[text.index("| fault |") :].splitlines()[2:]
     return [(cells[1].strip(), cells[2].strip()) for line in lines if (cells := line.split("|"))[1:]]
 
 
