@@ -21,7 +21,7 @@ from sweeper.calibrate.figures import FIT, VALIDATION, Figure, predict
 from sweeper.calibrate.judging import LONG_TTFT_MS, counts
 from sweeper.errors import EngineError
 from sweeper.simulation import calibration
-from sweeper.simulation.calibration import METRICS, NamedCalibration
+from sweeper.simulation.calibration import METRICS, WORDS, NamedCalibration
 
 BARS_PCT = {"request_throughput_per_s": 8.0, "mean_ttft_ms": 25.0, "mean_tpot_ms": 15.0}
 """Mean absolute error on figures not fitted that the model is meant to stay below."""
@@ -200,9 +200,26 @@ def text(chosen: NamedCalibration, figures: Sequence[Figure], table: pd.DataFram
         _NOT_EXPECTED.strip(),
         _parameters(chosen),
         _every_figure(table),
+        _other_engine(),
         _beyond(chosen),
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _other_engine() -> str:
+    other = calibration.load(generation="v1")
+    rows = [
+        [WORDS[metric], *(f"{other.errors_pct[role][metric]:.1f} %" for role in (FIT, VALIDATION))]
+        for metric in other.errors_pct[VALIDATION]
+    ]
+    head = ["mean absolute error", "fitted: 70B FP8", "not fitted: 405B FP8"]
+    return (
+        f"## The engine V1\n\nReleases that run V1 have a calibration of their own, `{other.name}`: "
+        f"{other.about} It differs in {len(other.fitted)} parameters, which were fitted to the table of the "
+        "smaller model (`python -m sweeper calibrate --published tables`). Nothing served online is among "
+        f"them.\n\n{_table(head, rows)}\n\n"
+        "Every number of both tables stands in [predictions.md](predictions.md)."
+    )
 
 
 def _summary(table: pd.DataFrame) -> str:

@@ -2,29 +2,25 @@
 
     python benchmarks/predictions.py > docs/predictions.md
 
-``public_measurements.json`` holds what was found, each with its address, what is told of its setup and what
-had to be assumed where nothing is told. Nothing here is fitted: the calibration is the default one.
+What was found stands in ``sweeper/calibrate/data/public_measurements.json``. Each engine has its usual
+calibration; one source is what that of V1 is fitted to, and says so.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import geometric_mean
 from typing import Any
 
-from sweeper import config
+from sweeper.calibrate import public
 from sweeper.clients.simulated import SimulatedClient
 from sweeper.engines.simulated import SimulatedEngine
 from sweeper.errors import SweeperError
-from sweeper.records import EngineSpec, LoadPoint, Model, Placement, Platform, Scalar, TrialSpec
+from sweeper.records import LoadPoint, Scalar
 from sweeper.simulation import calibration
-from sweeper.simulation.device import device_named
 
-MEASUREMENTS = Path(__file__).with_name("public_measurements.json")
 FAR_OFF = 0.3
 """Relative error beyond which a prediction is called far off."""
 
@@ -143,29 +139,29 @@ _UNMEASURED = (
 def main() -> None:
     """Print the page."""
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    print("\n".join(page(json.loads(MEASUREMENTS.read_text(encoding="utf-8")))))
+    print("\n".join(page(public.sources())))
 
 
-def page(sources: list[dict[str, Any]]) -> Iterator[str]:
+def page(sources: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Write the page, line by line.
 
     Args:
         sources: As they stand in ``public_measurements.json``.
     """
     compared = [(source, list(pairs(source))) for source in sources]
-    named = calibration.load()
     yield "# Predictions beyond the article"
     yield ""
     yield "Written by `python benchmarks/predictions.py > docs/predictions.md`; do not edit."
     yield ""
     yield (
-        f"The model of vLLM, with its default calibration `{named.name}`, against public measurements "
-        "of other models, other loads, other releases and other GPUs than those it is fitted to "
-        "(Llama 3.1 70B in 16 bits on 4 MI300X, vLLM 0.6.2, ShareGPT). Nothing on this page is "
-        "fitted. Every predicted number is simulated; every published one stands at the address "
-        "given. An error is predicted over published, less 1: above 0 the model promises too much "
-        "throughput, or too long a latency. Speed is the geometric mean of predicted over published "
-        "throughputs and of published over predicted latencies: below 1 the model is too slow."
+        f"The model of vLLM, with the usual calibrations of its engines (V0: `{calibration.USUAL['v0']}`, "
+        f"V1: `{calibration.USUAL['v1']}`), against public measurements. V0's is fitted to Llama 3.1 70B "
+        "in 16 bits on 4 MI300X, vLLM 0.6.2, ShareGPT; V1's to the first table below, which is marked. "
+        "Nothing else on this page was fitted to. Every predicted number is simulated; every published "
+        "one stands at the address given. An error is predicted over published, less 1: above 0 the model "
+        "promises too much throughput, or too long a latency. Speed is the geometric mean of predicted "
+        "over published throughputs and of published over predicted latencies: below 1 the model is too "
+        "slow."
     )
     yield ""
     yield from _summary(compared)
@@ -209,39 +205,16 @@ def _predict(
     mode: str | None = None,
 ) -> Mapping[str, float | None] | str:
     """Serve one load on one simulated server; the reason in words where it refuses."""
-    devices = int(knobs["tensor_parallel_size"])
-    mode = mode or ("SPX" if device_named(device).has_partitions else None)
-    spec = TrialSpec(
-        study="predictions",
-        folder="",
-        series=(),
-        assignment=dict(knobs),
-        load_points=(load,),
-        engine=EngineSpec(kind="simulated", release=release, python=None),
-        model=_model(model),
-        platform=Platform.SIMULATED,
-        devices_wanted=devices,
-        calibration=calibration.load().values,
-        modelled_device=device,
-        partitioning=mode,
-    )
-    block = tuple(range(devices))
-    placement = Placement(node="modelled", devices=block, parents=block, partition_mode=mode)
+    spec = public.trial_of(model=model, device=device, release=release, knobs=knobs, load=load, mode=mode)
     try:
-        server = SimulatedEngine().start(spec, placement, restart=0, cancelled=lambda: False)
+        server = SimulatedEngine().start(spec, public.block_of(spec), restart=0, cancelled=lambda: False)
         measured = SimulatedClient(spec).measure(server, load, restart=0, repeat=0, cancelled=lambda: False)
     except SweeperError as exc:
         return str(exc)
     return measured.metrics
 
 
-def _model(name: str) -> Model:
-    overrides = ["+experiment=quick_start", "platform=simulated", f"model={name}"]
-    found = config.settings(config.compose_run(overrides), platform=Platform.SIMULATED)
-    return replace(found.model, revision=None)
-
-
-def _summary(compared: list[tuple[dict[str, Any], list[Pair]]]) -> Iterator[str]:
+def _summary(compared: Sequence[tuple[Mapping[str, Any], list[Pair]]]) -> Iterator[str]:
     yield "| source | numbers | mean absolute error | speed | worst |"
     yield "|---|---|---|---|---|"
     for source, found in compared:
@@ -252,14 +225,20 @@ def _summary(compared: list[tuple[dict[str, Any], list[Pair]]]) -> Iterator[str]
         mean = sum(abs(error) for error in errors) / len(errors)
         worst = max(errors, key=abs)
         speed = geometric_mean([pair.speed for pair in found if pair.speed is not None])
-        yield f"| {source['title']} | {len(errors)} | {mean:.0%} | {speed:.2f} | {worst:+.0%} |"
-    errors = [pair.error for _, found in compared for pair in found if pair.error is not None]
+        fitted = " **(fitted)**" if source["name"] == public.FITTED else ""
+        yield f"| {source['title']}{fitted} | {len(errors)} | {mean:.0%} | {speed:.2f} | {worst:+.0%} |"
+    errors = [
+        pair.error
+        for source, found in compared
+        for pair in found
+        if pair.error is not None and source["name"] != public.FITTED
+    ]
     far = sum(abs(error) > FAR_OFF for error in errors)
     yield ""
     yield (
-        f"Far off, by more than {FAR_OFF:.0%}, are {far} of {len(errors)} numbers; they are marked below. "
-        "Of a release, a model or a GPU that stands here with a large error, believe the direction of a "
-        "change between two settings rather than the number."
+        f"Far off, by more than {FAR_OFF:.0%}, are {far} of the {len(errors)} numbers that nothing was "
+        "fitted to; they are marked below. Of a release, a model or a GPU that stands here with a large "
+        "error, believe the direction of a change between two settings rather than the number."
     )
 
 
@@ -273,8 +252,8 @@ def _why() -> Iterator[str]:
         "saves in it, is therefore extrapolated: the tables of latencies show how well."
     )
     yield (
-        "- Later releases. V1's host work is an assumed part of V0's, and kernels that came after vLLM 0.6.2 "
-        "(AITER, full graphs) are not known to the model, which has the speed of the article's software."
+        "- Later releases. What V1 and AITER's kernels changed is taken from one table of one image (vLLM "
+        "0.10.0, offline). Without AITER's kernels, or with those of later releases, it is another machine."
     )
     yield (
         "- Other GPUs. Peaks are exchanged and nothing else: an H100 is given the efficiencies of kernels on "

@@ -29,7 +29,7 @@ from sweeper.records import (
     TrialSpec,
     TrialState,
 )
-from sweeper.simulation.calibration import Calibration
+from sweeper.simulation.calibration import parameters
 from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import partition_of
 
@@ -277,7 +277,7 @@ def _costs(spec: TrialSpec) -> tuple[CostModel, _Limits]:
         devices=devices,
         gpus=max(1, round(devices * device.gpu_frac)),
         shape=spec.model.shape,
-        calibration=Calibration().override(spec.calibration),
+        calibration=parameters(spec.calibration, generation="v1" if is_v1(spec) else "v0"),
         weight_bits=8 if settings["quantization"] == "fp8" else 16,
         kv_bits=8 if str(settings["kv_cache_dtype"]).startswith("fp8") else 16,
         is_v1=is_v1(spec),

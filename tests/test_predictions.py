@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks import predictions
+from sweeper.calibrate import public
 from sweeper.simulation.device import DEVICES
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "predictions.md"
-SOURCES = json.loads(predictions.MEASUREMENTS.read_text(encoding="utf-8"))
+SOURCES = public.sources()
 
 
 def source(**changes: Any) -> dict[str, Any]:
@@ -24,6 +24,7 @@ def source(**changes: Any) -> dict[str, Any]:
         "published": 1.0,
     }
     return {
+        "name": "a_test",
         "title": "A test",
         "address": "nowhere",
         "model": "llama_3_1_8b_instruct",

@@ -20,7 +20,10 @@ FIT = "fit"
 VALIDATION = "validation"
 """Role of a figure that nothing was fitted to."""
 
-_WEIGHTS = {"request_throughput_per_s": 3.0, "mean_tpot_ms": 1.0, "mean_ttft_ms": 0.6}
+_WEIGHTS = {
+    **{"request_throughput_per_s": 3.0, "mean_tpot_ms": 1.0, "mean_ttft_ms": 0.6},
+    **{"output_throughput_tok_per_s": 3.0, "mean_batch_latency_ms": 2.0},
+}
 _SHORT_TTFT_MS = 2500.0
 _SHORT_TTFT_FACTOR = 0.3
 

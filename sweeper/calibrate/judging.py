@@ -7,7 +7,7 @@ from datetime import date
 
 from sweeper import knobs
 from sweeper.calibrate.figures import FIT, VALIDATION, Figure, predict, relative_errors
-from sweeper.simulation.calibration import METRICS, Compared, NamedCalibration, bare_name
+from sweeper.simulation.calibration import WORDS, Compared, NamedCalibration, bare_name
 
 LONG_TTFT_MS = 2000.0
 """Mean TTFT from which on it counts: a shorter one was read off a chart with an error of a tenth and more."""
@@ -31,7 +31,7 @@ def errors_pct(figures: Sequence[Figure], predicted: Sequence[float]) -> dict[st
     ]
     told: dict[str, dict[str, float]] = {}
     for role in (FIT, VALIDATION):
-        for metric in METRICS:
+        for metric in WORDS:
             own = [error for figure, error in errors if (figure.role, figure.metric) == (role, metric)]
             if own:
                 told.setdefault(role, {})[metric] = round(100 * sum(own) / len(own), 2)

@@ -14,7 +14,7 @@ from sweeper.cli.exit_codes import OK
 from sweeper.cli.parser import Parser
 from sweeper.errors import ConfigError
 from sweeper.simulation import calibration
-from sweeper.simulation.calibration import METRICS, NamedCalibration
+from sweeper.simulation.calibration import WORDS, NamedCalibration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,8 +27,8 @@ _ROUNDS = 4
 def calibrate(arguments: list[str], console: Console) -> int:
     """Fit a calibration to published figures or to measured studies, and write it."""
     options = _options(arguments)
-    start = _start(options)
-    made = _published(options, start, console) if options.published else _measured(options, start, console)
+    makers = {"article": _article, "tables": _tables, None: _measured}
+    made = makers[options.published](options, console)
     path = made.write(options.into)
     _tell_errors(made, console)
     _say(console, f"{path}: use it with platform.calibration={options.name}")
@@ -43,7 +43,14 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         "figures that the shipped calibration is fitted to. Takes some minutes.",
     )
     parser.add_argument("folders", type=Path, nargs="*", help="folders of studies measured on a GPU")
-    parser.add_argument("--published", action="store_true", help="fit to the published figures instead")
+    parser.add_argument(
+        "--published",
+        nargs="?",
+        const="article",
+        choices=("article", "tables"),
+        help="fit to published figures instead: of the article (vLLM 0.6.2), or of AMD's validation tables "
+        "(vLLM 0.10.0)",
+    )
     parser.add_argument("--name", help="what to call it; platform.calibration=NAME chooses it")
     parser.add_argument("--start", help="calibration to start from; default: the shipped one")
     parser.add_argument("--rounds", type=int, default=_ROUNDS, help="most steps of the fit")
@@ -51,31 +58,31 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         "--fit",
         choices=("all", "effects", "none"),
         default="all",
-        help="what to fit: all; of the published figures the single effects alone; or nothing, to keep the "
+        help="what to fit: all; of the article's figures the single effects alone; or nothing, to keep the "
         "values and tell their errors",
     )
     parser.add_argument("--values", type=Path, help="JSON of parameters to lay over the start")
     parser.add_argument("--into", type=Path, default=own, help=f"folder to write to; default: {own}")
     options = parser.parse_args(arguments)
-    if options.published == bool(options.folders):
+    if bool(options.published) == bool(options.folders):
         raise ConfigError("calibrate: give folders of measured studies, or --published, and not both.")
     options.name = options.name or ("published" if options.published else None)
     if options.name is None:
         raise ConfigError("calibrate: got no --name; expected what to call the calibration, such as my_node.")
     if options.into == own and options.name in calibration.names():
         raise ConfigError(f"--name: '{options.name}' is a shipped calibration; expected a name of your own.")
-    if options.folders and options.fit == "effects":
+    if options.published != "article" and options.fit == "effects":
         raise ConfigError(
-            "--fit effects: is given with studies; expected --published, whose effects they are."
+            "--fit effects: is given without the article; expected --published, whose effects they are."
         )
     if options.rounds < 1:
         raise ConfigError(f"--rounds: is {options.rounds}; expected at least 1.")
     return options
 
 
-def _start(options: argparse.Namespace) -> NamedCalibration:
+def _start(options: argparse.Namespace, *, generation: str) -> NamedCalibration:
     """Give the calibration to start from, whole, with the values of a file laid over it."""
-    start = calibration.load(options.start, folder=options.into)
+    start = calibration.load(options.start, folder=options.into, generation=generation)
     if options.values is None:
         return start
     try:
@@ -86,12 +93,13 @@ def _start(options: argparse.Namespace) -> NamedCalibration:
     return start.with_changes(values)
 
 
-def _published(options: argparse.Namespace, start: NamedCalibration, console: Console) -> NamedCalibration:
+def _article(options: argparse.Namespace, console: Console) -> NamedCalibration:
     """Fit what is common to Cases 1 to 3, then each effect to the figures that its size is taken from."""
     from sweeper.calibrate import article
     from sweeper.calibrate.figures import FIT
     from sweeper.calibrate.fitting import BASE, fit
 
+    start = _start(options, generation="v0")
     figures = article.article_figures()
     _tell_split(figures, console)
     values: Mapping[str, float] = asdict(start.calibration)
@@ -107,12 +115,29 @@ def _published(options: argparse.Namespace, start: NamedCalibration, console: Co
     return _judged(figures, values, options, about=calibration.load().about, fitted=fitted)
 
 
-def _measured(options: argparse.Namespace, start: NamedCalibration, console: Console) -> NamedCalibration:
+def _tables(options: argparse.Namespace, console: Console) -> NamedCalibration:
+    """Fit what changed with V1 to AMD's table of the smaller model; the larger one's judges it."""
+    from sweeper.calibrate import public
+    from sweeper.calibrate.figures import FIT
+    from sweeper.calibrate.fitting import fit
+
+    figures = public.table_figures()
+    _tell_split(figures, console)
+    values: Mapping[str, float] = asdict(_start(options, generation="v0").calibration)
+    if options.fit == "all":
+        own = [figure for figure in figures if figure.role == FIT]
+        values = fit(own, values, parameters=public.PARAMETERS, rounds=options.rounds, tell=_teller(console))
+    fitted = dict.fromkeys(public.PARAMETERS, "AMD's validation table of 70B")
+    return _judged(figures, values, options, about=public.ABOUT, fitted=fitted)
+
+
+def _measured(options: argparse.Namespace, console: Console) -> NamedCalibration:
     from sweeper.calibrate.figures import FIT
     from sweeper.calibrate.fitting import BASE, fit
     from sweeper.calibrate.studies import study_figures
 
     figures = [figure for folder in options.folders for figure in study_figures(folder)]
+    start = _start(options, generation=_generation(figures))
     _tell_split(figures, console)
     values: Mapping[str, float] = asdict(start.calibration)
     if options.fit == "all":
@@ -122,6 +147,13 @@ def _measured(options: argparse.Namespace, start: NamedCalibration, console: Con
     releases = ", ".join(sorted({figure.spec.engine.release for figure in figures}))
     about = f"vLLM {releases} as measured in {studies}; all that was not fitted is that of {start.name}."
     return _judged(figures, values, options, about=about, fitted=dict.fromkeys(BASE, studies))
+
+
+def _generation(figures: Sequence[Figure]) -> str:
+    """Give the newest generation of the engines that were measured, to start from its parameters."""
+    from sweeper.engines.simulated import is_v1
+
+    return "v1" if any(is_v1(figure.spec) for figure in figures) else "v0"
 
 
 def _judged(
@@ -151,7 +183,7 @@ def _tell_split(figures: Sequence[Figure], console: Console) -> None:
 
 def _tell_errors(made: NamedCalibration, console: Console) -> None:
     for role, errors in made.errors_pct.items():
-        words = ", ".join(f"{METRICS[metric]} {error:.1f} %" for metric, error in errors.items())
+        words = ", ".join(f"{WORDS[metric]} {error:.1f} %" for metric, error in errors.items())
         _say(console, f"mean absolute error, {role}: {words}")
 
 

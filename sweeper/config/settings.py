@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sweeper import control, urls
+from sweeper import control, knobs, urls
 from sweeper.config import goals, load, opening, serving
 from sweeper.config.checks import (
     check_choice,
@@ -38,7 +38,7 @@ from sweeper.records import (
 from sweeper.schedule import ISOLATIONS, ORDERS
 from sweeper.simulation import calibration
 from sweeper.simulation.calibration import NamedCalibration
-from sweeper.simulation.device import DEVICES, USUAL_DEVICE
+from sweeper.simulation.device import DEVICES, USUAL_DEVICE, device_named
 from sweeper.space import Series, Space
 from sweeper.stopping_rules import Endings
 
@@ -247,7 +247,12 @@ def _calibrated(root: Mapping[str, Any], platform: Platform, outputs: Path) -> N
                 "is simulated there. Leave it out, or use platform=simulated."
             )
         return None
-    found = calibration.load(chosen, folder=outputs / calibration.FOLDER)
+    generation = knobs.engine_generation(
+        str(root["engine"]["release"]),
+        accelerator=device_named(root["platform"]["device"]).accelerator,
+        assignment=root["knobs"],
+    )
+    found = calibration.load(chosen, folder=outputs / calibration.FOLDER, generation=generation)
     return found.with_changes(root["calibration"])
 
 

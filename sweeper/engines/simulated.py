@@ -20,7 +20,7 @@ from sweeper.engines import Cancelled
 from sweeper.errors import EngineError
 from sweeper.metrics import RequestRecords
 from sweeper.records import FailureClass, Placement, Provenance, Scalar, TrialSpec, content_key
-from sweeper.simulation.calibration import Calibration
+from sweeper.simulation.calibration import Calibration, parameters
 from sweeper.simulation.costs import CostModel
 from sweeper.simulation.device import Device, device_named, partition_of
 from sweeper.simulation.scheduler import KvCache, SchedulerConfig, simulate
@@ -116,7 +116,7 @@ class SimulatedEngine:
         """
         if cancelled():
             raise EngineError("stopped on request", failure=FailureClass.INTERRUPTED)
-        calibration = Calibration().override(spec.calibration)
+        calibration = parameters(spec.calibration, generation="v1" if is_v1(spec) else "v0")
         settings = resolve(spec)
         _refuse(spec, placement, settings)
         costs = _costs(spec, placement, settings, calibration)

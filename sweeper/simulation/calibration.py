@@ -17,21 +17,35 @@ from typing import Any
 
 from sweeper.errors import ConfigError, nearest
 
-DEFAULT = "article_0_6_2"
-"""The calibration that holds where none is chosen."""
+USUAL = {"v0": "article_0_6_2", "v1": "amd_0_10_0"}
+"""The calibration that holds for a generation of the engine where none is chosen."""
+
+DEFAULT = USUAL["v0"]
 
 METRICS = {
     "request_throughput_per_s": "requests/s",
     "mean_ttft_ms": "mean TTFT",
     "mean_tpot_ms": "mean TPOT",
 }
-"""What a calibration is fitted to and judged by, with the words of a sentence."""
+"""What a calibration of a server is fitted to and judged by, with the words of a sentence."""
+
+OFFLINE_METRICS = {
+    "output_throughput_tok_per_s": "output tokens/s",
+    "mean_batch_latency_ms": "latency of a batch",
+}
+"""The same of runs without a server."""
+
+WORDS = METRICS | OFFLINE_METRICS
 
 FOLDER = "calibrations"
 """Folder of a user's own, in that of all studies."""
 
 _SHIPPED = Path(__file__).parent / "data"
-_DEFAULTS: Mapping[str, float] = json.loads((_SHIPPED / f"{DEFAULT}.json").read_text("utf-8"))["values"]
+_USUAL: Mapping[str, Mapping[str, float]] = {
+    generation: json.loads((_SHIPPED / f"{name}.json").read_text("utf-8"))["values"]
+    for generation, name in USUAL.items()
+}
+_DEFAULTS = _USUAL["v0"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +214,7 @@ class NamedCalibration:
         errors = self.errors_pct.get(role, {})
         if not errors:
             return "unknown: never compared with a measurement"
-        words = ", ".join(f"{METRICS[name]} {errors[name]:.0f} %" for name in METRICS if name in errors)
+        words = ", ".join(f"{WORDS[name]} {errors[name]:.0f} %" for name in WORDS if name in errors)
         return f"{words} ({'runs not fitted' if role == 'validation' else 'the runs fitted'})"
 
     def expected_error(
@@ -231,17 +245,31 @@ class NamedCalibration:
         return path
 
 
-def load(name: str | None = None, *, folder: Path | None = None) -> NamedCalibration:
+def parameters(values: Mapping[str, float], *, generation: str) -> Calibration:
+    """Give the usual parameters of a generation of the engine, with some of them changed.
+
+    Args:
+        values: Parameter to value; those that are not there are the usual ones.
+        generation: ``v0`` or ``v1``.
+
+    Raises:
+        ConfigError: A name is unknown, or a value is out of range.
+    """
+    return Calibration().override(_USUAL[generation]).override(values)
+
+
+def load(name: str | None = None, *, folder: Path | None = None, generation: str = "v0") -> NamedCalibration:
     """Find a calibration by its name or its file.
 
     Args:
-        name: A name, or the path of a ``.json`` file; None is the default.
+        name: A name, or the path of a ``.json`` file; None is the usual one of the generation.
+        generation: Of the engine, ``v0`` or ``v1``.
         folder: Where a user's own lie; shipped ones come first.
 
     Raises:
         ConfigError: There is none of this name, or its file is no calibration.
     """
-    name = DEFAULT if name is None else name
+    name = USUAL[generation] if name is None else name
     if name.endswith(".json"):
         path = Path(name)
         if not path.is_file():

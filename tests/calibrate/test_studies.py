@@ -129,11 +129,11 @@ def test_a_node_is_calibrated_under_a_name_that_a_simulated_study_uses(
     ("arguments", "message"),
     [
         ([], "give folders of measured studies, or --published, and not both"),
-        (["--published", "node"], "give folders of measured studies, or --published, and not both"),
+        (["node", "--published"], "give folders of measured studies, or --published, and not both"),
         (["node"], "got no --name"),
         (["node", "--name", "article_0_6_2"], "'article_0_6_2' is a shipped calibration"),
         (["node", "--name", "x", "--rounds", "0"], "--rounds: is 0"),
-        (["node", "--name", "x", "--fit", "effects"], "--fit effects: is given with studies"),
+        (["node", "--name", "x", "--fit", "effects"], "--fit effects: is given without the article"),
         (["--published", "--values", "gone.json"], "--values: gone.json cannot be read"),
         (["--published", "--start", "gone"], "platform.calibration: there is no 'gone'"),
     ],

@@ -45,11 +45,22 @@ def test_the_default_file_gives_every_parameter_its_value_and_says_how_far_off_i
         assert set(shipped.errors_pct[role]) == set(calibration.METRICS)
 
 
+def test_each_generation_has_its_usual_calibration_and_a_trial_need_not_name_it() -> None:
+    v1 = calibration.load(generation="v1")
+    assert v1.name == "amd_0_10_0"
+    assert v1.compared.generations == ("v1",)
+    assert set(v1.errors_pct["validation"]) == set(calibration.OFFLINE_METRICS)
+    assert calibration.parameters({}, generation="v1") == v1.calibration != Calibration()
+    assert calibration.parameters({}, generation="v0") == Calibration()
+    changed = calibration.parameters({"gemm_frac": 0.4}, generation="v1")
+    assert replace(changed, gemm_frac=v1.calibration.gemm_frac) == v1.calibration
+
+
 def test_a_calibration_that_is_written_is_found_by_name_and_by_path(tmp_path: Path) -> None:
     path = MINE.write(tmp_path)
     assert calibration.load("mine", folder=tmp_path) == MINE
     assert calibration.load(str(path)) == MINE
-    assert calibration.names(tmp_path) == (calibration.DEFAULT, "mine")
+    assert calibration.names(tmp_path) == ("amd_0_10_0", calibration.DEFAULT, "mine")
 
 
 def test_what_a_file_leaves_out_is_the_defaults() -> None:
@@ -61,7 +72,7 @@ def test_what_a_file_leaves_out_is_the_defaults() -> None:
 def test_an_unknown_name_is_answered_with_those_that_there_are(tmp_path: Path) -> None:
     MINE.write(tmp_path)
     with pytest.raises(
-        ConfigError, match=r"there is no 'mime'; expected one of article_0_6_2, mine, .*'mine'\?"
+        ConfigError, match=r"there is no 'mime'; expected one of amd_0_10_0, article_0_6_2, mine, .*'mine'\?"
     ):
         calibration.load("mime", folder=tmp_path)
     with pytest.raises(ConfigError, match=r"'gone\.json' is no file"):

@@ -1,0 +1,51 @@
+"""Which public measurements are fitted, which judge, and the calibration that came of them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pytest
+
+from sweeper.calibrate import public
+from sweeper.calibrate.figures import FIT, VALIDATION, predict, relative_errors
+from sweeper.calibrate.judging import errors_pct
+from sweeper.simulation import calibration
+from sweeper.simulation.calibration import Calibration
+
+
+def test_one_model_is_fitted_and_the_other_judges() -> None:
+    figures = public.table_figures()
+    models = {role: {f.spec.model.name for f in figures if f.role == role} for role in (FIT, VALIDATION)}
+    assert all(len(names) == 1 for names in models.values())
+    assert models[FIT].isdisjoint(models[VALIDATION])
+    assert {f.spec.engine.release for f in figures} == {"0.10.0"}
+
+
+def test_only_what_was_fitted_differs_from_the_article() -> None:
+    v1, article = asdict(calibration.load(generation="v1").calibration), asdict(Calibration())
+    assert {name for name in article if v1[name] != article[name]} == set(public.PARAMETERS)
+
+
+def test_the_errors_that_a_row_names_are_those_of_its_file() -> None:
+    named = calibration.load(generation="v1")
+    figures = public.table_figures()
+    found = errors_pct(figures, predict(figures, named.values))
+    for role, errors in named.errors_pct.items():
+        assert found[role] == pytest.approx(errors, abs=0.02)
+
+
+def test_it_predicts_the_model_that_it_was_not_fitted_to_better_than_the_articles_does() -> None:
+    figures = [figure for figure in public.table_figures() if figure.role == VALIDATION]
+    own, articles = (
+        sum(map(abs, relative_errors(figures, predict(figures, values))))
+        for values in (calibration.load(generation="v1").values, asdict(Calibration()))
+    )
+    assert own < articles / 3
+
+
+def test_the_model_of_a_source_is_found_and_its_block_is_as_large_as_it_asks() -> None:
+    (source,) = (each for each in public.sources() if each["name"] == public.FITTED)
+    figure = public.source_figures(source)[0]
+    assert figure.placement.devices == tuple(range(8))
+    assert figure.spec.model.shape.layers == 80
+    assert figure.role == VALIDATION
