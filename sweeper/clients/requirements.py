@@ -10,6 +10,9 @@ from sweeper import knobs
 from sweeper.errors import ConfigError
 from sweeper.records import ClientSpec, EngineSpec, LoadPoint, TrialSpec
 
+# Bytes: longer than a first conversation by far.
+_LOOKED_AT = 2**18
+
 SHAREGPT_FILE = "ShareGPT_V3_unfiltered_cleaned_split.json"
 SHAREGPT_URL = (
     "https://huggingface.co/datasets/anon8231489123/ShareGPT_Vicuna_unfiltered/resolve/main/" + SHAREGPT_FILE
@@ -51,19 +54,37 @@ def check(client: ClientSpec, load_points: Iterable[LoadPoint], *, engine: Engin
 
 
 def check_sharegpt_file(path: str | None) -> None:
-    """See that the ShareGPT file is there.
+    """See that the ShareGPT file is there, whole, and what it should be, by its beginning and its end.
 
     Raises:
         ConfigError: It is not; the message says where to get it, and how to make one like it.
     """
-    if path is not None and Path(path).is_file():
+    got = "is not given" if path is None else _why_no_sharegpt(Path(path))
+    if got is None:
         return
-    got = "is not given" if path is None else f"there is no file {path}"
     raise ConfigError(
         f"workload.dataset_path: {got}; expected a file in ShareGPT's format for dataset sharegpt. "
         f"Download {SHAREGPT_FILE} from {SHAREGPT_URL}, or make a file with the same lengths: "
         "python -m sweeper sharegpt sharegpt.json. Then set workload.dataset_path=PATH."
     )
+
+
+def _why_no_sharegpt(path: Path) -> str | None:
+    """Say what is wrong with a file, without reading all of its hundreds of MB; None where nothing is."""
+    if not path.is_file():
+        return f"there is no file {path}"
+    try:
+        with path.open("rb") as file:
+            head = file.read(_LOOKED_AT)
+            file.seek(max(0, path.stat().st_size - _LOOKED_AT))
+            tail = file.read()
+    except OSError as exc:
+        return f"{path} cannot be read ({exc.strerror})"
+    if not head.lstrip().startswith(b"[") or b'"conversations"' not in head or b'"value"' not in head:
+        return f"{path} is no JSON list of conversations"
+    if not tail.rstrip().endswith(b"]"):
+        return f"{path} is cut off: its last character is no ']'"
+    return None
 
 
 def check_locust() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from sweeper import sharegpt
 from sweeper.clients import requirements
 from sweeper.errors import ConfigError
 from sweeper.records import ClientSpec, EngineSpec, LoadPoint
@@ -33,9 +35,28 @@ def test_a_missing_sharegpt_file_is_told_with_its_source_and_its_substitute(tmp_
     path = tmp_path / "share.json"
     with pytest.raises(ConfigError, match=r"there is no file .*share\.json"):
         requirements.check_sharegpt_file(str(path))
-    path.write_text("[]")
+    sharegpt.write(path, count=3, seed=0)
     requirements.check_sharegpt_file(str(path))
     requirements.check(ClientSpec(), [replace(SHAREGPT, dataset_path=str(path))], engine=NOW)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "told"),
+    [
+        (lambda text: text[:-200], "is cut off: its last character is no ']'"),
+        (lambda text: "<html>not found</html>", "is no JSON list of conversations"),
+        (lambda text: "[]", "is no JSON list of conversations"),
+    ],
+)
+def test_a_file_that_is_no_whole_sharegpt_is_refused(
+    tmp_path: Path, damaged: Callable[[str], str], told: str
+) -> None:
+    path = tmp_path / "share.json"
+    sharegpt.write(path, count=3, seed=0)
+    path.write_text(damaged(path.read_text(encoding="utf-8")), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        requirements.check_sharegpt_file(str(path))
+    assert told in str(caught.value)
 
 
 def test_the_simulated_engine_needs_nothing() -> None:
