@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.errors import ConfigError, KnobError, PlacementError
+from sweeper.errors import ConfigError, KnobError
 from sweeper.plan import Planner, devices_wanted, point_label
 from sweeper.records import FailureClass, Model, Platform
 from sweeper.space import Choice, Point, Rule, Space
@@ -78,7 +78,7 @@ def test_a_trial_is_named_by_what_its_point_chose() -> None:
 def test_devices_are_the_product_of_the_parallel_sizes() -> None:
     assert devices_wanted({}) == 1
     assert devices_wanted({"tensor_parallel_size": 4, "data_parallel_size": 2}) == 8
-    with pytest.raises(PlacementError, match=r"knobs\.tensor_parallel_size: is 'four'"):
+    with pytest.raises(KnobError, match=r"knobs\.tensor_parallel_size: is 'four'"):
         devices_wanted({"tensor_parallel_size": "four"})
 
 

@@ -249,7 +249,7 @@ def _calibrated(root: Mapping[str, Any], platform: Platform, outputs: Path) -> N
         return None
     generation = knobs.engine_generation(
         str(root["engine"]["release"]),
-        accelerator=device_named(root["platform"]["device"]).accelerator,
+        accelerator=device_named(_modelled_device(root["platform"]["device"], platform)).accelerator,
         assignment=root["knobs"],
     )
     found = calibration.load(chosen, folder=outputs / calibration.FOLDER, generation=generation)
