@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sweeper.records import Platform
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from sweeper.config import Settings
     from sweeper.plan import Planner
     from sweeper.search import Hints
+    from sweeper.search.prior import Estimate
+    from sweeper.space import Point
 
 
 def check_search(settings: Settings) -> None:
@@ -27,8 +32,8 @@ def check_search(settings: Settings) -> None:
     check_stages(settings.stages, settings.space)
 
 
-def hints_of(settings: Settings, planner: Planner) -> Hints:
-    """Give what a method that learns may know beforehand.
+def hints_of(settings: Settings, planner: Planner, console: Console) -> Hints:
+    """Give what a method that learns may know beforehand; say so when it takes its time.
 
     The simulated platform models an MI300X, so on that it has something to say. On itself its ranking would
     be its result, so only the method that is made of it asks there.
@@ -50,7 +55,23 @@ def hints_of(settings: Settings, planner: Planner) -> Hints:
             max_positions=planner.model.shape.max_positions,
         ),
         starts=settings.starts,
-        estimate=estimate if is_modelled else None,
+        estimate=_announced(estimate, console) if is_modelled else None,
         stages=settings.stages,
         trials=settings.trials,
     )
+
+
+def _announced(estimate: Estimate, console: Console) -> Estimate:
+    """Say what is going on before the first of many estimates."""
+    is_told = False
+
+    def told(point: Point) -> Sequence[float] | None:
+        nonlocal is_told
+        if not is_told:
+            is_told = True
+            console.print(
+                "ranking the settings on the simulated platform: the order of trials, no result"
+            )
+        return estimate(point)
+
+    return told

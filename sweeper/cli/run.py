@@ -165,7 +165,7 @@ def _work(
         constraints=settings.constraints,
         method=settings.method,
         seed=settings.seed,
-        hints=hints_of(settings, planner),
+        hints=hints_of(settings, planner, console),
         artifacts=dashboard.artifacts_folder(settings.outputs),
     )
     search.note(study_note(settings, planner))
