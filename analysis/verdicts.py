@@ -306,6 +306,8 @@ def _objective_text(study: Study, objective: Objective, judged: Sequence[Finalis
         f"Welch's interval of the logarithm; {pairs} pairs can be looked at, so each interval is widened "
         "until all hold together in 95 % of studies (Bonferroni)."
     )
+    if study.is_simulated:
+        method += f" A model's starts hardly differ: no interval is taken to be narrower than {NOISE:.0%}."
     serve = [f"```bash\n{line}\n```" for line in _serve_lines(study, judged)]
     return "\n\n".join(
         [

@@ -33,8 +33,8 @@ def test_an_entry_with_a_bound_is_a_constraint_and_any_other_an_objective() -> N
         Objective(metric="request_throughput_per_s", direction="maximize", request_rate_per_s=1000.0),
     )
     assert found.constraints == (
-        Constraint(metric="p99_ttft_ms", limit=2000.0, is_upper=True, request_rate_per_s=16.0),
-        Constraint(metric="p99_tpot_ms", limit=200.0, is_upper=True, request_rate_per_s=16.0),
+        Constraint(metric="p99_ttft_ms", limit=2000.0, is_upper=True, request_rate_per_s=8.0),
+        Constraint(metric="p99_tpot_ms", limit=150.0, is_upper=True, request_rate_per_s=8.0),
     )
     (floor,) = goals.constraints({"low": entry(at_least=3.0)}, AT_16)
     assert floor.name == "request_throughput_per_s >= 3"
