@@ -39,8 +39,6 @@ def see(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         left_out: dict[tuple[Row, ...], str] = {}
         if no_disk is not None:
             left_out[DISK_ROWS] = f"no small disk can be mounted here: {no_disk}"
-        if TABLE_VARIABLE not in os.environ:
-            left_out[RAY_ROWS] = "needs two idle processors, for Ray to start in time; make faults runs it"
         studies: tuple[tuple[tuple[Row, ...], Callable[[], dict[str, Seen]]], ...] = (
             (RAY_ROWS, lambda: scenarios.ray_faults(folder / "ray")),
             (ENGINE_ROWS, lambda: scenarios.engine_faults(folder / "engines")),

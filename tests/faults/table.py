@@ -47,8 +47,7 @@ infrastructure) are given to nobody; others serve meanwhile.
 
 What is not there:
 
-* Rows that say "not run" have not been seen to pass as they stand. Those on Ray are left out of `make test`:
-  Ray gives up when it is not up within 30 s, which a processor that is shared with other tests does not keep.
+* Rows that say "not run" have not been seen to pass as they stand.
 * The stand-in for nvidia-smi tells no processes and no memory, so that the wait for free devices is over at
   once here; it has tests of its own (`tests/topology/test_vacancy.py`, `tests/test_proof.py`).
 * vLLM itself is struck in `tests/test_end_to_end.py` (SIGKILL of the driver), not here.
