@@ -301,8 +301,8 @@ def check(tmp_path: Path, *, trials: int, every: int, seed: int) -> None:
         f"exit codes {dict(Counter(codes))}; rows: {dict(Counter(frame['state']))}; "
         f"failed as {dict(Counter(frame['failure_class'].dropna()))}"
     )
-    # A fault that finds no victim, at the end of a run, strikes nobody.
-    assert chaos.done.total() >= 0.9 * trials / every
+    # One or a few find no victim, such as that of the end of a run.
+    assert chaos.done.total() >= trials // every - max(1, trials // 50)
     assert set(codes) <= {0, 1, -signal.SIGKILL}
     assert latest(storm)["state"].tolist() == ["complete"] * trials
     pd.testing.assert_frame_equal(latest(storm), latest(calm))
