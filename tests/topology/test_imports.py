@@ -20,6 +20,7 @@ ORDER = (
     "cpu",
     "occupants",
     "gauges",
+    "vacancy",
     "detection",
     "__init__",
 )
