@@ -274,6 +274,7 @@ def _is_kept(text: str) -> bool:
     )
 )
 @example(changes=[(("engine", "prefix", 0), "replace", {"numactl": None})])
+@example(changes=[(("calibration", "gemm_frac"), "replace", [])])
 def test_no_file_of_a_users_own_ends_in_a_traceback(changes: list[tuple[Any, str, Any]]) -> None:
     content = copy.deepcopy(BASE)
     for path, kind, value in changes:

@@ -69,9 +69,7 @@ def _announced(estimate: Estimate, console: Console) -> Estimate:
         nonlocal is_told
         if not is_told:
             is_told = True
-            console.print(
-                "ranking the settings on the simulated platform: the order of trials, no result"
-            )
+            console.print("ranking the settings on the simulated platform: the order of trials, no result")
         return estimate(point)
 
     return told

@@ -9,6 +9,7 @@ makes of every published figure.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -125,8 +126,10 @@ class Calibration:
                     f"calibration: got '{name}'; expected one of {', '.join(known)}. "
                     f"Rename or remove it.{nearest(name, known)}"
                 )
-            if not value >= 0:
-                raise ConfigError(f"calibration: {name} is {value:g}; expected 0 or more. Change it.")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ConfigError(
+                    f"calibration: {name} is {value!r:.40}; expected a number, 0 or more. Change it."
+                )
         return replace(self, **dict(values))
 
 

@@ -214,10 +214,10 @@ def test_an_unknown_parameter_is_refused_with_the_nearest() -> None:
         Calibration().override({"host_steps": 0.5})
 
 
-@pytest.mark.parametrize("value", [-0.1, float("nan")])
-def test_a_parameter_that_is_no_amount_is_refused(value: float) -> None:
-    with pytest.raises(ConfigError, match="expected 0 or more"):
-        Calibration().override({"host_step_s": value})
+@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), [], True, "fast"])
+def test_a_parameter_that_is_no_amount_is_refused(value: object) -> None:
+    with pytest.raises(ConfigError, match="expected a number, 0 or more"):
+        Calibration().override({"host_step_s": value})  # type: ignore[dict-item]
 
 
 def test_rows_of_a_step_are_prompt_tokens_and_decodes() -> None:
