@@ -3,12 +3,17 @@
 A server that is proven once, at its start, may be another one later: it died and was replaced, or a stranger
 took its port. So the proof brackets what is measured. One greedy question is asked before the first load of a
 start and again after the last, and has to be answered alike; before and after every load the engine has to
-live, its port has to be held by the process that was proven, and nobody else may be on its devices.
+live, its port has to be held by the process that was proven, and nobody else may be on its devices, where a
+long load is looked at in between, too.
 Whoever fails any of it leaves a failed trial, never a number. What the engine is to be compared with other
 settings by, its answer, is stored; the comparison is made by whoever has all of them (``analysis.answers``).
 """
 
 from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from sweeper import processes
 from sweeper.engines import Server
@@ -16,6 +21,12 @@ from sweeper.engines.endpoint import SANITY_PROMPT
 from sweeper.errors import MeasurementError
 from sweeper.records import FailureClass
 from sweeper.topology.occupants import Occupants
+
+WATCH_INTERVAL_S = 30.0
+"""Between two looks at who is on the devices, while a load runs."""
+
+# A question that hangs must not hold up the trial.
+_PATIENCE_S = 10.0
 
 
 class Proof:
@@ -68,14 +79,56 @@ class Proof:
         """
         self._server.check_alive()
         strangers = self._occupants.strangers(self._server.prove_ours())
-        if strangers:
-            named = "; ".join(f"{pid} ({processes.title(pid) or 'unknown'})" for pid in sorted(strangers))
+        self._refuse(map(_named, sorted(strangers or ())))
+        return None if strangers is None else 0
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """See from the side that nobody comes to the devices while the block, one load, runs.
+
+        Who comes and goes between two looks is not seen, and short loads are not looked at: asking for eight
+        GPUs takes amd-smi seconds of a processor.
+
+        Raises:
+            MeasurementError: The block ended well, and another process computed on the devices meanwhile.
+        """
+        seen: dict[int, str] = {}
+        is_over = threading.Event()
+
+        def watch() -> None:
+            while not is_over.wait(WATCH_INTERVAL_S):
+                strangers = self._occupants.strangers(self._pids()) or frozenset()
+                # Not those that the engine has started while the tool was asked.
+                for pid in strangers - (self._pids() or set()):
+                    # Named at once: it may be gone when the load has ended.
+                    seen.setdefault(pid, _named(pid))
+
+        watcher = threading.Thread(target=watch, name="proof", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            watcher.join(_PATIENCE_S)
+        self._refuse(list(seen.values()))
+
+    def _pids(self) -> set[int] | None:
+        # An endpoint that somebody else started has no processes of ours.
+        pids = getattr(self._server, "pids", None)
+        return None if pids is None else set(pids())
+
+    def _refuse(self, strangers: Iterable[str]) -> None:
+        named = "; ".join(strangers)
+        if named:
             raise self._doubt(
                 f"devices: besides the engine they are used by process {named}; expected the engine alone. "
                 "End it, or leave its device out of the study.",
                 FailureClass.INFRASTRUCTURE,
             )
-        return None if strangers is None else 0
 
     def _doubt(self, message: str, failure: FailureClass) -> MeasurementError:
         return MeasurementError(message, failure=failure, log_path=self._server.log_path)
+
+
+def _named(pid: int) -> str:
+    return f"{pid} ({processes.title(pid) or 'unknown'})"

@@ -202,7 +202,10 @@ def _one_start(
                     _raise_if(cancelled)
                     proof.look()
                     before_load()
-                    with telemetry.recorded(server, spec, placement) as recording:
+                    if spec.client.kind == "offline":
+                        # Each of its loads starts an engine of its own.
+                        diary.spend("free_wait_s", _wait_until_free(spec, placement, cancelled, probe))
+                    with proof.watched(), telemetry.recorded(server, spec, placement) as recording:
                         measured = client.measure(
                             server, point, restart=restart, repeat=repeat, cancelled=cancelled
                         )

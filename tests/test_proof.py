@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,11 @@ from sweeper import trial
 from sweeper.clients import check_lengths
 from sweeper.engines.vllm import VllmEngine
 from sweeper.errors import MeasurementError
+from sweeper.proof import Proof
 from sweeper.records import FailureClass, LoadPoint, Placement, Platform, TrialResult, TrialSpec, TrialState
 from sweeper.topology import Answer, Runner
-from tests.stand_ins import StandInClient, StandInEngine
+from sweeper.topology.occupants import Occupants
+from tests.stand_ins import StandInClient, StandInEngine, StandInServer
 from tests.standin_server import PLACEMENT, make_spec, never, write_interpreter
 
 POINT = LoadPoint(dataset="random", num_prompts=4, input_len=8, output_len=8, ignore_eos=True)
@@ -126,6 +129,50 @@ def test_no_engine_starts_where_somebody_is(spec: TrialSpec, placement: Placemen
     assert (result.state, result.failure_class) == (TrialState.FAILED, FailureClass.INFRASTRUCTURE)
     assert f"not free after 0.01 s: process {os.getpid()} (" in str(result.failure_message)
     assert engine.diary == []
+
+
+class ServerWithPids(StandInServer):
+    def pids(self) -> set[int]:
+        return {70}
+
+
+def watched(*there: int) -> tuple[Proof, threading.Event]:
+    """A proof whose second GPU has the engine, and then these too; and what is set once they were told."""
+    is_told = threading.Event()
+    looks = itertools.count()
+
+    def probe(command: Sequence[str]) -> Answer:
+        if "--query-gpu=index,uuid" in command:
+            return Answer(exit_status=0, stdout="1, GPU-1\n")
+        if next(looks) >= 2:
+            is_told.set()
+        return Answer(exit_status=0, stdout="".join(f"GPU-1, {pid}\n" for pid in (70, *there)))
+
+    occupants = Occupants(platform=Platform.CUDA, devices=(1,), run=probe)
+    return Proof(ServerWithPids(diary=[]), occupants), is_told
+
+
+def test_a_stranger_that_comes_while_a_load_runs_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweeper.proof.WATCH_INTERVAL_S", 0.01)
+    proof, is_told = watched(os.getpid())
+    with pytest.raises(MeasurementError, match=rf"used by process {os.getpid()} \(") as told, proof.watched():
+        assert is_told.wait(30.0)
+    assert told.value.failure is FailureClass.INFRASTRUCTURE
+
+
+def test_an_engine_that_stays_alone_is_not_doubted_while_a_load_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweeper.proof.WATCH_INTERVAL_S", 0.01)
+    proof, is_told = watched()
+    with proof.watched():
+        assert is_told.wait(30.0)
+
+
+def test_a_load_that_failed_says_why_and_not_who_else_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweeper.proof.WATCH_INTERVAL_S", 0.01)
+    proof, is_told = watched(os.getpid())
+    with pytest.raises(ZeroDivisionError), proof.watched():
+        assert is_told.wait(30.0)
+        raise ZeroDivisionError
 
 
 def test_a_port_that_another_process_answers_on_later_is_noticed(tmp_path: Path) -> None:
