@@ -27,6 +27,10 @@ QUICK = (
     "workload.num_prompts=40",
     "workload.request_rate_per_s=[16,null]",
 )
+A_SEARCH = (
+    *("platform=simulated", "executor=inline", "workload=random", "knobs.tensor_parallel_size=4"),
+    *("workload.num_prompts=20", "space.knobs.max_num_seqs=[8,16,32,64,128]"),
+)
 FOLDER = Path("outputs/case2_sched_steps-simulated")
 
 
@@ -244,6 +248,22 @@ def test_cleanup_looks_at_what_a_killed_trial_left_changed_on_the_host(
     code, said = run(capsys, "cleanup", str(tmp_path))
     assert code == cli.AT_RISK
     assert "is no record of ours" in said
+
+
+def test_a_plan_of_a_search_counts_finalists_and_tells_what_may_end_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    search = ["search.method=tpe", "search.trials=4", "search.max_hours=2"]
+    finals = ["search.finalists=1", "search.final_repeats=3"]
+    code, told = run(capsys, *A_SEARCH, *search, *finals, "plan=true")
+    assert code == cli.OK
+    told = " ".join(told.split())
+    assert "search.max_hours=2 ends the study earlier" in told
+    assert "then the best 1 and the default start 3 times each" in told
+    # 4 trials, and 3 starts of the best and of the default.
+    assert "10 trials of" in told
+    _, told = run(capsys, *A_SEARCH, *search, "plan=true")
+    assert "4 trials of" in " ".join(told.split())
 
 
 def test_a_dashboard_without_a_study_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from sweeper.plan import Planner
 from sweeper.records import FailureClass, Model, Objective, Placement, TrialResult, TrialSpec, TrialState
 from sweeper.schedule import Scheduler
 from sweeper.search import Search, storage_url
+from sweeper.space import Choice, Space
 from sweeper.store import Store
 from sweeper.sweep import Outcome, Sweep
 from tests.stand_ins import THREE_SERIES, ScriptedExecutor, complete, failed, planner_of_three_series
@@ -54,13 +56,21 @@ def planner(tmp_path: Path, llama_70b: Model) -> Planner:
     return planner_of_three_series(tmp_path, llama_70b)
 
 
-def swept(planner: Planner, folder: Path, executor: Timed, *, max_attempts: int = 3) -> Outcome:
+def swept(
+    planner: Planner,
+    folder: Path,
+    executor: Timed,
+    *,
+    max_attempts: int = 3,
+    method: str = "grid",
+    trials: int | None = None,
+) -> Outcome:
     search = Search(
         storage=storage_url(folder),
         name="test",
         space=planner.space,
         objectives=(THROUGHPUT,),
-        method="grid",
+        method=method,
         seed=1,
     )
     sweep = Sweep(
@@ -71,8 +81,8 @@ def swept(planner: Planner, folder: Path, executor: Timed, *, max_attempts: int 
         scheduler=Scheduler((planner.node,), order="as_written"),
         observer=Diary(),
         objectives=(THROUGHPUT,),
-        method="grid",
-        trials=None,
+        method=method,
+        trials=trials,
         max_attempts=max_attempts,
         retry_pause_s=PAUSE_S,
         clock=lambda: executor.now_s,
@@ -137,3 +147,17 @@ def test_a_failure_of_the_engine_holds_nobody_up(planner: Planner, tmp_path: Pat
     assert outcome.states == {TrialState.FAILED: 2}
     assert {start.at_s for start in executor.starts} == {0.0}
     assert executor.now_s < PAUSE_S
+
+
+def test_a_search_asks_on_when_the_only_devices_have_rested(planner: Planner, tmp_path: Path) -> None:
+    executor = Timed(failed(FailureClass.INFRASTRUCTURE))
+    wide = Space(base={"tensor_parallel_size": 8}, domains={"max_num_seqs": Choice(values=(8, 16, 32))})
+    searched = replace(planner, space=wide)
+    outcome = swept(searched, tmp_path, executor, max_attempts=1, method="random", trials=3)
+    assert outcome.states == {TrialState.FAILED: 3}
+    times = [start.at_s for start in executor.starts]
+    assert [later - earlier for earlier, later in itertools.pairwise(times)] == pytest.approx(
+        [PAUSE_S, PAUSE_S], abs=1
+    )
+    # Nothing waits for the last pause, after which nothing would run.
+    assert executor.now_s < times[-1] + PAUSE_S

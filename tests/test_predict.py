@@ -16,6 +16,7 @@ from sweeper.records import (
     LoadPoint,
     Model,
     Platform,
+    RateSearch,
     TrialResult,
     TrialSpec,
     TrialState,
@@ -52,6 +53,13 @@ def test_a_run_takes_at_least_as_long_as_its_requests_arrive(spec: TrialSpec) ->
     slow = replace(spec, load_points=(replace(LOAD, num_prompts=600, request_rate_per_s=2.0),))
     # 600 requests at 2 per second arrive within 300 s; the last answer of 8 tokens takes less than 1 s.
     assert 300 < Predictor().predict(slow).load_s < 301
+
+
+def test_every_probe_of_a_search_over_the_rate_takes_its_time(spec: TrialSpec) -> None:
+    search = RateSearch(low=1.0, high=3.0, resolution=1.0, bounds=(("p99_ttft_ms", 100.0),))
+    point = replace(LOAD, num_prompts=600, rate_search=search)
+    # Both ends and the middle: 600 requests at 1, 3 and 2 per second.
+    assert 1100 < Predictor().predict(replace(spec, load_points=(point,))).load_s < 1103
 
 
 def test_decoding_takes_a_reading_of_the_weights_per_token(spec: TrialSpec) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sweeper.errors import MeasurementError
-from sweeper.rate_search import highest_step, measurements, rate_of
+from sweeper.rate_search import highest_step, measurements, rate_of, usual_rates
 from sweeper.records import LoadPoint, Measurement, Placement, RateSearch, TrialSpec, TrialState
 from sweeper.trial import run
 
@@ -82,6 +82,13 @@ def test_every_edge_is_found_in_about_log2_probes(edge: int) -> None:
 def test_rates_are_written_as_people_write_them() -> None:
     tenths = RateSearch(low=0.1, high=0.5, resolution=0.1, bounds=())
     assert [rate_of(tenths, step) for step in range(5)] == [0.1, 0.2, 0.3, 0.4, 0.5]
+
+
+def test_the_usual_rates_are_those_of_a_search_that_ends_in_the_middle() -> None:
+    server = Server(keeps_up_to=6.0)
+    measurements(POINT, server.measure)
+    assert usual_rates(SEARCH) == tuple(server.rates)
+    assert usual_rates(replace(SEARCH, high=2.0)) == (2.0,)
 
 
 def test_a_latency_that_is_not_told_is_no_answer() -> None:
