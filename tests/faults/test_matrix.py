@@ -12,6 +12,9 @@ from tests.faults.table import TABLE, rows_in
 
 # It is 10 s on a machine with a processor to spare; tests run on others, too.
 _GONE_WITHIN_S = 30
+# A process of Ray's that is still starting when its driver is killed asks for a minute where everybody went (62 s
+# were seen once, beside two other busy programs; 2 to 3 s otherwise). It holds no device.
+_RAY_GONE_WITHIN_S = 90
 
 See = Callable[[Row], Seen]
 
@@ -21,7 +24,8 @@ def check(row: Row, seen: Seen) -> None:
     assert row.line in seen.line
     assert seen.again == "complete"
     assert seen.exits == row.exits
-    assert seen.gone_s is None or seen.gone_s < _GONE_WITHIN_S
+    limit_s = _RAY_GONE_WITHIN_S if row.where == "ray" else _GONE_WITHIN_S
+    assert seen.gone_s is None or seen.gone_s < limit_s
 
 
 @pytest.mark.slow
