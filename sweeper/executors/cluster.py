@@ -59,6 +59,8 @@ class Cluster:
         remarks: What a person should know of the others, a line each.
     """
 
+    is_local = False
+
     def __init__(self, address: str, *, read: Callable[[], Node | Absent]) -> None:
         """Join, and let every node read its own devices.
 

@@ -29,6 +29,8 @@ _TEMP_PREFIX = "sweeper-ray-"
 class PrivateRay:
     """Ray on this machine alone; its one node cannot be lost without the study itself."""
 
+    is_local = True
+
     def __init__(self, *, devices: int, log_path: Path) -> None:
         """Start it.
 

@@ -18,13 +18,20 @@ from typing import Any, Protocol
 from sweeper import processes, trial
 from sweeper.executors import Ticket
 from sweeper.executors.ray_door import import_ray
+from sweeper.processes import Process
 from sweeper.records import FailureClass, Placement, TrialResult, TrialSpec
 
 _GRACE_S = 60.0
 
 
 class Session(Protocol):
-    """A Ray that this process is connected to: its own, or a cluster's."""
+    """A Ray that this process is connected to: its own, or a cluster's.
+
+    Attributes:
+        is_local: Whether trials run on the machine of this process, and so can see whether it lives.
+    """
+
+    is_local: bool
 
     def task_options(self, placement: Placement) -> Mapping[str, Any]:
         """Give what Ray must be told so that a trial starts on its node."""
@@ -51,9 +58,20 @@ class Session(Protocol):
         ...
 
 
-def run_in_worker(spec: TrialSpec, placement: Placement) -> TrialResult:
-    """Run the trial in a Ray worker; ``ray.cancel`` arrives there as a KeyboardInterrupt."""
-    return trial.run(spec, placement, cancelled=_is_cancelled)
+def run_in_worker(spec: TrialSpec, placement: Placement, driver: Process | None = None) -> TrialResult:
+    """Run the trial in a Ray worker; ``ray.cancel`` arrives there as a KeyboardInterrupt.
+
+    Args:
+        spec: What to run.
+        placement: On which devices.
+        driver: Who wants the result. Without it the trial ends by itself: a worker may learn of the death of
+            its Ray long after that of the driver.
+    """
+
+    def cancelled() -> bool:
+        return _is_cancelled() or (driver is not None and not processes.is_alive(driver))
+
+    return trial.run(spec, placement, cancelled=cancelled)
 
 
 def _is_cancelled() -> bool:
@@ -78,6 +96,7 @@ class RayExecutor:
         self._session = session
         self._ray = import_ray(is_private=False)
         self._run = self._ray.remote(run_in_worker)
+        self._driver = processes.current() if session.is_local else None
         self._numbers = itertools.count(1)
         self._running: dict[Any, tuple[Ticket, TrialSpec, Placement]] = {}
         self._cancelled: set[Any] = set()
@@ -100,7 +119,7 @@ class RayExecutor:
             runtime_env={"env_vars": {"RAY_EXPERIMENTAL_NOSET_HIP_VISIBLE_DEVICES": "1"}},
             **self._session.task_options(placement),
         )
-        self._running[task.remote(spec, placement)] = (ticket, spec, placement)
+        self._running[task.remote(spec, placement, self._driver)] = (ticket, spec, placement)
         return ticket
 
     def wait(self, timeout_s: float) -> list[tuple[Ticket, TrialResult]]:

@@ -99,6 +99,16 @@ def test_a_ray_worker_runs_the_same_trial_body(simulated_spec: TrialSpec, placem
     assert result.state is TrialState.COMPLETE
 
 
+def test_a_trial_whose_driver_is_gone_ends_by_itself(simulated_spec: TrialSpec, placement: Placement) -> None:
+    driver = subprocess.Popen(["sleep", "60"])
+    known = processes.find(driver.pid)
+    assert known is not None
+    assert run_in_worker(simulated_spec, placement, known).state is TrialState.COMPLETE
+    driver.kill()
+    driver.wait()
+    assert run_in_worker(simulated_spec, placement, known).failure_class is FailureClass.INTERRUPTED
+
+
 @pytest.mark.ray
 def test_a_killed_ray_worker_is_a_transient_failure(
     ray_executor: RayExecutor, simulated_spec: TrialSpec, placement: Placement
