@@ -23,8 +23,8 @@ the stand-in reports its own setting as its throughput. Devices of a failed tria
 * **gone after**: seconds until no process of the trial lived, from the blow; for engines that fail by
   themselves from the end of the run; where the driver ended, of the study, but for
   the driver itself, which on SIGTERM and SIGINT still draws its report. Seen once, beside other work;
-  expected within 10 s, and the test allows 30 s for machines that are busy, 90 s on Ray: beside two other busy
-  programs something of a study whose driver was killed was once there for 62 s; what it was is not known.
+  expected within 10 s, and the test allows 30 s for machines that are busy, 90 s on Ray: beside two other
+  busy programs something of a study whose driver was killed was there for 62 s once; what, is not known.
 * **repeated**: by the same run (transient failures), by the same command (cut-off studies), or by the same
   command with `retry_failed=true` (all others, which come out the same until something is changed).
 
