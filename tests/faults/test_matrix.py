@@ -12,7 +12,7 @@ from tests.faults.table import TABLE, rows_in
 
 # It is 10 s on a machine with a processor to spare; tests run on others, too.
 _GONE_WITHIN_S = 30
-# Of a study on Ray whose driver was killed, something was there for 62 s once, beside two other busy programs;
+# Of a study on Ray whose driver was killed, something was there for 62 s once, beside other busy programs;
 # what it was is not known. It is 2 to 3 s otherwise.
 _RAY_GONE_WITHIN_S = 90
 
