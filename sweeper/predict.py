@@ -18,10 +18,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sweeper import rate_search
-from sweeper.engines.simulated import is_v1, resolve
+from sweeper.engines.simulated import generation_of, is_v1, resolve
 from sweeper.records import (
     INSTANCES,
     MEASURED_ITERATIONS,
+    PHASES,
     LoadPoint,
     Measurement,
     Platform,
@@ -105,9 +106,7 @@ class Predictor:
             return
         first = rows[0]
         seen = _Seen(
-            start_s=sum(
-                _seconds(first, name) for name in ("free_wait_s", "engine_start_s", "warmup_s", "stop_s")
-            ),
+            start_s=sum(_seconds(first, name) for name in PHASES),
             load_s=sum(_seconds(row, "measured_s") + _seconds(row, "client_overhead_s") for row in rows),
         )
         known = self._guess(spec)
@@ -277,7 +276,7 @@ def _costs(spec: TrialSpec) -> tuple[CostModel, _Limits]:
         devices=devices,
         gpus=max(1, round(devices * device.gpu_frac)),
         shape=spec.model.shape,
-        calibration=parameters(spec.calibration, generation="v1" if is_v1(spec) else "v0"),
+        calibration=parameters(spec.calibration, generation=generation_of(spec)),
         weight_bits=8 if settings["quantization"] == "fp8" else 16,
         kv_bits=8 if str(settings["kv_cache_dtype"]).startswith("fp8") else 16,
         is_v1=is_v1(spec),

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeper.objectives import measured_row, objective_value, violations
-from sweeper.records import Constraint, Objective, TrialResult, TrialState
+from sweeper.records import PHASES, Constraint, Objective, TrialResult, TrialState
 from sweeper.stopping_rules import Endings, is_worse
 from sweeper.store import Store
-
-_PHASES = ("free_wait_s", "engine_start_s", "warmup_s", "stop_s")
 
 COUNTED = (TrialState.COMPLETE, TrialState.FAILED, TrialState.SKIPPED)
 """How a trial ends that was begun: it spends the budget."""
@@ -132,7 +130,7 @@ class StoredTrial:
     def seconds(self) -> float:
         """How long it held them, without waiting."""
         if self.state in (TrialState.COMPLETE, TrialState.SKIPPED):
-            phases = [self.rows[0][name] for name in _PHASES]
+            phases = [self.rows[0][name] for name in PHASES]
             runs = [row[name] for row in self.rows for name in ("measured_s", "client_overhead_s")]
             return sum(float(seconds) for seconds in (*phases, *runs) if seconds == seconds)
         taken = self.rows[0]["ended_at"] - self.rows[0]["started_at"]
@@ -185,7 +183,7 @@ def _seconds_of(result: TrialResult) -> float:
     """Give how long a trial held its devices; where it was modelled, how long it is modelled to have."""
     if result.state in (TrialState.COMPLETE, TrialState.SKIPPED):
         runs = (run.measured_s + run.client_overhead_s for run in result.measurements)
-        return sum(result.phases.get(name, 0.0) for name in _PHASES) + sum(runs)
+        return sum(result.phases.get(name, 0.0) for name in PHASES) + sum(runs)
     if result.started_at is None or result.ended_at is None:
         return 0.0
     return result.ended_at - result.started_at

@@ -15,12 +15,11 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from sweeper import processes
-from sweeper.engines import Server
+from sweeper.engines import Server, pids_of
 from sweeper.engines.endpoint import SANITY_PROMPT
 from sweeper.errors import MeasurementError
 from sweeper.records import FailureClass
-from sweeper.topology.occupants import Occupants
+from sweeper.topology.occupants import Occupants, named
 
 WATCH_INTERVAL_S = 30.0
 """Between two looks at who is on the devices, while a load runs."""
@@ -79,7 +78,7 @@ class Proof:
         """
         self._server.check_alive()
         strangers = self._occupants.strangers(self._server.prove_ours())
-        self._refuse(map(_named, sorted(strangers or ())))
+        self._refuse(map(named, sorted(strangers or ())))
         return None if strangers is None else 0
 
     @contextmanager
@@ -97,11 +96,11 @@ class Proof:
 
         def watch() -> None:
             while not is_over.wait(WATCH_INTERVAL_S):
-                strangers = self._occupants.strangers(self._pids()) or frozenset()
+                strangers = self._occupants.strangers(pids_of(self._server)) or frozenset()
                 # Not those that the engine has started while the tool was asked.
-                for pid in strangers - (self._pids() or set()):
+                for pid in strangers - (pids_of(self._server) or set()):
                     # Named at once: it may be gone when the load has ended.
-                    seen.setdefault(pid, _named(pid))
+                    seen.setdefault(pid, named(pid))
 
         watcher = threading.Thread(target=watch, name="proof", daemon=True)
         watcher.start()
@@ -111,11 +110,6 @@ class Proof:
             is_over.set()
             watcher.join(_PATIENCE_S)
         self._refuse(list(seen.values()))
-
-    def _pids(self) -> set[int] | None:
-        # An endpoint that somebody else started has no processes of ours.
-        pids = getattr(self._server, "pids", None)
-        return None if pids is None else set(pids())
 
     def _refuse(self, strangers: Iterable[str]) -> None:
         named = "; ".join(strangers)
@@ -128,7 +122,3 @@ class Proof:
 
     def _doubt(self, message: str, failure: FailureClass) -> MeasurementError:
         return MeasurementError(message, failure=failure, log_path=self._server.log_path)
-
-
-def _named(pid: int) -> str:
-    return f"{pid} ({processes.title(pid) or 'unknown'})"

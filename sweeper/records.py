@@ -478,6 +478,10 @@ class Measurement:
     raw_path: str | None = None
 
 
+PHASES = ("free_wait_s", "engine_start_s", "warmup_s", "stop_s")
+"""What a trial spends its time on besides its loads, in seconds."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
     """What became of a trial. A failure is a result as good as any other.
@@ -489,7 +493,7 @@ class TrialResult:
         surroundings: Under what it ran: ``container``, ``numa_balancing``, ``environment``.
         sanity_text: The answer to a greedy question, before and after the loads; that of all starts where
             they differ.
-        phases: Seconds spent: ``free_wait_s``, ``engine_start_s``, ``warmup_s``, ``stop_s``.
+        phases: Seconds spent on each of ``PHASES``.
     """
 
     spec: TrialSpec

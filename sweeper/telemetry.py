@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sweeper import processes
-from sweeper.engines import Server
+from sweeper.engines import Server, pids_of
 from sweeper.records import Measurement, Placement, Provenance, TrialSpec
 from sweeper.topology.gauges import Gauge, Gauges
 
@@ -140,7 +140,7 @@ class _Processors:
         self._last: dict[str, dict[int, int]] = {"engine": {}, "client": {}}
 
     def look(self) -> None:
-        engine = _engine_pids(self._server)
+        engine = pids_of(self._server) or set()
         marked = {process.pid for process in processes.marked(processes.TRIAL_MARK, self._key)}
         groups = {"engine": engine, "client": marked - engine}
         with self._lock:
@@ -203,12 +203,6 @@ def read_ticks(pids: set[int], proc: Path) -> Ticks:
         except (OSError, ValueError, IndexError):
             continue
     return found
-
-
-def _engine_pids(server: Server) -> set[int]:
-    # An endpoint that somebody else started has no processes of ours.
-    pids = getattr(server, "pids", None)
-    return set(pids()) if pids is not None else set()
 
 
 def _of_engine(looks: list[Mapping[str, float]]) -> dict[str, float | None]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from sweeper import topology, trial
 from sweeper.engines import Cancelled, Server
 from sweeper.errors import EngineError, MeasurementError
-from sweeper.executors import Ticket
+from sweeper.executors import Executor, Ticket
 from sweeper.plan import Planner
 from sweeper.records import (
     EngineSpec,
@@ -18,6 +20,7 @@ from sweeper.records import (
     LoadPoint,
     Measurement,
     Model,
+    Objective,
     Placement,
     Platform,
     Provenance,
@@ -26,7 +29,11 @@ from sweeper.records import (
     TrialSpec,
     TrialState,
 )
+from sweeper.schedule import Scheduler
+from sweeper.search import Search, storage_url
 from sweeper.space import Series, Space
+from sweeper.store import Store
+from sweeper.sweep import Observer, Outcome, Sweep
 
 LOAD = LoadPoint(dataset="random", num_prompts=8, input_len=32, output_len=8)
 THREE_SERIES = Space(
@@ -37,6 +44,9 @@ THREE_SERIES = Space(
         Series(name="same", label="The same again", knobs={"max_num_seqs": 64}),
     ),
 )
+
+
+THROUGHPUT = Objective(metric="request_throughput_per_s", direction="maximize")
 
 
 @dataclass
@@ -170,6 +180,43 @@ class ScriptedExecutor:
 
     def close(self) -> None:
         pass
+
+
+def sweep_of(
+    planner: Planner,
+    folder: Path,
+    executor: Executor,
+    *,
+    observer: Observer,
+    method: str,
+    trials: int | None,
+    stop: Callable[[], bool] = lambda: False,
+    scheduler: Scheduler | None = None,
+    **more: Any,
+) -> Outcome:
+    """Sweep a space for most requests a second, with store and database in a folder; ``more`` is Sweep's."""
+    search = Search(
+        storage=storage_url(folder),
+        name="test",
+        space=planner.space,
+        objectives=(THROUGHPUT,),
+        method=method,
+        seed=1,
+    )
+    sweep = Sweep(
+        planner=planner,
+        search=search,
+        store=Store(folder / "test"),
+        executor=executor,
+        scheduler=Scheduler((planner.node,)) if scheduler is None else scheduler,
+        observer=observer,
+        objectives=(THROUGHPUT,),
+        method=method,
+        trials=trials,
+        **more,
+    )
+    with closing(search):
+        return sweep.run(stop=stop)
 
 
 def complete(spec: TrialSpec, placement: Placement) -> TrialResult:

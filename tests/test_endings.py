@@ -15,22 +15,19 @@ from sweeper.plan import Planner
 from sweeper.records import (
     FailureClass,
     Model,
-    Objective,
     Placement,
     TrialResult,
     TrialSpec,
     TrialState,
 )
-from sweeper.schedule import Scheduler
-from sweeper.search import Search, storage_url
+from sweeper.search import storage_url
 from sweeper.space import Choice, Range, Space
 from sweeper.stopping_rules import Endings
 from sweeper.store import Store
-from sweeper.sweep import Outcome, Sweep
-from tests.stand_ins import ScriptedExecutor, complete, failed, planner_of_three_series
+from sweeper.sweep import Outcome
+from tests.stand_ins import ScriptedExecutor, complete, failed, planner_of_three_series, sweep_of
 from tests.test_sweep import Diary
 
-THROUGHPUT = Objective(metric="request_throughput_per_s", direction="maximize")
 BASE = {"tensor_parallel_size": 8, "max_model_len": 4096}
 NUMBERS = Space(base=BASE, domains={"max_num_seqs": Range(low=1, high=512, is_int=True)})
 FOUR = Space(base=BASE, domains={"max_num_seqs": Choice(values=(8, 16, 32, 64))})
@@ -51,30 +48,16 @@ def swept(
     endings: Endings | None = None,
     clock: Callable[[], float] = lambda: 0.0,
 ) -> Outcome:
-    search = Search(
-        storage=storage_url(folder),
-        name="test",
-        space=planner.space,
-        objectives=(THROUGHPUT,),
-        method=method,
-        seed=1,
-    )
-    sweep = Sweep(
-        planner=planner,
-        search=search,
-        store=Store(folder / "test"),
-        executor=executor,
-        scheduler=Scheduler((planner.node,)),
+    return sweep_of(
+        planner,
+        folder,
+        executor,
         observer=Diary(),
-        objectives=(THROUGHPUT,),
         method=method,
         trials=trials,
         endings=endings,
         clock=clock,
     )
-    outcome = sweep.run(stop=lambda: False)
-    search.close()
-    return outcome
 
 
 def states_in_the_database(folder: Path) -> list[str]:

@@ -11,16 +11,20 @@ import pytest
 
 from sweeper.executors import Ticket
 from sweeper.plan import Planner
-from sweeper.records import FailureClass, Model, Objective, Placement, TrialResult, TrialSpec, TrialState
+from sweeper.records import FailureClass, Model, Placement, TrialResult, TrialSpec, TrialState
 from sweeper.schedule import Scheduler
-from sweeper.search import Search, storage_url
 from sweeper.space import Choice, Space
-from sweeper.store import Store
-from sweeper.sweep import Outcome, Sweep
-from tests.stand_ins import THREE_SERIES, ScriptedExecutor, complete, failed, planner_of_three_series
+from sweeper.sweep import Outcome
+from tests.stand_ins import (
+    THREE_SERIES,
+    ScriptedExecutor,
+    complete,
+    failed,
+    planner_of_three_series,
+    sweep_of,
+)
 from tests.test_sweep import Diary
 
-THROUGHPUT = Objective(metric="request_throughput_per_s", direction="maximize")
 PAUSE_S = 10.0
 
 
@@ -65,29 +69,18 @@ def swept(
     method: str = "grid",
     trials: int | None = None,
 ) -> Outcome:
-    search = Search(
-        storage=storage_url(folder),
-        name="test",
-        space=planner.space,
-        objectives=(THROUGHPUT,),
-        method=method,
-        seed=1,
-    )
-    sweep = Sweep(
-        planner=planner,
-        search=search,
-        store=Store(folder / "test"),
-        executor=executor,
-        scheduler=Scheduler((planner.node,), order="as_written"),
+    return sweep_of(
+        planner,
+        folder,
+        executor,
         observer=Diary(),
-        objectives=(THROUGHPUT,),
         method=method,
         trials=trials,
+        scheduler=Scheduler((planner.node,), order="as_written"),
         max_attempts=max_attempts,
         retry_pause_s=PAUSE_S,
         clock=lambda: executor.now_s,
     )
-    return sweep.run(stop=lambda: False)
 
 
 def of_one_series(planner: Planner, **knobs: int) -> Planner:

@@ -17,7 +17,6 @@ from sweeper.records import (
     EngineSpec,
     FailureClass,
     Model,
-    Objective,
     Placement,
     Platform,
     TrialResult,
@@ -25,13 +24,17 @@ from sweeper.records import (
     TrialState,
 )
 from sweeper.schedule import Scheduler
-from sweeper.search import Search, storage_url
 from sweeper.space import Choice, Range, Rule, Series, Space
 from sweeper.store import Store
-from sweeper.sweep import Outcome, Sweep
-from tests.stand_ins import THREE_SERIES, ScriptedExecutor, complete, failed, planner_of_three_series
-
-THROUGHPUT = Objective(metric="request_throughput_per_s", direction="maximize")
+from sweeper.sweep import Outcome
+from tests.stand_ins import (
+    THREE_SERIES,
+    ScriptedExecutor,
+    complete,
+    failed,
+    planner_of_three_series,
+    sweep_of,
+)
 
 
 @dataclass
@@ -77,27 +80,17 @@ def swept(
     retry_failed: bool = False,
     scheduler: Scheduler | None = None,
 ) -> Outcome:
-    search = Search(
-        storage=storage_url(folder),
-        name="test",
-        space=planner.space,
-        objectives=(THROUGHPUT,),
-        method=method,
-        seed=1,
-    )
-    sweep = Sweep(
-        planner=planner,
-        search=search,
-        store=Store(folder / "test"),
-        executor=executor,
-        scheduler=Scheduler((planner.node,)) if scheduler is None else scheduler,
+    return sweep_of(
+        planner,
+        folder,
+        executor,
         observer=diary,
-        objectives=(THROUGHPUT,),
         method=method,
         trials=trials,
+        stop=stop,
+        scheduler=scheduler,
         retry_failed=retry_failed,
     )
-    return sweep.run(stop=stop)
 
 
 @pytest.fixture

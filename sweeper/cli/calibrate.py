@@ -151,9 +151,9 @@ def _measured(options: argparse.Namespace, console: Console) -> NamedCalibration
 
 def _generation(figures: Sequence[Figure]) -> str:
     """Give the newest generation of the engines that were measured, to start from its parameters."""
-    from sweeper.engines.simulated import is_v1
+    from sweeper.engines.simulated import generation_of
 
-    return "v1" if any(is_v1(figure.spec) for figure in figures) else "v0"
+    return max((generation_of(figure.spec) for figure in figures), default="v0")
 
 
 def _judged(

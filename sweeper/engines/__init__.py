@@ -86,3 +86,9 @@ class Engine(Protocol):
             EngineError: It did not come up; nothing of it is left running.
         """
         ...
+
+
+def pids_of(server: Server) -> set[int] | None:
+    """Give the ids of all processes of an engine; None of an endpoint that somebody else started."""
+    pids = getattr(server, "pids", None)
+    return None if pids is None else set(pids())

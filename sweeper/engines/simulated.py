@@ -116,7 +116,7 @@ class SimulatedEngine:
         """
         if cancelled():
             raise EngineError("stopped on request", failure=FailureClass.INTERRUPTED)
-        calibration = parameters(spec.calibration, generation="v1" if is_v1(spec) else "v0")
+        calibration = parameters(spec.calibration, generation=generation_of(spec))
         settings = resolve(spec)
         _refuse(spec, placement, settings)
         costs = _costs(spec, placement, settings, calibration)
@@ -295,10 +295,14 @@ def ignored_knobs(spec: TrialSpec) -> tuple[str, ...]:
 
 def is_v1(spec: TrialSpec) -> bool:
     """Tell whether vLLM's V1 engine is modelled."""
-    generation = knobs.engine_generation(
+    return generation_of(spec) == "v1"
+
+
+def generation_of(spec: TrialSpec) -> knobs.Generation:
+    """Give the generation of vLLM's engine that is modelled."""
+    return knobs.engine_generation(
         spec.engine.release, accelerator=_accelerator(spec), assignment=spec.assignment
     )
-    return generation == "v1"
 
 
 def _accelerator(spec: TrialSpec) -> knobs.Accelerator:

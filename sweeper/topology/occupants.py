@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from sweeper import processes
 from sweeper.errors import PlacementError
 from sweeper.records import Platform
 from sweeper.topology.amd_smi import device_numbers, json_rows
@@ -22,6 +23,11 @@ process, and amd-smi lists it under each of them, with nothing in use."""
 _NVIDIA_GPUS = ("nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader")
 _NVIDIA_APPS = ("nvidia-smi", "--query-compute-apps=gpu_uuid,pid", "--format=csv,noheader")
 _BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
+
+
+def named(pid: int) -> str:
+    """Give a process id with the process's title, for a message."""
+    return f"{pid} ({processes.title(pid) or 'unknown'})"
 
 
 class Occupants:

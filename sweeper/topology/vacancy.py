@@ -10,11 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from sweeper import processes
 from sweeper.errors import EngineError
 from sweeper.records import FailureClass, Platform
 from sweeper.topology.gauges import Gauge
-from sweeper.topology.occupants import Occupants
+from sweeper.topology.occupants import Occupants, named
 from sweeper.topology.probes import Runner, run_command
 
 MOST_IDLE_GIB = 2.0
@@ -52,9 +51,7 @@ class Vacancy:
         """Say who or what holds the devices; None where nothing is seen to."""
         pids = self._occupants.pids()
         if pids:
-            return "process " + "; ".join(
-                f"{pid} ({processes.title(pid) or 'unknown'})" for pid in sorted(pids)
-            )
+            return "process " + "; ".join(map(named, sorted(pids)))
         held = None if self._gauge is None else self._gauge.look().memory_gib
         if held is not None and held > MOST_IDLE_GIB * len(self._devices):
             return f"{held:.1f} GiB of memory in use, by no process that can be seen"
