@@ -9,10 +9,15 @@ in an order of its own, so that a machine that drifts favours none.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from sweeper.plan import Job
+from sweeper.plan import Job, Planner
+from sweeper.progress import StoredTrials
+from sweeper.records import Scalar
+from sweeper.space import Choice, Domain, Point, Range, Space
+from sweeper.store import knobs_of
 
 
 def rounds(best: Sequence[Job], default: Job | None, *, repeats: int, seed: int) -> list[list[Job]]:
@@ -34,6 +39,36 @@ def rounds(best: Sequence[Job], default: Job | None, *, repeats: int, seed: int)
         chances.shuffle(jobs)
         planned.append(jobs)
     return planned
+
+
+def stored_jobs(planner: Planner, keys: Sequence[str], trials: StoredTrials) -> list[Job]:
+    """Plan trials of the store again, from the knobs in their rows; no search is asked for its points.
+
+    Args:
+        planner: Whose space they belong to.
+        keys: Trials, in the order wanted; one that this planner would no longer plan is left out.
+        trials: What the store holds.
+    """
+    jobs = (planner.job(_point(planner.space, trials.rows_of(key)[0])) for key in keys)
+    return [job for key, job in zip(keys, jobs, strict=True) if job.spec.key == key]
+
+
+def _point(space: Space, row: Mapping[str, Any]) -> Point:
+    """Work out from a stored row which point of the space it is."""
+    stored = knobs_of(row)
+    choices: dict[str, Scalar] = {"series": str(row["series"][0])} if space.series else {}
+    choices |= {
+        name: _as_written(stored[name], domain) for name, domain in space.domains.items() if name in stored
+    }
+    return space.point(choices)
+
+
+def _as_written(value: Scalar, domain: Domain) -> Scalar:
+    """Return a stored value with its domain's type: a column has one type for all rows."""
+    values = domain.values if isinstance(domain, Choice) else domain.values() or ()
+    if isinstance(domain, Range) and not values:
+        return int(value) if domain.is_int else float(value)
+    return next((known for known in values if str(known) == str(value) or known == value), value)
 
 
 def _start(job: Job, number: int, *, is_default: bool = False) -> Job:

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeper.objectives import measured_row, objective_value, violations
+from sweeper.outstanding import SPENDING
 from sweeper.records import PHASES, Constraint, Objective, TrialResult, TrialState
 from sweeper.stopping_rules import Endings, is_worse
 from sweeper.store import Store
-
-COUNTED = (TrialState.COMPLETE, TrialState.FAILED, TrialState.SKIPPED)
-"""How a trial ends that was begun: it spends the budget."""
 
 
 class Progress:
@@ -80,7 +78,7 @@ class Progress:
         return None
 
     def _count(self, key: str, state: TrialState, rows: Sequence[Mapping[str, Any]]) -> None:
-        if state not in COUNTED:
+        if state not in SPENDING:
             return
         values = self._values(rows) if state is TrialState.COMPLETE else None
         self._missed = 0 if values is not None and self._is_improvement(values) else self._missed + 1

@@ -34,7 +34,7 @@ from sweeper.columns import (
 )
 from sweeper.errors import StoreError
 from sweeper.files import Folder, Location, open_folder
-from sweeper.records import FailureClass, TrialResult, TrialState
+from sweeper.records import FailureClass, Scalar, TrialResult, TrialState
 
 __all__ = ["COLUMNS", "SCHEMA_VERSION", "SECTIONS", "Column", "FinishedTrial", "Store", "columns_markdown"]
 
@@ -214,6 +214,16 @@ class Store:
             if not schema.equals(self._schema):
                 table = parts.conform(parts.read(self._files, name), self._schema)
                 parts.write(table, self._files, name, provenance=parts.mark(schema, "provenance"))
+
+
+def knobs_of(row: Mapping[str, Any]) -> dict[str, Scalar]:
+    """Return the knobs that a stored row sets, as plain values."""
+    named = {name.removeprefix("knob."): value for name, value in row.items() if name.startswith("knob.")}
+    return {
+        name: value.item() if hasattr(value, "item") else value
+        for name, value in named.items()
+        if not pd.isna(value)
+    }
 
 
 def _ending(row: Mapping[str, Any], *, where: Location) -> FinishedTrial:

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from sweeper import finals
 from sweeper.executors import Executor, Ticket
+from sweeper.outstanding import Outstanding
 from sweeper.pauses import Pauses
 from sweeper.plan import Job, Planner, Refusal
 from sweeper.predict import Predictor
-from sweeper.progress import COUNTED, Progress, StoredTrials
+from sweeper.progress import Progress, StoredTrials
 from sweeper.records import (
     Constraint,
     FailureClass,
@@ -78,28 +79,6 @@ class Outcome:
     ended_by: str
 
 
-def must_run(job: Job, known: FinishedTrial | None, *, retry_failed: bool, stops_early: bool = False) -> bool:
-    """Tell whether a job is still to be done, or to be recorded as impossible.
-
-    Args:
-        job: What is planned.
-        known: How its latest attempt ended, or None.
-        retry_failed: Whether failures that will not go away by themselves are tried again, too.
-        stops_early: Whether a trial may end before all of its load points are measured.
-    """
-    if known is None:
-        return True
-    if known.state is TrialState.SKIPPED:
-        # It did not matter to a search; a chart has a place for each of its load points.
-        return not stops_early
-    if known.state is TrialState.FAILED:
-        # A transient failure is worth another try in every run; any other only when asked for.
-        is_transient = known.failure_class is not None and known.failure_class.is_transient
-        return retry_failed or is_transient
-    # What was impossible on another day's node, or under a rule that is gone, is possible now.
-    return known.state is TrialState.INFEASIBLE and job.refusal is None
-
-
 class Sweep:
     """Runs a study to its end, or to where it is stopped."""
 
@@ -146,7 +125,6 @@ class Sweep:
         self._budget = trials
         self._max_attempts = max_attempts
         self._pauses: Pauses[_Pending] = Pauses(first_s=retry_pause_s)
-        self._retry_failed = retry_failed
         self._endings = endings or Endings()
         self._seed = seed
         self._progress = Progress(objectives=objectives, constraints=constraints, endings=self._endings)
@@ -159,7 +137,11 @@ class Sweep:
         self._knobs = planner.space.knob_names()
         self._pending: dict[str, _Pending] = {}
         self._running: dict[Ticket, _Running] = {}
-        self._finished = dict(store.finished())
+        self._outstanding = Outstanding(
+            finished=dict(store.finished()),
+            retry_failed=retry_failed,
+            stops_early=self._endings.stop_margin is not None,
+        )
         self._controls: list[tuple[int, Job]] = []
         self._begun: set[str] = set()
         self._failures: list[TrialResult] = []
@@ -183,7 +165,7 @@ class Sweep:
         else:
             self._catch_up(stored)
             self._queue_controls(self._budget or 0)
-            self._observer.planned(total=self._budget, done=self._spent(), refused=0)
+            self._observer.planned(total=self._budget, done=self._outstanding.spent, refused=0)
         while not stop():
             self._forget_lost_nodes()
             self._end_if_enough()
@@ -233,7 +215,7 @@ class Sweep:
             self._final_rounds = self._plan_finals()
         while self._final_rounds:
             for job in self._final_rounds.pop(0):
-                if must_run(job, self._finished.get(job.spec.key), retry_failed=self._retry_failed):
+                if self._outstanding.includes(job):
                     self._let_wait(_Pending(job=self._next_attempt(job), since_s=self._clock()))
             if self._pending:
                 return True
@@ -242,8 +224,8 @@ class Sweep:
     def _why_nothing_is_left(self) -> str:
         if self._method == "grid":
             return "every point of the grid has its result"
-        if self._budget is not None and self._spent() >= self._budget:
-            return f"search.trials: {self._spent()} trials are spent"
+        if self._budget is not None and self._outstanding.spent >= self._budget:
+            return f"search.trials: {self._outstanding.spent} trials are spent"
         return "the search proposes nothing that is not known"
 
     def _plan_finals(self) -> list[list[Job]]:
@@ -264,9 +246,7 @@ class Sweep:
             self._predictor.learn(job.spec, rows.rows_of(job.spec.key))
         refused = done = 0
         for job in jobs:
-            known = self._finished.get(job.spec.key)
-            stops_early = self._endings.stop_margin is not None
-            if must_run(job, known, retry_failed=self._retry_failed, stops_early=stops_early):
+            if self._outstanding.includes(job):
                 if job.refusal is None:
                     self._let_wait(_Pending(job=self._next_attempt(job), since_s=self._clock()))
                     continue
@@ -285,7 +265,7 @@ class Sweep:
         if self._method != "grid":
             self._begun = {key for key, trial in self._finished.items() if trial.role is None}
         for position, job in planned:
-            if must_run(job, self._finished.get(job.spec.key), retry_failed=self._retry_failed):
+            if self._outstanding.includes(job):
                 if job.refusal is None:
                     self._controls.append((position, self._next_attempt(job)))
                 else:
@@ -426,8 +406,9 @@ class Sweep:
             reason = "already running" if is_running else "known to fail"
             self._search.tell(candidate.number, None, {"key": job.spec.key, "fail_reason": reason})
 
-    def _spent(self) -> int:
-        return sum(trial.state in COUNTED and trial.role is None for trial in self._finished.values())
+    @property
+    def _finished(self) -> MutableMapping[str, FinishedTrial]:
+        return self._outstanding.finished
 
     def _is_spent(self, *, including_running: bool = False) -> bool:
         if self._method == "grid":
@@ -436,7 +417,9 @@ class Sweep:
         if including_running:
             in_flight = len(self._running) + len(self._pending) + len(self._pauses.retries)
         is_exhausted = self._stale_asks >= _GIVE_UP_AFTER
-        return is_exhausted or (self._budget is not None and self._spent() + in_flight >= self._budget)
+        return is_exhausted or (
+            self._budget is not None and self._outstanding.spent + in_flight >= self._budget
+        )
 
     def _collect(self, timeout_s: float) -> None:
         for ticket, result in self._executor.wait(timeout_s):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweeper.records import Platform, TrialState
+from sweeper.records import Platform
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from sweeper.config import Settings
     from sweeper.forecast import Forecast
+    from sweeper.outstanding import Outstanding
     from sweeper.plan import Job
+    from sweeper.progress import StoredTrials
     from sweeper.schedule import Scheduler
     from sweeper.topology import Node
 
@@ -32,39 +35,53 @@ def scheduler_of(settings: Settings, nodes: Sequence[Node]) -> Scheduler:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """What a study's store holds of earlier runs, read once for a plan.
+
+    Attributes:
+        outstanding: What is left of its trials, by the rules of the loop that runs them.
+        trials: The latest attempt at each of them.
+    """
+
+    outstanding: Outstanding
+    trials: StoredTrials
+
+
+def read_stored(settings: Settings) -> Stored:
+    """Read what a study has measured so far; a study that never ran has nothing."""
+    from sweeper.outstanding import Outstanding
+    from sweeper.progress import StoredTrials
+    from sweeper.store import Store
+
+    store = Store(settings.folder, settings.results)
+    outstanding = Outstanding(
+        finished=store.finished(),
+        retry_failed=settings.retry_failed,
+        stops_early=settings.endings.stop_margin is not None,
+    )
+    return Stored(outstanding=outstanding, trials=StoredTrials(store))
+
+
 def forecast_of(
-    settings: Settings, jobs: Sequence[Job], nodes: Sequence[Node], *, most: int | None = None
+    settings: Settings, planned: Sequence[Job], to_run: Sequence[Job], nodes: Sequence[Node], stored: Stored
 ) -> Forecast:
     """Predict the trials that a study would still run, from what it has measured already.
 
     Args:
         settings: The study's settings.
-        jobs: Its whole grid, or settings that a search may choose.
+        planned: Its whole grid, or settings that a search may choose, stored ones among them.
+        to_run: Those that would start an engine.
         nodes: Where it would run.
-        most: How many of the jobs are predicted, the first ones; None is all.
+        stored: What it has measured.
     """
     from sweeper.forecast import forecast
     from sweeper.predict import Predictor
-    from sweeper.store import FinishedTrial, Store
-    from sweeper.sweep import must_run
 
-    predictor, finished = Predictor(), dict[str, FinishedTrial]()
-    if settings.folder.is_dir():
-        store = Store(settings.folder, settings.results)
-        finished = store.finished()
-        frame = store.read()
-        for job in jobs:
-            rows = frame[(frame["trial_key"] == job.spec.key) & (frame["state"] == str(TrialState.COMPLETE))]
-            predictor.learn(
-                job.spec, [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")]
-            )
-    to_run = [
-        job
-        for job in jobs
-        if job.refusal is None
-        and must_run(job, finished.get(job.spec.key), retry_failed=settings.retry_failed)
-    ]
-    return forecast(to_run[:most], predictor=predictor, scheduler=scheduler_of(settings, nodes), nodes=nodes)
+    predictor = Predictor()
+    for job in planned:
+        predictor.learn(job.spec, stored.trials.rows_of(job.spec.key))
+    return forecast(to_run, predictor=predictor, scheduler=scheduler_of(settings, nodes), nodes=nodes)
 
 
 def forecast_facts(settings: Settings, found: Forecast) -> dict[str, str]:

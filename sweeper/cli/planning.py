@@ -10,7 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sweeper.cli.exit_codes import OK
-from sweeper.cli.forecast import duration_text, forecast_facts, forecast_of, write_timeline
+from sweeper.cli.forecast import (
+    Stored,
+    duration_text,
+    forecast_facts,
+    forecast_of,
+    read_stored,
+    write_timeline,
+)
 from sweeper.space import Choice, Domain
 
 if TYPE_CHECKING:
@@ -28,14 +35,12 @@ _SHOWN_REASONS = 8
 
 def show_plan(settings: Settings, planner: Planner, nodes: Sequence[Node], console: Console) -> int:
     """Print what would run; start nothing."""
-    from sweeper.store import Store
-
-    finished = Store(settings.folder, settings.results).finished()
+    stored = read_stored(settings)
     console.print(f"\nplan of {settings.name}: nothing is started", style="bold", markup=False)
     if settings.method == "grid":
-        _show_grid(settings, planner, nodes, finished, console)
+        _show_grid(settings, planner, nodes, stored, console)
     else:
-        _show_search(settings, planner, nodes, finished, console)
+        _show_search(settings, planner, nodes, stored, console)
     return OK
 
 
@@ -46,7 +51,7 @@ def _show_grid(
     settings: Settings,
     planner: Planner,
     nodes: Sequence[Node],
-    finished: Mapping[str, FinishedTrial],
+    stored: Stored,
     console: Console,
 ) -> None:
     from rich.table import Table
@@ -54,8 +59,9 @@ def _show_grid(
 
     jobs = planner.grid()
     can_run = [job for job in jobs if job.refusal is None]
-    jobs += [job for _, job in planner.controls(len(can_run))] + _finals(settings, planner, can_run)
-    forecast = forecast_of(settings, jobs, nodes)
+    jobs += [job for _, job in planner.controls(len(can_run))]
+    jobs += _finals(settings, planner, can_run, stored, is_over=not stored.outstanding.runnable(jobs))
+    forecast = forecast_of(settings, jobs, stored.outstanding.runnable(jobs), nodes, stored)
     reasons = list(dict.fromkeys(str(job.refusal) for job in jobs if job.refusal is not None))
     table = Table()
     table.add_column("trial", overflow="fold")
@@ -69,7 +75,7 @@ def _show_grid(
             str(job.spec.devices_wanted),
             str(len(job.spec.load_points)),
             duration_text(predicted.total_s) if predicted else "",
-            _fate(job, finished.get(job.spec.key), reasons, runs=predicted is not None),
+            _fate(job, stored.outstanding.finished.get(job.spec.key), reasons, runs=predicted is not None),
         )
     console.print(table)
     if len(jobs) > _SHOWN_TRIALS:
@@ -99,18 +105,20 @@ def _show_search(
     settings: Settings,
     planner: Planner,
     nodes: Sequence[Node],
-    finished: Mapping[str, FinishedTrial],
+    stored: Stored,
     console: Console,
 ) -> None:
-    from sweeper.records import TrialState
     from sweeper.survey import survey
 
     found = survey(planner, seed=settings.seed)
-    spent = sum(t.state in (TrialState.COMPLETE, TrialState.FAILED) for t in finished.values())
+    outstanding = stored.outstanding
+    spent = outstanding.spent
     left = max((settings.trials or 0) - spent, 0)
-    again = [job for _, job in planner.controls(left)] + _finals(settings, planner, found.jobs)
+    again = [job for _, job in planner.controls(settings.trials or 0)]
+    again += _finals(settings, planner, found.jobs, stored, is_over=left == 0)
     # Which points the search will choose depends on what it finds; any others cost about as much.
-    forecast = forecast_of(settings, [*again, *found.jobs], nodes, most=left + len(again))
+    to_run = outstanding.runnable(again) + outstanding.runnable(found.jobs)[:left]
+    forecast = forecast_of(settings, [*again, *found.jobs], to_run, nodes, stored)
     facts = {
         "search": f"{settings.method}, seed {settings.seed}: {settings.trials} trials, {spent} of them "
         f"in the store, {left} left",
@@ -127,17 +135,36 @@ def _show_search(
     write_timeline(settings, forecast, console)
 
 
-def _finals(settings: Settings, planner: Planner, jobs: Sequence[Job]) -> list[Job]:
-    """Give as many finalists as there will be; whichever they are, they cost about as much as these."""
+def _finals(
+    settings: Settings, planner: Planner, jobs: Sequence[Job], stored: Stored, *, is_over: bool
+) -> list[Job]:
+    """Return the finalists' engine starts.
+
+    Args:
+        settings: The study's settings.
+        planner: Whose space it is.
+        jobs: Settings that can run.
+        stored: What is measured.
+        is_over: Whether all else is measured, so that the finalists are known. Before that any others stand
+            in for them: they cost about as much.
+    """
     from itertools import chain
 
     from sweeper import finals
+    from sweeper.progress import Progress
 
     endings = settings.endings
-    stand_ins = [job for job in jobs if job.refusal is None][: endings.finalists]
-    if not stand_ins:
+    if not endings.finalists:
         return []
-    rounds = finals.rounds(stand_ins, planner.default(), repeats=endings.final_repeats, seed=settings.seed)
+    best = [job for job in jobs if job.refusal is None][: endings.finalists]
+    if is_over:
+        progress = Progress(objectives=settings.objectives, constraints=settings.constraints, endings=endings)
+        for trial in stored.trials:
+            progress.learn_stored(trial, node_devices=len(planner.node.devices))
+        best = finals.stored_jobs(planner, progress.best(endings.finalists), stored.trials)
+    if not best:
+        return []
+    rounds = finals.rounds(best, planner.default(), repeats=endings.final_repeats, seed=settings.seed)
     return list(chain.from_iterable(rounds))
 
 
