@@ -14,7 +14,9 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 import sqlalchemy
@@ -37,12 +39,13 @@ def check(url: str) -> None:
     """See that the package that speaks to this database is here; nothing is connected to.
 
     Raises:
-        ConfigError: The URL is none, names an unknown kind of database, or its package is missing.
+        ConfigError: It is not a URL, names an unknown kind of database or one in memory, or its package is
+            missing.
     """
     try:
         parsed = make_url(url)
         parsed.get_dialect().import_dbapi()
-    except ArgumentError as exc:
+    except (ArgumentError, ValueError) as exc:
         raise ConfigError(
             f"study.storage: '{masked(url)}' names no database ({exc}); expected an SQLAlchemy URL, such as "
             "postgresql+psycopg://user@host/database or sqlite:///file. Correct it."
@@ -54,6 +57,20 @@ def check(url: str) -> None:
             f"study.storage: {parsed.drivername} needs the package '{exc.name}', which is not installed. "
             f"Run: pip install {remedy}"
         ) from exc
+    if parsed.get_backend_name() == "sqlite" and (parsed.database or ":memory:").endswith(":memory:"):
+        raise ConfigError(
+            f"study.storage: '{masked(url)}' is a database in memory, which ends with this program; expected "
+            "one that remembers. Name a file, such as sqlite:///outputs/optuna.db."
+        )
+
+
+def file_url(path: Path) -> str:
+    """Return the SQLAlchemy URL of an SQLite file, whatever characters its path has."""
+    text = str(path)
+    if not set(text) & set("?#%"):
+        return f"sqlite:///{text}"
+    # Read as parts of a URL twice: by SQLAlchemy, which unquotes them, and by SQLite.
+    return f"sqlite:///file:{quote(quote(text))}?uri=true"
 
 
 def open_storage(url: str) -> optuna.storages.BaseStorage:
@@ -88,6 +105,25 @@ def answering(url: str) -> Iterator[None]:
         raise StoreError(
             f"{masked(url)}: does not answer: {_first_line(exc)}. What is finished lies in the study's "
             "results; mend the database and start again: the same command goes on."
+        ) from exc
+
+
+@contextlib.contextmanager
+def readable(url: str) -> Iterator[None]:
+    """Turn what Optuna raises over rows that it did not write into an error that names the database.
+
+    For the first look at a study only: later the same errors would be defects of this program.
+
+    Raises:
+        StoreError: An attribute is no JSON, a parameter is not in its distribution, or the like.
+    """
+    try:
+        yield
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as exc:
+        raise StoreError(
+            f"{masked(url)}: holds a study that Optuna cannot read "
+            f"({type(exc).__name__}: {_first_line(exc)}); expected one that this program wrote. Move it away: results lie beside it, and the same command "
+            "makes a new study from them."
         ) from exc
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sweeper.errors import ConfigError
-from sweeper.plan import Job
+from sweeper.plan import Job, Seen, unseen
 from sweeper.predict import Prediction, Predictor
 from sweeper.records import Platform, TrialSpec
 from sweeper.schedule import Entry, Scheduler, Span, idle_share, makespan_s, play
@@ -57,7 +57,12 @@ class Forecast:
 
 
 def forecast(
-    jobs: Sequence[Job], *, predictor: Predictor, scheduler: Scheduler, nodes: Sequence[Node]
+    jobs: Sequence[Job],
+    *,
+    predictor: Predictor,
+    scheduler: Scheduler,
+    nodes: Sequence[Node],
+    seen: Seen = unseen,
 ) -> Forecast:
     """Predict the course of these trials on real machines of this shape; nothing is started.
 
@@ -66,6 +71,7 @@ def forecast(
         predictor: What is known of the study so far.
         scheduler: Empty, over ``nodes``; it is used up.
         nodes: Where the trials would run.
+        seen: Is called with the trials placed so far and all there are.
     """
     predictions = {job.spec.key: predictor.predict(job.spec) for job in jobs}
     entries = [
@@ -80,7 +86,7 @@ def forecast(
     return Forecast(
         jobs={job.spec.key: job for job in jobs},
         predictions=predictions,
-        spans=play(scheduler, entries, lasts_s=lambda entry: entry.predicted_s),
+        spans=play(scheduler, entries, lasts_s=lambda entry: entry.predicted_s, seen=seen),
         nodes=tuple(nodes),
     )
 

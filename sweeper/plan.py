@@ -6,7 +6,7 @@ a plan can be shown before it is run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -34,6 +34,14 @@ _MISTAKES = frozenset({"unknown", "not_yet", "removed", "no_effect", "bad_value"
 
 NODE_DEVICES = "node_devices"
 """Name by which a rule speaks of how many devices the node has."""
+
+Seen = Callable[[int, int], None]
+"""Is told how many of how many a long piece of work has done."""
+
+
+def unseen(done: int, total: int) -> None:
+    """Show nobody how far a piece of work is."""
+
 
 # Each multiplies the devices of a trial.
 _SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "num_shard", INSTANCES)
@@ -93,6 +101,7 @@ class Planner:
     modelled_device: str | None = None
     control: str | None = None
     control_every: int | None = None
+    _planned_grid: list[Job] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def default(self) -> Job | None:
         """Plan what finalists are compared with: the control, or the knobs that every trial has.
@@ -125,19 +134,27 @@ class Planner:
             for number, position in enumerate(control.positions(trials, every=self.control_every))
         ]
 
-    def grid(self) -> list[Job]:
+    def grid(self, *, seen: Seen = unseen) -> list[Job]:
         """Plan every point of the space: equal assignments joined, large placements first.
 
         Combinations of domains that break a rule are no points. A series that does was named by somebody:
         it is planned, and refused with the rule, so that its place in a chart says why it is empty.
+        A planner works it out once.
+
+        Args:
+            seen: Is called with the points planned so far and all there are.
 
         Raises:
             ConfigError: No point keeps the rules.
             KnobError: A knob does not exist in this release; nothing was started.
         """
+        if self._planned_grid:
+            return list(self._planned_grid)
         by_key: dict[str, Job] = {}
         ruled_out: Refusal | None = None
-        for point in self.space.grid():
+        total = self.space.size() or 0
+        for number, point in enumerate(self.space.grid(), start=1):
+            seen(number, total)
             job = self.job(point)
             if job.refusal is not None and job.refusal.is_rule and _is_of_domains(point):
                 ruled_out = job.refusal
@@ -150,7 +167,8 @@ class Planner:
                 "Correct the rules, or give the knobs other values."
             )
         # Large blocks first: they find the node whole, and small trials fill the gaps that remain.
-        return sorted(by_key.values(), key=lambda job: -job.spec.devices_wanted)
+        self._planned_grid.extend(sorted(by_key.values(), key=lambda job: -job.spec.devices_wanted))
+        return list(self._planned_grid)
 
     def job(self, point: Point) -> Job:
         """Plan one point.

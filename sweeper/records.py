@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 Scalar = bool | int | float | str
 """A knob's value."""
@@ -428,7 +429,7 @@ class TrialSpec:
         is_real = self.platform is not Platform.SIMULATED
         return is_real and any(knob.startswith("host_") for knob in self.assignment)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Identity by content: 16 hex digits; order of knobs, folders, series and attempts do not matter."""
         return content_key(

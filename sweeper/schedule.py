@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from sweeper.errors import PlacementError
@@ -215,7 +215,7 @@ class Scheduler:
         started: list[tuple[Entry, Placement]] = []
         attempt = _Attempt()
         for waiting in self._in_order(now_s):
-            if self._is_full:
+            if self._is_full or (self._reservation is not None and not self.has_room):
                 break
             placement = self._place(waiting.entry, attempt, now_s=now_s)
             if placement is not None:
@@ -362,7 +362,11 @@ class Scheduler:
 
 
 def play(
-    scheduler: Scheduler, entries: Iterable[Entry], *, lasts_s: Callable[[Entry], float]
+    scheduler: Scheduler,
+    entries: Sequence[Entry],
+    *,
+    lasts_s: Callable[[Entry], float],
+    seen: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Span, ...]:
     """Run a schedule on a virtual clock that jumps from end to end.
 
@@ -370,6 +374,7 @@ def play(
         scheduler: With nothing waiting and nothing running.
         entries: All wait from the begin.
         lasts_s: How long each really takes, seconds, which may differ from its prediction.
+        seen: Is called with the entries started so far and all there are.
 
     Returns:
         Who held which devices when, in order of starts.
@@ -383,6 +388,7 @@ def play(
             span = Span(entry=entry, placement=placement, start_s=now_s, end_s=now_s + lasts_s(entry))
             heapq.heappush(ends, (span.end_s, len(spans)))
             spans.append(span)
+        seen(len(spans), len(entries))
         if not ends:
             return tuple(spans)
         now_s = ends[0][0]

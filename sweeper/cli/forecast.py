@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sweeper.cli.durations import duration_text
+from sweeper.cli.long_work import LongWork
 from sweeper.records import Platform
 
 if TYPE_CHECKING:
@@ -64,7 +66,12 @@ def read_stored(settings: Settings) -> Stored:
 
 
 def forecast_of(
-    settings: Settings, planned: Sequence[Job], to_run: Sequence[Job], nodes: Sequence[Node], stored: Stored
+    settings: Settings,
+    planned: Sequence[Job],
+    to_run: Sequence[Job],
+    nodes: Sequence[Node],
+    stored: Stored,
+    console: Console,
 ) -> Forecast:
     """Predict the trials that a study would still run, from what it has measured already.
 
@@ -74,6 +81,7 @@ def forecast_of(
         to_run: Those that would start an engine.
         nodes: Where it would run.
         stored: What it has measured.
+        console: Is told how far a long forecast is.
     """
     from sweeper.forecast import forecast
     from sweeper.predict import Predictor
@@ -81,7 +89,13 @@ def forecast_of(
     predictor = Predictor()
     for job in planned:
         predictor.learn(job.spec, stored.trials.rows_of(job.spec.key))
-    return forecast(to_run, predictor=predictor, scheduler=scheduler_of(settings, nodes), nodes=nodes)
+    return forecast(
+        to_run,
+        predictor=predictor,
+        scheduler=scheduler_of(settings, nodes),
+        nodes=nodes,
+        seen=LongWork(console, "placing trials").seen,
+    )
 
 
 def forecast_facts(settings: Settings, found: Forecast) -> dict[str, str]:
@@ -154,11 +168,3 @@ def write_timeline(settings: Settings, found: Forecast, console: Console) -> Non
             markup=False,
             soft_wrap=True,
         )
-
-
-def duration_text(seconds: float) -> str:
-    """Write a time as people read it: ``45 s``, ``12 min``, ``3 h 05 min``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"

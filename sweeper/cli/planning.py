@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from sweeper.cli.durations import duration_text
 from sweeper.cli.exit_codes import OK
 from sweeper.cli.forecast import (
     Stored,
-    duration_text,
     forecast_facts,
     forecast_of,
     read_stored,
     write_timeline,
 )
+from sweeper.cli.long_work import LongWork
 from sweeper.space import Choice, Domain
 
 if TYPE_CHECKING:
@@ -57,11 +58,11 @@ def _show_grid(
     from rich.table import Table
     from rich.text import Text
 
-    jobs = planner.grid()
+    jobs = planner.grid(seen=LongWork(console, "planning settings").seen)
     can_run = [job for job in jobs if job.refusal is None]
     jobs += [job for _, job in planner.controls(len(can_run))]
     jobs += _finals(settings, planner, can_run, stored, is_over=not stored.outstanding.runnable(jobs))
-    forecast = forecast_of(settings, jobs, stored.outstanding.runnable(jobs), nodes, stored)
+    forecast = forecast_of(settings, jobs, stored.outstanding.runnable(jobs), nodes, stored, console)
     reasons = list(dict.fromkeys(str(job.refusal) for job in jobs if job.refusal is not None))
     table = Table()
     table.add_column("trial", overflow="fold")
@@ -118,7 +119,7 @@ def _show_search(
     again += _finals(settings, planner, found.jobs, stored, is_over=left == 0)
     # Which points the search will choose depends on what it finds; any others cost about as much.
     to_run = outstanding.runnable(again) + outstanding.runnable(found.jobs)[:left]
-    forecast = forecast_of(settings, [*again, *found.jobs], to_run, nodes, stored)
+    forecast = forecast_of(settings, [*again, *found.jobs], to_run, nodes, stored, console)
     facts = {
         "search": f"{settings.method}, seed {settings.seed}: {settings.trials} trials, {spent} of them "
         f"in the store, {left} left",

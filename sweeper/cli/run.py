@@ -13,6 +13,7 @@ from sweeper.cli.answers import conclude
 from sweeper.cli.deferred import DeferredExecutor
 from sweeper.cli.exit_codes import OK
 from sweeper.cli.forecast import scheduler_of
+from sweeper.cli.long_work import LongWork
 from sweeper.cli.noting import engine_text, illustrator, study_note
 from sweeper.cli.opening import check_search, hints_of
 from sweeper.cli.parser import Parser
@@ -112,7 +113,8 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
     if settings.storage is not None:
         database.check(settings.storage)
     if settings.method == "grid":
-        planner.grid()  # a mistake in a knob is found before a folder is made or Ray is started
+        # A mistake in a knob is found before a folder is made or Ray is started.
+        planner.grid(seen=LongWork(console, "planning settings").seen)
     folder = stack.enter_context(StudyFolder(settings.folder))
     end_strays(settings.outputs, console)
     run_folder = folder.begin_run(resolved=settings.resolved, overrides=overrides)

@@ -10,6 +10,12 @@ from sweeper import confidential
 from sweeper.errors import ConfigError, nearest
 from sweeper.records import Scalar
 
+MOST_STARTS = 10_000
+"""Engine starts, or runs on one start, of a single setting."""
+
+MOST_TRIALS = 1_000_000
+"""Trials of a search."""
+
 _Number = TypeVar("_Number", int, float)
 
 
@@ -50,6 +56,14 @@ def check_positive(key: str, value: float) -> None:
     """Refuse zero and below, what is no number, and what is endless."""
     if not 0 < value < math.inf:
         raise ConfigError(f"{key}: is {value}; expected a number above 0.")
+
+
+def check_count(key: str, value: int, *, most: int) -> int:
+    """Refuse a count below 1, and one that nobody can mean: it would be counted out before it is noticed."""
+    check_positive(key, value)
+    if value > most:
+        raise ConfigError(f"{key}: is {value:,}; expected at most {most:,}. Lower it.")
+    return value
 
 
 def check_not_negative(key: str, value: _Number) -> _Number:

@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError, safe_load
 
+from sweeper.config.aliases import check_aliases
 from sweeper.config.schema import RootConfig, key_names
 from sweeper.errors import ConfigError, nearest
 
@@ -64,10 +65,12 @@ def compose_run(overrides: Sequence[str], *, config_dir: Path | None = None) -> 
         )
     checked = [_checked_override(text, config_dir) for text in overrides]
     if config_dir is not None:
+        check_aliases(config_dir)
         checked.append(f"hydra.searchpath=[file://{config_dir.resolve()}]")
     try:
         return _compose(checked)
-    except (OSError, UnicodeDecodeError, RecursionError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
+        # A ValueError: text that is no UTF-8, or a number of more digits than Python reads.
         raise ConfigError(
             f"{_unreadable_file(config_dir)}: cannot be read as configuration: {exc}. Correct the file."
         ) from exc
@@ -109,6 +112,12 @@ def _checked_override(text: str, config_dir: Path | None) -> str:
     """Check one override's name before Hydra sees it, and widen what it accepts where that is harmless."""
     try:
         override = OverridesParser.create().parse_override(text)
+    except ValueError as exc:
+        # Python reads no number of more than 4,300 digits.
+        raise ConfigError(
+            f"command line: '{text[:60]}...' holds a number of more than 4,300 digits; expected a "
+            "shorter one. Correct it, or quote it as a text."
+        ) from exc
     except HydraException as exc:
         raise ConfigError(
             f"command line: '{text}' cannot be read; expected key=value, such as workload.num_prompts=200 or "

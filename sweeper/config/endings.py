@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sweeper.config.checks import check_not_negative, check_positive
+from sweeper.config.checks import MOST_STARTS, check_count, check_not_negative, check_positive
 from sweeper.errors import ConfigError
 from sweeper.stopping_rules import Endings
 
@@ -23,8 +23,9 @@ def endings(search: Mapping[str, Any]) -> Endings:
         if search[key] is not None:
             check_positive(f"search.{key}", search[key])
     for key in ("patience", "final_repeats"):
-        check_positive(f"search.{key}", search[key])
-    check_not_negative("search.finalists", search["finalists"])
+        check_count(f"search.{key}", search[key], most=MOST_STARTS)
+    if check_not_negative("search.finalists", search["finalists"]):
+        check_count("search.finalists", search["finalists"], most=MOST_STARTS)
     margin = search["stop_margin"]
     if not 0 <= margin < 1:
         raise ConfigError(

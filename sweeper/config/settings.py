@@ -12,7 +12,10 @@ from typing import Any
 from sweeper import control, knobs, urls
 from sweeper.config import goals, load, opening, serving
 from sweeper.config.checks import (
+    MOST_STARTS,
+    MOST_TRIALS,
     check_choice,
+    check_count,
     check_no_secret,
     check_not_negative,
     check_positive,
@@ -42,7 +45,7 @@ from sweeper.simulation.device import DEVICES, USUAL_DEVICE, device_named
 from sweeper.space import Series, Space
 from sweeper.stopping_rules import Endings
 
-_MOST = 10**12
+_MOST = 10**7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,12 +158,12 @@ def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
         raise ConfigError("plan_csv: is given, and plan is false; expected a plan to write. Add plan=true.")
     check_choice("executor.kind", root["executor"]["kind"], ("ray", "inline"))
     for key in ("repeats", "runs_per_start", "max_attempts"):
-        check_positive(key, root[key])
+        check_count(key, root[key], most=MOST_STARTS)
     method, trials = root["search"]["method"], root["search"]["trials"]
     if method != "grid" and not trials:
         raise ConfigError(f"search.trials: is not given; expected how many trials search={method} may spend.")
     if trials is not None:
-        check_positive("search.trials", trials)
+        check_count("search.trials", trials, most=MOST_TRIALS)
     check_not_negative("search.seed", root["search"]["seed"])
     for key, value in (
         ("platform.devices", root["platform"]["devices"]),
@@ -363,6 +366,7 @@ def _numbers(
         # Beyond it no client could count them; it is also false for what is no number (.nan).
         if not is_number or not 0 < value < _MOST:
             kind = "a whole number above 0" if whole else "a number above 0"
+            kind += f", below {_MOST:,}" if is_number and value >= _MOST else ""
             null = ", or null" if may_be_null else ""
             raise ConfigError(f"{where}: is {value!r}; expected {kind}{null}.")
     return values if whole else [None if v is None else float(v) for v in values]

@@ -107,8 +107,9 @@ class Search:
         self._ownership = database.Ownership(backend, name)
         try:
             with database.answering(storage):
-                self._study = _open(backend, name, objectives, method, self._terms(constraints))
-                self._close_interrupted()
+                with database.readable(storage):
+                    self._study = _open(backend, name, objectives, method, self._terms(constraints))
+                    self._close_interrupted()
                 self._proposer = self._make_proposer(seed, hints or Hints())
                 if method in LEARNING:
                     self._queue_starts(hints or Hints())
@@ -331,7 +332,7 @@ class Search:
 
 def storage_url(outputs: Path) -> str:
     """The default storage: one SQLite file for all studies, as ``optuna-dashboard`` opens it."""
-    return f"sqlite:///{outputs / 'optuna.db'}"
+    return database.file_url(outputs / "optuna.db")
 
 
 @dataclass(frozen=True, kw_only=True)

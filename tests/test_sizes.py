@@ -1,0 +1,104 @@
+"""Sizes that nobody can mean are refused at once; long work before the first trial says how far it is."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from sweeper import cli
+from sweeper.cli.long_work import LongWork
+
+PLAN = ("+experiment=case2_sched_steps", "platform=simulated", "plan=true")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["repeats=1000000000"], "repeats: is 1,000,000,000; expected at most 10,000. Lower it."),
+        (["runs_per_start=20000"], "runs_per_start: is 20,000; expected at most 10,000."),
+        (["max_attempts=20000"], "max_attempts: is 20,000; expected at most 10,000."),
+        (["search.finalists=20000"], "search.finalists: is 20,000; expected at most 10,000."),
+        (["search.final_repeats=20000"], "search.final_repeats: is 20,000; expected at most 10,000."),
+        (
+            ["search.method=random", "search.trials=10000000"],
+            "search.trials: is 10,000,000; expected at most 1,000,000.",
+        ),
+        (["workload.num_prompts=1000000000"], "expected a whole number above 0, below 10,000,000"),
+        (["repeats=" + "1" * 5000], "holds a number of more than 4,300 digits"),
+        (["knobs.max_num_seqs=" + "1" * 5000], "holds a number of more than 4,300 digits"),
+    ],
+)
+def test_a_size_that_cannot_be_is_refused(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*PLAN, *words]) == cli.MISTAKE
+    assert told in capsys.readouterr().err
+
+
+UNFOLDING = "".join(f"b{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (f"a: &a0 [x]\n{UNFOLDING}", "its YAML aliases (*name) unfold to more than 100,000 values"),
+        ("a: &a [*a]\n", "its YAML aliases (*name) unfold to more than 100,000 values"),
+        (f"repeats: {'1' * 5000}\n", "cannot be read as configuration: Exceeds the limit (4300 digits)"),
+    ],
+    ids=["unfolding", "endless", "digits"],
+)
+def test_a_file_that_unfolds_to_more_than_memory_holds_is_refused(
+    text: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine/experiment").mkdir(parents=True)
+    Path("mine/experiment/large.yaml").write_text(f"# @package _global_\n{text}")
+    assert cli.main(["--config-dir", "mine", "+experiment=large", *PLAN[1:]]) == cli.MISTAKE
+    shown = capsys.readouterr().err
+    assert "mine/experiment/large.yaml: " in shown
+    assert told in shown
+
+
+def test_an_alias_that_saves_typing_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine/experiment").mkdir(parents=True)
+    Path("mine/experiment/small.yaml").write_text(
+        "# @package _global_\ndefaults: [{override /workload: random}]\nstudy: {experiment: small}\n"
+        "space: {knobs: {max_num_seqs: &counts [64, 128], max_num_batched_tokens: [8192]}}\n"
+        "knobs: {tensor_parallel_size: 4, max_model_len: 8192}\nsearch: {start: [], stages: []}\n"
+        "workload: {num_prompts: *counts}\n"
+    )
+    assert cli.main(["--config-dir", "mine", "+experiment=small", *PLAN[1:]]) == cli.OK
+    assert "max_num_seqs=128" in " ".join(capsys.readouterr().out.split())
+
+
+def test_long_work_says_how_far_it_is_and_how_long_it_will_last() -> None:
+    now_s = [0.0]
+    out = io.StringIO()
+    work = LongWork(Console(file=out, width=80), "planning settings", clock=lambda: now_s[0])
+    work.seen(10, 1000)
+    assert out.getvalue() == ""
+    for now_s[0] in (4.0, 5.0, 14.0):
+        work.seen(int(now_s[0] * 10), 1000)
+    # 4 s for 40 of 1000 leave 96 s; then one line in ten seconds.
+    assert out.getvalue().splitlines() == [
+        "planning settings: 40 of 1,000, about 96 s left (Ctrl-C stops it)",
+        "planning settings: 140 of 1,000, about 86 s left (Ctrl-C stops it)",
+    ]
+
+
+def test_a_large_grid_is_planned_once_and_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeper.cli.long_work._FIRST_S", 0.0)
+    grid = "space.knobs.max_num_seqs=[" + ",".join(str(count) for count in range(256, 456)) + "]"
+    assert cli.main([*PLAN, grid]) == cli.OK
+    told = capsys.readouterr().out
+    assert "planning settings: " in told
+    assert "placing trials: " in told
