@@ -121,9 +121,9 @@ def readable(url: str) -> Iterator[None]:
         yield
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as exc:
         raise StoreError(
-            f"{masked(url)}: holds a study that Optuna cannot read "
-            f"({type(exc).__name__}: {_first_line(exc)}); expected one that this program wrote. Move it away: results lie beside it, and the same command "
-            "makes a new study from them."
+            f"{masked(url)}: holds a study that Optuna cannot read ({type(exc).__name__}: "
+            f"{_first_line(exc)}); expected one that this program wrote. Move it away: results lie beside "
+            "it, and the same command makes a new study from them."
         ) from exc
 
 

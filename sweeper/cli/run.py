@@ -83,7 +83,7 @@ def read_options(arguments: list[str], commands: Collection[str]) -> tuple[argpa
             )
         if text.startswith("-"):
             raise ConfigError(f"command line: '{text}' is not an option. See: python -m sweeper --help")
-        if "=" not in text:
+        if "=" not in text and not text.startswith("~"):
             from sweeper import config
             from sweeper.errors import nearest
 

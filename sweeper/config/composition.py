@@ -22,15 +22,18 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError, safe_load
 
 from sweeper.config.aliases import check_aliases
-from sweeper.config.schema import RootConfig, key_names
+from sweeper.config.schema import RootConfig, key_types
 from sweeper.errors import ConfigError, nearest
 
-_KEYS = tuple(key_names())
+_TYPES = dict(key_types())
+_KEYS = tuple(_TYPES)
 # Below these, names are the user's own; whether a knob exists is asked of the engine's release.
 _FREE_KEYS = (
     *("knobs.", "space.knobs.", "space.series.", "objective.", "calibration."),
     *("workload.goodput.", "workload.max_rate."),
 )
+# Entries with keys of their own, which Hydra cannot add to: they are merged behind it.
+_ENTRIES = ("objective.", "space.series.", "+objective.", "+space.series.", "++objective.", "++space.series.")
 
 
 def conf_folder() -> Path:
@@ -63,12 +66,18 @@ def compose_run(overrides: Sequence[str], *, config_dir: Path | None = None) -> 
         raise ConfigError(
             f"--config-dir: '{config_dir}' is not a folder. Give the folder that holds experiment/."
         )
-    checked = [_checked_override(text, config_dir) for text in overrides]
+    checked, entries = list[str](), list[Override]()
+    for text in map(_quoted, overrides):
+        word = _checked_override(text, config_dir)
+        if text.startswith(_ENTRIES):
+            entries.append(OverridesParser.create().parse_override(word))
+        else:
+            checked.append(word)
     if config_dir is not None:
         check_aliases(config_dir)
         checked.append(f"hydra.searchpath=[file://{config_dir.resolve()}]")
     try:
-        return _compose(checked)
+        return _compose(checked, entries)
     except (OSError, ValueError, RecursionError) as exc:
         # A ValueError: text that is no UTF-8, or a number of more digits than Python reads.
         raise ConfigError(
@@ -88,7 +97,7 @@ def _unreadable_file(config_dir: Path | None) -> str:
     return "a configuration file"
 
 
-def _compose(overrides: Sequence[str]) -> dict[str, Any]:
+def _compose(overrides: Sequence[str], entries: Sequence[Override] = ()) -> dict[str, Any]:
     store = ConfigStore.instance()
     store.store(name="schema", node=RootConfig)
     try:
@@ -100,12 +109,40 @@ def _compose(overrides: Sequence[str]) -> dict[str, Any]:
         merged = OmegaConf.merge(
             OmegaConf.structured(RootConfig),
             OmegaConf.create(OmegaConf.to_container(composed, resolve=False)),
+            *(OmegaConf.create(_nested(entry)) for entry in entries),
         )
         plain = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException, YAMLError) as exc:
         raise ConfigError(_explain(exc)) from exc
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def _nested(entry: Override) -> dict[str, Any]:
+    """Return an override as a mapping, ``objective.wait.at_most=5`` as three of one key each."""
+    names = str(entry.key_or_group).split(".")
+    found: Any = entry.value()
+    for name in reversed(names):
+        found = {name: found}
+    return dict(found)
+
+
+def _quoted(text: str) -> str:
+    """Quote the value of a key that holds a text, where Hydra would take it for anything else.
+
+    A URL with a query or a path with a space is written as it is everywhere else.
+    """
+    key, is_assignment, value = text.partition("=")
+    if not is_assignment or _TYPES.get(key.lstrip("+")) not in (str, str | None) or value[:1] in ("'", '"'):
+        return text
+    try:
+        OverridesParser.create().parse_override(text)
+    except HydraException:
+        escaped = value.replace("\\'", "\\\\'").replace("'", "\\'")
+        return f"{key}='{escaped}'"
+    except ValueError:
+        pass
+    return text
 
 
 def _checked_override(text: str, config_dir: Path | None) -> str:

@@ -225,11 +225,16 @@ class RootConfig:
     plan_csv: str | None = None
 
 
-def key_names(node: Any = RootConfig, prefix: str = "") -> Iterator[str]:
-    """Give every key as a dotted path: ``study``, ``study.name``, ``workload.num_prompts``, ..."""
+def key_names() -> Iterator[str]:
+    """Return every key as a dotted path: ``study``, ``study.name``, ``workload.num_prompts``, ..."""
+    return (name for name, _ in key_types())
+
+
+def key_types(node: Any = RootConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Return every key as a dotted path (``study``, ``study.name``, ...) with the type of its value."""
     hints = get_type_hints(node)
     for item in fields(node):
-        name = f"{prefix}{item.name}"
-        yield name
-        if is_dataclass(hints[item.name]):
-            yield from key_names(hints[item.name], f"{name}.")
+        name, kind = f"{prefix}{item.name}", hints[item.name]
+        yield name, kind
+        if is_dataclass(kind):
+            yield from key_types(kind, f"{name}.")
