@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -13,9 +16,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sweeper import stages
+from sweeper.outlook import Outlook
 from sweeper.records import Placement, TrialResult, TrialSpec, TrialState
 
 _SHOWN_DEVICES = 16
+# Where there is no terminal to draw on, a line now and then says that the sweep goes on.
+_SIGN_OF_LIFE_S = 60.0
+# Settings that are refused for the same reason are told one by one up to here, and counted at the end.
+_SHOWN_ALIKE = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +49,10 @@ class Display:
         self._durations_s: list[float] = []
         self._total: int | None = None
         self._counts = dict.fromkeys(("stored", "complete", "failed", "infeasible"), 0)
+        self._refused = 0
+        self._alike: Counter[str] = Counter()
+        self._outlook: Outlook | None = None
+        self._looked_at_s = self._said_at_s = clock()
 
     def __enter__(self) -> Display:
         """Start the live table where there is a terminal."""
@@ -49,15 +62,19 @@ class Display:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """End the live table."""
+        """End the live table, and say how many settings were refused without a line of their own."""
         if self._live is not None:
             self._live.__exit__(None, None, None)
             self._live = None
+        for reason, count in self._alike.items():
+            if count > _SHOWN_ALIKE:
+                self._say(f"infeasible, {count - _SHOWN_ALIKE} more like this: {reason}")
 
     def planned(self, *, total: int | None, done: int, refused: int) -> None:
         """The work is known."""
         self._total = total
-        self._counts["stored"] = done
+        self._counts["stored"], self._refused = done, refused
+        self._said_at_s = self._clock()
         parts = [f"{total if total is not None else '?'} trials"]
         if done:
             parts.append(f"{done} already in the store")
@@ -82,6 +99,8 @@ class Display:
             self._say(f"again   {result.spec.label}: {result.failure_class}: {result.failure_message}")
             return
         self._counts[str(result.state)] = self._counts.get(str(result.state), 0) + 1
+        if result.state is TrialState.INFEASIBLE and not self._is_new(result):
+            return
         if result.state is TrialState.COMPLETE:
             self._say(f"done    {self._position()} {result.spec.label}{took}: {_headline(result)}")
         else:
@@ -92,20 +111,43 @@ class Display:
             )
         self.tick()
 
+    def look_ahead(self, outlook: Outlook) -> None:
+        """Take in how the sweep stands."""
+        self._outlook, self._looked_at_s = outlook, self._clock()
+
     def tick(self) -> None:
-        """Draw anew."""
+        """Draw anew, or give a sign of life."""
         if self._live is not None:
             self._live.update(self._render())
+        elif self._running and self._clock() - self._said_at_s >= _SIGN_OF_LIFE_S:
+            doing = [
+                f"{running.spec.label} {self._duration_of(running)} ({self._stage(running)})"
+                for running in list(self._running.values())[:_SHOWN_DEVICES]
+            ]
+            self._say("running " + "; ".join([*doing, *filter(None, (self._best(), self._time_left()))]))
 
     def _say(self, line: str) -> None:
         # Not markup: an engine's own line may hold square brackets.
+        self._said_at_s = self._clock()
         self._console.print(Text(line), soft_wrap=True)
 
+    def _is_new(self, result: TrialResult) -> bool:
+        """Whether this reason, numbers aside, still deserves a line of its own."""
+        reason = re.sub(r"\d+([.,]\d+)*", "#", str(result.failure_message))
+        self._alike[reason] += 1
+        return self._alike[reason] <= _SHOWN_ALIKE
+
+    @property
+    def _done(self) -> int:
+        """Trials that are over, of those planned; what a search proposes in vain does not count."""
+        in_vain = max(self._counts["infeasible"] - self._refused, 0) if self._total is not None else 0
+        return sum(self._counts.values()) - in_vain
+
     def _position(self) -> str:
-        return f"[{sum(self._counts.values())}/{self._total if self._total is not None else '?'}]"
+        return f"[{self._done}/{self._total if self._total is not None else '?'}]"
 
     def _render(self) -> RenderableType:
-        done = sum(self._counts.values())
+        done = self._done
         bar = ProgressBar(total=max(self._total or done or 1, 1), completed=done, width=30)
         head = Table.grid(padding=(0, 1))
         head.add_row(
@@ -120,17 +162,33 @@ class Display:
             rows.add_row(
                 Text(device_label(running.placement)),
                 Text(running.spec.label),
-                _duration(self._clock() - running.since_s),
+                Text(self._stage(running)),
+                self._duration_of(running),
             )
         busy = sum(len(running.placement.devices) for running in self._running.values())
         if busy < self._devices:
-            rows.add_row(f"{self._devices - busy} of {self._devices} devices idle", "", "")
-        return Group(head, rows)
+            rows.add_row(f"{self._devices - busy} of {self._devices} devices idle", "", "", "")
+        best = self._best()
+        return Group(head, *([Text(best)] if best else []), rows)
+
+    def _stage(self, running: _Running) -> str:
+        return stages.read(Path(running.spec.folder)) or "begins"
+
+    def _duration_of(self, running: _Running) -> str:
+        return _duration(self._clock() - running.since_s)
+
+    def _best(self) -> str:
+        if self._outlook is None or self._outlook.value is None:
+            return ""
+        return f"best so far: {self._outlook.leader}: {self._outlook.value:.4g}"
 
     def _time_left(self) -> str:
+        if self._outlook is not None and self._outlook.left_s is not None:
+            left_s = self._outlook.left_s - (self._clock() - self._looked_at_s)
+            return f"about {_duration(max(left_s, 0.0))} left"
         if not self._durations_s or self._total is None:
             return ""
-        left = max(self._total - sum(self._counts.values()), 0)
+        left = max(self._total - self._done, 0)
         rounds = left / max(len(self._running), 1)
         return f"about {_duration(rounds * statistics.fmean(self._durations_s))} left"
 

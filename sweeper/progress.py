@@ -38,6 +38,16 @@ class Progress:
         values = list(dict.fromkeys(self._found.values()))
         return tuple(value for value in values if not self._is_beaten(value, values))
 
+    @property
+    def leader(self) -> str | None:
+        """Key of the best trial by the first objective that keeps all bounds; None before there is one."""
+        sign = -1 if self._objectives[0].direction == "maximize" else 1
+        return min(self._found, key=lambda key: sign * self._found[key][0], default=None)
+
+    def value_of(self, key: str) -> float:
+        """Return a trial's value of the first objective."""
+        return self._found[key][0]
+
     def best(self, count: int) -> list[str]:
         """Give the keys of the best trials: by front, and within a front by the first objective."""
         left = dict(self._found)

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from sweeper import finals
 from sweeper.executors import Executor, Ticket
+from sweeper.outlook import Outlook, Work, left_s
 from sweeper.outstanding import Outstanding
 from sweeper.pauses import Pauses
 from sweeper.plan import Job, Planner, Refusal
@@ -27,6 +28,7 @@ from sweeper.records import (
     FailureClass,
     Objective,
     Placement,
+    Platform,
     StopRule,
     TrialResult,
     TrialSpec,
@@ -101,6 +103,7 @@ class Sweep:
         endings: Endings | None = None,
         seed: int = 0,
         illustrate: Callable[[TrialResult], Path | None] = lambda _: None,
+        show_outlook: Callable[[Outlook], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Join the parts; nothing starts before ``run``.
@@ -111,6 +114,7 @@ class Sweep:
             endings: When trials and the study end besides the budget of trials; None has no such limit.
             seed: Of the order in which finalists are measured again.
             illustrate: Draws a trial for the dashboard.
+            show_outlook: Is told how the sweep stands whenever a trial starts or ends.
         """
         self._planner = planner
         self._search = search
@@ -133,6 +137,7 @@ class Sweep:
         self._ended_by: str | None = None
         self._began_s = 0.0
         self._teller = Teller(search, objectives=objectives, constraints=constraints, illustrate=illustrate)
+        self._show_outlook = show_outlook
         self._clock = clock
         self._knobs = planner.space.knob_names()
         self._pending: dict[str, _Pending] = {}
@@ -344,6 +349,7 @@ class Sweep:
             numbers=numbers,
             queued_s=self._clock() - pending.since_s,
             tries=pending.tries,
+            ends_s=self._clock() + self._predictor.predict(spec).total_s,
         )
         self._running[self._executor.submit(spec, placement)] = running
         self._measured_now += 1
@@ -351,6 +357,7 @@ class Sweep:
             self._begun.add(spec.key)
             self._jobs[spec.key] = pending.job
         self._observer.started(spec, placement)
+        self._show_outlook(self._outlook())
 
     def _stop_rule(self, spec: TrialSpec) -> StopRule | None:
         """Give what a trial is held against from what is known now; repetitions are measured whole."""
@@ -449,6 +456,37 @@ class Sweep:
             self._teller.ended(running.numbers, result)
         self._rest(running, result, again)
         self._observer.finished(result, will_retry=will_retry)
+        self._show_outlook(self._outlook())
+
+    def _outlook(self) -> Outlook:
+        key = self._progress.leader
+        job = None if key is None else self._jobs.get(key)
+        return Outlook(
+            left_s=None if self._planner.platform is Platform.SIMULATED else self._left_s(),
+            leader=key if job is None else job.spec.label,
+            value=None if key is None else self._progress.value_of(key),
+        )
+
+    def _left_s(self) -> float:
+        now_s = self._clock()
+        running = [
+            Work(seconds=max(each.ends_s - now_s, 0.0), devices=len(each.placement.devices))
+            for each in self._running.values()
+        ]
+        waiting = [
+            Work(seconds=entry.predicted_s, devices=entry.devices) for entry in self._scheduler.waiting
+        ]
+        waiting += [self._work_of(job) for _, job in self._controls]
+        unasked = 0
+        if self._method != "grid" and self._budget is not None:
+            unasked = max(self._budget - self._outstanding.spent - len(running) - len(waiting), 0)
+        usual = waiting or [self._work_of(each.job) for each in self._running.values()]
+        return left_s(
+            running=running, waiting=waiting, unasked=unasked, usual=usual, devices=self._node_devices
+        )
+
+    def _work_of(self, job: Job) -> Work:
+        return Work(seconds=self._predictor.predict(job.spec).total_s, devices=job.spec.devices_wanted)
 
     def _rest(self, running: _Running, result: TrialResult, again: _Pending | None) -> None:
         """Take devices back and let a repetition wait, both after a pause where there was trouble on them."""
@@ -548,3 +586,4 @@ class _Running:
     numbers: tuple[int, ...]
     queued_s: float
     tries: int
+    ends_s: float

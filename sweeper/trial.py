@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from sweeper import confidential, host, numa, provenance, rate_search, stopping_rules, telemetry
+from sweeper import confidential, host, numa, provenance, rate_search, stages, stopping_rules, telemetry
 from sweeper.clients import Client, requirements
 from sweeper.clients.program import last_line
 from sweeper.engines import Cancelled, Engine, Server, instances
@@ -53,12 +53,18 @@ OpenClient = Callable[[TrialSpec, Placement], Client]
 class _Diary:
     """What is known of a trial while it runs; whatever happens, its result is written from here."""
 
+    folder: Path | None = None
     measurements: list[Measurement] = field(default_factory=list)
     phases: dict[str, float] = field(default_factory=dict)
     server: Server | None = None
     answers: list[str | None] = field(default_factory=list)
     host: Mapping[str, Scalar] = field(default_factory=dict)
     numa_binding: str | None = None
+
+    def begin(self, stage: str) -> None:
+        """Say what the trial does from here on; a modelled one is over at once."""
+        if self.folder is not None:
+            stages.announce(self.folder, stage)
 
     def spend(self, phase: str, seconds: float) -> None:
         self.phases[phase] = self.phases.get(phase, 0.0) + seconds
@@ -92,7 +98,7 @@ def run(
     Returns:
         The result, complete or failed; an engine's failure is never an exception.
     """
-    diary = _Diary()
+    diary = _Diary(folder=None if _is_modelled(spec) else Path(spec.folder))
     started_at = time.time()
     try:
         engine = engine or _engine(spec)
@@ -182,7 +188,9 @@ def _one_start(
     diary: _Diary,
 ) -> str | None:
     """Measure every load point on one start of the engine, or as many as can matter; say why not all."""
+    diary.begin("waits for free devices")
     diary.spend("free_wait_s", _wait_until_free(spec, placement, cancelled, probe))
+    diary.begin(f"starts the engine{_of(restart, spec.repeats)}")
     client = open_client(spec, placement)
     try:
         server = engine.start(spec, placement, restart=restart, cancelled=cancelled)
@@ -190,13 +198,16 @@ def _one_start(
         diary.spend("engine_start_s", server.start_s)
         try:
             proof = Proof(server, Occupants(platform=spec.platform, devices=placement.devices, run=probe))
+            diary.begin("is asked a question")
             diary.answers.append(proof.ask())
+            diary.begin("warms up")
             diary.spend("warmup_s", _warm_up(spec, client, server, cancelled))
             reason = None
             for repeat, point in itertools.product(range(spec.runs_per_start), _loads_in_order(spec)):
                 reason = _reason_to_stop(spec, placement, diary)
                 if reason is not None:
                     break
+                diary.begin(f"load{_of(len(diary.measurements), _loads_in_all(spec))}: {point.label}")
 
                 def measure(point: LoadPoint, repeat: int = repeat) -> Measurement:
                     _raise_if(cancelled)
@@ -215,10 +226,20 @@ def _one_start(
                 diary.measurements += rate_search.measurements(point, measure)
             proof.ask_again()
         finally:
+            diary.begin("stops the engine")
             diary.spend("stop_s", server.stop())
     finally:
         client.close()
     return reason
+
+
+def _of(done: int, total: int) -> str:
+    """Return `` 2 of 6`` where one of six is done, and nothing where there is only one."""
+    return f" {done + 1} of {total}" if total > 1 else ""
+
+
+def _loads_in_all(spec: TrialSpec) -> int:
+    return spec.repeats * spec.runs_per_start * len(spec.load_points)
 
 
 def _wait_until_free(spec: TrialSpec, placement: Placement, cancelled: Cancelled, probe: Runner) -> float:
@@ -291,6 +312,8 @@ def _result(
     log: str | None = None,
 ) -> TrialResult:
     server, answer = diary.server, joined(diary.answers)
+    if diary.folder is not None:
+        stages.forget(diary.folder)
     return TrialResult(
         spec=spec,
         placement=placement,

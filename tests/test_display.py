@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 
-from sweeper import trial
+from sweeper import stages, trial
 from sweeper.display import Display, device_label
-from sweeper.records import FailureClass, Placement, TrialResult, TrialSpec
+from sweeper.outlook import Outlook
+from sweeper.records import FailureClass, Placement, TrialResult, TrialSpec, TrialState
 
 
 class Clock:
@@ -80,6 +82,58 @@ def test_a_terminal_shows_devices_running_trials_and_time_left(
     assert "4 of 8 devices idle" in text
     # three of four are left, one at a time, ten seconds each
     assert "about 0:30 left" in text
+
+
+def test_a_terminal_shows_stage_best_and_the_predicted_time_left(
+    simulated_spec: TrialSpec, placement: Placement
+) -> None:
+    display, out, clock = shown(terminal=True)
+    with display:
+        display.planned(total=4, done=0, refused=0)
+        display.started(simulated_spec, placement)
+        stages.announce(Path(simulated_spec.folder), "load 2 of 6: 8 QPS")
+        display.look_ahead(Outlook(left_s=600.0, leader="steps 15", value=7.1234))
+        clock.now = 30.0
+        display.tick()
+    text = out.getvalue()
+    assert "load 2 of 6: 8 QPS" in text
+    assert "best so far: steps 15: 7.123" in text
+    # Ten minutes were left half a minute ago; nothing has finished yet.
+    assert "about 9:30 left" in text
+
+
+def test_a_log_has_a_sign_of_life_every_minute(simulated_spec: TrialSpec, placement: Placement) -> None:
+    display, out, clock = shown(terminal=False)
+    with display:
+        display.planned(total=2, done=0, refused=0)
+        display.started(simulated_spec, placement)
+        display.look_ahead(Outlook(left_s=600.0, leader=None, value=None))
+        for clock.now in (59.0, 60.0, 61.0, 119.0, 120.0):
+            display.tick()
+    lines = [line for line in out.getvalue().splitlines() if line.startswith("running ")]
+    assert lines == [
+        "running tuned 1:00 (begins); about 9:00 left",
+        "running tuned 2:00 (begins); about 8:00 left",
+    ]
+
+
+def test_settings_that_a_search_proposes_in_vain_are_not_counted_and_told_thrice(
+    simulated_spec: TrialSpec, placement: Placement
+) -> None:
+    display, out, _ = shown(terminal=False)
+    refused = replace(trial.lost(simulated_spec, placement, RuntimeError("x")), state=TrialState.INFEASIBLE)
+    with display:
+        display.planned(total=2, done=0, refused=0)
+        for tokens in range(10):
+            display.finished(
+                replace(refused, failure_message=f"{tokens} tokens are too few"), will_retry=False
+            )
+        display.started(simulated_spec, placement)
+        display.finished(finished(simulated_spec, placement), will_retry=False)
+    lines = out.getvalue().splitlines()
+    assert next(line for line in lines if line.startswith("done")).startswith("done    [1/2] ")
+    assert sum(line.startswith("infeasible [") for line in lines) == 3
+    assert lines[-1] == "infeasible, 7 more like this: # tokens are too few"
 
 
 def test_a_block_of_devices_is_named() -> None:

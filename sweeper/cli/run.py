@@ -191,6 +191,7 @@ def _work(
             endings=settings.endings,
             seed=settings.seed,
             illustrate=illustrator(settings),
+            show_outlook=display.look_ahead,
         )
         with display:
             outcome = sweep.run(stop=stop.is_set)
