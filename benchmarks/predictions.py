@@ -252,8 +252,9 @@ def _why() -> Iterator[str]:
         "saves in it, is therefore extrapolated: the tables of latencies show how well."
     )
     yield (
-        "- Later releases. What V1 and AITER's kernels changed is taken from one table of one image (vLLM "
-        "0.10.0, offline). Without AITER's kernels, or with those of later releases, it is another machine."
+        "- Later releases. What V1 and its kernels changed is taken from one table of one image (vLLM "
+        "0.10.0, offline), which leaves AITER's kernels off. With them, or with those of later releases, it "
+        "is another machine."
     )
     yield (
         "- Other GPUs. Peaks are exchanged and nothing else: an H100 is given the efficiencies of kernels on "

@@ -3,7 +3,8 @@
 ``data/public_measurements.json`` holds what was found: each source with its address, what is told of its
 setup, and what had to be assumed where nothing is told. Of one pair of tables, which AMD publishes to
 validate its image of vLLM 0.10.0, the first is fitted (70B) and the second is validation (405B): they are
-what the model knows of V1 and of the kernels that came after the article. All others are only compared.
+what the model knows of V1 and of the kernels that came after the article, AITER's apart, which that image
+leaves off unless asked. All others are only compared.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ PARAMETERS = (
     *("kernel_layer_s", "decode_head_s", "sample_s", "v1_host_frac"),
     *("fp8_gemm_frac", "kv_read_frac", "fp8_kv_frac"),
 )
-"""What is fitted to it: what changed with V1 and AITER's kernels. All else stays as the article has it."""
+"""What is fitted to it: what changed with V1 and its kernels. All else stays as the article has it."""
 
 ABOUT = (
-    "vLLM 0.10.0 (V1) with AITER's kernels on 8 MI300X, after AMD's validation tables of its image "
-    "(ROCm/vllm, docs/dev-docker); what they do not tell is as in article_0_6_2."
+    "vLLM 0.10.0 (V1) without AITER's kernels on 8 MI300X, after AMD's validation tables of its image of "
+    "2025-08-12 (ROCm/vllm, docs/dev-docker); what they do not tell is as in article_0_6_2."
 )
 
 

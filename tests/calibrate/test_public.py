@@ -49,3 +49,18 @@ def test_the_model_of_a_source_is_found_and_its_block_is_as_large_as_it_asks() -
     assert figure.placement.devices == tuple(range(8))
     assert figure.spec.model.shape.layers == 80
     assert figure.role == VALIDATION
+
+
+def test_latencies_and_throughputs_are_of_one_image_and_it_had_aiters_kernels_off() -> None:
+    # AMD's page for the image of 2025-08-12; the one of 2025-07-15 (vLLM 0.9.1) says 17.236 and 48.453 s.
+    of_one = {"amd_70b_fp8": (17188, 46195, 13383.3), "amd_405b_fp8": (48824, 118212, 3867.7)}
+    for source in public.sources():
+        if source["name"] in of_one:
+            runs = {run["name"]: run["published"] for run in source["runs"]}
+            first, last, throughput = of_one[source["name"]]
+            assert runs["latency, batch 1, 128/2048 tokens"] == first
+            assert runs["latency, batch 128, 128/2048 tokens"] == last
+            assert runs[next(name for name in runs if name.startswith("throughput, 128/2048"))] == throughput
+            assert "image of 2025-08-12" in source["told"]
+            assert "AITER's kernels off" in source["told"]
+    assert "without AITER's kernels" in calibration.load(generation="v1").about
