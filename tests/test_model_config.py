@@ -65,6 +65,32 @@ def test_the_type_of_the_weights_is_read_by_its_old_and_its_new_name(tmp_path: P
         ({"kv_lora_rank": 512}, "has 'kv_lora_rank'; expected a dense decoder"),
         ({"quantization_config": {"quant_method": "awq"}}, "quant_method is 'awq'; expected fp8 or none"),
         ({"torch_dtype": "int4"}, "torch_dtype is 'int4'; expected one of bfloat16"),
+        (
+            {"model_type": "starcoder2"},
+            "model_type is 'starcoder2', which has an MLP of two matrices. Expected",
+        ),
+        ({"model_type": "gemma2"}, "model_type is 'gemma2', which has layers with local attention"),
+        (
+            {"model_type": "bamba"},
+            "model_type is 'bamba', which has layers with a state in place of a KV cache",
+        ),
+        ({"model_type": "newest"}, "model_type is 'newest', whose build is not known here. Expected a dense"),
+        ({"model_type": ...}, "model_type is 'not given', whose build is not known here"),
+        ({"model_type": "mistral"}, "sliding_window is 4096, so it has layers with local attention"),
+        ({"model_type": "phi3", "sliding_window": 2047}, "sliding_window is 2047, so it has layers with"),
+        ({"model_type": "mistral", "sliding_window": 4096}, "sliding_window is 4096, so it has layers with"),
+        (
+            {"model_type": "qwen2", "layer_types": ["full_attention", "sliding_attention"]},
+            "layer_types has 'sliding_attention', so it has layers with local attention",
+        ),
+        (
+            {"architectures": ["LlamaForCausalLMEagle"]},
+            "['LlamaForCausalLMEagle'] with model_type 'llama'; expected ['LlamaForCausalLM']",
+        ),
+        (
+            {"model_type": "mistral3", "num_hidden_layers": ..., "text_config": {"model_type": "mistral"}},
+            "model_type is 'mistral3', of several parts: its decoder ('mistral') stands in text_config",
+        ),
     ],
 )
 def test_a_model_that_cannot_be_worked_out_is_refused(
@@ -74,6 +100,21 @@ def test_a_model_that_cannot_be_worked_out_is_refused(
         model_config.read(write(tmp_path, **changes))
     assert message in str(refused.value)
     assert "config.json: " in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_type": "mistral", "sliding_window": None},
+        {"model_type": "qwen2", "use_sliding_window": False, "sliding_window": 4096},
+        {"model_type": "qwen2", "sliding_window": 4096},
+        {"model_type": "qwen3", "layer_types": ["full_attention"] * 32},
+        {"model_type": "phi3", "sliding_window": 262144},
+        {"architectures": ["LLaMAForCausalLM"]},
+    ],
+)
+def test_builds_that_count_as_llamas_does_are_read(changes: dict[str, object], tmp_path: Path) -> None:
+    assert model_config.read(write(tmp_path, **changes)).shape.layers == 32
 
 
 def test_a_file_that_is_not_there_or_no_json_is_refused(tmp_path: Path) -> None:

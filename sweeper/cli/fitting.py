@@ -122,7 +122,10 @@ def _model(name: str) -> Model:
         composed = config.compose_run([f"model={name}", "platform=simulated"])
         return config.settings(composed, platform=Platform.SIMULATED).model
     if Path(name).exists():
-        return model_config.read(Path(name))
+        try:
+            return model_config.read(Path(name))
+        except ConfigError as exc:
+            raise ConfigError(f"memory not worked out: {exc}") from exc
     raise ConfigError(
         f"model: there is no '{name}'; expected a name of conf/model ({', '.join(known)}), or the path of a "
         f"config.json. Choose one.{nearest(name, known)}"
