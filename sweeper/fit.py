@@ -143,9 +143,10 @@ def fit(
         accelerator: Whose defaults hold.
 
     Raises:
-        PlacementError: A parallel size, length or block size is not a whole number of at least 1.
+        PlacementError: A parallel size, length or block size is not a whole number of at least 1, or the
+            model's shape is not known.
     """
-    shape = model.shape
+    shape = shape_of(model)
     unsaid = knobs.defaults(
         release, accelerator=accelerator, assignment=assignment, max_positions=shape.max_positions
     )
@@ -202,7 +203,7 @@ def by_tensor_parallel(
     Raises:
         PlacementError: The size asked for does not divide the heads, or a knob is no whole number.
     """
-    heads = model.shape.heads
+    heads = shape_of(model).heads
     powers = [2**power for power in range(devices.bit_length()) if 2**power <= devices]
     sizes = [size for size in powers if heads % size == 0]
     if "tensor_parallel_size" in assignment:
@@ -222,6 +223,20 @@ def by_tensor_parallel(
         )
         for size in sizes
     }
+
+
+def shape_of(model: Model) -> ModelShape:
+    """Return the dimensions of a model.
+
+    Raises:
+        PlacementError: They are not known.
+    """
+    if model.shape is None:
+        raise PlacementError(
+            f"model.shape: is not given for {model.name} ({model.no_shape_because}); expected the numbers of "
+            "its config.json. Set model.path to a folder that holds it, or give model.shape."
+        )
+    return model.shape
 
 
 def kv_bytes_per_token(
@@ -255,7 +270,7 @@ def weight_bytes(model: Model, assignment: Assignment) -> float:
         vLLM: QKVParallelLinear, VocabParallelEmbedding (padding to 64), quantization/fp8.py (linear layers).
         Llama 3.1 70B in 8 bits so gets 67.7 GiB; vLLM's log said 67.7229 (vllm-project/vllm pull 12569).
     """
-    shape, said = model.shape, assignment
+    shape, said = shape_of(model), assignment
     tensor, pipeline = _whole(said, "tensor_parallel_size", 1), _whole(said, "pipeline_parallel_size", 1)
     width = _bytes(compute_dtype(model, assignment))
     heads = shape.heads / tensor + _kv_heads_here(shape, tensor)
@@ -301,7 +316,7 @@ def activation_bytes(
 def compute_dtype(model: Model, assignment: Assignment) -> str:
     """Give the type that is computed in: as asked, else the checkpoint's, which for fp8 is bfloat16."""
     asked = str(assignment.get("dtype", "auto"))
-    own = model.dtype if model.dtype in _BYTES else "bfloat16"
+    own = model.dtype if model.dtype is not None and model.dtype in _BYTES else "bfloat16"
     return own if asked == "auto" else asked
 
 

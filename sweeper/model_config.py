@@ -145,9 +145,9 @@ def _refuse_local_attention(config: Mapping[str, Any], file: Path) -> None:
     """Refuse windows of attention, which models of these types have or have not.
 
     Source:
-        transformers: MistralConfig and Phi3Config use ``sliding_window`` where it is not null, and Mistral's is
-        4096 where it is left out; Qwen2Config and Qwen3Config use it with ``use_sliding_window`` only. From
-        4.53 on ``layer_types`` names the kind of each layer.
+        transformers: MistralConfig and Phi3Config use ``sliding_window`` where it is not null, and Mistral's
+        is 4096 where it is left out; Qwen2Config and Qwen3Config use it with ``use_sliding_window`` only.
+        From 4.53 on ``layer_types`` names the kind of each layer.
     """
     kind = config["model_type"]
     is_used = config.get("use_sliding_window", not str(kind).startswith("qwen"))

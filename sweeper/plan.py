@@ -15,6 +15,7 @@ from sweeper.engines import instances, tgi
 from sweeper.errors import ConfigError, KnobError
 from sweeper.records import (
     INSTANCES,
+    Assignment,
     ClientSpec,
     EngineSpec,
     FailureClass,
@@ -42,6 +43,9 @@ Seen = Callable[[int, int], None]
 def unseen(done: int, total: int) -> None:
     """Show nobody how far a piece of work is."""
 
+
+# A short and a long longest sequence: a default that is the same for both does not depend on it.
+_SOME_POSITIONS = (2048, 131072)
 
 # Each multiplies the devices of a trial.
 _SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "num_shard", INSTANCES)
@@ -202,6 +206,23 @@ class Planner:
         spec = replace(spec, expected_error=self._expected_error(spec))
         return Job(spec=spec, points=(point,), refusal=self._refusal(spec))
 
+    def unsaid(self, assignment: Assignment, model: Model) -> dict[str, Scalar]:
+        """Return the release's defaults for what an assignment leaves unsaid.
+
+        Of a model whose longest sequence is not known, those that do not depend on it.
+        """
+        shape = model.shape
+        found = [
+            knobs.defaults(
+                self.engine.release,
+                accelerator=self.accelerator,
+                assignment=assignment,
+                max_positions=positions,
+            )
+            for positions in (_SOME_POSITIONS if shape is None else [shape.max_positions])
+        ]
+        return {knob: value for knob, value in found[0].items() if value == found[-1].get(knob)}
+
     def _expected_error(self, spec: TrialSpec) -> str | None:
         if self.calibrated is None:
             return None
@@ -257,7 +278,7 @@ class Planner:
 
     def _rule_defaults(self, spec: TrialSpec) -> dict[str, Scalar]:
         """Give what rules may name and an assignment leaves unsaid: the release's defaults, and the node."""
-        unsaid = knobs.defaults(self.engine.release, accelerator=self.accelerator, assignment=spec.assignment)
+        unsaid = self.unsaid(spec.assignment, spec.model)
         return {**dict.fromkeys(_SIZES, 1), **unsaid, NODE_DEVICES: len(self.node.devices)}
 
     def _tgi_refusal(self, spec: TrialSpec) -> Refusal | None:
@@ -283,6 +304,9 @@ class Planner:
     def _memory_refusal(self, spec: TrialSpec) -> Refusal | None:
         if self.platform is Platform.CPU:
             # The CPU build sizes its cache by VLLM_CPU_KVCACHE_SPACE, not by a share of a device.
+            return None
+        if spec.model.shape is None:
+            # Nothing is refused for what is not known; the engine itself says whether it fits.
             return None
         memory = min(device.memory_gib or 0.0 for device in self.node.devices)
         if not memory:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sweeper import rate_search
-from sweeper.engines.simulated import generation_of, is_v1, resolve
+from sweeper.engines.simulated import generation_of, is_v1, resolve, shape_of
 from sweeper.records import (
     INSTANCES,
     MEASURED_ITERATIONS,
@@ -163,7 +163,8 @@ def _seconds(row: Mapping[str, Any], name: str) -> float:
 
 
 def _first_guess(spec: TrialSpec) -> Prediction:
-    if spec.platform not in _MODELLED or spec.engine.kind == "attach":
+    is_modelled = spec.platform in _MODELLED and spec.model.shape is not None
+    if not is_modelled or spec.engine.kind == "attach":
         start_s = 0.0 if spec.engine.kind == "attach" else ASSUMED_START_S
         load_s = sum(map(_assumed_point_s, _loads(spec)))
         return _repeated(spec, start_s=start_s, load_s=load_s, basis="assumed")
@@ -275,7 +276,7 @@ def _costs(spec: TrialSpec) -> tuple[CostModel, _Limits]:
         device=device,
         devices=devices,
         gpus=max(1, round(devices * device.gpu_frac)),
-        shape=spec.model.shape,
+        shape=shape_of(spec),
         calibration=parameters(spec.calibration, generation=generation_of(spec)),
         weight_bits=8 if settings["quantization"] == "fp8" else 16,
         kv_bits=8 if str(settings["kv_cache_dtype"]).startswith("fp8") else 16,

@@ -253,23 +253,26 @@ class Model:
     Attributes:
         name: Name under which it is served.
         path: Hub id or local folder given to the engine.
-        shape: Its dimensions.
-        dtype: Type of the weights: bfloat16, float16 or fp8.
+        shape: Its dimensions; None where they are not known.
+        dtype: Type of the weights: bfloat16, float16, float32 or fp8; None where it is not known.
         is_dummy: Weights are random, so only speed means anything.
         revision: Revision on the hub, or a content hash of a local folder.
+        no_shape_because: Why there is no shape, in words.
     """
 
     name: str
     path: str
-    shape: ModelShape
-    dtype: str = "bfloat16"
+    shape: ModelShape | None
+    dtype: str | None = "bfloat16"
     is_dummy: bool = False
     revision: str | None = None
+    no_shape_because: str | None = None
 
     @property
     def identity(self) -> Mapping[str, object]:
         """What makes it this model: where a local folder lies does not, once its content has a hash."""
         content = asdict(self)
+        del content["no_shape_because"]
         if self.revision is not None:
             del content["path"]
         return content

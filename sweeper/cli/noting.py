@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper.records import Platform, TrialResult, TrialState
+from sweeper.records import Model, Platform, TrialResult, TrialState
 
 if TYPE_CHECKING:
     from sweeper.config import Settings
@@ -23,7 +23,7 @@ def study_note(settings: Settings, planner: Planner) -> str:
     facts = {
         "Node": planner.node.summary,
         "Engine": engine_text(planner),
-        "Model": planner.model.name,
+        "Model": "; ".join(map(model_text, models_of(planner))),
         "Search": settings.method,
         "Sweeper": f"{sweeper.__version__} (Optuna {version('optuna')}, Python {platform.python_version()})",
         "System": platform.platform(),
@@ -98,3 +98,34 @@ def engine_text(planner: Planner) -> str:
     if planner.engine.kind == "tgi":
         return f"TGI by {' '.join([*planner.engine.prefix, planner.engine.command])}"
     return f"vLLM {planner.engine.release} at {planner.engine.python}"
+
+
+def models_of(planner: Planner) -> list[Model]:
+    """List the models that a study serves: its own, and those of series that name another."""
+    own = [series.model or planner.model for series in planner.space.series] or [planner.model]
+    return list(dict.fromkeys(own))
+
+
+def model_text(model: Model) -> str:
+    """Name a model, where it is served from if that is not its name, and what is known of its weights."""
+    facts = [
+        model.name,
+        *([f"served from {model.path}"] if model.path != model.name else []),
+        *([f"revision {model.revision}"] if model.revision else []),
+        model.dtype or "type of its weights not known",
+        *(["random weights"] if model.is_dummy else []),
+    ]
+    return ", ".join(facts)
+
+
+def model_lines(planner: Planner) -> list[str]:
+    """Say what is served, and of what it is not known whether it fits."""
+    models = models_of(planner)
+    lines = [f"model: {model_text(model)}" for model in models]
+    if planner.platform is Platform.CPU or planner.engine.kind == "attach":
+        return lines
+    return lines + [
+        f"memory: not worked out for {model.name}: {model.no_shape_because}"
+        for model in models
+        if model.shape is None
+    ]

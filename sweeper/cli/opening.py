@@ -38,22 +38,17 @@ def hints_of(settings: Settings, planner: Planner, console: Console) -> Hints:
     The simulated platform models an MI300X, so on that it has something to say. On itself its ranking would
     be its result, so only the method that is made of it asks there.
     """
-    from sweeper import knobs
     from sweeper.search import Hints, simulated_estimate
 
-    is_modelled = settings.platform is Platform.MI300X or (
+    is_known = planner.model.shape is not None
+    is_modelled = (settings.platform is Platform.MI300X and is_known) or (
         settings.platform is Platform.SIMULATED and settings.method == "guided"
     )
     estimate = simulated_estimate(
         planner.job, node=planner.node, objectives=settings.objectives, constraints=settings.constraints
     )
     return Hints(
-        defaults=knobs.defaults(
-            planner.engine.release,
-            accelerator=planner.accelerator,
-            assignment=settings.space.base,
-            max_positions=planner.model.shape.max_positions,
-        ),
+        defaults=planner.unsaid(settings.space.base, planner.model),
         starts=settings.starts,
         estimate=_announced(estimate, console) if is_modelled else None,
         stages=settings.stages,

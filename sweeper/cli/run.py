@@ -14,7 +14,7 @@ from sweeper.cli.deferred import DeferredExecutor
 from sweeper.cli.exit_codes import OK
 from sweeper.cli.forecast import scheduler_of
 from sweeper.cli.long_work import LongWork
-from sweeper.cli.noting import engine_text, illustrator, study_note
+from sweeper.cli.noting import engine_text, illustrator, model_lines, study_note
 from sweeper.cli.opening import check_search, hints_of
 from sweeper.cli.parser import Parser
 from sweeper.cli.planning import show_plan
@@ -104,7 +104,9 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
     cluster, nodes = _find_nodes(settings, choice, console, stack)
     node = max(nodes, key=lambda node: len(node.devices))
     planner = planner_of(settings, node)
-    console.print(f"engine: {engine_text(planner)}, model {planner.model.name}", markup=False, soft_wrap=True)
+    console.print(f"engine: {engine_text(planner)}", markup=False, soft_wrap=True)
+    for line in model_lines(planner):
+        console.print(line, markup=False, soft_wrap=True)
     check_search(settings)
     if settings.is_plan:
         return show_plan(settings, planner, nodes, console)

@@ -31,6 +31,9 @@ from sweeper.records import FailureClass, LoadPoint, Measurement, Placement, Tri
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 
+# Token ids that a model of unknown shape has, too: the vocabulary of Llama 2, one of the smallest in use.
+_USUAL_VOCAB = 32000
+
 MOST_USERS = 1000
 """Requests that can be under way at once where no cap is asked for."""
 
@@ -172,7 +175,7 @@ def load_settings(spec: TrialSpec, point: LoadPoint, *, result: Path) -> dict[st
     """What ``locustfile.py`` is told about one load point."""
     return {
         "model": spec.model.name,
-        "vocab": spec.model.shape.vocab,
+        "vocab": _USUAL_VOCAB if spec.model.shape is None else spec.model.shape.vocab,
         "num_prompts": point.num_prompts,
         "rate_per_s": point.request_rate_per_s,
         "input_len": point.input_len,

@@ -7,7 +7,7 @@ a user ends in one sentence that names file, key, value and remedy.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError, safe_load
 
+from sweeper.config import model
 from sweeper.config.aliases import check_aliases
+from sweeper.config.layers import choice_content, layers
 from sweeper.config.schema import RootConfig, key_types
 from sweeper.errors import ConfigError, nearest
 
@@ -104,16 +106,26 @@ def _compose(overrides: Sequence[str], entries: Sequence[Override] = ()) -> dict
         # Hydra keeps one global state; a run that failed half-way must not stop the next one.
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(conf_folder()), version_base="1.3", job_name="sweeper"):
-            composed = compose("config", overrides=list(overrides))
-        # '+engine.gpuz=3' slips into a structured config without a word; merging once more refuses it.
-        merged = OmegaConf.merge(
-            OmegaConf.structured(RootConfig),
-            OmegaConf.create(OmegaConf.to_container(composed, resolve=False)),
-            *(OmegaConf.create(_nested(entry)) for entry in entries),
-        )
-        plain = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+            composed = compose("config", overrides=list(overrides), return_hydra_config=True)
+            runtime = composed.hydra.runtime
+            choices = {str(key): str(name) for key, name in runtime.choices.items()}
+            folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
+            OmegaConf.set_struct(composed, False)
+            del composed["hydra"]
+            plain = _merged(composed, entries)
+            return _with_own_models(plain, [*overrides, *entries], choices, folders)
     except (HydraException, OmegaConfBaseException, YAMLError) as exc:
         raise ConfigError(_explain(exc)) from exc
+
+
+def _merged(composed: Any, entries: Sequence[Override]) -> dict[str, Any]:
+    # '+engine.gpuz=3' slips into a structured config without a word; merging once more refuses it.
+    merged = OmegaConf.merge(
+        OmegaConf.structured(RootConfig),
+        OmegaConf.create(OmegaConf.to_container(composed, resolve=False)),
+        *(OmegaConf.create(_nested(entry)) for entry in entries),
+    )
+    plain = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
@@ -143,6 +155,28 @@ def _quoted(text: str) -> str:
     except ValueError:
         pass
     return text
+
+
+def _with_own_models(
+    plain: dict[str, Any],
+    overrides: Sequence[str | Override],
+    choices: Mapping[str, str],
+    folders: Sequence[Path],
+) -> dict[str, Any]:
+    """Leave to each model only what was said of it, and nothing of one that it took the place of."""
+    found = None
+    for place in model.places(plain):
+        given = model.at(plain, place)
+        choice = choices.get("model" if place == "model" else f"model@{place}")
+        if choice is not None and model.is_preset(given, choice_content(f"model/{choice}", folders)):
+            continue
+        found = layers(overrides, folders) if found is None else found
+        *path, last = place.split(".")
+        parent: Any = plain
+        for key in path:
+            parent = parent[key]
+        parent[last] = model.settled(given, found, place=place)
+    return plain
 
 
 def _checked_override(text: str, config_dir: Path | None) -> str:

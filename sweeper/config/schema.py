@@ -88,7 +88,7 @@ class ModelConfig:
 
     name: str = ""
     path: str = ""
-    dtype: str = "bfloat16"
+    dtype: str | None = None
     is_dummy: bool = False
     revision: str | None = None
     shape: ShapeConfig = field(default_factory=ShapeConfig)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper import control, knobs, urls
-from sweeper.config import goals, load, opening, serving
+from sweeper.config import goals, load, model, opening, serving
 from sweeper.config.checks import (
     MOST_STARTS,
     MOST_TRIALS,
@@ -33,7 +33,6 @@ from sweeper.records import (
     EngineSpec,
     LoadPoint,
     Model,
-    ModelShape,
     Objective,
     Platform,
     Scalar,
@@ -173,7 +172,7 @@ def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
             check_positive(key, value)
     if not study["outputs"]:
         raise ConfigError("study.outputs: is empty; expected the folder of all studies, such as outputs.")
-    space = _space(root)
+    space = _space(root, platform)
     _check_control(study, space)
     outputs = Path(study["outputs"])
     calibrated = _calibrated(root, platform, outputs)
@@ -199,7 +198,7 @@ def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
         modelled_device=_modelled_device(root["platform"]["device"], platform),
         engine=serving.engine(engine, platform),
         allow_unknown=engine["allow_unknown"],
-        model=_model(root["model"]),
+        model=model.model(root["model"], needs_shape=platform is Platform.SIMULATED),
         load_points=load_points,
         warmup_prompts=check_not_negative("workload.warmup_prompts", workload["warmup_prompts"]),
         client=load.client(root["client"], load_points),
@@ -291,24 +290,6 @@ def _results(given: str | None, name: str) -> str | None:
     return urls.below(given, name) if urls.is_url(given) else str(Path(given).absolute() / name)
 
 
-def _model(model: Mapping[str, Any], *, where: str = "model") -> Model:
-    for name, value in model["shape"].items():
-        if not isinstance(value, bool):
-            check_positive(f"{where}.shape.{name}", value)
-    for key in ("name", "path"):
-        if not model[key]:
-            raise ConfigError(f"{where}.{key}: is empty; expected the model's hub id or folder.")
-    check_choice(f"{where}.dtype", model["dtype"], ("bfloat16", "float16", "float32", "fp8"))
-    return Model(
-        name=model["name"],
-        path=model["path"],
-        dtype=model["dtype"],
-        is_dummy=model["is_dummy"],
-        revision=model["revision"],
-        shape=ModelShape(**model["shape"]),
-    )
-
-
 def _load_points(workload: Mapping[str, Any]) -> tuple[LoadPoint, ...]:
     points = tuple(
         point for given in load.variants(workload["points"]) for point in _product({**workload, **given})
@@ -372,7 +353,7 @@ def _numbers(
     return values if whole else [None if v is None else float(v) for v in values]
 
 
-def _space(root: Mapping[str, Any]) -> Space:
+def _space(root: Mapping[str, Any], platform: Platform) -> Space:
     space = root["space"]
     is_attached = root["engine"]["kind"] == "attach"
     if is_attached:
@@ -381,7 +362,7 @@ def _space(root: Mapping[str, Any]) -> Space:
     for name in space["knobs"]:
         check_no_secret(f"space.knobs.{name}", name)
     series = tuple(
-        _series(name, item, has_second_run=has_second_run) for name, item in space["series"].items()
+        _series(name, item, platform, has_second_run=has_second_run) for name, item in space["series"].items()
     )
     parsed = {name: parse_condition(f"space.knobs.{name}", value) for name, value in space["knobs"].items()}
     # What one series sets or the search varies is not fixed for the others.
@@ -395,8 +376,10 @@ def _space(root: Mapping[str, Any]) -> Space:
     )
 
 
-def _series(name: str, item: Mapping[str, Any], *, has_second_run: bool) -> Series:
+def _series(name: str, item: Mapping[str, Any], platform: Platform, *, has_second_run: bool) -> Series:
     where = f"space.series.{name}"
+    # TGI is not modelled, so its series need no shape; they are refused on the simulated platform.
+    needs_shape = platform is Platform.SIMULATED and item["engine"] == "vllm"
     check_choice(f"{where}.engine", item["engine"], ("vllm", "tgi"))
     if item["run"] is not None:
         check_choice(f"{where}.run", item["run"], ("fresh", "second"))
@@ -411,7 +394,9 @@ def _series(name: str, item: Mapping[str, Any], *, has_second_run: bool) -> Seri
         published=item["published"],
         run=item["run"],
         engine=item["engine"],
-        model=None if item["model"] is None else _model(item["model"], where=f"{where}.model"),
+        model=None
+        if item["model"] is None
+        else model.model(item["model"], where=f"{where}.model", needs_shape=needs_shape),
         knobs=_knobs(f"{where}.knobs", item["knobs"]),
     )
 

@@ -19,7 +19,7 @@ from sweeper import fit, knobs
 from sweeper.engines import Cancelled
 from sweeper.errors import EngineError
 from sweeper.metrics import RequestRecords
-from sweeper.records import FailureClass, Placement, Provenance, Scalar, TrialSpec, content_key
+from sweeper.records import FailureClass, ModelShape, Placement, Provenance, Scalar, TrialSpec, content_key
 from sweeper.simulation.calibration import Calibration, parameters
 from sweeper.simulation.costs import CostModel
 from sweeper.simulation.device import Device, device_named, partition_of
@@ -259,6 +259,21 @@ class SimulatedServer:
         return 0.0
 
 
+def shape_of(spec: TrialSpec) -> ModelShape:
+    """Return the dimensions of the trial's model.
+
+    Raises:
+        EngineError: They are not known, and nothing is modelled without them.
+    """
+    if spec.model.shape is None:
+        raise EngineError(
+            f"simulated engine: the shape of {spec.model.name} is not known "
+            f"({spec.model.no_shape_because}); expected the numbers of its config.json. Give model.shape.",
+            failure=FailureClass.NOT_MODELLED,
+        )
+    return spec.model.shape
+
+
 def resolve(spec: TrialSpec) -> dict[str, Scalar]:
     """Give every modelled setting its value: as asked, else the release's default on that device.
 
@@ -270,17 +285,17 @@ def resolve(spec: TrialSpec) -> dict[str, Scalar]:
         spec.engine.release,
         accelerator=_accelerator(spec),
         assignment=spec.assignment,
-        max_positions=spec.model.shape.max_positions,
+        max_positions=shape_of(spec).max_positions,
     )
     settings: dict[str, Scalar] = {
         **_STEADY_DEFAULTS,
-        "max_model_len": spec.model.shape.max_positions,
+        "max_model_len": shape_of(spec).max_positions,
         "quantization": "fp8" if spec.model.dtype == "fp8" else "none",
         **moved,
         **asked,
     }
     if settings["dtype"] == "auto":
-        settings["dtype"] = "bfloat16" if spec.model.dtype == "fp8" else spec.model.dtype
+        settings["dtype"] = fit.compute_dtype(spec.model, {})
     if is_v1(spec):
         for name in _V0_ONLY:
             settings.pop(name, None)
@@ -338,10 +353,11 @@ def _refuse(spec: TrialSpec, placement: Placement, settings: Mapping[str, Scalar
             "whose speed is modelled. Use one of them, or measure.",
             failure=FailureClass.UNSUPPORTED,
         )
-    if spec.model.shape.heads % int(settings["tensor_parallel_size"]):
+    heads = shape_of(spec).heads
+    if heads % int(settings["tensor_parallel_size"]):
         raise EngineError(
             f"simulated engine: tensor_parallel_size is {settings['tensor_parallel_size']}; expected a "
-            f"divisor of the model's {spec.model.shape.heads} attention heads. Choose one.",
+            f"divisor of the model's {heads} attention heads. Choose one.",
             failure=FailureClass.BAD_ARGUMENT,
         )
     wanted = int(settings["tensor_parallel_size"]) * int(settings["data_parallel_size"])
@@ -363,7 +379,7 @@ def _costs(
         device=device,
         devices=devices,
         gpus=_gpus(device, devices),
-        shape=spec.model.shape,
+        shape=shape_of(spec),
         calibration=calibration,
         weight_bits=8 if settings["quantization"] == "fp8" else 16,
         kv_bits=8 if str(settings["kv_cache_dtype"]).startswith(_SHORT_SUFFIXES) else 16,
