@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import bests, figures, report, tables
+from analysis import bests, figures, report, serving, tables
 from analysis.study import Study
 
 # Overrides that name places on the machine of whoever ran it: of no use to a reader.
@@ -134,12 +134,15 @@ def _commands(study: Study) -> list[str]:
         study.frame, objectives=study.objectives, constraints=study.constraints, series=study.series
     )
     for answer in best.to_dict("records"):
-        line = tables.serve_line(study.frame, str(answer["trial_key"]))
+        line = serving.serve_line(study.frame, str(answer["trial_key"]))
+        why = serving.why_no_line(study.frame, str(answer["trial_key"]))
         if line:
             parts.append(
                 f"To serve with the {answer['objective']} ({answer['setting']}; verdict: "
                 f"{answer['verdict']}):\n\n```bash\n{line}\n```"
             )
+        elif why:
+            parts.append(f"The {answer['objective']} ({answer['setting']}): {why}")
     return parts or ["No setting has numbers at every load point, and no command was recorded."]
 
 

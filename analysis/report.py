@@ -7,7 +7,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import answers, bests, claims, claims_report, drift, figures, published, tables, verdicts
+from analysis import (
+    answers,
+    bests,
+    claims,
+    claims_report,
+    drift,
+    figures,
+    published,
+    serving,
+    tables,
+    verdicts,
+)
 from analysis.study import Study, is_control
 
 _TOUCHES = {
@@ -165,9 +176,9 @@ def _bounds(study: Study) -> list[str]:
 
 
 def _command(frame: pd.DataFrame, trial_key: str) -> str:
-    line = tables.serve_line(frame, trial_key)
+    line, why = serving.serve_line(frame, trial_key), serving.why_no_line(frame, trial_key)
     ran = frame.loc[frame["trial_key"] == trial_key, "command"].dropna()
-    parts = [f"To serve with it:\n\n```bash\n{line}\n```"] if line else []
+    parts = [f"To serve with it:\n\n```bash\n{line}\n```"] if line else [why] if why else []
     if not ran.empty and ran.iloc[0] != line:
         parts.append(f"As it was run:\n\n```bash\n{ran.iloc[0]}\n```")
     return "\n\n".join(parts)

@@ -18,9 +18,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.study import Series
-from sweeper import knobs
-from sweeper.errors import ConfigError
-from sweeper.records import MAX_RATE, FailureClass, Scalar, TrialState
+from sweeper.records import MAX_RATE, FailureClass, TrialState
 
 _T_975 = (
     *(12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281),
@@ -204,40 +202,6 @@ def by_load_point(table: pd.DataFrame, cell: Callable[[Row], str] | None = None)
             for setting, line in cells.items()
         ]
     )
-
-
-def serve_line(frame: pd.DataFrame, trial_key: str) -> str:
-    """Give the line that serves with a trial's setting: what to paste into a shell.
-
-    Args:
-        frame: Rows of the store.
-        trial_key: A trial in them.
-
-    Returns:
-        The line for the release of vLLM that was measured or modelled, on vLLM's usual port. Where that
-        release is none or cannot say a value, the command that was run; empty if there was none.
-    """
-    row = frame[frame["trial_key"] == trial_key].iloc[0]
-    ran = "" if pd.isna(row["command"]) else str(row["command"])
-    if pd.isna(row["version.vllm"]):
-        return ran
-    assignment: dict[str, Scalar] = {
-        str(name).removeprefix("knob."): _plain(value)
-        for name, value in row.items()
-        if str(name).startswith("knob.") and not pd.isna(value)
-    }
-    # A modelled release is stored as "0.6.2 (modelled)".
-    release = str(row["version.vllm"]).split()[0]
-    try:
-        return knobs.serve_line(assignment, release=release, model=str(row["model"]))
-    except ConfigError:
-        return ran
-
-
-def _plain(value: Any) -> Scalar:
-    """Take a value out of numpy and pandas."""
-    plain: Scalar = value.item() if isinstance(value, np.generic) else value
-    return plain
 
 
 def failures(frame: pd.DataFrame, series: Mapping[str, Series] | None = None) -> pd.DataFrame:

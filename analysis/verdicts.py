@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import tables
+from analysis import serving, tables
 from analysis.ratios import NOISE
 from analysis.study import Study
 from sweeper.records import Constraint, Objective, Provenance, TrialState, gpus_used
@@ -340,7 +340,7 @@ def _recommendation(objective: Objective, judged: Sequence[Finalist]) -> str:
 
 def _serve_lines(study: Study, judged: Sequence[Finalist]) -> list[str]:
     choice = recommended(judged)
-    line = "" if choice is None else tables.serve_line(study.every_row, choice.trial_key)
+    line = "" if choice is None else serving.serve_line(study.every_row, choice.trial_key)
     return [line] if line else []
 
 

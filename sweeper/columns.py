@@ -198,9 +198,10 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column("numa_node", INT, "NUMA node that all devices share"),
     ),
     "Engine and model": (
-        _column("engine", STRING, "What serves: vllm or simulated"),
+        _column("engine", STRING, "What serves: vllm, tgi, attach or simulated"),
         _column("client", STRING, "What loads it: vllm_bench, offline or locust"),
         _column("model", STRING, "Name under which the model is served"),
+        _column("model_path", STRING, "Hub id or folder that the engine was given"),
         _column("model_revision", STRING, "Revision on the hub, or content hash of a local folder"),
         _column("model_dtype", STRING, "Type of the weights"),
         _column("model_is_dummy", BOOL, "Weights are random, so only speed means anything"),

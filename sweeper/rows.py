@@ -66,6 +66,7 @@ def _trial_values(result: TrialResult) -> dict[str, Any]:
         "engine": spec.engine.kind,
         "client": spec.client.kind,
         "model": spec.model.name,
+        "model_path": spec.model.path,
         "model_revision": spec.model.revision,
         "model_dtype": spec.model.dtype,
         "model_is_dummy": spec.model.is_dummy,

@@ -94,7 +94,7 @@ def _show_summary(settings: Settings, planner: Planner, console: Console) -> lis
     """
     from rich.table import Table
 
-    from analysis import bests, figures, tables, verdicts
+    from analysis import bests, figures, serving, tables, verdicts
     from analysis.study import Study
 
     study = Study.load(settings.folder)
@@ -125,8 +125,10 @@ def _show_summary(settings: Settings, planner: Planner, console: Console) -> lis
             f"({answer['verdict']})"
         )
         console.print(f"best: {answers[-1]}", markup=False, soft_wrap=True)
-        line = tables.serve_line(study.frame, str(answer["trial_key"]))
-        console.print(f"  {line}", markup=False, soft_wrap=True)
+        key = str(answer["trial_key"])
+        line = serving.serve_line(study.frame, key) or serving.why_no_line(study.frame, key)
+        if line:
+            console.print(f"  {line}", markup=False, soft_wrap=True)
     if found.empty and study.constraints:
         console.print("best: none: no setting keeps every bound", markup=False)
     closing = [*bests.closing_lines(study), *verdicts.sentences(study)]

@@ -132,7 +132,15 @@ def launcher(release: str) -> Literal["module", "command"]:
 
 
 def serve_line(
-    assignment: Assignment, *, release: str, model: str, port: int | None = 8000, host: str | None = None
+    assignment: Assignment,
+    *,
+    release: str,
+    model: str,
+    served_name: str | None = None,
+    revision: str | None = None,
+    has_dummy_weights: bool = False,
+    port: int | None = 8000,
+    host: str | None = None,
 ) -> str:
     """Write what a person pastes into a shell to serve with this assignment.
 
@@ -140,6 +148,9 @@ def serve_line(
         assignment: Knob to value.
         release: Release of vLLM that will be started.
         model: Hub id or folder.
+        served_name: Name under which it is served; None, or the hub id or folder itself, leaves it out.
+        revision: Revision on the hub; None leaves it to the hub.
+        has_dummy_weights: Whether its weights are random, so that there are none to load.
         port: Port to listen on; None leaves it to vLLM.
         host: Address to listen on; None leaves it to vLLM.
 
@@ -155,11 +166,16 @@ def serve_line(
         if launcher(release) == "command"
         else ["python", "-m", "vllm.entrypoints.openai.api_server", "--model", model]
     )
+    about = [
+        *(["--served-model-name", served_name] if served_name and served_name != model else []),
+        *(["--revision", revision] if revision else []),
+        *(["--load-format", "dummy"] if has_dummy_weights else []),
+    ]
     listen = [*(["--host", host] if host else []), *(["--port", str(port)] if port is not None else [])]
     variables = [
         f"{name}={shlex.quote(text)}" for name, text in environment(assignment, release=release).items()
     ]
-    words = [*start, *listen, *command_line(assignment, release=release)]
+    words = [*start, *about, *listen, *command_line(assignment, release=release)]
     command = " ".join([*variables, shlex.join(words)])
     return "\n".join([*_host_comments(assignment), *_instance_comments(assignment), command])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import bests, tables
+from analysis import bests, serving, tables
 from analysis.study import DEFAULT_OBJECTIVES, Series
 from sweeper.records import LoadPoint, Objective, TrialResult
 from sweeper.store import Store
@@ -288,14 +288,14 @@ def test_the_line_to_serve_with_has_the_flags_and_environment_of_its_release(
     bare = trial(runs=once(1.0))
     frame = rows(tuned, bare)
 
-    line = tables.serve_line(frame, tuned.spec.key)
+    line = serving.serve_line(frame, tuned.spec.key)
 
     assert line.startswith(
         "VLLM_USE_TRITON_FLASH_ATTN=0 vllm serve meta-llama/Llama-3.1-70B-Instruct --port 8000"
     )
     assert "--max-num-seqs 512" in line
     assert "--enable-chunked-prefill=False" in line
-    assert tables.serve_line(frame, bare.spec.key) == (
+    assert serving.serve_line(frame, bare.spec.key) == (
         "vllm serve meta-llama/Llama-3.1-70B-Instruct --port 8000"
     )
 
@@ -306,7 +306,7 @@ def test_where_no_line_can_be_written_the_command_that_was_run_stands(
 ) -> None:
     odd = trial(knobs={"enable_chunked_prefill": value}, release=release, runs=once(1.0))
 
-    assert tables.serve_line(rows(odd), odd.spec.key) == f"vllm serve 70B --enable_chunked_prefill={value}"
+    assert serving.serve_line(rows(odd), odd.spec.key) == f"vllm serve 70B --enable_chunked_prefill={value}"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,127 @@
+"""What to paste into a shell to serve with a setting that was measured or modelled.
+
+A model is served from its address, the hub id or folder that the engine was given; the name in the results
+is its label, which goes into ``--served-model-name`` where it differs. Of an endpoint that somebody else
+started no line is written: how it was started is not known, and ours would not be what was measured.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sweeper import knobs
+from sweeper.errors import ConfigError
+from sweeper.records import Scalar
+
+_ADDRESSES = ("--model", "--model-id", "serve")
+# Where TGI listened for us, which is nobody's port in production.
+_OUR_PORT = ("--hostname", "--port")
+
+
+def serve_line(frame: pd.DataFrame, trial_key: str) -> str:
+    """Return the line that serves with a trial's setting.
+
+    Args:
+        frame: Rows of the store.
+        trial_key: A trial in them.
+
+    Returns:
+        The line for the release of vLLM that was measured or modelled, on vLLM's usual port. Of TGI, and
+        where that release cannot say a value, the command that was run; empty if there was none.
+    """
+    row = _row(frame, trial_key)
+    ran = _text(row, "command")
+    if row["engine"] == "attach":
+        return ""
+    if row["engine"] == "tgi":
+        return _tgi_line(ran, _assignment(row))
+    if pd.isna(row["version.vllm"]):
+        return ran
+    address = _address(row)
+    try:
+        return knobs.serve_line(
+            _assignment(row),
+            # A modelled release is stored as "0.6.2 (modelled)".
+            release=str(row["version.vllm"]).split()[0],
+            model=address,
+            served_name=str(row["model"]),
+            revision=None if _is_local(address) else _text(row, "model_revision") or None,
+            has_dummy_weights=bool(row["model_is_dummy"]) and _is_local(address),
+        )
+    except ConfigError:
+        return ran
+
+
+def why_no_line(frame: pd.DataFrame, trial_key: str) -> str:
+    """Return a sentence on what was measured where there is no line to serve with, else nothing."""
+    row = _row(frame, trial_key)
+    if row["engine"] != "attach":
+        return ""
+    release = _text(row, "version.vllm")
+    served = f"{row['model']} by vLLM {release}" if release else str(row["model"])
+    return (
+        f"Measured at an endpoint that already ran and serves {served}: its own start command is what to "
+        "keep. What it reported of its settings stands in the columns effective.*."
+    )
+
+
+def _row(frame: pd.DataFrame, trial_key: str) -> pd.Series[Any]:
+    row: pd.Series[Any] = frame[frame["trial_key"] == trial_key].iloc[0]
+    return row
+
+
+def _text(row: pd.Series[Any], column: str) -> str:
+    value = row.get(column)
+    return "" if value is None or pd.isna(value) else str(value)
+
+
+def _assignment(row: pd.Series[Any]) -> dict[str, Scalar]:
+    return {
+        str(name).removeprefix("knob."): _plain(value)
+        for name, value in row.items()
+        if str(name).startswith("knob.") and not pd.isna(value)
+    }
+
+
+def _plain(value: Any) -> Scalar:
+    """Take a value out of numpy and pandas."""
+    plain: Scalar = value.item() if isinstance(value, np.generic) else value
+    return plain
+
+
+def _address(row: pd.Series[Any]) -> str:
+    """Return what the engine was given; rows from before it was stored tell it by their command, if any."""
+    words = shlex.split(_text(row, "command"))
+    ran = [after for word, after in itertools.pairwise(words) if word in _ADDRESSES]
+    return _text(row, "model_path") or next(iter(ran), "") or str(row["model"])
+
+
+def _is_local(address: str) -> bool:
+    """Whether an address is a folder: its revision is then a hash of its content, which no hub knows."""
+    return address.startswith(("/", ".", "~")) or Path(address).is_dir()
+
+
+def _tgi_line(ran: str, assignment: Mapping[str, Scalar]) -> str:
+    """Return the command of TGI with its variables, for the shell that starts it, without our own port."""
+    words = iter(shlex.split(ran))
+    kept = []
+    for word in words:
+        if word in _OUR_PORT:
+            next(words, None)
+        else:
+            kept.append(word)
+    if not kept:
+        return ""
+    variables = [
+        f"{name}={shlex.quote(str(int(value)) if isinstance(value, bool) else str(value))}"
+        for name, value in sorted(assignment.items())
+        if knobs.is_variable(name)
+    ]
+    return " ".join([*variables, shlex.join(kept)])

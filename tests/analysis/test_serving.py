@@ -1,0 +1,110 @@
+"""The line to serve with: the model's address and label, and none for a server that is not ours."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import blog, report, serving
+from analysis.study import Study
+from sweeper.records import Model, Provenance, TrialResult
+from sweeper.store import Store
+from tests.analysis.conftest import MakeTrial
+
+RUNS = [[{"request_throughput_per_s": 5.0}]]
+FOLDER = "/data/models/Llama 3.1 8B"
+
+
+def frame_of(tmp_path: Path, *results: TrialResult) -> pd.DataFrame:
+    store = Store(tmp_path / "steps")
+    for result in results:
+        store.append(result, queued_s=0.0, knobs=[])
+    return Store.latest(store.read())
+
+
+def line_of(tmp_path: Path, result: TrialResult) -> str:
+    return serving.serve_line(frame_of(tmp_path, result), result.spec.key)
+
+
+def by_engine(result: TrialResult, kind: str, **changes: object) -> TrialResult:
+    spec = replace(result.spec, engine=replace(result.spec.engine, kind=kind))
+    return replace(result, spec=spec, **changes)  # type: ignore[arg-type]
+
+
+def test_a_folder_is_served_from_where_it_lies_and_under_its_label(
+    trial: MakeTrial, llama_70b: Model, tmp_path: Path
+) -> None:
+    model = replace(llama_70b, name="my-llama", path=FOLDER, revision="0123456789abcdef")
+    tuned = trial(model=model, runs=RUNS, knobs={"max_num_seqs": 64, "NCCL_MIN_NCHANNELS": 112})
+    # Quoted for a shell; the revision of a folder is a hash of its content, which no hub knows.
+    assert line_of(tmp_path, tuned) == (
+        f"NCCL_MIN_NCHANNELS=112 vllm serve '{FOLDER}' --served-model-name my-llama --port 8000 "
+        "--max-num-seqs 64"
+    )
+
+
+def test_a_revision_of_the_hub_is_said(trial: MakeTrial, llama_70b: Model, tmp_path: Path) -> None:
+    pinned = trial(model=replace(llama_70b, revision="abc123"), runs=RUNS)
+    assert line_of(tmp_path, pinned) == (
+        "vllm serve meta-llama/Llama-3.1-70B-Instruct --revision abc123 --port 8000"
+    )
+
+
+def test_weights_that_do_not_exist_are_not_looked_for(
+    trial: MakeTrial, llama_70b: Model, tmp_path: Path
+) -> None:
+    tiny = trial(model=replace(llama_70b, name="tiny", path="/models/tiny", is_dummy=True), runs=RUNS)
+    assert line_of(tmp_path, tiny) == (
+        "vllm serve /models/tiny --served-model-name tiny --load-format dummy --port 8000"
+    )
+
+
+def test_rows_from_before_the_address_was_stored_tell_it_by_their_command(
+    trial: MakeTrial, tmp_path: Path
+) -> None:
+    made = trial(runs=RUNS, provenance=Provenance.MEASURED, release="0.32.0")
+    made = replace(made, command=("python", "-m", "vllm.entrypoints.openai.api_server", "--model", FOLDER))
+    frame = frame_of(tmp_path, made).drop(columns="model_path")
+    assert serving.serve_line(frame, made.spec.key) == (
+        f"vllm serve '{FOLDER}' --served-model-name meta-llama/Llama-3.1-70B-Instruct --port 8000"
+    )
+
+
+def test_of_an_endpoint_that_somebody_else_started_it_is_said_what_was_measured(
+    trial: MakeTrial, tmp_path: Path
+) -> None:
+    attached = by_engine(
+        trial(runs=RUNS, provenance=Provenance.MEASURED, release="0.32.0"), "attach", command=()
+    )
+    frame = frame_of(tmp_path, attached)
+    assert serving.serve_line(frame, attached.spec.key) == ""
+    said = (
+        "Measured at an endpoint that already ran and serves meta-llama/Llama-3.1-70B-Instruct by vLLM 0.32.0"
+    )
+    assert serving.why_no_line(frame, attached.spec.key).startswith(said)
+
+    written = report.write(tmp_path / "steps").report.read_text(encoding="utf-8")
+    assert said in written
+    assert "vllm serve" not in written
+    blog.write([Study.load(tmp_path / "steps")], out=tmp_path / "article")
+    article = "\n".join(path.read_text("utf-8") for path in (tmp_path / "article").rglob("*.md"))
+    assert said in article
+    assert "vllm serve" not in article
+
+
+def test_tgi_is_served_by_the_command_that_ran_with_its_variables_and_without_our_port(
+    trial: MakeTrial, tmp_path: Path
+) -> None:
+    knobs = {"num_shard": 8, "ROCM_USE_FLASH_ATTN_V2_TRITON": "true"}
+    ran = ("text-generation-launcher", "--model-id", "org/m", "--hostname", "127.0.0.1", "--port", "40123")
+    made = trial(runs=RUNS, provenance=Provenance.MEASURED, knobs=knobs)
+    made = by_engine(made, "tgi", command=(*ran, "--num-shard", "8"), versions={"tgi": "3.0.0"})
+    assert line_of(tmp_path, made) == (
+        "ROCM_USE_FLASH_ATTN_V2_TRITON=true text-generation-launcher --model-id org/m --num-shard 8"
+    )
+
+
+def test_a_modelled_tgi_has_no_line(trial: MakeTrial, tmp_path: Path) -> None:
+    assert line_of(tmp_path, by_engine(trial(runs=RUNS), "tgi", command=())) == ""
