@@ -2,72 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import urlsplit
 
 import pandas as pd
 
-from sweeper.errors import ConfigError, StoreError, nearest
+from sweeper import description
+from sweeper.description import Description, Series
+from sweeper.errors import ConfigError
 from sweeper.files import Folder, Location, open_folder
-from sweeper.records import GPU, METRIC_NAMES, Constraint, Objective
+from sweeper.records import Constraint, Objective
 from sweeper.store import Store
 from sweeper.urls import is_url
 
+__all__ = ["DEFAULT_OBJECTIVES", "Series", "Study", "is_control"]
 
-@dataclass(frozen=True, kw_only=True)
-class Series:
-    """A named assignment.
-
-    Attributes:
-        name: Its name in the results.
-        label: Its name in a legend.
-        published: The series of ``published.csv`` that it stands beside, or None.
-        run: Which run of its trials it shows: ``fresh`` began with an empty prefix cache, ``second`` with
-            what the run before it left there. None where a trial has one kind of run; of two it is fresh.
-        order: Its place in a legend.
-    """
-
-    name: str
-    label: str
-    published: str | None = None
-    run: str | None = None
-    order: int = 0
-
-
-_DESCRIPTION = "study.json"
-
-DESCRIPTION_VERSION = 1
-"""Version of ``study.json`` up to which it is read."""
-
-_KINDS: Mapping[str, type] = {
-    "schema_version": int,
-    "experiment": str,
-    "question": str,
-    "source": str,
-    "results": str,
-    "series": dict,
-    "objectives": list,
-    "constraints": list,
-}
-_SERIES_KINDS: Mapping[str, type] = {"label": str, "published": str, "run": str, "order": int}
-_QUANTITY_KINDS: Mapping[str, type] = {"metric": str, "request_rate_per_s": numbers.Real, "per": str}
-_OBJECTIVE_KINDS: Mapping[str, type] = {**_QUANTITY_KINDS, "direction": str}
-_CONSTRAINT_KINDS: Mapping[str, type] = {**_QUANTITY_KINDS, "limit": numbers.Real}
-_KIND_NAMES: Mapping[type, str] = {
-    str: "a text",
-    int: "a whole number",
-    dict: "an object",
-    list: "a list",
-    numbers.Real: "a number",
-}
-
-RUNS = ("fresh", "second")
-"""Runs of one trial that a series can show."""
 
 DEFAULT_OBJECTIVES = (Objective(metric="request_throughput_per_s", direction="maximize"),)
 """Where a study names none: the first chart of the source article is requests per second."""
@@ -131,9 +82,8 @@ class Study:
 
     @classmethod
     def _load(cls, place: Folder, folder: Path) -> Study:
-        described = str(place.at(_DESCRIPTION))
-        about = _about(place, described)
-        results = about.get("results") or place
+        about = description.read(place) or Description()
+        results = about.results or place
         frame = Store.latest(Store(folder, results).read())
         if frame.empty:
             where = results if isinstance(results, str) else place.location
@@ -145,13 +95,13 @@ class Study:
             folder=folder,
             frame=_without_repetitions(frame),
             every_row=frame,
-            location=about.get("results"),
-            experiment=about.get("experiment"),
-            question=about.get("question"),
-            source=about.get("source"),
-            series=_series(about, described),
-            objectives=_objectives(about, described),
-            constraints=_constraints(about, described),
+            location=about.results,
+            experiment=about.experiment,
+            question=about.question,
+            source=about.source,
+            series=about.series,
+            objectives=about.objectives or DEFAULT_OBJECTIVES,
+            constraints=about.constraints,
         )
 
 
@@ -166,110 +116,3 @@ def _without_repetitions(frame: pd.DataFrame) -> pd.DataFrame:
     """Leave the repetitions out; a study that was cut off after its first one has nothing else to show."""
     others = frame[frame["role"].isna()].reset_index(drop=True) if "role" in frame else frame
     return frame if others.empty else others
-
-
-def _about(place: Folder, path: str) -> dict[str, Any]:
-    """Read study.json; without one the numbers still stand, only labels and published figures are missing."""
-    if not place.holds(_DESCRIPTION):
-        return {}
-    try:
-        about = json.loads(bytes(place.read(_DESCRIPTION)))
-    except ValueError as exc:
-        raise StoreError(f"{path}: is not JSON ({exc}); expected a study's description. Restore it.") from exc
-    if not isinstance(about, dict):
-        raise StoreError(f"{path}: holds a {type(about).__name__}; expected a JSON object. Restore it.")
-    for key, kind in _KINDS.items():
-        _check(path, key, about.get(key), kind)
-    version = about.get("schema_version") or DESCRIPTION_VERSION
-    if version > DESCRIPTION_VERSION:
-        raise StoreError(
-            f"{path}: is of schema version {version}; expected at most {DESCRIPTION_VERSION}. It was written "
-            "by a later sweeper: install that one to read this study."
-        )
-    return about
-
-
-def _check(path: str, key: str, value: Any, kind: type) -> None:
-    """Refuse a value of another kind; null is none at all."""
-    if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-        raise StoreError(
-            f"{path}: '{key}' is {value!r:.80}; expected {_KIND_NAMES[kind]}. "
-            "Start the study again to write the file anew, or restore it."
-        )
-
-
-def _series(about: Mapping[str, Any], path: str) -> dict[str, Series]:
-    described = about.get("series") or {}
-    for name, entry in described.items():
-        _check_entry(path, f"series.{name}", entry, _SERIES_KINDS)
-    series = {
-        name: Series(
-            name=name,
-            label=entry.get("label") or name,
-            published=entry.get("published"),
-            run=entry.get("run"),
-            order=place if entry.get("order") is None else entry["order"],
-        )
-        for place, (name, entry) in enumerate(described.items())
-    }
-    for entry in series.values():
-        if entry.run not in (None, *RUNS):
-            raise StoreError(
-                f"{path}: series '{entry.name}' has run '{entry.run}'; expected one of {list(RUNS)}, or none."
-                f"{nearest(str(entry.run), RUNS)} Start the study again to write the file anew."
-            )
-    return series
-
-
-def _check_entry(path: str, key: str, entry: Any, kinds: Mapping[str, type]) -> None:
-    if entry is None:
-        raise StoreError(f"{path}: '{key}' is null; expected an object. Restore the file.")
-    _check(path, key, entry, dict)
-    for name, kind in kinds.items():
-        _check(path, f"{key}.{name}", entry.get(name), kind)
-
-
-def _objectives(about: Mapping[str, Any], path: str) -> tuple[Objective, ...]:
-    for place, entry in enumerate(about.get("objectives") or []):
-        _check_entry(path, f"objectives[{place}]", entry, _OBJECTIVE_KINDS)
-    objectives = tuple(
-        Objective(
-            metric=entry.get("metric") or "",
-            direction=entry.get("direction") or "",
-            request_rate_per_s=entry.get("request_rate_per_s"),
-            per=entry.get("per"),
-        )
-        for entry in about.get("objectives") or []
-    )
-    for objective in objectives:
-        is_known = objective.metric in METRIC_NAMES and objective.per in (None, GPU)
-        if not is_known or objective.direction not in ("maximize", "minimize"):
-            raise StoreError(
-                f"{path}: has an objective with direction '{objective.direction}' and metric "
-                f"'{objective.metric}'; expected maximize or minimize, and a metric."
-                f"{nearest(objective.metric, METRIC_NAMES)} Start the study again to write the file anew."
-            )
-    return objectives or DEFAULT_OBJECTIVES
-
-
-def _constraints(about: Mapping[str, Any], path: str) -> tuple[Constraint, ...]:
-    entries = about.get("constraints") or []
-    for place, entry in enumerate(entries):
-        where = f"constraints[{place}]"
-        _check_entry(path, where, entry, _CONSTRAINT_KINDS)
-        is_whole = isinstance(entry.get("is_upper"), bool) and entry.get("limit") is not None
-        if entry.get("metric") not in METRIC_NAMES or not is_whole:
-            raise StoreError(
-                f"{path}: '{where}' is {entry!r:.80}; expected metric, limit, and is_upper true or false. "
-                "Start the study again to write the file anew."
-            )
-    return tuple(
-        Constraint(
-            metric=entry["metric"],
-            limit=entry["limit"],
-            is_upper=entry["is_upper"],
-            request_rate_per_s=entry.get("request_rate_per_s"),
-            per=entry.get("per"),
-        )
-        for entry in entries
-    )

@@ -152,8 +152,10 @@ def _refuse_local_attention(config: Mapping[str, Any], file: Path) -> None:
     kind = config["model_type"]
     is_used = config.get("use_sliding_window", not str(kind).startswith("qwen"))
     window = config.get("sliding_window", 4096 if kind == "mistral" else None) if is_used else None
-    kinds = [kind for kind in config.get("layer_types") or () if kind != "full_attention"]
-    is_shorter = isinstance(window, int) and window < int(config.get("max_position_embeddings") or window + 1)
+    told_kinds = config.get("layer_types")
+    kinds = [kind for kind in told_kinds if kind != "full_attention"] if isinstance(told_kinds, list) else []
+    longest = config.get("max_position_embeddings")
+    is_shorter = isinstance(window, int) and (not isinstance(longest, int) or window < longest)
     if kinds or is_shorter:
         told = f"layer_types has '{kinds[0]}'" if kinds else f"sliding_window is {window}"
         raise ConfigError(

@@ -10,7 +10,6 @@ Measurements themselves are the store's business (``store``).
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import socket
 import time
@@ -23,14 +22,12 @@ from typing import Any, TextIO
 
 import sweeper
 from sweeper import processes, urls
+from sweeper.description import FILE, Description, Series, json_text, read_content
 from sweeper.errors import ConfigError, StoreError
 from sweeper.files import open_folder
 from sweeper.records import Constraint, LoadPoint, Model, Objective, Platform
 from sweeper.space import Space
 from sweeper.topology import Node
-
-SCHEMA_VERSION = 1
-"""Version of ``study.json``, raised when the meaning of a key changes; later ones read all earlier ones."""
 
 _OWNER_READS = 5
 _OWNER_PAUSE_S = 0.05
@@ -130,8 +127,10 @@ class StudyFolder:
             StoreError: ``study.json`` is damaged or of a later format, which is left as it is, or it cannot
                 be written.
         """
-        path = self.path / "study.json"
-        stored = _read(path)
+        path = self.path / FILE
+        own = open_folder(self.path, where="study.outputs")
+        # One that cannot be understood is nobody's to write over.
+        stored = read_content(own, remedy="Move it away; it is written anew")
         if stored is not None and stored.get("platform") != str(platform):
             raise ConfigError(
                 f"{path}: the study was made on platform '{stored.get('platform')}', now it is '{platform}'. "
@@ -143,38 +142,38 @@ class StudyFolder:
                 f"are to go to '{results or self.path}'. Results of one study lie in one place: leave "
                 "study.results as it was, or give this one another name with study.name=..."
             )
-        description = {
-            "schema_version": SCHEMA_VERSION,
-            "sweeper": sweeper.__version__,
-            "name": name,
-            "experiment": experiment,
-            "question": question,
-            "source": source,
-            "platform": str(platform),
-            "platform_reason": platform_reason,
-            "node": node.summary,
-            "engine_release": engine_release,
-            "model": model.name,
-            "series": {
-                series.name: {
-                    "label": series.label,
-                    "published": series.published,
-                    "run": series.run,
-                    "engine": series.engine,
-                    "order": order,
-                }
+        text = Description(
+            sweeper=sweeper.__version__,
+            name=name,
+            experiment=experiment,
+            question=question,
+            source=source,
+            platform=str(platform),
+            platform_reason=platform_reason,
+            node=node.summary,
+            engine_release=engine_release,
+            model=model.name,
+            series={
+                series.name: Series(
+                    name=series.name,
+                    label=series.label,
+                    published=series.published,
+                    run=series.run,
+                    engine=series.engine,
+                    order=order,
+                )
                 for order, series in enumerate(space.series)
             },
-            "objectives": [{**asdict(objective), "name": objective.name} for objective in objectives],
-            "constraints": [{**asdict(constraint), "name": constraint.name} for constraint in constraints],
-            "load_points": [{**asdict(point), "label": point.label} for point in load_points],
-            "results": results,
-            "config": urls.masked(dict(resolved)),
-        }
-        write_json(path, description)
+            objectives=tuple(objectives),
+            constraints=tuple(constraints),
+            load_points=tuple({**asdict(point), "label": point.label} for point in load_points),
+            results=results,
+            config=urls.masked(dict(resolved)),
+        ).as_json.encode()
+        own.write(FILE, text)
         if results is not None:
             # Beside the measurements too, so that whoever has only those reads them as a study.
-            open_folder(results, where="study.results").write("study.json", _json(description).encode())
+            open_folder(results, where="study.results").write(FILE, text)
 
 
 def write_json(path: Path, content: object) -> None:
@@ -183,37 +182,7 @@ def write_json(path: Path, content: object) -> None:
     Raises:
         StoreError: It cannot be written; what was there before is untouched.
     """
-    open_folder(path.parent, where=str(path)).write(path.name, _json(content).encode())
-
-
-def _json(content: object) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """Read the description that is there; one that cannot be understood is nobody's to write over."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except OSError as exc:
-        raise StoreError(
-            f"{path}: cannot be read: {exc.strerror}; expected a file. Mend its rights, or move it away."
-        ) from exc
-    except (ValueError, RecursionError) as exc:
-        raise StoreError(f"{path}: is not JSON: {exc}. Move it away; it is written anew.") from exc
-    if not isinstance(content, dict):
-        raise StoreError(
-            f"{path}: holds a {type(content).__name__}; expected a JSON object. Move it away; it is written "
-            "anew."
-        )
-    version = content.get("schema_version", SCHEMA_VERSION)
-    if not isinstance(version, int) or version > SCHEMA_VERSION:
-        raise StoreError(
-            f"{path}: is of schema version {version!r}; expected at most {SCHEMA_VERSION}. It was written by "
-            "a later sweeper: install that one, or give this study another name with study.name=..."
-        )
-    return content
+    open_folder(path.parent, where=str(path)).write(path.name, json_text(content).encode())
 
 
 def _not_written(path: Path, exc: OSError) -> str:

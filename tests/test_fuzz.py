@@ -80,6 +80,7 @@ DESCRIPTION: dict[str, Any] = {
 }
 
 MODEL: dict[str, Any] = {
+    "model_type": "llama",
     "num_hidden_layers": 2,
     "hidden_size": 64,
     "intermediate_size": 128,

@@ -31,7 +31,7 @@ ROWS = (
     {"trial", "proof", "rate_search", "telemetry", "clients", "engines", "cpu_vllm", "tiny_model"},
     {
         *("space", "workload", "sharegpt", "topology", "host", "numa", "placement", "schedule"),
-        *("fit", "model_config", "metrics", "simulation", "files", "control", "provenance"),
+        *("fit", "model_config", "description", "metrics", "simulation", "files", "control", "provenance"),
         *("stopping_rules", "stages"),
         *("store", "rows", "parts", "columns"),
     },
@@ -111,7 +111,17 @@ def test_each_heavy_dependency_has_one_door() -> None:
 
 
 def test_the_analysis_reads_results_and_nothing_above_them() -> None:
-    allowed = {"store", "files", "urls", "records", "metrics", "errors", "knobs", "__version__"}
+    allowed = {
+        "store",
+        "description",
+        "files",
+        "urls",
+        "records",
+        "metrics",
+        "errors",
+        "knobs",
+        "__version__",
+    }
     for path in sorted((ROOT / "analysis").rglob("*.py")):
         reached = {name.split(".")[1] for name in imported(path) if name.startswith("sweeper.")}
         # What compares the model with published figures has to run it.

@@ -32,6 +32,7 @@ PLAN = [
 SWEEP = [*PLAN[:-1], "workload.num_prompts=2", "study.name=s"]
 
 DENSE = {
+    "model_type": "llama",
     "num_hidden_layers": 2,
     "hidden_size": 64,
     "intermediate_size": 64,
@@ -41,7 +42,11 @@ DENSE = {
 }
 
 MODELS = {
-    "no dimensions": ("{}", "num_hidden_layers is None; expected a whole number of at least 1"),
+    "no build": ("{}", "model_type is 'not given', whose build is not known here. Expected a dense decoder"),
+    "no dimensions": (
+        '{"model_type": "llama"}',
+        "num_hidden_layers is None; expected a whole number of at least 1",
+    ),
     "a list": ("[1]", "is no JSON object; expected a model's config.json"),
     "half a file": ('{"num_hidden_layers": 2,', "is no JSON ("),
     "no text at all": ("\udcff", "is no JSON ('utf-8' codec can't decode"),

@@ -7,16 +7,18 @@ content, so the same study always gives the same split.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sweeper import description, model_config
 from sweeper.calibrate.figures import FIT, VALIDATION, Figure
 from sweeper.columns import SECTIONS
+from sweeper.description import Description
 from sweeper.engines.simulated import SimulatedEngine
 from sweeper.errors import ConfigError, EngineError
+from sweeper.files import open_folder
 from sweeper.records import (
     EngineSpec,
     LoadPoint,
@@ -54,7 +56,7 @@ def study_figures(folder: Path) -> list[Figure]:
         StoreError: A stored part cannot be read.
     """
     about = _about(folder)
-    frame = Store(folder, about.get("results")).read()
+    frame = Store(folder, about.results).read()
     frame = frame[frame["state"].eq(str(TrialState.COMPLETE)) & frame["role"].isna()]
     measured = frame[frame["provenance"].eq(str(Provenance.MEASURED)) & frame["platform"].isin(PLATFORMS)]
     if measured.empty:
@@ -78,39 +80,49 @@ def study_figures(folder: Path) -> list[Figure]:
     return figures
 
 
-def _about(folder: Path) -> Mapping[str, Any]:
-    path = folder / "study.json"
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        about["resolved"]["model"]["shape"]
-    except FileNotFoundError:
-        raise ConfigError(f"{folder}: holds no study.json. Give the folder of a study.") from None
-    except (OSError, ValueError, TypeError, KeyError) as exc:
+def _about(folder: Path) -> Description:
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder; expected a study's. Look into outputs/ for its name.")
+    about = description.read(open_folder(folder, where="calibrate"))
+    if about is None:
+        raise ConfigError(f"{folder}: holds no {description.FILE}. Give the folder of a study.")
+    if not about.engine_release:
         raise ConfigError(
-            f"{path}: cannot be read as a study ({exc!r}); expected its description. Restore it."
-        ) from exc
-    return dict(about)
-
-
-def _models(about: Mapping[str, Any]) -> dict[str, Model]:
-    """Give the models of a study by name; those of unknown shape are left out."""
-    resolved = about["resolved"]
-    series = (resolved.get("space") or {}).get("series") or {}
-    given = [resolved["model"], *(entry.get("model") for entry in series.values())]
-    return {
-        entry["name"]: Model(
-            name=entry["name"],
-            path=entry["path"],
-            dtype=entry["dtype"],
-            shape=ModelShape(**entry["shape"]),
+            f"{folder}/{description.FILE}: has no engine_release; expected the vLLM that was measured. "
+            "Start the study again to write the file anew."
         )
-        for entry in given
-        if entry and entry["shape"]["layers"]
-    }
+    return about
+
+
+def _models(about: Description) -> dict[str, Model]:
+    """Return the models of a study by name; those of unknown shape are left out."""
+    series = (about.config.get("space") or {}).get("series") or {}
+    given = [about.config.get("model"), *(entry.get("model") for entry in series.values() if entry)]
+    found = {}
+    for entry in given:
+        shape = _shape(entry)
+        if entry and shape is not None:
+            found[entry["name"]] = Model(
+                name=entry["name"], path=entry["path"], dtype=entry.get("dtype") or "bfloat16", shape=shape
+            )
+    return found
+
+
+def _shape(model: Mapping[str, Any] | None) -> ModelShape | None:
+    """Return the dimensions of a model of the configuration; of a folder that is still here, its own."""
+    if not model:
+        return None
+    if model.get("shape"):
+        shape = model["shape"]
+        return ModelShape(**shape) if shape.get("layers") else None
+    try:
+        return model_config.read(Path(model["path"])).shape
+    except ConfigError:
+        return None
 
 
 def _trial_figures(
-    about: Mapping[str, Any], models: Mapping[str, Model], rows: Any, *, role: str
+    about: Description, models: Mapping[str, Model], rows: Any, *, role: str
 ) -> Iterator[Figure]:
     first = rows.iloc[0]
     if first["model"] not in models:
@@ -129,7 +141,7 @@ def _trial_figures(
         series=tuple(first["series"]),
         assignment=_assignment(first),
         load_points=tuple(points),
-        engine=EngineSpec(kind="simulated", release=about["engine_release"]),
+        engine=EngineSpec(kind="simulated", release=str(about.engine_release)),
         model=models[first["model"]],
         platform=Platform.SIMULATED,
         devices_wanted=len(placement.devices),

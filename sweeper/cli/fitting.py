@@ -125,7 +125,7 @@ def _model(name: str) -> Model:
         try:
             return model_config.read(Path(name))
         except ConfigError as exc:
-            raise ConfigError(f"memory not worked out: {exc}") from exc
+            raise ConfigError(f"{exc} Memory is not worked out.") from exc
     raise ConfigError(
         f"model: there is no '{name}'; expected a name of conf/model ({', '.join(known)}), or the path of a "
         f"config.json. Choose one.{nearest(name, known)}"

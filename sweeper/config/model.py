@@ -77,7 +77,7 @@ def settled(given: Mapping[str, Any], layers: Sequence[Layer], *, place: str) ->
     shape = kept.get("shape")
     if shape is not None and "shape" not in told.read:
         shape = {key: shape[key] for key in told.values["shape"]}
-    return {**asdict(ModelConfig()), **kept, "shape": shape}
+    return _as_its_folder_says({**asdict(ModelConfig()), **kept, "shape": shape})
 
 
 def model(given: Mapping[str, Any], *, where: str = "model", needs_shape: bool = False) -> Model:
@@ -229,6 +229,17 @@ def _value(text: str) -> str:
 
 
 # ---- what a folder says of itself ----
+
+
+def _as_its_folder_says(given: dict[str, Any]) -> dict[str, Any]:
+    """Fill in what nobody gave, so that the configuration that is stored has it."""
+    if given["shape"] is not None or not _is_folder(given["path"]):
+        return given
+    try:
+        own = model_config.read(Path(given["path"]))
+    except ConfigError:
+        return given
+    return {**given, "shape": _shape_of(own), "dtype": given["dtype"] or own.dtype}
 
 
 def _is_folder(path: object) -> bool:
