@@ -1,20 +1,21 @@
 """Calibrations of a node's own studies, from its stored rows to the study that uses them.
 
 The rows of these test studies are made by the model itself with other parameters, and marked as measured: so
-what a fit has to find is known.
+what a fit has to find is known. What a study says of itself is written by the product; one study is measured
+by it from its command line to its report, on a stand-in for vLLM and a node that is only recorded.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from sweeper import cli, trial
+from sweeper import cli, config, topology, trial
 from sweeper.calibrate.figures import FIT, VALIDATION
 from sweeper.calibrate.fitting import fit
 from sweeper.calibrate.studies import study_figures
@@ -22,6 +23,8 @@ from sweeper.errors import ConfigError
 from sweeper.records import EngineSpec, LoadPoint, Placement, Platform, Provenance, TrialResult, TrialSpec
 from sweeper.simulation.calibration import Calibration
 from sweeper.store import Store
+from sweeper.study import StudyFolder
+from tests.standin_server import write_interpreter
 
 POINTS = tuple(
     LoadPoint(dataset="random", num_prompts=24, input_len=tokens, output_len=12, request_rate_per_s=rate)
@@ -53,14 +56,24 @@ def study(folder: Path, spec: TrialSpec, placement: Placement, *, is_measured: b
     for seqs in (4, 8, 16, 32):
         made = result_of(spec, placement, seqs=seqs, is_measured=is_measured)
         store.append(made, queued_s=0.0, knobs=[])
-    model: Mapping[str, object] = {
-        "name": spec.model.name,
-        "path": spec.model.path,
-        "dtype": spec.model.dtype,
-        "shape": asdict(spec.model.shape),
-    }
-    about = {"engine_release": "0.6.2", "resolved": {"model": model, "space": {"series": {}}}}
-    (folder / "study.json").write_text(json.dumps(about), encoding="utf-8")
+    composed = config.compose_run(["+experiment=quick_start", "platform=simulated"])
+    asked = config.settings(composed, platform=Platform.SIMULATED)
+    assert asked.model == spec.model
+    StudyFolder(folder).describe(
+        name=folder.name,
+        experiment="",
+        question="",
+        source="",
+        platform=Platform.MI300X if is_measured else Platform.SIMULATED,
+        platform_reason="asked for",
+        node=topology.modelled_mi300x("SPX", "NPS1"),
+        engine_release="0.6.2",
+        model=asked.model,
+        space=asked.space,
+        objectives=asked.objectives,
+        load_points=asked.load_points,
+        resolved=asked.resolved,
+    )
     return folder
 
 
@@ -92,8 +105,10 @@ def test_a_study_without_measured_rows_is_refused(
         study_figures(folder)
     assert cli.main(["calibrate", str(folder), "--name", "mine"]) == cli.MISTAKE
     assert "expected rows measured on" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match=r"nowhere: holds no study\.json"):
+    with pytest.raises(ConfigError, match=r"nowhere: no such folder; expected a study's"):
         study_figures(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r": holds no study\.json"):
+        study_figures(tmp_path)
 
 
 def test_a_node_is_calibrated_under_a_name_that_a_simulated_study_uses(
@@ -149,3 +164,49 @@ def test_a_measured_platform_has_no_calibration(capsys: pytest.CaptureFixture[st
     code = cli.main(["+experiment=case2_sched_steps", "platform=cpu", "platform.calibration=article_0_6_2"])
     assert code == cli.MISTAKE
     assert "nothing is simulated there" in capsys.readouterr().err.replace("\n", " ")
+
+
+OWN = """\
+# @package _global_
+defaults: [{override /model: qwen3_8b}, {override /workload: random}]
+study: {experiment: own, question: "How large a batch?"}
+knobs: {max_model_len: 2048}
+space: {knobs: {max_num_seqs: [8, 16]}}
+workload: {num_prompts: 4, input_len: 64, output_len: 16, request_rate_per_s: [null], warmup_prompts: 0}
+"""
+
+
+def test_a_study_that_the_product_has_just_measured_is_calibrated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded = Path(__file__).parents[1] / "recorded" / "rocm_6.4_cpx_nps4"
+    python = write_interpreter(tmp_path / "bin")
+    smi = tmp_path / "bin" / "amd-smi"
+    smi.write_text(
+        f"#!{sys.executable}\nimport pathlib, sys\n"
+        f"folder = pathlib.Path({str(recorded)!r})\n"
+        "print((folder / (sys.argv[1] + '.json')).read_text(encoding='utf-8'), end='')\n"
+    )
+    smi.chmod(0o755)
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "own.yaml").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    asked = ["--config-dir", "conf", "+experiment=own", "executor=inline"]
+    assert cli.main([*asked, "platform=mi300x", f"engine.python={python}"]) == cli.OK
+    assert cli.main(["calibrate", "outputs/own-mi300x", "--name", "mine", "--fit", "none"]) == cli.OK
+    told = capsys.readouterr().out
+    assert "4 figures: 4 to fit" in told
+    assert "outputs/calibrations/mine.json: use it with platform.calibration=mine" in told
+    made = json.loads((tmp_path / "outputs" / "calibrations" / "mine.json").read_text())
+    assert made["about"].startswith("vLLM 0.32.0 as measured in own-mi300x")
+    assert made["compared"]["models"] == ["qwen3-8b"]
+
+    # The same question asked of the model gives nothing to fit to, and it is said so.
+    assert cli.main([*asked, "platform=simulated", "engine.release=0.32.0"]) == cli.OK
+    assert cli.main(["calibrate", "outputs/own-simulated", "--name", "other"]) == cli.MISTAKE
+    told = capsys.readouterr().err
+    assert (
+        "outputs/own-simulated: holds simulated on simulated; expected rows measured on mi300x or cuda"
+        in told
+    )
