@@ -319,8 +319,6 @@ def _plain_data(value: object) -> object:
             return value.name
         case Unreadable():
             return value.text
-        case float() if not math.isfinite(value):
-            return str(value)
         case _:
             return value
 

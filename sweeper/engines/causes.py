@@ -111,13 +111,6 @@ SURROUNDINGS = (
         r"Too many open files",
         r"can't start new thread",
         r"pthread_create failed",
-        r"Resource temporarily unavailable",
-        r"Read-only file system",
-        r"Stale (?:NFS )?file handle",
-        r"\[Errno 5\]|Input/output error",
-        r"Transport endpoint is not connected",
-        r"PermissionError|Permission denied",
-        r"cannot open shared object file",
         r"while (?:creating|attaching to) shared memory segment",
         r"out of shared memory",
         r"[Nn]ot enough shared memory|insufficient shared memory",
@@ -140,6 +133,20 @@ SURROUNDINGS = (
         r"ECC error|fallen off the bus",
         r"Xid \(.*?\): (?:48|63|64|74|79|94|95)\b",
     ),
+)
+"""The machine, its devices and whoever else uses them: nothing is wrong with the setting."""
+
+STATED_OF_SURROUNDINGS = (
+    _cause(
+        FailureClass.INFRASTRUCTURE,
+        r"Resource temporarily unavailable",
+        r"Read-only file system",
+        r"Stale (?:NFS )?file handle",
+        r"\[Errno 5\]|Input/output error",
+        r"Transport endpoint is not connected",
+        r"PermissionError|Permission denied",
+        r"cannot open shared object file",
+    ),
     # The hub, or the way to it.
     _cause(
         FailureClass.INFRASTRUCTURE,
@@ -149,7 +156,7 @@ SURROUNDINGS = (
         r"Temporary failure in name resolution",
     ),
 )
-"""The machine, its devices and whoever else uses them: nothing is wrong with the setting."""
+"""Likewise, but often met and got over: they count where they ended the engine."""
 
 OUT_OF_MEMORY = (
     _cause(

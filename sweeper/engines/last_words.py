@@ -20,6 +20,7 @@ from sweeper.engines.causes import (
     OWN_TIME_LIMITS,
     PORT,
     STATED,
+    STATED_OF_SURROUNDINGS,
     SURROUNDINGS,
     WEAK_ABORTS,
     Cause,
@@ -220,7 +221,8 @@ def _named_cause(statements: Sequence[_Statement], *, was_ready: bool, exit_code
         # What a server told of single requests did not end it, if somebody killed it.
         return None
     message = told[-1].text
-    stated = None if was_ready else classified(message, STATED)
+    known = STATED_OF_SURROUNDINGS if was_ready else (*STATED_OF_SURROUNDINGS, *STATED)
+    stated = classified(message, known)
     return Death(failure=stated.failure if stated else FailureClass.CRASH, message=message)
 
 

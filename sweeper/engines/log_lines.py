@@ -102,6 +102,8 @@ _LEVELS = tuple(
         rf"(?P<level>{_LEVEL})\s+(?:[|-] ?|(?=[\w.-]+: )|(?=text_generation))",
         rf"(?P<level>{_LEVEL})\s(?=\S)",
         r"level=(?P<small>\w+)\s(?:msg=)?",
+        # RCCL, whose warnings are what it fails of.
+        r"\S+:\d+:\d+ \[\d+\] (?P<rccl>N?R?CCL (?:INFO|TRACE|WARN|ERROR)) ",
     )
 )
 _LETTERS = {"T": "TRACE", "D": "DEBUG", "I": "INFO", "W": "WARNING", "E": "ERROR", "F": "FATAL"}
@@ -176,6 +178,8 @@ def _level_of(match: re.Match[str]) -> str | None:
     groups = match.groupdict()
     if groups.get("letter"):
         return _LETTERS[groups["letter"]]
+    if groups.get("rccl"):
+        return "ERROR" if groups["rccl"].endswith(("WARN", "ERROR")) else "INFO"
     word = groups.get("level") or groups.get("small") or ""
     return word.upper() or None
 
