@@ -75,16 +75,14 @@ def known_cause(log: str) -> Death | None:
 
 
 def last_words(log: str) -> str:
-    """Give the line of a log that says why its program ended, else the last one that says anything."""
+    """Return the line of a log that says why its program ended, else the last one that says anything."""
     death = _named_cause(_statements(read_lines(log)), was_ready=False, exit_code=1)
-    if death is not None:
-        return death.message
-    return last_that_says_anything(log) or "nothing in its log"
+    return last_line(log) if death is None else death.message
 
 
 def last_line(log: str) -> str:
-    """Give the last line of a log that says anything, without colours, prefixes and noise."""
-    return last_that_says_anything(log) or "nothing in its log"
+    """Return the last line of a log that says anything, without colours and noise."""
+    return (last_that_says_anything(log) or "nothing in its log")[:_LONGEST]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +132,8 @@ _FAREWELL = re.compile(
 _PYDANTIC_TAIL = re.compile(r"\s*\[type=.*$")
 _PYDANTIC_HEAD = re.compile(r"\d+ validation errors? for (?P<model>[\w.]+)")
 _IGNORED = re.compile(r"^Exception ignored in")
+# A longer line is data that somebody printed; what matters of it stands at its beginning.
+_LONGEST = 2000
 
 
 def _statements(lines: Sequence[Line], *, with_chatter: bool = False) -> list[_Statement]:
@@ -183,6 +183,7 @@ def _pydantic_detail(text: str, model: str | None, field: str | None) -> str | N
 
 
 def _statement(text: str) -> _Statement | None:
+    text = text[:_LONGEST]
     found = _WHAT.match(text)
     if found and text[found.end() :].strip():
         return _Statement(text=text[found.end() :].strip(), is_exception=True)

@@ -39,8 +39,9 @@ class Line:
 
 
 def read_lines(log: str) -> list[Line]:
-    """Take the lines of a log apart; a line that a progress bar has rewritten counts as several."""
-    return [line for raw in re.split(r"\r\n|[\n\r]", log) for line in _read(raw, depth=0)]
+    """Take the lines of a log apart, blank ones left out; what a progress bar rewrote is several."""
+    raws = (raw for raw in re.split(r"\r\n|[\n\r]", log) if raw.strip())
+    return [line for raw in raws for line in _read(raw, depth=0)]
 
 
 def last_that_says_anything(log: str) -> str | None:
@@ -62,31 +63,33 @@ _CLOCK = r"\d\d:\d\d:\d\d(?:[.,]\d+)?"
 _MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 
 # Each takes one blank after it at most: what is indented stays so.
-_PREFIXES = tuple(
-    re.compile(pattern)
-    for pattern in (
-        # Kubernetes' CRI.
-        rf"{_DAY}T{_CLOCK}(?:Z|[+-]\d\d:?\d\d)?\s(?:stdout|stderr)\s[FP]\s?",
-        # A time, in brackets or not, of a site's logger, TGI, docker logs -t, Slurm.
-        rf"[\[(<]?{_DAY}[T ]{_CLOCK}\s?(?:Z|UTC|[+-]\d\d:?\d\d)?[\])>]?\s?(?:[:|-]\s?)?",
-        rf"[\[(]{_CLOCK}[\])]\s?",
-        # syslog, journald.
-        rf"(?:<\d+>)?{_MONTH}\s+\d+ {_CLOCK} \S+ [\w./@()-]+(?:\[\d+\])?:\s?",
-        # dmesg.
-        r"(?:<\d+>)?\[\s*\d+\.\d+\]\s?",
-        rf"\[\w{{3}} {_MONTH}\s+\d+ {_CLOCK}(?: \d{{4}})?\]\s?",
-        # Processes of vLLM and Ray: (EngineCore_DP0 pid=7), (RayWorkerWrapper pid=7, ip=10.0.0.1), (raylet).
-        r"\([^()]*\b(?:pid|ip|actor_id)=[^()]*\)\s?",
-        r"\((?:raylet|autoscaler|gcs_server)[^()]*\)\s?",
-        # Ranks of torchrun, srun -l, mpirun.
-        r"\[(?:default|rank|Rank|trainer|worker)\s?\d+\]:?\s?",
-        r"\[\d+,\s?\d+\](?:<std(?:out|err)>:?)?\s?",
-        r"\s{0,3}\d{1,4}: ",
-        # Containers: docker compose, kubectl logs --prefix, Ray Serve.
-        r"[\w.-]{1,60}\s+\| ",
-        r"\[pod/[^\]]+\]\s?",
-        # TGI's target, after its level.
-        r"(?:[\w-]+: )?text_generation_\w+(?:::\w+)*: (?:[\w/.-]+\.rs:\d+: )?",
+_PREFIX = re.compile(
+    "|".join(
+        f"(?:{pattern})"
+        for pattern in (
+            # Kubernetes' CRI.
+            rf"{_DAY}T{_CLOCK}(?:Z|[+-]\d\d:?\d\d)?\s(?:stdout|stderr)\s[FP]\s?",
+            # A time, in brackets or not, of a site's logger, TGI, docker logs -t, Slurm.
+            rf"[\[(<]?{_DAY}[T ]{_CLOCK}\s?(?:Z|UTC|[+-]\d\d:?\d\d)?[\])>]?\s?(?:[:|-]\s?)?",
+            rf"[\[(]{_CLOCK}[\])]\s?",
+            # syslog, journald.
+            rf"(?:<\d+>)?{_MONTH}\s+\d+ {_CLOCK} \S+ [\w./@()-]+(?:\[\d+\])?:\s?",
+            # dmesg.
+            r"(?:<\d+>)?\[\s*\d+\.\d+\]\s?",
+            rf"\[\w{{3}} {_MONTH}\s+\d+ {_CLOCK}(?: \d{{4}})?\]\s?",
+            # Processes of vLLM and Ray: (EngineCore_DP0 pid=7), (RayWorkerWrapper pid=7, ip=10.0.0.1)
+            r"\([^()]*\b(?:pid|ip|actor_id)=[^()]*\)\s?",
+            r"\((?:raylet|autoscaler|gcs_server)[^()]*\)\s?",
+            # Ranks of torchrun, srun -l, mpirun.
+            r"\[(?:default|rank|Rank|trainer|worker)\s?\d+\]:?\s?",
+            r"\[\d+,\s?\d+\](?:<std(?:out|err)>:?)?\s?",
+            r"\s{0,3}\d{1,4}: ",
+            # Containers: docker compose, kubectl logs --prefix, Ray Serve.
+            r"[\w.-]{1,60}\s+\| ",
+            r"\[pod/[^\]]+\]\s?",
+            # TGI's target, after its level.
+            r"(?:[\w-]+: )?text_generation_\w+(?:::\w+)*: (?:[\w/.-]+\.rs:\d+: )?",
+        )
     )
 )
 _LEVELS = tuple(
@@ -163,7 +166,7 @@ def _peeled(text: str) -> tuple[str, str | None]:
     if inside:
         level, text = inside["level"], text[inside.end() :]
     for _ in range(12):
-        prefix = next((match for pattern in _PREFIXES if (match := pattern.match(text))), None)
+        prefix = _PREFIX.match(text)
         if prefix and prefix.end():
             text = text[prefix.end() :]
             continue
