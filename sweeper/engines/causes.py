@@ -102,6 +102,7 @@ SURROUNDINGS = (
         r"busy or unavailable",
         r"(?:hip|cuda)ErrorDevicesUnavailable",
         r"[Dd]evice or resource busy",
+        r"DUE TO (?:TIME LIMIT|PREEMPTION)|CANCELLED AT|\bEvicted\b",
     ),
     # What the machine lacks, or refuses.
     _cause(
@@ -120,7 +121,10 @@ SURROUNDINGS = (
     _cause(
         FailureClass.INFRASTRUCTURE,
         r"[Uu]nable to open /dev/(?:kfd|dri)|(?:open|access)\w* (?:of )?/dev/(?:kfd|dri)\S* failed",
-        r"/dev/(?:kfd|dri)\S*.{0,40}(?:No such file|not (?:found|present|accessible|a member))",
+        r"/dev/(?:kfd|dri)\S*.{0,40}(?:[Nn]o such file|not (?:found|present|accessible|a member))",
+        r"Unexpected error from (?:hip|cuda)GetDeviceCount|AMDSMI_STATUS_(?:NO_PERM|DRIVER_NOT_LOADED)",
+        r"could not select device driver|[Cc]annot connect to the [Dd]ocker daemon",
+        r"permission denied while trying to connect to the [Dd]ocker",
         r"No (?:HIP|CUDA|ROCm|AMD) GPUs? (?:is|are|was|were)? ?(?:available|found|detected)",
         r"no (?:ROCm|CUDA|HIP)-capable device is detected",
         r"(?:hip|cuda)Error(?:NoDevice|ECCNotCorrectable|InvalidDevice\b|DeviceUninitialized)",
@@ -146,13 +150,14 @@ STATED_OF_SURROUNDINGS = (
         r"Transport endpoint is not connected",
         r"PermissionError|Permission denied",
         r"cannot open shared object file",
+        r"No such file or directory: '(?:\S*/)?(?:ninja|hipcc|nvcc|gcc|g\+\+|c\+\+|clang|amd-smi)'",
     ),
     # The hub, or the way to it.
     _cause(
         FailureClass.INFRASTRUCTURE,
         rf"(?:{_HUB}).{{0,200}}(?:{_OUT_OF_REACH})",
         rf"(?:{_OUT_OF_REACH}).{{0,200}}(?:{_HUB})",
-        r"[Cc]ouldn't connect to ['\"]?https?://",
+        r"[Cc]ouldn't connect to ['\"]?https?://|CAS service error",
         r"Temporary failure in name resolution",
     ),
 )
@@ -171,7 +176,8 @@ OUT_OF_MEMORY = (
         r"[Nn]ot enough (?:GPU |CPU |host |device |available )?memory",
         r"exceeds? (?:the )?available (?:\w+ )?(?:memory|cache blocks)",
         r"(?:hip|cuda)ErrorMemoryAllocation|BLAS_STATUS_ALLOC_FAILED",
-        r"OOMKilled|oom-kill(?:er)?\b|oom_reaper|OOM killer|oom_kill_process",
+        r"OOMKilled|oom[-_]kill|oom_reaper|by the (?:OS |kernel'?s? )?OOM[- ]killer",
+        r"running low on memory",
         r"[Ff]ailed to allocate .{0,60}(?:memory|bytes|[KMG]i?B)",
     ),
 )
@@ -192,7 +198,8 @@ OWN_TIME_LIMITS = (
         r"(?:[Ee]ngine|[Cc]ore|[Ww]orker|[Ss]erver|[Ss]hard)\b.{0,80}"
         r"(?:failed to|did not) (?:complete startup|become ready|start(?:ed)?|get ready)\b.{0,20}"
         r"(?:within|in time|in \d|after \d|before)",
-        r"Timed out after \d+ seconds waiting for clients",
+        r"Timed out after \d+ seconds waiting for clients|client socket has timed out",
+        r"Cannot provide a placement group of",
         r"wait timeout after \d+ ?ms, keys",
     ),
 )
@@ -225,13 +232,13 @@ ABORTS = (
         FailureClass.CRASH,
         r"(?:amdgpu|drm).{0,80}(?:ring \S+ timeout|GPU reset|page fault|wedged|MES failed)",
         r"ring \S+ timeout, signaled",
-        r"amdgpu_job_timedout",
+        r"amdgpu_job_timedout|qcm fence wait loop timeout|unsuccessful queues preemption",
         r"NVRM: Xid|Xid \(",
     ),
     _cause(
         FailureClass.CRASH,
         r"\b(?:HIP|CUDA|hip|cuda) error: ",
-        r"(?:hip|cuda)Error[A-Z]\w+",
+        r"(?:hip|cuda)Error[A-Z]\w+|Triton Error \[",
         r"(?:hip|cu|roc)BLAS_STATUS_\w+|(?:HIPBLAS|CUBLAS|ROCBLAS)_STATUS_\w+",
         r"rocBLAS error|MIOpen(?:\(HIP\))? ?:? ?Error|miopenStatus\w+",
         r"[Ii]llegal memory access|unspecified launch failure|[Dd]evice-side assert",
@@ -250,6 +257,7 @@ WEAK_ABORTS = (
         FailureClass.CRASH,
         r"Fatal Python error: (?!Aborted|Segmentation|Bus)",
         r"Segmentation fault|\bSIGSEGV\b|Segfault encountered|segfault at",
+        r"general protection fault",
         r"Illegal instruction|\bSIGILL\b|Floating point exception|trap divide error",
         r"thread '.*' panicked at",
     ),
@@ -269,13 +277,19 @@ WEAK_ABORTS = (
 """Ends of a process that are a cause where nothing before them is one, and an effect elsewhere."""
 
 STATED = (
+    # Defects of a program, whatever type they come as.
+    _cause(
+        FailureClass.CRASH,
+        r"(?:too many|not enough) values to unpack|cannot reshape|could not broadcast|shapes? mismatch",
+        r"mat1 and mat2|must match the (?:existing )?size",
+    ),
     # A model, a file of it, or the right to it, that is not there.
     _cause(
         FailureClass.BAD_ARGUMENT,
         r"is not a local folder|RepositoryNotFound|RevisionNotFound|EntryNotFound|HFValidationError",
         r"Repo id must be",
         r"GatedRepo|gated repo|restricted and you are not|40[134] Client Error|Invalid user token",
-        r"Unauthorized",
+        r"Unauthorized|403 Forbidden|Cannot access (?:gated|content)|pull access denied",
         r"does not appear to have a file named|Cannot find any model weights|[Nn]o such file or directory",
         r"FileNotFoundError|NotADirectoryError|LocalEntryNotFound|OfflineModeIsEnabled",
         r"(?:Safetensor|HeaderToo)\w*",
@@ -291,12 +305,14 @@ STATED = (
         r"(?i:cannot find (?:the )?(?:model module|kernel)|no valid attention backend)",
         r"(?i:has no vLLM implementation|not available on)",
         r"(?i:requires (?:compute capability|a gpu with|gfx|rocm|cuda|torch|triton|transformers))",
-        r"ModuleNotFoundError|ImportError",
+        r"ModuleNotFoundError|ImportError|\bis not installed\b",
     ),
     _cause(
         FailureClass.BAD_ARGUMENT,
-        r": error: |^error: |Value error, |ValueError|ValidationError|ArgumentError|ArgumentValidation",
-        r"Input should be",
+        # argparse, and clap.
+        r": error: (?:argument|unrecognized|the following|one of the|ambiguous|invalid|expected|not allowed)",
+        r"^error: (?:invalid value|unexpected|unrecognized|the argument|a value is required|the following)",
+        r"Value error, |ValueError|ValidationError|ArgumentError|ArgumentValidation|Input should be",
         r"TypeError: .*(?:argument|keyword|expected|takes)|AssertionError: \S|Extra inputs are not permitted",
         r"Field required|JSONDecodeError|validation errors? for",
     ),

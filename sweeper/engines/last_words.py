@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sweeper.engines.causes import (
     ABORTS,
@@ -102,9 +102,9 @@ class _Statement:
 
 _EXCEPTION = re.compile(
     r"(?<![\w.'\"`(\[])((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Interrupt|Exit|Expired)|"
-    r"(?:[A-Za-z_]\w*\.)+(?:errors?|exc|exceptions?)\.\w+)(?=:\s+\S|$)"
+    r"(?:[A-Za-z_]\w*\.)+(?:errors?|exc|exceptions?)\.\w+)(?=:\s+\S|:?\s*$)"
 )
-_PROGRAM_ERROR = re.compile(r"^\S+: error: |^error: |^Error: |^\s*Value error, ")
+_PROGRAM_ERROR = re.compile(r"^(?:\S+ ){0,3}\S+: error: |^error: |^Error: |^\s*Value error, ")
 # Not said by Python, and indented all the same.
 _WHAT = re.compile(r"^\s*what\(\):\s*")
 _SOURCE_LINE = re.compile(r"^\s{4,}")
@@ -132,6 +132,12 @@ _FAREWELL = re.compile(
 _PYDANTIC_TAIL = re.compile(r"\s*\[type=.*$")
 _PYDANTIC_HEAD = re.compile(r"\d+ validation errors? for (?P<model>[\w.]+)")
 _IGNORED = re.compile(r"^Exception ignored in")
+# What could have happened, in advice: it has not.
+_ADVICE = re.compile(
+    r"\b(?:avoid|prevents?|may|might|could|if|risk of)\b.{0,40}\bout of memory", re.IGNORECASE
+)
+# A line that is told on the next one.
+_OPEN_END = re.compile(r"(?:(?:Error|Exception)| panicked at .*):\s*$")
 # A longer line is data that somebody printed; what matters of it stands at its beginning.
 _LONGEST = 2000
 
@@ -152,7 +158,12 @@ def _statements(lines: Sequence[Line], *, with_chatter: bool = False) -> list[_S
             field = line.text
             continue
         statement = _statement(line.text)
-        if statement is not None:
+        if statement is None:
+            continue
+        if found and _OPEN_END.search(found[-1].text):
+            # What it says stands on this line.
+            found[-1] = replace(found[-1], text=f"{found[-1].text} {line.text.strip()[:_LONGEST]}")
+        else:
             found.append(statement)
     return found
 
@@ -261,7 +272,7 @@ def _first(statements: Sequence[_Statement], causes: tuple[Cause, ...]) -> Death
 
 def _last_of_first(statements: Sequence[_Statement], causes: tuple[Cause, ...]) -> Death | None:
     for cause in causes:
-        having = [s for s in statements if cause.pattern.search(s.text)]
+        having = [s for s in statements if cause.pattern.search(s.text) and not _ADVICE.search(s.text)]
         chosen = [s for s in having if not s.is_reference] or having
         if chosen:
             return Death(failure=cause.failure, message=_from_cause(chosen[-1], cause))
