@@ -260,6 +260,8 @@ def dynamic_field(name: str, arrow_type: pa.DataType) -> pa.Field:
 def dynamic_meaning(name: str) -> str:
     """Say what the values of a column that is not declared mean."""
     kind, _, rest = name.partition(".")
+    if name == "effective.not_compared":
+        return "Knobs that the engine reported in a form that cannot be compared with what was asked"
     return {
         "knob": f"Value of knob {rest} that was asked for; null leaves it to the engine",
         "effective": f"Value of {rest} that the engine reported",

@@ -5,6 +5,12 @@ took its port. So the proof brackets what is measured. One greedy question is as
 start and again after the last, and has to be answered alike; before and after every load the engine has to
 live, its port has to be held by the process that was proven, and nobody else may be on its devices, where a
 long load is looked at in between, too.
+
+Before the load the question is asked twice. A cache of prefixes whose blocks are short enough keeps part of
+it, and an answer that begins from the cache is computed in other steps than one that begins from nothing: its
+numbers are rounded otherwise, and at a near tie another token wins. Both are right, and after the load either
+may come; a third one is neither.
+
 Whoever fails any of it leaves a failed trial, never a number. What the engine is to be compared with other
 settings by, its answer, is stored; the comparison is made by whoever has all of them (``analysis.answers``).
 """
@@ -40,27 +46,31 @@ class Proof:
         """
         self._server = server
         self._occupants = occupants
-        self._answer: str | None = None
+        self._answers: list[str | None] = []
 
     def ask(self) -> str | None:
-        """Ask the greedy question; the answer is what later ones are held against.
+        """Ask the greedy question, first of a cold engine and then of one that has seen it.
+
+        Returns:
+            The answer of the cold engine, which is the one to compare with other engines'.
 
         Raises:
             MeasurementError: No answer, or an empty one.
         """
-        self._answer = self._server.sanity()
-        return self._answer
+        self._answers = [self._server.sanity(), self._server.sanity()]
+        return self._answers[0]
 
     def ask_again(self) -> None:
         """Ask once more, after the loads.
 
         Raises:
-            MeasurementError: No answer, or another than before.
+            MeasurementError: No answer, or another than both before.
         """
         answer = self._server.sanity()
-        if answer != self._answer:
+        if answer not in self._answers:
+            before = " and ".join(map(repr, dict.fromkeys(self._answers)))
             raise self._doubt(
-                f"engine: it answered '{SANITY_PROMPT}' with {self._answer!r} before the load and with "
+                f"engine: it answered '{SANITY_PROMPT}' with {before} before the load and with "
                 f"{answer!r} after it; expected the same, for the choice of tokens is greedy. Numbers of an "
                 "engine whose answers change under load mean nothing; look for a faulty kernel or device.",
                 FailureClass.WRONG_ANSWER,

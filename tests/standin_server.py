@@ -84,6 +84,10 @@ class State:
         self.port = int(pairs["--port"])
         self.max_num_seqs = 999 if "stubborn" in faults() else int(pairs.get("--max-num-seqs", 256))
         self.key = os.environ["VLLM_API_KEY"]
+        # As JSON of the configuration where it can, and as Python prints it where it cannot.
+        self.told: dict[str, object] = {"compilation_config": {"mode": 3, "cudagraph_mode": [2, 1]}}
+        if "--hf-overrides" in pairs:
+            self.told["model_config"] = {"hf_overrides": "<function overridden at 0x7f10>"}
         self.queries = 0
         self.resets = 0
 
@@ -93,6 +97,7 @@ def serve(arguments: list[str]) -> None:
         sys.stderr.write(os.environ.get("STANDIN_LAST_WORDS", "") + "\n")
         raise SystemExit(int(os.environ.get("STANDIN_EXIT", "1")))
     if "deaf" in faults():
+        sys.stderr.write(os.environ.get("STANDIN_LAST_WORDS", "") + "\n")
         time.sleep(600)
     state = State(arguments)
 
@@ -123,7 +128,10 @@ def serve(arguments: list[str]) -> None:
             f'vllm:num_preemptions_total{{engine="0"}} {2.0 * state.queries}\n'
             'vllm:kv_cache_usage_perc{engine="0"} 0.5\n'
         )
-        config = {"scheduler_config": {"max_num_seqs": state.max_num_seqs, "max_num_batched_tokens": 2048}}
+        config: dict[str, object] = {
+            "scheduler_config": {"max_num_seqs": state.max_num_seqs, "max_num_batched_tokens": 2048},
+            **state.told,
+        }
         pages = {
             "/health": "" if "mute" not in faults() else None,
             "/version": json.dumps({"version": RELEASE}),

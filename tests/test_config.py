@@ -175,6 +175,37 @@ def test_a_domain_that_makes_no_sense_says_why(written: object, message: str) ->
     assert str(caught.value) == message
 
 
+def test_a_flag_that_takes_json_may_be_written_as_a_mapping(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\n"
+        "study: {experiment: mine, question: 'Which?'}\n"
+        "knobs: {compilation_config: {mode: 0, cudagraph_mode: NONE}}\n"
+        "space:\n"
+        "  series:\n"
+        "    draft: {knobs: {speculative_config: {num_speculative_tokens: 2, method: ngram}}}\n"
+        "    text: {knobs: {speculative_config: '{\"num_speculative_tokens\": 2}'}}\n"
+        "  knobs:\n"
+        "    hf_overrides: [{rope_theta: 1.0}, '{\"rope_theta\":2}']\n"
+        "    kv_transfer_config: {kv_role: kv_both}\n"
+    )
+    composed = config.compose_run(["+experiment=mine", "platform=simulated"], config_dir=tmp_path)
+    space = config.settings(composed, platform=Platform.SIMULATED).space
+    # Keys in order, whatever order they were written in.
+    assert space.base == {"compilation_config": '{"cudagraph_mode": "NONE", "mode": 0}'}
+    assert [one.knobs["speculative_config"] for one in space.series] == [
+        '{"method": "ngram", "num_speculative_tokens": 2}',
+        '{"num_speculative_tokens": 2}',
+    ]
+    assert space.domains["hf_overrides"] == Choice(values=('{"rope_theta": 1.0}', '{"rope_theta":2}'))
+    assert space.domains["kv_transfer_config"] == Choice(values=('{"kv_role": "kv_both"}',))
+
+
+def test_a_mapping_for_a_flag_that_takes_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^knobs.max_num_seqs: is dict; expected a number"):
+        simulated("++knobs.max_num_seqs={low: 8, high: 64}")
+
+
 def test_the_simulated_engine_and_a_measured_platform_never_meet() -> None:
     composed = config.compose_run(["engine.kind=simulated", "platform=cpu"])
     with pytest.raises(ConfigError, match="no simulated number stands among measured ones"):

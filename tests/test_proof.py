@@ -67,10 +67,28 @@ def nvidia(*pids: int) -> Runner:
 def test_an_engine_whose_answer_changes_under_load_leaves_no_number(
     spec: TrialSpec, placement: Placement
 ) -> None:
-    result = run(spec, placement, StandInEngine(answers=(" Paris", " !!!!")))
+    result = run(spec, placement, StandInEngine(answers=(" Paris", " Paris", " !!!!")))
     assert (result.state, result.failure_class) == (TrialState.FAILED, FailureClass.WRONG_ANSWER)
     assert "with ' Paris' before the load and with ' !!!!' after it" in str(result.failure_message)
     assert result.measurements == ()
+
+
+@pytest.mark.parametrize("after", [" Paris", " the capital"], ids=["cold again", "warm"])
+def test_an_engine_may_answer_otherwise_from_its_prefix_cache(
+    spec: TrialSpec, placement: Placement, after: str
+) -> None:
+    # The second answer begins from what the first one left in the cache, and the load may push that out.
+    result = run(spec, placement, StandInEngine(answers=(" Paris", " the capital", after)))
+    assert (result.state, result.sanity_text) == (TrialState.COMPLETE, " Paris")
+    assert len(result.measurements) == 1
+
+
+def test_an_engine_that_answers_otherwise_each_time_leaves_no_number(
+    spec: TrialSpec, placement: Placement
+) -> None:
+    result = run(spec, placement, StandInEngine(answers=(" Paris", " the capital", " !!!!")))
+    assert result.failure_class is FailureClass.WRONG_ANSWER
+    assert "with ' Paris' and ' the capital' before the load and with ' !!!!'" in str(result.failure_message)
 
 
 def test_answers_of_two_starts_are_both_kept_where_they_differ(spec: TrialSpec, placement: Placement) -> None:

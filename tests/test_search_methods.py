@@ -11,12 +11,13 @@ import pytest
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from sweeper.engines.last_words import why_it_ended
 from sweeper.errors import ConfigError
 from sweeper.records import Assignment, Objective
 from sweeper.search import Hints, Search, check_method, check_stages, check_starts, storage_url
 from sweeper.search.candidates import Geometry, identity, neighbours, pool
 from sweeper.search.distributions import distributions, to_optuna
-from sweeper.search.lessons import is_doomed
+from sweeper.search.lessons import is_doomed, is_out_of_memory
 from sweeper.search.prior import Ranking
 from sweeper.search.proposer import Proposer
 from sweeper.search.starts import default_choices, starting_points
@@ -206,6 +207,22 @@ def test_stages_name_knobs_that_vary_each_once() -> None:
         check_stages([["a"], ["d"]], WIDE)
     with pytest.raises(ConfigError, match="'a' stands there twice"):
         check_stages([["a"], ["b", "a"]], WIDE)
+
+
+@pytest.mark.parametrize(
+    ("line", "is_lesson"),
+    [
+        ("torch.OutOfMemoryError: HIP out of memory. Tried to allocate 2.00 GiB.", True),
+        ("ValueError: Free memory on device (3.49/191.98 GiB) on startup is less than "
+         "desired GPU memory utilization (0.9, 172.79 GiB).", False),
+        ("AssertionError: Error in memory profiling. Initial free memory 82.94 GiB, now 90.17 GiB.", False),
+        ("triton.runtime.errors.OutOfResources: out of resource: shared memory, Required: 81920", False),
+        ("OSError: [Errno 28] No space left on device", False),
+    ],
+)  # fmt: skip
+def test_only_an_engine_that_itself_ran_out_of_memory_is_a_lesson(line: str, is_lesson: bool) -> None:
+    death = why_it_ended(line, exit_code=1, was_ready=False)
+    assert is_out_of_memory({"fail_reason": f"{death.failure}: {death.message}"}) is is_lesson
 
 
 def test_running_out_of_memory_teaches_whoever_needs_as_much() -> None:

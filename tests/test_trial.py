@@ -53,6 +53,7 @@ def test_a_trial_starts_proves_warms_measures_and_stops_in_this_order(
     assert engine.diary == [
         "start 0",
         "sanity",
+        "sanity",
         "warm up with 3 at 2 QPS",
         "measure all at once",
         "measure 2 QPS",

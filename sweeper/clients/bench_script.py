@@ -138,7 +138,7 @@ class BenchScriptClient:
         if report is None:
             raise EngineError(
                 f"client: {SCRIPT} ended with exit code {ended.exit_code} and left no result; last line: "
-                f"{program.last_line(self._log(name))}",
+                f"{program.last_words(self._log(name))}",
                 failure=FailureClass.CLIENT,
                 log_path=str(self._log(name)),
             )

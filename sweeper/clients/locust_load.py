@@ -127,7 +127,7 @@ class LocustClient:
             program.blame_engine(server)
             raise EngineError(
                 f"client: Locust ended with exit code {ended.exit_code} and left no result; last line: "
-                f"{program.last_line(self._log(name))}",
+                f"{program.last_words(self._log(name))}",
                 failure=FailureClass.CLIENT,
                 log_path=str(self._log(name)),
             )

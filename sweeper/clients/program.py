@@ -5,13 +5,14 @@ For load generators that are a process per run; what they are told and what they
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper import processes
-from sweeper.engines import Cancelled, Server
+from sweeper.engines import Cancelled, Server, vllm_reports
 from sweeper.engines.supervisor import Supervised
 from sweeper.errors import EngineError
 from sweeper.records import FailureClass
@@ -21,6 +22,8 @@ _TELEMETRY_S = 1.0
 # How long an engine that made requests fail may take to be seen dead.
 _DEATH_S = 5.0
 _GRACE_S = 2.0
+# How much of a log's end is read.
+_LOG_BYTES = 400_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +102,19 @@ def blame_engine(server: Server) -> None:
 
 
 def last_line(log_path: Path) -> str:
-    """Give the last line of a log that says anything."""
+    """Return the last line of a log that says anything, without colours and noise."""
+    return vllm_reports.last_line(_end_of(log_path))
+
+
+def last_words(log_path: Path) -> str:
+    """Return the line of an ended program's log that says why it ended, else the last that says anything."""
+    return vllm_reports.last_words(_end_of(log_path))
+
+
+def _end_of(log_path: Path) -> str:
     try:
-        lines = log_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        with log_path.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_BYTES))
+            return log.read().decode(errors="replace")
     except OSError:
-        lines = []
-    return lines[-1].strip() if lines else "nothing in its log"
+        return ""

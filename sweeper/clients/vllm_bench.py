@@ -20,7 +20,7 @@ from pathlib import Path
 
 from sweeper import knobs, processes
 from sweeper.clients import check_lengths, warm_up_point
-from sweeper.clients.program import blame_engine
+from sweeper.clients.program import blame_engine, last_words
 from sweeper.engines import Cancelled, Server
 from sweeper.engines.supervisor import Supervised
 from sweeper.engines.vllm import client_environment, find_interpreter, probe, write_metadata_stub
@@ -248,7 +248,10 @@ class VllmBenchClient:
         server.check_alive()
         code = self._worker.poll()
         if code is not None:
-            raise self._error(f"client: its process ended with exit code {code}", FailureClass.CLIENT)
+            said = last_words(self._log_path)
+            raise self._error(
+                f"client: its process ended with exit code {code}; last line: {said}", FailureClass.CLIENT
+            )
 
     def _receive(self, seconds: float) -> Mapping[str, object] | None:
         """The worker's next line, or None when it does not come in time or the worker is gone."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from sweeper import confidential
+from sweeper import confidential, knobs
 from sweeper.errors import ConfigError, nearest
 from sweeper.records import Scalar
 
@@ -27,9 +28,17 @@ def nonempty(key: str, values: list[Any]) -> list[Any]:
 
 
 def scalar(key: str, value: Any) -> Scalar:
-    """Refuse what cannot be a knob's value: null, lists and mappings."""
+    """Refuse what cannot be a knob's value: null, lists, and mappings where the flag takes no JSON.
+
+    Returns:
+        The value. A mapping becomes JSON with its keys in order, so that one object is one value however it
+        is written; a text is kept as it is, for the keys of stored trials hold it.
+    """
     if isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, Mapping) and knobs.takes_json(key.rpartition(".")[2]):
+        # Once there and back: JSON's keys are texts, and only those have an order.
+        return json.dumps(json.loads(json.dumps(value)), sort_keys=True)
     kind = "null" if value is None else type(value).__name__
     raise ConfigError(f"{key}: is {kind}; expected a number, a text, true or false. Quote JSON as a text.")
 

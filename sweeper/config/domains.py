@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
 from hydra.errors import HydraException
 
+from sweeper import knobs
 from sweeper.config.checks import check_choice, nonempty, scalar
 from sweeper.errors import ConfigError, nearest
 from sweeper.space import Choice, Domain, Range, Rule
@@ -34,6 +35,8 @@ def parse_domain(key: str, value: Any) -> Domain:
             return Choice(values=tuple(scalar(key, item) for item in nonempty(key, value)))
         case {"choices": list() as choices, **rest} if not rest:
             return parse_domain(key, choices)
+        case dict() if knobs.takes_json(key.rpartition(".")[2]):
+            return Choice(values=(scalar(key, value),))
         case dict():
             return _range(key, value)
         case str() if "(" in value or "," in value:

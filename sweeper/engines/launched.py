@@ -189,9 +189,11 @@ class LaunchedServer:
         return {process for process in found if process is not None}
 
     def _refuse_differences(self) -> None:
-        different = vllm_reports.differences(self._spec.assignment, self.effective)
+        asked = self._spec.assignment
+        different = vllm_reports.differences(asked, self.effective)
+        self.effective = {**self.effective, **vllm_reports.not_compared(asked, self.effective)}
         if different:
-            listed = "; ".join(f"{n}: asked {a}, runs {r}" for n, (a, r) in sorted(different.items()))
+            listed = vllm_reports.told(different)
             raise self._doubt(
                 f"engine: it reports another configuration than was asked ({listed}); expected the same. "
                 "Ask for what this release and platform can do.",
@@ -206,6 +208,10 @@ class LaunchedServer:
             late = f"listens, and is not healthy after {limits.ready_timeout_s:g} s (engine.ready_timeout_s)"
         else:
             return
+        # One of its processes may have told why the others wait.
+        cause = vllm_reports.known_cause(self._log_tail())
+        if cause is not None:
+            raise self._error(f"engine: {late}; it told why: {cause.message}", cause.failure)
         message = f"engine: {late}; last line: {self._last_line()}"
         raise self._error(message, FailureClass.START_TIMEOUT)
 
@@ -234,8 +240,7 @@ class LaunchedServer:
             return log.read().decode(errors="replace")
 
     def _last_line(self) -> str:
-        lines = self._log_tail().strip().splitlines()
-        return lines[-1].strip() if lines else "nothing in its log"
+        return vllm_reports.last_line(self._log_tail())
 
 
 def seen(log_path: Path) -> dict[str, Scalar]:

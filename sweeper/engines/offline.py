@@ -207,6 +207,7 @@ class OfflineServer:
             **vllm_reports.read_effective(server_info=None, metrics="", log=opening, asked=asked),
             **seen(program.log_path),
         }
+        reported |= vllm_reports.not_compared(asked, reported)
         # The two benchmarks have defaults of their own (latency leaves prefix caching off); a trial's rows
         # tell only what was so in all of its runs.
         known = self.effective if self._is_proven else reported
@@ -214,7 +215,7 @@ class OfflineServer:
         self._is_proven = True
         different = vllm_reports.differences(asked, reported)
         if different:
-            listed = "; ".join(f"{n}: asked {a}, runs {r}" for n, (a, r) in sorted(different.items()))
+            listed = vllm_reports.told(different)
             raise MeasurementError(
                 f"engine: it reports another configuration than was asked ({listed}); expected the same. "
                 "Ask for what this release and platform can do.",

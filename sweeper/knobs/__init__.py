@@ -22,7 +22,7 @@ The files, each importing only from those before it:
 """
 
 from sweeper.knobs.bench import bench_client, client_flag_exists
-from sweeper.knobs.catalogue import Knob, describe, knob_type, known_names
+from sweeper.knobs.catalogue import Knob, describe, knob_type, known_names, takes_json
 from sweeper.knobs.checks import check
 from sweeper.knobs.engine_defaults import defaults, moved_defaults
 from sweeper.knobs.forms import command_line, environment, launcher, serve_line
@@ -59,5 +59,6 @@ __all__ = [
     "release_key",
     "releases",
     "serve_line",
+    "takes_json",
     "why_answers_may_change",
 ]

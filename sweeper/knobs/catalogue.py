@@ -53,6 +53,11 @@ def declared_knobs() -> Mapping[str, Knob]:
     }
 
 
+def takes_json(knob: str) -> bool:
+    """Tell whether a knob is a flag that takes an object in JSON, in any release."""
+    return "json" in {run.kind for run in flags().get(knob, ())}
+
+
 def known_names(release: str) -> frozenset[str]:
     """Collect every knob that this release has: flags, variables of vLLM, and settings of the host.
 

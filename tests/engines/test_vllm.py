@@ -516,6 +516,40 @@ def test_listening_and_health_have_each_a_limit(
     assert told in str(error)
 
 
+def test_an_engine_that_is_late_and_told_why_fails_of_that(
+    tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN", "deaf")
+    monkeypatch.setenv("STANDIN_LAST_WORDS", "(Worker_TP1 pid=9) torch.OutOfMemoryError: HIP out of memory.")
+    error = fail_to_start(tmp_path, interpreter, start_timeout_s=2.0)
+    assert error.failure is FailureClass.OUT_OF_MEMORY
+    assert str(error).endswith("it told why: torch.OutOfMemoryError: HIP out of memory.")
+
+
+def test_flags_that_take_json_are_compared_by_their_keys(tmp_path: Path, interpreter: Path) -> None:
+    asked = {"compilation_config": '{"cudagraph_mode": "FULL_AND_PIECEWISE", "level": 3}'}
+    spec = make_spec(tmp_path, interpreter, assignment=asked)
+    server = VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
+    try:
+        assert server.effective["compilation_config"] == '{"cudagraph_mode": [2, 1], "level": 3}'
+        assert "not_compared" not in server.effective
+    finally:
+        server.stop()
+    error = fail_to_start(tmp_path / "other", interpreter, assignment={"compilation_config": '{"mode": 0}'})
+    assert error.failure is FailureClass.WRONG_ENGINE
+    assert "(compilation_config.mode: asked 0, runs 3)" in str(error)
+
+
+def test_what_cannot_be_compared_keeps_the_engine_and_is_told(tmp_path: Path, interpreter: Path) -> None:
+    spec = make_spec(tmp_path, interpreter, assignment={"hf_overrides": '{"rope_theta": 1.0}'})
+    server = VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
+    try:
+        assert server.effective["hf_overrides"] == "<function overridden at 0x7f10>"
+        assert server.effective["not_compared"] == "reported in a form that cannot be compared: hf_overrides"
+    finally:
+        server.stop()
+
+
 def test_an_engine_that_runs_other_settings_is_refused(
     tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -600,7 +634,11 @@ def test_the_real_vllm_reports_what_was_asked_and_leaves_nothing(tmp_path: Path,
         tmp_path / "outputs",
         vllm_python,
         model=tiny_model.describe(tmp_path / "models"),
-        assignment={"max_num_seqs": 8, "enforce_eager": True, "enable_prefix_caching": False},
+        assignment={
+            **{"max_num_seqs": 8, "enforce_eager": True, "enable_prefix_caching": False},
+            "compilation_config": '{"mode": 0}',
+            "speculative_config": '{"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 3}',
+        },
         start_timeout_s=600.0,
     )
     spec = replace(spec, engine=replace(spec.engine, release=vllm.probe(vllm_python).release))
@@ -612,6 +650,9 @@ def test_the_real_vllm_reports_what_was_asked_and_leaves_nothing(tmp_path: Path,
         assert server.effective["enforce_eager"] is True
         assert server.effective["enable_prefix_caching"] is False
         assert server.effective["dtype"] == "bfloat16"
+        assert server.effective["compilation_config"] == '{"mode": 0}'
+        assert '"method": "ngram", "num_speculative_tokens": 2' in str(server.effective["speculative_config"])
+        assert "not_compared" not in server.effective
         assert server.sanity() == server.sanity()
         # Two sanity answers of 8 tokens have been given.
         assert server.counters()["requests_succeeded"] == 2.0
