@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from sweeper import confidential, host, numa, provenance, rate_search, stages, stopping_rules, telemetry
-from sweeper.clients import Client, requirements
+from sweeper.clients import Client, plausibility, requirements
 from sweeper.clients.program import last_line
 from sweeper.engines import Cancelled, Engine, Server, instances
 from sweeper.engines.endpoint import fingerprint, joined
@@ -220,6 +220,7 @@ def _one_start(
                         measured = client.measure(
                             server, point, restart=restart, repeat=repeat, cancelled=cancelled
                         )
+                    plausibility.check(measured, log_path=server.log_path)
                     measured = _with_neighbours(measured, proof.look())
                     return telemetry.with_telemetry(measured, recording)
 

@@ -9,7 +9,8 @@ What it shall do wrong comes from the environment variable STANDIN, a comma list
 STANDIN_LAST_WORDS and exit code STANDIN_EXIT), ``empty`` (answers without text), ``stubborn`` (reports
 max_num_seqs 999 whatever it was asked), ``misnamed`` (serves another model), ``die-on-load`` (ends when
 the benchmark begins), ``lose-one`` (the benchmark completes one request too few), ``slow`` (the benchmark
-never ends).
+never ends), ``break-off`` (one answer came without the count that ends it), ``undercount`` (the engine says
+that it answered one request).
 """
 
 from __future__ import annotations
@@ -123,6 +124,10 @@ def serve(arguments: list[str]) -> None:
             f'vllm:num_preemptions_total{{engine="0"}} {2.0 * state.queries}\n'
             'vllm:kv_cache_usage_perc{engine="0"} 0.5\n'
         )
+        if "undercount" in faults():
+            # As a broken stream looks from inside: the engine gave the others up.
+            metrics += f'vllm:request_success_total{{finished_reason="length"}} {state.queries}\n'
+            metrics += f'vllm:request_success_total{{finished_reason="abort"}} {3 * state.queries}\n'
         config = {"scheduler_config": {"max_num_seqs": state.max_num_seqs, "max_num_batched_tokens": 2048}}
         pages = {
             "/health": "" if "mute" not in faults() else None,
@@ -166,7 +171,8 @@ def benchmark(requests_fd: str, replies_fd: str) -> None:
             time.sleep(0.1)
         try:
             run(given, task["api_key"])
-            replies.write(json.dumps({"id": task["id"], "ok": True, "cpu_wait_s": 0.25}) + "\n")
+            told = {"cpu_wait_s": 0.25, "uncounted": int("break-off" in faults())}
+            replies.write(json.dumps({"id": task["id"], "ok": True, **told}) + "\n")
         except OSError as exc:
             replies.write(json.dumps({"id": task["id"], "ok": False, "error": str(exc)}) + "\n")
 

@@ -19,9 +19,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sweeper import knobs, processes
-from sweeper.clients import check_lengths, warm_up_point
+from sweeper.clients import check_lengths, plausibility, warm_up_point
 from sweeper.clients.program import blame_engine
-from sweeper.engines import Cancelled, Server
+from sweeper.engines import Cancelled, Server, pids_of
 from sweeper.engines.supervisor import Supervised
 from sweeper.engines.vllm import client_environment, find_interpreter, probe, write_metadata_stub
 from sweeper.errors import ConfigError, EngineError, MeasurementError
@@ -62,6 +62,7 @@ class _Run:
     path: Path
     peak_kv_cache_usage: float | None
     cpu_wait_s: float | None
+    uncounted: int
 
 
 class VllmBenchClient:
@@ -142,8 +143,12 @@ class VllmBenchClient:
         started_at = time.time()
         run = self._run(server, point, self._raw / name, cancelled, limit_s=self._spec.engine.load_timeout_s)
         ended_at = time.time()
-        check_complete(run.report, wanted=point.num_prompts, log_path=str(self._log_path))
-        metrics = read_report(run.report)
+        log_path = str(self._log_path)
+        check_complete(run.report, wanted=point.num_prompts, log_path=log_path)
+        self._check_whole(run, server, point)
+        plausibility.check_single_requests(run.report, log_path=log_path)
+        metrics = read_report(run.report, log_path=log_path)
+        check_engine(before, server, answered=point.num_prompts, log_path=log_path)
         check_lengths(metrics["total_output_tokens"], self._spec, point, log_path=str(self._log_path))
         measured_s = metrics["duration_s"] or 0.0
         return Measurement(
@@ -209,7 +214,26 @@ class VllmBenchClient:
             report=report,
             path=path,
             peak_kv_cache_usage=peak,
-            cpu_wait_s=_number(reply.get("cpu_wait_s")),
+            cpu_wait_s=plausibility.number(reply, "cpu_wait_s", log_path=str(self._log_path)),
+            uncounted=int(plausibility.number(reply, "uncounted", log_path=str(self._log_path)) or 0),
+        )
+
+    def _check_whole(self, run: _Run, server: Server, point: LoadPoint) -> None:
+        """See that no answer broke off: a whole one ends with the server's own count of its tokens.
+
+        The benchmark takes a stream that ends early, or with an error, for a complete answer. Servers that
+        never count (not vLLM) are believed.
+        """
+        never_counts = "vllm" not in server.versions and run.uncounted >= point.num_prompts
+        if not run.uncounted or never_counts:
+            return
+        blame_engine(server)
+        raise MeasurementError(
+            f"client: {run.uncounted} of {point.num_prompts} answers broke off: they ended without the "
+            "server's count of their tokens, which comes last; expected all to be whole. Look into the "
+            "engine's log.",
+            failure=FailureClass.WRONG_ANSWER,
+            log_path=server.log_path or str(self._log_path),
         )
 
     def _send(self, server: Server, point: LoadPoint, path: Path) -> int:
@@ -265,7 +289,12 @@ class VllmBenchClient:
         if not newline:
             return None
         self._unread = rest
-        content: Mapping[str, object] = json.loads(line)
+        try:
+            content = json.loads(line)
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise self._error(f"client: its worker says {line[:80]!r}; expected JSON", FailureClass.CLIENT)
         return content
 
     def _error(self, message: str, failure: FailureClass) -> EngineError:
@@ -308,15 +337,23 @@ def goodput_arguments(point: LoadPoint) -> list[str]:
     return [] if bounds is None else ["--goodput", *bounds.split()]
 
 
-def read_report(report: Mapping[str, object]) -> dict[str, float | None]:
-    """Translate the benchmark's JSON to our names; what a release does not report is None."""
-    metrics = {name: _number(report.get(name)) for name in _KEPT}
+def read_report(report: Mapping[str, object], *, log_path: str | None = None) -> dict[str, float | None]:
+    """Translate the benchmark's JSON to our names; what a release does not report is None.
+
+    Raises:
+        MeasurementError: What stands for a number is none.
+    """
+
+    def told(name: str) -> float | None:
+        return plausibility.number(report, name, log_path=log_path)
+
+    metrics = {name: told(name) for name in _KEPT}
     for name, sources in _RENAMED.items():
-        values = (_number(report.get(source)) for source in sources)
+        values = (told(source) for source in sources)
         metrics[name] = next((value for value in values if value is not None), None)
     if metrics["failed"] is None:
         # Not written before 0.11.1; whoever did not complete has failed.
-        wanted, completed = _number(report.get("num_prompts")), metrics["completed"]
+        wanted, completed = told("num_prompts"), metrics["completed"]
         metrics["failed"] = None if wanted is None or completed is None else wanted - completed
     return metrics
 
@@ -327,7 +364,10 @@ def check_complete(report: Mapping[str, object], *, wanted: int, log_path: str |
     Raises:
         MeasurementError: Some did not; the message tells how many.
     """
-    completed, failed = _number(report.get("completed")), _number(report.get("failed"))
+    completed, failed, sent = (
+        plausibility.number(report, name, log_path=log_path)
+        for name in ("completed", "failed", "num_prompts")
+    )
     if completed != wanted or failed:
         raise MeasurementError(
             f"client: {_count(completed)} of {wanted} requests completed, {_count(failed)} failed; "
@@ -335,6 +375,19 @@ def check_complete(report: Mapping[str, object], *, wanted: int, log_path: str |
             failure=FailureClass.CLIENT,
             log_path=log_path,
         )
+    if sent is not None and sent != wanted:
+        plausibility.refuse(f"num_prompts is {sent:g}; expected {wanted}, as asked", log_path=log_path)
+    if plausibility.number(report, "duration", log_path=log_path) is None:
+        plausibility.refuse("it has no duration; expected seconds", log_path=log_path)
+
+
+def check_engine(before: Mapping[str, float], server: Server, *, answered: int, log_path: str | None) -> None:
+    """Compare the client's count with that of an engine that nobody else asks (``plausibility``).
+
+    An endpoint that somebody else started may be several servers, of which one tells its counters.
+    """
+    if pids_of(server) is not None:
+        plausibility.check_engine_agrees(before, server.counters, answered=answered, log_path=log_path)
 
 
 def telemetry(
@@ -405,11 +458,6 @@ def _read_json(path: Path) -> Mapping[str, object] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
-
-
-def _number(value: object) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number else None  # type: ignore[arg-type]
 
 
 def _count(number: float | None) -> str:

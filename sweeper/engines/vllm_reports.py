@@ -48,6 +48,11 @@ _ALWAYS = (
     "tensor_parallel_size",
 )
 
+# Requests that ended, and the reasons of those that got no whole answer.
+# Source: vllm/v1/engine FinishReason of 0.32.0; vllm/sequence.py of 0.6.2 has stop, length and abort.
+_ENDED = ("vllm:request_success", "vllm:request_success_total")
+_GIVEN_UP = ("abort", "error")
+
 # Other spellings of the same value.
 _SYNONYMS = {"half": "float16", "float": "float32", "bf16": "bfloat16"}
 
@@ -144,7 +149,8 @@ def read_metrics(text: str) -> dict[str, float]:
 
     Returns:
         Those that the release has, summed over engines: ``prefix_cache_queries``, ``prefix_cache_hits``
-        (tokens), ``preemptions``, ``requests_succeeded``, ``requests_running`` and ``requests_waiting`` now;
+        (tokens), ``preemptions``, ``requests_succeeded``, ``requests_answered`` (without those given up),
+        ``requests_running`` and ``requests_waiting`` now;
         and ``kv_cache_usage``, a fraction, of the fullest engine.
     """
     samples = _samples(text)
@@ -159,6 +165,13 @@ def read_metrics(text: str) -> dict[str, float]:
         values = _values(samples, (written for source in sources for written in (source, f"{source}_total")))
         if values:
             counters[name] = sum(values)
+    ended = [
+        value
+        for name, labels, value in samples
+        if name in _ENDED and labels.get("finished_reason") not in _GIVEN_UP
+    ]
+    if any(name in _ENDED for name, _, _ in samples):
+        counters["requests_answered"] = sum(ended)
     gauges = {
         "requests_running": "vllm:num_requests_running",
         "requests_waiting": "vllm:num_requests_waiting",
