@@ -37,7 +37,7 @@ from sweeper.records import (
 from sweeper.schedule import Entry, Scheduler
 from sweeper.search import Search
 from sweeper.stopping_rules import Endings
-from sweeper.store import FinishedTrial, Store
+from sweeper.store import FinishedTrial, Store, storable
 from sweeper.telling import Teller
 from sweeper.trial import provenance_of
 
@@ -433,6 +433,7 @@ class Sweep:
             self._finish(self._running.pop(ticket), result)
 
     def _finish(self, running: _Running, result: TrialResult) -> None:
+        result = storable(result)
         self._learn(result)
         will_retry = (
             result.failure_class is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from sweeper import confidential
@@ -18,6 +18,9 @@ MOST_TRIALS = 1_000_000
 
 _Number = TypeVar("_Number", int, float)
 
+LARGEST_WHOLE = 2**63 - 1
+"""Whole numbers are stored in 64 bits."""
+
 
 def nonempty(key: str, values: list[Any]) -> list[Any]:
     """Refuse an empty list."""
@@ -28,10 +31,39 @@ def nonempty(key: str, values: list[Any]) -> list[Any]:
 
 def scalar(key: str, value: Any) -> Scalar:
     """Refuse what cannot be a knob's value: null, lists and mappings."""
-    if isinstance(value, bool | int | float | str):
+    if isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        check_whole(key, value)
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ConfigError(f"{key}: is {value}; expected a finite number.")
         return value
     kind = "null" if value is None else type(value).__name__
     raise ConfigError(f"{key}: is {kind}; expected a number, a text, true or false. Quote JSON as a text.")
+
+
+def check_whole(key: str, value: int) -> None:
+    """Refuse a whole number that no column of a result can hold."""
+    if abs(value) > LARGEST_WHOLE:
+        # A number of thousands of digits cannot even be printed.
+        raise ConfigError(
+            f"{key}: is a whole number of {value.bit_length()} bits; expected one between "
+            f"-{LARGEST_WHOLE} and {LARGEST_WHOLE}. Correct it."
+        )
+
+
+def check_whole_numbers(key: str, content: Any) -> None:
+    """Refuse such a number anywhere in a part of the configuration; the message names its key."""
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            check_whole_numbers(f"{key}.{name}" if key else str(name), value)
+    elif isinstance(content, list | tuple):
+        for place, value in enumerate(content):
+            check_whole_numbers(f"{key}[{place}]", value)
+    elif isinstance(content, int):
+        check_whole(key, content)
 
 
 def check_no_secret(key: str, name: str) -> None:

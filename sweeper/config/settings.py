@@ -19,6 +19,7 @@ from sweeper.config.checks import (
     check_no_secret,
     check_not_negative,
     check_positive,
+    check_whole_numbers,
     nonempty,
     scalar,
 )
@@ -139,6 +140,7 @@ def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
         ConfigError: A value is out of range or does not fit with another; the message names its key.
     """
     root = composed
+    check_whole_numbers("", root)
     study, engine, workload = root["study"], root["engine"], root["workload"]
     experiment = study["experiment"] or "study"
     name = study["name"] or f"{experiment}-{platform}"

@@ -98,4 +98,4 @@ def joined(answers: Iterable[str | None]) -> str | None:
 
 def fingerprint(answer: str) -> str:
     """Shorten the text of an answer to 16 hex digits that tell it from others."""
-    return hashlib.sha256(answer.encode()).hexdigest()[:16]
+    return hashlib.sha256(answer.encode("utf-8", "backslashreplace")).hexdigest()[:16]
