@@ -10,7 +10,9 @@ STANDIN_LAST_WORDS and exit code STANDIN_EXIT), ``empty`` (answers without text)
 max_num_seqs 999 whatever it was asked), ``misnamed`` (serves another model), ``die-on-load`` (ends when
 the benchmark begins), ``lose-one`` (the benchmark completes one request too few), ``slow`` (the benchmark
 never ends), ``break-off`` (one answer came without the count that ends it), ``undercount`` (the engine says
-that it answered one request).
+that it answered one request), ``flood`` (the benchmark writes to its log without an end), and ``drip-PAGE``
+for a page that is answered byte by byte and never whole (``drip-sanity`` for the greedy question;
+``drip-metrics`` from the second time on).
 """
 
 from __future__ import annotations
@@ -87,6 +89,7 @@ class State:
         self.key = os.environ["VLLM_API_KEY"]
         self.queries = 0
         self.resets = 0
+        self.looks = 0
 
 
 def serve(arguments: list[str]) -> None:
@@ -115,6 +118,14 @@ def serve(arguments: list[str]) -> None:
         def reply(self, status: int, text: str) -> None:
             self.send_response(status)
             self.end_headers()
+            name = self.path.partition("?")[0].rpartition("/")[2]
+            state.looks += name == "metrics"
+            is_proof = name == "metrics" and state.looks == 1
+            if f"drip-{'sanity' if name == 'completions' else name}" in faults() and not is_proof:
+                # A client that has gone away ends this thread by an error, as anywhere.
+                while True:
+                    self.wfile.write(b" ")
+                    time.sleep(0.05)
             self.wfile.write(text.encode())
 
     def get(path: str) -> tuple[int, str]:
@@ -169,6 +180,8 @@ def benchmark(requests_fd: str, replies_fd: str) -> None:
         print("arguments", json.dumps(task["args"]), flush=True)
         while "slow" in faults():
             time.sleep(0.1)
+        while "flood" in faults():
+            print("the same line again " * 100)
         try:
             run(given, task["api_key"])
             told = {"cpu_wait_s": 0.25, "uncounted": int("break-off" in faults())}

@@ -74,7 +74,7 @@ class BenchScriptClient:
         """
         began = time.monotonic()
         if not point.keeps_prefix_cache:
-            empty_prefix_cache(server)
+            empty_prefix_cache(server, cancelled=cancelled)
         name = f"{self._spec.attempt}-{restart}-{repeat}-{content_key(asdict(point))[:8]}"
         before = server.counters()
         started_at = time.time()

@@ -5,13 +5,14 @@ For load generators that are a process per run; what they are told and what they
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper import processes
-from sweeper.engines import Cancelled, Server
+from sweeper.engines import Cancelled, Server, supervisor
 from sweeper.engines.supervisor import Supervised
 from sweeper.errors import EngineError
 from sweeper.records import FailureClass
@@ -21,6 +22,8 @@ _TELEMETRY_S = 1.0
 # How long an engine that made requests fail may take to be seen dead.
 _DEATH_S = 5.0
 _GRACE_S = 2.0
+_TAIL_BYTES = 2**16
+_LONGEST_LINE = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,10 @@ def run_to_end(
             if cancelled():
                 raise EngineError("stopped on request", failure=FailureClass.INTERRUPTED)
             server.check_alive()
+            if program.floods():
+                raise EngineError(
+                    flood(supervisor.LARGEST_LOG), failure=FailureClass.CLIENT, log_path=str(log_path)
+                )
             if time.monotonic() - began > limit_s:
                 raise EngineError(
                     f"client: no result after {limit_s:g} s of load",
@@ -98,10 +105,17 @@ def blame_engine(server: Server) -> None:
         time.sleep(_POLL_S)
 
 
+def flood(limit: int) -> str:
+    """Say that a client wrote too much."""
+    return f"client: it wrote more than {limit / 2**30:g} GiB to its log, and was ended. See what it repeats."
+
+
 def last_line(log_path: Path) -> str:
     """Give the last line of a log that says anything."""
     try:
-        lines = log_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        with log_path.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = log.read().decode(errors="replace").strip().splitlines()
     except OSError:
         lines = []
-    return lines[-1].strip() if lines else "nothing in its log"
+    return lines[-1].strip()[-_LONGEST_LINE:] if lines else "nothing in its log"

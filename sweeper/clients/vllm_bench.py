@@ -7,21 +7,19 @@ only when every request completed; its JSON is kept as it came, beside our readi
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import select
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sweeper import knobs, processes
 from sweeper.clients import check_lengths, plausibility, warm_up_point
-from sweeper.clients.program import blame_engine
-from sweeper.engines import Cancelled, Server, pids_of
+from sweeper.clients.program import blame_engine, flood
+from sweeper.engines import Cancelled, Server, pids_of, supervisor
+from sweeper.engines.endpoint import Endpoint
 from sweeper.engines.supervisor import Supervised
 from sweeper.engines.vllm import client_environment, find_interpreter, probe, write_metadata_stub
 from sweeper.errors import ConfigError, EngineError, MeasurementError
@@ -52,6 +50,7 @@ _WORKER = Path(__file__).with_name("vllm_bench_worker.py")
 _POLL_S = 0.25
 _TELEMETRY_S = 1.0
 _STOP_GRACE_S = 2.0
+_LONGEST_REPLY = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +136,7 @@ class VllmBenchClient:
         began = time.monotonic()
         self._wait_import(server, cancelled)
         if not point.keeps_prefix_cache:
-            empty_prefix_cache(server)
+            empty_prefix_cache(server, cancelled=cancelled)
         name = f"{self._spec.attempt}-{restart}-{repeat}-{content_key(asdict(point))[:8]}.json"
         before = server.counters()
         started_at = time.time()
@@ -273,6 +272,8 @@ class VllmBenchClient:
         code = self._worker.poll()
         if code is not None:
             raise self._error(f"client: its process ended with exit code {code}", FailureClass.CLIENT)
+        if self._worker.floods():
+            raise self._error(flood(supervisor.LARGEST_LOG), FailureClass.CLIENT)
 
     def _receive(self, seconds: float) -> Mapping[str, object] | None:
         """The worker's next line, or None when it does not come in time or the worker is gone."""
@@ -285,6 +286,8 @@ class VllmBenchClient:
                 # The other end is closed; whoever waits will see that the process has ended.
                 time.sleep(min(seconds, 0.05))
             self._unread += received
+            if len(self._unread) > _LONGEST_REPLY:
+                raise self._error("client: its worker's reply has no end", FailureClass.CLIENT)
         line, newline, rest = self._unread.partition(b"\n")
         if not newline:
             return None
@@ -403,18 +406,15 @@ def telemetry(
     }
 
 
-def empty_prefix_cache(server: Server) -> bool:
-    """Ask the engine to forget the prompts it has seen; whether it did."""
-    request = urllib.request.Request(
-        f"{server.base_url}/reset_prefix_cache",
-        method="POST",
-        headers={"Authorization": f"Bearer {server.api_key}"},
-    )
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def empty_prefix_cache(server: Server, *, cancelled: Cancelled) -> bool:
+    """Ask the engine to forget the prompts it has seen; whether it did.
+
+    Raises:
+        EngineError: A stop was asked for meanwhile.
+    """
+    there = Endpoint(base_url=server.base_url, api_key=server.api_key, cancelled=cancelled)
     # Releases without this route answer 404, and nothing is lost.
-    with contextlib.suppress(OSError), opener.open(request, timeout=30) as answer:
-        return bool(answer.status == 200)
-    return False
+    return there.post("/reset_prefix_cache", {}).is_ok
 
 
 def _dataset_arguments(point: LoadPoint) -> list[str]:

@@ -9,11 +9,12 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from sweeper import processes
-from sweeper.engines import Cancelled, vllm_reports
+from sweeper.engines import Cancelled, supervisor, vllm_reports
 from sweeper.engines.endpoint import SANITY_PROMPT, Endpoint
 from sweeper.engines.environment import without_secrets
 from sweeper.engines.supervisor import Supervised
@@ -28,6 +29,8 @@ LOG_BYTES = 400_000
 _POLL_S = 0.25
 # How long the API server is given for its last words after a process below it has died.
 _LAST_WORDS_S = 5.0
+# Of a last line, what is quoted in a message.
+_LONGEST_LINE = 2000
 
 
 class LaunchedServer:
@@ -74,6 +77,7 @@ class LaunchedServer:
         Raises:
             EngineError: It ended, took too long for either, or the wait was cancelled.
         """
+        self._endpoint = replace(self._endpoint, cancelled=cancelled)
         listens_since: float | None = None
         while True:
             # The process before the port: an answer means nothing while it is not known who gives it.
@@ -105,7 +109,7 @@ class LaunchedServer:
         if not text.strip():
             self.check_alive()
             raise self._doubt(
-                f"engine: it answers '{SANITY_PROMPT}' with status {answer.status} and text {text!r}; "
+                f"engine: it answers '{SANITY_PROMPT}' with {answer.how} and text {text!r}; "
                 "expected some text. See its log.",
                 FailureClass.WRONG_ANSWER,
             )
@@ -213,6 +217,12 @@ class LaunchedServer:
         code = self._process.poll()
         if code is not None:
             raise self._death(code)
+        if self._process.floods():
+            raise self._error(
+                f"engine: it wrote more than {supervisor.LARGEST_LOG / 2**30:g} GiB to its log, and was "
+                f"ended; last line: {self._last_line()}",
+                FailureClass.CRASH,
+            )
 
     def _death(self, exit_code: int | None) -> EngineError:
         death = vllm_reports.why_it_ended(self._log_tail(), exit_code=exit_code, was_ready=self._is_ready)
@@ -235,7 +245,7 @@ class LaunchedServer:
 
     def _last_line(self) -> str:
         lines = self._log_tail().strip().splitlines()
-        return lines[-1].strip() if lines else "nothing in its log"
+        return lines[-1].strip()[-_LONGEST_LINE:] if lines else "nothing in its log"
 
 
 def seen(log_path: Path) -> dict[str, Scalar]:

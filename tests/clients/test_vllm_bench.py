@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import pytest
 from sweeper import processes, tiny_model
 from sweeper.clients import vllm_bench, vllm_bench_worker
 from sweeper.clients.vllm_bench import VllmBenchClient
+from sweeper.engines import Cancelled, supervisor
 from sweeper.engines.vllm import VllmEngine, VllmServer, probe
 from sweeper.errors import ConfigError, EngineError, MeasurementError
 from sweeper.records import FailureClass, LoadPoint, TrialSpec
@@ -35,11 +38,20 @@ def spec(tmp_path: Path, interpreter: Path) -> TrialSpec:
     return make_spec(tmp_path / "outputs", interpreter)
 
 
+@contextmanager
+def started(spec: TrialSpec, *, cancelled: Cancelled = never) -> Iterator[VllmServer]:
+    """Start a stand-in that knows of a request to stop."""
+    server = VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=cancelled)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
 @pytest.fixture
 def server(spec: TrialSpec) -> Iterator[VllmServer]:
-    started = VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
-    yield started
-    started.stop()
+    with started(spec) as server:
+        yield server
 
 
 @pytest.fixture
@@ -249,7 +261,7 @@ def test_each_run_starts_with_an_empty_prefix_cache(server: VllmServer, client: 
     client.measure(server, POINT, restart=0, repeat=0, cancelled=never)
     client.measure(server, POINT, restart=0, repeat=1, cancelled=never)
     assert resets(server) == 2
-    assert vllm_bench.empty_prefix_cache(server)
+    assert vllm_bench.empty_prefix_cache(server, cancelled=never)
     assert resets(server) == 3
 
 
@@ -344,6 +356,54 @@ def test_a_run_past_its_time_limit_is_a_hang(
     impatient.close()
     assert error.failure is FailureClass.HANG
     assert "no result after 0.5 s" in str(error)
+
+
+@pytest.mark.parametrize("fault", ["slow,drip-metrics"], indirect=True)
+def test_a_load_past_its_time_limit_is_a_hang_though_the_metrics_drip(
+    fault: None, tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeper.engines.endpoint._METRICS_S", 0.5)
+    spec = make_spec(tmp_path / "outputs", interpreter, load_timeout_s=1.0)
+    with started(spec) as server:
+        client = VllmBenchClient(spec, PLACEMENT)
+        error = fail_to_measure(client, server)
+        client.close()
+    assert error.failure is FailureClass.HANG
+    assert "no result after 1 s" in str(error)
+
+
+@pytest.mark.parametrize("fault", ["slow,drip-metrics"], indirect=True)
+def test_a_request_to_stop_does_not_wait_for_metrics_that_drip(
+    fault: None, spec: TrialSpec, client: VllmBenchClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeper.engines.endpoint._METRICS_S", 3600.0)
+    stopped = threading.Event()
+    with started(spec, cancelled=stopped.is_set) as server:
+        threading.Timer(1.0, stopped.set).start()
+        with pytest.raises(EngineError, match="stopped on request") as raised:
+            client.measure(server, POINT, restart=0, repeat=0, cancelled=stopped.is_set)
+    assert raised.value.failure is FailureClass.INTERRUPTED
+
+
+@pytest.mark.parametrize("fault", ["drip-reset_prefix_cache"], indirect=True)
+def test_emptying_the_cache_is_given_up_when_a_stop_is_asked_for(
+    fault: None, server: VllmServer, client: VllmBenchClient
+) -> None:
+    assert fail_to_measure(client, server, cancelled=True).failure is FailureClass.INTERRUPTED
+
+
+@pytest.mark.parametrize("fault", ["flood"], indirect=True)
+def test_a_client_that_floods_its_log_is_ended(
+    fault: None, spec: TrialSpec, server: VllmServer, client: VllmBenchClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "LARGEST_LOG", 2**20)
+    monkeypatch.setattr(supervisor, "_KEPT_LOG", 2**16)
+    error = fail_to_measure(client, server)
+    client.close()
+    assert error.failure is FailureClass.CLIENT
+    assert "more than 0.000976562 GiB to its log" in str(error)
+    # The disk is given back; what it began with is kept.
+    assert Path(str(error.log_path)).stat().st_size == 2**16
 
 
 @pytest.mark.parametrize("fault", ["slow"], indirect=True)
