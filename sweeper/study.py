@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 import sweeper
-from sweeper import processes, urls
+from sweeper import confidential, processes
 from sweeper.errors import ConfigError, StoreError
 from sweeper.files import open_folder
 from sweeper.records import Constraint, LoadPoint, Model, Objective, Platform
@@ -97,8 +97,8 @@ class StudyFolder:
             (run / ".hydra").mkdir(parents=True)
         except OSError as exc:
             raise StoreError(_not_written(run, exc)) from exc
-        write_json(run / ".hydra" / "config.json", urls.masked(resolved))
-        write_json(run / ".hydra" / "overrides.json", urls.masked(list(overrides)))
+        write_json(run / ".hydra" / "config.json", confidential.masked(resolved))
+        write_json(run / ".hydra" / "overrides.json", confidential.masked(list(overrides)))
         return run
 
     def describe(
@@ -169,7 +169,7 @@ class StudyFolder:
             "constraints": [{**asdict(constraint), "name": constraint.name} for constraint in constraints],
             "load_points": [{**asdict(point), "label": point.label} for point in load_points],
             "results": results,
-            "config": urls.masked(dict(resolved)),
+            "config": confidential.masked(dict(resolved)),
         }
         write_json(path, description)
         if results is not None:

@@ -44,14 +44,14 @@ def run_sweep(arguments: list[str], console: Console, *, commands: Collection[st
     Returns:
         The exit code.
     """
-    from sweeper import config, prepare, urls
+    from sweeper import confidential, config, prepare
 
     options, overrides = read_options(arguments, commands)
     composed, choice = prepare.compose_for_platform(overrides, config_dir=options.config_dir)
     if options.cfg:
         import yaml
 
-        shown = yaml.safe_dump(urls.masked(dict(composed)), sort_keys=False)
+        shown = yaml.safe_dump(confidential.masked(dict(composed)), sort_keys=False)
         console.print(shown, markup=False, soft_wrap=True, end="")
         return OK
     if not composed["study"]["experiment"] and not composed["space"]["knobs"]:

@@ -31,6 +31,11 @@ def nonempty(key: str, values: list[Any]) -> list[Any]:
 
 def scalar(key: str, value: Any) -> Scalar:
     """Refuse what cannot be a knob's value: null, lists and mappings."""
+    if isinstance(value, str) and confidential.has_password(value):
+        raise ConfigError(
+            f"{key}: holds a URL with a password, and knobs are kept with the results; expected none. "
+            "Export it as an environment variable: engines are given the sweeper's own."
+        )
     if isinstance(value, bool | str):
         return value
     if isinstance(value, int):

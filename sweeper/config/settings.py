@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sweeper import control, knobs, urls
+from sweeper import confidential, control, knobs, urls
 from sweeper.config import goals, load, opening, serving
 from sweeper.config.checks import (
     MOST_STARTS,
@@ -226,7 +226,7 @@ def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
         retry_failed=root["retry_failed"],
         is_plan=root["plan"],
         plan_csv=Path(root["plan_csv"]) if root["plan_csv"] else None,
-        resolved=urls.masked(dict(root)),
+        resolved=confidential.masked(dict(root)),
     )
 
 
@@ -284,10 +284,10 @@ def _results(given: str | None, name: str) -> str | None:
     """Give each study its own place below the one that is named for results."""
     if given is None:
         return None
-    if urls.has_password(given):
+    if confidential.has_password(given):
         raise ConfigError(
-            f"study.results: '{urls.masked(given)}' holds a secret, and is kept with the study; expected "
-            "none. Give secrets by the variables of its store, such as AWS_ACCESS_KEY_ID and "
+            f"study.results: '{confidential.masked(given)}' holds a secret, and is kept with the study; "
+            "expected none. Give secrets by the variables of its store, such as AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY."
         )
     return urls.below(given, name) if urls.is_url(given) else str(Path(given).absolute() / name)

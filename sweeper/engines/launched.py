@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from sweeper import processes
+from sweeper import confidential, processes
 from sweeper.engines import Cancelled, supervisor, vllm_reports
 from sweeper.engines.endpoint import SANITY_PROMPT, Endpoint
 from sweeper.engines.environment import without_secrets
@@ -229,10 +229,14 @@ class LaunchedServer:
         return self._error(death.message, death.failure)
 
     def _error(self, message: str, failure: FailureClass) -> EngineError:
-        return EngineError(message, failure=failure, log_path=self.log_path)
+        return EngineError(self._without_key(message), failure=failure, log_path=self.log_path)
 
     def _doubt(self, message: str, failure: FailureClass) -> MeasurementError:
-        return MeasurementError(message, failure=failure, log_path=self.log_path)
+        return MeasurementError(self._without_key(message), failure=failure, log_path=self.log_path)
+
+    def _without_key(self, message: str) -> str:
+        # Nobody else knows the key of a server that never came up.
+        return confidential.redacted(message, {}, known=[self.api_key])
 
     def _log_head(self) -> str:
         with Path(str(self.log_path)).open(encoding="utf-8", errors="replace") as log:
