@@ -221,7 +221,7 @@ def core_binding(cores: Sequence[int], *, ranks: int) -> str:
 
 
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment as it may be stored: without variables that hold secrets, and without secrets in others."""
+    """The environment as it may be stored: without variables that hold secrets, or secrets in others."""
     return {
         name: confidential.redacted(value, environment)
         for name, value in sorted(environment.items())
