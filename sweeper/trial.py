@@ -226,7 +226,7 @@ def _one_start(
                             server, point, restart=restart, repeat=repeat, cancelled=cancelled
                         )
                     plausibility.check(measured, log_path=server.log_path)
-                    measured = _with_neighbours(measured, proof.look())
+                    measured = _with_surroundings(spec, measured, proof.look())
                     return telemetry.with_telemetry(measured, recording)
 
                 diary.measurements += rate_search.measurements(point, measure)
@@ -271,8 +271,11 @@ def _reason_to_stop(spec: TrialSpec, placement: Placement, diary: _Diary) -> str
     return stopping_rules.reason_to_stop(spec.stop_rule, spec.load_points, diary.measurements, gpus=gpus)
 
 
-def _with_neighbours(measured: Measurement, count: int | None) -> Measurement:
-    return replace(measured, telemetry={**measured.telemetry, "foreign_processes": count})
+def _with_surroundings(spec: TrialSpec, measured: Measurement, neighbours: int | None) -> Measurement:
+    # A model draws lengths and no prompts.
+    again = None if _is_modelled(spec) else requirements.repeated_prompts(measured.load_point)
+    told = {"foreign_processes": neighbours, "repeated_prompts": again}
+    return replace(measured, telemetry={**measured.telemetry, **told})
 
 
 def _warm_up(spec: TrialSpec, client: Client, server: Server, cancelled: Cancelled) -> float:
