@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
+
+_STOPPED = 128 + signal.SIGINT
+
+
+class _Once:
+    """The first Ctrl-C interrupts what runs; those that follow must not interrupt its cleaning up."""
+
+    def __init__(self) -> None:
+        self.is_spent = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if not self.is_spent:
+            self.is_spent = True
+            raise KeyboardInterrupt
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    from sweeper import cli
+    try:
+        signal.signal(signal.SIGINT, _Once())
+        from sweeper import cli
 
-    sys.exit(cli.main(sys.argv[1:]))
+        code = cli.main(sys.argv[1:])
+    except KeyboardInterrupt:
+        # Before there was a command, or after it had ended.
+        code = _STOPPED
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -151,6 +151,13 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column("requests_running_max", FLOAT, "Most requests seen worked on at once", "requests"),
         _column("requests_waiting_mean", FLOAT, "Mean of the requests that waited in the engine", "requests"),
         _column("requests_waiting_max", FLOAT, "Most requests seen waiting at once", "requests"),
+        _column(
+            "repeated_prompts",
+            INT,
+            "Requests at least whose prompt was sent before in this run, for the dataset has fewer "
+            "conversations than requests are sent: the prefix cache may know them; null where none need be",
+            "requests",
+        ),
         _column("preemptions", INT, "Requests put back because the KV cache was full", "requests"),
         _column(
             "foreign_processes",

@@ -18,7 +18,7 @@ from pathlib import Path
 import optuna
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
 
-from sweeper import database, urls
+from sweeper import confidential, database
 from sweeper.errors import ConfigError
 from sweeper.records import Objective
 
@@ -148,10 +148,10 @@ def command(url: str, *, outputs: Path, port: int) -> list[str]:
         ConfigError: The URL holds a password, which every user of the machine could read in the list of
             processes.
     """
-    if urls.has_password(url):
+    if confidential.has_password(url):
         raise ConfigError(
-            f"--storage: '{urls.masked(url)}' holds a password, which would stand in the list of processes; "
-            "expected none. Leave it out, and give it in PGPASSWORD or ~/.pgpass."
+            f"--storage: '{confidential.masked(url)}' holds a password, which would stand in the list of "
+            "processes; expected none. Leave it out, and give it in PGPASSWORD or ~/.pgpass."
         )
     program = Path(sys.executable).with_name("optuna-dashboard")
     places = ["--artifact-dir", str(artifacts_folder(outputs)), "--host", HOST, "--port", str(port)]

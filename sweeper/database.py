@@ -23,8 +23,8 @@ import sqlalchemy
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from sweeper.confidential import masked
 from sweeper.errors import ConfigError, StoreError
-from sweeper.urls import masked
 
 _CONNECT_TIMEOUT_S = 10
 _LOCK_WAIT_S = 10.0

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs
 
-from sweeper import urls
+from sweeper import confidential, urls
 from sweeper.errors import ConfigError, StoreError
 
 Location = Path | str
@@ -166,8 +166,8 @@ def open_folder(location: Location, *, where: str) -> Folder:
         filesystem, path = fs.FileSystem.from_uri(location)
     except (pa.ArrowException, ImportError, OSError, ValueError) as exc:
         raise ConfigError(
-            f"{where}: '{urls.masked(location)}' cannot be opened ({exc}); expected a folder, or a URL that "
-            "pyarrow opens, such as s3://bucket/folder, gs://bucket/folder or file:///folder. "
+            f"{where}: '{confidential.masked(location)}' cannot be opened ({exc}); expected a folder, or a "
+            "URL that pyarrow opens, such as s3://bucket/folder, gs://bucket/folder or file:///folder. "
             "Correct it, or set the variables that its store asks for."
         ) from exc
     if filesystem.type_name == "local":

@@ -17,13 +17,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from sweeper import confidential
 from sweeper.records import Scalar
 
 _RELEVANT = re.compile(
     r"^(?:VLLM|NCCL|RCCL|HIP|HSA|HSAKMT|ROCR|ROCM|AMD|GPU|MIOPEN|HIPBLASLT|ROCBLAS|TENSILE|PYTORCH|TORCH|CUDA"
     r"|TRITON|OMP|MKL|GOMP|KMP|MALLOC|OMPI|UCX)_[A-Z0-9_]+$|^LD_PRELOAD$|^SAFETENSORS_FAST_GPU$"
 )
-_SECRET = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH|COOKIE|URL|HEADER", re.IGNORECASE)
 
 # Words of a control group's path that name who made it.
 _CONTAINERS = ("docker", "kubepods", "containerd", "libpod", "lxc", "slurm")
@@ -75,9 +75,9 @@ def container(root: Path = Path("/")) -> str:
 def relevant(environment: Mapping[str, str]) -> dict[str, str]:
     """Keep the variables that change how fast an engine is; none that could hold a secret."""
     return {
-        name: value
+        name: confidential.redacted(value, environment)
         for name, value in sorted(environment.items())
-        if _RELEVANT.search(name) and not _SECRET.search(name)
+        if _RELEVANT.search(name) and not confidential.speaks_of_secrets(name)
     }
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,9 +19,13 @@ import pyarrow as pa
 
 import sweeper
 from sweeper.columns import DECLARED, INT, SCHEMA_VERSION, SECTIONS, STRING, dynamic_field
-from sweeper.errors import StoreError
+from sweeper.errors import MeasurementError
 from sweeper.parts import common_type
-from sweeper.records import LoadPoint, Measurement, TrialResult, TrialState
+from sweeper.records import FailureClass, LoadPoint, Measurement, TrialResult, TrialState
+
+
+class UnfitValueError(MeasurementError):
+    """A value of a trial that its column cannot hold."""
 
 
 def table_of(result: TrialResult, *, queued_s: float, knobs: Iterable[str]) -> pa.Table:
@@ -31,9 +37,27 @@ def table_of(result: TrialResult, *, queued_s: float, knobs: Iterable[str]) -> p
         knobs: Knobs that get a column even where this trial leaves them unset.
 
     Raises:
-        StoreError: A value does not fit its column; the message names both.
+        UnfitValueError: A value does not fit its column; the message names both.
     """
     return _table(_rows(result, queued_s=queued_s), knobs=[*knobs, *result.spec.assignment])
+
+
+def storable(result: TrialResult) -> TrialResult:
+    """Give a result as it can be stored: itself, or a failure that names the value that no column can hold.
+
+    Such a value came from an engine or a client. It is that trial's fault and no danger to the others.
+    """
+    try:
+        table_of(result, queued_s=0.0, knobs=())
+    except UnfitValueError as exc:
+        return replace(
+            result,
+            state=TrialState.FAILED,
+            measurements=(),
+            failure_class=exc.failure,
+            failure_message=str(exc),
+        )
+    return result
 
 
 def _rows(result: TrialResult, *, queued_s: float) -> list[dict[str, Any]]:
@@ -145,8 +169,10 @@ def _table(rows: Sequence[Mapping[str, Any]], *, knobs: Iterable[str]) -> pa.Tab
 
 
 def _array(name: str, values: Sequence[Any]) -> tuple[pa.Field, pa.Array]:
-    known = [None if isinstance(value, float) and math.isnan(value) else value for value in values]
+    known = [_held(value) for value in values]
     declared = DECLARED.get(name)
+    if declared is None:
+        known = [_narrowed(value) for value in known]
     field = declared.field if declared else dynamic_field(name, _type_of(known))
     try:
         # Checked: a client may count in floats, so 5.0 is a whole number, but 5.5 must not become 5.
@@ -156,11 +182,38 @@ def _array(name: str, values: Sequence[Any]) -> tuple[pa.Field, pa.Array]:
         return field, pa.array(
             [_as_text(v) for v in known] if field.type == STRING else known, type=field.type
         )
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as exc:
-        raise StoreError(
-            f"measurements/: column '{name}' is given {known!r}; expected {field.type}. "
-            "Mend what makes this value; nothing was stored."
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as exc:
+        shown = reprlib.repr(known)
+        raise UnfitValueError(
+            f"measurements/: column '{name}' is given {shown}; expected {field.type}. Look into the client's "
+            "own JSON and the engine's log for what made this value.",
+            failure=FailureClass.CLIENT,
         ) from exc
+
+
+def _held(value: Any) -> Any:
+    """Write a value so that a column can hold it: NaN is unknown, and text is Unicode.
+
+    Whole numbers of more than 64 bits, which only an engine can tell, become floats in columns that are not
+    declared.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, list):
+        return [_held(item) for item in value]
+    return value
+
+
+def _narrowed(value: Any) -> Any:
+    is_wide = isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**63
+    if not is_wide:
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _as_text(value: Any) -> Any:

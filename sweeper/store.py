@@ -35,8 +35,18 @@ from sweeper.columns import (
 from sweeper.errors import StoreError
 from sweeper.files import Folder, Location, open_folder
 from sweeper.records import FailureClass, Scalar, TrialResult, TrialState
+from sweeper.rows import storable
 
-__all__ = ["COLUMNS", "SCHEMA_VERSION", "SECTIONS", "Column", "FinishedTrial", "Store", "columns_markdown"]
+__all__ = [
+    "COLUMNS",
+    "SCHEMA_VERSION",
+    "SECTIONS",
+    "Column",
+    "FinishedTrial",
+    "Store",
+    "columns_markdown",
+    "storable",
+]
 
 MEASUREMENTS = "measurements"
 """The folder of the parts, in a study's folder or wherever its results go."""
@@ -84,7 +94,7 @@ class Store:
         """Store a finished trial, whatever became of it, as one part.
 
         Args:
-            result: The trial.
+            result: The trial; one with a value that no column can hold is stored as failed (``storable``).
             queued_s: Seconds it waited for its devices.
             knobs: All knobs of the study, so that every part has their columns.
 
@@ -93,12 +103,11 @@ class Store:
 
         Raises:
             StoreError: The attempt is stored already, measured and simulated results would be mixed, a
-                complete trial has too few measurements, a value does not fit its column, or a part that
-                is already there cannot be read.
+                complete trial has too few measurements, or a part that is already there cannot be read.
         """
         name = parts.file_name(result.spec.key, result.spec.attempt)
         self._refuse_contradictions(result, name)
-        table = rows.table_of(result, queued_s=queued_s, knobs=knobs)
+        table = rows.table_of(storable(result), queued_s=queued_s, knobs=knobs)
         self._grow(table.schema)
         assert self._schema is not None
         parts.write(parts.conform(table, self._schema), self._files, name, provenance=str(result.provenance))

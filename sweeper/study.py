@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 import sweeper
-from sweeper import processes, urls
+from sweeper import confidential, processes
 from sweeper.description import FILE, Description, Series, json_text, read_content
 from sweeper.errors import ConfigError, StoreError
 from sweeper.files import open_folder
@@ -94,8 +94,8 @@ class StudyFolder:
             (run / ".hydra").mkdir(parents=True)
         except OSError as exc:
             raise StoreError(_not_written(run, exc)) from exc
-        write_json(run / ".hydra" / "config.json", urls.masked(resolved))
-        write_json(run / ".hydra" / "overrides.json", urls.masked(list(overrides)))
+        write_json(run / ".hydra" / "config.json", confidential.masked(resolved))
+        write_json(run / ".hydra" / "overrides.json", confidential.masked(list(overrides)))
         return run
 
     def describe(
@@ -168,7 +168,7 @@ class StudyFolder:
             constraints=tuple(constraints),
             load_points=tuple({**asdict(point), "label": point.label} for point in load_points),
             results=results,
-            config=urls.masked(dict(resolved)),
+            config=confidential.masked(dict(resolved)),
         ).as_json.encode()
         own.write(FILE, text)
         if results is not None:

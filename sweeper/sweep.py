@@ -37,9 +37,12 @@ from sweeper.records import (
 from sweeper.schedule import Entry, Scheduler
 from sweeper.search import Search
 from sweeper.stopping_rules import Endings
-from sweeper.store import FinishedTrial, Store
+from sweeper.store import FinishedTrial, Store, storable
 from sweeper.telling import Teller
 from sweeper.trial import provenance_of
+
+STOP_MARGIN_S = 30.0
+"""What trials are given to end, besides the time that their engines may take."""
 
 _POLL_S = 0.25
 # A search that proposes nothing new so often in a row has nothing new left.
@@ -433,6 +436,7 @@ class Sweep:
             self._finish(self._running.pop(ticket), result)
 
     def _finish(self, running: _Running, result: TrialResult) -> None:
+        result = storable(result)
         self._learn(result)
         will_retry = (
             result.failure_class is not None
@@ -565,7 +569,7 @@ class Sweep:
 
     def _stop_running(self) -> None:
         self._executor.cancel()
-        deadline = self._clock() + self._planner.engine.stop_timeout_s + 30.0
+        deadline = self._clock() + self._planner.engine.stop_timeout_s + STOP_MARGIN_S
         while self._running and self._clock() < deadline:
             self._collect(_POLL_S)
             self._observer.tick()

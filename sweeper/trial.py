@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from sweeper import confidential, host, numa, provenance, rate_search, stages, stopping_rules, telemetry
-from sweeper.clients import Client, requirements
+from sweeper.clients import Client, plausibility, requirements
 from sweeper.clients.program import last_line
 from sweeper.engines import Cancelled, Engine, Server, instances
 from sweeper.engines.endpoint import fingerprint, joined
@@ -45,6 +45,9 @@ from sweeper.records import (
 from sweeper.topology import Runner, run_command
 from sweeper.topology.occupants import Occupants
 from sweeper.topology.vacancy import Vacancy
+
+_LONGEST_TEXT = 20_000
+"""Characters of a message or an answer that are kept."""
 
 OpenClient = Callable[[TrialSpec, Placement], Client]
 
@@ -144,7 +147,9 @@ def lost(
         state=TrialState.FAILED,
         provenance=provenance_of(spec),
         failure_class=failure,
-        failure_message=f"the worker of this trial was lost: {type(error).__name__}: {_first_line(error)}",
+        failure_message=_told(
+            f"the worker of this trial was lost: {type(error).__name__}: {_first_line(error)}"
+        ),
     )
 
 
@@ -220,7 +225,8 @@ def _one_start(
                         measured = client.measure(
                             server, point, restart=restart, repeat=repeat, cancelled=cancelled
                         )
-                    measured = _with_neighbours(measured, proof.look())
+                    plausibility.check(measured, log_path=server.log_path)
+                    measured = _with_surroundings(spec, measured, proof.look())
                     return telemetry.with_telemetry(measured, recording)
 
                 diary.measurements += rate_search.measurements(point, measure)
@@ -265,8 +271,11 @@ def _reason_to_stop(spec: TrialSpec, placement: Placement, diary: _Diary) -> str
     return stopping_rules.reason_to_stop(spec.stop_rule, spec.load_points, diary.measurements, gpus=gpus)
 
 
-def _with_neighbours(measured: Measurement, count: int | None) -> Measurement:
-    return replace(measured, telemetry={**measured.telemetry, "foreign_processes": count})
+def _with_surroundings(spec: TrialSpec, measured: Measurement, neighbours: int | None) -> Measurement:
+    # A model draws lengths and no prompts.
+    again = None if _is_modelled(spec) else requirements.repeated_prompts(measured.load_point)
+    told = {"foreign_processes": neighbours, "repeated_prompts": again}
+    return replace(measured, telemetry={**measured.telemetry, **told})
 
 
 def _warm_up(spec: TrialSpec, client: Client, server: Server, cancelled: Cancelled) -> float:
@@ -323,10 +332,10 @@ def _result(
         # because it cannot matter is another thing: the load points before it were measured whole.
         measurements=() if state is TrialState.FAILED else tuple(diary.measurements),
         failure_class=failure,
-        failure_message=None if message is None else confidential.redacted(message, os.environ),
+        failure_message=None if message is None else _told(message, server),
         log_path=log or (server.log_path if server else None),
         effective={
-            **(server.effective if server else {}),
+            **_told_values(server.effective if server else {}, server),
             **diary.host,
             **({} if diary.numa_binding is None else {"numa_binding": diary.numa_binding}),
         },
@@ -334,7 +343,7 @@ def _result(
         surroundings={} if _is_modelled(spec) else provenance.surroundings(os.environ),
         phases=diary.phases,
         sanity_fingerprint=None if answer is None else fingerprint(answer),
-        sanity_text=answer,
+        sanity_text=None if answer is None else _told(answer, server),
         command=server.command if server else (),
         started_at=started_at,
         ended_at=time.time(),
@@ -408,6 +417,19 @@ def _client_opener(spec: TrialSpec) -> OpenClient:
     from sweeper.clients.vllm_bench import VllmBenchClient
 
     return VllmBenchClient
+
+
+def _told(text: str, server: Server | None = None) -> str:
+    """Give what somebody else said as it may be kept: of some length, Unicode, and without secrets."""
+    if len(text) > _LONGEST_TEXT:
+        text = f"{text[: _LONGEST_TEXT // 2]} ... {text[-_LONGEST_TEXT // 2 :]}"
+    known = [server.api_key] if server is not None else []
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return confidential.redacted(text, os.environ, known=known)
+
+
+def _told_values(values: Mapping[str, Scalar], server: Server | None) -> dict[str, Scalar]:
+    return {name: _told(value, server) if isinstance(value, str) else value for name, value in values.items()}
 
 
 def _write_traceback(spec: TrialSpec, exc: BaseException) -> str:

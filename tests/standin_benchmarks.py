@@ -107,17 +107,19 @@ def report_of(kind: str, given: Mapping[str, str]) -> dict[str, object]:
         tokens = wanted * (int(given["--input-len"]) + int(given["--output-len"]))
         return {"elapsed_time": 4.0, "num_requests": wanted, "total_num_tokens": tokens}
     # As benchmark_serving.py of 0.6.4 wrote it: goodput with a colon, and no count of the failed.
+    inputs = wanted * int(given.get("--random-input-len", 64))
+    outputs = wanted * int(given.get("--random-output-len", 16))
     return {
         "num_prompts": int(given["--num-prompts"]),
         "request_rate": given["--request-rate"],
         "completed": wanted,
         "duration": 2.0,
-        "total_input_tokens": 640,
-        "total_output_tokens": 320,
+        "total_input_tokens": inputs,
+        "total_output_tokens": outputs,
         "request_throughput": wanted / 2.0,
         "request_goodput:": 1.5,
-        "output_throughput": 160.0,
-        "total_token_throughput": 480.0,
+        "output_throughput": outputs / 2.0,
+        "total_token_throughput": (inputs + outputs) / 2.0,
         "mean_ttft_ms": 12.5,
         "p99_e2el_ms": 250.0,
     }

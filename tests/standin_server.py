@@ -9,7 +9,10 @@ What it shall do wrong comes from the environment variable STANDIN, a comma list
 STANDIN_LAST_WORDS and exit code STANDIN_EXIT), ``empty`` (answers without text), ``stubborn`` (reports
 max_num_seqs 999 whatever it was asked), ``misnamed`` (serves another model), ``die-on-load`` (ends when
 the benchmark begins), ``lose-one`` (the benchmark completes one request too few), ``slow`` (the benchmark
-never ends).
+never ends), ``break-off`` (one answer came without the count that ends it), ``undercount`` (the engine says
+that it answered one request), ``flood`` (the benchmark writes to its log without an end), and ``drip-PAGE``
+for a page that is answered byte by byte and never whole (``drip-sanity`` for the greedy question;
+``drip-metrics`` from the second time on).
 """
 
 from __future__ import annotations
@@ -90,6 +93,7 @@ class State:
             self.told["model_config"] = {"hf_overrides": "<function overridden at 0x7f10>"}
         self.queries = 0
         self.resets = 0
+        self.looks = 0
 
 
 def serve(arguments: list[str]) -> None:
@@ -119,6 +123,14 @@ def serve(arguments: list[str]) -> None:
         def reply(self, status: int, text: str) -> None:
             self.send_response(status)
             self.end_headers()
+            name = self.path.partition("?")[0].rpartition("/")[2]
+            state.looks += name == "metrics"
+            is_proof = name == "metrics" and state.looks == 1
+            if f"drip-{'sanity' if name == 'completions' else name}" in faults() and not is_proof:
+                # A client that has gone away ends this thread by an error, as anywhere.
+                while True:
+                    self.wfile.write(b" ")
+                    time.sleep(0.05)
             self.wfile.write(text.encode())
 
     def get(path: str) -> tuple[int, str]:
@@ -128,6 +140,10 @@ def serve(arguments: list[str]) -> None:
             f'vllm:num_preemptions_total{{engine="0"}} {2.0 * state.queries}\n'
             'vllm:kv_cache_usage_perc{engine="0"} 0.5\n'
         )
+        if "undercount" in faults():
+            # As a broken stream looks from inside: the engine gave the others up.
+            metrics += f'vllm:request_success_total{{finished_reason="length"}} {state.queries}\n'
+            metrics += f'vllm:request_success_total{{finished_reason="abort"}} {3 * state.queries}\n'
         config: dict[str, object] = {
             "scheduler_config": {"max_num_seqs": state.max_num_seqs, "max_num_batched_tokens": 2048},
             **state.told,
@@ -172,9 +188,12 @@ def benchmark(requests_fd: str, replies_fd: str) -> None:
         print("arguments", json.dumps(task["args"]), flush=True)
         while "slow" in faults():
             time.sleep(0.1)
+        while "flood" in faults():
+            print("the same line again " * 100)
         try:
             run(given, task["api_key"])
-            replies.write(json.dumps({"id": task["id"], "ok": True, "cpu_wait_s": 0.25}) + "\n")
+            told = {"cpu_wait_s": 0.25, "uncounted": int("break-off" in faults())}
+            replies.write(json.dumps({"id": task["id"], "ok": True, **told}) + "\n")
         except OSError as exc:
             replies.write(json.dumps({"id": task["id"], "ok": False, "error": str(exc)}) + "\n")
 

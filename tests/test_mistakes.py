@@ -47,6 +47,22 @@ AT_THE_COMMAND_LINE = {
         "command line: platform=mi300: there is no such platform. Did you mean 'mi300x'? "
         "Known: auto, cpu, cuda, mi300x, simulated.",
     ),
+    "a knob that no column can hold": (
+        [CASE_2, "+knobs.max_num_seqs=9223372036854775808"],
+        "knobs.max_num_seqs: is a whole number of 64 bits; expected one between -9223372036854775807 and ",
+    ),
+    "such a knob among those that vary": (
+        [CASE_2, "+space.knobs.max_num_seqs='8,9223372036854775808'"],
+        "space.knobs.max_num_seqs: is a whole number of 64 bits; expected one between ",
+    ),
+    "a seed that no column can hold": (
+        [CASE_2, "workload.client_seed=9223372036854775808"],
+        "workload.client_seed: is a whole number of 64 bits; expected one between ",
+    ),
+    "a knob without an end": (
+        [CASE_2, "+knobs.gpu_memory_utilization=inf"],
+        "knobs.gpu_memory_utilization: is inf; expected a finite number.",
+    ),
     "a text for a number": (
         [CASE_2, "engine.start_timeout_s=soon"],
         "engine.start_timeout_s: Value 'soon' of type 'str' could not be converted to Float. Correct ",

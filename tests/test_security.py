@@ -103,6 +103,41 @@ def test_a_secret_in_the_engines_last_words_is_masked_in_the_row(
     assert result.failure_message == "ValueError: 401 for token ***"
 
 
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (
+            "ValueError: postgresql://me:plantedUrlPassword@db/x is not reachable",
+            "ValueError: postgresql://me:***@db/x is not reachable",
+        ),
+        ("ValueError: password=plantedUrlPassword is wrong", "ValueError: password=*** is wrong"),
+        (
+            f"ValueError: the key {SERVER_KEY} is known to this server alone",
+            "ValueError: the key *** is known to this server alone",
+        ),
+    ],
+)
+def test_no_secret_that_an_engine_says_while_dying_is_stored_or_printed(
+    said: str,
+    kept: str,
+    tmp_path: Path,
+    planted: list[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("STANDIN", "die")
+    monkeypatch.setenv("STANDIN_LAST_WORDS", said)
+    python, outputs = write_interpreter(tmp_path / "bin"), tmp_path / "outputs"
+    code = cli.main([*ONE_TRIAL, f"engine.python={python}", "executor=inline", f"study.outputs={outputs}"])
+    told = capfd.readouterr()
+    assert code == 3, told
+    assert kept in told.out
+    secrets_said = [b"plantedUrlPassword", SERVER_KEY.encode()]
+    assert not [value for value in secrets_said if value.decode() in told.out + told.err]
+    # The engine's own log is evidence, and is left as it came.
+    assert {Path(leak.rpartition(" in ")[2]).suffix for leak in leaks(outputs, secrets_said)} == {".log"}
+
+
 def test_each_server_has_a_key_of_its_own_and_listens_on_loopback(tmp_path: Path) -> None:
     python = write_interpreter(tmp_path / "bin")
     spec = make_spec(tmp_path, python)
@@ -146,6 +181,8 @@ def test_the_dashboard_listens_on_loopback(tmp_path: Path, monkeypatch: pytest.M
         ("engine.prefix=[docker,run,-e,'HF_TOKEN=hf_planted0123']", "engine.prefix"),
         ("study.results='s3://user:hf_planted0123@bucket/x'", "study.results"),
         ("engine.url='http://user:hf_planted0123@host'", "engine.url"),
+        ("engine.prefix=[docker,run,-e,'DB=postgres://me:hf_planted0123@h']", "engine.prefix"),
+        ("+knobs.DATABASE='postgres://me:hf_planted0123@h'", "knobs.DATABASE"),
         ("study.storage='postgres://user:hf_planted0123@host/studies'", "study.storage"),
     ],
 )

@@ -258,13 +258,44 @@ def test_a_complete_trial_without_all_of_its_measurements_is_refused(
 
 
 @pytest.mark.parametrize("completed", [19.5, "many"])
-def test_a_count_that_is_no_whole_number_is_refused(
+def test_a_count_that_is_no_whole_number_fails_its_trial(
     store: Store, simulated_spec: TrialSpec, completed: float
 ) -> None:
-    with pytest.raises(StoreError, match="column 'completed' is given"):
-        store.append(complete(simulated_spec, metrics={"completed": completed}), queued_s=0.0, knobs=[])
+    store.append(complete(simulated_spec, metrics={"completed": completed}), queued_s=0.0, knobs=[])
 
-    assert store.parts() == []
+    row = store.read().iloc[0]
+    assert (row["state"], row["failure_class"]) == ("failed", "client")
+    assert "column 'completed' is given" in row["failure_message"]
+    assert pd.isna(row["completed"])
+
+
+@pytest.mark.parametrize("tokens", [1e30, 2**63, 10**400, -(2**64)])
+def test_a_count_of_more_than_64_bits_fails_its_trial(
+    store: Store, simulated_spec: TrialSpec, tokens: float
+) -> None:
+    store.append(complete(simulated_spec, metrics={"total_output_tokens": tokens}), queued_s=0.0, knobs=[])
+    # The next trial is kept as ever.
+    store.append(complete(with_knobs(simulated_spec, a=1)), queued_s=0.0, knobs=[])
+
+    assert store.read()["state"].tolist().count("failed") == len(simulated_spec.load_points)
+    assert "complete" in set(store.read()["state"])
+
+
+def test_what_an_engine_tells_of_itself_is_held_whatever_it_is(
+    store: Store, simulated_spec: TrialSpec
+) -> None:
+    odd = dataclasses.replace(
+        failed(simulated_spec),
+        failure_message="a lone \ud800 surrogate",
+        effective={"huge": 2**70, "endless": 10**400, "text": "\udfff", "real": float("inf")},
+    )
+    store.append(odd, queued_s=0.0, knobs=[])
+
+    row = store.read().iloc[0]
+    assert row["failure_message"] == "a lone \\ud800 surrogate"
+    assert row["effective.huge"] == 2.0**70
+    assert row["effective.endless"] == float("inf")
+    assert row["effective.text"] == "\\udfff"
 
 
 def test_a_torn_part_is_named_and_set_aside_and_the_rest_goes_on(

@@ -296,6 +296,25 @@ def test_a_failure_is_kept_and_not_tried_again_unless_asked(
     assert len(asked.specs) == 2
 
 
+def test_an_absurd_value_fails_its_trial_and_the_sweep_goes_on(
+    planner: Planner, tmp_path: Path, diary: Diary
+) -> None:
+    def absurd(spec: TrialSpec, placement: Placement) -> TrialResult:
+        result = complete(spec, placement)
+        if spec.assignment["max_num_seqs"] != 4:
+            return result
+        measured = replace(result.measurements[0], metrics={"total_output_tokens": 1e30})
+        return replace(result, measurements=(measured,))
+
+    outcome = swept(planner, tmp_path, diary, ScriptedExecutor(absurd))
+    assert outcome.states == {TrialState.FAILED: 1, TrialState.COMPLETE: 1}
+    assert sorted(diary.ends) == [(TrialState.COMPLETE, False), (TrialState.FAILED, False)]
+    (failure,) = outcome.failures
+    assert failure.failure_class is FailureClass.CLIENT
+    assert "column 'total_output_tokens' is given [1e+30]; expected int64" in str(failure.failure_message)
+    assert set(Store(tmp_path / "test").read()["state"]) == {"failed", "complete"}
+
+
 def test_a_transient_failure_is_repeated_up_to_its_limit(
     planner: Planner, tmp_path: Path, diary: Diary
 ) -> None:

@@ -105,7 +105,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return _dispatch(list(arguments), console)
     except SweeperError as exc:
-        errors.print(f"error: {exc}", markup=False, soft_wrap=True)
+        errors.print(f"error: {_without_secrets(str(exc))}", markup=False, soft_wrap=True)
         return MISTAKE if isinstance(exc, ConfigError) else AT_RISK
     except KeyboardInterrupt:
         errors.print("stopped")
@@ -119,15 +119,22 @@ def main(arguments: Sequence[str]) -> int:
         return AT_RISK
 
 
+def _without_secrets(text: str) -> str:
+    from sweeper import confidential
+
+    return confidential.redacted(text, os.environ)
+
+
 def _crash_text(exc: Exception) -> str:
     """Write the traceback of a defect into a file, and say where it is."""
     with tempfile.NamedTemporaryFile(
         "w", prefix="sweeper-defect-", suffix=".txt", delete=False, encoding="utf-8"
     ) as file:
-        traceback.print_exception(exc, file=file)
+        file.write(_without_secrets("".join(traceback.format_exception(exc))))
+    what = f"{type(exc).__name__}: {_without_secrets(str(exc))}"
     return (
-        f"error: a defect of this program: {type(exc).__name__}: {exc}. What is finished is kept; the same "
-        f"command goes on. Please report it with {file.name}"
+        f"error: a defect of this program: {what}. What is finished is kept; the same command goes on. "
+        f"Please report it with {file.name}"
     )
 
 

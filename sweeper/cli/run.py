@@ -44,14 +44,14 @@ def run_sweep(arguments: list[str], console: Console, *, commands: Collection[st
     Returns:
         The exit code.
     """
-    from sweeper import config, prepare, urls
+    from sweeper import confidential, config, prepare
 
     options, overrides = read_options(arguments, commands)
     composed, choice = prepare.compose_for_platform(overrides, config_dir=options.config_dir)
     if options.cfg:
         import yaml
 
-        shown = yaml.safe_dump(urls.masked(dict(composed)), sort_keys=False)
+        shown = yaml.safe_dump(confidential.masked(dict(composed)), sort_keys=False)
         console.print(shown, markup=False, soft_wrap=True, end="")
         return OK
     if not composed["study"]["experiment"] and not composed["space"]["knobs"]:
@@ -108,10 +108,13 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
     for line in model_lines(planner):
         console.print(line, markup=False, soft_wrap=True)
     check_search(settings)
-    if settings.is_plan:
-        return show_plan(settings, planner, nodes, console)
-    # A missing file or package is found before a folder is made or an engine is started.
+    code = show_plan(settings, planner, nodes, console) if settings.is_plan else OK
+    # A missing file or package is found before a folder is made or an engine is started, and by a plan, too.
     requirements.check(settings.client, settings.load_points, engine=planner.engine)
+    for sentence in requirements.repetitions(settings.load_points, engine=planner.engine):
+        console.print(sentence, markup=False, soft_wrap=True)
+    if settings.is_plan:
+        return code
     if settings.storage is not None:
         database.check(settings.storage)
     if settings.method == "grid":
@@ -156,7 +159,7 @@ def _work(
     from sweeper.display import Display
     from sweeper.search import Search, storage_url
     from sweeper.store import Store
-    from sweeper.sweep import Sweep
+    from sweeper.sweep import STOP_MARGIN_S, Sweep
 
     store = Store(settings.folder, settings.results)
     for path in store.set_aside_unreadable():
@@ -174,7 +177,9 @@ def _work(
     )
     search.note(study_note(settings, planner))
     deferred = DeferredExecutor(settings, nodes, run_folder, console, cluster=cluster)
-    with closing(search), StopSignals() as stop, deferred as executor:
+    patience_s = planner.engine.stop_timeout_s + STOP_MARGIN_S
+    waits_for = f"the trials that run to end their engines, at most {patience_s:g} s"
+    with StopSignals(waits_for=waits_for) as stop, closing(search), deferred as executor:
         display = Display(console, devices=sum(len(node.devices) for node in nodes))
         sweep = Sweep(
             planner=planner,
@@ -195,8 +200,11 @@ def _work(
             illustrate=illustrator(settings),
             show_outlook=display.look_ahead,
         )
-        with display:
-            outcome = sweep.run(stop=stop.is_set)
+        try:
+            with display:
+                outcome = sweep.run(stop=stop.is_set)
+        finally:
+            stop.settle()
     return outcome, stop.signalled
 
 

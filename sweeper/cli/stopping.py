@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 from types import FrameType
 from typing import Any
 
+_STDERR = 2
+_NOW = 3
+
 
 class StopSignals:
-    """The first Ctrl-C or SIGTERM asks for a clean stop; the second one means now."""
+    """The first Ctrl-C or SIGTERM asks for a clean stop, and the second says what it waits for.
 
-    def __init__(self) -> None:
+    The third does not wait for results. Those that follow change nothing: what is ending has to end, or
+    something of it would be left.
+    """
+
+    def __init__(self, *, waits_for: str = "what runs to end") -> None:
+        """Take no signal yet.
+
+        Args:
+            waits_for: What a clean stop takes its time with, for whoever asks again.
+        """
         self.signalled: int | None = None
+        self._waits_for = waits_for
+        self._count = 0
+        self._is_settled = False
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -27,7 +44,21 @@ class StopSignals:
         """Tell whether a stop was asked for."""
         return self.signalled is not None
 
+    def settle(self) -> None:
+        """Take no more haste: from here on everything is being ended."""
+        self._is_settled = True
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.signalled is not None:
+        self._count += 1
+        if self.signalled is None:
+            self.signalled = number
+        elif self._count < _NOW:
+            self._say(f"stopping: waiting for {self._waits_for}; once more does not wait for the results")
+        elif self._count == _NOW and not self._is_settled:
+            self._is_settled = True
             raise KeyboardInterrupt
-        self.signalled = number
+
+    def _say(self, text: str) -> None:
+        # Straight to the terminal: a stream may just be in use by whom the signal interrupted.
+        with contextlib.suppress(OSError):
+            os.write(_STDERR, f"{text}\n".encode())

@@ -15,11 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sweeper import knobs, processes
-from sweeper.clients import program, warm_up_point
+from sweeper.clients import plausibility, program, warm_up_point
 from sweeper.clients.vllm_bench import (
     METRICS,
     PERCENTILES,
     check_complete,
+    check_engine,
     empty_prefix_cache,
     goodput_arguments,
     read_report,
@@ -73,14 +74,17 @@ class BenchScriptClient:
         """
         began = time.monotonic()
         if not point.keeps_prefix_cache:
-            empty_prefix_cache(server)
+            empty_prefix_cache(server, cancelled=cancelled)
         name = f"{self._spec.attempt}-{restart}-{repeat}-{content_key(asdict(point))[:8]}"
         before = server.counters()
         started_at = time.time()
         report, peak = self._run(server, point, name, cancelled, limit_s=self._spec.engine.load_timeout_s)
         ended_at = time.time()
-        check_complete(report, wanted=point.num_prompts, log_path=str(self._log(name)))
-        metrics = read_report(report)
+        log_path = str(self._log(name))
+        check_complete(report, wanted=point.num_prompts, log_path=log_path)
+        plausibility.check_single_requests(report, log_path=log_path)
+        metrics = read_report(report, log_path=log_path)
+        check_engine(before, server, answered=point.num_prompts, log_path=log_path)
         measured_s = metrics["duration_s"] or 0.0
         return Measurement(
             load_point=point,
@@ -250,9 +254,10 @@ def read_result(path: Path) -> Mapping[str, object] | None:
         return None
     if not isinstance(content, dict):
         return None
-    parts = content.get("input_throughput"), content.get("output_throughput")
-    if "total_token_throughput" not in content and all(isinstance(part, int | float) for part in parts):
-        content["total_token_throughput"] = sum(parts)
+    if "total_token_throughput" not in content:
+        parts = [plausibility.number(content, f"{name}_throughput") for name in ("input", "output")]
+        known = [part for part in parts if part is not None]
+        content["total_token_throughput"] = sum(known) if len(known) == len(parts) else None
     return content
 
 

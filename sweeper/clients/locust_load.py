@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from sweeper import processes
-from sweeper.clients import check_lengths, program, warm_up_point
+from sweeper.clients import check_lengths, plausibility, program, warm_up_point
 from sweeper.clients.requirements import check_locust
-from sweeper.clients.vllm_bench import empty_prefix_cache, telemetry
+from sweeper.clients.vllm_bench import check_engine, empty_prefix_cache, telemetry
 from sweeper.engines import Cancelled, Server
 from sweeper.engines.vllm import client_environment
 from sweeper.errors import EngineError, MeasurementError
@@ -64,7 +64,7 @@ class LocustClient:
         """
         began = time.monotonic()
         if not point.keeps_prefix_cache:
-            empty_prefix_cache(server)
+            empty_prefix_cache(server, cancelled=cancelled)
         name = f"{self._spec.attempt}-{restart}-{repeat}-{content_key(asdict(point))[:8]}"
         before = server.counters()
         started_at = time.time()
@@ -72,6 +72,7 @@ class LocustClient:
         ended_at = time.time()
         metrics = summarize(read_requests(requests))
         self._check(requests, metrics, wanted=point.num_prompts, server=server, log_path=self._log(name))
+        check_engine(before, server, answered=point.num_prompts, log_path=str(self._log(name)))
         check_lengths(metrics["total_output_tokens"], self._spec, point, log_path=str(self._log(name)))
         measured_s = metrics["duration_s"] or 0.0
         return Measurement(
@@ -131,8 +132,7 @@ class LocustClient:
                 failure=FailureClass.CLIENT,
                 log_path=str(self._log(name)),
             )
-        requests: Sequence[Mapping[str, Any]] = json.loads(result.read_text(encoding="utf-8"))["requests"]
-        return requests, ended.peak_kv_cache_usage
+        return written_requests(result, log_path=str(self._log(name))), ended.peak_kv_cache_usage
 
     def _check(
         self,
@@ -161,6 +161,26 @@ class LocustClient:
         return self._folder / f"client-{name}.log"
 
 
+def written_requests(result: Path, *, log_path: str | None) -> Sequence[Mapping[str, Any]]:
+    """Read what the locustfile wrote down, each request seen to be of its form.
+
+    Raises:
+        MeasurementError: It is not.
+    """
+    try:
+        content = json.loads(result.read_text(encoding="utf-8"))
+        requests = content["requests"]
+        for request in requests:
+            plausibility.numbers(request, "token_s", log_path=log_path)
+            for name in ("sent_s", "due_s", "input_tokens", "output_tokens"):
+                if plausibility.number(request, name, log_path=log_path) is None:
+                    plausibility.refuse(f"a request has no {name}; expected a number", log_path=log_path)
+            request["error"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        plausibility.refuse(f"{result} is not as it was written ({exc!r})", log_path=log_path)
+    return list(requests)
+
+
 def locust_command(point: LoadPoint, *, base_url: str) -> tuple[str, ...]:
     """The command line of Locust for one load point."""
     users = min(point.num_prompts, point.max_concurrency or MOST_USERS)
@@ -182,6 +202,8 @@ def load_settings(spec: TrialSpec, point: LoadPoint, *, result: Path) -> dict[st
         "output_len": point.output_len,
         "range_ratio": point.range_ratio,
         "ignore_eos": point.ignore_eos,
+        # vLLM tells at the end of a stream how many tokens it had.
+        "must_count": spec.engine.kind == "vllm",
         "seed": point.client_seed,
         "timeout_s": spec.engine.load_timeout_s,
         "result": str(result),

@@ -26,6 +26,12 @@ from locust import HttpUser, constant, events, task
 from locust.env import Environment
 from locust.exception import StopUser
 
+LONGEST_LINE = 2**24
+"""Bytes of a message of a stream, at most; a token has some hundred."""
+
+# Ends of an answer that is whole. Source: OpenAI's completions; eos_token and stop_sequence are TGI's.
+_WHOLE = ("stop", "length", "eos_token", "stop_sequence")
+
 
 class Load:
     """The requests of one run: handed out in order, each at its moment; written down when all have ended."""
@@ -82,15 +88,29 @@ def draw_length(settings: dict[str, Any], name: str, rng: random.Random) -> int:
 
 
 def events_of(chunks: Iterator[bytes]) -> Iterator[dict[str, Any]]:
-    """Give the messages of a stream of server-sent events, each as soon as it is whole."""
-    unread = b""
+    """Give the messages of a stream of server-sent events, each as soon as it is whole.
+
+    Raises:
+        ValueError: The stream ended without its closing mark, a line has no end, or a message is no JSON
+            object.
+    """
+    unread, is_closed = b"", False
     for chunk in chunks:
         unread += chunk
         *lines, unread = unread.split(b"\n")
+        if len(unread) > LONGEST_LINE:
+            raise ValueError(f"a message of more than {LONGEST_LINE} bytes")
         for line in lines:
-            text = line.strip()
-            if text.startswith(b"data:") and not text.endswith(b"[DONE]"):
-                yield json.loads(text.removeprefix(b"data:"))
+            text = line.strip().removeprefix(b"data:").strip()
+            if text == b"[DONE]":
+                is_closed = True
+            elif line.startswith(b"data:"):
+                message = json.loads(text)
+                if not isinstance(message, dict):
+                    raise ValueError(f"a message that is no JSON object: {text[:80]!r}")
+                yield message
+    if not is_closed:
+        raise ValueError("the stream ended before [DONE]: the answer broke off")
 
 
 LOAD = Load(json.loads(Path(os.environ["SWEEPER_LOAD"]).read_text(encoding="utf-8")))
@@ -119,7 +139,8 @@ class StreamingUser(HttpUser):
         try:
             self._stream(request)
         except Exception as exc:
-            request["error"] = f"{type(exc).__name__}: {exc}"
+            # What the server said of itself tells more than how the stream then ended.
+            request["error"] = request["error"] or f"{type(exc).__name__}: {exc}"
         if request["error"] is None:
             self._tell_locust(request)
         LOAD.finish(request, self.environment)
@@ -128,7 +149,9 @@ class StreamingUser(HttpUser):
         settings, number = LOAD.settings, request["number"]
         # The server is on loopback: no proxy of the surroundings may stand between.
         self.client.trust_env = False
-        request |= {"sent_s": time.perf_counter(), "token_s": [], "input_tokens": 0, "output_tokens": 0}
+        request |= {"sent_s": time.perf_counter(), "token_s": [], "output_tokens": 0}
+        # What is sent has this length, until the server itself has counted.
+        request |= {"input_tokens": len(LOAD.prompts[number]), "ended_by": None, "is_counted": False}
         with self.client.post(
             "/v1/completions",
             json={
@@ -150,8 +173,10 @@ class StreamingUser(HttpUser):
             else:
                 for message in events_of(response.iter_content(chunk_size=None)):
                     _note(message, request)
-            if request["error"] is None and not request["output_tokens"]:
-                request["error"] = "an answer without a token"
+            if request["error"] is None:
+                request["error"] = why_not_whole(
+                    request, asked=LOAD.output_lens[number], must_count=settings["must_count"]
+                )
             if request["error"] is None:
                 response.success()
             else:
@@ -178,15 +203,47 @@ class StreamingUser(HttpUser):
             )
 
 
+def why_not_whole(request: dict[str, Any], *, asked: int, must_count: bool) -> str | None:
+    """Say why an answer whose stream was closed is none all the same; None where it is whole.
+
+    Args:
+        request: What came of it.
+        asked: Tokens that it may have.
+        must_count: Whether the server tells the number of tokens at the end of a stream.
+    """
+    messages, tokens = len(request["token_s"]), request["output_tokens"]
+    if not tokens or not messages:
+        return "an answer without a token"
+    if request["ended_by"] not in _WHOLE:
+        return f"an answer that ended by {request['ended_by']!r}; expected one of {', '.join(_WHOLE)}"
+    if must_count and not request["is_counted"]:
+        return "an answer without the server's count of its tokens (usage)"
+    if tokens > asked or messages > tokens + 1:
+        return f"an answer of {tokens} tokens in {messages} messages, where {asked} tokens were asked for"
+    return None
+
+
 def _note(message: dict[str, Any], request: dict[str, Any]) -> None:
-    if "error" in message:
-        request["error"] = str(message["error"])
+    if "error" in message or message.get("object") == "error":
+        request["error"] = str(message.get("error") or message.get("message"))
         return
-    if any(choice.get("text") is not None for choice in message.get("choices") or ()):
+    choices = message.get("choices") or ()
+    if any(choice.get("text") is not None for choice in choices):
         request["token_s"].append(time.perf_counter())
-        # A message is a token until the server itself has counted.
-        request["output_tokens"] = len(request["token_s"])
+        if not request["is_counted"]:
+            # A message is a token until the server itself has counted.
+            request["output_tokens"] = len(request["token_s"])
+    for choice in choices:
+        request["ended_by"] = choice.get("finish_reason") or request["ended_by"]
     usage = message.get("usage")
     if usage:
-        request["input_tokens"] = usage.get("prompt_tokens") or 0
-        request["output_tokens"] = usage.get("completion_tokens") or 0
+        request["input_tokens"] = _count(usage, "prompt_tokens")
+        request["output_tokens"] = _count(usage, "completion_tokens")
+        request["is_counted"] = True
+
+
+def _count(usage: dict[str, Any], name: str) -> int:
+    count = usage.get(name)
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < 2**31:
+        raise ValueError(f"usage has {name} {str(count)[:40]!r}; expected a number of tokens")
+    return count

@@ -8,6 +8,7 @@ the serving benchmark's to say.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sweeper.clients import program
+from sweeper.clients import plausibility, program
 from sweeper.clients.bench_script import find_script
 from sweeper.engines import Cancelled, Server
 from sweeper.engines.offline import OfflineServer
@@ -33,6 +34,7 @@ from sweeper.records import (
 
 # A prompt of random tokens may become some tokens longer or shorter when its text is tokenized again.
 _TOKEN_TOLERANCE = 0.1
+_RATE_TOLERANCE = 0.01
 
 
 class OfflineClient:
@@ -125,25 +127,35 @@ def read_report(
     assert point.input_len is not None and point.output_len is not None
     outputs = point.num_prompts * point.output_len
     if point.dataset == "latency":
-        latencies = report.get("latencies")
-        if not isinstance(latencies, list) or not latencies:
+        latencies = plausibility.numbers(report, "latencies", log_path=log_path)
+        if not latencies:
             raise _unreadable("no latencies", log_path)
+        mean_s = plausibility.number(report, "avg_latency", log_path=log_path)
+        told_s = sum(latencies) / len(latencies)
+        if mean_s is not None and not math.isclose(mean_s, told_s, rel_tol=_RATE_TOLERANCE):
+            raise _unreadable(f"avg_latency {mean_s:g} and latencies of {told_s:g} on average", log_path)
         return batch_metrics(
             np.array(latencies, np.float64),
             requests=point.num_prompts,
             input_len=point.input_len,
             output_len=point.output_len,
         )
-    elapsed_s, tokens = _number(report.get("elapsed_time")), _number(report.get("total_num_tokens"))
-    requests = _number(report.get("num_requests"))
+    elapsed_s, tokens, requests = (
+        plausibility.number(report, name, log_path=log_path)
+        for name in ("elapsed_time", "total_num_tokens", "num_requests")
+    )
     if elapsed_s is None or tokens is None or elapsed_s <= 0:
         raise _unreadable("no elapsed_time and total_num_tokens", log_path)
-    if requests != point.num_prompts:
+    if requests is None or requests != point.num_prompts:
         raise _unreadable(f"{requests} requests in place of {point.num_prompts}", log_path)
     expected = point.num_prompts * point.input_len + outputs
     if abs(tokens - expected) > _TOKEN_TOLERANCE * expected:
         # Releases differ in which flag sets the lengths; another load must not stand under this one's name.
         raise _unreadable(f"{tokens:g} tokens in place of {expected}", log_path)
+    for name, amount in (("requests_per_second", requests), ("tokens_per_second", tokens)):
+        rate = plausibility.number(report, name, log_path=log_path)
+        if rate is not None and not math.isclose(rate, amount / elapsed_s, rel_tol=_RATE_TOLERANCE):
+            raise _unreadable(f"{name} {rate:g} where {amount:g} came in {elapsed_s:g} s", log_path)
     return {
         "completed": requests,
         "failed": 0,
@@ -171,8 +183,3 @@ def _read(path: Path) -> Mapping[str, object] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
-
-
-def _number(value: object) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number else None  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper import processes
-from sweeper.engines import Cancelled, Server, vllm_reports
+from sweeper.engines import Cancelled, Server, supervisor, vllm_reports
 from sweeper.engines.supervisor import Supervised
 from sweeper.errors import EngineError
 from sweeper.records import FailureClass
@@ -75,6 +75,10 @@ def run_to_end(
             if cancelled():
                 raise EngineError("stopped on request", failure=FailureClass.INTERRUPTED)
             server.check_alive()
+            if program.floods():
+                raise EngineError(
+                    flood(supervisor.LARGEST_LOG), failure=FailureClass.CLIENT, log_path=str(log_path)
+                )
             if time.monotonic() - began > limit_s:
                 raise EngineError(
                     f"client: no result after {limit_s:g} s of load",
@@ -99,6 +103,11 @@ def blame_engine(server: Server) -> None:
     while time.monotonic() < deadline:
         server.check_alive()
         time.sleep(_POLL_S)
+
+
+def flood(limit: int) -> str:
+    """Say that a client wrote too much."""
+    return f"client: it wrote more than {limit / 2**30:g} GiB to its log, and was ended. See what it repeats."
 
 
 def last_line(log_path: Path) -> str:

@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sweeper import knobs
+from sweeper.clients import conversations
 from sweeper.errors import ConfigError
 from sweeper.records import ClientSpec, EngineSpec, LoadPoint, TrialSpec
 
-# Bytes: longer than a first conversation by far.
-_LOOKED_AT = 2**18
+# From here on the sampler fills up with repetitions (benchmarks/benchmark_dataset.py, which came with 0.8);
+# sample_sharegpt_requests of earlier scripts does not.
+_REPEATS = "0.8.0"
 
 SHAREGPT_FILE = "ShareGPT_V3_unfiltered_cleaned_split.json"
 SHAREGPT_URL = (
@@ -50,16 +52,18 @@ def check(client: ClientSpec, load_points: Iterable[LoadPoint], *, engine: Engin
             bench_script.check_point(point, release=engine.release)
     for point in points:
         if point.dataset == "sharegpt":
-            check_sharegpt_file(point.dataset_path)
+            check_sharegpt_file(point.dataset_path, output_len=point.output_len)
+            if _is_script(client, engine) and knobs.release_key(engine.release) < knobs.release_key(_REPEATS):
+                _check_enough(point, release=engine.release)
 
 
-def check_sharegpt_file(path: str | None) -> None:
-    """See that the ShareGPT file is there, whole, and what it should be, by its beginning and its end.
+def check_sharegpt_file(path: str | None, *, output_len: int | None = None) -> None:
+    """See that the ShareGPT file is there and whole, and that something of it may pass vLLM's sampler.
 
     Raises:
         ConfigError: It is not; the message says where to get it, and how to make one like it.
     """
-    got = "is not given" if path is None else _why_no_sharegpt(Path(path))
+    got = "is not given" if path is None else _why_no_sharegpt(Path(path), output_len=output_len)
     if got is None:
         return
     raise ConfigError(
@@ -69,21 +73,58 @@ def check_sharegpt_file(path: str | None) -> None:
     )
 
 
-def _why_no_sharegpt(path: Path) -> str | None:
-    """Say what is wrong with a file, without reading all of its hundreds of MB; None where nothing is."""
+def repetitions(points: Iterable[LoadPoint], *, engine: EngineSpec) -> tuple[str, ...]:
+    """Say of which load points prompts are sent more than once, a sentence for each file and number."""
+    if engine.kind == "simulated":
+        return ()
+    said: dict[str, None] = {}
+    for point in points:
+        again = repeated_prompts(point)
+        if again is not None:
+            sentence = (
+                f"workload: {point.dataset_path} has conversations for {point.num_prompts - again} of "
+                f"{point.num_prompts} requests at most: vLLM's sampler sends some again, and what is sent "
+                "again may be answered from the prefix cache (column repeated_prompts)"
+            )
+            said[sentence] = None
+    return tuple(said)
+
+
+def repeated_prompts(point: LoadPoint) -> int | None:
+    """Say how many prompts of a load point are repetitions at least; None where none need be."""
+    if point.dataset != "sharegpt" or point.dataset_path is None:
+        return None
+    try:
+        return conversations.repeated(
+            Path(point.dataset_path), prompts=point.num_prompts, output_len=point.output_len
+        )
+    except (OSError, conversations.NotShareGptError):
+        # Whoever sends it will say so.
+        return None
+
+
+def _why_no_sharegpt(path: Path, *, output_len: int | None) -> str | None:
+    """Say what is wrong with a file; None where nothing is."""
     if not path.is_file():
         return f"there is no file {path}"
     try:
-        with path.open("rb") as file:
-            head = file.read(_LOOKED_AT)
-            file.seek(max(0, path.stat().st_size - _LOOKED_AT))
-            tail = file.read()
+        found = conversations.contents(path, output_len=output_len)
     except OSError as exc:
         return f"{path} cannot be read ({exc.strerror})"
-    if not head.lstrip().startswith(b"[") or b'"conversations"' not in head or b'"value"' not in head:
-        return f"{path} is no JSON list of conversations"
-    if not tail.rstrip().endswith(b"]"):
-        return f"{path} is cut off: its last character is no ']'"
+    except conversations.NotShareGptError as exc:
+        return f"{path} {exc}"
+    if not found.entries:
+        return f"{path} is an empty list"
+    if not found.two_turns:
+        return (
+            f'{path} has {found.entries} entries, none of which has two turns under "conversations": '
+            "a question and its answer"
+        )
+    if not found.usable:
+        return (
+            f"{path} has {found.two_turns} conversations, all too short or too long for vLLM's sampler, "
+            "which keeps those of 4 to 1024 tokens asked and 4 to 2048 in all"
+        )
     return None
 
 
@@ -103,6 +144,16 @@ def check_locust() -> None:
 def _is_script(client: ClientSpec, engine: EngineSpec) -> bool:
     is_old = knobs.bench_client(engine.release) == "script"
     return is_old and (client.script is not None or client.python is None)
+
+
+def _check_enough(point: LoadPoint, *, release: str) -> None:
+    again = repeated_prompts(point)
+    if again is not None:
+        raise ConfigError(
+            f"workload.num_prompts: is {point.num_prompts}, and {point.dataset_path} has at most "
+            f"{point.num_prompts - again} conversations that can be sent; expected no more, for the script "
+            f"of vLLM {release} sends none twice. Lower it, or take a larger file."
+        )
 
 
 def _check_offline(client: ClientSpec, points: Iterable[LoadPoint], engine: EngineSpec) -> None:

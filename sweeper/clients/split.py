@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from sweeper.clients import Client
+from sweeper.clients import Client, plausibility
 from sweeper.engines import Cancelled, Server
 from sweeper.engines.instances import SplitServer, part_of, together
 from sweeper.errors import EngineError, MeasurementError
@@ -170,6 +170,7 @@ def joined(reports: Sequence[Mapping[str, Any]]) -> RequestRecords:
         MeasurementError: A report has no such times.
     """
     for report in reports:
+        plausibility.check_single_requests(report)
         missing = [name for name in _DETAILS if not isinstance(report.get(name), list)]
         if missing:
             raise MeasurementError(
@@ -220,7 +221,10 @@ def _warming(
 
 def _report(measurement: Measurement) -> Mapping[str, Any]:
     path = measurement.raw_path
-    content = {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        content = {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        plausibility.refuse(f"{path} cannot be read ({exc})", log_path=None)
     return content if isinstance(content, dict) else {}
 
 

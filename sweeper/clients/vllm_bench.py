@@ -7,21 +7,19 @@ only when every request completed; its JSON is kept as it came, beside our readi
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import select
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sweeper import knobs, processes
-from sweeper.clients import check_lengths, warm_up_point
-from sweeper.clients.program import blame_engine, last_words
-from sweeper.engines import Cancelled, Server
+from sweeper.clients import check_lengths, plausibility, warm_up_point
+from sweeper.clients.program import blame_engine, flood, last_words
+from sweeper.engines import Cancelled, Server, pids_of, supervisor
+from sweeper.engines.endpoint import Endpoint
 from sweeper.engines.supervisor import Supervised
 from sweeper.engines.vllm import client_environment, find_interpreter, probe, write_metadata_stub
 from sweeper.errors import ConfigError, EngineError, MeasurementError
@@ -52,6 +50,7 @@ _WORKER = Path(__file__).with_name("vllm_bench_worker.py")
 _POLL_S = 0.25
 _TELEMETRY_S = 1.0
 _STOP_GRACE_S = 2.0
+_LONGEST_REPLY = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +61,7 @@ class _Run:
     path: Path
     peak_kv_cache_usage: float | None
     cpu_wait_s: float | None
+    uncounted: int
 
 
 class VllmBenchClient:
@@ -136,14 +136,18 @@ class VllmBenchClient:
         began = time.monotonic()
         self._wait_import(server, cancelled)
         if not point.keeps_prefix_cache:
-            empty_prefix_cache(server)
+            empty_prefix_cache(server, cancelled=cancelled)
         name = f"{self._spec.attempt}-{restart}-{repeat}-{content_key(asdict(point))[:8]}.json"
         before = server.counters()
         started_at = time.time()
         run = self._run(server, point, self._raw / name, cancelled, limit_s=self._spec.engine.load_timeout_s)
         ended_at = time.time()
-        check_complete(run.report, wanted=point.num_prompts, log_path=str(self._log_path))
-        metrics = read_report(run.report)
+        log_path = str(self._log_path)
+        check_complete(run.report, wanted=point.num_prompts, log_path=log_path)
+        self._check_whole(run, server, point)
+        plausibility.check_single_requests(run.report, log_path=log_path)
+        metrics = read_report(run.report, log_path=log_path)
+        check_engine(before, server, answered=point.num_prompts, log_path=log_path)
         check_lengths(metrics["total_output_tokens"], self._spec, point, log_path=str(self._log_path))
         measured_s = metrics["duration_s"] or 0.0
         return Measurement(
@@ -209,7 +213,26 @@ class VllmBenchClient:
             report=report,
             path=path,
             peak_kv_cache_usage=peak,
-            cpu_wait_s=_number(reply.get("cpu_wait_s")),
+            cpu_wait_s=plausibility.number(reply, "cpu_wait_s", log_path=str(self._log_path)),
+            uncounted=int(plausibility.number(reply, "uncounted", log_path=str(self._log_path)) or 0),
+        )
+
+    def _check_whole(self, run: _Run, server: Server, point: LoadPoint) -> None:
+        """See that no answer broke off: a whole one ends with the server's own count of its tokens.
+
+        The benchmark takes a stream that ends early, or with an error, for a complete answer. Servers that
+        never count (not vLLM) are believed.
+        """
+        never_counts = "vllm" not in server.versions and run.uncounted >= point.num_prompts
+        if not run.uncounted or never_counts:
+            return
+        blame_engine(server)
+        raise MeasurementError(
+            f"client: {run.uncounted} of {point.num_prompts} answers broke off: they ended without the "
+            "server's count of their tokens, which comes last; expected all to be whole. Look into the "
+            "engine's log.",
+            failure=FailureClass.WRONG_ANSWER,
+            log_path=server.log_path or str(self._log_path),
         )
 
     def _send(self, server: Server, point: LoadPoint, path: Path) -> int:
@@ -252,6 +275,8 @@ class VllmBenchClient:
             raise self._error(
                 f"client: its process ended with exit code {code}; last line: {said}", FailureClass.CLIENT
             )
+        if self._worker.floods():
+            raise self._error(flood(supervisor.LARGEST_LOG), FailureClass.CLIENT)
 
     def _receive(self, seconds: float) -> Mapping[str, object] | None:
         """The worker's next line, or None when it does not come in time or the worker is gone."""
@@ -264,11 +289,18 @@ class VllmBenchClient:
                 # The other end is closed; whoever waits will see that the process has ended.
                 time.sleep(min(seconds, 0.05))
             self._unread += received
+            if len(self._unread) > _LONGEST_REPLY:
+                raise self._error("client: its worker's reply has no end", FailureClass.CLIENT)
         line, newline, rest = self._unread.partition(b"\n")
         if not newline:
             return None
         self._unread = rest
-        content: Mapping[str, object] = json.loads(line)
+        try:
+            content = json.loads(line)
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise self._error(f"client: its worker says {line[:80]!r}; expected JSON", FailureClass.CLIENT)
         return content
 
     def _error(self, message: str, failure: FailureClass) -> EngineError:
@@ -311,15 +343,23 @@ def goodput_arguments(point: LoadPoint) -> list[str]:
     return [] if bounds is None else ["--goodput", *bounds.split()]
 
 
-def read_report(report: Mapping[str, object]) -> dict[str, float | None]:
-    """Translate the benchmark's JSON to our names; what a release does not report is None."""
-    metrics = {name: _number(report.get(name)) for name in _KEPT}
+def read_report(report: Mapping[str, object], *, log_path: str | None = None) -> dict[str, float | None]:
+    """Translate the benchmark's JSON to our names; what a release does not report is None.
+
+    Raises:
+        MeasurementError: What stands for a number is none.
+    """
+
+    def told(name: str) -> float | None:
+        return plausibility.number(report, name, log_path=log_path)
+
+    metrics = {name: told(name) for name in _KEPT}
     for name, sources in _RENAMED.items():
-        values = (_number(report.get(source)) for source in sources)
+        values = (told(source) for source in sources)
         metrics[name] = next((value for value in values if value is not None), None)
     if metrics["failed"] is None:
         # Not written before 0.11.1; whoever did not complete has failed.
-        wanted, completed = _number(report.get("num_prompts")), metrics["completed"]
+        wanted, completed = told("num_prompts"), metrics["completed"]
         metrics["failed"] = None if wanted is None or completed is None else wanted - completed
     return metrics
 
@@ -330,7 +370,10 @@ def check_complete(report: Mapping[str, object], *, wanted: int, log_path: str |
     Raises:
         MeasurementError: Some did not; the message tells how many.
     """
-    completed, failed = _number(report.get("completed")), _number(report.get("failed"))
+    completed, failed, sent = (
+        plausibility.number(report, name, log_path=log_path)
+        for name in ("completed", "failed", "num_prompts")
+    )
     if completed != wanted or failed:
         raise MeasurementError(
             f"client: {_count(completed)} of {wanted} requests completed, {_count(failed)} failed; "
@@ -338,6 +381,19 @@ def check_complete(report: Mapping[str, object], *, wanted: int, log_path: str |
             failure=FailureClass.CLIENT,
             log_path=log_path,
         )
+    if sent is not None and sent != wanted:
+        plausibility.refuse(f"num_prompts is {sent:g}; expected {wanted}, as asked", log_path=log_path)
+    if plausibility.number(report, "duration", log_path=log_path) is None:
+        plausibility.refuse("it has no duration; expected seconds", log_path=log_path)
+
+
+def check_engine(before: Mapping[str, float], server: Server, *, answered: int, log_path: str | None) -> None:
+    """Compare the client's count with that of an engine that nobody else asks (``plausibility``).
+
+    An endpoint that somebody else started may be several servers, of which one tells its counters.
+    """
+    if pids_of(server) is not None:
+        plausibility.check_engine_agrees(before, server.counters, answered=answered, log_path=log_path)
 
 
 def telemetry(
@@ -353,18 +409,15 @@ def telemetry(
     }
 
 
-def empty_prefix_cache(server: Server) -> bool:
-    """Ask the engine to forget the prompts it has seen; whether it did."""
-    request = urllib.request.Request(
-        f"{server.base_url}/reset_prefix_cache",
-        method="POST",
-        headers={"Authorization": f"Bearer {server.api_key}"},
-    )
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def empty_prefix_cache(server: Server, *, cancelled: Cancelled) -> bool:
+    """Ask the engine to forget the prompts it has seen; whether it did.
+
+    Raises:
+        EngineError: A stop was asked for meanwhile.
+    """
+    there = Endpoint(base_url=server.base_url, api_key=server.api_key, cancelled=cancelled)
     # Releases without this route answer 404, and nothing is lost.
-    with contextlib.suppress(OSError), opener.open(request, timeout=30) as answer:
-        return bool(answer.status == 200)
-    return False
+    return there.post("/reset_prefix_cache", {}).is_ok
 
 
 def _dataset_arguments(point: LoadPoint) -> list[str]:
@@ -408,11 +461,6 @@ def _read_json(path: Path) -> Mapping[str, object] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
-
-
-def _number(value: object) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number else None  # type: ignore[arg-type]
 
 
 def _count(number: float | None) -> str:

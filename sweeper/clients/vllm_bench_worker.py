@@ -7,7 +7,10 @@ here it is done once, while the engine itself is still starting.
 Protocol, one JSON object a line, on the two file descriptors given as arguments:
   reads  {"id": 1, "api_key": "...", "args": ["--backend", "openai", ...]}
   writes {"ready": true} once, then for each run
-         {"id": 1, "ok": true, "cpu_wait_s": 0.01} or {"id": 1, "ok": false, "error": "..."}
+         {"id": 1, "ok": true, "cpu_wait_s": 0.01, "uncounted": 0} or
+         {"id": 1, "ok": false, "error": "..."}
+``uncounted`` are the answers that the benchmark took for complete and whose tokens the server did not count:
+its count is the last thing in a stream, so that one which broke off, or ended in an error, has none.
 The benchmark's result goes to the file that its own arguments name, its printed output to our log.
 """
 
@@ -34,13 +37,16 @@ def main() -> None:
         traceback.print_exc()
         replies.write(json.dumps({"ready": False, "error": _text(exc)}) + "\n")
         return
+    watch = _Watch(serve)
     replies.write(json.dumps({"ready": True}) + "\n")
     for line in requests:
         task = json.loads(line)
         try:
             waited_s = _cpu_wait_s()
+            watch.uncounted = 0
             _run(serve, task)
-            reply = {"id": task["id"], "ok": True, "cpu_wait_s": _since(waited_s)}
+            told = {"cpu_wait_s": _since(waited_s), "uncounted": watch.uncounted}
+            reply = {"id": task["id"], "ok": True, **told}
         except KeyboardInterrupt:
             return
         except BaseException as exc:  # a wrong argument ends in SystemExit
@@ -48,6 +54,29 @@ def main() -> None:
             reply = {"id": task["id"], "ok": False, "error": _text(exc)}
         sys.stdout.flush()
         replies.write(json.dumps(reply) + "\n")
+
+
+class _Watch:
+    """Counts answers without the server's own count of their tokens.
+
+    Source: async_request_openai_completions, vllm/benchmarks/lib/endpoint_request_func.py of 0.32.0: success
+    means that one message with a choice came; an error in the stream, or its early end, changes nothing.
+    """
+
+    def __init__(self, serve: Any) -> None:
+        self.uncounted = 0
+        functions = getattr(serve, "ASYNC_REQUEST_FUNCS", {})
+        if "openai" in functions:
+            functions["openai"] = self._watched(functions["openai"])
+
+    def _watched(self, request: Any) -> Any:
+        async def watched(*args: Any, **kwargs: Any) -> Any:
+            output = await request(*args, **kwargs)
+            if output.success and not output.output_tokens:
+                self.uncounted += 1
+            return output
+
+        return watched
 
 
 def _run(serve: Any, task: Any) -> None:

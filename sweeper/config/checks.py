@@ -19,6 +19,9 @@ MOST_TRIALS = 1_000_000
 
 _Number = TypeVar("_Number", int, float)
 
+LARGEST_WHOLE = 2**63 - 1
+"""Whole numbers are stored in 64 bits."""
+
 
 def nonempty(key: str, values: list[Any]) -> list[Any]:
     """Refuse an empty list."""
@@ -34,13 +37,47 @@ def scalar(key: str, value: Any) -> Scalar:
         The value. A mapping becomes JSON with its keys in order, so that one object is one value however it
         is written; a text is kept as it is, for the keys of stored trials hold it.
     """
-    if isinstance(value, bool | int | float | str):
+    if isinstance(value, str) and confidential.has_password(value):
+        raise ConfigError(
+            f"{key}: holds a URL with a password, and knobs are kept with the results; expected none. "
+            "Export it as an environment variable: engines are given the sweeper's own."
+        )
+    if isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        check_whole(key, value)
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ConfigError(f"{key}: is {value}; expected a finite number.")
         return value
     if isinstance(value, Mapping) and knobs.takes_json(key.rpartition(".")[2]):
         # Once there and back: JSON's keys are texts, and only those have an order.
         return json.dumps(json.loads(json.dumps(value)), sort_keys=True)
     kind = "null" if value is None else type(value).__name__
     raise ConfigError(f"{key}: is {kind}; expected a number, a text, true or false. Quote JSON as a text.")
+
+
+def check_whole(key: str, value: int) -> None:
+    """Refuse a whole number that no column of a result can hold."""
+    if abs(value) > LARGEST_WHOLE:
+        # A number of thousands of digits cannot even be printed.
+        raise ConfigError(
+            f"{key}: is a whole number of {value.bit_length()} bits; expected one between "
+            f"-{LARGEST_WHOLE} and {LARGEST_WHOLE}. Correct it."
+        )
+
+
+def check_whole_numbers(key: str, content: Any) -> None:
+    """Refuse such a number anywhere in a part of the configuration; the message names its key."""
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            check_whole_numbers(f"{key}.{name}" if key else str(name), value)
+    elif isinstance(content, list | tuple):
+        for place, value in enumerate(content):
+            check_whole_numbers(f"{key}[{place}]", value)
+    elif isinstance(content, int):
+        check_whole(key, content)
 
 
 def check_no_secret(key: str, name: str) -> None:

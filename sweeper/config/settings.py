@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sweeper import control, knobs, urls
+from sweeper import confidential, control, knobs, urls
 from sweeper.config import goals, load, model, opening, serving
 from sweeper.config.checks import (
     MOST_STARTS,
@@ -19,6 +19,7 @@ from sweeper.config.checks import (
     check_no_secret,
     check_not_negative,
     check_positive,
+    check_whole_numbers,
     nonempty,
     scalar,
 )
@@ -138,6 +139,7 @@ def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
         ConfigError: A value is out of range or does not fit with another; the message names its key.
     """
     root = composed
+    check_whole_numbers("", root)
     study, engine, workload = root["study"], root["engine"], root["workload"]
     experiment = study["experiment"] or "study"
     name = study["name"] or f"{experiment}-{platform}"
@@ -223,7 +225,7 @@ def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
         retry_failed=root["retry_failed"],
         is_plan=root["plan"],
         plan_csv=Path(root["plan_csv"]) if root["plan_csv"] else None,
-        resolved=urls.masked(dict(root)),
+        resolved=confidential.masked(dict(root)),
     )
 
 
@@ -281,10 +283,10 @@ def _results(given: str | None, name: str) -> str | None:
     """Give each study its own place below the one that is named for results."""
     if given is None:
         return None
-    if urls.has_password(given):
+    if confidential.has_password(given):
         raise ConfigError(
-            f"study.results: '{urls.masked(given)}' holds a secret, and is kept with the study; expected "
-            "none. Give secrets by the variables of its store, such as AWS_ACCESS_KEY_ID and "
+            f"study.results: '{confidential.masked(given)}' holds a secret, and is kept with the study; "
+            "expected none. Give secrets by the variables of its store, such as AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY."
         )
     return urls.below(given, name) if urls.is_url(given) else str(Path(given).absolute() / name)

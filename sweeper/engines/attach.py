@@ -11,6 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from sweeper.engines import Cancelled, vllm_reports
@@ -53,8 +54,8 @@ def find_release(engine: EngineSpec, *, surroundings: Mapping[str, str]) -> str:
     answer = there.get("/version", timeout_s=_KNOCK_S)
     if answer.status is None:
         raise ConfigError(
-            f"engine.url: nobody answers at {engine.url}; expected an endpoint that runs. Start it, or "
-            "correct the address."
+            f"engine.url: nobody answers at {engine.url} ({answer.problem}); expected an endpoint "
+            "that runs. Start it, or correct the address."
         )
     version = answer.content.get("version") if answer.is_ok else None
     return version.partition("+")[0] if isinstance(version, str) and version else engine.release
@@ -75,7 +76,8 @@ class AttachEngine:
         """
         if cancelled():
             raise EngineError("stopped on request", failure=FailureClass.INTERRUPTED)
-        server = AttachedServer(spec, endpoint(spec.engine, surroundings=os.environ))
+        there = replace(endpoint(spec.engine, surroundings=os.environ), cancelled=cancelled)
+        server = AttachedServer(spec, there)
         server.prove()
         return server
 
@@ -146,7 +148,7 @@ class AttachedServer:
         text = answer.first_text if answer.is_ok else ""
         if not text.strip():
             raise MeasurementError(
-                f"engine: {self.base_url} answers '{SANITY_PROMPT}' with status {answer.status} and text "
+                f"engine: {self.base_url} answers '{SANITY_PROMPT}' with {answer.how} and text "
                 f"{text!r}; expected some text. Look at the endpoint's own log.",
                 failure=FailureClass.WRONG_ANSWER,
             )
@@ -196,7 +198,7 @@ class AttachedServer:
 
     def counters(self) -> Mapping[str, float]:
         """Give what it has counted so far, whoever asked it; empty if it is silent."""
-        return vllm_reports.read_metrics(self._endpoint.get("/metrics", timeout_s=5.0).text)
+        return vllm_reports.read_metrics(self._endpoint.metrics())
 
     def stop(self) -> float:
         """Leave it running."""

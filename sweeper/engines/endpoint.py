@@ -10,21 +10,33 @@ import urllib.request
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from sweeper.engines import Cancelled, patience
+from sweeper.errors import EngineError
+from sweeper.records import FailureClass
+
 SANITY_PROMPT = "The capital of France is"
 SANITY_TOKENS = 8
+
+_METRICS_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What came back: ``status`` is None when nobody answered in time."""
+    """What came back: ``status`` is None when no whole answer came, and ``problem`` says why."""
 
     status: int | None
     text: str
+    problem: str | None = None
 
     @property
     def is_ok(self) -> bool:
         """Whether the server did what it was asked."""
         return self.status == 200
+
+    @property
+    def how(self) -> str:
+        """Its status in words, for a message."""
+        return f"status {self.status}" if self.problem is None else f"no status ({self.problem})"
 
     @property
     def content(self) -> dict[str, object]:
@@ -46,10 +58,17 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Where a server answers, and the key it asks for; the key shows in no text of this object."""
+    """Where a server answers, and the key it asks for; the key shows in no text of this object.
+
+    Time limits are of the whole answer, however slowly it drips.
+
+    Attributes:
+        cancelled: Asked while an answer is waited for; true ends the wait.
+    """
 
     base_url: str
     api_key: str = field(repr=False, default="")
+    cancelled: Cancelled = field(repr=False, default=lambda: False)
 
     def get(self, path: str, *, timeout_s: float = 30.0) -> Answer:
         """Read a page."""
@@ -58,6 +77,14 @@ class Endpoint:
     def post(self, path: str, body: Mapping[str, object], *, timeout_s: float = 30.0) -> Answer:
         """Send JSON."""
         return self._request(path, timeout_s=timeout_s, body=body)
+
+    def metrics(self) -> str:
+        """Give the page of Prometheus metrics; empty where none comes, or a stop is asked for."""
+        try:
+            return self.get("/metrics", timeout_s=_METRICS_S).text
+        except EngineError:
+            # Looked at from the side of a load, by whoever would not know what to do with it.
+            return ""
 
     def served_models(self) -> list[object]:
         """Names of the models served, by ``/v1/models``."""
@@ -71,23 +98,31 @@ class Endpoint:
         return self.post("/v1/completions", question, timeout_s=timeout_s)
 
     def _request(self, path: str, *, timeout_s: float, body: Mapping[str, object] | None = None) -> Answer:
+        """Ask, and wait for the whole answer.
+
+        Raises:
+            EngineError: A stop was asked for meanwhile.
+        """
         headers = {"Content-Type": "application/json"}
         if self.api_key:
             headers["Authorization"] = f"Bearer {self.api_key}"
         request = urllib.request.Request(
             self.base_url + path, data=None if body is None else json.dumps(body).encode(), headers=headers
         )
-        # Without any proxy: the server is on loopback, or beside us.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        opener = patience.opener(patience.Patience(limit_s=timeout_s, cancelled=self.cancelled))
         try:
-            with opener.open(request, timeout=timeout_s) as answer:
-                return Answer(status=answer.status, text=answer.read().decode(errors="replace"))
-        except urllib.error.HTTPError as exc:
-            with exc:
-                return Answer(status=exc.code, text=exc.read().decode(errors="replace"))
-        except (OSError, http.client.HTTPException):
-            # Not up yet, or gone in the middle of an answer.
-            return Answer(status=None, text="")
+            try:
+                with opener.open(request, timeout=timeout_s) as answer:
+                    return Answer(status=answer.status, text=patience.read(answer).decode(errors="replace"))
+            except urllib.error.HTTPError as exc:
+                with exc:
+                    return Answer(status=exc.code, text=patience.read(exc).decode(errors="replace"))
+        except (OSError, http.client.HTTPException) as exc:
+            # Not up yet, too slow, or gone in the middle of an answer.
+            reason = exc.reason if isinstance(exc, urllib.error.URLError) else exc
+            return Answer(status=None, text="", problem=str(reason) or type(reason).__name__)
+        except patience.StoppedError as exc:
+            raise EngineError("stopped on request", failure=FailureClass.INTERRUPTED) from exc
 
 
 def joined(answers: Iterable[str | None]) -> str | None:
@@ -98,4 +133,4 @@ def joined(answers: Iterable[str | None]) -> str | None:
 
 def fingerprint(answer: str) -> str:
     """Shorten the text of an answer to 16 hex digits that tell it from others."""
-    return hashlib.sha256(answer.encode()).hexdigest()[:16]
+    return hashlib.sha256(answer.encode("utf-8", "backslashreplace")).hexdigest()[:16]

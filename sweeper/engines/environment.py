@@ -221,9 +221,11 @@ def core_binding(cores: Sequence[int], *, ranks: int) -> str:
 
 
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment as it may be stored: variables that hold keys, tokens and passwords are left out."""
+    """The environment as it may be stored: without variables that hold secrets, or secrets in others."""
     return {
-        name: value for name, value in sorted(environment.items()) if not confidential.may_hold_secret(name)
+        name: confidential.redacted(value, environment)
+        for name, value in sorted(environment.items())
+        if not confidential.may_hold_secret(name)
     }
 
 

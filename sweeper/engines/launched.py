@@ -9,11 +9,12 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from sweeper import processes
-from sweeper.engines import Cancelled, vllm_reports
+from sweeper import confidential, processes
+from sweeper.engines import Cancelled, supervisor, vllm_reports
 from sweeper.engines.endpoint import SANITY_PROMPT, Endpoint
 from sweeper.engines.environment import without_secrets
 from sweeper.engines.supervisor import Supervised
@@ -28,6 +29,8 @@ LOG_BYTES = 400_000
 _POLL_S = 0.25
 # How long the API server is given for its last words after a process below it has died.
 _LAST_WORDS_S = 5.0
+# Of a last line, what is quoted in a message.
+_LONGEST_LINE = 2000
 
 
 class LaunchedServer:
@@ -74,6 +77,7 @@ class LaunchedServer:
         Raises:
             EngineError: It ended, took too long for either, or the wait was cancelled.
         """
+        self._endpoint = replace(self._endpoint, cancelled=cancelled)
         listens_since: float | None = None
         while True:
             # The process before the port: an answer means nothing while it is not known who gives it.
@@ -105,7 +109,7 @@ class LaunchedServer:
         if not text.strip():
             self.check_alive()
             raise self._doubt(
-                f"engine: it answers '{SANITY_PROMPT}' with status {answer.status} and text {text!r}; "
+                f"engine: it answers '{SANITY_PROMPT}' with {answer.how} and text {text!r}; "
                 "expected some text. See its log.",
                 FailureClass.WRONG_ANSWER,
             )
@@ -219,16 +223,26 @@ class LaunchedServer:
         code = self._process.poll()
         if code is not None:
             raise self._death(code)
+        if self._process.floods():
+            raise self._error(
+                f"engine: it wrote more than {supervisor.LARGEST_LOG / 2**30:g} GiB to its log, and was "
+                f"ended; last line: {self._last_line()}",
+                FailureClass.CRASH,
+            )
 
     def _death(self, exit_code: int | None) -> EngineError:
         death = vllm_reports.why_it_ended(self._log_tail(), exit_code=exit_code, was_ready=self._is_ready)
         return self._error(death.message, death.failure)
 
     def _error(self, message: str, failure: FailureClass) -> EngineError:
-        return EngineError(message, failure=failure, log_path=self.log_path)
+        return EngineError(self._without_key(message), failure=failure, log_path=self.log_path)
 
     def _doubt(self, message: str, failure: FailureClass) -> MeasurementError:
-        return MeasurementError(message, failure=failure, log_path=self.log_path)
+        return MeasurementError(self._without_key(message), failure=failure, log_path=self.log_path)
+
+    def _without_key(self, message: str) -> str:
+        # Nobody else knows the key of a server that never came up.
+        return confidential.redacted(message, {}, known=[self.api_key])
 
     def _log_head(self) -> str:
         with Path(str(self.log_path)).open(encoding="utf-8", errors="replace") as log:

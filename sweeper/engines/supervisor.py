@@ -25,6 +25,7 @@ It imports nothing beyond the standard library and starts within a tenth of a se
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import json
 import os
@@ -54,6 +55,10 @@ _PR_SET_CHILD_SUBREAPER = 36
 _OWNER_CHECK_S = 1.0
 # What the owner allows the supervisor beyond the grace before it ends the tree itself.
 _MARGIN_S = 5.0
+LARGEST_LOG = 4 * 2**30
+"""Bytes that a program may write to its log; who writes more fills the disk of everybody."""
+# What is kept of such a log.
+_KEPT_LOG = 64 * 2**20
 LAUNCH_S = 60.0
 """How long a supervisor may take to be up, unless told otherwise: usually a tenth of a second."""
 _NOT_STARTED = 127
@@ -181,6 +186,13 @@ class Supervised:
         code = self._supervisor.poll()
         return 128 - code if code is not None and code < 0 else code
 
+    def floods(self) -> bool:
+        """Whether the program has written more to its log than any does that is in its right mind."""
+        try:
+            return Path(self.launch.log_path).stat().st_size > LARGEST_LOG
+        except OSError:
+            return False
+
     def pids(self) -> set[int]:
         """Ids of the program's living processes, without the supervisor."""
         return {process.pid for process in self.members()}
@@ -204,6 +216,9 @@ class Supervised:
         processes.end(self.members(), grace_s=min(self._grace_s, 2.0))
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
+        if self.floods():
+            with contextlib.suppress(OSError):
+                os.truncate(self.launch.log_path, _KEPT_LOG)
         return time.monotonic() - began
 
     def __enter__(self) -> Supervised:

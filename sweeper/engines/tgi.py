@@ -15,12 +15,12 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 from sweeper import knobs, processes
 from sweeper.engines import Cancelled, masks
-from sweeper.engines.endpoint import Endpoint
 from sweeper.engines.environment import client_environment, device_mask, machine_versions
 from sweeper.engines.launched import LaunchedServer, bring_up, launch
 from sweeper.errors import ConfigError, nearest
@@ -248,7 +248,7 @@ class TgiServer(LaunchedServer):
         return {}
 
     def _prove_key(self) -> None:
-        stranger = Endpoint(base_url=self.base_url, api_key=secrets.token_urlsafe(24))
+        stranger = replace(self._endpoint, api_key=secrets.token_urlsafe(24))
         question = {"inputs": "Hello", "parameters": {"max_new_tokens": 1}}
         refused = stranger.post("/generate", question, timeout_s=self._spec.engine.sanity_timeout_s)
         answered = self._endpoint.post("/generate", question, timeout_s=self._spec.engine.sanity_timeout_s)

@@ -121,7 +121,7 @@ class VllmServer(LaunchedServer):
 
     def counters(self) -> Mapping[str, float]:
         """Give what the engine has counted so far (`vllm_reports.read_metrics`); empty if it is silent."""
-        return vllm_reports.read_metrics(self._endpoint.get("/metrics", timeout_s=5.0).text)
+        return vllm_reports.read_metrics(self._endpoint.metrics())
 
     def _prove_identity(self) -> None:
         # Releases before 0.4.1 have no such route; the environment's metadata speaks for them.

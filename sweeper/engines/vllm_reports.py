@@ -25,13 +25,19 @@ __all__ = [
     "why_it_ended",
 ]
 
+# Requests that ended, and the reasons of those that got no whole answer.
+# Source: vllm/v1/engine FinishReason of 0.32.0; vllm/sequence.py of 0.6.2 has stop, length and abort.
+_ENDED = ("vllm:request_success", "vllm:request_success_total")
+_GIVEN_UP = ("abort", "error")
+
 
 def read_metrics(text: str) -> dict[str, float]:
     """Read the counters that are telemetry out of a page of Prometheus metrics.
 
     Returns:
         Those that the release has, summed over engines: ``prefix_cache_queries``, ``prefix_cache_hits``
-        (tokens), ``preemptions``, ``requests_succeeded``, ``requests_running`` and ``requests_waiting`` now;
+        (tokens), ``preemptions``, ``requests_succeeded``, ``requests_answered`` (without those given up),
+        ``requests_running`` and ``requests_waiting`` now;
         and ``kv_cache_usage``, a fraction, of the fullest engine.
     """
     found = samples(text)
@@ -46,6 +52,13 @@ def read_metrics(text: str) -> dict[str, float]:
         counted = values(found, (written for source in sources for written in (source, f"{source}_total")))
         if counted:
             counters[name] = sum(counted)
+    ended = [
+        value
+        for name, labels, value in found
+        if name in _ENDED and labels.get("finished_reason") not in _GIVEN_UP
+    ]
+    if any(name in _ENDED for name, _, _ in found):
+        counters["requests_answered"] = sum(ended)
     gauges = {
         "requests_running": "vllm:num_requests_running",
         "requests_waiting": "vllm:num_requests_waiting",

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -21,71 +18,18 @@ from sweeper.metrics import summarize
 from sweeper.records import ClientSpec, LoadPoint, TrialSpec, TrialState
 from tests.standin_benchmarks import API_KEY, QuietServer, ReadyEngine
 from tests.standin_server import PLACEMENT, make_spec, never
+from tests.standin_stream import StreamingServer, served
 
 POINT = LoadPoint(
     dataset="random", num_prompts=6, request_rate_per_s=20, input_len=10, output_len=3, ignore_eos=True
 )
 
 
-class StreamingServer(ThreadingHTTPServer):
-    """Answers completions with a token per message, as vLLM does; refuses the request of that number."""
-
-    def __init__(self, *, refuse: int | None = None) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.refuse = refuse
-        self.asked: list[dict[str, object]] = []
-        self.keys: set[str | None] = set()
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: StreamingServer
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *args: object) -> None:
-        return
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"] or 0)) or "{}")
-        if self.path != "/v1/completions":
-            self.send_response(404)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        self.server.asked.append(body)
-        self.server.keys.add(self.headers["Authorization"])
-        if len(self.server.asked) - 1 == self.server.refuse:
-            self.send_response(503)
-            self.send_header("Content-Length", "4")
-            self.end_headers()
-            self.wfile.write(b"full")
-            return
-        self.send_response(200)
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        for _ in range(body["max_tokens"]):
-            time.sleep(0.01)
-            self.say({"choices": [{"text": "word"}]})
-        usage = {"prompt_tokens": len(body["prompt"]), "completion_tokens": body["max_tokens"]}
-        self.say({"choices": [], "usage": usage})
-        self.write(b"data: [DONE]\n\n")
-        self.write(b"")
-
-    def say(self, message: dict[str, object]) -> None:
-        self.write(b"data: " + json.dumps(message).encode() + b"\n\n")
-
-    def write(self, text: bytes) -> None:
-        self.wfile.write(f"{len(text):x}\r\n".encode() + text + b"\r\n")
-
-
 @pytest.fixture
 def streaming(request: pytest.FixtureRequest) -> Iterator[StreamingServer]:
-    server = StreamingServer(refuse=getattr(request, "param", None))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    asked = getattr(request, "param", None)
+    with served(**({"ending": asked} if isinstance(asked, str) else {"refuse": asked})) as server:
+        yield server
 
 
 @pytest.fixture
@@ -123,6 +67,7 @@ def test_the_load_is_told_in_a_file_without_the_key(spec: TrialSpec, tmp_path: P
         "output_len": 3,
         "range_ratio": 0.0,
         "ignore_eos": True,
+        "must_count": True,
         "seed": 0,
         "timeout_s": 60,
         "result": str(tmp_path / "one.json"),
@@ -217,3 +162,57 @@ def test_a_trial_that_names_locust_is_loaded_by_it(spec: TrialSpec, streaming: S
     assert result.state is TrialState.COMPLETE, result.failure_message
     assert result.measurements[0].metrics["completed"] == 6
     assert "client_latest_s" in result.measurements[0].telemetry
+
+
+@pytest.mark.locust
+@pytest.mark.parametrize(
+    ("streaming", "reason"),
+    [
+        ("cut", r"the stream ended before \[DONE\]"),
+        ("error", "EngineCore died"),
+        ("abort", "ended by 'abort'"),
+        ("unended", "ended by None"),
+        ("uncounted", r"without the server's count of its tokens"),
+        ("overcounted", "30 tokens in 3 messages, where 3 tokens were asked for"),
+        ("text-count", "usage has completion_tokens '3'"),
+        ("fraction", r"usage has completion_tokens '3\.5'"),
+    ],
+    indirect=["streaming"],
+)
+def test_an_answer_that_broke_off_is_none(
+    spec: TrialSpec, streaming: StreamingServer, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeper.clients.program._DEATH_S", 0.0)
+    point = replace(POINT, num_prompts=2, ignore_eos=False)
+    with pytest.raises(MeasurementError, match=rf"0 of 2 requests completed, 2 failed.*{reason}"):
+        LocustClient(spec, PLACEMENT).measure(at(streaming), point, restart=0, repeat=0, cancelled=never)
+
+
+def test_what_the_locustfile_wrote_is_read_only_in_its_form(tmp_path: Path) -> None:
+    request = {
+        "sent_s": 1.0,
+        "due_s": 1.0,
+        "token_s": [1.5],
+        "input_tokens": 4,
+        "output_tokens": 1,
+        "error": None,
+    }
+    path = tmp_path / "result.json"
+
+    def read(content: object) -> object:
+        path.write_text(json.dumps(content))
+        return locust_load.written_requests(path, log_path=None)
+
+    assert read({"requests": [request]}) == [request]
+    for wrong in (
+        [],
+        {"requests": 3},
+        {"requests": ["x"]},
+        {"requests": [{**request, "sent_s": "1.0"}]},
+        {"requests": [{**request, "token_s": [True]}]},
+        {"requests": [{**request, "output_tokens": -1}]},
+        {"requests": [{**request, "output_tokens": float("nan")}]},
+        {"requests": [{name: value for name, value in request.items() if name != "error"}]},
+    ):
+        with pytest.raises(MeasurementError, match="the report cannot be believed"):
+            read(wrong)

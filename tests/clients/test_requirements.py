@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sweeper import sharegpt
-from sweeper.clients import requirements
+from sweeper.clients import conversations, requirements
 from sweeper.errors import ConfigError
 from sweeper.records import ClientSpec, EngineSpec, LoadPoint
 from tests.standin_benchmarks import write_scripts
@@ -43,9 +44,19 @@ def test_a_missing_sharegpt_file_is_told_with_its_source_and_its_substitute(tmp_
 @pytest.mark.parametrize(
     ("damaged", "told"),
     [
-        (lambda text: text[:-200], "is cut off: its last character is no ']'"),
+        (lambda text: text[:-200], "is cut off: its list of conversations has no end"),
+        (lambda text: text.rstrip()[:-1], "is cut off: its list of conversations has no end"),
+        (lambda text: text.replace('"gpt"', '"gp', 1), "is no JSON within its first"),
+        (lambda text: text + text, "goes on after the end of its list"),
         (lambda text: "<html>not found</html>", "is no JSON list of conversations"),
-        (lambda text: "[]", "is no JSON list of conversations"),
+        (lambda text: "", "is no JSON list of conversations"),
+        (lambda text: '{"conversations": []}', "is no JSON list of conversations"),
+        (lambda text: "[" * 5000, "is no JSON within its first"),
+        (lambda text: "[]", "is an empty list"),
+        (lambda text: text.replace('"conversations"', '"messages"'), 'has two turns under "conversations"'),
+        (lambda text: text.replace('"value"', '"content"'), 'has a turn without a text under "value"'),
+        (lambda text: '["a conversation"]', "is a str; expected an object"),
+        (lambda text: '[{"conversations": "value"}]', "has conversations that are no list of turns"),
     ],
 )
 def test_a_file_that_is_no_whole_sharegpt_is_refused(
@@ -56,7 +67,70 @@ def test_a_file_that_is_no_whole_sharegpt_is_refused(
     path.write_text(damaged(path.read_text(encoding="utf-8")), encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         requirements.check_sharegpt_file(str(path))
+    assert str(caught.value).startswith(f"workload.dataset_path: {path} ")
     assert told in str(caught.value)
+
+
+def write_conversations(path: Path, turns: list[list[str]]) -> Path:
+    content = [{"conversations": [{"from": "x", "value": text} for text in texts]} for texts in turns]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+LONG = "how does a cache keep what it has seen"
+
+
+def test_a_file_of_which_the_sampler_keeps_nothing_is_refused(tmp_path: Path) -> None:
+    questions = write_conversations(tmp_path / "questions.json", [[LONG]] * 40)
+    with pytest.raises(ConfigError, match=r"has 40 entries, none of which has two turns"):
+        requirements.check_sharegpt_file(str(questions))
+    short = write_conversations(tmp_path / "short.json", [[f"x {i}", f"x {i}"] for i in range(40)])
+    with pytest.raises(ConfigError, match=r"has 40 conversations, all too short or too long"):
+        requirements.check_sharegpt_file(str(short))
+    endless = write_conversations(tmp_path / "endless.json", [["word " * 1025, LONG]])
+    with pytest.raises(ConfigError, match=r"has 1 conversations, all too short or too long"):
+        requirements.check_sharegpt_file(str(endless))
+    # Answers of a given length need none of their own.
+    answers = write_conversations(tmp_path / "answers.json", [[LONG, "yes"]])
+    requirements.check_sharegpt_file(str(answers), output_len=16)
+    with pytest.raises(ConfigError, match="too short"):
+        requirements.check_sharegpt_file(str(answers))
+
+
+def test_what_is_no_utf8_is_said_to_be_none(tmp_path: Path) -> None:
+    path = tmp_path / "share.json"
+    path.write_bytes('[{"conversations": [{"value": "Gr\u00fc\u00dfe"}]}]'.encode("latin-1"))
+    with pytest.raises(ConfigError, match="is not UTF-8"):
+        requirements.check_sharegpt_file(str(path))
+
+
+def test_a_file_larger_than_a_piece_is_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Pieces that cut names, escapes and letters of several bytes in two.
+    monkeypatch.setattr(conversations, "_CHUNK_BYTES", 7)
+    path = tmp_path / "share.json"
+    entry = (
+        '{"conversations": [{"value": "\\u00e9\\n \u00e9 eight bytes"}, {"value": "and eight more"}], '
+        '"n": -1.5e3}'
+    )
+    path.write_text(f"\n[ {', '.join([entry] * 50)}\n]\n", encoding="utf-8")
+    assert conversations.contents(path) == conversations.Contents(entries=50, two_turns=50, usable=50)
+
+
+def test_fewer_conversations_than_requests_are_told(tmp_path: Path) -> None:
+    path = write_conversations(tmp_path / "few.json", [[LONG, LONG]] * 5 + [["x", "y"]])
+    point = replace(SHAREGPT, num_prompts=12, dataset_path=str(path))
+    assert requirements.repeated_prompts(point) == 7
+    (sentence,) = requirements.repetitions([point, replace(point, request_rate_per_s=1.0)], engine=NOW)
+    assert f"{path} has conversations for 5 of 12 requests at most" in sentence
+    assert requirements.repeated_prompts(replace(point, num_prompts=5)) is None
+    assert requirements.repetitions([POINT], engine=NOW) == ()
+    # Scripts of early releases send no more than there is: such a run could never be complete.
+    script = ClientSpec(script=str(write_scripts(tmp_path / "benchmarks")))
+    with pytest.raises(ConfigError, match=r"num_prompts: is 12, and .* has at most 5 conversations"):
+        requirements.check(script, [point], engine=OLD)
+    requirements.check(script, [replace(point, num_prompts=5)], engine=OLD)
 
 
 def test_the_simulated_engine_needs_nothing() -> None:

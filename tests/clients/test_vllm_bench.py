@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +19,13 @@ import pytest
 from sweeper import processes, tiny_model
 from sweeper.clients import vllm_bench, vllm_bench_worker
 from sweeper.clients.vllm_bench import VllmBenchClient
+from sweeper.engines import Cancelled, supervisor
 from sweeper.engines.vllm import VllmEngine, VllmServer, probe
 from sweeper.errors import ConfigError, EngineError, MeasurementError
 from sweeper.records import FailureClass, LoadPoint, TrialSpec
+from tests.standin_benchmarks import QuietServer
 from tests.standin_server import PLACEMENT, POINT, make_spec, never, write_interpreter
+from tests.standin_stream import served
 
 
 @pytest.fixture
@@ -33,11 +38,20 @@ def spec(tmp_path: Path, interpreter: Path) -> TrialSpec:
     return make_spec(tmp_path / "outputs", interpreter)
 
 
+@contextmanager
+def started(spec: TrialSpec, *, cancelled: Cancelled = never) -> Iterator[VllmServer]:
+    """Start a stand-in that knows of a request to stop."""
+    server = VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=cancelled)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
 @pytest.fixture
 def server(spec: TrialSpec) -> Iterator[VllmServer]:
-    started = VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
-    yield started
-    started.stop()
+    with started(spec) as server:
+        yield server
 
 
 @pytest.fixture
@@ -175,7 +189,7 @@ def test_an_older_report_is_read_by_its_own_names() -> None:
 
 
 def test_a_run_counts_only_when_all_requests_completed() -> None:
-    vllm_bench.check_complete({"completed": 4, "failed": 0}, wanted=4, log_path=None)
+    vllm_bench.check_complete({"completed": 4, "failed": 0, "duration": 2.0}, wanted=4, log_path=None)
     with pytest.raises(MeasurementError, match="3 of 4 requests completed, 1 failed") as caught:
         vllm_bench.check_complete({"completed": 3, "failed": 1}, wanted=4, log_path="/log")
     assert caught.value.failure is FailureClass.CLIENT
@@ -247,7 +261,7 @@ def test_each_run_starts_with_an_empty_prefix_cache(server: VllmServer, client: 
     client.measure(server, POINT, restart=0, repeat=0, cancelled=never)
     client.measure(server, POINT, restart=0, repeat=1, cancelled=never)
     assert resets(server) == 2
-    assert vllm_bench.empty_prefix_cache(server)
+    assert vllm_bench.empty_prefix_cache(server, cancelled=never)
     assert resets(server) == 3
 
 
@@ -304,6 +318,26 @@ def test_a_lost_request_spoils_the_run(fault: None, server: VllmServer, client: 
     assert "3 of 4 requests completed, 1 failed" in str(error)
 
 
+@pytest.mark.parametrize("fault", ["break-off"], indirect=True)
+def test_an_answer_that_broke_off_spoils_the_run(
+    fault: None, server: VllmServer, client: VllmBenchClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeper.clients.program._DEATH_S", 0.0)
+    error = fail_to_measure(client, server)
+    assert error.failure is FailureClass.WRONG_ANSWER
+    assert "1 of 4 answers broke off" in str(error)
+
+
+@pytest.mark.parametrize("fault", ["undercount"], indirect=True)
+def test_more_answers_than_the_engine_gave_spoil_the_run(
+    fault: None, server: VllmServer, client: VllmBenchClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeper.clients.plausibility._COUNTER_PATIENCE_S", 0.0)
+    error = fail_to_measure(client, server)
+    assert error.failure is FailureClass.WRONG_ANSWER
+    assert "counts 4 requests as completed, and the engine says that it answered 1" in str(error)
+
+
 @pytest.mark.parametrize("fault", ["die-on-load"], indirect=True)
 def test_the_death_of_the_engine_is_not_laid_at_the_clients_door(
     fault: None, server: VllmServer, client: VllmBenchClient
@@ -322,6 +356,54 @@ def test_a_run_past_its_time_limit_is_a_hang(
     impatient.close()
     assert error.failure is FailureClass.HANG
     assert "no result after 0.5 s" in str(error)
+
+
+@pytest.mark.parametrize("fault", ["slow,drip-metrics"], indirect=True)
+def test_a_load_past_its_time_limit_is_a_hang_though_the_metrics_drip(
+    fault: None, tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeper.engines.endpoint._METRICS_S", 0.5)
+    spec = make_spec(tmp_path / "outputs", interpreter, load_timeout_s=1.0)
+    with started(spec) as server:
+        client = VllmBenchClient(spec, PLACEMENT)
+        error = fail_to_measure(client, server)
+        client.close()
+    assert error.failure is FailureClass.HANG
+    assert "no result after 1 s" in str(error)
+
+
+@pytest.mark.parametrize("fault", ["slow,drip-metrics"], indirect=True)
+def test_a_request_to_stop_does_not_wait_for_metrics_that_drip(
+    fault: None, spec: TrialSpec, client: VllmBenchClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeper.engines.endpoint._METRICS_S", 3600.0)
+    stopped = threading.Event()
+    with started(spec, cancelled=stopped.is_set) as server:
+        threading.Timer(1.0, stopped.set).start()
+        with pytest.raises(EngineError, match="stopped on request") as raised:
+            client.measure(server, POINT, restart=0, repeat=0, cancelled=stopped.is_set)
+    assert raised.value.failure is FailureClass.INTERRUPTED
+
+
+@pytest.mark.parametrize("fault", ["drip-reset_prefix_cache"], indirect=True)
+def test_emptying_the_cache_is_given_up_when_a_stop_is_asked_for(
+    fault: None, server: VllmServer, client: VllmBenchClient
+) -> None:
+    assert fail_to_measure(client, server, cancelled=True).failure is FailureClass.INTERRUPTED
+
+
+@pytest.mark.parametrize("fault", ["flood"], indirect=True)
+def test_a_client_that_floods_its_log_is_ended(
+    fault: None, spec: TrialSpec, server: VllmServer, client: VllmBenchClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "LARGEST_LOG", 2**20)
+    monkeypatch.setattr(supervisor, "_KEPT_LOG", 2**16)
+    error = fail_to_measure(client, server)
+    client.close()
+    assert error.failure is FailureClass.CLIENT
+    assert "more than 0.000976562 GiB to its log" in str(error)
+    # The disk is given back; what it began with is kept.
+    assert Path(str(error.log_path)).stat().st_size == 2**16
 
 
 @pytest.mark.parametrize("fault", ["slow"], indirect=True)
@@ -429,7 +511,7 @@ def test_the_worker_imports_once_and_runs_what_it_is_sent(tmp_path: Path) -> Non
     assert waited_s >= 0.0
     assert received == [
         {"ready": True},
-        {"id": 1, "ok": True},
+        {"id": 1, "ok": True, "uncounted": 0},
         # argparse leaves with exit code 2, which must not end the worker.
         {"id": 2, "ok": False, "error": "SystemExit: 2"},
         {"id": 3, "ok": False, "error": "ValueError: thirteen"},
@@ -437,6 +519,37 @@ def test_the_worker_imports_once_and_runs_what_it_is_sent(tmp_path: Path) -> Non
     assert json.loads(Path(result).read_text()) == {"number": 7, "key": "k3y"}
     assert "printed by the benchmark" in printed
     assert "invalid int value: 'seven'" in printed
+
+
+STREAMS = """
+import json
+from types import SimpleNamespace
+async def request(number, session=None):
+    # Whole, broken off, whole, failed.
+    return SimpleNamespace(success=number != 3, output_tokens=0 if number in (1, 3) else 16)
+ASYNC_REQUEST_FUNCS = {"openai": request}
+def add_cli_args(parser):
+    parser.add_argument("--requests", type=int)
+async def main_async(args):
+    for number in range(args.requests):
+        await ASYNC_REQUEST_FUNCS["openai"](number, session=None)
+"""
+
+
+def test_the_worker_counts_answers_that_the_server_did_not_count(tmp_path: Path) -> None:
+    package = tmp_path / "vllm"
+    for folder in (package, package / "benchmarks", package / "utils"):
+        folder.mkdir()
+        (folder / "__init__.py").touch()
+    (package / "benchmarks" / "serve.py").write_text(STREAMS)
+    (package / "utils" / "argparse_utils.py").write_text(
+        "from argparse import ArgumentParser as FlexibleArgumentParser"
+    )
+    asked: list[dict[str, object]] = [
+        {"id": number, "api_key": "k3y", "args": ["--requests", str(number)]} for number in (1, 4, 1)
+    ]
+    received, _ = exchange(tmp_path, asked)
+    assert [reply["uncounted"] for reply in received[1:]] == [0, 1, 0]
 
 
 def test_a_worker_without_a_benchmark_says_so_and_ends(tmp_path: Path) -> None:
@@ -447,7 +560,32 @@ def test_a_worker_without_a_benchmark_says_so_and_ends(tmp_path: Path) -> None:
     assert "Traceback" in printed
 
 
-# The real benchmark on the real engine
+# The real benchmark on a server whose streams break off, and on the real engine
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_the_real_benchmark_does_not_pass_off_broken_answers_as_whole(
+    tmp_path: Path, vllm_python: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeper.clients.program._DEATH_S", 0.0)
+    spec = make_spec(tmp_path / "outputs", vllm_python, model=tiny_model.describe(tmp_path / "models"))
+    spec = replace(spec, engine=replace(spec.engine, release=probe(vllm_python).release))
+    client = VllmBenchClient(spec, PLACEMENT)
+    try:
+        for ending, whole in (("whole", True), ("cut", False), ("error", False), ("uncounted", False)):
+            with served(ending=ending) as streaming:
+                server = QuietServer(base_url=f"http://127.0.0.1:{streaming.server_address[1]}")
+                server.versions = {"vllm": "0.32.0"}
+                if whole:
+                    measured = client.measure(server, POINT, restart=0, repeat=0, cancelled=never)
+                    assert measured.metrics["total_output_tokens"] == 64
+                    continue
+                with pytest.raises(MeasurementError, match="answers broke off") as raised:
+                    client.measure(server, POINT, restart=0, repeat=0, cancelled=never)
+                assert raised.value.failure is FailureClass.WRONG_ANSWER
+    finally:
+        client.close()
 
 
 @pytest.mark.vllm

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import processes, tiny_model
+from sweeper import processes, tiny_model, trial
 from sweeper.engines import vllm, vllm_reports
 from sweeper.engines.vllm import EngineEnvironment, VllmEngine
 from sweeper.errors import ConfigError, EngineError, MeasurementError, PlacementError
@@ -270,6 +271,7 @@ def test_counters_add_up_over_engines_and_usage_is_that_of_the_fullest() -> None
         "prefix_cache_hits": 130.0,
         "preemptions": 3.0,
         "requests_succeeded": 42.0,
+        "requests_answered": 42.0,
         "kv_cache_usage": 0.5,
     }
     assert vllm_reports.read_metrics("") == {}
@@ -598,6 +600,45 @@ def test_an_empty_answer_is_a_wrong_answer(
         assert caught.value.failure is FailureClass.WRONG_ANSWER
     finally:
         server.stop()
+
+
+def test_a_greedy_answer_that_drips_is_given_up_at_its_limit(
+    tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN", "drip-sanity")
+    result = trial.run(make_spec(tmp_path, interpreter, sanity_timeout_s=1.0), PLACEMENT, cancelled=never)
+    assert result.failure_class is FailureClass.WRONG_ANSWER
+    assert "with no status (no whole answer within 1 s)" in str(result.failure_message)
+
+
+def test_a_request_to_stop_does_not_wait_for_a_greedy_answer_that_drips(
+    tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN", "drip-sanity")
+    stopped = threading.Event()
+    server = VllmEngine().start(
+        make_spec(tmp_path, interpreter, sanity_timeout_s=3600.0),
+        PLACEMENT,
+        restart=0,
+        cancelled=stopped.is_set,
+    )
+    try:
+        threading.Timer(0.5, stopped.set).start()
+        with pytest.raises(EngineError, match="stopped on request") as caught:
+            server.sanity()
+        assert caught.value.failure is FailureClass.INTERRUPTED
+    finally:
+        server.stop()
+
+
+def test_health_that_drips_does_not_outlast_the_limit(
+    tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN", "drip-health")
+    spec = make_spec(tmp_path, interpreter, ready_timeout_s=1.0)
+    with pytest.raises(EngineError, match="is not healthy after 1 s") as caught:
+        VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
+    assert caught.value.failure is FailureClass.START_TIMEOUT
 
 
 def test_the_death_of_a_serving_engine_is_noticed_with_its_cause(tmp_path: Path, interpreter: Path) -> None:
