@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,32 @@ import pytest
 from sweeper.records import EngineSpec, LoadPoint, Model, ModelShape, Placement, Platform, TrialSpec
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="random order: of files, and of tests in each")
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    seed = config.getoption("shuffle")
+    return None if seed is None else f"random order: repeat it with --shuffle={seed}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Shuffle files as wholes, so that what a file shares among its tests is still set up only once."""
+    seed = config.getoption("shuffle")
+    if seed is None:
+        return
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    # Sorted first: the order depends on the seed and on what is collected, not on the order of arguments.
+    chosen = random.Random(seed)
+    shuffled = sorted(files)
+    chosen.shuffle(shuffled)
+    for path in shuffled:
+        chosen.shuffle(files[path])
+    items[:] = [item for path in shuffled for item in files[path]]
 
 
 @pytest.fixture(scope="session")
