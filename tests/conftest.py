@@ -14,7 +14,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--shuffle", type=int, metavar="SEED", help="random order: of files, and of tests in each")
+    parser.addoption(
+        "--shuffle", type=int, metavar="SEED", help="random order: of files, and of tests in each"
+    )
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
