@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 
 from sweeper.records import EngineSpec, LoadPoint, Model, ModelShape, Placement, Platform, TrialSpec
+from tests.surroundings import nothing_left_running, own_surroundings
+
+# Imported for pytest, which finds fixtures here.
+__all__ = ["nothing_left_running", "own_surroundings"]
 
 ROOT = Path(__file__).resolve().parents[1]
+# Read at once: the tests themselves see no variable of the user's.
+_VLLM_PYTHON = Path(os.environ.get("SWEEPER_VLLM_PYTHON", ROOT / ".venv-vllm" / "bin" / "python"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,10 +50,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def vllm_python() -> str:
     """The interpreter of the real vLLM's environment (CPU build), which `make test` installs."""
-    python = Path(os.environ.get("SWEEPER_VLLM_PYTHON", ROOT / ".venv-vllm" / "bin" / "python"))
-    if not python.exists():
-        pytest.fail(f"{python}: is missing; run 'make test', or 'python -m sweeper cpu-vllm' once")
-    return str(python)
+    if not _VLLM_PYTHON.exists():
+        pytest.fail(f"{_VLLM_PYTHON}: is missing; run 'make test', or 'python -m sweeper cpu-vllm' once")
+    return str(_VLLM_PYTHON)
 
 
 @pytest.fixture

@@ -359,6 +359,37 @@ def test_a_stop_keeps_what_is_finished_and_says_how_to_go_on(number: signal.Sign
     assert 1 <= finished < 60
 
 
+GERMAN = """\
+# @package _global_
+defaults:
+  - override /model: llama_3_1_8b_instruct
+study: {experiment: german, question: "Wie groß?"}
+space:
+  series:
+    small: {label: Größe 8, knobs: {max_num_seqs: 8}}
+    large: {label: Größe 16, knobs: {max_num_seqs: 16}}
+"""
+
+
+def test_letters_that_the_terminal_cannot_show_are_spelt_out(tmp_path: Path) -> None:
+    experiment = tmp_path / "größe" / "experiment" / "german.yaml"
+    experiment.parent.mkdir(parents=True)
+    experiment.write_text(GERMAN, encoding="utf-8")
+
+    def said(*words: str) -> str:
+        environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+        told = subprocess.run(
+            [sys.executable, "-m", *words], capture_output=True, env=environment, cwd=tmp_path / "größe"
+        )
+        assert told.returncode == 0, told.stdout + told.stderr
+        return told.stdout.decode("ascii")
+
+    sweep = said("sweeper", "--config-dir=.", "+experiment=german", *QUICK[1:])
+    assert r"Gr\xf6\xdfe 16" in sweep
+    study = tmp_path / "größe" / "outputs" / "german-simulated"
+    assert r"gr\xf6\xdfe/outputs" in said("analysis", "figures", str(study))
+
+
 @pytest.mark.parametrize("program", [["sweeper", "--help"], ["analysis", "columns"]])
 def test_a_reader_that_has_seen_enough_is_no_error(program: list[str]) -> None:
     reader, writer = os.pipe()

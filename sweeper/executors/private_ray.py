@@ -51,6 +51,7 @@ class PrivateRay:
             with noise_to(log_path):
                 self._start(devices)
         except BaseException:
+            processes.end(_below(self._temp_dir), grace_s=0.0)
             self._remove_temp_dir()
             raise
 
@@ -100,6 +101,8 @@ class PrivateRay:
                 # Ray raises a plain Exception when its own processes are not up within 30 s, a limit that
                 # cannot be set (Ray 2.60, node.py); on a loaded machine the next start finds a warm disk.
                 self._ray.shutdown()
+                # Of a node that did not come up, Ray knows nothing any more; its processes run on.
+                processes.end(_below(self._temp_dir), grace_s=0.0)
                 if attempt == _START_ATTEMPTS:
                     raise PlacementError(
                         f"executor: Ray did not start in {attempt} attempts: {first_line(exc)} "
@@ -130,6 +133,12 @@ def _raylet() -> Process | None:
     """Find the raylet that this process has just started."""
     below = processes.descendants(os.getpid())
     return next((p for p in below if Path(processes.title(p.pid).partition(" ")[0]).name == "raylet"), None)
+
+
+def _below(temp_dir: Path) -> list[Process]:
+    """Find the processes of a Ray that this process started in this folder; their command lines name it."""
+    below = processes.descendants(os.getpid())
+    return [process for process in below if str(temp_dir) in processes.title(process.pid)]
 
 
 def own_temp_dir() -> Path:
