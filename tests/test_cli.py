@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,8 @@ import yaml
 
 import sweeper
 from sweeper import cli
+from sweeper.processes import ReservedPort
+from tests.surroundings import running
 
 QUICK = (
     "+experiment=case2_sched_steps",
@@ -297,19 +298,10 @@ def test_a_defect_of_ours_is_told_without_a_traceback(
 
 def test_optuna_dashboard_shows_the_study_with_named_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     run(capsys, *QUICK)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    dashboard = subprocess.Popen(
-        [sys.executable, "-m", "sweeper", "dashboard", "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        answer = _answer(f"http://127.0.0.1:{port}/api/studies/1")
-    finally:
-        dashboard.terminate()
-        dashboard.wait(20)
+    with ReservedPort() as reserved:
+        command = [sys.executable, "-m", "sweeper", "dashboard", "--port", str(reserved.port)]
+        with running(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+            answer = _answer(f"http://127.0.0.1:{reserved.port}/api/studies/1")
     study = json.loads(answer)
     assert study["objective_names"] == ["request_throughput_per_s"]
     assert [trial["state"] for trial in study["trials"]] == ["Complete"] * 5
