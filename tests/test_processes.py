@@ -15,13 +15,13 @@ import pytest
 
 from sweeper import processes
 from sweeper.processes import Launch, Process, ReservedPort
+from tests.surroundings import running
 
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen(["sleep", "600"]) as child:
+    with running(["sleep", "600"]) as child:
         yield child
-        child.kill()
 
 
 def identity(child: subprocess.Popen[bytes]) -> Process:
@@ -74,7 +74,7 @@ def test_boot_id_does_not_change_while_the_machine_runs() -> None:
 
 
 def test_descendants_are_children_and_theirs_but_not_strangers(sleeper: subprocess.Popen[bytes]) -> None:
-    with subprocess.Popen(["sh", "-c", "sh -c 'sleep 601 & wait' & wait"]) as shell:
+    with running(["sh", "-c", "sh -c 'sleep 601 & wait' & wait"]) as shell:
         while len(processes.descendants(shell.pid)) < 2:
             time.sleep(0.01)
         family = processes.descendants(shell.pid)
@@ -85,7 +85,7 @@ def test_descendants_are_children_and_theirs_but_not_strangers(sleeper: subproce
 
 
 def test_group_and_session_have_the_members_that_joined_them() -> None:
-    with subprocess.Popen(["sleep", "602"], start_new_session=True) as leader:
+    with running(["sleep", "602"], start_new_session=True) as leader:
         assert processes.group_members(leader.pid) == [identity(leader)]
         assert processes.session_members(leader.pid) == [identity(leader)]
         leader.kill()
@@ -96,7 +96,7 @@ def test_group_and_session_have_the_members_that_joined_them() -> None:
 
 def test_marked_processes_are_found_by_name_and_value() -> None:
     env = {**os.environ, "SWEEPER_TEST_MARK": "one"}
-    with subprocess.Popen(["sleep", "603"], env=env) as child:
+    with running(["sleep", "603"], env=env) as child:
         expected = identity(child)
         assert processes.marked("SWEEPER_TEST_MARK", "one") == [expected]
         assert processes.marked("SWEEPER_TEST_MARK", "two") == []
@@ -131,9 +131,7 @@ def test_a_reserved_port_is_refused_to_others_until_it_is_released() -> None:
 
 
 def test_end_forces_who_does_not_listen_and_spares_a_reused_id(sleeper: subprocess.Popen[bytes]) -> None:
-    with subprocess.Popen(
-        ["sh", "-c", "trap '' TERM; echo ready; sleep 604"], stdout=subprocess.PIPE
-    ) as deaf:
+    with running(["sh", "-c", "trap '' TERM; echo ready; sleep 604"], stdout=subprocess.PIPE) as deaf:
         assert deaf.stdout is not None
         deaf.stdout.readline()
         # The sleeper's id with another start time stands for an id that was reused.
@@ -147,7 +145,7 @@ def test_end_forces_who_does_not_listen_and_spares_a_reused_id(sleeper: subproce
 
 
 def test_a_stopped_process_is_let_go_on_so_that_it_can_end_in_order() -> None:
-    with subprocess.Popen(
+    with running(
         ["sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done"], stdout=subprocess.PIPE
     ) as stopped:
         assert stopped.stdout is not None

@@ -18,6 +18,7 @@ from sweeper.records import LoadPoint, Model, Objective, Platform
 from sweeper.space import Series, Space
 from sweeper.study import StudyFolder, write_json
 from tests.conftest import ROOT
+from tests.surroundings import running
 
 
 def described(folder: StudyFolder, model: Model, **changed: Any) -> dict[str, Any]:
@@ -75,13 +76,12 @@ with StudyFolder(Path(sys.argv[1])):
 @pytest.fixture
 def first_driver(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that owns the study ``s``."""
-    with subprocess.Popen(
+    with running(
         [sys.executable, "-c", HOLD, str(tmp_path / "s")], stdout=subprocess.PIPE, text=True, cwd=ROOT
     ) as driver:
         assert driver.stdout is not None
         assert driver.stdout.readline() == "held\n"
         yield driver
-        driver.kill()
 
 
 def test_of_two_processes_the_second_is_refused_until_the_first_is_dead(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -104,6 +105,7 @@ def test_the_engines_own_libraries_read_it(tmp_path: Path, vllm_python: str) -> 
     path = tiny_model.make(tmp_path)
     answer = subprocess.run(
         [vllm_python, "-c", ROUND_TRIP, str(path)],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=300,

@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -166,7 +166,9 @@ def _judged(
 ) -> NamedCalibration:
     from sweeper.calibrate.judging import judged
 
-    return judged(figures, values, name=options.name, about=about, fitted=fitted, made=date.today())
+    return judged(
+        figures, values, name=options.name, about=about, fitted=fitted, made=datetime.now(UTC).date()
+    )
 
 
 def _tell_split(figures: Sequence[Figure], console: Console) -> None:

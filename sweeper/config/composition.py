@@ -77,7 +77,9 @@ def compose_run(overrides: Sequence[str], *, config_dir: Path | None = None) -> 
             checked.append(word)
     if config_dir is not None:
         check_aliases(config_dir)
-        checked.append(f"hydra.searchpath=[file://{config_dir.resolve()}]")
+        # Quoted: a path may hold blanks, commas and letters that Hydra's grammar has no place for.
+        quoted = f"file://{config_dir.resolve()}".replace("\\", "\\\\").replace('"', '\\"')
+        checked.append(f'hydra.searchpath=["{quoted}"]')
     try:
         return _compose(checked, entries)
     except (OSError, ValueError, RecursionError) as exc:

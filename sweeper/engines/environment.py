@@ -68,7 +68,14 @@ def probe(python: str) -> EngineEnvironment:
     """
     path = find_interpreter(python)
     try:
-        answer = subprocess.run([path, "-c", _PROBE], capture_output=True, text=True, timeout=60, check=True)
+        answer = subprocess.run(
+            [path, "-c", _PROBE],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=60,
+            check=True,
+        )
         found: dict[str, str | None] = json.loads(answer.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as exc:
         raise ConfigError(

@@ -269,7 +269,14 @@ def takes_random_lengths(python: str) -> bool:
     Where it has, its default of 1024 wins over what ``--input-len`` says, without a word (seen on 0.32.0). No
     table says when that came, so the installed file is read; vLLM is not imported.
     """
-    answer = subprocess.run([python, "-c", _PROBE], capture_output=True, text=True, timeout=60, check=False)
+    answer = subprocess.run(
+        [python, "-c", _PROBE],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=60,
+        check=False,
+    )
     return "yes" in answer.stdout.split()
 
 

@@ -313,6 +313,8 @@ def _leave_a_doorkeeper(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, _: _kill([supervisor], signal.Signals(number)))
     _, status = os.waitpid(supervisor, 0)
+    # A supervisor that was killed has left it, and so has its owner where both were.
+    shutil.rmtree(options.temporary, ignore_errors=True)
     code = os.waitstatus_to_exitcode(status)
     os._exit(code if code >= 0 else 128 - code)
 

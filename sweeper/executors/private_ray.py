@@ -24,6 +24,10 @@ _START_ATTEMPTS = 3
 # Ray writes it into the environment of each worker (named in ray_constants.py of Ray 2.60).
 _RAYLET_MARK = "RAY_RAYLET_PID"
 _TEMP_PREFIX = "sweeper-ray-"
+# A socket's path has at most 107 characters, and Ray's takes 64 below its folder
+# ("/session_2026-11-27_03-20-11_039025_4194304/sockets/plasma_store"), whose own name takes up to 29.
+_LONGEST_TEMPORARY = 14
+_SOCKETS_FIT = Path("/tmp")
 
 
 class PrivateRay:
@@ -51,6 +55,7 @@ class PrivateRay:
             with noise_to(log_path):
                 self._start(devices)
         except BaseException:
+            processes.end(_below(self._temp_dir), grace_s=0.0)
             self._remove_temp_dir()
             raise
 
@@ -100,6 +105,8 @@ class PrivateRay:
                 # Ray raises a plain Exception when its own processes are not up within 30 s, a limit that
                 # cannot be set (Ray 2.60, node.py); on a loaded machine the next start finds a warm disk.
                 self._ray.shutdown()
+                # Of a node that did not come up, Ray knows nothing any more; its processes run on.
+                processes.end(_below(self._temp_dir), grace_s=0.0)
                 if attempt == _START_ATTEMPTS:
                     raise PlacementError(
                         f"executor: Ray did not start in {attempt} attempts: {first_line(exc)} "
@@ -132,10 +139,18 @@ def _raylet() -> Process | None:
     return next((p for p in below if Path(processes.title(p.pid).partition(" ")[0]).name == "raylet"), None)
 
 
+def _below(temp_dir: Path) -> list[Process]:
+    """Find the processes of a Ray that this process started in this folder; their command lines name it."""
+    below = processes.descendants(os.getpid())
+    return [process for process in below if str(temp_dir) in processes.title(process.pid)]
+
+
 def own_temp_dir() -> Path:
     """Make Ray's folder, named after its owner, and remove those of owners that were killed."""
-    for old in Path(tempfile.gettempdir()).glob(f"{_TEMP_PREFIX}*-*"):
+    usual = Path(tempfile.gettempdir())
+    folder = usual if len(str(usual)) <= _LONGEST_TEMPORARY else _SOCKETS_FIT
+    for old in folder.glob(f"{_TEMP_PREFIX}*-*"):
         pid = old.name.removeprefix(_TEMP_PREFIX).split("-")[0]
         if pid.isdigit() and processes.find(int(pid)) is None:
             shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{_TEMP_PREFIX}{os.getpid()}-"))
+    return Path(tempfile.mkdtemp(prefix=f"{_TEMP_PREFIX}{os.getpid()}-", dir=folder))

@@ -79,8 +79,12 @@ def _is_cancelled() -> bool:
     if threading.current_thread() is not threading.main_thread():
         # Ray knows the task of its own thread only; what others do ends with the main one.
         return False
+    ray = import_ray(is_private=False)
+    if not ray.is_initialized():
+        # Asked all the same, Ray would start a cluster of its own here, on every core and in /tmp/ray.
+        return False
     try:
-        return bool(import_ray(is_private=False).get_runtime_context().is_canceled())
+        return bool(ray.get_runtime_context().is_canceled())
     except RuntimeError:
         # Outside a worker nothing can be cancelled.
         return False

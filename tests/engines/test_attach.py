@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import time
 import urllib.request
@@ -17,8 +16,10 @@ from sweeper.engines import attach
 from sweeper.engines.attach import AttachEngine
 from sweeper.engines.endpoint import Answer, Endpoint
 from sweeper.errors import ConfigError, EngineError, MeasurementError
+from sweeper.processes import ReservedPort
 from sweeper.records import EngineSpec, FailureClass, Provenance, TrialSpec
 from tests.standin_server import PLACEMENT, RELEASE, make_spec, never, write_interpreter
+from tests.surroundings import running as running_program
 
 KEY = "a-key-that-nobody-may-see"
 
@@ -26,21 +27,15 @@ KEY = "a-key-that-nobody-may-see"
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """An endpoint that runs, and its process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        *(str(write_interpreter(tmp_path / "bin")), "-m", "vllm.entrypoints.openai.api_server"),
-        *("--served-model-name", "tiny", "--port", str(port), "--max-num-seqs", "8"),
-    ]
-    process = subprocess.Popen(command, env={**os.environ, "VLLM_API_KEY": KEY})
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_until_it_answers(url)
-        yield url, process
-    finally:
-        process.kill()
-        process.wait()
+    with ReservedPort() as reserved:
+        command = [
+            *(str(write_interpreter(tmp_path / "bin")), "-m", "vllm.entrypoints.openai.api_server"),
+            *("--served-model-name", "tiny", "--port", str(reserved.port), "--max-num-seqs", "8"),
+        ]
+        with running_program(command, env={**os.environ, "VLLM_API_KEY": KEY}) as process:
+            url = f"http://127.0.0.1:{reserved.port}"
+            wait_until_it_answers(url)
+            yield url, process
 
 
 def wait_until_it_answers(url: str) -> None:

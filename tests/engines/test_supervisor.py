@@ -76,7 +76,9 @@ def test_the_start_file_tells_who_runs_for_whom_and_later_that_it_ended(tmp_path
     path = tmp_path / "engine.start.json"
     with start(tmp_path, TREE) as supervised:
         grown(supervised, 4)
-        facts = json.loads(path.read_text())
+        # Written twice: before the program is started, and when it is.
+        assert eventually(lambda: "program_pid" in start_file(tmp_path))
+        facts = start_file(tmp_path)
         assert facts["pid"] == supervised.launch.supervisor.pid
         assert facts["start_time"] == supervised.launch.supervisor.start_time
         assert facts["owner"] == str(processes.current())
@@ -185,8 +187,17 @@ def test_nothing_outlives_an_owner_whose_direct_children_are_killed_with_it(tmp_
 
 
 def parent(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("PPid:")).split()[1])
+    return int(status(pid, "PPid"))
+
+
+def state(pid: int) -> str:
+    """One letter: R runs, S sleeps, T is stopped, Z has ended."""
+    return status(pid, "State")
+
+
+def status(pid: int, name: str) -> str:
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    return next(line for line in lines if line.startswith(f"{name}:")).split()[1]
 
 
 def test_what_runs_for_a_trial_whose_worker_was_lost_is_ended_at_once(tmp_path: Path) -> None:
@@ -205,13 +216,19 @@ def test_orphans_of_owner_and_supervisor_are_found_as_strays(tmp_path: Path) -> 
     # While the owner lives, its processes are nobody's strays.
     assert processes.find_strays(tmp_path / "outputs") == []
 
-    os.kill(tree[0].pid, signal.SIGSTOP)
+    assert eventually(lambda: "program_pid" in start_file(folder))
+    supervisor = tree[0]
+    program = next(process for process in tree if process.pid == start_file(folder)["program_pid"])
+    os.kill(supervisor.pid, signal.SIGSTOP)
+    assert eventually(lambda: state(supervisor.pid) == "T")
     owner.kill()
     owner.wait()
-    os.kill(tree[0].pid, signal.SIGKILL)
-    assert eventually(lambda: not processes.is_alive(tree[0]))
-    orphans = [process for process in tree if processes.is_alive(process)]
-    assert orphans
+    os.kill(supervisor.pid, signal.SIGKILL)
+    # The program dies with it, a moment later; what the program started stays.
+    assert eventually(lambda: not any(map(processes.is_alive, [supervisor, program])))
+    orphans = [process for process in tree if process not in (supervisor, program)]
+    assert len(orphans) == 3
+    assert all(map(processes.is_alive, orphans))
 
     assert set(processes.find_strays(tmp_path / "outputs")) >= set(orphans)
     assert set(processes.end_strays(tmp_path / "outputs", grace_s=1.0)) >= set(orphans)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
-import signal
+import subprocess
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from sweeper import topology
+from sweeper import processes, topology
 from sweeper.errors import ConfigError, PlacementError
 from sweeper.executors import cluster as cluster_module
 from sweeper.executors.cluster import Cluster
@@ -38,46 +37,106 @@ SIXTEEN = Space(
 
 
 class Nodes:
-    """Ray processes of this test alone: a head and one more node, both without a dashboard."""
+    """Ray processes of this test alone: a head and one more node, both without a dashboard.
+
+    ``RAY_TMPDIR`` must name the folder while they live. Ray's own helper writes the cluster's address below
+    it, and otherwise into a folder that only exists where somebody has started Ray by hand. It also
+    marks each process of the cluster, also of one that was started half.
+    """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._log = folder / "nodes.log"
+        self._second: Any = None
         import_ray(is_private=True)
         from ray.cluster_utils import Cluster as RayNodes
 
-        self._log = folder / "nodes.log"
+        self._ray: Any = RayNodes()
+
+    @property
+    def address(self) -> str:
+        return str(self._ray.address)
+
+    def start(self) -> None:
+        """Start the head, on ports that are free: Ray's own defaults are fixed numbers."""
         with noise_to(self._log):
-            self._ray: Any = RayNodes(
-                initialize_head=True,
-                head_node_args={"num_cpus": 2, "include_dashboard": False, "temp_dir": str(folder / "r")},
+            self._ray.add_node(
+                num_cpus=2,
+                include_dashboard=False,
+                dashboard_port=None,
+                dashboard_agent_listen_port=0,
+                temp_dir=str(self._folder / "ray"),
             )
-            self._second = self._ray.add_node(num_cpus=2)
-        self.address = str(self._ray.address)
+
+    def complete(self) -> None:
+        """Start the second node, unless it is there and lives."""
+        with noise_to(self._log):
+            if self._second is not None and self._agent.poll() is not None:
+                self._ray.remove_node(self._second)
+                self._second = None
+                self._ray.wait_for_nodes()
+            if self._second is None:
+                self._second = self._ray.add_node(num_cpus=2)
 
     def kill_second(self) -> None:
         """End the second node as a power cut would: its agent is gone at once, and so are its workers."""
-        (agent,) = self._second.all_processes["raylet"]
-        os.kill(agent.process.pid, signal.SIGKILL)
+        self._agent.kill()
+        self._agent.wait()
 
     def end(self) -> None:
-        with noise_to(self._log):
-            self._ray.shutdown()
+        try:
+            with noise_to(self._log):
+                self._ray.shutdown()
+        finally:
+            processes.end(processes.marked("RAY_TMPDIR", str(self._folder)), grace_s=0.0)
+
+    @property
+    def second_id(self) -> str:
+        """Ray's identifier of the second node."""
+        return str(self._second.node_id)
+
+    @property
+    def _agent(self) -> subprocess.Popen[bytes]:
+        (agent,) = self._second.all_processes["raylet"]
+        process: subprocess.Popen[bytes] = agent.process
+        return process
+
+
+@contextmanager
+def started_head() -> Iterator[Nodes]:
+    # Unix socket paths below it must stay short.
+    with (
+        tempfile.TemporaryDirectory(prefix="swc-", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("RAY_TMPDIR", folder)
+        nodes = Nodes(Path(folder))
+        try:
+            nodes.start()
+            yield nodes
+        finally:
+            nodes.end()
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
-    # Unix socket paths below it must stay short.
-    folder = Path(tempfile.mkdtemp(prefix="swc-"))
-    started = Nodes(folder)
-    yield started
-    started.end()
-    shutil.rmtree(folder, ignore_errors=True)
+def head() -> Iterator[Nodes]:
+    with started_head() as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def nodes(head: Nodes) -> Nodes:
+    """Both nodes, whatever an earlier test did to the second."""
+    head.complete()
+    return head
 
 
 class Witness:
-    """Sees who runs where, and kills a node when trials run on both."""
+    """Sees who runs where, and kills a node when trials run on both and one has just begun there."""
 
-    def __init__(self, nodes: Nodes) -> None:
+    def __init__(self, nodes: Nodes, *, second: str) -> None:
         self._nodes = nodes
+        self._second = second
         self.running: dict[str, str] = {}
         self.used: set[str] = set()
         self.results: list[TrialResult] = []
@@ -89,20 +148,43 @@ class Witness:
     def started(self, spec: TrialSpec, placement: Placement) -> None:
         self.running[spec.key] = placement.node
         self.used.add(placement.node)
+        enough = any(result.state is TrialState.COMPLETE for result in self.results)
+        is_there = placement.node == self._second and len(set(self.running.values())) == 2
+        # At once: a trial that is over before the node is gone would not be lost with it.
+        if self.killed_s is None and enough and is_there:
+            self.killed_s = time.monotonic()
+            self._nodes.kill_second()
 
     def finished(self, result: TrialResult, *, will_retry: bool) -> None:
         self.results.append(result)
         self.running.pop(result.spec.key, None)
 
     def tick(self) -> None:
-        enough = any(result.state is TrialState.COMPLETE for result in self.results)
-        if self.killed_s is None and enough and len(set(self.running.values())) == 2:
-            self.killed_s = time.monotonic()
-            self._nodes.kill_second()
+        pass
 
 
 def join(nodes: Nodes) -> Cluster:
     return Cluster(nodes.address, read=topology.modelled_mi300x)
+
+
+@pytest.mark.ray
+def test_a_head_that_fails_half_way_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = processes.descendants(os.getpid())
+    begun: list[processes.Process] = []
+
+    def no_room(address: str) -> None:
+        begun.extend(set(processes.descendants(os.getpid())) - set(before))
+        raise OSError("no room for the address")
+
+    import_ray(is_private=True)
+    from ray._private import utils
+
+    # Ray writes the address last, with the processes of the head up already.
+    monkeypatch.setattr(utils, "write_ray_address", no_room)
+    with pytest.raises(OSError, match="no room for the address"), started_head():
+        pytest.fail("it started all the same")
+    assert len(begun) >= 2
+    assert not any(map(processes.is_alive, begun))
 
 
 @pytest.mark.ray
@@ -145,11 +227,13 @@ def test_a_cluster_that_does_not_answer_is_named() -> None:
 def test_a_study_outlives_one_of_its_nodes_and_nothing_is_lost_or_doubled(
     nodes: Nodes, tmp_path: Path, llama_70b: Model
 ) -> None:
-    store, witness = Store(tmp_path / "test"), Witness(nodes)
+    store = Store(tmp_path / "test")
     with closing(join(nodes)) as cluster:
+        (second,) = (name for name, node in cluster._members.items() if node.node_id == nodes.second_id)
+        witness = Witness(nodes, second=second)
         cluster.claim()
         outcome = swept(tmp_path, llama_70b, store, witness, cluster)
-        lost_name = next(iter(cluster.lost_nodes()))
+        assert cluster.lost_nodes() == {second}
 
     assert witness.killed_s is not None
     assert len(witness.used) == 2
@@ -162,12 +246,12 @@ def test_a_study_outlives_one_of_its_nodes_and_nothing_is_lost_or_doubled(
     assert 1 <= len(lost) <= 2
     for result in lost:
         assert result.failure_class is FailureClass.INFRASTRUCTURE
-        assert f"node {lost_name} is gone" in (result.failure_message or "")
+        assert f"node {second} is gone" in (result.failure_message or "")
     attempts = Counter(frame["trial_key"])
     assert sorted(attempts.values()) == [1] * (16 - len(lost)) + [2] * len(lost)
     again = frame[frame["attempt"] == 2]
     assert set(again["state"]) == {"complete"}
-    assert lost_name not in set(again["node"])
+    assert second not in set(again["node"])
 
 
 def swept(folder: Path, model: Model, store: Store, witness: Witness, cluster: Cluster) -> Outcome:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,11 +14,14 @@ from pathlib import Path
 import pytest
 
 from sweeper import processes
+from sweeper.errors import PlacementError
 from sweeper.executors import Executor
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.private_ray import PrivateRay, own_temp_dir
 from sweeper.executors.ray import RayExecutor, _is_cancelled, run_in_worker
+from sweeper.executors.ray_door import import_ray
 from sweeper.records import FailureClass, LoadPoint, Placement, TrialResult, TrialSpec, TrialState
+from tests.surroundings import running
 
 
 @pytest.fixture(scope="module")
@@ -94,19 +96,45 @@ def test_a_cancelled_inline_trial_ends_as_interrupted(
     inline.close()
 
 
+def raylets() -> list[processes.Process]:
+    below = processes.descendants(os.getpid())
+    return [p for p in below if processes.title(p.pid).partition(" ")[0].endswith("/raylet")]
+
+
 def test_a_ray_worker_runs_the_same_trial_body(simulated_spec: TrialSpec, placement: Placement) -> None:
+    before = raylets()
     result = run_in_worker(simulated_spec, placement)
     assert result.state is TrialState.COMPLETE
+    # Asking for a task where there is none starts a Ray that nobody ends.
+    assert raylets() == before
 
 
 def test_a_trial_whose_driver_is_gone_ends_by_itself(simulated_spec: TrialSpec, placement: Placement) -> None:
-    driver = subprocess.Popen(["sleep", "60"])
-    known = processes.find(driver.pid)
-    assert known is not None
-    assert run_in_worker(simulated_spec, placement, known).state is TrialState.COMPLETE
-    driver.kill()
-    driver.wait()
+    with running(["sleep", "60"]) as driver:
+        known = processes.find(driver.pid)
+        assert known is not None
+        assert run_in_worker(simulated_spec, placement, known).state is TrialState.COMPLETE
     assert run_in_worker(simulated_spec, placement, known).failure_class is FailureClass.INTERRUPTED
+
+
+@pytest.mark.ray
+def test_a_ray_that_comes_up_half_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import_ray(is_private=True)
+    from ray._private.node import Node
+
+    before = processes.descendants(os.getpid())
+    begun: list[processes.Process] = []
+
+    def too_slow(node: object, *_: object, **__: object) -> None:
+        begun.extend(set(processes.descendants(os.getpid())) - set(before))
+        raise Exception("The current node timed out during startup.")
+
+    # Its gcs_server is up when its raylet is to be started.
+    monkeypatch.setattr(Node, "start_raylet", too_slow)
+    with pytest.raises(PlacementError, match="did not start in 3 attempts: The current node timed out"):
+        PrivateRay(devices=8, log_path=tmp_path / "ray.log")
+    assert len(begun) >= 3
+    assert not any(map(processes.is_alive, begun))
 
 
 @pytest.mark.ray
@@ -184,18 +212,34 @@ def test_a_worker_learns_of_a_cancellation_whose_interrupt_was_lost(ray_executor
 
 
 def test_the_folder_of_a_killed_owner_is_removed_by_the_next_start() -> None:
-    gone = subprocess.Popen(["true"])
-    gone.wait()
+    with running(["sleep", "60"]) as gone:
+        pass
     stale = Path(tempfile.gettempdir()) / f"sweeper-ray-{gone.pid}-stale"
     mine = Path(tempfile.gettempdir()) / f"sweeper-ray-{os.getpid()}-mine"
     for folder in (stale, mine):
         folder.mkdir()
-    assert own_temp_dir().is_dir()
-    assert not stale.exists()
-    assert mine.exists()
-    for folder in Path(tempfile.gettempdir()).glob(f"sweeper-ray-{os.getpid()}-*"):
-        if not list(folder.iterdir()):
+    made = own_temp_dir()
+    try:
+        assert made.parent == mine.parent
+        assert not stale.exists()
+        assert mine.exists()
+    finally:
+        for folder in (made, mine):
             folder.rmdir()
+
+
+def test_the_folder_leaves_room_for_the_paths_of_sockets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under a batch system that gives each job a temporary folder with a long name."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    made = own_temp_dir()
+    try:
+        # What Ray makes below it; a path of a socket has at most 107 characters.
+        socket = made / "session_2026-11-27_03-20-11_039025_4194304" / "sockets" / "plasma_store"
+        assert len(str(socket)) <= 107
+    finally:
+        made.rmdir()
 
 
 def test_an_executor_of_one_machine_loses_no_node(executor: Executor) -> None:
@@ -206,8 +250,7 @@ def test_an_executor_of_one_machine_loses_no_node(executor: Executor) -> None:
 def test_a_trial_given_to_a_ray_that_died_meanwhile_runs_in_a_new_one(
     ray_executor: RayExecutor, simulated_spec: TrialSpec, placement: Placement
 ) -> None:
-    below = processes.descendants(os.getpid())
-    (raylet,) = (p for p in below if processes.title(p.pid).partition(" ")[0].endswith("/raylet"))
+    (raylet,) = raylets()
     os.kill(raylet.pid, signal.SIGKILL)
     while processes.is_alive(raylet):
         time.sleep(0.05)

@@ -52,7 +52,9 @@ def test_the_real_parser_reads_what_was_meant(vllm_python: Path | str, tmp_path:
     lines.append({"words": ["m", *knobs.command_line(lists, release="0.32.0")], "names": list(lists)})
     answer = tmp_path / "answer.json"
     # The environment is the caller's, so that the interpreter finds its libraries.
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "VLLM_LOGGING_LEVEL": "ERROR"}
+    # Torch leaves a folder for compiled code among the temporary files.
+    of_test = {"PYTHONPATH": str(tmp_path), "TMPDIR": str(tmp_path)}
+    environment = {**os.environ, **of_test, "VLLM_LOGGING_LEVEL": "ERROR"}
     done = subprocess.run(
         [str(vllm_python), "-c", PARSE, str(answer)],
         input=json.dumps(lines),
