@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _spell_out_what_cannot_be_shown() -> None:
-    """Print a letter that the terminal's encoding lacks as ``\\xf6``: better than to lose a study's answer."""
+    """Print a letter that the terminal lacks as ``\\xf6``: better than to lose the answer of a study."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
