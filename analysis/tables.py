@@ -226,12 +226,18 @@ def serve_line(frame: pd.DataFrame, trial_key: str) -> str:
         for name, value in row.items()
         if str(name).startswith("knob.") and not pd.isna(value)
     }
-    # A modelled release is stored as "0.6.2 (modelled)".
-    release = str(row["version.vllm"]).split()[0]
+    release = release_of(row)
     try:
         return knobs.serve_line(assignment, release=release, model=str(row["model"]))
     except ConfigError:
         return ran
+
+
+def release_of(row: Mapping[str, Any] | pd.Series[Any]) -> str:
+    """Give the release that a row's engine was taken for; earlier rows have only the version that it told."""
+    stated = row.get("engine_release")
+    # A modelled release is stored as "0.6.2 (modelled)".
+    return str(row["version.vllm"]).split()[0] if pd.isna(stated) else str(stated)
 
 
 def _plain(value: Any) -> Scalar:
