@@ -243,7 +243,7 @@ class Planner:
             accelerator=self.accelerator,
             build=self.engine.build,
         )
-        refusals = (*refusals, *self._unshared(spec))
+        refusals = (*refusals, *self._against_the_others(spec))
         mistakes = [refusal for refusal in refusals if refusal.is_mistake or refusal.kind in _MISTAKES]
         if mistakes:
             raise KnobError(
@@ -253,11 +253,18 @@ class Planner:
             return Refusal(FailureClass.UNSUPPORTED, refusals[0].message)
         return self._size_refusal(spec) or self._shape_refusal(spec) or self._memory_refusal(spec)
 
-    def _unshared(self, spec: TrialSpec) -> Iterator[knobs.Refusal]:
-        """Refuse what the client cannot be told; of another interpreter's client it is not known."""
-        if spec.engine.kind == "simulated" or self.client.python is not None:
-            return iter(())
-        return knobs.refuse_unshared(spec.assignment, release=self.engine.release, client=self.client.kind)
+    def _against_the_others(self, spec: TrialSpec) -> Iterator[knobs.Refusal]:
+        """Refuse what contradicts the model, or what the client cannot be told."""
+        if spec.engine.kind == "simulated":
+            return
+        if "load_format" in spec.assignment:
+            found = knobs.refuse_load_format(spec.assignment["load_format"], is_dummy=spec.model.is_dummy)
+            yield from () if found is None else (found,)
+        # What the client of another interpreter takes is not known here.
+        if self.client.python is None:
+            yield from knobs.refuse_unshared(
+                spec.assignment, release=self.engine.release, client=self.client.kind
+            )
 
     def _rule_defaults(self, spec: TrialSpec) -> dict[str, Scalar]:
         """Give what rules may name and an assignment leaves unsaid: the release's defaults, and the node."""

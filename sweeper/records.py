@@ -323,7 +323,7 @@ class EngineSpec:
     @property
     def version(self) -> str:
         """Version that the engine's environment tells, without its local part."""
-        return self.build or self.release
+        return (self.build or self.release).partition("+")[0]
 
 
 @dataclass(frozen=True, kw_only=True)

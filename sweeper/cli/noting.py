@@ -97,7 +97,8 @@ def engine_text(planner: Planner) -> str:
         return f"attached to {planner.engine.url}{_taken_for(planner.engine)}"
     if planner.engine.kind == "tgi":
         return f"TGI by {' '.join([*planner.engine.prefix, planner.engine.command])}"
-    return f"vLLM {planner.engine.version}{_taken_for(planner.engine)} at {planner.engine.python}"
+    engine = planner.engine
+    return f"vLLM {engine.build or engine.release}{_taken_for(engine)} at {engine.python}"
 
 
 def _taken_for(engine: EngineSpec) -> str:

@@ -230,7 +230,9 @@ def planner_of(settings: Settings, node: Node) -> Planner:
         from sweeper.engines.vllm import probe
 
         python = prepare.find_engine_python(settings)
-        engine = _settled(replace(engine, python=python), settings, found=probe(python).release, where=python)
+        engine = _settled(
+            replace(engine, python=python), settings, found=probe(python).versions["vllm"], where=python
+        )
     elif engine.kind == "attach":
         import os
 

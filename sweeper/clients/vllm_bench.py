@@ -403,7 +403,7 @@ def _dataset_arguments(point: LoadPoint) -> list[str]:
 
 def _release_of(found: str, spec: TrialSpec, python: str) -> str:
     """Give the release of a benchmark: the engine's in whose environment it is, else the one it tells."""
-    if spec.engine.build is not None and found == spec.engine.build:
+    if spec.engine.build is not None and found == spec.engine.version:
         return spec.engine.release
     unplaced = knobs.why_unplaced(found)
     if unplaced is not None:

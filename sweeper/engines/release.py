@@ -19,24 +19,24 @@ def settled(engine: EngineSpec, *, found: str, where: str, stated: bool, insists
 
     Args:
         engine: With the release that the configuration names.
-        found: Version that was found, without its local part.
+        found: Version that was found; what follows a plus sign counts only where it tells no release.
         where: What has it, for a message: an interpreter or an address.
         stated: Whether the user named that release, and no experiment of ours did.
         insists: Whether it was named for this very run, on the command line.
 
     Raises:
-        ConfigError: The version tells no release and none was stated, or it tells another than was insisted
-            on.
+        ConfigError: The version tells no release and none was stated, or it tells another than was
+            insisted on.
     """
     unplaced = knobs.why_unplaced(found)
     if unplaced is None:
         _refuse_contradiction(engine, found=found, where=where, insists=insists)
-        return replace(engine, release=found)
+        return replace(engine, release=found.partition("+")[0])
     if not stated:
         raise ConfigError(
-            f"engine.release: {where} has vLLM '{found}', which {unplaced}, so one cannot tell which "
-            f"release this is; expected a version such as {knobs.releases()[-1]}. Look up what it was built from, and "
-            "say on the command line what it is to be treated as: engine.release=0.11.0"
+            f"engine.release: {where} has vLLM '{found}', which {unplaced}: cannot tell which release this "
+            f"is; expected a version such as {knobs.releases()[-1]}. Look up what it was built from, and say "
+            "on the command line what it is to be treated as, such as engine.release=0.11.0"
         )
     return replace(engine, build=found)
 

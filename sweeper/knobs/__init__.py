@@ -30,7 +30,13 @@ from sweeper.knobs.checks import check
 from sweeper.knobs.engine_defaults import defaults, moved_defaults
 from sweeper.knobs.forms import command_line, environment, launcher, serve_line
 from sweeper.knobs.generations import NO_KNOBS, Accelerator, Generation, engine_generation
-from sweeper.knobs.launcher import GIVEN_FLAGS, GIVEN_VARIABLES, TGI_GIVEN_FLAGS, refuse_given
+from sweeper.knobs.launcher import (
+    GIVEN_FLAGS,
+    GIVEN_VARIABLES,
+    TGI_GIVEN_FLAGS,
+    refuse_given,
+    refuse_load_format,
+)
 from sweeper.knobs.names import is_host_setting, is_of_sweeper, is_variable
 from sweeper.knobs.numerics import MAY_CHANGE_ANSWERS, why_answers_may_change
 from sweeper.knobs.parallelism import PARALLEL_SIZES, devices, ranks, replicas, why_shape_forbids
@@ -74,6 +80,7 @@ __all__ = [
     "moved_defaults",
     "ranks",
     "refuse_given",
+    "refuse_load_format",
     "refuse_unshared",
     "release_key",
     "releases",

@@ -1,8 +1,8 @@
 """What whoever starts a server gives it, so that no assignment may: flags, variables, and the key instead.
 
 A knob of such a name would contradict what the sweeper says, be dropped in silence, or let a trial fight
-its neighbour for a port. This list is the only one: tests build the real commands and environments, and fail where
-something is given that does not stand here.
+its neighbour for a port. This list is the only one: tests build the real commands and environments, and
+fail where something is given that does not stand here.
 """
 
 from __future__ import annotations
@@ -116,6 +116,22 @@ def refuse_given(knob: str, value: Scalar, *, flags: Mapping[str, str] = GIVEN_F
         return None
     reason = f"whoever starts the server gives it: {instead[0].lower()}{instead[1:]}"
     return Refusal(knob=knob, value=value, kind="conflict", reason=reason, is_mistake=True)
+
+
+def refuse_load_format(value: Scalar, *, is_dummy: bool) -> Refusal | None:
+    """Refuse a load format that contradicts what is said of the model's weights: whether they are random.
+
+    A model of random weights is started with ``--load-format dummy``; under the name of a model that has real
+    ones, random weights would pass for it.
+    """
+    if is_dummy == (value == "dummy"):
+        return None
+    reason = (
+        "the model's weights are random (model.is_dummy), and are made and not loaded. Take it out."
+        if is_dummy
+        else "it makes random weights, and model.is_dummy is false. Set model.is_dummy=true, which does it."
+    )
+    return Refusal(knob="load_format", value=value, kind="conflict", reason=reason, is_mistake=True)
 
 
 def _of_variable(name: str) -> str | None:

@@ -79,7 +79,7 @@ def why_unplaced(version: str) -> str | None:
     if not _RELEASE.fullmatch(version.strip()):
         return "is no version of the form that releases have"
     if release_key(version) < release_key(releases()[0]):
-        return f"is older than {releases()[0]}, as builds call themselves that were made without vLLM's tags"
+        return f"is older than {releases()[0]} (builds made without vLLM's tags call themselves so)"
     return None
 
 
