@@ -234,10 +234,11 @@ def serve_line(frame: pd.DataFrame, trial_key: str) -> str:
 
 
 def release_of(row: Mapping[str, Any] | pd.Series[Any]) -> str:
-    """Give the release that a row's engine was taken for; earlier rows have only the version that it told."""
-    stated = row.get("engine_release")
+    """Give the release that a row's engine was taken for: the version it told, unless that told no release."""
+    if not pd.isna(row.get("engine_build")):
+        return str(row["engine_release"])
     # A modelled release is stored as "0.6.2 (modelled)".
-    return str(row["version.vllm"]).split()[0] if pd.isna(stated) else str(stated)
+    return str(row["version.vllm"]).split()[0]
 
 
 def _plain(value: Any) -> Scalar:
