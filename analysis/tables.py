@@ -234,7 +234,7 @@ def serve_line(frame: pd.DataFrame, trial_key: str) -> str:
 
 
 def release_of(row: Mapping[str, Any] | pd.Series[Any]) -> str:
-    """Give the release that a row's engine was taken for: the version it told, unless that told no release."""
+    """Give the release that a row's engine was taken for: the version it told, unless it told none."""
     if not pd.isna(row.get("engine_build")):
         return str(row["engine_release"])
     # A modelled release is stored as "0.6.2 (modelled)".

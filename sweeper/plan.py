@@ -42,7 +42,6 @@ def unseen(done: int, total: int) -> None:
     """Show nobody how far a piece of work is."""
 
 
-
 @dataclass(frozen=True)
 class Refusal:
     """Why an assignment can never run here.
