@@ -259,7 +259,8 @@ def _same_setting(study: Study, row: tables.Row) -> str:
 
 def _release(study: Study) -> str | None:
     """The one release of vLLM in a study; None where there is none, or several."""
-    found = {str(value).split()[0] for value in study.frame["version.vllm"].dropna()}
+    told = study.frame.dropna(subset=["version.vllm"]).drop_duplicates("version.vllm")
+    found = {tables.release_of(row) for _, row in told.iterrows()}
     return found.pop() if len(found) == 1 else None
 
 

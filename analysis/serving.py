@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.tables import release_of
 from sweeper import knobs
 from sweeper.errors import ConfigError
 from sweeper.records import Scalar
@@ -48,8 +49,7 @@ def serve_line(frame: pd.DataFrame, trial_key: str) -> str:
     try:
         return knobs.serve_line(
             _assignment(row),
-            # A modelled release is stored as "0.6.2 (modelled)".
-            release=str(row["version.vllm"]).split()[0],
+            release=release_of(row),
             model=address,
             served_name=str(row["model"]),
             revision=None if _is_local(address) else _text(row, "model_revision") or None,

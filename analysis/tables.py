@@ -204,6 +204,14 @@ def by_load_point(table: pd.DataFrame, cell: Callable[[Row], str] | None = None)
     )
 
 
+def release_of(row: Mapping[str, Any] | pd.Series[Any]) -> str:
+    """Give the release that a row's engine was taken for: the version it told, unless it told none."""
+    if not pd.isna(row.get("engine_build")):
+        return str(row["engine_release"])
+    # A modelled release is stored as "0.6.2 (modelled)".
+    return str(row["version.vllm"]).split()[0]
+
+
 def failures(frame: pd.DataFrame, series: Mapping[str, Series] | None = None) -> pd.DataFrame:
     """List the trials without numbers: setting, state, class, message, log; one row per trial."""
     rows = settings(frame, series)

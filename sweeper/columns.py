@@ -206,6 +206,17 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
     ),
     "Engine and model": (
         _column("engine", STRING, "What serves: vllm, tgi, attach or simulated"),
+        _column(
+            "engine_release",
+            STRING,
+            "Release of vLLM whose flags and defaults were taken: the version that was found, or what was "
+            "stated for a build whose version tells none",
+        ),
+        _column(
+            "engine_build",
+            STRING,
+            "Version of a build that tells no release, so that engine_release was stated; else null",
+        ),
         _column("client", STRING, "What loads it: vllm_bench, offline or locust"),
         _column("model", STRING, "Name under which the model is served"),
         _column("model_path", STRING, "Hub id or folder that the engine was given"),

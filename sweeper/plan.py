@@ -6,7 +6,7 @@ a plan can be shown before it is run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,6 @@ from sweeper import control, fit, knobs
 from sweeper.engines import instances, tgi
 from sweeper.errors import ConfigError, KnobError
 from sweeper.records import (
-    INSTANCES,
     Assignment,
     ClientSpec,
     EngineSpec,
@@ -46,9 +45,6 @@ def unseen(done: int, total: int) -> None:
 
 # A short and a long longest sequence: a default that is the same for both does not depend on it.
 _SOME_POSITIONS = (2048, 131072)
-
-# Each multiplies the devices of a trial.
-_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "num_shard", INSTANCES)
 
 
 @dataclass(frozen=True)
@@ -266,20 +262,35 @@ class Planner:
             release=self.engine.release,
             allow_unknown=self.allow_unknown,
             accelerator=self.accelerator,
+            build=self.engine.build,
         )
-        mistakes = [refusal for refusal in refusals if refusal.kind in _MISTAKES]
+        refusals = (*refusals, *self._against_the_others(spec))
+        mistakes = [refusal for refusal in refusals if refusal.is_mistake or refusal.kind in _MISTAKES]
         if mistakes:
             raise KnobError(
                 f"vLLM {self.engine.release}: " + "\n  ".join(refusal.message for refusal in mistakes)
             )
         if refusals:
             return Refusal(FailureClass.UNSUPPORTED, refusals[0].message)
-        return self._size_refusal(spec) or self._memory_refusal(spec)
+        return self._size_refusal(spec) or self._shape_refusal(spec) or self._memory_refusal(spec)
+
+    def _against_the_others(self, spec: TrialSpec) -> Iterator[knobs.Refusal]:
+        """Refuse what contradicts the model, or what the client cannot be told."""
+        if spec.engine.kind == "simulated":
+            return
+        if "load_format" in spec.assignment:
+            found = knobs.refuse_load_format(spec.assignment["load_format"], is_dummy=spec.model.is_dummy)
+            yield from () if found is None else (found,)
+        # What the client of another interpreter takes is not known here.
+        if self.client.python is None:
+            yield from knobs.refuse_unshared(
+                spec.assignment, release=self.engine.release, client=self.client.kind
+            )
 
     def _rule_defaults(self, spec: TrialSpec) -> dict[str, Scalar]:
         """Give what rules may name and an assignment leaves unsaid: the release's defaults, and the node."""
         unsaid = self.unsaid(spec.assignment, spec.model)
-        return {**dict.fromkeys(_SIZES, 1), **unsaid, NODE_DEVICES: len(self.node.devices)}
+        return {**dict.fromkeys(knobs.PARALLEL_SIZES, 1), **unsaid, NODE_DEVICES: len(self.node.devices)}
 
     def _tgi_refusal(self, spec: TrialSpec) -> Refusal | None:
         if self.platform is Platform.SIMULATED:
@@ -287,19 +298,27 @@ class Planner:
                 FailureClass.NOT_MODELLED,
                 "there is no model of TGI; its published figures stand in the chart",
             )
-        mistakes = tgi.check(spec.assignment)
+        mistakes = tgi.check(spec.assignment, allow_unknown=self.allow_unknown)
         if mistakes:
             raise KnobError("TGI: " + "\n  ".join(mistakes))
-        return self._size_refusal(spec)
+        return self._size_refusal(spec) or self._shape_refusal(spec)
 
     def _size_refusal(self, spec: TrialSpec) -> Refusal | None:
         if spec.devices_wanted <= len(self.node.devices):
             return None
         return Refusal(
             FailureClass.UNSUPPORTED,
-            f"needs {spec.devices_wanted} devices (instances x tensor x pipeline x data parallel size), "
-            f"the node has {len(self.node.devices)}",
+            f"needs {spec.devices_wanted} devices (instances x tensor x pipeline x prefill context x data "
+            f"parallel size), the node has {len(self.node.devices)}",
         )
+
+    def _shape_refusal(self, spec: TrialSpec) -> Refusal | None:
+        if spec.model.shape is None:
+            return None
+        reason = next(knobs.why_shape_forbids(instances.served_assignment(spec), spec.model.shape), None)
+        if reason is None:
+            return None
+        return Refusal(FailureClass.UNSUPPORTED, f"{reason} ({spec.model.name}). Choose one.")
 
     def _memory_refusal(self, spec: TrialSpec) -> Refusal | None:
         if self.platform is Platform.CPU:
@@ -347,15 +366,9 @@ def point_label(point: Point) -> str:
 
 
 def devices_wanted(assignment: Mapping[str, Any]) -> int:
-    """Count the devices that an assignment needs; TGI's ``num_shard`` is its tensor parallel size.
+    """Count the devices that an assignment needs (``knobs.devices``).
 
     Raises:
         KnobError: A parallel size is not a whole number of at least 1.
     """
-    count = 1
-    for knob in _SIZES:
-        size = assignment.get(knob, 1)
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise KnobError(f"knobs.{knob}: is {size!r}; expected a whole number of at least 1. Change it.")
-        count *= size
-    return count
+    return knobs.devices(assignment)

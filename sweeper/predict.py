@@ -17,10 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sweeper import rate_search
+from sweeper import knobs, rate_search
 from sweeper.engines.simulated import generation_of, is_v1, resolve, shape_of
 from sweeper.records import (
-    INSTANCES,
     MEASURED_ITERATIONS,
     PHASES,
     LoadPoint,
@@ -174,7 +173,9 @@ def _first_guess(spec: TrialSpec) -> Prediction:
     if spec.warmup_prompts:
         warm = replace(spec.load_points[0], num_prompts=spec.warmup_prompts, request_rate_per_s=None)
         start_s += _point_s(warm, costs, limits, replicas=1)
-    load_s = sum(_point_s(point, costs, limits, replicas=_replicas(spec)) for point in _loads(spec))
+    load_s = sum(
+        _point_s(point, costs, limits, replicas=knobs.replicas(spec.assignment)) for point in _loads(spec)
+    )
     # Of other engines than vLLM nothing is modelled: they are taken to be as fast.
     is_ours = spec.engine.kind in ("vllm", "simulated")
     return _repeated(spec, start_s=start_s, load_s=load_s, basis="modelled" if is_ours else "assumed")
@@ -261,15 +262,10 @@ def _longest_answer(point: LoadPoint) -> float:
     return point.output_len * (1 + point.range_ratio)
 
 
-def _replicas(spec: TrialSpec) -> int:
-    sizes = (spec.assignment.get(name, 1) for name in (INSTANCES, "data_parallel_size"))
-    return math.prod(int(size) for size in sizes)
-
-
 def _costs(spec: TrialSpec) -> tuple[CostModel, _Limits]:
     """Give the costs of a step of this trial, and what the scheduler puts into one."""
     settings = resolve(spec)
-    devices = max(1, spec.devices_wanted // _replicas(spec))
+    devices = max(1, spec.devices_wanted // knobs.replicas(spec.assignment))
     mode = spec.partitioning.split("/")[0] if spec.partitioning else None
     device = partition_of(mode, device=spec.modelled_device)
     costs = CostModel(

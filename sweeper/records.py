@@ -285,6 +285,8 @@ class EngineSpec:
     Attributes:
         kind: One of ``ENGINES``.
         release: Version of vLLM, such as ``0.6.2``: found in its environment, or modelled.
+        build: Version that its environment tells where that does not say which release it is, and ``release``
+            was stated for it (``0.1.dev9453``); None where the release is the version that was found.
         python: Interpreter of the engine's own environment; None for the simulated engine.
         url: Where an attached endpoint answers.
         api_key_env: Environment variable that holds its key; the key itself is in no record.
@@ -304,6 +306,7 @@ class EngineSpec:
 
     kind: str
     release: str
+    build: str | None = None
     python: str | None = None
     url: str | None = None
     api_key_env: str | None = None
@@ -319,6 +322,11 @@ class EngineSpec:
     warmup_timeout_s: float = 1800.0
     load_timeout_s: float = 3600.0
     stop_timeout_s: float = 30.0
+
+    @property
+    def version(self) -> str:
+        """Version that the engine's environment tells, without its local part."""
+        return (self.build or self.release).partition("+")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -451,6 +459,7 @@ class TrialSpec:
                 **({} if self.client.kind == CLIENTS[0] else {"client": self.client.kind}),
                 **({} if self.partitioning is None else {"partitioning": self.partitioning}),
                 **({} if self.modelled_device in _USUAL_DEVICES else {"device": self.modelled_device}),
+                **({} if self.engine.build is None else {"build": self.engine.build}),
                 **({} if self.engine.url is None else {"url": self.engine.url}),
                 **({"instances_by": self.engine.instances_by} if INSTANCES in self.assignment else {}),
                 **({} if self.engine.binds_numa else {"binds_numa": False}),

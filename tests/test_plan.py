@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from sweeper.errors import ConfigError, KnobError
 from sweeper.plan import Planner, devices_wanted, point_label
-from sweeper.records import FailureClass, Model, Platform
+from sweeper.records import FailureClass, Model, Platform, Scalar
 from sweeper.space import Choice, Point, Rule, Space
 from tests.stand_ins import planner_of_three_series
 
@@ -98,6 +99,43 @@ def test_instances_multiply_devices_and_are_asked_of_the_release_as_what_they_be
     assert three.refusal is not None
     assert three.refusal.message.startswith("needs 12 devices")
     assert three.refusal.failure is FailureClass.UNSUPPORTED
+
+
+def test_context_parallel_ranks_take_devices_of_their_own(planner: Planner) -> None:
+    today = replace(planner, engine=replace(planner.engine, release="0.32.0"))
+    assignment = {"tensor_parallel_size": 2, "prefill_context_parallel_size": 2, "max_model_len": 8192}
+    job = today.job(Point(choices={}, assignment=assignment, series=None))
+    assert job.refusal is None
+    assert job.spec.devices_wanted == 4
+
+
+def test_a_size_that_cannot_share_out_the_model_is_refused_with_those_that_can(planner: Planner) -> None:
+    job = planner.job(Point(choices={}, assignment={"tensor_parallel_size": 3}, series=None))
+    assert job.refusal is not None
+    assert job.refusal.failure is FailureClass.UNSUPPORTED
+    assert str(job.refusal) == (
+        "tensor_parallel_size = 3 cannot share out 64 attention heads, 8 KV heads and an MLP of 28672; "
+        "expected one of 1, 2, 4, 8, 16, 32, 64 (meta-llama/Llama-3.1-70B-Instruct). Choose one."
+    )
+
+
+@pytest.mark.parametrize(
+    ("knob", "value", "instead"),
+    [
+        ("served_model_name", "mine", "it is model.name"),
+        ("HIP_VISIBLE_DEVICES", "4,5", "platform.device_ids"),
+        ("TP", 8, "Did you mean 'tensor_parallel_size'"),
+        ("load_format", "dummy", "Set model.is_dummy=true"),
+        ("skip_tokenizer_init", True, "answers no text"),
+    ],
+)
+def test_what_can_never_be_a_setting_is_a_mistake_whatever_is_allowed(
+    planner: Planner, knob: str, value: Scalar, instead: str
+) -> None:
+    engine = replace(planner.engine, kind="vllm", release="0.32.0")
+    real = replace(planner, engine=engine, platform=Platform.MI300X, allow_unknown=True)
+    with pytest.raises(KnobError, match=re.escape(instead)):
+        real.job(Point(choices={}, assignment={knob: value, "max_model_len": 8192}, series=None))
 
 
 def test_a_flag_that_tgi_lacks_is_a_mistake(planner: Planner) -> None:

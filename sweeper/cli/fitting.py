@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sweeper.cli.exit_codes import OK
 from sweeper.cli.parser import Parser
 from sweeper.errors import ConfigError, KnobError, PlacementError, nearest
-from sweeper.records import INSTANCES, Model, Platform, Scalar
+from sweeper.records import Model, Platform, Scalar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -188,7 +188,6 @@ def _answer(name: str, fits: Mapping[int, Fit], assignment: Mapping[str, Scalar]
 
 
 def _devices_of(assignment: Mapping[str, Scalar], tensor_parallel_size: int) -> int:
-    count = tensor_parallel_size
-    for knob in ("pipeline_parallel_size", "data_parallel_size", INSTANCES):
-        count *= int(assignment.get(knob, 1))
-    return count
+    from sweeper import knobs
+
+    return knobs.devices({**assignment, "tensor_parallel_size": tensor_parallel_size})

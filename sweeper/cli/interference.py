@@ -35,7 +35,8 @@ def check_interference(arguments: list[str], console: Console) -> int:
     options, rest = _options(arguments)
     shared, overrides = read_options(rest, ())
     composed, choice = prepare.compose_for_platform(overrides, config_dir=shared.config_dir)
-    settings = config.settings(composed, platform=choice.platform)
+    stated_by = config.release_stated_by(overrides, config_dir=shared.config_dir)
+    settings = config.settings(composed, platform=choice.platform, release_stated_by=stated_by)
     name = f"{settings.name}-interference"
     settings = replace(settings, name=name, folder=settings.outputs / name)
     say_platform(settings, choice, console)

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper.records import Model, Platform, TrialResult, TrialState
+from sweeper.records import EngineSpec, Model, Platform, TrialResult, TrialState
 
 if TYPE_CHECKING:
     from sweeper.config import Settings
@@ -94,10 +94,15 @@ def engine_text(planner: Planner) -> str:
     if planner.engine.kind == "simulated":
         return f"model of vLLM {planner.engine.release}"
     if planner.engine.kind == "attach":
-        return f"attached to {planner.engine.url}"
+        return f"attached to {planner.engine.url}{_taken_for(planner.engine)}"
     if planner.engine.kind == "tgi":
         return f"TGI by {' '.join([*planner.engine.prefix, planner.engine.command])}"
-    return f"vLLM {planner.engine.release} at {planner.engine.python}"
+    engine = planner.engine
+    return f"vLLM {engine.build or engine.release}{_taken_for(engine)} at {engine.python}"
+
+
+def _taken_for(engine: EngineSpec) -> str:
+    return "" if engine.build is None else f" (taken for {engine.release}, as engine.release says)"
 
 
 def models_of(planner: Planner) -> list[Model]:

@@ -20,7 +20,7 @@ from sweeper.cli.parser import Parser
 from sweeper.cli.planning import show_plan
 from sweeper.cli.stopping import StopSignals
 from sweeper.errors import ConfigError
-from sweeper.records import Platform
+from sweeper.records import EngineSpec, Platform
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,7 +60,8 @@ def run_sweep(arguments: list[str], console: Console, *, commands: Collection[st
             f"no experiment is given. Choose one with +experiment=NAME (known: {known}), or vary a knob with "
             "space.knobs.NAME=VALUE,VALUE."
         )
-    settings = config.settings(composed, platform=choice.platform)
+    stated_by = config.release_stated_by(overrides, config_dir=options.config_dir)
+    settings = config.settings(composed, platform=choice.platform, release_stated_by=stated_by)
     with ExitStack() as stack:
         return _run(settings, choice, overrides, console, stack)
 
@@ -239,14 +240,17 @@ def planner_of(settings: Settings, node: Node) -> Planner:
         from sweeper.engines.vllm import probe
 
         python = prepare.find_engine_python(settings)
-        engine = replace(engine, python=python, release=probe(python).release)
+        engine = _settled(
+            replace(engine, python=python), settings, found=probe(python).versions["vllm"], where=python
+        )
     elif engine.kind == "attach":
         import os
 
         from sweeper.engines import attach
 
-        release = attach.find_release(engine, surroundings=os.environ)
-        engine = replace(engine, python=prepare.find_engine_python(settings), release=release)
+        found = attach.find_release(engine, surroundings=os.environ)
+        engine = replace(engine, python=prepare.find_engine_python(settings))
+        engine = _settled(engine, settings, found=found, where=str(engine.url))
     elif engine.kind == "tgi":
         from sweeper.engines import tgi
 
@@ -277,6 +281,19 @@ def planner_of(settings: Settings, node: Node) -> Planner:
         calibrated=settings.calibrated,
         control=settings.control,
         control_every=settings.control_every,
+    )
+
+
+def _settled(engine: EngineSpec, settings: Settings, *, found: str, where: str) -> EngineSpec:
+    from sweeper.engines import release
+
+    stated_by = settings.release_stated_by
+    return release.settled(
+        engine,
+        found=found,
+        where=where,
+        stated=stated_by is not None,
+        insists=stated_by == "command line",
     )
 
 

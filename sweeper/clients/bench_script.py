@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sweeper import knobs, processes
 from sweeper.clients import plausibility, program, warm_up_point
+from sweeper.clients.tokenizer import tokenizer_of
 from sweeper.clients.vllm_bench import (
     METRICS,
     PERCENTILES,
@@ -115,15 +116,20 @@ class BenchScriptClient:
     ) -> tuple[Mapping[str, object], float | None]:
         result = self._raw / f"{name}.json"
         result.unlink(missing_ok=True)
-        arguments = script_arguments(
-            self._spec, point, base_url=server.base_url, release=self._spec.engine.release, result=result
-        )
         environment = client_environment(
             self._spec,
             surroundings=os.environ,
             python=self._python,
             owner=processes.current(),
             stub=self._stub,
+        )
+        arguments = script_arguments(
+            self._spec,
+            point,
+            base_url=server.base_url,
+            release=self._spec.engine.release,
+            result=result,
+            tokenizer=tokenizer_of(self._spec, environment=environment),
         )
         ended = program.run_to_end(
             [self._python, str(self._script), *arguments],
@@ -207,9 +213,15 @@ def check_point(point: LoadPoint, *, release: str) -> None:
 
 
 def script_arguments(
-    spec: TrialSpec, point: LoadPoint, *, base_url: str, release: str, result: Path
+    spec: TrialSpec,
+    point: LoadPoint,
+    *,
+    base_url: str,
+    release: str,
+    result: Path,
+    tokenizer: str | None = None,
 ) -> list[str]:
-    """The arguments of the script for one load point, in the form of a release.
+    """The arguments of the script for one load point, in the form of a release; as ``vllm_bench`` has them.
 
     Raises:
         ConfigError: The release's script cannot send this load point.
@@ -227,7 +239,7 @@ def script_arguments(
     return [
         *("--backend", "vllm", "--base-url", base_url, "--endpoint", "/v1/completions"),
         *names,
-        *("--tokenizer", spec.model.path),
+        *knobs.client_arguments(spec.assignment, release=release, tokenizer=tokenizer or spec.model.path),
         *_dataset_arguments(point, release=release),
         *("--num-prompts", str(point.num_prompts), "--request-rate", rate),
         *concurrency,

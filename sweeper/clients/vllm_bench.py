@@ -18,6 +18,7 @@ from pathlib import Path
 from sweeper import knobs, processes
 from sweeper.clients import check_lengths, plausibility, warm_up_point
 from sweeper.clients.program import blame_engine, flood, last_words
+from sweeper.clients.tokenizer import tokenizer_of
 from sweeper.engines import Cancelled, Server, pids_of, supervisor
 from sweeper.engines.endpoint import Endpoint
 from sweeper.engines.supervisor import Supervised
@@ -82,7 +83,7 @@ class VllmBenchClient:
         self._spec = spec
         self._python = python or spec.client.python or _python(spec)
         environment = probe(self._python)
-        self._release = environment.release
+        self._release = _release_of(environment.release, spec, self._python)
         _check_release(self._release, self._python)
         folder = Path(spec.folder).resolve()
         folder.mkdir(parents=True, exist_ok=True)
@@ -95,15 +96,16 @@ class VllmBenchClient:
         self._replies, replies_write = os.pipe()
         self._unread = b""
         try:
+            self._environment = client_environment(
+                spec,
+                surroundings=os.environ,
+                python=interpreter,
+                owner=processes.current(),
+                stub=write_metadata_stub(folder, environment),
+            )
             self._worker = Supervised.start(
                 [interpreter, str(_WORKER), str(requests_read), str(replies_write)],
-                env=client_environment(
-                    spec,
-                    surroundings=os.environ,
-                    python=interpreter,
-                    owner=processes.current(),
-                    stub=write_metadata_stub(folder, environment),
-                ),
+                env=self._environment,
                 cwd=folder,
                 log_path=self._log_path,
                 start_file=folder / f"client-{spec.attempt}{processes.START_FILE_SUFFIX}",
@@ -239,7 +241,12 @@ class VllmBenchClient:
         number = self._next
         self._next += 1
         args = benchmark_arguments(
-            self._spec, point, base_url=server.base_url, release=self._release, result=path
+            self._spec,
+            point,
+            base_url=server.base_url,
+            release=self._release,
+            result=path,
+            tokenizer=tokenizer_of(self._spec, environment=self._environment),
         )
         line = json.dumps({"id": number, "api_key": server.api_key, "args": args}) + "\n"
         try:
@@ -308,9 +315,23 @@ class VllmBenchClient:
 
 
 def benchmark_arguments(
-    spec: TrialSpec, point: LoadPoint, *, base_url: str, release: str, result: Path
+    spec: TrialSpec,
+    point: LoadPoint,
+    *,
+    base_url: str,
+    release: str,
+    result: Path,
+    tokenizer: str | None = None,
 ) -> list[str]:
     """The arguments of ``vllm bench serve`` for one load point, in the form of a release.
+
+    Args:
+        spec: The trial; what its knobs say of the tokenizer is said to the client, too.
+        point: What to send.
+        base_url: Of the server.
+        release: Of the vLLM whose benchmark it is.
+        result: The JSON file to write.
+        tokenizer: Folder or hub id of the server's tokenizer; the model's unless given.
 
     Raises:
         ConfigError: The load point names a dataset that this client does not know.
@@ -322,7 +343,7 @@ def benchmark_arguments(
     return [
         *(backend, "openai", "--base-url", base_url, "--endpoint", "/v1/completions"),
         *("--model", spec.model.path, "--served-model-name", spec.model.name),
-        *("--tokenizer", spec.model.path),
+        *knobs.client_arguments(spec.assignment, release=release, tokenizer=tokenizer or spec.model.path),
         *_dataset_arguments(point),
         *("--num-prompts", str(point.num_prompts), "--request-rate", rate),
         *concurrency,
@@ -434,6 +455,19 @@ def _dataset_arguments(point: LoadPoint) -> list[str]:
     raise ConfigError(
         f"load point: dataset '{point.dataset}'; expected random or sharegpt. Choose one of them."
     )
+
+
+def _release_of(found: str, spec: TrialSpec, python: str) -> str:
+    """Give the release of a benchmark: the engine's in whose environment it is, else the one it tells."""
+    if spec.engine.build is not None and found == spec.engine.version:
+        return spec.engine.release
+    unplaced = knobs.why_unplaced(found)
+    if unplaced is not None:
+        raise ConfigError(
+            f"client.python: {python} has vLLM '{found}', which {unplaced}; expected one that tells its "
+            "release, whose flags are known. Name another interpreter, or leave it out."
+        )
+    return found
 
 
 def _check_release(release: str, python: str) -> None:

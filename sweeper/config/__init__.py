@@ -2,11 +2,21 @@
 
 ``schema`` declares every key with its type, ``composition`` turns files and overrides into checked plain
 data, ``domains`` reads what may vary, ``settings`` makes our own objects of it. YAML holds values; types
-and checks stand here. Nothing below this package knows that Hydra exists.
+and checks stand here.
+``stated`` says whether the user named the release. Nothing below this package knows that Hydra exists.
 """
 
 from sweeper.config.composition import compose_run, conf_folder, groups
 from sweeper.config.domains import parse_domain
 from sweeper.config.settings import Settings, settings
+from sweeper.config.stated import release_stated_by
 
-__all__ = ["Settings", "compose_run", "conf_folder", "groups", "parse_domain", "settings"]
+__all__ = [
+    "Settings",
+    "compose_run",
+    "conf_folder",
+    "groups",
+    "parse_domain",
+    "release_stated_by",
+    "settings",
+]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from sweeper import confidential
+from sweeper import confidential, knobs
 from sweeper.config.checks import check_choice, check_positive
 from sweeper.errors import ConfigError
 from sweeper.records import ENGINES, INSTANCES_BY, EngineSpec, Platform
@@ -43,7 +43,7 @@ def engine(given: Mapping[str, Any], platform: Platform) -> EngineSpec:
         )
     return EngineSpec(
         kind=kind,
-        release=str(given["release"]),
+        release=_release(str(given["release"])),
         python=None if kind == "simulated" else given["python"],
         url=_url(given, kind),
         api_key_env=_variable(given["api_key_env"], kind),
@@ -53,6 +53,17 @@ def engine(given: Mapping[str, Any], platform: Platform) -> EngineSpec:
         binds_numa=given["binds_numa"],
         **{key: given[key] for key in _TIME_LIMITS},
     )
+
+
+def _release(given: str) -> str:
+    unplaced = knobs.why_unplaced(given)
+    if unplaced is not None:
+        known = knobs.releases()
+        raise ConfigError(
+            f"engine.release: '{given}' {unplaced}; expected a release of vLLM from {known[0]} to "
+            f"{known[-1]}, or a later one. Name the one that the build comes nearest to."
+        )
+    return given
 
 
 def _words(key: str, words: Sequence[object]) -> list[str]:

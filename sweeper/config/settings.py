@@ -25,6 +25,7 @@ from sweeper.config.checks import (
 )
 from sweeper.config.domains import parse_condition, parse_domain, parse_rule
 from sweeper.config.endings import endings
+from sweeper.config.stated import Stated
 from sweeper.errors import ConfigError
 from sweeper.records import (
     DATASETS,
@@ -58,6 +59,7 @@ class Settings:
         results: Folder or URL of this study's results; None is its own folder.
         engine: With the release that the experiment was written for; a measured platform replaces it by
             the one it finds.
+        release_stated_by: Where the user named the engine's release; None where only our own files do.
         insisted: Partition and memory mode that the node must be in, where the experiment says so.
         modelled_device: What the devices of a simulated platform are; None of any other.
         isolation: Whether trials run beside one another on a node (``shared``) or one at a time.
@@ -121,6 +123,7 @@ class Settings:
     is_plan: bool
     plan_csv: Path | None
     resolved: Mapping[str, Any]
+    release_stated_by: Stated | None = None
 
     @property
     def joins_cluster(self) -> bool:
@@ -128,12 +131,15 @@ class Settings:
         return self.executor == "ray" and self.address != "local"
 
 
-def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
+def settings(
+    composed: Mapping[str, Any], *, platform: Platform, release_stated_by: Stated | None = None
+) -> Settings:
     """Turn a composed configuration into our own objects.
 
     Args:
         composed: From ``compose_run``.
         platform: The machine, which ``platform=auto`` leaves open.
+        release_stated_by: Where the user named ``engine.release`` (``stated``).
 
     Raises:
         ConfigError: A value is out of range or does not fit with another; the message names its key.
@@ -226,6 +232,7 @@ def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
         is_plan=root["plan"],
         plan_csv=Path(root["plan_csv"]) if root["plan_csv"] else None,
         resolved=confidential.masked(dict(root)),
+        release_stated_by=release_stated_by,
     )
 
 

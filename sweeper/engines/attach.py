@@ -205,9 +205,9 @@ class AttachedServer:
         return 0.0
 
     def _prove_release(self, version: str) -> None:
-        if version.partition("+")[0] != self._spec.engine.release:
+        if version.partition("+")[0] != self._spec.engine.version:
             raise MeasurementError(
-                f"engine: {self.base_url} says it is vLLM {version}; expected {self._spec.engine.release}, "
+                f"engine: {self.base_url} says it is vLLM {version}; expected {self._spec.engine.version}, "
                 "which answered when the study was planned. Do not change the endpoint while a study runs.",
                 failure=FailureClass.WRONG_ENGINE,
             )

@@ -21,7 +21,7 @@ from sweeper.engines import masks
 from sweeper.engines.caches import cache_folders
 from sweeper.errors import ConfigError, PlacementError
 from sweeper.processes import Process
-from sweeper.records import Assignment, Placement, Platform, TrialSpec
+from sweeper.records import Placement, Platform, TrialSpec
 
 # Variables of our own surroundings that would mislead the engine: another mask, Ray's, our interpreter.
 _DROPPED = re.compile(r"^RAY_|^PYTHONHOME$|^VIRTUAL_ENV$|^VLLM_API_KEY$|^OPENAI_API_KEY$")
@@ -170,10 +170,12 @@ def client_environment(
     }
     paths = [str(stub)] if stub else []
     paths += [kept["PYTHONPATH"]] if kept.get("PYTHONPATH") else []
+    shared = knobs.client_variables(spec.assignment, release=spec.engine.release)
     offline = {"HF_HUB_OFFLINE": "1"} if Path(spec.model.path).is_dir() else {}
     return {
         **kept,
         **offline,
+        **shared,
         **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {}),
         # Tools that come with the environment (ninja) are looked up on PATH.
         "PATH": os.pathsep.join([str(Path(python).parent), kept.get("PATH", os.defpath)]),
@@ -270,7 +272,7 @@ def _platform_environment(spec: TrialSpec, placement: Placement) -> dict[str, st
     return {
         # GiB. Left alone, each server takes a large share of the machine's memory.
         "VLLM_CPU_KVCACHE_SPACE": "1",
-        _CORES: core_binding(placement.devices, ranks=_ranks(spec.assignment)),
+        _CORES: core_binding(placement.devices, ranks=knobs.devices(spec.assignment)),
     }
 
 
@@ -279,14 +281,6 @@ def _own_mask(spec: TrialSpec, placement: Placement, chosen: Mapping[str, str]) 
     if spec.platform is Platform.CPU:
         return {_CORES: chosen[_CORES]}
     return device_mask(spec.platform, placement.devices)
-
-
-def _ranks(assignment: Assignment) -> int:
-    sizes = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
-    ranks = 1
-    for size in sizes:
-        ranks *= int(assignment.get(size, 1))
-    return ranks
 
 
 def machine_versions() -> dict[str, str]:

@@ -114,10 +114,10 @@ class OfflineEngine:
                 "Set engine.python=PATH, or use the simulated platform."
             )
         environment = probe(spec.engine.python)
-        if environment.release != spec.engine.release:
+        if environment.release != spec.engine.version:
             raise MeasurementError(
                 f"engine: {spec.engine.python} has vLLM {environment.release}; expected "
-                f"{spec.engine.release}, which was found when the study was planned. Do not change the "
+                f"{spec.engine.version}, which was found when the study was planned. Do not change the "
                 "environment while a study runs.",
                 failure=FailureClass.WRONG_ENGINE,
             )

@@ -31,6 +31,7 @@ MODELLED_KNOBS = frozenset(
         "async_scheduling",
         "block_size",
         "data_parallel_size",
+        "decode_context_parallel_size",
         "dtype",
         "enable_chunked_prefill",
         "enable_prefix_caching",
@@ -44,6 +45,7 @@ MODELLED_KNOBS = frozenset(
         "max_seq_len_to_capture",
         "num_scheduler_steps",
         "pipeline_parallel_size",
+        "prefill_context_parallel_size",
         "quantization",
         "tensor_parallel_size",
         "NCCL_MIN_NCHANNELS",
@@ -51,6 +53,13 @@ MODELLED_KNOBS = frozenset(
     }
 )
 """Knobs that can change the model's numbers or its refusal to start."""
+
+_NOT_MODELLED: Mapping[str, str] = {
+    "pipeline_parallel_size": "pipelines",
+    "prefill_context_parallel_size": "prompts that several devices share",
+    "decode_context_parallel_size": "KV caches that several devices share",
+}
+"""Sizes that a trial may have and the model has no speed for, beyond 1."""
 
 _V0_ONLY = frozenset({"num_scheduler_steps", "max_seq_len_to_capture"})
 _STEADY_DEFAULTS: Mapping[str, Scalar] = {
@@ -328,25 +337,29 @@ def _is_off(value: Scalar) -> bool:
     return str(value).strip().lower() in ("0", "false")
 
 
+def _conflicts(spec: TrialSpec, assignment: Mapping[str, Scalar]) -> list[knobs.Refusal]:
+    found = knobs.check(
+        assignment, release=spec.engine.release, engine="simulated", accelerator=_accelerator(spec)
+    )
+    return [refusal for refusal in found if refusal.kind == "conflict"]
+
+
 def _refuse(spec: TrialSpec, placement: Placement, settings: Mapping[str, Scalar]) -> None:
     """Refuse what the release refuses at its start, and what the model cannot represent."""
     # Defaults take part: chunked prefill that nobody asked for is in the way of multi-step all the same.
     resolved = {**settings, **spec.assignment}
-    conflicts = [
-        refusal
-        for refusal in knobs.check(
-            resolved, release=spec.engine.release, engine="simulated", accelerator=_accelerator(spec)
-        )
-        if refusal.kind == "conflict"
-    ]
+    # What is asked for itself and stands against a build that is no release has been let pass by the plan.
+    let_pass = [refusal for refusal in _conflicts(spec, spec.assignment) if refusal.is_fact]
+    conflicts = [refusal for refusal in _conflicts(spec, resolved) if refusal not in let_pass]
     if conflicts:
         raise EngineError(f"simulated engine: {conflicts[0].message}", failure=FailureClass.BAD_ARGUMENT)
-    if settings["pipeline_parallel_size"] != 1:
-        raise EngineError(
-            f"simulated engine: pipeline_parallel_size is {settings['pipeline_parallel_size']}; expected 1, "
-            "since pipelines are not modelled. Use tensor or data parallelism, or measure.",
-            failure=FailureClass.UNSUPPORTED,
-        )
+    for knob, what in _NOT_MODELLED.items():
+        if resolved.get(knob, 1) != 1:
+            raise EngineError(
+                f"simulated engine: {knob} is {resolved[knob]}; expected 1, since {what} are not modelled. "
+                "Use tensor or data parallelism, or measure.",
+                failure=FailureClass.UNSUPPORTED,
+            )
     if settings["dtype"] not in ("bfloat16", "float16", "half"):
         raise EngineError(
             f"simulated engine: dtype is {settings['dtype']}; expected bfloat16 or float16, the only ones "

@@ -81,7 +81,18 @@ Source: docs/source/reference/launcher.md of huggingface/text-generation-inferen
 ENVIRONMENT_WORD = "{environment}"
 """In ``engine.prefix``, the place of ``--env NAME`` for each variable that a container must be given."""
 
-_LAUNCHER_FLAGS = frozenset({"model_id", "revision", "port", "hostname", "api_key", "shard_uds_path"})
+VARIABLES = frozenset(
+    {
+        *("ATTENTION", "PREFIX_CACHING", "PREFILL_CHUNKING", "TGI_WIGGLE_ROOM", "LOG_LEVEL", "RUST_LOG"),
+        *("ROCM_USE_FLASH_ATTN_V2_TRITON", "ROCM_USE_CUSTOM_PAGED_ATTN", "ROCM_USE_SKINNY_GEMM"),
+        *("USE_FLASH_ATTENTION", "USE_CUSTOM_MODELING", "DISABLE_EXLLAMA", "EXLLAMA_VERSION"),
+        *("USE_MARLIN", "FORCE_TGI_FLASH_ATTN", "ENABLE_CUDA_GRAPHS"),
+    }
+)
+"""Environment variables of TGI that are no twin of a flag, which every flag has (``MAX_TOTAL_TOKENS``).
+
+Source: server/text_generation_server/models/globals.py, utils/import_utils.py and docs on AMD GPUs of
+huggingface/text-generation-inference, the releases 2 and 3; the list may lack some."""
 
 # What /info tells of the configuration, as it names it.
 # Source: router/src/lib.rs, struct Info; model_dtype went with release 3.
@@ -99,20 +110,39 @@ _TOLD = (
 )
 
 
-def check(assignment: Assignment) -> tuple[str, ...]:
-    """Find what TGI's launcher would not take; each refusal is one line of an error."""
+def check(assignment: Assignment, *, allow_unknown: bool = False) -> tuple[str, ...]:
+    """Find what TGI's launcher would not take, or would ignore; each refusal is one line of an error."""
     refusals = []
     for knob, value in assignment.items():
         where = f"knob '{knob}' = {value!r}: "
-        if knobs.is_variable(knob) or knobs.is_host_setting(knob) or knobs.is_of_sweeper(knob):
+        given = knobs.refuse_given(knob, value, flags=knobs.TGI_GIVEN_FLAGS)
+        if given is not None:
+            refusals.append(given.message)
+        elif knobs.is_host_setting(knob) or knobs.is_of_sweeper(knob):
             continue
-        if knob in _LAUNCHER_FLAGS:
-            refusals.append(f"{where}whoever starts the server gives it. Take it out of the knobs.")
+        elif knobs.is_variable(knob):
+            if not (allow_unknown or _is_read(knob)):
+                refusals.append(f"{where}{_UNREAD}{_meant(knob)}")
         elif knob not in FLAGS:
             refusals.append(f"{where}TGI has no flag of this name.{nearest(knob, FLAGS)}")
         elif FLAGS[knob] == "switch" and not isinstance(value, bool):
             refusals.append(f"{where}expected true or false, since it is a switch. Write it without quotes.")
     return tuple(refusals)
+
+
+_UNREAD = (
+    "neither TGI nor anything beneath it is known to read a variable of this name, and one that nobody reads "
+    "does nothing. Where one does, engine.allow_unknown=true lets it pass."
+)
+
+
+def _is_read(name: str) -> bool:
+    return name in VARIABLES or name.lower() in FLAGS or knobs.is_read_by_runtime(name)
+
+
+def _meant(name: str) -> str:
+    twins = [flag.upper() for flag in FLAGS]
+    return nearest(name, [*VARIABLES, *twins, *knobs.runtime_variables()])
 
 
 def command_line(assignment: Assignment) -> tuple[str, ...]:

@@ -127,9 +127,9 @@ class VllmServer(LaunchedServer):
         # Releases before 0.4.1 have no such route; the environment's metadata speaks for them.
         answer = self._endpoint.get("/version")
         version = answer.content.get("version") if answer.is_ok else None
-        if isinstance(version, str) and version.partition("+")[0] != self._spec.engine.release:
+        if isinstance(version, str) and version.partition("+")[0] != self._spec.engine.version:
             raise self._doubt(
-                f"engine: it says it is vLLM {version}; expected {self._spec.engine.release}. "
+                f"engine: it says it is vLLM {version}; expected {self._spec.engine.version}. "
                 "Look which installation engine.python really uses.",
                 FailureClass.WRONG_ENGINE,
             )
@@ -188,9 +188,9 @@ def _python(spec: TrialSpec) -> str:
 
 
 def _check_release(spec: TrialSpec, environment: EngineEnvironment) -> None:
-    if environment.release != spec.engine.release:
+    if environment.release != spec.engine.version:
         raise MeasurementError(
-            f"engine: {spec.engine.python} has vLLM {environment.release}; expected {spec.engine.release}, "
+            f"engine: {spec.engine.python} has vLLM {environment.release}; expected {spec.engine.version}, "
             "which was found when the study was planned. Do not change the environment while a study runs.",
             failure=FailureClass.WRONG_ENGINE,
         )

@@ -14,10 +14,13 @@ The files, each importing only from those before it:
 
 - ``tables``: reading ``data/``. ``release_order``: which release came after which. ``names``: flag,
   variable or setting of the host.
+- ``runtime_variables``: what runs beneath vLLM and its variables.
 - ``history``: when each flag, variable and value existed. ``catalogue``: type, unit and meaning.
-- ``forms``: how a release writes an assignment. ``generations``: V0 or V1. ``engine_defaults``: what
-  holds unsaid. ``bench``: the load generator that comes with vLLM.
-- ``refusals``, ``presence``, ``values``, ``conflicts``: what can stand against a knob. ``checks``: all of it.
+- ``forms``: how a release writes an assignment. ``generations``: V0 or V1. ``parallelism``: how many
+  devices an assignment takes. ``engine_defaults``: what holds unsaid. ``bench``: the load generator that
+  comes with vLLM. ``sharing``: what server and client have to be told alike.
+- ``refusals``, ``launcher``, ``presence``, ``values``, ``conflicts``: what can stand against a knob.
+  ``checks``: all of it.
 - ``numerics``: which knobs may change an answer.
 """
 
@@ -27,14 +30,28 @@ from sweeper.knobs.checks import check
 from sweeper.knobs.engine_defaults import defaults, moved_defaults
 from sweeper.knobs.forms import command_line, environment, launcher, serve_line
 from sweeper.knobs.generations import NO_KNOBS, Accelerator, Generation, engine_generation
+from sweeper.knobs.launcher import (
+    GIVEN_FLAGS,
+    GIVEN_VARIABLES,
+    TGI_GIVEN_FLAGS,
+    refuse_given,
+    refuse_load_format,
+)
 from sweeper.knobs.names import is_host_setting, is_of_sweeper, is_variable
 from sweeper.knobs.numerics import MAY_CHANGE_ANSWERS, why_answers_may_change
+from sweeper.knobs.parallelism import PARALLEL_SIZES, devices, ranks, replicas, why_shape_forbids
 from sweeper.knobs.refusals import Refusal, RefusalKind
-from sweeper.knobs.release_order import ReleaseKey, release_key, releases
+from sweeper.knobs.release_order import ReleaseKey, is_clean, release_key, releases, why_unplaced
+from sweeper.knobs.runtime_variables import is_read_by_runtime, runtime_variables
+from sweeper.knobs.sharing import client_arguments, client_variables, refuse_unshared
 
 __all__ = [
+    "GIVEN_FLAGS",
+    "GIVEN_VARIABLES",
     "MAY_CHANGE_ANSWERS",
     "NO_KNOBS",
+    "PARALLEL_SIZES",
+    "TGI_GIVEN_FLAGS",
     "Accelerator",
     "Generation",
     "Knob",
@@ -43,22 +60,35 @@ __all__ = [
     "ReleaseKey",
     "bench_client",
     "check",
+    "client_arguments",
     "client_flag_exists",
+    "client_variables",
     "command_line",
     "defaults",
     "describe",
+    "devices",
     "engine_generation",
     "environment",
+    "is_clean",
     "is_host_setting",
     "is_of_sweeper",
+    "is_read_by_runtime",
     "is_variable",
     "knob_type",
     "known_names",
     "launcher",
     "moved_defaults",
+    "ranks",
+    "refuse_given",
+    "refuse_load_format",
+    "refuse_unshared",
     "release_key",
     "releases",
+    "replicas",
+    "runtime_variables",
     "serve_line",
     "takes_json",
     "why_answers_may_change",
+    "why_shape_forbids",
+    "why_unplaced",
 ]

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from sweeper.knobs.conflicts import find_conflicts
 from sweeper.knobs.generations import Accelerator
+from sweeper.knobs.launcher import refuse_given
 from sweeper.knobs.names import is_of_sweeper
 from sweeper.knobs.presence import refuse_absent, refuse_idle
 from sweeper.knobs.refusals import Refusal
-from sweeper.knobs.values import refuse_form, refuse_unlisted
+from sweeper.knobs.values import refuse_dated, refuse_form, refuse_unlisted
 from sweeper.records import Assignment
-
-# What a fork or a patched build may do differently from the releases in the tables.
-_FROM_THE_TABLE = frozenset({"unknown", "not_yet", "removed", "no_effect"})
 
 
 def check(
@@ -25,6 +23,7 @@ def check(
     engine: str = "vllm",
     allow_unknown: bool = False,
     accelerator: Accelerator = "rocm",
+    build: str | None = None,
 ) -> tuple[Refusal, ...]:
     """Find what this release would not take, would misread, or would take and ignore.
 
@@ -33,8 +32,10 @@ def check(
         release: Release of vLLM that runs, or that is modelled.
         engine: ``vllm`` or ``simulated``; the flags of any other engine are not known here and pass.
         allow_unknown: Let pass what the tables alone refuse, for a fork or a patched build: kinds
-            ``unknown``, ``not_yet``, ``removed`` and ``no_effect``, and values that are not listed.
+            ``unknown``, ``not_yet``, ``removed`` and ``no_effect``, values that are not listed, and, where
+            the build is no release, conflicts that releases are known to have.
         accelerator: What it runs on.
+        build: Version of a build that is taken for that release without being told to be it, or None.
 
     Returns:
         Refusals in the order of the assignment, then conflicts; empty when all is well.
@@ -49,16 +50,15 @@ def check(
         if is_of_sweeper(knob):
             continue
         by_table = (
-            refuse_absent(knob, value, release=release)
+            refuse_given(knob, value)
+            or refuse_absent(knob, value, release=release)
             or refuse_idle(knob, value, assignment=assignment, release=release, accelerator=accelerator)
             or refuse_unlisted(knob, value, release=release, accelerator=accelerator)
+            or refuse_dated(knob, value, release=release)
         )
-        by_form = refuse_form(knob, value, release=release)
-        refusal = by_form if allow_unknown or not by_table else by_table
-        if refusal:
-            found.append(refusal)
-    conflicts = find_conflicts(assignment, release=release, accelerator=accelerator)
-    return (
-        *found,
-        *(refusal for refusal in conflicts if not (allow_unknown and refusal.kind in _FROM_THE_TABLE)),
-    )
+        if by_table is None or (allow_unknown and not by_table.is_mistake):
+            by_table = refuse_form(knob, value, release=release)
+        if by_table:
+            found.append(by_table)
+    conflicts = find_conflicts(assignment, release=release, accelerator=accelerator, build=build)
+    return (*found, *(refusal for refusal in conflicts if not (allow_unknown and refusal.is_fact)))

@@ -1,4 +1,8 @@
-"""Which knobs cannot stand together, each rule a function that names the knob and says why."""
+"""Which knobs cannot stand together, each rule a function that names the knob and says why.
+
+Some rules are facts about releases (what V1 forced on, what 0.6.2 refused): a build between two releases may
+differ. The others are logic, and hold for every build.
+"""
 
 from __future__ import annotations
 
@@ -7,32 +11,48 @@ from collections.abc import Callable, Iterator
 from sweeper.knobs.engine_defaults import defaults
 from sweeper.knobs.generations import Accelerator, engine_generation, is_set, only_in_v0
 from sweeper.knobs.history import run_at
+from sweeper.knobs.parallelism import why_not_on_one_node
 from sweeper.knobs.refusals import Refusal
-from sweeper.knobs.release_order import is_between
+from sweeper.knobs.release_order import is_between, is_clean
 from sweeper.records import Assignment
 
-# Given by whoever starts the server; in an assignment they would contradict it or end up in a result.
-_LAUNCHER_FLAGS = frozenset({"model", "host", "port", "api_key", "config"})
+_Rule = Callable[..., tuple[str, str] | None]
 
 
-def find_conflicts(assignment: Assignment, *, release: str, accelerator: Accelerator) -> Iterator[Refusal]:
-    """Find knobs that each may stand alone but not together, or that belong to the launcher."""
-    rules: tuple[Callable[..., tuple[str, str] | None], ...] = (
+def find_conflicts(
+    assignment: Assignment, *, release: str, accelerator: Accelerator, build: str | None = None
+) -> Iterator[Refusal]:
+    """Find knobs that each may stand alone but not together.
+
+    Args:
+        assignment: Knob to value.
+        release: Release of vLLM.
+        accelerator: What it runs on.
+        build: Version of a build that is taken for that release without being told to be it, or None.
+
+    Returns:
+        Refusals; those that rest on what releases are known to do are marked as facts, and where the build is
+        none of these releases, say how to try it all the same.
+    """
+    is_other = build is not None or not is_clean(release)
+    facts: tuple[_Rule, ...] = (
         _steps_and_chunks,
         _steps_and_speculation,
         _chunks_forced,
         _generation_refused,
-        _fewer_tokens_than_sequences,
-        _fewer_tokens_than_length,
     )
-    for rule in rules:
+    logic: tuple[_Rule, ...] = (_fewer_tokens_than_sequences, _fewer_tokens_than_length, _not_on_one_node)
+    for rule in (*facts, *logic):
         found = rule(assignment, release=release, accelerator=accelerator)
         if found:
             knob, reason = found
-            yield Refusal(knob=knob, value=assignment[knob], kind="conflict", reason=reason)
-    for knob in sorted(_LAUNCHER_FLAGS & set(assignment)):
-        reason = "whoever starts the server gives it. Take it out of the knobs."
-        yield Refusal(knob=knob, value=assignment[knob], kind="conflict", reason=reason)
+            is_fact = is_other and rule in facts
+            hint = (
+                f" {build or release} is no release: engine.allow_unknown=true tries it." if is_fact else ""
+            )
+            yield Refusal(
+                knob=knob, value=assignment[knob], kind="conflict", reason=reason + hint, is_fact=is_fact
+            )
 
 
 def _plans_several_steps(assignment: Assignment, release: str) -> bool:
@@ -133,3 +153,9 @@ def _fewer_tokens_than_length(
             f"{length}, since no long prompt would fit. Raise the one, or lower the other.",
         )
     return None
+
+
+def _not_on_one_node(
+    assignment: Assignment, *, release: str, accelerator: Accelerator
+) -> tuple[str, str] | None:
+    return why_not_on_one_node(assignment, release=release)

@@ -6,6 +6,7 @@ A comparison of two releases in which such a knob is not pinned compares the def
 from __future__ import annotations
 
 from sweeper.knobs.generations import NO_KNOBS, Accelerator, Generation, engine_generation, is_set
+from sweeper.knobs.parallelism import ranks
 from sweeper.knobs.release_order import is_between
 from sweeper.records import Assignment, Scalar
 
@@ -136,7 +137,7 @@ def _v1_batch(
 
 def _v1_sequences(release: str, *, accelerator: Accelerator, assignment: Assignment) -> int | None:
     if accelerator == "cpu":
-        return 128 * _ranks(assignment) if is_between(release, "0.32.0", None) else None
+        return 128 * ranks(assignment) if is_between(release, "0.32.0", None) else None
     if is_between(release, None, "0.6.4.post1"):
         return 256
     # 0.8.4 asked for the name H100 or H200; before and after, an MI300X was enough.
@@ -145,7 +146,7 @@ def _v1_sequences(release: str, *, accelerator: Accelerator, assignment: Assignm
 
 def _v1_tokens(release: str, *, accelerator: Accelerator, assignment: Assignment) -> int | None:
     if accelerator == "cpu":
-        return 2048 * _ranks(assignment) if is_between(release, "0.32.0", None) else None
+        return 2048 * ranks(assignment) if is_between(release, "0.32.0", None) else None
     if is_between(release, None, "0.6.6.post1"):
         return None
     if accelerator == "cuda":
@@ -153,10 +154,6 @@ def _v1_tokens(release: str, *, accelerator: Accelerator, assignment: Assignment
     if is_between(release, None, "0.8.4"):
         return 2048
     return 8192 if is_between(release, None, "0.27.1") else 16384
-
-
-def _ranks(assignment: Assignment) -> int:
-    return _whole(assignment, "tensor_parallel_size", 1) * _whole(assignment, "pipeline_parallel_size", 1)
 
 
 def _whole(assignment: Assignment, knob: str, otherwise: int) -> int:

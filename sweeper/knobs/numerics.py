@@ -23,6 +23,8 @@ MAY_CHANGE_ANSWERS: Mapping[str, str] = MappingProxyType(
         "rope_scaling": "positions are computed otherwise",
         "tensor_parallel_size": "partial sums of the ranks are added in another order",
         "pipeline_parallel_size": "layers may be fused otherwise at the borders of the stages",
+        "prefill_context_parallel_size": "sums of attention are added in another order",
+        "decode_context_parallel_size": "sums of attention are added in another order",
         "data_parallel_size": "experts may lie on other ranks",
         "enable_expert_parallel": "experts lie on other ranks, and their sums are added in another order",
         "attention_backend": _KERNELS,

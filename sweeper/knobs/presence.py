@@ -6,7 +6,9 @@ a series a name that it has not earned.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from sweeper.errors import nearest
 from sweeper.knobs.catalogue import known_names
@@ -15,16 +17,30 @@ from sweeper.knobs.history import Run, endings, flags, run_at, runs_of, variable
 from sweeper.knobs.names import HOST_SETTINGS, is_host_setting, is_variable
 from sweeper.knobs.refusals import Refusal
 from sweeper.knobs.release_order import covered, is_between, release_after, release_key
-from sweeper.records import Assignment, Scalar
+from sweeper.knobs.runtime_variables import is_read_by_runtime, one_slip_from, runtime_variables
+from sweeper.records import INSTANCES, Assignment, Scalar
 
 # Letters of vLLM's command line; an assignment uses the long name, so that equal knobs have equal names.
+# Source: vLLM 0.32.0, EngineArgs.add_cli_args; -O is compilation_config through 0.11.2.
 _SHORT_NAMES: Mapping[str, str] = {
     "tp": "tensor_parallel_size",
     "pp": "pipeline_parallel_size",
     "dp": "data_parallel_size",
+    "dpl": "data_parallel_size_local",
+    "dpb": "data_parallel_backend",
+    "pcp": "prefill_context_parallel_size",
+    "dcp": "decode_context_parallel_size",
+    "ep": "enable_expert_parallel",
     "q": "quantization",
-    "O": "optimization_level",
+    "o": "optimization_level",
+    "cc": "compilation_config",
+    "ac": "attention_config",
+    "sc": "speculative_config",
 }
+# -O3 is one word: the letter and its level.
+_LEVEL = re.compile(r"^o\d$")
+# Shorter names are one slip from too many others.
+_SHORTEST_SLIP = 8
 
 # Read by the V0 engine alone; V1 accepts them and does nothing.
 _READ_BY_V0_ONLY = frozenset(
@@ -57,8 +73,13 @@ def refuse_absent(knob: str, value: Scalar, *, release: str) -> Refusal | None:
     """Refuse a knob that this release does not have, saying since when or until when."""
     if is_host_setting(knob):
         return None if knob in HOST_SETTINGS else _unknown(knob, value, release=release)
-    if is_variable(knob) and not knob.startswith("VLLM_"):
-        return None
+    short = _short_name(knob)
+    if short and is_variable(knob):
+        # No build has an environment variable of two letters: this one would do nothing whatever runs.
+        return replace(_unknown(knob, value, release=release), is_mistake=True)
+    if is_variable(knob) and is_read_by_runtime(knob):
+        slip = len(knob) >= _SHORTEST_SLIP and one_slip_from(knob, runtime_variables())
+        return _unknown(knob, value, release=release) if slip else None
     if run_at(knob, release):
         return None
     runs = runs_of(knob)
@@ -71,19 +92,38 @@ def refuse_absent(knob: str, value: Scalar, *, release: str) -> Refusal | None:
 
 
 def _unknown(knob: str, value: Scalar, *, release: str) -> Refusal:
-    if knob in _SHORT_NAMES:
-        hint = f" Did you mean '{_SHORT_NAMES[knob]}'?"
-    else:
-        of_release = known_names(release)
-        hint = nearest(knob, of_release) or nearest(knob, [*flags(), *variables()])
-    kind = "environment variable" if is_variable(knob) else "setting" if is_host_setting(knob) else "flag"
+    hint = _meant(knob, release=release) or " Check its spelling."
     where = "the host" if is_host_setting(knob) else f"vLLM {release}"
-    return Refusal(
-        knob=knob,
-        value=value,
-        kind="unknown",
-        reason=f"{where} has no {kind} of this name.{hint or ' Check its spelling.'}",
-    )
+    kind = "environment variable" if is_variable(knob) else "setting" if is_host_setting(knob) else "flag"
+    reason = f"{where} has no {kind} of this name."
+    if is_variable(knob) and not knob.startswith("VLLM_") and not _short_name(knob):
+        reason = (
+            f"no program beneath vLLM {release} is known to read an environment variable of this name, and "
+            "one that nobody reads does nothing. Where one does, engine.allow_unknown=true lets it pass."
+        )
+    return Refusal(knob=knob, value=value, kind="unknown", reason=reason + hint)
+
+
+def _short_name(knob: str) -> str | None:
+    """Give the flag that a letter or two of the command line stand for, however they are written."""
+    letters = knob.lstrip("-").lower()
+    return _SHORT_NAMES.get("o" if _LEVEL.match(letters) else letters)
+
+
+def _meant(knob: str, *, release: str) -> str:
+    """Guess what an unknown name was to be: a short one, one in other letters, or the nearest."""
+    short = _short_name(knob)
+    if short:
+        since = next((run.first for run in runs_of(short)), None)
+        late = since is not None and not is_between(release, since, None)
+        also = f" It came with vLLM {since}; earlier ones call compilation_config -O." if late else ""
+        return f" Did you mean '{short}'?{also if short == 'optimization_level' else ''}"
+    of_release, plain = known_names(release), knob.lstrip("-").replace("-", "_")
+    ever = [*of_release, INSTANCES, *flags(), *variables(), *runtime_variables()]
+    same = next((name for name in ever if name.lower() == plain.lower()), None)
+    if same:
+        return f" Did you mean '{same}'?"
+    return nearest(plain, of_release) or nearest(plain, ever)
 
 
 def _not_yet(knob: str, value: Scalar, run: Run, *, release: str) -> Refusal:

@@ -19,12 +19,16 @@ class Refusal:
         value: Its value as it was given.
         kind: ``unknown``, ``not_yet``, ``removed``, ``no_effect``, ``bad_value`` or ``conflict``.
         reason: Full sentences: what is wrong, since which release, and what to do.
+        is_mistake: Whether no value and no company could make it right, so that nothing is to be started.
+        is_fact: Whether it rests on what a release is known to do, which a build of another state may not.
     """
 
     knob: str
     value: Scalar
     kind: RefusalKind
     reason: str
+    is_mistake: bool = False
+    is_fact: bool = False
 
     @property
     def message(self) -> str:

@@ -70,6 +70,25 @@ def releases() -> tuple[str, ...]:
     return tuple(row["release"] for row in table("vllm_releases.csv"))
 
 
+def why_unplaced(version: str) -> str | None:
+    """Say why a version does not tell which release a build is; None where it does.
+
+    A build from a clone without vLLM's tags calls itself 0.1.dev9453, whatever it is of: setuptools-scm
+    counts commits where it finds no tag. Some builds are named by hand (``dev``).
+    """
+    if not _RELEASE.fullmatch(version.strip()):
+        return "is no version of the form that releases have"
+    if release_key(version) < release_key(releases()[0]):
+        return f"is older than {releases()[0]} (builds made without vLLM's tags call themselves so)"
+    return None
+
+
+def is_clean(release: str) -> bool:
+    """Tell whether a version is that of a release, and not of a build before one or after one (dev, rc)."""
+    match = _RELEASE.fullmatch(release.strip())
+    return match is not None and not (match["phase"] or match["dev"])
+
+
 @cache
 def covered(release: str) -> ReleaseKey:
     """Key of the last covered release that is not newer than this one; the tables know no other."""

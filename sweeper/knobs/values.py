@@ -84,17 +84,24 @@ def refuse_form(knob: str, value: Scalar, *, release: str) -> Refusal | None:
         if wanted is str:
             problem = f"it is of type {type(value).__name__}; expected text. Write it in quotes."
     if problem is None:
-        problem = _out_of_range(knob, value) or _bad_json(knob, value, release=release)
-    if problem is None and knob == "swap_space" and is_between(release, None, "0.5.4"):
-        whole = float(value).is_integer()
-        problem = (
-            None if whole else f"vLLM {release} takes whole GiB only (fractions came with 0.5.5). Round it."
-        )
+        problem = _out_of_range(knob, value) or _bad_json(knob, value)
     if problem is None:
         try:
             command_line({knob: value}, release=release)
         except KnobError as error:
             problem = str(error).removeprefix(f"knob '{knob}': ")
+    return Refusal(knob=knob, value=value, kind="bad_value", reason=problem) if problem else None
+
+
+def refuse_dated(knob: str, value: Scalar, *, release: str) -> Refusal | None:
+    """Refuse a value of a form that came later or is gone, which a build of another state may well take."""
+    problem = None
+    if knob == "swap_space" and is_between(release, None, "0.5.4"):
+        is_fraction = isinstance(value, float) and not value.is_integer()
+        problem = f"vLLM {release} takes whole GiB only (fractions came with 0.5.5). Round it."
+        problem = problem if is_fraction else None
+    elif knob == "compilation_config":
+        problem = _dated_compilation(value, release=release)
     return Refusal(knob=knob, value=value, kind="bad_value", reason=problem) if problem else None
 
 
@@ -124,25 +131,27 @@ def _out_of_range(knob: str, value: Scalar) -> str | None:
     return f"it is out of range; expected {' and '.join(bounds)}. Move it into the range."
 
 
-def _bad_json(knob: str, value: Scalar, *, release: str) -> str | None:
+def _bad_json(knob: str, value: Scalar) -> str | None:
     if "json" not in {run.kind for run in flags().get(knob, ())}:
         return None
     try:
         content = json.loads(str(value))
     except json.JSONDecodeError as error:
         return f"it is not JSON ({error}). Write an object such as '{{\"key\": 1}}'."
-    if knob != "compilation_config":
+    is_one = knob != "compilation_config" or isinstance(content, dict | int)
+    return None if is_one else "expected an object."
+
+
+def _dated_compilation(value: Scalar, *, release: str) -> str | None:
+    try:
+        content = json.loads(str(value))
+    except json.JSONDecodeError:
         return None
-    if isinstance(content, int):
-        taken = is_between(release, None, "0.8.5.post1")
-        return (
-            None
-            if taken
-            else f"a bare level is taken through 0.8.5.post1, and this is {release}. Write an object."
-        )
-    return (
-        _bad_compilation_key(content, release=release) if isinstance(content, dict) else "expected an object."
-    )
+    if isinstance(content, dict):
+        return _bad_compilation_key(content, release=release)
+    if not isinstance(content, int) or is_between(release, None, "0.8.5.post1"):
+        return None
+    return f"a bare level is taken through 0.8.5.post1, and this is {release}. Write an object."
 
 
 def _bad_compilation_key(content: Mapping[str, object], *, release: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -298,6 +299,19 @@ def test_the_line_to_serve_with_has_the_flags_and_environment_of_its_release(
     assert serving.serve_line(frame, bare.spec.key) == (
         "vllm serve meta-llama/Llama-3.1-70B-Instruct --port 8000"
     )
+
+
+def test_the_line_of_a_build_that_tells_no_release_is_written_for_the_one_that_was_stated(
+    trial: MakeTrial, rows: Callable[..., pd.DataFrame]
+) -> None:
+    tuned = trial(knobs={"enable_chunked_prefill": False}, runs=once(1.0), release="0.1.dev9453+g1babc91fe")
+    engine = replace(tuned.spec.engine, release="0.11.1", build="0.1.dev9453+g1babc91fe")
+    tuned = replace(tuned, spec=replace(tuned.spec, engine=engine))
+
+    line = tables.serve_line(rows(tuned), tuned.spec.key)
+
+    # 0.4.2, which such a number would be taken for, had no way to say off.
+    assert line.endswith("--no-enable-chunked-prefill")
 
 
 @pytest.mark.parametrize(("value", "release"), [("auto", "0.6.2"), (True, "unknown")])

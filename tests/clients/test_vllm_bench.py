@@ -22,7 +22,7 @@ from sweeper.clients.vllm_bench import VllmBenchClient
 from sweeper.engines import Cancelled, supervisor
 from sweeper.engines.vllm import VllmEngine, VllmServer, probe
 from sweeper.errors import ConfigError, EngineError, MeasurementError
-from sweeper.records import FailureClass, LoadPoint, TrialSpec
+from sweeper.records import FailureClass, LoadPoint, Model, TrialSpec
 from tests.standin_benchmarks import QuietServer
 from tests.standin_server import PLACEMENT, POINT, make_spec, never, write_interpreter
 from tests.standin_stream import served
@@ -586,6 +586,48 @@ def test_the_real_benchmark_does_not_pass_off_broken_answers_as_whole(
                 assert raised.value.failure is FailureClass.WRONG_ANSWER
     finally:
         client.close()
+
+
+def with_a_tokenizer_of_its_own(model: Model) -> Model:
+    """Make a model's tokenizer code of its own folder, as Kimi-K2's is."""
+    folder = Path(model.path)
+    (folder / "tokenization_tiny.py").write_text(
+        "from transformers import PreTrainedTokenizerFast\n\n\n"
+        "class TinyTokenizer(PreTrainedTokenizerFast):\n"
+        '    """Code of the model\'s own folder."""\n'
+    )
+    path = folder / "tokenizer_config.json"
+    content = json.loads(path.read_text())
+    content["tokenizer_class"] = "TinyTokenizer"
+    content["auto_map"] = {"AutoTokenizer": [None, "tokenization_tiny.TinyTokenizer"]}
+    path.write_text(json.dumps(content))
+    return model
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_a_model_whose_tokenizer_is_code_is_measured_where_both_sides_trust_it(
+    tmp_path: Path, vllm_python: str
+) -> None:
+    spec = make_spec(
+        tmp_path / "outputs",
+        vllm_python,
+        model=with_a_tokenizer_of_its_own(tiny_model.describe(tmp_path / "models")),
+        assignment={"max_num_seqs": 8, "enforce_eager": True, "trust_remote_code": True},
+        start_timeout_s=600.0,
+    )
+    spec = replace(spec, engine=replace(spec.engine, release=probe(vllm_python).release))
+    client = VllmBenchClient(spec, PLACEMENT)
+    try:
+        server = VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
+        try:
+            measured = client.measure(server, POINT, restart=0, repeat=0, cancelled=never)
+        finally:
+            server.stop()
+    finally:
+        client.close()
+    assert measured.metrics["completed"] == POINT.num_prompts
+    assert "trust_remote_code=True" in Path(str(server.log_path)).read_text()
 
 
 @pytest.mark.vllm

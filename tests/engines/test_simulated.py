@@ -186,6 +186,12 @@ def test_a_partition_has_an_eighth_of_the_memory(simulated_spec: TrialSpec) -> N
         ),
         ("0.6.2", {"max_num_seqs": 1024}, FailureClass.BAD_ARGUMENT, "max_num_seqs = 1024"),
         ("0.6.2", {"pipeline_parallel_size": 2}, FailureClass.UNSUPPORTED, "pipelines are not modelled"),
+        (
+            "0.32.0",
+            {"prefill_context_parallel_size": 2, "enable_prefix_caching": False},
+            FailureClass.UNSUPPORTED,
+            "prompts that several devices share are not modelled",
+        ),
         ("0.6.2", {"dtype": "float32"}, FailureClass.UNSUPPORTED, "dtype is float32"),
         ("0.6.2", {"tensor_parallel_size": 3}, FailureClass.BAD_ARGUMENT, "divisor of the model's 64"),
         ("0.6.2", {"data_parallel_size": 4}, FailureClass.BAD_ARGUMENT, "has 8 devices; expected .* = 16"),

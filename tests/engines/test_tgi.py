@@ -66,6 +66,14 @@ def test_a_flag_that_tgi_lacks_is_refused_with_the_nearest_one() -> None:
     assert tgi.check(ARTICLE) == ()
 
 
+def test_a_variable_that_nobody_reads_is_refused_unless_it_is_allowed() -> None:
+    (refusal,) = tgi.check({"PREFIX_CACHNG": 1})
+    assert refusal.endswith("engine.allow_unknown=true lets it pass. Did you mean 'PREFIX_CACHING'?")
+    assert tgi.check({"PREFIX_CACHNG": 1}, allow_unknown=True) == ()
+    # Each flag has a twin among the variables, and what runs beneath has its own.
+    assert tgi.check({"MAX_TOTAL_TOKENS": 4096, "NCCL_MIN_NCHANNELS": 112, "PREFIX_CACHING": 1}) == ()
+
+
 def test_tgi_gets_one_mask_its_variables_and_a_socket_folder_of_its_own(tmp_path: Path) -> None:
     spec = tgi_spec(tmp_path, assignment=ARTICLE, platform=Platform.MI300X)
     env = tgi.server_environment(

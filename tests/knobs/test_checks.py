@@ -23,6 +23,14 @@ def test_a_forked_build_may_have_what_the_tables_do_not() -> None:
         knobs.command_line({"amd_special_flag": False}, release="0.32.0")
 
 
+def test_forms_that_came_later_may_be_what_a_fork_has() -> None:
+    later: dict[str, Scalar] = {"compilation_config": '{"mode": 3}'}
+    assert "its key 'mode' came with vLLM 0.11.1" in only_refusal(later, "0.11.0").reason
+    assert not knobs.check(later, release="0.11.0", allow_unknown=True)
+    broken: dict[str, Scalar] = {"compilation_config": "{"}
+    assert "it is not JSON" in only_refusal(broken, "0.11.0", allow_unknown=True).reason
+
+
 def test_flags_of_other_engines_pass_and_the_simulated_one_is_held_to_vllm() -> None:
     tgi: dict[str, Scalar] = {"num_shard": 8}
     assert not knobs.check(tgi, release="2.3.1", engine="tgi")

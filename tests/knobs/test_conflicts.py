@@ -37,6 +37,35 @@ def test_chunked_prefill_cannot_be_switched_off_in_v1_through_0_11_0() -> None:
     assert not knobs.check(off, release="0.11.1")
 
 
+BUILD = "0.11.1rc2.dev141"
+
+
+def test_a_fact_about_releases_may_not_hold_for_a_build_between_them() -> None:
+    off: dict[str, Scalar] = {"enable_chunked_prefill": False}
+    refusal = only_refusal(off, BUILD)
+    assert refusal.reason.endswith("0.11.1rc2.dev141 is no release: engine.allow_unknown=true tries it.")
+    assert not knobs.check(off, release=BUILD, allow_unknown=True)
+    # A build that is only taken for a release may be as different from it.
+    stated = only_refusal(off, "0.11.0", build="0.1.dev9453")
+    assert "0.1.dev9453 is no release" in stated.reason
+    assert not knobs.check(off, release="0.11.0", build="0.1.dev9453", allow_unknown=True)
+
+
+def test_steps_that_0_6_2_refuses_may_be_tried_on_a_build_after_it() -> None:
+    both = {"enable_chunked_prefill": True, "num_scheduler_steps": 10}
+    assert only_refusal(both, "0.6.3.dev116").is_fact
+    assert not knobs.check(both, release="0.6.3.dev116", allow_unknown=True)
+
+
+def test_logic_holds_for_every_build() -> None:
+    for asked in (
+        {"max_num_batched_tokens": 512, "max_num_seqs": 1024},
+        {"enable_chunked_prefill": False, "max_num_batched_tokens": 4096, "max_model_len": 8192},
+        {"tensor_parallel_size": 4, "decode_context_parallel_size": 3},
+    ):
+        assert only_refusal(asked, BUILD, allow_unknown=True).kind == "conflict"
+
+
 def test_asking_for_v1_with_a_knob_it_lacks_fails_instead_of_falling_back() -> None:
     refusal = only_refusal({"VLLM_USE_V1": 1, "num_scheduler_steps": 10}, "0.9.2")
     assert refusal.kind == "conflict"
@@ -70,4 +99,5 @@ def test_without_chunks_a_step_holds_the_longest_prompt() -> None:
 
 def test_what_the_launcher_gives_is_no_knob() -> None:
     assert only_refusal({"port": 8001}, "0.32.0").kind == "conflict"
+    assert only_refusal({"port": 8001}, "0.32.0", allow_unknown=True).is_mistake
     assert "whoever starts the server" in only_refusal({"api_key": "x"}, "0.32.0").reason

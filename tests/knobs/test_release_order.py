@@ -57,6 +57,25 @@ def test_a_text_that_is_no_release_is_refused_with_an_example() -> None:
         knobs.release_key("latest")
 
 
+@pytest.mark.parametrize("version", ["0.1.dev9453+g1babc91fe.d20251028", "dev", "0.9.1rc2.dev", "0.0.0", ""])
+def test_a_version_that_tells_no_release_says_so(version: str) -> None:
+    assert knobs.why_unplaced(version) is not None
+
+
+@pytest.mark.parametrize(
+    ("version", "clean"),
+    [
+        *(("0.4.2", True), ("0.6.3.post1", True), ("0.11.0+rocm700", True), ("0.40.0", True)),
+        *(("0.11.1rc2.dev141+g38f225c2a.rocm700", False), ("0.6.3.dev116", False), ("0.6.3rc1", False)),
+    ],
+)
+def test_a_version_that_tells_one_is_placed_and_is_that_of_a_release_or_not(
+    version: str, clean: bool
+) -> None:
+    assert knobs.why_unplaced(version) is None
+    assert knobs.is_clean(version) is clean
+
+
 def test_covered_releases_are_sorted_and_span_the_tables() -> None:
     known = knobs.releases()
     assert known[0] == "0.4.2"

@@ -1,0 +1,165 @@
+"""How many devices an assignment takes, and which ways of sharing a model out no release can run.
+
+The devices of one replica are those that its weights, its layers and its prompts are divided among: tensor x
+pipeline x prefill context parallel size (TGI has ``num_shard`` in their place). Replicas multiply them: data
+parallelism, and the sweeper's own ``instances``. What multiplies nothing: decode context parallelism uses the
+devices of tensor parallelism again, and expert parallelism only says where experts lie.
+
+That holds for every release: one without a flag refuses it, and does not read it as something else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from sweeper.errors import KnobError
+from sweeper.knobs.release_order import is_between
+from sweeper.records import INSTANCES, Assignment, ModelShape, Scalar
+
+TENSOR = "tensor_parallel_size"
+PIPELINE = "pipeline_parallel_size"
+PREFILL_CONTEXT = "prefill_context_parallel_size"
+DECODE_CONTEXT = "decode_context_parallel_size"
+DATA = "data_parallel_size"
+DATA_LOCAL = "data_parallel_size_local"
+SHARDS = "num_shard"
+
+_OF_A_REPLICA = (TENSOR, PIPELINE, PREFILL_CONTEXT, SHARDS)
+
+PARALLEL_SIZES = (*_OF_A_REPLICA, DATA, INSTANCES)
+"""Knobs whose values multiply the devices of a trial; each is 1 where it is left out."""
+
+
+def ranks(assignment: Assignment) -> int:
+    """Count the devices of one replica, which vLLM calls its world size; what is no size counts as 1.
+
+    Source:
+        vLLM, ParallelConfig.__post_init__: pipeline x tensor of 0.8.3 and 0.10.2, and x prefill context of
+        0.12.0 and 0.32.0, none of which multiplies by the decode context or by the experts.
+    """
+    return math.prod(_size(assignment, knob) for knob in _OF_A_REPLICA)
+
+
+def replicas(assignment: Assignment) -> int:
+    """Count the copies of the model that share a trial's load and its devices.
+
+    Of data parallel replicas those on this node count, where ``data_parallel_size_local`` says how many.
+    """
+    here = _size(assignment, DATA_LOCAL if _is_size(assignment.get(DATA_LOCAL, 0)) else DATA)
+    return here * _size(assignment, INSTANCES)
+
+
+def devices(assignment: Assignment) -> int:
+    """Count the devices that a trial of this assignment takes.
+
+    Raises:
+        KnobError: A size is not a whole number of at least 1.
+    """
+    for knob in PARALLEL_SIZES:
+        size = assignment.get(knob, 1)
+        if not _is_size(size):
+            raise KnobError(f"knobs.{knob}: is {size!r}; expected a whole number of at least 1. Change it.")
+    return ranks(assignment) * replicas(assignment)
+
+
+def _size(assignment: Assignment, knob: str) -> int:
+    size = assignment.get(knob, 1)
+    return int(size) if _is_size(size) else 1
+
+
+def _is_size(value: Scalar) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def why_not_on_one_node(assignment: Assignment, *, release: str) -> tuple[str, str] | None:
+    """Name a parallel size that cannot come up on one node whatever the model, and say why; else None.
+
+    Source:
+        vLLM, ParallelConfig._validate_parallel_config: 0.12.0 for the prefill context (a check that 0.16.0
+        no longer has), 0.32.0 for the others; decode context already must divide in 0.16.0 and 0.20.0.
+    """
+    found = _replicas_elsewhere(assignment)
+    if found:
+        return found
+    tensor, prefill, decode = (_size(assignment, knob) for knob in (TENSOR, PREFILL_CONTEXT, DECODE_CONTEXT))
+    if prefill > 1 and is_between(release, "0.12.0", "0.12.0"):
+        return PREFILL_CONTEXT, f"vLLM {release} has the flag and refuses every value but 1. Leave it out."
+    if prefill == 1 and tensor % decode:
+        divisors = ", ".join(map(str, _divisors(tensor)))
+        return (
+            DECODE_CONTEXT,
+            f"it shares out the devices of {TENSOR} = {tensor}; expected one of {divisors}. Choose one.",
+        )
+    spans = (1, prefill, tensor * prefill)
+    if prefill > 1 and decode not in spans:
+        return (
+            DECODE_CONTEXT,
+            f"beside {PREFILL_CONTEXT} = {prefill} and {TENSOR} = {tensor} vLLM takes "
+            f"{', '.join(map(str, sorted(set(spans))))} only. Choose one of them.",
+        )
+    return None
+
+
+def _replicas_elsewhere(assignment: Assignment) -> tuple[str, str] | None:
+    everywhere = _size(assignment, DATA)
+    if DATA_LOCAL not in assignment or assignment[DATA_LOCAL] == everywhere:
+        return None
+    return (
+        DATA_LOCAL,
+        f"expected {everywhere}, all replicas of {DATA}: the others would be waited for on further "
+        "nodes, and a trial is on one. Leave it out.",
+    )
+
+
+def why_shape_forbids(assignment: Assignment, shape: ModelShape) -> Iterator[str]:
+    """Say which parallel sizes cannot share out a dense decoder of these dimensions, and what could.
+
+    Args:
+        assignment: Knob to value, as one server gets it.
+        shape: The model's; a dimension of 0 is not known and forbids nothing.
+
+    Source:
+        vLLM 0.32.0: ModelConfig.verify_with_parallel_config (heads, decode context), LlamaAttention (KV heads
+        are split, or copied evenly where they are fewer), ColumnParallelLinear (the MLP), get_pp_indices
+        (layers). TGI: FlashLlamaAttention refuses shards that do not divide the heads.
+    """
+    for knob in (TENSOR, SHARDS):
+        size = _size(assignment, knob)
+        fits = [number for number in _divisors(shape.heads) if _can_share(shape, number)]
+        if shape.heads and size not in fits:
+            yield (
+                f"{knob} = {size} cannot share out {shape.heads} attention heads, {shape.kv_heads} KV heads "
+                f"and an MLP of {shape.intermediate}; expected one of {', '.join(map(str, fits))}"
+            )
+    stages = _size(assignment, PIPELINE)
+    if shape.layers and stages > shape.layers:
+        yield (
+            f"{PIPELINE} = {stages} leaves stages without a layer; expected at most {shape.layers}, the "
+            "model's layers"
+        )
+    yield from _decode_context(assignment, shape)
+
+
+def _decode_context(assignment: Assignment, shape: ModelShape) -> Iterator[str]:
+    """Each decode context rank needs a copy of a KV head, which only more devices than KV heads make."""
+    decode, tensor = _size(assignment, DECODE_CONTEXT), _size(assignment, TENSOR)
+    if decode == 1 or not (shape.heads and shape.kv_heads):
+        return
+    copies = tensor // shape.kv_heads
+    if decode > copies or (shape.heads // shape.kv_heads) % decode:
+        yield (
+            f"{DECODE_CONTEXT} = {decode} needs as many copies of each KV head, and {TENSOR} = {tensor} "
+            f"keeps {max(1, copies)} of {shape.kv_heads} KV heads; expected it to divide that number and "
+            f"the {shape.heads // shape.kv_heads} heads that share a KV head"
+        )
+
+
+def _can_share(shape: ModelShape, size: int) -> bool:
+    kv_heads = shape.kv_heads or shape.heads
+    is_even = kv_heads % size == 0 if kv_heads >= size else size % kv_heads == 0
+    return is_even and shape.intermediate % size == 0
+
+
+def _divisors(number: int) -> list[int]:
+    return [size for size in range(1, number + 1) if number % size == 0]
