@@ -23,6 +23,7 @@ from sweeper.config.checks import (
     nonempty,
     scalar,
 )
+from sweeper.config.device_ids import device_ids
 from sweeper.config.domains import parse_condition, parse_domain, parse_rule
 from sweeper.config.endings import endings
 from sweeper.errors import ConfigError
@@ -58,6 +59,8 @@ class Settings:
         results: Folder or URL of this study's results; None is its own folder.
         engine: With the release that the experiment was written for; a measured platform replaces it by
             the one it finds.
+        devices: How many of the node's devices are used, the first ones; None takes all.
+        device_ids: Which of them may be used, as the platform counts them; None takes all.
         insisted: Partition and memory mode that the node must be in, where the experiment says so.
         modelled_device: What the devices of a simulated platform are; None of any other.
         isolation: Whether trials run beside one another on a node (``shared``) or one at a time.
@@ -91,6 +94,7 @@ class Settings:
     currency: str
     platform: Platform
     devices: int | None
+    device_ids: tuple[int, ...] | None
     insisted: tuple[str | None, str | None]
     modelled_device: str | None
     engine: EngineSpec
@@ -196,6 +200,7 @@ def settings(composed: Mapping[str, Any], *, platform: Platform) -> Settings:
         currency=study["currency"],
         platform=platform,
         devices=root["platform"]["devices"],
+        device_ids=device_ids(root["platform"]["device_ids"]),
         insisted=(root["platform"]["partition_mode"], root["platform"]["memory_mode"]),
         modelled_device=_modelled_device(root["platform"]["device"], platform),
         engine=serving.engine(engine, platform),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import secrets
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from sweeper import processes
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.topology import Absent, Device, Node, mode_commands
 
@@ -61,6 +63,15 @@ def read_machine(read: Callable[[], Node | Absent]) -> Answer | str:
     except SweeperError as exc:
         return str(exc)
     return Answer(node=node, machine=Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+
+
+def environment_of_node() -> Mapping[str, str]:
+    """Give the environment that a Ray node was started with; called in one of its workers.
+
+    A worker's own has been changed: Ray writes the mask of the devices that it counts for a task into it, for
+    none of them an empty one (RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO). Its parent is the node's raylet.
+    """
+    return processes.environment(os.getppid()) or os.environ
 
 
 def unique_names(hosts: Sequence[str]) -> list[str]:

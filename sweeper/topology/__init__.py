@@ -12,6 +12,7 @@ The files, each importing only from those before it:
 
 - ``node``: devices, the node they are on, and a table of them. ``probes``: running a vendor's tool, reading
   a file of the kernel. ``values``: single values as tools write them.
+- ``granted``: which devices the environment leaves to a study.
 - ``modes``: what an MI300X has, its partition modes, and the commands that set them. ``modelled``: the node
   of the simulated platform.
 - ``amd_smi``: what amd-smi tells of each device. ``amd``: the node made of it. ``nvidia``, ``cpu``: the
@@ -23,6 +24,7 @@ The files, each importing only from those before it:
 from sweeper.topology.amd import read_amd
 from sweeper.topology.cpu import read_cpu
 from sweeper.topology.detection import Detection, detect
+from sweeper.topology.granted import Grant, chosen, granted, numbers_of
 from sweeper.topology.modelled import modelled_mi300x, modelled_node
 from sweeper.topology.modes import (
     LEGAL_MEMORY_MODES,
@@ -47,13 +49,17 @@ __all__ = [
     "Answer",
     "Detection",
     "Device",
+    "Grant",
     "Node",
     "Runner",
+    "chosen",
     "detect",
+    "granted",
     "mode_commands",
     "modelled_mi300x",
     "modelled_node",
     "node_table",
+    "numbers_of",
     "ranges",
     "read_amd",
     "read_cpu",
