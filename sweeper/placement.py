@@ -181,6 +181,8 @@ class Allocator:
             devices=tuple(sorted(device.index for device in devices)),
             parents=tuple(sorted({device.parent for device in devices})),
             partition_mode=self._node.partition_mode,
+            partitions_per_gpu=self._node.partitions_per_gpu,
+            device_name=" and ".join(sorted({device.name for device in devices})),
             memory_mode=self._node.memory_mode,
             numa_node=numa_nodes.pop() if len(numa_nodes) == 1 else None,
             mask_variable=MASK_VARIABLES[self._node.platform],

@@ -18,6 +18,7 @@ import pytest
 
 from sweeper import cli
 from tests.standin_server import write_interpreter
+from tests.topology.amd_smi_outputs import MI300A, MI308X, MI325X, Gpu, install, outputs
 
 RECORDED = Path(__file__).parent / "recorded"
 
@@ -230,6 +231,7 @@ def test_trials_run_on_granted_gpus_beside_somebody_elses(
     assert {tuple(row["devices"]) for row in rows} == {(6,), (7,)}  # type: ignore[arg-type]
     masks = {str(row["effective.device_mask"]) for row in rows}
     assert masks == {"HIP_VISIBLE_DEVICES=6", "HIP_VISIBLE_DEVICES=7"}, "one mask, as the kernel showed it"
+    assert {(row["device_name"], row["partitions_per_gpu"]) for row in rows} == {("AMD Instinct MI300X", 1)}
 
 
 def test_half_a_gpu_in_partitions_is_chosen_by_a_key(node: Node, tmp_path: Path) -> None:
@@ -256,6 +258,44 @@ def test_devices_that_are_granted_to_somebody_else_are_refused(
     code, told = node.sweep("platform.device_ids=[2,3]")
     assert code == cli.MISTAKE
     assert "platform.device_ids: names devices 2-3, and HIP_VISIBLE_DEVICES=4,5,6,7 leaves only 4-7" in told
+
+
+@pytest.mark.parametrize(
+    ("gpu", "told", "basis"),
+    [
+        (
+            MI308X,
+            "These are no MI300X, which the platform and its recommendations are named for; nothing models",
+            "basis: assumed",
+        ),
+        (
+            MI325X,
+            "predictions are the MI300X's, with the peaks of AMD Instinct MI325X and unproven",
+            "basis: modelled from the peaks of AMD Instinct MI325X",
+        ),
+    ],
+)
+def test_kin_of_the_mi300x_are_named_and_not_predicted_as_one(
+    node: Node, tmp_path: Path, gpu: Gpu, told: str, basis: str
+) -> None:
+    install(tmp_path / "tools", outputs("SPX", "NPS1", of=gpu))
+    code, printed = node.sweep("plan=true")
+    assert code == cli.OK
+    assert f"8 x {gpu.name} (SPX/NPS1)" in printed
+    assert told in printed
+    assert basis in " ".join(printed.split())
+
+
+def test_an_apu_in_three_partitions_can_be_planned(node: Node, tmp_path: Path) -> None:
+    # TPX is no mode of an MI300X, whose model therefore says nothing.
+    install(tmp_path / "tools", outputs("TPX", "NPS1", of=MI300A))
+    code, printed = node.sweep("plan=true", "knobs.tensor_parallel_size=2")
+    assert code == cli.OK
+    assert "24 x AMD Instinct MI300A (TPX/NPS1), 42.67 GiB each" in printed
+    # Two of the three partitions of each GPU.
+    assert "2 devices a trial, room for 8 side by side (0-1, 3-4, 6-7, 9-10, ...)" in " ".join(
+        printed.split()
+    )
 
 
 @pytest.mark.ray

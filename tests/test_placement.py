@@ -42,7 +42,9 @@ def test_placement_says_everything_about_its_block() -> None:
         devices=(0, 1, 2, 3, 4, 5, 6, 7),
         parents=(0,),
         partition_mode="CPX",
+        partitions_per_gpu=8,
         memory_mode="NPS4",
+        device_name="modelled AMD Instinct MI300X",
         numa_node=0,
         mask_variable=None,
     )

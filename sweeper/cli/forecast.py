@@ -85,8 +85,9 @@ def forecast_of(
     """
     from sweeper.forecast import forecast
     from sweeper.predict import Predictor
+    from sweeper.topology import modelled_as
 
-    predictor = Predictor()
+    predictor = Predictor(measured_device=modelled_as(nodes[0]))
     for job in planned:
         predictor.learn(job.spec, stored.trials.rows_of(job.spec.key))
     return forecast(

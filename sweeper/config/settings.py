@@ -42,7 +42,7 @@ from sweeper.records import (
 from sweeper.schedule import ISOLATIONS, ORDERS
 from sweeper.simulation import calibration
 from sweeper.simulation.calibration import NamedCalibration
-from sweeper.simulation.device import DEVICES, USUAL_DEVICE, device_named
+from sweeper.simulation.device import DEVICES, USUAL_DEVICE
 from sweeper.space import Series, Space
 from sweeper.stopping_rules import Endings
 
@@ -258,7 +258,9 @@ def _calibrated(root: Mapping[str, Any], platform: Platform, outputs: Path) -> N
         return None
     generation = knobs.engine_generation(
         str(root["engine"]["release"]),
-        accelerator=device_named(_modelled_device(root["platform"]["device"], platform)).accelerator,
+        accelerator=knobs.accelerator_of(
+            platform, modelled_device=_modelled_device(root["platform"]["device"], platform)
+        ),
         assignment=root["knobs"],
     )
     found = calibration.load(chosen, folder=outputs / calibration.FOLDER, generation=generation)

@@ -26,7 +26,7 @@ from sweeper.knobs.catalogue import Knob, describe, knob_type, known_names, take
 from sweeper.knobs.checks import check
 from sweeper.knobs.engine_defaults import defaults, moved_defaults
 from sweeper.knobs.forms import command_line, environment, launcher, serve_line
-from sweeper.knobs.generations import NO_KNOBS, Accelerator, Generation, engine_generation
+from sweeper.knobs.generations import NO_KNOBS, Accelerator, Generation, accelerator_of, engine_generation
 from sweeper.knobs.names import is_host_setting, is_of_sweeper, is_variable
 from sweeper.knobs.numerics import MAY_CHANGE_ANSWERS, why_answers_may_change
 from sweeper.knobs.refusals import Refusal, RefusalKind
@@ -41,6 +41,7 @@ __all__ = [
     "Refusal",
     "RefusalKind",
     "ReleaseKey",
+    "accelerator_of",
     "bench_client",
     "check",
     "client_flag_exists",

@@ -25,13 +25,12 @@ from sweeper.topology.amd import read_amd
 from sweeper.topology.cpu import read_cpu
 from sweeper.topology.detection import Detection, detect
 from sweeper.topology.granted import Grant, chosen, granted, numbers_of
-from sweeper.topology.modelled import modelled_mi300x, modelled_node
+from sweeper.topology.modelled import modelled_as, modelled_mi300x, modelled_node
 from sweeper.topology.modes import (
     LEGAL_MEMORY_MODES,
     MI300X_COMPUTE_UNITS,
     MI300X_GPUS,
     MI300X_MEMORY_GIB,
-    PARTITIONS_PER_GPU,
     mode_commands,
 )
 from sweeper.topology.node import Device, Node, node_table, ranges, restrict
@@ -43,7 +42,6 @@ __all__ = [
     "MI300X_COMPUTE_UNITS",
     "MI300X_GPUS",
     "MI300X_MEMORY_GIB",
-    "PARTITIONS_PER_GPU",
     "PROBE_TIMEOUT_S",
     "Absent",
     "Answer",
@@ -56,6 +54,7 @@ __all__ = [
     "detect",
     "granted",
     "mode_commands",
+    "modelled_as",
     "modelled_mi300x",
     "modelled_node",
     "node_table",

@@ -45,6 +45,7 @@ class Node:
         source: How the devices were found, in words.
         partition_mode: Compute mode that all GPUs share, or None where there are none.
         memory_mode: Memory mode that all GPUs share, or None.
+        partitions_per_gpu: Devices that each whole GPU shows in that mode, or None.
         driver: Version of the GPU driver, when told.
         rocm: Version of ROCm, when told.
         gfx_target: Instruction set that kernels are built for, such as ``gfx942``.
@@ -61,6 +62,7 @@ class Node:
     source: str
     partition_mode: str | None = None
     memory_mode: str | None = None
+    partitions_per_gpu: int | None = None
     driver: str | None = None
     rocm: str | None = None
     gfx_target: str | None = None
@@ -91,6 +93,11 @@ class Node:
         return tuple(sorted({device.parent for device in self.devices}))
 
     @property
+    def device_name(self) -> str:
+        """Product name of the devices; of several kinds all, one after the other."""
+        return " and ".join(sorted({device.name for device in self.devices}))
+
+    @property
     def mode_label(self) -> str | None:
         """Compute and memory mode as people write them, such as ``CPX/NPS4``; None where there are none."""
         modes = [mode for mode in (self.partition_mode, self.memory_mode) if mode]
@@ -99,12 +106,11 @@ class Node:
     @property
     def summary(self) -> str:
         """The node in one line, for a log or a caption."""
-        names = sorted({device.name for device in self.devices})
         shares = [device.memory_gib for device in self.devices if device.memory_gib is not None]
         memory = f", {min(shares):.4g} GiB each" if shares else ""
         mode = f" ({self.mode_label})" if self.mode_label else ""
         only = f"; {self.restriction}" if self.restriction else ""
-        return f"{self.host}: {len(self.devices)} x {' and '.join(names)}{mode}{memory}{only}"
+        return f"{self.host}: {len(self.devices)} x {self.device_name}{mode}{memory}{only}"
 
     @property
     def restriction(self) -> str | None:
