@@ -183,7 +183,7 @@ def client_environment(
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "PYTHONUNBUFFERED": "1",
-        processes.TRIAL_MARK: spec.key,
+        processes.TRIAL_MARK: trial_key(spec),
         processes.OUTPUTS_MARK: str(outputs_folder(spec)),
         processes.OWNER_MARK: str(owner),
     }
@@ -258,10 +258,18 @@ def write_metadata_stub(folder: Path, environment: EngineEnvironment) -> Path | 
 
 def outputs_folder(spec: TrialSpec) -> Path:
     """The folder of all studies, above ``<study>/trials/<key>``."""
+    return (_trial_folder(spec) or Path(spec.folder).resolve()).parents[2]
+
+
+def trial_key(spec: TrialSpec) -> str:
+    """The key of a trial, also for one of its instances, which has fewer knobs and a folder below it."""
+    folder = _trial_folder(spec)
+    return spec.key if folder is None or folder == Path(spec.folder).resolve() else folder.name
+
+
+def _trial_folder(spec: TrialSpec) -> Path | None:
     folder = Path(spec.folder).resolve()
-    # An instance of a trial has a folder of its own below the trial's.
-    trial = next((path for path in (folder, *folder.parents) if path.parent.name == "trials"), folder)
-    return trial.parents[2]
+    return next((path for path in (folder, *folder.parents) if path.parent.name == "trials"), None)
 
 
 def _platform_environment(spec: TrialSpec, placement: Placement) -> dict[str, str]:

@@ -253,6 +253,9 @@ class SimulatedServer:
     def prove_ours(self) -> None:
         """Do nothing: no process stands behind a model."""
 
+    def pids(self) -> None:
+        """Return nothing: no process stands behind a model."""
+
     def counters(self) -> Mapping[str, float]:
         """Give what was counted since the start; cache queries and hits are in prompt tokens."""
         return {
