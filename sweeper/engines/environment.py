@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import platform as host
 import re
@@ -25,6 +26,12 @@ from sweeper.records import Assignment, Placement, Platform, TrialSpec
 
 # Variables of our own surroundings that would mislead the engine: another mask, Ray's, our interpreter.
 _DROPPED = re.compile(r"^RAY_|^PYTHONHOME$|^VIRTUAL_ENV$|^VLLM_API_KEY$|^OPENAI_API_KEY$")
+# vLLM's own limit on the start of its engine core, 600 s unless set, whatever ours is.
+# Source: data/vllm_knob_history.csv; vllm/v1/engine/core_client.py of 0.32.0.
+_READY_LIMIT = "VLLM_ENGINE_READY_TIMEOUT_S"
+_READY_LIMIT_FROM = "0.14.0"
+# Ours ends first, so that a late start is told as what it is.
+_READY_MARGIN_S = 60
 # The mask of the CPU build.
 _CORES = "VLLM_CPU_OMP_THREADS_BIND"
 
@@ -144,6 +151,7 @@ def server_environment(
     return {
         **client_environment(spec, surroundings=surroundings, python=python, owner=owner, stub=stub),
         **cache_folders(spec, placement, surroundings=surroundings, python=python),
+        **_ready_limit(spec, surroundings),
         **{name: value for name, value in chosen.items() if not masks.is_mask(name)},
         # After the knobs: what follows is not for an assignment to change.
         **device_mask(spec.platform, placement.devices),
@@ -270,6 +278,15 @@ def trial_key(spec: TrialSpec) -> str:
 def _trial_folder(spec: TrialSpec) -> Path | None:
     folder = Path(spec.folder).resolve()
     return next((path for path in (folder, *folder.parents) if path.parent.name == "trials"), None)
+
+
+def _ready_limit(spec: TrialSpec, surroundings: Mapping[str, str]) -> dict[str, str]:
+    """Let ``engine.start_timeout_s`` decide how long a start may take, unless somebody set vLLM's limit."""
+    if spec.engine.kind != "vllm" or _READY_LIMIT in surroundings:
+        return {}
+    if knobs.release_key(spec.engine.release) < knobs.release_key(_READY_LIMIT_FROM):
+        return {}
+    return {_READY_LIMIT: str(math.ceil(spec.engine.start_timeout_s) + _READY_MARGIN_S)}
 
 
 def _platform_environment(spec: TrialSpec, placement: Placement) -> dict[str, str]:
