@@ -20,16 +20,8 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 from sweeper.errors import PlacementError
-from sweeper.records import Placement, Platform
+from sweeper.records import MASK_VARIABLES, Placement
 from sweeper.topology import Device, Node
-
-MASK_VARIABLES = {
-    Platform.MI300X: "HIP_VISIBLE_DEVICES",
-    Platform.CUDA: "CUDA_VISIBLE_DEVICES",
-    Platform.CPU: "VLLM_CPU_OMP_THREADS_BIND",
-    Platform.SIMULATED: None,
-}
-"""Environment variable that names the devices to the engine on each platform."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,6 +51,9 @@ MAX_RATE = "max_rate_per_s"
 GOODPUT_BOUNDS = ("ttft_ms", "tpot_ms", "e2el_ms")
 """Latencies of a request that goodput can bound. Source: vLLM's benchmark, ``--goodput``."""
 
+HOST_PREFIX = "host_"
+"""How the names of knobs begin that are settings of the host, and no server's."""
+
 GPU = "gpu"
 """What an objective can be divided by: the GPUs that a trial used, a partition counting as its share."""
 
@@ -95,6 +98,15 @@ class Platform(StrEnum):
     CUDA = "cuda"
     CPU = "cpu"
     SIMULATED = "simulated"
+
+
+MASK_VARIABLES: Mapping[Platform, str | None] = {
+    Platform.MI300X: "HIP_VISIBLE_DEVICES",
+    Platform.CUDA: "CUDA_VISIBLE_DEVICES",
+    Platform.CPU: "VLLM_CPU_OMP_THREADS_BIND",
+    Platform.SIMULATED: None,
+}
+"""Environment variable that names the devices to the engine on each platform."""
 
 
 class Provenance(StrEnum):
@@ -440,7 +452,7 @@ class TrialSpec:
     def is_exclusive(self) -> bool:
         """Whether it changes the host, so that nothing else may run beside it; a model of a host may."""
         is_real = self.platform is not Platform.SIMULATED
-        return is_real and any(knob.startswith("host_") for knob in self.assignment)
+        return is_real and any(knob.startswith(HOST_PREFIX) for knob in self.assignment)
 
     @cached_property
     def key(self) -> str:

@@ -22,7 +22,7 @@ from sweeper.engines import masks
 from sweeper.engines.caches import cache_folders
 from sweeper.errors import ConfigError, PlacementError
 from sweeper.processes import Process
-from sweeper.records import Assignment, Placement, Platform, TrialSpec
+from sweeper.records import MASK_VARIABLES, Assignment, Placement, Platform, TrialSpec
 
 # Variables of our own surroundings that would mislead the engine: another mask, Ray's, our interpreter.
 _DROPPED = re.compile(r"^RAY_|^PYTHONHOME$|^VIRTUAL_ENV$|^VLLM_API_KEY$|^OPENAI_API_KEY$")
@@ -33,7 +33,7 @@ _READY_LIMIT_FROM = "0.14.0"
 # Ours ends first, so that a late start is told as what it is.
 _READY_MARGIN_S = 60
 # The mask of the CPU build.
-_CORES = "VLLM_CPU_OMP_THREADS_BIND"
+_CORES = str(MASK_VARIABLES[Platform.CPU])
 
 _PROBE = """
 import importlib.metadata as metadata, json, platform
@@ -207,10 +207,11 @@ def device_mask(platform: Platform, devices: Sequence[int]) -> dict[str, str]:
         ROCR_VISIBLE_DEVICES filters before HIP counts; with absolute indices in both, devices vanish, so it
         is never set. vLLM uses the numbers as indices into what amdsmi lists, so they are node-absolute.
     """
-    mask = ",".join(str(device) for device in sorted(devices))
-    if platform is Platform.MI300X:
-        return {"HIP_VISIBLE_DEVICES": mask}
-    return {"CUDA_VISIBLE_DEVICES": mask} if platform is Platform.CUDA else {}
+    name = MASK_VARIABLES[platform]
+    # The mask of the CPU build shares cores out to ranks: ``core_binding``.
+    if name is None or platform is Platform.CPU:
+        return {}
+    return {name: ",".join(str(device) for device in sorted(devices))}
 
 
 def core_binding(cores: Sequence[int], *, ranks: int) -> str:

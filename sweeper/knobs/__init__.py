@@ -27,12 +27,13 @@ from sweeper.knobs.checks import check
 from sweeper.knobs.engine_defaults import defaults, moved_defaults
 from sweeper.knobs.forms import command_line, environment, launcher, serve_line
 from sweeper.knobs.generations import NO_KNOBS, Accelerator, Generation, accelerator_of, engine_generation
-from sweeper.knobs.names import is_host_setting, is_of_sweeper, is_variable
+from sweeper.knobs.names import HOST_SETTINGS, is_host_setting, is_of_sweeper, is_variable
 from sweeper.knobs.numerics import MAY_CHANGE_ANSWERS, why_answers_may_change
 from sweeper.knobs.refusals import Refusal, RefusalKind
 from sweeper.knobs.release_order import ReleaseKey, release_key, releases
 
 __all__ = [
+    "HOST_SETTINGS",
     "MAY_CHANGE_ANSWERS",
     "NO_KNOBS",
     "Accelerator",
