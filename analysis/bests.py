@@ -16,7 +16,7 @@ import pandas as pd
 from analysis import answers, tables
 from analysis.study import Series, Study
 from analysis.tables import Estimate
-from sweeper.records import MAX_RATE, Constraint, Objective, TrialState, gpus_used
+from sweeper.records import MAX_RATE, Constraint, Objective, TrialState, gpus_of_row
 
 _DEVICES = "devices"
 
@@ -160,10 +160,7 @@ def _counted(rows: pd.DataFrame, quantity: Objective | Constraint) -> pd.DataFra
         counted = counted[counted["request_rate_per_s"] == quantity.request_rate_per_s]
     if quantity.per is None or quantity.metric not in counted:
         return counted
-    gpus = [
-        math.nan if devices is None else gpus_used(len(devices), mode if isinstance(mode, str) else None)
-        for devices, mode in zip(counted[_DEVICES], counted["partition_mode"], strict=True)
-    ]
+    gpus = [math.nan if row[_DEVICES] is None else gpus_of_row(row) for row in counted.to_dict("records")]
     return counted.assign(**{quantity.metric: counted[quantity.metric] / gpus})
 
 

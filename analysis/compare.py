@@ -8,7 +8,7 @@ in numbers has to be read through it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -24,6 +24,7 @@ _FACTS = {
     "Platform": "platform",
     "Provenance": "provenance",
     "Node": "node",
+    "Devices": "device_name",
     "Partition mode": "partition_mode",
     "Memory mode": "memory_mode",
     "Engine": "engine",
@@ -33,12 +34,6 @@ _FACTS = {
     "Random weights": "model_is_dummy",
     "Dataset": "dataset",
     "Prompts per load point": "num_prompts",
-}
-_ACCELERATORS: Mapping[str, knobs.Accelerator] = {
-    "mi300x": "rocm",
-    "simulated": "rocm",
-    "cuda": "cuda",
-    "cpu": "cpu",
 }
 
 
@@ -266,9 +261,13 @@ def _release(study: Study) -> str | None:
 
 def _defaults(study: Study) -> dict[str, Scalar]:
     release = _release(study)
-    accelerator = _ACCELERATORS.get(str(study.frame["platform"].iloc[0]))
-    if release is None or accelerator is None:
+    if release is None:
         return {}
+    first = study.frame.iloc[0]
+    modelled = first.get("modelled_device")
+    accelerator = knobs.accelerator_of(
+        str(first["platform"]), modelled_device=modelled if isinstance(modelled, str) else None
+    )
     return knobs.defaults(release, accelerator=accelerator, assignment=_common_assignment(study))
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 from analysis import serving, tables
 from analysis.ratios import NOISE
 from analysis.study import Study
-from sweeper.records import Constraint, Objective, Provenance, TrialState, gpus_used
+from sweeper.records import Constraint, Objective, Provenance, TrialState, gpus_of_row
 
 FAMILY_LEVEL = 0.05
 """Chance, over all comparisons of a study, that an interval misses what is true."""
@@ -376,8 +376,7 @@ def _within(angle: float, degrees: int) -> float:
 
 
 def _gpus(row: tables.Row) -> float:
-    mode = row["partition_mode"]
-    return gpus_used(len(row["devices"]), mode if isinstance(mode, str) else None)
+    return gpus_of_row(row)
 
 
 def _differs(one: object, other: object) -> bool:

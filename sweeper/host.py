@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
-from sweeper import processes
+from sweeper import knobs, processes
 from sweeper.errors import ConfigError, EngineError, PlacementError, nearest
 from sweeper.processes import Process
 from sweeper.records import Assignment, FailureClass, Scalar
@@ -22,7 +22,9 @@ from sweeper.records import Assignment, FailureClass, Scalar
 PROC = Path("/proc")
 """Where the kernel shows its settings."""
 
-FILES: Mapping[str, str] = MappingProxyType({"host_numa_balancing": "sys/kernel/numa_balancing"})
+FILES: Mapping[str, str] = MappingProxyType(
+    {knob: f"sys/{name.replace('.', '/')}" for knob, name in knobs.HOST_SETTINGS.items()}
+)
 """File of each setting, below ``/proc``. Source: Documentation/admin-guide/sysctl/kernel.rst of Linux."""
 
 RECORD = "host-restore.json"
@@ -37,7 +39,7 @@ def wanted(assignment: Assignment) -> dict[str, str]:
     """
     found = {}
     for knob, value in assignment.items():
-        if not knob.startswith("host_"):
+        if not knobs.is_host_setting(knob):
             continue
         if knob not in FILES:
             raise ConfigError(

@@ -16,7 +16,7 @@ from sweeper.records import (
     Objective,
     Placement,
     TrialSpec,
-    gpus_used,
+    gpus_of_row,
 )
 
 
@@ -102,6 +102,7 @@ def measured_row(measurement: Measurement, placement: Placement | None = None) -
         "max_rate_slo": measurement.load_point.max_rate_slo,
         "devices": [] if placement is None else list(placement.devices),
         "partition_mode": None if placement is None else placement.partition_mode,
+        "partitions_per_gpu": None if placement is None else placement.partitions_per_gpu,
     }
 
 
@@ -118,8 +119,7 @@ def _counts(objective: Objective | Constraint, row: Mapping[str, Any]) -> bool:
 def _divisor(per: str | None, row: Mapping[str, Any]) -> float:
     if per is None:
         return 1.0
-    mode = row.get("partition_mode")
-    return gpus_used(len(row["devices"]), mode if isinstance(mode, str) else None)
+    return gpus_of_row(row)
 
 
 def _number(value: Any) -> float | None:

@@ -20,16 +20,8 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 from sweeper.errors import PlacementError
-from sweeper.records import Placement, Platform
+from sweeper.records import MASK_VARIABLES, Placement
 from sweeper.topology import Device, Node
-
-MASK_VARIABLES = {
-    Platform.MI300X: "HIP_VISIBLE_DEVICES",
-    Platform.CUDA: "CUDA_VISIBLE_DEVICES",
-    Platform.CPU: "VLLM_CPU_OMP_THREADS_BIND",
-    Platform.SIMULATED: None,
-}
-"""Environment variable that names the devices to the engine on each platform."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +173,8 @@ class Allocator:
             devices=tuple(sorted(device.index for device in devices)),
             parents=tuple(sorted({device.parent for device in devices})),
             partition_mode=self._node.partition_mode,
+            partitions_per_gpu=self._node.partitions_per_gpu,
+            device_name=" and ".join(sorted({device.name for device in devices})),
             memory_mode=self._node.memory_mode,
             numa_node=numa_nodes.pop() if len(numa_nodes) == 1 else None,
             mask_variable=MASK_VARIABLES[self._node.platform],

@@ -31,7 +31,7 @@ from sweeper.records import (
 )
 from sweeper.simulation.calibration import parameters
 from sweeper.simulation.costs import CostModel, Step
-from sweeper.simulation.device import partition_of
+from sweeper.simulation.device import USUAL_DEVICE, device_named, partition_of
 
 SHAREGPT_PROMPT_TOKENS = 215.0
 SHAREGPT_OUTPUT_TOKENS = 198.0
@@ -57,7 +57,8 @@ class Prediction:
     Attributes:
         start_s: Starts of the engine, warm-ups and stops, over all repeats.
         load_s: Client runs, over all repeats.
-        basis: ``modelled``, ``assumed``, or ``seen: N trials of this study``.
+        basis: ``modelled``, ``modelled from the peaks of`` another device, ``assumed``, or ``seen: N trials
+            of this study``.
     """
 
     start_s: float
@@ -87,8 +88,14 @@ class _Limits:
 class Predictor:
     """Predicts the trials of one study, and learns from those that finish."""
 
-    def __init__(self) -> None:
-        """Begin without experience."""
+    def __init__(self, *, measured_device: str | None = USUAL_DEVICE) -> None:
+        """Begin without experience.
+
+        Args:
+            measured_device: Which of ``simulation.device.DEVICES`` the devices of a measured AMD node are;
+                None where nothing models them.
+        """
+        self._measured_device = measured_device
         self._seen: dict[str, _Seen] = {}
         self._start_factors: dict[str, float] = {}
         self._load_factors: dict[str, float] = {}
@@ -137,7 +144,7 @@ class Predictor:
 
     def _guess(self, spec: TrialSpec) -> Prediction:
         if spec.key not in self._guesses:
-            self._guesses[spec.key] = _first_guess(spec)
+            self._guesses[spec.key] = _first_guess(spec, spec.modelled_device or self._measured_device)
         return self._guesses[spec.key]
 
 
@@ -161,13 +168,14 @@ def _seconds(row: Mapping[str, Any], name: str) -> float:
 # ---- the first guess ----
 
 
-def _first_guess(spec: TrialSpec) -> Prediction:
+def _first_guess(spec: TrialSpec, device: str | None) -> Prediction:
+    """Predict a trial on a device that is modelled, or assume; None is one that is not."""
     is_modelled = spec.platform in _MODELLED and spec.model.shape is not None
-    if not is_modelled or spec.engine.kind == "attach":
+    if not is_modelled or device is None or spec.engine.kind == "attach":
         start_s = 0.0 if spec.engine.kind == "attach" else ASSUMED_START_S
         load_s = sum(map(_assumed_point_s, _loads(spec)))
         return _repeated(spec, start_s=start_s, load_s=load_s, basis="assumed")
-    costs, limits = _costs(spec)
+    costs, limits = _costs(spec, device)
     fit = costs.calibration
     start_s = fit.boot_s + costs.weight_bytes / fit.load_bytes_per_s
     if spec.warmup_prompts:
@@ -178,7 +186,10 @@ def _first_guess(spec: TrialSpec) -> Prediction:
     )
     # Of other engines than vLLM nothing is modelled: they are taken to be as fast.
     is_ours = spec.engine.kind in ("vllm", "simulated")
-    return _repeated(spec, start_s=start_s, load_s=load_s, basis="modelled" if is_ours else "assumed")
+    how = (
+        "modelled" if device == USUAL_DEVICE else f"modelled from the peaks of {device_named(device).product}"
+    )
+    return _repeated(spec, start_s=start_s, load_s=load_s, basis=how if is_ours else "assumed")
 
 
 def _loads(spec: TrialSpec) -> Iterator[LoadPoint]:
@@ -262,12 +273,12 @@ def _longest_answer(point: LoadPoint) -> float:
     return point.output_len * (1 + point.range_ratio)
 
 
-def _costs(spec: TrialSpec) -> tuple[CostModel, _Limits]:
+def _costs(spec: TrialSpec, device_name: str) -> tuple[CostModel, _Limits]:
     """Give the costs of a step of this trial, and what the scheduler puts into one."""
     settings = resolve(spec)
     devices = max(1, spec.devices_wanted // knobs.replicas(spec.assignment))
     mode = spec.partitioning.split("/")[0] if spec.partitioning else None
-    device = partition_of(mode, device=spec.modelled_device)
+    device = partition_of(mode, device=device_name)
     costs = CostModel(
         device=device,
         devices=devices,

@@ -108,7 +108,7 @@ def read_node(settings: Settings, choice: Choice) -> Node:
             f"platform={settings.platform}: {found.reason}. Run on a node that has such GPUs, "
             "or use platform=simulated, which models an MI300X node."
         )
-    return _checked(found, wanted)
+    return _checked(found, wanted, os.environ)
 
 
 def join_cluster(settings: Settings, choice: Choice) -> Cluster:
@@ -145,11 +145,14 @@ def needed_paths(settings: Settings, *, engine: EngineSpec, model: Model) -> dic
 
 def _read_here(wanted: _Wanted) -> Node | Absent:
     """Read the node that this runs on, one of a cluster."""
+    from sweeper.executors.cluster_checks import environment_of_node
+
     found = _node_of(wanted)
-    return found if isinstance(found, Absent) else _checked(found, wanted)
+    return found if isinstance(found, Absent) else _checked(found, wanted, environment_of_node())
 
 
-def _checked(node: Node, wanted_node: _Wanted) -> Node:
+def _checked(node: Node, wanted_node: _Wanted, environment: Mapping[str, str]) -> Node:
+    """See that a node is as wanted, and keep the devices of it that the study may use."""
     mode, memory_mode = wanted_node.insisted
     for kind, wanted, found in (
         ("partition", mode, node.partition_mode),
@@ -161,14 +164,22 @@ def _checked(node: Node, wanted_node: _Wanted) -> Node:
                 f"{node.host}: is in {kind} mode {found}; the experiment asks for {wanted}. "
                 f"The mode is never changed by this program. With no GPU process running:\n  {commands}"
             )
-    if wanted_node.devices is not None and wanted_node.platform is not Platform.CPU:
-        if wanted_node.devices > len(node.devices):
-            raise ConfigError(
-                f"platform.devices: is {wanted_node.devices}; expected at most {len(node.devices)}, which "
-                f"node {node.host} has. Lower it, or leave it out to use all."
-            )
-        return topology.restrict(node, range(wanted_node.devices))
-    return node
+    chosen = topology.chosen(node, ids=wanted_node.device_ids, environment=environment)
+    return _first_of(chosen, wanted_node.devices)
+
+
+def _first_of(node: Node, count: int | None) -> Node:
+    """Keep the first devices of those that may be used, as many as ``platform.devices`` says."""
+    if count is None or count == len(node.devices):
+        return node
+    if count > len(node.devices):
+        may_be_used = f"may be used: {node.restriction}" if node.restriction else f"node {node.host} has"
+        raise ConfigError(
+            f"platform.devices: is {count}; expected at most {len(node.devices)}, which {may_be_used}. "
+            "Lower it, or leave it out to use all."
+        )
+    first = [device.index for device in node.devices[:count]]
+    return topology.restrict(node, first, said_by=f"platform.devices={count}")
 
 
 def find_engine_python(settings: Settings) -> str:
@@ -221,6 +232,7 @@ class _Wanted:
     platform: Platform
     insisted: tuple[str | None, str | None]
     devices: int | None
+    device_ids: tuple[int, ...] | None
     modelled_device: str | None
 
 
@@ -229,6 +241,7 @@ def _wanted(settings: Settings) -> _Wanted:
         platform=settings.platform,
         insisted=settings.insisted,
         devices=settings.devices,
+        device_ids=settings.device_ids,
         modelled_device=settings.modelled_device,
     )
 
@@ -241,7 +254,8 @@ def _node_of(wanted: _Wanted) -> Node | Absent:
                 return topology.modelled_node(wanted.modelled_device, mode=mode, memory_mode=memory_mode)
         case Platform.CPU:
             with _told_as("platform.devices"):
-                return topology.read_cpu(wanted.devices)
+                # Cores that are named are chosen among all of them, and counted afterwards.
+                return topology.read_cpu(wanted.devices if wanted.device_ids is None else None)
         case Platform.MI300X:
             return topology.read_amd()
         case Platform.CUDA:

@@ -379,6 +379,12 @@ def _living() -> Iterator[_Status]:
     return (status for status in _statuses() if status.state not in "ZX")
 
 
+def environment(pid: int) -> dict[str, str]:
+    """Give the environment that a process was started with; empty where it may not be seen."""
+    entries = (entry.partition("=") for entry in _environment(pid))
+    return {name: value for name, found, value in entries if found}
+
+
 def _environment(pid: int) -> list[str]:
     return _read(_PROC / str(pid) / "environ").split("\0")
 

@@ -21,7 +21,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from sweeper.engines import Server, pids_of
+from sweeper.engines import Server
 from sweeper.engines.endpoint import SANITY_PROMPT
 from sweeper.errors import MeasurementError
 from sweeper.records import FailureClass
@@ -106,9 +106,9 @@ class Proof:
 
         def watch() -> None:
             while not is_over.wait(WATCH_INTERVAL_S):
-                strangers = self._occupants.strangers(pids_of(self._server)) or frozenset()
+                strangers = self._occupants.strangers(self._server.pids()) or frozenset()
                 # Not those that the engine has started while the tool was asked.
-                for pid in strangers - (pids_of(self._server) or set()):
+                for pid in strangers - (self._server.pids() or frozenset()):
                     # Named at once: it may be gone when the load has ended.
                     seen.setdefault(pid, named(pid))
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from typing import Any
 
 Scalar = bool | int | float | str
 """A knob's value."""
@@ -50,11 +51,19 @@ MAX_RATE = "max_rate_per_s"
 GOODPUT_BOUNDS = ("ttft_ms", "tpot_ms", "e2el_ms")
 """Latencies of a request that goodput can bound. Source: vLLM's benchmark, ``--goodput``."""
 
+HOST_PREFIX = "host_"
+"""How the names of knobs begin that are settings of the host, and no server's."""
+
 GPU = "gpu"
 """What an objective can be divided by: the GPUs that a trial used, a partition counting as its share."""
 
-# Partitions of one MI300X GPU in each compute mode. Source: AMD Instinct MI300X partitioning guide.
-_PARTITIONS_PER_GPU = {"SPX": 1, "DPX": 2, "QPX": 4, "CPX": 8}
+PARTITIONS_PER_GPU: Mapping[str, int] = {"SPX": 1, "DPX": 2, "TPX": 3, "QPX": 4, "CPX": 8}
+"""Devices that one GPU shows in each compute mode; CPX is one per XCD, so 8 holds for GPUs with 8 XCDs only.
+
+Source:
+    Linux, drivers/gpu/drm/amd/amdgpu/aqua_vanjaram.c: 8 XCDs (MI300X, MI325X) take SPX, DPX, QPX and CPX, 6
+    (MI300A) SPX, TPX and CPX, 4 (MI308X) SPX, DPX and CPX; __aqua_vanjaram_get_px_mode_info has the counts.
+"""
 
 OFFLINE_DATASETS = ("latency", "throughput")
 """Datasets of load points that need no server: vLLM's latency and throughput benchmarks."""
@@ -89,6 +98,15 @@ class Platform(StrEnum):
     CUDA = "cuda"
     CPU = "cpu"
     SIMULATED = "simulated"
+
+
+MASK_VARIABLES: Mapping[Platform, str | None] = {
+    Platform.MI300X: "HIP_VISIBLE_DEVICES",
+    Platform.CUDA: "CUDA_VISIBLE_DEVICES",
+    Platform.CPU: "VLLM_CPU_OMP_THREADS_BIND",
+    Platform.SIMULATED: None,
+}
+"""Environment variable that names the devices to the engine on each platform."""
 
 
 class Provenance(StrEnum):
@@ -358,7 +376,9 @@ class Placement:
         devices: Node-absolute indices, ascending, as HIP, CUDA or the core list counts them.
         parents: Physical GPUs that the block touches, ascending.
         partition_mode: Compute mode (SPX, DPX, QPX, CPX), or None where there are none.
+        partitions_per_gpu: Devices that each GPU shows in that mode; None where it is not told.
         memory_mode: NPS1, NPS2, NPS4, or None.
+        device_name: Product name of the devices, such as ``AMD Instinct MI300X``.
         numa_node: NUMA node that all devices share, else None.
         mask_variable: Environment variable that names the devices to the engine, besides its alias.
     """
@@ -367,7 +387,9 @@ class Placement:
     devices: tuple[int, ...]
     parents: tuple[int, ...]
     partition_mode: str | None = None
+    partitions_per_gpu: int | None = None
     memory_mode: str | None = None
+    device_name: str | None = None
     numa_node: int | None = None
     mask_variable: str | None = None
 
@@ -438,7 +460,7 @@ class TrialSpec:
     def is_exclusive(self) -> bool:
         """Whether it changes the host, so that nothing else may run beside it; a model of a host may."""
         is_real = self.platform is not Platform.SIMULATED
-        return is_real and any(knob.startswith("host_") for knob in self.assignment)
+        return is_real and any(knob.startswith(HOST_PREFIX) for knob in self.assignment)
 
     @cached_property
     def key(self) -> str:
@@ -601,9 +623,29 @@ class StopRule:
     margin: float = 0.05
 
 
-def gpus_used(devices: int, partition_mode: str | None) -> float:
-    """Count the GPUs that so many devices are: a partition is its share of one."""
-    return devices / _PARTITIONS_PER_GPU.get(partition_mode or "", 1)
+def gpus_used(
+    devices: int, *, partition_mode: str | None = None, partitions_per_gpu: int | None = None
+) -> float:
+    """Count the GPUs that so many devices are: a partition is its share of one.
+
+    Args:
+        devices: How many.
+        partition_mode: Of their GPUs; None where there are no modes.
+        partitions_per_gpu: Devices that one GPU shows in that mode; None takes the usual count.
+    """
+    return devices / (partitions_per_gpu or PARTITIONS_PER_GPU.get(partition_mode or "", 1))
+
+
+def gpus_of_row(row: Mapping[Hashable, Any] | Mapping[str, Any]) -> float:
+    """Count the GPUs that a stored row's trial held; earlier releases stored no count per GPU."""
+    mode, told = row.get("partition_mode"), row.get("partitions_per_gpu")
+    # pandas gives NaN for a null cell.
+    is_told = isinstance(told, int | float) and told == told
+    return gpus_used(
+        len(row["devices"]),
+        partition_mode=mode if isinstance(mode, str) else None,
+        partitions_per_gpu=int(told) if is_told and told is not None else None,
+    )
 
 
 def _quantity_name(metric: str, rate: float | None, per: str | None) -> str:

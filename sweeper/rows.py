@@ -122,7 +122,9 @@ def _placement_values(result: TrialResult) -> dict[str, Any]:
         "node": placement.node,
         "devices": list(placement.devices),
         "parents": list(placement.parents),
+        "device_name": placement.device_name,
         "partition_mode": placement.partition_mode,
+        "partitions_per_gpu": placement.partitions_per_gpu,
         "memory_mode": placement.memory_mode,
         "numa_node": placement.numa_node,
     }

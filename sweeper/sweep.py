@@ -39,6 +39,7 @@ from sweeper.search import Search
 from sweeper.stopping_rules import Endings
 from sweeper.store import FinishedTrial, Store, storable
 from sweeper.telling import Teller
+from sweeper.topology import modelled_as
 from sweeper.trial import provenance_of
 
 STOP_MARGIN_S = 30.0
@@ -124,7 +125,7 @@ class Sweep:
         self._store = store
         self._executor = executor
         self._scheduler = scheduler
-        self._predictor = Predictor()
+        self._predictor = Predictor(measured_device=modelled_as(planner.node))
         self._observer = observer
         self._objectives = objectives
         self._constraints = constraints

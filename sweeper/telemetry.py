@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sweeper import processes
-from sweeper.engines import Server, pids_of
+from sweeper.engines import Server
 from sweeper.records import Measurement, Placement, Provenance, TrialSpec
 from sweeper.topology.gauges import Gauge, Gauges
 
@@ -140,7 +140,7 @@ class _Processors:
         self._last: dict[str, dict[int, int]] = {"engine": {}, "client": {}}
 
     def look(self) -> None:
-        engine = pids_of(self._server) or set()
+        engine = set(self._server.pids() or ())
         marked = {process.pid for process in processes.marked(processes.TRIAL_MARK, self._key)}
         groups = {"engine": engine, "client": marked - engine}
         with self._lock:

@@ -267,7 +267,11 @@ def _loads_in_order(spec: TrialSpec) -> tuple[LoadPoint, ...]:
 def _reason_to_stop(spec: TrialSpec, placement: Placement, diary: _Diary) -> str | None:
     if spec.stop_rule is None or not diary.measurements:
         return None
-    gpus = gpus_used(len(placement.devices), placement.partition_mode)
+    gpus = gpus_used(
+        len(placement.devices),
+        partition_mode=placement.partition_mode,
+        partitions_per_gpu=placement.partitions_per_gpu,
+    )
     return stopping_rules.reason_to_stop(spec.stop_rule, spec.load_points, diary.measurements, gpus=gpus)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -77,6 +77,9 @@ class StandInServer:
     def prove_ours(self) -> frozenset[int] | None:
         if self.is_replaced_before(self.looks):
             raise MeasurementError("another process answers", failure=FailureClass.WRONG_ENGINE)
+        return self.engine_pids
+
+    def pids(self) -> Set[int] | None:
         return self.engine_pids
 
     def check_alive(self) -> None:

@@ -51,6 +51,9 @@ class QuietServer:
     def prove_ours(self) -> None:
         pass
 
+    def pids(self) -> None:
+        pass
+
     def counters(self) -> Mapping[str, float]:
         return {"preemptions": 3.0, "kv_cache_usage": 0.5}
 

@@ -88,6 +88,7 @@ def test_a_measurement_is_laid_out_with_the_rate_of_its_load_point() -> None:
         "max_rate_slo": None,
         "devices": [],
         "partition_mode": None,
+        "partitions_per_gpu": None,
     }
     search = RateSearch(low=1, high=8, resolution=1, bounds=(("p99_ttft_ms", 100.0),))
     probe = replace(measurement, load_point=replace(measurement.load_point, rate_search=search))
@@ -134,3 +135,12 @@ def test_probes_of_a_rate_search_count_for_what_it_found_and_nothing_else() -> N
     ]
     assert objective_value(Objective(metric="mean_ttft_ms", direction="minimize"), rows) == 10.0
     assert objective_value(Objective(metric="max_rate_per_s", direction="maximize"), rows) == 16.0
+
+
+def test_a_third_of_a_gpu_counts_as_its_share_whatever_the_mode_is_called() -> None:
+    # An MI300A has six XCDs: TPX shows three devices of each GPU, and CPX six.
+    per_gpu = Objective(metric="request_throughput_per_s", direction="maximize", per="gpu")
+    row = {"request_throughput_per_s": 12.0, "devices": [0, 1], "partition_mode": "TPX"}
+    assert objective_value(per_gpu, [row]) == 18.0
+    assert objective_value(per_gpu, [{**row, "partition_mode": "CPX", "partitions_per_gpu": 6}]) == 36.0
+    assert objective_value(per_gpu, [{**row, "partition_mode": "CPX", "partitions_per_gpu": None}]) == 48.0

@@ -42,7 +42,9 @@ def test_placement_says_everything_about_its_block() -> None:
         devices=(0, 1, 2, 3, 4, 5, 6, 7),
         parents=(0,),
         partition_mode="CPX",
+        partitions_per_gpu=8,
         memory_mode="NPS4",
+        device_name="modelled AMD Instinct MI300X",
         numa_node=0,
         mask_variable=None,
     )
@@ -66,7 +68,7 @@ def test_devices_are_named_to_the_engine_as_the_platform_does(
 
 def test_four_partitions_are_aligned_when_scattered_ones_are_free() -> None:
     # With 1, 3, 4 and 6 free, Ray would give just these to a request for four.
-    allocator = Allocator(restrict(modelled_mi300x("CPX"), range(8)))
+    allocator = Allocator(restrict(modelled_mi300x("CPX"), range(8), said_by="test"))
     ones = [taken(allocator, 1) for _ in range(8)]
     for placement in ones:
         if placement.devices[0] in (1, 3, 4, 6):
@@ -165,7 +167,7 @@ def test_cores_of_one_request_lie_on_one_numa_node_while_they_fit() -> None:
 
 def test_restricted_node_keeps_blocks_where_the_links_are() -> None:
     # Of devices 3 to 6, only 4-5 are an aligned pair: 3 and 6 each lost their buddy.
-    allocator = Allocator(restrict(modelled_mi300x("CPX"), [3, 4, 5, 6]))
+    allocator = Allocator(restrict(modelled_mi300x("CPX"), [3, 4, 5, 6], said_by="test"))
     assert taken(allocator, 2).devices == (4, 5)
     assert allocator.acquire(2) is None
     assert allocator.free_devices == (3, 6)
@@ -235,7 +237,9 @@ def test_placement_of_another_node_is_refused() -> None:
 NODES = st.one_of(
     st.sampled_from([modelled_mi300x(mode) for mode in ("SPX", "DPX", "QPX", "CPX")]),
     st.lists(st.integers(1, 9), min_size=1, max_size=3).map(lambda cores: cpu_node(*cores)),
-    st.sets(st.integers(0, 63), min_size=1).map(lambda kept: restrict(modelled_mi300x("CPX"), kept)),
+    st.sets(st.integers(0, 63), min_size=1).map(
+        lambda kept: restrict(modelled_mi300x("CPX"), kept, said_by="test")
+    ),
 )
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from sweeper import trial
 from sweeper.clients import check_lengths
+from sweeper.engines.instances import InstancesEngine, SplitServer
 from sweeper.engines.vllm import VllmEngine
 from sweeper.errors import MeasurementError
 from sweeper.proof import Proof
@@ -149,11 +150,6 @@ def test_no_engine_starts_where_somebody_is(spec: TrialSpec, placement: Placemen
     assert engine.diary == []
 
 
-class ServerWithPids(StandInServer):
-    def pids(self) -> set[int]:
-        return {70}
-
-
 def watched(*there: int) -> tuple[Proof, threading.Event]:
     """A proof whose second GPU has the engine, and then these too; and what is set once they were told."""
     is_told = threading.Event()
@@ -167,7 +163,7 @@ def watched(*there: int) -> tuple[Proof, threading.Event]:
         return Answer(exit_status=0, stdout="".join(f"GPU-1, {pid}\n" for pid in (70, *there)))
 
     occupants = Occupants(platform=Platform.CUDA, devices=(1,), run=probe)
-    return Proof(ServerWithPids(diary=[]), occupants), is_told
+    return Proof(StandInServer(diary=[], engine_pids=frozenset({70})), occupants), is_told
 
 
 def test_a_stranger_that_comes_while_a_load_runs_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,6 +172,36 @@ def test_a_stranger_that_comes_while_a_load_runs_is_seen(monkeypatch: pytest.Mon
     with pytest.raises(MeasurementError, match=rf"used by process {os.getpid()} \(") as told, proof.watched():
         assert is_told.wait(30.0)
     assert told.value.failure is FailureClass.INFRASTRUCTURE
+
+
+def test_several_instances_are_watched_as_one_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Real processes: of two servers the vendor's tool sees one on the device, and this test's own process.
+    monkeypatch.setattr("sweeper.proof.WATCH_INTERVAL_S", 0.01)
+    spec = make_spec(tmp_path, write_interpreter(tmp_path / "bin"), assignment={"instances": 2})
+    spec = replace(spec, engine=replace(spec.engine, instances_by="split"))
+    two = replace(PLACEMENT, devices=(0, 1))
+    server = InstancesEngine(VllmEngine()).start(spec, two, restart=0, cancelled=never)
+    try:
+        assert isinstance(server, SplitServer)
+        each = [one.pids() for one in server.servers]
+        assert all(each)
+        assert server.pids() == frozenset().union(*map(frozenset, each))
+        is_told = threading.Event()
+
+        def probe(command: Sequence[str]) -> Answer:
+            if "--query-gpu=index,uuid" in command:
+                return Answer(exit_status=0, stdout="1, GPU-1\n")
+            is_told.set()
+            there = (*(each[1] or ()), os.getpid())
+            return Answer(exit_status=0, stdout="".join(f"GPU-1, {pid}\n" for pid in there))
+
+        proof = Proof(server, Occupants(platform=Platform.CUDA, devices=(1,), run=probe))
+        with pytest.raises(MeasurementError, match=rf"by process {os.getpid()} \(") as told, proof.watched():
+            assert is_told.wait(30.0)
+        assert told.value.failure is FailureClass.INFRASTRUCTURE
+    finally:
+        server.stop()
+    assert server.pids() == frozenset()
 
 
 def test_an_engine_that_stays_alone_is_not_doubted_while_a_load_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,7 +220,9 @@ class LosingExecutor(ScriptedExecutor):
 
 def two_nodes(planner: Planner, *, first: Sequence[int] = range(8)) -> Scheduler:
     node = planner.node
-    return Scheduler((replace(topology.restrict(node, first), host="one"), replace(node, host="two")))
+    return Scheduler(
+        (replace(topology.restrict(node, first, said_by="test"), host="one"), replace(node, host="two"))
+    )
 
 
 def test_trials_of_a_lost_node_run_again_on_another(planner: Planner, tmp_path: Path, diary: Diary) -> None:

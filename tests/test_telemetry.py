@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -12,9 +13,16 @@ from pathlib import Path
 import pytest
 
 from sweeper import processes, telemetry, trial
-from sweeper.records import EngineSpec, Placement, Platform, Provenance, TrialSpec
+from sweeper.engines.environment import client_environment
+from sweeper.engines.instances import InstancesEngine, part_of
+from sweeper.engines.vllm import VllmEngine
+from sweeper.records import ClientSpec, EngineSpec, Placement, Platform, Provenance, TrialSpec, TrialState
 from sweeper.topology.gauges import Gauge, Gauges
+from tests.clients.test_offline import LATENCY
+from tests.clients.test_offline import make as make_offline
 from tests.stand_ins import LOAD, StandInClient, StandInEngine, StandInServer
+from tests.standin_benchmarks import write_scripts
+from tests.standin_server import PLACEMENT, make_spec, never, write_interpreter
 
 
 @dataclass
@@ -161,3 +169,51 @@ def test_the_higher_of_two_peaks_stands() -> None:
     assert telemetry.with_telemetry(low, seen).telemetry["kv_cache_usage"] == 0.3
     assert telemetry.with_telemetry(low, seen).telemetry["preemptions"] == 2.0
     assert telemetry.with_telemetry(high, seen).telemetry["kv_cache_usage"] == 0.5
+
+
+def test_processor_time_of_instances_is_the_engines_and_of_their_clients_the_clients(tmp_path: Path) -> None:
+    # Real servers and a busy program in the place of one instance's load generator.
+    python = write_interpreter(tmp_path / "bin")
+    spec = make_spec(tmp_path, python, assignment={"instances": 2})
+    spec = replace(spec, engine=replace(spec.engine, instances_by="split"))
+    spec = replace(spec, folder=str(tmp_path / "outputs" / "study" / "trials" / spec.key))
+    two = replace(PLACEMENT, devices=(0, 1))
+    part, _ = part_of(spec, two, index=1)
+    surroundings = {"PATH": os.environ["PATH"]}
+    env = client_environment(
+        part, surroundings=surroundings, python=str(python), owner=processes.current(), stub=None
+    )
+    server = InstancesEngine(VllmEngine()).start(spec, two, restart=0, cancelled=never)
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"], env=env)
+    try:
+        with telemetry.recorded(server, spec, two, gauge=ScriptedGauge(Gauges())) as recording:
+            began = ticks = sum(telemetry.read_ticks(set(server.pids() or ()), Path("/proc")).values())
+            deadline = time.monotonic() + 60
+            while ticks < began + 5:
+                assert time.monotonic() < deadline
+                server.sanity()
+                ticks = sum(telemetry.read_ticks(set(server.pids() or ()), Path("/proc")).values())
+    finally:
+        busy.kill()
+        busy.wait()
+        server.stop()
+    told = recording.numbers()
+    assert (told["engine_cpu_cores"] or 0) > 0
+    assert (told["client_cpu_cores"] or 0) > 0
+
+
+def test_an_engine_inside_a_benchmark_counts_as_the_engine(tmp_path: Path) -> None:
+    # The stand-in's latency benchmark ends at once; one that works for a while shows where it is counted.
+    spec = make_offline(tmp_path, release="0.6.2", points=(LATENCY,))
+    scripts = write_scripts(tmp_path / "benchmarks")
+    script = scripts / "benchmark_latency.py"
+    work = "import time\nend = time.process_time() + 1.0\nwhile time.process_time() < end: pass\n"
+    script.write_text(work + script.read_text(encoding="utf-8"), encoding="utf-8")
+    result = trial.run(
+        replace(spec, client=ClientSpec(kind="offline", script=str(scripts))), PLACEMENT, cancelled=never
+    )
+    assert result.state is TrialState.COMPLETE, result.failure_message
+    (measured,) = result.measurements
+    cores = [measured.telemetry[f"{who}_cpu_cores"] or 0.0 for who in ("engine", "client")]
+    # Besides the benchmark there is only its supervisor, which looks at it now and then.
+    assert cores[0] > 3 * cores[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -53,6 +54,7 @@ def show_node(arguments: list[str], console: Console) -> int:
     console.print(f"platform: {choice.platform}: {choice.reason}", markup=False, soft_wrap=True)
     if isinstance(node, topology.Absent):
         raise ConfigError(f"platform {choice.platform}: {node.reason}. Run this on such a node.")
+    node = topology.chosen(node, ids=None, environment=os.environ)
     rows = topology.node_table(node)
     table = Table(title=node.summary)
     for name in rows[0]:
@@ -153,8 +155,6 @@ def clean_up(arguments: list[str], console: Console) -> int:
 
 def open_dashboard(arguments: list[str], console: Console) -> int:
     """Open the Optuna dashboard."""
-    import os
-
     parser = Parser(
         prog="python -m sweeper dashboard",
         description="Open the Optuna dashboard on all studies of an outputs folder, on loopback only.",

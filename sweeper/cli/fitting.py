@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sweeper.cli.exit_codes import OK
 from sweeper.cli.parser import Parser
 from sweeper.errors import ConfigError, KnobError, PlacementError, nearest
-from sweeper.records import Model, Platform, Scalar
+from sweeper.records import PARTITIONS_PER_GPU, Model, Platform, Scalar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -142,7 +142,7 @@ def _partitions(mode: str | None, memory_mode: str | None) -> dict[str, _Devices
             node = topology.modelled_mi300x(compute, memory_mode or finest)
         except PlacementError as exc:
             raise ConfigError(f"--mode, --memory-mode: {exc}") from exc
-        memory_gib = topology.MI300X_MEMORY_GIB / topology.PARTITIONS_PER_GPU[compute]
+        memory_gib = topology.MI300X_MEMORY_GIB / PARTITIONS_PER_GPU[compute]
         found[f"{compute}/{node.memory_mode}"] = _Devices(devices=len(node.devices), memory_gib=memory_gib)
     return found
 

@@ -85,8 +85,9 @@ def forecast_of(
     """
     from sweeper.forecast import forecast
     from sweeper.predict import Predictor
+    from sweeper.topology import modelled_as
 
-    predictor = Predictor()
+    predictor = Predictor(measured_device=modelled_as(nodes[0]))
     for job in planned:
         predictor.learn(job.spec, stored.trials.rows_of(job.spec.key))
     return forecast(
@@ -107,6 +108,7 @@ def forecast_facts(settings: Settings, found: Forecast) -> dict[str, str]:
     shortest, longest = duration_text(lasting[0]), duration_text(lasting[-1])
     each = shortest if shortest == longest else f"{shortest} to {longest} each"
     facts = {
+        "devices": _devices_text(found.nodes),
         "placement": _placement_text(settings, found),
         "predicted": f"on {where}: {len(lasting)} trial{'s' if len(lasting) > 1 else ''} of {each} in "
         f"{duration_text(found.makespan_s)}, {found.node_hours:.2f} node-hours, devices idle "
@@ -115,6 +117,14 @@ def forecast_facts(settings: Settings, found: Forecast) -> dict[str, str]:
     if settings.price_per_gpu_hour is not None:
         facts["cost"] = _cost_text(settings.price_per_gpu_hour, settings.currency, found)
     return facts
+
+
+def _devices_text(nodes: Sequence[Node]) -> str:
+    """Say which devices are used where that is not all of them; empty where it is."""
+    texts = {node.host: node.restriction for node in nodes if node.restriction}
+    if len(nodes) == 1:
+        return "".join(texts.values())
+    return "; ".join(f"{host}: {text}" for host, text in texts.items())
 
 
 def _placement_text(settings: Settings, found: Forecast) -> str:

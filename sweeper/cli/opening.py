@@ -35,22 +35,31 @@ def check_search(settings: Settings) -> None:
 def hints_of(settings: Settings, planner: Planner, console: Console) -> Hints:
     """Give what a method that learns may know beforehand; say so when it takes its time.
 
-    The simulated platform models an MI300X, so on that it has something to say. On itself its ranking would
-    be its result, so only the method that is made of it asks there.
+    Of AMD's devices that are modelled the simulated platform has something to say. On itself its ranking
+    would be its result, so only the method that is made of it asks there.
     """
     from sweeper.search import Hints, simulated_estimate
+    from sweeper.topology import modelled_as
 
     is_known = planner.model.shape is not None
-    is_modelled = (settings.platform is Platform.MI300X and is_known) or (
+    may_ask = (settings.platform is Platform.MI300X and is_known) or (
         settings.platform is Platform.SIMULATED and settings.method == "guided"
     )
-    estimate = simulated_estimate(
-        planner.job, node=planner.node, objectives=settings.objectives, constraints=settings.constraints
-    )
+    device = modelled_as(planner.node) if may_ask else None
+    estimate = None
+    if device is not None:
+        modelled = simulated_estimate(
+            planner.job,
+            node=planner.node,
+            device=device,
+            objectives=settings.objectives,
+            constraints=settings.constraints,
+        )
+        estimate = _announced(modelled, console)
     return Hints(
         defaults=planner.unsaid(settings.space.base, planner.model),
         starts=settings.starts,
-        estimate=_announced(estimate, console) if is_modelled else None,
+        estimate=estimate,
         stages=settings.stages,
         trials=settings.trials,
     )

@@ -226,6 +226,7 @@ def _find_nodes(
         nodes = (prepare.read_node(settings, choice),)
     for node in nodes:
         console.print(f"node: {node.summary}", markup=False, soft_wrap=True)
+    say_other_devices(nodes[0], console)
     return cluster, nodes
 
 
@@ -233,7 +234,6 @@ def planner_of(settings: Settings, node: Node) -> Planner:
     """Make the planner of a study: its engine is found and its model provided."""
     from sweeper import knobs, prepare
     from sweeper.plan import Planner
-    from sweeper.simulation.device import device_named
 
     engine, model = settings.engine, prepare.provide_model(settings)
     if engine.kind == "vllm":
@@ -256,11 +256,6 @@ def planner_of(settings: Settings, node: Node) -> Planner:
 
         tgi.find_program(engine)
         engine = replace(engine, python=prepare.find_engine_python(settings))
-    accelerators: dict[Platform, knobs.Accelerator] = {
-        Platform.CUDA: "cuda",
-        Platform.CPU: "cpu",
-        Platform.SIMULATED: device_named(settings.modelled_device).accelerator,
-    }
     return Planner(
         study=settings.name,
         trials_folder=str((settings.folder / "trials").absolute()),
@@ -269,7 +264,7 @@ def planner_of(settings: Settings, node: Node) -> Planner:
         model=model,
         platform=settings.platform,
         node=node,
-        accelerator=accelerators.get(settings.platform, "rocm"),
+        accelerator=knobs.accelerator_of(settings.platform, modelled_device=settings.modelled_device),
         modelled_device=settings.modelled_device,
         load_points=settings.load_points,
         client=settings.client,
@@ -311,6 +306,26 @@ def say_platform(settings: Settings, choice: Choice, console: Console) -> None:
             soft_wrap=True,
         )
     console.print(f"study: {settings.name} in {settings.folder}", markup=False, soft_wrap=True)
+
+
+def say_other_devices(node: Node, console: Console) -> None:
+    """Print what holds for GPUs that run as platform mi300x and are none."""
+    from sweeper.simulation.device import USUAL_DEVICE, device_named
+    from sweeper.topology import modelled_as
+
+    modelled = modelled_as(node)
+    if node.platform is not Platform.MI300X or modelled == USUAL_DEVICE:
+        return
+    what = (
+        "nothing models them: durations are assumed, and no search is guided by predictions"
+        if modelled is None
+        else f"predictions are the MI300X's, with the peaks of {device_named(modelled).product} and unproven"
+    )
+    console.print(
+        f"      These are no MI300X, which the platform and its recommendations are named for; {what}.",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def end_strays(outputs: Path, console: Console) -> None:

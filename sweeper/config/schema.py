@@ -36,6 +36,7 @@ class PlatformConfig:
 
     name: str = "auto"
     devices: int | None = None
+    device_ids: Any = None
     partition_mode: str | None = None
     memory_mode: str | None = None
     overlay: str | None = None

@@ -23,6 +23,7 @@ from sweeper.config.checks import (
     nonempty,
     scalar,
 )
+from sweeper.config.device_ids import device_ids
 from sweeper.config.domains import parse_condition, parse_domain, parse_rule
 from sweeper.config.endings import endings
 from sweeper.config.stated import Stated
@@ -42,7 +43,7 @@ from sweeper.records import (
 from sweeper.schedule import ISOLATIONS, ORDERS
 from sweeper.simulation import calibration
 from sweeper.simulation.calibration import NamedCalibration
-from sweeper.simulation.device import DEVICES, USUAL_DEVICE, device_named
+from sweeper.simulation.device import DEVICES, USUAL_DEVICE
 from sweeper.space import Series, Space
 from sweeper.stopping_rules import Endings
 
@@ -60,6 +61,8 @@ class Settings:
         engine: With the release that the experiment was written for; a measured platform replaces it by
             the one it finds.
         release_stated_by: Where the user named the engine's release; None where only our own files do.
+        devices: How many of the node's devices are used, the first ones; None takes all.
+        device_ids: Which of them may be used, as the platform counts them; None takes all.
         insisted: Partition and memory mode that the node must be in, where the experiment says so.
         modelled_device: What the devices of a simulated platform are; None of any other.
         isolation: Whether trials run beside one another on a node (``shared``) or one at a time.
@@ -93,6 +96,7 @@ class Settings:
     currency: str
     platform: Platform
     devices: int | None
+    device_ids: tuple[int, ...] | None
     insisted: tuple[str | None, str | None]
     modelled_device: str | None
     engine: EngineSpec
@@ -202,6 +206,7 @@ def settings(
         currency=study["currency"],
         platform=platform,
         devices=root["platform"]["devices"],
+        device_ids=device_ids(root["platform"]["device_ids"]),
         insisted=(root["platform"]["partition_mode"], root["platform"]["memory_mode"]),
         modelled_device=_modelled_device(root["platform"]["device"], platform),
         engine=serving.engine(engine, platform),
@@ -260,7 +265,9 @@ def _calibrated(root: Mapping[str, Any], platform: Platform, outputs: Path) -> N
         return None
     generation = knobs.engine_generation(
         str(root["engine"]["release"]),
-        accelerator=device_named(_modelled_device(root["platform"]["device"], platform)).accelerator,
+        accelerator=knobs.accelerator_of(
+            platform, modelled_device=_modelled_device(root["platform"]["device"], platform)
+        ),
         assignment=root["knobs"],
     )
     found = calibration.load(chosen, folder=outputs / calibration.FOLDER, generation=generation)

@@ -7,7 +7,7 @@ where it runs (``executors``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Protocol
 
 from sweeper.records import Placement, Provenance, Scalar, TrialSpec
@@ -67,6 +67,10 @@ class Server(Protocol):
         """
         ...
 
+    def pids(self) -> Set[int] | None:
+        """Return the ids of all processes of the engine that live now; None where they cannot be seen."""
+        ...
+
     def counters(self) -> Mapping[str, float]:
         """Give the engine's counters now (cache queries and hits, preemptions, KV use), for telemetry."""
         ...
@@ -86,9 +90,3 @@ class Engine(Protocol):
             EngineError: It did not come up; nothing of it is left running.
         """
         ...
-
-
-def pids_of(server: Server) -> set[int] | None:
-    """Give the ids of all processes of an engine; None of an endpoint that somebody else started."""
-    pids = getattr(server, "pids", None)
-    return None if pids is None else set(pids())

@@ -196,6 +196,9 @@ class AttachedServer:
             failure=FailureClass.WRONG_ENGINE,
         )
 
+    def pids(self) -> None:
+        """Return nothing: its processes are somebody else's, and may run elsewhere."""
+
     def counters(self) -> Mapping[str, float]:
         """Give what it has counted so far, whoever asked it; empty if it is silent."""
         return vllm_reports.read_metrics(self._endpoint.metrics())

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sweeper import knobs
-from sweeper.records import Placement, TrialSpec, content_key
+from sweeper.records import Placement, Platform, TrialSpec, content_key
 
 SHARED_FROM = "0.11.1"
 """First release whose compile cache several engines may fill at once.
@@ -29,6 +29,10 @@ _VARIABLES = {
     "TORCHINDUCTOR_CACHE_DIR": "inductor",
     "TRITON_CACHE_DIR": "triton",
 }
+# What AITER compiles from templates: by itself in ~/.aiter, where a kernel is named by its arguments and not
+# by its source, so that another release of AITER would find this one's. AITER_JIT_DIR, of its other kernels,
+# is left alone (docs/isolation.md says why).
+_AITER = {"AITER_ROOT_DIR": "aiter"}
 
 
 def cache_folders(
@@ -52,7 +56,8 @@ def cache_folders(
     block = "-".join(str(device) for device in sorted(placement.devices))
     is_shared = knobs.release_key(spec.engine.release) >= knobs.release_key(SHARED_FROM)
     root = shared if is_shared else shared / f"block-{block}"
-    return {name: str(root / folder) for name, folder in _VARIABLES.items() if name not in surroundings}
+    wanted = {**_VARIABLES, **(_AITER if spec.platform is Platform.MI300X else {})}
+    return {name: str(root / folder) for name, folder in wanted.items() if name not in surroundings}
 
 
 def _home(surroundings: Mapping[str, str]) -> Path | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import platform as host
 import re
@@ -21,12 +22,18 @@ from sweeper.engines import masks
 from sweeper.engines.caches import cache_folders
 from sweeper.errors import ConfigError, PlacementError
 from sweeper.processes import Process
-from sweeper.records import Placement, Platform, TrialSpec
+from sweeper.records import MASK_VARIABLES, Placement, Platform, TrialSpec
 
 # Variables of our own surroundings that would mislead the engine: another mask, Ray's, our interpreter.
 _DROPPED = re.compile(r"^RAY_|^PYTHONHOME$|^VIRTUAL_ENV$|^VLLM_API_KEY$|^OPENAI_API_KEY$")
+# vLLM's own limit on the start of its engine core, 600 s unless set, whatever ours is.
+# Source: data/vllm_knob_history.csv; vllm/v1/engine/core_client.py of 0.32.0.
+_READY_LIMIT = "VLLM_ENGINE_READY_TIMEOUT_S"
+_READY_LIMIT_FROM = "0.14.0"
+# Ours ends first, so that a late start is told as what it is.
+_READY_MARGIN_S = 60
 # The mask of the CPU build.
-_CORES = "VLLM_CPU_OMP_THREADS_BIND"
+_CORES = str(MASK_VARIABLES[Platform.CPU])
 
 _PROBE = """
 import importlib.metadata as metadata, json, platform
@@ -144,6 +151,7 @@ def server_environment(
     return {
         **client_environment(spec, surroundings=surroundings, python=python, owner=owner, stub=stub),
         **cache_folders(spec, placement, surroundings=surroundings, python=python),
+        **_ready_limit(spec, surroundings),
         **{name: value for name, value in chosen.items() if not masks.is_mask(name)},
         # After the knobs: what follows is not for an assignment to change.
         **device_mask(spec.platform, placement.devices),
@@ -185,7 +193,7 @@ def client_environment(
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "PYTHONUNBUFFERED": "1",
-        processes.TRIAL_MARK: spec.key,
+        processes.TRIAL_MARK: trial_key(spec),
         processes.OUTPUTS_MARK: str(outputs_folder(spec)),
         processes.OWNER_MARK: str(owner),
     }
@@ -201,10 +209,11 @@ def device_mask(platform: Platform, devices: Sequence[int]) -> dict[str, str]:
         ROCR_VISIBLE_DEVICES filters before HIP counts; with absolute indices in both, devices vanish, so it
         is never set. vLLM uses the numbers as indices into what amdsmi lists, so they are node-absolute.
     """
-    mask = ",".join(str(device) for device in sorted(devices))
-    if platform is Platform.MI300X:
-        return {"HIP_VISIBLE_DEVICES": mask}
-    return {"CUDA_VISIBLE_DEVICES": mask} if platform is Platform.CUDA else {}
+    name = MASK_VARIABLES[platform]
+    # The mask of the CPU build shares cores out to ranks: ``core_binding``.
+    if name is None or platform is Platform.CPU:
+        return {}
+    return {name: ",".join(str(device) for device in sorted(devices))}
 
 
 def core_binding(cores: Sequence[int], *, ranks: int) -> str:
@@ -260,10 +269,27 @@ def write_metadata_stub(folder: Path, environment: EngineEnvironment) -> Path | 
 
 def outputs_folder(spec: TrialSpec) -> Path:
     """The folder of all studies, above ``<study>/trials/<key>``."""
+    return (_trial_folder(spec) or Path(spec.folder).resolve()).parents[2]
+
+
+def trial_key(spec: TrialSpec) -> str:
+    """The key of a trial, also for one of its instances, which has fewer knobs and a folder below it."""
+    folder = _trial_folder(spec)
+    return spec.key if folder is None or folder == Path(spec.folder).resolve() else folder.name
+
+
+def _trial_folder(spec: TrialSpec) -> Path | None:
     folder = Path(spec.folder).resolve()
-    # An instance of a trial has a folder of its own below the trial's.
-    trial = next((path for path in (folder, *folder.parents) if path.parent.name == "trials"), folder)
-    return trial.parents[2]
+    return next((path for path in (folder, *folder.parents) if path.parent.name == "trials"), None)
+
+
+def _ready_limit(spec: TrialSpec, surroundings: Mapping[str, str]) -> dict[str, str]:
+    """Let ``engine.start_timeout_s`` decide how long a start may take, unless somebody set vLLM's limit."""
+    if spec.engine.kind != "vllm" or _READY_LIMIT in surroundings:
+        return {}
+    if knobs.release_key(spec.engine.release) < knobs.release_key(_READY_LIMIT_FROM):
+        return {}
+    return {_READY_LIMIT: str(math.ceil(spec.engine.start_timeout_s) + _READY_MARGIN_S)}
 
 
 def _platform_environment(spec: TrialSpec, placement: Placement) -> dict[str, str]:

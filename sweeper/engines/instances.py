@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
@@ -204,19 +204,17 @@ class SplitServer:
             server.check_alive()
 
     def prove_ours(self) -> frozenset[int] | None:
-        """See that each is still the one that was started; give the ids of all of their processes.
+        """See that each is still the one that was started; return the ids of all of their processes.
 
         Raises:
             EngineError: At one of them nobody listens any more.
             MeasurementError: At one of them another process answers.
         """
-        found: frozenset[int] = frozenset()
-        for server in self.servers:
-            pids = server.prove_ours()
-            if pids is None:
-                return None
-            found |= pids
-        return found
+        return _together(server.prove_ours() for server in self.servers)
+
+    def pids(self) -> frozenset[int] | None:
+        """Return the ids of all processes of all of them; None where one's cannot be seen."""
+        return _together(server.pids() for server in self.servers)
 
     def counters(self) -> Mapping[str, float]:
         """Add up what they have counted; a share in use is that of the fullest."""
@@ -273,6 +271,16 @@ def together(tasks: Sequence[Callable[[Cancelled], _Result]], *, cancelled: Canc
     if errors:
         raise min(errors, key=_is_echo)
     return [_value(future) for future in futures]
+
+
+def _together(groups: Iterable[Set[int] | None]) -> frozenset[int] | None:
+    """Join the processes of servers; those of all are not known where one's are not."""
+    found: frozenset[int] = frozenset()
+    for group in groups:
+        if group is None:
+            return None
+        found |= group
+    return found
 
 
 def _stopping(server: Server) -> Callable[[Cancelled], float]:

@@ -162,6 +162,7 @@ class OfflineServer:
         self.versions: Mapping[str, str] = environment.versions
         self.effective: Mapping[str, Scalar] = {}
         self._is_proven = False
+        self._start_file: Path | None = None
         self.log_path: str | None = None
         self.command: tuple[str, ...] = ()
 
@@ -192,6 +193,8 @@ class OfflineServer:
         log_path.with_suffix(".command.json").write_text(json.dumps(stored, indent=1), encoding="utf-8")
         self.command = self.command or command
         self.log_path = str(log_path)
+        self._start_file = log_path.with_name(f"{log_path.stem}{processes.START_FILE_SUFFIX}")
+        self._start_file.unlink(missing_ok=True)
         return Program(command=command, env=self._env, cwd=self._folder, log_path=log_path, result=result)
 
     def prove(self, program: Program) -> None:
@@ -239,6 +242,13 @@ class OfflineServer:
 
     def prove_ours(self) -> None:
         """Do nothing: the benchmark holds the engine in its own process, and nobody listens."""
+
+    def pids(self) -> frozenset[int] | None:
+        """Return the ids of the benchmark's processes, which are the engine's; None before there are any."""
+        launch = None if self._start_file is None else processes.read_start_file(self._start_file)
+        if launch is None:
+            return None
+        return frozenset(process.pid for process in launch.members() if process != launch.supervisor)
 
     def counters(self) -> Mapping[str, float]:
         """Give nothing: an engine inside a benchmark shows no counters."""

@@ -19,10 +19,19 @@ from sweeper import fit, knobs
 from sweeper.engines import Cancelled
 from sweeper.errors import EngineError
 from sweeper.metrics import RequestRecords
-from sweeper.records import FailureClass, ModelShape, Placement, Provenance, Scalar, TrialSpec, content_key
+from sweeper.records import (
+    FailureClass,
+    ModelShape,
+    Placement,
+    Platform,
+    Provenance,
+    Scalar,
+    TrialSpec,
+    content_key,
+)
 from sweeper.simulation.calibration import Calibration, parameters
 from sweeper.simulation.costs import CostModel
-from sweeper.simulation.device import Device, device_named, partition_of
+from sweeper.simulation.device import Device, partition_of
 from sweeper.simulation.scheduler import KvCache, SchedulerConfig, simulate
 from sweeper.workload import Workload
 
@@ -253,6 +262,9 @@ class SimulatedServer:
     def prove_ours(self) -> None:
         """Do nothing: no process stands behind a model."""
 
+    def pids(self) -> None:
+        """Return nothing: no process stands behind a model."""
+
     def counters(self) -> Mapping[str, float]:
         """Give what was counted since the start; cache queries and hits are in prompt tokens."""
         return {
@@ -330,7 +342,7 @@ def generation_of(spec: TrialSpec) -> knobs.Generation:
 
 
 def _accelerator(spec: TrialSpec) -> knobs.Accelerator:
-    return device_named(spec.modelled_device).accelerator
+    return knobs.accelerator_of(Platform.SIMULATED, modelled_device=spec.modelled_device)
 
 
 def _is_off(value: Scalar) -> bool:

@@ -25,7 +25,7 @@ from typing import Any
 import sweeper
 from sweeper.errors import ConfigError, PlacementError
 from sweeper.executors import cluster_checks
-from sweeper.executors.ray_door import first_line, import_ray, keeping_signals, noise_to
+from sweeper.executors.ray_door import first_line, import_ray, keeping_signals, noise_to, without_masks
 from sweeper.records import Placement, Platform
 from sweeper.topology import Absent, Node
 
@@ -182,7 +182,7 @@ class Cluster:
     def _join(self, address: str) -> None:
         try:
             _knock(address)
-            with keeping_signals(), noise_to(Path(os.devnull)):
+            with keeping_signals(), without_masks(), noise_to(Path(os.devnull)):
                 self._ray.init(address=address, log_to_driver=False, logging_level="error")
         except (OSError, RuntimeError, ValueError) as exc:
             said = " ".join(str(exc).split()) or type(exc).__name__

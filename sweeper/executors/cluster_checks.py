@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import secrets
 import time
 from collections import Counter
@@ -13,7 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from sweeper import processes
 from sweeper.errors import ConfigError, SweeperError
+from sweeper.simulation.device import model_name
 from sweeper.topology import Absent, Device, Node, mode_commands
 
 # Memory that two kernels tell of equal machines differs by some MiB.
@@ -63,6 +66,15 @@ def read_machine(read: Callable[[], Node | Absent]) -> Answer | str:
     return Answer(node=node, machine=Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
 
 
+def environment_of_node() -> Mapping[str, str]:
+    """Give the environment that a Ray node was started with; called in one of its workers.
+
+    A worker's own has been changed: Ray writes the mask of the devices that it counts for a task into it, for
+    none of them an empty one (RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO). Its parent is the node's raylet.
+    """
+    return processes.environment(os.getppid()) or os.environ
+
+
 def unique_names(hosts: Sequence[str]) -> list[str]:
     """Name each node by its host, numbered where one host has several: ``a``, ``b-1``, ``b-2``."""
     counts, used = Counter(hosts), Counter[str]()
@@ -77,7 +89,7 @@ def refuse_unlike(nodes: Sequence[Node]) -> None:
     """Refuse nodes on which the same trial would not be the same.
 
     Raises:
-        ConfigError: Platform, partition mode or device memory differ; the message names the odd ones.
+        ConfigError: Platform, GPU, partition mode or device memory differ; the message names the odd ones.
     """
     usual = max(nodes, key=lambda node: sum(_are_alike(node, other) for other in nodes))
     odd = [node for node in nodes if not _are_alike(usual, node)]
@@ -173,7 +185,14 @@ def _are_alike(one: Node, other: Node) -> bool:
         other.memory_mode,
     ):
         return False
+    if _models(one) != _models(other):
+        return False
     return math.isclose(_memory_gib(one), _memory_gib(other), rel_tol=_MEMORY_TOLERANCE)
+
+
+def _models(node: Node) -> frozenset[str]:
+    """Give the models of its devices, as far as their names tell them."""
+    return frozenset(name for device in node.devices if (name := model_name(device.name)))
 
 
 def _memory_gib(node: Node) -> float:
@@ -182,7 +201,8 @@ def _memory_gib(node: Node) -> float:
 
 def _kind(node: Node) -> str:
     memory = _memory_gib(node)
-    parts = [str(node.platform), node.mode_label, f"{memory:.4g} GiB a device" if memory else None]
+    models = " and ".join(sorted(_models(node)))
+    parts = [str(node.platform), models, node.mode_label, f"{memory:.4g} GiB a device" if memory else None]
     return ", ".join(part for part in parts if part)
 
 

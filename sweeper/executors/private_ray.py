@@ -15,7 +15,7 @@ from typing import Any
 
 from sweeper import processes
 from sweeper.errors import PlacementError
-from sweeper.executors.ray_door import first_line, import_ray, keeping_signals, noise_to
+from sweeper.executors.ray_door import first_line, import_ray, keeping_signals, noise_to, without_masks
 from sweeper.processes import Process
 from sweeper.records import Placement
 
@@ -117,7 +117,7 @@ class PrivateRay:
                 return
 
     def _init(self, devices: int) -> None:
-        with keeping_signals():
+        with keeping_signals(), without_masks():
             self._ray.init(
                 address="local",
                 num_cpus=max(devices, 1),

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sweeper.engines import masks
+
 
 def import_ray(*, is_private: bool) -> Any:
     """Import Ray.
@@ -46,6 +48,22 @@ def keeping_signals() -> Iterator[None]:
                 # None is a handler that was not installed from Python, which cannot be put back from it.
                 if handler is not None:
                     signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def without_masks() -> Iterator[None]:
+    """Take masks of devices out of our environment for a while.
+
+    Ray refuses ROCR_VISIBLE_DEVICES where HIP_VISIBLE_DEVICES is not set (2.60, accelerators/amd_gpu.py), and
+    what it starts inherits what is there. Trials get a mask of their own, so none of them needs ours.
+    """
+    kept = {name: value for name, value in os.environ.items() if masks.is_mask(name)}
+    for name in kept:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 @contextlib.contextmanager

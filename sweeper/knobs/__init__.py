@@ -29,7 +29,7 @@ from sweeper.knobs.catalogue import Knob, describe, knob_type, known_names, take
 from sweeper.knobs.checks import check
 from sweeper.knobs.engine_defaults import defaults, moved_defaults
 from sweeper.knobs.forms import command_line, environment, launcher, serve_line
-from sweeper.knobs.generations import NO_KNOBS, Accelerator, Generation, engine_generation
+from sweeper.knobs.generations import NO_KNOBS, Accelerator, Generation, accelerator_of, engine_generation
 from sweeper.knobs.launcher import (
     GIVEN_FLAGS,
     GIVEN_VARIABLES,
@@ -37,7 +37,7 @@ from sweeper.knobs.launcher import (
     refuse_given,
     refuse_load_format,
 )
-from sweeper.knobs.names import is_host_setting, is_of_sweeper, is_variable
+from sweeper.knobs.names import HOST_SETTINGS, is_host_setting, is_of_sweeper, is_variable
 from sweeper.knobs.numerics import MAY_CHANGE_ANSWERS, why_answers_may_change
 from sweeper.knobs.parallelism import PARALLEL_SIZES, devices, ranks, replicas, why_shape_forbids
 from sweeper.knobs.refusals import Refusal, RefusalKind
@@ -48,6 +48,7 @@ from sweeper.knobs.sharing import client_arguments, client_variables, refuse_uns
 __all__ = [
     "GIVEN_FLAGS",
     "GIVEN_VARIABLES",
+    "HOST_SETTINGS",
     "MAY_CHANGE_ANSWERS",
     "NO_KNOBS",
     "PARALLEL_SIZES",
@@ -58,6 +59,7 @@ __all__ = [
     "Refusal",
     "RefusalKind",
     "ReleaseKey",
+    "accelerator_of",
     "bench_client",
     "check",
     "client_arguments",

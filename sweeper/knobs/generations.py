@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Literal
 
 from sweeper.knobs.release_order import is_between
-from sweeper.records import Assignment, Scalar
+from sweeper.records import Assignment, Platform, Scalar
 
 Accelerator = Literal["rocm", "cuda", "cpu"]
 """What the engine runs on. For defaults that hang on the device, ``rocm`` is an MI300X of 192 GB and
 ``cuda`` an H100 of 80 GB."""
 
+_OF_PLATFORM: Mapping[str, Accelerator] = {"mi300x": "rocm", "cuda": "cuda", "cpu": "cpu"}
+_OF_MODELLED_DEVICE: Mapping[str | None, Accelerator] = {
+    None: "rocm",  # of studies from before there was a choice
+    "mi300x": "rocm",
+    "mi325x": "rocm",
+    "mi355x": "rocm",
+    "h100": "cuda",
+    "h200": "cuda",
+}
+
 Generation = Literal["v0", "v1"]
 """vLLM's engine before and after its rewrite."""
 
 NO_KNOBS: Assignment = MappingProxyType({})
+
+
+def accelerator_of(platform: str, *, modelled_device: str | None = None) -> Accelerator:
+    """Say what an engine runs on.
+
+    Args:
+        platform: One of ``records.Platform``.
+        modelled_device: Of the simulated platform, which device it models; None is the usual one.
+    """
+    if platform == Platform.SIMULATED:
+        return _OF_MODELLED_DEVICE[modelled_device]
+    return _OF_PLATFORM[platform]
 
 
 def engine_generation(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sweeper.records import INSTANCES
+from sweeper.records import HOST_PREFIX, INSTANCES
 
 # Knob to the name that sysctl has for it.
 HOST_SETTINGS: Mapping[str, str] = {"host_numa_balancing": "kernel.numa_balancing"}
@@ -22,4 +22,4 @@ def is_of_sweeper(knob: str) -> bool:
 
 def is_host_setting(knob: str) -> bool:
     """Tell whether a knob is a setting of the host, which no server is told about."""
-    return knob.startswith("host_")
+    return knob.startswith(HOST_PREFIX)

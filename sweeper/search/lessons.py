@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sweeper.records import Assignment, FailureClass, Scalar
+from sweeper.records import HOST_PREFIX, Assignment, FailureClass, Scalar
 
 GROWS_WITH = frozenset({"max_num_seqs", "max_num_batched_tokens", "max_model_len", "max_seq_len_to_capture"})
 """Knobs of which more needs more memory: working memory of a step, one longest sequence, captured graphs."""
@@ -22,7 +22,7 @@ GROWS_WITH = frozenset({"max_num_seqs", "max_num_batched_tokens", "max_model_len
 SHRINKS_WITH = frozenset({"tensor_parallel_size", "pipeline_parallel_size"})
 """Knobs of which more leaves each device a smaller share of the weights and of each sequence."""
 
-_CANNOT_TOUCH = ("NCCL_", "RCCL_", "HSA_", "host_")
+_CANNOT_TOUCH = ("NCCL_", "RCCL_", "HSA_", HOST_PREFIX)
 _REASON = "fail_reason"
 
 

@@ -69,6 +69,7 @@ def simulated_estimate(
     job: Callable[[Point], Job],
     *,
     node: Node,
+    device: str,
     objectives: Sequence[Objective],
     constraints: Sequence[Constraint] = (),
 ) -> Estimate:
@@ -77,6 +78,7 @@ def simulated_estimate(
     Args:
         job: Plans a point, as the study would run it.
         node: Where the study runs: it says in which partition mode devices are.
+        device: Which of ``simulation.device.DEVICES`` its devices are.
         objectives: What is better.
         constraints: What must be kept; nothing good is expected of a point that breaks one.
     """
@@ -84,7 +86,7 @@ def simulated_estimate(
     def estimate(point: Point) -> Sequence[float] | None:
         planned = job(point)
         placement = None if planned.refusal is not None else _placed(node, planned.spec.devices_wanted)
-        rows = None if placement is None else _rows(_modelled(planned.spec), placement)
+        rows = None if placement is None else _rows(_modelled(planned.spec, device), placement)
         if rows is None:
             return None
         broken = violations(constraints, rows)
@@ -102,7 +104,7 @@ def simulated_estimate(
     return estimate
 
 
-def _modelled(spec: TrialSpec) -> TrialSpec:
+def _modelled(spec: TrialSpec, device: str) -> TrialSpec:
     """Give the same trial on the simulated platform, with its load cut short."""
     points = tuple(
         replace(point, num_prompts=min(point.num_prompts, MOST_PROMPTS))
@@ -110,7 +112,9 @@ def _modelled(spec: TrialSpec) -> TrialSpec:
         if point.rate_search is None
     )
     engine = EngineSpec(kind="simulated", release=spec.engine.release)
-    return replace(spec, engine=engine, platform=Platform.SIMULATED, load_points=points)
+    return replace(
+        spec, engine=engine, platform=Platform.SIMULATED, modelled_device=device, load_points=points
+    )
 
 
 def _placed(node: Node, devices: int) -> Placement | None:

@@ -7,15 +7,16 @@ which is fitted on the MI300X: of any other GPU a prediction says what its peaks
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from sweeper.errors import PlacementError, nearest
-from sweeper.knobs import Accelerator
+from sweeper.records import PARTITIONS_PER_GPU
 
-PARTITIONS_PER_GPU: Mapping[str, int] = {"SPX": 1, "DPX": 2, "QPX": 4, "CPX": 8}
-"""Devices that one GPU shows in each compute mode. Source: AMD, "Deep dive into MI300X compute and memory
-partition modes"."""
+_XCDS = 8
+PARTITION_MODES = tuple(mode for mode, parts in PARTITIONS_PER_GPU.items() if _XCDS % parts == 0)
+"""Compute modes of the modelled GPUs that have any: all of them have eight XCDs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,6 @@ class Device:
             links; 0 where there is none.
         package_bytes_per_s: One direction between two partitions of the same GPU; 0 for a whole one.
         gpu_frac: Part of a physical GPU.
-        accelerator: Whose defaults an engine on it has.
         gfx_target: Instruction set, as ROCm names it; None of others.
         has_partitions: Whether it takes the compute modes.
     """
@@ -51,7 +51,6 @@ class Device:
     switch_bytes_per_s: float = 0.0
     package_bytes_per_s: float = 0.0
     gpu_frac: float = 1.0
-    accelerator: Accelerator = "rocm"
     gfx_target: str | None = None
     has_partitions: bool = False
 
@@ -127,7 +126,6 @@ H100 = Device(
     bf16_flop_per_s=989.4e12,
     fp8_flop_per_s=1978.9e12,
     switch_bytes_per_s=450e9,
-    accelerator="cuda",
 )
 """Source: NVIDIA H100 data sheet, SXM: HBM3 of 3.35 TB/s, 1979 (bf16) and 3958 (fp8) TFLOP/s with sparsity,
 which is twice the dense rate, NVLink of 900 GB/s both directions together, through switches. Memory as
@@ -156,6 +154,25 @@ DEVICES: Mapping[str, Device] = {
 """Every device that can be modelled, whole, by the name that ``platform.device`` takes."""
 
 
+# The part of a product's name that tells one GPU from another: MI300X of "AMD Instinct MI300X OAM".
+_MODEL_NAME = re.compile(r"(?<![A-Za-z0-9])(MI\d{3}[A-Z]?|H\d{3})(?![A-Za-z0-9])")
+
+
+def model_name(product: str) -> str | None:
+    """Find what tells one maker's GPUs apart in a product's name, such as MI300X; None where nothing does.
+
+    Tools write the rest of the name in several ways, with the form factor or without.
+    """
+    found = _MODEL_NAME.search(product.replace("_", " "))
+    return found[1] if found else None
+
+
+def model_of(product: str) -> str | None:
+    """Give the name in ``DEVICES`` of a product; None where nothing models it."""
+    wanted = model_name(product)
+    return next((name for name in DEVICES if wanted is not None and name == wanted.lower()), None)
+
+
 def device_named(name: str | None) -> Device:
     """Give a whole device of the table.
 
@@ -181,7 +198,7 @@ def partition_of(mode: str | None, *, device: str | None = None) -> Device:
     passes through memory once in and once out; nothing published was found to check this against.
 
     Args:
-        mode: SPX, DPX, QPX or CPX; None is a whole GPU.
+        mode: One of ``PARTITION_MODES``; None is a whole GPU.
         device: One of ``DEVICES``; None is the usual one.
 
     Raises:
@@ -195,10 +212,10 @@ def partition_of(mode: str | None, *, device: str | None = None) -> Device:
             f"simulated node: partition mode is '{mode}'; expected none on a {whole.name}, which has no such "
             "modes. Leave platform.partition_mode out."
         )
-    if mode not in PARTITIONS_PER_GPU:
+    if mode not in PARTITION_MODES:
         raise PlacementError(
-            f"simulated node: partition mode is '{mode}'; expected one of {', '.join(PARTITIONS_PER_GPU)}. "
-            f"Choose one of them.{nearest(mode, PARTITIONS_PER_GPU)}"
+            f"simulated node: partition mode is '{mode}'; expected one of {', '.join(PARTITION_MODES)}. "
+            f"Choose one of them.{nearest(mode, PARTITION_MODES)}"
         )
     parts = PARTITIONS_PER_GPU[mode]
     if parts == 1:

@@ -12,6 +12,7 @@ The files, each importing only from those before it:
 
 - ``node``: devices, the node they are on, and a table of them. ``probes``: running a vendor's tool, reading
   a file of the kernel. ``values``: single values as tools write them.
+- ``granted``: which devices the environment leaves to a study.
 - ``modes``: what an MI300X has, its partition modes, and the commands that set them. ``modelled``: the node
   of the simulated platform.
 - ``amd_smi``: what amd-smi tells of each device. ``amd``: the node made of it. ``nvidia``, ``cpu``: the
@@ -23,13 +24,13 @@ The files, each importing only from those before it:
 from sweeper.topology.amd import read_amd
 from sweeper.topology.cpu import read_cpu
 from sweeper.topology.detection import Detection, detect
-from sweeper.topology.modelled import modelled_mi300x, modelled_node
+from sweeper.topology.granted import Grant, chosen, granted, numbers_of
+from sweeper.topology.modelled import modelled_as, modelled_mi300x, modelled_node
 from sweeper.topology.modes import (
     LEGAL_MEMORY_MODES,
     MI300X_COMPUTE_UNITS,
     MI300X_GPUS,
     MI300X_MEMORY_GIB,
-    PARTITIONS_PER_GPU,
     mode_commands,
 )
 from sweeper.topology.node import Device, Node, node_table, ranges, restrict
@@ -41,19 +42,23 @@ __all__ = [
     "MI300X_COMPUTE_UNITS",
     "MI300X_GPUS",
     "MI300X_MEMORY_GIB",
-    "PARTITIONS_PER_GPU",
     "PROBE_TIMEOUT_S",
     "Absent",
     "Answer",
     "Detection",
     "Device",
+    "Grant",
     "Node",
     "Runner",
+    "chosen",
     "detect",
+    "granted",
     "mode_commands",
+    "modelled_as",
     "modelled_mi300x",
     "modelled_node",
     "node_table",
+    "numbers_of",
     "ranges",
     "read_amd",
     "read_cpu",

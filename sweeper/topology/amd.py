@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sweeper.errors import PlacementError
-from sweeper.records import Platform
+from sweeper.records import PARTITIONS_PER_GPU, Platform
 from sweeper.topology.amd_smi import AMD_ADVICE, Seen, devices_seen, rocm_release
-from sweeper.topology.modes import MI300X_COMPUTE_UNITS, MI300X_MEMORY_GIB, PARTITIONS_PER_GPU
+from sweeper.topology.modes import MI300X_COMPUTE_UNITS, MI300X_MEMORY_GIB
 from sweeper.topology.node import Device, Node
 from sweeper.topology.probes import Absent, Runner, run_command
 from sweeper.topology.values import first
@@ -72,6 +72,7 @@ def _amd_node(seen: list[Seen], *, rocm: str | None) -> Node:
         source=f"amd-smi, {order}",
         partition_mode=mode,
         memory_mode=memory_mode,
+        partitions_per_gpu=None if mode is None else len(gpus[0]),
         driver=first(*(part.driver for part in seen)),
         rocm=rocm,
         gfx_target=first(*(part.gfx_target for part in seen)),

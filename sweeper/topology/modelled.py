@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import math
+
 from sweeper.errors import PlacementError
-from sweeper.records import Platform
-from sweeper.simulation.device import USUAL_DEVICE, device_named, partition_of
-from sweeper.topology.modes import MI300X_GPUS, PARTITIONS_PER_GPU, check_modes
+from sweeper.records import PARTITIONS_PER_GPU, Platform
+from sweeper.simulation.device import USUAL_DEVICE, device_named, model_name, model_of, partition_of
+from sweeper.topology.modes import MI300X_GPUS, check_modes
 from sweeper.topology.node import Device, Node
 
 _GIB = 2.0**30
+# amd-smi tells 196592 MiB of 192 GiB.
+_MEMORY_TOLERANCE = 0.01
+
+
+def modelled_as(node: Node) -> str | None:
+    """Say which of ``simulation.device.DEVICES`` a node's devices are; None where none of them is.
+
+    Old releases of amd-smi know no product's name; then instruction set, memory and compute units have to be
+    those of a whole MI300X.
+    """
+    if any(model_name(device.name) for device in node.devices):
+        found = {model_of(device.name) for device in node.devices}
+        return found.pop() if len(found) == 1 else None
+    usual, split = device_named(None), node.partitions_per_gpu or 1
+    is_usual = node.gfx_target == usual.gfx_target and all(
+        device.compute_units == usual.compute_units // split
+        and device.memory_gib is not None
+        and math.isclose(device.memory_gib * split * _GIB, usual.memory_bytes, rel_tol=_MEMORY_TOLERANCE)
+        for device in node.devices
+    )
+    return USUAL_DEVICE if is_usual else None
 
 
 def modelled_mi300x(mode: str = "SPX", memory_mode: str = "NPS1") -> Node:
@@ -67,5 +90,6 @@ def modelled_node(name: str | None, *, mode: str | None = None, memory_mode: str
         source="modelled: no hardware was asked",
         partition_mode=mode,
         memory_mode=memory_mode,
+        partitions_per_gpu=None if mode is None else split,
         gfx_target=whole.gfx_target,
     )

@@ -18,10 +18,6 @@ MI300X_MEMORY_GIB = 192.0
 MI300X_GPUS = 8
 """Physical GPUs of one MI300X platform board."""
 
-PARTITIONS_PER_GPU: Mapping[str, int] = {"SPX": 1, "DPX": 2, "TPX": 3, "QPX": 4, "CPX": 8}
-"""Devices that one GPU shows in each compute mode. CPX is one device per XCD, so 8 holds for GPUs with
-8 XCDs only (MI300X, MI325X). Source: amdsmi.h, amdsmi_accelerator_partition_profile_t (ROCm 7.1)."""
-
 LEGAL_MEMORY_MODES: Mapping[str, tuple[str, ...]] = {
     "SPX": ("NPS1",),
     "DPX": ("NPS1", "NPS2"),

@@ -45,9 +45,12 @@ class Node:
         source: How the devices were found, in words.
         partition_mode: Compute mode that all GPUs share, or None where there are none.
         memory_mode: Memory mode that all GPUs share, or None.
+        partitions_per_gpu: Devices that each whole GPU shows in that mode, or None.
         driver: Version of the GPU driver, when told.
         rocm: Version of ROCm, when told.
         gfx_target: Instruction set that kernels are built for, such as ``gfx942``.
+        restricted_by: What left only these of the node's devices, in the order in which it was applied.
+        listed: Devices of the whole node; None where these are all.
 
     Raises:
         PlacementError: No devices, or two of them in one place.
@@ -59,9 +62,12 @@ class Node:
     source: str
     partition_mode: str | None = None
     memory_mode: str | None = None
+    partitions_per_gpu: int | None = None
     driver: str | None = None
     rocm: str | None = None
     gfx_target: str | None = None
+    restricted_by: tuple[str, ...] = ()
+    listed: int | None = None
 
     def __post_init__(self) -> None:
         where = f"node {self.host}"
@@ -87,6 +93,11 @@ class Node:
         return tuple(sorted({device.parent for device in self.devices}))
 
     @property
+    def device_name(self) -> str:
+        """Product name of the devices; of several kinds all, one after the other."""
+        return " and ".join(sorted({device.name for device in self.devices}))
+
+    @property
     def mode_label(self) -> str | None:
         """Compute and memory mode as people write them, such as ``CPX/NPS4``; None where there are none."""
         modes = [mode for mode in (self.partition_mode, self.memory_mode) if mode]
@@ -95,17 +106,31 @@ class Node:
     @property
     def summary(self) -> str:
         """The node in one line, for a log or a caption."""
-        names = sorted({device.name for device in self.devices})
         shares = [device.memory_gib for device in self.devices if device.memory_gib is not None]
         memory = f", {min(shares):.4g} GiB each" if shares else ""
         mode = f" ({self.mode_label})" if self.mode_label else ""
-        return f"{self.host}: {len(self.devices)} x {' and '.join(names)}{mode}{memory}"
+        only = f"; {self.restriction}" if self.restriction else ""
+        return f"{self.host}: {len(self.devices)} x {self.device_name}{mode}{memory}{only}"
+
+    @property
+    def restriction(self) -> str | None:
+        """Which of the node's devices these are, and what says so; None where they are all."""
+        if not self.restricted_by:
+            return None
+        noun = "device" if len(self.devices) == 1 else "devices"
+        which = f"only {noun} {ranges(device.index for device in self.devices)} of the node's {self.listed}"
+        return f"{which} ({', '.join(self.restricted_by)})"
 
 
-def restrict(node: Node, indices: Collection[int]) -> Node:
+def restrict(node: Node, indices: Collection[int], *, said_by: str) -> Node:
     """Keep only the devices that this study may use, such as those that a batch system granted.
 
     Numbers, parents and partition ids stay node-absolute, so that blocks stay aligned to the hardware.
+
+    Args:
+        node: All of its devices, or what an earlier restriction left.
+        indices: Those to keep.
+        said_by: The key or the variable that says so.
 
     Raises:
         PlacementError: An index is not on the node.
@@ -118,7 +143,13 @@ def restrict(node: Node, indices: Collection[int]) -> Node:
             "Correct the list of devices."
         )
     kept = tuple(device for device in node.devices if device.index in set(indices))
-    return replace(node, devices=kept, source=f"{node.source}, restricted to {ranges(indices)}")
+    return replace(
+        node,
+        devices=kept,
+        source=f"{node.source}, restricted to {ranges(indices)}",
+        restricted_by=(*node.restricted_by, said_by),
+        listed=node.listed or len(node.devices),
+    )
 
 
 def node_table(node: Node) -> list[dict[str, str]]:

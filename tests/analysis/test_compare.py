@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -209,3 +210,15 @@ def test_the_compare_command_writes_where_it_is_told(
 
     assert capsys.readouterr().out.splitlines()[-1] == str(out / "compare.md")
     assert (out / "compare.md").exists()
+
+
+def test_a_modelled_gpu_has_the_defaults_of_its_own_kind(trial: MakeTrial, study_folder: MakeFolder) -> None:
+    # vLLM 0.8.4 runs V1 with 1024 sequences on an H100, and V0 with 256 on an MI300X.
+    studies = []
+    for device in ("mi300x", "h100"):
+        made = trial(runs=starts(10.0), name=device, release="0.8.4")
+        made = replace(made, spec=replace(made.spec, modelled_device=device))
+        studies.append(Study.load(study_folder(made, name=device)))
+    table = compare.default_differences(studies[0], studies[1]).set_index("knob")
+    assert (table.loc["max_num_seqs", "first"], table.loc["max_num_seqs", "second"]) == ("256", "1024")
+    assert compare.default_differences(studies[0], studies[0]).empty

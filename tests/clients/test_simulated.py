@@ -65,6 +65,9 @@ class SomeoneElsesServer:
     def prove_ours(self) -> None:
         pass
 
+    def pids(self) -> None:
+        pass
+
     def counters(self) -> Mapping[str, float]:
         return {}
 

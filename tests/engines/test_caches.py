@@ -32,7 +32,12 @@ def folders(
 
 def test_all_caches_lie_in_one_named_folder_of_the_users_cache() -> None:
     found = folders()
-    assert set(found) == {"VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"}
+    assert set(found) == {
+        "VLLM_CACHE_ROOT",
+        "TORCHINDUCTOR_CACHE_DIR",
+        "TRITON_CACHE_DIR",
+        "AITER_ROOT_DIR",
+    }
     (parent,) = {Path(path).parent for path in found.values()}
     assert parent.parent == Path("/home/me/.cache/mi300x-sweeper")
     assert parent.name.startswith("vllm-0.32.0-mi300x-")
@@ -69,6 +74,15 @@ def test_a_folder_that_the_user_names_stands() -> None:
     assert "VLLM_CACHE_ROOT" not in found
     found = folders(surroundings={**HOME, "XDG_CACHE_HOME": "/scratch"})
     assert found["VLLM_CACHE_ROOT"].startswith("/scratch/mi300x-sweeper/")
+
+
+def test_only_amds_engines_have_a_folder_of_aiter() -> None:
+    spec = make_spec(Path("/outputs"), "/venv/bin/python", platform=Platform.CUDA)
+    found = cache_folders(spec, BLOCK, surroundings=HOME, python="/venv/bin/python")
+    assert "AITER_ROOT_DIR" not in found
+    # AITER names a kernel by its arguments alone: two releases must not find each other's.
+    assert folders()["AITER_ROOT_DIR"] != folders(release="0.31.0")["AITER_ROOT_DIR"]
+    assert "AITER_ROOT_DIR" not in folders(surroundings={**HOME, "AITER_ROOT_DIR": "/mine"})
 
 
 def test_without_a_home_the_engine_decides() -> None:

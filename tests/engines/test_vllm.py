@@ -85,6 +85,30 @@ def test_an_amd_engine_gets_exactly_one_mask_sorted_by_number(tmp_path: Path) ->
     assert "VLLM_CPU_KVCACHE_SPACE" not in env
 
 
+def test_vllms_own_limit_on_its_start_follows_ours_where_the_release_has_one(tmp_path: Path) -> None:
+    def limit(
+        release: str = "0.32.0", surroundings: dict[str, str] | None = None, **knobs: int
+    ) -> str | None:
+        spec = make_spec(tmp_path, "python", assignment=knobs, start_timeout_s=90.5)
+        env = vllm.server_environment(
+            replace(spec, engine=replace(spec.engine, release=release)),
+            PLACEMENT,
+            surroundings=surroundings or {},
+            python="/venv/bin/python",
+            api_key="k3y",
+            owner=OWNER,
+            stub=None,
+        )
+        return env.get("VLLM_ENGINE_READY_TIMEOUT_S")
+
+    # 90.5 s, rounded up, and 60 s more, so that ours ends first.
+    assert limit() == "151"
+    assert limit(release="0.14.0") == "151"
+    assert limit(release="0.13.0") is None
+    assert limit(surroundings={"VLLM_ENGINE_READY_TIMEOUT_S": "5"}) == "5"
+    assert limit(VLLM_ENGINE_READY_TIMEOUT_S=7) == "7"
+
+
 def test_a_cuda_engine_gets_the_cuda_mask_alone() -> None:
     assert vllm.device_mask(Platform.CUDA, (2, 3)) == {"CUDA_VISIBLE_DEVICES": "2,3"}
     assert vllm.device_mask(Platform.CPU, (2, 3)) == {}

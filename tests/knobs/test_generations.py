@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sweeper import knobs
-from sweeper.records import Assignment
+from sweeper.records import Assignment, Platform
+from sweeper.simulation.device import DEVICES
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,10 @@ def test_generation_follows_release_accelerator_and_knobs(
 ) -> None:
     found = knobs.engine_generation(release, accelerator=accelerator, assignment=assignment)  # type: ignore[arg-type]
     assert found == expected
+
+
+def test_every_platform_and_every_device_that_is_modelled_has_an_accelerator() -> None:
+    platforms = {platform: knobs.accelerator_of(platform) for platform in Platform}
+    assert platforms == {"mi300x": "rocm", "cuda": "cuda", "cpu": "cpu", "simulated": "rocm"}
+    devices = {name: knobs.accelerator_of("simulated", modelled_device=name) for name in DEVICES}
+    assert devices == {name: "cuda" if name.startswith("h") else "rocm" for name in DEVICES}

@@ -16,12 +16,30 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sweeper.topology import Answer
 
 SPLIT = {"SPX": 1, "DPX": 2, "QPX": 4, "CPX": 8}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """A whole GPU as amd-smi tells of it; partitions by mode."""
+
+    name: str
+    units: int
+    memory_mib: int
+    split: Mapping[str, int]
+
+
+MI300X = Gpu(name="AMD Instinct MI300X", units=304, memory_mib=196592, split=SPLIT)
+MI325X = Gpu(name="AMD Instinct MI325X", units=304, memory_mib=262128, split=SPLIT)
+# Six XCDs, and four of 20 units: modes as in Linux, aqua_vanjaram.c.
+MI300A = Gpu(name="AMD Instinct MI300A", units=228, memory_mib=131072, split={"SPX": 1, "TPX": 3, "CPX": 6})
+MI308X = Gpu(name="AMD Instinct MI308X", units=80, memory_mib=196592, split={"SPX": 1, "DPX": 2, "CPX": 4})
 BUSES = ("05", "26", "46", "65", "85", "a6", "c6", "e5")
 
 NO_PERMISSION = Answer(
@@ -40,9 +58,9 @@ NO_DRIVER = Answer(
 Rows = list[dict[str, Any]]
 
 
-def listed(mode: str) -> Rows:
+def listed(mode: str, *, of: Gpu = MI300X) -> Rows:
     """Rows of ``amd-smi list -e --json``."""
-    split = SPLIT[mode]
+    split = of.split[mode]
     return [
         {
             "gpu": gpu * split + part,
@@ -59,9 +77,11 @@ def listed(mode: str) -> Rows:
     ]
 
 
-def static(mode: str, memory_mode: str, *, siblings_tell: bool = True, has_modes: bool = True) -> Rows:
+def static(
+    mode: str, memory_mode: str, *, siblings_tell: bool = True, has_modes: bool = True, of: Gpu = MI300X
+) -> Rows:
     """Rows of ``amd-smi static --json``; siblings of the first partition may answer N/A."""
-    split = SPLIT[mode]
+    split = of.split[mode]
     rows: Rows = []
     for gpu in range(8):
         for part in range(split):
@@ -69,13 +89,13 @@ def static(mode: str, memory_mode: str, *, siblings_tell: bool = True, has_modes
             row = {
                 "gpu": gpu * split + part,
                 "asic": {
-                    "market_name": "AMD Instinct MI300X" if tells else "N/A",
-                    "num_compute_units": 304 // split if tells else "N/A",
+                    "market_name": of.name if tells else "N/A",
+                    "num_compute_units": of.units // split if tells else "N/A",
                     "target_graphics_version": "gfx942",
                 },
                 "driver": {"name": "amdgpu", "version": "6.12.12"},
                 "numa": {"node": gpu // 4, "affinity": gpu // 4},
-                "vram": {"type": "HBM3", "size": {"value": 196592 // split, "unit": "MB"}},
+                "vram": {"type": "HBM3", "size": {"value": of.memory_mib // split, "unit": "MB"}},
             }
             if has_modes:
                 row["partition"] = {
@@ -102,11 +122,11 @@ def current(mode: str, memory_mode: str) -> str:
     return json.dumps({"current_partition": rows})
 
 
-def outputs(mode: str, memory_mode: str) -> dict[str, str | Answer]:
+def outputs(mode: str, memory_mode: str, *, of: Gpu = MI300X) -> dict[str, str | Answer]:
     """Everything that is asked of amd-smi, by the beginning of the arguments."""
     return {
-        "list": json.dumps(listed(mode)),
-        "static": json.dumps({"gpu_data": static(mode, memory_mode)}),
+        "list": json.dumps(listed(mode, of=of)),
+        "static": json.dumps({"gpu_data": static(mode, memory_mode, of=of)}),
         "version": json.dumps([{"tool": "AMDSMI Tool", "rocm_version": "7.0.2"}]),
     }
 

@@ -6,24 +6,32 @@ import functools
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sweeper.errors import PlacementError
+from sweeper.placement import Allocator
 from sweeper.records import Platform
 from sweeper.topology import (
     LEGAL_MEMORY_MODES,
     Answer,
     detect,
+    modelled_as,
     modelled_mi300x,
     read_amd,
     run_command,
 )
 from tests.topology.amd_smi_outputs import (
+    MI300A,
+    MI300X,
+    MI308X,
+    MI325X,
     NO_DRIVER,
     NO_PERMISSION,
     SPLIT,
+    Gpu,
     current,
     install,
     listed,
@@ -189,3 +197,40 @@ def test_a_machine_whose_amd_smi_is_broken_says_so_when_it_is_simulated_instead(
     found = detect(without_nvidia)
     assert found.platform is Platform.SIMULATED
     assert "AMDSMI_STATUS_NO_PERM - Permission Denied" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("gpu", "mode", "devices", "memory_gib", "units"),
+    [
+        (MI300A, "TPX", 24, 131072 / 1024 / 3, 76),
+        (MI300A, "CPX", 48, 131072 / 1024 / 6, 38),
+        (MI308X, "SPX", 8, 196592 / 1024, 80),
+        (MI308X, "CPX", 32, 196592 / 1024 / 4, 20),
+        (MI325X, "CPX", 64, 262128 / 1024 / 8, 38),
+    ],
+)
+def test_kin_of_the_mi300x_are_read_with_their_own_sizes(
+    gpu: Gpu, mode: str, devices: int, memory_gib: float, units: int, tools: Path
+) -> None:
+    install(tools, outputs(mode, "NPS1", of=gpu))
+    node = node_of(read_amd())
+    assert len(node.devices) == devices
+    assert node.partitions_per_gpu == devices // 8
+    assert {device.compute_units for device in node.devices} == {units}
+    assert node.devices[0].memory_gib == pytest.approx(memory_gib, rel=1e-3)
+    assert node.device_name == gpu.name
+    placement = Allocator(node).acquire(1)
+    assert placement is not None
+    assert (placement.device_name, placement.partitions_per_gpu) == (gpu.name, devices // 8)
+
+
+def test_a_node_is_modelled_as_what_it_is(tools: Path) -> None:
+    found = {}
+    for gpu in (MI300X, MI325X, MI308X, MI300A):
+        install(tools, outputs("SPX", "NPS1", of=gpu))
+        found[gpu.name[-6:]] = modelled_as(node_of(read_amd()))
+    assert found == {"MI300X": "mi300x", "MI325X": "mi325x", "MI308X": None, "MI300A": None}
+    # An old amd-smi knows no names; then an MI300X is what has all of its sizes.
+    for gpu, expected in ((MI300X, "mi300x"), (MI308X, None)):
+        install(tools, outputs("CPX", "NPS1", of=replace(gpu, name="AMD Radeon Graphics")))
+        assert modelled_as(node_of(read_amd())) == expected

@@ -10,6 +10,7 @@ from sweeper import topology
 # Each imports only from those before it, as the docstring of the package tells.
 ORDER = (
     "node",
+    "granted",
     "probes",
     "values",
     "modes",

@@ -13,7 +13,7 @@ from tests.topology.replaying import node_of, recorded, replay
 
 
 def test_restricted_node_keeps_the_hardwares_numbers() -> None:
-    node = restrict(modelled_mi300x("CPX", "NPS4"), [12, 13, 14, 15])
+    node = restrict(modelled_mi300x("CPX", "NPS4"), [12, 13, 14, 15], said_by="SLURM_JOB_GPUS=12-15")
     assert [device.index for device in node.devices] == [12, 13, 14, 15]
     assert [(device.parent, device.partition_id) for device in node.devices] == [
         (1, 4),
@@ -26,12 +26,12 @@ def test_restricted_node_keeps_the_hardwares_numbers() -> None:
 
 def test_restriction_to_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(PlacementError, match=r"got device indices \[8, 9\] to use; expected some of 0-7"):
-        restrict(modelled_mi300x(), [7, 8, 9])
+        restrict(modelled_mi300x(), [7, 8, 9], said_by="x")
 
 
 def test_restriction_to_no_device_is_refused() -> None:
     with pytest.raises(PlacementError, match="got no devices; expected at least one"):
-        restrict(modelled_mi300x(), [])
+        restrict(modelled_mi300x(), [], said_by="x")
 
 
 def test_two_devices_in_one_place_are_refused() -> None:
