@@ -22,7 +22,7 @@ The files, each importing only from those before it:
 """
 
 from sweeper.knobs.bench import bench_client, client_flag_exists
-from sweeper.knobs.catalogue import Knob, describe, knob_type, known_names
+from sweeper.knobs.catalogue import Knob, describe, every_name, knob_type, known_names
 from sweeper.knobs.checks import check
 from sweeper.knobs.engine_defaults import defaults, moved_defaults
 from sweeper.knobs.forms import command_line, environment, launcher, serve_line
@@ -49,6 +49,7 @@ __all__ = [
     "describe",
     "engine_generation",
     "environment",
+    "every_name",
     "is_host_setting",
     "is_of_sweeper",
     "is_variable",
