@@ -14,6 +14,9 @@ Every message has the form "where: what is got; expected that. Do this."
 from __future__ import annotations
 
 import difflib
+import itertools
+import re
+from collections import Counter
 from collections.abc import Iterable
 
 from sweeper.records import FailureClass
@@ -58,5 +61,52 @@ def nearest(name: str, known: Iterable[str]) -> str:
     Returns:
         ``" Did you mean 'x'?"`` when a known name is close, else an empty text.
     """
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" Did you mean '{match[0]}'?" if match else ""
+    best = nearest_name(name, known)
+    return f" Did you mean '{best}'?" if best is not None else ""
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """Find the known name that an unknown one may have meant; None where nothing is close.
+
+    A name that holds the same numbers comes first (a 70B is not an 8B), then one that only goes on where the
+    unknown one ends, then the one with the fewest letters changed. A short name with another first letter is
+    another word (gpu, cpu).
+    """
+    close = [(_closeness(name, other), other) for other in dict.fromkeys(known) if _is_close(name, other)]
+    return max(close, key=lambda pair: pair[0])[1] if close else None
+
+
+_SHORT = 4
+_CLOSE = 0.6
+
+
+def _closeness(name: str, other: str) -> tuple[float, ...]:
+    plain, theirs = _plain(name), _plain(other)
+    return (*_shared_numbers(plain, theirs), theirs.startswith(plain), _similarity(plain, theirs))
+
+
+def _is_close(name: str, other: str) -> bool:
+    plain, theirs = _plain(name), _plain(other)
+    if len(plain) >= _SHORT and theirs.startswith(plain):
+        return True
+    is_other_word = max(len(plain), len(theirs)) <= _SHORT and plain[:1] != theirs[:1]
+    return _similarity(plain, theirs) >= _CLOSE and not is_other_word
+
+
+def _shared_numbers(plain: str, theirs: str) -> tuple[int, int]:
+    """Count the numbers by which two names begin alike, and all that they share."""
+    wanted, there = _NUMBER.findall(plain), _NUMBER.findall(theirs)
+    alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(wanted, there, strict=False))
+    return (len(list(alike)), (Counter(wanted) & Counter(there)).total())
+
+
+def _plain(name: str) -> str:
+    return _SEPARATORS.sub("_", name.lower())
+
+
+def _similarity(plain: str, theirs: str) -> float:
+    return difflib.SequenceMatcher(None, plain, theirs).ratio()
+
+
+_NUMBER = re.compile(r"\d+")
+_SEPARATORS = re.compile(r"[\s._/-]+")

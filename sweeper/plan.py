@@ -236,6 +236,11 @@ class Planner:
             return self.engine
         return replace(self.engine, kind=series.engine)
 
+    def loads_of(self, point: Point) -> tuple[LoadPoint, ...]:
+        """Give the load points that a point of the space is measured at."""
+        series = None if point.series is None else self.space.named(point.series)
+        return self._load_points_of(point, self._engine_of(series))
+
     def _load_points_of(self, point: Point, engine: EngineSpec) -> tuple[LoadPoint, ...]:
         """Drop the second runs of a trial that remembers nothing: they would repeat the first ones."""
         if engine.kind != "tgi" and self._keeps_prefixes(point):
@@ -254,9 +259,11 @@ class Planner:
         if spec.engine.kind == "attach":
             # It runs already, so it fits; and nothing of the assignment is for us to set.
             return None
-        broken = self.space.broken_rule(spec.assignment, defaults=self._rule_defaults(spec))
+        broken = self.space.broken_rule(
+            spec.assignment, defaults=self.rule_defaults(spec.assignment, spec.model)
+        )
         if broken is not None:
-            return Refusal(FailureClass.BAD_ARGUMENT, f"breaks the rule of the space: {broken}", is_rule=True)
+            return _rule_refusal(broken)
         refusals = knobs.check(
             instances.served_assignment(spec),
             release=self.engine.release,
@@ -287,10 +294,13 @@ class Planner:
                 spec.assignment, release=self.engine.release, client=self.client.kind
             )
 
-    def _rule_defaults(self, spec: TrialSpec) -> dict[str, Scalar]:
+    def rule_defaults(self, assignment: Assignment, model: Model | None = None) -> dict[str, Scalar]:
         """Give what rules may name and an assignment leaves unsaid: the release's defaults, and the node."""
-        unsaid = self.unsaid(spec.assignment, spec.model)
-        return {**dict.fromkeys(knobs.PARALLEL_SIZES, 1), **unsaid, NODE_DEVICES: len(self.node.devices)}
+        unsaid = self.unsaid(assignment, model or self.model)
+        return {**self._sizes(), **unsaid}
+
+    def _sizes(self) -> dict[str, Scalar]:
+        return {**dict.fromkeys(knobs.PARALLEL_SIZES, 1), NODE_DEVICES: len(self.node.devices)}
 
     def _tgi_refusal(self, spec: TrialSpec) -> Refusal | None:
         if self.platform is Platform.SIMULATED:
@@ -298,6 +308,10 @@ class Planner:
                 FailureClass.NOT_MODELLED,
                 "there is no model of TGI; its published figures stand in the chart",
             )
+        # The defaults of vLLM say nothing about TGI.
+        broken = self.space.broken_rule(spec.assignment, defaults=self._sizes())
+        if broken is not None:
+            return _rule_refusal(broken)
         mistakes = tgi.check(spec.assignment, allow_unknown=self.allow_unknown)
         if mistakes:
             raise KnobError("TGI: " + "\n  ".join(mistakes))
@@ -340,6 +354,10 @@ class Planner:
         if found.is_feasible:
             return None
         return Refusal(FailureClass.OUT_OF_MEMORY, f"does not fit in memory: {found}")
+
+
+def _rule_refusal(broken: str) -> Refusal:
+    return Refusal(FailureClass.BAD_ARGUMENT, f"breaks the rule of the space: {broken}", is_rule=True)
 
 
 def _repetition(job: Job, number: int, trials_folder: str) -> Job:

@@ -334,12 +334,12 @@ class EngineSpec:
     binds_numa: bool = True
     free_timeout_s: float = 120.0
     launch_timeout_s: float = 60.0
-    start_timeout_s: float = 1800.0
+    start_timeout_s: float = 3600.0
     ready_timeout_s: float = 600.0
     sanity_timeout_s: float = 120.0
     warmup_timeout_s: float = 1800.0
-    load_timeout_s: float = 3600.0
-    stop_timeout_s: float = 30.0
+    load_timeout_s: float = 7200.0
+    stop_timeout_s: float = 60.0
 
     @property
     def version(self) -> str:

@@ -113,6 +113,31 @@ def test_a_wrong_bound_is_said_in_one_sentence(given: dict[str, Any], message: s
         goals.constraints({"a": given}, AT_16)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["+experiment=mad_report", "objective.throughput.metric=p99_ttft_ms"],
+            "objective.throughput.metric: is p99_ttft_ms, which dataset latency and throughput does not "
+            "tell; expected a dataset that is sent to a server, or another metric.",
+        ),
+        (
+            [CASE_2, "objective.throughput.metric=mean_batch_latency_ms"],
+            "is mean_batch_latency_ms, which dataset sharegpt does not tell; expected dataset latency,",
+        ),
+    ],
+)
+def test_a_metric_that_no_benchmark_tells_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings(*overrides)
+    assert message in str(caught.value)
+
+
+def test_a_batchs_latency_may_be_asked_of_batches() -> None:
+    found = settings("+experiment=mad_report", "objective.throughput.metric=mean_batch_latency_ms")
+    assert found.objectives[0].metric == "mean_batch_latency_ms"
+
+
 def test_the_same_objective_twice_is_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"objective\.b: asks for .*per_s, as objective\.a does\. Remove one"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sweeper.errors import EngineError, MeasurementError, SweeperError, nearest
+from sweeper.errors import EngineError, MeasurementError, SweeperError, nearest, nearest_name
 from sweeper.records import FailureClass
 
 
@@ -22,3 +22,23 @@ def test_a_measurement_error_is_caught_as_the_failure_of_a_trial() -> None:
     assert caught.value.failure is FailureClass.WRONG_ENGINE
     assert caught.value.log_path == "a.log"
     assert isinstance(caught.value, SweeperError)
+
+
+MODELS = ("llama_3_1_8b", "llama_3_1_8b_instruct", "llama_3_1_70b_instruct", "llama_3_1_70b_instruct_fp8")
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "meant"),
+    [
+        ("llama-3.1-70b", MODELS, "llama_3_1_70b_instruct"),  # the same numbers, and no more than it
+        ("llama_3_1_8b_instruct_fp8", MODELS, "llama_3_1_8b_instruct"),
+        ("Llama-3.1-8B", MODELS, "llama_3_1_8b"),
+        ("mi300", ("mi300x", "cpu"), "mi300x"),
+        ("gpu", ("auto", "cpu", "cuda", "mi300x", "simulated"), None),  # one letter off, another thing
+        ("cudaa", ("auto", "cpu", "cuda"), "cuda"),
+        ("max_num_seq", ("max_num_seqs", "max_model_len"), "max_num_seqs"),
+        ("wrk", ("vllm_bench", "offline", "locust"), None),
+    ],
+)
+def test_the_nearest_name_is_of_the_same_thing(name: str, known: tuple[str, ...], meant: str | None) -> None:
+    assert nearest_name(name, known) == meant

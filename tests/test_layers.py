@@ -26,7 +26,7 @@ ROWS = (
             "database",
         ),
         *("study", "executors", "dashboard", "survey", "progress", "finals", "telling"),
-        *("outstanding", "outlook"),
+        *("outstanding", "outlook", "idle"),
     },
     {"trial", "proof", "rate_search", "telemetry", "clients", "engines", "cpu_vllm", "tiny_model"},
     {

@@ -42,6 +42,53 @@ AT_THE_COMMAND_LINE = {
         [CASE_2, "platfrom=cpu"],
         "'platfrom' is not a key of the configuration. Did you mean 'platform'?",
     ),
+    "a knob without its group": (
+        [CASE_2, "tensor_parallel_size=8"],
+        "command line: 'tensor_parallel_size' is not a key of the configuration. Knobs stand below knobs: "
+        "knobs.tensor_parallel_size=8. See them all with: ",
+    ),
+    "a knob that varies without its group": (
+        [CASE_2, "max_num_seq=64,256"],
+        "Knobs stand below space.knobs: space.knobs.max_num_seqs=64,256.",
+    ),
+    "a variable without its group": (
+        [CASE_2, "NCCL_MIN_NCHANNELS=112"],
+        "Knobs stand below knobs: knobs.NCCL_MIN_NCHANNELS=112.",
+    ),
+    "a kind of platform": (
+        [CASE_2, "platform=gpu"],
+        "platform=gpu: there is no such platform. Known: auto (The machine is looked at: mi300x if AMD GPUs "
+        "answer, cuda if NVIDIA's do, else simulated); cpu (The real vLLM (CPU build) on this machine's "
+        "cores; each core plays the part of one GPU); cuda (A node with NVIDIA GPUs); mi300x (A node of ",
+    ),
+    "a model by its usual name": (
+        [CASE_2, "model=llama-3.1-70b"],
+        "there is no such model. Did you mean 'llama_3_1_70b_instruct'? Known: ",
+    ),
+    "a rule over a misspelt knob": (
+        [CASE_2, "space.rules=['max_num_seq > 2']"],
+        "space.rules[0]: 'max_num_seq > 2' names 'max_num_seq', which is no knob of this study and none of "
+        "vLLM 0.6.2; the rule would never apply. Did you mean 'max_num_seqs'? Correct it.",
+    ),
+    "a start over a misspelt knob": (
+        [CASE_2, "search=tpe", "space.knobs.max_num_seqs=64,256", "search.start=[{max_num_seq: 64}]"],
+        "search.start[0]: 'max_num_seq' is not varied;",
+    ),
+    "a start over a misspelt knob for a method without starts": (
+        [CASE_2, "space.knobs.max_num_seqs=64,256", "search.start=[{max_num_seq: 64}]"],
+        "search.start[0]: 'max_num_seq' is not varied;",
+    ),
+    "a stage over a misspelt knob": (
+        [CASE_2, "search=staged", "space.knobs.max_num_seqs=64,256", "search.stages=[[max_num_seq]]"],
+        "search.stages: 'max_num_seq' is not varied;",
+    ),
+    "a condition over a misspelt knob": (
+        [
+            "space.knobs.max_num_seqs={choices: [64, 256], when: 'max_num_batched_token > 1'}",
+            "knobs.max_num_batched_tokens=512",
+        ],
+        "names 'max_num_batched_token', which is no knob of this space;",
+    ),
     "an unknown platform": (
         [CASE_2, "platform=mi300"],
         "command line: platform=mi300: there is no such platform. Did you mean 'mi300x'? "
@@ -112,7 +159,7 @@ AT_THE_COMMAND_LINE = {
     "an unknown option": ([CASE_2, "--dry-run"], "command line: '--dry-run' is not an option. "),
     "a config folder that is not there": (
         [CASE_2, "--config-dir", "nowhere"],
-        "--config-dir: 'nowhere' is not a folder. Give the folder that holds experiment/.",
+        "--config-dir: 'nowhere' is not there; expected a folder. Give the folder that holds experiment/.",
     ),
     "a study name with a slash": (
         [CASE_2, "study.name=../escape"],
@@ -293,6 +340,10 @@ IN_YAML = {
     "a list as a knob": (
         "knobs: {max_num_seqs: [1, 2]}\nspace: {knobs: {block_size: [8, 16]}}",
         "knobs.max_num_seqs: is list; expected a number, a text, true or false.",
+    ),
+    "a knob without its group": (
+        "max_num_seqs: 8",
+        "'max_num_seqs' is not a key of the configuration. Knobs stand below knobs: knobs.max_num_seqs=",
     ),
     "a misspelt part of a series": (
         "space: {series: {a: {lable: A}}}",

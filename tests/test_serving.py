@@ -31,7 +31,8 @@ def test_tgi_takes_a_program_and_the_words_before_it() -> None:
 
 
 def test_instances_are_realised_as_asked() -> None:
-    assert read("engine.instances_by=split").engine.instances_by == "split"
+    found = read("knobs.instances=2", "engine.instances_by=split")
+    assert found.engine.instances_by == "split"
 
 
 MISTAKES = {

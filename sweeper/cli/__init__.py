@@ -33,6 +33,7 @@ from sweeper.cli.commands import (
 )
 from sweeper.cli.exit_codes import AT_RISK, MISTAKE, NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
 from sweeper.cli.fitting import show_fit
+from sweeper.cli.helping import HELP_WORDS, help_on
 from sweeper.cli.interference import check_interference
 from sweeper.cli.partitions import show_partitions
 from sweeper.cli.run import run_sweep
@@ -139,7 +140,7 @@ def _crash_text(exc: Exception) -> str:
 
 
 def _dispatch(arguments: list[str], console: Console) -> int:
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    if not arguments or arguments[0] in (*HELP_WORDS, "help"):
         console.print(_help_text(), markup=False, soft_wrap=True)
         return OK
     if arguments[0] == "--version":
@@ -148,6 +149,9 @@ def _dispatch(arguments: list[str], console: Console) -> int:
     command = _COMMANDS.get(arguments[0])
     if command is not None:
         return command[1](arguments[1:], console)
+    if any(word in arguments for word in HELP_WORDS):
+        console.print(help_on(arguments) or _help_text(), markup=False, soft_wrap=True)
+        return OK
     return run_sweep(arguments, console, commands=_COMMANDS)
 
 

@@ -23,11 +23,12 @@ def check_search(settings: Settings) -> None:
     Raises:
         ConfigError: One of them does not; nothing was started.
     """
-    if settings.method == "grid":
+    if settings.method == "grid" and not settings.starts:
         return
     from sweeper.search import check_method, check_stages, check_starts
 
-    check_method(settings.method)
+    if settings.method != "grid":
+        check_method(settings.method)
     check_starts(settings.starts, settings.space)
     check_stages(settings.stages, settings.space)
 

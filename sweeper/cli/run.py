@@ -97,7 +97,7 @@ def read_options(arguments: list[str], commands: Collection[str]) -> tuple[argpa
 
 
 def _run(settings: Settings, choice: Choice, overrides: list[str], console: Console, stack: ExitStack) -> int:
-    from sweeper import database, prepare
+    from sweeper import database, idle, prepare
     from sweeper.clients import requirements
     from sweeper.study import StudyFolder
 
@@ -108,7 +108,9 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
     console.print(f"engine: {engine_text(planner)}", markup=False, soft_wrap=True)
     for line in model_lines(planner):
         console.print(line, markup=False, soft_wrap=True)
+    say_release(settings, planner, console)
     check_search(settings)
+    idle.check(planner)
     code = show_plan(settings, planner, nodes, console) if settings.is_plan else OK
     # A missing file or package is found before a folder is made or an engine is started, and by a plan, too.
     requirements.check(settings.client, settings.load_points, engine=planner.engine)
@@ -249,13 +251,13 @@ def planner_of(settings: Settings, node: Node) -> Planner:
         from sweeper.engines import attach
 
         found = attach.find_release(engine, surroundings=os.environ)
-        engine = replace(engine, python=prepare.find_engine_python(settings))
+        engine = replace(engine, python=_client_python(settings))
         engine = _settled(engine, settings, found=found, where=str(engine.url))
     elif engine.kind == "tgi":
         from sweeper.engines import tgi
 
         tgi.find_program(engine)
-        engine = replace(engine, python=prepare.find_engine_python(settings))
+        engine = replace(engine, python=_client_python(settings))
     return Planner(
         study=settings.name,
         trials_folder=str((settings.folder / "trials").absolute()),
@@ -292,6 +294,13 @@ def _settled(engine: EngineSpec, settings: Settings, *, found: str, where: str) 
     )
 
 
+def _client_python(settings: Settings) -> str | None:
+    """Find the interpreter of the load generator, where vLLM's own is one and does not serve."""
+    from sweeper import prepare
+
+    return prepare.find_engine_python(settings) if settings.needs_engine_python else None
+
+
 def say_platform(settings: Settings, choice: Choice, console: Console) -> None:
     """Print where the numbers will come from, and where they go."""
     console.print(f"platform: {settings.platform}: {choice.reason}", markup=False, soft_wrap=True)
@@ -305,6 +314,8 @@ def say_platform(settings: Settings, choice: Choice, console: Console) -> None:
             markup=False,
             soft_wrap=True,
         )
+    for sentence in settings.left_out:
+        console.print(sentence, markup=False, soft_wrap=True)
     console.print(f"study: {settings.name} in {settings.folder}", markup=False, soft_wrap=True)
 
 
@@ -326,6 +337,17 @@ def say_other_devices(node: Node, console: Console) -> None:
         markup=False,
         soft_wrap=True,
     )
+
+
+def say_release(settings: Settings, planner: Planner, console: Console) -> None:
+    """Print that another release is measured than the experiment names, where that is so."""
+    named, found = settings.engine.release, planner.engine.release
+    if planner.engine.kind == "vllm" and named != found:
+        console.print(
+            f"engine.release: {named} is what this was written for; found and measured is {found}",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def end_strays(outputs: Path, console: Console) -> None:

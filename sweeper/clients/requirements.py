@@ -44,6 +44,8 @@ def check(client: ClientSpec, load_points: Iterable[LoadPoint], *, engine: Engin
         check_locust()
     elif client.kind == "offline":
         _check_offline(client, points, engine)
+    elif client.script is not None and not _is_script(client, engine):
+        raise ConfigError(_no_script_wanted(client, engine))
     elif engine.kind == "vllm" and _is_script(client, engine):
         from sweeper.clients import bench_script
 
@@ -156,10 +158,20 @@ def _check_enough(point: LoadPoint, *, release: str) -> None:
         )
 
 
+def _no_script_wanted(client: ClientSpec, engine: EngineSpec) -> str:
+    return (
+        f"client.script: is '{client.script}', and vLLM {engine.release} has the benchmark as a command, "
+        "which is used; expected none. Leave it out."
+    )
+
+
 def _check_offline(client: ClientSpec, points: Iterable[LoadPoint], engine: EngineSpec) -> None:
     from sweeper.clients.bench_script import find_script
-    from sweeper.engines.offline import benchmark_launcher
+    from sweeper.engines.offline import FIRST_COMMAND, benchmark_launcher
 
+    has_command = knobs.release_key(engine.release) >= knobs.release_key(FIRST_COMMAND)
+    if client.script is not None and has_command:
+        raise ConfigError(_no_script_wanted(client, engine))
     for point in points:
         benchmark_launcher(
             point,

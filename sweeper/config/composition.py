@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -21,14 +22,18 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError, safe_load
 
-from sweeper.config import model
+from sweeper import knobs
+from sweeper.config import model, own_files
 from sweeper.config.aliases import check_aliases
 from sweeper.config.layers import choice_content, layers
 from sweeper.config.schema import RootConfig, key_types
-from sweeper.errors import ConfigError, nearest
+from sweeper.config.unused import flat
+from sweeper.errors import ConfigError, nearest, nearest_name
 
 _TYPES = dict(key_types())
 _KEYS = tuple(_TYPES)
+# Each is a folder of conf/ whose file lands at the key of its name.
+_GROUPS = ("platform", "engine", "model", "workload", "client", "search", "objective", "executor")
 # Below these, names are the user's own; whether a knob exists is asked of the engine's release.
 _FREE_KEYS = (
     *("knobs.", "space.knobs.", "space.series.", "objective.", "calibration."),
@@ -54,7 +59,32 @@ def groups(config_dir: Path | None = None) -> dict[str, tuple[str, ...]]:
     return {group: tuple(sorted(names)) for group, names in found.items()}
 
 
-def compose_run(overrides: Sequence[str], *, config_dir: Path | None = None) -> dict[str, Any]:
+def about(experiment: str, config_dir: Path | None = None) -> str:
+    """Give what an experiment's file says of itself in its first lines."""
+    roots = (root for root in (conf_folder(), config_dir) if root is not None)
+    paths = (root / "experiment" / f"{experiment}.yaml" for root in roots)
+    return next((own_files.head_of(path) for path in paths if path.is_file()), "")
+
+
+class _Refused(Exception):
+    """Hydra, OmegaConf or YAML would not have it."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class Composed(dict[str, Any]):
+    """A composed configuration as plain data.
+
+    Attributes:
+        presets: What the shipped files of the chosen groups say, by dotted path: nobody asked for it.
+    """
+
+    presets: Mapping[str, Any] = MappingProxyType({})
+
+
+def compose_run(overrides: Sequence[str], *, config_dir: Path | None = None) -> Composed:
     """Compose the configuration of one run as plain data, not yet checked beyond types and names.
 
     Args:
@@ -64,10 +94,8 @@ def compose_run(overrides: Sequence[str], *, config_dir: Path | None = None) -> 
     Raises:
         ConfigError: A name, key, type or file is wrong.
     """
-    if config_dir is not None and not config_dir.is_dir():
-        raise ConfigError(
-            f"--config-dir: '{config_dir}' is not a folder. Give the folder that holds experiment/."
-        )
+    if config_dir is not None:
+        own_files.check_folder(config_dir)
     checked, entries = list[str](), list[Override]()
     for text in map(_quoted, overrides):
         word = _checked_override(text, config_dir)
@@ -82,8 +110,14 @@ def compose_run(overrides: Sequence[str], *, config_dir: Path | None = None) -> 
         checked.append(f'hydra.searchpath=["{quoted}"]')
     try:
         return _compose(checked, entries)
+    except _Refused as exc:
+        if config_dir is not None:
+            own_files.check_all(config_dir)
+        raise ConfigError(_explain(exc.cause)) from exc.cause
     except (OSError, ValueError, RecursionError) as exc:
         # A ValueError: text that is no UTF-8, or a number of more digits than Python reads.
+        if config_dir is not None:
+            own_files.check_all(config_dir)
         raise ConfigError(
             f"{_unreadable_file(config_dir)}: cannot be read as configuration: {exc}. Correct the file."
         ) from exc
@@ -101,7 +135,7 @@ def _unreadable_file(config_dir: Path | None) -> str:
     return "a configuration file"
 
 
-def _compose(overrides: Sequence[str], entries: Sequence[Override] = ()) -> dict[str, Any]:
+def _compose(overrides: Sequence[str], entries: Sequence[Override] = ()) -> Composed:
     store = ConfigStore.instance()
     store.store(name="schema", node=RootConfig)
     try:
@@ -115,9 +149,11 @@ def _compose(overrides: Sequence[str], entries: Sequence[Override] = ()) -> dict
             OmegaConf.set_struct(composed, False)
             del composed["hydra"]
             plain = _merged(composed, entries)
-            return _with_own_models(plain, [*overrides, *entries], choices, folders)
+            found = Composed(_with_own_models(plain, [*overrides, *entries], choices, folders))
     except (HydraException, OmegaConfBaseException, YAMLError) as exc:
-        raise ConfigError(_explain(exc)) from exc
+        raise _Refused(exc) from exc
+    found.presets = _presets(choices)
+    return found
 
 
 def _merged(composed: Any, entries: Sequence[Override]) -> dict[str, Any]:
@@ -130,6 +166,15 @@ def _merged(composed: Any, entries: Sequence[Override]) -> dict[str, Any]:
     plain = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def _presets(choices: Mapping[str, str]) -> dict[str, Any]:
+    """Read what the chosen files of the groups bring along; an experiment's own words are asked for."""
+    files = ((group, conf_folder() / group / f"{choices.get(group)}.yaml") for group in _GROUPS)
+    said = {group: safe_load(path.read_text(encoding="utf-8")) for group, path in files if path.is_file()}
+    typed = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(RootConfig), said))
+    assert isinstance(typed, dict)
+    return flat({str(key): value for key, value in typed.items()})
 
 
 def _nested(entry: Override) -> dict[str, Any]:
@@ -199,16 +244,16 @@ def _checked_override(text: str, config_dir: Path | None) -> str:
     key = override.key_or_group
     known = groups(config_dir)
     if key in known:
-        return _checked_choice(override, key, known[key])
+        return _checked_choice(override, key, known[key], config_dir)
     if key.startswith("hydra."):
         raise ConfigError(f"command line: '{text}' is a setting of Hydra; this program has no use for it.")
     if override.is_delete():
         return text
     if not key.startswith(_FREE_KEYS):
         if key not in _KEYS:
-            names = [*_KEYS, *known]
+            hint = _knob_hint(key, text) or nearest(key, [*_KEYS, *known])
             raise ConfigError(
-                f"command line: '{key}' is not a key of the configuration.{nearest(key, names)} "
+                f"command line: '{key}' is not a key of the configuration.{hint} "
                 "See them all with: python -m sweeper --cfg job"
             )
         return _checked_value(override, text)
@@ -221,7 +266,19 @@ def _checked_override(text: str, config_dir: Path | None) -> str:
     return f"++{key}={value}"
 
 
-def _checked_choice(override: Override, group: str, names: Sequence[str]) -> str:
+def _knob_hint(key: str, text: str = "") -> str:
+    """Say where knobs stand, to somebody who wrote one, or nearly one, without its group."""
+    every = knobs.every_name()
+    name = key if key in every else nearest_name(key, every)
+    # A key of ours that is as close is what was meant.
+    if name is None or "." in key or (name != key and nearest_name(key, [*_KEYS, name]) != name):
+        return ""
+    value = text.partition("=")[2] or "VALUE"
+    group = "space.knobs" if "," in value and value[0] not in "[{'\"" else "knobs"
+    return f" Knobs stand below {group}: {group}.{name}={value}."
+
+
+def _checked_choice(override: Override, group: str, names: Sequence[str], config_dir: Path | None) -> str:
     value = override.value()
     if override.is_delete() or not isinstance(value, str):
         raise ConfigError(
@@ -229,12 +286,23 @@ def _checked_choice(override: Override, group: str, names: Sequence[str]) -> str
             f"expected one of {', '.join(names)}."
         )
     if value not in names:
-        raise ConfigError(
-            f"command line: {group}={value}: there is no such {group}.{nearest(value, names)} "
-            f"Known: {', '.join(names)}."
-        )
+        hint = own_files.elsewhere(config_dir, group, value) or nearest(value, names)
+        listed = _with_purposes(group, names) if group == "platform" and not hint else ", ".join(names)
+        raise ConfigError(f"command line: {group}={value}: there is no such {group}.{hint} Known: {listed}.")
+    if config_dir is not None:
+        own_files.check(config_dir, group, value)
     # The documented form is +experiment=NAME; without the plus it can mean nothing else.
     return f"+{group}={value}" if group in ("experiment", "setting", "overlay") else f"{group}={value}"
+
+
+def _with_purposes(group: str, names: Sequence[str]) -> str:
+    """List the names of a group, each with the first sentence of its file."""
+    listed = []
+    for name in names:
+        path = conf_folder() / group / f"{name}.yaml"
+        first = own_files.head_of(path).partition(". ")[0].partition("\n")[0] if path.is_file() else ""
+        listed.append(f"{name} ({first.rstrip('.')})" if first else name)
+    return "; ".join(listed)
 
 
 def _checked_value(override: Override, text: str) -> str:
@@ -272,7 +340,7 @@ def _explain(exc: Exception) -> str:
     if unknown:
         key = str(full_key or unknown)
         return (
-            f"{file}'{key}' is not a key of the configuration.{nearest(key, _KEYS)} "
+            f"{file}'{key}' is not a key of the configuration.{_knob_hint(key) or nearest(key, _KEYS)} "
             "See them all with: python -m sweeper --cfg job"
         )
     if "Missing mandatory value" in text:

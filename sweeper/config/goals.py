@@ -7,7 +7,7 @@ from typing import Any
 
 from sweeper.config.checks import check_choice
 from sweeper.errors import ConfigError, nearest
-from sweeper.records import GPU, MAX_RATE, METRIC_NAMES, Constraint, LoadPoint, Objective
+from sweeper.records import GPU, MAX_RATE, METRIC_NAMES, OFFLINE_DATASETS, Constraint, LoadPoint, Objective
 
 _DIRECTIONS = ("maximize", "minimize")
 
@@ -118,10 +118,26 @@ def _check_is_measured(where: str, metric: str, rate: float | None, load_points:
             "a load point at a rate of its own."
         )
     counted = [p for p in load_points if p.rate_search is None and rate in (None, p.request_rate_per_s)]
+    _check_client_tells(where, metric, {point.dataset for point in counted})
     if metric == "request_goodput_per_s" and not all(point.goodput_ms for point in counted):
         raise ConfigError(
             f"{where}.metric: is request_goodput_per_s, and workload.goodput is empty; expected what a good "
             "request keeps, such as workload.goodput.ttft_ms=2000."
+        )
+
+
+def _check_client_tells(where: str, metric: str, datasets: set[str]) -> None:
+    """Refuse what no benchmark of these load points reports."""
+    is_of_batches, is_of_requests = "_batch_latency_" in metric, metric.endswith("_ms")
+    if is_of_batches:
+        tells = "latency" in datasets
+    else:
+        tells = not is_of_requests or not datasets <= set(OFFLINE_DATASETS)
+    if datasets and not tells:
+        expected = "dataset latency" if is_of_batches else "a dataset that is sent to a server"
+        raise ConfigError(
+            f"{where}.metric: is {metric}, which dataset {' and '.join(sorted(datasets))} does not tell; "
+            f"expected {expected}, or another metric. Change one of the two."
         )
 
 

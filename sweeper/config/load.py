@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from sweeper.config.checks import check_choice, check_positive, nonempty
+from sweeper.config.schema import MaxRateConfig
 from sweeper.errors import ConfigError, nearest
 from sweeper.records import (
     CLIENTS,
@@ -28,8 +30,9 @@ _SINGLE: Mapping[str, tuple[type, ...]] = {
     "client_seed": (int,),
     "max_rate": (dict, type(None)),
 }
-_RATE_SEARCH: Mapping[str, Any] = {"low": 1.0, "high": 0.0, "resolution": 1.0, "bounds": {}}
-_POINT_KEYS = (*_NUMBERS, *_SINGLE)
+_RATE_SEARCH: Mapping[str, Any] = asdict(MaxRateConfig())
+POINT_KEYS = (*_NUMBERS, *_SINGLE)
+"""Keys of the workload that one of its points may replace."""
 
 
 def variants(points: list[Any] | None) -> list[Mapping[str, Any]]:
@@ -51,10 +54,10 @@ def variants(points: list[Any] | None) -> list[Mapping[str, Any]]:
         if not isinstance(point, dict):
             raise ConfigError(f"{where}: is {point!r}; expected such as {{input_len: 128, output_len: 1}}.")
         for key, value in point.items():
-            if key not in _POINT_KEYS:
+            if key not in POINT_KEYS:
                 raise ConfigError(
-                    f"{where}: '{key}' is not part of a load point; expected one of {', '.join(_POINT_KEYS)}."
-                    f"{nearest(str(key), _POINT_KEYS)}"
+                    f"{where}: '{key}' is not part of a load point; expected one of {', '.join(POINT_KEYS)}."
+                    f"{nearest(str(key), POINT_KEYS)}"
                 )
             _check_single(f"{where}.{key}", value, _SINGLE.get(key))
     return points

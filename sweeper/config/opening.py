@@ -12,15 +12,11 @@ from sweeper.config.checks import scalar
 from sweeper.errors import ConfigError
 from sweeper.records import Scalar
 
-_WITHOUT_STARTS = ("grid", "random")
-
 
 def starts(search: Mapping[str, Any]) -> tuple[dict[str, Scalar], ...]:
     """Read the settings that a search is to try first.
 
-    Returns:
-        Knobs and values of each; none for methods that choose by themselves, so that an experiment that names
-        some runs with those, too.
+    Methods that choose by themselves take none, so that an experiment that names some runs with those, too.
 
     Raises:
         ConfigError: One is no mapping of knobs to values.
@@ -34,21 +30,16 @@ def starts(search: Mapping[str, Any]) -> tuple[dict[str, Scalar], ...]:
                 "Correct it."
             )
         found.append({str(name): scalar(f"{where}.{name}", value) for name, value in start.items()})
-    return () if search["method"] in _WITHOUT_STARTS else tuple(found)
+    return tuple(found)
 
 
 def stages(search: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
     """Read the stages of a staged search.
 
     Raises:
-        ConfigError: One is no list of names, or the method has no stages.
+        ConfigError: One is no list of names.
     """
     given = search["stages"]
-    if given and search["method"] != "staged":
-        raise ConfigError(
-            f"search.stages: is given, and search.method is {search['method']}; expected staged. "
-            "Use search=staged, or leave it out."
-        )
     for number, stage in enumerate(given):
         if not isinstance(stage, list) or not all(isinstance(name, str) for name in stage):
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 These classes are Hydra's structured configuration: a key that is not here is refused wherever it comes
 from. What a value means, and whether it is sensible, is checked where it becomes an object (``settings``).
+A default that the object has too is written there and taken over here, so that there is one of each.
 """
 
 from __future__ import annotations
@@ -9,6 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, get_type_hints
+
+from sweeper.records import ClientSpec, EngineSpec, LoadPoint, Model, StopRule
+from sweeper.schedule import ISOLATIONS, ORDERS
+from sweeper.stopping_rules import Endings
 
 
 @dataclass
@@ -22,8 +27,8 @@ class StudyConfig:
     outputs: str = "outputs"
     storage: str | None = None
     results: str | None = None
-    isolation: str = "shared"
-    order: str = "longest_first"
+    isolation: str = ISOLATIONS[0]
+    order: str = ORDERS[0]
     control: str | None = None
     control_every: int | None = None
     price_per_gpu_hour: float | None = None
@@ -53,19 +58,19 @@ class EngineConfig:
     python: str | None = None
     url: str | None = None
     api_key_env: str | None = None
-    command: str = "text-generation-launcher"
+    command: str = EngineSpec.command
     prefix: list[str] = field(default_factory=list)
-    instances_by: str = "auto"
-    binds_numa: bool = True
+    instances_by: str = EngineSpec.instances_by
+    binds_numa: bool = EngineSpec.binds_numa
     allow_unknown: bool = False
-    free_timeout_s: float = 120.0
-    launch_timeout_s: float = 60.0
-    start_timeout_s: float = 3600.0
-    ready_timeout_s: float = 600.0
-    sanity_timeout_s: float = 120.0
-    warmup_timeout_s: float = 1800.0
-    load_timeout_s: float = 7200.0
-    stop_timeout_s: float = 60.0
+    free_timeout_s: float = EngineSpec.free_timeout_s
+    launch_timeout_s: float = EngineSpec.launch_timeout_s
+    start_timeout_s: float = EngineSpec.start_timeout_s
+    ready_timeout_s: float = EngineSpec.ready_timeout_s
+    sanity_timeout_s: float = EngineSpec.sanity_timeout_s
+    warmup_timeout_s: float = EngineSpec.warmup_timeout_s
+    load_timeout_s: float = EngineSpec.load_timeout_s
+    stop_timeout_s: float = EngineSpec.stop_timeout_s
 
 
 @dataclass
@@ -90,7 +95,7 @@ class ModelConfig:
     name: str = ""
     path: str = ""
     dtype: str | None = None
-    is_dummy: bool = False
+    is_dummy: bool = Model.is_dummy
     revision: str | None = None
     shape: ShapeConfig = field(default_factory=ShapeConfig)
 
@@ -99,10 +104,10 @@ class ModelConfig:
 class ClientConfig:
     """What loads the engine."""
 
-    kind: str = "vllm_bench"
+    kind: str = ClientSpec.kind
     script: str | None = None
     python: str | None = None
-    start_timeout_s: float = 600.0
+    start_timeout_s: float = ClientSpec.start_timeout_s
 
 
 @dataclass
@@ -130,9 +135,9 @@ class WorkloadConfig:
     max_concurrency: Any = None
     input_len: Any = None
     output_len: Any = None
-    range_ratio: float = 0.0
-    ignore_eos: bool = False
-    client_seed: int = 0
+    range_ratio: float = LoadPoint.range_ratio
+    ignore_eos: bool = LoadPoint.ignore_eos
+    client_seed: int = LoadPoint.client_seed
     warmup_prompts: int = 0
     second_run: bool = False
     points: list[Any] | None = None
@@ -169,13 +174,13 @@ class SearchConfig:
     trials: int | None = None
     seed: int = 0
     stops_early: bool | None = None
-    stop_margin: float = 0.05
+    stop_margin: float = StopRule.margin
     max_hours: float | None = None
     max_node_hours: float | None = None
     min_improvement: float | None = None
-    patience: int = 20
-    finalists: int = 0
-    final_repeats: int = 3
+    patience: int = Endings.patience
+    finalists: int = Endings.finalists
+    final_repeats: int = Endings.final_repeats
     start: list[Any] = field(default_factory=list)
     stages: list[Any] = field(default_factory=list)
 

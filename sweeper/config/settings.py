@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper import confidential, control, knobs, urls
-from sweeper.config import goals, load, model, opening, serving
+from sweeper.config import goals, load, model, opening, serving, unused
 from sweeper.config.checks import (
     MOST_STARTS,
     MOST_TRIALS,
@@ -25,6 +25,7 @@ from sweeper.config.checks import (
 )
 from sweeper.config.device_ids import device_ids
 from sweeper.config.domains import parse_condition, parse_domain, parse_rule
+from sweeper.config.effect import Run
 from sweeper.config.endings import endings
 from sweeper.config.stated import Stated
 from sweeper.errors import ConfigError
@@ -78,6 +79,8 @@ class Settings:
         retry_pause_s: Before a transient failure is repeated, seconds; doubles with each time.
         plan_csv: File that a plan's time-line is written to, or None.
         resolved: The composed configuration as plain data, for ``study.json``; passwords are masked.
+        needs_engine_python: Whether vLLM's interpreter runs something: the server, or the load generator.
+        left_out: Sentences about keys that have no use on what this run stands in for.
     """
 
     name: str
@@ -128,6 +131,8 @@ class Settings:
     plan_csv: Path | None
     resolved: Mapping[str, Any]
     release_stated_by: Stated | None = None
+    needs_engine_python: bool = True
+    left_out: tuple[str, ...] = ()
 
     @property
     def joins_cluster(self) -> bool:
@@ -165,8 +170,6 @@ def settings(
     check_choice("search.method", root["search"]["method"], SEARCH_METHODS)
     check_choice("study.isolation", study["isolation"], ISOLATIONS)
     check_choice("study.order", study["order"], ORDERS)
-    if root["plan_csv"] and not root["plan"]:
-        raise ConfigError("plan_csv: is given, and plan is false; expected a plan to write. Add plan=true.")
     check_choice("executor.kind", root["executor"]["kind"], ("ray", "inline"))
     for key in ("repeats", "runs_per_start", "max_attempts"):
         check_count(key, root[key], most=MOST_STARTS)
@@ -189,7 +192,7 @@ def settings(
     outputs = Path(study["outputs"])
     calibrated = _calibrated(root, platform, outputs)
     load_points = _load_points(workload)
-    return Settings(
+    found = Settings(
         name=name,
         experiment=experiment,
         question=study["question"],
@@ -238,18 +241,17 @@ def settings(
         plan_csv=Path(root["plan_csv"]) if root["plan_csv"] else None,
         resolved=confidential.masked(dict(root)),
         release_stated_by=release_stated_by,
+        needs_engine_python=Run(root=root, platform=platform, datasets=frozenset()).needs_engine_python,
     )
+    # Last, so that a value which is wrong by itself is answered first.
+    left_out = unused.check(root, platform=platform, presets=getattr(composed, "presets", {}))
+    return replace(found, left_out=left_out)
 
 
 def _modelled_device(chosen: str | None, platform: Platform) -> str | None:
     if platform is Platform.SIMULATED:
         check_choice("platform.device", chosen or USUAL_DEVICE, tuple(DEVICES))
         return chosen or USUAL_DEVICE
-    if chosen is not None:
-        raise ConfigError(
-            f"platform.device: is '{chosen}' on platform {platform}; expected none, since the devices of a "
-            "real node are read. Leave it out, or use platform=simulated."
-        )
     return None
 
 
@@ -257,11 +259,6 @@ def _calibrated(root: Mapping[str, Any], platform: Platform, outputs: Path) -> N
     """Find the calibration of a simulated platform, with what is changed in it."""
     chosen = root["platform"]["calibration"]
     if platform is not Platform.SIMULATED:
-        if chosen is not None:
-            raise ConfigError(
-                f"platform.calibration: is '{chosen}' on platform {platform}; expected none, since nothing "
-                "is simulated there. Leave it out, or use platform=simulated."
-            )
         return None
     generation = knobs.engine_generation(
         str(root["engine"]["release"]),
@@ -277,14 +274,8 @@ def _calibrated(root: Mapping[str, Any], platform: Platform, outputs: Path) -> N
 def _check_control(study: Mapping[str, Any], space: Space) -> None:
     if study["control"] is not None:
         control.point_of(space, study["control"])
-    if study["control_every"] is None:
-        return
-    check_positive("study.control_every", study["control_every"])
-    if study["control"] is None:
-        raise ConfigError(
-            "study.control_every: is given, and study.control is not; expected a setting to repeat. "
-            "Set study.control to a series, or to base."
-        )
+    if study["control_every"] is not None:
+        check_positive("study.control_every", study["control_every"])
 
 
 def _price(given: float | None) -> float | None:

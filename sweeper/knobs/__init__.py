@@ -25,7 +25,7 @@ The files, each importing only from those before it:
 """
 
 from sweeper.knobs.bench import bench_client, client_flag_exists
-from sweeper.knobs.catalogue import Knob, describe, knob_type, known_names, takes_json
+from sweeper.knobs.catalogue import Knob, describe, every_name, knob_type, known_names, takes_json
 from sweeper.knobs.checks import check
 from sweeper.knobs.engine_defaults import defaults, moved_defaults
 from sweeper.knobs.forms import command_line, environment, launcher, serve_line
@@ -71,6 +71,7 @@ __all__ = [
     "devices",
     "engine_generation",
     "environment",
+    "every_name",
     "is_clean",
     "is_host_setting",
     "is_of_sweeper",

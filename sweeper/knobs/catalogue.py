@@ -10,6 +10,7 @@ from sweeper.knobs.history import Run, flags, runs_of, variables
 from sweeper.knobs.names import HOST_SETTINGS
 from sweeper.knobs.release_order import releases
 from sweeper.knobs.tables import table
+from sweeper.records import INSTANCES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +75,12 @@ def known_names(release: str) -> frozenset[str]:
         if any(run.holds(release) for run in runs)
     )
     return frozenset([*present, *HOST_SETTINGS])
+
+
+@cache
+def every_name() -> frozenset[str]:
+    """Collect the knobs of all releases, of the host, and our own."""
+    return frozenset([*flags(), *variables(), *declared_knobs(), *HOST_SETTINGS, INSTANCES])
 
 
 def knob_type(name: str) -> type | None:

@@ -179,3 +179,11 @@ def test_locust_is_asked_for_by_its_extra(monkeypatch: pytest.MonkeyPatch) -> No
         requirements.check(ClientSpec(kind="locust"), [POINT], engine=NOW)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     requirements.check(ClientSpec(kind="locust"), [POINT], engine=NOW)
+
+
+@pytest.mark.parametrize(("kind", "point"), [("vllm_bench", POINT), ("offline", LATENCY)])
+def test_a_script_beside_a_command_is_refused(kind: str, point: LoadPoint) -> None:
+    with pytest.raises(
+        ConfigError, match=r"client.script: is 'b', and vLLM 0.32.0 has the benchmark as a com"
+    ):
+        requirements.check(ClientSpec(kind=kind, script="b"), [point], engine=NOW)

@@ -47,7 +47,9 @@ def test_trials_of_two_devices_are_two_trials_and_old_keys_hold(simulated_spec: 
 
 def test_a_real_node_is_not_told_what_its_devices_are() -> None:
     composed = config.compose_run(["platform=cpu", "platform.device=h200"])
-    with pytest.raises(ConfigError, match=r"platform.device: is 'h200' on platform cpu; expected none"):
+    with pytest.raises(
+        ConfigError, match=r"platform.device: is 'h200', and the platform is cpu; expected none"
+    ):
         config.settings(composed, platform=Platform.CPU)
 
 

@@ -1,0 +1,299 @@
+"""Every key of the configuration in every kind of run: where it acts, is said to be left out, or is refused.
+
+Each key is set to a value of its own in a composed configuration, which then goes the product's way. What
+came of it is the table of ``docs/keys.md``; ``python -m tests.key_walk`` writes it anew.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sweeper import config
+from sweeper.config import unused
+from sweeper.config.schema import MaxRateConfig, ObjectiveConfig, SeriesConfig
+from sweeper.errors import ConfigError
+from sweeper.records import Platform
+
+TABLE = Path(__file__).resolve().parents[1] / "docs" / "keys.md"
+
+ACTS, LEFT_OUT, REFUSED = "", "said", "refused"
+
+_RANDOM = ("workload=random", "workload.warmup_prompts=8")
+_ENGINES: Mapping[str, tuple[str, ...]] = {
+    "vllm": (),
+    "tgi": ("engine=tgi",),
+    "attach": ("engine=attach", "engine.url=http://127.0.0.1:8000"),
+}
+_CLIENTS: Mapping[str, tuple[str, ...]] = {
+    "vllm_bench": (),
+    "locust": ("client=locust", "workload.request_rate_per_s=[1]"),
+    "offline": ("client=offline", "workload.dataset=latency"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One kind of run: a column of the table."""
+
+    title: str
+    overrides: tuple[str, ...]
+    platform: Platform = Platform.MI300X
+
+
+def _case(engine: str, client: str, platform: Platform) -> Case:
+    return Case(
+        title=f"{engine} {client} {platform}",
+        overrides=(*_RANDOM, *_ENGINES[engine], *_CLIENTS[client], f"platform={platform}"),
+        platform=platform,
+    )
+
+
+# TGI and endpoints are not modelled, and the benchmarks without a server start vLLM: refused as pairs.
+IMPOSSIBLE = tuple(
+    _case(engine, client, platform)
+    for engine in _ENGINES
+    for client in _CLIENTS
+    for platform in Platform
+    if engine != "vllm" and (client == "offline" or platform is Platform.SIMULATED)
+)
+RUNS = tuple(
+    _case(engine, client, platform)
+    for engine in _ENGINES
+    for client in _CLIENTS
+    for platform in Platform
+    if engine == "vllm" or (client != "offline" and platform is not Platform.SIMULATED)
+)
+LOADS = tuple(
+    Case(title=dataset, overrides=(*_RANDOM, f"workload.dataset={dataset}", *more))
+    for dataset, more in {
+        "random": (),
+        "sharegpt": ("workload.input_len=null",),
+        "latency": ("client=offline",),
+        "throughput": ("client=offline",),
+    }.items()
+)
+WALKS = tuple(
+    Case(title=f"{method} {executor}", overrides=(*_RANDOM, f"search={method}", f"executor={executor}"))
+    for method, executor in (
+        ("grid", "inline"),
+        *((method, "ray") for method in ("grid", "random", "tpe", "nsga2", "gp", "guided", "staged")),
+    )
+)
+
+CHOICES = (
+    "platform.name",
+    "engine.kind",
+    "client.kind",
+    "workload.dataset",
+    "search.method",
+    "executor.kind",
+)
+"""Keys that choose what the columns of the tables are."""
+
+KEYS = tuple(pattern for pattern in unused.patterns() if pattern not in CHOICES)
+
+# Values that differ from every default and from what shipped files say.
+_TEXTS = {
+    "platform.partition_mode": "SPX",
+    "platform.memory_mode": "NPS1",
+    "platform.device": "mi300x",
+    "platform.calibration": "amd_0_10_0",
+    "study.isolation": "exclusive",
+    "study.order": "as_written",
+    "study.control": "base",
+    "engine.release": "0.6.3",
+    "engine.instances_by": "split",
+    "model.dtype": "float16",
+    "space.series.*.model.dtype": "float16",
+    "space.series.*.run": "fresh",
+    "space.series.*.engine": "tgi",
+    "objective.*.metric": "failed",
+    "objective.*.direction": "minimize",
+    "objective.*.per": "gpu",
+    "engine.url": "http://127.0.0.1:8001",
+    "study.results": "elsewhere",
+}
+_OTHERS: Mapping[str, Any] = {
+    "engine.prefix": ["numactl", "--localalloc"],
+    "workload.goodput.*": 100.0,
+    "workload.max_rate.bounds.*": 100.0,
+    "workload.points": [{"num_prompts": 7}, {"num_prompts": 9}],
+    "space.rules": ["max_num_seqs > 1"],
+    "space.knobs.*": [1, 2],
+    "search.start": [{}],
+    "search.stages": [["max_num_seqs"]],
+    "search.stop_margin": 0.5,
+    "workload.range_ratio": 0.5,
+    "calibration.*": 0.5,
+    "knobs.*": 7,
+    "space.series.*.knobs.*": 7,
+    "search.stops_early": True,
+    "objective.*.request_rate_per_s": 1.0,
+}
+# A user's own name below a key, and what a key means nothing without.
+_NAMES = {
+    "workload.goodput": "ttft_ms",
+    "workload.max_rate.bounds": "p99_ttft_ms",
+    "calibration": "gemm_frac",
+    "knobs": "max_num_seqs",
+    "space.knobs": "max_num_seqs",
+    "objective": "throughput",
+    "space.series": "one",
+}
+COMPANIONS: Mapping[str, tuple[str, Any]] = {
+    "study.control_every": ("study.control", "base"),
+    "study.currency": ("study.price_per_gpu_hour", 1.0),
+    "engine.instances_by": ("knobs.instances", 2),
+    "search.stop_margin": ("search.stops_early", True),
+    "search.patience": ("search.min_improvement", 0.5),
+    "search.final_repeats": ("search.finalists", 1),
+    "plan_csv": ("plan", True),
+}
+"""Keys that mean nothing without another one."""
+
+
+def outcomes(case: Case) -> dict[str, tuple[str, str]]:
+    """Set each key by itself, and tell what comes of it, with the sentence."""
+    root = _composed(case.overrides)
+    return {pattern: _outcome(root, pattern, case.platform) for pattern in KEYS}
+
+
+def value_of(pattern: str) -> Any:
+    """Give a value for a key that differs from its default."""
+    if pattern in _OTHERS:
+        return _OTHERS[pattern]
+    if pattern in _TEXTS:
+        return _TEXTS[pattern]
+    default = unused.defaults()[pattern]
+    if isinstance(default, bool):
+        return not default
+    if isinstance(default, (int, float)):
+        return default + 1
+    whole = (
+        "devices",
+        "trials",
+        "control_every",
+        "max_parallel",
+        "input_len",
+        "output_len",
+        "max_concurrency",
+    )
+    numbers = ("price_per_gpu_hour", "max_hours", "max_node_hours", "min_improvement", "at_most", "at_least")
+    last = pattern.rpartition(".")[2]
+    return 5 if last in whole else 0.5 if last in (*numbers, "request_rate_per_s") else "something"
+
+
+def set_key(root: dict[str, Any], pattern: str, value: Any) -> str:
+    """Set a key in a composed configuration, whatever it stands below; give its path."""
+    path = pattern
+    for below, name in _NAMES.items():
+        path = path.replace(f"{below}.*", f"{below}.{name}")
+    _prepare(root, pattern)
+    *parents, last = path.split(".")
+    node = root
+    for parent in parents:
+        node = node[parent]
+    node[last] = value
+    return path
+
+
+def _prepare(root: dict[str, Any], pattern: str) -> None:
+    """Make what a key stands below, and what it needs to be read at all."""
+    if pattern.startswith("space.series."):
+        series: dict[str, Any] = asdict(SeriesConfig())
+        if ".model." in pattern:
+            series["model"] = {**copy.deepcopy(root["model"]), "name": "own"}
+        root["space"]["series"] = {"one": series}
+    if pattern.startswith("workload.max_rate."):
+        root["workload"]["max_rate"] = {
+            **asdict(MaxRateConfig()),
+            "high": 9.0,
+            "bounds": {"p99_ttft_ms": 1.0},
+        }
+        root["workload"]["request_rate_per_s"] = None
+        root["objective"]["throughput"]["metric"] = "max_rate_per_s"
+    if pattern in ("objective.*.at_most", "objective.*.at_least"):
+        root["objective"]["kept"] = asdict(ObjectiveConfig())
+        root["objective"]["throughput"]["direction"] = None
+        root["objective"]["other"] = {**asdict(ObjectiveConfig()), "metric": "completed"}
+    if pattern == "objective.*.request_rate_per_s" and root["workload"]["request_rate_per_s"] != [1]:
+        root["workload"]["request_rate_per_s"] = [1.0] if root["client"]["kind"] != "offline" else [None]
+    if pattern in COMPANIONS:
+        other, value = COMPANIONS[pattern]
+        set_key(root, other, value)
+
+
+def _outcome(root: Any, pattern: str, platform: Platform) -> tuple[str, str]:
+    mine = copy.deepcopy(root)
+    mine.presets = root.presets
+    path = set_key(mine, pattern, value_of(pattern))
+    try:
+        found = config.settings(mine, platform=platform)
+    except ConfigError as exc:
+        return REFUSED, str(exc)
+    said = [sentence for sentence in found.left_out if path in sentence]
+    return (LEFT_OUT, said[0]) if said else (ACTS, "")
+
+
+@cache
+def _composed(overrides: tuple[str, ...]) -> Any:
+    return config.compose_run(list(overrides))
+
+
+def markdown() -> str:
+    """Write the tables."""
+    parts = [_HEAD]
+    for title, cases in (
+        ("Engines, clients and platforms", RUNS),
+        ("Datasets", LOADS),
+        ("Search methods and executors", WALKS),
+    ):
+        parts += [f"## {title}\n", _table(cases)]
+    needs = "\n".join(f"| `{key}` | `{other}` |" for key, (other, _) in sorted(COMPANIONS.items()))
+    parts += ["## Keys that need another one\n", f"| key | refused without |\n|---|---|\n{needs}\n"]
+    return "\n".join(parts)
+
+
+def _table(cases: Sequence[Case]) -> str:
+    found = {case.title: outcomes(case) for case in cases}
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for pattern in KEYS:
+        alike.setdefault(tuple(found[title][pattern][0] for title in found), []).append(pattern)
+    rows = []
+    for cells, keys in alike.items():
+        if set(cells) != {ACTS}:
+            rows.append([", ".join(f"`{key}`" for key in keys), *(cell or "acts" for cell in cells)])
+    head = ["key", *(title.replace(" ", "<br>") for title in found)]
+    lines = [head, ["---"] * len(head), *rows]
+    always = sum(len(keys) for cells, keys in alike.items() if set(cells) == {ACTS})
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + (
+        f"\n\nThe other {always} keys act in all of these.\n"
+    )
+
+
+_HEAD = """\
+# What each key of the configuration does, and where it does nothing
+
+Written by `python -m tests.key_walk`, which sets every key in every kind of run and sees what the program
+says; `tests/test_effect.py` sees that this page is what it finds.
+
+* **acts**: it changes what is started, measured, searched or kept.
+* **refused**: it is set to something and would do nothing, so the program says why, with exit code 2, before
+  anything starts.
+* **said**: it is left out, and one line says so: a simulated run stands in for a measured one, an endpoint
+  that already runs for one that is started, and a method that chooses by itself for one that is told where
+  to begin.
+
+A key counts as set where its value is neither its default nor what the shipped file of a chosen group says.
+The reasons stand in `sweeper/config/effect_table.py`; what only the release decides (rules that name what no
+setting has, second runs without a prefix cache, scripts beside a command) is refused once it is known.
+"""
+
+
+if __name__ == "__main__":
+    TABLE.write_text(markdown(), encoding="utf-8")
