@@ -99,6 +99,7 @@ KEYS = tuple(pattern for pattern in unused.patterns() if pattern not in CHOICES)
 
 # Values that differ from every default and from what shipped files say.
 _TEXTS = {
+    "platform.device_ids": "0-1",
     "platform.partition_mode": "SPX",
     "platform.memory_mode": "NPS1",
     "platform.device": "mi300x",

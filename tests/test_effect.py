@@ -275,17 +275,19 @@ MOVES_THE_PLAN = {
     "study.name": "other",
     "study.control": "base",
     "platform.devices": 1,
+    "platform.device_ids": "[0,1]",
     "platform.device": "h100",
     "platform.calibration": "article_0_6_2",
     "platform.partition_mode": "CPX",
     "engine.release": "0.20.0",
-    "model.name": "other",
-    "model.path": "/other",
+    "model.name": (
+        *("model.name=org/other", "model.path=org/other"),
+        "model.shape={layers: 8, hidden: 64, intermediate: 128, heads: 4, kv_heads: 4, head_dim: 16,"
+        " vocab: 99, max_positions: 4096}",
+    ),
     "model.dtype": "fp8",
     "model.is_dummy": "true",
     "model.revision": "abc",
-    "model.shape.layers": 3,
-    "model.shape.heads": 32,
     "workload.dataset": "sharegpt workload.input_len=null",
     "workload.num_prompts": 9,
     "workload.request_rate_per_s": "[3]",
@@ -327,8 +329,13 @@ def usual() -> tuple[object, ...]:
 
 @pytest.mark.parametrize("key", MOVES_THE_PLAN)
 def test_another_value_plans_something_else(key: str, usual: tuple[object, ...]) -> None:
-    first, *more = str(MOVES_THE_PLAN[key]).split(" workload.")
-    assert planned(f"{key}={first}", *(f"workload.{text}" for text in more)) != usual
+    moved = MOVES_THE_PLAN[key]
+    if isinstance(moved, tuple):
+        words = list(moved)
+    else:
+        first, *more = str(moved).split(" workload.")
+        words = [f"{key}={first}", *(f"workload.{text}" for text in more)]
+    assert planned(*words) != usual
 
 
 # One owner of each default

@@ -263,7 +263,7 @@ EFFECTS: tuple[Effect, ...] = (
     Effect(keys=("study.currency",), idle=(_NO_PRICE,)),
     Effect(keys=("platform.name", "platform.overlay")),
     Effect(keys=("platform.partition_mode", "platform.memory_mode"), idle=(_NO_MODES,)),
-    Effect(keys=("platform.devices",), idle=(_ALL_DEVICES,)),
+    Effect(keys=("platform.devices", "platform.device_ids"), idle=(_ALL_DEVICES,)),
     Effect(keys=("platform.device", "platform.calibration"), idle=(_MEASURED,)),
     # On a machine the release is found; this one is what the experiment was written for, and said beside it.
     Effect(keys=("engine.kind", "engine.release")),
