@@ -18,7 +18,7 @@ from pathlib import Path
 from sweeper import knobs, processes
 from sweeper.clients import check_lengths, plausibility, warm_up_point
 from sweeper.clients.program import blame_engine, flood, last_words
-from sweeper.engines import Cancelled, Server, pids_of, supervisor
+from sweeper.engines import Cancelled, Server, supervisor
 from sweeper.engines.endpoint import Endpoint
 from sweeper.engines.supervisor import Supervised
 from sweeper.engines.vllm import client_environment, find_interpreter, probe, write_metadata_stub
@@ -392,7 +392,7 @@ def check_engine(before: Mapping[str, float], server: Server, *, answered: int, 
 
     An endpoint that somebody else started may be several servers, of which one tells its counters.
     """
-    if pids_of(server) is not None:
+    if server.pids() is not None:
         plausibility.check_engine_agrees(before, server.counters, answered=answered, log_path=log_path)
 
 
