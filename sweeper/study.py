@@ -26,6 +26,7 @@ from sweeper.description import FILE, Description, Series, json_text, read_conte
 from sweeper.errors import ConfigError, StoreError
 from sweeper.files import open_folder
 from sweeper.records import Constraint, LoadPoint, Model, Objective, Platform
+from sweeper.simulation.device import model_name
 from sweeper.space import Space
 from sweeper.topology import Node
 
@@ -136,6 +137,8 @@ class StudyFolder:
                 f"{path}: the study was made on platform '{stored.get('platform')}', now it is '{platform}'. "
                 "Numbers of two platforms never share a study: give this one another name with study.name=..."
             )
+        if stored is not None and platform is not Platform.SIMULATED:
+            _refuse_other_gpus(path, str(stored.get("node") or ""), node)
         if stored is not None and stored.get("results") != results:
             raise ConfigError(
                 f"{path}: the study keeps its results in '{stored.get('results') or self.path}', now they "
@@ -228,3 +231,16 @@ def _owner_text(owner: str) -> str:
         f"another sweep (pid {process.pid}) runs this study. Wait for it, stop it with "
         f"'kill -INT {process.pid}'"
     )
+
+
+def _refuse_other_gpus(path: Path, stored: str, node: Node) -> None:
+    """Refuse to go on with a study on another GPU, as far as the summary of its node tells which it was.
+
+    A trial's key says the platform only, so what was measured on one would count as measured on the other.
+    """
+    was, now = model_name(stored.partition(": ")[2]), model_name(node.device_name)
+    if was is not None and now is not None and was != now:
+        raise ConfigError(
+            f"{path}: the study was made on {was}, now it is {now}. Numbers of two GPUs never share a study: "
+            "give this one another name with study.name=..."
+        )

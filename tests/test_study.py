@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sweeper.errors import ConfigError, StoreError
 from sweeper.records import LoadPoint, Model, Objective, Platform
 from sweeper.space import Series, Space
 from sweeper.study import StudyFolder, write_json
+from sweeper.topology import Node
 from tests.conftest import ROOT
 from tests.surroundings import running
 
@@ -129,6 +131,19 @@ def test_two_platforms_never_share_a_study(tmp_path: Path, llama_70b: Model) -> 
         described(folder, llama_70b)
         with pytest.raises(ConfigError, match="made on platform 'simulated', now it is 'mi300x'"):
             described(folder, llama_70b, platform=Platform.MI300X)
+
+
+def test_two_gpus_never_share_a_study(tmp_path: Path, llama_70b: Model) -> None:
+    def on(product: str) -> Node:
+        whole = topology.modelled_mi300x()
+        devices = tuple(replace(device, name=product) for device in whole.devices)
+        return replace(whole, platform=Platform.MI300X, devices=devices, host="MI250X-rack")
+
+    with StudyFolder(tmp_path / "s") as folder:
+        described(folder, llama_70b, platform=Platform.MI300X, node=on("AMD Instinct MI300X OAM"))
+        described(folder, llama_70b, platform=Platform.MI300X, node=on("AMD Instinct MI300X"))
+        with pytest.raises(ConfigError, match="the study was made on MI300X, now it is MI308X"):
+            described(folder, llama_70b, platform=Platform.MI300X, node=on("AMD Instinct MI308X"))
 
 
 def test_a_broken_description_is_named(tmp_path: Path, llama_70b: Model) -> None:
