@@ -9,7 +9,6 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from sweeper.engines import masks
 from sweeper.records import EngineSpec, LoadPoint, Model, ModelShape, Placement, Platform, TrialSpec
 from tests.surroundings import nothing_left_running, own_surroundings
 
@@ -61,13 +60,6 @@ def vllm_python() -> str:
     if not _VLLM_PYTHON.exists():
         pytest.fail(f"{_VLLM_PYTHON}: is missing; run 'make test', or 'python -m sweeper cpu-vllm' once")
     return str(_VLLM_PYTHON)
-
-
-@pytest.fixture(autouse=True)
-def whole_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let tests find all devices of their nodes, whatever a batch system grants to who runs them."""
-    for name in [name for name in os.environ if masks.is_mask(name) or name.startswith("SLURM_")]:
-        monkeypatch.delenv(name)
 
 
 @pytest.fixture

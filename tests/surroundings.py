@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from sweeper import processes
+from sweeper.engines import masks
 
 _MARK = "TESTS_OF_MODULE"
 # What users and batch systems set for programs like ours; PATH, the locale and the time zone stay.
@@ -46,7 +47,7 @@ def running(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
 
 def of_the_user(environment: Mapping[str, str]) -> list[str]:
     """Names of the variables that would tell tests about the machine they happen to run on."""
-    return [name for name in environment if name.startswith(_OF_THE_USER)]
+    return [name for name in environment if masks.is_mask(name) or name.startswith(_OF_THE_USER)]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -62,6 +62,8 @@ _KEPT_LOG = 64 * 2**20
 LAUNCH_S = 60.0
 """How long a supervisor may take to be up, unless told otherwise: usually a tenth of a second."""
 _NOT_STARTED = 127
+# What the kernel takes for it even on a machine whose processors are all busy.
+_EXECUTED_WITHIN_S = 5.0
 _REFUSED = 125
 # A socket's path has at most 107 characters, and vLLM's in this folder take 37 of them ("/" and a UUID).
 _LONGEST_TEMPORARY = 50
@@ -380,11 +382,20 @@ def _seen_by(program: int) -> dict[str, object]:
 
 
 def _environment_of(pid: int) -> dict[str, str]:
-    try:
-        entries = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        return {}
-    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+    """Read the environment of a program that was just executed.
+
+    Its file is empty for a moment: the kernel closes the pipe that tells us of the execution before it writes
+    down where the new environment lies.
+    """
+    deadline = time.monotonic() + _EXECUTED_WITHIN_S
+    while True:
+        try:
+            text = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+        except OSError:
+            return {}
+        if text or processes.find(pid) is None or time.monotonic() > deadline:
+            return dict(entry.split("=", 1) for entry in text.split("\0") if "=" in entry)
+        time.sleep(0.001)
 
 
 def _temporary_folder(env: Mapping[str, str]) -> Path:

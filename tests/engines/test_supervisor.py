@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from sweeper import processes
+from sweeper.engines import supervisor
 from sweeper.engines.supervisor import Supervised
 from sweeper.errors import EngineError
 from sweeper.processes import Process
 from sweeper.records import FailureClass
+from tests.surroundings import running
 
 # Two sleepers below a shell below a shell; none of them is in the way of a signal.
 TREE = ["sh", "-c", "sh -c 'sleep 601 & sleep 602 & wait' & wait"]
@@ -217,16 +219,16 @@ def test_orphans_of_owner_and_supervisor_are_found_as_strays(tmp_path: Path) -> 
     assert processes.find_strays(tmp_path / "outputs") == []
 
     assert eventually(lambda: "program_pid" in start_file(folder))
-    supervisor = tree[0]
+    leader = tree[0]
     program = next(process for process in tree if process.pid == start_file(folder)["program_pid"])
-    os.kill(supervisor.pid, signal.SIGSTOP)
-    assert eventually(lambda: state(supervisor.pid) == "T")
+    os.kill(leader.pid, signal.SIGSTOP)
+    assert eventually(lambda: state(leader.pid) == "T")
     owner.kill()
     owner.wait()
-    os.kill(supervisor.pid, signal.SIGKILL)
+    os.kill(leader.pid, signal.SIGKILL)
     # The program dies with it, a moment later; what the program started stays.
-    assert eventually(lambda: not any(map(processes.is_alive, [supervisor, program])))
-    orphans = [process for process in tree if process not in (supervisor, program)]
+    assert eventually(lambda: not any(map(processes.is_alive, [leader, program])))
+    orphans = [process for process in tree if process not in (leader, program)]
     assert len(orphans) == 3
     assert all(map(processes.is_alive, orphans))
 
@@ -290,6 +292,13 @@ def test_a_program_with_exactly_its_mask_starts_and_what_it_has_is_written_down(
     assert log.read_text() == "started on 4,5\n"
     assert seen["device_mask"] == "HIP_VISIBLE_DEVICES=4,5"
     assert seen["cpus"] == sorted(os.sched_getaffinity(0))
+
+
+def test_the_environment_of_a_program_is_read_when_the_kernel_shows_it() -> None:
+    # Of a few hundred, some are asked in the moment in which their file is still empty.
+    for _ in range(300):
+        with running(["sleep", "60"], env={"MARK": "x"}) as program:
+            assert supervisor._environment_of(program.pid) == {"MARK": "x"}
 
 
 @pytest.mark.parametrize(
