@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import bests, figures, report, tables
+from analysis import figures, report, standings, tables
 from analysis.study import Study
 
 # Overrides that name places on the machine of whoever ran it: of no use to a reader.
@@ -109,7 +109,12 @@ def _section(study: Study, pictures: Sequence[Path]) -> list[str]:
     for metric in figures.metrics_of(study):
         if metric.column in by_metric:
             parts += _figure(study, metric, by_metric[metric.column])
-    parts += [_lowered(report.hit_rates(study)), _lowered(report.claims_section(study))]
+    parts += [
+        *report.bounds(study),
+        _lowered(report.costs_section(study)),
+        _lowered(report.hit_rates(study)),
+        _lowered(report.claims_section(study)),
+    ]
     return [*parts, "### Repeat it", *_commands(study)]
 
 
@@ -121,7 +126,7 @@ def _figure(study: Study, metric: figures.Metric, picture: Path) -> list[str]:
     return [
         f"### {metric.title}",
         f"![{alternative}]({picture.as_posix()})",
-        tables.to_markdown(tables.by_load_point(table)),
+        tables.to_markdown(report.table_of(table)),
     ]
 
 
@@ -130,9 +135,7 @@ def _commands(study: Study) -> list[str]:
     command = repeat_command(study)
     if command:
         parts.append(f"```bash\n{command}\n```")
-    best = bests.best(
-        study.frame, objectives=study.objectives, constraints=study.constraints, series=study.series
-    )
+    best = standings.best(study)
     for answer in best.to_dict("records"):
         line = tables.serve_line(study.frame, str(answer["trial_key"]))
         if line:
@@ -140,7 +143,11 @@ def _commands(study: Study) -> list[str]:
                 f"To serve with the {answer['objective']} ({answer['setting']}; verdict: "
                 f"{answer['verdict']}):\n\n```bash\n{line}\n```"
             )
-    return parts or ["No setting has numbers at every load point, and no command was recorded."]
+    if not command:
+        parts.append("No command was recorded.")
+    if best.empty:
+        parts += [f"{line[0].upper()}{line[1:]}." for line in standings.no_best_lines(study)]
+    return parts
 
 
 def _lowered(section: str) -> str:

@@ -99,7 +99,9 @@ def _claims_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _timeline_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", type=Path, help="the study's folder, or the file that plan=true plan_csv=FILE wrote"
+        "source",
+        type=_place,
+        help="the study's folder or its results' URL, or the file that plan=true plan_csv=FILE wrote",
     )
 
 

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from analysis import answers, bests, claims, claims_report, drift, figures, published, tables, verdicts
+from analysis import (
+    answers,
+    bests,
+    claims,
+    claims_report,
+    costs,
+    drift,
+    figures,
+    published,
+    standings,
+    tables,
+    verdicts,
+)
 from analysis.study import Study, is_control
 
 _TOUCHES = {
+    "tie": "another setting has exactly the same number",
     "clear": "the 95 % intervals of the two lie apart",
     "inconclusive": "the 95 % intervals of the two touch",
     "single start": "started once, so there is no interval: repeat it before relying on a small difference",
@@ -48,6 +62,7 @@ def text(study: Study, *, drawn: list[Path]) -> str:
         if picture in drawn:
             parts.append(_metric(study, metric, picture.relative_to(study.folder)))
     parts += [
+        costs_section(study),
         verdicts.section(study),
         repeatability(study),
         answers_section(study),
@@ -110,13 +125,10 @@ def _left_out(study: Study) -> list[str]:
 
 
 def _answers(study: Study) -> str:
-    answers = bests.best(
-        study.frame, objectives=study.objectives, constraints=study.constraints, series=study.series
-    )
+    answers = standings.best(study)
     if answers.empty:
-        bounds = " and keeps every bound" if study.constraints else ""
-        parts = ["## Best setting", f"No setting has a number at every load point{bounds} yet."]
-        return "\n\n".join([*parts, *_bounds(study)])
+        why = " ".join(f"{line[0].upper()}{line[1:]}." for line in standings.no_best_lines(study))
+        return "\n\n".join(["## Best setting", why, *bounds(study)])
     parts = ["## Best setting"]
     for answer in answers.to_dict("records"):
         runner_up = (
@@ -125,12 +137,14 @@ def _answers(study: Study) -> str:
             else f"; next is {answer['runner_up']} with {tables.number_text(answer['runner_up_value'])}"
         )
         verdict = f"{answer['verdict']}: {_TOUCHES[answer['verdict']]}"
+        ties = standings.ties_text(answer)
         parts.append(
             f"**{answer['setting']}** has the {answer['objective']}: "
-            f"{tables.number_text(answer['value'])} (n={answer['n']}){runner_up}. Verdict: {verdict}."
+            f"{standings.value_text(study, answer)} (n={answer['n']}){runner_up}. Verdict: {verdict}."
+            + (f" {ties[0].upper()}{ties[1:]}." if ties else "")
         )
         parts.append(_command(study.frame, str(answer["trial_key"])))
-    parts += [*_front(study), *_bounds(study)]
+    parts += [*_front(study), *bounds(study)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -138,9 +152,7 @@ def _front(study: Study) -> list[str]:
     """Show what can be had at once, where there are several objectives."""
     if len(study.objectives) < 2:
         return []
-    found = bests.front(
-        study.frame, objectives=study.objectives, constraints=study.constraints, series=study.series
-    )
+    found = standings.front(study)
     return [
         "### Pareto front",
         tables.to_markdown(found.drop(columns="trial_key")),
@@ -149,17 +161,19 @@ def _front(study: Study) -> list[str]:
     ]
 
 
-def _bounds(study: Study) -> list[str]:
-    """Say which settings the bounds leave out, and why each; the dashboard ranks without looking at them."""
+def bounds(study: Study) -> list[str]:
+    """Say which settings the bounds leave out, and why each."""
     if not study.constraints:
         return []
-    bounds = ", ".join(f"`{constraint.name}`" for constraint in study.constraints)
-    broken = bests.broken_bounds(study.frame, constraints=study.constraints, series=study.series)
+    kept = ", ".join(f"`{constraint.name}`" for constraint in study.constraints)
+    broken = bests.broken_bounds(
+        study.frame, constraints=study.constraints, series=study.series, finals=study.every_row
+    )
     if broken.empty:
-        return ["### Bounds", f"Every measured setting keeps {bounds}."]
+        return ["### Bounds", f"Every measured setting keeps {kept}."]
     return [
         "### Bounds",
-        f"Only settings that keep {bounds} can be the best. These do not:",
+        f"Only settings that keep {kept} can be the best. These do not:",
         tables.to_markdown(broken, is_text=True),
     ]
 
@@ -175,10 +189,30 @@ def _command(frame: pd.DataFrame, trial_key: str) -> str:
 
 def _metric(study: Study, metric: figures.Metric, picture: Path) -> str:
     table = figures.chart_table(study, metric)
-    layout = tables.to_markdown(tables.by_load_point(table))
+    layout = tables.to_markdown(table_of(table))
     note = "± is half of the 95 % t-interval over n engine starts." if (table["n"] > 1).any() else ""
     parts = [f"## {metric.title}", f"![{metric.title}]({picture.as_posix()})", layout, note]
     return "\n\n".join(part for part in [*parts, _against_published(table)] if part)
+
+
+def costs_section(study: Study) -> str:
+    """Give the section on costs, where the study names a price; else nothing."""
+    return costs.section(study, standings.standings(study))
+
+
+def table_of(table: pd.DataFrame) -> pd.DataFrame:
+    """Lay a chart's table out for reading, with the bounds that a setting breaks where any breaks one."""
+    layout = tables.by_load_point(table, cell=_cell_with_completed)
+    broken = dict(zip(table["setting"], table["breaks"], strict=True))
+    if any(broken.values()):
+        layout["breaks"] = [broken[name] for name in layout["setting"]]
+    return layout
+
+
+def _cell_with_completed(row: tables.Row) -> str:
+    completed = row["completed_per_s"]
+    more = "" if math.isnan(completed) else f", {tables.number_text(completed)} completed"
+    return f"{tables.cell_text(row)}{more}"
 
 
 def _against_published(table: pd.DataFrame) -> str:

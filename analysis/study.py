@@ -82,13 +82,17 @@ class Study:
         frame: Rows of ``measurements/``, the latest attempt of each trial, without repetitions of the control
             setting and of finalists: those are no further trials of it.
         every_row: With them.
+        attempts: With earlier attempts of a trial, too.
         location: Where the results lie, if not in the study's folder.
         experiment: Names the folder of published figures; None where the study belongs to none.
+        price_per_gpu_hour: What a GPU costs by the hour; None where nobody said.
+        currency: Of the price; may be empty.
     """
 
     folder: Path
     frame: pd.DataFrame
     every_row: pd.DataFrame
+    attempts: pd.DataFrame
     location: Location | None = None
     experiment: str | None = None
     question: str | None = None
@@ -96,6 +100,8 @@ class Study:
     series: Mapping[str, Series]
     objectives: tuple[Objective, ...] = DEFAULT_OBJECTIVES
     constraints: tuple[Constraint, ...] = ()
+    price_per_gpu_hour: float | None = None
+    currency: str = ""
 
     @property
     def name(self) -> str:
@@ -134,7 +140,8 @@ class Study:
         described = str(place.at(_DESCRIPTION))
         about = _about(place, described)
         results = about.get("results") or place
-        frame = Store.latest(Store(folder, results).read())
+        attempts = Store(folder, results).read()
+        frame = Store.latest(attempts)
         if frame.empty:
             where = results if isinstance(results, str) else place.location
             raise ConfigError(
@@ -145,6 +152,7 @@ class Study:
             folder=folder,
             frame=_without_repetitions(frame),
             every_row=frame,
+            attempts=attempts,
             location=about.get("results"),
             experiment=about.get("experiment"),
             question=about.get("question"),
@@ -152,6 +160,7 @@ class Study:
             series=_series(about, described),
             objectives=_objectives(about, described),
             constraints=_constraints(about, described),
+            **_price(about),
         )
 
 
@@ -250,6 +259,16 @@ def _objectives(about: Mapping[str, Any], path: str) -> tuple[Objective, ...]:
                 f"{nearest(objective.metric, METRIC_NAMES)} Start the study again to write the file anew."
             )
     return objectives or DEFAULT_OBJECTIVES
+
+
+def _price(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Read what a GPU costs; studies from before there was a price name none."""
+    config = about.get("config")
+    study = config.get("study") if isinstance(config, dict) else None
+    given = study if isinstance(study, dict) else {}
+    price = given.get("price_per_gpu_hour")
+    is_price = isinstance(price, int | float) and not isinstance(price, bool)
+    return {"price_per_gpu_hour": price if is_price else None, "currency": str(given.get("currency") or "")}
 
 
 def _constraints(about: Mapping[str, Any], path: str) -> tuple[Constraint, ...]:

@@ -193,7 +193,7 @@ def by_load_point(table: pd.DataFrame, cell: Callable[[Row], str] | None = None)
         cell: Writes one row of it as text; None writes mean, half of the interval and n, or why there
             is no number.
     """
-    write = cell or _cell
+    write = cell or cell_text
     cells: dict[str, dict[str, str]] = {}
     for row in table.to_dict("records"):
         cells.setdefault(row["setting"], {})[load_point_text(row)] = write(row)
@@ -222,7 +222,7 @@ def serve_line(frame: pd.DataFrame, trial_key: str) -> str:
     if pd.isna(row["version.vllm"]):
         return ran
     assignment: dict[str, Scalar] = {
-        str(name).removeprefix("knob."): _plain(value)
+        str(name).removeprefix("knob."): plain(value)
         for name, value in row.items()
         if str(name).startswith("knob.") and not pd.isna(value)
     }
@@ -234,7 +234,7 @@ def serve_line(frame: pd.DataFrame, trial_key: str) -> str:
         return ran
 
 
-def _plain(value: Any) -> Scalar:
+def plain(value: Any) -> Scalar:
     """Take a value out of numpy and pandas."""
     plain: Scalar = value.item() if isinstance(value, np.generic) else value
     return plain
@@ -461,7 +461,8 @@ def _summary_row(group: pd.DataFrame, metric: str) -> dict[str, object]:
     }
 
 
-def _cell(row: Row) -> str:
+def cell_text(row: Row) -> str:
+    """Write a row of a summary: mean, half of its interval and n; or why there is no number."""
     if row["n"] == 0:
         return no_number_text(row)
     spread = "" if math.isnan(row["low"]) else f" ± {number_text((row['high'] - row['low']) / 2)}"

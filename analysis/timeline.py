@@ -20,7 +20,6 @@ from analysis.figures import save
 from analysis.page import SIMULATED_BAND, Words, draw_legend, make_page
 from analysis.study import Study
 from sweeper.errors import ConfigError
-from sweeper.store import Store
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +50,7 @@ def table_of(study: Study) -> pd.DataFrame:
     Raises:
         ConfigError: No stored trial held a device at a known time.
     """
-    frame = Store(study.folder).read()
+    frame = study.attempts
     frame = frame[frame["devices"].notna() & frame["started_at"].notna() & frame["ended_at"].notna()]
     if frame.empty:
         raise ConfigError(
@@ -194,21 +193,21 @@ def draw(table: pd.DataFrame, *, title: str, subtitle: str, origin: str) -> Figu
     return page.figure
 
 
-def write(source: Path) -> list[Path]:
-    """Draw the time-line of a study's folder, or of a plan's file; give the files written.
+def write(source: Path | str) -> list[Path]:
+    """Draw the time-line of a study's folder or results' URL, or of a plan's file; give the files written.
 
     A study's chart goes into its ``figures/`` folder, a plan's beside the plan.
 
     Raises:
         ConfigError: There is nothing to draw.
     """
-    if source.is_dir():
+    if isinstance(source, str) or source.is_dir():
         study = Study.load(source)
         table = table_of(study)
         origin = f"Study {study.name}, {'simulated' if study.is_simulated else 'measured'}"
         title = "Trials over time"
         figure = draw(table, title=title, subtitle=study.question or study.name, origin=origin)
-        return save(figure, table, source / "figures" / "timeline")
+        return save(figure, table, study.folder / "figures" / "timeline")
     table = read_plan(source)
     basis = ", ".join(sorted(set(table["basis"].dropna())))
     figure = draw(

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper.cli.exit_codes import NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
 from sweeper.cli.noting import show_on_dashboard
+from sweeper.legible import legible
 from sweeper.records import Platform, TrialResult, TrialState
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from analysis.study import Study
     from sweeper.config import Settings
     from sweeper.plan import Planner
     from sweeper.sweep import Outcome
@@ -93,59 +93,46 @@ def _show_summary(settings: Settings, planner: Planner, console: Console) -> lis
         The best by each objective, a sentence each.
     """
     from rich.table import Table
+    from rich.text import Text
 
-    from analysis import bests, figures, tables, verdicts
+    from analysis import costs, figures, standings, tables, verdicts
     from analysis.study import Study
 
     study = Study.load(settings.folder)
     provenance = "simulated" if study.is_simulated else "measured"
-    leading = _leading_settings(study)
+    stand = standings.standings(study)
     for metric in figures.metrics_of(study):
         summary = tables.summary(study.frame, metric=metric.column, series=study.series)
         shown = f"{metric.title} ({provenance})"
-        if leading is not None:
-            count = summary["setting"].nunique()
+        if len(stand.order) > _SHOWN_SETTINGS:
+            leading = [name for name in stand.order if name in set(summary["setting"])][:_SHOWN_SETTINGS]
             summary = summary.set_index("setting").loc[leading].reset_index()
-            shown += f": the best {len(leading)} of {count} settings, best first; report.md has all"
+            shown += f": {len(leading)} of {len(stand.order)} settings, best first; report.md has all"
         is_repeated = bool((summary["n"] > 1).any())
         layout = tables.by_load_point(summary, None if is_repeated else _number_or_reason)
-        table = Table(title=shown, title_justify="left")
+        # Text, not markup: a label may hold square brackets.
+        table = Table(title=Text(legible(shown)), title_justify="left")
         for number, name in enumerate(layout.columns):
-            table.add_column(str(name), justify="right" if number else "left")
-        for row in layout.itertuples(index=False):
-            table.add_row(*(str(cell) for cell in row))
+            table.add_column(Text(legible(name)), justify="right" if number else "left")
+        for setting, *cells in layout.itertuples(index=False):
+            broken = stand.breaks(str(setting))
+            named = f"{legible(setting)}\n  breaks {broken}" if broken else legible(setting)
+            table.add_row(Text(named), *(Text(legible(cell)) for cell in cells))
         console.print(table)
-    answers = []
-    found = bests.best(
-        study.frame, objectives=study.objectives, constraints=study.constraints, series=study.series
-    )
-    for answer in found.to_dict("records"):
-        answers.append(
-            f"{answer['setting']}: {answer['objective']}: {tables.number_text(answer['value'])} "
-            f"({answer['verdict']})"
-        )
-        console.print(f"best: {answers[-1]}", markup=False, soft_wrap=True)
-        line = tables.serve_line(study.frame, str(answer["trial_key"]))
-        console.print(f"  {line}", markup=False, soft_wrap=True)
-    if found.empty and study.constraints:
-        console.print("best: none: no setting keeps every bound", markup=False)
-    closing = [*bests.closing_lines(study), *verdicts.sentences(study)]
+    answers = standings.best_lines(study)
+    found = standings.best(study).to_dict("records")
+    for place, answer in enumerate(answers):
+        console.print(f"best: {legible(answer)}", markup=False, soft_wrap=True)
+        if place < len(found):
+            line = tables.serve_line(study.frame, str(found[place]["trial_key"]))
+            console.print(f"  {legible(line)}", markup=False, soft_wrap=True)
+            cost = costs.line(study, str(found[place]["setting"]))
+            if cost:
+                console.print(f"  {legible(cost)}", markup=False, soft_wrap=True)
+    closing = [*standings.closing_lines(study), *verdicts.sentences(study)]
     for line in closing:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(legible(line), markup=False, soft_wrap=True)
     return [*answers, *(line.strip() for line in closing)]
-
-
-def _leading_settings(study: Study) -> list[str] | None:
-    """Name the best settings by the first objective, best first; None where all can be shown."""
-    from analysis import tables
-
-    objective = study.objectives[0]
-    summary = tables.summary(study.frame, metric=objective.metric, series=study.series)
-    if summary["setting"].nunique() <= _SHOWN_SETTINGS:
-        return None
-    means = summary.dropna(subset=["mean"]).groupby("setting")["mean"].mean()
-    order = means.sort_values(ascending=objective.direction == "minimize")
-    return [str(name) for name in order.index[:_SHOWN_SETTINGS]]
 
 
 def _number_or_reason(row: Any) -> str:
