@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from analysis import figures, report, standings, tables
 from analysis.study import Study
+from sweeper.files import write_answer
 
 # Overrides that name places on the machine of whoever ran it: of no use to a reader.
 _PRIVATE = {"engine.python": "engine.python=/path/to/vllm/bin/python"}
@@ -35,11 +35,8 @@ def write(studies: Sequence[Study], *, out: Path) -> list[Path]:
     for study in studies:
         drawn = figures.write(study)
         folder = out / "figures" / study.name
-        folder.mkdir(parents=True, exist_ok=True)
-        written += [Path(shutil.copyfile(path, folder / path.name)) for path in drawn]
-    out.mkdir(parents=True, exist_ok=True)
-    index = out / "index.md"
-    index.write_text(text(studies, pictures=_relative(written, out)), encoding="utf-8")
+        written += [write_answer(folder / path.name, path.read_bytes()) for path in drawn]
+    index = write_answer(out / "index.md", text(studies, pictures=_relative(written, out)))
     return [*written, index]
 
 

@@ -18,6 +18,7 @@ from analysis.page import Metric, Words
 from analysis.ratios import NOISE, Basis, Factor, Ratio, ratio
 from analysis.study import Study
 from sweeper import knobs
+from sweeper.files import write_answer
 from sweeper.records import Scalar
 
 _FACTS = {
@@ -184,7 +185,6 @@ def text(first: Study, second: Study, *, drawn: Sequence[Path] = ()) -> str:
 
 def write(first: Study, second: Study, *, out: Path) -> list[Path]:
     """Write ``compare.md`` and a paired chart per metric, with its data, into a folder; give the files."""
-    out.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for metric in _metrics(first, second):
         table = paired(first, second, metric)
@@ -194,8 +194,7 @@ def write(first: Study, second: Study, *, out: Path) -> list[Path]:
         with style.chart_style():
             figure = pairs.draw_pairs(table, metric=metric, names=(first.name, second.name), words=words)
         written += figures.save(figure, table, out / _stem(metric))
-    reading = out / "compare.md"
-    reading.write_text(text(first, second, drawn=written), encoding="utf-8")
+    reading = write_answer(out / "compare.md", text(first, second, drawn=written))
     return [*written, reading]
 
 

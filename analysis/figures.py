@@ -20,6 +20,7 @@ from analysis.bars import MOST_GROUPED, MOST_LISTED, draw_groups, draw_list
 from analysis.lines import draw_lines, line_axis
 from analysis.page import SIMULATED_BAND, Metric, Row, words_of
 from analysis.study import Study
+from sweeper.files import write_answer
 from sweeper.records import MAX_RATE
 
 if TYPE_CHECKING:
@@ -223,12 +224,10 @@ def write(study: Study, *, experiments: Path | None = None) -> list[Path]:
 
 def save(figure: Figure, table: pd.DataFrame, stem: Path) -> list[Path]:
     """Write a chart as PNG and SVG, and its data as CSV beside it; give the three files."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
     picture, drawing, data = (stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg", "csv"))
-    with style.chart_style():
-        figure.savefig(picture)
-        figure.savefig(drawing, metadata={"Date": None})
-    table.to_csv(data, index=False)
+    write_answer(picture, style.rendered(figure, "png"))
+    write_answer(drawing, style.rendered(figure, "svg"))
+    write_answer(data, table.to_csv(index=False))
     return [picture, drawing, data]
 
 

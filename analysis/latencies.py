@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis import style
 from analysis.page import SIMULATED_BAND, Page, Words, draw_legend, finish_value_axis, lay_legend, make_page
+from sweeper.files import write_answer
 from sweeper.records import LoadPoint, Provenance, TrialResult
 
 if TYPE_CHECKING:
@@ -47,11 +48,10 @@ def write(result: TrialResult) -> Path | None:
     if not any(f"p50_{latency}_ms" in values for values in curves.values() for latency in LATENCIES):
         return None
     path = Path(result.spec.folder) / FILE_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
     with style.chart_style():
-        # Seen in a browser: half the resolution of a chart for print, at half the cost per trial.
-        _draw(result, curves).figure.savefig(path, dpi=100)
-    return path
+        figure = _draw(result, curves).figure
+    # Seen in a browser: half the resolution of a chart for print, at half the cost per trial.
+    return write_answer(path, style.rendered(figure, "png", dpi=100))
 
 
 def curves_of(result: TrialResult) -> Curves:

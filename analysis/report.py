@@ -22,6 +22,7 @@ from analysis import (
     verdicts,
 )
 from analysis.study import Study, is_control
+from sweeper.files import write_answer
 
 _TOUCHES = {
     "tie": "another setting has exactly the same number",
@@ -49,8 +50,7 @@ def write(place: Path | str) -> ReportFiles:
     """
     study = Study.load(place)
     drawn = figures.write(study)
-    report = study.folder / "report.md"
-    report.write_text(text(study, drawn=drawn), encoding="utf-8")
+    report = write_answer(study.folder / "report.md", text(study, drawn=drawn))
     return ReportFiles(report=report, figures=tuple(drawn))
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Okabe and Ito, "Color Universal Design" (2008), without yellow, which is too faint for bars on white; in an
 # order in which neighbours differ in lightness as well as in hue, then three dark tones for longer legends.
@@ -72,3 +76,14 @@ def chart_style() -> Iterator[None]:
     matplotlib.use("Agg")
     with matplotlib.rc_context(_PARAMETERS):
         yield
+
+
+def rendered(figure: Figure, form: str, *, dpi: int | None = None) -> bytes:
+    """Draw a figure as ``png`` or ``svg``; the same data gives the same bytes."""
+    content = io.BytesIO()
+    more: dict[str, Any] = {} if dpi is None else {"dpi": dpi}
+    if form == "svg":
+        more["metadata"] = {"Date": None}
+    with chart_style():
+        figure.savefig(content, format=form, **more)
+    return content.getvalue()

@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sweeper.legible import legible
 from sweeper.records import Placement, TrialResult, TrialSpec, TrialState
 
 _SHOWN_DEVICES = 16
@@ -99,7 +100,7 @@ class Display:
 
     def _say(self, line: str) -> None:
         # Not markup: an engine's own line may hold square brackets.
-        self._console.print(Text(line), soft_wrap=True)
+        self._console.print(Text(legible(line)), soft_wrap=True)
 
     def _position(self) -> str:
         return f"[{sum(self._counts.values())}/{self._total if self._total is not None else '?'}]"
@@ -119,7 +120,7 @@ class Display:
         for running in list(self._running.values())[:_SHOWN_DEVICES]:
             rows.add_row(
                 Text(device_label(running.placement)),
-                Text(running.spec.label),
+                Text(legible(running.spec.label)),
                 _duration(self._clock() - running.since_s),
             )
         busy = sum(len(running.placement.devices) for running in self._running.values())

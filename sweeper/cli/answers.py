@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from sweeper.cli.exit_codes import NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
 from sweeper.cli.noting import show_on_dashboard
+from sweeper.errors import AnswerError, StoreError
 from sweeper.legible import legible
 from sweeper.records import Platform, TrialResult, TrialState
 
@@ -43,6 +45,8 @@ def conclude(
         )
     if outcome.states.get(TrialState.COMPLETE, 0):
         _report(settings, planner, console)
+    elif settings.constraints and outcome.states.get(TrialState.SKIPPED, 0):
+        _say_no_best(settings, console)
     _count_up(outcome, console)
     if signalled is None:
         console.print(f"ended: {outcome.ended_by}", markup=False, soft_wrap=True)
@@ -58,7 +62,7 @@ def _count_up(outcome: Outcome, console: Console) -> None:
     console.print(f"trials: {counted or 'none'}; started now: {outcome.measured_now}", markup=False)
     for text, count in Counter(map(_failure_text, outcome.failures)).items():
         times = f"{count} times " if count > 1 else ""
-        console.print(f"  {times}{text}", markup=False, soft_wrap=True)
+        console.print(f"  {times}{legible(text)}", markup=False, soft_wrap=True)
 
 
 def _failure_text(result: TrialResult) -> str:
@@ -73,17 +77,40 @@ def _report(settings: Settings, planner: Planner, console: Console) -> None:
     from analysis import report
     from sweeper.store import Store
 
-    files = report.write(settings.folder)
+    files = None
+    try:
+        files = report.write(settings.folder)
+    except AnswerError as exc:
+        # The study is complete all the same: its report can be written again at any time.
+        console.print(
+            f"report: not written: {legible(exc)} Then write it with: python -m analysis report "
+            f"{shlex.quote(str(settings.folder))}",
+            markup=False,
+            soft_wrap=True,
+        )
     answers = _show_summary(settings, planner, console)
-    show_on_dashboard(settings, files.figures, answers=answers)
-    console.print("charts:", markup=False)
-    for path in files.figures:
-        console.print(f"  {path}", markup=False, soft_wrap=True)
-    console.print(f"report: {files.report}", markup=False, soft_wrap=True)
+    try:
+        show_on_dashboard(settings, files.figures if files else (), answers=answers)
+    except StoreError as exc:
+        console.print(f"dashboard: not brought up to date: {legible(exc)}", markup=False, soft_wrap=True)
+    if files is not None:
+        console.print("charts:", markup=False)
+        for path in files.figures:
+            console.print(f"  {path}", markup=False, soft_wrap=True)
+        console.print(f"report: {files.report}", markup=False, soft_wrap=True)
     data = Store(settings.folder, settings.results).measurements
     console.print(f"data:   {data}", markup=False, soft_wrap=True)
     if settings.platform is Platform.SIMULATED:
         console.print("No GPU was measured: these numbers are simulated.", style="bold")
+
+
+def _say_no_best(settings: Settings, console: Console) -> None:
+    """Say why there is no best setting where every trial was stopped early for a bound."""
+    from analysis import standings
+    from analysis.study import Study
+
+    for line in standings.best_lines(Study.load(settings.folder)):
+        console.print(f"best: {legible(line)}", markup=False, soft_wrap=True)
 
 
 def _show_summary(settings: Settings, planner: Planner, console: Console) -> list[str]:
