@@ -6,7 +6,6 @@ Published values stand hollow beside ours in groups, as diamonds in a list.
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from analysis import style, tables
+from analysis.lettering import drawn, drawn_lines
 from analysis.page import (
     Metric,
     Row,
@@ -83,10 +83,10 @@ def draw_groups(table: pd.DataFrame, *, metric: Metric, words: Words) -> Figure:
         middle = points.index(row["load_point"]) + (place - (len(settings) - 1) / 2) * slot.width
         _draw_slot(axes, row, middle=middle, place=place, look=slot)
     _draw_group_bounds(axes, table, points)
-    axes.set_xticks(range(len(points)), points, fontsize=10)
+    axes.set_xticks(range(len(points)), [drawn(point) for point in points], fontsize=10)
     axes.set_xlim(-0.55, len(points) - 0.45)
     axes.tick_params(axis="x", length=0)
-    axes.set_xlabel(str(table["load_axis"].iloc[0]))
+    axes.set_xlabel(drawn(table["load_axis"].iloc[0]))
     room = 1.2 if slot.rotation else 1.13
     finish_value_axis(axes, metric.title, highest=_highest(table), vertical=True, room=room)
     looks = [_bar_look(place) for place in range(len(settings))] + [_hollow_look()] * has_published
@@ -229,7 +229,7 @@ def draw_list(table: pd.DataFrame, *, metric: Metric, words: Words) -> Figure:
         here = table[table["load_point"] == point]
         rows = {row["setting"]: row for row in here.to_dict("records")}
         _draw_panel(axes, [rows.get(setting) for setting in shown])
-        axes.set_title(tables.load_point_text(here.iloc[0].to_dict()), fontsize=9, loc="left")
+        axes.set_title(drawn(tables.load_point_text(here.iloc[0].to_dict())), fontsize=9, loc="left")
         finish_value_axis(axes, metric.title, highest=_highest(here), vertical=False, room=1.22)
         axes.set_yticks(range(len(shown)), [""] * len(shown))
     panels[0].set_yticks(range(len(shown)), ["\n".join(name) for name in names], fontsize=8)
@@ -261,9 +261,8 @@ def _shown(ranked: Sequence[str], marked: set[str]) -> list[str]:
 
 
 def _list_name(setting: str, breaks: str) -> list[str]:
-    lines = textwrap.wrap(setting, 64, break_on_hyphens=False)
-    said = f"\N{MULTIPLICATION SIGN} breaks {breaks}" if breaks else ""
-    return [*lines, *textwrap.wrap(said, 64, break_on_hyphens=False)]
+    said = drawn_lines(f"\N{MULTIPLICATION SIGN} breaks {breaks}", width=64) if breaks else []
+    return [*drawn_lines(setting, width=64), *said]
 
 
 def _list_notes(table: pd.DataFrame, ranked: Sequence[str], shown: Sequence[str]) -> str:
@@ -319,5 +318,6 @@ def _list_look(standing: str) -> dict[str, Any]:
 
 def _row_text(axes: Axes, x: float, place: int, text: str, colour: str) -> None:
     axes.annotate(
-        text, (x, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=7.5, color=colour
-    )
+        text, (x, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=7.5, color=colour,
+        zorder=5, bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "linewidth": 0, "alpha": 0.8},
+    )  # fmt: skip

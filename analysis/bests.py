@@ -335,6 +335,11 @@ def _objective_text(objective: Objective, rows: pd.DataFrame) -> str:
     return f"{kind} {objective.metric}{divided}{where}"
 
 
+def at_text(point: str) -> str:
+    """Put a load point into a sentence: ``at 16 QPS``, ``all at once``."""
+    return point if point == tables.ALL_AT_ONCE else f"at {point}"
+
+
 def _where_text(objective: Objective, rows: pd.DataFrame) -> str:
     """Say at which load a setting is judged, and how several are put together."""
     if objective.request_rate_per_s is not None:
@@ -342,7 +347,7 @@ def _where_text(objective: Objective, rows: pd.DataFrame) -> str:
     counted = _counted(rows, objective).drop_duplicates("load_point").to_dict("records")
     points = [tables.load_point_text(row) for row in counted]
     if len(points) == 1:
-        return f"at {points[0]}"
+        return at_text(points[0])
     if len(points) > _MOST_NAMED:
         return f"mean over {len(points)} load points ({points[0]} to {points[-1]}), each counting the same"
     return f"mean over {', '.join(points[:-1])} and {points[-1]}, each counting the same"

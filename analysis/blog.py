@@ -13,11 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis import figures, report, standings, tables
+from analysis.markdown import code_block, escaped
 from analysis.study import Study
 from sweeper.files import write_answer
+from sweeper.legible import shortened
 
 # Overrides that name places on the machine of whoever ran it: of no use to a reader.
 _PRIVATE = {"engine.python": "engine.python=/path/to/vllm/bin/python"}
+_LONGEST_ALTERNATIVE = 300
 _LEFT_OUT = ("study.outputs", "hydra.")
 
 
@@ -98,9 +101,9 @@ def _front_matter(studies: Sequence[Study], title: str) -> str:
 
 
 def _section(study: Study, pictures: Sequence[Path]) -> list[str]:
-    parts = [f"## {study.question or study.name}", report.provenance_sentence(study)]
+    parts = [f"## {escaped(study.question or study.name)}", report.provenance_sentence(study)]
     if study.source:
-        parts.append(f"The question is from: {study.source}.")
+        parts.append(f"The question is from: {escaped(study.source)}.")
     parts += ["### Environment", report.environment(study.frame)]
     by_metric = {path.stem: path for path in pictures}
     for metric in figures.metrics_of(study):
@@ -119,7 +122,7 @@ def _figure(study: Study, metric: figures.Metric, picture: Path) -> list[str]:
     table = figures.chart_table(study, metric)
     settings = ", ".join(dict.fromkeys(table["setting"]))
     origin = "simulated" if study.is_simulated else "measured"
-    alternative = f"{metric.title}, {origin}, for {settings}".replace("[", "(").replace("]", ")")
+    alternative = escaped(shortened(f"{metric.title}, {origin}, for {settings}", _LONGEST_ALTERNATIVE))
     return [
         f"### {metric.title}",
         f"![{alternative}]({picture.as_posix()})",
@@ -131,19 +134,19 @@ def _commands(study: Study) -> list[str]:
     parts = []
     command = repeat_command(study)
     if command:
-        parts.append(f"```bash\n{command}\n```")
+        parts.append(code_block(command))
     best = standings.best(study)
     for answer in best.to_dict("records"):
         line = tables.serve_line(study.frame, str(answer["trial_key"]))
         if line:
             parts.append(
-                f"To serve with the {answer['objective']} ({answer['setting']}; verdict: "
-                f"{answer['verdict']}):\n\n```bash\n{line}\n```"
+                f"To serve with the {answer['objective']} ({escaped(answer['setting'])}; verdict: "
+                f"{answer['verdict']}):\n\n{code_block(line)}"
             )
     if not command:
         parts.append("No command was recorded.")
     if best.empty:
-        parts += [f"{line[0].upper()}{line[1:]}." for line in standings.no_best_lines(study)]
+        parts += [f"{escaped(line[0].upper() + line[1:])}." for line in standings.no_best_lines(study)]
     return parts
 
 

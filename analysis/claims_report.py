@@ -75,7 +75,7 @@ def markdown(found: Sequence[Answer]) -> str:
         }
         for answer in found
     ]
-    return tables.to_markdown(pd.DataFrame(lines), is_text=True)
+    return tables.to_markdown(pd.DataFrame(lines), is_text=True, formatted=["verdict"])
 
 
 def text(studies: Sequence[Study], *, experiments: Path | None = None) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import figures, pairs, report, style, tables
+from analysis.markdown import escaped
 from analysis.page import Metric, Words
 from analysis.ratios import NOISE, Basis, Factor, Ratio, ratio
 from analysis.study import Study
@@ -308,7 +309,7 @@ def _only(first: Study, second: Study) -> str:
     """Name the settings that one of the two does not have."""
     ones, others = _by_setting(first), _by_setting(second)
     lines = [
-        f"- only in `{study.name}`: {mine[setting]['setting']}"
+        f"- only in `{study.name}`: {escaped(mine[setting]['setting'])}"
         for study, mine, theirs in ((first, ones, others), (second, others, ones))
         for setting in mine
         if setting not in theirs

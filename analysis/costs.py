@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis import tables
+from analysis import bests, tables
 from analysis.standings import Standings
 from analysis.study import Study
 from sweeper.records import gpus_used
@@ -70,7 +70,7 @@ def line(study: Study, setting: str) -> str:
             for words, _ in _COSTS.values()
             if not pd.isna(row[words])
         ]
-        texts.append(f"{' and '.join(parts)} at {row['load point']}")
+        texts.append(f"{' and '.join(parts)} {bests.at_text(row['load point'])}")
     return f"cost in {_unit(study)}: {'; '.join(texts)}" if texts else ""
 
 

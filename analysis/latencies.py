@@ -6,13 +6,14 @@ and in the legend the throughput that they were paid for with.
 
 from __future__ import annotations
 
+import math
 import statistics
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis import style
+from analysis.lettering import drawn
 from analysis.page import SIMULATED_BAND, Page, Words, draw_legend, finish_value_axis, lay_legend, make_page
 from sweeper.files import write_answer
 from sweeper.records import LoadPoint, Provenance, TrialResult
@@ -60,7 +61,10 @@ def curves_of(result: TrialResult) -> Curves:
     found: dict[LoadPoint, dict[str, float]] = {}
     for point in dict.fromkeys(measured.load_point for measured in result.measurements):
         here = [measured.metrics for measured in result.measurements if measured.load_point == point]
-        values = {name: [v for metrics in here if (v := metrics.get(name)) is not None] for name in names}
+        values = {
+            name: [v for metrics in here if (v := metrics.get(name)) is not None and math.isfinite(v)]
+            for name in names
+        }
         found[point] = {name: statistics.fmean(seen) for name, seen in values.items() if seen}
     return found
 
@@ -105,7 +109,7 @@ def _words(result: TrialResult) -> Words:
     return Words(
         title="Latencies by percentile",
         note="lower is better",
-        subtitle=textwrap.shorten(result.spec.label, 150, placeholder=" ..."),
+        subtitle=drawn(result.spec.label, most=150),
         caption=f"Study {result.spec.study}, trial {result.spec.key}; {starts} engine start"
         f"{'s' if starts > 1 else ''}, {len(result.measurements)} client runs; "
         f"{result.provenance}, {result.spec.model.name}.",

@@ -21,6 +21,7 @@ from analysis import (
     tables,
     verdicts,
 )
+from analysis.markdown import code_block, escaped
 from analysis.study import Study, is_control
 from sweeper.files import write_answer
 
@@ -56,7 +57,12 @@ def write(place: Path | str) -> ReportFiles:
 
 def text(study: Study, *, drawn: list[Path]) -> str:
     """Give the report as Markdown; ``drawn`` are the chart files to show."""
-    parts = [f"# {study.question or study.name}", provenance_sentence(study), _origin(study), _answers(study)]
+    parts = [
+        f"# {escaped(study.question or study.name)}",
+        provenance_sentence(study),
+        _origin(study),
+        _answers(study),
+    ]
     for metric in figures.metrics_of(study):
         picture = study.folder / "figures" / f"{metric.column}.png"
         if picture in drawn:
@@ -105,7 +111,7 @@ def _origin(study: Study) -> str:
     if study.experiment:
         lines.append(f"- Experiment: `{study.experiment}`")
     if study.source:
-        lines.append(f"- Source: {study.source}")
+        lines.append(f"- Source: {escaped(study.source)}")
     lines += _left_out(study)
     return "\n".join(lines)
 
@@ -127,21 +133,22 @@ def _left_out(study: Study) -> list[str]:
 def _answers(study: Study) -> str:
     answers = standings.best(study)
     if answers.empty:
-        why = " ".join(f"{line[0].upper()}{line[1:]}." for line in standings.no_best_lines(study))
+        why = " ".join(f"{escaped(line[0].upper() + line[1:])}." for line in standings.no_best_lines(study))
         return "\n\n".join(["## Best setting", why, *bounds(study)])
     parts = ["## Best setting"]
     for answer in answers.to_dict("records"):
         runner_up = (
             ""
             if answer["runner_up"] is None
-            else f"; next is {answer['runner_up']} with {tables.number_text(answer['runner_up_value'])}"
+            else f"; next is {escaped(answer['runner_up'])} with "
+            f"{tables.number_text(answer['runner_up_value'])}"
         )
         verdict = f"{answer['verdict']}: {_TOUCHES[answer['verdict']]}"
         ties = standings.ties_text(answer)
         parts.append(
-            f"**{answer['setting']}** has the {answer['objective']}: "
+            f"**{escaped(answer['setting'])}** has the {answer['objective']}: "
             f"{standings.value_text(study, answer)} (n={answer['n']}){runner_up}. Verdict: {verdict}."
-            + (f" {ties[0].upper()}{ties[1:]}." if ties else "")
+            + (f" {escaped(ties[0].upper() + ties[1:])}." if ties else "")
         )
         parts.append(_command(study.frame, str(answer["trial_key"])))
     parts += [*_front(study), *bounds(study)]
@@ -181,9 +188,9 @@ def bounds(study: Study) -> list[str]:
 def _command(frame: pd.DataFrame, trial_key: str) -> str:
     line = tables.serve_line(frame, trial_key)
     ran = frame.loc[frame["trial_key"] == trial_key, "command"].dropna()
-    parts = [f"To serve with it:\n\n```bash\n{line}\n```"] if line else []
+    parts = [f"To serve with it:\n\n{code_block(line)}"] if line else []
     if not ran.empty and ran.iloc[0] != line:
-        parts.append(f"As it was run:\n\n```bash\n{ran.iloc[0]}\n```")
+        parts.append(f"As it was run:\n\n{code_block(ran.iloc[0])}")
     return "\n\n".join(parts)
 
 

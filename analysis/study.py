@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import pandas as pd
 
 from sweeper.errors import ConfigError, StoreError, nearest
 from sweeper.files import Folder, Location, open_folder
+from sweeper.legible import whole
 from sweeper.records import GPU, METRIC_NAMES, Constraint, Objective
 from sweeper.store import Store
 from sweeper.urls import is_url
@@ -140,7 +142,7 @@ class Study:
         described = str(place.at(_DESCRIPTION))
         about = _about(place, described)
         results = about.get("results") or place
-        attempts = Store(folder, results).read()
+        attempts = _finite(Store(folder, results).read())
         frame = Store.latest(attempts)
         if frame.empty:
             where = results if isinstance(results, str) else place.location
@@ -162,6 +164,12 @@ class Study:
             constraints=_constraints(about, described),
             **_price(about),
         )
+
+
+def _finite(frame: pd.DataFrame) -> pd.DataFrame:
+    """Leave out infinity: it is no measurement, and no axis holds it."""
+    names = frame.select_dtypes("float").columns
+    return frame.assign(**{name: frame[name].replace([math.inf, -math.inf], math.nan) for name in names})
 
 
 def is_control(frame: pd.DataFrame) -> pd.Series[bool]:
@@ -187,6 +195,7 @@ def _about(place: Folder, path: str) -> dict[str, Any]:
         raise StoreError(f"{path}: is not JSON ({exc}); expected a study's description. Restore it.") from exc
     if not isinstance(about, dict):
         raise StoreError(f"{path}: holds a {type(about).__name__}; expected a JSON object. Restore it.")
+    about = dict(whole(about))
     for key, kind in _KINDS.items():
         _check(path, key, about.get(key), kind)
     version = about.get("schema_version") or DESCRIPTION_VERSION

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from analysis import lettering
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -43,8 +45,8 @@ PUBLISHED_EDGE = "#1F2328"
 
 # Any: matplotlib 3.11 types these keys one by one, earlier releases as text.
 _PARAMETERS: Any = {
-    # DejaVu Sans comes with matplotlib, so a chart looks the same on every machine.
-    "font.family": "DejaVu Sans",
+    # A label is text: dollar signs in it are no mathematics.
+    "text.parse_math": False,
     "font.size": 9.0,
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -74,7 +76,7 @@ def chart_style() -> Iterator[None]:
     import matplotlib
 
     matplotlib.use("Agg")
-    with matplotlib.rc_context(_PARAMETERS):
+    with matplotlib.rc_context({**_PARAMETERS, "font.family": list(lettering.families())}):
         yield
 
 

@@ -7,7 +7,6 @@ written beside the picture and can be drawn again.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Hashable, Iterable
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +16,7 @@ import pandas as pd
 
 from analysis import style
 from analysis.figures import save
+from analysis.lettering import drawn
 from analysis.page import SIMULATED_BAND, Words, draw_legend, make_page
 from analysis.study import Study
 from sweeper.errors import ConfigError
@@ -217,7 +217,7 @@ def write(source: Path | str) -> list[Path]:
 
 
 def _shortened(setting: str) -> str:
-    return textwrap.shorten(setting, _LABEL_CHARACTERS, placeholder=" ...")
+    return drawn(setting, most=_LABEL_CHARACTERS)
 
 
 def _band_text(table: pd.DataFrame) -> str:
@@ -283,7 +283,7 @@ def _lane_names(table: pd.DataFrame) -> list[str]:
 
 def _draw_lanes(axes: Axes, lanes: dict[tuple[str, int], int], names: list[str], *, unit: str) -> None:
     nodes = list(dict.fromkeys(node for node, _ in lanes))
-    axes.set_yticks(list(lanes.values()), names, fontsize=7.5)
+    axes.set_yticks(list(lanes.values()), [drawn(name, most=40) for name in names], fontsize=7.5)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(lanes) - 0.5, -0.5)
     for lane in range(len(lanes) + 1):

@@ -72,6 +72,17 @@ class Folder:
             raise StoreError(_no_answer(self.location, exc)) from exc
         return sorted(info.base_name for info in found if info.is_file)
 
+    def others(self) -> list[str]:
+        """Name what lies directly in it and is no file, in order: folders, links that lead nowhere.
+
+        Raises:
+            StoreError: It does not answer.
+        """
+        files = set(self.names())
+        if isinstance(self.location, Path) and self.location.is_dir():
+            return sorted(path.name for path in self.location.iterdir() if path.name not in files)
+        return []
+
     def holds(self, name: str) -> bool:
         """Tell whether it has a file of this name.
 

@@ -9,6 +9,7 @@ nothing is lost and nothing acts.
 from __future__ import annotations
 
 import unicodedata
+from typing import Any
 
 # Joiners shape words and emoji; they neither act nor mislead. Marks of direction, of the same class, do.
 _JOINERS = "\u200c\u200d"
@@ -23,6 +24,15 @@ def legible(text: object, *, keep: str = "") -> str:
 def escape(sign: str) -> str:
     """Write one character by its code, as Python does: ``\\n``, ``\\x1b``, ``\\u202e``, ``\\U0001f680``."""
     return sign.encode("unicode_escape").decode("ascii") if sign != "\\" else sign
+
+
+def whole(value: Any) -> Any:
+    """Show half characters in texts, lists and objects by their codes: no file or table can hold them."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {whole(key): whole(item) for key, item in value.items()}
+    return [whole(item) for item in value] if isinstance(value, list) else value
 
 
 def shortened(text: str, most: int) -> str:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import sweeper
 from sweeper.columns import DECLARED, INT, SCHEMA_VERSION, SECTIONS, STRING, dynamic_field
 from sweeper.errors import StoreError
+from sweeper.legible import whole
 from sweeper.parts import common_type
 from sweeper.records import LoadPoint, Measurement, TrialResult, TrialState
 
@@ -165,7 +166,7 @@ def _array(name: str, values: Sequence[Any]) -> tuple[pa.Field, pa.Array]:
 def _as_text(value: Any) -> Any:
     """Write a value as Arrow's own cast to text does, so that a mixed column reads alike in all parts."""
     if isinstance(value, str) or value is None:
-        return value
+        return whole(value)
     return str(pa.array([value]).cast(STRING)[0])
 
 

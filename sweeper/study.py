@@ -174,7 +174,7 @@ class StudyFolder:
         write_json(path, description)
         if results is not None:
             # Beside the measurements too, so that whoever has only those reads them as a study.
-            open_folder(results, where="study.results").write("study.json", _json(description).encode())
+            open_folder(results, where="study.results").write("study.json", _json(description))
 
 
 def write_json(path: Path, content: object) -> None:
@@ -183,11 +183,13 @@ def write_json(path: Path, content: object) -> None:
     Raises:
         StoreError: It cannot be written; what was there before is untouched.
     """
-    open_folder(path.parent, where=str(path)).write(path.name, _json(content).encode())
+    open_folder(path.parent, where=str(path)).write(path.name, _json(content))
 
 
-def _json(content: object) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
+def _json(content: object) -> bytes:
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
+    # Half a character is no UTF-8; its code is the same character in JSON.
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _read(path: Path) -> dict[str, Any] | None:

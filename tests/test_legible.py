@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sweeper.legible import legible, shortened
+from sweeper.legible import legible, shortened, whole
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,10 @@ from sweeper.legible import legible, shortened
 def test_what_has_no_sign_of_its_own_is_shown_by_its_code(text: str, shown: str) -> None:
     assert legible(text) == shown
     legible(text).encode("utf-8")
+
+
+def test_half_characters_are_shown_by_their_codes_wherever_they_are() -> None:
+    assert whole({"\ud83d": ["a\udc80", 1, None]}) == {"\\ud83d": ["a\\udc80", 1, None]}
 
 
 def test_a_newline_may_be_kept() -> None:
