@@ -6,7 +6,6 @@ Published values stand hollow beside ours in groups, as diamonds in a list.
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from analysis import style, tables
+from analysis.lettering import drawn, drawn_lines
 from analysis.page import (
     Metric,
     Row,
@@ -23,6 +23,7 @@ from analysis.page import (
     lay_legend,
     make_page,
 )
+from analysis.standings import BEST, BREAKS, FRONT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,11 +60,16 @@ def draw_groups(table: pd.DataFrame, *, metric: Metric, words: Words) -> Figure:
 
     settings = list(dict.fromkeys(table["setting"]))
     points = list(dict.fromkeys(table["load_point"]))
+    named = dict(zip(table["setting"], table["breaks"], strict=True))
+    labels = [
+        f"{name} (\N{MULTIPLICATION SIGN} breaks {text})" if (text := named[name]) else name
+        for name in settings
+    ]
     has_published = bool(table["published_value"].notna().any())
     slots = len(points) * (len(settings) + 0.9)
     width_in = min(max(7.5, 1.4 + slots * (0.78 if has_published else 0.6)), _WIDEST_IN)
     systems = ", ".join(dict.fromkeys(table["published_system"].dropna()))
-    legend = lay_legend([*settings, *([f"published: {systems}"] if has_published else [])], width_in=width_in)
+    legend = lay_legend([*labels, *([f"published: {systems}"] if has_published else [])], width_in=width_in)
     page = make_page(words, width_in=width_in, plot_in=3.9, legend_rows=legend.rows)
     axes = page.axes(1)[0]
     slot_in = (width_in - 1.2) / (len(points) + 0.1) / (len(settings) + 0.9)
@@ -76,10 +82,11 @@ def draw_groups(table: pd.DataFrame, *, metric: Metric, words: Words) -> Figure:
         place = settings.index(row["setting"])
         middle = points.index(row["load_point"]) + (place - (len(settings) - 1) / 2) * slot.width
         _draw_slot(axes, row, middle=middle, place=place, look=slot)
-    axes.set_xticks(range(len(points)), points, fontsize=10)
+    _draw_group_bounds(axes, table, points)
+    axes.set_xticks(range(len(points)), [drawn(point) for point in points], fontsize=10)
     axes.set_xlim(-0.55, len(points) - 0.45)
     axes.tick_params(axis="x", length=0)
-    axes.set_xlabel(str(table["load_axis"].iloc[0]))
+    axes.set_xlabel(drawn(table["load_axis"].iloc[0]))
     room = 1.2 if slot.rotation else 1.13
     finish_value_axis(axes, metric.title, highest=_highest(table), vertical=True, room=room)
     looks = [_bar_look(place) for place in range(len(settings))] + [_hollow_look()] * has_published
@@ -107,6 +114,17 @@ class _Slots:
     rotation: int
 
 
+def _draw_group_bounds(axes: Axes, table: pd.DataFrame, points: Sequence[str]) -> None:
+    """Draw each bound across the bars of its load point."""
+    for row in table[table["bound"].notna()].drop_duplicates("load_point").to_dict("records"):
+        middle = points.index(row["load_point"])
+        axes.plot([middle - 0.5, middle + 0.5], [row["bound"]] * 2, **_bound_look())
+
+
+def _bound_look() -> dict[str, Any]:
+    return {"color": style.FAILED, "linewidth": 1.2, "linestyle": (0, (4, 2)), "zorder": 4}
+
+
 def _widest_number_in(table: pd.DataFrame) -> float:
     numbers = [*table["mean"].dropna(), *table["published_value"].dropna()]
     texts = [tables.number_text(number) for number in numbers]
@@ -114,7 +132,10 @@ def _widest_number_in(table: pd.DataFrame) -> float:
 
 
 def _highest(table: pd.DataFrame) -> float:
-    return float(table[["mean", "high", "published_value"]].max().max())
+    highest = float(table[["mean", "high", "published_value"]].max().max())
+    # A bound far above everything is kept with ease: room for it would press the bars flat.
+    near = table.loc[table["bound"] <= 1.5 * highest, "bound"]
+    return highest if near.empty else max(highest, float(near.max()))
 
 
 def _draw_slot(axes: Axes, row: Row, *, middle: float, place: int, look: _Slots) -> None:
@@ -182,20 +203,22 @@ def _mark_without_number(axes: Axes, row: Row, centre: float) -> None:
 def draw_list(table: pd.DataFrame, *, metric: Metric, words: Words) -> Figure:
     """Draw settings below each other, the best first, with a panel per load point.
 
+    Those that break a bound stand below those that keep them all, pale and crossed, with what they break.
+
     Args:
-        table: As for ``draw_groups``, and ``request_rate_per_s``.
+        table: As for ``draw_groups``, and ``request_rate_per_s``, ``standing``, ``breaks`` and ``bound``.
         metric: The metric drawn.
         words: What stands around it.
     """
-    means = table.groupby("setting", sort=False)["mean"].mean()
-    ranked = list(means.sort_values(ascending=not metric.is_higher_better, na_position="last").index)
-    shown = ranked[:MOST_LISTED]
+    ranked = _ranked(table, metric)
+    shown = _shown(ranked, set(table.loc[table["standing"].isin([BEST, FRONT]), "setting"]))
     points = list(dict.fromkeys(table["load_point"]))
-    names = [textwrap.wrap(setting, 64, break_on_hyphens=False) for setting in shown]
+    broken = dict(zip(table["setting"], table["breaks"], strict=True))
+    names = [_list_name(setting, broken[setting]) for setting in shown]
     left_in = 0.35 + 0.072 * max(len(line) for name in names for line in name)
     row_in = 0.14 + 0.13 * max(len(name) for name in names)
     page = make_page(
-        replace(words, caption=f"{words.caption} {_list_notes(table, ranked)}"),
+        replace(words, caption=f"{words.caption} {_list_notes(table, ranked, shown)}"),
         width_in=max(9.0, left_in + 0.3 + 2.8 * len(points)),
         plot_in=0.3 + row_in * len(shown),
         legend_rows=0,
@@ -205,34 +228,70 @@ def draw_list(table: pd.DataFrame, *, metric: Metric, words: Words) -> Figure:
     for axes, point in zip(panels, points, strict=True):
         here = table[table["load_point"] == point]
         rows = {row["setting"]: row for row in here.to_dict("records")}
-        _draw_panel(axes, [rows.get(setting) for setting in shown], metric)
-        axes.set_title(tables.load_point_text(here.iloc[0].to_dict()), fontsize=9, loc="left")
+        _draw_panel(axes, [rows.get(setting) for setting in shown])
+        axes.set_title(drawn(tables.load_point_text(here.iloc[0].to_dict())), fontsize=9, loc="left")
         finish_value_axis(axes, metric.title, highest=_highest(here), vertical=False, room=1.22)
         axes.set_yticks(range(len(shown)), [""] * len(shown))
     panels[0].set_yticks(range(len(shown)), ["\n".join(name) for name in names], fontsize=8)
     return page.figure
 
 
-def _list_notes(table: pd.DataFrame, ranked: Sequence[str]) -> str:
-    notes = ["Sorted by the mean over load points; the best at each is highlighted."]
+def _ranked(table: pd.DataFrame, metric: Metric) -> list[str]:
+    """Put those that keep every bound first, and among them the best by this metric."""
+    sign = -1 if metric.is_higher_better else 1
+    means = {
+        str(name): float(mean) for name, mean in table.groupby("setting", sort=False)["mean"].mean().items()
+    }
+    broken = set(table.loc[table["standing"] == BREAKS, "setting"])
+    return sorted(
+        means,
+        key=lambda name: (
+            math.isnan(means[name]),
+            name in broken,
+            0 if math.isnan(means[name]) else sign * means[name],
+        ),
+    )
+
+
+def _shown(ranked: Sequence[str], marked: set[str]) -> list[str]:
+    """Keep as many as a page holds, the marked ones among them."""
+    others = [name for name in ranked if name not in marked]
+    kept = marked | set(others[: max(MOST_LISTED - len(marked), 0)])
+    return [name for name in ranked if name in kept]
+
+
+def _list_name(setting: str, breaks: str) -> list[str]:
+    said = drawn_lines(f"\N{MULTIPLICATION SIGN} breaks {breaks}", width=64) if breaks else []
+    return [*drawn_lines(setting, width=64), *said]
+
+
+def _list_notes(table: pd.DataFrame, ranked: Sequence[str], shown: Sequence[str]) -> str:
+    notes = ["Sorted by the mean over load points."]
+    standing = set(table["standing"])
+    if FRONT in standing:
+        notes.append("Highlighted: the Pareto front of the study's objectives.")
+    if BEST in standing:
+        notes.append("Highlighted: the best by the study's objective.")
     if bool(table["published_value"].notna().any()):
         notes.append(f"Diamonds: published, {table['published_system'].dropna().iloc[0]}.")
     if len(ranked) > MOST_LISTED:
-        notes.append(f"Shown: the best {MOST_LISTED} of {len(ranked)} settings; the data file has all.")
+        what = (
+            "the best"
+            if list(shown) == list(ranked[:MOST_LISTED])
+            else "highlighted ones and the best others,"
+        )
+        notes.append(f"Shown: {what} {MOST_LISTED} of {len(ranked)} settings; the data file has all.")
     return " ".join(notes)
 
 
-def _draw_panel(axes: Axes, rows: Sequence[Row | None], metric: Metric) -> None:
-    numbers = [row["mean"] for row in rows if row is not None and not math.isnan(row["mean"])]
-    top = (max if metric.is_higher_better else min)(numbers, default=math.nan)
+def _draw_panel(axes: Axes, rows: Sequence[Row | None]) -> None:
     for place, row in enumerate(rows):
         if row is None:
             continue
         if math.isnan(row["mean"]):
             _row_text(axes, 0, place, f"\N{MULTIPLICATION SIGN} {tables.short_state(row)}", style.FAILED)
             continue
-        colour = style.COLOURS[1] if row["mean"] == top else style.COLOURS[4]
-        axes.barh(place, row["mean"], 0.68, color=colour)
+        axes.barh(place, row["mean"], 0.68, **_list_look(row["standing"]))
         end = row["mean"]
         if not math.isnan(row["low"]):
             spread = [[row["mean"] - row["low"]], [row["high"] - row["mean"]]]
@@ -241,12 +300,24 @@ def _draw_panel(axes: Axes, rows: Sequence[Row | None], metric: Metric) -> None:
         if not math.isnan(row["published_value"]):
             axes.plot([row["published_value"]], [place], "D", mfc="white", mec=style.PUBLISHED_EDGE, ms=5)
             end = max(end, row["published_value"])
-        _row_text(axes, end, place, tables.number_text(row["mean"]), style.INK)
+        cross = "\N{MULTIPLICATION SIGN} " if row["standing"] == BREAKS else ""
+        colour = style.FAILED if cross else style.INK
+        _row_text(axes, end, place, f"{cross}{tables.number_text(row['mean'])}", colour)
+    limits = {row["bound"] for row in rows if row is not None and not math.isnan(row["bound"])}
+    for limit in limits:
+        axes.axvline(limit, **_bound_look())
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
 
 
+def _list_look(standing: str) -> dict[str, Any]:
+    if standing == BREAKS:
+        return {"facecolor": style.PALE, "edgecolor": "white", "hatch": "///", "linewidth": 0.0}
+    return {"color": style.COLOURS[1] if standing in (BEST, FRONT) else style.COLOURS[4]}
+
+
 def _row_text(axes: Axes, x: float, place: int, text: str, colour: str) -> None:
     axes.annotate(
-        text, (x, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=7.5, color=colour
-    )
+        text, (x, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=7.5, color=colour,
+        zorder=5, bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "linewidth": 0, "alpha": 0.8},
+    )  # fmt: skip

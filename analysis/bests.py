@@ -1,24 +1,73 @@
 """Which setting is best: among those that keep every bound, by each objective, and by all of them together.
 
 A setting that breaks a bound is never the best, however fast it is, and what it breaks is said. Bounds are
-judged as the search judges them: by the mean at their load point. Where there are several objectives no
-setting need be best in all: the *front* holds those that no other one beats in one objective without losing
-in another. optuna-dashboard ranks without looking at bounds, so what counts is what is computed here.
+judged as the search judges them (``sweeper.objectives``): by the mean at their load point. A finalist is
+judged by its second measurement, too. Where there are several objectives no setting need be best in all: the
+*front* holds those that no other one beats in one objective without losing in another.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from analysis import answers, tables
-from analysis.study import Series, Study
+from analysis.study import Series
 from analysis.tables import Estimate
-from sweeper.records import MAX_RATE, Constraint, Objective, TrialState, gpus_of_row
+from sweeper import knobs
+from sweeper.errors import ConfigError
+from sweeper.objectives import beats, counts, objective_value, row_value
+from sweeper.records import MAX_RATE, Constraint, Objective, TrialState
 
-_DEVICES = "devices"
+_SAME = 1e-9
+"""Share by which two numbers may differ and be the same one: rounding."""
+
+_BEST = [
+    *("objective", "setting", "value", "low", "high", "n", "ties", "runner_up", "runner_up_value"),
+    *("verdict", "trial_key"),
+]
+_MOST_NAMED = 6
+_ACCELERATORS: Mapping[str, knobs.Accelerator] = {"cuda": "cuda", "cpu": "cpu"}
+_VALUE = "_value"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Breach:
+    """A bound that a setting does not keep.
+
+    Attributes:
+        constraint: The bound.
+        value: What breaks it; None where it was not measured, so that nobody knows that it is kept.
+        was_final: The setting kept it in the search, and broke it when it was measured again.
+    """
+
+    constraint: Constraint
+    value: float | None
+    was_final: bool = False
+
+    @property
+    def past(self) -> float:
+        """How far it is past the limit, as ``Constraint.violation``; infinite where nobody knows."""
+        return math.inf if self.value is None else self.constraint.violation(self.value)
+
+    @property
+    def text(self) -> str:
+        """The bound, the value, and by how much."""
+        if self.value is None:
+            return f"{self.constraint.name} (not measured)"
+        again = " when measured again" if self.was_final else ""
+        return f"{self.constraint.name} (is {tables.number_text(self.value)}{again}{self._share_text})"
+
+    @property
+    def _share_text(self) -> str:
+        if not self.constraint.limit:
+            return ""
+        share = f"{self.past:.0%}" if self.past >= 0.02 else f"{self.past:.2%}"
+        return f", {share.replace('%', ' %')} {'over' if self.constraint.is_upper else 'under'}"
 
 
 def best(
@@ -27,6 +76,7 @@ def best(
     objectives: Iterable[Objective],
     constraints: Sequence[Constraint] = (),
     series: Mapping[str, Series] | None = None,
+    finals: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Give the best setting for each objective, and whether it is clearly better than the next.
 
@@ -34,15 +84,24 @@ def best(
     whose answers are not broken (``answers``). A series of second runs does not: it is the same server as
     its first run, answering what it was asked before.
 
+    Args:
+        frame: Rows of the store, latest attempts.
+        objectives: What is better.
+        constraints: What has to be kept.
+        series: Labels and order of named series.
+        finals: Rows of finalists that were measured again; a bound broken there is broken.
+
     Returns:
-        Columns ``objective``, ``setting``, ``value``, ``low``, ``high``, ``n``, ``runner_up``,
-        ``runner_up_value``, ``verdict`` and ``trial_key``; a row per objective that can be answered.
-        The verdict is ``clear`` when the 95 % intervals of the two lie apart, ``inconclusive`` when they
-        touch, ``single start`` when either was started only once, ``alone`` when there is no other.
+        Columns ``objective``, ``setting``, ``value``, ``low``, ``high``, ``n``, ``ties`` (other settings
+        with the same number), ``runner_up`` (the next number), ``runner_up_value``, ``verdict`` and
+        ``trial_key``; a row per objective that can be answered. Of equal settings it is the one with the
+        fewest overrides. The verdict is ``tie`` where there is an equal one, ``clear`` when the 95 %
+        intervals of the first two lie apart, ``inconclusive`` when they touch, ``single start`` when either
+        was started only once, ``alone`` when there is no other.
     """
-    rows = _feasible(_competing(frame, series), constraints)
+    rows = _feasible(_competing(frame, series), constraints, finals)
     found = [_best_row(rows, objective) for objective in objectives]
-    return pd.DataFrame([answer for answer in found if answer is not None])
+    return pd.DataFrame([answer for answer in found if answer is not None], columns=_BEST)
 
 
 def front(
@@ -51,6 +110,7 @@ def front(
     objectives: Sequence[Objective],
     constraints: Sequence[Constraint] = (),
     series: Mapping[str, Series] | None = None,
+    finals: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Give the Pareto front: the settings that no other one is better than in every respect.
 
@@ -59,21 +119,22 @@ def front(
         objective first. Of those that take part in ``best``, by means alone: intervals that touch may hide
         that two settings are the same.
     """
-    rows = _feasible(_competing(frame, series), constraints)
+    rows = _feasible(_competing(frame, series), constraints, finals)
     scores = [_scores(rows, objective) for objective in objectives]
-    known = [setting for setting in rows["setting"].unique() if all(setting in found for found in scores)]
-    gains = {
-        setting: tuple(_sign(o) * found[setting].mean for o, found in zip(objectives, scores, strict=True))
-        for setting in known
+    values = {
+        str(setting): tuple(found[setting].mean for found in scores)
+        for setting in rows["setting"].unique()
+        if all(setting in found for found in scores)
     }
-    kept = [setting for setting in known if not any(_beats(gains[o], gains[setting]) for o in known)]
-    kept.sort(key=lambda setting: gains[setting], reverse=True)
+    kept = [
+        setting
+        for setting, mine in values.items()
+        if not any(beats(other, mine, objectives=objectives) for other in values.values())
+    ]
+    kept.sort(key=lambda setting: _sign(objectives[0]) * values[setting][0], reverse=True)
     keys = rows.drop_duplicates("setting").set_index("setting")["trial_key"]
     columns = ["setting", *(objective.name for objective in objectives), "trial_key"]
-    return pd.DataFrame(
-        [(setting, *(found[setting].mean for found in scores), keys[setting]) for setting in kept],
-        columns=columns,
-    )
+    return pd.DataFrame([(setting, *values[setting], keys[setting]) for setting in kept], columns=columns)
 
 
 def broken_bounds(
@@ -81,6 +142,7 @@ def broken_bounds(
     *,
     constraints: Sequence[Constraint],
     series: Mapping[str, Series] | None = None,
+    finals: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Tell which measured settings break a bound, and by how much.
 
@@ -88,32 +150,29 @@ def broken_bounds(
         Columns ``setting`` and ``breaks``: each broken bound in words, with the value that breaks it; a row
         per such setting. A bound that was not measured counts as broken: nobody knows that it is kept.
     """
-    broken = _broken(_competing(frame, series), constraints)
+    broken = breaches(frame, constraints=constraints, series=series, finals=finals)
     return pd.DataFrame(
-        [(setting, "; ".join(bounds)) for setting, bounds in broken.items()], columns=["setting", "breaks"]
+        [(setting, "; ".join(breach.text for breach in found)) for setting, found in broken.items()],
+        columns=["setting", "breaks"],
     )
 
 
-def closing_lines(study: Study) -> list[str]:
-    """Say in a few lines what the objectives together come to: the front, and who breaks a bound."""
-    lines = []
-    given = {"constraints": study.constraints, "series": study.series}
-    if len(study.objectives) > 1:
-        found = front(study.frame, objectives=study.objectives, **given)  # type: ignore[arg-type]
-        lines.append(f"front: {len(found)} settings that no other one beats in every objective:")
-        lines += [f"  {_front_text(row, study.objectives)}" for row in found.to_dict("records")]
-    if study.constraints:
-        broken = broken_bounds(study.frame, **given)  # type: ignore[arg-type]
-        bounds = ", ".join(constraint.name for constraint in study.constraints)
-        settings = _competing(study.frame, study.series)
-        measured = settings.loc[settings["state"] == str(TrialState.COMPLETE), "setting"].nunique()
-        lines.append(f"bounds ({bounds}): {len(broken)} of {measured} measured settings break one")
-    return lines
+def breaches(
+    frame: pd.DataFrame,
+    *,
+    constraints: Sequence[Constraint],
+    series: Mapping[str, Series] | None = None,
+    finals: pd.DataFrame | None = None,
+) -> dict[str, tuple[Breach, ...]]:
+    """Give the bounds that each measured setting breaks; one that keeps all is not there."""
+    return _breaches(_competing(frame, series), constraints, finals)
 
 
-def _front_text(row: tables.Row, objectives: Sequence[Objective]) -> str:
-    numbers = (f"{o.name} {tables.number_text(row[o.name])}" for o in objectives)
-    return f"{row['setting']}: {', '.join(numbers)}"
+def score(
+    frame: pd.DataFrame, quantity: Objective | Constraint, series: Mapping[str, Series]
+) -> dict[str, float]:
+    """Give the mean of an objective or a bound for each setting that has it; bounds do not matter."""
+    return {setting: found.mean for setting, found in _scores(_competing(frame, series), quantity).items()}
 
 
 def _competing(frame: pd.DataFrame, series: Mapping[str, Series] | None) -> pd.DataFrame:
@@ -124,22 +183,58 @@ def _competing(frame: pd.DataFrame, series: Mapping[str, Series] | None) -> pd.D
     return rows[~rows["setting"].isin(answers.broken(rows))]
 
 
-def _feasible(rows: pd.DataFrame, constraints: Sequence[Constraint]) -> pd.DataFrame:
-    return rows[~rows["setting"].isin(_broken(rows, constraints))] if constraints else rows
+def _feasible(
+    rows: pd.DataFrame, constraints: Sequence[Constraint], finals: pd.DataFrame | None
+) -> pd.DataFrame:
+    return rows[~rows["setting"].isin(_breaches(rows, constraints, finals))] if constraints else rows
 
 
-def _broken(rows: pd.DataFrame, constraints: Sequence[Constraint]) -> dict[str, list[str]]:
-    complete = rows.loc[rows["state"] == str(TrialState.COMPLETE), "setting"].unique()
-    found: dict[str, list[str]] = {str(setting): [] for setting in complete}
-    for constraint in constraints:
-        scores = _scores(rows, constraint)
-        for setting, bounds in found.items():
-            score = scores.get(setting)
-            if score is None:
-                bounds.append(f"{constraint.name} (not measured)")
-            elif constraint.violation(score.mean) > 0:
-                bounds.append(f"{constraint.name} (is {tables.number_text(score.mean)})")
-    return {setting: bounds for setting, bounds in found.items() if bounds}
+def _breaches(
+    rows: pd.DataFrame, constraints: Sequence[Constraint], finals: pd.DataFrame | None
+) -> dict[str, tuple[Breach, ...]]:
+    complete = rows[rows["state"] == str(TrialState.COMPLETE)].drop_duplicates("setting")
+    again = _by_knobs(finals)
+    scores = [(constraint, _scores(rows, constraint)) for constraint in constraints]
+    found: dict[str, tuple[Breach, ...]] = {}
+    for row in complete.to_dict("records"):
+        setting = str(row["setting"])
+        searched = [
+            Breach(constraint=constraint, value=mean)
+            for constraint, known in scores
+            if (mean := known[setting].mean if setting in known else None) is None
+            or constraint.violation(mean) > 0
+        ]
+        later = breaches_of(again.get(_knobs_of(row), ()), constraints)
+        seen = {breach.constraint for breach in searched}
+        both = [*searched, *(breach for breach in later if breach.constraint not in seen)]
+        if both:
+            found[setting] = tuple(both)
+    return found
+
+
+def breaches_of(rows: Sequence[Mapping[Any, Any]], constraints: Sequence[Constraint]) -> tuple[Breach, ...]:
+    """Give the bounds that a finalist's rows break in the mean; none where there are no rows."""
+    means = [(constraint, objective_value(constraint, rows)) for constraint in constraints] if rows else []
+    return tuple(
+        Breach(constraint=constraint, value=mean, was_final=True)
+        for constraint, mean in means
+        if mean is None or constraint.violation(mean) > 0
+    )
+
+
+def _by_knobs(finals: pd.DataFrame | None) -> dict[frozenset[Any], list[Mapping[Any, Any]]]:
+    """Gather the complete rows of finalists by what they set."""
+    found: dict[frozenset[Any], list[Mapping[Any, Any]]] = {}
+    if finals is not None and "role" in finals:
+        is_final = finals["role"].isin(["finalist", "default"])
+        for row in finals[is_final & finals["state"].eq(str(TrialState.COMPLETE))].to_dict("records"):
+            found.setdefault(_knobs_of(row), []).append(row)
+    return found
+
+
+def _knobs_of(row: Mapping[Any, Any]) -> frozenset[Any]:
+    named = {name: row[name] for name in row if str(name).startswith("knob.") or name in ("model", "engine")}
+    return frozenset((name, value) for name, value in named.items() if not pd.isna(value))
 
 
 def _scores(rows: pd.DataFrame, quantity: Objective | Constraint) -> dict[str, Estimate]:
@@ -149,19 +244,18 @@ def _scores(rows: pd.DataFrame, quantity: Objective | Constraint) -> dict[str, E
     return {
         str(setting): score
         for setting, group in counted.groupby("setting", sort=False)
-        if (score := _score(group, quantity.metric, points)) is not None
+        if (score := _score(group, _VALUE, points)) is not None
     }
 
 
 def _counted(rows: pd.DataFrame, quantity: Objective | Constraint) -> pd.DataFrame:
-    """Give the rows that count for an objective or a bound, divided as it says."""
-    counted = tables.of_metric(rows, quantity.metric)
-    if quantity.request_rate_per_s is not None:
-        counted = counted[counted["request_rate_per_s"] == quantity.request_rate_per_s]
-    if quantity.per is None or quantity.metric not in counted:
-        return counted
-    gpus = [math.nan if row[_DEVICES] is None else gpus_of_row(row) for row in counted.to_dict("records")]
-    return counted.assign(**{quantity.metric: counted[quantity.metric] / gpus})
+    """Give the rows that count for an objective or a bound, each with its value."""
+    told = tables.of_metric(rows, quantity.metric)
+    records = told.to_dict("records")
+    values = [row_value(quantity, row) for row in records]  # type: ignore[arg-type]
+    return told.assign(**{_VALUE: pd.Series(values, index=told.index, dtype="float64")})[
+        [counts(quantity, row) for row in records]  # type: ignore[arg-type]
+    ]
 
 
 def _score(group: pd.DataFrame, metric: str, points: int) -> Estimate | None:
@@ -178,19 +272,47 @@ def _best_row(rows: pd.DataFrame, objective: Objective) -> dict[str, object] | N
     if not scores:
         return None
     ranked = sorted(scores, key=lambda setting: -_sign(objective) * scores[setting].mean)
-    first, second = scores[ranked[0]], scores[ranked[1]] if len(ranked) > 1 else None
+    equal = [
+        name for name in ranked if math.isclose(scores[name].mean, scores[ranked[0]].mean, rel_tol=_SAME)
+    ]
+    firsts = {str(row["setting"]): row for _, row in rows.drop_duplicates("setting").iterrows()}
+    chosen = min(equal, key=lambda name: overrides(firsts[name]))
+    behind = [name for name in ranked if name not in equal]
+    first, second = scores[chosen], scores[behind[0]] if behind else None
     return {
-        "objective": _objective_text(objective),
-        "setting": ranked[0],
+        "objective": _objective_text(objective, rows),
+        "setting": chosen,
         "value": first.mean,
         "low": first.low,
         "high": first.high,
         "n": first.n,
-        "runner_up": ranked[1] if second else None,
+        "ties": tuple(name for name in equal if name != chosen),
+        "runner_up": behind[0] if behind else None,
         "runner_up_value": second.mean if second else None,
-        "verdict": _verdict(first, second),
-        "trial_key": rows.loc[rows["setting"] == ranked[0], "trial_key"].iloc[0],
+        "verdict": "tie" if len(equal) > 1 else _verdict(first, second),
+        "trial_key": firsts[chosen]["trial_key"],
     }
+
+
+def overrides(row: pd.Series[Any]) -> int:
+    """Count the knobs that a setting changes: what is known to hold unsaid does not count."""
+    assignment = {
+        str(name).removeprefix("knob."): tables.plain(value)
+        for name, value in row.items()
+        if str(name).startswith("knob.") and not pd.isna(value)
+    }
+    release = row.get("version.vllm")
+    unsaid = {}
+    if isinstance(release, str):
+        try:
+            unsaid = knobs.defaults(
+                release.split()[0],
+                accelerator=_ACCELERATORS.get(str(row.get("platform")), "rocm"),
+                assignment=assignment,
+            )
+        except ConfigError:
+            unsaid = {}
+    return sum(value != unsaid.get(name) for name, value in assignment.items())
 
 
 def _verdict(first: Estimate, second: Estimate | None) -> str:
@@ -205,15 +327,27 @@ def _sign(objective: Objective) -> int:
     return 1 if objective.direction == "maximize" else -1
 
 
-def _beats(gains: Sequence[float], others: Sequence[float]) -> bool:
-    """Tell whether the first is at least as good in everything, and better in something."""
-    return all(a >= b for a, b in zip(gains, others, strict=True)) and tuple(gains) != tuple(others)
-
-
-def _objective_text(objective: Objective) -> str:
-    rate = objective.request_rate_per_s
-    where = "mean over load points" if rate is None else f"at {rate:g} QPS"
+def _objective_text(objective: Objective, rows: pd.DataFrame) -> str:
     divided = "" if objective.per is None else f" per {objective.per.upper()}"
     kind = "highest" if objective.direction == "maximize" else "lowest"
     # A search over the rate has one answer, at no load point that was chosen beforehand.
-    return f"{kind} {objective.metric}{divided}" + ("" if objective.metric == MAX_RATE else f", {where}")
+    where = "" if objective.metric == MAX_RATE else f", {_where_text(objective, rows)}"
+    return f"{kind} {objective.metric}{divided}{where}"
+
+
+def at_text(point: str) -> str:
+    """Put a load point into a sentence: ``at 16 QPS``, ``all at once``."""
+    return point if point == tables.ALL_AT_ONCE else f"at {point}"
+
+
+def _where_text(objective: Objective, rows: pd.DataFrame) -> str:
+    """Say at which load a setting is judged, and how several are put together."""
+    if objective.request_rate_per_s is not None:
+        return f"at {objective.request_rate_per_s:g} QPS"
+    counted = _counted(rows, objective).drop_duplicates("load_point").to_dict("records")
+    points = [tables.load_point_text(row) for row in counted]
+    if len(points) == 1:
+        return at_text(points[0])
+    if len(points) > _MOST_NAMED:
+        return f"mean over {len(points)} load points ({points[0]} to {points[-1]}), each counting the same"
+    return f"mean over {', '.join(points[:-1])} and {points[-1]}, each counting the same"

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import bests, figures, report, serving, tables
+from analysis import figures, report, serving, standings, tables
+from analysis.markdown import code_block, escaped
 from analysis.study import Study
+from sweeper.files import write_answer
+from sweeper.legible import shortened
 
 # Overrides that name places on the machine of whoever ran it: of no use to a reader.
 _PRIVATE = {"engine.python": "engine.python=/path/to/vllm/bin/python"}
+_LONGEST_ALTERNATIVE = 300
 _LEFT_OUT = ("study.outputs", "hydra.")
 
 
@@ -35,11 +38,8 @@ def write(studies: Sequence[Study], *, out: Path) -> list[Path]:
     for study in studies:
         drawn = figures.write(study)
         folder = out / "figures" / study.name
-        folder.mkdir(parents=True, exist_ok=True)
-        written += [Path(shutil.copyfile(path, folder / path.name)) for path in drawn]
-    out.mkdir(parents=True, exist_ok=True)
-    index = out / "index.md"
-    index.write_text(text(studies, pictures=_relative(written, out)), encoding="utf-8")
+        written += [write_answer(folder / path.name, path.read_bytes()) for path in drawn]
+    index = write_answer(out / "index.md", text(studies, pictures=_relative(written, out)))
     return [*written, index]
 
 
@@ -101,15 +101,20 @@ def _front_matter(studies: Sequence[Study], title: str) -> str:
 
 
 def _section(study: Study, pictures: Sequence[Path]) -> list[str]:
-    parts = [f"## {study.question or study.name}", report.provenance_sentence(study)]
+    parts = [f"## {escaped(study.question or study.name)}", report.provenance_sentence(study)]
     if study.source:
-        parts.append(f"The question is from: {study.source}.")
+        parts.append(f"The question is from: {escaped(study.source)}.")
     parts += ["### Environment", report.environment(study.frame)]
     by_metric = {path.stem: path for path in pictures}
     for metric in figures.metrics_of(study):
         if metric.column in by_metric:
             parts += _figure(study, metric, by_metric[metric.column])
-    parts += [_lowered(report.hit_rates(study)), _lowered(report.claims_section(study))]
+    parts += [
+        *report.bounds(study),
+        _lowered(report.costs_section(study)),
+        _lowered(report.hit_rates(study)),
+        _lowered(report.claims_section(study)),
+    ]
     return [*parts, "### Repeat it", *_commands(study)]
 
 
@@ -117,11 +122,11 @@ def _figure(study: Study, metric: figures.Metric, picture: Path) -> list[str]:
     table = figures.chart_table(study, metric)
     settings = ", ".join(dict.fromkeys(table["setting"]))
     origin = "simulated" if study.is_simulated else "measured"
-    alternative = f"{metric.title}, {origin}, for {settings}".replace("[", "(").replace("]", ")")
+    alternative = escaped(shortened(f"{metric.title}, {origin}, for {settings}", _LONGEST_ALTERNATIVE))
     return [
         f"### {metric.title}",
         f"![{alternative}]({picture.as_posix()})",
-        tables.to_markdown(tables.by_load_point(table)),
+        tables.to_markdown(report.table_of(table)),
     ]
 
 
@@ -129,21 +134,23 @@ def _commands(study: Study) -> list[str]:
     parts = []
     command = repeat_command(study)
     if command:
-        parts.append(f"```bash\n{command}\n```")
-    best = bests.best(
-        study.frame, objectives=study.objectives, constraints=study.constraints, series=study.series
-    )
+        parts.append(code_block(command))
+    best = standings.best(study)
     for answer in best.to_dict("records"):
         line = serving.serve_line(study.frame, str(answer["trial_key"]))
         why = serving.why_no_line(study.frame, str(answer["trial_key"]))
         if line:
             parts.append(
-                f"To serve with the {answer['objective']} ({answer['setting']}; verdict: "
-                f"{answer['verdict']}):\n\n```bash\n{line}\n```"
+                f"To serve with the {answer['objective']} ({escaped(answer['setting'])}; verdict: "
+                f"{answer['verdict']}):\n\n{code_block(line)}"
             )
         elif why:
-            parts.append(f"The {answer['objective']} ({answer['setting']}): {why}")
-    return parts or ["No setting has numbers at every load point, and no command was recorded."]
+            parts.append(f"The {answer['objective']} ({escaped(answer['setting'])}): {escaped(why)}")
+    if not command:
+        parts.append("No command was recorded.")
+    if best.empty:
+        parts += [f"{escaped(line[0].upper() + line[1:])}." for line in standings.no_best_lines(study)]
+    return parts
 
 
 def _lowered(section: str) -> str:

@@ -11,6 +11,7 @@ from analysis import tables
 from analysis.claims import Answer, answers
 from analysis.ratios import NOISE, Basis, Ratio
 from analysis.study import Study
+from sweeper.files import write_answer
 
 METHOD = (
     "How to read it: the ratio is what the claim compares, above 1 where the first is more; of a number that "
@@ -74,7 +75,7 @@ def markdown(found: Sequence[Answer]) -> str:
         }
         for answer in found
     ]
-    return tables.to_markdown(pd.DataFrame(lines), is_text=True)
+    return tables.to_markdown(pd.DataFrame(lines), is_text=True, formatted=["verdict"])
 
 
 def text(studies: Sequence[Study], *, experiments: Path | None = None) -> str:
@@ -95,10 +96,9 @@ def wheres(found: Sequence[Answer]) -> str:
 
 def write(studies: Sequence[Study], *, out: Path, experiments: Path | None = None) -> list[Path]:
     """Write ``claims.md`` and ``claims.csv`` into a folder; give both files."""
-    out.mkdir(parents=True, exist_ok=True)
     reading, data = out / "claims.md", out / "claims.csv"
-    reading.write_text(text(studies, experiments=experiments), encoding="utf-8")
-    table(answers(studies, experiments=experiments)).to_csv(data, index=False)
+    write_answer(reading, text(studies, experiments=experiments))
+    write_answer(data, table(answers(studies, experiments=experiments)).to_csv(index=False))
     return [reading, data]
 
 

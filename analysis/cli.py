@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +10,13 @@ from pathlib import Path
 from analysis import blog, claims_report, compare, figures, guide, mad, report, timeline
 from analysis.study import Study
 from sweeper.errors import SweeperError
+from sweeper.legible import legible
+from sweeper.output import HelpParser, Stream, check_written
 from sweeper.store import columns_markdown
 from sweeper.urls import is_url
+
+LINES = "\n\t"
+"""Control characters that a message may have."""
 
 _DESCRIPTION = "Charts, tables and reports from the stored results of a study."
 
@@ -44,24 +47,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0 when done, 2 when the request cannot be met; the reason is one line on stderr.
     """
-    options = _parser().parse_args(arguments)
-    command = next(command for command in COMMANDS if command.name == options.command)
+    stream = Stream("stdout")
     try:
+        options = _parser().parse_args(arguments)
+        command = next(command for command in COMMANDS if command.name == options.command)
         for line in command.run(options):
-            print(line)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough; the interpreter's own last flush must not complain either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+            print(legible(line), file=stream)
+        stream.flush()
+        check_written(stream)
     except SweeperError as exc:
-        print(f"error: {exc}", file=sys.stderr)
+        print(f"error: {legible(exc, keep=LINES)}", file=Stream("stderr"))
         return 2
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m analysis", description=_DESCRIPTION)
+    parser = HelpParser(prog="python -m analysis", description=_DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.declare(commands.add_parser(command.name, help=command.meaning, description=command.meaning))
@@ -99,7 +100,9 @@ def _claims_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _timeline_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", type=Path, help="the study's folder, or the file that plan=true plan_csv=FILE wrote"
+        "source",
+        type=_place,
+        help="the study's folder or its results' URL, or the file that plan=true plan_csv=FILE wrote",
     )
 
 

@@ -14,10 +14,12 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import figures, pairs, report, style, tables
+from analysis.markdown import escaped
 from analysis.page import Metric, Words
 from analysis.ratios import NOISE, Basis, Factor, Ratio, ratio
 from analysis.study import Study
 from sweeper import knobs
+from sweeper.files import write_answer
 from sweeper.records import Scalar
 
 _FACTS = {
@@ -179,7 +181,6 @@ def text(first: Study, second: Study, *, drawn: Sequence[Path] = ()) -> str:
 
 def write(first: Study, second: Study, *, out: Path) -> list[Path]:
     """Write ``compare.md`` and a paired chart per metric, with its data, into a folder; give the files."""
-    out.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for metric in _metrics(first, second):
         table = paired(first, second, metric)
@@ -189,8 +190,7 @@ def write(first: Study, second: Study, *, out: Path) -> list[Path]:
         with style.chart_style():
             figure = pairs.draw_pairs(table, metric=metric, names=(first.name, second.name), words=words)
         written += figures.save(figure, table, out / _stem(metric))
-    reading = out / "compare.md"
-    reading.write_text(text(first, second, drawn=written), encoding="utf-8")
+    reading = write_answer(out / "compare.md", text(first, second, drawn=written))
     return [*written, reading]
 
 
@@ -309,7 +309,7 @@ def _only(first: Study, second: Study) -> str:
     """Name the settings that one of the two does not have."""
     ones, others = _by_setting(first), _by_setting(second)
     lines = [
-        f"- only in `{study.name}`: {mine[setting]['setting']}"
+        f"- only in `{study.name}`: {escaped(mine[setting]['setting'])}"
         for study, mine, theirs in ((first, ones, others), (second, others, ones))
         for setting in mine
         if setting not in theirs

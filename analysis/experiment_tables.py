@@ -16,6 +16,7 @@ from analysis import published
 from sweeper import trial
 from sweeper.calibrate import article
 from sweeper.errors import ConfigError, EngineError, nearest
+from sweeper.files import write_answer
 from sweeper.records import LoadPoint
 from sweeper.simulation import calibration
 
@@ -61,8 +62,8 @@ def renew(names: Sequence[str] = (), *, root: Path | None = None) -> list[Path]:
         page = folder / name / "README.md"
         told = run(name)
         text = page.read_text(encoding="utf-8")
-        page.write_text(renewed(text, table=table(name, told), errors=errors(name, told)), encoding="utf-8")
-        written.append(page)
+        new = renewed(text, table=table(name, told), errors=errors(name, told))
+        written.append(write_answer(page, new))
     return written
 
 

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis import published, style, tables
+from analysis import published, standings, style, tables
 from analysis.bars import MOST_GROUPED, MOST_LISTED, draw_groups, draw_list
 from analysis.lines import draw_lines, line_axis
 from analysis.page import SIMULATED_BAND, Metric, Row, words_of
 from analysis.study import Study
+from sweeper.files import write_answer
 from sweeper.records import MAX_RATE
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ __all__ = [
     "caption_of",
     "chart_table",
     "draw",
+    "marks_text",
     "metric_title",
     "metrics_of",
     "save",
@@ -56,7 +58,7 @@ _HIT_RATE = "prefix_cache_hit_rate"
 
 
 def metrics_of(study: Study) -> tuple[Metric, ...]:
-    """Give the metrics to draw: those of the article, and what else the study strives for.
+    """Give the metrics to draw: those of the article, what else the study strives for, and what it bounds.
 
     Studies over batch or length have total throughput and TTFT, as such comparisons show them; device
     memory is drawn for those, and where different engines stand side by side, if anybody counted it.
@@ -70,6 +72,13 @@ def metrics_of(study: Study) -> tuple[Metric, ...]:
     further = tuple(
         Metric(column=name, title=metric_title(name), is_higher_better=objective.direction == "maximize")
         for name, objective in wanted.items()
+    )
+    # A bound is seen to be kept only where its metric is shown.
+    bounded = {constraint.metric: constraint for constraint in study.constraints}
+    further += tuple(
+        Metric(column=name, title=metric_title(name), is_higher_better=not constraint.is_upper)
+        for name, constraint in bounded.items()
+        if name not in drawn and name not in wanted
     )
     has_memory = bool(study.frame[_MEMORY.column].notna().any())
     wants_memory = is_line or study.frame["engine"].nunique() > 1
@@ -89,7 +98,10 @@ def chart_table(study: Study, metric: Metric, *, experiments: Path | None = None
         ``num_prompts``, ``input_len``, ``mean``, ``low``, ``high``, ``n``, ``state``, ``reason``,
         ``prefix_cache_hit_rate`` (mean, where it was counted), ``published_value``, ``published_low``,
         ``published_high``, ``published_method``, ``published_system``, ``published_source``,
-        ``provenance``, ``trial_key``, ``load_axis``. Published values of another model are left out.
+        ``provenance``, ``trial_key``, ``load_axis``, ``standing`` (``best``, ``front``, ``breaks a bound``
+        or empty), ``breaks`` (which bounds, and by how much), ``bound`` (limit of the metric at the load
+        point), ``completed_per_s`` (at the highest rate within bounds: what was completed of it). Published
+        values of another model are left out.
         Device memory has a row per setting: its highest over the load points.
     """
     ours = tables.summary(study.frame, metric=metric.column, series=study.series)
@@ -113,6 +125,12 @@ def chart_table(study: Study, metric: Metric, *, experiments: Path | None = None
         values = [None if row is None else row[name] for row in beside]
         numeric = name in ("value", "low", "high")
         ours[f"published_{name}"] = pd.Series(values, dtype="float64" if numeric else "object")
+    stand = standings.standings(study)
+    ours["standing"] = [stand.of(name) for name in ours["setting"]]
+    ours["breaks"] = [stand.breaks(name) for name in ours["setting"]]
+    ours["bound"] = _bounds(study, ours, metric)
+    completed = standings.completed_at_highest_rate(study) if is_highest_rate else {}
+    ours["completed_per_s"] = [completed.get(name, math.nan) for name in ours["setting"]]
     table = ours[_CHART_COLUMNS]
     return _highest_of_each(table) if metric is _MEMORY else table
 
@@ -121,8 +139,20 @@ _CHART_COLUMNS = [
     *("setting", "series", "load_point", "request_rate_per_s", "num_prompts", "input_len"),
     *("mean", "low", "high", "n", "state", "reason", _HIT_RATE),
     *(f"published_{name}" for name in ("value", "low", "high", "method", "system", "source")),
-    *("provenance", "trial_key", "load_axis"),
+    *("provenance", "trial_key", "load_axis", "standing", "breaks", "bound", "completed_per_s"),
 ]
+
+
+def _bounds(study: Study, table: pd.DataFrame, metric: Metric) -> pd.Series[float]:
+    is_only = table["load_point"].nunique() == 1
+    rates = [None if pd.isna(rate) else float(rate) for rate in table["request_rate_per_s"]]
+    limits = [
+        standings.bound_at(
+            study.constraints, metric=metric.column, request_rate_per_s=rate, is_only_load=is_only
+        )
+        for rate in rates
+    ]
+    return pd.Series(limits, dtype="float64")
 
 
 def _load_key(row: Row, columns: Sequence[str]) -> tuple[float | None, ...]:
@@ -185,7 +215,7 @@ def write(study: Study, *, experiments: Path | None = None) -> list[Path]:
             table,
             metric=metric,
             subtitle=study.question or study.name,
-            caption=caption_of(study, table),
+            caption=f"{caption_of(study, table)} {marks_text(study, table)}".rstrip(),
             axis=None if metric is _MEMORY else axis,
         )
         written += save(figure, table.drop(columns="load_axis"), folder / metric.column)
@@ -194,13 +224,23 @@ def write(study: Study, *, experiments: Path | None = None) -> list[Path]:
 
 def save(figure: Figure, table: pd.DataFrame, stem: Path) -> list[Path]:
     """Write a chart as PNG and SVG, and its data as CSV beside it; give the three files."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
     picture, drawing, data = (stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg", "csv"))
-    with style.chart_style():
-        figure.savefig(picture)
-        figure.savefig(drawing, metadata={"Date": None})
-    table.to_csv(data, index=False)
+    write_answer(picture, style.rendered(figure, "png"))
+    write_answer(drawing, style.rendered(figure, "svg"))
+    write_answer(data, table.to_csv(index=False))
     return [picture, drawing, data]
+
+
+def marks_text(study: Study, table: pd.DataFrame) -> str:
+    """Say what the marks of a chart mean; empty where it has none."""
+    parts = []
+    if bool((table["standing"] == standings.BREAKS).any()):
+        parts.append("Pale with a cross: breaks a bound of the study, so it cannot be the best")
+    elif bool((table["standing"] == "").all()) and study.constraints:
+        parts.append("No setting is marked: none keeps every bound and has all numbers")
+    if bool(table["bound"].notna().any()):
+        parts.append("Red line: the bound")
+    return "".join(f"{part}. " for part in parts).rstrip()
 
 
 def caption_of(study: Study, table: pd.DataFrame) -> str:
@@ -239,6 +279,7 @@ def _other_engines(frame: pd.DataFrame) -> str:
 def metric_title(column: str) -> str:
     """Name a metric in words: ``p99 TTFT (ms)`` for ``p99_ttft_ms``; unknown names keep their own."""
     known = {metric.column: metric.title for metric in (*METRICS, *_LINE_METRICS, _MEMORY)}
+    known[MAX_RATE] = "Highest request rate within bounds (offered, per second)"
     words = column.split("_")
     if words[-1] == "ms" and len(words) == 3:
         return known.get(column, f"{words[0]} {words[1].upper()} (ms)")

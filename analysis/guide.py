@@ -15,6 +15,7 @@ import pandas as pd
 
 from analysis.study import Study
 from sweeper.errors import ConfigError
+from sweeper.files import write_answer
 from sweeper.records import OFFLINE_DATASETS
 
 FILE_NAME = "benchmark_results.md"
@@ -53,9 +54,7 @@ def write(study: Study) -> Path:
             f"{study.folder}: no complete measurement of a serving benchmark; expected some to show. "
             "Run the study first, or look into report.md for why there are none."
         )
-    path = study.folder / FILE_NAME
-    path.write_text("\n".join(_entry(study, row) for row in rows), encoding="utf-8")
-    return path
+    return write_answer(study.folder / FILE_NAME, "\n".join(_entry(study, row) for row in rows))
 
 
 def block(row: Mapping[str, Any]) -> str:

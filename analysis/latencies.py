@@ -6,14 +6,16 @@ and in the legend the throughput that they were paid for with.
 
 from __future__ import annotations
 
+import math
 import statistics
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis import style
+from analysis.lettering import drawn
 from analysis.page import SIMULATED_BAND, Page, Words, draw_legend, finish_value_axis, lay_legend, make_page
+from sweeper.files import write_answer
 from sweeper.records import LoadPoint, Provenance, TrialResult
 
 if TYPE_CHECKING:
@@ -47,11 +49,10 @@ def write(result: TrialResult) -> Path | None:
     if not any(f"p50_{latency}_ms" in values for values in curves.values() for latency in LATENCIES):
         return None
     path = Path(result.spec.folder) / FILE_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
     with style.chart_style():
-        # Seen in a browser: half the resolution of a chart for print, at half the cost per trial.
-        _draw(result, curves).figure.savefig(path, dpi=100)
-    return path
+        figure = _draw(result, curves).figure
+    # Seen in a browser: half the resolution of a chart for print, at half the cost per trial.
+    return write_answer(path, style.rendered(figure, "png", dpi=100))
 
 
 def curves_of(result: TrialResult) -> Curves:
@@ -60,7 +61,10 @@ def curves_of(result: TrialResult) -> Curves:
     found: dict[LoadPoint, dict[str, float]] = {}
     for point in dict.fromkeys(measured.load_point for measured in result.measurements):
         here = [measured.metrics for measured in result.measurements if measured.load_point == point]
-        values = {name: [v for metrics in here if (v := metrics.get(name)) is not None] for name in names}
+        values = {
+            name: [v for metrics in here if (v := metrics.get(name)) is not None and math.isfinite(v)]
+            for name in names
+        }
         found[point] = {name: statistics.fmean(seen) for name, seen in values.items() if seen}
     return found
 
@@ -105,7 +109,7 @@ def _words(result: TrialResult) -> Words:
     return Words(
         title="Latencies by percentile",
         note="lower is better",
-        subtitle=textwrap.shorten(result.spec.label, 150, placeholder=" ..."),
+        subtitle=drawn(result.spec.label, most=150),
         caption=f"Study {result.spec.study}, trial {result.spec.key}; {starts} engine start"
         f"{'s' if starts > 1 else ''}, {len(result.measurements)} client runs; "
         f"{result.provenance}, {result.spec.model.name}.",

@@ -63,7 +63,7 @@ def draw_lines(table: pd.DataFrame, *, axis: str, metric: Metric, words: Words) 
 
     Args:
         table: A row per setting and load point: ``setting``, ``mean``, ``low``, ``high``, ``state``,
-            ``published_value``, ``published_system`` and the column ``axis``.
+            ``published_value``, ``published_system``, ``breaks`` and the column ``axis``.
         axis: A column of ``AXES``.
         metric: The metric drawn.
         words: What stands around it.
@@ -147,7 +147,8 @@ def _end_text(axes: Axes, row: Row, *, axis: str) -> None:
 
 def _label(table: pd.DataFrame, *, axis: str) -> str:
     """Name a setting, and say where it has no number and why: a line that ends early is not an answer."""
-    setting = str(table["setting"].iloc[0])
+    setting, breaks = str(table["setting"].iloc[0]), str(table["breaks"].iloc[0])
+    setting += f" (\N{MULTIPLICATION SIGN} breaks {breaks})" if breaks else ""
     missing = table[table["mean"].isna()].sort_values(axis)
     if missing.empty:
         return setting

@@ -15,6 +15,7 @@ import pandas as pd
 
 from analysis.study import Study
 from sweeper.errors import ConfigError
+from sweeper.files import write_answer
 
 LATENCY_COLUMNS = (
     *("model", "latency (ms)", "latency_per_tkn (ms)", "tp", "batch_size"),
@@ -43,8 +44,7 @@ def write(study: Study) -> list[Path]:
     for dataset, table in (("latency", latency_table(study)), ("throughput", throughput_table(study))):
         for (dtype, model), rows in table.groupby(["dtype", "file"], sort=False):
             path = study.folder / f"reports_{dtype}" / f"{model}_{dataset}_report.csv"
-            path.parent.mkdir(exist_ok=True)
-            rows.drop(columns="file").to_csv(path, index=False)
+            write_answer(path, rows.drop(columns="file").to_csv(index=False))
             written.append(path)
     if not written:
         raise ConfigError(

@@ -6,12 +6,12 @@ The parts of a page have their places in inches, so that title, legend and capti
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from analysis import style
+from analysis.lettering import drawn, drawn_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +22,7 @@ SIMULATED_BAND = "SIMULATED - no GPU was measured"
 
 _CHARACTER_IN = 0.073
 _HANDLE_IN = 0.75
+_LONGEST_CAPTION = 2000
 """Width of a character and of the sign before it in a legend, inches."""
 
 Row = Mapping[Hashable, Any]
@@ -112,12 +113,13 @@ class Legend:
 def lay_legend(labels: Sequence[str], *, width_in: float) -> Legend:
     """Fit labels into a page of some width (inches): up to three columns, or one of broken lines."""
     room_in = width_in - 0.5
+    labels = [drawn(label) for label in labels]
     longest = max(len(label) for label in labels)
     columns = min(3, len(labels), int(room_in / (_HANDLE_IN + _CHARACTER_IN * longest)))
     if columns >= 1:
         return Legend(labels=tuple(labels), columns=columns, rows=math.ceil(len(labels) / columns))
     characters = int((room_in - _HANDLE_IN) / _CHARACTER_IN)
-    broken = [textwrap.wrap(label, characters, break_on_hyphens=False) for label in labels]
+    broken = [drawn_lines(label, width=characters) for label in labels]
     return Legend(labels=tuple("\n".join(lines) for lines in broken), columns=1, rows=sum(map(len, broken)))
 
 
@@ -135,21 +137,38 @@ def make_page(
     """
     from matplotlib.figure import Figure
 
-    lines = textwrap.wrap(words.caption, int((width_in - 0.5) * 15.5), break_on_hyphens=False)
+    lines = drawn_lines(words.caption, width=int((width_in - 0.5) * 15.5), most=_LONGEST_CAPTION)
+    question = drawn_lines(words.subtitle, width=int((width_in - 0.5) * 12.5))
     below_in = 0.62 + 0.16 * len(lines)
-    head_in = 0.68
+    head_in = 0.68 + 0.17 * (len(question) - 1)
     band_in = 0.34 if words.band else 0.0
     legend_in = 0.22 * legend_rows + (0.12 if legend_rows else 0.3)
     height_in = below_in + plot_in + legend_in + band_in + head_in
     figure = Figure(figsize=(width_in, height_in), facecolor="white")
     margin = 0.25 / width_in
-    figure.text(margin, 1 - 0.16 / height_in, words.title, fontsize=14, weight="bold", va="top")
     figure.text(
-        1 - margin, 1 - 0.21 / height_in, words.note, fontsize=9, va="top", ha="right", color=style.FAINT_INK
+        margin, 1 - 0.16 / height_in, drawn(words.title, most=90), fontsize=14, weight="bold", va="top"
     )
-    figure.text(margin, 1 - 0.43 / height_in, words.subtitle, fontsize=9.5, va="top", color=style.FAINT_INK)
+    figure.text(
+        1 - margin,
+        1 - 0.21 / height_in,
+        drawn(words.note),
+        fontsize=9,
+        va="top",
+        ha="right",
+        color=style.FAINT_INK,
+    )
+    figure.text(
+        margin,
+        1 - 0.43 / height_in,
+        "\n".join(question),
+        fontsize=9.5,
+        va="top",
+        color=style.FAINT_INK,
+        linespacing=1.3,
+    )
     if words.band:
-        _band(figure, words.band, bottom=1 - (head_in + 0.27) / height_in, height=0.27 / height_in)
+        _band(figure, drawn(words.band), bottom=1 - (head_in + 0.27) / height_in, height=0.27 / height_in)
     figure.text(
         margin, 0.12 / height_in, "\n".join(lines), fontsize=7.5, va="bottom", color=style.FAINT_INK,
         linespacing=1.35,

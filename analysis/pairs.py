@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from analysis import style
+from analysis.lettering import drawn, drawn_lines
 from analysis.page import Metric, Row, Words, draw_legend, finish_value_axis, lay_legend, make_page
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def draw_pairs(table: pd.DataFrame, *, metric: Metric, names: tuple[str, str], w
 
     settings = list(dict.fromkeys(table["setting"]))
     points = list(dict.fromkeys(table["load_point"]))
-    labels = [textwrap.wrap(setting, 44, break_on_hyphens=False) for setting in settings]
+    labels = [drawn_lines(setting, width=44) for setting in settings]
     left_in = 0.35 + 0.072 * max(len(line) for label in labels for line in label)
     width_in = max(9.0, left_in + 0.3 + 2.8 * len(points))
     row_in = max(0.44, 0.1 + 0.13 * max(map(len, labels)))
@@ -58,7 +58,7 @@ def draw_pairs(table: pd.DataFrame, *, metric: Metric, names: tuple[str, str], w
         here = table[table["load_point"] == point]
         for row in here.to_dict("records"):
             _draw_pair(axes, row, place=settings.index(row["setting"]))
-        axes.set_title(point, fontsize=9, loc="left")
+        axes.set_title(drawn(point), fontsize=9, loc="left")
         highest = float(here[["first", "first_high", "second", "second_high"]].max().max())
         finish_value_axis(axes, metric.title, highest=highest, vertical=False, room=1.24)
         axes.set_ylim(len(settings) - 0.45, -0.55)

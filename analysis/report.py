@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,16 +13,21 @@ from analysis import (
     bests,
     claims,
     claims_report,
+    costs,
     drift,
     figures,
     published,
     serving,
+    standings,
     tables,
     verdicts,
 )
+from analysis.markdown import code_block, escaped
 from analysis.study import Study, is_control
+from sweeper.files import write_answer
 
 _TOUCHES = {
+    "tie": "another setting has exactly the same number",
     "clear": "the 95 % intervals of the two lie apart",
     "inconclusive": "the 95 % intervals of the two touch",
     "single start": "started once, so there is no interval: repeat it before relying on a small difference",
@@ -46,19 +52,24 @@ def write(place: Path | str) -> ReportFiles:
     """
     study = Study.load(place)
     drawn = figures.write(study)
-    report = study.folder / "report.md"
-    report.write_text(text(study, drawn=drawn), encoding="utf-8")
+    report = write_answer(study.folder / "report.md", text(study, drawn=drawn))
     return ReportFiles(report=report, figures=tuple(drawn))
 
 
 def text(study: Study, *, drawn: list[Path]) -> str:
     """Give the report as Markdown; ``drawn`` are the chart files to show."""
-    parts = [f"# {study.question or study.name}", provenance_sentence(study), _origin(study), _answers(study)]
+    parts = [
+        f"# {escaped(study.question or study.name)}",
+        provenance_sentence(study),
+        _origin(study),
+        _answers(study),
+    ]
     for metric in figures.metrics_of(study):
         picture = study.folder / "figures" / f"{metric.column}.png"
         if picture in drawn:
             parts.append(_metric(study, metric, picture.relative_to(study.folder)))
     parts += [
+        costs_section(study),
         verdicts.section(study),
         repeatability(study),
         answers_section(study),
@@ -101,7 +112,7 @@ def _origin(study: Study) -> str:
     if study.experiment:
         lines.append(f"- Experiment: `{study.experiment}`")
     if study.source:
-        lines.append(f"- Source: {study.source}")
+        lines.append(f"- Source: {escaped(study.source)}")
     lines += _left_out(study)
     return "\n".join(lines)
 
@@ -121,27 +132,27 @@ def _left_out(study: Study) -> list[str]:
 
 
 def _answers(study: Study) -> str:
-    answers = bests.best(
-        study.frame, objectives=study.objectives, constraints=study.constraints, series=study.series
-    )
+    answers = standings.best(study)
     if answers.empty:
-        bounds = " and keeps every bound" if study.constraints else ""
-        parts = ["## Best setting", f"No setting has a number at every load point{bounds} yet."]
-        return "\n\n".join([*parts, *_bounds(study)])
+        why = " ".join(f"{escaped(line[0].upper() + line[1:])}." for line in standings.no_best_lines(study))
+        return "\n\n".join(["## Best setting", why, *bounds(study)])
     parts = ["## Best setting"]
     for answer in answers.to_dict("records"):
         runner_up = (
             ""
             if answer["runner_up"] is None
-            else f"; next is {answer['runner_up']} with {tables.number_text(answer['runner_up_value'])}"
+            else f"; next is {escaped(answer['runner_up'])} with "
+            f"{tables.number_text(answer['runner_up_value'])}"
         )
         verdict = f"{answer['verdict']}: {_TOUCHES[answer['verdict']]}"
+        ties = standings.ties_text(answer)
         parts.append(
-            f"**{answer['setting']}** has the {answer['objective']}: "
-            f"{tables.number_text(answer['value'])} (n={answer['n']}){runner_up}. Verdict: {verdict}."
+            f"**{escaped(answer['setting'])}** has the {answer['objective']}: "
+            f"{standings.value_text(study, answer)} (n={answer['n']}){runner_up}. Verdict: {verdict}."
+            + (f" {escaped(ties[0].upper() + ties[1:])}." if ties else "")
         )
         parts.append(_command(study.frame, str(answer["trial_key"])))
-    parts += [*_front(study), *_bounds(study)]
+    parts += [*_front(study), *bounds(study)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -149,9 +160,7 @@ def _front(study: Study) -> list[str]:
     """Show what can be had at once, where there are several objectives."""
     if len(study.objectives) < 2:
         return []
-    found = bests.front(
-        study.frame, objectives=study.objectives, constraints=study.constraints, series=study.series
-    )
+    found = standings.front(study)
     return [
         "### Pareto front",
         tables.to_markdown(found.drop(columns="trial_key")),
@@ -160,17 +169,19 @@ def _front(study: Study) -> list[str]:
     ]
 
 
-def _bounds(study: Study) -> list[str]:
-    """Say which settings the bounds leave out, and why each; the dashboard ranks without looking at them."""
+def bounds(study: Study) -> list[str]:
+    """Say which settings the bounds leave out, and why each."""
     if not study.constraints:
         return []
-    bounds = ", ".join(f"`{constraint.name}`" for constraint in study.constraints)
-    broken = bests.broken_bounds(study.frame, constraints=study.constraints, series=study.series)
+    kept = ", ".join(f"`{constraint.name}`" for constraint in study.constraints)
+    broken = bests.broken_bounds(
+        study.frame, constraints=study.constraints, series=study.series, finals=study.every_row
+    )
     if broken.empty:
-        return ["### Bounds", f"Every measured setting keeps {bounds}."]
+        return ["### Bounds", f"Every measured setting keeps {kept}."]
     return [
         "### Bounds",
-        f"Only settings that keep {bounds} can be the best. These do not:",
+        f"Only settings that keep {kept} can be the best. These do not:",
         tables.to_markdown(broken, is_text=True),
     ]
 
@@ -178,18 +189,38 @@ def _bounds(study: Study) -> list[str]:
 def _command(frame: pd.DataFrame, trial_key: str) -> str:
     line, why = serving.serve_line(frame, trial_key), serving.why_no_line(frame, trial_key)
     ran = frame.loc[frame["trial_key"] == trial_key, "command"].dropna()
-    parts = [f"To serve with it:\n\n```bash\n{line}\n```"] if line else [why] if why else []
+    parts = [f"To serve with it:\n\n{code_block(line)}"] if line else [escaped(why)] if why else []
     if not ran.empty and ran.iloc[0] != line:
-        parts.append(f"As it was run:\n\n```bash\n{ran.iloc[0]}\n```")
+        parts.append(f"As it was run:\n\n{code_block(ran.iloc[0])}")
     return "\n\n".join(parts)
 
 
 def _metric(study: Study, metric: figures.Metric, picture: Path) -> str:
     table = figures.chart_table(study, metric)
-    layout = tables.to_markdown(tables.by_load_point(table))
+    layout = tables.to_markdown(table_of(table))
     note = "± is half of the 95 % t-interval over n engine starts." if (table["n"] > 1).any() else ""
     parts = [f"## {metric.title}", f"![{metric.title}]({picture.as_posix()})", layout, note]
     return "\n\n".join(part for part in [*parts, _against_published(table)] if part)
+
+
+def costs_section(study: Study) -> str:
+    """Give the section on costs, where the study names a price; else nothing."""
+    return costs.section(study, standings.standings(study))
+
+
+def table_of(table: pd.DataFrame) -> pd.DataFrame:
+    """Lay a chart's table out for reading, with the bounds that a setting breaks where any breaks one."""
+    layout = tables.by_load_point(table, cell=_cell_with_completed)
+    broken = dict(zip(table["setting"], table["breaks"], strict=True))
+    if any(broken.values()):
+        layout["breaks"] = [broken[name] for name in layout["setting"]]
+    return layout
+
+
+def _cell_with_completed(row: tables.Row) -> str:
+    completed = row["completed_per_s"]
+    more = "" if math.isnan(completed) else f", {tables.number_text(completed)} completed"
+    return f"{tables.cell_text(row)}{more}"
 
 
 def _against_published(table: pd.DataFrame) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 import pandas as pd
@@ -33,13 +35,17 @@ class Study:
         frame: Rows of ``measurements/``, the latest attempt of each trial, without repetitions of the control
             setting and of finalists: those are no further trials of it.
         every_row: With them.
+        attempts: With earlier attempts of a trial, too.
         location: Where the results lie, if not in the study's folder.
         experiment: Names the folder of published figures; None where the study belongs to none.
+        price_per_gpu_hour: What a GPU costs by the hour; None where nobody said.
+        currency: Of the price; may be empty.
     """
 
     folder: Path
     frame: pd.DataFrame
     every_row: pd.DataFrame
+    attempts: pd.DataFrame
     location: Location | None = None
     experiment: str | None = None
     question: str | None = None
@@ -47,6 +53,8 @@ class Study:
     series: Mapping[str, Series]
     objectives: tuple[Objective, ...] = DEFAULT_OBJECTIVES
     constraints: tuple[Constraint, ...] = ()
+    price_per_gpu_hour: float | None = None
+    currency: str = ""
 
     @property
     def name(self) -> str:
@@ -84,7 +92,8 @@ class Study:
     def _load(cls, place: Folder, folder: Path) -> Study:
         about = description.read(place) or Description()
         results = about.results or place
-        frame = Store.latest(Store(folder, results).read())
+        attempts = _finite(Store(folder, results).read())
+        frame = Store.latest(attempts)
         if frame.empty:
             where = results if isinstance(results, str) else place.location
             raise ConfigError(
@@ -95,6 +104,7 @@ class Study:
             folder=folder,
             frame=_without_repetitions(frame),
             every_row=frame,
+            attempts=attempts,
             location=about.results,
             experiment=about.experiment,
             question=about.question,
@@ -102,7 +112,14 @@ class Study:
             series=about.series,
             objectives=about.objectives or DEFAULT_OBJECTIVES,
             constraints=about.constraints,
+            **_price(about),
         )
+
+
+def _finite(frame: pd.DataFrame) -> pd.DataFrame:
+    """Leave out infinity: it is no measurement, and no axis holds it."""
+    names = frame.select_dtypes("float").columns
+    return frame.assign(**{name: frame[name].replace([math.inf, -math.inf], math.nan) for name in names})
 
 
 def is_control(frame: pd.DataFrame) -> pd.Series[bool]:
@@ -116,3 +133,12 @@ def _without_repetitions(frame: pd.DataFrame) -> pd.DataFrame:
     """Leave the repetitions out; a study that was cut off after its first one has nothing else to show."""
     others = frame[frame["role"].isna()].reset_index(drop=True) if "role" in frame else frame
     return frame if others.empty else others
+
+
+def _price(about: Description) -> dict[str, Any]:
+    """Read what a GPU costs; studies from before there was a price name none."""
+    study = about.config.get("study")
+    given = study if isinstance(study, dict) else {}
+    price = given.get("price_per_gpu_hour")
+    is_price = isinstance(price, int | float) and not isinstance(price, bool)
+    return {"price_per_gpu_hour": price if is_price else None, "currency": str(given.get("currency") or "")}

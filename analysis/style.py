@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from analysis import lettering
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Okabe and Ito, "Color Universal Design" (2008), without yellow, which is too faint for bars on white; in an
 # order in which neighbours differ in lightness as well as in hue, then three dark tones for longer legends.
@@ -32,14 +38,15 @@ INK = "#1F2328"
 FAINT_INK = "#59636E"
 GRID = "#D8DEE4"
 FAILED = "#B3261E"
+PALE = "#B8C1CC"
 BAND_FACE = "#FFE9B8"
 BAND_EDGE = "#C98A00"
 PUBLISHED_EDGE = "#1F2328"
 
 # Any: matplotlib 3.11 types these keys one by one, earlier releases as text.
 _PARAMETERS: Any = {
-    # DejaVu Sans comes with matplotlib, so a chart looks the same on every machine.
-    "font.family": "DejaVu Sans",
+    # A label is text: dollar signs in it are no mathematics.
+    "text.parse_math": False,
     "font.size": 9.0,
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -69,5 +76,16 @@ def chart_style() -> Iterator[None]:
     import matplotlib
 
     matplotlib.use("Agg")
-    with matplotlib.rc_context(_PARAMETERS):
+    with matplotlib.rc_context({**_PARAMETERS, "font.family": list(lettering.families())}):
         yield
+
+
+def rendered(figure: Figure, form: str, *, dpi: int | None = None) -> bytes:
+    """Draw a figure as ``png`` or ``svg``; the same data gives the same bytes."""
+    content = io.BytesIO()
+    more: dict[str, Any] = {} if dpi is None else {"dpi": dpi}
+    if form == "svg":
+        more["metadata"] = {"Date": None}
+    with chart_style():
+        figure.savefig(content, format=form, **more)
+    return content.getvalue()

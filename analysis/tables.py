@@ -10,15 +10,16 @@ instead of a number.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from analysis import markdown
 from analysis.study import Series
-from sweeper.records import MAX_RATE, FailureClass, TrialState
+from sweeper.records import MAX_RATE, FailureClass, Scalar, TrialState
 
 _T_975 = (
     *(12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281),
@@ -29,9 +30,12 @@ _Z_975 = 1.959964
 Row = Mapping[Hashable, Any]
 """One row of a table, by column."""
 
+ALL_AT_ONCE = "all at once"
+"""Names the load point that has no request rate."""
+
 # What makes two load points different, and its words on an axis. The seed does not: other seeds are repeats.
 _LOAD_WORDS: Mapping[str, Callable[[Any], str]] = {
-    "request_rate_per_s": lambda value: "all at once" if value is None else f"{value:g} QPS",
+    "request_rate_per_s": lambda value: ALL_AT_ONCE if value is None else f"{value:g} QPS",
     "max_concurrency": lambda value: "no limit" if value is None else f"{value} at a time",
     "input_len": lambda value: "recorded input" if value is None else f"{value} in",
     "output_len": lambda value: "recorded output" if value is None else f"{value} out",
@@ -191,7 +195,7 @@ def by_load_point(table: pd.DataFrame, cell: Callable[[Row], str] | None = None)
         cell: Writes one row of it as text; None writes mean, half of the interval and n, or why there
             is no number.
     """
-    write = cell or _cell
+    write = cell or cell_text
     cells: dict[str, dict[str, str]] = {}
     for row in table.to_dict("records"):
         cells.setdefault(row["setting"], {})[load_point_text(row)] = write(row)
@@ -212,6 +216,12 @@ def release_of(row: Mapping[str, Any] | pd.Series[Any]) -> str:
     return str(row["version.vllm"]).split()[0]
 
 
+def plain(value: Any) -> Scalar:
+    """Take a value out of numpy and pandas."""
+    plain: Scalar = value.item() if isinstance(value, np.generic) else value
+    return plain
+
+
 def failures(frame: pd.DataFrame, series: Mapping[str, Series] | None = None) -> pd.DataFrame:
     """List the trials without numbers: setting, state, class, message, log; one row per trial."""
     rows = settings(frame, series)
@@ -220,17 +230,26 @@ def failures(frame: pd.DataFrame, series: Mapping[str, Series] | None = None) ->
     return failed[columns].reset_index(drop=True)
 
 
-def to_markdown(table: pd.DataFrame, *, is_text: bool = False) -> str:
-    """Write a table as Markdown; all but the first column stand right, unless the table is text."""
-    heads = [str(name) for name in table.columns]
+def to_markdown(table: pd.DataFrame, *, is_text: bool = False, formatted: Collection[str] = ()) -> str:
+    """Write a table as Markdown; all but the first column stand right, unless the table is text.
+
+    Args:
+        table: What is written; its texts are shown as they are.
+        is_text: All columns stand left.
+        formatted: Columns that hold Markdown themselves.
+    """
+    heads = [markdown.escaped(name) for name in table.columns]
+    is_markdown = [name in formatted for name in table.columns]
     rule = ["---"] + ["---" if is_text else "---:"] * (len(heads) - 1)
-    lines = [heads, rule, *([_escaped(value) for value in row] for row in table.itertuples(index=False))]
+    lines = [heads, rule, *(list(map(_cell, row, is_markdown)) for row in table.itertuples(index=False))]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def number_text(value: float) -> str:
     """Write a number as short as its reader needs it: 11,376 or 145 or 10.57 or 0.0042."""
     size = abs(value)
+    if size >= 1e12:
+        return f"{value:.3g}"
     if size >= 99.95:
         return f"{value:,.0f}"
     if size >= 0.1 or size == 0:
@@ -338,7 +357,7 @@ def _with_load_points(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _rate_text(row: Row) -> str:
     rate = row["request_rate_per_s"]
-    return "all at once" if pd.isna(rate) else f"{rate:g}"
+    return ALL_AT_ONCE if pd.isna(rate) else f"{rate:g}"
 
 
 def _load_text(row: Row, varying: Sequence[str], *, with_run: bool) -> str:
@@ -394,7 +413,7 @@ def restart_means(rows: pd.DataFrame, metric: str) -> list[float]:
     if metric not in rows.columns:
         return []
     means = complete.groupby("restart", sort=True)[metric].mean()
-    return [float(value) for value in means if not pd.isna(value)]
+    return [float(value) for value in means if math.isfinite(value)]
 
 
 def _spread_row(group: pd.DataFrame, metric: str) -> dict[str, object]:
@@ -433,15 +452,16 @@ def _summary_row(group: pd.DataFrame, metric: str) -> dict[str, object]:
     }
 
 
-def _cell(row: Row) -> str:
+def cell_text(row: Row) -> str:
+    """Write a row of a summary: mean, half of its interval and n; or why there is no number."""
     if row["n"] == 0:
         return no_number_text(row)
     spread = "" if math.isnan(row["low"]) else f" ± {number_text((row['high'] - row['low']) / 2)}"
     return f"{number_text(row['mean'])}{spread} (n={row['n']})"
 
 
-def _escaped(value: object) -> str:
+def _cell(value: object, is_markdown: bool) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     text = number_text(value) if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")
+    return text if is_markdown else markdown.escaped(text)

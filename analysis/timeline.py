@@ -7,7 +7,6 @@ written beside the picture and can be drawn again.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Hashable, Iterable
 from itertools import groupby
 from pathlib import Path
@@ -17,10 +16,10 @@ import pandas as pd
 
 from analysis import style
 from analysis.figures import save
+from analysis.lettering import drawn
 from analysis.page import SIMULATED_BAND, Words, draw_legend, make_page
 from analysis.study import Study
 from sweeper.errors import ConfigError
-from sweeper.store import Store
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +50,7 @@ def table_of(study: Study) -> pd.DataFrame:
     Raises:
         ConfigError: No stored trial held a device at a known time.
     """
-    frame = Store(study.folder).read()
+    frame = study.attempts
     frame = frame[frame["devices"].notna() & frame["started_at"].notna() & frame["ended_at"].notna()]
     if frame.empty:
         raise ConfigError(
@@ -194,21 +193,21 @@ def draw(table: pd.DataFrame, *, title: str, subtitle: str, origin: str) -> Figu
     return page.figure
 
 
-def write(source: Path) -> list[Path]:
-    """Draw the time-line of a study's folder, or of a plan's file; give the files written.
+def write(source: Path | str) -> list[Path]:
+    """Draw the time-line of a study's folder or results' URL, or of a plan's file; give the files written.
 
     A study's chart goes into its ``figures/`` folder, a plan's beside the plan.
 
     Raises:
         ConfigError: There is nothing to draw.
     """
-    if source.is_dir():
+    if isinstance(source, str) or source.is_dir():
         study = Study.load(source)
         table = table_of(study)
         origin = f"Study {study.name}, {'simulated' if study.is_simulated else 'measured'}"
         title = "Trials over time"
         figure = draw(table, title=title, subtitle=study.question or study.name, origin=origin)
-        return save(figure, table, source / "figures" / "timeline")
+        return save(figure, table, study.folder / "figures" / "timeline")
     table = read_plan(source)
     basis = ", ".join(sorted(set(table["basis"].dropna())))
     figure = draw(
@@ -218,7 +217,7 @@ def write(source: Path) -> list[Path]:
 
 
 def _shortened(setting: str) -> str:
-    return textwrap.shorten(setting, _LABEL_CHARACTERS, placeholder=" ...")
+    return drawn(setting, most=_LABEL_CHARACTERS)
 
 
 def _band_text(table: pd.DataFrame) -> str:
@@ -284,7 +283,7 @@ def _lane_names(table: pd.DataFrame) -> list[str]:
 
 def _draw_lanes(axes: Axes, lanes: dict[tuple[str, int], int], names: list[str], *, unit: str) -> None:
     nodes = list(dict.fromkeys(node for node, _ in lanes))
-    axes.set_yticks(list(lanes.values()), names, fontsize=7.5)
+    axes.set_yticks(list(lanes.values()), [drawn(name, most=40) for name in names], fontsize=7.5)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(lanes) - 0.5, -0.5)
     for lane in range(len(lanes) + 1):

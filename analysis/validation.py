@@ -20,6 +20,7 @@ from sweeper.calibrate import article
 from sweeper.calibrate.figures import FIT, VALIDATION, Figure, predict
 from sweeper.calibrate.judging import LONG_TTFT_MS, counts
 from sweeper.errors import EngineError
+from sweeper.files import write_answer
 from sweeper.simulation import calibration
 from sweeper.simulation.calibration import METRICS, WORDS, NamedCalibration
 
@@ -105,12 +106,11 @@ def write(out: Path, *, name: str | None = None) -> list[Path]:
     chosen = calibration.load(name)
     figures = article.article_figures()
     table = compared(figures, chosen)
-    out.mkdir(parents=True, exist_ok=True)
-    data = out / "validation.csv"
-    table.drop(columns="identity").to_csv(data, index=False, float_format="%.6g")
+    data = write_answer(
+        out / "validation.csv", table.drop(columns="identity").to_csv(index=False, float_format="%.6g")
+    )
     drawn = validation_chart.write(table, out, name=chosen.name)
-    page = out / "validation.md"
-    page.write_text(text(chosen, figures, table), encoding="utf-8")
+    page = write_answer(out / "validation.md", text(chosen, figures, table))
     return [page, data, *drawn]
 
 

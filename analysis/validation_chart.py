@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis import style
 from analysis.page import Words, draw_legend, lay_legend, make_page
+from sweeper.files import write_answer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,10 +45,7 @@ def write(table: pd.DataFrame, out: Path, *, name: str) -> list[Path]:
     """
     with style.chart_style():
         figure = draw(table, name=name)
-        paths = [out / "validation.png", out / "validation.svg"]
-        for path in paths:
-            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
-    return paths
+    return [write_answer(out / f"validation.{form}", style.rendered(figure, form)) for form in ("png", "svg")]
 
 
 def draw(table: pd.DataFrame, *, name: str) -> Figure:

@@ -16,10 +16,12 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import serving, tables
+from analysis import bests, serving, tables
+from analysis.markdown import code_block, escaped
 from analysis.ratios import NOISE
 from analysis.study import Study
-from sweeper.records import Constraint, Objective, Provenance, TrialState, gpus_of_row
+from sweeper.objectives import counts, row_value
+from sweeper.records import Constraint, Objective, Provenance, TrialState
 
 FAMILY_LEVEL = 0.05
 """Chance, over all comparisons of a study, that an interval misses what is true."""
@@ -172,17 +174,11 @@ def finalists(study: Study, objective: Objective) -> list[Finalist]:
 
 def start_values(rows: pd.DataFrame, objective: Objective | Constraint) -> list[float]:
     """Give an objective's value for each engine start: runs averaged first, then load points."""
-    counted = rows[~rows["keeps_prefix_cache"].astype("boolean").fillna(False).astype(bool)]
-    if objective.request_rate_per_s is not None:
-        counted = counted[counted["request_rate_per_s"] == objective.request_rate_per_s]
-    if "max_rate_slo" in counted and objective.metric != "max_rate_per_s":
-        counted = counted[counted["max_rate_slo"].isna()]
-    counted = counted[counted[objective.metric].notna()]
-    if counted.empty:
-        return []
-    values = counted[objective.metric].astype(float)
-    if objective.per is not None:
-        values /= [_gpus(row) for row in counted.to_dict("records")]
+    records = rows.to_dict("records")
+    found = [row_value(objective, row) for row in records]  # type: ignore[arg-type]
+    values: pd.Series[float] = pd.Series(found, index=rows.index, dtype="float64")
+    is_counted = [counts(objective, row) for row in records]  # type: ignore[arg-type]
+    counted, values = rows[is_counted], values[is_counted]
     points = values.groupby(
         [counted["trial_key"], counted["restart"], *(counted[name] for name in tables.LOAD_POINT)],
         dropna=False,
@@ -276,13 +272,9 @@ def _judged(
 
 
 def _broken(rows: pd.DataFrame, constraints: Sequence[Constraint]) -> tuple[str, ...]:
-    """Name the bounds that a setting's starts do not keep in the mean."""
-    means = {constraint: start_values(rows, constraint) for constraint in constraints}
-    return tuple(
-        constraint.name
-        for constraint, values in means.items()
-        if values and constraint.violation(math.fsum(values) / len(values)) > 0
-    )
+    """Name the bounds that a setting's starts do not keep in the mean, or that nobody measured."""
+    found = bests.breaches_of(rows.to_dict("records"), constraints)
+    return tuple(breach.constraint.name for breach in found)
 
 
 def _objective_text(study: Study, objective: Objective, judged: Sequence[Finalist]) -> str:
@@ -308,13 +300,13 @@ def _objective_text(study: Study, objective: Objective, judged: Sequence[Finalis
     )
     if study.is_simulated:
         method += f" A model's starts hardly differ: no interval is taken to be narrower than {NOISE:.0%}."
-    serve = [f"```bash\n{line}\n```" for line in _serve_lines(study, judged)]
+    serve = [code_block(line) for line in _serve_lines(study, judged)]
     return "\n\n".join(
         [
             f"### {objective.name}",
             tables.to_markdown(shown),
             method,
-            _recommendation(objective, judged),
+            escaped(_recommendation(objective, judged)),
             *serve,
         ]
     )
@@ -373,10 +365,6 @@ def _within(angle: float, degrees: int) -> float:
         total += term
         term *= cosine**2 * (k + 1) / (k + 2)
     return (angle + sine * total) * 2 / math.pi
-
-
-def _gpus(row: tables.Row) -> float:
-    return gpus_of_row(row)
 
 
 def _differs(one: object, other: object) -> bool:

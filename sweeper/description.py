@@ -14,6 +14,7 @@ from typing import Any
 
 from sweeper.errors import StoreError, nearest
 from sweeper.files import Folder
+from sweeper.legible import whole
 from sweeper.records import GPU, METRIC_NAMES, Constraint, Objective
 
 FILE = "study.json"
@@ -120,7 +121,9 @@ class Description:
 
 def json_text(content: object) -> str:
     """Write plain data as the files of a study have it."""
-    return json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
+    # Half a character is no UTF-8; its code is the same character in JSON.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def read(folder: Folder) -> Description | None:
@@ -133,7 +136,7 @@ def read(folder: Folder) -> Description | None:
         StoreError: It cannot be read, is of a later version, or holds a value of another kind.
     """
     content = read_content(folder, remedy="Restore it")
-    return None if content is None else _parsed(content, str(folder.at(FILE)))
+    return None if content is None else _parsed(whole(content), str(folder.at(FILE)))
 
 
 def read_content(folder: Folder, *, remedy: str) -> dict[str, Any] | None:

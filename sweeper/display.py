@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeper import stages
+from sweeper.legible import legible
 from sweeper.outlook import Outlook
 from sweeper.records import Placement, TrialResult, TrialSpec, TrialState
 
@@ -129,7 +130,7 @@ class Display:
     def _say(self, line: str) -> None:
         # Not markup: an engine's own line may hold square brackets.
         self._said_at_s = self._clock()
-        self._console.print(Text(line), soft_wrap=True)
+        self._console.print(Text(legible(line)), soft_wrap=True)
 
     def _is_new(self, result: TrialResult) -> bool:
         """Whether this reason, numbers aside, still deserves a line of its own."""
@@ -161,8 +162,8 @@ class Display:
         for running in list(self._running.values())[:_SHOWN_DEVICES]:
             rows.add_row(
                 Text(device_label(running.placement)),
-                Text(running.spec.label),
-                Text(self._stage(running)),
+                Text(legible(running.spec.label)),
+                Text(legible(self._stage(running))),
                 self._duration_of(running),
             )
         busy = sum(len(running.placement.devices) for running in self._running.values())

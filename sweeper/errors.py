@@ -6,7 +6,8 @@ SweeperError
 +-- PlacementError     this trial cannot fit on this node; go on with the others
 +-- EngineError        this trial failed; record it and go on
 +-- MeasurementError   a number cannot be trusted; record a failure, never the number
-`-- StoreError         results are at risk; stop
++-- StoreError         results are at risk; stop
+`-- AnswerError        a report, chart or table cannot be written; results are safe, write it again elsewhere
 
 Every message has the form "where: what is got; expected that. Do this."
 """
@@ -53,6 +54,10 @@ class MeasurementError(EngineError):
 
 class StoreError(SweeperError):
     """Stored results are unreadable, locked, or cannot be written."""
+
+
+class AnswerError(SweeperError):
+    """A report, chart or table cannot be written; what it is made from is stored and safe."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sweeper.errors import ConfigError
+from sweeper.files import write_answer
 from sweeper.plan import Job, Seen, unseen
 from sweeper.predict import Prediction, Predictor
 from sweeper.records import Platform, TrialSpec
@@ -101,19 +102,13 @@ def write_csv(found: Forecast, path: Path) -> None:
     """Write a forecast for ``python -m analysis timeline``, in ``CSV_COLUMNS``.
 
     Raises:
-        ConfigError: The file cannot be written.
+        AnswerError: The file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, CSV_COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(_rows(found))
-    except OSError as exc:
-        raise ConfigError(
-            f"plan_csv: {path} cannot be written ({exc.strerror}); expected a file in a writable folder. "
-            "Name another."
-        ) from exc
+    content = io.StringIO()
+    writer = csv.DictWriter(content, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_rows(found))
+    write_answer(path, content.getvalue())
 
 
 def _rows(found: Forecast) -> list[dict[str, object]]:

@@ -1,10 +1,13 @@
-"""From a trial's measured rows to what a search is told: values, how far bounds are kept, numbers to show.
+"""What objectives and bounds come to: which rows count, what a row gives, who keeps bounds, who is beaten.
 
+The search, early stopping and the report all ask here, so that none of them calls best what another refuses.
 Rows come from a measurement just made or from the store, where a missing value is NaN; both read alike.
 """
 
 from __future__ import annotations
 
+import math
+import numbers
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,13 +37,52 @@ def objective_value(objective: Objective | Constraint, rows: Sequence[Mapping[st
     Returns:
         The mean, or None where the metric was not measured.
     """
-    found = [row for row in rows if _counts(objective, row)]
-    numbers = [
-        number / _divisor(objective.per, row)
-        for row in found
-        if (number := _number(row.get(objective.metric))) is not None
-    ]
-    return statistics.fmean(numbers) if numbers else None
+    values = (row_value(objective, row) for row in rows if counts(objective, row))
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def counts(quantity: Objective | Constraint, row: Mapping[str, Any]) -> bool:
+    """Tell whether a row, as in ``objective_value``, counts for an objective or a bound."""
+    return counts_load(
+        quantity,
+        request_rate_per_s=_number(row.get("request_rate_per_s")),
+        keeps_prefix_cache=row.get("keeps_prefix_cache") is True,
+        is_probe=isinstance(row.get("max_rate_slo"), str),
+    )
+
+
+def counts_load(
+    quantity: Objective | Constraint,
+    *,
+    request_rate_per_s: float | None,
+    keeps_prefix_cache: bool,
+    is_probe: bool,
+) -> bool:
+    """Tell whether what is measured at a load counts for an objective or a bound.
+
+    Args:
+        quantity: The objective or bound.
+        request_rate_per_s: Of the load; None is everything at once.
+        keeps_prefix_cache: The load is a second run.
+        is_probe: It is a probe of a search over the rate.
+    """
+    if keeps_prefix_cache or is_probe != (quantity.metric == MAX_RATE):
+        return False
+    return is_probe or quantity.request_rate_per_s in (None, request_rate_per_s)
+
+
+def row_value(quantity: Objective | Constraint, row: Mapping[str, Any]) -> float | None:
+    """Give what one row says of an objective or a bound, divided as it says; None without a finite number."""
+    number, gpus = _number(row.get(quantity.metric)), _divisor(quantity.per, row)
+    return None if number is None or gpus is None else number / gpus
+
+
+def beats(values: Sequence[float], others: Sequence[float], *, objectives: Sequence[Objective]) -> bool:
+    """Tell whether values are at least as good in every objective and better in one (Pareto dominance)."""
+    signs = [1 if objective.direction == "maximize" else -1 for objective in objectives]
+    gains = [sign * (one - other) for sign, one, other in zip(signs, values, others, strict=True)]
+    return all(gain >= 0 for gain in gains) and any(gain > 0 for gain in gains)
 
 
 def violations(
@@ -106,22 +148,15 @@ def measured_row(measurement: Measurement, placement: Placement | None = None) -
     }
 
 
-def _counts(objective: Objective | Constraint, row: Mapping[str, Any]) -> bool:
-    if row.get("keeps_prefix_cache") is True:
-        return False
-    if objective.metric == MAX_RATE:
-        return True
-    wanted = objective.request_rate_per_s
-    is_probe = isinstance(row.get("max_rate_slo"), str)
-    return not is_probe and (wanted is None or _number(row.get("request_rate_per_s")) == wanted)
-
-
-def _divisor(per: str | None, row: Mapping[str, Any]) -> float:
+def _divisor(per: str | None, row: Mapping[str, Any]) -> float | None:
     if per is None:
         return 1.0
-    return gpus_of_row(row)
+    return None if row.get("devices") is None else gpus_of_row(row) or None
 
 
 def _number(value: Any) -> float | None:
-    # pandas gives NaN for a null cell
-    return None if value is None or value != value else float(value)
+    # pandas gives NaN or NA for a null cell; infinity is no measurement either.
+    if not isinstance(value, numbers.Real):
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None

@@ -24,6 +24,7 @@ from sweeper.columns import (
 )
 from sweeper.errors import StoreError
 from sweeper.files import Folder, Location
+from sweeper.legible import legible
 
 PASSED_OVER = "_."
 """First letters of names that Arrow, and so pandas.read_parquet on the folder, passes over."""
@@ -31,12 +32,22 @@ PASSED_OVER = "_."
 SET_ASIDE = "_set_aside"
 """Folder for what is torn or foreign."""
 
+# Types of columns that are not declared; what is none of them has to read as text.
+_DYNAMIC = (pa.null(), pa.bool_(), INT, FLOAT, STRING)
+
 # Without these nobody knows which trial a row belongs to, and how that ended.
 _NEEDED = {"trial_key", "attempt", "state", "failure_class"}
 
 
 class UnreadablePartError(StoreError):
     """A file that is torn, or not one of ours."""
+
+    def __init__(self, path: Location, reason: str) -> None:
+        super().__init__(
+            f"{path}: is no readable result ({reason}); expected a part written by sweeper. "
+            f"Move it out of the way, for instance to measurements/{SET_ASIDE}/; its trial is then run again."
+        )
+        self.reason = reason
 
 
 def file_name(trial_key: str, attempt: int) -> str:
@@ -81,13 +92,14 @@ def read(folder: Folder, name: str, columns: list[str] | None = None) -> pa.Tabl
         table = part.read(columns=columns)
         table.validate(full=True)  # parts of before there were checksums may hold texts that are none
         for field in table.schema:
-            if field.name in DECLARED and field.type != DECLARED[field.name].type:
-                table.column(field.name).cast(DECLARED[field.name].type)
+            wanted = DECLARED[field.name].type if field.name in DECLARED else STRING
+            if field.type not in (wanted, *(() if field.name in DECLARED else _DYNAMIC)):
+                table.column(field.name).cast(wanted)
     except (pa.ArrowException, OSError, ValueError) as exc:
-        raise UnreadablePartError(_unreadable(path, str(exc))) from exc
+        raise UnreadablePartError(path, str(exc)) from exc
     if table.num_rows == 0:
         columns_there = len(part.schema_arrow)
-        raise UnreadablePartError(_unreadable(path, f"no row in {columns_there} columns"))
+        raise UnreadablePartError(path, f"no row in {columns_there} columns")
     _check_name(table, name, path)
     return table
 
@@ -104,7 +116,7 @@ def _check_name(table: pa.Table, name: str, path: Location) -> None:
     names = sorted(file_name(*trial) for trial in trials)
     if names != [name]:
         raise UnreadablePartError(
-            _unreadable(path, f"it holds what belongs into {' and '.join(names)}; a copy counts twice")
+            path, f"it holds what belongs into {' and '.join(names)}; a copy counts twice"
         )
 
 
@@ -120,24 +132,21 @@ def _opened(folder: Folder, name: str) -> pq.ParquetFile:
         part = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
         schema = part.schema_arrow
     except (pa.ArrowException, OSError, ValueError) as exc:
-        raise UnreadablePartError(_unreadable(path, str(exc))) from exc
+        raise UnreadablePartError(path, str(exc)) from exc
+    twice = sorted({column for column in schema.names if schema.names.count(column) > 1})
+    if twice:
+        named = ", ".join(f"'{legible(column)}'" for column in twice)
+        raise UnreadablePartError(path, f"it has two columns of one name: {named}")
     version = mark(schema, "schema_version")
     has_marks = mark(schema, "sweeper") == "measurements" and version.isdecimal()
     if not has_marks or not _NEEDED.issubset(schema.names):
-        raise UnreadablePartError(_unreadable(path, "it was not written by sweeper"))
+        raise UnreadablePartError(path, "it was not written by sweeper")
     if int(version) > SCHEMA_VERSION:
         raise StoreError(
             f"{path}: is of schema version {version}; expected at most {SCHEMA_VERSION}. "
             "It was written by a later sweeper: install that one to read this study."
         )
     return part
-
-
-def _unreadable(path: Location, reason: str) -> str:
-    return (
-        f"{path}: is no readable result ({reason}); expected a part written by sweeper. "
-        f"Move it out of the way, for instance to measurements/{SET_ASIDE}/; its trial is then run again."
-    )
 
 
 # ---- one schema for all parts ----

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweeper.objectives import measured_row, objective_value, violations
+from sweeper.objectives import beats, measured_row, objective_value, violations
 from sweeper.outstanding import SPENDING
 from sweeper.records import PHASES, Constraint, Objective, TrialResult, TrialState
 from sweeper.stopping_rules import Endings, is_worse
@@ -34,7 +34,7 @@ class Progress:
 
     @property
     def incumbents(self) -> tuple[tuple[float, ...], ...]:
-        """Values of the trials that keep all bounds and that none is better than in every objective."""
+        """Values of the trials that keep all bounds and that none beats (the Pareto front)."""
         values = list(dict.fromkeys(self._found.values()))
         return tuple(value for value in values if not self._is_beaten(value, values))
 
@@ -105,7 +105,7 @@ class Progress:
         return known if len(known) == len(values) else None
 
     def _is_beaten(self, value: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
-        return any(is_worse(value, than=other, objectives=self._objectives, margin=0.0) for other in others)
+        return any(beats(other, value, objectives=self._objectives) for other in others)
 
     def _is_improvement(self, values: tuple[float, ...]) -> bool:
         """Tell whether, next to each trial before it, it is better in an objective by more than the share."""

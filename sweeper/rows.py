@@ -20,6 +20,7 @@ import pyarrow as pa
 import sweeper
 from sweeper.columns import DECLARED, INT, SCHEMA_VERSION, SECTIONS, STRING, dynamic_field
 from sweeper.errors import MeasurementError
+from sweeper.legible import whole
 from sweeper.parts import common_type
 from sweeper.records import FailureClass, LoadPoint, Measurement, TrialResult, TrialState
 
@@ -223,7 +224,7 @@ def _narrowed(value: Any) -> Any:
 def _as_text(value: Any) -> Any:
     """Write a value as Arrow's own cast to text does, so that a mixed column reads alike in all parts."""
     if isinstance(value, str) or value is None:
-        return value
+        return whole(value)
     return str(pa.array([value]).cast(STRING)[0])
 
 

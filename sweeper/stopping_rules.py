@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sweeper.objectives import counts_load
 from sweeper.records import MAX_RATE, Constraint, LoadPoint, Measurement, Objective, StopRule
 
 _OFFERED = ("request_throughput_per_s", "request_goodput_per_s")
@@ -113,14 +114,16 @@ def _groups(points: Sequence[LoadPoint]) -> list[list[LoadPoint]]:
 
 
 def _counted(quantity: Objective | Constraint, points: Sequence[LoadPoint]) -> list[LoadPoint]:
-    """Give the load points whose mean a quantity is, as ``objectives`` counts them."""
-    rate = quantity.request_rate_per_s
+    """Give the load points whose mean a quantity is."""
     return [
         point
         for point in points
-        if not point.keeps_prefix_cache
-        and (point.rate_search is not None) == (quantity.metric == MAX_RATE)
-        and (rate is None or point.request_rate_per_s == rate)
+        if counts_load(
+            quantity,
+            request_rate_per_s=point.request_rate_per_s,
+            keeps_prefix_cache=point.keeps_prefix_cache,
+            is_probe=point.rate_search is not None,
+        )
     ]
 
 

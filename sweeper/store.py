@@ -43,6 +43,7 @@ __all__ = [
     "SECTIONS",
     "Column",
     "FinishedTrial",
+    "SetAside",
     "Store",
     "columns_markdown",
     "storable",
@@ -60,6 +61,14 @@ class FinishedTrial:
     failure_class: FailureClass | None
     attempt: int
     role: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetAside:
+    """A file that was moved out of the way: where it lies now, and why."""
+
+    place: Location
+    reason: str
 
 
 class Store:
@@ -160,14 +169,15 @@ class Store:
         last = frame.groupby("trial_key")["attempt"].transform("max")
         return frame[frame["attempt"] == last].reset_index(drop=True)
 
-    def set_aside_unreadable(self) -> list[Location]:
+    def set_aside(self) -> list[SetAside]:
         """Move files that are torn or not ours out of the way, so that the study can go on.
 
-        Files of other kinds are foreign, too: pandas and Arrow would stumble over them. A part of a later
-        format is good data and stays where it is. Nothing is deleted.
+        Files of other kinds are foreign, too, and so is a folder or a link that leads nowhere: pandas and
+        Arrow would stumble over them. A part of a later format is good data and stays where it is. Nothing is
+        deleted.
 
         Returns:
-            Where the files lie now, under ``measurements/_set_aside/``.
+            What was moved, where it lies now under ``measurements/_set_aside/``, and why.
         """
         moved = []
         for name in self._files.names():
@@ -175,10 +185,19 @@ class Store:
                 continue
             try:
                 parts.read(self._files, name)
-            except parts.UnreadablePartError:
-                moved.append(self._files.move_aside(name, parts.SET_ASIDE))
+            except parts.UnreadablePartError as exc:
+                place = self._files.move_aside(name, parts.SET_ASIDE)
+                moved.append(SetAside(place=place, reason=exc.reason))
+        for name in self._files.others():
+            if name[0] not in parts.PASSED_OVER:
+                place = self._files.move_aside(name, parts.SET_ASIDE)
+                moved.append(SetAside(place=place, reason="it is no file"))
         self._schema = None
         return moved
+
+    def set_aside_unreadable(self) -> list[Location]:
+        """Do as ``set_aside``; give the places alone."""
+        return [found.place for found in self.set_aside()]
 
     def _refuse_contradictions(self, result: TrialResult, name: str) -> None:
         self._load_schema()

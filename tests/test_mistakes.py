@@ -288,7 +288,7 @@ AT_THE_COMMAND_LINE = {
     ),
     "a plan into no folder": (
         [CASE_2, "plan=true", "plan_csv=/dev/null/x.csv"],
-        "plan_csv: /dev/null/x.csv cannot be written",
+        "plan_csv: /dev/null/x.csv: cannot be written (/dev/null is no folder)",
     ),
     "GPUs that are not there": (
         [CASE_2, "platform=mi300x"],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -338,6 +340,109 @@ def test_a_parquet_file_of_somebody_else_is_set_aside(store: Store) -> None:
         store.read()
 
     assert [path.name for path in store.set_aside_unreadable()] == ["notes.parquet"]
+
+
+def replaced(part: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Write a part anew with other columns and the marks of ours."""
+    table = pq.read_table(part)
+    pq.write_table(change(table).replace_schema_metadata(table.schema.metadata), part)
+
+
+def columns_of(table: pa.Table, name: str, values: list[object], kind: pa.DataType) -> pa.Table:
+    place = table.schema.get_field_index(name)
+    return table.set_column(place, name, pa.array(values * table.num_rows, type=kind))
+
+
+STRUCT = pa.struct([("a", pa.int64())])
+SPOILT: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
+    "two columns of one name": (
+        lambda table: table.append_column("mean_ttft_ms", table.column("mean_ttft_ms")),
+        "it has two columns of one name: 'mean_ttft_ms'",
+    ),
+    "two knobs of one name": (
+        lambda table: table.append_column("knob.a", table.column("study")).append_column(
+            "knob.a", table.column("study")
+        ),
+        "it has two columns of one name: 'knob.a'",
+    ),
+    "no column": (lambda table: table.select([]), "it was not written by sweeper"),
+    "no trial": (lambda table: table.drop_columns(["trial_key"]), "it was not written by sweeper"),
+    "a knob that is an object": (
+        lambda table: table.append_column("knob.b", pa.array([{"a": 1}] * table.num_rows, type=STRUCT)),
+        "struct",
+    ),
+    "a number that is an object": (
+        lambda table: columns_of(table, "mean_ttft_ms", [{"a": 1}], STRUCT),
+        "struct",
+    ),
+    "a number that is a text": (
+        lambda table: columns_of(table, "mean_ttft_ms", ["fast"], pa.string()),
+        "fast",
+    ),
+    "an attempt that is a text": (lambda table: columns_of(table, "attempt", ["x"], pa.string()), "x"),
+    "no row": (lambda table: table.slice(0, 0), "no row in"),
+}
+
+
+@pytest.mark.parametrize(("change", "reason"), SPOILT.values(), ids=list(SPOILT))
+def test_a_part_whose_columns_are_not_ours_is_set_aside_with_the_reason(
+    store: Store,
+    simulated_spec: TrialSpec,
+    change: Callable[[pa.Table], pa.Table],
+    reason: str,
+) -> None:
+    store.append(complete(simulated_spec), queued_s=0.0, knobs=[])
+    part = store.append(complete(with_knobs(simulated_spec, a=1)), queued_s=0.0, knobs=[])
+    replaced(part, change)
+
+    for act in (store.read, store.finished):
+        with contextlib.suppress(StoreError):
+            act()
+    with pytest.raises(StoreError, match=re.escape(part.name)):
+        store.read()
+    [found] = store.set_aside()
+
+    assert found.place == store.measurements / "_set_aside" / part.name
+    assert reason in found.reason
+    assert len(store.read()) == len(store.finished()) == 1
+    store.append(complete(with_knobs(simulated_spec, a=1)), queued_s=0.0, knobs=[])
+
+
+@pytest.mark.parametrize("end", [b"PAR1", b"\xff\xff\xff\x7fPAR1", b"\x00\x00\x00\x00PAR1", b""])
+def test_a_part_with_a_damaged_footer_is_set_aside(
+    store: Store, simulated_spec: TrialSpec, end: bytes
+) -> None:
+    part = store.append(complete(simulated_spec), queued_s=0.0, knobs=[])
+    part.write_bytes(part.read_bytes()[: -8 if end else -20] + end)
+    [found] = store.set_aside()
+    assert found.place == store.measurements / "_set_aside" / part.name
+    assert found.reason
+
+
+def test_metadata_without_end_is_read_past(store: Store, simulated_spec: TrialSpec) -> None:
+    part = store.append(complete(simulated_spec), queued_s=0.0, knobs=[])
+    table = pq.read_table(part)
+    more = {**table.schema.metadata, b"more": b"x" * 20_000_000}
+    pq.write_table(table.replace_schema_metadata(more), part)
+    assert store.set_aside() == []
+    assert len(store.read()) == 1
+
+
+def test_a_folder_and_a_link_that_leads_nowhere_are_set_aside(
+    store: Store, simulated_spec: TrialSpec
+) -> None:
+    store.append(complete(simulated_spec), queued_s=0.0, knobs=[])
+    (store.measurements / "folder-1.parquet").mkdir()
+    (store.measurements / "link-1.parquet").symlink_to("nowhere")
+
+    found = store.set_aside()
+
+    aside = store.measurements / "_set_aside"
+    assert [(item.place, item.reason) for item in found] == [
+        (aside / "folder-1.parquet", "it is no file"),
+        (aside / "link-1.parquet", "it is no file"),
+    ]
+    assert len(store.read()) == len(pd.read_parquet(store.measurements)) == 1
 
 
 def test_a_part_of_a_later_format_is_named_and_stays(store: Store, simulated_spec: TrialSpec) -> None:

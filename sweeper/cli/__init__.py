@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
@@ -37,12 +36,19 @@ from sweeper.cli.helping import HELP_WORDS, help_on
 from sweeper.cli.interference import check_interference
 from sweeper.cli.partitions import show_partitions
 from sweeper.cli.run import run_sweep
-from sweeper.errors import ConfigError, SweeperError
+from sweeper.errors import AnswerError, ConfigError, SweeperError
+from sweeper.legible import legible
+from sweeper.output import Stream, check_written, failure_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = ["AT_RISK", "MISTAKE", "NOTHING_COMPLETE", "OK", "SOME_FAILED", "main"]
+
+_HELP_WORDS = ("-h", "--help", "help")
+
+LINES = "\n\t"
+"""Control characters that messages may have."""
 
 _COMMANDS: dict[str, tuple[str, Callable[[list[str], Any], int]]] = {
     "node": ("show the devices of this node", show_node),
@@ -97,26 +103,28 @@ def main(arguments: Sequence[str]) -> int:
     """
     from rich.console import Console
 
-    class Output(Console):
-        def on_broken_pipe(self) -> None:
-            # rich would leave with exit code 1, which here means that trials failed
-            raise BrokenPipeError
-
-    console, errors = Output(highlight=False), Output(stderr=True, highlight=False)
+    stream = Stream("stdout")
+    console, errors = (
+        Console(file=file, highlight=False)  # type: ignore[arg-type]
+        for file in (stream, Stream("stderr"))
+    )
     try:
-        return _dispatch(list(arguments), console)
+        code = _dispatch(list(arguments), console)
+        if is_only_said(arguments):
+            check_written(stream)
+        elif failure_text(stream):
+            errors.print(failure_text(stream), markup=False, soft_wrap=True)
+        return code
     except SweeperError as exc:
-        errors.print(f"error: {_without_secrets(str(exc))}", markup=False, soft_wrap=True)
-        return MISTAKE if isinstance(exc, ConfigError) else AT_RISK
+        errors.print(
+            f"error: {legible(_without_secrets(str(exc)), keep=LINES)}", markup=False, soft_wrap=True
+        )
+        return MISTAKE if isinstance(exc, ConfigError | AnswerError) else AT_RISK
     except KeyboardInterrupt:
         errors.print("stopped")
         return STOPPED + signal.SIGINT
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough; the interpreter's own last flush must not complain either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
     except Exception as exc:
-        errors.print(_crash_text(exc), markup=False, soft_wrap=True)
+        errors.print(legible(_crash_text(exc), keep=LINES), markup=False, soft_wrap=True)
         return AT_RISK
 
 
@@ -124,6 +132,12 @@ def _without_secrets(text: str) -> str:
     from sweeper import confidential
 
     return confidential.redacted(text, os.environ)
+
+
+def is_only_said(arguments: Sequence[str]) -> bool:
+    """Tell whether a command is there for what it prints: anything but a sweep, and a sweep's plan."""
+    is_sweep = bool(arguments) and arguments[0] not in (*_COMMANDS, *HELP_WORDS, "help", "--version")
+    return not is_sweep or "plan=true" in arguments or "--cfg" in arguments
 
 
 def _crash_text(exc: Exception) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from sweeper.cli.exit_codes import NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
 from sweeper.cli.noting import show_on_dashboard
+from sweeper.errors import AnswerError, StoreError
+from sweeper.legible import legible
 from sweeper.records import Platform, TrialResult, TrialState
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from analysis.study import Study
     from sweeper.config import Settings
     from sweeper.plan import Planner
     from sweeper.sweep import Outcome
@@ -43,6 +45,8 @@ def conclude(
         )
     if outcome.states.get(TrialState.COMPLETE, 0):
         _report(settings, planner, console)
+    elif settings.constraints and outcome.states.get(TrialState.SKIPPED, 0):
+        _say_no_best(settings, console)
     _count_up(outcome, console)
     if signalled is None:
         console.print(f"ended: {outcome.ended_by}", markup=False, soft_wrap=True)
@@ -58,7 +62,7 @@ def _count_up(outcome: Outcome, console: Console) -> None:
     console.print(f"trials: {counted or 'none'}; started now: {outcome.measured_now}", markup=False)
     for text, count in Counter(map(_failure_text, outcome.failures)).items():
         times = f"{count} times " if count > 1 else ""
-        console.print(f"  {times}{text}", markup=False, soft_wrap=True)
+        console.print(f"  {times}{legible(text)}", markup=False, soft_wrap=True)
 
 
 def _failure_text(result: TrialResult) -> str:
@@ -73,17 +77,40 @@ def _report(settings: Settings, planner: Planner, console: Console) -> None:
     from analysis import report
     from sweeper.store import Store
 
-    files = report.write(settings.folder)
+    files = None
+    try:
+        files = report.write(settings.folder)
+    except AnswerError as exc:
+        # The study is complete all the same: its report can be written again at any time.
+        console.print(
+            f"report: not written: {legible(exc)} Then write it with: python -m analysis report "
+            f"{shlex.quote(str(settings.folder))}",
+            markup=False,
+            soft_wrap=True,
+        )
     answers = _show_summary(settings, planner, console)
-    show_on_dashboard(settings, files.figures, answers=answers)
-    console.print("charts:", markup=False)
-    for path in files.figures:
-        console.print(f"  {path}", markup=False, soft_wrap=True)
-    console.print(f"report: {files.report}", markup=False, soft_wrap=True)
+    try:
+        show_on_dashboard(settings, files.figures if files else (), answers=answers)
+    except StoreError as exc:
+        console.print(f"dashboard: not brought up to date: {legible(exc)}", markup=False, soft_wrap=True)
+    if files is not None:
+        console.print("charts:", markup=False)
+        for path in files.figures:
+            console.print(f"  {path}", markup=False, soft_wrap=True)
+        console.print(f"report: {files.report}", markup=False, soft_wrap=True)
     data = Store(settings.folder, settings.results).measurements
     console.print(f"data:   {data}", markup=False, soft_wrap=True)
     if settings.platform is Platform.SIMULATED:
         console.print("No GPU was measured: these numbers are simulated.", style="bold")
+
+
+def _say_no_best(settings: Settings, console: Console) -> None:
+    """Say why there is no best setting where every trial was stopped early for a bound."""
+    from analysis import standings
+    from analysis.study import Study
+
+    for line in standings.best_lines(Study.load(settings.folder)):
+        console.print(f"best: {legible(line)}", markup=False, soft_wrap=True)
 
 
 def _show_summary(settings: Settings, planner: Planner, console: Console) -> list[str]:
@@ -93,61 +120,48 @@ def _show_summary(settings: Settings, planner: Planner, console: Console) -> lis
         The best by each objective, a sentence each.
     """
     from rich.table import Table
+    from rich.text import Text
 
-    from analysis import bests, figures, serving, tables, verdicts
+    from analysis import costs, figures, serving, standings, tables, verdicts
     from analysis.study import Study
 
     study = Study.load(settings.folder)
     provenance = "simulated" if study.is_simulated else "measured"
-    leading = _leading_settings(study)
+    stand = standings.standings(study)
     for metric in figures.metrics_of(study):
         summary = tables.summary(study.frame, metric=metric.column, series=study.series)
         shown = f"{metric.title} ({provenance})"
-        if leading is not None:
-            count = summary["setting"].nunique()
+        if len(stand.order) > _SHOWN_SETTINGS:
+            leading = [name for name in stand.order if name in set(summary["setting"])][:_SHOWN_SETTINGS]
             summary = summary.set_index("setting").loc[leading].reset_index()
-            shown += f": the best {len(leading)} of {count} settings, best first; report.md has all"
+            shown += f": {len(leading)} of {len(stand.order)} settings, best first; report.md has all"
         is_repeated = bool((summary["n"] > 1).any())
         layout = tables.by_load_point(summary, None if is_repeated else _number_or_reason)
-        table = Table(title=shown, title_justify="left")
+        # Text, not markup: a label may hold square brackets.
+        table = Table(title=Text(legible(shown)), title_justify="left")
         for number, name in enumerate(layout.columns):
-            table.add_column(str(name), justify="right" if number else "left")
-        for row in layout.itertuples(index=False):
-            table.add_row(*(str(cell) for cell in row))
+            table.add_column(Text(legible(name)), justify="right" if number else "left")
+        for setting, *cells in layout.itertuples(index=False):
+            broken = stand.breaks(str(setting))
+            named = f"{legible(setting)}\n  breaks {broken}" if broken else legible(setting)
+            table.add_row(Text(named), *(Text(legible(cell)) for cell in cells))
         console.print(table)
-    answers = []
-    found = bests.best(
-        study.frame, objectives=study.objectives, constraints=study.constraints, series=study.series
-    )
-    for answer in found.to_dict("records"):
-        answers.append(
-            f"{answer['setting']}: {answer['objective']}: {tables.number_text(answer['value'])} "
-            f"({answer['verdict']})"
-        )
-        console.print(f"best: {answers[-1]}", markup=False, soft_wrap=True)
-        key = str(answer["trial_key"])
-        line = serving.serve_line(study.frame, key) or serving.why_no_line(study.frame, key)
-        if line:
-            console.print(f"  {line}", markup=False, soft_wrap=True)
-    if found.empty and study.constraints:
-        console.print("best: none: no setting keeps every bound", markup=False)
-    closing = [*bests.closing_lines(study), *verdicts.sentences(study)]
+    answers = standings.best_lines(study)
+    found = standings.best(study).to_dict("records")
+    for place, answer in enumerate(answers):
+        console.print(f"best: {legible(answer)}", markup=False, soft_wrap=True)
+        if place < len(found):
+            key = str(found[place]["trial_key"])
+            line = serving.serve_line(study.frame, key) or serving.why_no_line(study.frame, key)
+            if line:
+                console.print(f"  {legible(line)}", markup=False, soft_wrap=True)
+            cost = costs.line(study, str(found[place]["setting"]))
+            if cost:
+                console.print(f"  {legible(cost)}", markup=False, soft_wrap=True)
+    closing = [*standings.closing_lines(study), *verdicts.sentences(study)]
     for line in closing:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(legible(line), markup=False, soft_wrap=True)
     return [*answers, *(line.strip() for line in closing)]
-
-
-def _leading_settings(study: Study) -> list[str] | None:
-    """Name the best settings by the first objective, best first; None where all can be shown."""
-    from analysis import tables
-
-    objective = study.objectives[0]
-    summary = tables.summary(study.frame, metric=objective.metric, series=study.series)
-    if summary["setting"].nunique() <= _SHOWN_SETTINGS:
-        return None
-    means = summary.dropna(subset=["mean"]).groupby("setting")["mean"].mean()
-    order = means.sort_values(ascending=objective.direction == "minimize")
-    return [str(name) for name in order.index[:_SHOWN_SETTINGS]]
 
 
 def _number_or_reason(row: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -176,5 +175,5 @@ def open_dashboard(arguments: list[str], console: Console) -> int:
     port = dashboard.choose_port(options.port)
     command = dashboard.command(url, outputs=options.outputs, port=port)
     console.print(f"http://{dashboard.HOST}:{port}/dashboard  (Ctrl-C ends it)", markup=False)
-    sys.stdout.flush()
+    console.file.flush()
     os.execv(command[0], command)

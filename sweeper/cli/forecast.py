@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sweeper.cli.durations import duration_text
 from sweeper.cli.long_work import LongWork
+from sweeper.errors import AnswerError
 from sweeper.records import Platform
 
 if TYPE_CHECKING:
@@ -172,7 +173,10 @@ def write_timeline(settings: Settings, found: Forecast, console: Console) -> Non
     if settings.plan_csv is not None:
         from sweeper.forecast import write_csv
 
-        write_csv(found, settings.plan_csv)
+        try:
+            write_csv(found, settings.plan_csv)
+        except AnswerError as exc:
+            raise AnswerError(f"plan_csv: {exc}") from exc
         console.print(
             f"time-line: {settings.plan_csv}; draw it with: python -m analysis timeline {settings.plan_csv}",
             markup=False,

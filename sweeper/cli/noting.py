@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweeper.errors import AnswerError
 from sweeper.records import EngineSpec, Model, Platform, TrialResult, TrialState
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _picture_of(result: TrialResult) -> Path | None:
         return None
     try:
         return latencies.write(result)
-    except OSError:
+    except AnswerError:
         # A full disk: the numbers matter, and the store says so itself.
         return None
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 from sweeper.errors import ConfigError
+from sweeper.output import HelpParser
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(HelpParser):
     """Reports a mistake as one of ours instead of leaving the program."""
 
     def error(self, message: str) -> Any:

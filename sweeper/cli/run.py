@@ -20,6 +20,7 @@ from sweeper.cli.parser import Parser
 from sweeper.cli.planning import show_plan
 from sweeper.cli.stopping import StopSignals
 from sweeper.errors import ConfigError
+from sweeper.legible import legible
 from sweeper.records import EngineSpec, Platform
 
 if TYPE_CHECKING:
@@ -165,8 +166,13 @@ def _work(
     from sweeper.sweep import STOP_MARGIN_S, Sweep
 
     store = Store(settings.folder, settings.results)
-    for path in store.set_aside_unreadable():
-        console.print(f"set aside: {path} is not a readable part of this study", markup=False, soft_wrap=True)
+    for found in store.set_aside():
+        told = f"{found.place} is not a readable part of this study: {found.reason}"
+        console.print(
+            f"set aside: {legible(told)}",
+            markup=False,
+            soft_wrap=True,
+        )
     search = Search(
         storage=settings.storage or storage_url(settings.outputs),
         name=settings.name,

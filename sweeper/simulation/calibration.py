@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.errors import ConfigError, nearest
+from sweeper.files import write_answer
 
 USUAL = {"v0": "article_0_6_2", "v1": "amd_0_10_0"}
 """The calibration that holds for a generation of the engine where none is chosen."""
@@ -242,10 +243,7 @@ class NamedCalibration:
 
     def write(self, folder: Path) -> Path:
         """Write it to ``folder/NAME.json``; give the file."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{self.name}.json"
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-        return path
+        return write_answer(folder / f"{self.name}.json", json.dumps(asdict(self), indent=2) + "\n")
 
 
 def parameters(values: Mapping[str, float], *, generation: str) -> Calibration:

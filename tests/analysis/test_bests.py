@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import bests, report, tables
+from analysis import bests, report, standings, tables
 from analysis.study import Study
 from sweeper.errors import StoreError
 from sweeper.records import Constraint, LoadPoint, Objective, Placement, RateSearch, TrialResult
@@ -49,7 +49,7 @@ def test_the_best_setting_keeps_every_bound(frame: pd.DataFrame) -> None:
 def test_what_breaks_a_bound_says_which_and_by_what_value(frame: pd.DataFrame) -> None:
     broken = bests.broken_bounds(frame, constraints=[PROMPT])
     assert broken.to_dict("records") == [
-        {"setting": "c", "breaks": "p99_ttft_ms at 16 QPS <= 2000 (is 2,500)"}
+        {"setting": "c", "breaks": "p99_ttft_ms at 16 QPS <= 2000 (is 2,500, 25 % over)"}
     ]
     nowhere = bests.broken_bounds(frame, constraints=[replace(PROMPT, metric="p99_itl_ms")])
     assert len(nowhere) == 5
@@ -84,7 +84,7 @@ def test_per_gpu_a_setting_on_fewer_gpus_can_win(
     # 20 / 4 GPUs = 5 against 1 / (1/8 GPU) = 8
     (answer,) = bests.best(frame, objectives=[replace(FASTEST, per="gpu")]).to_dict("records")
     assert (answer["setting"], answer["value"], answer["runner_up_value"]) == ("eighth", 8.0, 5.0)
-    assert answer["objective"] == f"highest {RPS} per GPU, mean over load points"
+    assert answer["objective"] == f"highest {RPS} per GPU, at 16 QPS"
 
 
 def test_probes_of_a_rate_search_tell_the_highest_rate_and_stay_out_of_other_tables(
@@ -138,8 +138,8 @@ def test_report_and_last_lines_tell_front_and_bounds(
         "| setting | request_throughput_per_s | p99_tpot_ms |\n| --- | ---: | ---: |\n| b | 12.00 | 80.00 |"
         in told
     )
-    assert "| c | p99_ttft_ms at 16 QPS <= 2000 (is 2,500) |" in told
-    lines = bests.closing_lines(study)
+    assert "| c | p99_ttft_ms at 16 QPS <= 2000 (is 2,500, 25 % over) |" in told
+    lines = standings.closing_lines(study)
     assert lines[0] == "front: 3 settings that no other one beats in every objective:"
     assert lines[1] == "  b: request_throughput_per_s 12.00, p99_tpot_ms 80.00"
     assert lines[-1] == "bounds (p99_ttft_ms at 16 QPS <= 2000): 1 of 5 measured settings break one"

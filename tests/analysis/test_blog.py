@@ -97,7 +97,7 @@ def test_a_study_without_experiment_has_no_command(trial: MakeTrial, study_folde
     study = Study.load(study_folder(trial()))
 
     assert blog.repeat_command(study) == ""
-    assert "no command was recorded" in blog.text([study], pictures=[])
+    assert "No command was recorded." in blog.text([study], pictures=[])
 
 
 def test_several_studies_are_sections_of_one_article(study: Study) -> None:

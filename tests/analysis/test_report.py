@@ -45,9 +45,7 @@ def test_the_report_of_a_simulated_study(folder: Path) -> None:
     written = files.report.read_text(encoding="utf-8")
     assert written.startswith("# How many steps?\n\n**Simulated: no GPU was measured.**")
     assert "2 trials (1 complete, 1 failed)" in written
-    assert (
-        "**10 steps** has the highest request_throughput_per_s, mean over load points: 11.41 (n=1)" in written
-    )
+    assert "**10 steps** has the highest request_throughput_per_s, at 16 QPS: 11.41 (n=1)" in written
     assert "Verdict: alone" in written
     assert "As it was run:\n\n```bash\nvllm serve 70B --num_scheduler_steps=10\n```" in written
     assert "vllm serve meta-llama/Llama-3.1-70B-Instruct --port 8000 --num-scheduler-steps 10" in written

@@ -255,7 +255,7 @@ def test_the_best_setting_is_clear_only_when_intervals_lie_apart(
 
     assert (answer["setting"], answer["runner_up"], answer["verdict"]) == ("good", "fair", verdict)
     assert answer["runner_up_value"] == pytest.approx(10.0)
-    assert answer["objective"] == f"highest {RPS}, mean over load points"
+    assert answer["objective"] == f"highest {RPS}, at 16 QPS"
 
 
 def test_the_best_setting_depends_on_the_load_point_and_direction(

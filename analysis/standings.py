@@ -1,0 +1,214 @@
+"""How the settings of a study stand: the order to show them in, which are marked, and why none is the best.
+
+Everything that names, colours or ranks a best setting (charts, the terminal, the report, the article, the
+dashboard's note) takes it from here, so that they agree and none shows a setting first that breaks a bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis import bests, tables
+from analysis.bests import Breach
+from analysis.study import Study
+from sweeper.objectives import objective_value
+from sweeper.records import MAX_RATE, Constraint, TrialState
+
+BEST = "best"
+FRONT = "front"
+BREAKS = "breaks a bound"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standings:
+    """How settings stand.
+
+    Attributes:
+        order: All settings: those that keep every bound, the best by the first objective first; then those
+            that break one; then those without a number.
+        marked: The best settings, or the Pareto front where there are several objectives; each keeps every
+            bound.
+        breaches: Bounds that a setting does not keep.
+    """
+
+    order: tuple[str, ...]
+    marked: tuple[str, ...]
+    breaches: Mapping[str, tuple[Breach, ...]]
+    is_front: bool
+
+    def of(self, setting: str) -> str:
+        """Say in a word how a setting stands: ``BEST``, ``FRONT``, ``BREAKS`` or nothing."""
+        if setting in self.breaches:
+            return BREAKS
+        if setting not in self.marked:
+            return ""
+        return FRONT if self.is_front else BEST
+
+    def breaks(self, setting: str) -> str:
+        """Name the bounds that a setting breaks, and by how much; empty where it keeps them."""
+        return "; ".join(breach.text for breach in self.breaches.get(setting, ()))
+
+
+def standings(study: Study) -> Standings:
+    """Rank the settings of a study."""
+    found = bests.breaches(
+        study.frame, constraints=study.constraints, series=study.series, finals=study.every_row
+    )
+    objective = study.objectives[0]
+    scores = bests.score(study.frame, objective, study.series)
+    sign = -1 if objective.direction == "maximize" else 1
+    names = [str(name) for name in dict.fromkeys(tables.settings(study.frame, study.series)["setting"])]
+    order = sorted(
+        names,
+        key=lambda name: (name not in scores, name in found, sign * scores.get(name, 0.0)),
+    )
+    is_front = len(study.objectives) > 1
+    marked = front(study) if is_front else best(study)
+    # Of equal settings the chosen one stands first.
+    first = [str(name) for name in marked["setting"]]
+    if not is_front:
+        order.sort(key=lambda name: name not in first)
+    return Standings(order=tuple(order), marked=tuple(first), breaches=found, is_front=is_front)
+
+
+def best(study: Study) -> pd.DataFrame:
+    """Give ``bests.best`` of a study."""
+    return bests.best(
+        study.frame,
+        objectives=study.objectives,
+        constraints=study.constraints,
+        series=study.series,
+        finals=study.every_row,
+    )
+
+
+def front(study: Study) -> pd.DataFrame:
+    """Give ``bests.front`` of a study."""
+    return bests.front(
+        study.frame,
+        objectives=study.objectives,
+        constraints=study.constraints,
+        series=study.series,
+        finals=study.every_row,
+    )
+
+
+def best_lines(study: Study) -> list[str]:
+    """Name the best setting by each objective, a sentence each; or say that there is none, and why."""
+    found = best(study)
+    if found.empty:
+        return [f"none: {why}" for why in no_best_lines(study)]
+    return [_best_text(study, answer) for answer in found.to_dict("records")]
+
+
+def _best_text(study: Study, answer: tables.Row) -> str:
+    ties = ties_text(answer)
+    return (
+        f"{answer['setting']}: {answer['objective']}: {value_text(study, answer)} ({answer['verdict']})"
+        + (f"; {ties}" if ties else "")
+    )
+
+
+def value_text(study: Study, answer: tables.Row) -> str:
+    """Write the number of a row of ``best``; of a searched rate also what was completed at it."""
+    text = tables.number_text(answer["value"])
+    completed = completed_at_highest_rate(study).get(str(answer["setting"]))
+    is_rate = str(answer["objective"]).split()[1] == MAX_RATE
+    return f"{text} offered, {tables.number_text(completed)} completed" if is_rate and completed else text
+
+
+def ties_text(answer: tables.Row) -> str:
+    """Name the settings that have the same number as the best one; empty where none has."""
+    if not answer["ties"]:
+        return ""
+    return (
+        f"the same number has {' | '.join(answer['ties'])}; recommended is the one with the fewest overrides"
+    )
+
+
+def completed_at_highest_rate(study: Study) -> dict[str, float]:
+    """Give, for each setting, the requests completed per second at the highest rate that kept its bounds.
+
+    A rate is what is offered; the last requests of a run end after it, so what is completed is less.
+    """
+    rows = tables.settings(study.frame, study.series)
+    if MAX_RATE not in rows:
+        return {}
+    rows = rows[rows[MAX_RATE].notna() & rows["request_throughput_per_s"].notna()]
+    means = rows.groupby("setting", sort=False)["request_throughput_per_s"].mean()
+    return {str(setting): float(value) for setting, value in means.items()}
+
+
+def no_best_lines(study: Study) -> list[str]:
+    """Say why no setting is the best: which bound nobody keeps, and who comes nearest."""
+    shares = _shares(study)
+    if not shares:
+        return ["no setting has a number at every load point yet"]
+    kept_by_none = [
+        constraint
+        for place, constraint in enumerate(study.constraints)
+        if not any(breaches[place].past <= 0 for breaches in shares.values())
+    ]
+    nearest = min(shares, key=lambda setting: max(breach.past for breach in shares[setting]))
+    worst = [breach.text for breach in shares[nearest] if breach.past > 0]
+    if not worst:
+        return [f"no setting that keeps every bound has a number at every load point; {nearest} keeps them"]
+    why = (
+        f"nobody keeps {' or '.join(constraint.name for constraint in kept_by_none)}"
+        if kept_by_none
+        else "no setting keeps every bound at once"
+    )
+    return [f"{why}; nearest is {nearest}, which breaks {'; '.join(worst)}"]
+
+
+def _shares(study: Study) -> dict[str, list[Breach]]:
+    """Give how each setting stands to every bound, also those that were stopped early for breaking one."""
+    rows = tables.settings(study.frame, study.series)
+    rows = rows[rows["state"].isin([str(TrialState.COMPLETE), str(TrialState.SKIPPED)])]
+    found: dict[str, list[Breach]] = {}
+    for setting, group in rows.groupby("setting", sort=False) if study.constraints else ():
+        records = [{str(name): value for name, value in row.items()} for row in group.to_dict("records")]
+        values = [objective_value(constraint, records) for constraint in study.constraints]
+        if any(value is not None for value in values):
+            found[str(setting)] = [
+                Breach(constraint=constraint, value=value)
+                for constraint, value in zip(study.constraints, values, strict=True)
+            ]
+    return found
+
+
+def closing_lines(study: Study) -> list[str]:
+    """Say in a few lines what the objectives together come to: the front, and who breaks a bound."""
+    lines = []
+    if len(study.objectives) > 1:
+        found = front(study)
+        lines.append(f"front: {len(found)} settings that no other one beats in every objective:")
+        lines += [f"  {_front_text(row, study)}" for row in found.to_dict("records")]
+    if study.constraints:
+        broken = standings(study).breaches
+        bounds = ", ".join(constraint.name for constraint in study.constraints)
+        rows = tables.settings(study.frame, study.series)
+        measured = rows.loc[rows["state"] == str(TrialState.COMPLETE), "setting"].nunique()
+        lines.append(f"bounds ({bounds}): {len(broken)} of {measured} measured settings break one")
+    return lines
+
+
+def _front_text(row: tables.Row, study: Study) -> str:
+    values = (f"{o.name} {tables.number_text(row[o.name])}" for o in study.objectives)
+    return f"{row['setting']}: {', '.join(values)}"
+
+
+def bound_at(
+    constraints: Sequence[Constraint], *, metric: str, request_rate_per_s: float | None, is_only_load: bool
+) -> float | None:
+    """Give the limit of a metric at a load point, to be drawn there; None where it has none."""
+    for constraint in constraints:
+        is_here = constraint.request_rate_per_s == request_rate_per_s or (
+            constraint.request_rate_per_s is None and is_only_load
+        )
+        if constraint.metric == metric and constraint.per is None and is_here:
+            return constraint.limit
+    return None

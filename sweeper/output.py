@@ -1,0 +1,102 @@
+"""Where a person reads: standard output that may be full, closed or unable to write a character.
+
+A sweep of many hours does not end because its reader did (``| head``) or because the disk of its log is full.
+The first failure is kept and said at the end; what comes after it goes nowhere. A character that the
+terminal's encoding lacks is written by its code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from sweeper.errors import AnswerError
+
+
+class Stream:
+    """A text stream that outlives its reader.
+
+    It stands in front of standard output or error, whatever that is at the moment of a write.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Stand in front of ``stdout`` or ``stderr``."""
+        self._name = name
+        self.failure: OSError | None = None
+
+    @property
+    def _stream(self) -> TextIO:
+        # While rich draws a live table it puts a proxy there, which prints through the console.
+        stream = getattr(sys, self._name)
+        behind: TextIO = getattr(stream, "rich_proxied_file", stream)
+        return behind
+
+    def write(self, text: str) -> int:
+        """Write; what cannot be encoded is written by its code, what cannot be written is dropped."""
+        encoding = self._stream.encoding or "utf-8"
+        told = text.encode(encoding, "backslashreplace").decode(encoding)
+        with self._keeping():
+            self._stream.write(told)
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what is buffered."""
+        with self._keeping():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        """Be the stream in everything else: whether it is a terminal, its encoding, its descriptor."""
+        return getattr(self._stream, name)
+
+    @contextlib.contextmanager
+    def _keeping(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            self.failure = self.failure or exc
+            # What is buffered would fail again with every later write, and once more when Python ends.
+            with contextlib.suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())
+                os.close(nowhere)
+
+
+def failure_text(stream: Stream) -> str:
+    """Say that output was lost, and what to do; empty where all was written or its reader left by itself."""
+    if stream.failure is None or stream.failure.errno == errno.EPIPE:
+        return ""
+    return (
+        f"standard output: cannot be written ({stream.failure.strerror}); expected a terminal, a pipe, or a "
+        "file on a disk with free space. Make room, or send it elsewhere, then give the same command again."
+    )
+
+
+def check_written(stream: Stream) -> None:
+    """See that what a command printed arrived: it is all that the command is for.
+
+    Raises:
+        AnswerError: It did not.
+    """
+    text = failure_text(stream)
+    if text:
+        raise AnswerError(text)
+
+
+class HelpParser(argparse.ArgumentParser):
+    """Prints its help as everything else is printed."""
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the help, and see that it arrived.
+
+        Raises:
+            AnswerError: It did not.
+        """
+        stream = Stream("stdout")
+        super().print_help(file or stream)
+        stream.flush()
+        check_written(stream)
