@@ -85,7 +85,9 @@ GIVEN_VARIABLES: Mapping[str, str] = MappingProxyType(
         "VLLM_SERVER_DEV_MODE": (
             "it is always 1, since only then a server tells its own configuration. Take it out of the knobs."
         ),
-        **dict.fromkeys(("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"), _FOLDERS),
+        **dict.fromkeys(
+            ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "AITER_ROOT_DIR"), _FOLDERS
+        ),
         **dict.fromkeys(("VLLM_HOST_IP", "VLLM_PORT", "MASTER_PORT", "PORT", "HOSTNAME"), _OWN_PORTS),
         **dict.fromkeys(
             (
@@ -105,7 +107,10 @@ GIVEN_VARIABLES: Mapping[str, str] = MappingProxyType(
 )
 """Environment variable to what to do in place of the knob; masks and the sweeper's own marks besides."""
 
-_HIDES_DEVICES = re.compile(r"_VISIBLE_DEVICES$|^GPU_DEVICE_ORDINAL$|^ZE_AFFINITY_MASK$")
+# As ``engines.masks`` has it, which imports nothing; a test holds the two together.
+_HIDES_DEVICES = re.compile(
+    r"^(?!RAY_EXPERIMENTAL_NOSET_).*_VISIBLE_DEVICES$|^GPU_DEVICE_ORDINAL$|^ZE_AFFINITY_MASK$"
+)
 _MARKS = re.compile(r"^SWEEPER_")
 
 

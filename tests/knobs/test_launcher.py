@@ -17,7 +17,10 @@ from tests.standin_server import PLACEMENT, POINT, make_spec
 OWNER = Process(12, 3456)
 
 # Given unless an assignment says otherwise, and then it holds.
-CHOSEN_BY_ASSIGNMENTS = {"VLLM_CPU_KVCACHE_SPACE", "VLLM_CPU_OMP_THREADS_BIND", "HF_HUB_OFFLINE"}
+CHOSEN_BY_ASSIGNMENTS = {
+    *("VLLM_CPU_KVCACHE_SPACE", "VLLM_CPU_OMP_THREADS_BIND", "HF_HUB_OFFLINE"),
+    "VLLM_ENGINE_READY_TIMEOUT_S",
+}
 # Whether a knob may say it depends on the model.
 BY_THE_MODEL = {"load_format"}
 
@@ -100,6 +103,12 @@ def test_every_variable_that_a_server_is_given_is_refused_as_a_knob(
 def test_whatever_hides_devices_is_refused_and_points_to_the_key(name: str) -> None:
     assert masks.is_mask(name)
     assert "platform.device_ids" in only_refusal({name: "0,1"}, "0.32.0", allow_unknown=True).reason
+
+
+def test_a_switch_of_ray_about_masks_is_none() -> None:
+    name = "RAY_EXPERIMENTAL_NOSET_HIP_VISIBLE_DEVICES"
+    assert not masks.is_mask(name)
+    assert knobs.refuse_given(name, 1) is None
 
 
 @pytest.mark.parametrize(
