@@ -183,7 +183,8 @@ def rows_of(name: str) -> list[dict[str, str]]:
 
 def test_every_question_of_the_source_documents_has_its_experiment() -> None:
     searches = {name for name in EXPERIMENTS if name.startswith("tune_")}
-    assert set(EXPERIMENTS) - searches - {"cpu_smoke"} == set(TRIALS)
+    # Ours: tried on a CPU, and the load on a server as it is.
+    assert set(EXPERIMENTS) - searches - {"cpu_smoke", "endpoint_load"} == set(TRIALS)
 
 
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "cpu_smoke"])
