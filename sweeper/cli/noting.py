@@ -127,8 +127,10 @@ def model_text(model: Model) -> str:
 def model_lines(planner: Planner) -> list[str]:
     """Say what is served, and of what it is not known whether it fits."""
     models = models_of(planner)
+    if planner.engine.kind == "attach":
+        return [f"model: {model.name}, prompts by the tokenizer of {model.path}" for model in models]
     lines = [f"model: {model_text(model)}" for model in models]
-    if planner.platform is Platform.CPU or planner.engine.kind == "attach":
+    if planner.platform is Platform.CPU:
         return lines
     return lines + [
         f"memory: not worked out for {model.name}: {model.no_shape_because}"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from sweeper import cli
 from sweeper.engines import attach
 from sweeper.engines.attach import AttachEngine
 from sweeper.engines.endpoint import Answer, Endpoint
@@ -149,3 +150,25 @@ def test_an_endpoint_that_is_started_anew_is_noticed(monkeypatch: pytest.MonkeyP
     with pytest.raises(MeasurementError, match="as before the load") as told:
         server.prove_ours()
     assert told.value.failure is FailureClass.WRONG_ENGINE
+
+
+def test_a_sweep_of_an_endpoint_ends_with_what_was_measured_and_no_line_to_serve_with(
+    tmp_path: Path,
+    running: tuple[str, subprocess.Popen[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ENDPOINT_KEY", KEY)
+    monkeypatch.chdir(tmp_path)
+    url, process = running
+    asked = ["+experiment=endpoint_load", "platform=cpu", "model.name=tiny", "model.path=tiny"]
+    engine = ["engine=attach", f"engine.url={url}", "engine.api_key_env=ENDPOINT_KEY"]
+    load = ["workload.num_prompts=4", "workload.request_rate_per_s=[null]", "executor=inline"]
+    python = f"engine.python={tmp_path / 'bin' / 'python'}"
+    assert cli.main([*asked, *engine, *load, python]) == cli.OK
+    told = capsys.readouterr().out
+    assert "model: tiny, prompts by the tokenizer of " in told
+    assert f"Measured at an endpoint that already ran and serves tiny by vLLM {RELEASE}" in told
+    assert "vllm serve" not in told
+    assert "vllm serve" not in Path("outputs/endpoint_load-cpu/report.md").read_text(encoding="utf-8")
+    assert process.poll() is None
