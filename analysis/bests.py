@@ -255,11 +255,8 @@ def _counted(rows: pd.DataFrame, quantity: Objective | Constraint) -> pd.DataFra
     read = (quantity.metric, "request_rate_per_s", "keeps_prefix_cache", "max_rate_slo", *_HELD)
     records = told[[name for name in read if name in told]].to_dict("records")
     values = [row_value(quantity, row) for row in records]  # type: ignore[arg-type]
-    is_counted = pd.Series(
-        [counts(quantity, row) for row in records],  # type: ignore[arg-type]
-        index=told.index,
-        dtype=bool,
-    )
+    chosen = [counts(quantity, row) for row in records]  # type: ignore[arg-type]
+    is_counted: pd.Series[bool] = pd.Series(chosen, index=told.index, dtype=bool)
     # Few columns: grouping copies all that are there.
     narrow = told[["setting", "load_point", "load_axis", "request_rate_per_s", "state", "restart"]]
     return narrow.assign(**{_VALUE: pd.Series(values, index=told.index, dtype="float64")})[is_counted]
