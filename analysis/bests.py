@@ -33,6 +33,7 @@ _BEST = [
 _MOST_NAMED = 6
 _ACCELERATORS: Mapping[str, knobs.Accelerator] = {"cuda": "cuda", "cpu": "cpu"}
 _VALUE = "_value"
+_HELD = ("devices", "partition_mode")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,11 +252,14 @@ def _scores(rows: pd.DataFrame, quantity: Objective | Constraint) -> dict[str, E
 def _counted(rows: pd.DataFrame, quantity: Objective | Constraint) -> pd.DataFrame:
     """Give the rows that count for an objective or a bound, each with its value."""
     told = tables.of_metric(rows, quantity.metric)
-    records = told.to_dict("records")
+    read = (quantity.metric, "request_rate_per_s", "keeps_prefix_cache", "max_rate_slo", *_HELD)
+    records = told[[name for name in read if name in told]].to_dict("records")
     values = [row_value(quantity, row) for row in records]  # type: ignore[arg-type]
-    return told.assign(**{_VALUE: pd.Series(values, index=told.index, dtype="float64")})[
-        [counts(quantity, row) for row in records]  # type: ignore[arg-type]
-    ]
+    chosen = [counts(quantity, row) for row in records]  # type: ignore[arg-type]
+    is_counted: pd.Series[bool] = pd.Series(chosen, index=told.index, dtype=bool)
+    # Few columns: grouping copies all that are there.
+    narrow = told[["setting", "load_point", "load_axis", "request_rate_per_s", "state", "restart"]]
+    return narrow.assign(**{_VALUE: pd.Series(values, index=told.index, dtype="float64")})[is_counted]
 
 
 def _score(group: pd.DataFrame, metric: str, points: int) -> Estimate | None:
@@ -276,7 +280,7 @@ def _best_row(rows: pd.DataFrame, objective: Objective) -> dict[str, object] | N
         name for name in ranked if math.isclose(scores[name].mean, scores[ranked[0]].mean, rel_tol=_SAME)
     ]
     firsts = {str(row["setting"]): row for _, row in rows.drop_duplicates("setting").iterrows()}
-    chosen = min(equal, key=lambda name: overrides(firsts[name]))
+    chosen = equal[0] if len(equal) == 1 else min(equal, key=lambda name: overrides(firsts[name]))
     behind = [name for name in ranked if name not in equal]
     first, second = scores[chosen], scores[behind[0]] if behind else None
     return {

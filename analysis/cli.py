@@ -109,7 +109,11 @@ def _timeline_arguments(parser: argparse.ArgumentParser) -> None:
 def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", type=_place, help="folder of the study to compare with")
     parser.add_argument("second", type=_place, help="folder of the study that is compared")
-    parser.add_argument("--out", type=Path, required=True, help="folder for compare.md and its charts")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder for compare.md and its charts; by default compare-FIRST in the second study's folder",
+    )
 
 
 def _validation_arguments(parser: argparse.ArgumentParser) -> None:
@@ -148,7 +152,8 @@ def _claims(options: argparse.Namespace) -> Iterable[str]:
 
 
 def _compare(options: argparse.Namespace) -> Iterable[str]:
-    written = compare.write(Study.load(options.first), Study.load(options.second), out=options.out)
+    first, second = Study.load(options.first), Study.load(options.second)
+    written = compare.write(first, second, out=options.out or second.folder / f"compare-{first.name}")
     return [str(path) for path in written]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pandas as pd
 
@@ -52,8 +53,9 @@ class Standings:
         return "; ".join(breach.text for breach in self.breaches.get(setting, ()))
 
 
+@lru_cache(maxsize=8)
 def standings(study: Study) -> Standings:
-    """Rank the settings of a study."""
+    """Rank the settings of a study; worked out once, since every chart and table asks for it."""
     found = bests.breaches(
         study.frame, constraints=study.constraints, series=study.series, finals=study.every_row
     )

@@ -26,7 +26,8 @@ DEFAULT_OBJECTIVES = (Objective(metric="request_throughput_per_s", direction="ma
 """Where a study names none: the first chart of the source article is requests per second."""
 
 
-@dataclass(frozen=True, kw_only=True)
+# Compared by identity: tables have no equality that a set or a cache could use.
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Study:
     """One study, read from its folder.
 

@@ -464,4 +464,5 @@ def _cell(value: object, is_markdown: bool) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     text = number_text(value) if isinstance(value, float) else str(value)
-    return text if is_markdown else markdown.escaped(text)
+    # A message of several lines is one cell.
+    return text if is_markdown else markdown.escaped(text.replace("\n", " "))

@@ -177,7 +177,8 @@ def start_values(rows: pd.DataFrame, objective: Objective | Constraint) -> list[
     records = rows.to_dict("records")
     found = [row_value(objective, row) for row in records]  # type: ignore[arg-type]
     values: pd.Series[float] = pd.Series(found, index=rows.index, dtype="float64")
-    is_counted = [counts(objective, row) for row in records]  # type: ignore[arg-type]
+    chosen = [counts(objective, row) for row in records]  # type: ignore[arg-type]
+    is_counted: pd.Series[bool] = pd.Series(chosen, index=rows.index, dtype=bool)
     counted, values = rows[is_counted], values[is_counted]
     points = values.groupby(
         [counted["trial_key"], counted["restart"], *(counted[name] for name in tables.LOAD_POINT)],

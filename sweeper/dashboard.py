@@ -1,8 +1,9 @@
 """What the Optuna dashboard shows of a study: its note, its charts, and the command that serves them.
 
-The dashboard reads a study's database and a folder of files beside it (*artifacts*). It knows nothing of a
-constraint: its "best trial" and its Pareto front count settings that break a bound. So the note, which the
-dashboard shows on the study's page, says so and names the answer of the report.
+The dashboard reads a study's database and a folder of files beside it (*artifacts*). It greys out what breaks
+a constraint and yet counts it: its "best trial", and its best trials of several objectives, may break a
+bound. So it is served with those corrected (``dashboard_server``), and the note, which is read wherever the
+database is opened, says so and names the answer of the report.
 
 A chart of a trial has to be there before the trial's end is told: Optuna refuses any change after it.
 """
@@ -28,8 +29,9 @@ HOST = "127.0.0.1"
 DEFAULT_PORT = 8080
 
 CAVEAT = (
-    "This dashboard knows no constraints: what it calls best, and its Pareto front, may hold settings that "
-    "break a bound. The answer that keeps to the bounds stands in the report."
+    "Grey trials break a bound. `python -m sweeper dashboard` calls only those best that keep every bound; "
+    "opened otherwise, the dashboard looks at no bound for its best trial, and its Pareto front leaves out "
+    "what a grey trial beats. The answer that keeps to the bounds stands in the report."
 )
 
 
@@ -153,9 +155,8 @@ def command(url: str, *, outputs: Path, port: int) -> list[str]:
             f"--storage: '{confidential.masked(url)}' holds a password, which would stand in the list of "
             "processes; expected none. Leave it out, and give it in PGPASSWORD or ~/.pgpass."
         )
-    program = Path(sys.executable).with_name("optuna-dashboard")
     places = ["--artifact-dir", str(artifacts_folder(outputs)), "--host", HOST, "--port", str(port)]
-    return [str(program), url, *places]
+    return [sys.executable, "-m", "sweeper.dashboard_server", url, *places]
 
 
 def choose_port(wanted: int | None) -> int:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import sys
 from pathlib import Path
+from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import optuna
 import pytest
 from optuna.artifacts import get_all_artifact_meta
+from optuna_dashboard import wsgi
 
 from sweeper import cli, dashboard
+from sweeper.dashboard_server import keeping_bounds
 from sweeper.errors import ConfigError
-from sweeper.records import Objective
+from sweeper.records import Constraint, Objective
 from sweeper.search import Search, storage_url
 from sweeper.space import Choice, Space
 
@@ -73,7 +79,7 @@ def test_a_note_says_question_goals_environment_and_where_results_are() -> None:
     assert dashboard.CAVEAT not in text
 
 
-def test_a_note_of_a_study_with_bounds_warns_that_the_dashboard_ignores_them() -> None:
+def test_a_note_of_a_study_with_bounds_says_how_the_dashboard_treats_them() -> None:
     text = note(bounds=["p99_ttft_ms at 16 QPS <= 2000"], answers=["64: 12.5 requests/s"], is_simulated=True)
     assert "- keep `p99_ttft_ms at 16 QPS <= 2000`" in text
     assert f"> {dashboard.CAVEAT}" in text
@@ -123,11 +129,69 @@ def test_a_chart_that_cannot_be_kept_costs_no_result(tmp_path: Path) -> None:
 
 def test_the_dashboard_is_served_on_loopback_with_its_files(tmp_path: Path) -> None:
     command = dashboard.command("sqlite:///x.db", outputs=tmp_path, port=8081)
-    assert Path(command[0]).name == "optuna-dashboard"
-    assert command[1:] == [
+    assert command[:3] == [sys.executable, "-m", "sweeper.dashboard_server"]
+    assert command[3:] == [
         *("sqlite:///x.db", "--artifact-dir", str(tmp_path / "artifacts")),
         *("--host", "127.0.0.1", "--port", "8081"),
     ]
+
+
+def served(outputs: Path, query: str = "after=0") -> dict[str, Any]:
+    """Give what the served dashboard answers about the one study."""
+    application = keeping_bounds(wsgi(optuna.storages.get_storage(storage_url(outputs))))
+    started: list[str] = []
+    environ: dict[str, Any] = {"PATH_INFO": "/api/studies/1", "QUERY_STRING": query}
+    setup_testing_defaults(environ)
+    body = b"".join(application(environ, lambda status, headers: started.append(status)))
+    assert started == ["200 OK"]
+    content: dict[str, Any] = json.loads(body)
+    return content
+
+
+def told(outputs: Path, objectives: list[Objective], trials: list[tuple[list[float], float]]) -> None:
+    """Tell a search of trials: their values, and how far past its bound each is."""
+    bound = Constraint(metric="p99_ttft_ms", limit=2000.0, is_upper=True)
+    sizes = Space(domains={"max_num_seqs": Choice(values=tuple(range(1, len(trials) + 1)))})
+    search = Search(
+        storage=storage_url(outputs),
+        name="study",
+        space=sizes,
+        objectives=objectives,
+        constraints=[bound],
+        method="grid",
+        seed=0,
+    )
+    for point, (values, past) in zip(sizes.grid(), trials, strict=True):
+        search.tell(search.begin(point).number, values, {}, violated={bound.name: past})
+    search.close()
+
+
+def best_numbers(study: dict[str, Any]) -> list[int]:
+    return [trial["number"] for trial in study["best_trials"]]
+
+
+def test_the_best_trial_of_the_dashboard_keeps_every_bound(tmp_path: Path) -> None:
+    told(tmp_path, [THROUGHPUT], [([9.0], 0.0), ([12.0], 0.04), ([11.0], -0.1), ([13.0], 0.2)])
+    assert best_numbers(served(tmp_path)) == [2]
+    # A page that is open asks for what is new; the best one is still the best of all.
+    later = served(tmp_path, "after=3")
+    assert [trial["number"] for trial in later["trials"]] == [3]
+    assert best_numbers(later) == [2]
+
+
+def test_where_no_trial_keeps_the_bounds_the_dashboard_has_no_best(tmp_path: Path) -> None:
+    told(tmp_path, [THROUGHPUT], [([9.0], 0.5), ([12.0], 0.04)])
+    assert best_numbers(served(tmp_path)) == []
+
+
+def test_best_trials_of_several_objectives_are_the_front_of_those_that_keep_the_bounds(
+    tmp_path: Path,
+) -> None:
+    latency = Objective(metric="p99_tpot_ms", direction="minimize")
+    trials = [([9.0, 50.0], 0.0), ([12.0, 40.0], 0.3), ([11.0, 60.0], 0.0), ([8.0, 55.0], 0.0)]
+    told(tmp_path, [THROUGHPUT, latency], trials)
+    # The second beats all and breaks the bound; without it the first and the third beat the fourth or nobody.
+    assert best_numbers(served(tmp_path)) == [0, 2]
 
 
 def test_a_password_does_not_go_into_the_list_of_processes(
