@@ -31,7 +31,6 @@ _BEST = [
     *("verdict", "trial_key"),
 ]
 _MOST_NAMED = 6
-_ACCELERATORS: Mapping[str, knobs.Accelerator] = {"cuda": "cuda", "cpu": "cpu"}
 _VALUE = "_value"
 _HELD = ("devices", "partition_mode")
 
@@ -311,12 +310,19 @@ def overrides(row: pd.Series[Any]) -> int:
         try:
             unsaid = knobs.defaults(
                 release.split()[0],
-                accelerator=_ACCELERATORS.get(str(row.get("platform")), "rocm"),
+                accelerator=_accelerator_of(row),
                 assignment=assignment,
             )
         except ConfigError:
             unsaid = {}
     return sum(value != unsaid.get(name) for name, value in assignment.items())
+
+
+def _accelerator_of(row: pd.Series[Any]) -> knobs.Accelerator:
+    device = row.get("modelled_device")
+    return knobs.accelerator_of(
+        str(row.get("platform")), modelled_device=device if isinstance(device, str) else None
+    )
 
 
 def _verdict(first: Estimate, second: Estimate | None) -> str:
