@@ -31,6 +31,7 @@ _BEST = [
     *("verdict", "trial_key"),
 ]
 _MOST_NAMED = 6
+_MANY_TIMES = 10
 _VALUE = "_value"
 _HELD = ("devices", "partition_mode")
 
@@ -66,6 +67,8 @@ class Breach:
     def _share_text(self) -> str:
         if not self.constraint.limit:
             return ""
+        if self.past >= _MANY_TIMES - 1:
+            return f", {self.past + 1:,.0f} times the bound"
         share = f"{self.past:.0%}" if self.past >= 0.02 else f"{self.past:.2%}"
         return f", {share.replace('%', ' %')} {'over' if self.constraint.is_upper else 'under'}"
 

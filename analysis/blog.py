@@ -122,7 +122,8 @@ def _figure(study: Study, metric: figures.Metric, picture: Path) -> list[str]:
     table = figures.chart_table(study, metric)
     settings = ", ".join(dict.fromkeys(table["setting"]))
     origin = "simulated" if study.is_simulated else "measured"
-    alternative = escaped(shortened(f"{metric.title}, {origin}, for {settings}", _LONGEST_ALTERNATIVE))
+    words = shortened(f"{metric.title}, {origin}, for {settings}", _LONGEST_ALTERNATIVE)
+    alternative = escaped(words.replace("[", "(").replace("]", ")"))
     return [
         f"### {metric.title}",
         f"![{alternative}]({picture.as_posix()})",
