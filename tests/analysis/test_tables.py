@@ -308,7 +308,7 @@ def test_the_line_of_a_build_that_tells_no_release_is_written_for_the_one_that_w
     engine = replace(tuned.spec.engine, release="0.11.1", build="0.1.dev9453+g1babc91fe")
     tuned = replace(tuned, spec=replace(tuned.spec, engine=engine))
 
-    line = tables.serve_line(rows(tuned), tuned.spec.key)
+    line = serving.serve_line(rows(tuned), tuned.spec.key)
 
     # 0.4.2, which such a number would be taken for, had no way to say off.
     assert line.endswith("--no-enable-chunked-prefill")
