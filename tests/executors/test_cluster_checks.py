@@ -42,14 +42,15 @@ def test_equal_nodes_pass_even_where_kernels_round_memory_differently() -> None:
 
 def test_a_node_in_another_mode_is_named_with_the_commands_that_change_it() -> None:
     nodes = [gpu_node("a"), gpu_node("odd", mode="CPX", memory_gib=24), gpu_node("c")]
-    with pytest.raises(ConfigError, match=r"odd has mi300x, CPX/NPS1, 24 GiB a device; expected") as caught:
+    odd = r"odd has mi300x, MI300X, CPX/NPS1, 24 GiB a device; expected"
+    with pytest.raises(ConfigError, match=odd) as caught:
         cluster_checks.refuse_unlike(nodes)
-    assert "mi300x, SPX/NPS1, 192 GiB a device, as a, c" in str(caught.value)
+    assert "mi300x, MI300X, SPX/NPS1, 192 GiB a device, as a, c" in str(caught.value)
     assert "amd-smi set" in str(caught.value)
 
 
 def test_a_node_with_less_memory_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"small has mi300x, SPX/NPS1, 64 GiB a device"):
+    with pytest.raises(ConfigError, match=r"small has mi300x, MI300X, SPX/NPS1, 64 GiB a device"):
         cluster_checks.refuse_unlike([gpu_node("a"), gpu_node("b"), gpu_node("small", memory_gib=64)])
 
 
