@@ -228,7 +228,8 @@ def test_other_names_lead_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (experiments / "evil.yaml").write_text(
         "# @package _global_\n"
         "study: {experiment: evil, question: '../../evil'}\n"
-        "model: {name: ../../../evil, path: ../../../evil}\n"
+        "model: {name: ../../../evil, path: ../../../evil, shape: {layers: 2, hidden: 64, intermediate: 128, "
+        "heads: 4, kv_heads: 4, head_dim: 16, vocab: 1024, max_positions: 8192}}\n"
         "space: {series: {../../../evil: {label: ../../../evil, knobs: {max_num_seqs: 64}}}}\n"
     )
     outputs = tmp_path / "below" / "outputs"
