@@ -134,7 +134,8 @@ def _show_summary(settings: Settings, planner: Planner, console: Console) -> lis
         if len(stand.order) > _SHOWN_SETTINGS:
             leading = [name for name in stand.order if name in set(summary["setting"])][:_SHOWN_SETTINGS]
             summary = summary.set_index("setting").loc[leading].reset_index()
-            shown += f": {len(leading)} of {len(stand.order)} settings, best first; report.md has all"
+            which = "" if any(map(stand.breaks, leading)) else "the best "
+            shown += f": {which}{len(leading)} of {len(stand.order)} settings, best first; report.md has all"
         is_repeated = bool((summary["n"] > 1).any())
         layout = tables.by_load_point(summary, None if is_repeated else _number_or_reason)
         # Text, not markup: a label may hold square brackets.
