@@ -156,7 +156,7 @@ def load(given: dict[str, str], api_key: str) -> None:
         "num_prompts": wanted,
         "completed": wanted,
         "failed": 0,
-        "duration": 0.1,
+        "duration": wanted / number,
         "request_throughput": float(number),
         "total_output_tokens": wanted * int(given.get("--random-output-len", 0)),
         "mean_ttft_ms": 12.5,
