@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import published, tables
+from analysis import tables
 from analysis.ratios import Factor, Ratio, Verdict, combine, judge, ratio
 from analysis.study import Study
 from analysis.tables import Estimate
+from sweeper import published
 
 
 class ClaimKind(StrEnum):

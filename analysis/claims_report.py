@@ -11,7 +11,7 @@ from analysis import tables
 from analysis.claims import Answer, answers
 from analysis.ratios import NOISE, Basis, Ratio
 from analysis.study import Study
-from sweeper.files import write_answer
+from sweeper.store.files import write_answer
 
 METHOD = (
     "How to read it: the ratio is what the claim compares, above 1 where the first is more; of a number that "

@@ -10,10 +10,10 @@ from pathlib import Path
 from analysis import blog, claims_report, compare, figures, guide, mad, report, timeline
 from analysis.study import Study
 from sweeper.errors import SweeperError
-from sweeper.legible import legible
-from sweeper.output import HelpParser, Stream, check_written
-from sweeper.store import columns_markdown
-from sweeper.urls import is_url
+from sweeper.store.store import columns_markdown
+from sweeper.text.legible import legible
+from sweeper.text.output import HelpParser, Stream, check_written
+from sweeper.text.urls import is_url
 
 LINES = "\n\t"
 """Control characters that a message may have."""

@@ -19,8 +19,8 @@ from analysis.page import Metric, Words
 from analysis.ratios import NOISE, Basis, Factor, Ratio, ratio
 from analysis.study import Study
 from sweeper import knobs
-from sweeper.files import write_answer
 from sweeper.records import Scalar
+from sweeper.store.files import write_answer
 
 _FACTS = {
     "Platform": "platform",

@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis import published
-from sweeper import trial
+from sweeper import published
 from sweeper.calibrate import article
 from sweeper.errors import ConfigError, EngineError, nearest
-from sweeper.files import write_answer
 from sweeper.records import LoadPoint
 from sweeper.simulation import calibration
+from sweeper.store.files import write_answer
+from sweeper.trial import trial
 
 _TABLE = re.compile(r"^\| simulated, requests/s \|.*?(?=\n\n)", re.DOTALL | re.MULTILINE)
 _ERRORS = "Mean error of the simulated figures against the published ones: "

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis import published, standings, style, tables
+from analysis import standings, style, tables
 from analysis.bars import MOST_GROUPED, MOST_LISTED, draw_groups, draw_list
 from analysis.lines import draw_lines, line_axis
 from analysis.page import SIMULATED_BAND, Metric, Row, words_of
 from analysis.study import Study
-from sweeper.files import write_answer
+from sweeper import published
 from sweeper.records import MAX_RATE
+from sweeper.store.files import write_answer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

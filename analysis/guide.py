@@ -15,8 +15,8 @@ import pandas as pd
 
 from analysis.study import Study
 from sweeper.errors import ConfigError
-from sweeper.files import write_answer
 from sweeper.records import OFFLINE_DATASETS
+from sweeper.store.files import write_answer
 
 FILE_NAME = "benchmark_results.md"
 

@@ -16,7 +16,6 @@ from analysis import (
     costs,
     drift,
     figures,
-    published,
     serving,
     standings,
     tables,
@@ -24,7 +23,8 @@ from analysis import (
 )
 from analysis.markdown import code_block, escaped
 from analysis.study import Study, is_control
-from sweeper.files import write_answer
+from sweeper import published
+from sweeper.store.files import write_answer
 
 _TOUCHES = {
     "tie": "another setting has exactly the same number",

@@ -15,7 +15,7 @@ import pandas as pd
 from analysis import bests, tables
 from analysis.bests import Breach
 from analysis.study import Study
-from sweeper.objectives import objective_value
+from sweeper.goals.objectives import objective_value
 from sweeper.records import MAX_RATE, Constraint, TrialState
 
 BEST = "best"

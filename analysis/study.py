@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
-from sweeper import description
-from sweeper.description import Description, Series
 from sweeper.errors import ConfigError
-from sweeper.files import Folder, Location, open_folder
 from sweeper.records import Constraint, Objective
-from sweeper.store import Store
-from sweeper.urls import is_url
+from sweeper.store import description
+from sweeper.store.description import Description, Series
+from sweeper.store.files import Folder, Location, open_folder
+from sweeper.store.store import Store
+from sweeper.text.urls import is_url
 
 __all__ = ["DEFAULT_OBJECTIVES", "Series", "Study", "is_control"]
 

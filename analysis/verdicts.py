@@ -20,7 +20,7 @@ from analysis import bests, serving, tables
 from analysis.markdown import code_block, escaped
 from analysis.ratios import NOISE
 from analysis.study import Study
-from sweeper.objectives import counts, row_value
+from sweeper.goals.objectives import counts, row_value
 from sweeper.records import Constraint, Objective, Provenance, TrialState
 
 FAMILY_LEVEL = 0.05

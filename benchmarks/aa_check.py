@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from analysis.verdicts import compare
-from sweeper import trial
 from sweeper.records import (
     EngineSpec,
     LoadPoint,
@@ -29,6 +28,7 @@ from sweeper.records import (
     TrialSpec,
     TrialState,
 )
+from sweeper.trial import trial
 
 METRIC = "request_throughput_per_s"
 PLACEMENT = Placement(node="modelled", devices=(0,), parents=(0,))

@@ -21,12 +21,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from sweeper import config, prepare, tiny_model
+from sweeper import config
 from sweeper.clients.vllm_bench import VllmBenchClient, benchmark_arguments
 from sweeper.engines.vllm import VllmEngine, probe, write_metadata_stub
-from sweeper.placement import Allocator
-from sweeper.plan import Planner
+from sweeper.models import tiny
+from sweeper.plan.planner import Planner
+from sweeper.prepare import node as prepare
 from sweeper.records import Platform
+from sweeper.schedule.allocator import Allocator
 from sweeper.topology import read_cpu
 
 
@@ -46,7 +48,7 @@ def main() -> None:
             trials_folder=folder,
             space=settings.space,
             engine=replace(settings.engine, python=python, release=environment.release),
-            model=tiny_model.describe(Path(folder) / "models"),
+            model=tiny.describe(Path(folder) / "models"),
             platform=Platform.CPU,
             node=node,
             accelerator="cpu",

@@ -28,7 +28,7 @@ import yaml
 from optuna.trial import TrialState
 
 from sweeper.search import storage_url
-from sweeper.store import Store
+from sweeper.store.store import Store
 
 KILLED_AFTER = (2, 6, 10)
 """Results in the store at which the driver is killed."""

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sweeper.store import Store
+from sweeper.store.store import Store
 
 _EIGHT = ("space.knobs.max_num_seqs=[4,8,16,32]", "space.knobs.max_num_batched_tokens=[256,1024]")
 _ONE = ("space.knobs.max_num_seqs=[16]", "space.knobs.max_num_batched_tokens=[1024]")

@@ -34,8 +34,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeper import config, knobs, topology
-from sweeper.cli.run import planner_of
-from sweeper.plan import Job, Planner
+from sweeper.cli.sweep import planner_of
+from sweeper.plan.planner import Job, Planner
 from sweeper.records import Platform
 from sweeper.search.candidates import identity
 from sweeper.search.distributions import distributions, to_optuna
@@ -43,7 +43,7 @@ from sweeper.search.prior import Estimate, simulated_estimate
 from sweeper.search.proposer import Proposer
 from sweeper.search.starts import starting_points
 from sweeper.simulation.costs import Calibration
-from sweeper.space import Point, Space
+from sweeper.space.space import Point, Space
 
 PROMPTS = 300
 RANKED_PROMPTS = 150

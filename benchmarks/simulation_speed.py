@@ -21,7 +21,7 @@ from functools import partial
 from sweeper import config
 from sweeper.engines.simulated import SimulatedEngine
 from sweeper.records import EngineSpec, LoadPoint, Placement, Platform, Scalar, TrialSpec
-from sweeper.workload import make_workload
+from sweeper.workload.requests import make_workload
 
 _ROUNDS = 3
 _RATES_PER_S = (16.0, 32.0, 1000.0)

@@ -281,7 +281,7 @@ _HEAD = """\
 # What each key of the configuration does, and where it does nothing
 
 Written by `python -m tests.key_walk`, which sets every key in every kind of run and sees what the program
-says; `tests/test_effect.py` sees that this page is what it finds.
+says; `tests/config/test_effect.py` sees that this page is what it finds.
 
 * **acts**: it changes what is started, measured, searched or kept.
 * **refused**: it is set to something and would do nothing, so the program says why, with exit code 2, before

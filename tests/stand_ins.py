@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sweeper import topology, trial
+from sweeper import topology
 from sweeper.engines import Cancelled, Server
 from sweeper.errors import EngineError, MeasurementError
 from sweeper.executors import Executor, Ticket
-from sweeper.plan import Planner
+from sweeper.plan.planner import Planner
 from sweeper.records import (
     EngineSpec,
     FailureClass,
@@ -29,11 +29,12 @@ from sweeper.records import (
     TrialSpec,
     TrialState,
 )
-from sweeper.schedule import Scheduler
+from sweeper.schedule.scheduler import Scheduler
 from sweeper.search import Search, storage_url
-from sweeper.space import Series, Space
-from sweeper.store import Store
-from sweeper.sweep import Observer, Outcome, Sweep
+from sweeper.space.space import Series, Space
+from sweeper.store.store import Store
+from sweeper.sweep.sweep import Observer, Outcome, Sweep
+from sweeper.trial import trial
 
 LOAD = LoadPoint(dataset="random", num_prompts=8, input_len=32, output_len=8)
 THREE_SERIES = Space(

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from sweeper import processes
-from sweeper.engines import masks
+from sweeper.processes import masks
+from sweeper.processes import process as processes
 
 _MARK = "TESTS_OF_MODULE"
 # What users and batch systems set for programs like ours; PATH, the locale and the time zone stay.

@@ -29,9 +29,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sweeper import processes
-from sweeper.processes import Process
-from sweeper.store import Store
+from sweeper.processes import process as processes
+from sweeper.processes.process import Process
+from sweeper.store.store import Store
 from tests.faults.studies import ROOT
 from tests.standin_chaos import Server, thief, write_interpreter
 

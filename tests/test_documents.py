@@ -22,8 +22,9 @@ import pytest
 import yaml
 
 from analysis import cli as analysis_cli
-from sweeper import cli, config, database
+from sweeper import cli, config
 from sweeper.records import Platform
+from sweeper.search import database
 from tests.engines.test_attach import wait_until_it_answers
 from tests.standin_server import write_interpreter
 
@@ -49,11 +50,11 @@ ELSEWHERE = {
     "sudo amd-smi": "changes a GPU",
     "amd-smi static": "needs a GPU",
     "export ": "sets a variable of the next command",
-    "python -m sweeper dashboard": "serves until it is stopped; tests/test_cli.py starts it",
+    "python -m sweeper dashboard": "serves until it is stopped; tests/cli/test_cli.py starts it",
     "python benchmarks/": "takes minutes",
     "python -m analysis validation": "takes minutes; tests/analysis/test_validation.py runs its parts",
     "python -m sweeper calibrate": "takes minutes; tests/calibrate runs its parts",
-    "python -m sweeper interference": "takes minutes; tests/test_interference.py runs it",
+    "python -m sweeper interference": "takes minutes; tests/sweep/test_interference.py runs it",
 }
 
 LLAMA = {
@@ -228,7 +229,7 @@ def check_url(arguments: list[str]) -> None:
         composed = config.compose_run(arguments)
         assert config.settings(composed, platform=Platform.MI300X).results is not None
     else:
-        from sweeper.files import open_folder
+        from sweeper.store.files import open_folder
 
         assert str(open_folder(arguments[-1], where="a document").location).startswith("s3://")
 

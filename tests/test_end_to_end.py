@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sweeper import processes
+from sweeper.processes import process as processes
 
 STUDY = Path("outputs/cpu_smoke-cpu")
 

@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 
-from analysis import published
-from sweeper import config, prepare, trial
+from sweeper import config, published
 from sweeper.config import Settings
 from sweeper.errors import ConfigError
-from sweeper.placement import Allocator
-from sweeper.plan import Job, Planner, Refusal
+from sweeper.plan.planner import Job, Planner, Refusal
+from sweeper.prepare import node as prepare
 from sweeper.records import FailureClass, LoadPoint, Platform, Scalar, TrialState
-from sweeper.space import Series, Space
+from sweeper.schedule.allocator import Allocator
+from sweeper.space.space import Series, Space
 from sweeper.topology import Node, modelled_mi300x
+from sweeper.trial import trial
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = config.groups()["experiment"]

@@ -24,12 +24,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from analysis.study import Study
-from sweeper import cli, model_config
+from sweeper import cli
 from sweeper.config.schema import key_names
 from sweeper.errors import SweeperError
+from sweeper.models import config_json
 from sweeper.records import EngineSpec, LoadPoint, Model, ModelShape, Platform, TrialSpec
-from sweeper.store import Store
-from tests.test_store import complete, with_knobs
+from sweeper.store.store import Store
+from tests.store.test_store import complete, with_knobs
 
 EXAMPLES = int(os.environ.get("SWEEPER_FUZZ_EXAMPLES", "0"))
 """How many things each test tries, all new; 0 tries a few, and the same ones each time."""
@@ -436,4 +437,4 @@ def test_an_odd_model_is_read_or_refused(path: Any, kind: str, value: Any) -> No
         return
     Path("config.json").write_text(text, encoding="utf-8")
     with contextlib.suppress(SweeperError):
-        assert model_config.read(Path("config.json")).shape.layers > 0
+        assert config_json.read(Path("config.json")).shape.layers > 0

@@ -301,8 +301,8 @@ def test_an_apu_in_three_partitions_can_be_planned(node: Node, tmp_path: Path) -
 @pytest.mark.ray
 def test_rays_own_processes_get_none_of_our_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Ray would end with "Please use HIP_VISIBLE_DEVICES instead of ROCR_VISIBLE_DEVICES" on an AMD node.
-    from sweeper import processes
     from sweeper.executors.private_ray import PrivateRay
+    from sweeper.processes import process as processes
 
     monkeypatch.setenv("ROCR_VISIBLE_DEVICES", "4,5")
     ray = PrivateRay(devices=1, log_path=tmp_path / "ray.log")

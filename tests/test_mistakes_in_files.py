@@ -15,12 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import analysis.cli
-from analysis import published
-from sweeper import cli
+from sweeper import cli, published
 from sweeper.errors import StoreError
 from sweeper.records import TrialSpec
-from sweeper.store import Store
-from tests.test_store import complete, with_knobs
+from sweeper.store.store import Store
+from tests.store.test_store import complete, with_knobs
 
 PLAN = [
     "platform=simulated",

@@ -21,9 +21,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sweeper import processes
 from sweeper.engines import vllm_reports
-from sweeper.processes import ReservedPort
+from sweeper.processes import process as processes
+from sweeper.processes.process import ReservedPort
 from tests.standin_server import write_interpreter
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import cli, trial
+from sweeper import cli
 from sweeper.clients import vllm_bench
 from sweeper.engines.vllm import VllmEngine, server_command
 from sweeper.records import FailureClass, TrialState
+from sweeper.trial import trial
 from tests.standin_server import PLACEMENT, POINT, RELEASE, make_spec, never, write_interpreter
 
 ROOT = Path(__file__).resolve().parents[1]

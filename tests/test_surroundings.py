@@ -26,7 +26,7 @@ def test_a_program_ends_with_its_block_also_when_a_check_in_it_fails() -> None:
 
 def order(seed: int) -> list[str]:
     """Names of the tests of two files, in their order under a seed."""
-    files = ("tests/test_urls.py", "tests/test_errors.py")
+    files = ("tests/text/test_urls.py", "tests/test_errors.py")
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", f"--shuffle={seed}", *files]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True).stdout
     return [line for line in told.splitlines() if "::" in line]
@@ -38,4 +38,4 @@ def test_a_seed_gives_an_order_that_can_be_repeated_and_keeps_files_whole() -> N
     assert first != order(2)
     assert sorted(first) == sorted(order(2))
     files = [name for name, _ in itertools.groupby(first, key=lambda name: name.split("::")[0])]
-    assert sorted(files) == ["tests/test_errors.py", "tests/test_urls.py"]
+    assert sorted(files) == ["tests/test_errors.py", "tests/text/test_urls.py"]

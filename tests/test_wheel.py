@@ -57,7 +57,7 @@ def test_the_wheel_brings_configuration_release_tables_and_both_packages(unpacke
     for name in (
         "sweeper/conf/config.yaml",
         "sweeper/conf/experiment/cpu_smoke.yaml",
-        "sweeper/data/vllm_flags.csv",
+        "sweeper/knobs/data/vllm_flags.csv",
         "analysis/experiments/case2_sched_steps/published.csv",
         "analysis/figures.py",
     ):

@@ -14,15 +14,16 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from sweeper import config, prepare
+from sweeper import config
 from sweeper.calibrate.figures import FIT, VALIDATION, Figure
 from sweeper.config import Settings
 from sweeper.engines.simulated import resolve
-from sweeper.placement import Allocator
-from sweeper.plan import Job, Planner
+from sweeper.plan.planner import Job, Planner
+from sweeper.prepare import node as prepare
 from sweeper.records import INSTANCES, LoadPoint, Placement, Platform, TrialSpec
+from sweeper.schedule.allocator import Allocator
 from sweeper.simulation.calibration import METRICS
-from sweeper.space import Series
+from sweeper.space.space import Series
 from sweeper.topology import Node, modelled_mi300x
 
 FITTED = ("case1_chunked_prefill", "case2_sched_steps", "case3_prefix_caching")
@@ -127,7 +128,7 @@ def identity(figure: Figure) -> str:
 
 def experiment_figures(name: str, *, metrics: Collection[str] = tuple(METRICS)) -> list[Figure]:
     """Give the published figures of one experiment, in the order of its series."""
-    from analysis import published
+    from sweeper import published
 
     frame = published.load(name)
     frame = frame[frame["metric"].isin(list(metrics))]

@@ -12,13 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeper import description, model_config
 from sweeper.calibrate.figures import FIT, VALIDATION, Figure
-from sweeper.columns import SECTIONS
-from sweeper.description import Description
 from sweeper.engines.simulated import SimulatedEngine
 from sweeper.errors import ConfigError, EngineError
-from sweeper.files import open_folder
+from sweeper.models import config_json
 from sweeper.records import (
     EngineSpec,
     LoadPoint,
@@ -32,7 +29,11 @@ from sweeper.records import (
     TrialState,
 )
 from sweeper.simulation.calibration import METRICS
-from sweeper.store import Store
+from sweeper.store import description
+from sweeper.store.columns import SECTIONS
+from sweeper.store.description import Description
+from sweeper.store.files import open_folder
+from sweeper.store.store import Store
 
 PLATFORMS = (str(Platform.MI300X), str(Platform.CUDA))
 """Platforms whose rows can be fitted; a CPU's say nothing of a GPU."""
@@ -116,7 +117,7 @@ def _shape(model: Mapping[str, Any] | None) -> ModelShape | None:
         shape = model["shape"]
         return ModelShape(**shape) if shape.get("layers") else None
     try:
-        return model_config.read(Path(model["path"])).shape
+        return config_json.read(Path(model["path"])).shape
     except ConfigError:
         return None
 

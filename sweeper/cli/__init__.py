@@ -22,7 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 import sweeper
 from sweeper.cli.calibrate import calibrate
-from sweeper.cli.commands import (
+from sweeper.cli.exit_codes import AT_RISK, MISTAKE, NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
+from sweeper.cli.fit import show_fit
+from sweeper.cli.help import HELP_WORDS, help_on
+from sweeper.cli.interference import check_interference
+from sweeper.cli.node import (
     clean_up,
     install_cpu_vllm,
     make_sharegpt,
@@ -30,15 +34,11 @@ from sweeper.cli.commands import (
     open_dashboard,
     show_node,
 )
-from sweeper.cli.exit_codes import AT_RISK, MISTAKE, NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
-from sweeper.cli.fitting import show_fit
-from sweeper.cli.helping import HELP_WORDS, help_on
-from sweeper.cli.interference import check_interference
 from sweeper.cli.partitions import show_partitions
-from sweeper.cli.run import run_sweep
+from sweeper.cli.sweep import run_sweep
 from sweeper.errors import AnswerError, ConfigError, SweeperError
-from sweeper.legible import legible
-from sweeper.output import Stream, check_written, failure_text
+from sweeper.text.legible import legible
+from sweeper.text.output import Stream, check_written, failure_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -129,7 +129,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _without_secrets(text: str) -> str:
-    from sweeper import confidential
+    from sweeper.text import confidential
 
     return confidential.redacted(text, os.environ)
 

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweeper.cli.arguments import Parser
 from sweeper.cli.exit_codes import OK
-from sweeper.cli.parser import Parser
 from sweeper.errors import ConfigError
 from sweeper.simulation import calibration
 from sweeper.simulation.calibration import WORDS, NamedCalibration

@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweeper.cli.durations import duration_text
 from sweeper.cli.long_work import LongWork
 from sweeper.errors import AnswerError
 from sweeper.records import Platform
+from sweeper.text.durations import duration_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from sweeper.config import Settings
-    from sweeper.forecast import Forecast
-    from sweeper.outstanding import Outstanding
-    from sweeper.plan import Job
-    from sweeper.progress import StoredTrials
-    from sweeper.schedule import Scheduler
+    from sweeper.plan.forecast import Forecast
+    from sweeper.plan.outstanding import Outstanding
+    from sweeper.plan.planner import Job
+    from sweeper.schedule.scheduler import Scheduler
+    from sweeper.sweep.progress import StoredTrials
     from sweeper.topology import Node
 
 _SHOWN_BLOCKS = 4
@@ -27,7 +27,7 @@ _SHOWN_BLOCKS = 4
 
 def scheduler_of(settings: Settings, nodes: Sequence[Node]) -> Scheduler:
     """Make the scheduler of a study over these nodes."""
-    from sweeper.schedule import Scheduler
+    from sweeper.schedule.scheduler import Scheduler
 
     return Scheduler(
         nodes,
@@ -53,9 +53,9 @@ class Stored:
 
 def read_stored(settings: Settings) -> Stored:
     """Read what a study has measured so far; a study that never ran has nothing."""
-    from sweeper.outstanding import Outstanding
-    from sweeper.progress import StoredTrials
-    from sweeper.store import Store
+    from sweeper.plan.outstanding import Outstanding
+    from sweeper.store.store import Store
+    from sweeper.sweep.progress import StoredTrials
 
     store = Store(settings.folder, settings.results)
     outstanding = Outstanding(
@@ -84,8 +84,8 @@ def forecast_of(
         stored: What it has measured.
         console: Is told how far a long forecast is.
     """
-    from sweeper.forecast import forecast
-    from sweeper.predict import Predictor
+    from sweeper.plan.forecast import forecast
+    from sweeper.schedule.durations import Predictor
     from sweeper.topology import modelled_as
 
     predictor = Predictor(measured_device=modelled_as(nodes[0]))
@@ -148,7 +148,7 @@ def _blocks_text(size: int, blocks: Sequence[Sequence[int]]) -> str:
 
 def _blocks(size: int, nodes: Sequence[Node]) -> list[tuple[int, ...]]:
     """Fill the empty nodes with trials of one size; a node that is too small holds none."""
-    from sweeper.placement import Allocator
+    from sweeper.schedule.allocator import Allocator
 
     blocks = []
     for node in nodes:
@@ -171,7 +171,7 @@ def _cost_text(price: float, currency: str, found: Forecast) -> str:
 def write_timeline(settings: Settings, found: Forecast, console: Console) -> None:
     """Write the plan's time-line where one is asked for."""
     if settings.plan_csv is not None:
-        from sweeper.forecast import write_csv
+        from sweeper.plan.forecast import write_csv
 
         try:
             write_csv(found, settings.plan_csv)

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+from sweeper.cli.arguments import Parser
 from sweeper.cli.exit_codes import NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
-from sweeper.cli.parser import Parser
-from sweeper.cli.run import end_strays, planner_of, read_options, say_platform
-from sweeper.cli.stopping import StopSignals
+from sweeper.cli.signals import StopSignals
+from sweeper.cli.sweep import end_strays, planner_of, read_options, say_platform
 from sweeper.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from sweeper.config import Settings
-    from sweeper.interference import Finding, Pair
-    from sweeper.plan import Planner
-    from sweeper.prepare import Choice
+    from sweeper.plan.planner import Planner
+    from sweeper.prepare.node import Choice
     from sweeper.records import TrialSpec
+    from sweeper.sweep.interference import Finding, Pair
     from sweeper.topology import Node
 
 _PAIRS = 3
@@ -29,8 +29,9 @@ _PAIRS = 3
 
 def check_interference(arguments: list[str], console: Console) -> int:
     """Measure one trial alone and beside copies of itself."""
-    from sweeper import config, prepare
+    from sweeper import config
     from sweeper.clients import requirements
+    from sweeper.prepare import node as prepare
 
     options, rest = _options(arguments)
     shared, overrides = read_options(rest, ())
@@ -66,7 +67,7 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def _control(planner: Planner, node: Node) -> TrialSpec:
     """Take the first trial of the grid that can run here and leaves room for a neighbour."""
-    from sweeper.placement import Allocator
+    from sweeper.schedule.allocator import Allocator
 
     for job in planner.grid():
         if job.refusal is not None or job.spec.is_exclusive:
@@ -90,10 +91,10 @@ def _check(
     overrides: list[str],
     console: Console,
 ) -> int:
-    from sweeper.interference import run_pairs
-    from sweeper.placement import Allocator
-    from sweeper.store import Store
-    from sweeper.study import StudyFolder
+    from sweeper.schedule.allocator import Allocator
+    from sweeper.store.store import Store
+    from sweeper.store.study_folder import StudyFolder
+    from sweeper.sweep.interference import run_pairs
 
     with StudyFolder(settings.folder) as folder, StopSignals() as stop:
         end_strays(settings.outputs, console)
@@ -142,8 +143,8 @@ def _tell(settings: Settings, pairs: Sequence[Pair], console: Console) -> None:
     from rich.table import Table
 
     from analysis.tables import t_quantile_975
-    from sweeper.interference import conclusion, findings, neighbours_of
-    from sweeper.study import write_json
+    from sweeper.store.study_folder import write_json
+    from sweeper.sweep.interference import conclusion, findings, neighbours_of
 
     found = findings(pairs, t_quantile=t_quantile_975)
     beside = neighbours_of(pairs[0].beside)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sweeper.cli.durations import duration_text
+from sweeper.text.durations import duration_text
 
 if TYPE_CHECKING:
     from rich.console import Console

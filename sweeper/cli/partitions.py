@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from sweeper.cli.arguments import Parser
 from sweeper.cli.exit_codes import OK
-from sweeper.cli.parser import Parser
 from sweeper.records import EngineSpec, Model, ModelShape, Placement, Platform, TrialSpec
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _sections() -> Iterator[str]:
 
 def _rows(node: Node, size: int) -> Iterator[str]:
     """Give the rows of the first and the last block."""
-    from sweeper.placement import Allocator
+    from sweeper.schedule.allocator import Allocator
     from sweeper.topology import ranges
 
     allocator, blocks = Allocator(node), []
@@ -98,7 +98,7 @@ def _variables(placement: Placement) -> dict[str, str]:
 
 def _environment(placement: Placement) -> dict[str, str]:
     from sweeper.engines.environment import server_environment
-    from sweeper.processes import Process
+    from sweeper.processes.process import Process
 
     spec = TrialSpec(
         study="study",

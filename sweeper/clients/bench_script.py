@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from sweeper import knobs, processes
+from sweeper import knobs
 from sweeper.clients import plausibility, program, warm_up_point
 from sweeper.clients.tokenizer import tokenizer_of
 from sweeper.clients.vllm_bench import (
@@ -30,6 +30,7 @@ from sweeper.clients.vllm_bench import (
 from sweeper.engines import Cancelled, Server
 from sweeper.engines.vllm import client_environment, find_interpreter, probe, write_metadata_stub
 from sweeper.errors import ConfigError, EngineError
+from sweeper.processes import process
 from sweeper.records import FailureClass, LoadPoint, Measurement, Placement, TrialSpec, content_key
 
 SCRIPT = "benchmark_serving.py"
@@ -120,7 +121,7 @@ class BenchScriptClient:
             self._spec,
             surroundings=os.environ,
             python=self._python,
-            owner=processes.current(),
+            owner=process.current(),
             stub=self._stub,
         )
         arguments = script_arguments(

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeper import processes
-from sweeper.engines import Cancelled, Server, supervisor, vllm_reports
-from sweeper.engines.supervisor import Supervised
+from sweeper.engines import Cancelled, Server, vllm_reports
 from sweeper.errors import EngineError
+from sweeper.processes import process, supervisor
+from sweeper.processes.supervisor import Supervised
 from sweeper.records import FailureClass
 
 _POLL_S = 0.25
@@ -67,7 +67,7 @@ def run_to_end(
     """
     began = looked = time.monotonic()
     peak: float | None = None
-    start_file = log_path.with_name(f"{log_path.stem}{processes.START_FILE_SUFFIX}")
+    start_file = log_path.with_name(f"{log_path.stem}{process.START_FILE_SUFFIX}")
     with Supervised.start(
         command, env=env, cwd=cwd, log_path=log_path, start_file=start_file, grace_s=_GRACE_S, note=note
     ) as program:

@@ -167,7 +167,7 @@ def _no_script_wanted(client: ClientSpec, engine: EngineSpec) -> str:
 
 def _check_offline(client: ClientSpec, points: Iterable[LoadPoint], engine: EngineSpec) -> None:
     from sweeper.clients.bench_script import find_script
-    from sweeper.engines.offline import FIRST_COMMAND, benchmark_launcher
+    from sweeper.engines.vllm_offline import FIRST_COMMAND, benchmark_launcher
 
     has_command = knobs.release_key(engine.release) >= knobs.release_key(FIRST_COMMAND)
     if client.script is not None and has_command:

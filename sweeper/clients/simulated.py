@@ -24,7 +24,7 @@ from sweeper.records import (
     Measurement,
     TrialSpec,
 )
-from sweeper.workload import Workload, make_workload
+from sweeper.workload.requests import Workload, make_workload
 
 _THROUGHPUT_METRICS = (
     *("completed", "failed", "duration_s", "total_input_tokens", "total_output_tokens"),

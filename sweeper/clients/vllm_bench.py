@@ -15,15 +15,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sweeper import knobs, processes
+from sweeper import knobs
 from sweeper.clients import check_lengths, plausibility, warm_up_point
 from sweeper.clients.program import blame_engine, flood, last_words
 from sweeper.clients.tokenizer import tokenizer_of
-from sweeper.engines import Cancelled, Server, supervisor
+from sweeper.engines import Cancelled, Server
 from sweeper.engines.endpoint import Endpoint
-from sweeper.engines.supervisor import Supervised
 from sweeper.engines.vllm import client_environment, find_interpreter, probe, write_metadata_stub
 from sweeper.errors import ConfigError, EngineError, MeasurementError
+from sweeper.processes import process, supervisor
+from sweeper.processes.supervisor import Supervised
 from sweeper.records import FailureClass, LoadPoint, Measurement, Placement, TrialSpec, content_key
 
 METRICS = ("ttft", "tpot", "itl", "e2el")
@@ -100,7 +101,7 @@ class VllmBenchClient:
                 spec,
                 surroundings=os.environ,
                 python=interpreter,
-                owner=processes.current(),
+                owner=process.current(),
                 stub=write_metadata_stub(folder, environment),
             )
             self._worker = Supervised.start(
@@ -108,7 +109,7 @@ class VllmBenchClient:
                 env=self._environment,
                 cwd=folder,
                 log_path=self._log_path,
-                start_file=folder / f"client-{spec.attempt}{processes.START_FILE_SUFFIX}",
+                start_file=folder / f"client-{spec.attempt}{process.START_FILE_SUFFIX}",
                 grace_s=_STOP_GRACE_S,
                 launch_s=spec.engine.launch_timeout_s,
                 note={"trial": spec.key, "devices": list(placement.devices)},

@@ -8,8 +8,8 @@ exists.
 """
 
 from sweeper.config.composition import about, compose_run, conf_folder, groups
-from sweeper.config.domains import parse_domain
 from sweeper.config.settings import Settings, settings
+from sweeper.config.space import parse_domain
 from sweeper.config.stated import release_stated_by
 
 __all__ = [

@@ -7,9 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from sweeper import confidential, knobs
+from sweeper import knobs
 from sweeper.errors import ConfigError, nearest
 from sweeper.records import Scalar
+from sweeper.text import confidential
 
 MOST_STARTS = 10_000
 """Engine starts, or runs on one start, of a single setting."""

@@ -16,15 +16,15 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sweeper import model_config, tiny_model
 from sweeper.config.checks import check_choice, check_positive
 from sweeper.config.layers import Layer
 from sweeper.config.schema import ModelConfig, ShapeConfig
 from sweeper.errors import ConfigError
+from sweeper.models import config_json, tiny
 from sweeper.records import Model, ModelShape
 
 MADE_HERE = "tiny"
-"""Path of the model that is made on this machine when it is first needed (``sweeper.tiny_model``)."""
+"""Path of the model that is made on this machine when it is first needed (``sweeper.models.tiny``)."""
 
 _DTYPES = ("bfloat16", "float16", "float32", "fp8")
 _USUAL_DTYPE = "bfloat16"
@@ -107,7 +107,7 @@ def model(given: Mapping[str, Any], *, where: str = "model", needs_shape: bool =
     made = _with_own_config(made, where=where)
     if made.shape is not None:
         return replace(made, dtype=made.dtype or _USUAL_DTYPE)
-    why = model_config.why_no_shape(made.path)
+    why = config_json.why_no_shape(made.path)
     if needs_shape:
         raise ConfigError(
             f"{where}.shape: is not given for {made.name} ({why}); expected the numbers of its config.json, "
@@ -181,7 +181,7 @@ def _copy(below: _Told, said: Mapping[str, Any], *, place: str, where: str) -> _
     name, path = below.values["name"], said["path"]
     remedy = f"Give the model a name of its own: {place}.name=NAME."
     try:
-        found = model_config.read(Path(path))
+        found = config_json.read(Path(path))
     except ConfigError as exc:
         raise ConfigError(
             f"{where}: {place}.path: cannot be seen to be a copy of {name}: {exc} {remedy}"
@@ -236,7 +236,7 @@ def _as_its_folder_says(given: dict[str, Any]) -> dict[str, Any]:
     if given["shape"] is not None or not _is_folder(given["path"]):
         return given
     try:
-        own = model_config.read(Path(given["path"]))
+        own = config_json.read(Path(given["path"]))
     except ConfigError:
         return given
     return {**given, "shape": _shape_of(own), "dtype": given["dtype"] or own.dtype}
@@ -249,11 +249,11 @@ def _is_folder(path: object) -> bool:
 def _with_own_config(made: Model, *, where: str) -> Model:
     """Take the shape from the folder's config.json, and see that what was given agrees with it."""
     if made.path == MADE_HERE:
-        return replace(made, shape=tiny_model.SHAPE, dtype=made.dtype or _USUAL_DTYPE, is_dummy=True)
+        return replace(made, shape=tiny.SHAPE, dtype=made.dtype or _USUAL_DTYPE, is_dummy=True)
     if not _is_folder(made.path) or not (Path(made.path) / "config.json").exists():
         return made
     try:
-        own = model_config.read(Path(made.path))
+        own = config_json.read(Path(made.path))
     except ConfigError as exc:
         if made.shape is None:
             return made

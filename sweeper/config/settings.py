@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sweeper import confidential, control, knobs, urls
-from sweeper.config import goals, load, model, opening, serving, unused
+from sweeper import knobs
+from sweeper.config import engine as serving
+from sweeper.config import model, objective, search_start, unused
+from sweeper.config import workload as load
 from sweeper.config.checks import (
     MOST_STARTS,
     MOST_TRIALS,
@@ -24,11 +26,12 @@ from sweeper.config.checks import (
     scalar,
 )
 from sweeper.config.device_ids import device_ids
-from sweeper.config.domains import parse_condition, parse_domain, parse_rule
 from sweeper.config.effect import Run
-from sweeper.config.endings import endings
+from sweeper.config.search import endings
+from sweeper.config.space import parse_condition, parse_domain, parse_rule
 from sweeper.config.stated import Stated
 from sweeper.errors import ConfigError
+from sweeper.goals.early_stop import Endings
 from sweeper.records import (
     DATASETS,
     SEARCH_METHODS,
@@ -41,12 +44,13 @@ from sweeper.records import (
     Platform,
     Scalar,
 )
-from sweeper.schedule import ISOLATIONS, ORDERS
+from sweeper.schedule.scheduler import ISOLATIONS, ORDERS
 from sweeper.simulation import calibration
 from sweeper.simulation.calibration import NamedCalibration
 from sweeper.simulation.device import DEVICES, USUAL_DEVICE
-from sweeper.space import Series, Space
-from sweeper.stopping_rules import Endings
+from sweeper.space import control
+from sweeper.space.space import Series, Space
+from sweeper.text import confidential, urls
 
 _MOST = 10**7
 
@@ -222,11 +226,11 @@ def settings(
         method=method,
         trials=trials,
         seed=root["search"]["seed"],
-        starts=opening.starts(root["search"]),
-        stages=opening.stages(root["search"]),
+        starts=search_start.starts(root["search"]),
+        stages=search_start.stages(root["search"]),
         endings=endings(root["search"]),
-        objectives=goals.objectives(root["objective"], load_points),
-        constraints=goals.constraints(root["objective"], load_points),
+        objectives=objective.objectives(root["objective"], load_points),
+        constraints=objective.constraints(root["objective"], load_points),
         executor=root["executor"]["kind"],
         address=root["executor"]["address"],
         max_parallel=root["executor"]["max_parallel"],

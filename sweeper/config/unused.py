@@ -18,8 +18,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from sweeper.config.effect import Effect, Run
 from sweeper.config.effect_table import EFFECTS
-from sweeper.config.load import POINT_KEYS
 from sweeper.config.schema import RootConfig, WorkloadConfig
+from sweeper.config.workload import POINT_KEYS
 from sweeper.errors import ConfigError
 from sweeper.records import Platform
 

@@ -17,12 +17,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeper import confidential, knobs, processes
-from sweeper.engines import masks
-from sweeper.engines.caches import cache_folders
+from sweeper import knobs
+from sweeper.engines.vllm_caches import cache_folders
 from sweeper.errors import ConfigError, PlacementError
-from sweeper.processes import Process
+from sweeper.processes import masks, process
+from sweeper.processes.process import Process
 from sweeper.records import MASK_VARIABLES, Placement, Platform, TrialSpec
+from sweeper.text import confidential
 
 # Variables of our own surroundings that would mislead the engine: another mask, Ray's, our interpreter.
 _DROPPED = re.compile(r"^RAY_|^PYTHONHOME$|^VIRTUAL_ENV$|^VLLM_API_KEY$|^OPENAI_API_KEY$")
@@ -193,9 +194,9 @@ def client_environment(
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "PYTHONUNBUFFERED": "1",
-        processes.TRIAL_MARK: trial_key(spec),
-        processes.OUTPUTS_MARK: str(outputs_folder(spec)),
-        processes.OWNER_MARK: str(owner),
+        process.TRIAL_MARK: trial_key(spec),
+        process.OUTPUTS_MARK: str(outputs_folder(spec)),
+        process.OWNER_MARK: str(owner),
     }
 
 

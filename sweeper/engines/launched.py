@@ -13,14 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from sweeper import confidential, processes
-from sweeper.engines import Cancelled, supervisor, vllm_reports
+from sweeper.engines import Cancelled, vllm_reports
 from sweeper.engines.endpoint import SANITY_PROMPT, Endpoint
 from sweeper.engines.environment import without_secrets
-from sweeper.engines.supervisor import Supervised
 from sweeper.errors import EngineError, MeasurementError
-from sweeper.processes import Process, ReservedPort
+from sweeper.processes import process as processes
+from sweeper.processes import supervisor
+from sweeper.processes.process import Process, ReservedPort
+from sweeper.processes.supervisor import Supervised
 from sweeper.records import FailureClass, Placement, Provenance, Scalar, TrialSpec
+from sweeper.text import confidential
 from sweeper.topology.node import ranges
 
 LOG_BYTES = 400_000

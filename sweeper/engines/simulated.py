@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sweeper import fit, knobs
+from sweeper import knobs
 from sweeper.engines import Cancelled
 from sweeper.errors import EngineError
 from sweeper.metrics import RequestRecords
+from sweeper.models import fit
 from sweeper.records import (
     FailureClass,
     ModelShape,
@@ -33,7 +34,7 @@ from sweeper.simulation.calibration import Calibration, parameters
 from sweeper.simulation.costs import CostModel
 from sweeper.simulation.device import Device, partition_of
 from sweeper.simulation.scheduler import KvCache, SchedulerConfig, simulate
-from sweeper.workload import Workload
+from sweeper.workload.requests import Workload
 
 MODELLED_KNOBS = frozenset(
     {

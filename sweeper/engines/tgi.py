@@ -19,12 +19,14 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from sweeper import knobs, processes
-from sweeper.engines import Cancelled, masks
+from sweeper import knobs
+from sweeper.engines import Cancelled
 from sweeper.engines.environment import client_environment, device_mask, machine_versions
 from sweeper.engines.launched import LaunchedServer, bring_up, launch
 from sweeper.errors import ConfigError, nearest
-from sweeper.processes import Process, ReservedPort
+from sweeper.processes import masks
+from sweeper.processes import process as processes
+from sweeper.processes.process import Process, ReservedPort
 from sweeper.records import Assignment, EngineSpec, FailureClass, Placement, Scalar, TrialSpec
 
 FLAGS: Mapping[str, str] = MappingProxyType(

@@ -18,7 +18,7 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from sweeper import knobs, processes
+from sweeper import knobs
 from sweeper.engines import Cancelled, vllm_reports
 from sweeper.engines.environment import (
     EngineEnvironment,
@@ -34,7 +34,8 @@ from sweeper.engines.environment import (
 )
 from sweeper.engines.launched import LaunchedServer, bring_up, launch
 from sweeper.errors import ConfigError, MeasurementError
-from sweeper.processes import ReservedPort
+from sweeper.processes import process as processes
+from sweeper.processes.process import ReservedPort
 from sweeper.records import FailureClass, Placement, TrialSpec
 
 __all__ = [

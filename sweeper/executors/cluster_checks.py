@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sweeper import processes
 from sweeper.errors import ConfigError, SweeperError
+from sweeper.processes import process
 from sweeper.simulation.device import model_name
 from sweeper.topology import Absent, Device, Node, mode_commands
 
@@ -72,7 +72,7 @@ def environment_of_node() -> Mapping[str, str]:
     A worker's own has been changed: Ray writes the mask of the devices that it counts for a task into it, for
     none of them an empty one (RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO). Its parent is the node's raylet.
     """
-    return processes.environment(os.getppid()) or os.environ
+    return process.environment(os.getppid()) or os.environ
 
 
 def unique_names(hosts: Sequence[str]) -> list[str]:

@@ -10,9 +10,9 @@ import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from sweeper import trial
 from sweeper.executors import Ticket
 from sweeper.records import Placement, TrialResult, TrialSpec
+from sweeper.trial import trial
 
 
 class InlineExecutor:

@@ -15,11 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from sweeper import processes, trial
 from sweeper.executors import Ticket
-from sweeper.executors.ray_door import import_ray
-from sweeper.processes import Process
+from sweeper.executors.ray_import import import_ray
+from sweeper.processes import process
+from sweeper.processes.process import Process
 from sweeper.records import FailureClass, Placement, TrialResult, TrialSpec
+from sweeper.trial import trial
 
 _GRACE_S = 60.0
 
@@ -69,7 +70,7 @@ def run_in_worker(spec: TrialSpec, placement: Placement, driver: Process | None 
     """
 
     def cancelled() -> bool:
-        return _is_cancelled() or (driver is not None and not processes.is_alive(driver))
+        return _is_cancelled() or (driver is not None and not process.is_alive(driver))
 
     return trial.run(spec, placement, cancelled=cancelled)
 
@@ -100,7 +101,7 @@ class RayExecutor:
         self._session = session
         self._ray = import_ray(is_private=False)
         self._run = self._ray.remote(run_in_worker)
-        self._driver = processes.current() if session.is_local else None
+        self._driver = process.current() if session.is_local else None
         self._numbers = itertools.count(1)
         self._running: dict[Any, tuple[Ticket, TrialSpec, Placement]] = {}
         self._cancelled: set[Any] = set()
@@ -204,7 +205,7 @@ def _lost(
     engine's own grace, and the next trial on these devices would not wait for that. On another node of a
     cluster they are left to it.
     """
-    left = processes.end_launched(Path(spec.folder))
+    left = process.end_launched(Path(spec.folder))
     result = trial.lost(spec, placement, cause, failure=failure)
     if left:
         listed = ", ".join(map(str, left))

@@ -16,7 +16,7 @@ def table(name: str) -> tuple[Mapping[str, str], ...]:
     import csv
     from importlib import resources
 
-    text = resources.files("sweeper").joinpath("data", name).read_text(encoding="utf-8")
+    text = resources.files("sweeper.knobs").joinpath("data", name).read_text(encoding="utf-8")
     return tuple(csv.DictReader(text.splitlines()))
 
 

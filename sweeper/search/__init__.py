@@ -13,8 +13,8 @@ candidates    the points of a space that can be proposed, and how far apart they
 
 from __future__ import annotations
 
+from sweeper.search.optuna_study import Candidate, Hints, Search, storage_url
 from sweeper.search.prior import simulated_estimate
-from sweeper.search.record import Candidate, Hints, Search, storage_url
 from sweeper.search.samplers import check_method
 from sweeper.search.stages import check_stages
 from sweeper.search.starts import check_starts

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.records import Assignment, Scalar, content_key
-from sweeper.space import Choice, Domain, Point, Range, Space
+from sweeper.space.space import Choice, Domain, Point, Range, Space
 
 Floats = NDArray[np.float64]
 

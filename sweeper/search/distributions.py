@@ -13,7 +13,7 @@ from optuna.distributions import (
 )
 
 from sweeper.records import Assignment, Scalar
-from sweeper.space import Choice, Domain, Space
+from sweeper.space.space import Choice, Domain, Space
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:

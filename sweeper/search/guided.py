@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweeper.search.candidates import Floats, Geometry
-from sweeper.space import Point
+from sweeper.space.space import Point
 
 _SLOPES = (0.0, 0.5, 1.0, 2.0)
 _TRUST = 0.8

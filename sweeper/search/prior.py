@@ -15,12 +15,12 @@ import numpy as np
 from sweeper.clients.simulated import SimulatedClient
 from sweeper.engines.simulated import SimulatedEngine
 from sweeper.errors import EngineError, PlacementError
-from sweeper.objectives import measured_row, objective_value, violations
-from sweeper.placement import Allocator
-from sweeper.plan import Job
+from sweeper.goals.objectives import measured_row, objective_value, violations
+from sweeper.plan.planner import Job
 from sweeper.records import Constraint, EngineSpec, Objective, Placement, Platform, TrialSpec
+from sweeper.schedule.allocator import Allocator
 from sweeper.search.candidates import Floats, identity
-from sweeper.space import Point
+from sweeper.space.space import Point
 from sweeper.topology import Node
 
 MOST_PROMPTS = 500

@@ -20,12 +20,12 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.records import Assignment
-from sweeper.search import candidates, guided, lessons, stages
+from sweeper.search import candidates, guided, out_of_memory, stages
 from sweeper.search.candidates import Geometry, identity
 from sweeper.search.distributions import distributions, from_optuna
 from sweeper.search.prior import Estimate, Ranking
 from sweeper.search.samplers import sampler
-from sweeper.space import Point, Space
+from sweeper.space.space import Point, Space
 
 CUT_OFF = "interrupted"
 """Attribute of a trial that was cut off: it says nothing, and its point is free again."""
@@ -180,7 +180,7 @@ class Proposer:
         return (
             identity(point) not in past.taken
             and candidates.is_valid(self._space, point)
-            and not lessons.is_doomed(point.assignment, past.out_of_memory)
+            and not out_of_memory.is_doomed(point.assignment, past.out_of_memory)
         )
 
     def _nearest(self, wanted: Point, points: Sequence[Point]) -> Point | None:
@@ -222,7 +222,7 @@ class _Past:
         self.out_of_memory = [
             point.assignment
             for point, trial in zip(self.points, self.trials, strict=True)
-            if lessons.is_out_of_memory(trial.user_attrs)
+            if out_of_memory.is_out_of_memory(trial.user_attrs)
         ]
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from sweeper.errors import ConfigError, nearest
 from sweeper.records import INSTANCES, Scalar
-from sweeper.space import Space
+from sweeper.space.space import Space
 
 PARALLELISM = (
     *("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", INSTANCES),

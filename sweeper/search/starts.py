@@ -13,7 +13,7 @@ from sweeper.errors import ConfigError, nearest
 from sweeper.records import Assignment, Scalar
 from sweeper.search.candidates import identity, is_valid
 from sweeper.search.prior import Ranking
-from sweeper.space import Choice, Domain, Point, Space
+from sweeper.space.space import Choice, Domain, Point, Space
 
 
 def check_starts(starts: Sequence[Mapping[str, Scalar]], space: Space) -> None:

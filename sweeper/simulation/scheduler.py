@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from sweeper.metrics import RequestRecords
 from sweeper.simulation.costs import CostModel, Step
-from sweeper.workload import Workload
+from sweeper.workload.requests import Workload
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -9,8 +9,8 @@ from __future__ import annotations
 import csv
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from sweeper import processes
 from sweeper.errors import PlacementError
+from sweeper.processes import process as processes
 from sweeper.records import Platform
 from sweeper.topology.amd_smi import device_numbers, json_rows
 from sweeper.topology.probes import Absent, Runner, ask, run_command

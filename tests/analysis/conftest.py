@@ -23,7 +23,7 @@ from sweeper.records import (
     TrialSpec,
     TrialState,
 )
-from sweeper.store import Store
+from sweeper.store.store import Store
 
 Metrics = Mapping[str, float]
 Runs = Sequence[Sequence[Metrics]]

@@ -12,7 +12,7 @@ import pytest
 from analysis import answers, bests, report, tables
 from analysis.study import Study
 from sweeper.records import Objective, Provenance, Scalar, TrialResult
-from sweeper.store import Store
+from sweeper.store.store import Store
 
 MakeTrial = Callable[..., TrialResult]
 PARIS = " Paris, which is the"

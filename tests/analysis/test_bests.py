@@ -13,7 +13,7 @@ from analysis import bests, report, standings, tables
 from analysis.study import Study
 from sweeper.errors import StoreError
 from sweeper.records import Constraint, LoadPoint, Objective, Placement, RateSearch, TrialResult
-from sweeper.store import Store
+from sweeper.store.store import Store
 
 RPS, TPOT, TTFT = "request_throughput_per_s", "p99_tpot_ms", "p99_ttft_ms"
 FASTEST = Objective(metric=RPS, direction="maximize")

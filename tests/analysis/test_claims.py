@@ -9,12 +9,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import claims_report, cli, published, report
+from analysis import claims_report, cli, report
 from analysis.article_claims import CLAIMS
 from analysis.claims import Answer, Claim, ClaimKind, answers, check, check_published, check_study
 from analysis.ratios import Basis, Factor, Verdict
 from analysis.study import Study
 from analysis.tables import Estimate
+from sweeper import published
 from sweeper.records import LoadPoint, Model, Provenance, TrialResult
 
 MakeTrial = Callable[..., TrialResult]

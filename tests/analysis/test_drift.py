@@ -12,7 +12,7 @@ from analysis import report, tables
 from analysis.drift import drift
 from analysis.study import Study
 from sweeper.records import TrialResult
-from sweeper.store import Store
+from sweeper.store.store import Store
 
 MakeTrial = Callable[..., TrialResult]
 MakeFolder = Callable[..., Path]

@@ -15,8 +15,8 @@ from matplotlib.text import Text
 from analysis import compare, figures, latencies, lettering, pairs, report, style, timeline
 from analysis.page import Words
 from analysis.study import Study
-from sweeper.legible import whole
 from sweeper.records import LoadPoint, TrialResult
+from sweeper.text.legible import whole
 
 MakeTrial = Callable[..., TrialResult]
 MakeFolder = Callable[..., Path]

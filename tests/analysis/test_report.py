@@ -12,7 +12,7 @@ from analysis import cli, report
 from analysis.study import Study
 from sweeper.errors import ConfigError, StoreError
 from sweeper.records import Model, Provenance, TrialResult
-from sweeper.store import columns_markdown
+from sweeper.store.store import columns_markdown
 
 MakeTrial = Callable[..., TrialResult]
 MakeFolder = Callable[..., Path]

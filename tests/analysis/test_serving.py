@@ -10,7 +10,7 @@ import pandas as pd
 from analysis import blog, report, serving
 from analysis.study import Study
 from sweeper.records import Model, Provenance, TrialResult
-from sweeper.store import Store
+from sweeper.store.store import Store
 from tests.analysis.conftest import MakeTrial
 
 RUNS = [[{"request_throughput_per_s": 5.0}]]

@@ -14,7 +14,7 @@ from analysis import blog, compare, costs, figures, report, standings, style, ti
 from analysis.cli import main
 from analysis.study import Study
 from sweeper.records import LoadPoint, Placement, RateSearch, TrialResult
-from sweeper.store import Store
+from sweeper.store.store import Store
 
 MakeTrial = Callable[..., TrialResult]
 MakeFolder = Callable[..., Path]

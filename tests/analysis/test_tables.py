@@ -13,7 +13,7 @@ import pytest
 from analysis import bests, serving, tables
 from analysis.study import DEFAULT_OBJECTIVES, Series
 from sweeper.records import LoadPoint, Objective, TrialResult
-from sweeper.store import Store
+from sweeper.store.store import Store
 
 RPS = "request_throughput_per_s"
 

@@ -15,15 +15,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sweeper import cli, config, topology, trial
+from sweeper import cli, config, topology
 from sweeper.calibrate.figures import FIT, VALIDATION
 from sweeper.calibrate.fitting import fit
 from sweeper.calibrate.studies import study_figures
 from sweeper.errors import ConfigError
 from sweeper.records import EngineSpec, LoadPoint, Placement, Platform, Provenance, TrialResult, TrialSpec
 from sweeper.simulation.calibration import Calibration
-from sweeper.store import Store
-from sweeper.study import StudyFolder
+from sweeper.store.store import Store
+from sweeper.store.study_folder import StudyFolder
+from sweeper.trial import trial
 from tests.standin_server import write_interpreter
 
 POINTS = tuple(

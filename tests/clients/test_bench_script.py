@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import trial
 from sweeper.clients import bench_script
 from sweeper.clients.bench_script import BenchScriptClient
 from sweeper.errors import ConfigError, EngineError, MeasurementError
 from sweeper.records import ClientSpec, EngineSpec, FailureClass, LoadPoint, TrialSpec, TrialState
+from sweeper.trial import trial
 from tests.standin_benchmarks import API_KEY, QuietServer, ReadyEngine, write_old_interpreter, write_scripts
 from tests.standin_server import PLACEMENT, POINT, make_spec, never
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sweeper.clients import offline, plausibility, vllm_bench
+from sweeper.clients import plausibility, vllm_bench, vllm_offline
 from sweeper.errors import MeasurementError
 from sweeper.records import FailureClass, LoadPoint, Measurement
 
@@ -203,7 +203,7 @@ def test_a_serving_report_of_another_load_is_refused() -> None:
 )
 def test_a_latency_report_has_latencies(report: dict[str, Any], problem: str) -> None:
     with pytest.raises(MeasurementError, match=problem):
-        offline.read_report(report, replace(POINT, dataset="latency"), log_path=None)
+        vllm_offline.read_report(report, replace(POINT, dataset="latency"), log_path=None)
 
 
 @pytest.mark.parametrize(
@@ -218,6 +218,6 @@ def test_a_latency_report_has_latencies(report: dict[str, Any], problem: str) ->
 def test_a_throughput_report_agrees_with_itself(changes: dict[str, Any], problem: str) -> None:
     report = {"elapsed_time": 4.0, "num_requests": 4, "total_num_tokens": 320, "requests_per_second": 1.0}
     point = replace(POINT, dataset="throughput")
-    assert offline.read_report(report, point, log_path=None)["completed"] == 4
+    assert vllm_offline.read_report(report, point, log_path=None)["completed"] == 4
     with pytest.raises(MeasurementError, match=problem):
-        offline.read_report({**report, **changes}, point, log_path=None)
+        vllm_offline.read_report({**report, **changes}, point, log_path=None)

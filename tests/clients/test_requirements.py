@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import sharegpt
 from sweeper.clients import conversations, requirements
 from sweeper.errors import ConfigError
 from sweeper.records import ClientSpec, EngineSpec, LoadPoint
+from sweeper.workload import sharegpt
 from tests.standin_benchmarks import write_scripts
 from tests.standin_server import POINT, make_spec
 

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import processes, tiny_model
 from sweeper.clients import vllm_bench, vllm_bench_worker
 from sweeper.clients.vllm_bench import VllmBenchClient
-from sweeper.engines import Cancelled, supervisor
+from sweeper.engines import Cancelled
 from sweeper.engines.vllm import VllmEngine, VllmServer, probe
 from sweeper.errors import ConfigError, EngineError, MeasurementError
+from sweeper.models import tiny
+from sweeper.processes import process, supervisor
 from sweeper.records import FailureClass, LoadPoint, Model, TrialSpec
 from tests.standin_benchmarks import QuietServer
 from tests.standin_server import PLACEMENT, POINT, make_spec, never, write_interpreter
@@ -288,11 +289,11 @@ def test_the_key_is_in_no_file_of_the_trial(
 
 def test_closing_ends_the_worker_and_may_be_repeated(spec: TrialSpec) -> None:
     client = VllmBenchClient(spec, PLACEMENT)
-    launch = processes.read_start_file(Path(spec.folder) / "client-1.start.json")
+    launch = process.read_start_file(Path(spec.folder) / "client-1.start.json")
     deadline = time.monotonic() + 20
     while launch is None and time.monotonic() < deadline:
         time.sleep(0.01)
-        launch = processes.read_start_file(Path(spec.folder) / "client-1.start.json")
+        launch = process.read_start_file(Path(spec.folder) / "client-1.start.json")
     assert launch is not None
     client.close()
     client.close()
@@ -428,9 +429,9 @@ def test_the_death_of_the_client_is_its_own(
 ) -> None:
     def kill_worker_when_it_works() -> bool:
         if "arguments" in (Path(spec.folder) / "client-1.log").read_text():
-            launch = processes.read_start_file(Path(spec.folder) / "client-1.start.json")
+            launch = process.read_start_file(Path(spec.folder) / "client-1.start.json")
             if launch is not None:
-                processes.end([p for p in launch.members() if p != launch.supervisor], grace_s=1.0)
+                process.end([p for p in launch.members() if p != launch.supervisor], grace_s=1.0)
         return False
 
     with pytest.raises(EngineError, match="its process ended with exit code 143") as caught:
@@ -569,7 +570,7 @@ def test_the_real_benchmark_does_not_pass_off_broken_answers_as_whole(
     tmp_path: Path, vllm_python: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sweeper.clients.program._DEATH_S", 0.0)
-    spec = make_spec(tmp_path / "outputs", vllm_python, model=tiny_model.describe(tmp_path / "models"))
+    spec = make_spec(tmp_path / "outputs", vllm_python, model=tiny.describe(tmp_path / "models"))
     spec = replace(spec, engine=replace(spec.engine, release=probe(vllm_python).release))
     client = VllmBenchClient(spec, PLACEMENT)
     try:
@@ -612,7 +613,7 @@ def test_a_model_whose_tokenizer_is_code_is_measured_where_both_sides_trust_it(
     spec = make_spec(
         tmp_path / "outputs",
         vllm_python,
-        model=with_a_tokenizer_of_its_own(tiny_model.describe(tmp_path / "models")),
+        model=with_a_tokenizer_of_its_own(tiny.describe(tmp_path / "models")),
         assignment={"max_num_seqs": 8, "enforce_eager": True, "trust_remote_code": True},
         start_timeout_s=600.0,
     )
@@ -636,7 +637,7 @@ def test_the_real_benchmark_measures_the_real_engine(tmp_path: Path, vllm_python
     spec = make_spec(
         tmp_path / "outputs",
         vllm_python,
-        model=tiny_model.describe(tmp_path / "models"),
+        model=tiny.describe(tmp_path / "models"),
         assignment={"max_num_seqs": 8, "enforce_eager": True},
         start_timeout_s=600.0,
     )
@@ -663,4 +664,4 @@ def test_the_real_benchmark_measures_the_real_engine(tmp_path: Path, vllm_python
         assert (measured.telemetry["client_cpu_wait_s"] or -1.0) >= 0.0
     # The second run sends the prompts of the first; only a cache that was emptied knows none of them.
     assert again.telemetry["prefix_cache_hit_rate"] == 0.0
-    assert not [p for p in processes.descendants(os.getpid()) if "VLLM" in processes.title(p.pid)]
+    assert not [p for p in process.descendants(os.getpid()) if "VLLM" in process.title(p.pid)]

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import cli, rows, trial
+from sweeper import cli
 from sweeper.engines import release
 from sweeper.errors import ConfigError
 from sweeper.records import EngineSpec, TrialState
+from sweeper.store import rows
+from sweeper.trial import trial
 from tests.standin_server import PLACEMENT, RELEASE, make_spec, never, write_interpreter
 
 SHALLOW = "0.1.dev9453+g1babc91fe.d20251028"

@@ -19,7 +19,7 @@ from sweeper.records import (
     Scalar,
     TrialSpec,
 )
-from sweeper.workload import make_workload
+from sweeper.workload.requests import make_workload
 
 GPUS = Placement(node="here", devices=tuple(range(8)), parents=tuple(range(8)), partition_mode="SPX")
 SHAREGPT = make_workload(LoadPoint(dataset="sharegpt", num_prompts=100), seed=0)

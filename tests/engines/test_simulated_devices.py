@@ -12,8 +12,8 @@ from sweeper.cli import main
 from sweeper.engines.simulated import SimulatedEngine, is_v1, resolve
 from sweeper.errors import ConfigError
 from sweeper.records import LoadPoint, Placement, Platform, TrialSpec
-from sweeper.store import Store
-from sweeper.workload import make_workload
+from sweeper.store.store import Store
+from sweeper.workload.requests import make_workload
 
 HOPPER = Placement(node="here", devices=tuple(range(8)), parents=tuple(range(8)))
 SHAREGPT = make_workload(LoadPoint(dataset="sharegpt", num_prompts=60), seed=0)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import processes
 from sweeper.engines import tgi
 from sweeper.engines.tgi import TgiEngine
 from sweeper.errors import ConfigError, EngineError, MeasurementError
-from sweeper.processes import Process
+from sweeper.processes import process
+from sweeper.processes.process import Process
 from sweeper.records import EngineSpec, FailureClass, Platform, TrialSpec
 from tests.standin_server import PLACEMENT, make_spec, never
 from tests.standin_tgi import VERSION, write_container_tool, write_launcher
@@ -115,7 +115,7 @@ def test_a_started_tgi_is_proven_asked_and_ended_with_all_of_it(tmp_path: Path) 
         server.check_alive()
         assert server.counters() == {}
         port = int(server.base_url.rpartition(":")[2])
-        assert processes.listeners(port) <= server.pids()
+        assert process.listeners(port) <= server.pids()
         request = urllib.request.Request(f"{server.base_url}/generate", data=b"{}")
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(request)
@@ -141,7 +141,7 @@ def test_a_tgi_that_is_not_what_was_asked_for_is_no_measurement(
     with pytest.raises(MeasurementError, match=words) as caught:
         TgiEngine().start(tgi_spec(tmp_path), PLACEMENT, restart=0, cancelled=never)
     assert caught.value.failure is failure
-    assert processes.marked(processes.OUTPUTS_MARK, str(tmp_path.resolve())) == []
+    assert process.marked(process.OUTPUTS_MARK, str(tmp_path.resolve())) == []
 
 
 def test_a_tgi_that_dies_at_its_start_gives_its_own_line(

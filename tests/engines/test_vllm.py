@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import processes, tiny_model, trial
 from sweeper.engines import vllm, vllm_reports
 from sweeper.engines.vllm import EngineEnvironment, VllmEngine
 from sweeper.errors import ConfigError, EngineError, MeasurementError, PlacementError
-from sweeper.processes import Process
+from sweeper.models import tiny
+from sweeper.processes import process as processes
+from sweeper.processes.process import Process
 from sweeper.records import FailureClass, Model, Platform, Provenance
+from sweeper.trial import trial
 from tests.standin_server import PLACEMENT, make_spec, never, write_interpreter
 
 OWNER = Process(12, 3456)
@@ -698,7 +700,7 @@ def test_the_real_vllm_reports_what_was_asked_and_leaves_nothing(tmp_path: Path,
     spec = make_spec(
         tmp_path / "outputs",
         vllm_python,
-        model=tiny_model.describe(tmp_path / "models"),
+        model=tiny.describe(tmp_path / "models"),
         assignment={
             **{"max_num_seqs": 8, "enforce_eager": True, "enable_prefix_caching": False},
             "compilation_config": '{"mode": 0}',

@@ -16,18 +16,19 @@ from typing import Any
 
 import pytest
 
-from sweeper import processes, topology
+from sweeper import topology
 from sweeper.errors import ConfigError, PlacementError
 from sweeper.executors import cluster as cluster_module
 from sweeper.executors.cluster import Cluster
 from sweeper.executors.ray import RayExecutor
-from sweeper.executors.ray_door import import_ray, noise_to
+from sweeper.executors.ray_import import import_ray, noise_to
+from sweeper.processes import process as processes
 from sweeper.records import FailureClass, Model, Objective, Placement, TrialResult, TrialSpec, TrialState
-from sweeper.schedule import Scheduler
+from sweeper.schedule.scheduler import Scheduler
 from sweeper.search import Search, storage_url
-from sweeper.space import Series, Space
-from sweeper.store import Store
-from sweeper.sweep import Outcome, Sweep
+from sweeper.space.space import Series, Space
+from sweeper.store.store import Store
+from sweeper.sweep.sweep import Outcome, Sweep
 from tests.stand_ins import LOAD, planner_of_three_series
 
 SIXTEEN = Space(

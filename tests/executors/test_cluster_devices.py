@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from sweeper import config, prepare, processes
+from sweeper import config
 from sweeper.errors import PlacementError
 from sweeper.executors.cluster import Cluster
-from sweeper.executors.ray_door import import_ray, noise_to
+from sweeper.executors.ray_import import import_ray, noise_to
+from sweeper.prepare import node as prepare
+from sweeper.processes import process
 from sweeper.records import Platform
 from tests.test_mi300x import write_amd_smi
 
@@ -48,7 +50,7 @@ def address() -> Iterator[str]:
         finally:
             with noise_to(folder / "nodes.log"):
                 ray.shutdown()
-            processes.end(processes.marked("RAY_TMPDIR", str(folder)), grace_s=0.0)
+            process.end(process.marked("RAY_TMPDIR", str(folder)), grace_s=0.0)
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import processes
 from sweeper.errors import PlacementError
 from sweeper.executors import Executor
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.private_ray import PrivateRay, own_temp_dir
 from sweeper.executors.ray import RayExecutor, _is_cancelled, run_in_worker
-from sweeper.executors.ray_door import import_ray
+from sweeper.executors.ray_import import import_ray
+from sweeper.processes import process as processes
 from sweeper.records import FailureClass, LoadPoint, Placement, TrialResult, TrialSpec, TrialState
 from tests.surroundings import running
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sweeper import processes
+from sweeper.processes import process
 from tests.faults.rows import DISK_ROWS, DRIVER_ROWS, ENGINE_ROWS, RAY_ROWS, SIGNALS, VICTIMS
 from tests.faults.studies import Seen, Study
 
@@ -97,11 +97,11 @@ def driver_faults(folder: Path) -> dict[str, Seen]:
     os.kill(int(engine["pid"]), signal.SIGSTOP)
     study.runs[-1].kill()
     stale_exit = study.wait_exit()
-    assert processes.listeners(int(engine["port"])) == {int(engine["program_pid"])}
+    assert process.listeners(int(engine["port"])) == {int(engine["program_pid"])}
     study.let_go(2)
     study.start()
     study.meet("loading", 3)
-    assert processes.find(int(engine["program_pid"])) is None
+    assert process.find(int(engine["program_pid"])) is None
     assert "ended a process that an earlier run left behind" in study.told()
     seen[DRIVER_ROWS[1].fault] = _cut_off(None, stale_exit)
     gone_s, code = study.kill_driver(signal.SIGTERM)
@@ -195,9 +195,9 @@ def _kill_part(study: Study, number: int, victim: str, by: int, *, announced: bo
     if announced:
         study.meet("loading", number)
     engine = study.latest_engine(number)
-    launch = processes.Launch(
-        supervisor=processes.Process(int(engine["pid"]), int(engine["start_time"])),
-        owner=processes.Process.parse(engine["owner"]),
+    launch = process.Launch(
+        supervisor=process.Process(int(engine["pid"]), int(engine["start_time"])),
+        owner=process.Process.parse(engine["owner"]),
         boot=engine["boot_id"],
         log_path=engine["log_path"],
     )

@@ -16,9 +16,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from sweeper import processes
-from sweeper.processes import Process
-from sweeper.store import Store
+from sweeper.processes import process
+from sweeper.processes.process import Process
+from sweeper.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER_MARK = "FAULTS_FOLDER"
@@ -158,7 +158,7 @@ class Study:
         drivers = {run.pid for run in self.runs}
         deadline = time.monotonic() + _PATIENCE_S
         while time.monotonic() < deadline:
-            if drivers >= {p.pid for p in processes.marked(FOLDER_MARK, str(self.folder / "meeting"))}:
+            if drivers >= {p.pid for p in process.marked(FOLDER_MARK, str(self.folder / "meeting"))}:
                 break
             time.sleep(_POLL_S)
         return time.monotonic() - since
@@ -170,7 +170,7 @@ class Study:
             facts = json.loads(path.read_text(encoding="utf-8"))
             of_trial = path.parent.glob("engine-*.command.json")
             if any(f'"--max-num-seqs",\n  "{number}"' in each.read_text() for each in of_trial):
-                found[path.name.removesuffix(processes.START_FILE_SUFFIX)] = facts
+                found[path.name.removesuffix(process.START_FILE_SUFFIX)] = facts
         return found
 
     def latest_engine(self, number: int) -> dict[str, Any]:
@@ -194,8 +194,8 @@ class Study:
                 return Process.parse(engine["owner"]).pid
             case "raylet":
                 return _parent(Process.parse(engine["owner"]).pid)
-        below = processes.descendants(int(engine["program_pid"]))
-        return next(p.pid for p in below if processes.title(p.pid).startswith("VLLM::"))
+        below = process.descendants(int(engine["program_pid"]))
+        return next(p.pid for p in below if process.title(p.pid).startswith("VLLM::"))
 
     def rows(self) -> pd.DataFrame:
         return Store(self.study).read()

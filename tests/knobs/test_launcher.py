@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from sweeper import knobs
-from sweeper.engines import masks, offline, tgi, vllm
-from sweeper.processes import Process
+from sweeper.engines import tgi, vllm, vllm_offline
+from sweeper.processes import masks
+from sweeper.processes.process import Process
 from sweeper.records import EngineSpec, Model, Platform, TrialSpec
 from tests.knobs.asking import only_refusal
 from tests.standin_server import PLACEMENT, POINT, make_spec
@@ -54,7 +55,7 @@ def test_every_flag_of_the_model_that_an_offline_benchmark_is_given_is_refused(
 ) -> None:
     point = replace(POINT, dataset="throughput")
     given = flags(
-        offline.benchmark_arguments(spec, point, result=tmp_path / "r.json", has_random_lengths=False)
+        vllm_offline.benchmark_arguments(spec, point, result=tmp_path / "r.json", has_random_lengths=False)
     )
     of_the_engine = given & set(knobs.known_names("0.32.0"))
     # The seed is the load point's, unless an assignment has one: then that one alone is given.

@@ -13,7 +13,7 @@ from sweeper.records import Scalar
 
 
 def rows(name: str) -> list[dict[str, str]]:
-    text = resources.files("sweeper").joinpath("data", name).read_text(encoding="utf-8")
+    text = resources.files("sweeper.knobs").joinpath("data", name).read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))
 
 

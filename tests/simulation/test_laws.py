@@ -15,7 +15,7 @@ from sweeper.simulation.calibration import Calibration
 from sweeper.simulation.costs import CostModel, Floats, Step
 from sweeper.simulation.device import MI300X
 from sweeper.simulation.scheduler import KvCache, SchedulerConfig, simulate
-from sweeper.workload import Workload, make_workload
+from sweeper.workload.requests import Workload, make_workload
 
 LLAMA_70B = ModelShape(
     layers=80,

@@ -13,7 +13,7 @@ from sweeper.simulation.calibration import Calibration
 from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import MI300X
 from sweeper.simulation.scheduler import KvCache, SchedulerConfig, simulate
-from sweeper.workload import Workload, make_workload
+from sweeper.workload.requests import Workload, make_workload
 
 SHAPE = ModelShape(
     layers=80,

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from sweeper.errors import PlacementError
-from sweeper.placement import Allocator
 from sweeper.records import Platform
+from sweeper.schedule.allocator import Allocator
 from sweeper.topology import (
     LEGAL_MEMORY_MODES,
     Answer,

@@ -1,0 +1,138 @@
+"""What the dashboard is given of a study: its note before and after, its charts, a picture of each trial."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweeper.errors import AnswerError
+from sweeper.records import EngineSpec, Model, Platform, TrialResult, TrialState
+
+if TYPE_CHECKING:
+    from sweeper.config import Settings
+    from sweeper.plan.planner import Planner
+
+
+def study_note(settings: Settings, planner: Planner) -> str:
+    """Write the note of a study that begins: its environment is what is known before the first trial."""
+    import sweeper
+    from sweeper.search import dashboard
+
+    facts = {
+        "Node": planner.node.summary,
+        "Engine": engine_text(planner),
+        "Model": "; ".join(map(model_text, models_of(planner))),
+        "Search": settings.method,
+        "Sweeper": f"{sweeper.__version__} (Optuna {version('optuna')}, Python {platform.python_version()})",
+        "System": platform.platform(),
+    }
+    return _note(settings, environment=dashboard.table(facts))
+
+
+def show_on_dashboard(settings: Settings, charts: Sequence[Path], *, answers: Sequence[str]) -> None:
+    """Put the charts and answers of a study that has ended on its page, with what its trials ran on.
+
+    Raises:
+        StoreError: The database does not answer.
+    """
+    from analysis.report import environment
+    from analysis.study import Study
+    from sweeper.search import dashboard, storage_url
+
+    frame = Study.load(settings.folder).frame
+    dashboard.show_study(
+        settings.storage or storage_url(settings.outputs),
+        settings.name,
+        note=_note(settings, environment=environment(frame), answers=answers),
+        files=[path for path in charts if path.suffix == ".png"],
+        folder=dashboard.artifacts_folder(settings.outputs),
+    )
+
+
+def illustrator(settings: Settings) -> Callable[[TrialResult], Path | None]:
+    """Give what draws a trial for its page.
+
+    The settings of a modelled grid stand side by side in the study's own charts, and drawing one more for
+    each would take longer than to model it: they have none.
+    """
+    is_drawn = settings.method != "grid" or settings.platform is not Platform.SIMULATED
+    return _picture_of if is_drawn else lambda _: None
+
+
+def _picture_of(result: TrialResult) -> Path | None:
+    from analysis import latencies
+
+    if result.state is not TrialState.COMPLETE:
+        return None
+    try:
+        return latencies.write(result)
+    except AnswerError:
+        # A full disk: the numbers matter, and the store says so itself.
+        return None
+
+
+def _note(settings: Settings, *, environment: str, answers: Sequence[str] = ()) -> str:
+    from sweeper.search import dashboard
+
+    return dashboard.note(
+        question=settings.question or settings.name,
+        is_simulated=settings.platform is Platform.SIMULATED,
+        objectives=settings.objectives,
+        bounds=[constraint.name for constraint in settings.constraints],
+        environment=environment,
+        results=str(settings.results or settings.folder),
+        source=settings.source,
+        answers=answers,
+    )
+
+
+def engine_text(planner: Planner) -> str:
+    """Name what serves, and where it is found."""
+    if planner.engine.kind == "simulated":
+        return f"model of vLLM {planner.engine.release}"
+    if planner.engine.kind == "attach":
+        return f"attached to {planner.engine.url}{_taken_for(planner.engine)}"
+    if planner.engine.kind == "tgi":
+        return f"TGI by {' '.join([*planner.engine.prefix, planner.engine.command])}"
+    engine = planner.engine
+    return f"vLLM {engine.build or engine.release}{_taken_for(engine)} at {engine.python}"
+
+
+def _taken_for(engine: EngineSpec) -> str:
+    return "" if engine.build is None else f" (taken for {engine.release}, as engine.release says)"
+
+
+def models_of(planner: Planner) -> list[Model]:
+    """List the models that a study serves: its own, and those of series that name another."""
+    own = [series.model or planner.model for series in planner.space.series] or [planner.model]
+    return list(dict.fromkeys(own))
+
+
+def model_text(model: Model) -> str:
+    """Name a model, where it is served from if that is not its name, and what is known of its weights."""
+    facts = [
+        model.name,
+        *([f"served from {model.path}"] if model.path != model.name else []),
+        *([f"revision {model.revision}"] if model.revision else []),
+        model.dtype or "type of its weights not known",
+        *(["random weights"] if model.is_dummy else []),
+    ]
+    return ", ".join(facts)
+
+
+def model_lines(planner: Planner) -> list[str]:
+    """Say what is served, and of what it is not known whether it fits."""
+    models = models_of(planner)
+    if planner.engine.kind == "attach":
+        return [f"model: {model.name}, prompts by the tokenizer of {model.path}" for model in models]
+    lines = [f"model: {model_text(model)}" for model in models]
+    if planner.platform is Platform.CPU:
+        return lines
+    return lines + [
+        f"memory: not worked out for {model.name}: {model.no_shape_because}"
+        for model in models
+        if model.shape is None
+    ]

@@ -1,0 +1,194 @@
+"""``python -m sweeper fit``: which tensor parallel size fits where, and how many sequences then fit."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweeper.cli.arguments import Parser
+from sweeper.cli.exit_codes import OK
+from sweeper.errors import ConfigError, KnobError, PlacementError, nearest
+from sweeper.records import PARTITIONS_PER_GPU, Model, Platform, Scalar
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sweeper.models.fit import Fit
+
+_RELEASE = "0.32.0"
+
+_LEGEND = """\
+{model}, vLLM {release}
+GiB on each device: weights, working memory, KV cache of one sequence, their sum, and what the engine may use.
+Then KV blocks, sequences of a length that they hold at once, and engines that the node has devices for.
+"""
+
+
+def show_fit(arguments: list[str], console: Console) -> int:
+    """Show what fits in each partition mode, with the arithmetic of what does not."""
+    from sweeper.models.fit import by_tensor_parallel
+
+    options = _parser().parse_intermixed_args(arguments)
+    assignment = _assignment(options.knobs, release=options.release)
+    model = _model(options.model)
+    nodes = _nodes(options)
+    try:
+        found = {
+            name: by_tensor_parallel(
+                model,
+                assignment,
+                release=options.release,
+                device_memory_gib=node.memory_gib,
+                devices=node.devices,
+            )
+            for name, node in nodes.items()
+        }
+    except PlacementError as exc:
+        raise ConfigError(str(exc)) from exc
+    console.print(_LEGEND.format(model=model.name, release=options.release), markup=False, soft_wrap=True)
+    console.print(
+        _aligned(_rows(found, assignment, nodes, options.mean_tokens)), markup=False, soft_wrap=True
+    )
+    for name, fits in found.items():
+        line = _answer(name, fits, assignment, devices=nodes[name].devices)
+        console.print(line, markup=False, soft_wrap=True)
+    console.print("An estimate; docs/fit.md says how good it is.", markup=False, soft_wrap=True)
+    return OK
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Devices:
+    """A node that is asked about: how many devices it has, and the memory of one."""
+
+    devices: int
+    memory_gib: float
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m sweeper fit",
+        description="Work out which tensor parallel sizes of a model fit an MI300X node in each partition "
+        "mode, and how many sequences then fit. Starts nothing, asks no hardware.",
+        epilog="example: python -m sweeper fit llama_3_1_70b_instruct max_model_len=8192 --mode CPX",
+    )
+    parser.add_argument("model", help="a name of conf/model, or a config.json or its folder")
+    parser.add_argument("knobs", nargs="*", metavar="knob=value", help="such as max_model_len=8192")
+    parser.add_argument("--mode", help="compute mode: SPX, DPX, QPX or CPX; without it, all of them")
+    parser.add_argument("--memory-mode", help="NPS1, NPS2 or NPS4; without it, the finest that is legal")
+    parser.add_argument("--device-memory", type=float, metavar="GiB", help="of one device, for another GPU")
+    parser.add_argument("--devices", type=int, default=8, help="of the node, beside --device-memory")
+    parser.add_argument("--release", default=_RELEASE, help="of vLLM, whose defaults hold (%(default)s)")
+    parser.add_argument("--mean-tokens", type=int, help="also count sequences of this length")
+    return parser
+
+
+def _nodes(options: Namespace) -> dict[str, _Devices]:
+    """Give the nodes that the options name, and refuse options that contradict each other."""
+    for name in ("device_memory", "devices", "mean_tokens"):
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            raise ConfigError(f"--{name.replace('_', '-')}: is {value:g}; expected more than 0. Correct it.")
+    if options.device_memory is None:
+        return _partitions(options.mode, options.memory_mode)
+    if options.mode or options.memory_mode:
+        raise ConfigError("--device-memory: is given beside a mode; expected one of the two. Drop one.")
+    node = _Devices(devices=options.devices, memory_gib=options.device_memory)
+    return {f"{node.devices} x {node.memory_gib:g} GiB": node}
+
+
+def _assignment(texts: list[str], *, release: str) -> dict[str, Scalar]:
+    """Read knobs as the configuration does, and refuse those that the release lacks."""
+    from sweeper import config, knobs
+
+    for text in texts:
+        if "=" not in text:
+            raise ConfigError(f"command line: '{text}' cannot be read; expected knob=value. Correct it.")
+    composed = config.compose_run(["platform=simulated", *(f"knobs.{text}" for text in texts)])
+    assignment = dict(composed["knobs"])
+    refusals = [refusal.message for refusal in knobs.check(assignment, release=release)]
+    if refusals:
+        raise KnobError(f"vLLM {release}: " + "\n  ".join(refusals))
+    return assignment
+
+
+def _model(name: str) -> Model:
+    from sweeper import config
+    from sweeper.models import config_json
+
+    known = config.groups()["model"]
+    if name in known:
+        composed = config.compose_run([f"model={name}", "platform=simulated"])
+        return config.settings(composed, platform=Platform.SIMULATED).model
+    if Path(name).exists():
+        try:
+            return config_json.read(Path(name))
+        except ConfigError as exc:
+            raise ConfigError(f"{exc} Memory is not worked out.") from exc
+    raise ConfigError(
+        f"model: there is no '{name}'; expected a name of conf/model ({', '.join(known)}), or the path of a "
+        f"config.json. Choose one.{nearest(name, known)}"
+    )
+
+
+def _partitions(mode: str | None, memory_mode: str | None) -> dict[str, _Devices]:
+    from sweeper import topology
+
+    found = {}
+    for compute in [mode] if mode else topology.LEGAL_MEMORY_MODES:
+        finest = topology.LEGAL_MEMORY_MODES.get(compute, ("NPS1",))[-1]
+        try:
+            node = topology.modelled_mi300x(compute, memory_mode or finest)
+        except PlacementError as exc:
+            raise ConfigError(f"--mode, --memory-mode: {exc}") from exc
+        memory_gib = topology.MI300X_MEMORY_GIB / PARTITIONS_PER_GPU[compute]
+        found[f"{compute}/{node.memory_mode}"] = _Devices(devices=len(node.devices), memory_gib=memory_gib)
+    return found
+
+
+def _rows(
+    found: Mapping[str, Mapping[int, Fit]],
+    assignment: Mapping[str, Scalar],
+    nodes: Mapping[str, _Devices],
+    mean_tokens: int | None,
+) -> list[list[str]]:
+    """Give the head of the table and its rows."""
+    longest = next(fit.max_model_len for fits in found.values() for fit in fits.values())
+    lengths = [longest, *([] if mean_tokens is None else [mean_tokens])]
+    names = ["mode", "TP", "weights", "working", "KV of one", "needed", "available", "fits", "blocks"]
+    rows = [[*names, *(f"of {length}" for length in lengths), "engines"]]
+    for name, fits in found.items():
+        for size, fit in fits.items():
+            sizes = (fit.weights_gib, fit.working_gib, fit.kv_cache_gib, fit.needed_gib, fit.available_gib)
+            engines = nodes[name].devices // _devices_of(assignment, size) if fit.is_feasible else 0
+            counts = (fit.blocks, *(fit.sequences(length) for length in lengths), engines)
+            answer = "yes" if engines else "no"
+            rows.append([name, str(size), *(f"{value:.1f}" for value in sizes), answer, *map(str, counts)])
+    return rows
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    """Align columns to the right; unlike a drawn table, nothing is cut off where the terminal is narrow."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(map(str.rjust, row, widths)) for row in rows)
+
+
+def _answer(name: str, fits: Mapping[int, Fit], assignment: Mapping[str, Scalar], *, devices: int) -> str:
+    """Say in a sentence what is the least that fits, or how far the largest is from it."""
+    for size, fit in fits.items():
+        wanted = _devices_of(assignment, size)
+        if fit.is_feasible and wanted <= devices:
+            return (
+                f"{name}: the least that fits is tensor_parallel_size {size}, {wanted} of {devices} devices, "
+                f"and then {fit.sequences()} sequences of {fit.max_model_len} tokens at once."
+            )
+    size, fit = list(fits.items())[-1]
+    return f"{name}: nothing fits; at tensor_parallel_size {size}: {fit}."
+
+
+def _devices_of(assignment: Mapping[str, Scalar], tensor_parallel_size: int) -> int:
+    from sweeper import knobs
+
+    return knobs.devices({**assignment, "tensor_parallel_size": tensor_parallel_size})

@@ -1,0 +1,171 @@
+"""What a person is told after a sweep: its counts, tables, charts and report."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from sweeper.cli.dashboard import show_on_dashboard
+from sweeper.cli.exit_codes import NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
+from sweeper.errors import AnswerError, StoreError
+from sweeper.records import Platform, TrialResult, TrialState
+from sweeper.text.legible import legible
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sweeper.config import Settings
+    from sweeper.plan.planner import Planner
+    from sweeper.sweep.sweep import Outcome
+
+_SHOWN_SETTINGS = 12
+
+
+def conclude(
+    settings: Settings, planner: Planner, outcome: Outcome, signalled: int | None, console: Console
+) -> int:
+    """Say how a sweep ended, and write and show its report.
+
+    Args:
+        settings: The study's settings.
+        planner: What was to be run.
+        outcome: What became of it.
+        signalled: Number of the signal that stopped it, or None.
+        console: Where a person reads.
+
+    Returns:
+        The exit code.
+    """
+    if signalled is not None:
+        console.print(
+            "stopped. What is finished is kept; the same command goes on from here.",
+            markup=False,
+            soft_wrap=True,
+        )
+    if outcome.states.get(TrialState.COMPLETE, 0):
+        _report(settings, planner, console)
+    elif settings.constraints and outcome.states.get(TrialState.SKIPPED, 0):
+        _say_no_best(settings, console)
+    _count_up(outcome, console)
+    if signalled is None:
+        console.print(f"ended: {outcome.ended_by}", markup=False, soft_wrap=True)
+    if signalled is not None:
+        return STOPPED + signalled
+    if not outcome.states.get(TrialState.COMPLETE, 0):
+        return NOTHING_COMPLETE
+    return SOME_FAILED if outcome.states.get(TrialState.FAILED, 0) else OK
+
+
+def _count_up(outcome: Outcome, console: Console) -> None:
+    counted = ", ".join(f"{count} {state}" for state, count in sorted(outcome.states.items()))
+    console.print(f"trials: {counted or 'none'}; started now: {outcome.measured_now}", markup=False)
+    for text, count in Counter(map(_failure_text, outcome.failures)).items():
+        times = f"{count} times " if count > 1 else ""
+        console.print(f"  {times}{legible(text)}", markup=False, soft_wrap=True)
+
+
+def _failure_text(result: TrialResult) -> str:
+    log = f" (log: {result.log_path})" if result.log_path else ""
+    # Of what was never started, that it cannot run here matters more than the class of the reason.
+    is_refused = result.state is TrialState.INFEASIBLE
+    kind = result.state if is_refused else result.failure_class or result.state
+    return f"{kind}: {result.failure_message}{log}"
+
+
+def _report(settings: Settings, planner: Planner, console: Console) -> None:
+    from analysis import report
+    from sweeper.store.store import Store
+
+    files = None
+    try:
+        files = report.write(settings.folder)
+    except AnswerError as exc:
+        # The study is complete all the same: its report can be written again at any time.
+        console.print(
+            f"report: not written: {legible(exc)} Then write it with: python -m analysis report "
+            f"{shlex.quote(str(settings.folder))}",
+            markup=False,
+            soft_wrap=True,
+        )
+    answers = _show_summary(settings, planner, console)
+    try:
+        show_on_dashboard(settings, files.figures if files else (), answers=answers)
+    except StoreError as exc:
+        console.print(f"dashboard: not brought up to date: {legible(exc)}", markup=False, soft_wrap=True)
+    if files is not None:
+        console.print("charts:", markup=False)
+        for path in files.figures:
+            console.print(f"  {path}", markup=False, soft_wrap=True)
+        console.print(f"report: {files.report}", markup=False, soft_wrap=True)
+    data = Store(settings.folder, settings.results).measurements
+    console.print(f"data:   {data}", markup=False, soft_wrap=True)
+    if settings.platform is Platform.SIMULATED:
+        console.print("No GPU was measured: these numbers are simulated.", style="bold")
+
+
+def _say_no_best(settings: Settings, console: Console) -> None:
+    """Say why there is no best setting where every trial was stopped early for a bound."""
+    from analysis import standings
+    from analysis.study import Study
+
+    for line in standings.best_lines(Study.load(settings.folder)):
+        console.print(f"best: {legible(line)}", markup=False, soft_wrap=True)
+
+
+def _show_summary(settings: Settings, planner: Planner, console: Console) -> list[str]:
+    """Print series by load point, the best setting, and the line that puts it into production.
+
+    Returns:
+        The best by each objective, a sentence each.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    from analysis import costs, figures, serving, standings, tables, verdicts
+    from analysis.study import Study
+
+    study = Study.load(settings.folder)
+    provenance = "simulated" if study.is_simulated else "measured"
+    stand = standings.standings(study)
+    for metric in figures.metrics_of(study):
+        summary = tables.summary(study.frame, metric=metric.column, series=study.series)
+        shown = f"{metric.title} ({provenance})"
+        if len(stand.order) > _SHOWN_SETTINGS:
+            leading = [name for name in stand.order if name in set(summary["setting"])][:_SHOWN_SETTINGS]
+            summary = summary.set_index("setting").loc[leading].reset_index()
+            which = "" if any(map(stand.breaks, leading)) else "the best "
+            shown += f": {which}{len(leading)} of {len(stand.order)} settings, best first; report.md has all"
+        is_repeated = bool((summary["n"] > 1).any())
+        layout = tables.by_load_point(summary, None if is_repeated else _number_or_reason)
+        # Text, not markup: a label may hold square brackets.
+        table = Table(title=Text(legible(shown)), title_justify="left")
+        for number, name in enumerate(layout.columns):
+            table.add_column(Text(legible(name)), justify="right" if number else "left")
+        for setting, *cells in layout.itertuples(index=False):
+            broken = stand.breaks(str(setting))
+            named = f"{legible(setting)}\n  breaks {broken}" if broken else legible(setting)
+            table.add_row(Text(named), *(Text(legible(cell)) for cell in cells))
+        console.print(table)
+    answers = standings.best_lines(study)
+    found = standings.best(study).to_dict("records")
+    for place, answer in enumerate(answers):
+        console.print(f"best: {legible(answer)}", markup=False, soft_wrap=True)
+        if place < len(found):
+            key = str(found[place]["trial_key"])
+            line = serving.serve_line(study.frame, key) or serving.why_no_line(study.frame, key)
+            if line:
+                console.print(f"  {legible(line)}", markup=False, soft_wrap=True)
+            cost = costs.line(study, str(found[place]["setting"]))
+            if cost:
+                console.print(f"  {legible(cost)}", markup=False, soft_wrap=True)
+    closing = [*standings.closing_lines(study), *verdicts.sentences(study)]
+    for line in closing:
+        console.print(legible(line), markup=False, soft_wrap=True)
+    return [*answers, *(line.strip() for line in closing)]
+
+
+def _number_or_reason(row: Any) -> str:
+    from analysis import tables
+
+    return tables.number_text(row["mean"]) if row["n"] else tables.no_number_text(row)

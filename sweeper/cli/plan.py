@@ -1,0 +1,256 @@
+"""The plan (``plan=true``): what would run, what is refused and why, where, how long and for how much.
+
+Nothing is started and nothing is written. It is laid out for a terminal of 80 columns: long reasons stand
+below the table, once each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from sweeper.cli.exit_codes import OK
+from sweeper.cli.forecast import (
+    Stored,
+    forecast_facts,
+    forecast_of,
+    read_stored,
+    write_timeline,
+)
+from sweeper.cli.long_work import LongWork
+from sweeper.space.space import Choice, Domain
+from sweeper.text.durations import duration_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sweeper.config import Settings
+    from sweeper.plan.planner import Job, Planner
+    from sweeper.plan.survey import Survey
+    from sweeper.store.store import FinishedTrial
+    from sweeper.topology import Node
+
+_SHOWN_TRIALS = 60
+_SHOWN_REASONS = 8
+
+
+def show_plan(settings: Settings, planner: Planner, nodes: Sequence[Node], console: Console) -> int:
+    """Print what would run; start nothing."""
+    stored = read_stored(settings)
+    console.print(f"\nplan of {settings.name}: nothing is started", style="bold", markup=False)
+    if settings.method == "grid":
+        _show_grid(settings, planner, nodes, stored, console)
+    else:
+        _show_search(settings, planner, nodes, stored, console)
+    return OK
+
+
+# ---- a grid: its trials ----
+
+
+def _show_grid(
+    settings: Settings,
+    planner: Planner,
+    nodes: Sequence[Node],
+    stored: Stored,
+    console: Console,
+) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    jobs = planner.grid(seen=LongWork(console, "planning settings").seen)
+    can_run = [job for job in jobs if job.refusal is None]
+    jobs += [job for _, job in planner.controls(len(can_run))]
+    jobs += _finals(settings, planner, can_run, stored, is_over=not stored.outstanding.runnable(jobs))
+    forecast = forecast_of(settings, jobs, stored.outstanding.runnable(jobs), nodes, stored, console)
+    reasons = list(dict.fromkeys(str(job.refusal) for job in jobs if job.refusal is not None))
+    table = Table()
+    table.add_column("trial", overflow="fold")
+    for name in ("devices", "load points", "predicted"):
+        table.add_column(name, justify="right")
+    table.add_column("what happens")
+    for job in jobs[:_SHOWN_TRIALS]:
+        predicted = forecast.predictions.get(job.spec.key)
+        table.add_row(
+            Text(job.spec.label),
+            str(job.spec.devices_wanted),
+            str(len(job.spec.load_points)),
+            duration_text(predicted.total_s) if predicted else "",
+            _fate(job, stored.outstanding.finished.get(job.spec.key), reasons, runs=predicted is not None),
+        )
+    console.print(table)
+    if len(jobs) > _SHOWN_TRIALS:
+        console.print(f"... and {len(jobs) - _SHOWN_TRIALS} trials more")
+    refused = sum(job.refusal is not None for job in jobs)
+    facts = {
+        "trials": f"{len(jobs)}: {len(forecast.predictions)} run, {refused} refused, "
+        f"{len(jobs) - len(forecast.predictions) - refused} in the store"
+    }
+    facts |= {f"refused ({number})": reason for number, reason in enumerate(reasons, start=1)}
+    _show_facts(facts | forecast_facts(settings, forecast), console)
+    write_timeline(settings, forecast, console)
+
+
+def _fate(job: Job, known: FinishedTrial | None, reasons: Sequence[str], *, runs: bool) -> str:
+    if job.refusal is not None:
+        return f"refused ({reasons.index(str(job.refusal)) + 1})"
+    if known is None:
+        return "runs"
+    return f"runs again (was {known.state})" if runs else f"stored: {known.state}"
+
+
+# ---- a search: its space ----
+
+
+def _show_search(
+    settings: Settings,
+    planner: Planner,
+    nodes: Sequence[Node],
+    stored: Stored,
+    console: Console,
+) -> None:
+    from sweeper.plan.survey import survey
+
+    found = survey(planner, seed=settings.seed)
+    outstanding = stored.outstanding
+    spent = outstanding.spent
+    left = max((settings.trials or 0) - spent, 0)
+    again = [job for _, job in planner.controls(settings.trials or 0)]
+    again += _finals(settings, planner, found.jobs, stored, is_over=left == 0)
+    # Which points the search will choose depends on what it finds; any others cost about as much.
+    to_run = outstanding.runnable(again) + outstanding.runnable(found.jobs)[:left]
+    forecast = forecast_of(settings, [*again, *found.jobs], to_run, nodes, stored, console)
+    facts = {
+        "search": f"{settings.method}, seed {settings.seed}: {settings.trials} trials, {spent} of them "
+        f"in the store, {left} left",
+        "objective": "; ".join(f"{goal.direction} {goal.name}" for goal in settings.objectives),
+        "bounds": "; ".join(bound.name for bound in settings.constraints),
+        "load points": "; ".join(point.label for point in settings.load_points),
+        "endings": _endings_text(settings),
+    }
+    _show_facts(facts, console)
+    _show_domains(planner, console)
+    _show_facts(
+        _space_facts(planner, found) | forecast_facts(settings, forecast) | _chosen_text(found, left), console
+    )
+    write_timeline(settings, forecast, console)
+
+
+def _finals(
+    settings: Settings, planner: Planner, jobs: Sequence[Job], stored: Stored, *, is_over: bool
+) -> list[Job]:
+    """Return the finalists' engine starts.
+
+    Args:
+        settings: The study's settings.
+        planner: Whose space it is.
+        jobs: Settings that can run.
+        stored: What is measured.
+        is_over: Whether all else is measured, so that the finalists are known. Before that any others stand
+            in for them: they cost about as much.
+    """
+    from itertools import chain
+
+    from sweeper.plan import finalists
+    from sweeper.sweep.progress import Progress
+
+    endings = settings.endings
+    if not endings.finalists:
+        return []
+    best = [job for job in jobs if job.refusal is None][: endings.finalists]
+    if is_over:
+        progress = Progress(objectives=settings.objectives, constraints=settings.constraints, endings=endings)
+        for trial in stored.trials:
+            progress.learn_stored(trial, node_devices=len(planner.node.devices))
+        best = finalists.stored_jobs(planner, progress.best(endings.finalists), stored.trials)
+    if not best:
+        return []
+    rounds = finalists.rounds(best, planner.default(), repeats=endings.final_repeats, seed=settings.seed)
+    return list(chain.from_iterable(rounds))
+
+
+def _endings_text(settings: Settings) -> str:
+    endings = settings.endings
+    limits = {
+        "search.max_hours": endings.max_hours,
+        "search.max_node_hours": endings.max_node_hours,
+        "search.min_improvement": endings.min_improvement,
+    }
+    parts = [f"{key}={value:g} ends the study earlier" for key, value in limits.items() if value is not None]
+    if endings.stop_margin is not None:
+        parts.append("trials that no longer matter stop early: the times below are the most")
+    if endings.finalists:
+        parts.append(
+            f"then the best {endings.finalists} and the default start {endings.final_repeats} times each"
+        )
+    return "; ".join(parts)
+
+
+def _show_domains(planner: Planner, console: Console) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    space = planner.space
+    table = Table()
+    for name in ("knob", "values", *(["only where"] if space.conditions else [])):
+        table.add_column(name, overflow="fold")
+    if space.series:
+        table.add_row("series", Text(", ".join(series.name for series in space.series)))
+    for name, domain in space.domains.items():
+        condition = [Text(space.conditions[name].text)] if name in space.conditions else []
+        table.add_row(name, Text(_domain_text(domain)), *condition)
+    console.print(table)
+
+
+def _domain_text(domain: Domain) -> str:
+    if isinstance(domain, Choice):
+        return ", ".join(_value_text(value) for value in domain.values)
+    words = f"{domain.low:g} to {domain.high:g}"
+    if domain.step is not None:
+        words += f" in steps of {domain.step:g}"
+    words += "" if domain.is_int else ", any number between"
+    return f"{words}, by its logarithm" if domain.log else words
+
+
+def _value_text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _space_facts(planner: Planner, found: Survey) -> dict[str, str]:
+    """Say what always holds, what joins the knobs, how large the space is, and what of it is refused."""
+    space = planner.space
+    fixed = [
+        f"{name}={_value_text(value)}" for name, value in space.base.items() if name not in space.domains
+    ]
+    size = "no end of" if found.combinations is None else f"{found.combinations:,}"
+    looked = "all looked at" if found.is_whole else f"{found.looked_at:,} drawn at random and looked at"
+    facts = {"fixed": ", ".join(fixed)} if fixed else {}
+    facts |= {f"rule {number}": str(rule) for number, rule in enumerate(space.rules, start=1)}
+    facts["space"] = f"{size} combinations, {looked}: {len(found.jobs):,} distinct settings can run"
+    for number, alike in enumerate(found.refusals[:_SHOWN_REASONS], start=1):
+        example = "" if alike.is_same else "for example: "
+        facts[f"refused ({number})"] = f"{alike.count:,}: {example}{alike.reason}"
+    if len(found.refusals) > _SHOWN_REASONS:
+        facts["refused (...)"] = f"for {len(found.refusals) - _SHOWN_REASONS} other reasons"
+    return facts
+
+
+def _chosen_text(found: Survey, left: int) -> dict[str, str]:
+    if not found.jobs:
+        return {"result": "no setting can run: the study would end at once"}
+    if found.is_whole and len(found.jobs) < left:
+        return {"result": f"the space has only {len(found.jobs)} settings: the search ends with the last one"}
+    return {"rests on": "settings drawn at random; the search chooses its own as it learns"} if left else {}
+
+
+def _show_facts(facts: Mapping[str, str], console: Console) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in facts.items():
+        if text:
+            table.add_row(name, Text(text))
+    console.print(table)

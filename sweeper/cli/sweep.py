@@ -1,0 +1,375 @@
+"""One sweep: its arguments, the study that they describe, and the work."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweeper.cli.arguments import Parser
+from sweeper.cli.dashboard import engine_text, illustrator, model_lines, study_note
+from sweeper.cli.exit_codes import OK
+from sweeper.cli.forecast import scheduler_of
+from sweeper.cli.long_work import LongWork
+from sweeper.cli.outcome import conclude
+from sweeper.cli.plan import show_plan
+from sweeper.cli.signals import StopSignals
+from sweeper.errors import ConfigError
+from sweeper.executors.deferred import DeferredExecutor
+from sweeper.prepare.search import check_search, hints_of
+from sweeper.records import EngineSpec, Platform
+from sweeper.text.legible import legible
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sweeper.config import Settings
+    from sweeper.executors.cluster import Cluster
+    from sweeper.plan.planner import Planner
+    from sweeper.prepare.node import Choice
+    from sweeper.sweep.sweep import Outcome
+    from sweeper.topology import Node
+
+
+def run_sweep(arguments: list[str], console: Console, *, commands: Collection[str]) -> int:
+    """Run one sweep from its arguments to its report.
+
+    Args:
+        arguments: Overrides and options, without a command.
+        console: Where a person reads.
+        commands: Names of the program's commands, for whoever mistyped one.
+
+    Returns:
+        The exit code.
+    """
+    from sweeper import config
+    from sweeper.prepare import node as prepare
+    from sweeper.text import confidential
+
+    options, overrides = read_options(arguments, commands)
+    composed, choice = prepare.compose_for_platform(overrides, config_dir=options.config_dir)
+    if options.cfg:
+        import yaml
+
+        shown = yaml.safe_dump(confidential.masked(dict(composed)), sort_keys=False)
+        console.print(shown, markup=False, soft_wrap=True, end="")
+        return OK
+    if not composed["study"]["experiment"] and not composed["space"]["knobs"]:
+        known = ", ".join(config.groups(options.config_dir).get("experiment", ()))
+        raise ConfigError(
+            f"no experiment is given. Choose one with +experiment=NAME (known: {known}), or vary a knob with "
+            "space.knobs.NAME=VALUE,VALUE."
+        )
+    stated_by = config.release_stated_by(overrides, config_dir=options.config_dir)
+    settings = config.settings(composed, platform=choice.platform, release_stated_by=stated_by)
+    with ExitStack() as stack:
+        return _run(settings, choice, overrides, console, stack)
+
+
+def read_options(arguments: list[str], commands: Collection[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Read the options of a sweep, and give them with its overrides.
+
+    Raises:
+        ConfigError: A word is neither an option nor an override.
+    """
+    parser = Parser(prog="python -m sweeper", add_help=False)
+    parser.add_argument("--config-dir", type=Path)
+    parser.add_argument("--cfg", choices=["job"])
+    options, rest = parser.parse_known_args(arguments)
+    for text in rest:
+        if text in ("-m", "--multirun"):
+            raise ConfigError(
+                f"command line: '{text}' is not needed: the space says what varies. "
+                "Write space.knobs.max_num_seqs=64,256 and leave it out."
+            )
+        if text.startswith("-"):
+            raise ConfigError(f"command line: '{text}' is not an option. See: python -m sweeper --help")
+        if "=" not in text and not text.startswith("~"):
+            from sweeper import config
+            from sweeper.errors import nearest
+
+            known = [*commands, *config.groups(options.config_dir).get("experiment", ())]
+            raise ConfigError(
+                f"command line: '{text}' is neither a command nor key=value.{nearest(text, known)} "
+                "An experiment is chosen with +experiment=NAME. See: python -m sweeper --help"
+            )
+    return options, rest
+
+
+def _run(settings: Settings, choice: Choice, overrides: list[str], console: Console, stack: ExitStack) -> int:
+    from sweeper.clients import requirements
+    from sweeper.plan import idle
+    from sweeper.prepare import node as prepare
+    from sweeper.search import database
+    from sweeper.store.study_folder import StudyFolder
+
+    say_platform(settings, choice, console)
+    cluster, nodes = _find_nodes(settings, choice, console, stack)
+    node = max(nodes, key=lambda node: len(node.devices))
+    planner = planner_of(settings, node)
+    console.print(f"engine: {engine_text(planner)}", markup=False, soft_wrap=True)
+    for line in model_lines(planner):
+        console.print(line, markup=False, soft_wrap=True)
+    say_release(settings, planner, console)
+    check_search(settings)
+    idle.check(planner)
+    code = show_plan(settings, planner, nodes, console) if settings.is_plan else OK
+    # A missing file or package is found before a folder is made or an engine is started, and by a plan, too.
+    requirements.check(settings.client, settings.load_points, engine=planner.engine)
+    for sentence in requirements.repetitions(settings.load_points, engine=planner.engine):
+        console.print(sentence, markup=False, soft_wrap=True)
+    if settings.is_plan:
+        return code
+    if settings.storage is not None:
+        database.check(settings.storage)
+    if settings.method == "grid":
+        # A mistake in a knob is found before a folder is made or Ray is started.
+        planner.grid(seen=LongWork(console, "planning settings").seen)
+    folder = stack.enter_context(StudyFolder(settings.folder))
+    end_strays(settings.outputs, console)
+    run_folder = folder.begin_run(resolved=settings.resolved, overrides=overrides)
+    folder.describe(
+        name=settings.name,
+        experiment=settings.experiment,
+        question=settings.question,
+        source=settings.source,
+        platform=settings.platform,
+        platform_reason=choice.reason,
+        node=node,
+        engine_release=planner.engine.release,
+        model=planner.model,
+        space=settings.space,
+        objectives=settings.objectives,
+        constraints=settings.constraints,
+        load_points=settings.load_points,
+        resolved=settings.resolved,
+        results=settings.results,
+    )
+    if cluster is not None:
+        needed = prepare.needed_paths(settings, engine=planner.engine, model=planner.model)
+        cluster.check_paths(settings.folder, needed=needed)
+    outcome, signalled = _work(settings, planner, nodes, cluster, run_folder, console)
+    return conclude(settings, planner, outcome, signalled, console)
+
+
+def _work(
+    settings: Settings,
+    planner: Planner,
+    nodes: Sequence[Node],
+    cluster: Cluster | None,
+    run_folder: Path,
+    console: Console,
+) -> tuple[Outcome, int | None]:
+    from sweeper.cli.display import Display
+    from sweeper.search import Search, dashboard, storage_url
+    from sweeper.store.store import Store
+    from sweeper.sweep.sweep import STOP_MARGIN_S, Sweep
+
+    store = Store(settings.folder, settings.results)
+    for found in store.set_aside():
+        told = f"{found.place} is not a readable part of this study: {found.reason}"
+        console.print(
+            f"set aside: {legible(told)}",
+            markup=False,
+            soft_wrap=True,
+        )
+    search = Search(
+        storage=settings.storage or storage_url(settings.outputs),
+        name=settings.name,
+        space=settings.space,
+        objectives=settings.objectives,
+        constraints=settings.constraints,
+        method=settings.method,
+        seed=settings.seed,
+        hints=hints_of(settings, planner, console),
+        artifacts=dashboard.artifacts_folder(settings.outputs),
+    )
+    search.note(study_note(settings, planner))
+    deferred = DeferredExecutor(settings, nodes, run_folder, console, cluster=cluster)
+    patience_s = planner.engine.stop_timeout_s + STOP_MARGIN_S
+    waits_for = f"the trials that run to end their engines, at most {patience_s:g} s"
+    with StopSignals(waits_for=waits_for) as stop, closing(search), deferred as executor:
+        display = Display(console, devices=sum(len(node.devices) for node in nodes))
+        sweep = Sweep(
+            planner=planner,
+            search=search,
+            store=store,
+            executor=executor,
+            scheduler=scheduler_of(settings, nodes),
+            observer=display,
+            objectives=settings.objectives,
+            constraints=settings.constraints,
+            method=settings.method,
+            trials=settings.trials,
+            max_attempts=settings.max_attempts,
+            retry_pause_s=settings.retry_pause_s,
+            retry_failed=settings.retry_failed,
+            endings=settings.endings,
+            seed=settings.seed,
+            illustrate=illustrator(settings),
+            show_outlook=display.look_ahead,
+        )
+        try:
+            with display:
+                outcome = sweep.run(stop=stop.is_set)
+        finally:
+            stop.settle()
+    return outcome, stop.signalled
+
+
+def _find_nodes(
+    settings: Settings, choice: Choice, console: Console, stack: ExitStack
+) -> tuple[Cluster | None, tuple[Node, ...]]:
+    """Read this machine, or the nodes of the cluster that is joined."""
+    from sweeper.prepare import node as prepare
+
+    cluster = None
+    nodes: tuple[Node, ...]
+    if settings.joins_cluster:
+        cluster = stack.enter_context(closing(prepare.join_cluster(settings, choice)))
+        nodes = cluster.nodes
+        for remark in cluster.remarks:
+            console.print(remark, markup=False, soft_wrap=True)
+    else:
+        nodes = (prepare.read_node(settings, choice),)
+    for node in nodes:
+        console.print(f"node: {node.summary}", markup=False, soft_wrap=True)
+    say_other_devices(nodes[0], console)
+    return cluster, nodes
+
+
+def planner_of(settings: Settings, node: Node) -> Planner:
+    """Make the planner of a study: its engine is found and its model provided."""
+    from sweeper import knobs
+    from sweeper.plan.planner import Planner
+    from sweeper.prepare import node as prepare
+
+    engine, model = settings.engine, prepare.provide_model(settings)
+    if engine.kind == "vllm":
+        from sweeper.engines.vllm import probe
+
+        python = prepare.find_engine_python(settings)
+        engine = _settled(
+            replace(engine, python=python), settings, found=probe(python).versions["vllm"], where=python
+        )
+    elif engine.kind == "attach":
+        import os
+
+        from sweeper.engines import attach
+
+        found = attach.find_release(engine, surroundings=os.environ)
+        engine = replace(engine, python=_client_python(settings))
+        engine = _settled(engine, settings, found=found, where=str(engine.url))
+    elif engine.kind == "tgi":
+        from sweeper.engines import tgi
+
+        tgi.find_program(engine)
+        engine = replace(engine, python=_client_python(settings))
+    return Planner(
+        study=settings.name,
+        trials_folder=str((settings.folder / "trials").absolute()),
+        space=settings.space,
+        engine=engine,
+        model=model,
+        platform=settings.platform,
+        node=node,
+        accelerator=knobs.accelerator_of(settings.platform, modelled_device=settings.modelled_device),
+        modelled_device=settings.modelled_device,
+        load_points=settings.load_points,
+        client=settings.client,
+        warmup_prompts=settings.warmup_prompts,
+        repeats=settings.repeats,
+        runs_per_start=settings.runs_per_start,
+        allow_unknown=settings.allow_unknown,
+        calibration=settings.calibration,
+        calibrated=settings.calibrated,
+        control=settings.control,
+        control_every=settings.control_every,
+    )
+
+
+def _settled(engine: EngineSpec, settings: Settings, *, found: str, where: str) -> EngineSpec:
+    from sweeper.engines import release
+
+    stated_by = settings.release_stated_by
+    return release.settled(
+        engine,
+        found=found,
+        where=where,
+        stated=stated_by is not None,
+        insists=stated_by == "command line",
+    )
+
+
+def _client_python(settings: Settings) -> str | None:
+    """Find the interpreter of the load generator, where vLLM's own is one and does not serve."""
+    from sweeper.prepare import node as prepare
+
+    return prepare.find_engine_python(settings) if settings.needs_engine_python else None
+
+
+def say_platform(settings: Settings, choice: Choice, console: Console) -> None:
+    """Print where the numbers will come from, and where they go."""
+    console.print(f"platform: {settings.platform}: {choice.reason}", markup=False, soft_wrap=True)
+    if settings.platform is Platform.SIMULATED:
+        from sweeper.simulation.device import device_named
+
+        product = device_named(settings.modelled_device).product
+        console.print(
+            "          No GPU is measured: every number below is computed by a model of a node of 8 "
+            f"{product}.",
+            markup=False,
+            soft_wrap=True,
+        )
+    for sentence in settings.left_out:
+        console.print(sentence, markup=False, soft_wrap=True)
+    console.print(f"study: {settings.name} in {settings.folder}", markup=False, soft_wrap=True)
+
+
+def say_other_devices(node: Node, console: Console) -> None:
+    """Print what holds for GPUs that run as platform mi300x and are none."""
+    from sweeper.simulation.device import USUAL_DEVICE, device_named
+    from sweeper.topology import modelled_as
+
+    modelled = modelled_as(node)
+    if node.platform is not Platform.MI300X or modelled == USUAL_DEVICE:
+        return
+    what = (
+        "nothing models them: durations are assumed, and no search is guided by predictions"
+        if modelled is None
+        else f"predictions are the MI300X's, with the peaks of {device_named(modelled).product} and unproven"
+    )
+    console.print(
+        f"      These are no MI300X, which the platform and its recommendations are named for; {what}.",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def say_release(settings: Settings, planner: Planner, console: Console) -> None:
+    """Print that another release is measured than the experiment names, where that is so."""
+    named, found = settings.engine.release, planner.engine.release
+    if planner.engine.kind == "vllm" and named != found:
+        console.print(
+            f"engine.release: {named} is what this was written for; found and measured is {found}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def end_strays(outputs: Path, console: Console) -> None:
+    """End what killed runs left behind, put back what they left changed, and say so."""
+    from sweeper.processes import process as processes
+    from sweeper.trial import host_settings
+
+    for process in processes.end_strays(outputs):
+        console.print(
+            f"ended a process that an earlier run left behind: {process}", markup=False, soft_wrap=True
+        )
+    for knob, value in host_settings.restore_abandoned(outputs).items():
+        console.print(
+            f"put back what an earlier run left changed: {knob}={value}", markup=False, soft_wrap=True
+        )

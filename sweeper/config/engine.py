@@ -1,0 +1,135 @@
+"""What the configuration says of the engine, and how it bounds what may vary."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from sweeper import knobs
+from sweeper.config.checks import check_choice, check_positive
+from sweeper.errors import ConfigError
+from sweeper.records import ENGINES, INSTANCES_BY, EngineSpec, Platform
+from sweeper.text import confidential
+
+_STAGES = ("free", "launch", "start", "ready", "sanity", "warmup", "load", "stop")
+_TIME_LIMITS = tuple(f"{stage}_timeout_s" for stage in _STAGES)
+
+
+def engine(given: Mapping[str, Any], platform: Platform) -> EngineSpec:
+    """Make the engine of a study.
+
+    Raises:
+        ConfigError: A value is not allowed, or belongs to another kind of engine or platform.
+    """
+    check_choice("engine.kind", given["kind"], ("auto", *ENGINES))
+    check_choice("engine.instances_by", given["instances_by"], INSTANCES_BY)
+    for key in _TIME_LIMITS:
+        check_positive(f"engine.{key}", given[key])
+    secret = confidential.assigned_secret(_words("engine.prefix", given["prefix"]))
+    if secret is not None:
+        raise ConfigError(
+            f"engine.prefix: gives '{secret}' a value, which every user of the machine could read; expected "
+            f"its name alone, as in --env {secret}. Export {secret} before the start."
+        )
+    kind = given["kind"]
+    if kind == "auto":
+        kind = "simulated" if platform is Platform.SIMULATED else "vllm"
+    if (kind == "simulated") != (platform is Platform.SIMULATED):
+        raise ConfigError(
+            f"engine.kind: is '{kind}' on platform '{platform}'; the simulated engine and the simulated "
+            "platform belong together, so that no simulated number stands among measured ones. "
+            "Use engine.kind=auto."
+        )
+    return EngineSpec(
+        kind=kind,
+        release=_release(str(given["release"])),
+        python=None if kind == "simulated" else given["python"],
+        url=_url(given, kind),
+        api_key_env=_variable(given["api_key_env"], kind),
+        command=_program(given["command"]),
+        prefix=tuple(given["prefix"]),
+        instances_by=given["instances_by"],
+        binds_numa=given["binds_numa"],
+        **{key: given[key] for key in _TIME_LIMITS},
+    )
+
+
+def _release(given: str) -> str:
+    unplaced = knobs.why_unplaced(given)
+    if unplaced is not None:
+        known = knobs.releases()
+        raise ConfigError(
+            f"engine.release: '{given}' {unplaced}; expected a release of vLLM from {known[0]} to "
+            f"{known[-1]}, or a later one. Name the one that the build comes nearest to."
+        )
+    return given
+
+
+def _words(key: str, words: Sequence[object]) -> list[str]:
+    """Give the words of a command; the schema lets lists and mappings pass for text."""
+    for word in words:
+        if not isinstance(word, str):
+            raise ConfigError(
+                f"{key}: one of its words is {word!r}; expected a text each, such as numactl. "
+                "Write them as a plain list: [numactl, --localalloc]."
+            )
+    return [str(word) for word in words]
+
+
+def refuse_variation(root: Mapping[str, Any]) -> None:
+    """See that nothing varies but the load: an endpoint that already runs keeps its settings.
+
+    Raises:
+        ConfigError: The space has knobs; the message names them.
+    """
+    series = [f"space.series.{name}.knobs" for name, item in root["space"]["series"].items() if item["knobs"]]
+    varied = [*(f"space.knobs.{name}" for name in root["space"]["knobs"]), *series]
+    if varied:
+        raise ConfigError(
+            f"engine.kind: is 'attach', and {', '.join(varied)} would change a server; expected load points "
+            "only, since an endpoint that already runs keeps its own settings. Vary workload.*, or let the "
+            "sweeper start the engine with engine.kind=vllm."
+        )
+
+
+def _url(given: Mapping[str, Any], kind: str) -> str | None:
+    url = given["url"]
+    if kind != "attach":
+        return None
+    if not url:
+        raise ConfigError(
+            "engine.url: is not given; expected the address of the endpoint that runs, such as "
+            "http://127.0.0.1:8000. Set engine.url=ADDRESS."
+        )
+    found = urlsplit(url)
+    is_plain = not (found.username or found.password or found.query or found.fragment)
+    if found.scheme not in ("http", "https") or not found.hostname or not is_plain:
+        # Not shown: what stands there may hold a password.
+        raise ConfigError(
+            "engine.url: is not the plain address of a server; expected one such as http://127.0.0.1:8000, "
+            "without user, password or query. A key goes into a variable named by engine.api_key_env."
+        )
+    return f"{found.scheme}://{found.netloc}{found.path}".rstrip("/")
+
+
+def _variable(name: str | None, kind: str) -> str | None:
+    if name is None or kind != "attach":
+        return None
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        # Not shown: it may be the key itself.
+        raise ConfigError(
+            "engine.api_key_env: is not the name of an environment variable; expected the name of the one "
+            "that holds the endpoint's key, never the key itself."
+        )
+    return name
+
+
+def _program(command: str) -> str:
+    if not command or command.startswith("-") or any(letter.isspace() for letter in command):
+        raise ConfigError(
+            f"engine.command: is '{command}'; expected one program, such as text-generation-launcher. "
+            "Words before it go into engine.prefix, its flags into knobs."
+        )
+    return command

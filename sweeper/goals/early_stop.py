@@ -1,0 +1,196 @@
+"""When a study ends, and when a trial can no longer matter: then its remaining load points are left out.
+
+A trial is stopped when a constraint is broken already, or when the best that its remaining load points could
+still bring leaves it behind a trial that is known. That best is taken generously: a latency of zero, a
+throughput as high as the rate at which requests are sent. Where nothing bounds it from above (everything at
+once, tokens per second) the trial goes on. A margin keeps noise from deciding.
+
+So that this happens early, a trial with such a rule measures the load points first that decide most.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sweeper.goals.objectives import counts_load
+from sweeper.records import MAX_RATE, Constraint, LoadPoint, Measurement, Objective, StopRule
+
+_OFFERED = ("request_throughput_per_s", "request_goodput_per_s")
+"""Metrics that cannot be above the rate at which requests are sent."""
+
+_ARRIVAL_ERRORS = 3.0
+"""How many standard errors a run's own mean rate may lie above the rate asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endings:
+    """When trials and studies end, besides having nothing left to do; None leaves a limit out.
+
+    Attributes:
+        stop_margin: Ends a trial early that is behind the best by this share; None measures all of each.
+        max_hours: Of this run, by the clock.
+        max_node_hours: Of all trials of the study, those of earlier runs too; a trial on half of a node's
+            devices counts half. Modelled time where the platform is modelled.
+        min_improvement: Share by which a trial has to be better than all before it.
+        patience: So many trials in a row may miss that.
+        finalists: How many of the best settings are measured again at the end, limits or not; 0 is none.
+        final_repeats: Engine starts of each of them.
+    """
+
+    stop_margin: float | None = None
+    max_hours: float | None = None
+    max_node_hours: float | None = None
+    min_improvement: float | None = None
+    patience: int = 20
+    finalists: int = 0
+    final_repeats: int = 3
+
+
+def decision_order(
+    points: Sequence[LoadPoint], objectives: Sequence[Objective], constraints: Sequence[Constraint]
+) -> tuple[LoadPoint, ...]:
+    """Put the load points first that decide most.
+
+    An objective's own load point comes first, then those that a constraint names, then the others; of equals
+    the heavier load, which settings tell apart better. A second run stays behind its first.
+    """
+    wanted = {objective.request_rate_per_s for objective in objectives} - {None}
+    bounded = {constraint.request_rate_per_s for constraint in constraints} - {None}
+
+    def rank(group: Sequence[LoadPoint]) -> tuple[bool, bool, float]:
+        rate = group[0].request_rate_per_s
+        return (rate not in wanted, rate not in bounded, -math.inf if rate is None else -rate)
+
+    return tuple(point for group in sorted(_groups(points), key=rank) for point in group)
+
+
+def reason_to_stop(
+    rule: StopRule, points: Sequence[LoadPoint], measured: Sequence[Measurement], *, gpus: float
+) -> str | None:
+    """Say why a trial can no longer matter, by what is measured of it; None while it can.
+
+    Args:
+        rule: What it is held against.
+        points: All load points of the trial.
+        measured: Its measurements so far.
+        gpus: GPUs that it holds, a partition as its share.
+    """
+    for constraint in rule.constraints:
+        value = _known(constraint, points, measured, gpus=gpus)
+        if value is not None and constraint.violation(value) > rule.margin:
+            return f"breaks {constraint.name}: {value:.4g}, and may be {rule.margin:.0%} off at most"
+    best = [_best_possible(objective, points, measured, gpus=gpus) for objective in rule.objectives]
+    for incumbent in rule.incumbents:
+        if is_worse(best, than=incumbent, objectives=rule.objectives, margin=rule.margin):
+            return _hopeless_text(rule.objectives, best, incumbent)
+    return None
+
+
+def is_worse(
+    values: Sequence[float], *, than: Sequence[float], objectives: Sequence[Objective], margin: float
+) -> bool:
+    """Tell whether values are worse in every objective, and by more than a share of the other's value."""
+    return all(
+        other - value > margin * abs(other)
+        if objective.direction == "maximize"
+        else value - other > margin * abs(other)
+        for value, other, objective in zip(values, than, objectives, strict=True)
+    )
+
+
+def _groups(points: Sequence[LoadPoint]) -> list[list[LoadPoint]]:
+    """Join each second run with the run before it, whose prompts it finds in the cache."""
+    groups: list[list[LoadPoint]] = []
+    for point in points:
+        if point.keeps_prefix_cache and groups:
+            groups[-1].append(point)
+        else:
+            groups.append([point])
+    return groups
+
+
+def _counted(quantity: Objective | Constraint, points: Sequence[LoadPoint]) -> list[LoadPoint]:
+    """Give the load points whose mean a quantity is."""
+    return [
+        point
+        for point in points
+        if counts_load(
+            quantity,
+            request_rate_per_s=point.request_rate_per_s,
+            keeps_prefix_cache=point.keeps_prefix_cache,
+            is_probe=point.rate_search is not None,
+        )
+    ]
+
+
+def _known(
+    quantity: Objective | Constraint,
+    points: Sequence[LoadPoint],
+    measured: Sequence[Measurement],
+    *,
+    gpus: float,
+) -> float | None:
+    """Give the quantity's value, once each of its load points was measured."""
+    means = [_mean(quantity.metric, point, measured) for point in _counted(quantity, points)]
+    known = [mean for mean in means if mean is not None]
+    if not known or len(known) < len(means):
+        return None
+    return statistics.fmean(known) / (1.0 if quantity.per is None else gpus)
+
+
+def _best_possible(
+    objective: Objective, points: Sequence[LoadPoint], measured: Sequence[Measurement], *, gpus: float
+) -> float:
+    """Bound an objective from its good side, with the best thinkable number where none is measured yet."""
+    is_max = objective.direction == "maximize"
+    counted = _counted(objective, points)
+    if not counted:
+        return math.inf if is_max else -math.inf
+    values = []
+    for point in counted:
+        mean = _mean(objective.metric, point, measured)
+        if mean is None:
+            mean = _most(objective.metric, point) if is_max else 0.0
+        values.append(mean)
+    return statistics.fmean(values) / (1.0 if objective.per is None else gpus)
+
+
+def _most(metric: str, point: LoadPoint) -> float:
+    """Give what a metric cannot be above at a load point; infinity where nothing bounds it.
+
+    Source:
+        The sum of n exponential gaps has a relative standard deviation of 1 / sqrt(n), so the requests of one
+        run may come that much faster than asked for.
+    """
+    if metric == MAX_RATE and point.rate_search is not None:
+        return point.rate_search.high
+    if metric not in _OFFERED or point.request_rate_per_s is None:
+        return math.inf
+    return point.request_rate_per_s * (1 + _ARRIVAL_ERRORS / math.sqrt(point.num_prompts))
+
+
+def _mean(metric: str, point: LoadPoint, measured: Sequence[Measurement]) -> float | None:
+    found: list[Any] = [
+        measurement.metrics.get(metric) for measurement in measured if _is_of(measurement, point)
+    ]
+    known = [float(value) for value in found if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _is_of(measurement: Measurement, point: LoadPoint) -> bool:
+    """Tell whether a run belongs to a load point; the probes of a search over the rate are at other rates."""
+    if point.rate_search is not None:
+        return measurement.load_point.rate_search == point.rate_search
+    return measurement.load_point == point
+
+
+def _hopeless_text(objectives: Sequence[Objective], best: Sequence[float], incumbent: Sequence[float]) -> str:
+    parts = [
+        f"{objective.name} can come to {value:.4g} at best, {known:.4g} is known"
+        for objective, value, known in zip(objectives, best, incumbent, strict=True)
+    ]
+    return "; ".join(parts)

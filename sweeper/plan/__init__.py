@@ -1,0 +1,1 @@
+"""Which trials a study consists of, which of them are refused, and which are still to be run."""

@@ -1,0 +1,68 @@
+"""What is asked for and would never happen with this release: rules that never apply, second runs of nothing.
+
+``config.unused`` refuses what the configuration alone tells; here the release is known, and its defaults.
+
+A rule whose knob has neither a value nor a known default holds (``space.Rule``), for an engine reconciles its
+own defaults. So a misspelt name would make a rule hold everywhere, without a word.
+"""
+
+from __future__ import annotations
+
+from sweeper import knobs
+from sweeper.engines import tgi
+from sweeper.errors import ConfigError, nearest
+from sweeper.plan.planner import Planner
+from sweeper.space.space import Point, Rule
+
+_CACHE = "enable_prefix_caching"
+
+
+def check(planner: Planner) -> None:
+    """See that every rule can apply, and that a second run is one of something.
+
+    Raises:
+        ConfigError: A rule names what no setting has, with the nearest name; or nothing would be run twice.
+    """
+    found = values(planner)
+    for number, rule in enumerate(planner.space.rules):
+        for name in sorted(rule.names - found):
+            raise ConfigError(_refusal(planner, number, rule, name, found))
+    if any(point.keeps_prefix_cache for point in planner.load_points) and not _runs_twice(planner):
+        raise ConfigError(
+            f"workload.second_run: is true, and no setting keeps prompts for it: {_CACHE} is off in all of "
+            f"them (vLLM {planner.engine.release}). Set knobs.{_CACHE}=true, or workload.second_run=false."
+        )
+
+
+def _runs_twice(planner: Planner) -> bool:
+    if _CACHE in planner.space.domains:
+        return True
+    return any(load.keeps_prefix_cache for point in _named(planner) for load in planner.loads_of(point))
+
+
+def _named(planner: Planner) -> list[Point]:
+    """Give the settings that have a name: each series, or the base where there are none."""
+    space = planner.space
+    return [space.point({"series": series.name}) for series in space.series] or [space.point({})]
+
+
+def values(planner: Planner) -> frozenset[str]:
+    """Name what rules may compare: knobs that some setting sets, known defaults, and facts of the node."""
+    unsaid = (name for point in _named(planner) for name in planner.rule_defaults(point.assignment))
+    return planner.space.knob_names() | frozenset(unsaid)
+
+
+def _refusal(planner: Planner, number: int, rule: Rule, name: str, found: frozenset[str]) -> str:
+    release = planner.engine.release
+    where = f"space.rules[{number}]: '{rule.text}' names '{name}'"
+    has_tgi = any(series.engine == "tgi" for series in planner.space.series) or planner.engine.kind == "tgi"
+    if name in knobs.known_names(release) or (has_tgi and name in tgi.FLAGS):
+        return (
+            f"{where}, which no setting of this study gives a value, and whose default is not known; the "
+            f"rule would never apply. Give it a value (knobs.{name}=...), or remove the rule."
+        )
+    near = nearest(name, found) or nearest(name, knobs.known_names(release))
+    return (
+        f"{where}, which is no knob of this study and none of vLLM {release}; the rule would never apply."
+        f"{near} Correct it."
+    )

@@ -1,0 +1,394 @@
+"""What is to be run: points of the space, turned into jobs, or into the reason why they cannot run.
+
+Deciding is kept here, apart from acting (``sweep``): a planner starts nothing and stores nothing, so that
+a plan can be shown before it is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sweeper import knobs
+from sweeper.engines import instances, tgi
+from sweeper.errors import ConfigError, KnobError
+from sweeper.models import fit
+from sweeper.records import (
+    Assignment,
+    ClientSpec,
+    EngineSpec,
+    FailureClass,
+    LoadPoint,
+    Model,
+    Platform,
+    Scalar,
+    TrialSpec,
+)
+from sweeper.simulation.calibration import NamedCalibration
+from sweeper.simulation.device import USUAL_DEVICE
+from sweeper.space import control
+from sweeper.space.space import Point, Series, Space
+from sweeper.topology import Node
+
+# These refusals are mistakes in the configuration; the others depend on the point and become rows.
+_MISTAKES = frozenset({"unknown", "not_yet", "removed", "no_effect", "bad_value"})
+
+NODE_DEVICES = "node_devices"
+"""Name by which a rule speaks of how many devices the node has."""
+
+Seen = Callable[[int, int], None]
+"""Is told how many of how many a long piece of work has done."""
+
+
+def unseen(done: int, total: int) -> None:
+    """Show nobody how far a piece of work is."""
+
+
+# A short and a long longest sequence: a default that is the same for both does not depend on it.
+_SOME_POSITIONS = (2048, 131072)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an assignment can never run here.
+
+    Attributes:
+        failure: The class that its row is stored with.
+        message: The reason in words, with the arithmetic where there is some.
+        is_rule: Whether a rule of the space says so: then it is no point of the space at all.
+    """
+
+    failure: FailureClass
+    message: str
+    is_rule: bool = False
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Points of equal assignment, and what is to be done about them.
+
+    Attributes:
+        refusal: Why this can never run here, or None.
+    """
+
+    spec: TrialSpec
+    points: tuple[Point, ...]
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planner:
+    """Turns points of the space into jobs for one engine release on one node."""
+
+    study: str
+    trials_folder: str
+    space: Space
+    engine: EngineSpec
+    model: Model
+    platform: Platform
+    node: Node
+    accelerator: knobs.Accelerator
+    load_points: tuple[LoadPoint, ...]
+    client: ClientSpec = field(default_factory=ClientSpec)
+    warmup_prompts: int = 0
+    repeats: int = 1
+    runs_per_start: int = 1
+    allow_unknown: bool = False
+    calibration: Mapping[str, float] = field(default_factory=dict)
+    calibrated: NamedCalibration | None = None
+    modelled_device: str | None = None
+    control: str | None = None
+    control_every: int | None = None
+    _planned_grid: list[Job] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def default(self) -> Job | None:
+        """Plan what finalists are compared with: the control, or the knobs that every trial has.
+
+        Returns:
+            The job; None where it cannot run here.
+        """
+        job = self.job(control.point_of(self.space, self.control or control.BASE))
+        return job if job.refusal is None else None
+
+    def controls(self, trials: int) -> list[tuple[int, Job]]:
+        """Plan the repetitions of the control setting, one engine start each; none without a control.
+
+        Args:
+            trials: Other trials of the study.
+
+        Returns:
+            For each repetition, how many other trials have begun when it is due, and the job, which belongs
+            to no point of the search.
+
+        Raises:
+            ConfigError: The control is no setting of the space.
+            KnobError: As ``job``.
+        """
+        if self.control is None:
+            return []
+        job = self.job(control.point_of(self.space, self.control))
+        return [
+            (position, _repetition(job, number, self.trials_folder))
+            for number, position in enumerate(control.positions(trials, every=self.control_every))
+        ]
+
+    def grid(self, *, seen: Seen = unseen) -> list[Job]:
+        """Plan every point of the space: equal assignments joined, large placements first.
+
+        Combinations of domains that break a rule are no points. A series that does was named by somebody:
+        it is planned, and refused with the rule, so that its place in a chart says why it is empty.
+        A planner works it out once.
+
+        Args:
+            seen: Is called with the points planned so far and all there are.
+
+        Raises:
+            ConfigError: No point keeps the rules.
+            KnobError: A knob does not exist in this release; nothing was started.
+        """
+        if self._planned_grid:
+            return list(self._planned_grid)
+        by_key: dict[str, Job] = {}
+        ruled_out: Refusal | None = None
+        total = self.space.size() or 0
+        for number, point in enumerate(self.space.grid(), start=1):
+            seen(number, total)
+            job = self.job(point)
+            if job.refusal is not None and job.refusal.is_rule and _is_of_domains(point):
+                ruled_out = job.refusal
+                continue
+            known = by_key.get(job.spec.key)
+            by_key[job.spec.key] = job if known is None else _joined(known, job)
+        if ruled_out is not None and not by_key:
+            raise ConfigError(
+                f"space: none of its points keeps the rules; the last one {ruled_out}. Expected one. "
+                "Correct the rules, or give the knobs other values."
+            )
+        # Large blocks first: they find the node whole, and small trials fill the gaps that remain.
+        self._planned_grid.extend(sorted(by_key.values(), key=lambda job: -job.spec.devices_wanted))
+        return list(self._planned_grid)
+
+    def job(self, point: Point) -> Job:
+        """Plan one point.
+
+        Raises:
+            KnobError: A knob does not exist in this release, or has a value that it does not take.
+        """
+        series = None if point.series is None else self.space.named(point.series)
+        engine = self._engine_of(series)
+        spec = TrialSpec(
+            study=self.study,
+            folder="",
+            series=() if point.series is None else (point.series,),
+            assignment=dict(point.assignment),
+            load_points=self._load_points_of(point, engine),
+            engine=engine,
+            model=(series.model if series is not None else None) or self.model,
+            platform=self.platform,
+            devices_wanted=devices_wanted(point.assignment),
+            client=self.client,
+            warmup_prompts=self.warmup_prompts,
+            repeats=self.repeats,
+            runs_per_start=self.runs_per_start,
+            calibration=self.calibration,
+            calibration_name=None if self.calibrated is None else self.calibrated.name,
+            label=point_label(point),
+            partitioning=self.node.mode_label,
+            modelled_device=self.modelled_device,
+        )
+        spec = replace(spec, folder=f"{self.trials_folder}/{spec.key}")
+        spec = replace(spec, expected_error=self._expected_error(spec))
+        return Job(spec=spec, points=(point,), refusal=self._refusal(spec))
+
+    def unsaid(self, assignment: Assignment, model: Model) -> dict[str, Scalar]:
+        """Return the release's defaults for what an assignment leaves unsaid.
+
+        Of a model whose longest sequence is not known, those that do not depend on it.
+        """
+        shape = model.shape
+        found = [
+            knobs.defaults(
+                self.engine.release,
+                accelerator=self.accelerator,
+                assignment=assignment,
+                max_positions=positions,
+            )
+            for positions in (_SOME_POSITIONS if shape is None else [shape.max_positions])
+        ]
+        return {knob: value for knob, value in found[0].items() if value == found[-1].get(knob)}
+
+    def _expected_error(self, spec: TrialSpec) -> str | None:
+        if self.calibrated is None:
+            return None
+        if self.modelled_device not in (None, USUAL_DEVICE):
+            return f"unknown: never compared with device {self.modelled_device}"
+        return self.calibrated.expected_error(
+            generation=knobs.engine_generation(spec.engine.release, assignment=spec.assignment),
+            datasets=[point.dataset for point in spec.load_points],
+            mode=self.node.partition_mode,
+            model=spec.model.name,
+        )
+
+    def _engine_of(self, series: Series | None) -> EngineSpec:
+        if series is None or series.engine == "vllm":
+            return self.engine
+        return replace(self.engine, kind=series.engine)
+
+    def loads_of(self, point: Point) -> tuple[LoadPoint, ...]:
+        """Give the load points that a point of the space is measured at."""
+        series = None if point.series is None else self.space.named(point.series)
+        return self._load_points_of(point, self._engine_of(series))
+
+    def _load_points_of(self, point: Point, engine: EngineSpec) -> tuple[LoadPoint, ...]:
+        """Drop the second runs of a trial that remembers nothing: they would repeat the first ones."""
+        if engine.kind != "tgi" and self._keeps_prefixes(point):
+            return self.load_points
+        return tuple(load for load in self.load_points if not load.keeps_prefix_cache)
+
+    def _keeps_prefixes(self, point: Point) -> bool:
+        unsaid = knobs.defaults(
+            self.engine.release, accelerator=self.accelerator, assignment=point.assignment
+        )
+        return bool(point.assignment.get("enable_prefix_caching", unsaid["enable_prefix_caching"]))
+
+    def _refusal(self, spec: TrialSpec) -> Refusal | None:
+        if spec.engine.kind == "tgi":
+            return self._tgi_refusal(spec)
+        if spec.engine.kind == "attach":
+            # It runs already, so it fits; and nothing of the assignment is for us to set.
+            return None
+        broken = self.space.broken_rule(
+            spec.assignment, defaults=self.rule_defaults(spec.assignment, spec.model)
+        )
+        if broken is not None:
+            return _rule_refusal(broken)
+        refusals = knobs.check(
+            instances.served_assignment(spec),
+            release=self.engine.release,
+            allow_unknown=self.allow_unknown,
+            accelerator=self.accelerator,
+            build=self.engine.build,
+        )
+        refusals = (*refusals, *self._against_the_others(spec))
+        mistakes = [refusal for refusal in refusals if refusal.is_mistake or refusal.kind in _MISTAKES]
+        if mistakes:
+            raise KnobError(
+                f"vLLM {self.engine.release}: " + "\n  ".join(refusal.message for refusal in mistakes)
+            )
+        if refusals:
+            return Refusal(FailureClass.UNSUPPORTED, refusals[0].message)
+        return self._size_refusal(spec) or self._shape_refusal(spec) or self._memory_refusal(spec)
+
+    def _against_the_others(self, spec: TrialSpec) -> Iterator[knobs.Refusal]:
+        """Refuse what contradicts the model, or what the client cannot be told."""
+        if spec.engine.kind == "simulated":
+            return
+        if "load_format" in spec.assignment:
+            found = knobs.refuse_load_format(spec.assignment["load_format"], is_dummy=spec.model.is_dummy)
+            yield from () if found is None else (found,)
+        # What the client of another interpreter takes is not known here.
+        if self.client.python is None:
+            yield from knobs.refuse_unshared(
+                spec.assignment, release=self.engine.release, client=self.client.kind
+            )
+
+    def rule_defaults(self, assignment: Assignment, model: Model | None = None) -> dict[str, Scalar]:
+        """Give what rules may name and an assignment leaves unsaid: the release's defaults, and the node."""
+        unsaid = self.unsaid(assignment, model or self.model)
+        return {**self._sizes(), **unsaid}
+
+    def _sizes(self) -> dict[str, Scalar]:
+        return {**dict.fromkeys(knobs.PARALLEL_SIZES, 1), NODE_DEVICES: len(self.node.devices)}
+
+    def _tgi_refusal(self, spec: TrialSpec) -> Refusal | None:
+        if self.platform is Platform.SIMULATED:
+            return Refusal(
+                FailureClass.NOT_MODELLED,
+                "there is no model of TGI; its published figures stand in the chart",
+            )
+        # The defaults of vLLM say nothing about TGI.
+        broken = self.space.broken_rule(spec.assignment, defaults=self._sizes())
+        if broken is not None:
+            return _rule_refusal(broken)
+        mistakes = tgi.check(spec.assignment, allow_unknown=self.allow_unknown)
+        if mistakes:
+            raise KnobError("TGI: " + "\n  ".join(mistakes))
+        return self._size_refusal(spec) or self._shape_refusal(spec)
+
+    def _size_refusal(self, spec: TrialSpec) -> Refusal | None:
+        if spec.devices_wanted <= len(self.node.devices):
+            return None
+        return Refusal(
+            FailureClass.UNSUPPORTED,
+            f"needs {spec.devices_wanted} devices (instances x tensor x pipeline x prefill context x data "
+            f"parallel size), the node has {len(self.node.devices)}",
+        )
+
+    def _shape_refusal(self, spec: TrialSpec) -> Refusal | None:
+        if spec.model.shape is None:
+            return None
+        reason = next(knobs.why_shape_forbids(instances.served_assignment(spec), spec.model.shape), None)
+        if reason is None:
+            return None
+        return Refusal(FailureClass.UNSUPPORTED, f"{reason} ({spec.model.name}). Choose one.")
+
+    def _memory_refusal(self, spec: TrialSpec) -> Refusal | None:
+        if self.platform is Platform.CPU:
+            # The CPU build sizes its cache by VLLM_CPU_KVCACHE_SPACE, not by a share of a device.
+            return None
+        if spec.model.shape is None:
+            # Nothing is refused for what is not known; the engine itself says whether it fits.
+            return None
+        memory = min(device.memory_gib or 0.0 for device in self.node.devices)
+        if not memory:
+            return None
+        found = fit.fit(
+            spec.model,
+            spec.assignment,
+            release=self.engine.release,
+            device_memory_gib=memory,
+            accelerator=self.accelerator,
+        )
+        if found.is_feasible:
+            return None
+        return Refusal(FailureClass.OUT_OF_MEMORY, f"does not fit in memory: {found}")
+
+
+def _rule_refusal(broken: str) -> Refusal:
+    return Refusal(FailureClass.BAD_ARGUMENT, f"breaks the rule of the space: {broken}", is_rule=True)
+
+
+def _repetition(job: Job, number: int, trials_folder: str) -> Job:
+    spec = replace(job.spec, control=number, repeats=1, label=f"control {number + 1} ({job.spec.label})")
+    return replace(job, spec=replace(spec, folder=f"{trials_folder}/{spec.key}"), points=())
+
+
+def _is_of_domains(point: Point) -> bool:
+    return point.series is None and bool(point.choices)
+
+
+def _joined(first: Job, second: Job) -> Job:
+    series = tuple(dict.fromkeys((*first.spec.series, *second.spec.series)))
+    label = f"{first.spec.label}, {second.spec.label}"
+    return replace(
+        first, spec=replace(first.spec, series=series, label=label), points=(*first.points, *second.points)
+    )
+
+
+def point_label(point: Point) -> str:
+    """Name a point by what it chose: its series, and the knobs that vary."""
+    knobs_chosen = [f"{name}={value}" for name, value in point.choices.items() if name != "series"]
+    return " ".join([*([point.series] if point.series else []), *knobs_chosen]) or "the only setting"
+
+
+def devices_wanted(assignment: Mapping[str, Any]) -> int:
+    """Count the devices that an assignment needs (``knobs.devices``).
+
+    Raises:
+        KnobError: A parallel size is not a whole number of at least 1.
+    """
+    return knobs.devices(assignment)

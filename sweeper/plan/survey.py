@@ -1,0 +1,118 @@
+"""A look over the space of a search before it starts: what can run, what is refused and why.
+
+A space that is small enough is looked at whole, a larger one at points drawn evenly at random. Nothing is
+started, and which points the search will choose is not known here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from sweeper.plan.planner import Job, Planner
+from sweeper.records import Scalar
+from sweeper.space.space import Choice, Domain, Point, Range, Space
+
+LOOKED_AT = 2000
+"""Points looked at, at most: each is planned as if it were to run, about a thousand in a second."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefusedAlike:
+    """Settings that are refused for the same reason, numbers aside.
+
+    Attributes:
+        count: How many.
+        reason: Of the first of them, in words.
+        is_same: Whether the numbers are the same, too.
+    """
+
+    count: int
+    reason: str
+    is_same: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What was found in a space.
+
+    Attributes:
+        combinations: Combinations of all domains; None where one is continuous.
+        is_whole: Whether all of them were looked at.
+        looked_at: How many were.
+        jobs: Distinct settings that can run, in random order.
+        refusals: Why others cannot, the most frequent reason first.
+    """
+
+    combinations: int | None
+    is_whole: bool
+    looked_at: int
+    jobs: tuple[Job, ...]
+    refusals: tuple[RefusedAlike, ...]
+
+
+def survey(planner: Planner, *, seed: int, limit: int = LOOKED_AT) -> Survey:
+    """Look over a planner's space.
+
+    Args:
+        planner: Whose space and node it is.
+        seed: Of the drawn points and of the order of the jobs.
+        limit: Points looked at, at most.
+
+    Raises:
+        KnobError: A knob does not exist in this release, or has a value that it does not take.
+    """
+    generator = np.random.default_rng(seed)
+    combinations = planner.space.size()
+    is_whole = combinations is not None and combinations <= limit
+    points = list(planner.space.grid() if is_whole else _drawn(planner.space, limit, generator))
+    planned = {job.spec.key: job for job in map(planner.job, points)}
+    found = list(planned.values())
+    jobs = [job for job in found if job.refusal is None]
+    return Survey(
+        combinations=combinations,
+        is_whole=is_whole,
+        looked_at=len(found),
+        jobs=tuple(jobs[place] for place in generator.permutation(len(jobs))),
+        refusals=_alike([str(job.refusal) for job in found if job.refusal is not None]),
+    )
+
+
+def _alike(reasons: list[str]) -> tuple[RefusedAlike, ...]:
+    groups: dict[str, list[str]] = {}
+    for reason in reasons:
+        groups.setdefault(re.sub(r"\d+([.,]\d+)*", "#", reason), []).append(reason)
+    found = (
+        RefusedAlike(count=len(group), reason=group[0], is_same=len(set(group)) == 1)
+        for group in groups.values()
+    )
+    return tuple(sorted(found, key=lambda alike: -alike.count))
+
+
+def _drawn(space: Space, count: int, generator: np.random.Generator) -> Iterator[Point]:
+    for _ in range(count):
+        choices: dict[str, Scalar] = {}
+        if space.series:
+            choices["series"] = space.series[int(generator.integers(len(space.series)))].name
+        choices |= {name: _value(domain, generator) for name, domain in space.domains.items()}
+        yield space.point(choices)
+
+
+def _value(domain: Domain, generator: np.random.Generator) -> Scalar:
+    if isinstance(domain, Choice):
+        return domain.values[int(generator.integers(len(domain.values)))]
+    values = domain.values()
+    if values is not None:
+        return values[int(generator.integers(len(values)))]
+    return _between(domain, generator)
+
+
+def _between(domain: Range, generator: np.random.Generator) -> Scalar:
+    if not domain.log:
+        return float(generator.uniform(domain.low, domain.high))
+    value = math.exp(generator.uniform(math.log(domain.low), math.log(domain.high)))
+    return min(max(round(value), int(domain.low)), int(domain.high)) if domain.is_int else value

@@ -1,0 +1,1 @@
+"""What must be there before the first trial: platform, node, engine, model, planner and search."""

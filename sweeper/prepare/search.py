@@ -1,0 +1,80 @@
+"""What a search is told before its first trial, and whether it can work at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sweeper.records import Platform
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sweeper.config import Settings
+    from sweeper.plan.planner import Planner
+    from sweeper.search import Hints
+    from sweeper.search.prior import Estimate
+    from sweeper.space.space import Point
+
+
+def check_search(settings: Settings) -> None:
+    """See that the method's packages are here, and that its start and stages lie in the space.
+
+    Raises:
+        ConfigError: One of them does not; nothing was started.
+    """
+    if settings.method == "grid" and not settings.starts:
+        return
+    from sweeper.search import check_method, check_stages, check_starts
+
+    if settings.method != "grid":
+        check_method(settings.method)
+    check_starts(settings.starts, settings.space)
+    check_stages(settings.stages, settings.space)
+
+
+def hints_of(settings: Settings, planner: Planner, console: Console) -> Hints:
+    """Give what a method that learns may know beforehand; say so when it takes its time.
+
+    Of AMD's devices that are modelled the simulated platform has something to say. On itself its ranking
+    would be its result, so only the method that is made of it asks there.
+    """
+    from sweeper.search import Hints, simulated_estimate
+    from sweeper.topology import modelled_as
+
+    is_known = planner.model.shape is not None
+    may_ask = (settings.platform is Platform.MI300X and is_known) or (
+        settings.platform is Platform.SIMULATED and settings.method == "guided"
+    )
+    device = modelled_as(planner.node) if may_ask else None
+    estimate = None
+    if device is not None:
+        modelled = simulated_estimate(
+            planner.job,
+            node=planner.node,
+            device=device,
+            objectives=settings.objectives,
+            constraints=settings.constraints,
+        )
+        estimate = _announced(modelled, console)
+    return Hints(
+        defaults=planner.unsaid(settings.space.base, planner.model),
+        starts=settings.starts,
+        estimate=estimate,
+        stages=settings.stages,
+        trials=settings.trials,
+    )
+
+
+def _announced(estimate: Estimate, console: Console) -> Estimate:
+    """Say what is going on before the first of many estimates."""
+    is_told = False
+
+    def told(point: Point) -> Sequence[float] | None:
+        nonlocal is_told
+        if not is_told:
+            is_told = True
+            console.print("ranking the settings on the simulated platform: the order of trials, no result")
+        return estimate(point)
+
+    return told

@@ -1,0 +1,1 @@
+"""Who starts when and on which devices, and how long it will take."""

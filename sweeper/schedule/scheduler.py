@@ -1,0 +1,411 @@
+"""Which trial starts when, and on which block: decided here, without a clock and without starting anything.
+
+Blocks are aligned (``placement``). Among trials that wait, the widest starts first and of equally wide ones
+the longest by prediction: small ones fill what large ones leave over, and short ones even out the end. Two
+exceptions come before that rule. A trial that lasts longer than all that is left would take on the whole,
+evenly spread, may decide when the study ends. And exclusive trials (which change the host and so run alone on
+their node) start while a node is empty anyway, at the beginning or behind one another; one that comes
+later waits for the end, where the node runs empty again, since every draining idles most of its devices.
+
+Nothing starves. The first trial that finds no room reserves the block that is free soonest by prediction;
+others pass it only where they stay off that block or are predicted to be gone in time (EASY backfilling;
+Lifka, "The ANL/IBM SP scheduling system", 1995). The promised time is never moved back: once it is over
+nobody enters the block, so wrong predictions cost time and never an order without end. A trial that many
+later arrivals have passed comes before all others.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from sweeper.errors import PlacementError
+from sweeper.records import Placement
+from sweeper.schedule.allocator import Allocator
+from sweeper.topology import Node
+
+ISOLATIONS = ("shared", "exclusive")
+"""Whether trials run beside one another on a node, or one at a time."""
+
+ORDERS = ("longest_first", "as_written", "shuffled")
+"""In which order trials that wait are looked at."""
+
+_PATIENCE = 32
+"""So many trials that arrived later may start before one that waits comes first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A trial as the scheduler sees it.
+
+    Attributes:
+        key: Names it; unique among those that wait.
+        devices: How many it needs, on one node.
+        predicted_s: How long it is expected to hold them.
+        is_exclusive: Whether nothing may run beside it on its node.
+        is_next: Whether its time is now, so that it comes before others that wait.
+    """
+
+    key: str
+    devices: int
+    predicted_s: float
+    is_exclusive: bool = False
+    is_next: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A trial's time on its devices, in seconds from the begin of a schedule."""
+
+    entry: Entry
+    placement: Placement
+    start_s: float
+    end_s: float
+
+
+@dataclass(kw_only=True)
+class _Waiting:
+    entry: Entry
+    number: int
+    round: int
+    chance: float
+    passed_by: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    entry: Entry
+    block: frozenset[int]
+    ends_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reservation:
+    """A block that is kept for one entry, and the time from which on nobody else may be in it."""
+
+    key: str
+    node: str
+    block: frozenset[int]
+    free_s: float
+
+
+@dataclass(kw_only=True)
+class _Attempt:
+    """What one look at those who wait found out already: room only shrinks while trials start."""
+
+    no_room_for: set[tuple[str, int, bool]] = field(default_factory=set)
+
+
+class Scheduler:
+    """Places trials on one or several nodes. It has one owner and is not safe to share between threads."""
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        *,
+        max_parallel: int | None = None,
+        isolation: str = "shared",
+        order: str = "longest_first",
+        seed: int = 0,
+    ) -> None:
+        """Begin with empty nodes.
+
+        Args:
+            nodes: Each with a name of its own; a trial runs on one of them.
+            max_parallel: Trials at once over all nodes; None leaves it to the devices.
+            isolation: One of ``ISOLATIONS``.
+            order: One of ``ORDERS``.
+            seed: Of the shuffled order.
+
+        Raises:
+            PlacementError: Two nodes have one name.
+        """
+        names = [node.host for node in nodes]
+        if len(set(names)) < len(names):
+            raise PlacementError(
+                f"nodes: got the names {', '.join(names)}; expected each once. Give each node its own name."
+            )
+        self._allocators = {node.host: Allocator(node) for node in nodes}
+        self._everything = {node.host: frozenset(device.index for device in node.devices) for node in nodes}
+        self._max_parallel = max_parallel
+        self._isolation = isolation
+        self._order = order
+        self._chances = random.Random(seed)
+        self._waiting: dict[str, _Waiting] = {}
+        self._runs: dict[Placement, _Run] = {}
+        self._lost: set[str] = set()
+        self._reservation: _Reservation | None = None
+        self._added = 0
+        self._round = 0
+
+    @property
+    def waiting(self) -> tuple[Entry, ...]:
+        """Entries that have not started, oldest first."""
+        return tuple(waiting.entry for waiting in self._waiting.values())
+
+    @property
+    def running(self) -> tuple[Placement, ...]:
+        """Placements that are out, oldest first."""
+        return tuple(self._runs)
+
+    @property
+    def lost(self) -> frozenset[str]:
+        """Names of nodes that are gone."""
+        return frozenset(self._lost)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a further trial of one device could start."""
+        return not self._is_full and any(
+            allocator.free_devices and not self._is_taken_whole(name)
+            for name, allocator in self._allocators.items()
+        )
+
+    @property
+    def stranded(self) -> tuple[Entry, ...]:
+        """Entries that wait and have more devices than any node that is left."""
+        return tuple(entry for entry in self.waiting if not self.can_hold(entry.devices))
+
+    def add(self, entry: Entry) -> None:
+        """Let a trial wait for its devices.
+
+        Raises:
+            PlacementError: No node has so many devices, or an entry of this key waits already.
+        """
+        if entry.key in self._waiting:
+            raise PlacementError(
+                f"schedule: got '{entry.key}' twice; expected each entry once while it waits. "
+                "Add it again when it has ended."
+            )
+        if not self.can_hold(entry.devices):
+            sizes = ", ".join(f"{name}: {len(devices)}" for name, devices in self._everything.items())
+            raise PlacementError(
+                f"schedule: '{entry.key}' needs {entry.devices} devices; expected 1 to as many as one node "
+                f"has ({sizes or 'no node is left'}). Lower the parallel size."
+            )
+        self._added += 1
+        self._waiting[entry.key] = _Waiting(
+            entry=entry, number=self._added, round=self._round, chance=self._chances.random()
+        )
+
+    def can_hold(self, devices: int) -> bool:
+        """Whether a node that is left has so many devices at all."""
+        return any(1 <= devices <= len(indices) for indices in self._everything.values())
+
+    def predict_anew(self, key: str, *, predicted_s: float) -> None:
+        """Take a better prediction for an entry that waits."""
+        waiting = self._waiting[key]
+        waiting.entry = replace(waiting.entry, predicted_s=predicted_s)
+
+    def remove(self, key: str) -> None:
+        """Let an entry wait no longer; one that does not wait is none."""
+        self._waiting.pop(key, None)
+        if self._reservation is not None and self._reservation.key == key:
+            self._reservation = None
+
+    def start(self, *, now_s: float) -> list[tuple[Entry, Placement]]:
+        """Give the trials that start now, each with its devices, which it holds from here on.
+
+        Args:
+            now_s: The owner's clock, seconds; never goes back.
+        """
+        self._round += 1
+        started: list[tuple[Entry, Placement]] = []
+        attempt = _Attempt()
+        for waiting in self._in_order(now_s):
+            if self._is_full or (self._reservation is not None and not self.has_room):
+                break
+            placement = self._place(waiting.entry, attempt, now_s=now_s)
+            if placement is not None:
+                self._begin(waiting, placement, now_s=now_s)
+                started.append((waiting.entry, placement))
+            elif self._reservation is None:
+                self._reservation = self._reserve(waiting.entry, now_s=now_s)
+        return started
+
+    def release(self, placement: Placement) -> None:
+        """Take the devices of a trial back; those of a lost node are gone with it.
+
+        Raises:
+            PlacementError: The placement is not out.
+        """
+        if placement.node in self._lost:
+            return
+        if placement.node not in self._allocators:
+            raise PlacementError(
+                f"schedule: got devices of node '{placement.node}' to release; expected one of "
+                f"{', '.join(self._allocators)}. Release each placement where it came from."
+            )
+        self._allocators[placement.node].release(placement)
+        del self._runs[placement]
+
+    def lose(self, node_name: str) -> None:
+        """Forget a node that is gone: its placements are void, and nothing more is placed there."""
+        if node_name not in self._allocators:
+            return
+        self._lost.add(node_name)
+        del self._allocators[node_name], self._everything[node_name]
+        self._runs = {place: run for place, run in self._runs.items() if place.node != node_name}
+        if self._reservation is not None and self._reservation.node == node_name:
+            self._reservation = None
+
+    # ---- who comes first ----
+
+    def _in_order(self, now_s: float) -> list[_Waiting]:
+        rest_s = self._even_rest_s(now_s)
+        holder = None if self._reservation is None else self._reservation.key
+        has_empty_node = any(not self._on(name) for name in self._allocators)
+
+        def rank(waiting: _Waiting) -> tuple[float, ...]:
+            entry = waiting.entry
+            before_all = (entry.key != holder, not entry.is_next, waiting.passed_by < _PATIENCE)
+            if self._order == "as_written":
+                return (*before_all, waiting.number)
+            if self._order == "shuffled":
+                return (*before_all, waiting.chance)
+            group = (0 if has_empty_node else 2) if entry.is_exclusive else 1
+            is_short = entry.predicted_s < rest_s
+            return (*before_all, group, is_short, -entry.devices, -entry.predicted_s, waiting.number)
+
+        return sorted(self._waiting.values(), key=rank)
+
+    def _even_rest_s(self, now_s: float) -> float:
+        """How long all that waits and runs would take on all devices, evenly spread."""
+        waits = sum(w.entry.predicted_s * w.entry.devices for w in self._waiting.values())
+        runs = sum(max(run.ends_s - now_s, 0.0) * run.entry.devices for run in self._runs.values())
+        devices = sum(len(devices) for devices in self._everything.values())
+        return (waits + runs) / max(devices, 1)
+
+    # ---- where it goes ----
+
+    def _place(self, entry: Entry, attempt: _Attempt, *, now_s: float) -> Placement | None:
+        # The fullest node first: empty ones are kept for wide and for exclusive trials.
+        for name in sorted(self._allocators, key=lambda name: len(self._allocators[name].free_devices)):
+            if entry.devices > len(self._everything[name]) or self._is_closed(name, entry):
+                continue
+            for within in self._allowed(name, entry, now_s=now_s):
+                tried = (name, entry.devices, within == self._everything[name])
+                if len(within) < entry.devices or tried in attempt.no_room_for:
+                    continue
+                placement = self._allocators[name].acquire(entry.devices, within=within)
+                if placement is not None:
+                    return placement
+                attempt.no_room_for.add(tried)
+        return None
+
+    def _is_closed(self, name: str, entry: Entry) -> bool:
+        """Whether this entry cannot start on a node because of who runs there."""
+        if self._is_taken_whole(name):
+            return True
+        return self._is_alone(entry) and bool(self._on(name))
+
+    def _allowed(self, name: str, entry: Entry, *, now_s: float) -> list[frozenset[int]]:
+        """Give the parts of a node that an entry may take: first off the reserved block, then in it."""
+        everything, reserved = self._everything[name], self._reservation
+        if reserved is None or reserved.node != name or reserved.key == entry.key:
+            return [everything]
+        is_gone_in_time = now_s + entry.predicted_s <= reserved.free_s
+        if is_gone_in_time:
+            return [everything - reserved.block, everything]
+        # Whoever is alone on a node holds up a reservation anywhere on it.
+        return [] if self._is_alone(entry) else [everything - reserved.block]
+
+    def _begin(self, waiting: _Waiting, placement: Placement, *, now_s: float) -> None:
+        entry = waiting.entry
+        self.remove(entry.key)
+        for other in self._waiting.values():
+            other.passed_by += waiting.round > other.round
+        self._runs[placement] = _Run(
+            entry=entry,
+            block=self._allocators[placement.node].block_of(placement),
+            ends_s=now_s + entry.predicted_s,
+        )
+
+    def _reserve(self, entry: Entry, *, now_s: float) -> _Reservation | None:
+        """Choose the block that is free soonest by prediction; who is late already may end at any time."""
+        choices = [
+            (self._free_s(name, block, now_s=now_s), order, name, block)
+            for order, name in enumerate(self._allocators)
+            if entry.devices <= len(self._everything[name])
+            for block in self._blocks_for(entry, name)
+        ]
+        if not choices:
+            return None
+        free_s, _, name, block = min(choices, key=lambda choice: choice[:2])
+        return _Reservation(key=entry.key, node=name, block=block, free_s=free_s)
+
+    def _blocks_for(self, entry: Entry, name: str) -> tuple[frozenset[int], ...]:
+        if self._is_alone(entry):
+            return (self._everything[name],)
+        return self._allocators[name].blocks(entry.devices)
+
+    def _free_s(self, name: str, block: frozenset[int], *, now_s: float) -> float:
+        in_the_way = [run.ends_s for run in self._on(name) if run.block & block or self._is_alone(run.entry)]
+        return max([now_s, *in_the_way])
+
+    # ---- what is out ----
+
+    @property
+    def _is_full(self) -> bool:
+        return self._max_parallel is not None and len(self._runs) >= self._max_parallel
+
+    def _is_alone(self, entry: Entry) -> bool:
+        return entry.is_exclusive or self._isolation == "exclusive"
+
+    def _is_taken_whole(self, name: str) -> bool:
+        return any(self._is_alone(run.entry) for run in self._on(name))
+
+    def _on(self, name: str) -> list[_Run]:
+        return [run for placement, run in self._runs.items() if placement.node == name]
+
+
+def play(
+    scheduler: Scheduler,
+    entries: Sequence[Entry],
+    *,
+    lasts_s: Callable[[Entry], float],
+    seen: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Span, ...]:
+    """Run a schedule on a virtual clock that jumps from end to end.
+
+    Args:
+        scheduler: With nothing waiting and nothing running.
+        entries: All wait from the begin.
+        lasts_s: How long each really takes, seconds, which may differ from its prediction.
+        seen: Is called with the entries started so far and all there are.
+
+    Returns:
+        Who held which devices when, in order of starts.
+    """
+    for entry in entries:
+        scheduler.add(entry)
+    now_s, spans = 0.0, list[Span]()
+    ends: list[tuple[float, int]] = []
+    while True:
+        for entry, placement in scheduler.start(now_s=now_s):
+            span = Span(entry=entry, placement=placement, start_s=now_s, end_s=now_s + lasts_s(entry))
+            heapq.heappush(ends, (span.end_s, len(spans)))
+            spans.append(span)
+        seen(len(spans), len(entries))
+        if not ends:
+            return tuple(spans)
+        now_s = ends[0][0]
+        while ends and ends[0][0] == now_s:
+            scheduler.release(spans[heapq.heappop(ends)[1]].placement)
+
+
+def makespan_s(spans: Sequence[Span]) -> float:
+    """Time from the first start to the last end, seconds."""
+    return max((span.end_s for span in spans), default=0.0) - min((span.start_s for span in spans), default=0)
+
+
+def idle_share(spans: Sequence[Span], *, devices: int) -> float:
+    """Share of the devices' time in which no trial held them, 0 to 1, up to the last end.
+
+    What an exclusive trial or a block of odd size keeps others from using counts as idle.
+    """
+    whole = makespan_s(spans) * devices
+    held = sum((span.end_s - span.start_s) * len(span.placement.devices) for span in spans)
+    return 1 - held / whole if whole else 0.0

@@ -1,0 +1,446 @@
+"""The Optuna study: what is remembered of a search.
+
+One ask-and-tell loop serves the grid and the model-based searches. Grid points are enumerated by us and
+begun one by one: Optuna's GridSampler stops its study from inside ``tell``, which raises outside ``optimize``
+(seen with Optuna 5.0). Which point a search tries next is worked out in ``proposer``. Only the driver opens
+the study; workers never do. Where it is kept is ``database``.
+
+The result store is the truth about what was measured. A study that lost its last moments to a kill is
+brought up to date from the store: its running trials are closed as interrupted, and what the store
+knows is told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from sweeper.errors import ConfigError
+from sweeper.records import Assignment, Constraint, Objective, Scalar, content_key
+from sweeper.search import dashboard, database
+from sweeper.search.distributions import distributions, from_optuna, to_optuna
+from sweeper.search.prior import Estimate
+from sweeper.search.proposer import CUT_OFF, IS_START, Proposer
+from sweeper.search.samplers import LEARNING
+from sweeper.search.starts import starting_points
+from sweeper.space.space import Point, Space
+
+_STARTS_QUEUED = "sweeper:starts_queued"
+_TERMS = "sweeper:terms:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A point that the search wants to be measured; ``number`` is its trial in the study."""
+
+    number: int
+    point: Point
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hints:
+    """What a method that learns may know before its first trial.
+
+    Attributes:
+        defaults: The engine's own values of knobs, tried first; None leaves out all first trials.
+        starts: Choices to be tried next, such as the published best; what they leave open is as in the
+            defaults.
+        estimate: What the simulated platform expects of a point; its best is tried after those. None where
+            it has nothing to say.
+        stages: Knobs of each stage of a staged search; empty takes the usual ones.
+        trials: The budget, which a staged search shares out.
+    """
+
+    defaults: Assignment | None = None
+    starts: tuple[Mapping[str, Scalar], ...] = ()
+    estimate: Estimate | None = None
+    stages: tuple[tuple[str, ...], ...] = ()
+    trials: int | None = None
+
+
+class Search:
+    """One Optuna study, driven by ask and tell."""
+
+    def __init__(
+        self,
+        *,
+        storage: str,
+        name: str,
+        space: Space,
+        objectives: Sequence[Objective],
+        method: str,
+        seed: int,
+        constraints: Sequence[Constraint] = (),
+        hints: Hints | None = None,
+        artifacts: Path | None = None,
+    ) -> None:
+        """Open or create the study.
+
+        Args:
+            storage: An SQLAlchemy URL, such as ``sqlite:///outputs/optuna.db``.
+            name: The study's name.
+            hints: For methods that learn; the others take none.
+            artifacts: Folder of the files that the dashboard shows beside trials; None keeps none.
+
+        Raises:
+            ConfigError: The stored study has other objectives, constraints, rules, or another space.
+            StoreError: The storage cannot be opened, or another driver works on the study there.
+        """
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        logging.getLogger("alembic").setLevel(logging.ERROR)
+        self._storage = storage
+        self._space = space
+        self._artifacts = artifacts
+        self._method = method
+        self._distributions = distributions(space)
+        backend = database.open_storage(storage)
+        self._ownership = database.Ownership(backend, name)
+        try:
+            with database.answering(storage):
+                with database.readable(storage):
+                    self._study = _open(backend, name, objectives, method, self._terms(constraints))
+                    self._close_interrupted()
+                self._proposer = self._make_proposer(seed, hints or Hints())
+                if method in LEARNING:
+                    self._queue_starts(hints or Hints())
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the study and its database; safe to call twice."""
+        self._ownership.release()
+
+    def ask(self) -> Candidate | None:
+        """Propose a point that is neither measured nor running; it is remembered as running.
+
+        Returns:
+            The point; None when the space has none left.
+        """
+        with database.answering(self._storage):
+            trials = self._trials()
+            waiting = _waiting(trials)
+            if waiting:
+                return self._begin_waiting(waiting[0])
+            proposal = self._proposer.propose(trials)
+            return None if proposal is None else self._begin(proposal.point, notes=proposal.notes)
+
+    def begin_those(self, is_wanted: Callable[[Point], bool]) -> list[Candidate]:
+        """Remember as running those of the points that wait in the study that are wanted now."""
+        with database.answering(self._storage):
+            return [
+                self._begin_waiting(trial)
+                for trial in _waiting(self._trials())
+                if is_wanted(self._space.point(from_optuna(_params(trial))))
+            ]
+
+    def begin(self, point: Point) -> Candidate:
+        """Remember a point of our own choosing, one of a grid, as running."""
+        with database.answering(self._storage):
+            return self._begin(point)
+
+    def has(self, point: Point) -> bool:
+        """Tell whether the study holds a finished trial of this point, whatever became of it."""
+        wanted = content_key(dict(point.choices))
+        finished = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
+        with database.answering(self._storage):
+            trials = self._study.get_trials(deepcopy=False, states=finished)
+        return any(t.user_attrs.get("choices") == wanted and not t.user_attrs.get(CUT_OFF) for t in trials)
+
+    def tell(
+        self,
+        number: int,
+        values: Sequence[float] | None,
+        attributes: Mapping[str, Any],
+        *,
+        violated: Mapping[str, float] | None = None,
+    ) -> None:
+        """Remember what became of a candidate.
+
+        What was cut off is proposed again, unless it is one of a grid, which enumerates its own.
+
+        Args:
+            number: The candidate's number.
+            values: One value per objective; None says that the trial failed.
+            attributes: What the dashboard shows beside it; plain numbers can be sorted there.
+            violated: How far each constraint is broken; 0 or less keeps it. Without values it says that the
+                candidate was never a point of the space, which is no failure.
+        """
+        with database.answering(self._storage):
+            storage, trial_id = self._study._storage, self._trial_id(number)
+            for key, value in attributes.items():
+                if value is not None:
+                    storage.set_trial_user_attr(trial_id, key, _plain(value))
+            if violated:
+                # The attribute by which samplers and dashboard both know them: Trial.set_constraint (Optuna
+                # 5.0) writes others, which optuna-dashboard 0.21 does not read.
+                storage.set_trial_system_attr(trial_id, "constraints", list(violated.values()))
+            if attributes.get(CUT_OFF) and self._method != "grid":
+                self._repeat(storage.get_trial(trial_id))
+            if values is None:
+                state = TrialState.PRUNED if violated else TrialState.FAIL
+                self._study.tell(number, state=state)
+            else:
+                self._study.tell(number, list(values))
+
+    def attach(self, number: int, file: Path) -> None:
+        """Show a file beside a candidate in the dashboard; only before it is told what became of it."""
+        if self._artifacts is None:
+            return
+        with database.answering(self._storage):
+            storage = self._study._storage
+            trial = storage.get_trial(self._trial_id(number))
+            dashboard.attach(trial, [file], storage=storage, folder=self._artifacts)
+
+    def prune(self, number: int, value: float | None, attributes: Mapping[str, Any]) -> None:
+        """Remember a candidate whose trial was stopped early.
+
+        Args:
+            number: The candidate's number.
+            value: The one objective over what was measured, which samplers learn from; None tells nothing.
+            attributes: As in ``tell``.
+        """
+        with database.answering(self._storage):
+            storage, trial_id = self._study._storage, self._trial_id(number)
+            for key, told in attributes.items():
+                if told is not None:
+                    storage.set_trial_user_attr(trial_id, key, _plain(told))
+            if value is not None:
+                storage.set_trial_intermediate_value(trial_id, 1, value)
+            self._study.tell(number, state=TrialState.PRUNED)
+
+    def points(self) -> dict[str, Point]:
+        """Give the point of each complete trial by its key, whichever run of the driver asked for it."""
+        with database.answering(self._storage):
+            trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return {
+            str(trial.user_attrs["key"]): self._space.point(from_optuna(trial.params))
+            for trial in trials
+            if "key" in trial.user_attrs
+        }
+
+    def counts(self) -> dict[str, int]:
+        """Count the study's trials by their state."""
+        trials = self._study.get_trials(deepcopy=False)
+        return {state.name.lower(): sum(t.state is state for t in trials) for state in TrialState}
+
+    def note(self, markdown: str) -> None:
+        """Write the note that the dashboard shows on the study's page."""
+        from optuna_dashboard import save_note
+
+        with database.answering(self._storage):
+            save_note(self._study, markdown)
+
+    def _terms(self, constraints: Sequence[Constraint]) -> _Terms:
+        domains = {name: repr(d) for name, d in sorted(self._distributions.items())}
+        conditions = {name: rule.text for name, rule in sorted(self._space.conditions.items())}
+        return _Terms(
+            space=content_key({**domains, **({"when": conditions} if conditions else {})}),
+            bounds=[constraint.name for constraint in constraints],
+            rules=sorted(rule.text for rule in self._space.rules),
+        )
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False)
+
+    def _make_proposer(self, seed: int, hints: Hints) -> Proposer:
+        return Proposer(
+            space=self._space,
+            directions=self._study.directions,
+            method=self._method,
+            seed=seed,
+            skip=len(self._trials()),
+            trials=hints.trials,
+            stage_knobs=hints.stages,
+            estimate=hints.estimate,
+        )
+
+    def _queue_starts(self, hints: Hints) -> None:
+        """Let the first trials wait in the study, so that a kill does not lose them."""
+        storage, study_id = self._study._storage, self._study._study_id
+        if hints.defaults is None or _STARTS_QUEUED in storage.get_study_system_attrs(study_id):
+            return
+        # A kill may have come in the midst of this, so those that are there are not added again.
+        known = {trial.user_attrs.get("choices") for trial in self._trials()}
+        points = starting_points(
+            self._space,
+            defaults=hints.defaults,
+            given=hints.starts,
+            ranking=lambda: self._proposer.ranking,
+            pool=lambda: self._proposer.pool,
+        )
+        for point in points:
+            if _mark(point)["choices"] not in known:
+                marks = {**_mark(point), IS_START: True}
+                self._study.enqueue_trial(to_optuna(point.choices), user_attrs=marks)
+        storage.set_study_system_attr(study_id, _STARTS_QUEUED, True)
+
+    def _begin(self, point: Point, *, notes: Mapping[str, Any] | None = None) -> Candidate:
+        """Add a running trial of this point; knobs that are not in the space there are not in the trial."""
+        params = to_optuna(point.choices)
+        trial = create_trial(
+            state=TrialState.RUNNING,
+            params=params,
+            distributions={name: self._distributions[name] for name in params},
+            user_attrs=_mark(point),
+            system_attrs=dict(notes or {}),
+        )
+        storage = self._study._storage
+        trial_id = storage.create_new_trial(self._study._study_id, template_trial=trial)
+        return Candidate(number=storage.get_trial_number_from_id(trial_id), point=point)
+
+    def _begin_waiting(self, waiting: FrozenTrial) -> Candidate:
+        # Not by Study.ask, which first lets the trial run and then gives it its knobs one by one: a kill
+        # between the two would leave a trial of other knobs.
+        storage, params = self._study._storage, _params(waiting)
+        for name, value in params.items():
+            distribution = self._distributions[name]
+            stored = distribution.to_internal_repr(value)
+            storage.set_trial_param(waiting._trial_id, name, stored, distribution)
+        storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
+        return Candidate(number=waiting.number, point=self._space.point(from_optuna(params)))
+
+    def _close_interrupted(self) -> None:
+        reason = "interrupted: the driver ended before the trial"
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            self.tell(trial.number, None, {"fail_reason": reason, CUT_OFF: True})
+
+    def _repeat(self, trial: FrozenTrial) -> None:
+        """Let the point of a trial that was cut off wait to be proposed again.
+
+        This comes before the trial is closed: a kill between the two leaves a trial to be closed again, and
+        a point that waits already does not wait twice.
+        """
+        point = self._space.point(from_optuna(_params(trial)))
+        marks = {name: trial.user_attrs[name] for name in (IS_START,) if name in trial.user_attrs}
+        if not any(_is_of(waiting, point) for waiting in _waiting(self._trials())):
+            self._study.enqueue_trial(to_optuna(point.choices), user_attrs={**_mark(point), **marks})
+
+    def _trial_id(self, number: int) -> int:
+        return self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+
+
+def storage_url(outputs: Path) -> str:
+    """The default storage: one SQLite file for all studies, as ``optuna-dashboard`` opens it."""
+    return database.file_url(outputs / "optuna.db")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Terms:
+    """Under what a study's trials were told; kept with it, where the dashboard does not show it."""
+
+    space: str
+    bounds: list[str]
+    rules: list[str]
+
+
+def _open(
+    backend: optuna.storages.BaseStorage,
+    name: str,
+    objectives: Sequence[Objective],
+    method: str,
+    terms: _Terms,
+) -> optuna.Study:
+    directions = [StudyDirection[objective.direction.upper()] for objective in objectives]
+    names = [objective.name for objective in objectives]
+    with _quiet():
+        study = optuna.create_study(
+            storage=backend,
+            study_name=name,
+            sampler=_unused_sampler(),
+            directions=directions,
+            load_if_exists=True,
+        )
+        # load_if_exists keeps the old directions without a word, so they are compared here.
+        if study.directions != directions or (study.metric_names is not None and study.metric_names != names):
+            raise ConfigError(
+                f"study '{name}': it was started with the objectives {study.metric_names}, "
+                f"now they are {names}. Give the new question a name of its own with study.name=..."
+            )
+        stored = backend.get_study_system_attrs(study._study_id)
+        if study.trials:
+            # A study from before there were any has none.
+            _refuse_other(name, "constraints", stored.get(f"{_TERMS}bounds", []), terms.bounds)
+            if method in LEARNING:
+                _refuse_other(name, "space.rules", stored.get(f"{_TERMS}rules", []), terms.rules)
+        if stored.get(f"{_TERMS}space", terms.space) != terms.space:
+            study = _replace_space(backend, name, method, directions)
+        study.set_metric_names(names)
+        for term, value in asdict(terms).items():
+            backend.set_study_system_attr(study._study_id, f"{_TERMS}{term}", value)
+    return study
+
+
+def _refuse_other(name: str, what: str, stored: list[str], wanted: list[str]) -> None:
+    """Refuse to go on under other terms than those that the study's trials were told with."""
+    if stored != wanted:
+        raise ConfigError(
+            f"study '{name}': it was started with the {what} {stored or 'none'}, now they are "
+            f"{wanted or 'none'}. Give the new question a name of its own with study.name=..."
+        )
+
+
+def _replace_space(
+    backend: optuna.storages.BaseStorage, name: str, method: str, directions: list[StudyDirection]
+) -> optuna.Study:
+    if method in LEARNING:
+        raise ConfigError(
+            f"study '{name}': it was started with another space of knobs, and a search cannot learn from "
+            "both. Give the new space a name of its own with study.name=..."
+        )
+    # What learns nothing from its past is made anew, and the store, which holds every measurement under
+    # the hash of its content, tells it what is done.
+    optuna.delete_study(study_name=name, storage=backend)
+    return optuna.create_study(
+        storage=backend, study_name=name, sampler=_unused_sampler(), directions=directions
+    )
+
+
+def _unused_sampler() -> optuna.samplers.BaseSampler:
+    """Give the stored study a sampler that never has a say: all its trials come with their values."""
+    return optuna.samplers.RandomSampler(seed=0)
+
+
+def _mark(point: Point) -> dict[str, Any]:
+    """Give the attribute by which a point is found again."""
+    return {"choices": content_key(dict(point.choices))}
+
+
+def _is_of(trial: FrozenTrial, point: Point) -> bool:
+    return bool(trial.user_attrs.get("choices") == _mark(point)["choices"])
+
+
+def _waiting(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if trial.state is TrialState.WAITING]
+
+
+def _params(trial: FrozenTrial) -> dict[str, Any]:
+    """Give a trial's knobs; one that waited was given them whole before it had them one by one."""
+    return dict(trial.system_attrs.get("fixed_params", trial.params))
+
+
+def _plain(value: Any) -> Any:
+    """Make a value that JSON and the dashboard take: numpy's whole numbers raise there."""
+    if hasattr(value, "item"):
+        return value.item()
+    if isinstance(value, Mapping):
+        return json.loads(json.dumps(value, default=str))
+    return value
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence Optuna's notices about experimental calls that this module relies on by choice."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
+        yield

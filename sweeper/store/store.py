@@ -1,0 +1,270 @@
+"""The result store: what is kept of every trial, as typed Parquet columns with unit and meaning.
+
+One part per finished trial lies in ``measurements/`` of the study's folder. A complete trial has a row
+per measurement; any other has a row per load point with empty metrics, so that a failure is data and no
+load point is ever missing without a reason. Null is unknown, zero is zero.
+
+All parts of a study share one set of columns and types: older parts are rewritten when a later trial
+brings a new column. That keeps ``pandas.read_parquet("outputs/<study>/measurements")`` a single line for
+whoever never heard of this package. The process that owns the study is the only writer.
+
+``columns`` declares the format, ``rows`` turns a trial into it, ``parts`` are the files; this is their use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from sweeper.errors import StoreError
+from sweeper.records import FailureClass, Scalar, TrialResult, TrialState
+from sweeper.store import parts, rows
+from sweeper.store.columns import (
+    BOOL,
+    COLUMNS,
+    INT,
+    SCHEMA_VERSION,
+    SECTIONS,
+    Column,
+    columns_markdown,
+    dynamic_field,
+)
+from sweeper.store.files import Folder, Location, open_folder
+from sweeper.store.rows import storable
+
+__all__ = [
+    "COLUMNS",
+    "SCHEMA_VERSION",
+    "SECTIONS",
+    "Column",
+    "FinishedTrial",
+    "SetAside",
+    "Store",
+    "columns_markdown",
+    "storable",
+]
+
+MEASUREMENTS = "measurements"
+"""The folder of the parts, in a study's folder or wherever its results go."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedTrial:
+    """How the latest attempt at a trial ended; its role is that of ``TrialSpec``."""
+
+    state: TrialState
+    failure_class: FailureClass | None
+    attempt: int
+    role: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetAside:
+    """A file that was moved out of the way: where it lies now, and why."""
+
+    place: Location
+    reason: str
+
+
+class Store:
+    """The results of one study.
+
+    Args:
+        folder: The study's folder, ``outputs/<study>``. It is made when the first trial is stored.
+        results: Where the results go instead: a folder, or a URL that pyarrow opens.
+    """
+
+    def __init__(self, folder: Path, results: Location | Folder | None = None) -> None:
+        self.folder = folder
+        if not isinstance(results, Folder):
+            results = open_folder(folder if results is None else results, where="study.results")
+        self._files = results.below(MEASUREMENTS)
+        self._schema: pa.Schema | None = None
+        self._provenance: str | None = None
+
+    @property
+    def measurements(self) -> Location:
+        """Folder or URL of the parts."""
+        return self._files.location
+
+    def parts(self) -> list[Location]:
+        """Give the stored parts, by name."""
+        return [self._files.at(name) for name in self._names()]
+
+    def _names(self) -> list[str]:
+        return [name for name in self._files.names() if name.endswith(".parquet") and name[0] != "."]
+
+    def append(self, result: TrialResult, *, queued_s: float, knobs: Iterable[str]) -> Location:
+        """Store a finished trial, whatever became of it, as one part.
+
+        Args:
+            result: The trial; one with a value that no column can hold is stored as failed (``storable``).
+            queued_s: Seconds it waited for its devices.
+            knobs: All knobs of the study, so that every part has their columns.
+
+        Returns:
+            The part: it is either whole on disk or not there at all.
+
+        Raises:
+            StoreError: The attempt is stored already, measured and simulated results would be mixed, a
+                complete trial has too few measurements, or a part that is already there cannot be read.
+        """
+        name = parts.file_name(result.spec.key, result.spec.attempt)
+        self._refuse_contradictions(result, name)
+        table = rows.table_of(storable(result), queued_s=queued_s, knobs=knobs)
+        self._grow(table.schema)
+        assert self._schema is not None
+        parts.write(parts.conform(table, self._schema), self._files, name, provenance=str(result.provenance))
+        self._provenance = str(result.provenance)
+        return self._files.at(name)
+
+    def align(self, knobs: Iterable[str]) -> None:
+        """Give every part a column for each of these knobs, and the same columns and types as the others.
+
+        Raises:
+            StoreError: A part cannot be read.
+        """
+        self._grow(pa.schema([dynamic_field(f"knob.{knob}", pa.null()) for knob in dict.fromkeys(knobs)]))
+
+    def read(self) -> pd.DataFrame:
+        """Give everything stored, a row per measurement or per load point of a trial without numbers.
+
+        Returns:
+            Declared columns first, then knob, effective, version and extra columns by name. Whole numbers
+            and booleans have pandas' nullable types, times are UTC. Empty when nothing is stored yet.
+
+        Raises:
+            StoreError: A part is torn, foreign, or of a later format; the message names it.
+        """
+        tables = [parts.read(self._files, name) for name in self._names()]
+        schema = parts.unify([table.schema for table in tables])
+        whole = pa.concat_tables([schema.empty_table(), *(parts.conform(table, schema) for table in tables)])
+        nullable = {INT: pd.Int64Dtype(), BOOL: pd.BooleanDtype()}
+        frame: pd.DataFrame = whole.to_pandas(types_mapper=nullable.get)
+        return frame
+
+    def finished(self) -> dict[str, FinishedTrial]:
+        """Give, for each trial key, how its latest attempt ended.
+
+        Raises:
+            StoreError: A part cannot be read.
+        """
+        latest: dict[str, FinishedTrial] = {}
+        columns = ["trial_key", "state", "failure_class", "attempt", "role"]
+        for name in self._names():
+            row = parts.read(self._files, name, columns=columns).to_pylist()[0]
+            known = latest.get(row["trial_key"])
+            if known is None or known.attempt < row["attempt"]:
+                latest[row["trial_key"]] = _ending(row, where=self._files.at(name))
+        return latest
+
+    @staticmethod
+    def latest(frame: pd.DataFrame) -> pd.DataFrame:
+        """Keep the rows of each trial's latest attempt, out of what ``read`` gave."""
+        last = frame.groupby("trial_key")["attempt"].transform("max")
+        return frame[frame["attempt"] == last].reset_index(drop=True)
+
+    def set_aside(self) -> list[SetAside]:
+        """Move files that are torn or not ours out of the way, so that the study can go on.
+
+        Files of other kinds are foreign, too, and so is a folder or a link that leads nowhere: pandas and
+        Arrow would stumble over them. A part of a later format is good data and stays where it is. Nothing is
+        deleted.
+
+        Returns:
+            What was moved, where it lies now under ``measurements/_set_aside/``, and why.
+        """
+        moved = []
+        for name in self._files.names():
+            if name[0] in parts.PASSED_OVER:
+                continue
+            try:
+                parts.read(self._files, name)
+            except parts.UnreadablePartError as exc:
+                place = self._files.move_aside(name, parts.SET_ASIDE)
+                moved.append(SetAside(place=place, reason=exc.reason))
+        for name in self._files.others():
+            if name[0] not in parts.PASSED_OVER:
+                place = self._files.move_aside(name, parts.SET_ASIDE)
+                moved.append(SetAside(place=place, reason="it is no file"))
+        self._schema = None
+        return moved
+
+    def set_aside_unreadable(self) -> list[Location]:
+        """Do as ``set_aside``; give the places alone."""
+        return [found.place for found in self.set_aside()]
+
+    def _refuse_contradictions(self, result: TrialResult, name: str) -> None:
+        self._load_schema()
+        path = self._files.at(name)
+        if self._files.holds(name):
+            raise StoreError(
+                f"{path}: attempt {result.spec.attempt} at trial {result.spec.key} is stored already; "
+                "expected each attempt once. Raise the attempt to measure it again."
+            )
+        if self._provenance not in (None, str(result.provenance)):
+            raise StoreError(
+                f"{self.measurements}: holds {self._provenance} results and trial {result.spec.key} is "
+                f"{result.provenance}; expected one provenance per study. Give the study another name."
+            )
+        wanted, got = len(result.spec.load_points), len(result.measurements)
+        if result.state is TrialState.COMPLETE and got < max(wanted, 1):
+            raise StoreError(
+                f"{path}: complete trial with {got} measurements; expected at least one for each of its "
+                f"{wanted} load points. Store it as failed, with the reason."
+            )
+
+    def _load_schema(self) -> None:
+        """Learn columns and provenance of what is stored, once; afterwards this object is the only writer."""
+        if self._schema is None:
+            schemas = [parts.schema_of(self._files, name) for name in self._names()]
+            self._schema = parts.unify(schemas)
+            self._provenance = parts.mark(schemas[0], "provenance") if schemas else None
+            self._rewrite_parts()
+
+    def _grow(self, schema: pa.Schema) -> None:
+        """Take in the columns of a schema; rewrite the stored parts when that changes anything."""
+        self._load_schema()
+        grown = parts.unify([self._schema, schema])
+        if not grown.equals(self._schema):
+            self._schema = grown
+            self._rewrite_parts()
+
+    def _rewrite_parts(self) -> None:
+        assert self._schema is not None
+        for name in self._names():
+            schema = parts.schema_of(self._files, name)
+            if not schema.equals(self._schema):
+                table = parts.conform(parts.read(self._files, name), self._schema)
+                parts.write(table, self._files, name, provenance=parts.mark(schema, "provenance"))
+
+
+def knobs_of(row: Mapping[str, Any]) -> dict[str, Scalar]:
+    """Return the knobs that a stored row sets, as plain values."""
+    named = {name.removeprefix("knob."): value for name, value in row.items() if name.startswith("knob.")}
+    return {
+        name: value.item() if hasattr(value, "item") else value
+        for name, value in named.items()
+        if not pd.isna(value)
+    }
+
+
+def _ending(row: Mapping[str, Any], *, where: Location) -> FinishedTrial:
+    failure = row["failure_class"]
+    try:
+        return FinishedTrial(
+            state=TrialState(row["state"]),
+            failure_class=None if failure is None else FailureClass(failure),
+            attempt=row["attempt"],
+            role=row.get("role"),
+        )
+    except ValueError as exc:
+        raise StoreError(
+            f"{where}: its trial ended in a way that is not known here ({exc}); expected one of "
+            f"{', '.join(TrialState)}. It was written by another sweeper: install that one to read it."
+        ) from exc

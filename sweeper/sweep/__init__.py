@@ -1,0 +1,1 @@
+"""The loop of a study: ask, check, place, submit, collect, store, tell."""

@@ -1,0 +1,197 @@
+"""What a study has found so far, and whether going on is worth it.
+
+A study ends when its trials are spent, when its time or its node-hours are, or when it has stopped improving:
+when none of the last so many trials was better than what was known before it by more than a share. That last
+rule looks at what was measured and at nothing else; it promises no bound on what a longer search would find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sweeper.goals.early_stop import Endings, is_worse
+from sweeper.goals.objectives import beats, measured_row, objective_value, violations
+from sweeper.plan.outstanding import SPENDING
+from sweeper.records import PHASES, Constraint, Objective, TrialResult, TrialState
+from sweeper.store.store import Store
+
+
+class Progress:
+    """The best of a study's trials, and what they cost."""
+
+    def __init__(
+        self, *, objectives: Sequence[Objective], constraints: Sequence[Constraint], endings: Endings
+    ) -> None:
+        """Begin with nothing known."""
+        self._objectives = tuple(objectives)
+        self._constraints = tuple(constraints)
+        self._endings = endings
+        self._found: dict[str, tuple[float, ...]] = {}
+        self._node_s = 0.0
+        self._missed = 0
+
+    @property
+    def incumbents(self) -> tuple[tuple[float, ...], ...]:
+        """Values of the trials that keep all bounds and that none beats (the Pareto front)."""
+        values = list(dict.fromkeys(self._found.values()))
+        return tuple(value for value in values if not self._is_beaten(value, values))
+
+    @property
+    def leader(self) -> str | None:
+        """Key of the best trial by the first objective that keeps all bounds; None before there is one."""
+        sign = -1 if self._objectives[0].direction == "maximize" else 1
+        return min(self._found, key=lambda key: sign * self._found[key][0], default=None)
+
+    def value_of(self, key: str) -> float:
+        """Return a trial's value of the first objective."""
+        return self._found[key][0]
+
+    def best(self, count: int) -> list[str]:
+        """Give the keys of the best trials: by front, and within a front by the first objective."""
+        left = dict(self._found)
+        ranked: list[str] = []
+        sign = -1 if self._objectives[0].direction == "maximize" else 1
+        while left and len(ranked) < count:
+            front = [key for key, value in left.items() if not self._is_beaten(value, list(left.values()))]
+            ranked += sorted(front, key=lambda key: sign * left[key][0])
+            left = {key: value for key, value in left.items() if key not in front}
+        return ranked[:count]
+
+    def learn(self, result: TrialResult, *, node_devices: int) -> None:
+        """Learn from a trial that ended now."""
+        rows = [measured_row(measurement, result.placement) for measurement in result.measurements]
+        devices = 0 if result.placement is None else len(result.placement.devices)
+        self._node_s += _seconds_of(result) * devices / node_devices
+        if result.spec.role is None:
+            self._count(result.spec.key, result.state, rows)
+
+    def learn_stored(self, trial: StoredTrial, *, node_devices: int) -> None:
+        """Learn from a trial of an earlier run."""
+        self._node_s += trial.seconds * trial.devices / node_devices
+        if trial.role is None:
+            self._count(trial.key, trial.state, trial.rows)
+
+    def reason_to_end(self, *, elapsed_s: float) -> str | None:
+        """Say which limit is reached, if one is; ``elapsed_s`` is this run's time so far."""
+        limits = self._endings
+        if limits.max_hours is not None and elapsed_s >= limits.max_hours * 3600:
+            return f"search.max_hours: {limits.max_hours:g} hours are over"
+        if limits.max_node_hours is not None and self._node_s >= limits.max_node_hours * 3600:
+            return f"search.max_node_hours: {self._node_s / 3600:.2f} of {limits.max_node_hours:g} are spent"
+        if limits.min_improvement is not None and self._found and self._missed >= limits.patience:
+            return (
+                f"search.min_improvement: none of the last {self._missed} trials was better than what was "
+                f"known by more than {limits.min_improvement:.3g} of its value"
+            )
+        return None
+
+    def _count(self, key: str, state: TrialState, rows: Sequence[Mapping[str, Any]]) -> None:
+        if state not in SPENDING:
+            return
+        values = self._values(rows) if state is TrialState.COMPLETE else None
+        self._missed = 0 if values is not None and self._is_improvement(values) else self._missed + 1
+        if values is not None:
+            self._found[key] = values
+
+    def _values(self, rows: Sequence[Mapping[str, Any]]) -> tuple[float, ...] | None:
+        """Give a trial's values; None where one is missing, or a bound is not kept or not known to be."""
+        kept = violations(self._constraints, rows)
+        if kept is None or any(share > 0 for share in kept.values()):
+            return None
+        values = [objective_value(objective, rows) for objective in self._objectives]
+        known = tuple(value for value in values if value is not None)
+        return known if len(known) == len(values) else None
+
+    def _is_beaten(self, value: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
+        return any(beats(other, value, objectives=self._objectives) for other in others)
+
+    def _is_improvement(self, values: tuple[float, ...]) -> bool:
+        """Tell whether, next to each trial before it, it is better in an objective by more than the share."""
+        share = self._endings.min_improvement or 0.0
+        return all(
+            any(
+                is_worse((known,), than=(value,), objectives=(objective,), margin=share)
+                for value, known, objective in zip(values, other, self._objectives, strict=True)
+            )
+            for other in self._found.values()
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredTrial:
+    """The latest attempt at a trial, as the store has it."""
+
+    key: str
+    state: TrialState
+    role: str | None
+    rows: Sequence[Mapping[str, Any]]
+
+    @property
+    def devices(self) -> int:
+        """How many devices it held; 0 where it never began."""
+        devices = self.rows[0]["devices"]
+        return 0 if devices is None else len(devices)
+
+    @property
+    def seconds(self) -> float:
+        """How long it held them, without waiting."""
+        if self.state in (TrialState.COMPLETE, TrialState.SKIPPED):
+            phases = [self.rows[0][name] for name in PHASES]
+            runs = [row[name] for row in self.rows for name in ("measured_s", "client_overhead_s")]
+            return sum(float(seconds) for seconds in (*phases, *runs) if seconds == seconds)
+        taken = self.rows[0]["ended_at"] - self.rows[0]["started_at"]
+        seconds = float(taken.total_seconds())
+        return seconds if seconds == seconds else 0.0
+
+
+class StoredTrials:
+    """What the store knows of each trial, read once and only when somebody asks."""
+
+    def __init__(self, store: Store) -> None:
+        """Read nothing yet."""
+        self._store = store
+        self._trials: dict[str, StoredTrial] | None = None
+
+    def __iter__(self) -> Iterator[StoredTrial]:
+        """Give the trials in the order in which they ended."""
+        return iter(self._read().values())
+
+    def rows_of(self, key: str) -> Sequence[Mapping[str, Any]]:
+        """Give the rows of a complete trial; none of any other."""
+        trial = self._read().get(key)
+        return trial.rows if trial is not None and trial.state is TrialState.COMPLETE else ()
+
+    def _read(self) -> dict[str, StoredTrial]:
+        if self._trials is None:
+            frame = self._store.read()
+            self._trials = {}
+            if not frame.empty:
+                last = self._store.latest(frame)
+                order = last.groupby("trial_key")["ended_at"].max().sort_values(na_position="first")
+                records: dict[str, list[Mapping[str, Any]]] = {str(key): [] for key in order.index}
+                for row in last.to_dict("records"):
+                    records[row["trial_key"]].append({str(name): value for name, value in row.items()})
+                self._trials = {key: _stored(key, rows) for key, rows in records.items()}
+        return self._trials
+
+
+def _stored(key: str, rows: list[Mapping[str, Any]]) -> StoredTrial:
+    role = rows[0]["role"]
+    return StoredTrial(
+        key=key,
+        state=TrialState(rows[0]["state"]),
+        role=role if isinstance(role, str) else None,
+        rows=rows,
+    )
+
+
+def _seconds_of(result: TrialResult) -> float:
+    """Give how long a trial held its devices; where it was modelled, how long it is modelled to have."""
+    if result.state in (TrialState.COMPLETE, TrialState.SKIPPED):
+        runs = (run.measured_s + run.client_overhead_s for run in result.measurements)
+        return sum(result.phases.get(name, 0.0) for name in PHASES) + sum(runs)
+    if result.started_at is None or result.ended_at is None:
+        return 0.0
+    return result.ended_at - result.started_at

@@ -1,0 +1,96 @@
+"""What a search is told of its trials: values, how far bounds are kept, and what the dashboard shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sweeper.goals.objectives import (
+    bound_attributes,
+    measured_row,
+    objective_value,
+    trial_attributes,
+    violations,
+)
+from sweeper.records import Constraint, FailureClass, Objective, TrialResult, TrialSpec, TrialState
+from sweeper.search import Search
+from sweeper.store.store import FinishedTrial
+from sweeper.sweep.progress import StoredTrials
+
+
+class Teller:
+    """Tells one search."""
+
+    def __init__(
+        self,
+        search: Search,
+        *,
+        objectives: Sequence[Objective],
+        constraints: Sequence[Constraint],
+        illustrate: Callable[[TrialResult], Path | None],
+    ) -> None:
+        """Say what counts; ``illustrate`` draws a trial for the dashboard."""
+        self._search = search
+        self._objectives = objectives
+        self._constraints = constraints
+        self._illustrate = illustrate
+
+    def ended(self, numbers: Iterable[int], result: TrialResult) -> None:
+        """Tell of a trial that ended now, under each of its numbers in the search."""
+        rows = [measured_row(measurement, result.placement) for measurement in result.measurements]
+        attributes = trial_attributes(result.spec, rows)
+        attributes["provenance"] = str(result.provenance)
+        if result.placement is not None:
+            attributes["devices"] = ",".join(map(str, result.placement.devices))
+        if result.state is not TrialState.COMPLETE:
+            kind = result.failure_class or result.state
+            attributes["fail_reason"] = f"{kind}: {result.failure_message}"
+            attributes["log_path"] = result.log_path
+            attributes["interrupted"] = result.failure_class is FailureClass.INTERRUPTED or None
+        attributes.update({name: round(seconds, 3) for name, seconds in result.phases.items()})
+        picture = self._illustrate(result)
+        for number in numbers:
+            if picture is not None:
+                self._search.attach(number, picture)
+            if result.state is TrialState.SKIPPED:
+                self._skipped(number, rows, attributes)
+            else:
+                self._measured(number, rows if result.state is TrialState.COMPLETE else (), attributes)
+
+    def stored(self, number: int, spec: TrialSpec, known: FinishedTrial, rows: StoredTrials) -> None:
+        """Tell of a trial that an earlier run stored."""
+        if known.state is TrialState.COMPLETE:
+            found = rows.rows_of(spec.key)
+            self._measured(number, found, trial_attributes(spec, found))
+        elif known.state is TrialState.SKIPPED:
+            self._search.prune(number, None, {"key": spec.key})
+        else:
+            reason = str(known.failure_class or known.state)
+            self._search.tell(number, None, {"key": spec.key, "fail_reason": reason})
+
+    def repeated(self, number: int, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Tell a second time of a complete trial that was proposed again and not run."""
+        self._measured(number, rows, {"key": key, "repeated": True})
+
+    def _skipped(self, number: int, rows: Sequence[Mapping[str, Any]], attributes: Mapping[str, Any]) -> None:
+        """Tell what is known of a trial that was stopped early: the objective over what was measured."""
+        so_far = objective_value(self._objectives[0], rows) if len(self._objectives) == 1 else None
+        self._search.prune(number, so_far, attributes)
+
+    def _measured(
+        self, number: int, rows: Sequence[Mapping[str, Any]], attributes: Mapping[str, Any]
+    ) -> None:
+        """Tell values and bounds of what was measured; without one of them nobody could rank the trial."""
+        violated = violations(self._constraints, rows)
+        values = None if violated is None else self._values(rows)
+        self._search.tell(
+            number,
+            values,
+            {**attributes, **bound_attributes(violated)},
+            violated=None if values is None else violated,
+        )
+
+    def _values(self, rows: Sequence[Mapping[str, Any]]) -> list[float] | None:
+        values = [objective_value(objective, rows) for objective in self._objectives]
+        return None if any(value is None for value in values) else [v for v in values if v is not None]

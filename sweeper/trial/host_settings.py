@@ -1,0 +1,196 @@
+"""Settings of the host that a trial asks for: changed before its engine starts, put back afterwards.
+
+They belong to the whole machine, so a trial that has one runs alone (``TrialSpec.is_exclusive``). What held
+before is written down first, in the outputs folder, with the process that has to put it back; whoever finds
+such a record of a process that has died puts it back instead. After a reboot nothing is to be put back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+
+from sweeper import knobs
+from sweeper.errors import ConfigError, EngineError, PlacementError, nearest
+from sweeper.processes import process
+from sweeper.processes.process import Process
+from sweeper.records import Assignment, FailureClass, Scalar
+
+PROC = Path("/proc")
+"""Where the kernel shows its settings."""
+
+FILES: Mapping[str, str] = MappingProxyType(
+    {knob: f"sys/{name.replace('.', '/')}" for knob, name in knobs.HOST_SETTINGS.items()}
+)
+"""File of each setting, below ``/proc``. Source: Documentation/admin-guide/sysctl/kernel.rst of Linux."""
+
+RECORD = "host-restore.json"
+"""Name of the record in the outputs folder."""
+
+
+def wanted(assignment: Assignment) -> dict[str, str]:
+    """Give the settings of the host that an assignment asks for, as the kernel writes them.
+
+    Raises:
+        ConfigError: There is no such setting, or its value is neither 0 nor 1.
+    """
+    found = {}
+    for knob, value in assignment.items():
+        if not knobs.is_host_setting(knob):
+            continue
+        if knob not in FILES:
+            raise ConfigError(
+                f"knob '{knob}': is no setting of the host that can be changed; expected one of "
+                f"{', '.join(FILES)}.{nearest(knob, FILES)}"
+            )
+        if value not in (0, 1):
+            raise ConfigError(f"knob '{knob}' = {value!r}: expected 0 or 1. Write it without quotes.")
+        found[knob] = str(int(value))
+    return found
+
+
+@contextmanager
+def changed(assignment: Assignment, *, outputs: Path, proc: Path = PROC) -> Iterator[Mapping[str, Scalar]]:
+    """Change the host as an assignment asks, and put it back at the end, whatever happens meanwhile.
+
+    Args:
+        assignment: Knob to value; those that are no settings of the host do not matter.
+        outputs: Folder of all studies, for the record of what held before.
+        proc: Where the kernel shows its settings.
+
+    Yields:
+        The settings as the kernel shows them after the change.
+
+    Raises:
+        ConfigError: As ``wanted``.
+        EngineError: The host may not be changed; nothing was.
+    """
+    asked = wanted(assignment)
+    if not asked:
+        yield {}
+        return
+    # First, or what a killed trial left would be taken for what held before.
+    restore_abandoned(outputs, proc=proc)
+    before = {knob: _read(proc, knob) for knob in asked}
+    _refuse_unwritable(proc, asked)
+    record = outputs / RECORD
+    _claim(record, before)
+    try:
+        for knob, value in asked.items():
+            _write(proc, knob, value)
+        yield {knob: int(_read(proc, knob)) for knob in asked}
+    finally:
+        for knob, value in before.items():
+            _write(proc, knob, value)
+        record.unlink()
+
+
+def restore_abandoned(outputs: Path, *, proc: Path = PROC) -> dict[str, str]:
+    """Put back what a trial changed whose process has died.
+
+    Returns:
+        Setting to the value that it has again; empty when there was nothing to do.
+
+    Raises:
+        PlacementError: The record cannot be read, or the host may not be changed.
+    """
+    record = outputs / RECORD
+    if not record.exists():
+        return {}
+    owner, boot, before = _parse(record)
+    if boot == process.boot_id():
+        if process.is_alive(owner):
+            return {}
+        try:
+            for knob, value in before.items():
+                _write(proc, knob, value)
+        except EngineError as exc:
+            raise PlacementError(
+                f"{record}: an earlier run changed the host and died; {exc} Put it back as root: "
+                "python -m sweeper cleanup"
+            ) from exc
+        restored = before
+    else:
+        restored = {}
+    record.unlink()
+    return restored
+
+
+def _claim(record: Path, before: Mapping[str, str]) -> None:
+    """Write down what held before; one trial at a time, and never over what is still to be put back."""
+    content = {"owner": str(process.current()), "boot_id": process.boot_id(), "before": dict(before)}
+    record.parent.mkdir(parents=True, exist_ok=True)
+    aside = record.with_name(f".{record.name}.{os.getpid()}")
+    with aside.open("w", encoding="utf-8") as file:
+        json.dump(content, file)
+        file.flush()
+        # Before the change, on the disk itself: a crash of the machine's power is the point of a record.
+        os.fsync(file.fileno())
+    try:
+        # Fails where there is one, unlike a rename.
+        os.link(aside, record)
+    except FileExistsError as exc:
+        raise EngineError(
+            f"{record}: another trial has changed the host and still runs; expected to be alone. It is tried "
+            "again when that one has ended.",
+            failure=FailureClass.INFRASTRUCTURE,
+        ) from exc
+    finally:
+        aside.unlink()
+
+
+def _parse(record: Path) -> tuple[Process, str, dict[str, str]]:
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+        before = {str(knob): str(value) for knob, value in content["before"].items()}
+        if not set(before) <= set(FILES):
+            raise ValueError(f"settings {sorted(before)}")
+        return Process.parse(content["owner"]), str(content["boot_id"]), before
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise PlacementError(
+            f"{record}: is no record of ours ({exc}); expected what the host's settings were before a trial "
+            "changed them. Look at the settings (sysctl kernel.numa_balancing), then delete the file."
+        ) from exc
+
+
+def _refuse_unwritable(proc: Path, asked: Mapping[str, str]) -> None:
+    for knob in asked:
+        if not os.access(proc / FILES[knob], os.W_OK):
+            raise EngineError(
+                f"knob '{knob}': {proc / FILES[knob]} may not be written; expected the right to change the "
+                "host. Run as root (in a container: privileged), or leave the knob out.",
+                failure=FailureClass.UNSUPPORTED,
+            )
+
+
+def _read(proc: Path, knob: str) -> str:
+    try:
+        return (proc / FILES[knob]).read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as exc:
+        raise EngineError(
+            f"knob '{knob}': {proc / FILES[knob]} cannot be read ({exc}); expected a kernel that has this "
+            "setting. Leave the knob out.",
+            failure=FailureClass.UNSUPPORTED,
+        ) from exc
+
+
+def _write(proc: Path, knob: str, value: str) -> None:
+    path = proc / FILES[knob]
+    try:
+        path.write_text(value + "\n", encoding="ascii")
+    except OSError as exc:
+        raise EngineError(
+            f"knob '{knob}': {path} could not be set to {value} ({exc}); expected the right to change the "
+            "host. Run as root.",
+            failure=FailureClass.UNSUPPORTED,
+        ) from exc
+    if _read(proc, knob) != value:
+        raise EngineError(
+            f"knob '{knob}': {path} does not keep the value {value}; expected the kernel to take it. "
+            "Look for a program that sets it back (tuned, numad).",
+            failure=FailureClass.UNSUPPORTED,
+        )

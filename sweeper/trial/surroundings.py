@@ -1,0 +1,93 @@
+"""What a trial ran on and under, besides its engine: what one needs to believe a number and to repeat it.
+
+Versions, the container, the kernel's NUMA balancing and the environment variables that change speed. Facts
+are read where they stand and never changed; one that this machine does not tell is missing.
+
+Variables are taken by an allow-list of names that mean speed, and never one that looks like a secret: a list
+of what to leave out would let the next token through whose name nobody foresaw.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from sweeper.records import Scalar
+from sweeper.text import confidential
+
+_RELEVANT = re.compile(
+    r"^(?:VLLM|NCCL|RCCL|HIP|HSA|HSAKMT|ROCR|ROCM|AMD|GPU|MIOPEN|HIPBLASLT|ROCBLAS|TENSILE|PYTORCH|TORCH|CUDA"
+    r"|TRITON|OMP|MKL|GOMP|KMP|MALLOC|OMPI|UCX)_[A-Z0-9_]+$|^LD_PRELOAD$|^SAFETENSORS_FAST_GPU$"
+)
+
+# Words of a control group's path that name who made it.
+_CONTAINERS = ("docker", "kubepods", "containerd", "libpod", "lxc", "slurm")
+
+
+def versions() -> dict[str, str]:
+    """Give the versions of what drives a trial, by name: ``sweeper_python``, ``ray`` and ``kernel``."""
+    found = {"sweeper_python": platform.python_version(), "kernel": platform.release()}
+    with suppress(importlib.metadata.PackageNotFoundError):
+        found["ray"] = importlib.metadata.version("ray")
+    return found
+
+
+def surroundings(environment: Mapping[str, str], *, root: Path = Path("/")) -> dict[str, Scalar]:
+    """Tell under what a trial runs.
+
+    Args:
+        environment: The variables that its engine is started from.
+        root: Where ``/proc`` lies.
+
+    Returns:
+        ``container`` (its kind, or ``none``), ``numa_balancing`` (0 is off) and ``environment`` (the relevant
+        variables, JSON); without those that cannot be told.
+    """
+    balancing = _number(root / "proc/sys/kernel/numa_balancing")
+    return {
+        "container": container(root),
+        **({} if balancing is None else {"numa_balancing": balancing}),
+        "environment": json.dumps(relevant(environment), sort_keys=True),
+    }
+
+
+def container(root: Path = Path("/")) -> str:
+    """Tell what kind of container this is; ``none`` where nothing speaks for one.
+
+    Source:
+        Docker leaves ``/.dockerenv`` and podman ``/run/.containerenv``; others show in the path of the
+        control group of process 1 (cgroups(7)).
+    """
+    if (root / ".dockerenv").exists():
+        return "docker"
+    if (root / "run/.containerenv").exists():
+        return "podman"
+    group = _text(root / "proc/1/cgroup")
+    named = next((word for word in _CONTAINERS if word in group), None)
+    return named or "none"
+
+
+def relevant(environment: Mapping[str, str]) -> dict[str, str]:
+    """Keep the variables that change how fast an engine is; none that could hold a secret."""
+    return {
+        name: confidential.redacted(value, environment)
+        for name, value in sorted(environment.items())
+        if _RELEVANT.search(name) and not confidential.speaks_of_secrets(name)
+    }
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

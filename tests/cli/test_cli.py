@@ -1,0 +1,393 @@
+"""The command line as a new user meets it, on the simulated platform and without Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+import sweeper
+from sweeper import cli
+from sweeper.processes.process import ReservedPort
+from tests.surroundings import running
+
+QUICK = (
+    "+experiment=case2_sched_steps",
+    "platform=simulated",
+    "executor=inline",
+    "workload.num_prompts=40",
+    "workload.request_rate_per_s=[16,null]",
+)
+A_SEARCH = (
+    *("platform=simulated", "executor=inline", "workload=random", "knobs.tensor_parallel_size=4"),
+    *("workload.num_prompts=20", "space.knobs.max_num_seqs=[8,16,32,64,128]"),
+)
+FOLDER = Path("outputs/case2_sched_steps-simulated")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    code = cli.main(arguments)
+    told = capsys.readouterr()
+    assert "Traceback" not in told.out + told.err
+    return code, told.out + told.err
+
+
+def test_case_2_ends_with_charts_a_table_and_the_line_for_production(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, told = run(capsys, *QUICK)
+    assert code == cli.OK
+    assert told.startswith("platform: simulated: asked for\n")
+    assert "No GPU was measured: these numbers are simulated." in told
+    assert "trials: 5 complete; started now: 5" in told
+    assert "vllm serve meta-llama/Llama-3.1-70B-Instruct" in told
+    assert "--enable-chunked-prefill=False" in told
+    for metric in ("request_throughput_per_s", "mean_ttft_ms", "mean_tpot_ms"):
+        for kind in ("png", "svg", "csv"):
+            assert (FOLDER / "figures" / f"{metric}.{kind}").stat().st_size > 0
+    frame = pd.read_parquet(FOLDER / "measurements")
+    assert len(frame) == 10
+    assert set(frame["provenance"]) == {"simulated"}
+    assert (frame["completed"] == 40).all()
+    assert "Simulated: no GPU was measured." in (FOLDER / "report.md").read_text()
+
+
+def test_the_same_command_again_measures_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, *QUICK)
+    parts = {path: path.stat().st_mtime_ns for path in (FOLDER / "measurements").glob("*.parquet")}
+    code, told = run(capsys, *QUICK)
+    assert code == cli.OK
+    assert "plan: 5 trials, 5 already in the store" in told
+    assert "started now: 0" in told
+    assert {path: path.stat().st_mtime_ns for path in (FOLDER / "measurements").glob("*.parquet")} == parts
+
+
+def test_a_search_finds_and_names_its_best_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = run(
+        capsys,
+        "platform=simulated",
+        "executor=inline",
+        "search=tpe",
+        "search.trials=4",
+        "workload=random",
+        "workload.num_prompts=20",
+        "knobs.tensor_parallel_size=4",
+        "knobs.max_model_len=8192",
+        "space.knobs.max_num_seqs=1,64",
+        "study.name=mine",
+    )
+    assert code == cli.OK
+    # two points are all there are, whatever the budget
+    assert "started now: 2" in told
+    assert "best: max_num_seqs=64" in told
+
+
+def test_trials_that_cannot_run_are_counted_and_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = run(
+        capsys,
+        "platform=simulated",
+        "executor=inline",
+        "workload=random",
+        "workload.num_prompts=4",
+        "knobs.max_model_len=8192",
+        "space.knobs.tensor_parallel_size=4,16",
+        "study.name=mine",
+    )
+    assert code == cli.OK
+    assert "trials: 1 complete, 1 infeasible; started now: 1" in told
+    assert "infeasible: needs 16 devices" in told
+
+
+def test_of_many_settings_the_best_are_shown_and_equal_reasons_are_counted(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, told = run(
+        capsys,
+        "platform=simulated",
+        "executor=inline",
+        "workload=random",
+        "workload.num_prompts=16",
+        "knobs.max_model_len=8192",
+        f"space.knobs.max_num_seqs={','.join(str(n) for n in range(1, 15))}",
+        "space.knobs.tensor_parallel_size=4,16",
+        "space.rules=['max_num_seqs < 3 or tensor_parallel_size == 4']",
+        "study.name=mine",
+    )
+    assert code == cli.OK
+    assert "the best 12 of 16 settings, best first; report.md has all" in " ".join(told.split())
+    first_table = told[told.index("setting") : told.index("Mean TTFT")]
+    assert "max_num_seqs=14" in first_table
+    assert "max_num_seqs=1 " not in first_table
+    # What breaks the rule is no point and told of no more; the two that keep it do not fit on 8 devices.
+    assert "2 times infeasible: needs 16 devices" in told
+
+
+def test_a_study_where_everything_fails_says_so_with_its_exit_code(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, told = run(
+        capsys,
+        "platform=simulated",
+        "executor=inline",
+        "workload=random",
+        "workload.num_prompts=4",
+        "workload.input_len=9000",
+        "knobs.tensor_parallel_size=4",
+        "knobs.max_model_len=8192",
+        "study.name=mine",
+        "space.knobs.max_num_seqs=4",
+    )
+    assert code == cli.NOTHING_COMPLETE
+    assert "trials: 1 failed" in told
+    assert "client: " in told
+
+
+def test_a_plan_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = run(capsys, *QUICK, "plan=true")
+    assert code == cli.OK
+    assert "no_chunk_steps15" in told
+    assert "runs" in told
+    assert not Path("outputs").exists()
+    run(capsys, *QUICK)
+    _, told = run(capsys, *QUICK, "plan=true")
+    assert "stored: complete" in told
+    assert "5: 0 run, 0 refused, 5 in the store" in told
+    assert "predicted on" not in told
+
+
+def test_a_plan_says_how_long_it_would_take_and_writes_its_time_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, told = run(capsys, *QUICK, "plan=true", "plan_csv=plan.csv")
+    # 5 trials of 4 devices, two at a time on 8: three rounds of 80 s of start and 2 loads, each of which ends
+    # with an answer of 1200 tokens at 10 to 25 ms
+    assert re.search(
+        r"predicted on a real node: 5 trials of .+ in [5-7] min, 0\.\d\d node-hours", _unwrapped(told)
+    )
+    assert "(basis: modelled)" in _unwrapped(told)
+    assert "time-line: plan.csv; draw it with: python -m analysis timeline plan.csv" in told
+    assert len(pd.read_csv("plan.csv")) == 5 * 4
+    assert not Path("outputs").exists()
+    run(capsys, *QUICK, "space.rules=['num_scheduler_steps not in (5, 15)']")
+    _, told = run(capsys, *QUICK, "plan=true")
+    assert "predicted on a real node: 2 trials of" in _unwrapped(told)
+    assert told.count("runs again") == 2
+    assert "(basis: seen: 3 trials of this study)" in _unwrapped(told)
+    _, told = run(capsys, *QUICK, "plan=true", "study.isolation=exclusive", "study.name=other")
+    # One at a time: half of the node idles.
+    assert "devices idle 50% of the time" in _unwrapped(told)
+
+
+def _unwrapped(told: str) -> str:
+    """Join lines that were broken for a terminal of 80 columns."""
+    return " ".join(told.split())
+
+
+def test_the_composed_configuration_is_printed_as_yaml(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = run(capsys, *QUICK, "--cfg", "job")
+    assert code == cli.OK
+    assert yaml.safe_load(told)["workload"]["num_prompts"] == 40
+
+
+def test_help_lists_commands_and_experiments(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = run(capsys, "--help")
+    assert code == cli.OK
+    for word in ("cpu-vllm", "dashboard", "case2_sched_steps", "cpu_smoke", "Exit codes"):
+        assert word in told
+    assert run(capsys) == (code, told)
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--version") == (cli.OK, f"{sweeper.__version__}\n")
+
+
+def test_the_node_is_shown_device_by_device(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = run(capsys, "node", "--platform", "simulated")
+    assert code == cli.OK
+    assert "modelled AMD Instinct MI300X" in told
+    code, told = run(capsys, "node", "--platform", "cuda")
+    assert code == cli.MISTAKE
+    assert "nvidia-smi" in told
+
+
+def test_the_tiny_model_is_made_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = run(capsys, "tiny-model", "models")
+    assert code == cli.OK
+    assert (Path(told.strip()) / "tokenizer.json").is_file()
+
+
+def test_cleaning_up_where_nothing_is_left_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("outputs").mkdir()
+    assert run(capsys, "cleanup") == (cli.OK, "0 processes ended\n")
+
+
+def test_cleanup_looks_at_what_a_killed_trial_left_changed_on_the_host(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Of a boot before this one, so that nothing is to be put back on the machine that runs this test.
+    left = {"owner": "1:1", "boot_id": "an earlier boot", "before": {"host_numa_balancing": "1"}}
+    record = tmp_path / "host-restore.json"
+    record.write_text(json.dumps(left))
+    assert run(capsys, "cleanup", str(tmp_path)) == (cli.OK, "0 processes ended\n")
+    assert not record.exists()
+    record.write_text("{}")
+    code, said = run(capsys, "cleanup", str(tmp_path))
+    assert code == cli.AT_RISK
+    assert "is no record of ours" in said
+
+
+def test_a_plan_of_a_search_counts_finalists_and_tells_what_may_end_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    search = ["search.method=tpe", "search.trials=4", "search.max_hours=2"]
+    finals = ["search.finalists=1", "search.final_repeats=3"]
+    code, told = run(capsys, *A_SEARCH, *search, *finals, "plan=true")
+    assert code == cli.OK
+    told = " ".join(told.split())
+    assert "search.max_hours=2 ends the study earlier" in told
+    assert "then the best 1 and the default start 3 times each" in told
+    # 4 trials, and 3 starts of the best and of the default.
+    assert "10 trials of" in told
+    _, told = run(capsys, *A_SEARCH, *search, "plan=true")
+    assert "4 trials of" in " ".join(told.split())
+
+
+def test_a_dashboard_without_a_study_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = run(capsys, "dashboard")
+    assert code == cli.MISTAKE
+    assert "outputs/optuna.db: does not exist. Run an experiment first" in told
+
+
+def test_a_wrong_argument_of_a_command_is_a_mistake_like_any_other(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, told = run(capsys, "node", "--platfrom", "cpu")
+    assert code == cli.MISTAKE
+    assert "unrecognized arguments: --platfrom cpu. See: python -m sweeper node --help" in told
+
+
+def test_a_defect_of_ours_is_told_without_a_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> int:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setitem(cli._COMMANDS, "node", ("", broken))
+    code, told = run(capsys, "node")
+    assert code == cli.AT_RISK
+    assert "a defect of this program: ZeroDivisionError: by zero" in told
+    report = Path(told.split("report it with ")[1].strip())
+    assert "Traceback" in report.read_text()
+    report.unlink()
+
+
+def test_optuna_dashboard_shows_the_study_with_named_metrics(capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, *QUICK)
+    with ReservedPort() as reserved:
+        command = [sys.executable, "-m", "sweeper", "dashboard", "--port", str(reserved.port)]
+        with running(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+            answer = _answer(f"http://127.0.0.1:{reserved.port}/api/studies/1")
+    study = json.loads(answer)
+    assert study["objective_names"] == ["request_throughput_per_s"]
+    assert [trial["state"] for trial in study["trials"]] == ["Complete"] * 5
+    shown = {entry["key"] for entry in study["trials"][0]["user_attrs"]}
+    assert {"mean_ttft_ms (16 QPS)", "provenance", "key", "devices"} <= shown
+
+
+def _answer(url: str) -> str:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as response:
+                return str(response.read().decode())
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.3)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_keeps_what_is_finished_and_says_how_to_go_on(number: signal.Signals, code: int) -> None:
+    # 60 settings of a second or so each, one at a time: there is time to stop in the middle.
+    command = [
+        *(sys.executable, "-m", "sweeper", "platform=simulated", "executor=inline", "study.name=mine"),
+        *("executor.max_parallel=1", "knobs.tensor_parallel_size=4", "knobs.max_model_len=8192"),
+        *("workload=sharegpt", "workload.request_rate_per_s=[16]"),
+        f"space.knobs.max_num_seqs={','.join(str(n) for n in range(100, 160))}",
+    ]
+    sweep = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    assert sweep.stdout is not None
+    lines = []
+    for line in sweep.stdout:
+        lines.append(line)
+        if line.startswith("done") and sweep.poll() is None and len(lines) < 1000:
+            sweep.send_signal(number)
+            break
+    rest, _ = sweep.communicate(timeout=120)
+    assert sweep.returncode == code, rest
+    assert "stopped. What is finished is kept; the same command goes on from here." in rest
+    finished = len(list(Path("outputs/mine/measurements").glob("*.parquet")))
+    assert 1 <= finished < 60
+
+
+GERMAN = """\
+# @package _global_
+defaults:
+  - override /model: llama_3_1_8b_instruct
+study: {experiment: german, question: "Wie groß?"}
+space:
+  series:
+    small: {label: Größe 8, knobs: {max_num_seqs: 8}}
+    large: {label: Größe 16, knobs: {max_num_seqs: 16}}
+"""
+
+
+def test_letters_that_the_terminal_cannot_show_are_spelt_out(tmp_path: Path) -> None:
+    experiment = tmp_path / "größe" / "experiment" / "german.yaml"
+    experiment.parent.mkdir(parents=True)
+    experiment.write_text(GERMAN, encoding="utf-8")
+
+    def said(*words: str) -> str:
+        environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+        told = subprocess.run(
+            [sys.executable, "-m", *words], capture_output=True, env=environment, cwd=tmp_path / "größe"
+        )
+        assert told.returncode == 0, told.stdout + told.stderr
+        return told.stdout.decode("ascii")
+
+    sweep = said("sweeper", "--config-dir=.", "+experiment=german", *QUICK[1:])
+    assert r"Gr\xf6\xdfe 16" in sweep
+    study = tmp_path / "größe" / "outputs" / "german-simulated"
+    assert r"gr\xf6\xdfe/outputs" in said("analysis", "figures", str(study))
+
+
+@pytest.mark.parametrize("program", [["sweeper", "--help"], ["analysis", "columns"]])
+def test_a_reader_that_has_seen_enough_is_no_error(program: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    told = subprocess.run(
+        [sys.executable, "-m", *program], stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert (told.returncode, told.stderr) == (0, "")

@@ -1,0 +1,288 @@
+"""A model's name and path, and what describes it, travel together through every way of writing them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sweeper import cli, config
+from sweeper.errors import ConfigError
+from sweeper.models import tiny
+from sweeper.records import Model, Platform
+
+RECORDED = Path(__file__).parents[1] / "recorded"
+LLAMA_8B = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 131072,
+    "torch_dtype": "bfloat16",
+}
+SHAPE_OF_QWEN = "{layers: 28, hidden: 1536, intermediate: 8960, heads: 12, kv_heads: 2, head_dim: 128, "
+SHAPE_OF_QWEN += "vocab: 151936, max_positions: 32768}"
+# The model of serving_random is Llama 3.1 8B.
+RANDOM = "+experiment=serving_random"
+
+
+def model_of(*overrides: str, folder: Path | None = None, platform: Platform = Platform.MI300X) -> Model:
+    composed = config.compose_run([*overrides, f"platform={platform}"], config_dir=folder)
+    return config.settings(composed, platform=platform).model
+
+
+def folder_of(tmp_path: Path, name: str = "copy", **changes: object) -> Path:
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({**LLAMA_8B, **changes}))
+    return folder
+
+
+def conf_of(tmp_path: Path, **files: str) -> Path:
+    for name, text in files.items():
+        path = tmp_path / "conf" / f"{name.replace('__', '/')}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"# @package _global_\n{text}" if not name.startswith("model__") else text)
+    return tmp_path / "conf"
+
+
+def says_only(found: Model, name: str) -> None:
+    assert (found.name, found.shape, found.dtype) == (name, None, None)
+
+
+def test_another_preset_is_taken_whole() -> None:
+    found = model_of(RANDOM, "model=llama_3_1_405b_instruct_fp8")
+    assert (found.name, found.dtype) == ("meta-llama/Llama-3.1-405B-Instruct-FP8", "fp8")
+    assert found.shape is not None
+    assert found.shape.layers == 126
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model.name=Qwen/Qwen3-235B-A22B", "model.path=Qwen/Qwen3-235B-A22B"],
+        ["model.path=Qwen/Qwen3-235B-A22B"],
+        ["model.name=Qwen/Qwen3-235B-A22B"],
+    ],
+)
+def test_another_name_or_path_keeps_nothing_of_the_former_model(overrides: list[str]) -> None:
+    found = model_of(RANDOM, *overrides)
+    says_only(found, "Qwen/Qwen3-235B-A22B")
+    assert found.path == "Qwen/Qwen3-235B-A22B"
+
+
+def test_revision_and_dummy_weights_do_not_outlive_their_model() -> None:
+    # tiny_llama says is_dummy: true; a revision is said beside it.
+    base = ["+experiment=cpu_smoke", "model.path=org/other"]
+    composed = config.compose_run([*base, "platform=cpu"])["model"]
+    assert (composed["is_dummy"], composed["revision"], composed["shape"]) == (False, None, None)
+    kept = config.compose_run([*base, "model.revision=abc", "platform=cpu"])["model"]
+    assert kept["revision"] == "abc", "said in the same breath as the path"
+
+
+def test_an_experiments_own_model_keeps_nothing_of_the_default(tmp_path: Path) -> None:
+    own = conf_of(
+        tmp_path,
+        experiment__own="defaults: [{override /workload: random}]\n"
+        "study: {experiment: own, question: 'How?'}\n"
+        "model: {name: Qwen/Qwen2.5-1.5B-Instruct, path: Qwen/Qwen2.5-1.5B-Instruct}\n",
+    )
+    says_only(model_of("+experiment=own", folder=own), "Qwen/Qwen2.5-1.5B-Instruct")
+
+
+def test_the_command_line_drops_what_an_experiment_said_of_its_own_model(tmp_path: Path) -> None:
+    own = conf_of(
+        tmp_path,
+        experiment__own="defaults: [{override /workload: random}]\n"
+        "study: {experiment: own, question: 'How?'}\n"
+        f"model: {{name: a/b, path: a/b, dtype: float16, revision: r1, shape: {SHAPE_OF_QWEN}}}\n",
+    )
+    found = model_of("+experiment=own", folder=own)
+    assert found.shape is not None
+    assert (found.shape.layers, found.dtype, found.revision) == (28, "float16", "r1")
+    other = model_of("+experiment=own", "model.path=c/d", folder=own)
+    says_only(other, "c/d")
+    assert other.revision is None
+
+
+def test_an_experiment_drops_what_a_setting_said_of_its_model(tmp_path: Path) -> None:
+    own = conf_of(
+        tmp_path,
+        setting__base=f"model: {{name: a/b, path: a/b, shape: {SHAPE_OF_QWEN}}}\n",
+        experiment__own="defaults: [/setting: base, override /workload: random, _self_]\n"
+        "study: {experiment: own, question: 'How?'}\n"
+        "model: {name: c/d, path: c/d}\n",
+    )
+    says_only(model_of("+experiment=own", folder=own), "c/d")
+
+
+def test_a_preset_that_takes_in_another_one_is_a_model_of_its_own(tmp_path: Path) -> None:
+    own = conf_of(tmp_path, model__mine="defaults: [llama_3_1_8b]\nname: me/mine\npath: me/mine\n")
+    says_only(model_of(RANDOM, "model=mine", folder=own), "me/mine")
+
+
+def test_a_name_from_the_environment_is_compared_as_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_MODEL", "me/mine")
+    says_only(model_of(RANDOM, "model.path=${oc.env:MY_MODEL}"), "me/mine")
+    monkeypatch.setenv("MY_MODEL", "meta-llama/Llama-3.1-8B")
+    assert model_of(RANDOM, "model.path=${oc.env:MY_MODEL}").shape is not None
+
+
+def test_a_series_model_follows_the_same_rule() -> None:
+    changed = "space.series.vllm_this_guide.model.path=org/other"
+    composed = config.compose_run(["+experiment=intro_405b", changed, "platform=mi300x"])
+    series = config.settings(composed, platform=Platform.MI300X).space.named("vllm_this_guide")
+    assert series.model is not None
+    says_only(series.model, "org/other")
+    composed = config.compose_run(["+experiment=intro_405b", "platform=mi300x"])
+    series = config.settings(composed, platform=Platform.MI300X).space.named("vllm_this_guide")
+    assert series.model is not None
+    assert series.model.dtype == "fp8"
+
+
+def test_a_shape_given_with_the_name_is_its_own() -> None:
+    given = ["model.name=a/b", "model.path=a/b", f"model.shape={SHAPE_OF_QWEN}"]
+    found = model_of(RANDOM, *given)
+    assert found.shape is not None
+    assert (found.shape.layers, found.shape.kv_heads, found.dtype) == (28, 2, "bfloat16")
+    with pytest.raises(ConfigError, match=r"model.shape: lacks hidden, intermediate, heads, kv_heads, .*Add"):
+        model_of(RANDOM, "model.name=a/b", "model.path=a/b", "model.shape.layers=28")
+
+
+def test_a_shape_is_not_changed_under_a_name_that_stays() -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"command line: model.shape: is given layers=40, and model.name is still "
+        r"meta-llama/Llama-3.1-8B, which has layers=32; expected a name of its own",
+    ):
+        model_of(RANDOM, "model.shape.layers=40")
+
+
+def test_a_label_alone_would_go_to_the_model_that_was_there_before() -> None:
+    with pytest.raises(ConfigError, match=r"model.name is 'my-llama', and model.path is not given with it"):
+        model_of(RANDOM, "model.name=my-llama")
+
+
+def test_a_local_copy_keeps_the_name_of_the_model_that_it_is(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    found = model_of(RANDOM, f"model.path={folder}")
+    assert (found.name, found.path) == ("meta-llama/Llama-3.1-8B", str(folder))
+    assert found.shape == model_of(RANDOM).shape
+
+
+def test_a_folder_that_is_another_model_is_no_copy(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, num_hidden_layers=80)
+    with pytest.raises(
+        ConfigError,
+        match=r"config.json says layers 80 where meta-llama/Llama-3.1-8B has 32; expected a copy of "
+        r"meta-llama/Llama-3.1-8B, since its name is kept. Give the model a name of its own: model.name=NAME",
+    ):
+        model_of(RANDOM, f"model.path={folder}")
+    quantised = folder_of(tmp_path, "fp8", quantization_config={"quant_method": "fp8"})
+    with pytest.raises(ConfigError, match=r"says dtype fp8 where meta-llama/Llama-3.1-8B has bfloat16"):
+        model_of(RANDOM, f"model.path={quantised}")
+    unread = folder_of(tmp_path, "moe", num_local_experts=8)
+    with pytest.raises(
+        ConfigError, match=r"cannot be seen to be a copy of meta-llama/Llama-3.1-8B: .*experts"
+    ):
+        model_of(RANDOM, f"model.path={unread}")
+
+
+def test_a_folder_of_another_name_is_read(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, num_hidden_layers=80, torch_dtype="float16")
+    found = model_of(RANDOM, f"model.path={folder}", "model.name=mine", platform=Platform.SIMULATED)
+    assert found.shape is not None
+    assert (found.name, found.shape.layers, found.dtype) == ("mine", 80, "float16")
+
+
+def test_what_is_given_beside_a_folder_must_be_what_the_folder_says(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    given = [f"model.path={folder}", "model.name=mine", f"model.shape={SHAPE_OF_QWEN}"]
+    with pytest.raises(
+        ConfigError, match=r"model: is given shape.layers=28 where the file has 32, .*Leave out"
+    ):
+        model_of(RANDOM, *given)
+    with pytest.raises(ConfigError, match="model: is given dtype=fp8 where the file has bfloat16"):
+        model_of(RANDOM, f"model.path={folder}", "model.name=mine", "model.dtype=fp8")
+
+
+def test_the_model_that_is_made_here_describes_itself() -> None:
+    found = model_of(RANDOM, "model.path=tiny", platform=Platform.SIMULATED)
+    assert (found.name, found.shape, found.is_dummy) == ("tiny", tiny.SHAPE, True)
+
+
+def test_a_simulated_number_needs_a_shape_and_says_whose(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["model.path=Qwen/Qwen3-235B-A22B", "model.name=Qwen3-235B"]
+    assert cli.main([RANDOM, "platform=simulated", *names]) == cli.MISTAKE
+    told = capsys.readouterr().err
+    assert "model.shape: is not given for Qwen3-235B (no config.json: 'Qwen/Qwen3-235B-A22B' is no" in told
+
+
+def test_keys_of_shipped_models_are_what_they_were(tmp_path: Path) -> None:
+    found = model_of(RANDOM)
+    assert dict(found.identity) == {
+        "name": "meta-llama/Llama-3.1-8B",
+        "path": "meta-llama/Llama-3.1-8B",
+        "shape": found.identity["shape"],
+        "dtype": "bfloat16",
+        "is_dummy": False,
+        "revision": None,
+    }
+    assert replace(found, no_shape_because="none").identity == found.identity
+
+
+@pytest.fixture
+def mi300x(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A node in CPX/NPS4 by its recorded amd-smi, and an interpreter whose environment has vLLM 0.32.0."""
+    tools = tmp_path / "tools"
+    (tools / "site" / "vllm-0.32.0.dist-info").mkdir(parents=True)
+    (tools / "site" / "vllm-0.32.0.dist-info" / "METADATA").write_text("Name: vllm\nVersion: 0.32.0\n")
+    (tools / "amd-smi").write_text(
+        f"#!{sys.executable}\nimport pathlib, sys\n"
+        f"folder = pathlib.Path({str(RECORDED / 'rocm_6.4_cpx_nps4')!r})\n"
+        "print((folder / (sys.argv[1] + '.json')).read_text(encoding='utf-8'), end='')\n"
+    )
+    (tools / "python").write_text(f'#!/bin/sh\nPYTHONPATH={tools / "site"} exec {sys.executable} "$@"\n')
+    for program in ("amd-smi", "python"):
+        (tools / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
+    monkeypatch.chdir(tmp_path)
+    return str(tools / "python")
+
+
+@pytest.mark.parametrize("name", ["Qwen/Qwen2.5-1.5B-Instruct", "deepseek-ai/DeepSeek-R1"])
+def test_a_measured_platform_refuses_nothing_for_a_shape_that_is_not_known(
+    name: str, mi300x: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = conf_of(
+        tmp_path,
+        experiment__own="defaults: [{override /workload: random}]\n"
+        "study: {experiment: own, question: 'How large a batch?'}\n"
+        f"model: {{name: {name}, path: {name}}}\n"
+        "knobs: {max_model_len: 8192}\nspace: {knobs: {max_num_seqs: [64, 256]}}\n",
+    )
+    asked = ["--config-dir", str(own), "+experiment=own", "platform=mi300x", f"engine.python={mi300x}"]
+    assert cli.main([*asked, "plan=true"]) == cli.OK
+    told = capsys.readouterr().out
+    assert f"model: {name}, type of its weights not known\n" in told
+    assert f"memory: not worked out for {name}: no config.json: '{name}' is no folder of this" in told
+    assert "2: 2 run, 0 refused" in told
+    assert "basis: assumed" in told
+
+
+def test_the_plan_shows_what_is_really_served(
+    mi300x: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of(tmp_path)
+    asked = ["+experiment=serving_random", "platform=simulated", "plan=true", f"model.path={folder}"]
+    assert cli.main(asked) == cli.OK
+    assert f"model: meta-llama/Llama-3.1-8B, served from {folder}, bfloat16\n" in capsys.readouterr().out

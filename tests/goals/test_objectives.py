@@ -1,0 +1,146 @@
+"""Objectives: what a trial's rows come to, for the search and for the dashboard."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sweeper.goals.objectives import (
+    bound_attributes,
+    measured_row,
+    objective_value,
+    trial_attributes,
+    violations,
+)
+from sweeper.records import (
+    Constraint,
+    LoadPoint,
+    Measurement,
+    Objective,
+    Placement,
+    RateSearch,
+    TrialSpec,
+)
+
+
+def test_an_objective_is_the_mean_over_its_load_point() -> None:
+    rows = [
+        {"mean_ttft_ms": 10.0, "request_rate_per_s": 16.0},
+        {"mean_ttft_ms": 30.0, "request_rate_per_s": 16.0},
+        {"mean_ttft_ms": 80.0, "request_rate_per_s": None},
+        {"mean_ttft_ms": float("nan"), "request_rate_per_s": 16.0},
+    ]
+    everywhere = Objective(metric="mean_ttft_ms", direction="minimize")
+    assert objective_value(everywhere, rows) == 40.0
+    assert objective_value(replace(everywhere, request_rate_per_s=16.0), rows) == 20.0
+    assert objective_value(replace(everywhere, request_rate_per_s=99.0), rows) is None
+
+
+def test_second_runs_count_neither_for_the_search_nor_on_the_dashboard(simulated_spec: TrialSpec) -> None:
+    fresh = simulated_spec.load_points[0]
+    spec = replace(simulated_spec, load_points=(fresh, replace(fresh, keeps_prefix_cache=True)))
+    rows = [
+        {"mean_ttft_ms": 10.0, "request_rate_per_s": None, "keeps_prefix_cache": False},
+        {"mean_ttft_ms": 2.0, "request_rate_per_s": None, "keeps_prefix_cache": True},
+    ]
+    assert objective_value(Objective(metric="mean_ttft_ms", direction="minimize"), rows) == 10.0
+    shown = trial_attributes(spec, rows)
+    assert {name: value for name, value in shown.items() if "ttft" in name} == {
+        "mean_ttft_ms (all at once)": 10.0
+    }
+
+
+def test_the_dashboard_shows_each_metric_at_each_load_point_that_measured_it(
+    simulated_spec: TrialSpec,
+) -> None:
+    at_once = simulated_spec.load_points[0]
+    spec = replace(simulated_spec, load_points=(replace(at_once, request_rate_per_s=16.0), at_once))
+    rows = [
+        {"mean_ttft_ms": 10.0, "request_rate_per_s": float("nan")},
+        {"mean_ttft_ms": 1.0, "request_rate_per_s": 16.0},
+        {"mean_ttft_ms": 2.0, "request_rate_per_s": 16.0},
+    ]
+    assert trial_attributes(spec, rows) == {
+        "key": spec.key,
+        "series": "tuned",
+        "mean_ttft_ms (16 QPS)": 1.5,  # (1 + 2) / 2
+        "mean_ttft_ms (all at once)": 10.0,
+    }
+
+
+def test_a_measurement_is_laid_out_with_the_rate_of_its_load_point() -> None:
+    measurement = Measurement(
+        load_point=LoadPoint(
+            dataset="random", num_prompts=8, input_len=32, output_len=8, request_rate_per_s=4.0
+        ),
+        restart=0,
+        repeat=0,
+        metrics={"mean_ttft_ms": 12.5},
+        telemetry={"power_w": 700.0},
+        measured_s=1.0,
+        client_overhead_s=0.0,
+        started_at=0.0,
+        ended_at=1.0,
+    )
+    assert measured_row(measurement) == {
+        "mean_ttft_ms": 12.5,
+        "request_rate_per_s": 4.0,
+        "keeps_prefix_cache": False,
+        "max_rate_slo": None,
+        "devices": [],
+        "partition_mode": None,
+        "partitions_per_gpu": None,
+    }
+    search = RateSearch(low=1, high=8, resolution=1, bounds=(("p99_ttft_ms", 100.0),))
+    probe = replace(measurement, load_point=replace(measurement.load_point, rate_search=search))
+    held = Placement(node="n", devices=(8, 9), parents=(1,), partition_mode="CPX")
+    row = measured_row(probe, held)
+    assert (row["max_rate_slo"], row["devices"], row["partition_mode"]) == (
+        "p99_ttft_ms <= 100",
+        [8, 9],
+        "CPX",
+    )
+
+
+def test_per_gpu_a_partition_counts_as_its_share() -> None:
+    per_gpu = Objective(metric="request_throughput_per_s", direction="maximize", per="gpu")
+    row = {"request_throughput_per_s": 12.0, "request_rate_per_s": None, "devices": [0, 1, 2, 3]}
+    # 4 whole GPUs: 12 / 4. 4 of the 8 partitions of one GPU are half of it: 12 / 0.5.
+    assert objective_value(per_gpu, [{**row, "partition_mode": "SPX"}]) == 3.0
+    assert objective_value(per_gpu, [{**row, "partition_mode": "CPX"}]) == 24.0
+    assert objective_value(per_gpu, [{**row, "partition_mode": float("nan")}]) == 3.0
+    assert per_gpu.name == "request_throughput_per_s per GPU"
+
+
+def test_bounds_are_broken_by_a_share_of_themselves() -> None:
+    slow = Constraint(metric="p99_ttft_ms", limit=2000.0, is_upper=True, request_rate_per_s=16.0)
+    few = Constraint(metric="request_throughput_per_s", limit=10.0, is_upper=False)
+    rows = [
+        {"p99_ttft_ms": 3000.0, "request_throughput_per_s": 10.0, "request_rate_per_s": 16.0},
+        {"p99_ttft_ms": 9000.0, "request_throughput_per_s": 20.0, "request_rate_per_s": 32.0},
+    ]
+    # 3000 is (3000 - 2000) / 2000 = 0.5 above; a mean of 15 is (10 - 15) / 10 = -0.5: kept.
+    found = violations((slow, few), rows)
+    assert found == {"p99_ttft_ms at 16 QPS <= 2000": 0.5, "request_throughput_per_s >= 10": -0.5}
+    assert bound_attributes(found) == {"feasible": False, "breaks": "p99_ttft_ms at 16 QPS <= 2000"}
+    assert violations((replace(slow, request_rate_per_s=4.0),), rows) is None
+    assert violations((replace(slow, limit=3000.0),), rows) == {"p99_ttft_ms at 16 QPS <= 3000": 0.0}
+
+
+def test_probes_of_a_rate_search_count_for_what_it_found_and_nothing_else() -> None:
+    slo = "p99_ttft_ms <= 100"
+    rows = [
+        {"mean_ttft_ms": 10.0, "request_rate_per_s": 16.0, "max_rate_slo": None},
+        {"mean_ttft_ms": 90.0, "request_rate_per_s": 16.0, "max_rate_slo": slo, "max_rate_per_s": 16.0},
+        {"mean_ttft_ms": 99.0, "request_rate_per_s": 17.0, "max_rate_slo": slo, "max_rate_per_s": None},
+    ]
+    assert objective_value(Objective(metric="mean_ttft_ms", direction="minimize"), rows) == 10.0
+    assert objective_value(Objective(metric="max_rate_per_s", direction="maximize"), rows) == 16.0
+
+
+def test_a_third_of_a_gpu_counts_as_its_share_whatever_the_mode_is_called() -> None:
+    # An MI300A has six XCDs: TPX shows three devices of each GPU, and CPX six.
+    per_gpu = Objective(metric="request_throughput_per_s", direction="maximize", per="gpu")
+    row = {"request_throughput_per_s": 12.0, "devices": [0, 1], "partition_mode": "TPX"}
+    assert objective_value(per_gpu, [row]) == 18.0
+    assert objective_value(per_gpu, [{**row, "partition_mode": "CPX", "partitions_per_gpu": 6}]) == 36.0
+    assert objective_value(per_gpu, [{**row, "partition_mode": "CPX", "partitions_per_gpu": None}]) == 48.0

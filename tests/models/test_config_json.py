@@ -1,0 +1,128 @@
+"""A model's own config.json is read as what it says, or refused with what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sweeper.errors import ConfigError
+from sweeper.models import config_json, tiny
+
+# As Llama 3.1 8B's, without what is not read.
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 131072,
+    "torch_dtype": "bfloat16",
+}
+
+
+def write(folder: Path, **changes: object) -> Path:
+    path = folder / "config.json"
+    config = {**LLAMA, **changes}
+    path.write_text(json.dumps({name: value for name, value in config.items() if value is not ...}))
+    return path
+
+
+def test_the_tiny_models_file_says_the_shape_it_was_made_with(tmp_path: Path) -> None:
+    found = config_json.read(tiny.make(tmp_path))
+    assert found.shape == tiny.SHAPE
+    assert found.dtype == "bfloat16"
+
+
+def test_what_llama_leaves_out_follows_from_the_rest(tmp_path: Path) -> None:
+    shape = config_json.read(write(tmp_path)).shape
+    assert shape.head_dim == 128  # 4096 / 32
+    assert not shape.tied_embeddings
+    older = config_json.read(write(tmp_path, num_key_value_heads=...)).shape
+    assert older.kv_heads == 32
+
+
+def test_the_type_of_the_weights_is_read_by_its_old_and_its_new_name(tmp_path: Path) -> None:
+    assert config_json.read(write(tmp_path, torch_dtype="float16")).dtype == "float16"
+    assert config_json.read(write(tmp_path, torch_dtype=..., dtype="float32")).dtype == "float32"
+    quantized = write(tmp_path, quantization_config={"quant_method": "fbgemm_fp8"})
+    assert config_json.read(quantized).dtype == "fp8"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_hidden_layers": ...}, "num_hidden_layers is None; expected a whole number"),
+        ({"vocab_size": "many"}, "vocab_size is 'many'; expected a whole number"),
+        (
+            {"num_local_experts": 8},
+            "has 'num_local_experts', so it is a mixture of experts; expected a dense decoder",
+        ),
+        ({"text_config": {"num_experts": 128}}, "has 'num_experts', so it is a mixture of experts"),
+        ({"kv_lora_rank": 512}, "has 'kv_lora_rank'; expected a dense decoder"),
+        ({"quantization_config": {"quant_method": "awq"}}, "quant_method is 'awq'; expected fp8 or none"),
+        ({"torch_dtype": "int4"}, "torch_dtype is 'int4'; expected one of bfloat16"),
+        (
+            {"model_type": "starcoder2"},
+            "model_type is 'starcoder2', which has an MLP of two matrices. Expected",
+        ),
+        ({"model_type": "gemma2"}, "model_type is 'gemma2', which has layers with local attention"),
+        (
+            {"model_type": "bamba"},
+            "model_type is 'bamba', which has layers with a state in place of a KV cache",
+        ),
+        ({"model_type": "newest"}, "model_type is 'newest', whose build is not known here. Expected a dense"),
+        ({"model_type": ...}, "model_type is 'not given', whose build is not known here"),
+        ({"model_type": "mistral"}, "sliding_window is 4096, so it has layers with local attention"),
+        ({"model_type": "phi3", "sliding_window": 2047}, "sliding_window is 2047, so it has layers with"),
+        ({"model_type": "mistral", "sliding_window": 4096}, "sliding_window is 4096, so it has layers with"),
+        (
+            {"model_type": "qwen2", "layer_types": ["full_attention", "sliding_attention"]},
+            "layer_types has 'sliding_attention', so it has layers with local attention",
+        ),
+        (
+            {"architectures": ["LlamaForCausalLMEagle"]},
+            "['LlamaForCausalLMEagle'] with model_type 'llama'; expected ['LlamaForCausalLM']",
+        ),
+        (
+            {"model_type": "mistral3", "num_hidden_layers": ..., "text_config": {"model_type": "mistral"}},
+            "model_type is 'mistral3', of several parts: its decoder ('mistral') stands in text_config",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_worked_out_is_refused(
+    changes: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        config_json.read(write(tmp_path, **changes))
+    assert message in str(refused.value)
+    assert "config.json: " in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_type": "mistral", "sliding_window": None},
+        {"model_type": "qwen2", "use_sliding_window": False, "sliding_window": 4096},
+        {"model_type": "qwen2", "sliding_window": 4096},
+        {"model_type": "qwen3", "layer_types": ["full_attention"] * 32},
+        {"model_type": "phi3", "sliding_window": 262144},
+        {"architectures": ["LLaMAForCausalLM"]},
+    ],
+)
+def test_builds_that_count_as_llamas_does_are_read(changes: dict[str, object], tmp_path: Path) -> None:
+    assert config_json.read(write(tmp_path, **changes)).shape.layers == 32
+
+
+def test_a_file_that_is_not_there_or_no_json_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"config.json: No such file or directory; expected a model's"):
+        config_json.read(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"config.json: is no JSON"):
+        config_json.read(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"config.json: is no JSON object"):
+        config_json.read(tmp_path)

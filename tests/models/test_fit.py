@@ -1,0 +1,337 @@
+"""Does it fit: the two worked examples of AMD's guide, published starts, and what one device then holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sweeper.engines import vllm
+from sweeper.engines.vllm import VllmEngine
+from sweeper.errors import PlacementError
+from sweeper.models import tiny
+from sweeper.models.fit import (
+    Fit,
+    activation_bytes,
+    by_tensor_parallel,
+    fit,
+    kv_bytes_per_token,
+    weight_bytes,
+)
+from sweeper.records import Assignment, Model, ModelShape, Placement
+from sweeper.simulation.calibration import Calibration
+from sweeper.simulation.costs import CostModel
+from sweeper.simulation.device import MI300X
+from tests.standin_server import make_spec, never
+
+GIB = 2**30
+CPX_GIB = 24.0
+
+LLAMA_2_7B = ModelShape(
+    layers=32,
+    hidden=4096,
+    intermediate=11008,
+    heads=32,
+    kv_heads=32,
+    head_dim=128,
+    vocab=32000,
+    max_positions=4096,
+)
+LLAMA_2_13B = ModelShape(
+    layers=40,
+    hidden=5120,
+    intermediate=13824,
+    heads=40,
+    kv_heads=40,
+    head_dim=128,
+    vocab=32000,
+    max_positions=4096,
+)
+LLAMA_3_8B = ModelShape(
+    layers=32,
+    hidden=4096,
+    intermediate=14336,
+    heads=32,
+    kv_heads=8,
+    head_dim=128,
+    vocab=128256,
+    max_positions=131072,
+)
+
+
+def on_cpx(model: Model, release: str = "0.32.0", **knobs: bool | int | float | str) -> Fit:
+    return fit(model, knobs, release=release, device_memory_gib=CPX_GIB)
+
+
+@pytest.fixture
+def llama_8b() -> Model:
+    return Model(name="8b", path="8b", shape=LLAMA_3_8B)
+
+
+# The guide's two examples
+
+
+def test_kv_cache_per_token_is_the_guides_for_llama_2() -> None:
+    # 2 x 32 x 4096 x 2 and 2 x 40 x 5120 x 2, as the guide works them out
+    assert kv_bytes_per_token(LLAMA_2_7B, dtype="float16") == 524_288
+    assert kv_bytes_per_token(LLAMA_2_13B, dtype="float16") == 819_200
+
+
+def test_llama_2_7b_fits_one_cpx_partition_as_the_guide_says() -> None:
+    found = on_cpx(Model(name="7b", path="7b", shape=LLAMA_2_7B, dtype="float16"))
+    # The guide: 14 GB of weights and 2 GB of cache. 6.738e9 x 2 bytes are 12.6 GiB; 4096 x 524288 is 2 GiB.
+    assert found.weights_gib == pytest.approx(12.55, abs=0.01)
+    assert found.kv_cache_gib == 2.0
+    assert found.is_feasible
+
+
+def test_llama_2_13b_needs_two_cpx_partitions_though_the_guides_cache_is_too_large() -> None:
+    model = Model(name="13b", path="13b", shape=LLAMA_2_13B, dtype="float16")
+    found = on_cpx(model)
+    # The guide says 3.6 GB and 29.6 GB in all. By its own formula 4096 x 819200 bytes are 3.36 GB, 3.125 GiB,
+    # and 26 + 3.36 = 29.4 GB. Its conclusion stands: the weights alone are 24.2 GiB of 24.
+    assert found.kv_cache_gib == 3.125
+    assert found.kv_cache_gib * GIB == 4096 * 819_200
+    assert found.weights_gib == pytest.approx(24.24, abs=0.01)
+    assert not found.is_feasible
+    assert on_cpx(model, tensor_parallel_size=2).is_feasible
+
+
+# Weights and cache of one device
+
+
+def test_kv_cache_counts_kv_heads_where_they_are_fewer(llama_70b: Model) -> None:
+    # 2 x 80 layers x 8 KV heads x 128 x 2 bytes = 327 680, an eighth of what all 64 heads would take
+    assert kv_bytes_per_token(llama_70b.shape) == 327_680
+    assert kv_bytes_per_token(llama_70b.shape, dtype="fp8") == 163_840
+    assert kv_bytes_per_token(llama_70b.shape, dtype="float32") == 655_360
+
+
+def test_kv_heads_are_copied_where_there_are_more_devices(llama_70b: Model) -> None:
+    # One of 8 KV heads on each of 8 devices; 16 devices hold one each as well, every head twice.
+    assert kv_bytes_per_token(llama_70b.shape, tensor_parallel_size=8) == 40_960
+    assert kv_bytes_per_token(llama_70b.shape, tensor_parallel_size=16) == 40_960
+
+
+def test_a_pipeline_divides_the_layers_rounded_up(llama_70b: Model) -> None:
+    # 27 of 80 layers: 2 x 27 x 8 x 128 x 2
+    assert kv_bytes_per_token(llama_70b.shape, pipeline_parallel_size=3) == 110_592
+
+
+def test_weights_are_those_that_vllms_log_says(llama_70b: Model, llama_8b: Model) -> None:
+    # vllm-project/vllm pull 10511: "model weights take 14.96GiB", and 7.48 on two devices
+    assert weight_bytes(llama_8b, {}) / GIB == pytest.approx(14.96, abs=0.005)
+    assert weight_bytes(llama_8b, {"tensor_parallel_size": 2}) / GIB == pytest.approx(7.48, abs=0.005)
+    # pull 12569, 70B in 8 bits: "Loading model weights took 67.7229 GB"; embeddings stay in 16 bits
+    assert weight_bytes(llama_70b, {"quantization": "fp8"}) / GIB == pytest.approx(67.72, rel=0.001)
+    assert weight_bytes(replace(llama_70b, dtype="fp8"), {}) == weight_bytes(
+        llama_70b, {"quantization": "fp8"}
+    )
+
+
+def test_vocabulary_is_padded_and_divided() -> None:
+    odd = replace(LLAMA_2_7B, vocab=32001)
+    padded = replace(LLAMA_2_7B, vocab=32064)  # 501 x 64
+    sizes = [
+        weight_bytes(Model(name="m", path="m", shape=shape), {"tensor_parallel_size": 4})
+        for shape in (LLAMA_2_7B, odd, padded)
+    ]
+    assert sizes[1] == sizes[2]
+    # 64 more rows of 4096 in embeddings and head, 2 bytes each, on 4 devices
+    assert sizes[1] - sizes[0] == 64 * 4096 * 2 * 2 / 4
+
+
+def test_tied_embeddings_are_kept_once() -> None:
+    apart = Model(name="m", path="m", shape=LLAMA_2_7B)
+    tied = replace(apart, shape=replace(LLAMA_2_7B, tied_embeddings=True))
+    assert weight_bytes(apart, {}) - weight_bytes(tied, {}) == 32000 * 4096 * 2
+
+
+def test_the_simulated_devices_weights_are_the_same(llama_70b: Model) -> None:
+    costs = CostModel(device=MI300X, devices=4, gpus=4, shape=llama_70b.shape, calibration=Calibration())
+    # Norms, which are copied and not divided, are all that differs.
+    assert weight_bytes(llama_70b, {"tensor_parallel_size": 4}) == pytest.approx(costs.weight_bytes, rel=1e-4)
+    assert kv_bytes_per_token(llama_70b.shape, tensor_parallel_size=4) == costs.kv_token_bytes
+
+
+@pytest.mark.parametrize(
+    ("layers", "kv_heads", "head_dim", "dtype", "devices", "block", "blocks"),
+    [
+        (4, 1, 32, "bfloat16", 2, 128, 16_384),
+        (4, 4, 32, "bfloat16", 1, 128, 4_096),
+        (6, 2, 64, "float16", 1, 32, 10_922),
+        (3, 4, 64, "float32", 1, 128, 1_365),
+        (4, 4, 32, "fp8", 1, 128, 8_192),
+    ],
+)
+def test_a_cache_of_one_gib_has_the_blocks_that_vllm_makes_of_it(
+    layers: int, kv_heads: int, head_dim: int, dtype: str, devices: int, block: int, blocks: int
+) -> None:
+    # Read from vLLM 0.32.0 itself; docs/fit.md says how.
+    shape = replace(tiny.SHAPE, layers=layers, kv_heads=kv_heads, head_dim=head_dim)
+    assert GIB // (block * kv_bytes_per_token(shape, dtype=dtype, tensor_parallel_size=devices)) == blocks
+
+
+# Working memory, against vLLM's own profiles
+
+
+def test_a_long_step_takes_what_vllms_profile_says() -> None:
+    # vllm-project/vllm issue 10517, Llama 3.1 8B: peak_torch_memory less 14.99 GiB of weights is 2.07 GiB
+    # at 20000 tokens and 2.99 at 29000. Here: 2 bytes x 3 x (4096 + 14336) = 110592 a token.
+    sizes = [
+        activation_bytes(LLAMA_3_8B, tokens=n, sampled=256, sampled_bytes=41) / GIB for n in (20_000, 29_000)
+    ]
+    assert sizes == pytest.approx([2.07, 2.99], abs=0.015)
+
+
+def test_sampling_takes_more_than_a_short_step_and_is_not_divided() -> None:
+    # pull 10511: "PyTorch activation peak memory 1.26GiB" on one device and on two
+    for devices in (1, 2):
+        size = activation_bytes(
+            LLAMA_3_8B, tokens=8192, sampled=256, sampled_bytes=41, tensor_parallel_size=devices
+        )
+        assert size / GIB == pytest.approx(1.26, abs=0.01)
+
+
+def test_v0_profiles_no_sampling_when_it_cuts_prompts(llama_8b: Model) -> None:
+    # issue 10517 at 35000 tokens, where chunks of 512 are the default: 15.05 less 14.99 GiB is 0.06.
+    cut = fit(llama_8b, {"max_model_len": 35_000}, release="0.6.2", device_memory_gib=CPX_GIB)
+    assert cut.activations_gib == pytest.approx(0.053, abs=0.001)  # 512 x 110592
+    whole = fit(llama_8b, {"max_model_len": 4096}, release="0.6.2", device_memory_gib=CPX_GIB)
+    assert whole.activations_gib == pytest.approx(1.25, abs=0.01)
+
+
+def test_published_cache_of_a_3090_is_met_within_five_percent(llama_8b: Model) -> None:
+    # issue 10517: 23.58 GiB, 0.9, 20000 tokens: 1952 blocks. 29000 tokens: 1478 blocks and no start.
+    knobs: Assignment = {"max_model_len": 20_000, "enable_chunked_prefill": False}
+    found = fit(llama_8b, knobs, release="0.6.3", accelerator="cuda", device_memory_gib=23.58)
+    assert found.blocks == pytest.approx(1952, rel=0.05)
+    assert found.is_feasible
+    longer = {**knobs, "max_model_len": 29_000}
+    refused = fit(llama_8b, longer, release="0.6.3", accelerator="cuda", device_memory_gib=23.58)
+    assert refused.blocks == pytest.approx(1478, rel=0.05)
+    assert not refused.is_feasible
+
+
+def test_releases_differ_by_their_defaults_and_by_what_they_count(llama_8b: Model) -> None:
+    old, new = (on_cpx(llama_8b, release, max_model_len=8192) for release in ("0.10.0", "0.32.0"))
+    assert (old.memory_frac, new.memory_frac) == (0.9, 0.92)
+    # 1024 sequences: sorting holds 41 bytes a logit, what came after it 16.
+    assert old.activations_gib == pytest.approx(1024 * 128256 * 41 / GIB)
+    assert new.activations_gib == pytest.approx(1024 * 128256 * 16 / GIB)
+    # Graphs are counted in advance since 0.21, unless there are none.
+    eager = on_cpx(llama_8b, max_model_len=8192, enforce_eager=True)
+    assert new.runtime_gib - eager.runtime_gib == pytest.approx(0.4)
+    assert old.runtime_gib == eager.runtime_gib
+
+
+# How many sequences then fit
+
+
+def plain(**changes: float) -> Fit:
+    """A device of 10 GiB: 4 of weights, 1 of work, so 5 are left; a block of 16 tokens takes 1 MiB."""
+    values: dict[str, float] = {
+        "weights_gib": 4.0,
+        "activations_gib": 0.75,
+        "runtime_gib": 0.25,
+        "kv_token_bytes": 65_536,
+        "memory_gib": 12.5,
+        "memory_frac": 0.8,
+        "max_model_len": 8000,
+        "block_tokens": 16,
+    }
+    return Fit(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_what_is_left_becomes_blocks_and_blocks_become_sequences() -> None:
+    found = plain()
+    assert found.blocks == 5 * 1024
+    assert found.tokens == 81_920
+    # 8000 tokens are 500 blocks; 1000 are 62.5 and so 63; 5120 blocks hold 10 and 81 of them.
+    assert (found.sequences(), found.sequences(1000)) == (10, 81)
+
+
+def test_a_device_that_is_one_block_short_of_a_sequence_is_infeasible_and_keeps_its_arithmetic() -> None:
+    # 499 blocks of 1 MiB are left of 500.
+    found = plain(weights_gib=9.0 - 499 / 1024)
+    assert (found.blocks, found.is_feasible) == (499, False)
+    assert plain(weights_gib=9.0 - 500 / 1024).is_feasible
+    assert str(found) == (
+        "weights 8.5 GiB + working memory 1.0 GiB + KV cache of one sequence of 8000 tokens 0.5 GiB = "
+        "10.0 GiB per device; 10.0 GiB available (12.5 GiB x gpu_memory_utilization 0.8)"
+    )
+
+
+def test_less_memory_or_longer_sequences_never_fit_more(llama_8b: Model) -> None:
+    by_memory = [
+        fit(llama_8b, {"max_model_len": 4096}, release="0.32.0", device_memory_gib=gib).blocks
+        for gib in (192, 96, 48, 24, 12)
+    ]
+    assert by_memory == sorted(by_memory, reverse=True)
+    assert by_memory[-1] == 0
+    found = plain()
+    counts = [found.sequences(tokens) for tokens in (1, 16, 17, 100, 8000)]
+    assert counts == sorted(counts, reverse=True)
+
+
+def test_70b_at_8k_needs_eight_cpx_partitions(llama_70b: Model) -> None:
+    found = by_tensor_parallel(
+        llama_70b, {"max_model_len": 8192}, release="0.32.0", device_memory_gib=CPX_GIB, devices=64
+    )
+    assert list(found) == [1, 2, 4, 8, 16, 32, 64]
+    assert [size for size, one in found.items() if one.is_feasible] == [8, 16, 32, 64]
+    # 22.08 available - 16.43 weights - 1.96 sampling (1024 x 128256 x 16) - 0.65 = 3.04 GiB;
+    # a sequence takes 8192 x 40960 bytes = 0.3125 GiB
+    assert found[8].sequences() == 9
+
+
+def test_only_sizes_that_divide_the_heads_are_asked_about() -> None:
+    model = Model(name="13b", path="13b", shape=LLAMA_2_13B, dtype="float16")  # 40 heads
+    found = by_tensor_parallel(model, {}, release="0.32.0", device_memory_gib=CPX_GIB, devices=64)
+    assert list(found) == [1, 2, 4, 8]
+    with pytest.raises(
+        PlacementError, match=r"tensor_parallel_size: is 3; expected a divisor of .* 40 attention heads"
+    ):
+        by_tensor_parallel(
+            model, {"tensor_parallel_size": 3}, release="0.32.0", device_memory_gib=CPX_GIB, devices=64
+        )
+
+
+def test_a_knob_that_is_no_number_is_refused(llama_8b: Model) -> None:
+    with pytest.raises(PlacementError, match=r"knobs.max_model_len: is 'long'; expected a whole number"):
+        on_cpx(llama_8b, max_model_len="long")
+
+
+# The real vLLM
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_the_real_vllm_has_as_many_cache_blocks_as_the_bytes_of_a_token_say(
+    tmp_path: Path, vllm_python: str
+) -> None:
+    made = tiny.describe(tmp_path / "models")
+    shape = replace(made.shape, layers=6, kv_heads=2, head_dim=64)
+    config = json.loads((Path(made.path) / "config.json").read_text())
+    config |= {"num_hidden_layers": 6, "num_key_value_heads": 2, "head_dim": 64, "torch_dtype": "float16"}
+    (Path(made.path) / "config.json").write_text(json.dumps(config))
+    spec = make_spec(
+        tmp_path / "outputs",
+        vllm_python,
+        model=replace(made, shape=shape, dtype="float16"),
+        assignment={"enforce_eager": True, "block_size": 32, "max_num_seqs": 8, "VLLM_CPU_KVCACHE_SPACE": 1},
+        start_timeout_s=600.0,
+    )
+    spec = replace(spec, engine=replace(spec.engine, release=vllm.probe(vllm_python).release))
+    placement = Placement(node="here", devices=(0,), parents=(0,))
+    server = VllmEngine().start(spec, placement, restart=0, cancelled=never)
+    try:
+        assert server.effective["dtype"] == "float16"
+        # 2 x 6 layers x 2 KV heads x 64 x 2 bytes = 3072; 1 GiB holds 10922 blocks of 32 tokens
+        assert kv_bytes_per_token(shape, dtype="float16") == 3072
+        assert server.effective["block_size"] == 32
+        assert server.effective["num_gpu_blocks"] == GIB // (32 * 3072) == 10_922
+    finally:
+        server.stop()

@@ -1,0 +1,118 @@
+"""The tiny model: complete, deterministic, and read by the libraries that the engine uses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sweeper.models import tiny
+
+
+def load(path: Path) -> dict[str, object]:
+    content: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def test_the_most_frequent_pair_is_merged_first_and_ties_go_by_alphabet() -> None:
+    # " abab" holds (b, a) and ("Ġ", a) once, (a, b) twice. After merging ab: "Ġ ab ab" has (ab, ab) and
+    # (Ġ, ab) once each; "a" comes before "Ġ" in the alphabet.
+    assert tiny.learn_merges("abab", merges=1) == [("a", "b")]
+    assert tiny.learn_merges(" abab", merges=2) == [("a", "b"), ("ab", "ab")]
+
+
+def test_learning_ends_when_every_word_is_one_symbol() -> None:
+    # "Ġaa": (a, a) and (Ġ, a) are equally frequent, (a, a) first; then (Ġ, aa); then nothing is left.
+    assert tiny.learn_merges(" aa", merges=10) == [("a", "a"), ("Ġ", "aa")]
+
+
+def test_merges_never_join_letters_with_signs() -> None:
+    merges = tiny.learn_merges(tiny.CORPUS, merges=700)
+    spelled = ["".join(pair) for pair in merges]
+    assert not [text for text in spelled if text.endswith((",", ".")) and len(text.strip("Ġ,.")) > 0]
+
+
+def test_every_byte_has_a_printable_character_of_its_own() -> None:
+    alphabet = tiny.byte_alphabet()
+    assert set(alphabet) == set(range(256))
+    assert len(set(alphabet.values())) == 256
+    assert alphabet[ord("A")] == "A"
+    # The blank is the 33rd byte without a character of its own: 0 to 31 come before it.
+    assert alphabet[ord(" ")] == chr(256 + 32) == "Ġ"
+
+
+def test_the_vocabulary_fills_the_embedding_and_every_merge_is_in_it(tmp_path: Path) -> None:
+    tokenizer = json.loads((tiny.make(tmp_path) / "tokenizer.json").read_text(encoding="utf-8"))
+    vocab, merges = tokenizer["model"]["vocab"], tokenizer["model"]["merges"]
+    assert sorted(vocab.values()) == list(range(1024))
+    assert all(merge.replace(" ", "") in vocab for merge in merges)
+    assert [vocab[token] for token in ("<|bos|>", "<|eos|>", "<|pad|>")] == [0, 1, 2]
+
+
+def test_config_and_record_tell_the_same_shape(tmp_path: Path) -> None:
+    model = tiny.describe(tmp_path)
+    config = load(Path(model.path) / "config.json")
+    assert model.is_dummy
+    assert config["num_hidden_layers"] == model.shape.layers == 4
+    assert config["num_key_value_heads"] == model.shape.kv_heads == 4
+    assert config["vocab_size"] == model.shape.vocab == 1024
+    # Old releases read these two names only.
+    assert config["rope_theta"] == 10000.0
+    assert config["torch_dtype"] == model.dtype
+    # 4 layers of (attention 256*32*(2*8+2*4) + MLP 3*256*512 + norms 512) + two embeddings + last norm.
+    assert model.shape.parameters == 4 * (196608 + 393216 + 512) + 2 * 1024 * 256 + 256
+
+
+def test_making_it_again_gives_the_same_bytes_and_writes_nothing(tmp_path: Path) -> None:
+    first = tiny.make(tmp_path / "one")
+    second = tiny.make(tmp_path / "two")
+    assert first.name == second.name == f"tiny-llama-{tiny.revision()}"
+    assert tiny.describe(tmp_path / "one").revision == tiny.revision()
+    for file in first.iterdir():
+        assert file.read_bytes() == (second / file.name).read_bytes()
+    before = {file.name: file.stat().st_mtime_ns for file in first.iterdir()}
+    assert tiny.make(tmp_path / "one") == first
+    assert {file.name: file.stat().st_mtime_ns for file in first.iterdir()} == before
+
+
+def test_half_a_model_is_completed(tmp_path: Path) -> None:
+    path = tiny.make(tmp_path)
+    whole = (path / "config.json").read_text()
+    (path / "config.json").unlink()
+    assert tiny.make(tmp_path) == path
+    assert (path / "config.json").read_text() == whole
+
+
+ROUND_TRIP = """
+import sys
+from transformers import AutoConfig, AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+text = "The scheduler reads 128 tokens; h\\u00e4llo \\u4e16\\u754c\\n  and more"
+ids = tokenizer(text)["input_ids"]
+assert tokenizer.decode(ids) == text, tokenizer.decode(ids)
+assert len(tokenizer) == 1024, len(tokenizer)
+assert tokenizer.eos_token_id == 1
+print(len(tokenizer(" scheduler")["input_ids"]), AutoConfig.from_pretrained(sys.argv[1]).num_hidden_layers)
+"""
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_the_engines_own_libraries_read_it(tmp_path: Path, vllm_python: str) -> None:
+    path = tiny.make(tmp_path)
+    answer = subprocess.run(
+        [vllm_python, "-c", ROUND_TRIP, str(path)],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    # Words of the corpus are short, four layers are read.
+    tokens, layers = map(int, answer.stdout.split())
+    assert tokens <= 3
+    assert layers == 4

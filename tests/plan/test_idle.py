@@ -1,0 +1,87 @@
+"""What would never happen with the release that is found is refused before anything starts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sweeper.errors import ConfigError
+from sweeper.plan import idle
+from sweeper.plan.planner import Planner
+from sweeper.records import EngineSpec, LoadPoint, Model, Platform
+from sweeper.space.space import Choice, Rule, Series, Space
+from tests.stand_ins import planner_of_three_series
+
+SECOND = LoadPoint(dataset="random", num_prompts=8, input_len=32, output_len=8, keeps_prefix_cache=True)
+
+
+@pytest.fixture
+def planner(tmp_path: Path, llama_70b: Model) -> Planner:
+    """Of vLLM 0.6.2: its base sets tensor_parallel_size and max_model_len, its series max_num_seqs."""
+    return planner_of_three_series(tmp_path, llama_70b)
+
+
+def ruled(planner: Planner, rule: str, **more: object) -> Planner:
+    space = replace(planner.space, rules=(Rule(text=rule),), **more)  # type: ignore[arg-type]
+    return replace(planner, space=space)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "max_num_seqs <= max_model_len",
+        "tensor_parallel_size * instances <= node_devices",
+        "max_num_batched_tokens >= 1 or enable_chunked_prefill",  # left unset; their defaults are known
+        "data_parallel_size == 1",
+    ],
+)
+def test_a_rule_over_what_is_known_passes(rule: str, planner: Planner) -> None:
+    idle.check(ruled(planner, rule))
+
+
+def test_a_rule_with_a_misspelt_knob_is_refused_with_the_nearest_one(planner: Planner) -> None:
+    with pytest.raises(ConfigError) as caught:
+        idle.check(ruled(planner, "max_num_seq <= max_model_len"))
+    assert str(caught.value) == (
+        "space.rules[0]: 'max_num_seq <= max_model_len' names 'max_num_seq', which is no knob of this study "
+        "and none of vLLM 0.6.2; the rule would never apply. Did you mean 'max_num_seqs'? Correct it."
+    )
+
+
+def test_a_rule_over_a_knob_that_nothing_sets_would_never_apply(planner: Planner) -> None:
+    with pytest.raises(ConfigError, match="'swap_space', which no setting of this study gives a value"):
+        idle.check(ruled(planner, "swap_space >= 2"))
+    idle.check(ruled(planner, "swap_space >= 2", domains={"swap_space": Choice(values=(1, 4))}))
+
+
+def test_a_knob_of_one_series_is_enough(planner: Planner) -> None:
+    series = (*planner.space.series, Series(name="own", label="Own", knobs={"my_own_flag": 1}))
+    idle.check(ruled(planner, "my_own_flag < 2", series=series))
+
+
+def test_a_rule_holds_for_tgi_too(planner: Planner) -> None:
+    space = Space(
+        series=(Series(name="tgi", label="TGI", engine="tgi", knobs={"num_shard": 8}),),
+        rules=(Rule(text="num_shard <= 4"),),
+    )
+    measured = replace(
+        planner, platform=Platform.MI300X, engine=EngineSpec(kind="vllm", release="0.6.2"), space=space
+    )
+    (job,) = measured.grid()
+    assert str(job.refusal) == "breaks the rule of the space: num_shard <= 4"
+    kept = replace(measured, space=replace(space, rules=(Rule(text="num_shard <= 8"),)))
+    assert kept.grid()[0].refusal is None
+
+
+def test_a_second_run_of_nothing_is_refused(planner: Planner) -> None:
+    twice = replace(planner, load_points=(replace(SECOND, keeps_prefix_cache=False), SECOND))
+    with pytest.raises(ConfigError, match=r"^workload.second_run: is true, and no setting keeps prompts"):
+        idle.check(twice)
+    cached = {"enable_prefix_caching": True}
+    idle.check(replace(twice, space=Space(base=cached)))
+    idle.check(replace(twice, space=Space(series=(Series(name="a", label="A", knobs=cached),))))
+    domains = {"enable_prefix_caching": Choice(values=(True, False))}
+    idle.check(replace(twice, space=Space(domains=domains)))
+    idle.check(planner)

@@ -1,0 +1,69 @@
+"""A dataset that cannot be sent is found by the plan and by the start; one that is too small is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sweeper import cli
+from sweeper.records import LoadPoint, Platform, TrialSpec, TrialState
+from sweeper.store.store import Store
+from sweeper.trial import trial
+from sweeper.workload import sharegpt
+from tests.stand_ins import StandInClient, StandInEngine
+from tests.standin_server import PLACEMENT, make_spec, never, write_interpreter
+
+
+def arguments(tmp_path: Path, dataset: Path, *more: str) -> list[str]:
+    python = write_interpreter(tmp_path / "bin")
+    return [
+        *("+experiment=cpu_smoke", "workload=sharegpt", "workload.num_prompts=12", f"engine.python={python}"),
+        *("space.knobs.max_num_seqs=[8]", "space.knobs.max_num_batched_tokens=[2048]", "executor=inline"),
+        *(f"workload.dataset_path={dataset}", f"study.outputs={tmp_path}/outputs", *more),
+    ]
+
+
+@pytest.mark.parametrize("more", [(), ("plan=true",)])
+def test_a_dataset_that_cannot_be_sent_is_refused_before_anything_starts(
+    more: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing, cut = tmp_path / "missing.json", tmp_path / "cut.json"
+    sharegpt.write(cut, count=20, seed=0, scale=0.05)
+    cut.write_text(cut.read_text(encoding="utf-8")[:-100], encoding="utf-8")
+    for dataset, what in ((missing, "there is no file"), (cut, "is cut off")):
+        assert cli.main(arguments(tmp_path, dataset, *more)) == 2
+        told = capsys.readouterr()
+        assert "workload.dataset_path: " in told.err
+        assert what in told.err
+    # A folder of the study is made when something starts.
+    assert not (tmp_path / "outputs" / "cpu_smoke-cpu").exists()
+
+
+def test_a_plan_says_that_prompts_repeat(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = sharegpt.write(tmp_path / "few.json", count=5, seed=0, scale=0.05)
+    assert cli.main(arguments(tmp_path, few, "plan=true")) == 0
+    assert f"{few} has conversations for 5 of 12 requests at most" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("count", "repeated"), [(5, 7), (20, None)])
+def test_a_row_tells_how_many_prompts_were_repetitions(
+    count: int, repeated: int | None, tmp_path: Path
+) -> None:
+    path = sharegpt.write(tmp_path / "some.json", count=count, seed=0, scale=0.05)
+    point = LoadPoint(dataset="sharegpt", num_prompts=12, dataset_path=str(path))
+    spec: TrialSpec = replace(make_spec(tmp_path, "python"), load_points=(point,), platform=Platform.CPU)
+    result = trial.run(
+        spec,
+        PLACEMENT,
+        cancelled=never,
+        engine=StandInEngine(),
+        open_client=lambda spec, placement: StandInClient(),
+    )
+    assert result.state is TrialState.COMPLETE, result.failure_message
+    store = Store(tmp_path / "study")
+    store.append(result, queued_s=0.0, knobs=[])
+    value = store.read()["repeated_prompts"].iloc[0]
+    assert (None if pd.isna(value) else value) == repeated
