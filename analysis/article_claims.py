@@ -9,7 +9,11 @@ that the article does state count as reached within 10 %.
 
 from __future__ import annotations
 
-from analysis.claims import Claim, ClaimKind
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.claims import Answer, Claim, ClaimKind, check_published, check_study
+from analysis.study import Study
 
 _TTFT, _TPOT, _HIT_RATE = "mean_ttft_ms", "mean_tpot_ms", "prefix_cache_hit_rate"
 _NEAR_LOW, _NEAR_HIGH = 0.9, 1.1
@@ -407,3 +411,24 @@ CLAIMS: tuple[Claim, ...] = (
     ),
 )
 """In the order of the article."""
+
+
+def answers(studies: Sequence[Study], *, experiments: Path | None = None) -> tuple[Answer, ...]:
+    """Judge every claim about the experiments of some studies, on the figures and on each study.
+
+    Args:
+        studies: The studies; without any, the claims about all experiments are judged on the figures.
+        experiments: Folder of experiments; None takes the one of this installation.
+    """
+    wanted = {study.experiment for study in studies}
+    found = []
+    for claim in CLAIMS:
+        if studies and claim.experiment not in wanted:
+            continue
+        found.append(check_published(claim, experiments=experiments))
+        found += [
+            check_study(claim, study, experiments=experiments)
+            for study in studies
+            if study.experiment == claim.experiment
+        ]
+    return tuple(found)

@@ -1,7 +1,7 @@
 """Which setting is best: among those that keep every bound, by each objective, and by all of them together.
 
 A setting that breaks a bound is never the best, however fast it is, and what it breaks is said. Bounds are
-judged as the search judges them (``sweeper.goals.objectives``): by the mean at their load point. A finalist is
+judged as the search judges them (``goals.objectives``): by the mean at their load point. A finalist is
 judged by its second measurement, too. Where there are several objectives no setting need be best in all: the
 *front* holds those that no other one beats in one objective without losing in another.
 """

@@ -8,7 +8,7 @@ text and the figures beside it disagree, the check of the figures says so.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -188,30 +188,6 @@ def check_study(claim: Claim, study: Study, *, experiments: Path | None = None) 
     # A tiny model on cores may stand in for TP 4 and 8: that tests the tool and says nothing of the claim.
     note = f"of {models} on {platforms}, not what the source measured"
     return replace(answer, note="; ".join(filter(None, (note, answer.note))))
-
-
-def answers(studies: Sequence[Study], *, experiments: Path | None = None) -> tuple[Answer, ...]:
-    """Judge every claim about the experiments of some studies, on the figures and on each study.
-
-    Args:
-        studies: The studies; without any, the claims about all experiments are judged on the figures.
-        experiments: Folder of experiments; None takes the one of this installation.
-    """
-    # Imported here: the table of claims is made of this module's own class.
-    from analysis.article_claims import CLAIMS
-
-    wanted = {study.experiment for study in studies}
-    found = []
-    for claim in CLAIMS:
-        if studies and claim.experiment not in wanted:
-            continue
-        found.append(check_published(claim, experiments=experiments))
-        found += [
-            check_study(claim, study, experiments=experiments)
-            for study in studies
-            if study.experiment == claim.experiment
-        ]
-    return tuple(found)
 
 
 def _is_of_the_claims_model(study: Study, experiments: Path | None) -> bool:

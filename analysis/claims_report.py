@@ -8,10 +8,11 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import tables
-from analysis.claims import Answer, answers
+from analysis.article_claims import answers
+from analysis.claims import Answer
 from analysis.ratios import NOISE, Basis, Ratio
 from analysis.study import Study
-from sweeper.store.files import write_answer
+from sweeper.text.writing import write_answer
 
 METHOD = (
     "How to read it: the ratio is what the claim compares, above 1 where the first is more; of a number that "

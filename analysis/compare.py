@@ -20,7 +20,7 @@ from analysis.ratios import NOISE, Basis, Factor, Ratio, ratio
 from analysis.study import Study
 from sweeper import knobs
 from sweeper.records import Scalar
-from sweeper.store.files import write_answer
+from sweeper.text.writing import write_answer
 
 _FACTS = {
     "Platform": "platform",

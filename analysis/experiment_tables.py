@@ -17,7 +17,7 @@ from sweeper.calibrate import article
 from sweeper.errors import ConfigError, EngineError, nearest
 from sweeper.records import LoadPoint
 from sweeper.simulation import calibration
-from sweeper.store.files import write_answer
+from sweeper.text.writing import write_answer
 from sweeper.trial import trial
 
 _TABLE = re.compile(r"^\| simulated, requests/s \|.*?(?=\n\n)", re.DOTALL | re.MULTILINE)

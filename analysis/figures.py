@@ -22,7 +22,7 @@ from analysis.page import SIMULATED_BAND, Metric, Row, words_of
 from analysis.study import Study
 from sweeper import published
 from sweeper.records import MAX_RATE
-from sweeper.store.files import write_answer
+from sweeper.text.writing import write_answer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,7 +16,7 @@ import pandas as pd
 from analysis.study import Study
 from sweeper.errors import ConfigError
 from sweeper.records import OFFLINE_DATASETS
-from sweeper.store.files import write_answer
+from sweeper.text.writing import write_answer
 
 FILE_NAME = "benchmark_results.md"
 

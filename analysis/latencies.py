@@ -16,7 +16,7 @@ from analysis import style
 from analysis.lettering import drawn
 from analysis.page import SIMULATED_BAND, Page, Words, draw_legend, finish_value_axis, lay_legend, make_page
 from sweeper.records import LoadPoint, Provenance, TrialResult
-from sweeper.store.files import write_answer
+from sweeper.text.writing import write_answer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis.study import Study
 from sweeper.errors import ConfigError
-from sweeper.store.files import write_answer
+from sweeper.text.writing import write_answer
 
 LATENCY_COLUMNS = (
     *("model", "latency (ms)", "latency_per_tkn (ms)", "tp", "batch_size"),

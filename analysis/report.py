@@ -10,8 +10,8 @@ import pandas as pd
 
 from analysis import (
     answers,
+    article_claims,
     bests,
-    claims,
     claims_report,
     costs,
     drift,
@@ -24,7 +24,7 @@ from analysis import (
 from analysis.markdown import code_block, escaped
 from analysis.study import Study, is_control
 from sweeper import published
-from sweeper.store.files import write_answer
+from sweeper.text.writing import write_answer
 
 _TOUCHES = {
     "tie": "another setting has exactly the same number",
@@ -332,7 +332,7 @@ def _share_text(row: tables.Row) -> str:
 
 def claims_section(study: Study) -> str:
     """Give the section on the source's claims, judged on its figures and on this study; else nothing."""
-    found = claims.answers([study])
+    found = article_claims.answers([study])
     if not found:
         return ""
     body = "\n\n".join((claims_report.markdown(found), claims_report.METHOD))

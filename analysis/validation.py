@@ -22,7 +22,7 @@ from sweeper.calibrate.judging import LONG_TTFT_MS, counts
 from sweeper.errors import EngineError
 from sweeper.simulation import calibration
 from sweeper.simulation.calibration import METRICS, WORDS, NamedCalibration
-from sweeper.store.files import write_answer
+from sweeper.text.writing import write_answer
 
 BARS_PCT = {"request_throughput_per_s": 8.0, "mean_ttft_ms": 25.0, "mean_tpot_ms": 15.0}
 """Mean absolute error on figures not fitted that the model is meant to stay below."""

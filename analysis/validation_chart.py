@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis import style
 from analysis.page import Words, draw_legend, lay_legend, make_page
-from sweeper.store.files import write_answer
+from sweeper.text.writing import write_answer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -26,7 +26,7 @@ from sweeper.clients.vllm_bench import VllmBenchClient, benchmark_arguments
 from sweeper.engines.vllm import VllmEngine, probe, write_metadata_stub
 from sweeper.models import tiny
 from sweeper.plan.planner import Planner
-from sweeper.prepare import node as prepare
+from sweeper.prepare import engine, platform
 from sweeper.records import Platform
 from sweeper.schedule.allocator import Allocator
 from sweeper.topology import read_cpu
@@ -37,9 +37,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=3)
     runs = parser.parse_args().runs
-    composed, _ = prepare.compose_for_platform(["+experiment=cpu_smoke"], config_dir=None)
+    composed, _ = platform.compose_for_platform(["+experiment=cpu_smoke"], config_dir=None)
     settings = config.settings(composed, platform=Platform.CPU)
-    python = prepare.find_engine_python(settings)
+    python = engine.find_engine_python(settings)
     environment = probe(python)
     node = read_cpu(1)
     with tempfile.TemporaryDirectory() as folder:

@@ -34,8 +34,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeper import config, knobs, topology
-from sweeper.cli.sweep import planner_of
 from sweeper.plan.planner import Job, Planner
+from sweeper.prepare.planner import planner_of
 from sweeper.records import Platform
 from sweeper.search.candidates import identity
 from sweeper.search.distributions import distributions, to_optuna

@@ -19,7 +19,7 @@ import pytest
 from analysis.cli import main as analyse
 from sweeper import cli
 from sweeper.errors import AnswerError
-from sweeper.store.files import write_answer
+from sweeper.text.writing import write_answer
 
 STUDY = Path("outputs/mine-simulated")
 RUN = (

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from sweeper.processes import process as processes
+from sweeper.processes.strays import find_strays
 
 STUDY = Path("outputs/cpu_smoke-cpu")
 
@@ -48,9 +49,7 @@ def left_behind(folder: Path) -> list[str]:
 
 def strays(folder: Path) -> list[str]:
     """Engine processes without an owner; they name themselves, so their command lines do not tell."""
-    return [
-        processes.title(process.pid) or str(process) for process in processes.find_strays(folder / "outputs")
-    ]
+    return [processes.title(process.pid) or str(process) for process in find_strays(folder / "outputs")]
 
 
 @pytest.mark.vllm

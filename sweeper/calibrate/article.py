@@ -17,12 +17,12 @@ from typing import Any
 from sweeper import config
 from sweeper.calibrate.figures import FIT, VALIDATION, Figure
 from sweeper.config import Settings
-from sweeper.engines.simulated import resolve
 from sweeper.plan.planner import Job, Planner
-from sweeper.prepare import node as prepare
+from sweeper.prepare import model, platform
 from sweeper.records import INSTANCES, LoadPoint, Placement, Platform, TrialSpec
 from sweeper.schedule.allocator import Allocator
 from sweeper.simulation.calibration import METRICS
+from sweeper.simulation.settings import resolve
 from sweeper.space.space import Series
 from sweeper.topology import Node, modelled_mi300x
 
@@ -163,7 +163,7 @@ def jobs(name: str) -> list[tuple[Job, Placement]]:
 @cache
 def composed(name: str) -> Settings:
     """Compose an experiment for the simulated platform."""
-    plain, choice = prepare.compose_for_platform(
+    plain, choice = platform.compose_for_platform(
         [f"+experiment={name}", f"platform={Platform.SIMULATED}"], config_dir=None
     )
     return config.settings(plain, platform=choice.platform)
@@ -176,7 +176,7 @@ def _planner(settings: Settings, node: Node) -> Planner:
         trials_folder="",
         space=settings.space,
         engine=replace(settings.engine, kind="simulated"),
-        model=prepare.provide_model(settings),
+        model=model.provide_model(settings),
         platform=Platform.SIMULATED,
         node=node,
         accelerator="rocm",

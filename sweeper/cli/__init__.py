@@ -22,18 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 import sweeper
 from sweeper.cli.calibrate import calibrate
+from sweeper.cli.cleanup import clean_up
+from sweeper.cli.dashboard import open_dashboard
 from sweeper.cli.exit_codes import AT_RISK, MISTAKE, NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
 from sweeper.cli.fit import show_fit
 from sweeper.cli.help import HELP_WORDS, help_on
 from sweeper.cli.interference import check_interference
-from sweeper.cli.node import (
-    clean_up,
-    install_cpu_vllm,
-    make_sharegpt,
-    make_tiny_model,
-    open_dashboard,
-    show_node,
-)
+from sweeper.cli.make import install_cpu_vllm, make_sharegpt, make_tiny_model
+from sweeper.cli.node import show_node
 from sweeper.cli.partitions import show_partitions
 from sweeper.cli.sweep import run_sweep
 from sweeper.errors import AnswerError, ConfigError, SweeperError

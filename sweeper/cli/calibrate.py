@@ -151,7 +151,7 @@ def _measured(options: argparse.Namespace, console: Console) -> NamedCalibration
 
 def _generation(figures: Sequence[Figure]) -> str:
     """Give the newest generation of the engines that were measured, to start from its parameters."""
-    from sweeper.engines.simulated import generation_of
+    from sweeper.simulation.settings import generation_of
 
     return max((generation_of(figure.spec) for figure in figures), default="v0")
 

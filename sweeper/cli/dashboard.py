@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper.errors import AnswerError
+from sweeper.cli.arguments import Parser
+from sweeper.errors import AnswerError, ConfigError
 from sweeper.records import EngineSpec, Model, Platform, TrialResult, TrialState
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
 
 if TYPE_CHECKING:
     from sweeper.config import Settings
@@ -136,3 +142,29 @@ def model_lines(planner: Planner) -> list[str]:
         for model in models
         if model.shape is None
     ]
+
+
+def open_dashboard(arguments: list[str], console: Console) -> int:
+    """Open the Optuna dashboard."""
+    parser = Parser(
+        prog="python -m sweeper dashboard",
+        description="Open the Optuna dashboard on all studies of an outputs folder, on loopback only.",
+    )
+    parser.add_argument("outputs", type=Path, nargs="?", default=Path("outputs"))
+    parser.add_argument("--port", type=int, help="default: 8080, or any free one where that is taken")
+    parser.add_argument("--storage", help="the studies' database, where study.storage named another")
+    options = parser.parse_args(arguments)
+    if options.storage is None and not (options.outputs / "optuna.db").exists():
+        raise ConfigError(
+            f"{options.outputs / 'optuna.db'}: does not exist. Run an experiment first, or name its outputs "
+            "folder."
+        )
+    from sweeper.search import dashboard, database, storage_url
+
+    url = options.storage or storage_url(options.outputs)
+    database.check(url)
+    port = dashboard.choose_port(options.port)
+    command = dashboard.command(url, outputs=options.outputs, port=port)
+    console.print(f"http://{dashboard.HOST}:{port}/dashboard  (Ctrl-C ends it)", markup=False)
+    console.file.flush()
+    os.execv(command[0], command)

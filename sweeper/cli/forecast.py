@@ -18,24 +18,11 @@ if TYPE_CHECKING:
     from sweeper.plan.forecast import Forecast
     from sweeper.plan.outstanding import Outstanding
     from sweeper.plan.planner import Job
-    from sweeper.schedule.scheduler import Scheduler
-    from sweeper.sweep.progress import StoredTrials
+    from sweeper.store.trials import StoredTrials
     from sweeper.topology import Node
+from sweeper.prepare.planner import scheduler_of
 
 _SHOWN_BLOCKS = 4
-
-
-def scheduler_of(settings: Settings, nodes: Sequence[Node]) -> Scheduler:
-    """Make the scheduler of a study over these nodes."""
-    from sweeper.schedule.scheduler import Scheduler
-
-    return Scheduler(
-        nodes,
-        max_parallel=settings.max_parallel,
-        isolation=settings.isolation,
-        order=settings.order,
-        seed=settings.seed,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +42,7 @@ def read_stored(settings: Settings) -> Stored:
     """Read what a study has measured so far; a study that never ran has nothing."""
     from sweeper.plan.outstanding import Outstanding
     from sweeper.store.store import Store
-    from sweeper.sweep.progress import StoredTrials
+    from sweeper.store.trials import StoredTrials
 
     store = Store(settings.folder, settings.results)
     outstanding = Outstanding(

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 from sweeper.cli.arguments import Parser
 from sweeper.cli.exit_codes import NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
 from sweeper.cli.signals import StopSignals
-from sweeper.cli.sweep import end_strays, planner_of, read_options, say_platform
+from sweeper.cli.sweep import end_strays, read_options, say_platform
 from sweeper.errors import ConfigError, EngineError
+from sweeper.prepare.planner import planner_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from sweeper.config import Settings
     from sweeper.plan.planner import Planner
-    from sweeper.prepare.node import Choice
+    from sweeper.prepare.platform import Choice
     from sweeper.records import TrialSpec
     from sweeper.sweep.interference import Finding, Pair
     from sweeper.topology import Node
@@ -32,10 +33,11 @@ def check_interference(arguments: list[str], console: Console) -> int:
     from sweeper import config
     from sweeper.clients import requirements
     from sweeper.prepare import node as prepare
+    from sweeper.prepare import platform
 
     options, rest = _options(arguments)
     shared, overrides = read_options(rest, ())
-    composed, choice = prepare.compose_for_platform(overrides, config_dir=shared.config_dir)
+    composed, choice = platform.compose_for_platform(overrides, config_dir=shared.config_dir)
     stated_by = config.release_stated_by(overrides, config_dir=shared.config_dir)
     settings = config.settings(composed, platform=choice.platform, release_stated_by=stated_by)
     name = f"{settings.name}-interference"

@@ -97,7 +97,7 @@ def _variables(placement: Placement) -> dict[str, str]:
 
 
 def _environment(placement: Placement) -> dict[str, str]:
-    from sweeper.engines.environment import server_environment
+    from sweeper.engines.vllm_environment import server_environment
     from sweeper.processes.process import Process
 
     spec = TrialSpec(

@@ -18,7 +18,7 @@ from sweeper.cli.forecast import (
     write_timeline,
 )
 from sweeper.cli.long_work import LongWork
-from sweeper.space.space import Choice, Domain
+from sweeper.space.domains import Choice, Domain
 from sweeper.text.durations import duration_text
 
 if TYPE_CHECKING:

@@ -5,22 +5,23 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeper.cli.arguments import Parser
 from sweeper.cli.dashboard import engine_text, illustrator, model_lines, study_note
 from sweeper.cli.exit_codes import OK
-from sweeper.cli.forecast import scheduler_of
 from sweeper.cli.long_work import LongWork
 from sweeper.cli.outcome import conclude
 from sweeper.cli.plan import show_plan
 from sweeper.cli.signals import StopSignals
 from sweeper.errors import ConfigError
 from sweeper.executors.deferred import DeferredExecutor
+from sweeper.prepare.executor import start_executor
+from sweeper.prepare.planner import scheduler_of
 from sweeper.prepare.search import check_search, hints_of
-from sweeper.records import EngineSpec, Platform
+from sweeper.records import Platform
 from sweeper.text.legible import legible
 
 if TYPE_CHECKING:
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
     from sweeper.config import Settings
     from sweeper.executors.cluster import Cluster
     from sweeper.plan.planner import Planner
-    from sweeper.prepare.node import Choice
+    from sweeper.prepare.platform import Choice
     from sweeper.sweep.sweep import Outcome
     from sweeper.topology import Node
+from sweeper.prepare.planner import planner_of
 
 
 def run_sweep(arguments: list[str], console: Console, *, commands: Collection[str]) -> int:
@@ -46,11 +48,11 @@ def run_sweep(arguments: list[str], console: Console, *, commands: Collection[st
         The exit code.
     """
     from sweeper import config
-    from sweeper.prepare import node as prepare
+    from sweeper.prepare.platform import compose_for_platform
     from sweeper.text import confidential
 
     options, overrides = read_options(arguments, commands)
-    composed, choice = prepare.compose_for_platform(overrides, config_dir=options.config_dir)
+    composed, choice = compose_for_platform(overrides, config_dir=options.config_dir)
     if options.cfg:
         import yaml
 
@@ -168,6 +170,7 @@ def _work(
     from sweeper.store.store import Store
     from sweeper.sweep.sweep import STOP_MARGIN_S, Sweep
 
+    say = partial(console.print, markup=False, soft_wrap=True)
     store = Store(settings.folder, settings.results)
     for found in store.set_aside():
         told = f"{found.place} is not a readable part of this study: {found.reason}"
@@ -184,11 +187,14 @@ def _work(
         constraints=settings.constraints,
         method=settings.method,
         seed=settings.seed,
-        hints=hints_of(settings, planner, console),
+        hints=hints_of(settings, planner, say),
         artifacts=dashboard.artifacts_folder(settings.outputs),
     )
     search.note(study_note(settings, planner))
-    deferred = DeferredExecutor(settings, nodes, run_folder, console, cluster=cluster)
+    deferred = DeferredExecutor(
+        settings.executor,
+        partial(start_executor, settings, nodes, run_folder=run_folder, cluster=cluster, say=say),
+    )
     patience_s = planner.engine.stop_timeout_s + STOP_MARGIN_S
     waits_for = f"the trials that run to end their engines, at most {patience_s:g} s"
     with StopSignals(waits_for=waits_for) as stop, closing(search), deferred as executor:
@@ -239,76 +245,6 @@ def _find_nodes(
         console.print(f"node: {node.summary}", markup=False, soft_wrap=True)
     say_other_devices(nodes[0], console)
     return cluster, nodes
-
-
-def planner_of(settings: Settings, node: Node) -> Planner:
-    """Make the planner of a study: its engine is found and its model provided."""
-    from sweeper import knobs
-    from sweeper.plan.planner import Planner
-    from sweeper.prepare import node as prepare
-
-    engine, model = settings.engine, prepare.provide_model(settings)
-    if engine.kind == "vllm":
-        from sweeper.engines.vllm import probe
-
-        python = prepare.find_engine_python(settings)
-        engine = _settled(
-            replace(engine, python=python), settings, found=probe(python).versions["vllm"], where=python
-        )
-    elif engine.kind == "attach":
-        import os
-
-        from sweeper.engines import attach
-
-        found = attach.find_release(engine, surroundings=os.environ)
-        engine = replace(engine, python=_client_python(settings))
-        engine = _settled(engine, settings, found=found, where=str(engine.url))
-    elif engine.kind == "tgi":
-        from sweeper.engines import tgi
-
-        tgi.find_program(engine)
-        engine = replace(engine, python=_client_python(settings))
-    return Planner(
-        study=settings.name,
-        trials_folder=str((settings.folder / "trials").absolute()),
-        space=settings.space,
-        engine=engine,
-        model=model,
-        platform=settings.platform,
-        node=node,
-        accelerator=knobs.accelerator_of(settings.platform, modelled_device=settings.modelled_device),
-        modelled_device=settings.modelled_device,
-        load_points=settings.load_points,
-        client=settings.client,
-        warmup_prompts=settings.warmup_prompts,
-        repeats=settings.repeats,
-        runs_per_start=settings.runs_per_start,
-        allow_unknown=settings.allow_unknown,
-        calibration=settings.calibration,
-        calibrated=settings.calibrated,
-        control=settings.control,
-        control_every=settings.control_every,
-    )
-
-
-def _settled(engine: EngineSpec, settings: Settings, *, found: str, where: str) -> EngineSpec:
-    from sweeper.engines import release
-
-    stated_by = settings.release_stated_by
-    return release.settled(
-        engine,
-        found=found,
-        where=where,
-        stated=stated_by is not None,
-        insists=stated_by == "command line",
-    )
-
-
-def _client_python(settings: Settings) -> str | None:
-    """Find the interpreter of the load generator, where vLLM's own is one and does not serve."""
-    from sweeper.prepare import node as prepare
-
-    return prepare.find_engine_python(settings) if settings.needs_engine_python else None
 
 
 def say_platform(settings: Settings, choice: Choice, console: Console) -> None:
@@ -362,10 +298,10 @@ def say_release(settings: Settings, planner: Planner, console: Console) -> None:
 
 def end_strays(outputs: Path, console: Console) -> None:
     """End what killed runs left behind, put back what they left changed, and say so."""
-    from sweeper.processes import process as processes
+    from sweeper.processes import strays
     from sweeper.trial import host_settings
 
-    for process in processes.end_strays(outputs):
+    for process in strays.end_strays(outputs):
         console.print(
             f"ended a process that an earlier run left behind: {process}", markup=False, soft_wrap=True
         )

@@ -1,7 +1,8 @@
 """Every key of the configuration, and where it does nothing, with the reason.
 
-Sorted as the schema is. A new key must be placed here: ``tests/config/test_effect.py`` sees to it, walks all of them
-over engines, clients and platforms, and sees that keys that act change what is started or measured.
+Sorted as the schema is. A new key must be placed here: ``tests/config/test_effect.py`` sees to it,
+walks all of them over engines, clients and platforms, and sees that keys that act change what is started
+or measured.
 """
 
 from __future__ import annotations

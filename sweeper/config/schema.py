@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, get_type_hints
 
-from sweeper.goals.early_stop import Endings
+from sweeper.goals.endings import Endings
 from sweeper.records import ClientSpec, EngineSpec, LoadPoint, Model, StopRule
 from sweeper.schedule.scheduler import ISOLATIONS, ORDERS
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sweeper.config.checks import MOST_STARTS, check_count, check_not_negative, check_positive
 from sweeper.errors import ConfigError
-from sweeper.goals.early_stop import Endings
+from sweeper.goals.endings import Endings
 
 
 def endings(search: Mapping[str, Any]) -> Endings:

@@ -31,7 +31,7 @@ from sweeper.config.search import endings
 from sweeper.config.space import parse_condition, parse_domain, parse_rule
 from sweeper.config.stated import Stated
 from sweeper.errors import ConfigError
-from sweeper.goals.early_stop import Endings
+from sweeper.goals.endings import Endings
 from sweeper.records import (
     DATASETS,
     SEARCH_METHODS,

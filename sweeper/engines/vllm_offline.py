@@ -30,6 +30,7 @@ from sweeper.engines.vllm import (
 )
 from sweeper.errors import ConfigError, EngineError, MeasurementError
 from sweeper.processes import process as processes
+from sweeper.processes import strays
 from sweeper.records import (
     MEASURED_ITERATIONS,
     Assignment,
@@ -246,7 +247,7 @@ class OfflineServer:
 
     def pids(self) -> frozenset[int] | None:
         """Return the ids of the benchmark's processes, which are the engine's; None before there are any."""
-        launch = None if self._start_file is None else processes.read_start_file(self._start_file)
+        launch = None if self._start_file is None else strays.read_start_file(self._start_file)
         if launch is None:
             return None
         return frozenset(process.pid for process in launch.members() if process != launch.supervisor)

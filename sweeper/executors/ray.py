@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from sweeper.executors import Ticket
 from sweeper.executors.ray_import import import_ray
-from sweeper.processes import process
+from sweeper.processes import process, strays
 from sweeper.processes.process import Process
 from sweeper.records import FailureClass, Placement, TrialResult, TrialSpec
 from sweeper.trial import trial
@@ -205,7 +205,7 @@ def _lost(
     engine's own grace, and the next trial on these devices would not wait for that. On another node of a
     cluster they are left to it.
     """
-    left = process.end_launched(Path(spec.folder))
+    left = strays.end_launched(Path(spec.folder))
     result = trial.lost(spec, placement, cause, failure=failure)
     if left:
         listed = ", ".join(map(str, left))

@@ -13,10 +13,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from sweeper.goals.objectives import counts_load
+from sweeper.goals.objectives import counts_load, is_worse
 from sweeper.records import MAX_RATE, Constraint, LoadPoint, Measurement, Objective, StopRule
 
 _OFFERED = ("request_throughput_per_s", "request_goodput_per_s")
@@ -24,30 +23,6 @@ _OFFERED = ("request_throughput_per_s", "request_goodput_per_s")
 
 _ARRIVAL_ERRORS = 3.0
 """How many standard errors a run's own mean rate may lie above the rate asked for."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Endings:
-    """When trials and studies end, besides having nothing left to do; None leaves a limit out.
-
-    Attributes:
-        stop_margin: Ends a trial early that is behind the best by this share; None measures all of each.
-        max_hours: Of this run, by the clock.
-        max_node_hours: Of all trials of the study, those of earlier runs too; a trial on half of a node's
-            devices counts half. Modelled time where the platform is modelled.
-        min_improvement: Share by which a trial has to be better than all before it.
-        patience: So many trials in a row may miss that.
-        finalists: How many of the best settings are measured again at the end, limits or not; 0 is none.
-        final_repeats: Engine starts of each of them.
-    """
-
-    stop_margin: float | None = None
-    max_hours: float | None = None
-    max_node_hours: float | None = None
-    min_improvement: float | None = None
-    patience: int = 20
-    finalists: int = 0
-    final_repeats: int = 3
 
 
 def decision_order(
@@ -88,18 +63,6 @@ def reason_to_stop(
         if is_worse(best, than=incumbent, objectives=rule.objectives, margin=rule.margin):
             return _hopeless_text(rule.objectives, best, incumbent)
     return None
-
-
-def is_worse(
-    values: Sequence[float], *, than: Sequence[float], objectives: Sequence[Objective], margin: float
-) -> bool:
-    """Tell whether values are worse in every objective, and by more than a share of the other's value."""
-    return all(
-        other - value > margin * abs(other)
-        if objective.direction == "maximize"
-        else value - other > margin * abs(other)
-        for value, other, objective in zip(values, than, objectives, strict=True)
-    )
 
 
 def _groups(points: Sequence[LoadPoint]) -> list[list[LoadPoint]]:

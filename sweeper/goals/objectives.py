@@ -160,3 +160,15 @@ def _number(value: Any) -> float | None:
         return None
     number = float(value)
     return number if math.isfinite(number) else None
+
+
+def is_worse(
+    values: Sequence[float], *, than: Sequence[float], objectives: Sequence[Objective], margin: float
+) -> bool:
+    """Tell whether values are worse in every objective, and by more than a share of the other's value."""
+    return all(
+        other - value > margin * abs(other)
+        if objective.direction == "maximize"
+        else value - other > margin * abs(other)
+        for value, other, objective in zip(values, than, objectives, strict=True)
+    )

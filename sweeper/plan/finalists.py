@@ -15,9 +15,10 @@ from typing import Any
 
 from sweeper.plan.planner import Job, Planner
 from sweeper.records import Scalar
-from sweeper.space.space import Choice, Domain, Point, Range, Space
+from sweeper.space.domains import Choice, Domain, Range
+from sweeper.space.space import Point, Space
 from sweeper.store.store import knobs_of
-from sweeper.sweep.progress import StoredTrials
+from sweeper.store.trials import StoredTrials
 
 
 def rounds(best: Sequence[Job], default: Job | None, *, repeats: int, seed: int) -> list[list[Job]]:

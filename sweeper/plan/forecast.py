@@ -12,7 +12,7 @@ from sweeper.plan.planner import Job, Seen, unseen
 from sweeper.records import Platform, TrialSpec
 from sweeper.schedule.durations import Prediction, Predictor
 from sweeper.schedule.scheduler import Entry, Scheduler, Span, idle_share, makespan_s, play
-from sweeper.store.files import write_answer
+from sweeper.text.writing import write_answer
 from sweeper.topology import Node
 
 CSV_COLUMNS = (

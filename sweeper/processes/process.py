@@ -9,17 +9,12 @@ Linux only, like the engines that are measured. Nothing here starts anything (``
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
-import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-
-from sweeper.errors import PlacementError
 
 TRIAL_MARK = "SWEEPER_TRIAL"
 """Environment variable with the key of the trial that a process serves."""
@@ -29,8 +24,7 @@ OWNER_MARK = "SWEEPER_OWNER"
 """Environment variable with the process that is to end it, as ``pid:start_time``."""
 START_FILE_SUFFIX = ".start.json"
 
-_PROC = Path("/proc")
-_LISTEN = "0A"
+PROC = Path("/proc")
 _POLL_S = 0.05
 
 
@@ -56,7 +50,9 @@ class Process:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Status:
+class Status:
+    """What /proc tells of a process: itself, its state's letter, and the ids of parent, group and session."""
+
     process: Process
     state: str
     parent: int
@@ -99,17 +95,17 @@ def is_alive(process: Process) -> bool:
 
 def boot_id() -> str:
     """Text that changes with every boot; start times of different boots must not be compared."""
-    return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+    return (PROC / "sys/kernel/random/boot_id").read_text().strip()
 
 
 def title(pid: int) -> str:
     """Command line of a process as it shows it, words joined by blanks; empty when it is gone."""
-    return _read(_PROC / str(pid) / "cmdline").replace("\0", " ").strip()
+    return read_proc(PROC / str(pid) / "cmdline").replace("\0", " ").strip()
 
 
 def descendants(pid: int) -> list[Process]:
     """Children of a process, their children, and so on; the living ones, parents first."""
-    children: dict[int, list[_Status]] = {}
+    children: dict[int, list[Status]] = {}
     for status in _statuses():
         children.setdefault(status.parent, []).append(status)
     found: list[Process] = []
@@ -124,12 +120,12 @@ def descendants(pid: int) -> list[Process]:
 
 def group_members(group: int) -> list[Process]:
     """Living processes of a process group."""
-    return [status.process for status in _living() if status.group == group]
+    return [status.process for status in living() if status.group == group]
 
 
 def session_members(session: int) -> list[Process]:
     """Living processes of a session."""
-    return [status.process for status in _living() if status.session == session]
+    return [status.process for status in living() if status.session == session]
 
 
 def marked(name: str, value: str) -> list[Process]:
@@ -139,61 +135,7 @@ def marked(name: str, value: str) -> list[Process]:
     do, by setproctitle), so this finds some members of a tree and not all of them.
     """
     entry = f"{name}={value}"
-    return [status.process for status in _living() if entry in _environment(status.process.pid)]
-
-
-def listeners(port: int) -> set[int]:
-    """Ids of the processes that hold a TCP socket listening on this port.
-
-    Empty when nobody listens, or when the holder belongs to a user whose files we may not read.
-    """
-    sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
-    if not sockets:
-        return set()
-    return {status.process.pid for status in _living() if sockets & set(_open_files(status.process.pid))}
-
-
-def is_listened_on(port: int) -> bool:
-    """Whether anybody listens on this TCP port, be it a user whose files we may not read."""
-    return any(_listening_inodes(port))
-
-
-class ReservedPort:
-    """A free TCP port on loopback, kept from other takers until it is released.
-
-    The kernel hands out a port that nobody has bound, and this socket stays bound to it without
-    listening. A server that sets SO_REUSEADDR, as vLLM and asyncio do, may still bind and listen on it,
-    while nobody else who asks the kernel for any free port is given this one. So there is no moment
-    between choosing and using a port in which a neighbour can take it by chance.
-    """
-
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            self._socket.bind(("127.0.0.1", 0))
-        except OSError as exc:
-            self._socket.close()
-            raise PlacementError(
-                f"port: no free TCP port on 127.0.0.1 ({exc}); expected one. End programs that hold ports."
-            ) from exc
-        # Only after the choice: with it, the kernel may choose a port that others share.
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.port: int = self._socket.getsockname()[1]
-
-    def release(self) -> None:
-        """Let go of the port; safe to call twice."""
-        self._socket.close()
-
-    def __enter__(self) -> ReservedPort:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.release()
+    return [status.process for status in living() if entry in _environment(status.process.pid)]
 
 
 def end(processes: Iterable[Process], *, grace_s: float) -> list[Process]:
@@ -212,119 +154,6 @@ def end(processes: Iterable[Process], *, grace_s: float) -> list[Process]:
     alive = _wait_gone(alive, seconds=grace_s)
     alive = _signal(alive, signal.SIGKILL)
     return _wait_gone(alive, seconds=5.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Launch:
-    """What a start file tells of one supervised program.
-
-    Attributes:
-        supervisor: The leader of the program's session.
-        owner: The process that started it and is to end it.
-        boot: Boot in which it was started.
-        log_path: Where its output goes.
-    """
-
-    supervisor: Process
-    owner: Process
-    boot: str
-    log_path: str
-
-    def members(self) -> list[Process]:
-        """Living processes of the program and its supervisor, also when the supervisor is gone.
-
-        A process belongs to it when it is a descendant of the supervisor, or is in its session and writes
-        to its log. The second proof holds for orphans and for processes that overwrote their environment;
-        the log keeps strangers out should the session's number have been reused.
-        """
-        if self.boot != boot_id():
-            return []
-        found = set()
-        if is_alive(self.supervisor):
-            found = {self.supervisor, *descendants(self.supervisor.pid)}
-        writers = (p for p in session_members(self.supervisor.pid) if _writes_to(p.pid, self.log_path))
-        return sorted(found | set(writers))
-
-
-def read_start_file(path: Path) -> Launch | None:
-    """Read a start file of a program that was not seen to end; None for ended ones and damaged files."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, Mapping) or "ended_at" in content:
-            return None
-        return Launch(
-            supervisor=Process(int(content["pid"]), int(content["start_time"])),
-            owner=Process.parse(str(content["owner"])),
-            boot=str(content["boot_id"]),
-            log_path=str(content["log_path"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def end_launched(folder: Path, *, grace_s: float = 2.0) -> list[Process]:
-    """End all that was started under supervision for a trial, whoever its owner is.
-
-    Args:
-        folder: The trial's own, with its start files.
-        grace_s: Seconds between asking and forcing.
-
-    Returns:
-        Those that still live all the same; empty as a rule.
-    """
-    launches = map(read_start_file, folder.glob(f"**/*{START_FILE_SUFFIX}"))
-    members = {member for launch in launches if launch is not None for member in launch.members()}
-    return end(sorted(members), grace_s=grace_s)
-
-
-def find_strays(outputs: Path) -> list[Process]:
-    """Find what earlier sweeps on this outputs folder left running: alive, ours, and without an owner.
-
-    Args:
-        outputs: Folder of all studies. Processes are found by the start files below it, and by the
-            environment mark that names it.
-
-    Returns:
-        Processes whose owner has died. Those of a sweep that still runs are not among them.
-    """
-    folder = str(outputs.resolve())
-    strays: set[Process] = set()
-    for path in Path(folder).glob(f"*/trials/*/**/*{START_FILE_SUFFIX}"):
-        launch = read_start_file(path)
-        if launch is not None and not is_alive(launch.owner):
-            strays.update(launch.members())
-    for process in marked(OUTPUTS_MARK, folder):
-        owner = _owner(process.pid)
-        if owner is not None and not is_alive(owner):
-            strays.add(process)
-    strays.discard(current())
-    return sorted(strays)
-
-
-def end_strays(outputs: Path, *, grace_s: float = 10.0) -> list[Process]:
-    """End what earlier sweeps on this outputs folder left running.
-
-    Returns:
-        The processes that were found and ended; empty when there were none.
-    """
-    ended: set[Process] = set()
-    # A second look, because a process that is being ended may start another one on its way.
-    for _ in range(3):
-        strays = find_strays(outputs)
-        if not strays:
-            break
-        ended.update(strays)
-        end(strays, grace_s=grace_s)
-    return sorted(ended)
-
-
-def _owner(pid: int) -> Process | None:
-    prefix = f"{OWNER_MARK}="
-    for entry in _environment(pid):
-        if entry.startswith(prefix):
-            with contextlib.suppress(ValueError):
-                return Process.parse(entry.removeprefix(prefix))
-    return None
 
 
 def _signal(processes: Iterable[Process], number: signal.Signals) -> list[Process]:
@@ -346,21 +175,13 @@ def _wait_gone(processes: list[Process], *, seconds: float) -> list[Process]:
     return alive
 
 
-def _writes_to(pid: int, path: str) -> bool:
-    for fd in ("1", "2"):
-        with contextlib.suppress(OSError):
-            if (_PROC / str(pid) / "fd" / fd).readlink() == Path(path):
-                return True
-    return False
-
-
-def _status(pid: int) -> _Status | None:
-    text = _read(_PROC / str(pid) / "stat")
+def _status(pid: int) -> Status | None:
+    text = read_proc(PROC / str(pid) / "stat")
     if not text:
         return None
     # The name stands in brackets and may itself hold blanks and brackets.
     state, parent, group, session, *rest = text[text.rindex(")") + 2 :].split()
-    return _Status(
+    return Status(
         process=Process(pid, int(rest[15])),
         state=state,
         parent=int(parent),
@@ -369,13 +190,14 @@ def _status(pid: int) -> _Status | None:
     )
 
 
-def _statuses() -> Iterator[_Status]:
-    for entry in _PROC.iterdir():
+def _statuses() -> Iterator[Status]:
+    for entry in PROC.iterdir():
         if entry.name.isdigit() and (status := _status(int(entry.name))) is not None:
             yield status
 
 
-def _living() -> Iterator[_Status]:
+def living() -> Iterator[Status]:
+    """Yield every process that lives; zombies do not."""
     return (status for status in _statuses() if status.state not in "ZX")
 
 
@@ -386,27 +208,10 @@ def environment(pid: int) -> dict[str, str]:
 
 
 def _environment(pid: int) -> list[str]:
-    return _read(_PROC / str(pid) / "environ").split("\0")
+    return read_proc(PROC / str(pid) / "environ").split("\0")
 
 
-def _open_files(pid: int) -> Iterator[str]:
-    folder = _PROC / str(pid) / "fd"
-    with contextlib.suppress(OSError):
-        for fd in folder.iterdir():
-            with contextlib.suppress(OSError):
-                yield str(fd.readlink())
-
-
-def _listening_inodes(port: int) -> Iterator[str]:
-    for table in ("tcp", "tcp6"):
-        for line in _read(_PROC / "net" / table).splitlines()[1:]:
-            fields = line.split()
-            local, state, inode = fields[1], fields[3], fields[9]
-            if state == _LISTEN and int(local.rpartition(":")[2], 16) == port:
-                yield inode
-
-
-def _read(path: Path) -> str:
+def read_proc(path: Path) -> str:
     """Text of a file of /proc; empty when the process is gone or belongs to somebody else."""
     try:
         return path.read_bytes().decode(errors="replace")

@@ -44,7 +44,8 @@ from typing import NoReturn
 from sweeper.errors import EngineError
 from sweeper.processes import masks
 from sweeper.processes import process as processes
-from sweeper.processes.process import Launch, Process
+from sweeper.processes.process import Process
+from sweeper.processes.strays import Launch
 from sweeper.records import FailureClass
 
 # <linux/prctl.h>

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sweeper import knobs
-from sweeper.engines.simulated import generation_of, is_v1, resolve, shape_of
 from sweeper.records import (
     MEASURED_ITERATIONS,
     PHASES,
@@ -32,6 +31,7 @@ from sweeper.records import (
 from sweeper.simulation.calibration import parameters
 from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import USUAL_DEVICE, device_named, partition_of
+from sweeper.simulation.settings import generation_of, is_v1, resolve, shape_of
 from sweeper.workload import rate_search
 
 SHAREGPT_PROMPT_TOKENS = 215.0

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.records import Assignment, Scalar, content_key
-from sweeper.space.space import Choice, Domain, Point, Range, Space
+from sweeper.space.domains import Choice, Domain, Range
+from sweeper.space.space import Point, Space
 
 Floats = NDArray[np.float64]
 

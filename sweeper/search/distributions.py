@@ -13,7 +13,8 @@ from optuna.distributions import (
 )
 
 from sweeper.records import Assignment, Scalar
-from sweeper.space.space import Choice, Domain, Space
+from sweeper.space.domains import Choice, Domain
+from sweeper.space.space import Space
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:

@@ -13,7 +13,8 @@ from sweeper.errors import ConfigError, nearest
 from sweeper.records import Assignment, Scalar
 from sweeper.search.candidates import identity, is_valid
 from sweeper.search.prior import Ranking
-from sweeper.space.space import Choice, Domain, Point, Space
+from sweeper.space.domains import Choice, Domain
+from sweeper.space.space import Point, Space
 
 
 def check_starts(starts: Sequence[Mapping[str, Scalar]], space: Space) -> None:

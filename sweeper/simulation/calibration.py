@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.errors import ConfigError, nearest
-from sweeper.store.files import write_answer
+from sweeper.text.writing import write_answer
 
 USUAL = {"v0": "article_0_6_2", "v1": "amd_0_10_0"}
 """The calibration that holds for a generation of the engine where none is chosen."""

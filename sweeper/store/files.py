@@ -7,25 +7,22 @@ Whatever pyarrow opens can be given: ``file://``, ``s3://``, ``gs://``, ``abfs:/
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import fs
 
-from sweeper.errors import AnswerError, ConfigError, StoreError
+from sweeper.errors import ConfigError, StoreError
 from sweeper.text import confidential, urls
+from sweeper.text.writing import PARTIAL, write_aside
 
 Location = Path | str
 """Where something lies: a path, or a URL."""
 
 # pyarrow's names of the stores that show an object only when it is complete; a rename there is a copy.
 _OBJECT_STORES = frozenset({"s3", "gcs", "abfs"})
-# Arrow, and so pandas.read_parquet on the folder, passes over names that start with "_" or ".".
-_PARTIAL = ".{name}.partial"
 
 
 class Folder:
@@ -148,7 +145,7 @@ class Folder:
 
     def _put(self, name: str, content: Any) -> None:
         is_object_store = self._filesystem.type_name in _OBJECT_STORES
-        path = self._of(name) if is_object_store else self._of(_PARTIAL.format(name=name))
+        path = self._of(name) if is_object_store else self._of(PARTIAL.format(name=name))
         if not is_object_store:
             self._filesystem.create_dir(self._path, recursive=True)
         with self._filesystem.open_output_stream(path) as stream:
@@ -188,64 +185,14 @@ def open_folder(location: Location, *, where: str) -> Folder:
     return Folder(filesystem, path, location=location)
 
 
-def write_answer(path: Path, content: bytes | str) -> Path:
-    """Write a file that is made from results (a report, a chart, a table) whole, and give its path.
-
-    Half a character of a text that cannot be written is written by its code.
-
-    Raises:
-        AnswerError: It cannot be written; what was there before is untouched.
-    """
-    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
-    try:
-        if path.exists() and not path.is_file() and not path.is_dir():
-            # A device or a pipe takes what is written into it; a rename would put a file in its place.
-            path.write_bytes(data)
-        else:
-            _write_aside(path.parent, path.name, data)
-    except (OSError, ValueError) as exc:  # ValueError: a name with a null character
-        raise AnswerError(
-            f"{path}: cannot be written ({_reason(path, exc)}); expected a file in a writable folder with "
-            "free space. Make room, move away what is in its place, or name another, then give the same "
-            "command again: stored results are not touched."
-        ) from exc
-    return path
-
-
-def _reason(path: Path, exc: OSError | ValueError) -> str:
-    """Say what is in the way; the system's own words name no place where it is a folder above."""
-    if path.is_dir():
-        return "a folder of that name is there"
-    above = next((folder for folder in path.parents if folder.exists() or folder.is_symlink()), None)
-    if above is not None and not above.is_dir():
-        return f"{above} is no folder"
-    return (exc.strerror if isinstance(exc, OSError) else None) or str(exc)
-
-
 def _local(path: Path) -> Folder:
     return Folder(fs.LocalFileSystem(), str(path), location=path)
 
 
 def _write_and_sync(folder: Path, name: str, content: Any) -> None:
     """Write aside, then rename; after that a loss of power takes neither the file nor its name."""
-    _write_aside(folder, name, content, before_rename=_sync)
+    write_aside(folder, name, content, before_rename=_sync)
     _sync(folder)
-
-
-def _write_aside(
-    folder: Path, name: str, content: Any, *, before_rename: Callable[[Path], None] = lambda _: None
-) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / _PARTIAL.format(name=name)
-    try:
-        partial.write_bytes(content)
-        before_rename(partial)
-        partial.replace(folder / name)
-    except OSError:
-        # On a full disk the half that was written takes the room that the next attempt needs.
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
 
 
 def _sync(path: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sweeper.executors import Executor, Ticket
-from sweeper.goals.early_stop import Endings
+from sweeper.goals.endings import Endings
 from sweeper.plan import finalists
 from sweeper.plan.outstanding import Outstanding
 from sweeper.plan.planner import Job, Planner, Refusal
@@ -35,9 +35,10 @@ from sweeper.schedule.durations import Predictor
 from sweeper.schedule.scheduler import Entry, Scheduler
 from sweeper.search import Search
 from sweeper.store.store import FinishedTrial, Store, storable
+from sweeper.store.trials import StoredTrials
 from sweeper.sweep.outlook import Outlook, Work, left_s
 from sweeper.sweep.pauses import Pauses
-from sweeper.sweep.progress import Progress, StoredTrials
+from sweeper.sweep.progress import Progress
 from sweeper.sweep.telling import Teller
 from sweeper.topology import modelled_as
 from sweeper.trial.trial import provenance_of

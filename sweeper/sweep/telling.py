@@ -16,7 +16,7 @@ from sweeper.goals.objectives import (
 from sweeper.records import Constraint, FailureClass, Objective, TrialResult, TrialSpec, TrialState
 from sweeper.search import Search
 from sweeper.store.store import FinishedTrial
-from sweeper.sweep.progress import StoredTrials
+from sweeper.store.trials import StoredTrials
 
 
 class Teller:

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from analysis import claims_report, cli, report
-from analysis.article_claims import CLAIMS
-from analysis.claims import Answer, Claim, ClaimKind, answers, check, check_published, check_study
+from analysis.article_claims import CLAIMS, answers
+from analysis.claims import Answer, Claim, ClaimKind, check, check_published, check_study
 from analysis.ratios import Basis, Factor, Verdict
 from analysis.study import Study
 from analysis.tables import Estimate

@@ -18,7 +18,7 @@ import yaml
 
 import sweeper
 from sweeper import cli
-from sweeper.processes.process import ReservedPort
+from sweeper.processes.ports import ReservedPort
 from tests.surroundings import running
 
 QUICK = (

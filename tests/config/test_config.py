@@ -11,7 +11,7 @@ from sweeper.config.checks import check_choice, check_not_negative, check_positi
 from sweeper.config.schema import key_names
 from sweeper.errors import ConfigError
 from sweeper.records import Platform
-from sweeper.space.space import Choice, Range
+from sweeper.space.domains import Choice, Range
 
 GROUPS = config.groups()
 

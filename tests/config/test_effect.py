@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 import pytest
 
 from sweeper import cli, config
-from sweeper.cli.sweep import planner_of
 from sweeper.config import unused
 from sweeper.config.effect import Run
 from sweeper.config.effect_table import EFFECTS
 from sweeper.errors import ConfigError
 from sweeper.prepare import node as prepare
-from sweeper.prepare.node import Choice
+from sweeper.prepare.planner import planner_of
+from sweeper.prepare.platform import Choice
 from sweeper.records import ClientSpec, EngineSpec, Platform, TrialSpec, TrialState
 from sweeper.trial import trial
 from tests import key_walk

@@ -17,7 +17,7 @@ from sweeper.engines import attach
 from sweeper.engines.attach import AttachEngine
 from sweeper.engines.endpoint import Answer, Endpoint
 from sweeper.errors import ConfigError, EngineError, MeasurementError
-from sweeper.processes.process import ReservedPort
+from sweeper.processes.ports import ReservedPort
 from sweeper.records import EngineSpec, FailureClass, Provenance, TrialSpec
 from tests.standin_server import PLACEMENT, RELEASE, make_spec, never, write_interpreter
 from tests.surroundings import running as running_program

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sweeper.engines.simulated import SimulatedEngine, SimulatedServer, ignored_knobs, resolve
+from sweeper.engines.simulated import SimulatedEngine, SimulatedServer
 from sweeper.errors import ConfigError, EngineError
 from sweeper.metrics import summarize
 from sweeper.records import (
@@ -19,6 +19,7 @@ from sweeper.records import (
     Scalar,
     TrialSpec,
 )
+from sweeper.simulation.settings import ignored_knobs, resolve
 from sweeper.workload.requests import make_workload
 
 GPUS = Placement(node="here", devices=tuple(range(8)), parents=tuple(range(8)), partition_mode="SPX")

@@ -9,9 +9,10 @@ import pytest
 
 from sweeper import config
 from sweeper.cli import main
-from sweeper.engines.simulated import SimulatedEngine, is_v1, resolve
+from sweeper.engines.simulated import SimulatedEngine
 from sweeper.errors import ConfigError
 from sweeper.records import LoadPoint, Placement, Platform, TrialSpec
+from sweeper.simulation.settings import is_v1, resolve
 from sweeper.store.store import Store
 from sweeper.workload.requests import make_workload
 

@@ -12,7 +12,7 @@ import pytest
 from sweeper.engines import tgi
 from sweeper.engines.tgi import TgiEngine
 from sweeper.errors import ConfigError, EngineError, MeasurementError
-from sweeper.processes import process
+from sweeper.processes import ports, process
 from sweeper.processes.process import Process
 from sweeper.records import EngineSpec, FailureClass, Platform, TrialSpec
 from tests.standin_server import PLACEMENT, make_spec, never
@@ -115,7 +115,7 @@ def test_a_started_tgi_is_proven_asked_and_ended_with_all_of_it(tmp_path: Path) 
         server.check_alive()
         assert server.counters() == {}
         port = int(server.base_url.rpartition(":")[2])
-        assert process.listeners(port) <= server.pids()
+        assert ports.listeners(port) <= server.pids()
         request = urllib.request.Request(f"{server.base_url}/generate", data=b"{}")
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(request)

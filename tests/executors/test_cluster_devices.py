@@ -17,6 +17,7 @@ from sweeper.errors import PlacementError
 from sweeper.executors.cluster import Cluster
 from sweeper.executors.ray_import import import_ray, noise_to
 from sweeper.prepare import node as prepare
+from sweeper.prepare import platform
 from sweeper.processes import process
 from sweeper.records import Platform
 from tests.test_mi300x import write_amd_smi
@@ -57,7 +58,7 @@ def address() -> Iterator[str]:
 def join(address: str, *overrides: str) -> Cluster:
     composed = config.compose_run(["platform=mi300x", f"executor.address={address}", *overrides])
     settings = config.settings(composed, platform=Platform.MI300X)
-    return prepare.join_cluster(settings, prepare.choose_platform("mi300x"))
+    return prepare.join_cluster(settings, platform.choose_platform("mi300x"))
 
 
 @pytest.mark.ray

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sweeper.processes import process
+from sweeper.processes import ports, process, strays
 from tests.faults.rows import DISK_ROWS, DRIVER_ROWS, ENGINE_ROWS, RAY_ROWS, SIGNALS, VICTIMS
 from tests.faults.studies import Seen, Study
 
@@ -97,7 +97,7 @@ def driver_faults(folder: Path) -> dict[str, Seen]:
     os.kill(int(engine["pid"]), signal.SIGSTOP)
     study.runs[-1].kill()
     stale_exit = study.wait_exit()
-    assert process.listeners(int(engine["port"])) == {int(engine["program_pid"])}
+    assert ports.listeners(int(engine["port"])) == {int(engine["program_pid"])}
     study.let_go(2)
     study.start()
     study.meet("loading", 3)
@@ -195,7 +195,7 @@ def _kill_part(study: Study, number: int, victim: str, by: int, *, announced: bo
     if announced:
         study.meet("loading", number)
     engine = study.latest_engine(number)
-    launch = process.Launch(
+    launch = strays.Launch(
         supervisor=process.Process(int(engine["pid"]), int(engine["start_time"])),
         owner=process.Process.parse(engine["owner"]),
         boot=engine["boot_id"],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sweeper.goals.early_stop import decision_order, is_worse, reason_to_stop
+from sweeper.goals.early_stop import decision_order, reason_to_stop
+from sweeper.goals.objectives import is_worse
 from sweeper.records import (
     Constraint,
     LoadPoint,

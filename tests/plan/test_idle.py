@@ -11,7 +11,9 @@ from sweeper.errors import ConfigError
 from sweeper.plan import idle
 from sweeper.plan.planner import Planner
 from sweeper.records import EngineSpec, LoadPoint, Model, Platform
-from sweeper.space.space import Choice, Rule, Series, Space
+from sweeper.space.domains import Choice
+from sweeper.space.rules import Rule
+from sweeper.space.space import Series, Space
 from tests.stand_ins import planner_of_three_series
 
 SECOND = LoadPoint(dataset="random", num_prompts=8, input_len=32, output_len=8, keeps_prefix_cache=True)

@@ -11,7 +11,9 @@ import pytest
 from sweeper.errors import ConfigError, KnobError
 from sweeper.plan.planner import Planner, devices_wanted, point_label
 from sweeper.records import FailureClass, Model, Platform, Scalar
-from sweeper.space.space import Choice, Point, Rule, Space
+from sweeper.space.domains import Choice
+from sweeper.space.rules import Rule
+from sweeper.space.space import Point, Space
 from tests.stand_ins import planner_of_three_series
 
 

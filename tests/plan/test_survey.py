@@ -10,7 +10,9 @@ import pytest
 from sweeper.plan.planner import Planner
 from sweeper.plan.survey import survey
 from sweeper.records import Model
-from sweeper.space.space import Choice, Range, Rule, Space
+from sweeper.space.domains import Choice, Range
+from sweeper.space.rules import Rule
+from sweeper.space.space import Space
 from tests.stand_ins import planner_of_three_series
 
 SPACE = Space(

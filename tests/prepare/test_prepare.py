@@ -10,8 +10,10 @@ import pytest
 
 from sweeper import config, topology
 from sweeper.errors import ConfigError, PlacementError
+from sweeper.prepare import engine, platform
 from sweeper.prepare import node as prepare
-from sweeper.prepare.node import Choice
+from sweeper.prepare.model import provide_model
+from sweeper.prepare.platform import Choice
 from sweeper.records import Platform
 
 
@@ -20,27 +22,27 @@ def settings_for(platform: Platform, *overrides: str) -> config.Settings:
 
 
 def test_a_platform_that_is_asked_for_is_taken() -> None:
-    choice = prepare.choose_platform("cpu")
+    choice = platform.choose_platform("cpu")
     assert (choice.platform, choice.reason, choice.node) == (Platform.CPU, "asked for", None)
 
 
 def test_an_unknown_platform_is_named_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="'tpu' is not a platform; expected one of auto, mi300x, cuda, cpu"):
-        prepare.choose_platform("tpu")
+        platform.choose_platform("tpu")
 
 
 def test_a_machine_without_gpus_is_simulated_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    choice = prepare.choose_platform("auto")
+    choice = platform.choose_platform("auto")
     assert choice.platform is Platform.SIMULATED
     assert choice.reason.startswith("no AMD GPU answered (amd-smi: not found)")
 
 
 def test_auto_becomes_what_the_machine_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    composed, choice = prepare.compose_for_platform(["+experiment=case2_sched_steps"], config_dir=None)
+    composed, choice = platform.compose_for_platform(["+experiment=case2_sched_steps"], config_dir=None)
     assert choice.platform is Platform.SIMULATED
     assert composed["platform"]["name"] == "simulated"
     assert (
@@ -49,17 +51,17 @@ def test_auto_becomes_what_the_machine_is(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_an_experiment_for_a_node_is_scaled_down_on_a_cpu_and_one_for_a_cpu_is_not() -> None:
-    large, _ = prepare.compose_for_platform(
+    large, _ = platform.compose_for_platform(
         ["+experiment=case1_chunked_prefill", "platform=cpu"], config_dir=None
     )
     assert large["model"]["path"] == "tiny"
     assert large["knobs"]["tensor_parallel_size"] == 1
-    small, _ = prepare.compose_for_platform(["+experiment=cpu_smoke"], config_dir=None)
+    small, _ = platform.compose_for_platform(["+experiment=cpu_smoke"], config_dir=None)
     assert small["knobs"]["max_model_len"] == 1024
 
 
 def test_a_value_of_the_command_line_outlives_the_scaling_down() -> None:
-    composed, _ = prepare.compose_for_platform(
+    composed, _ = platform.compose_for_platform(
         ["+experiment=case1_chunked_prefill", "platform=cpu", "workload.num_prompts=7"], config_dir=None
     )
     assert composed["workload"]["num_prompts"] == 7
@@ -67,7 +69,7 @@ def test_a_value_of_the_command_line_outlives_the_scaling_down() -> None:
 
 def test_a_modelled_node_is_in_the_mode_that_is_asked_for() -> None:
     asked = settings_for(Platform.SIMULATED, "platform.partition_mode=CPX", "platform.memory_mode=NPS4")
-    node = prepare.read_node(asked, prepare.choose_platform("simulated"))
+    node = prepare.read_node(asked, platform.choose_platform("simulated"))
     assert len(node.devices) == 64
     assert (node.partition_mode, node.memory_mode) == ("CPX", "NPS4")
 
@@ -84,7 +86,9 @@ def test_a_node_in_another_mode_is_refused_with_the_commands_that_change_it() ->
 
 
 def test_a_cpu_node_has_as_many_devices_as_asked() -> None:
-    node = prepare.read_node(settings_for(Platform.CPU, "platform.devices=1"), prepare.choose_platform("cpu"))
+    node = prepare.read_node(
+        settings_for(Platform.CPU, "platform.devices=1"), platform.choose_platform("cpu")
+    )
     assert len(node.devices) == 1
 
 
@@ -96,9 +100,9 @@ def test_a_study_may_use_only_some_devices_of_a_node() -> None:
 
 def test_gpus_that_do_not_answer_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    for platform in (Platform.MI300X, Platform.CUDA):
-        with pytest.raises(PlacementError, match=f"platform={platform}: .*or use platform=simulated"):
-            prepare.read_node(settings_for(platform), prepare.choose_platform(str(platform)))
+    for wanted in (Platform.MI300X, Platform.CUDA):
+        with pytest.raises(PlacementError, match=f"platform={wanted}: .*or use platform=simulated"):
+            prepare.read_node(settings_for(wanted), platform.choose_platform(str(wanted)))
 
 
 def test_the_engines_interpreter_is_looked_for_in_order(
@@ -109,23 +113,23 @@ def test_the_engines_interpreter_is_looked_for_in_order(
     monkeypatch.delenv("SWEEPER_VLLM_PYTHON", raising=False)
     asked = settings_for(Platform.CPU)
     with pytest.raises(ConfigError, match="python -m sweeper cpu-vllm"):
-        prepare.find_engine_python(asked)
+        engine.find_engine_python(asked)
 
     command = tmp_path / "vllm"
     command.write_text(f"#!{sys.executable}\n")
     command.chmod(0o755)
-    assert prepare.find_engine_python(asked) == sys.executable
+    assert engine.find_engine_python(asked) == sys.executable
 
     local = tmp_path / ".venv-vllm" / "bin" / "python"
     local.parent.mkdir(parents=True)
     local.symlink_to(sys.executable)
-    assert prepare.find_engine_python(asked) == str(local)
+    assert engine.find_engine_python(asked) == str(local)
 
     monkeypatch.setenv("SWEEPER_VLLM_PYTHON", "from-environment")
-    assert prepare.find_engine_python(asked) == "from-environment"
+    assert engine.find_engine_python(asked) == "from-environment"
 
     given = replace(asked, engine=replace(asked.engine, python="given"))
-    assert prepare.find_engine_python(given) == "given"
+    assert engine.find_engine_python(given) == "given"
 
 
 def test_on_a_gpu_node_the_missing_interpreter_is_asked_for(
@@ -135,16 +139,16 @@ def test_on_a_gpu_node_the_missing_interpreter_is_asked_for(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("SWEEPER_VLLM_PYTHON", raising=False)
     with pytest.raises(ConfigError, match=r"engine\.python=/path/to/bin/python"):
-        prepare.find_engine_python(settings_for(Platform.MI300X))
+        engine.find_engine_python(settings_for(Platform.MI300X))
 
 
 def test_the_tiny_model_is_made_where_it_is_needed(tmp_path: Path) -> None:
     asked = replace(settings_for(Platform.CPU, "model=tiny_llama"), outputs=tmp_path)
-    model = prepare.provide_model(asked)
+    model = provide_model(asked)
     assert (Path(model.path) / "config.json").is_file()
     assert (model.name, model.is_dummy) == ("tiny-llama", True)
     assert model.shape == asked.model.shape
-    modelled = prepare.provide_model(
+    modelled = provide_model(
         replace(settings_for(Platform.SIMULATED, "model=tiny_llama"), outputs=tmp_path / "none")
     )
     assert modelled.revision == model.revision
@@ -153,4 +157,4 @@ def test_the_tiny_model_is_made_where_it_is_needed(tmp_path: Path) -> None:
 
 def test_a_hub_model_is_left_as_it_is() -> None:
     asked = settings_for(Platform.SIMULATED)
-    assert prepare.provide_model(asked) == asked.model
+    assert provide_model(asked) == asked.model

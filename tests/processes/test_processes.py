@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from sweeper.processes import ports, strays
 from sweeper.processes import process as processes
-from sweeper.processes.process import Launch, Process, ReservedPort
+from sweeper.processes.ports import ReservedPort
+from sweeper.processes.process import Process
+from sweeper.processes.strays import Launch
 from tests.surroundings import running
 
 
@@ -105,11 +108,11 @@ def test_marked_processes_are_found_by_name_and_value() -> None:
 
 def test_the_listener_of_a_port_is_the_process_that_serves_on_it() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        assert processes.listeners(server.getsockname()[1]) == {os.getpid()}
+        assert ports.listeners(server.getsockname()[1]) == {os.getpid()}
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
-        assert processes.listeners(server.getsockname()[1]) == {os.getpid()}
+        assert ports.listeners(server.getsockname()[1]) == {os.getpid()}
     with ReservedPort() as reserved:
-        assert processes.listeners(reserved.port) == set()
+        assert ports.listeners(reserved.port) == set()
 
 
 def test_a_reserved_port_can_be_served_on_while_it_is_reserved() -> None:
@@ -117,7 +120,7 @@ def test_a_reserved_port_can_be_served_on_while_it_is_reserved() -> None:
     with ReservedPort() as reserved, socket.create_server(("127.0.0.1", reserved.port)) as server:
         with socket.create_connection(server.getsockname()) as connection:
             assert connection.getpeername()[1] == reserved.port
-        assert processes.listeners(reserved.port) == {os.getpid()}
+        assert ports.listeners(reserved.port) == {os.getpid()}
 
 
 def test_a_reserved_port_is_refused_to_others_until_it_is_released() -> None:
@@ -185,13 +188,13 @@ def test_members_of_a_launch_need_the_session_and_the_log(tmp_path: Path) -> Non
 
 def test_damaged_start_files_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "engine.start.json"
-    assert processes.read_start_file(path) is None
+    assert strays.read_start_file(path) is None
     path.write_text("{")
-    assert processes.read_start_file(path) is None
+    assert strays.read_start_file(path) is None
     path.write_text(json.dumps({"pid": 1}))
-    assert processes.read_start_file(path) is None
+    assert strays.read_start_file(path) is None
     path.write_text(json.dumps({"pid": 1, "start_time": 2, "owner": "3:4", "boot_id": "b", "log_path": "l"}))
-    assert processes.read_start_file(path) == Launch(
+    assert strays.read_start_file(path) == Launch(
         supervisor=Process(1, 2), owner=Process(3, 4), boot="b", log_path="l"
     )
 
@@ -206,8 +209,8 @@ def test_strays_by_mark_are_those_of_a_dead_owner_on_this_folder_only(tmp_path: 
     owned = marked_sleeper(tmp_path, processes.current())
     elsewhere = marked_sleeper(tmp_path / "other", dead)
     stray_identity, _, _ = identity(stray), identity(owned), identity(elsewhere)
-    assert processes.find_strays(tmp_path) == [stray_identity]
-    assert processes.end_strays(tmp_path, grace_s=2.0) == [stray_identity]
+    assert strays.find_strays(tmp_path) == [stray_identity]
+    assert strays.end_strays(tmp_path, grace_s=2.0) == [stray_identity]
     assert stray.wait() == -signal.SIGTERM
     assert owned.poll() is None
     assert elsewhere.poll() is None

@@ -15,7 +15,7 @@ import pytest
 
 from sweeper.errors import EngineError
 from sweeper.processes import process as processes
-from sweeper.processes import supervisor
+from sweeper.processes import strays, supervisor
 from sweeper.processes.process import Process
 from sweeper.processes.supervisor import Supervised
 from sweeper.records import FailureClass
@@ -87,9 +87,9 @@ def test_the_start_file_tells_who_runs_for_whom_and_later_that_it_ended(tmp_path
         assert facts["boot_id"] == processes.boot_id()
         assert facts["port"] == 4321
         assert facts["program_pid"] in supervised.pids()
-        assert processes.read_start_file(path) == supervised.launch
+        assert strays.read_start_file(path) == supervised.launch
     assert "ended_at" in json.loads(path.read_text())
-    assert processes.read_start_file(path) is None
+    assert strays.read_start_file(path) is None
 
 
 def test_stop_ends_the_whole_tree_and_may_be_called_twice(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_what_runs_for_a_trial_whose_worker_was_lost_is_ended_at_once(tmp_path: 
     lost = start(tmp_path, ["sh", "-c", "sleep 600 & wait"], grace_s=600.0)
     family = grown(lost, 2)
     # Its owner, this process, lives: nobody else would end it.
-    assert processes.end_launched(tmp_path) == []
+    assert strays.end_launched(tmp_path) == []
     assert not any(map(processes.is_alive, [*family, lost.launch.supervisor]))
     lost.stop()
 
@@ -216,7 +216,7 @@ def test_orphans_of_owner_and_supervisor_are_found_as_strays(tmp_path: Path) -> 
     folder.mkdir(parents=True)
     owner, tree = owner_with_tree(folder)
     # While the owner lives, its processes are nobody's strays.
-    assert processes.find_strays(tmp_path / "outputs") == []
+    assert strays.find_strays(tmp_path / "outputs") == []
 
     assert eventually(lambda: "program_pid" in start_file(folder))
     leader = tree[0]
@@ -232,10 +232,10 @@ def test_orphans_of_owner_and_supervisor_are_found_as_strays(tmp_path: Path) -> 
     assert len(orphans) == 3
     assert all(map(processes.is_alive, orphans))
 
-    assert set(processes.find_strays(tmp_path / "outputs")) >= set(orphans)
-    assert set(processes.end_strays(tmp_path / "outputs", grace_s=1.0)) >= set(orphans)
+    assert set(strays.find_strays(tmp_path / "outputs")) >= set(orphans)
+    assert set(strays.end_strays(tmp_path / "outputs", grace_s=1.0)) >= set(orphans)
     assert not any(map(processes.is_alive, tree))
-    assert processes.end_strays(tmp_path / "outputs") == []
+    assert strays.end_strays(tmp_path / "outputs") == []
 
 
 def test_a_supervisor_that_is_not_up_in_time_is_an_error_and_starts_nothing(tmp_path: Path) -> None:

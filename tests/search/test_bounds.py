@@ -11,7 +11,9 @@ import pytest
 from sweeper.errors import ConfigError
 from sweeper.records import Constraint, Objective
 from sweeper.search import Search, storage_url
-from sweeper.space.space import Choice, Rule, Space
+from sweeper.space.domains import Choice
+from sweeper.space.rules import Rule
+from sweeper.space.space import Space
 
 FASTEST = Objective(metric="request_throughput_per_s", direction="maximize")
 PROMPT = Constraint(metric="p99_ttft_ms", limit=2000.0, is_upper=True)

@@ -19,7 +19,8 @@ from sweeper.errors import ConfigError
 from sweeper.records import Constraint, Objective
 from sweeper.search import Search, dashboard, storage_url
 from sweeper.search.dashboard_server import keeping_bounds
-from sweeper.space.space import Choice, Space
+from sweeper.space.domains import Choice
+from sweeper.space.space import Space
 
 THROUGHPUT = Objective(metric="request_throughput_per_s", direction="maximize")
 SPACE = Space(domains={"max_num_seqs": Choice(values=(64, 256))})

@@ -24,7 +24,8 @@ from sweeper import cli
 from sweeper.errors import ConfigError, StoreError
 from sweeper.records import Objective
 from sweeper.search import Search, database
-from sweeper.space.space import Choice, Space
+from sweeper.space.domains import Choice
+from sweeper.space.space import Space
 from tests.surroundings import running
 
 SPACE = Space(domains={"max_num_seqs": Choice(values=(1, 2, 3))})

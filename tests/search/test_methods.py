@@ -21,7 +21,9 @@ from sweeper.search.out_of_memory import is_doomed, is_out_of_memory
 from sweeper.search.prior import Ranking
 from sweeper.search.proposer import Proposer
 from sweeper.search.starts import default_choices, starting_points
-from sweeper.space.space import Choice, Point, Range, Rule, Space
+from sweeper.space.domains import Choice, Range
+from sweeper.space.rules import Rule
+from sweeper.space.space import Point, Space
 
 SMALL = Space(
     domains={"a": Choice(values=(1, 2, 4)), "b": Choice(values=(True, False))},

@@ -22,7 +22,8 @@ from sweeper.plan.planner import Planner
 from sweeper.records import FailureClass, Model, Objective, Placement, TrialResult, TrialSpec
 from sweeper.schedule.scheduler import Scheduler
 from sweeper.search import Hints, Search, storage_url
-from sweeper.space.space import Choice, Range, Space
+from sweeper.space.domains import Choice, Range
+from sweeper.space.space import Space
 from sweeper.store.store import Store
 from sweeper.sweep.sweep import Outcome, Sweep
 from tests.stand_ins import ScriptedExecutor, complete, failed, planner_of_three_series

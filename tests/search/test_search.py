@@ -10,7 +10,9 @@ import pytest
 from sweeper.errors import ConfigError, StoreError
 from sweeper.records import Objective
 from sweeper.search import Candidate, Hints, Search, storage_url
-from sweeper.space.space import Choice, Range, Rule, Series, Space
+from sweeper.space.domains import Choice, Range
+from sweeper.space.rules import Rule
+from sweeper.space.space import Series, Space
 
 THROUGHPUT = Objective(metric="request_throughput_per_s", direction="maximize")
 LATENCY = Objective(metric="p99_tpot_ms", direction="minimize", request_rate_per_s=16.0)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sweeper.errors import ConfigError
-from sweeper.space.space import Choice, Range, Rule, Series, Space
+from sweeper.space.domains import Choice, Range
+from sweeper.space.rules import Rule
+from sweeper.space.space import Series, Space
 
 
 def two_series() -> Space:

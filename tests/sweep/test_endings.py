@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from sweeper import cli
-from sweeper.goals.early_stop import Endings
+from sweeper.goals.endings import Endings
 from sweeper.plan.planner import Planner
 from sweeper.records import (
     FailureClass,
@@ -22,7 +22,8 @@ from sweeper.records import (
     TrialState,
 )
 from sweeper.search import storage_url
-from sweeper.space.space import Choice, Range, Space
+from sweeper.space.domains import Choice, Range
+from sweeper.space.space import Space
 from sweeper.store.store import Store
 from sweeper.sweep.sweep import Outcome
 from tests.stand_ins import ScriptedExecutor, complete, failed, planner_of_three_series, sweep_of

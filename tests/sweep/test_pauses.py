@@ -13,7 +13,8 @@ from sweeper.executors import Ticket
 from sweeper.plan.planner import Planner
 from sweeper.records import FailureClass, Model, Placement, TrialResult, TrialSpec, TrialState
 from sweeper.schedule.scheduler import Scheduler
-from sweeper.space.space import Choice, Space
+from sweeper.space.domains import Choice
+from sweeper.space.space import Space
 from sweeper.sweep.sweep import Outcome
 from tests.stand_ins import (
     THREE_SERIES,

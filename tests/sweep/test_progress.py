@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.goals.early_stop import Endings
+from sweeper.goals.endings import Endings
 from sweeper.records import (
     Constraint,
     FailureClass,
@@ -19,7 +19,8 @@ from sweeper.records import (
     TrialState,
 )
 from sweeper.store.store import Store
-from sweeper.sweep.progress import Progress, StoredTrials
+from sweeper.store.trials import StoredTrials
+from sweeper.sweep.progress import Progress
 from tests.stand_ins import complete, failed
 
 RPS = "request_throughput_per_s"

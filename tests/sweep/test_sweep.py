@@ -24,7 +24,9 @@ from sweeper.records import (
     TrialState,
 )
 from sweeper.schedule.scheduler import Scheduler
-from sweeper.space.space import Choice, Range, Rule, Series, Space
+from sweeper.space.domains import Choice, Range
+from sweeper.space.rules import Rule
+from sweeper.space.space import Series, Space
 from sweeper.store.store import Store
 from sweeper.sweep.sweep import Outcome
 from tests.stand_ins import (

@@ -1,0 +1,97 @@
+"""The planner and the scheduler that a study's settings ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sweeper.prepare.engine import find_engine_python
+from sweeper.prepare.model import provide_model
+from sweeper.records import EngineSpec
+
+if TYPE_CHECKING:
+    from sweeper.config import Settings
+    from sweeper.plan.planner import Planner
+    from sweeper.schedule.scheduler import Scheduler
+    from sweeper.topology import Node
+
+
+def planner_of(settings: Settings, node: Node) -> Planner:
+    """Make the planner of a study: its engine is found and its model provided."""
+    from sweeper import knobs
+    from sweeper.plan.planner import Planner
+
+    engine, model = settings.engine, provide_model(settings)
+    if engine.kind == "vllm":
+        from sweeper.engines.vllm import probe
+
+        python = find_engine_python(settings)
+        engine = _settled(
+            replace(engine, python=python), settings, found=probe(python).versions["vllm"], where=python
+        )
+    elif engine.kind == "attach":
+        import os
+
+        from sweeper.engines import attach
+
+        found = attach.find_release(engine, surroundings=os.environ)
+        engine = replace(engine, python=_client_python(settings))
+        engine = _settled(engine, settings, found=found, where=str(engine.url))
+    elif engine.kind == "tgi":
+        from sweeper.engines import tgi
+
+        tgi.find_program(engine)
+        engine = replace(engine, python=_client_python(settings))
+    return Planner(
+        study=settings.name,
+        trials_folder=str((settings.folder / "trials").absolute()),
+        space=settings.space,
+        engine=engine,
+        model=model,
+        platform=settings.platform,
+        node=node,
+        accelerator=knobs.accelerator_of(settings.platform, modelled_device=settings.modelled_device),
+        modelled_device=settings.modelled_device,
+        load_points=settings.load_points,
+        client=settings.client,
+        warmup_prompts=settings.warmup_prompts,
+        repeats=settings.repeats,
+        runs_per_start=settings.runs_per_start,
+        allow_unknown=settings.allow_unknown,
+        calibration=settings.calibration,
+        calibrated=settings.calibrated,
+        control=settings.control,
+        control_every=settings.control_every,
+    )
+
+
+def _settled(engine: EngineSpec, settings: Settings, *, found: str, where: str) -> EngineSpec:
+    from sweeper.engines import release
+
+    stated_by = settings.release_stated_by
+    return release.settled(
+        engine,
+        found=found,
+        where=where,
+        stated=stated_by is not None,
+        insists=stated_by == "command line",
+    )
+
+
+def _client_python(settings: Settings) -> str | None:
+    """Find the interpreter of the load generator, where vLLM's own is one and does not serve."""
+    return find_engine_python(settings) if settings.needs_engine_python else None
+
+
+def scheduler_of(settings: Settings, nodes: Sequence[Node]) -> Scheduler:
+    """Make the scheduler of a study over these nodes."""
+    from sweeper.schedule.scheduler import Scheduler
+
+    return Scheduler(
+        nodes,
+        max_parallel=settings.max_parallel,
+        isolation=settings.isolation,
+        order=settings.order,
+        seed=settings.seed,
+    )

@@ -1,0 +1,109 @@
+"""The vocabularies: what values and assignments are, platforms, states and classes of failure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+
+Scalar = bool | int | float | str
+"""A knob's value."""
+
+Assignment = Mapping[str, Scalar]
+"""Knob name to value, for one engine. A name in UPPER_CASE is an environment variable, a name that
+starts with ``host_`` is a setting of the host, every other name is a flag of the server
+(``max_num_seqs`` is ``--max-num-seqs``)."""
+
+HOST_PREFIX = "host_"
+"""How the names of knobs begin that are settings of the host, and no server's."""
+
+GPU = "gpu"
+"""What an objective can be divided by: the GPUs that a trial used, a partition counting as its share."""
+
+PARTITIONS_PER_GPU: Mapping[str, int] = {"SPX": 1, "DPX": 2, "TPX": 3, "QPX": 4, "CPX": 8}
+"""Devices that one GPU shows in each compute mode; CPX is one per XCD, so 8 holds for GPUs with 8 XCDs only.
+
+Source:
+    Linux, drivers/gpu/drm/amd/amdgpu/aqua_vanjaram.c: 8 XCDs (MI300X, MI325X) take SPX, DPX, QPX and CPX, 6
+    (MI300A) SPX, TPX and CPX, 4 (MI308X) SPX, DPX and CPX; __aqua_vanjaram_get_px_mode_info has the counts.
+"""
+
+CLIENTS = ("vllm_bench", "offline", "locust")
+"""What can load an engine; the first one unless another is chosen."""
+
+ENGINES = ("vllm", "tgi", "attach", "simulated")
+"""What can serve."""
+
+INSTANCES_BY = ("auto", "data_parallel", "split")
+"""How several instances become one service: by the engine's own data parallelism, or as servers between
+which the requests are split; ``auto`` takes the first where the release has it."""
+
+INSTANCES = "instances"
+"""The knob of the sweeper itself: how many engines of one assignment share a trial's devices and load."""
+
+SEARCH_METHODS = ("grid", "random", "tpe", "nsga2", "gp", "guided", "staged")
+"""How a space can be walked."""
+
+
+class Platform(StrEnum):
+    """The machine that is measured."""
+
+    MI300X = "mi300x"
+    CUDA = "cuda"
+    CPU = "cpu"
+    SIMULATED = "simulated"
+
+
+MASK_VARIABLES: Mapping[Platform, str | None] = {
+    Platform.MI300X: "HIP_VISIBLE_DEVICES",
+    Platform.CUDA: "CUDA_VISIBLE_DEVICES",
+    Platform.CPU: "VLLM_CPU_OMP_THREADS_BIND",
+    Platform.SIMULATED: None,
+}
+"""Environment variable that names the devices to the engine on each platform."""
+
+
+class Provenance(StrEnum):
+    """Whether a number was seen on a machine or computed by a model of one."""
+
+    MEASURED = "measured"
+    SIMULATED = "simulated"
+
+
+class TrialState(StrEnum):
+    """How a trial ended."""
+
+    COMPLETE = "complete"
+    FAILED = "failed"
+    INFEASIBLE = "infeasible"
+    SKIPPED = "skipped"
+
+
+class FailureClass(StrEnum):
+    """Why a trial has no numbers; the caller's reaction hangs on it."""
+
+    OUT_OF_MEMORY = "out_of_memory"
+    BAD_ARGUMENT = "bad_argument"
+    UNSUPPORTED = "unsupported"
+    PORT = "port"
+    START_TIMEOUT = "start_timeout"
+    HANG = "hang"
+    CRASH = "crash"
+    WRONG_ANSWER = "wrong_answer"
+    WRONG_ENGINE = "wrong_engine"
+    NOT_MODELLED = "not_modelled"
+    CLIENT = "client"
+    INFRASTRUCTURE = "infrastructure"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same trial may well succeed when it is repeated."""
+        return self in (FailureClass.PORT, FailureClass.INFRASTRUCTURE, FailureClass.INTERRUPTED)
+
+
+def content_key(content: object) -> str:
+    """Hash JSON-able content to 16 hex digits, the same for any order of keys."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,111 @@
+"""What a client sends: a load point, and the search for the highest rate that keeps its bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+GOODPUT_BOUNDS = ("ttft_ms", "tpot_ms", "e2el_ms")
+"""Latencies of a request that goodput can bound. Source: vLLM's benchmark, ``--goodput``."""
+
+OFFLINE_DATASETS = ("latency", "throughput")
+"""Datasets of load points that need no server: vLLM's latency and throughput benchmarks."""
+
+MEASURED_ITERATIONS = 5
+"""Rounds of a batch that the latency benchmark measures. Source: AMD's vllm_benchmark_report.sh."""
+
+DATASETS = ("sharegpt", "random", *OFFLINE_DATASETS)
+"""What a load point can send."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateSearch:
+    """A search for the highest request rate at which a running server keeps its bounds.
+
+    Attributes:
+        low: Smallest rate tried, requests per second.
+        high: Largest rate tried, requests per second.
+        resolution: Distance of neighbouring rates: how well the answer is known, requests per second.
+        bounds: Pairs of a latency metric, such as ``p99_ttft_ms``, and the most it may be.
+    """
+
+    low: float
+    high: float
+    resolution: float
+    bounds: tuple[tuple[str, float], ...]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{metric} <= {bound:g}" for metric, bound in self.bounds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadPoint:
+    """What the client sends to the engine in one run.
+
+    Attributes:
+        dataset: ``sharegpt`` or ``random``; ``latency`` and ``throughput`` are vLLM's benchmarks without a
+            server: one batch again and again, and everything at once.
+        num_prompts: Requests sent; for ``latency``, those of one batch.
+        request_rate_per_s: Mean of the Poisson arrivals; None sends everything at once.
+        max_concurrency: Requests under way at once; None is unlimited.
+        input_len: Prompt tokens of every dataset but sharegpt.
+        output_len: Output tokens of the same; for sharegpt, replaces the recorded lengths.
+        range_ratio: Random lengths lie in len * (1 +/- ratio); 0 fixes them.
+        dataset_path: File of the dataset, where it has one.
+        ignore_eos: Generate exactly the wanted number of tokens.
+        client_seed: Seed of arrivals and sampling.
+        keeps_prefix_cache: Begin with what the engine remembers of earlier runs, as a benchmark that is
+            run a second time does; otherwise its prefix cache is emptied first. Load points share their
+            prompts, so without that every one after the first would be answered from the cache.
+        goodput_ms: What a request has to keep to count as good: pairs of one of ``GOODPUT_BOUNDS`` and
+            milliseconds; empty leaves goodput unknown.
+        rate_search: Bounds whose highest request rate is searched for; None measures at one rate.
+    """
+
+    dataset: str
+    num_prompts: int
+    request_rate_per_s: float | None = None
+    max_concurrency: int | None = None
+    input_len: int | None = None
+    output_len: int | None = None
+    range_ratio: float = 0.0
+    dataset_path: str | None = None
+    ignore_eos: bool = False
+    client_seed: int = 0
+    keeps_prefix_cache: bool = False
+    goodput_ms: tuple[tuple[str, float], ...] = ()
+    rate_search: RateSearch | None = None
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """What is sent, as plain data; what came later is left out where unused, so that old keys hold."""
+        content = asdict(self)
+        for name in ("goodput_ms", "rate_search"):
+            if not content[name]:
+                del content[name]
+        return content
+
+    @property
+    def goodput_bounds(self) -> str | None:
+        """The goodput bounds as vLLM's ``--goodput`` takes them: ``ttft:2000 tpot:100``; None without any."""
+        words = (f"{name.removesuffix('_ms')}:{bound:g}" for name, bound in self.goodput_ms)
+        return " ".join(words) or None
+
+    @property
+    def max_rate_slo(self) -> str | None:
+        """What the search over the request rate keeps, in words; None where there is no such search."""
+        return None if self.rate_search is None else str(self.rate_search)
+
+    @property
+    def label(self) -> str:
+        """Short text that tells this load point from its siblings in a log or an axis."""
+        if self.dataset in OFFLINE_DATASETS:
+            what = "batch of" if self.dataset == "latency" else "requests:"
+            return f"{what} {self.num_prompts}, {self.input_len} in, {self.output_len} out"
+        rate = "all at once" if self.request_rate_per_s is None else f"{self.request_rate_per_s:g} QPS"
+        parts = [rate if self.rate_search is None else f"highest rate with {self.rate_search}"]
+        if self.max_concurrency is not None:
+            parts.append(f"{self.max_concurrency} at a time")
+        if self.keeps_prefix_cache:
+            parts.append("second run")
+        return ", ".join(parts)

@@ -1,0 +1,93 @@
+"""What came of a trial: its measurements with their metrics, or the reason why there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sweeper.records.kinds import FailureClass, Provenance, Scalar, TrialState
+from sweeper.records.load import LoadPoint
+from sweeper.records.trial import Placement, TrialSpec
+
+METRIC_NAMES = (
+    "request_throughput_per_s",
+    "output_throughput_tok_per_s",
+    "total_throughput_tok_per_s",
+    "request_goodput_per_s",
+    *(
+        f"{statistic}_{latency}_ms"
+        for latency in ("ttft", "tpot", "itl", "e2el")
+        for statistic in ("mean", "median", "std", "p50", "p90", "p95", "p99")
+    ),
+    *(f"{statistic}_batch_latency_ms" for statistic in ("mean", "median", "std", "p50", "p90", "p95", "p99")),
+    "completed",
+    "failed",
+    "total_input_tokens",
+    "total_output_tokens",
+    "duration_s",
+    "max_rate_per_s",
+)
+"""Every metric of a measurement, named and defined as vLLM's benchmarks do; ``max_rate_per_s`` alone is ours:
+what a search over the request rate found."""
+
+MAX_RATE = "max_rate_per_s"
+"""The highest request rate that keeps its bounds; measured by load points that search for it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One client run at one load point.
+
+    Attributes:
+        metrics: Names and units as in ``sweeper.store`` (``mean_ttft_ms``, ``completed``, ...).
+        telemetry: What the engine counted during the run (``prefix_cache_hit_rate``, ...).
+        raw_path: The client's own JSON, kept as it came; None for the simulated client.
+    """
+
+    load_point: LoadPoint
+    restart: int
+    repeat: int
+    metrics: Mapping[str, float | None]
+    telemetry: Mapping[str, float | None]
+    measured_s: float
+    client_overhead_s: float
+    started_at: float
+    ended_at: float
+    raw_path: str | None = None
+
+
+PHASES = ("free_wait_s", "engine_start_s", "warmup_s", "stop_s")
+"""What a trial spends its time on besides its loads, in seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """What became of a trial. A failure is a result as good as any other.
+
+    Attributes:
+        failure_message: The engine's own line where it left one, else ours.
+        effective: Configuration that the engine itself reported, by knob name.
+        versions: ``vllm``, ``torch``, ``rocm``, ``driver``, ``kernel``, ... as far as they are known.
+        surroundings: Under what it ran: ``container``, ``numa_balancing``, ``environment``.
+        sanity_text: The answer to a greedy question, before and after the loads; that of all starts where
+            they differ.
+        phases: Seconds spent on each of ``PHASES``.
+    """
+
+    spec: TrialSpec
+    placement: Placement | None
+    state: TrialState
+    provenance: Provenance
+    measurements: tuple[Measurement, ...] = ()
+    failure_class: FailureClass | None = None
+    failure_message: str | None = None
+    log_path: str | None = None
+    effective: Mapping[str, Scalar] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    surroundings: Mapping[str, Scalar] = field(default_factory=dict)
+    phases: Mapping[str, float] = field(default_factory=dict)
+    sanity_fingerprint: str | None = None
+    sanity_text: str | None = None
+    command: tuple[str, ...] = ()
+    started_at: float | None = None
+    ended_at: float | None = None

@@ -1,0 +1,241 @@
+"""One trial: its engine, its client, the devices that it holds, and its identity."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from sweeper.records.goal import StopRule
+from sweeper.records.kinds import (
+    CLIENTS,
+    HOST_PREFIX,
+    INSTANCES,
+    PARTITIONS_PER_GPU,
+    Assignment,
+    Platform,
+    content_key,
+)
+from sweeper.records.load import LoadPoint
+from sweeper.records.model import Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSpec:
+    """What serves, and how long its stages may take (seconds).
+
+    Attributes:
+        kind: One of ``ENGINES``.
+        release: Version of vLLM, such as ``0.6.2``: found in its environment, or modelled.
+        build: Version that its environment tells where that does not say which release it is, and ``release``
+            was stated for it (``0.1.dev9453``); None where the release is the version that was found.
+        python: Interpreter of the engine's own environment; None for the simulated engine.
+        url: Where an attached endpoint answers.
+        api_key_env: Environment variable that holds its key; the key itself is in no record.
+        command: Program that starts TGI.
+        prefix: Words before that program, such as those that run it in a container.
+        instances_by: How the knob ``instances`` is realised: one of ``INSTANCES_BY``.
+        binds_numa: Whether engine and client are kept on the NUMA node of their devices.
+        free_timeout_s: Until its devices are seen to be free.
+        launch_timeout_s: Until the process that watches over a program is up.
+        start_timeout_s: From there until the server listens.
+        ready_timeout_s: From there until it says that it is healthy.
+        sanity_timeout_s: Until one question is answered.
+        warmup_timeout_s: For the warm-up.
+        load_timeout_s: For one load.
+        stop_timeout_s: Between the request to end and the killing of what is left.
+    """
+
+    kind: str
+    release: str
+    build: str | None = None
+    python: str | None = None
+    url: str | None = None
+    api_key_env: str | None = None
+    command: str = "text-generation-launcher"
+    prefix: tuple[str, ...] = ()
+    instances_by: str = "auto"
+    binds_numa: bool = True
+    free_timeout_s: float = 120.0
+    launch_timeout_s: float = 60.0
+    start_timeout_s: float = 3600.0
+    ready_timeout_s: float = 600.0
+    sanity_timeout_s: float = 120.0
+    warmup_timeout_s: float = 1800.0
+    load_timeout_s: float = 7200.0
+    stop_timeout_s: float = 60.0
+
+    @property
+    def version(self) -> str:
+        """Version that the engine's environment tells, without its local part."""
+        return (self.build or self.release).partition("+")[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientSpec:
+    """What loads the engine.
+
+    Attributes:
+        kind: One of ``CLIENTS``.
+        script: The folder ``benchmarks/`` of vLLM's repository, or a script in it, for releases whose load
+            generator is no command yet.
+        python: Interpreter that runs the load generator; None takes the engine's.
+        keeps_requests: Its own JSON keeps the times of single requests.
+        start_timeout_s: Until it has imported what it needs.
+    """
+
+    kind: str = CLIENTS[0]
+    script: str | None = None
+    python: str | None = None
+    keeps_requests: bool = False
+    start_timeout_s: float = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """The aligned block of devices that a trial holds.
+
+    Attributes:
+        node: Host name.
+        devices: Node-absolute indices, ascending, as HIP, CUDA or the core list counts them.
+        parents: Physical GPUs that the block touches, ascending.
+        partition_mode: Compute mode (SPX, DPX, QPX, CPX), or None where there are none.
+        partitions_per_gpu: Devices that each GPU shows in that mode; None where it is not told.
+        memory_mode: NPS1, NPS2, NPS4, or None.
+        device_name: Product name of the devices, such as ``AMD Instinct MI300X``.
+        numa_node: NUMA node that all devices share, else None.
+        mask_variable: Environment variable that names the devices to the engine, besides its alias.
+    """
+
+    node: str
+    devices: tuple[int, ...]
+    parents: tuple[int, ...]
+    partition_mode: str | None = None
+    partitions_per_gpu: int | None = None
+    memory_mode: str | None = None
+    device_name: str | None = None
+    numa_node: int | None = None
+    mask_variable: str | None = None
+
+
+# Of simulated trials; those from before there was a choice have none.
+_USUAL_DEVICES = (None, "mi300x")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSpec:
+    """Everything a worker needs to run one trial; it is sent to it whole.
+
+    Attributes:
+        study: Name of the study.
+        label: What tells this trial from its siblings, for a person: its series or its varying knobs.
+        folder: The trial's own folder for start file, command, logs and raw client JSON.
+        series: Names of the series that this assignment serves.
+        assignment: Knob to value.
+        devices_wanted: How many devices its placement needs.
+        warmup_prompts: Requests sent before the first measured run of each engine start.
+        partitioning: Mode that the node's GPUs are in, such as ``CPX/NPS4``: one device is not the same
+            thing in another mode. None where there are no partitions.
+        repeats: Engine starts.
+        runs_per_start: Client runs at each load point within one start.
+        control: Which repetition of the study's control setting it is, from 0; None for any other trial.
+        calibration: Parameters of the simulation; those that are not there have their defaults.
+        calibration_name: What these are called; None where nothing is simulated.
+        expected_error: How far off a simulated number of this kind is to be expected, in words.
+        modelled_device: Which of ``simulation.device.DEVICES`` the devices are; None where none is simulated.
+        final: Which repetition of a finalist it is, from 0, after the search; None for any other trial.
+        is_default: Whether that finalist is the setting that the others are compared with.
+        stop_rule: When its remaining load points are left out; None measures all of them, as written.
+    """
+
+    study: str
+    folder: str
+    series: tuple[str, ...]
+    assignment: Assignment
+    load_points: tuple[LoadPoint, ...]
+    engine: EngineSpec
+    model: Model
+    platform: Platform
+    devices_wanted: int
+    warmup_prompts: int = 0
+    repeats: int = 1
+    runs_per_start: int = 1
+    attempt: int = 1
+    calibration: Mapping[str, float] = field(default_factory=dict)
+    calibration_name: str | None = None
+    expected_error: str | None = None
+    modelled_device: str | None = None
+    label: str = ""
+    partitioning: str | None = None
+    client: ClientSpec = ClientSpec()
+    control: int | None = None
+    final: int | None = None
+    is_default: bool = False
+    stop_rule: StopRule | None = None
+
+    @property
+    def role(self) -> str | None:
+        """What it is besides a trial of the study: ``control``, ``finalist``, ``default``, or nothing."""
+        if self.final is not None:
+            return "default" if self.is_default else "finalist"
+        return None if self.control is None else "control"
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether it changes the host, so that nothing else may run beside it; a model of a host may."""
+        is_real = self.platform is not Platform.SIMULATED
+        return is_real and any(knob.startswith(HOST_PREFIX) for knob in self.assignment)
+
+    @cached_property
+    def key(self) -> str:
+        """Identity by content: 16 hex digits; order of knobs, folders, series and attempts do not matter."""
+        return content_key(
+            {
+                "assignment": dict(self.assignment),
+                "engine": self.engine.kind,
+                "release": self.engine.release,
+                "model": self.model.identity,
+                "platform": str(self.platform),
+                "load_points": [point.identity for point in self.load_points],
+                "warmup_prompts": self.warmup_prompts,
+                "repeats": self.repeats,
+                "runs_per_start": self.runs_per_start,
+                "calibration": dict(self.calibration),
+                # Left out where it is the usual one, so that keys from before there was a choice still hold.
+                **({} if self.client.kind == CLIENTS[0] else {"client": self.client.kind}),
+                **({} if self.partitioning is None else {"partitioning": self.partitioning}),
+                **({} if self.modelled_device in _USUAL_DEVICES else {"device": self.modelled_device}),
+                **({} if self.engine.build is None else {"build": self.engine.build}),
+                **({} if self.engine.url is None else {"url": self.engine.url}),
+                **({"instances_by": self.engine.instances_by} if INSTANCES in self.assignment else {}),
+                **({} if self.engine.binds_numa else {"binds_numa": False}),
+                **({} if self.control is None else {"control": self.control}),
+                **({} if self.final is None else {"final": self.final}),
+            }
+        )
+
+
+def gpus_used(
+    devices: int, *, partition_mode: str | None = None, partitions_per_gpu: int | None = None
+) -> float:
+    """Count the GPUs that so many devices are: a partition is its share of one.
+
+    Args:
+        devices: How many.
+        partition_mode: Of their GPUs; None where there are no modes.
+        partitions_per_gpu: Devices that one GPU shows in that mode; None takes the usual count.
+    """
+    return devices / (partitions_per_gpu or PARTITIONS_PER_GPU.get(partition_mode or "", 1))
+
+
+def gpus_of_row(row: Mapping[Hashable, Any] | Mapping[str, Any]) -> float:
+    """Count the GPUs that a stored row's trial held; earlier releases stored no count per GPU."""
+    mode, told = row.get("partition_mode"), row.get("partitions_per_gpu")
+    # pandas gives NaN for a null cell.
+    is_told = isinstance(told, int | float) and told == told
+    return gpus_used(
+        len(row["devices"]),
+        partition_mode=mode if isinstance(mode, str) else None,
+        partitions_per_gpu=int(told) if is_told and told is not None else None,
+    )

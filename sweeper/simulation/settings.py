@@ -1,0 +1,133 @@
+"""What a trial comes to for the model: its settings, defaults filled in, and the knobs that it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sweeper import knobs
+from sweeper.errors import EngineError
+from sweeper.models import fit
+from sweeper.records import (
+    FailureClass,
+    ModelShape,
+    Platform,
+    Scalar,
+    TrialSpec,
+)
+
+MODELLED_KNOBS = frozenset(
+    {
+        "async_scheduling",
+        "block_size",
+        "data_parallel_size",
+        "decode_context_parallel_size",
+        "dtype",
+        "enable_chunked_prefill",
+        "enable_prefix_caching",
+        "enforce_eager",
+        "gpu_memory_utilization",
+        "host_numa_balancing",
+        "kv_cache_dtype",
+        "max_model_len",
+        "max_num_batched_tokens",
+        "max_num_seqs",
+        "max_seq_len_to_capture",
+        "num_scheduler_steps",
+        "pipeline_parallel_size",
+        "prefill_context_parallel_size",
+        "quantization",
+        "tensor_parallel_size",
+        "NCCL_MIN_NCHANNELS",
+        "VLLM_USE_V1",
+    }
+)
+"""Knobs that can change the model's numbers or its refusal to start."""
+
+_V0_ONLY = frozenset({"num_scheduler_steps", "max_seq_len_to_capture"})
+_STEADY_DEFAULTS: Mapping[str, Scalar] = {
+    "tensor_parallel_size": 1,
+    "pipeline_parallel_size": 1,
+    "data_parallel_size": 1,
+    "block_size": 16,
+    "kv_cache_dtype": "auto",
+    "dtype": "auto",
+    "enforce_eager": False,
+    "num_scheduler_steps": 1,
+    "max_seq_len_to_capture": 8192,
+    "max_num_batched_tokens": 2048,
+    "async_scheduling": False,
+    "host_numa_balancing": 1,
+}
+"""Defaults that have not moved between releases; ``knobs.defaults`` has those that have. NUMA balancing is on
+in an untouched Linux."""
+
+_SHORT_SUFFIXES = ("fp8", "int8")
+
+
+def shape_of(spec: TrialSpec) -> ModelShape:
+    """Return the dimensions of the trial's model.
+
+    Raises:
+        EngineError: They are not known, and nothing is modelled without them.
+    """
+    if spec.model.shape is None:
+        raise EngineError(
+            f"simulated engine: the shape of {spec.model.name} is not known "
+            f"({spec.model.no_shape_because}); expected the numbers of its config.json. Give model.shape.",
+            failure=FailureClass.NOT_MODELLED,
+        )
+    return spec.model.shape
+
+
+def resolve(spec: TrialSpec) -> dict[str, Scalar]:
+    """Give every modelled setting its value: as asked, else the release's default on that device.
+
+    Returns:
+        Setting to value. ``dtype`` and ``quantization`` say how the weights are kept.
+    """
+    asked = {name: value for name, value in spec.assignment.items() if name in MODELLED_KNOBS}
+    moved = knobs.defaults(
+        spec.engine.release,
+        accelerator=_accelerator(spec),
+        assignment=spec.assignment,
+        max_positions=shape_of(spec).max_positions,
+    )
+    settings: dict[str, Scalar] = {
+        **_STEADY_DEFAULTS,
+        "max_model_len": shape_of(spec).max_positions,
+        "quantization": "fp8" if spec.model.dtype == "fp8" else "none",
+        **moved,
+        **asked,
+    }
+    if settings["dtype"] == "auto":
+        settings["dtype"] = fit.compute_dtype(spec.model, {})
+    if is_v1(spec):
+        for name in _V0_ONLY:
+            settings.pop(name, None)
+    return settings
+
+
+def ignored_knobs(spec: TrialSpec) -> tuple[str, ...]:
+    """Name the knobs of the assignment that cannot change the model's numbers, in alphabetical order."""
+    known = MODELLED_KNOBS - _V0_ONLY if is_v1(spec) else MODELLED_KNOBS
+    return tuple(sorted(set(spec.assignment) - known))
+
+
+def is_v1(spec: TrialSpec) -> bool:
+    """Tell whether vLLM's V1 engine is modelled."""
+    return generation_of(spec) == "v1"
+
+
+def generation_of(spec: TrialSpec) -> knobs.Generation:
+    """Give the generation of vLLM's engine that is modelled."""
+    return knobs.engine_generation(
+        spec.engine.release, accelerator=_accelerator(spec), assignment=spec.assignment
+    )
+
+
+def _accelerator(spec: TrialSpec) -> knobs.Accelerator:
+    return knobs.accelerator_of(Platform.SIMULATED, modelled_device=spec.modelled_device)
+
+
+def _is_off(value: Scalar) -> bool:
+    return str(value).strip().lower() in ("0", "false")

@@ -1,0 +1,78 @@
+"""Trials as the store has them: the rows of a table, joined to the latest attempt at each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sweeper.records import PHASES, TrialState
+from sweeper.store.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredTrial:
+    """The latest attempt at a trial, as the store has it."""
+
+    key: str
+    state: TrialState
+    role: str | None
+    rows: Sequence[Mapping[str, Any]]
+
+    @property
+    def devices(self) -> int:
+        """How many devices it held; 0 where it never began."""
+        devices = self.rows[0]["devices"]
+        return 0 if devices is None else len(devices)
+
+    @property
+    def seconds(self) -> float:
+        """How long it held them, without waiting."""
+        if self.state in (TrialState.COMPLETE, TrialState.SKIPPED):
+            phases = [self.rows[0][name] for name in PHASES]
+            runs = [row[name] for row in self.rows for name in ("measured_s", "client_overhead_s")]
+            return sum(float(seconds) for seconds in (*phases, *runs) if seconds == seconds)
+        taken = self.rows[0]["ended_at"] - self.rows[0]["started_at"]
+        seconds = float(taken.total_seconds())
+        return seconds if seconds == seconds else 0.0
+
+
+class StoredTrials:
+    """What the store knows of each trial, read once and only when somebody asks."""
+
+    def __init__(self, store: Store) -> None:
+        """Read nothing yet."""
+        self._store = store
+        self._trials: dict[str, StoredTrial] | None = None
+
+    def __iter__(self) -> Iterator[StoredTrial]:
+        """Give the trials in the order in which they ended."""
+        return iter(self._read().values())
+
+    def rows_of(self, key: str) -> Sequence[Mapping[str, Any]]:
+        """Give the rows of a complete trial; none of any other."""
+        trial = self._read().get(key)
+        return trial.rows if trial is not None and trial.state is TrialState.COMPLETE else ()
+
+    def _read(self) -> dict[str, StoredTrial]:
+        if self._trials is None:
+            frame = self._store.read()
+            self._trials = {}
+            if not frame.empty:
+                last = self._store.latest(frame)
+                order = last.groupby("trial_key")["ended_at"].max().sort_values(na_position="first")
+                records: dict[str, list[Mapping[str, Any]]] = {str(key): [] for key in order.index}
+                for row in last.to_dict("records"):
+                    records[row["trial_key"]].append({str(name): value for name, value in row.items()})
+                self._trials = {key: _stored(key, rows) for key, rows in records.items()}
+        return self._trials
+
+
+def _stored(key: str, rows: list[Mapping[str, Any]]) -> StoredTrial:
+    role = rows[0]["role"]
+    return StoredTrial(
+        key=key,
+        state=TrialState(rows[0]["state"]),
+        role=role if isinstance(role, str) else None,
+        rows=rows,
+    )
