@@ -47,7 +47,7 @@ _REPEATED = re.compile(r"(.{1,12}?)\1{3,}", re.DOTALL)
 
 
 def is_broken(text: str) -> bool:
-    """Tell whether an answer is no text: without a letter or digit, unprintable, or one token repeated."""
+    """Return whether an answer is no text: without a letter or digit, unprintable, or one token repeated."""
     plain = text.strip()
     if not any(letter.isalnum() for letter in plain):
         return True
@@ -106,7 +106,7 @@ def _verdict(row: Mapping[Hashable, Any], baseline: Mapping[Hashable, Any]) -> d
 
 
 def _reasons(row: Mapping[Hashable, Any], baseline: Mapping[Hashable, Any]) -> list[str]:
-    """Say which differences between two settings may change an answer."""
+    """Name which differences between two settings may change an answer."""
     differing = [str(name) for name in row if not _is_equal(row[name], baseline.get(name))]
     asked = [name.removeprefix("knob.") for name in differing if name.startswith("knob.")]
     told = [name.removeprefix("effective.") for name in differing if name.startswith("effective.")]

@@ -81,7 +81,7 @@ def best(
     series: Mapping[str, Series] | None = None,
     finals: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Give the best setting for each objective, and whether it is clearly better than the next.
+    """Return the best setting for each objective, and whether it is clearly better than the next.
 
     Only settings that have a number at every load point that counts take part, that keep every bound, and
     whose answers are not broken (``answers``). A series of second runs does not: it is the same server as
@@ -115,7 +115,7 @@ def front(
     series: Mapping[str, Series] | None = None,
     finals: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Give the Pareto front: the settings that no other one is better than in every respect.
+    """Return the Pareto front: the settings that no other one is better than in every respect.
 
     Returns:
         Columns ``setting``, the name of each objective (its mean) and ``trial_key``; the best by the first
@@ -147,7 +147,7 @@ def broken_bounds(
     series: Mapping[str, Series] | None = None,
     finals: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Tell which measured settings break a bound, and by how much.
+    """Return which measured settings break a bound, and by how much.
 
     Returns:
         Columns ``setting`` and ``breaks``: each broken bound in words, with the value that breaks it; a row
@@ -167,14 +167,14 @@ def breaches(
     series: Mapping[str, Series] | None = None,
     finals: pd.DataFrame | None = None,
 ) -> dict[str, tuple[Breach, ...]]:
-    """Give the bounds that each measured setting breaks; one that keeps all is not there."""
+    """Return the bounds that each measured setting breaks; one that keeps all is not there."""
     return _breaches(_competing(frame, series), constraints, finals)
 
 
 def score(
     frame: pd.DataFrame, quantity: Objective | Constraint, series: Mapping[str, Series]
 ) -> dict[str, float]:
-    """Give the mean of an objective or a bound for each setting that has it; bounds do not matter."""
+    """Return the mean of an objective or a bound for each setting that has it; bounds do not matter."""
     return {setting: found.mean for setting, found in _scores(_competing(frame, series), quantity).items()}
 
 
@@ -216,7 +216,7 @@ def _breaches(
 
 
 def breaches_of(rows: Sequence[Mapping[Any, Any]], constraints: Sequence[Constraint]) -> tuple[Breach, ...]:
-    """Give the bounds that a finalist's rows break in the mean; none where there are no rows."""
+    """Return the bounds that a finalist's rows break in the mean; none where there are no rows."""
     means = [(constraint, objective_value(constraint, rows)) for constraint in constraints] if rows else []
     return tuple(
         Breach(constraint=constraint, value=mean, was_final=True)
@@ -252,7 +252,7 @@ def _scores(rows: pd.DataFrame, quantity: Objective | Constraint) -> dict[str, E
 
 
 def _counted(rows: pd.DataFrame, quantity: Objective | Constraint) -> pd.DataFrame:
-    """Give the rows that count for an objective or a bound, each with its value."""
+    """Return the rows that count for an objective or a bound, each with its value."""
     told = tables.of_metric(rows, quantity.metric)
     read = (quantity.metric, "request_rate_per_s", "keeps_prefix_cache", "max_rate_slo", *_HELD)
     records = told[[name for name in read if name in told]].to_dict("records")

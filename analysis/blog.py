@@ -44,7 +44,7 @@ def write(studies: Sequence[Study], *, out: Path) -> list[Path]:
 
 
 def text(studies: Sequence[Study], *, pictures: Sequence[Path]) -> str:
-    """Give the article as Markdown.
+    """Return the article as Markdown.
 
     Args:
         studies: A section each.
@@ -60,7 +60,7 @@ def text(studies: Sequence[Study], *, pictures: Sequence[Path]) -> str:
 
 
 def repeat_command(study: Study) -> str:
-    """Give the command that runs a study again, without the paths of the machine where it was run.
+    """Return the command that runs a study again, without the paths of the machine where it was run.
 
     Returns:
         The command with the overrides of the latest invocation; with experiment and platform alone where

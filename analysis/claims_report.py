@@ -28,7 +28,7 @@ METHOD = (
 
 
 def table(found: Sequence[Answer]) -> pd.DataFrame:
-    """Give a row per claim, source and load point, for machines.
+    """Return a row per claim, source and load point, for machines.
 
     Returns:
         Columns ``claim``, ``experiment``, ``statement``, ``where``, ``kind``, ``metric``, ``source``,

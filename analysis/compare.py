@@ -135,7 +135,7 @@ def paired(first: Study, second: Study, metric: Metric) -> pd.DataFrame:
 
 
 def verdict(found: Ratio, *, is_higher_better: bool) -> str:
-    """Say in a word what a ratio of second over first means: better, worse or inconclusive."""
+    """Describe in a word what a ratio of second over first means: better, worse or inconclusive."""
     if found.low > 1:
         return "better" if is_higher_better else "worse"
     if found.high < 1:
@@ -272,7 +272,7 @@ def _defaults(study: Study) -> dict[str, Scalar]:
 
 
 def _common_assignment(study: Study) -> dict[str, Scalar]:
-    """Knobs that all trials of a study set alike: some defaults hang on them."""
+    """Knobs that all trials of a study set alike: some defaults depend on them."""
     found = {}
     for column in study.frame.columns:
         values = study.frame[column]

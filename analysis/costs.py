@@ -21,7 +21,7 @@ _COSTS = {
 
 
 def costs(study: Study) -> pd.DataFrame:
-    """Give the cost of a setting at each load point.
+    """Return the cost of a setting at each load point.
 
     Returns:
         Columns ``setting``, ``load point``, ``GPUs``, ``per million output tokens`` and ``per 1000 requests``
@@ -45,7 +45,7 @@ def costs(study: Study) -> pd.DataFrame:
 
 
 def section(study: Study, stand: Standings) -> str:
-    """Give the report's section on costs, in the order of the standings; nothing without a price."""
+    """Return the report's section on costs, in the order of the standings; nothing without a price."""
     table = costs(study)
     if table.empty:
         return ""
@@ -60,7 +60,7 @@ def section(study: Study, stand: Standings) -> str:
 
 
 def line(study: Study, setting: str) -> str:
-    """Say in a line what a setting costs, at each load point; empty without a price."""
+    """Describe in a line what a setting costs, at each load point; empty without a price."""
     table = costs(study)
     mine = table[table["setting"] == setting] if not table.empty else table
     texts = []

@@ -59,7 +59,7 @@ class Drift:
 
 
 def drift(frame: pd.DataFrame, metric: str) -> Drift | None:
-    """Give the trend of the control setting.
+    """Return the trend of the control setting.
 
     Args:
         frame: Rows of the store, latest attempts, with those of the control setting.

@@ -68,7 +68,7 @@ def renew(names: Sequence[str] = (), *, root: Path | None = None) -> list[Path]:
 
 
 def renewed(text: str, *, table: str, errors: str) -> str:
-    """Give a page with its simulated figures exchanged.
+    """Return a page with its simulated figures exchanged.
 
     Args:
         text: The page, in Markdown.
@@ -98,7 +98,7 @@ def run(name: str) -> Told:
 
 
 def table(name: str, told: Told) -> str:
-    """Give requests per second of each series at each rate, as a table in Markdown."""
+    """Return requests per second of each series at each rate, as a table in Markdown."""
     rows: list[str] = []
     head = ""
     for spec, _, series in article.modelled_series(name):

@@ -59,7 +59,7 @@ _HIT_RATE = "prefix_cache_hit_rate"
 
 
 def metrics_of(study: Study) -> tuple[Metric, ...]:
-    """Give the metrics to draw: those of the article, what else the study strives for, and what it bounds.
+    """Return the metrics to draw: those of the article, what else the study strives for, and what it bounds.
 
     Studies over batch or length have total throughput and TTFT, as such comparisons show them; device
     memory is drawn for those, and where different engines stand side by side, if anybody counted it.
@@ -87,7 +87,7 @@ def metrics_of(study: Study) -> tuple[Metric, ...]:
 
 
 def chart_table(study: Study, metric: Metric, *, experiments: Path | None = None) -> pd.DataFrame:
-    """Give what a chart shows: our numbers and the published ones beside them.
+    """Return what a chart shows: our numbers and the published ones beside them.
 
     Args:
         study: The study.
@@ -233,7 +233,7 @@ def save(figure: Figure, table: pd.DataFrame, stem: Path) -> list[Path]:
 
 
 def marks_text(study: Study, table: pd.DataFrame) -> str:
-    """Say what the marks of a chart mean; empty where it has none."""
+    """Describe what the marks of a chart mean; empty where it has none."""
     parts = []
     if bool((table["standing"] == standings.BREAKS).any()):
         parts.append("Pale with a cross: breaks a bound of the study, so it cannot be the best")
@@ -245,7 +245,7 @@ def marks_text(study: Study, table: pd.DataFrame) -> str:
 
 
 def caption_of(study: Study, table: pd.DataFrame) -> str:
-    """Say what a chart rests on: study, provenance, sample, version, model, whose figures stand beside."""
+    """Describe what a chart rests on: study, provenance, sample, version, model, published figures."""
     frame = study.frame[study.frame["trial_key"].isin(set(table["trial_key"]))]
     starts = table.loc[table["n"] > 0, "n"]
     repeats = _span(starts)

@@ -31,7 +31,7 @@ _FALLBACKS = (
 
 
 def drawn(text: object, *, most: int = LONGEST) -> str:
-    """Give a text of one line as it is drawn; every sign of it has a glyph."""
+    """Return a text of one line as it is drawn; every sign of it has a glyph."""
     return shortened("".join(sign if _has_glyph(sign) else escape(sign) for sign in legible(text)), most)
 
 
@@ -42,7 +42,7 @@ def drawn_lines(text: object, *, width: int, most: int = LONGEST) -> list[str]:
 
 @cache
 def families() -> tuple[str, ...]:
-    """Give the fonts of charts, in the order in which a glyph is looked for."""
+    """Return the fonts of charts, in the order in which a glyph is looked for."""
     from matplotlib.font_manager import fontManager
 
     installed = {entry.name for entry in fontManager.ttflist}

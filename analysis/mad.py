@@ -55,7 +55,7 @@ def write(study: Study) -> list[Path]:
 
 
 def latency_table(study: Study) -> pd.DataFrame:
-    """Give the latency report: a row per batch, means over restarts and repeats.
+    """Return the latency report: a row per batch, means over restarts and repeats.
 
     Returns:
         ``LATENCY_COLUMNS``, and ``file``, the model's part of a file name.
@@ -69,7 +69,7 @@ def latency_table(study: Study) -> pd.DataFrame:
 
 
 def throughput_table(study: Study) -> pd.DataFrame:
-    """Give the throughput report: a row per load, computed from the mean time over restarts and repeats.
+    """Return the throughput report: a row per load, computed from the mean time over restarts and repeats.
 
     Returns:
         ``THROUGHPUT_COLUMNS``, and ``file``, the model's part of a file name.
@@ -87,7 +87,7 @@ def throughput_table(study: Study) -> pd.DataFrame:
 
 
 def _rows(study: Study, dataset: str, wanted: dict[str, str]) -> pd.DataFrame:
-    """Give one row per model, parallel size, load and type of numbers; equal ones are averaged."""
+    """Return one row per model, parallel size, load and type of numbers; equal ones are averaged."""
     complete = study.frame[(study.frame["state"] == "complete") & (study.frame["dataset"] == dataset)]
     names = [str(model).rstrip("/").rpartition("/")[2] for model in complete["model"]]
     mark = " (simulated)" if study.is_simulated else ""

@@ -20,7 +20,7 @@ _BEGINS = re.compile(r"^\s*(?:#{1,6}(?=\s|$)|>|[-+](?=\s|$)|={2,}|-{3,}|\d+(?=[.
 
 
 def escaped(text: object) -> str:
-    """Give a text of one line as Markdown that shows it; what has no sign of its own is shown by its code."""
+    """Return a text of one line as Markdown that shows it; unprintable characters appear as codes."""
     shown = _ACTS.sub(lambda match: "".join(map(_safe, match[0])), legible(text).strip())
     begins = _BEGINS.match(shown)
     if begins is None:

@@ -158,6 +158,6 @@ def _half_width(factors: Sequence[Factor]) -> float:
 
 
 def _relative_error(estimate: Estimate) -> float:
-    """Give the standard error of a mean over the mean, out of its t-interval."""
+    """Return the standard error of a mean over the mean, out of its t-interval."""
     assert estimate.high is not None
     return (estimate.high - estimate.mean) / t_quantile_975(estimate.n - 1) / estimate.mean

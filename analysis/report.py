@@ -57,7 +57,7 @@ def write(place: Path | str) -> ReportFiles:
 
 
 def text(study: Study, *, drawn: list[Path]) -> str:
-    """Give the report as Markdown; ``drawn`` are the chart files to show."""
+    """Return the report as Markdown; ``drawn`` are the chart files to show."""
     parts = [
         f"# {escaped(study.question or study.name)}",
         provenance_sentence(study),
@@ -83,7 +83,7 @@ def text(study: Study, *, drawn: list[Path]) -> str:
 
 
 def provenance_sentence(study: Study) -> str:
-    """Say in plain words where the numbers come from."""
+    """Describe in plain words where the numbers come from."""
     frame = study.frame
     if study.is_simulated:
         return (
@@ -170,7 +170,7 @@ def _front(study: Study) -> list[str]:
 
 
 def bounds(study: Study) -> list[str]:
-    """Say which settings the bounds leave out, and why each."""
+    """Name which settings the bounds leave out, and why each."""
     if not study.constraints:
         return []
     kept = ", ".join(f"`{constraint.name}`" for constraint in study.constraints)
@@ -204,7 +204,7 @@ def _metric(study: Study, metric: figures.Metric, picture: Path) -> str:
 
 
 def costs_section(study: Study) -> str:
-    """Give the section on costs, where the study names a price; else nothing."""
+    """Return the section on costs, where the study names a price; else nothing."""
     return costs.section(study, standings.standings(study))
 
 
@@ -224,7 +224,7 @@ def _cell_with_completed(row: tables.Row) -> str:
 
 
 def _against_published(table: pd.DataFrame) -> str:
-    """Give our numbers' distance from the published ones, where both are there."""
+    """Return our numbers' distance from the published ones, where both are there."""
     both = table.dropna(subset=["mean", "published_value"])
     if both.empty:
         return ""
@@ -254,7 +254,7 @@ def _failures(study: Study) -> str:
 
 
 def repeatability(study: Study) -> str:
-    """Give the section on spread and drift, where anything was measured more than once; else nothing."""
+    """Return the section on spread and drift, where anything was measured more than once; else nothing."""
     metrics = figures.metrics_of(study)
     tellings = [drift.drift(study.every_row, metric.column) for metric in metrics]
     sentences = [f"- {telling.sentence}" for telling in tellings if telling is not None]
@@ -297,7 +297,7 @@ def _drift_text(sentences: list[str], study: Study) -> str:
 
 
 def hit_rates(study: Study) -> str:
-    """Give the section on the prefix cache's hit rate, where an engine counted it; else nothing."""
+    """Return the section on the prefix cache's hit rate, where an engine counted it; else nothing."""
     table = tables.summary(study.frame, metric="prefix_cache_hit_rate", series=study.series)
     if table["mean"].isna().all():
         return ""
@@ -306,7 +306,7 @@ def hit_rates(study: Study) -> str:
 
 
 def answers_section(study: Study) -> str:
-    """Give the section on the answers of measured settings, against the baseline's; else nothing."""
+    """Return the section on the answers of measured settings, against the baseline's; else nothing."""
     judged = answers.verdicts(tables.settings(study.frame, study.series))
     if study.is_simulated or judged.empty:
         return ""
@@ -331,7 +331,7 @@ def _share_text(row: tables.Row) -> str:
 
 
 def claims_section(study: Study) -> str:
-    """Give the section on the source's claims, judged on its figures and on this study; else nothing."""
+    """Return the section on the source's claims, judged on its figures and on this study; else nothing."""
     found = article_claims.answers([study])
     if not found:
         return ""
@@ -340,7 +340,7 @@ def claims_section(study: Study) -> str:
 
 
 def _time(frame: pd.DataFrame) -> str:
-    """Say how much of the trials' time measured anything; simulated seconds are those of the model."""
+    """Describe how much of the trials' time measured anything; simulated seconds are those of the model."""
     spent = tables.spent_time(frame)
     whole = spent["seconds"].sum()
     if not whole > 0:
@@ -360,7 +360,7 @@ def _time(frame: pd.DataFrame) -> str:
 
 
 def environment(frame: pd.DataFrame) -> str:
-    """Give the table of what the numbers were made on and with, as Markdown."""
+    """Return the table of what the numbers were made on and with, as Markdown."""
     wanted = {
         "Platform": "platform",
         "Node": "node",

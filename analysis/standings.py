@@ -41,7 +41,7 @@ class Standings:
     is_front: bool
 
     def of(self, setting: str) -> str:
-        """Say in a word how a setting stands: ``BEST``, ``FRONT``, ``BREAKS`` or nothing."""
+        """Describe in a word how a setting stands: ``BEST``, ``FRONT``, ``BREAKS`` or nothing."""
         if setting in self.breaches:
             return BREAKS
         if setting not in self.marked:
@@ -77,7 +77,7 @@ def standings(study: Study) -> Standings:
 
 
 def best(study: Study) -> pd.DataFrame:
-    """Give ``bests.best`` of a study."""
+    """Return ``bests.best`` of a study."""
     return bests.best(
         study.frame,
         objectives=study.objectives,
@@ -88,7 +88,7 @@ def best(study: Study) -> pd.DataFrame:
 
 
 def front(study: Study) -> pd.DataFrame:
-    """Give ``bests.front`` of a study."""
+    """Return ``bests.front`` of a study."""
     return bests.front(
         study.frame,
         objectives=study.objectives,
@@ -145,7 +145,7 @@ def completed_at_highest_rate(study: Study) -> dict[str, float]:
 
 
 def no_best_lines(study: Study) -> list[str]:
-    """Say why no setting is the best: which bound nobody keeps, and who comes nearest."""
+    """Explain why no setting is the best: which bound nobody keeps, and who comes nearest."""
     shares = _shares(study)
     if not shares:
         return ["no setting has a number at every load point yet"]
@@ -167,7 +167,7 @@ def no_best_lines(study: Study) -> list[str]:
 
 
 def _shares(study: Study) -> dict[str, list[Breach]]:
-    """Give how each setting stands to every bound, also those that were stopped early for breaking one."""
+    """Return how each setting stands to every bound, also those that were stopped early for breaking one."""
     rows = tables.settings(study.frame, study.series)
     rows = rows[rows["state"].isin([str(TrialState.COMPLETE), str(TrialState.SKIPPED)])]
     found: dict[str, list[Breach]] = {}
@@ -183,7 +183,7 @@ def _shares(study: Study) -> dict[str, list[Breach]]:
 
 
 def closing_lines(study: Study) -> list[str]:
-    """Say in a few lines what the objectives together come to: the front, and who breaks a bound."""
+    """Describe in a few lines what the objectives together come to: the front, and who breaks a bound."""
     lines = []
     if len(study.objectives) > 1:
         found = front(study)
@@ -206,7 +206,7 @@ def _front_text(row: tables.Row, study: Study) -> str:
 def bound_at(
     constraints: Sequence[Constraint], *, metric: str, request_rate_per_s: float | None, is_only_load: bool
 ) -> float | None:
-    """Give the limit of a metric at a load point, to be drawn there; None where it has none."""
+    """Return the limit of a metric at a load point, to be drawn there; None where it has none."""
     for constraint in constraints:
         is_here = constraint.request_rate_per_s == request_rate_per_s or (
             constraint.request_rate_per_s is None and is_only_load

@@ -66,7 +66,7 @@ class Estimate:
 
 
 def t_quantile_975(degrees: int) -> float:
-    """Give the 97.5 % quantile of Student's t distribution.
+    """Return the 97.5 % quantile of Student's t distribution.
 
     Args:
         degrees: Degrees of freedom, at least 1.
@@ -88,7 +88,7 @@ def t_quantile_975(degrees: int) -> float:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Give mean and 95 % t-interval of independent values, such as one per engine restart.
+    """Return mean and 95 % t-interval of independent values, such as one per engine restart.
 
     Returns:
         The estimate; a single value has no interval, for one cannot tell spread from one.
@@ -145,7 +145,7 @@ def of_metric(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def summary(frame: pd.DataFrame, *, metric: str, series: Mapping[str, Series] | None = None) -> pd.DataFrame:
-    """Give one row per setting and load point for a metric.
+    """Return one row per setting and load point for a metric.
 
     Args:
         frame: Rows of the store, latest attempts.
@@ -165,7 +165,7 @@ def summary(frame: pd.DataFrame, *, metric: str, series: Mapping[str, Series] | 
 
 
 def spread(frame: pd.DataFrame, *, metric: str, series: Mapping[str, Series] | None = None) -> pd.DataFrame:
-    """Tell how far a metric moves from engine start to engine start, and from run to run within one.
+    """Return how far a metric moves from engine start to engine start, and from run to run within one.
 
     Args:
         frame: Rows of the store, latest attempts.
@@ -209,7 +209,7 @@ def by_load_point(table: pd.DataFrame, cell: Callable[[Row], str] | None = None)
 
 
 def release_of(row: Mapping[str, Any] | pd.Series[Any]) -> str:
-    """Give the release that a row's engine was taken for: the version it told, unless it told none."""
+    """Return the release that a row's engine was taken for: the version it told, unless it told none."""
     if not pd.isna(row.get("engine_build")):
         return str(row["engine_release"])
     # A modelled release is stored as "0.6.2 (modelled)".
@@ -266,7 +266,7 @@ def load_point_text(row: Row) -> str:
 
 
 def no_number_text(row: Row) -> str:
-    """Say why a row of a summary has no number."""
+    """Explain why a row of a summary has no number."""
     if row["state"] == str(TrialState.COMPLETE):
         return "no value"
     reason = row["reason"]
@@ -276,7 +276,7 @@ def no_number_text(row: Row) -> str:
 
 
 def short_state(row: Row) -> str:
-    """Say in a word why a row of a summary has no number."""
+    """Describe in a word why a row of a summary has no number."""
     if row["state"] == str(TrialState.COMPLETE):
         return "no value"
     return "not modelled" if row["reason"] == FailureClass.NOT_MODELLED else str(row["state"])

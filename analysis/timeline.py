@@ -42,7 +42,7 @@ _LABEL_CHARACTERS = 58
 
 
 def table_of(study: Study) -> pd.DataFrame:
-    """Give the time-line of a study from all that is stored, repeated attempts included.
+    """Return the time-line of a study from all that is stored, repeated attempts included.
 
     A measured trial begins with the start of its engine and ends when that is stopped. A simulated one takes
     no such time: shown is when the model was computed, in the seconds that this took.
@@ -246,7 +246,7 @@ def _caption(table: pd.DataFrame, trials: pd.DataFrame, *, origin: str, left_out
 
 
 def _lanes(table: pd.DataFrame) -> dict[tuple[str, int], int]:
-    """Give each device its lane, GPU after GPU and node after node, from the top."""
+    """Return each device its lane, GPU after GPU and node after node, from the top."""
     seats = table.drop_duplicates(["node", "device"]).sort_values(["node", "gpu", "device"])
     return {
         (str(node), int(device)): lane

@@ -115,7 +115,7 @@ def write(out: Path, *, name: str | None = None) -> list[Path]:
 
 
 def compared(figures: Sequence[Figure], chosen: NamedCalibration, *, seed: int | None = None) -> pd.DataFrame:
-    """Give a row per figure: where it stands, its role, what was published and what the model says."""
+    """Return a row per figure: where it stands, its role, what was published and what the model says."""
     rows = [
         {
             "experiment": figure.experiment,
@@ -138,7 +138,7 @@ def compared(figures: Sequence[Figure], chosen: NamedCalibration, *, seed: int |
 
 
 def mean_errors_pct(table: pd.DataFrame, role: str) -> dict[str, float]:
-    """Give the mean absolute error of each metric, percent; a short TTFT does not take part."""
+    """Return the mean absolute error of each metric, percent; a short TTFT does not take part."""
     own = table[(table["role"] == role) & table["counts"]]
     means = own["error"].abs().groupby(own["metric"]).mean() * 100
     return {metric: float(means[metric]) for metric in METRICS if metric in means}
@@ -147,7 +147,7 @@ def mean_errors_pct(table: pd.DataFrame, role: str) -> dict[str, float]:
 def pairs(
     table: pd.DataFrame, *, experiments: Sequence[str] = (*article.FITTED, *article.VALIDATED)
 ) -> pd.DataFrame:
-    """Give each pair of series of one chart and rate that are clearly apart, and whether the order is right.
+    """Return each pair of series of a chart and rate that clearly differ, and whether their order is right.
 
     Recurring series stand in every chart that shows them. A pair of which one series was not fitted counts
     as validation.
@@ -180,7 +180,7 @@ def pairs(
 
 
 def text(chosen: NamedCalibration, figures: Sequence[Figure], table: pd.DataFrame) -> str:
-    """Give the page as Markdown."""
+    """Return the page as Markdown."""
     together = [figure for figure in figures if figure.role == FIT and not figure.parameter]
     others = [figure for figure in figures if figure.role == VALIDATION]
     parts = [

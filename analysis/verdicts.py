@@ -126,7 +126,7 @@ def compare(
 
 
 def t_quantile(probability: float, degrees: int) -> float:
-    """Give a quantile of Student's t distribution.
+    """Return a quantile of Student's t distribution.
 
     Args:
         probability: Above 0.5 and below 1.
@@ -173,7 +173,7 @@ def finalists(study: Study, objective: Objective) -> list[Finalist]:
 
 
 def start_values(rows: pd.DataFrame, objective: Objective | Constraint) -> list[float]:
-    """Give an objective's value for each engine start: runs averaged first, then load points."""
+    """Return an objective's value for each engine start: runs averaged first, then load points."""
     records = rows.to_dict("records")
     found = [row_value(objective, row) for row in records]  # type: ignore[arg-type]
     values: pd.Series[float] = pd.Series(found, index=rows.index, dtype="float64")
@@ -189,7 +189,7 @@ def start_values(rows: pd.DataFrame, objective: Objective | Constraint) -> list[
 
 
 def recommended(judged: Sequence[Finalist]) -> Finalist | None:
-    """Give the setting with the fewest overrides among those that are not shown to be worse than the best.
+    """Return the setting with the fewest overrides among those that are not shown to be worse than the best.
 
     Of equally few it is the better one. An override that brings nothing that can be shown costs whoever keeps
     it, and may cost speed on another day. None where no setting keeps the bounds.
@@ -203,7 +203,7 @@ def recommended(judged: Sequence[Finalist]) -> Finalist | None:
 
 
 def section(study: Study) -> str:
-    """Give the report's section on the finalists, as Markdown; nothing where none was measured again."""
+    """Return the report's section on the finalists, as Markdown; nothing where none was measured again."""
     parts = []
     for objective in study.objectives:
         judged = finalists(study, objective)
@@ -213,7 +213,7 @@ def section(study: Study) -> str:
 
 
 def sentences(study: Study) -> list[str]:
-    """Say of each objective what is recommended and why, and give the line that serves with it."""
+    """Describe of each objective what is recommended and why, and give the line that serves with it."""
     told = []
     for objective in study.objectives:
         judged = finalists(study, objective)
@@ -353,7 +353,7 @@ def _verdict(difference: float, half: float, *, is_higher_better: bool) -> str:
 
 
 def _within(angle: float, degrees: int) -> float:
-    """Give the chance that t lies within +/- tan(angle) * sqrt(degrees)."""
+    """Return the chance that t lies within +/- tan(angle) * sqrt(degrees)."""
     sine, cosine = math.sin(angle), math.cos(angle)
     term, total = 1.0, 0.0
     if degrees % 2 == 0:

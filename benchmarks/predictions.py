@@ -266,7 +266,7 @@ def _why() -> Iterator[str]:
     )
     yield (
         "- Medians. vLLM 0.6.0 gives the tokens of a group of steps together, and holds requests whose "
-        "prompt waits; the median TPOT of a saturated run hangs on details of that which the mean does not."
+        "prompt waits; the median TPOT of a saturated run depends on details of that which the mean does not."
     )
 
 

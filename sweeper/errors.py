@@ -61,7 +61,7 @@ class AnswerError(SweeperError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Say what an unknown name may have meant, for the end of a message.
+    """Describe what an unknown name may have meant, for the end of a message.
 
     Returns:
         ``" Did you mean 'x'?"`` when a known name is close, else an empty text.

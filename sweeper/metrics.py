@@ -102,7 +102,7 @@ def tpot_ms(records: RequestRecords) -> Floats:
 def summarize(
     records: RequestRecords, *, goodput_bounds_ms: Mapping[str, float] | None = None
 ) -> dict[str, float | None]:
-    """Give the benchmark's numbers.
+    """Return the benchmark's numbers.
 
     Args:
         records: All requests of one run.
@@ -144,7 +144,7 @@ def summarize(
 def batch_metrics(
     latencies_s: Floats, *, requests: int, input_len: int, output_len: int
 ) -> dict[str, float | None]:
-    """Give the numbers of one batch that is served again and again.
+    """Return the numbers of one batch that is served again and again.
 
     Args:
         latencies_s: Seconds from handing over the batch to its last token, shape (iterations,).
@@ -170,7 +170,7 @@ def batch_metrics(
 
 
 def statistics_ms(name: str, values_ms: Floats) -> dict[str, float | None]:
-    """Give mean, median, standard deviation and percentiles, NaN left out.
+    """Return mean, median, standard deviation and percentiles, NaN left out.
 
     Args:
         name: Of the latency; it goes into the names of the numbers, as ``mean_ttft_ms``.

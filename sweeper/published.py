@@ -32,7 +32,7 @@ LOAD_COLUMNS = ("request_rate_per_s", "num_prompts", "input_len")
 
 
 def experiments_folder() -> Path:
-    """Give the folder of experiments: inside the package when installed, beside it in a checkout."""
+    """Return the folder of experiments: inside the package when installed, beside it in a checkout."""
     package = Path(__file__).parent
     installed = package / "experiments"
     return installed if installed.is_dir() else package.parent / "experiments"

@@ -5,7 +5,7 @@ of any of them, the driver included, which is started again by the same command;
 process lives and does nothing for some seconds; or a theft: a server is killed and a foreign one answers on
 its port with nonsense.
 
-Which faults come, and in which order, is drawn from a seed. When one comes hangs on progress and on no clock:
+Which faults come, and in which order, is drawn from a seed. When one comes depends on progress, not on time:
 after so many further complete trials. So the study comes to its end however slow the machine is, since there
 are never more faults than trials.
 

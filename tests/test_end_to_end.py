@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from sweeper.processes import process as processes
-from sweeper.processes.strays import find_strays
+from sweeper.processes.orphans import find_orphans
 
 STUDY = Path("outputs/cpu_smoke-cpu")
 
@@ -47,9 +47,9 @@ def left_behind(folder: Path) -> list[str]:
     return found
 
 
-def strays(folder: Path) -> list[str]:
+def orphans(folder: Path) -> list[str]:
     """Engine processes without an owner; they name themselves, so their command lines do not tell."""
-    return [processes.title(process.pid) or str(process) for process in find_strays(folder / "outputs")]
+    return [processes.title(process.pid) or str(process) for process in find_orphans(folder / "outputs")]
 
 
 @pytest.mark.vllm
@@ -69,10 +69,10 @@ def test_cpu_smoke_is_measured_killed_and_completed(tmp_path: Path, vllm_python:
     assert len(kept) < 4
 
     deadline = time.monotonic() + 60
-    while (left_behind(tmp_path) or strays(tmp_path)) and time.monotonic() < deadline:
+    while (left_behind(tmp_path) or orphans(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert left_behind(tmp_path) == []
-    assert strays(tmp_path) == []
+    assert orphans(tmp_path) == []
 
     second = started(tmp_path, vllm_python)
     told, _ = second.communicate(timeout=1200)

@@ -265,7 +265,7 @@ def test_devices_that_are_granted_to_somebody_else_are_refused(
     [
         (
             MI308X,
-            "These are no MI300X, which the platform and its recommendations are named for; nothing models",
+            "These are not MI300X, which the platform and its recommendations are named for; nothing models",
             "basis: assumed",
         ),
         (

@@ -22,8 +22,8 @@ import pandas as pd
 import pytest
 
 from sweeper.engines import vllm_reports
+from sweeper.processes import orphans
 from sweeper.processes import process as processes
-from sweeper.processes import strays
 from sweeper.processes.ports import ReservedPort
 from tests.standin_server import write_interpreter
 
@@ -109,7 +109,7 @@ def killed_and_resumed(
     trials = folder / STUDY / "trials"
     wait_for(lambda: list(trials.glob("*/engine-1-0.start.json")), driver, seconds=300)
     (path,) = trials.glob("*/engine-1-0.start.json")
-    launch = strays.read_start_file(path)
+    launch = orphans.read_start_file(path)
     assert launch is not None
     stale_port = int(json.loads(path.read_text())["port"])
     wait_for(lambda: is_under_load(stale_port, path.parent), driver, seconds=600)

@@ -99,7 +99,7 @@ _REMARKS = {
 
 
 def article_figures() -> list[Figure]:
-    """Give every figure of the article that the model can be asked about, each configuration once.
+    """Return every figure of the article that the model can be asked about, each configuration once.
 
     Raises:
         StoreError: A ``published.csv`` cannot be read.
@@ -112,7 +112,7 @@ def article_figures() -> list[Figure]:
 
 
 def identity(figure: Figure) -> str:
-    """Say what was run and read: equal where an engine resolves two configurations to the same settings."""
+    """Describe what was run and read: equal where two configurations resolve to the same settings."""
     return json.dumps(
         [
             sorted(resolve(figure.spec).items()),
@@ -127,7 +127,7 @@ def identity(figure: Figure) -> str:
 
 
 def experiment_figures(name: str, *, metrics: Collection[str] = tuple(METRICS)) -> list[Figure]:
-    """Give the published figures of one experiment, in the order of its series."""
+    """Return the published figures of one experiment, in the order of its series."""
     from sweeper import published
 
     frame = published.load(name)
@@ -142,7 +142,7 @@ def experiment_figures(name: str, *, metrics: Collection[str] = tuple(METRICS)) 
 
 
 def modelled_series(name: str) -> Iterator[tuple[TrialSpec, Placement, Series]]:
-    """Give each series of an experiment that the model can be asked about, with its trial."""
+    """Return each series of an experiment that the model can be asked about, with its trial."""
     space = composed(name).space
     order = [series.name for series in space.series]
     for job, placement in jobs(name):
@@ -151,7 +151,7 @@ def modelled_series(name: str) -> Iterator[tuple[TrialSpec, Placement, Series]]:
 
 
 def jobs(name: str) -> list[tuple[Job, Placement]]:
-    """Give the trials of an experiment that the modelled node can run, each with its block of devices."""
+    """Return the trials of an experiment that the modelled node can run, each with its block of devices."""
     settings = composed(name)
     node = _node(settings)
     placed = [

@@ -85,7 +85,7 @@ class Figure:
 def predict(
     figures: Sequence[Figure], values: Mapping[str, float], *, seed: int | None = None
 ) -> list[float]:
-    """Give what the model says of each figure.
+    """Return what the model says of each figure.
 
     Args:
         figures: Of any number of trials; each trial is run once.
@@ -112,7 +112,7 @@ def predict(
 
 
 def relative_errors(figures: Sequence[Figure], predicted: Iterable[float]) -> list[float]:
-    """Give predicted / figure - 1 for each."""
+    """Return predicted / figure - 1 for each."""
     return [value / figure.value - 1 for figure, value in zip(figures, predicted, strict=True)]
 
 

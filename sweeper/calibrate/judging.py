@@ -19,7 +19,7 @@ def counts(figure: Figure) -> bool:
 
 
 def errors_pct(figures: Sequence[Figure], predicted: Sequence[float]) -> dict[str, dict[str, float]]:
-    """Give the mean absolute error of each metric in percent, of fitted figures and of others.
+    """Return the mean absolute error of each metric in percent, of fitted figures and of others.
 
     Returns:
         ``fit`` and ``validation`` to metric to percent; what has no figures is left out.

@@ -43,13 +43,13 @@ ABOUT = (
 
 @cache
 def sources() -> tuple[Mapping[str, Any], ...]:
-    """Give every source, in the order in which reports show them."""
+    """Return every source, in the order in which reports show them."""
     found: list[dict[str, Any]] = json.loads(DATA.read_text(encoding="utf-8"))
     return tuple(found)
 
 
 def table_figures() -> list[Figure]:
-    """Give the figures of AMD's two validation tables, to fit and to judge by."""
+    """Return the figures of AMD's two validation tables, to fit and to judge by."""
     roles = {FITTED: FIT, VALIDATED: VALIDATION}
     return [
         figure
@@ -60,7 +60,7 @@ def table_figures() -> list[Figure]:
 
 
 def source_figures(source: Mapping[str, Any], *, role: str = VALIDATION) -> list[Figure]:
-    """Give the figures of one source, each with the trial that reproduces its run.
+    """Return the figures of one source, each with the trial that reproduces its run.
 
     Args:
         source: As it stands in the data.
@@ -126,7 +126,7 @@ def trial_of(
 
 
 def block_of(spec: TrialSpec) -> Placement:
-    """Give the devices that the trial holds: the first ones."""
+    """Return the devices that the trial holds: the first ones."""
     block = tuple(range(spec.devices_wanted))
     return Placement(node="modelled", devices=block, parents=block, partition_mode=spec.partitioning)
 

@@ -47,7 +47,7 @@ _LOAD_POINT = tuple(
 
 
 def study_figures(folder: Path) -> list[Figure]:
-    """Give the measured numbers of a study, with their split into fit and validation.
+    """Return the measured numbers of a study, with their split into fit and validation.
 
     Args:
         folder: The study's folder.

@@ -131,7 +131,7 @@ def _without_secrets(text: str) -> str:
 
 
 def is_only_said(arguments: Sequence[str]) -> bool:
-    """Tell whether a command is there for what it prints: anything but a sweep, and a sweep's plan."""
+    """Return whether a command is there for what it prints: anything but a sweep, and a sweep's plan."""
     is_sweep = bool(arguments) and arguments[0] not in (*_COMMANDS, *HELP_WORDS, "help", "--version")
     return not is_sweep or "plan=true" in arguments or "--cfg" in arguments
 

@@ -81,7 +81,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 
 def _start(options: argparse.Namespace, *, generation: str) -> NamedCalibration:
-    """Give the calibration to start from, whole, with the values of a file laid over it."""
+    """Return the calibration to start from, whole, with the values of a file laid over it."""
     start = calibration.load(options.start, folder=options.into, generation=generation)
     if options.values is None:
         return start
@@ -150,7 +150,7 @@ def _measured(options: argparse.Namespace, console: Console) -> NamedCalibration
 
 
 def _generation(figures: Sequence[Figure]) -> str:
-    """Give the newest generation of the engines that were measured, to start from its parameters."""
+    """Return the newest generation of the engines that were measured, to start from its parameters."""
     from sweeper.simulation.settings import generation_of
 
     return max((generation_of(figure.spec) for figure in figures), default="v0")

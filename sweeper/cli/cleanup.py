@@ -28,10 +28,10 @@ def clean_up(arguments: list[str], console: Console) -> int:
         raise ConfigError(
             f"{options.outputs}: is no folder. Name the outputs folder of the runs that were killed."
         )
-    from sweeper.processes import strays
+    from sweeper.processes import orphans
     from sweeper.trial import host_settings
 
-    ended = strays.end_strays(options.outputs)
+    ended = orphans.end_orphans(options.outputs)
     for process in ended:
         console.print(f"ended: {process}", markup=False)
     console.print(f"{len(ended)} processes ended", markup=False)

@@ -59,7 +59,7 @@ def show_on_dashboard(settings: Settings, charts: Sequence[Path], *, answers: Se
 
 
 def illustrator(settings: Settings) -> Callable[[TrialResult], Path | None]:
-    """Give what draws a trial for its page.
+    """Return what draws a trial for its page.
 
     The settings of a modelled grid stand side by side in the study's own charts, and drawing one more for
     each would take longer than to model it: they have none.
@@ -130,7 +130,7 @@ def model_text(model: Model) -> str:
 
 
 def model_lines(planner: Planner) -> list[str]:
-    """Say what is served, and of what it is not known whether it fits."""
+    """Describe what is served, and of what it is not known whether it fits."""
     models = models_of(planner)
     if planner.engine.kind == "attach":
         return [f"model: {model.name}, prompts by the tokenizer of {model.path}" for model in models]

@@ -86,7 +86,7 @@ def _parser() -> Parser:
 
 
 def _nodes(options: Namespace) -> dict[str, _Devices]:
-    """Give the nodes that the options name, and refuse options that contradict each other."""
+    """Return the nodes that the options name, and refuse options that contradict each other."""
     for name in ("device_memory", "devices", "mean_tokens"):
         value = getattr(options, name)
         if value is not None and value <= 0:
@@ -154,7 +154,7 @@ def _rows(
     nodes: Mapping[str, _Devices],
     mean_tokens: int | None,
 ) -> list[list[str]]:
-    """Give the head of the table and its rows."""
+    """Return the head of the table and its rows."""
     longest = next(fit.max_model_len for fits in found.values() for fit in fits.values())
     lengths = [longest, *([] if mean_tokens is None else [mean_tokens])]
     names = ["mode", "TP", "weights", "working", "KV of one", "needed", "available", "fits", "blocks"]
@@ -176,7 +176,7 @@ def _aligned(rows: list[list[str]]) -> str:
 
 
 def _answer(name: str, fits: Mapping[int, Fit], assignment: Mapping[str, Scalar], *, devices: int) -> str:
-    """Say in a sentence what is the least that fits, or how far the largest is from it."""
+    """Describe in a sentence what is the least that fits, or how far the largest is from it."""
     for size, fit in fits.items():
         wanted = _devices_of(assignment, size)
         if fit.is_feasible and wanted <= devices:

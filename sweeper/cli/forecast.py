@@ -88,7 +88,7 @@ def forecast_of(
 
 
 def forecast_facts(settings: Settings, found: Forecast) -> dict[str, str]:
-    """Say what the plan would cost: where its trials stand, how long they take, and the price where known."""
+    """Describe what the plan would cost: where its trials run, for how long, and the price where known."""
     if not found.spans:
         return {}
     where = "a real node" if settings.platform is Platform.SIMULATED else "this node"
@@ -108,7 +108,7 @@ def forecast_facts(settings: Settings, found: Forecast) -> dict[str, str]:
 
 
 def _devices_text(nodes: Sequence[Node]) -> str:
-    """Say which devices are used where that is not all of them; empty where it is."""
+    """Name which devices are used where that is not all of them; empty where it is."""
     texts = {node.host: node.restriction for node in nodes if node.restriction}
     if len(nodes) == 1:
         return "".join(texts.values())
@@ -116,7 +116,7 @@ def _devices_text(nodes: Sequence[Node]) -> str:
 
 
 def _placement_text(settings: Settings, found: Forecast) -> str:
-    """Say in what blocks of devices trials of each size stand, and how many side by side."""
+    """Describe in what blocks of devices trials of each size stand, and how many side by side."""
     sizes = sorted({job.spec.devices_wanted for job in found.jobs.values()}, reverse=True)
     texts = [_blocks_text(size, _blocks(size, found.nodes)) for size in sizes]
     if settings.isolation != "shared":

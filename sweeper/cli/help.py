@@ -8,7 +8,7 @@ HELP_WORDS = ("-h", "--help")
 
 
 def help_on(arguments: Sequence[str]) -> str | None:
-    """Give the question, source and command of the chosen experiment, with the next steps.
+    """Return the question, source and command of the chosen experiment, with the next steps.
 
     Args:
         arguments: The command line.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sweeper.cli.arguments import Parser
 from sweeper.cli.exit_codes import NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
 from sweeper.cli.signals import StopSignals
-from sweeper.cli.sweep import end_strays, read_options, say_platform
+from sweeper.cli.sweep import end_orphans, read_options, say_platform
 from sweeper.errors import ConfigError, EngineError
 from sweeper.prepare.planner import planner_of
 
@@ -99,7 +99,7 @@ def _check(
     from sweeper.sweep.interference import run_pairs
 
     with StudyFolder(settings.folder) as folder, StopSignals() as stop:
-        end_strays(settings.outputs, console)
+        end_orphans(settings.outputs, console)
         folder.begin_run(resolved=settings.resolved, overrides=overrides)
         folder.describe(
             name=settings.name,

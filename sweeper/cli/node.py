@@ -68,7 +68,7 @@ def show_node(arguments: list[str], console: Console) -> int:
 
 
 def _about(node: Node) -> str:
-    """Say what holds for the whole node, and where its numbers come from."""
+    """Describe what holds for the whole node, and where its numbers come from."""
     told = {
         "compute mode": node.partition_mode,
         "memory mode": node.memory_mode,

@@ -25,7 +25,7 @@ _SHOWN_SETTINGS = 12
 def conclude(
     settings: Settings, planner: Planner, outcome: Outcome, signalled: int | None, console: Console
 ) -> int:
-    """Say how a sweep ended, and write and show its report.
+    """Describe how a sweep ended, and write and show its report.
 
     Args:
         settings: The study's settings.
@@ -105,7 +105,7 @@ def _report(settings: Settings, planner: Planner, console: Console) -> None:
 
 
 def _say_no_best(settings: Settings, console: Console) -> None:
-    """Say why there is no best setting where every trial was stopped early for a bound."""
+    """Explain why there is no best setting where every trial was stopped early for a bound."""
     from analysis import standings
     from analysis.study import Study
 

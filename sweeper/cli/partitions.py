@@ -25,7 +25,7 @@ _HEAD = """\
 # Trials on partitions
 
 What a trial of each tensor parallel size gets on a node of eight MI300X in each partition mode: its aligned
-block, the physical GPUs under it, their NUMA node, and what of the engine's environment hangs on the block.
+block, the physical GPUs under it, their NUMA node, and which of the engine's variables depend on the block.
 Written by `python -m sweeper partitions` from the node that the simulated platform models and the code that
 places and starts a trial; `python -m sweeper node` shows the devices of this machine.
 
@@ -50,7 +50,7 @@ def show_partitions(arguments: list[str], console: Console) -> int:
 
 
 def page() -> str:
-    """Give the page as Markdown."""
+    """Return the page as Markdown."""
     return "\n".join([_HEAD, *_sections()])
 
 
@@ -74,7 +74,7 @@ def _sections() -> Iterator[str]:
 
 
 def _rows(node: Node, size: int) -> Iterator[str]:
-    """Give the rows of the first and the last block."""
+    """Return the rows of the first and the last block."""
     from sweeper.schedule.allocator import Allocator
     from sweeper.topology import ranges
 
@@ -90,7 +90,7 @@ def _rows(node: Node, size: int) -> Iterator[str]:
 
 
 def _variables(placement: Placement) -> dict[str, str]:
-    """Give what of the engine's environment hangs on its block: what is not so on a block without devices."""
+    """Return the variables of the engine's environment that depend on its block of devices."""
     elsewhere = _environment(replace(placement, devices=(), parents=(), numa_node=None))
     here = _environment(placement)
     return {name: value for name, value in sorted(here.items()) if elsewhere.get(name) != value}

@@ -217,7 +217,7 @@ def _value_text(value: object) -> str:
 
 
 def _space_facts(planner: Planner, found: Survey) -> dict[str, str]:
-    """Say what always holds, what joins the knobs, how large the space is, and what of it is refused."""
+    """Describe what always holds, what joins the knobs, how large the space is, and what of it is refused."""
     space = planner.space
     fixed = [
         f"{name}={_value_text(value)}" for name, value in space.base.items() if name not in space.domains

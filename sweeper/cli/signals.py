@@ -41,7 +41,7 @@ class StopSignals:
             signal.signal(number, handler)
 
     def is_set(self) -> bool:
-        """Tell whether a stop was asked for."""
+        """Return whether a stop was asked for."""
         return self.signalled is not None
 
     def settle(self) -> None:

@@ -131,7 +131,7 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
         # A mistake in a knob is found before a folder is made or Ray is started.
         planner.grid(seen=LongWork(console, "planning settings").seen)
     folder = stack.enter_context(StudyFolder(settings.folder))
-    end_strays(settings.outputs, console)
+    end_orphans(settings.outputs, console)
     run_folder = folder.begin_run(resolved=settings.resolved, overrides=overrides)
     folder.describe(
         name=settings.name,
@@ -266,7 +266,7 @@ def say_platform(settings: Settings, choice: Choice, console: Console) -> None:
 
 
 def say_other_devices(node: Node, console: Console) -> None:
-    """Print what holds for GPUs that run as platform mi300x and are none."""
+    """Print what holds for GPUs that run as platform mi300x and are not MI300X."""
     from sweeper.simulation.device import USUAL_DEVICE, device_named
     from sweeper.topology import modelled_as
 
@@ -279,7 +279,7 @@ def say_other_devices(node: Node, console: Console) -> None:
         else f"predictions are the MI300X's, with the peaks of {device_named(modelled).product} and unproven"
     )
     console.print(
-        f"      These are no MI300X, which the platform and its recommendations are named for; {what}.",
+        f"      These are not MI300X, which the platform and its recommendations are named for; {what}.",
         markup=False,
         soft_wrap=True,
     )
@@ -296,12 +296,12 @@ def say_release(settings: Settings, planner: Planner, console: Console) -> None:
         )
 
 
-def end_strays(outputs: Path, console: Console) -> None:
+def end_orphans(outputs: Path, console: Console) -> None:
     """End what killed runs left behind, put back what they left changed, and say so."""
-    from sweeper.processes import strays
+    from sweeper.processes import orphans
     from sweeper.trial import host_settings
 
-    for process in strays.end_strays(outputs):
+    for process in orphans.end_orphans(outputs):
         console.print(
             f"ended a process that an earlier run left behind: {process}", markup=False, soft_wrap=True
         )

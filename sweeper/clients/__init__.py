@@ -49,7 +49,7 @@ def output_tokens_wanted(spec: TrialSpec, point: LoadPoint) -> int | None:
 
 
 def check_lengths(told: float | None, spec: TrialSpec, point: LoadPoint, *, log_path: str | None) -> None:
-    """See that answers that were to run to their full length did: shorter ones are less work.
+    """Check that answers that were to run to their full length did: shorter ones are less work.
 
     Args:
         told: Output tokens of all answers as the client counted them; None where it did not.
@@ -72,7 +72,7 @@ def check_lengths(told: float | None, spec: TrialSpec, point: LoadPoint, *, log_
 
 
 def warm_up_point(point: LoadPoint, *, prompts: int) -> LoadPoint:
-    """Give what a warm-up sends: other requests of the load point's kind, all at once.
+    """Return what a warm-up sends: other requests of the load point's kind, all at once.
 
     Their seed is another one: with the prompts of the measured run they would fill the prefix cache with
     just what is about to be asked.

@@ -187,7 +187,7 @@ def find_script(given: str | None, name: str, *, release: str) -> Path:
 
 
 def check_point(point: LoadPoint, *, release: str) -> None:
-    """See that the script of a release can send a load point.
+    """Check that the script of a release can send a load point.
 
     Raises:
         ConfigError: It cannot; the message names flag and release.

@@ -66,7 +66,7 @@ def contents(path: Path, *, output_len: int | None = None) -> Contents:
 
 
 def repeated(path: Path, *, prompts: int, output_len: int | None = None) -> int | None:
-    """Say how many of so many prompts are repetitions at least, for there are fewer conversations.
+    """Describe how many of so many prompts are repetitions at least, for there are fewer conversations.
 
     Returns:
         Their number; None where there may be enough conversations.
@@ -96,7 +96,7 @@ def _contents(path: Path, mtime_ns: int, size: int, output_len: int | None, enou
 
 
 def _turns(entry: Any, number: int) -> tuple[str, str] | None:
-    """Give the first two texts of an entry, or None where the sampler passes over it.
+    """Return the first two texts of an entry, or None where the sampler passes over it.
 
     Raises:
         NotShareGptError: The sampler would fail on it.
@@ -136,7 +136,7 @@ def _words(text: str) -> int:
 
 
 def _entries(path: Path) -> Iterator[Any]:
-    """Give the elements of a JSON list, one after the other.
+    """Return the elements of a JSON list, one after the other.
 
     Raises:
         NotShareGptError: It is no such list, breaks off, or goes on after its end.

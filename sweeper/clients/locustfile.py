@@ -48,7 +48,7 @@ class Load:
         self._next = 0
 
     def take(self) -> int | None:
-        """Give the next request's number, when its moment has come; None when there are no more."""
+        """Return the next request's number, when its moment has come; None when there are no more."""
         self.begun.wait()
         number = self._next
         if number >= len(self.prompts):
@@ -58,7 +58,7 @@ class Load:
         return number
 
     def due_s(self, number: int) -> float:
-        """Give the moment at which a request is to be sent, on the clock of ``time.perf_counter``."""
+        """Return the moment at which a request is to be sent, on the clock of ``time.perf_counter``."""
         rate: float | None = self.settings["rate_per_s"]
         return self.begin_s if rate is None else self.begin_s + number / rate
 
@@ -88,7 +88,7 @@ def draw_length(settings: dict[str, Any], name: str, rng: random.Random) -> int:
 
 
 def events_of(chunks: Iterator[bytes]) -> Iterator[dict[str, Any]]:
-    """Give the messages of a stream of server-sent events, each as soon as it is whole.
+    """Return the messages of a stream of server-sent events, each as soon as it is whole.
 
     Raises:
         ValueError: The stream ended without its closing mark, a line has no end, or a message is no JSON
@@ -204,7 +204,7 @@ class StreamingUser(HttpUser):
 
 
 def why_not_whole(request: dict[str, Any], *, asked: int, must_count: bool) -> str | None:
-    """Say why an answer whose stream was closed is none all the same; None where it is whole.
+    """Explain why an answer whose stream was closed is incomplete all the same; None where it is whole.
 
     Args:
         request: What came of it.

@@ -85,7 +85,7 @@ def numbers(report: Mapping[str, object], name: str, *, log_path: str | None = N
 
 
 def check(measured: Measurement, *, log_path: str | None = None) -> None:
-    """See that the numbers of one measurement can be those of its load point, and agree with each other.
+    """Check that the numbers of one measurement can be those of its load point, and agree with each other.
 
     Raises:
         MeasurementError: They cannot, or do not; the message names the numbers.
@@ -102,7 +102,7 @@ def check(measured: Measurement, *, log_path: str | None = None) -> None:
 
 
 def check_single_requests(report: Mapping[str, Any], *, log_path: str | None = None) -> None:
-    """See that what a report tells of single requests is of its shape and adds up to its totals.
+    """Check that what a report tells of single requests is of its shape and adds up to its totals.
 
     Args:
         report: The benchmark's JSON; without the lists of ``--save-detailed`` there is nothing to see.
@@ -158,7 +158,7 @@ def check_engine_agrees(
     answered: int,
     log_path: str | None = None,
 ) -> None:
-    """See that the engine ended at least as many requests by itself as the client counts as answered.
+    """Check that the engine ended at least as many requests by itself as the client counts as answered.
 
     A stream that broke off is an answer to some clients and none to the engine, which gave it up.
 
@@ -314,7 +314,7 @@ def _check_spans(
     *,
     log_path: str | None,
 ) -> None:
-    """See that answers last at least from their first to their last message.
+    """Check that answers last at least from their first to their last message.
 
     Scripts up to 0.6 take the end of an answer from the stream's closing mark, and 0 where it never came.
     """

@@ -94,7 +94,7 @@ def run_to_end(
 
 
 def blame_engine(server: Server) -> None:
-    """Give a dying engine time to be seen dead, so that its failure is not laid at the client's door.
+    """Give a dying engine time to be seen dead, so that its failure is not blamed on the client.
 
     Raises:
         EngineError: It has died; class and message come from its own last lines.
@@ -106,7 +106,7 @@ def blame_engine(server: Server) -> None:
 
 
 def flood(limit: int) -> str:
-    """Say that a client wrote too much."""
+    """Report that a client wrote too much."""
     return f"client: it wrote more than {limit / 2**30:g} GiB to its log, and was ended. See what it repeats."
 
 

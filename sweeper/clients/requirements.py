@@ -23,7 +23,7 @@ SHAREGPT_URL = (
 
 
 def is_script(spec: TrialSpec) -> bool:
-    """Tell whether this trial's benchmark is the script of vLLM's repository.
+    """Return whether this trial's benchmark is the script of vLLM's repository.
 
     It is where the engine's release has no usable command; unless ``client.python`` alone is given, which
     names the environment of a later release whose command is used instead.
@@ -32,7 +32,7 @@ def is_script(spec: TrialSpec) -> bool:
 
 
 def check(client: ClientSpec, load_points: Iterable[LoadPoint], *, engine: EngineSpec) -> None:
-    """See that a client can send these load points to this engine; the simulated one needs nothing.
+    """Check that a client can send these load points to this engine; the simulated one needs nothing.
 
     Raises:
         ConfigError: A file, a package or a flag of the release is missing; nothing was started.
@@ -60,7 +60,7 @@ def check(client: ClientSpec, load_points: Iterable[LoadPoint], *, engine: Engin
 
 
 def check_sharegpt_file(path: str | None, *, output_len: int | None = None) -> None:
-    """See that the ShareGPT file is there and whole, and that something of it may pass vLLM's sampler.
+    """Check that the ShareGPT file is there and whole, and that something of it may pass vLLM's sampler.
 
     Raises:
         ConfigError: It is not; the message says where to get it, and how to make one like it.
@@ -76,7 +76,7 @@ def check_sharegpt_file(path: str | None, *, output_len: int | None = None) -> N
 
 
 def repetitions(points: Iterable[LoadPoint], *, engine: EngineSpec) -> tuple[str, ...]:
-    """Say of which load points prompts are sent more than once, a sentence for each file and number."""
+    """Describe of which load points prompts are sent more than once, a sentence for each file and number."""
     if engine.kind == "simulated":
         return ()
     said: dict[str, None] = {}
@@ -93,7 +93,7 @@ def repetitions(points: Iterable[LoadPoint], *, engine: EngineSpec) -> tuple[str
 
 
 def repeated_prompts(point: LoadPoint) -> int | None:
-    """Say how many prompts of a load point are repetitions at least; None where none need be."""
+    """Describe how many prompts of a load point are repetitions at least; None where none need be."""
     if point.dataset != "sharegpt" or point.dataset_path is None:
         return None
     try:
@@ -106,7 +106,7 @@ def repeated_prompts(point: LoadPoint) -> int | None:
 
 
 def _why_no_sharegpt(path: Path, *, output_len: int | None) -> str | None:
-    """Say what is wrong with a file; None where nothing is."""
+    """Describe what is wrong with a file; None where nothing is."""
     if not path.is_file():
         return f"there is no file {path}"
     try:
@@ -131,7 +131,7 @@ def _why_no_sharegpt(path: Path, *, output_len: int | None) -> str | None:
 
 
 def check_locust() -> None:
-    """See that Locust is installed beside us.
+    """Check that Locust is installed beside us.
 
     Raises:
         ConfigError: It is not.

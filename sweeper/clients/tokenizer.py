@@ -14,7 +14,7 @@ from sweeper.records import TrialSpec
 
 
 def tokenizer_of(spec: TrialSpec, *, environment: Mapping[str, str]) -> str:
-    """Give the folder or hub id of the tokenizer that a trial's server has.
+    """Return the folder or hub id of the tokenizer that a trial's server has.
 
     Args:
         spec: The trial: the knobs ``tokenizer`` and ``tokenizer_revision`` go before its model's.

@@ -221,7 +221,7 @@ class VllmBenchClient:
         )
 
     def _check_whole(self, run: _Run, server: Server, point: LoadPoint) -> None:
-        """See that no answer broke off: a whole one ends with the server's own count of its tokens.
+        """Check that no answer broke off: a whole one ends with the server's own count of its tokens.
 
         The benchmark takes a stream that ends early, or with an error, for a complete answer. Servers that
         never count (not vLLM) are believed.
@@ -369,7 +369,7 @@ def read_report(report: Mapping[str, object], *, log_path: str | None = None) ->
     """Translate the benchmark's JSON to our names; what a release does not report is None.
 
     Raises:
-        MeasurementError: What stands for a number is none.
+        MeasurementError: A value that should be a number is not one.
     """
 
     def told(name: str) -> float | None:
@@ -387,7 +387,7 @@ def read_report(report: Mapping[str, object], *, log_path: str | None = None) ->
 
 
 def check_complete(report: Mapping[str, object], *, wanted: int, log_path: str | None) -> None:
-    """See that every request completed; the benchmark itself only warns when all of them failed.
+    """Check that every request completed; the benchmark itself only warns when all of them failed.
 
     Raises:
         MeasurementError: Some did not; the message tells how many.
@@ -459,7 +459,7 @@ def _dataset_arguments(point: LoadPoint) -> list[str]:
 
 
 def _release_of(found: str, spec: TrialSpec, python: str) -> str:
-    """Give the release of a benchmark: the engine's in whose environment it is, else the one it tells."""
+    """Return the release of a benchmark: the engine's in whose environment it is, else the one it tells."""
     if spec.engine.build is not None and found == spec.engine.version:
         return spec.engine.release
     unplaced = knobs.why_unplaced(found)

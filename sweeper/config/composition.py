@@ -60,7 +60,7 @@ def groups(config_dir: Path | None = None) -> dict[str, tuple[str, ...]]:
 
 
 def about(experiment: str, config_dir: Path | None = None) -> str:
-    """Give what an experiment's file says of itself in its first lines."""
+    """Return what an experiment's file says of itself in its first lines."""
     roots = (root for root in (conf_folder(), config_dir) if root is not None)
     paths = (root / "experiment" / f"{experiment}.yaml" for root in roots)
     return next((own_files.head_of(path) for path in paths if path.is_file()), "")
@@ -267,7 +267,7 @@ def _checked_override(text: str, config_dir: Path | None) -> str:
 
 
 def _knob_hint(key: str, text: str = "") -> str:
-    """Say where knobs stand, to somebody who wrote one, or nearly one, without its group."""
+    """Describe where knobs stand, to somebody who wrote one, or nearly one, without its group."""
     every = knobs.every_name()
     name = key if key in every else nearest_name(key, every)
     # A key of ours that is as close is what was meant.

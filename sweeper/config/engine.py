@@ -68,7 +68,7 @@ def _release(given: str) -> str:
 
 
 def _words(key: str, words: Sequence[object]) -> list[str]:
-    """Give the words of a command; the schema lets lists and mappings pass for text."""
+    """Return the words of a command; the schema lets lists and mappings pass for text."""
     for word in words:
         if not isinstance(word, str):
             raise ConfigError(
@@ -79,7 +79,7 @@ def _words(key: str, words: Sequence[object]) -> list[str]:
 
 
 def refuse_variation(root: Mapping[str, Any]) -> None:
-    """See that nothing varies but the load: an endpoint that already runs keeps its settings.
+    """Check that nothing varies but the load: an endpoint that already runs keeps its settings.
 
     Raises:
         ConfigError: The space has knobs; the message names them.

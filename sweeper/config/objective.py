@@ -15,7 +15,7 @@ _DIRECTIONS = ("maximize", "minimize")
 def objectives(
     given: Mapping[str, Mapping[str, Any]], load_points: Sequence[LoadPoint]
 ) -> tuple[Objective, ...]:
-    """Give the entries of ``objective`` that say what is better.
+    """Return the entries of ``objective`` that say what is better.
 
     Args:
         given: All entries as composed.
@@ -41,7 +41,7 @@ def objectives(
 def constraints(
     given: Mapping[str, Mapping[str, Any]], load_points: Sequence[LoadPoint]
 ) -> tuple[Constraint, ...]:
-    """Give the entries of ``objective`` that say what must be kept.
+    """Return the entries of ``objective`` that say what must be kept.
 
     Args:
         given: All entries as composed.

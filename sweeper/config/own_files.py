@@ -23,7 +23,7 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 
 def check_folder(folder: Path) -> None:
-    """See that ``--config-dir`` is a folder.
+    """Check that ``--config-dir`` is a folder.
 
     Raises:
         ConfigError: It is a file, or is not there.
@@ -37,7 +37,7 @@ def check_folder(folder: Path) -> None:
 
 
 def check(folder: Path, group: str, name: str) -> None:
-    """See that Hydra will read a chosen file as it is meant.
+    """Check that Hydra will read a chosen file as it is meant.
 
     Args:
         folder: The user's own, of ``--config-dir``.
@@ -67,7 +67,7 @@ def check_all(folder: Path) -> None:
 
 
 def elsewhere(folder: Path | None, group: str, name: str) -> str:
-    """Say where a file of this name lies that Hydra does not find, for the end of a message."""
+    """Describe where a file of this name lies that Hydra does not find, for the end of a message."""
     for path, remedy in _places(folder, group, name):
         if path.is_file():
             return f" {path} is there: {remedy}."
@@ -75,7 +75,7 @@ def elsewhere(folder: Path | None, group: str, name: str) -> str:
 
 
 def head_of(path: Path) -> str:
-    """Give the comment that a file begins with, without its directive."""
+    """Return the comment that a file begins with, without its directive."""
     words = []
     for line in path.read_text(encoding="utf-8-sig").splitlines():
         if not line.startswith("#"):

@@ -289,7 +289,7 @@ def _price(given: float | None) -> float | None:
 
 
 def _results(given: str | None, name: str) -> str | None:
-    """Give each study its own place below the one that is named for results."""
+    """Return each study its own place below the one that is named for results."""
     if given is None:
         return None
     if confidential.has_password(given):
@@ -313,7 +313,7 @@ def _load_points(workload: Mapping[str, Any]) -> tuple[LoadPoint, ...]:
 
 
 def _product(workload: Mapping[str, Any]) -> Iterator[LoadPoint]:
-    """Give a load point for every combination of the workload's lists."""
+    """Return a load point for every combination of the workload's lists."""
     check_choice("workload.dataset", workload["dataset"], DATASETS)
     axes = {
         "num_prompts": _numbers("num_prompts", workload, may_be_null=False, whole=True),

@@ -29,7 +29,7 @@ def parse_domain(key: str, value: Any) -> Domain:
             ``choice(8,32)``, ``range(1,16)``, ``tag(log,int(interval(1,1024)))``, or a single value.
 
     Raises:
-        ConfigError: The value is none of these, or its bounds are wrong.
+        ConfigError: The value is not one of these, or its bounds are wrong.
     """
     match value:
         case list():

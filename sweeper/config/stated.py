@@ -19,7 +19,7 @@ _GROUPS = ("experiment", "setting", "engine", "overlay")
 
 
 def release_stated_by(overrides: Sequence[str], *, config_dir: Path | None = None) -> Stated | None:
-    """Say where the user named ``engine.release``; None where only the product's own files do.
+    """Describe where the user named ``engine.release``; None where only the product's own files do.
 
     Args:
         overrides: As on the command line.

@@ -68,7 +68,7 @@ def check(root: Mapping[str, Any], *, platform: Platform, presets: Mapping[str, 
 
 
 def settings_of(root: Mapping[str, Any], *, platform: Platform) -> Iterator[Setting]:
-    """Give every key whose value is not its default."""
+    """Return every key whose value is not its default."""
     points = root["workload"]["points"] or []
     sent = [{**root["workload"], **point} for point in points] or [root["workload"]]
     whole = Run(root=root, platform=platform, datasets=frozenset(one["dataset"] for one in sent))
@@ -83,7 +83,7 @@ def settings_of(root: Mapping[str, Any], *, platform: Platform) -> Iterator[Sett
 
 
 def effect_of(pattern: str) -> Effect:
-    """Give where a key acts.
+    """Return where a key acts.
 
     Raises:
         KeyError: It is not placed in the table.
@@ -92,17 +92,17 @@ def effect_of(pattern: str) -> Effect:
 
 
 def patterns() -> tuple[str, ...]:
-    """Give every key that holds a value as a dotted path, ``*`` in place of names of the user's own."""
+    """Return every key that holds a value as a dotted path, ``*`` in place of names of the user's own."""
     return tuple(defaults())
 
 
 def flat(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the values of a part of a configuration by their dotted paths."""
+    """Return the values of a part of a configuration by their dotted paths."""
     return {path: value for path, _, value in _values(RootConfig, node)}
 
 
 def _run_of(path: str, whole: Run, points: list[Mapping[str, Any]]) -> Run:
-    """Give the run that a key is for; one of the workload is for load points that do not say their own."""
+    """Return the run that a key is for; one of the workload is for load points that do not say their own."""
     group, _, rest = path.partition(".")
     key = rest.partition(".")[0]
     if group != "workload" or key not in POINT_KEYS or not points:
@@ -118,7 +118,7 @@ def _is_default(pattern: str, value: Any) -> bool:
 
 
 def _values(node: Any, given: Mapping[str, Any], path: str = "", pattern: str = "") -> Iterator[_Value]:
-    """Give path, pattern and value of what a composed configuration holds of a part of the schema."""
+    """Return path, pattern and value of what a composed configuration holds of a part of the schema."""
     for name, inner, is_named in _parts(node):
         if name not in given:
             continue
@@ -136,7 +136,7 @@ def _values(node: Any, given: Mapping[str, Any], path: str = "", pattern: str = 
 
 
 def _declared(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Give every key that holds a value, with its default."""
+    """Return every key that holds a value, with its default."""
     made = node()
     for name, inner, is_named in _parts(node):
         path = f"{prefix}{name}"
@@ -150,7 +150,7 @@ def _declared(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 @cache
 def _parts(node: Any) -> tuple[tuple[str, Any, bool], ...]:
-    """Give each field of a part of the schema: its name, what stands below it, and whether names are free."""
+    """Return each field of a part of the schema: its name, what lies below it, and whether names are free."""
     hints = get_type_hints(node)
     found = []
     for item in fields(node):
@@ -162,7 +162,7 @@ def _parts(node: Any) -> tuple[tuple[str, Any, bool], ...]:
 
 @cache
 def defaults() -> Mapping[str, Any]:
-    """Give the schema's default of every key that holds a value; MISSING where names are the user's own."""
+    """Return the schema's default of every key that holds a value; MISSING where names are the user's own."""
     return dict(_declared(RootConfig, ""))
 
 

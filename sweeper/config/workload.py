@@ -71,7 +71,7 @@ def goodput(given: Mapping[str, float], dataset: str) -> tuple[tuple[str, float]
         dataset: What the load point sends.
 
     Raises:
-        ConfigError: A latency is none that goodput bounds, a bound is not above 0, or nobody counts.
+        ConfigError: A latency that goodput cannot bound, a bound is not above 0, or nobody counts.
     """
     for name, bound in given.items():
         check_choice("workload.goodput", name, GOODPUT_BOUNDS)
@@ -174,7 +174,7 @@ def client(given: Mapping[str, Any], load_points: Sequence[LoadPoint]) -> Client
 def _check_single(where: str, value: Any, kinds: tuple[type, ...] | None) -> None:
     if kinds is None:
         return
-    # true is a whole number to Python, and is none to anybody else.
+    # true is a whole number to Python, but not to anybody else.
     is_right = isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
     if not is_right:
         names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)

@@ -56,7 +56,7 @@ class Server(Protocol):
         ...
 
     def prove_ours(self) -> frozenset[int] | None:
-        """See that what answers is still the very engine that was started, or attached to.
+        """Check that what answers is still the very engine that was started, or attached to.
 
         Returns:
             Ids of all its processes; None where they cannot be seen.
@@ -72,7 +72,7 @@ class Server(Protocol):
         ...
 
     def counters(self) -> Mapping[str, float]:
-        """Give the engine's counters now (cache queries and hits, preemptions, KV use), for telemetry."""
+        """Return the engine's counters now (cache queries and hits, preemptions, KV use), for telemetry."""
         ...
 
     def stop(self) -> float:

@@ -88,7 +88,7 @@ def differences(assignment: Assignment, effective: Mapping[str, Scalar]) -> dict
 
 
 def not_compared(assignment: Assignment, effective: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Say which knobs are reported in a form that cannot be compared with what was asked.
+    """Name which knobs are reported in a form that cannot be compared with what was asked.
 
     Returns:
         A sentence under ``NOT_COMPARED``, to be kept with what the engine reports; empty where there is none.

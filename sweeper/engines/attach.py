@@ -19,13 +19,13 @@ from sweeper.engines.endpoint import SANITY_PROMPT, Endpoint
 from sweeper.errors import ConfigError, EngineError, MeasurementError
 from sweeper.records import EngineSpec, FailureClass, Placement, Provenance, Scalar, TrialSpec
 
-_KNOCK_S = 10.0
+_CONNECT_S = 10.0
 # Looked at so often at most: whoever waits asks four times a second.
 _LOOK_S = 2.0
 
 
 def endpoint(engine: EngineSpec, *, surroundings: Mapping[str, str]) -> Endpoint:
-    """Say where the endpoint answers, with its key.
+    """Describe where the endpoint answers, with its key.
 
     Raises:
         ConfigError: No address is given, or the variable that shall hold the key is not set.
@@ -51,7 +51,7 @@ def find_release(engine: EngineSpec, *, surroundings: Mapping[str, str]) -> str:
         ConfigError: Nobody answers at the address.
     """
     there = endpoint(engine, surroundings=surroundings)
-    answer = there.get("/version", timeout_s=_KNOCK_S)
+    answer = there.get("/version", timeout_s=_CONNECT_S)
     if answer.status is None:
         raise ConfigError(
             f"engine.url: nobody answers at {engine.url} ({answer.problem}); expected an endpoint "
@@ -67,7 +67,7 @@ class AttachEngine:
     def start(
         self, spec: TrialSpec, placement: Placement, *, restart: int, cancelled: Cancelled
     ) -> AttachedServer:
-        """See that the endpoint serves the model, and read what it tells; nothing is started.
+        """Check that the endpoint serves the model, and read what it tells; nothing is started.
 
         Raises:
             EngineError: Cancelled.
@@ -109,7 +109,7 @@ class AttachedServer:
         self._started_at: float | None = None
 
     def prove(self) -> None:
-        """See that it serves the model, and keep what it reports.
+        """Check that it serves the model, and keep what it reports.
 
         Raises:
             MeasurementError: Model or release are not the expected ones.
@@ -167,7 +167,7 @@ class AttachedServer:
         port = where.port or (443 if where.scheme == "https" else 80)
         try:
             # A connection and no request: it costs a loaded endpoint nothing.
-            socket.create_connection((where.hostname or "", port), timeout=_KNOCK_S).close()
+            socket.create_connection((where.hostname or "", port), timeout=_CONNECT_S).close()
         except OSError as exc:
             raise EngineError(
                 f"engine: {self.base_url} is gone ({exc}); expected it to run as long as it is measured. "
@@ -176,7 +176,7 @@ class AttachedServer:
             ) from exc
 
     def prove_ours(self) -> None:
-        """See that it serves what it served, by the process that did, as far as it tells when that started.
+        """Check that it serves what it served, by the process that did, as far as it tells when that started.
 
         Raises:
             EngineError: Nobody answers any more.
@@ -200,7 +200,7 @@ class AttachedServer:
         """Return nothing: its processes are somebody else's, and may run elsewhere."""
 
     def counters(self) -> Mapping[str, float]:
-        """Give what it has counted so far, whoever asked it; empty if it is silent."""
+        """Return what it has counted so far, whoever asked it; empty if it is silent."""
         return vllm_reports.read_metrics(self._endpoint.metrics())
 
     def stop(self) -> float:

@@ -79,7 +79,7 @@ class Endpoint:
         return self._request(path, timeout_s=timeout_s, body=body)
 
     def metrics(self) -> str:
-        """Give the page of Prometheus metrics; empty where none comes, or a stop is asked for."""
+        """Return the page of Prometheus metrics; empty where none comes, or a stop is asked for."""
         try:
             return self.get("/metrics", timeout_s=_METRICS_S).text
         except EngineError:
@@ -126,7 +126,7 @@ class Endpoint:
 
 
 def joined(answers: Iterable[str | None]) -> str | None:
-    """Give the answer that several servers or starts share, or all of them in order where they differ."""
+    """Return the answer that several servers or starts share, or all of them in order where they differ."""
     told = [answer for answer in answers if answer is not None]
     return " | ".join(told if len(set(told)) > 1 else told[:1]) if told else None
 

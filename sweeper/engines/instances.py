@@ -36,10 +36,10 @@ _Result = TypeVar("_Result")
 
 
 def count(assignment: Assignment) -> int:
-    """Say how many instances an assignment asks for; 1 unless it says so.
+    """Describe how many instances an assignment asks for; 1 unless it says so.
 
     Raises:
-        ConfigError: The number is none.
+        ConfigError: The number is not a valid count.
     """
     asked = assignment.get(INSTANCES, 1)
     if not isinstance(asked, int) or isinstance(asked, bool) or asked < 1:
@@ -48,14 +48,14 @@ def count(assignment: Assignment) -> int:
 
 
 def way(spec: TrialSpec) -> str:
-    """Say how this trial's instances become one service.
+    """Describe how this trial's instances become one service.
 
     Returns:
         ``single`` for one instance, ``data_parallel`` for one server with replicas, ``split`` for servers
         between which the client splits the requests.
 
     Raises:
-        ConfigError: The number of instances is none.
+        ConfigError: The number of instances is not a valid count.
         KnobError: Data parallelism is insisted on and the release has none, or is asked for besides.
     """
     if count(spec.assignment) == 1:
@@ -79,7 +79,7 @@ def way(spec: TrialSpec) -> str:
 
 
 def served_assignment(spec: TrialSpec) -> dict[str, Scalar]:
-    """Give the assignment as one server gets it: without our own knob, with replicas where they do its work.
+    """Return the assignment of one server: without our own knob, with replicas where they do its work.
 
     Raises:
         ConfigError: As ``way``.
@@ -91,7 +91,7 @@ def served_assignment(spec: TrialSpec) -> dict[str, Scalar]:
 
 
 def part_of(spec: TrialSpec, placement: Placement, *, index: int) -> tuple[TrialSpec, Placement]:
-    """Give one instance's own trial: its share of the devices, and a folder of its own below the trial's."""
+    """Return one instance's own trial: its share of the devices, and its own folder below the trial's."""
     parts = count(spec.assignment)
     share = len(placement.devices) // parts
     chosen = range(index * share, (index + 1) * share)
@@ -204,7 +204,7 @@ class SplitServer:
             server.check_alive()
 
     def prove_ours(self) -> frozenset[int] | None:
-        """See that each is still the one that was started; return the ids of all of their processes.
+        """Check that each is still the one that was started; return the ids of all of their processes.
 
         Raises:
             EngineError: At one of them nobody listens any more.

@@ -133,7 +133,7 @@ class LaunchedServer:
         raise self._death(self._process.poll())
 
     def prove_ours(self) -> frozenset[int]:
-        """See that the process that was proven at the start, and no other, still answers.
+        """Check that the process that was proven at the start, and no other, still answers.
 
         Returns:
             Ids of all processes of the engine.
@@ -152,8 +152,8 @@ class LaunchedServer:
                 FailureClass.CRASH,
             )
         # A server with several front ends may lose and replace one; all of them stay ours.
-        strangers = sorted(process.pid for process in holders if process.pid not in ours)
-        if strangers or not holders & self._proven:
+        foreign = sorted(process.pid for process in holders if process.pid not in ours)
+        if foreign or not holders & self._proven:
             raise self._doubt(
                 f"engine: port {self._reserved.port} was held by process "
                 f"{', '.join(map(str, sorted(self._proven)))} and is now by {sorted(map(str, holders))}; "
@@ -163,7 +163,7 @@ class LaunchedServer:
         return frozenset(ours)
 
     def surroundings(self) -> dict[str, Scalar]:
-        """Tell what the engine's program found around it when it was executed, as the kernel showed it.
+        """Return what the engine's program found around it when it was executed, as the kernel showed it.
 
         Returns:
             ``device_mask``, its variables that hide devices; ``cpus``, the processors that it may run on.

@@ -13,12 +13,12 @@ _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
 def samples(text: str) -> Samples:
-    """Read the samples of a page; lines that are none are passed over."""
+    """Read the samples of a page; other lines are passed over."""
     return list(_parse(text))
 
 
 def values(found: Samples, names: Iterable[str]) -> list[float]:
-    """Give the values of the samples with these names, whatever their labels."""
+    """Return the values of the samples with these names, whatever their labels."""
     known = set(names)
     return [value for name, _, value in found if name in known]
 

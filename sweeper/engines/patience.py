@@ -50,7 +50,7 @@ class Patience:
         object.__setattr__(self, "until", time.monotonic() + self.limit_s)
 
     def turn_s(self) -> float:
-        """Give the seconds of the next turn.
+        """Return the seconds of the next turn.
 
         Raises:
             StoppedError: A stop was asked for.

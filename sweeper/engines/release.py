@@ -15,7 +15,7 @@ from sweeper.records import EngineSpec
 
 
 def settled(engine: EngineSpec, *, found: str, where: str, stated: bool, insists: bool) -> EngineSpec:
-    """Give an engine the release that it is to be treated as.
+    """Return an engine the release that it is to be treated as.
 
     Args:
         engine: With the release that the configuration names.

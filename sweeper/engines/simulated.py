@@ -204,7 +204,7 @@ class SimulatedServer:
         )
 
     def sanity(self) -> str:
-        """Give a fingerprint of release and model; there is no answer to look at."""
+        """Return a fingerprint of release and model; there is no answer to look at."""
         self.check_alive()
         return self._fingerprint
 
@@ -227,7 +227,7 @@ class SimulatedServer:
         """Return nothing: no process stands behind a model."""
 
     def counters(self) -> Mapping[str, float]:
-        """Give what was counted since the start; cache queries and hits are in prompt tokens."""
+        """Return what was counted since the start; cache queries and hits are in prompt tokens."""
         return {
             "prefix_cache_queries": float(sum(kv.prefix_queries for kv in self._replicas)),
             "prefix_cache_hits": float(sum(kv.prefix_hits for kv in self._replicas)),

@@ -238,7 +238,7 @@ class TgiEngine:
         Raises:
             EngineError: It did not come up; nothing of it is left running.
             MeasurementError: It came up as something else than was asked for; likewise.
-            ConfigError: The program is not there, or a knob is none of TGI's.
+            ConfigError: The program is not there, or TGI has no such knob.
         """
         refusals = check(spec.assignment)
         if refusals:
@@ -253,7 +253,7 @@ class TgiServer(LaunchedServer):
     """One running TGI, from launch to end; `TgiEngine.start` hands out proven ones only."""
 
     def prove(self) -> None:
-        """See that what answers is ours and runs as asked, and keep what it reports.
+        """Check that what answers is ours and runs as asked, and keep what it reports.
 
         Raises:
             EngineError: The port is held by a process that is not ours.
@@ -277,13 +277,13 @@ class TgiServer(LaunchedServer):
         self._refuse_differences()
 
     def counters(self) -> Mapping[str, float]:
-        """Give nothing: TGI counts no cache hits and no preemptions."""
+        """Return nothing: TGI counts no cache hits and no preemptions."""
         return {}
 
     def _prove_key(self) -> None:
-        stranger = replace(self._endpoint, api_key=secrets.token_urlsafe(24))
+        without_key = replace(self._endpoint, api_key=secrets.token_urlsafe(24))
         question = {"inputs": "Hello", "parameters": {"max_new_tokens": 1}}
-        refused = stranger.post("/generate", question, timeout_s=self._spec.engine.sanity_timeout_s)
+        refused = without_key.post("/generate", question, timeout_s=self._spec.engine.sanity_timeout_s)
         answered = self._endpoint.post("/generate", question, timeout_s=self._spec.engine.sanity_timeout_s)
         if refused.status not in (401, 403) or not answered.is_ok:
             raise self._doubt(

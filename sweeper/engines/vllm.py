@@ -105,7 +105,7 @@ class VllmServer(LaunchedServer):
     core_title = "VLLM::"
 
     def prove(self) -> None:
-        """See that what answers is ours and runs as asked, and keep what it reports.
+        """Check that what answers is ours and runs as asked, and keep what it reports.
 
         Raises:
             EngineError: The port is held by a process that is not ours.
@@ -123,7 +123,7 @@ class VllmServer(LaunchedServer):
         self._refuse_differences()
 
     def counters(self) -> Mapping[str, float]:
-        """Give what the engine has counted so far (`vllm_reports.read_metrics`); empty if it is silent."""
+        """Return what the engine has counted so far (`vllm_reports.read_metrics`); empty if it is silent."""
         return vllm_reports.read_metrics(self._endpoint.metrics())
 
     def _prove_identity(self) -> None:

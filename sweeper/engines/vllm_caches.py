@@ -61,7 +61,7 @@ def cache_folders(
 
 
 def _home(surroundings: Mapping[str, str]) -> Path | None:
-    """Give the user's folder for caches, as the XDG base directory specification finds it."""
+    """Return the user's folder for caches, as the XDG base directory specification finds it."""
     named, home = surroundings.get("XDG_CACHE_HOME"), surroundings.get("HOME")
     if named and Path(named).is_absolute():
         return Path(named)

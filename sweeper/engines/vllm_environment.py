@@ -197,7 +197,7 @@ def _platform_environment(spec: TrialSpec, placement: Placement) -> dict[str, st
 
 
 def _own_mask(spec: TrialSpec, placement: Placement, chosen: Mapping[str, str]) -> dict[str, str]:
-    """Give the one mask of the trial's engine: of devices, or of cores, which an assignment may choose."""
+    """Return the one mask of the trial's engine: of devices, or of cores, which an assignment may choose."""
     if spec.platform is Platform.CPU:
         return {_CORES: chosen[_CORES]}
     return device_mask(spec.platform, placement.devices)

@@ -29,8 +29,8 @@ from sweeper.engines.vllm import (
     write_metadata_stub,
 )
 from sweeper.errors import ConfigError, EngineError, MeasurementError
+from sweeper.processes import orphans
 from sweeper.processes import process as processes
-from sweeper.processes import strays
 from sweeper.records import (
     MEASURED_ITERATIONS,
     Assignment,
@@ -87,7 +87,7 @@ class Scripts(Protocol):
     """Finds a script of vLLM's repository by its name."""
 
     def __call__(self, name: str) -> Path:
-        """Give its path.
+        """Return its path.
 
         Raises:
             ConfigError: It is not there.
@@ -200,7 +200,7 @@ class OfflineServer:
         return Program(command=command, env=self._env, cwd=self._folder, log_path=log_path, result=result)
 
     def prove(self, program: Program) -> None:
-        """See that the engine of a finished run was configured as asked, and keep what it reported.
+        """Check that the engine of a finished run was configured as asked, and keep what it reported.
 
         Raises:
             MeasurementError: A knob differs from what was asked.
@@ -229,7 +229,7 @@ class OfflineServer:
             )
 
     def death(self, program: Program, *, exit_code: int) -> EngineError:
-        """Say why a run ended without a result, in the engine's own words."""
+        """Explain why a run ended without a result, in the engine's own words."""
         with program.log_path.open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_BYTES))
             last = log.read().decode(errors="replace")
@@ -247,13 +247,13 @@ class OfflineServer:
 
     def pids(self) -> frozenset[int] | None:
         """Return the ids of the benchmark's processes, which are the engine's; None before there are any."""
-        launch = None if self._start_file is None else strays.read_start_file(self._start_file)
+        launch = None if self._start_file is None else orphans.read_start_file(self._start_file)
         if launch is None:
             return None
         return frozenset(process.pid for process in launch.members() if process != launch.supervisor)
 
     def counters(self) -> Mapping[str, float]:
-        """Give nothing: an engine inside a benchmark shows no counters."""
+        """Return nothing: an engine inside a benchmark shows no counters."""
         return {}
 
     def stop(self) -> float:
@@ -262,7 +262,7 @@ class OfflineServer:
 
 
 def benchmark_launcher(point: LoadPoint, *, python: str, release: str, scripts: Scripts) -> tuple[str, ...]:
-    """Say how a release starts the benchmark of a load point.
+    """Describe how a release starts the benchmark of a load point.
 
     The module is used and not the ``vllm`` script, which does not work in the CPU build's environment.
 
@@ -276,7 +276,7 @@ def benchmark_launcher(point: LoadPoint, *, python: str, release: str, scripts: 
 
 @functools.cache
 def takes_random_lengths(python: str) -> bool:
-    """Tell whether an environment's throughput benchmark has ``--random-input-len`` besides ``--input-len``.
+    """Return whether the throughput benchmark has ``--random-input-len`` besides ``--input-len``.
 
     Where it has, its default of 1024 wins over what ``--input-len`` says, without a word (seen on 0.32.0). No
     table says when that came, so the installed file is read; vLLM is not imported.

@@ -24,7 +24,7 @@ class Executor(Protocol):
         ...
 
     def wait(self, timeout_s: float) -> list[tuple[Ticket, TrialResult]]:
-        """Give the results that are there, waiting at most so long for a first one."""
+        """Return the results that are there, waiting at most so long for a first one."""
         ...
 
     def cancel(self) -> None:

@@ -29,7 +29,7 @@ from sweeper.executors.ray_import import first_line, import_ray, keeping_signals
 from sweeper.records import Placement, Platform
 from sweeper.topology import Absent, Node
 
-_KNOCK_S = 10.0
+_CONNECT_S = 10.0
 _ANSWER_S = 120.0
 _CLAIM_S = 30.0
 _LOOK_EVERY_S = 1.0
@@ -88,7 +88,7 @@ class Cluster:
         self._looked_s = float("-inf")
 
     def check_paths(self, folder: Path, *, needed: Mapping[str, str]) -> None:
-        """See that every node writes into the same folder as this process, and has what trials open.
+        """Check that every node writes into the same folder as this process, and has what trials open.
 
         Args:
             folder: The study's folder; trials write their logs below it.
@@ -145,11 +145,11 @@ class Cluster:
         """Find out whether a node on which a trial was lost is gone.
 
         Ray learns of a dead node only after some missed heartbeats; a trial sent there meanwhile would fail
-        again. So its agent is knocked at.
+        again. So a connection to its agent is tried.
         """
         member = self._used()[node]
         try:
-            socket.create_connection((member.address, member.port), timeout=_KNOCK_S).close()
+            socket.create_connection((member.address, member.port), timeout=_CONNECT_S).close()
         except OSError:
             self._lost.add(node)
         return node in self.lost_nodes()
@@ -167,7 +167,7 @@ class Cluster:
         return frozenset(self._lost)
 
     def has_died(self) -> bool:
-        """Tell that a cluster's Ray is not ours to watch; single nodes of it can be lost."""
+        """Report that a cluster's Ray is not ours to watch; single nodes of it can be lost."""
         return False
 
     def start_again(self) -> None:
@@ -181,7 +181,7 @@ class Cluster:
 
     def _join(self, address: str) -> None:
         try:
-            _knock(address)
+            _check_connects(address)
             with keeping_signals(), without_masks(), noise_to(Path(os.devnull)):
                 self._ray.init(address=address, log_to_driver=False, logging_level="error")
         except (OSError, RuntimeError, ValueError) as exc:
@@ -192,7 +192,7 @@ class Cluster:
             ) from exc
 
     def _alive(self) -> dict[str, _Member]:
-        """Give the cluster's nodes by name: that of the host, numbered where one host runs several."""
+        """Return the cluster's nodes by name: that of the host, numbered where one host runs several."""
         members = sorted(
             (
                 _Member(
@@ -279,15 +279,15 @@ class Cluster:
 
 
 def _claimed(member: _Member, platform: Platform) -> dict[str, float]:
-    """Say what of a node's Ray resources a study holds while it runs."""
+    """Describe what of a node's Ray resources a study holds while it runs."""
     counted = _COUNTED_AS.get(platform)
     wanted = {name: count for name, count in member.resources.items() if name == counted and count > 0}
     shares = [n for n in member.resources if n.startswith(_SHARE_PREFIX) and not n.startswith(_INTERNAL)]
     return {**wanted, **dict.fromkeys(shares, _SHARE)}
 
 
-def _knock(address: str) -> None:
+def _check_connects(address: str) -> None:
     """Connect to a head node once: Ray itself asks an address that does not answer for many minutes."""
     host, _, port = address.rpartition(":")
     if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()

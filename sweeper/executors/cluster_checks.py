@@ -67,7 +67,7 @@ def read_machine(read: Callable[[], Node | Absent]) -> Answer | str:
 
 
 def environment_of_node() -> Mapping[str, str]:
-    """Give the environment that a Ray node was started with; called in one of its workers.
+    """Return the environment that a Ray node was started with; called in one of its workers.
 
     A worker's own has been changed: Ray writes the mask of the devices that it counts for a task into it, for
     none of them an empty one (RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO). Its parent is the node's raylet.
@@ -144,7 +144,7 @@ class Probe:
         return partial(prove_folder, str(self._file), self._token, str(self._answer_of(name)), dict(needed))
 
     def missing_from(self, name: str) -> str | None:
-        """Tell what is wrong if what a node says it wrote does not show here."""
+        """Return what is wrong if what a node says it wrote does not show here."""
         deadline = time.monotonic() + _SHOWS_WITHIN_S
         while not self._answer_of(name).exists():
             if time.monotonic() > deadline:
@@ -191,7 +191,7 @@ def _are_alike(one: Node, other: Node) -> bool:
 
 
 def _models(node: Node) -> frozenset[str]:
-    """Give the models of its devices, as far as their names tell them."""
+    """Return the models of its devices, as far as their names tell them."""
     return frozenset(name for device in node.devices if (name := model_name(device.name)))
 
 

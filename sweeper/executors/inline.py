@@ -35,7 +35,7 @@ class InlineExecutor:
         return ticket
 
     def wait(self, timeout_s: float) -> list[tuple[Ticket, TrialResult]]:
-        """Give the results that are there, waiting at most so long for a first one."""
+        """Return the results that are there, waiting at most so long for a first one."""
         if not self._running:
             time.sleep(min(timeout_s, 0.05))
             return []

@@ -64,7 +64,7 @@ class PrivateRay:
         return {"resources": {_RESOURCE: len(placement.devices)}}
 
     def has_lost(self, node: str) -> bool:
-        """Tell that this machine is still here."""
+        """Report that this machine is still here."""
         return False
 
     def lost_nodes(self) -> frozenset[str]:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from sweeper.executors import Ticket
 from sweeper.executors.ray_import import import_ray
-from sweeper.processes import process, strays
+from sweeper.processes import orphans, process
 from sweeper.processes.process import Process
 from sweeper.records import FailureClass, Placement, TrialResult, TrialSpec
 from sweeper.trial import trial
@@ -35,7 +35,7 @@ class Session(Protocol):
     is_local: bool
 
     def task_options(self, placement: Placement) -> Mapping[str, Any]:
-        """Give what Ray must be told so that a trial starts on its node."""
+        """Return what Ray must be told so that a trial starts on its node."""
         ...
 
     def has_lost(self, node: str) -> bool:
@@ -128,7 +128,7 @@ class RayExecutor:
         return ticket
 
     def wait(self, timeout_s: float) -> list[tuple[Ticket, TrialResult]]:
-        """Give the results that are there, waiting at most so long for a first one."""
+        """Return the results that are there, waiting at most so long for a first one."""
         if self._running and self._session.has_died():
             self._lose_everything()
         if self._lost:
@@ -177,8 +177,8 @@ class RayExecutor:
             return ticket, _lost(spec, placement, cause, failure=failure)
         if result.failure_class is FailureClass.INTERRUPTED and not was_asked:
             # Somebody else's signal reached the worker: nobody wants the trial ended, so it is repeated.
-            stranger = InterruptedError("its worker was interrupted from outside")
-            return ticket, _lost(spec, placement, stranger)
+            outside = InterruptedError("its worker was interrupted from outside")
+            return ticket, _lost(spec, placement, outside)
         return ticket, result
 
     def _lose_everything(self) -> None:
@@ -205,7 +205,7 @@ def _lost(
     engine's own grace, and the next trial on these devices would not wait for that. On another node of a
     cluster they are left to it.
     """
-    left = strays.end_launched(Path(spec.folder))
+    left = orphans.end_launched(Path(spec.folder))
     result = trial.lost(spec, placement, cause, failure=failure)
     if left:
         listed = ", ".join(map(str, left))

@@ -19,7 +19,7 @@ def import_ray(*, is_private: bool) -> Any:
 
     Args:
         is_private: An own Ray on loopback is to be started. A cluster of others keeps its own way of telling
-            its members from strangers.
+            its members from other processes.
     """
     # Read by Ray when it is imported or initialised: no telemetry, and no token file in the user's home
     # for a cluster that only listens on loopback.
@@ -87,6 +87,6 @@ def noise_to(path: Path) -> Iterator[None]:
 
 
 def first_line(exc: BaseException) -> str:
-    """Give what an exception says in one line."""
+    """Return what an exception says in one line."""
     text = str(exc).strip()
     return text.splitlines()[0] if text else type(exc).__name__

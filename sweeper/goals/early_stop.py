@@ -46,7 +46,7 @@ def decision_order(
 def reason_to_stop(
     rule: StopRule, points: Sequence[LoadPoint], measured: Sequence[Measurement], *, gpus: float
 ) -> str | None:
-    """Say why a trial can no longer matter, by what is measured of it; None while it can.
+    """Explain why a trial can no longer matter, by what is measured of it; None while it can.
 
     Args:
         rule: What it is held against.
@@ -77,7 +77,7 @@ def _groups(points: Sequence[LoadPoint]) -> list[list[LoadPoint]]:
 
 
 def _counted(quantity: Objective | Constraint, points: Sequence[LoadPoint]) -> list[LoadPoint]:
-    """Give the load points whose mean a quantity is."""
+    """Return the load points whose mean a quantity is."""
     return [
         point
         for point in points
@@ -97,7 +97,7 @@ def _known(
     *,
     gpus: float,
 ) -> float | None:
-    """Give the quantity's value, once each of its load points was measured."""
+    """Return the quantity's value, once each of its load points was measured."""
     means = [_mean(quantity.metric, point, measured) for point in _counted(quantity, points)]
     known = [mean for mean in means if mean is not None]
     if not known or len(known) < len(means):
@@ -123,7 +123,7 @@ def _best_possible(
 
 
 def _most(metric: str, point: LoadPoint) -> float:
-    """Give what a metric cannot be above at a load point; infinity where nothing bounds it.
+    """Return what a metric cannot be above at a load point; infinity where nothing bounds it.
 
     Source:
         The sum of n exponential gaps has a relative standard deviation of 1 / sqrt(n), so the requests of one
@@ -145,7 +145,7 @@ def _mean(metric: str, point: LoadPoint, measured: Sequence[Measurement]) -> flo
 
 
 def _is_of(measurement: Measurement, point: LoadPoint) -> bool:
-    """Tell whether a run belongs to a load point; the probes of a search over the rate are at other rates."""
+    """Return whether a run belongs to a load point; probes of a search over the rate are at other rates."""
     if point.rate_search is not None:
         return measurement.load_point.rate_search == point.rate_search
     return measurement.load_point == point

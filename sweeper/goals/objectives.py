@@ -43,7 +43,7 @@ def objective_value(objective: Objective | Constraint, rows: Sequence[Mapping[st
 
 
 def counts(quantity: Objective | Constraint, row: Mapping[str, Any]) -> bool:
-    """Tell whether a row, as in ``objective_value``, counts for an objective or a bound."""
+    """Return whether a row, as in ``objective_value``, counts for an objective or a bound."""
     return counts_load(
         quantity,
         request_rate_per_s=_number(row.get("request_rate_per_s")),
@@ -59,7 +59,7 @@ def counts_load(
     keeps_prefix_cache: bool,
     is_probe: bool,
 ) -> bool:
-    """Tell whether what is measured at a load counts for an objective or a bound.
+    """Return whether what is measured at a load counts for an objective or a bound.
 
     Args:
         quantity: The objective or bound.
@@ -73,13 +73,13 @@ def counts_load(
 
 
 def row_value(quantity: Objective | Constraint, row: Mapping[str, Any]) -> float | None:
-    """Give what one row says of an objective or a bound, divided as it says; None without a finite number."""
+    """Return a row's value of an objective or a bound, divided as it says; None without a finite number."""
     number, gpus = _number(row.get(quantity.metric)), _divisor(quantity.per, row)
     return None if number is None or gpus is None else number / gpus
 
 
 def beats(values: Sequence[float], others: Sequence[float], *, objectives: Sequence[Objective]) -> bool:
-    """Tell whether values are at least as good in every objective and better in one (Pareto dominance)."""
+    """Return whether values are at least as good in every objective and better in one (Pareto dominance)."""
     signs = [1 if objective.direction == "maximize" else -1 for objective in objectives]
     gains = [sign * (one - other) for sign, one, other in zip(signs, values, others, strict=True)]
     return all(gain >= 0 for gain in gains) and any(gain > 0 for gain in gains)
@@ -88,7 +88,7 @@ def beats(values: Sequence[float], others: Sequence[float], *, objectives: Seque
 def violations(
     constraints: Sequence[Constraint], rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, float] | None:
-    """Tell how far a trial is past each bound, as a share of it; 0 or less keeps it.
+    """Return how far a trial is past each bound, as a share of it; 0 or less keeps it.
 
     Args:
         constraints: The bounds.
@@ -103,7 +103,7 @@ def violations(
 
 
 def trial_attributes(spec: TrialSpec, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Give what the dashboard shows beside a trial.
+    """Return what the dashboard shows beside a trial.
 
     Args:
         spec: The trial.
@@ -128,7 +128,7 @@ def trial_attributes(spec: TrialSpec, rows: Sequence[Mapping[str, Any]]) -> dict
 
 
 def bound_attributes(violated: Mapping[str, float] | None) -> dict[str, Any]:
-    """Give what the dashboard shows of a trial's bounds: it ranks without looking at them itself."""
+    """Return what the dashboard shows of a trial's bounds: it ranks without looking at them itself."""
     if not violated:
         return {}
     broken = [name for name, share in violated.items() if share > 0]
@@ -165,7 +165,7 @@ def _number(value: Any) -> float | None:
 def is_worse(
     values: Sequence[float], *, than: Sequence[float], objectives: Sequence[Objective], margin: float
 ) -> bool:
-    """Tell whether values are worse in every objective, and by more than a share of the other's value."""
+    """Return whether values are worse in every objective, and by more than a share of the other's value."""
     return all(
         other - value > margin * abs(other)
         if objective.direction == "maximize"

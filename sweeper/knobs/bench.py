@@ -9,7 +9,7 @@ from sweeper.knobs.tables import first_release, table
 
 
 def bench_client(release: str) -> Literal["script", "command"]:
-    """Tell which load generator of vLLM goes with this release.
+    """Return which load generator of vLLM goes with this release.
 
     Args:
         release: Release of vLLM.
@@ -22,7 +22,7 @@ def bench_client(release: str) -> Literal["script", "command"]:
 
 
 def client_flag_exists(flag: str, release: str) -> bool:
-    """Tell whether the serving client of this release takes a flag.
+    """Return whether the serving client of this release takes a flag.
 
     Args:
         flag: Such as ``--max-concurrency``; only flags of data/vllm_bench_history.csv are known.

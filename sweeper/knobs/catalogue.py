@@ -38,7 +38,7 @@ class Knob:
 
 @cache
 def declared_knobs() -> Mapping[str, Knob]:
-    """Give the knobs that experiments vary, by name."""
+    """Return the knobs that experiments vary, by name."""
     types = {"bool": bool, "int": int, "float": float, "str": str}
     return {
         row["knob"]: Knob(
@@ -55,7 +55,7 @@ def declared_knobs() -> Mapping[str, Knob]:
 
 
 def takes_json(knob: str) -> bool:
-    """Tell whether a knob is a flag that takes an object in JSON, in any release."""
+    """Return whether a knob is a flag that takes an object in JSON, in any release."""
     return "json" in {run.kind for run in flags().get(knob, ())}
 
 
@@ -84,7 +84,7 @@ def every_name() -> frozenset[str]:
 
 
 def knob_type(name: str) -> type | None:
-    """Give the type of a knob's values, so that its column can be typed.
+    """Return the type of a knob's values, so that its column can be typed.
 
     Args:
         name: Knob as an assignment spells it.
@@ -108,7 +108,7 @@ def knob_type(name: str) -> type | None:
 
 
 def describe(name: str) -> str:
-    """Say in one line what a knob is: its meaning, its unit, and the releases that have it.
+    """Describe in one line what a knob is: its meaning, its unit, and the releases that have it.
 
     Args:
         name: Knob as an assignment spells it.

@@ -41,7 +41,7 @@ def check(
         Refusals in the order of the assignment, then conflicts; empty when all is well.
 
     Raises:
-        ConfigError: The release is none.
+        ConfigError: The text is not a release.
     """
     if engine not in ("vllm", "simulated"):
         return ()

@@ -21,12 +21,12 @@ def defaults(
     assignment: Assignment = NO_KNOBS,
     max_positions: int = _LLAMA_3_1_POSITIONS,
 ) -> dict[str, Scalar]:
-    """Give the values that hold when nothing is said, for the knobs whose defaults have moved.
+    """Return the values that hold when nothing is said, for the knobs whose defaults have moved.
 
     Args:
         release: Release of vLLM.
         accelerator: What it runs on.
-        assignment: What is said about the other knobs; some defaults hang on it.
+        assignment: What is said about the other knobs; some defaults depend on it.
         max_positions: Longest sequence of the model in tokens, as its config gives it; Llama 3.1's
             unless said. ``max_model_len`` in the assignment goes before it.
 

@@ -98,7 +98,7 @@ def _flag_text(value: Scalar) -> str:
 
 
 def environment(assignment: Assignment, *, release: str) -> dict[str, str]:
-    """Give the environment variables of an assignment as the process will see them.
+    """Return the environment variables of an assignment as the process will see them.
 
     Args:
         assignment: Knob to value.
@@ -108,7 +108,7 @@ def environment(assignment: Assignment, *, release: str) -> dict[str, str]:
         Variable to text, sorted; True is ``1`` and False is ``0``.
 
     Raises:
-        ConfigError: The release is none.
+        ConfigError: The text is not a release.
     """
     release_key(release)
     return {knob: _variable_text(value) for knob, value in sorted(assignment.items()) if is_variable(knob)}
@@ -119,7 +119,7 @@ def _variable_text(value: Scalar) -> str:
 
 
 def launcher(release: str) -> Literal["module", "command"]:
-    """Tell how a server of this release is started.
+    """Return how a server of this release is started.
 
     Args:
         release: Release of vLLM.

@@ -1,4 +1,4 @@
-"""Which engine of vLLM runs, V0 or V1: it hangs on release, accelerator and the knobs V1 did not support."""
+"""Which engine of vLLM runs, V0 or V1: by release, accelerator and the knobs V1 did not support."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sweeper.knobs.release_order import is_between
 from sweeper.records import Assignment, Platform, Scalar
 
 Accelerator = Literal["rocm", "cuda", "cpu"]
-"""What the engine runs on. For defaults that hang on the device, ``rocm`` is an MI300X of 192 GB and
+"""What the engine runs on. For defaults that depend on the device, ``rocm`` is an MI300X of 192 GB and
 ``cuda`` an H100 of 80 GB."""
 
 _OF_PLATFORM: Mapping[str, Accelerator] = {"mi300x": "rocm", "cuda": "cuda", "cpu": "cpu"}
@@ -30,7 +30,7 @@ NO_KNOBS: Assignment = MappingProxyType({})
 
 
 def accelerator_of(platform: str, *, modelled_device: str | None = None) -> Accelerator:
-    """Say what an engine runs on.
+    """Describe what an engine runs on.
 
     Args:
         platform: One of ``records.Platform``.
@@ -44,7 +44,7 @@ def accelerator_of(platform: str, *, modelled_device: str | None = None) -> Acce
 def engine_generation(
     release: str, *, accelerator: Accelerator = "rocm", assignment: Assignment = NO_KNOBS
 ) -> Generation:
-    """Tell whether the V0 or the V1 engine will run.
+    """Return whether the V0 or the V1 engine will run.
 
     Args:
         release: Release of vLLM.
@@ -92,5 +92,5 @@ def only_in_v0(assignment: Assignment, *, release: str, accelerator: Accelerator
 
 
 def is_set(value: Scalar) -> bool:
-    """Tell whether vLLM would read this value of a variable as yes."""
+    """Return whether vLLM would read this value of a variable as yes."""
     return str(value).strip().lower() in ("1", "true")

@@ -27,13 +27,13 @@ class Run:
     not_on: tuple[str, ...] = ()
 
     def holds(self, release: str) -> bool:
-        """Tell whether a release lies in this run."""
+        """Return whether a release lies in this run."""
         return is_between(release, self.first, self.last)
 
 
 @cache
 def flags() -> Mapping[str, tuple[Run, ...]]:
-    """Give the runs of every flag, by knob."""
+    """Return the runs of every flag, by knob."""
     return _grouped(
         Run(
             spelling=row["name"],
@@ -48,7 +48,7 @@ def flags() -> Mapping[str, tuple[Run, ...]]:
 
 @cache
 def variables() -> Mapping[str, tuple[Run, ...]]:
-    """Give the runs of every variable, by name."""
+    """Return the runs of every variable, by name."""
     return _grouped(
         Run(
             spelling=row["name"],
@@ -74,13 +74,13 @@ def _knob_name(spelling: str) -> str:
 
 @cache
 def endings() -> Mapping[str, Mapping[str, str]]:
-    """Give the story of each knob that went or moved, by knob: when, why, and what is nearest to it now."""
+    """Return the story of each knob that went or moved, by knob: when, why, and what is nearest to it now."""
     return {_knob_name(row["knob"]): row for row in table("vllm_knob_history.csv")}
 
 
 @cache
 def listed_values() -> Mapping[str, Mapping[str, tuple[Run, ...]]]:
-    """Give the runs of every listed value, by knob and then by value."""
+    """Return the runs of every listed value, by knob and then by value."""
     listed: dict[str, dict[str, tuple[Run, ...]]] = {}
     for row in table("vllm_values.csv"):
         run = Run(
@@ -95,10 +95,10 @@ def listed_values() -> Mapping[str, Mapping[str, tuple[Run, ...]]]:
 
 
 def runs_of(knob: str) -> tuple[Run, ...]:
-    """Give the runs of a flag or a variable, oldest first; empty when no release had it."""
+    """Return the runs of a flag or a variable, oldest first; empty when no release had it."""
     return (variables() if is_variable(knob) else flags()).get(knob, ())
 
 
 def run_at(knob: str, release: str) -> Run | None:
-    """Give the run that this release belongs to; None when it does not have the knob."""
+    """Return the run that this release belongs to; None when it does not have the knob."""
     return next((run for run in runs_of(knob) if run.holds(release)), None)

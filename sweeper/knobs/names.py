@@ -11,15 +11,15 @@ HOST_SETTINGS: Mapping[str, str] = {"host_numa_balancing": "kernel.numa_balancin
 
 
 def is_variable(knob: str) -> bool:
-    """Tell whether a knob is an environment variable: its name has no lower-case letter."""
+    """Return whether a knob is an environment variable: its name has no lower-case letter."""
     return knob == knob.upper()
 
 
 def is_of_sweeper(knob: str) -> bool:
-    """Tell whether a knob is the sweeper's own, which no server and no host is told about."""
+    """Return whether a knob is the sweeper's own, which no server and no host is told about."""
     return knob == INSTANCES
 
 
 def is_host_setting(knob: str) -> bool:
-    """Tell whether a knob is a setting of the host, which no server is told about."""
+    """Return whether a knob is a setting of the host, which no server is told about."""
     return knob.startswith(HOST_PREFIX)

@@ -60,6 +60,6 @@ _FAMILIES: Mapping[str, str] = MappingProxyType(
 
 
 def why_answers_may_change(knob: str) -> str | None:
-    """Say why a knob may change a greedy answer; None where it may not, as far as is known."""
+    """Explain why a knob may change a greedy answer; None where it may not, as far as is known."""
     told = MAY_CHANGE_ANSWERS.get(knob)
     return told or next((why for start, why in _FAMILIES.items() if knob.startswith(start)), None)

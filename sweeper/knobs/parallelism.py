@@ -113,7 +113,7 @@ def _replicas_elsewhere(assignment: Assignment) -> tuple[str, str] | None:
 
 
 def why_shape_forbids(assignment: Assignment, shape: ModelShape) -> Iterator[str]:
-    """Say which parallel sizes cannot share out a dense decoder of these dimensions, and what could.
+    """Name which parallel sizes cannot share out a dense decoder of these dimensions, and what could.
 
     Args:
         assignment: Knob to value, as one server gets it.

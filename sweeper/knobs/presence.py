@@ -105,7 +105,7 @@ def _unknown(knob: str, value: Scalar, *, release: str) -> Refusal:
 
 
 def _short_name(knob: str) -> str | None:
-    """Give the flag that a letter or two of the command line stand for, however they are written."""
+    """Return the flag that a letter or two of the command line stand for, however they are written."""
     letters = knob.lstrip("-").lower()
     return _SHORT_NAMES.get("o" if _LEVEL.match(letters) else letters)
 

@@ -71,7 +71,7 @@ def releases() -> tuple[str, ...]:
 
 
 def why_unplaced(version: str) -> str | None:
-    """Say why a version does not tell which release a build is; None where it does.
+    """Explain why a version does not tell which release a build is; None where it does.
 
     A build from a clone without vLLM's tags calls itself 0.1.dev9453, whatever it is of: setuptools-scm
     counts commits where it finds no tag. Some builds are named by hand (``dev``).
@@ -84,7 +84,7 @@ def why_unplaced(version: str) -> str | None:
 
 
 def is_clean(release: str) -> bool:
-    """Tell whether a version is that of a release, and not of a build before one or after one (dev, rc)."""
+    """Return whether a version is that of a release, and not of a build before one or after one (dev, rc)."""
     match = _RELEASE.fullmatch(release.strip())
     return match is not None and not (match["phase"] or match["dev"])
 
@@ -98,7 +98,7 @@ def covered(release: str) -> ReleaseKey:
 
 
 def is_between(release: str, first: str | None, last: str | None) -> bool:
-    """Tell whether a release lies from the first to the last, both included; None leaves an end open."""
+    """Return whether a release lies from the first to the last, both included; None leaves an end open."""
     key = covered(release)
     return (first is None or release_key(first) <= key) and (last is None or key <= release_key(last))
 

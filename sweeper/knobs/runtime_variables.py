@@ -16,7 +16,7 @@ _FAMILY = "*"
 
 
 def is_read_by_runtime(name: str) -> bool:
-    """Tell whether something below vLLM is known to read a variable of this name or family."""
+    """Return whether something below vLLM is known to read a variable of this name or family."""
     return name in runtime_variables() or any(name.startswith(family) for family in _families())
 
 

@@ -39,7 +39,7 @@ def client_arguments(assignment: Assignment, *, release: str, tokenizer: str) ->
 
 
 def client_variables(assignment: Assignment, *, release: str) -> dict[str, str]:
-    """Give the variables of an assignment that the client needs, too."""
+    """Return the variables of an assignment that the client needs, too."""
     found = environment(assignment, release=release)
     return {name: text for name, text in found.items() if name.startswith(_SHARED_VARIABLES)}
 

@@ -314,14 +314,14 @@ def activation_bytes(
 
 
 def compute_dtype(model: Model, assignment: Assignment) -> str:
-    """Give the type that is computed in: as asked, else the checkpoint's, which for fp8 is bfloat16."""
+    """Return the type that is computed in: as asked, else the checkpoint's, which for fp8 is bfloat16."""
     asked = str(assignment.get("dtype", "auto"))
     own = model.dtype if model.dtype is not None and model.dtype in _BYTES else "bfloat16"
     return own if asked == "auto" else asked
 
 
 def kv_dtype(model: Model, assignment: Assignment) -> str:
-    """Give the type of the KV cache: as asked, else the type that is computed in."""
+    """Return the type of the KV cache: as asked, else the type that is computed in."""
     asked = str(assignment.get("kv_cache_dtype", "auto"))
     return compute_dtype(model, assignment) if asked == "auto" else asked
 
@@ -339,7 +339,7 @@ def _profiled_samples(said: Assignment, *, release: str, accelerator: Accelerato
 
 
 def _sampled_bytes(release: str) -> int:
-    """Give the bytes that sampling holds for each logit.
+    """Return the bytes that sampling holds for each logit.
 
     Source:
         To 0.16: sorting; 41 is 1.26 GiB for 256 sequences of Llama 3 8B (vllm-project/vllm pull 10511).

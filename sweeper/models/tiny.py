@@ -191,7 +191,7 @@ def learn_merges(text: str, *, merges: int) -> list[Pair]:
 
 
 def byte_alphabet() -> dict[int, Symbol]:
-    """Give every byte a printable character, as byte-level tokenizers write it.
+    """Return every byte a printable character, as byte-level tokenizers write it.
 
     Source:
         GPT-2's ``bytes_to_unicode``: printable Latin-1 stands for itself, the rest follows from U+0100.

@@ -19,7 +19,7 @@ _CACHE = "enable_prefix_caching"
 
 
 def check(planner: Planner) -> None:
-    """See that every rule can apply, and that a second run is one of something.
+    """Check that every rule can apply, and that a second run is one of something.
 
     Raises:
         ConfigError: A rule names what no setting has, with the nearest name; or nothing would be run twice.
@@ -42,7 +42,7 @@ def _runs_twice(planner: Planner) -> bool:
 
 
 def _named(planner: Planner) -> list[Point]:
-    """Give the settings that have a name: each series, or the base where there are none."""
+    """Return the settings that have a name: each series, or the base where there are none."""
     space = planner.space
     return [space.point({"series": series.name}) for series in space.series] or [space.point({})]
 

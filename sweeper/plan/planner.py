@@ -239,7 +239,7 @@ class Planner:
         return replace(self.engine, kind=series.engine)
 
     def loads_of(self, point: Point) -> tuple[LoadPoint, ...]:
-        """Give the load points that a point of the space is measured at."""
+        """Return the load points that a point of the space is measured at."""
         series = None if point.series is None else self.space.named(point.series)
         return self._load_points_of(point, self._engine_of(series))
 
@@ -297,7 +297,7 @@ class Planner:
             )
 
     def rule_defaults(self, assignment: Assignment, model: Model | None = None) -> dict[str, Scalar]:
-        """Give what rules may name and an assignment leaves unsaid: the release's defaults, and the node."""
+        """Return what rules may name and an assignment leaves unset: the release's defaults, and the node."""
         unsaid = self.unsaid(assignment, model or self.model)
         return {**self._sizes(), **unsaid}
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def provide_model(settings: Settings) -> Model:
-    """Give the model with a path the engine can open; the tiny one is made when it is first needed."""
+    """Return the model with a path the engine can open; the tiny one is made when it is first needed."""
     if settings.model.path != "tiny":
         return settings.model
     if settings.platform is Platform.SIMULATED:

@@ -62,7 +62,7 @@ def join_cluster(settings: Settings, choice: Choice) -> Cluster:
 
 
 def needed_paths(settings: Settings, *, engine: EngineSpec, model: Model) -> dict[str, str]:
-    """Give the paths that trials open, each with its key, for a cluster whose nodes must all have them.
+    """Return the paths that trials open, each with its key, for a cluster whose nodes must all have them.
 
     Args:
         engine: What serves, with the interpreter that was found.
@@ -83,7 +83,7 @@ def _read_here(wanted: _Wanted) -> Node | Absent:
 
 
 def _checked(node: Node, wanted_node: _Wanted, environment: Mapping[str, str]) -> Node:
-    """See that a node is as wanted, and keep the devices of it that the study may use."""
+    """Check that a node is as wanted, and keep the devices of it that the study may use."""
     mode, memory_mode = wanted_node.insisted
     for kind, wanted, found in (
         ("partition", mode, node.partition_mode),
@@ -152,7 +152,7 @@ def _node_of(wanted: _Wanted) -> Node | Absent:
 
 @contextmanager
 def _told_as(keys: str) -> Iterator[None]:
-    """Tell that these keys of the configuration cannot be: the machine has nothing to do with it."""
+    """Report that these keys of the configuration cannot be: the machine has nothing to do with it."""
     try:
         yield
     except PlacementError as exc:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_search(settings: Settings) -> None:
-    """See that the method's packages are here, and that its start and stages lie in the space.
+    """Check that the method's packages are here, and that its start and stages lie in the space.
 
     Raises:
         ConfigError: One of them does not; nothing was started.
@@ -32,7 +32,7 @@ def check_search(settings: Settings) -> None:
 
 
 def hints_of(settings: Settings, planner: Planner, say: Callable[[str], object]) -> Hints:
-    """Give what a method that learns may know beforehand; say so when it takes its time.
+    """Return what a method that learns may know beforehand; say so when it takes its time.
 
     Of AMD's devices that are modelled the simulated platform has something to say. On itself its ranking
     would be its result, so only the method that is made of it asks there.
@@ -65,7 +65,7 @@ def hints_of(settings: Settings, planner: Planner, say: Callable[[str], object])
 
 
 def _announced(estimate: Estimate, say: Callable[[str], object]) -> Estimate:
-    """Say what is going on before the first of many estimates."""
+    """Describe what is going on before the first of many estimates."""
     is_told = False
 
     def told(point: Point) -> Sequence[float] | None:

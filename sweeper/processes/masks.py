@@ -27,18 +27,18 @@ def is_mask(name: str) -> bool:
 
 
 def expected(mask: Mapping[str, str]) -> dict[str, str]:
-    """Give our variable for a mask of one variable; nothing for an engine that has no mask."""
+    """Return our variable for a mask of one variable; nothing for an engine that has no mask."""
     return {EXPECTED: as_text(mask)} if mask else {}
 
 
 def seen(environment: Mapping[str, str]) -> dict[str, str]:
-    """Give the masks that an environment holds, the one that it is expected to hold included."""
+    """Return the masks that an environment holds, the one that it is expected to hold included."""
     name, _, _ = environment.get(EXPECTED, "").partition("=")
     return {key: value for key, value in sorted(environment.items()) if is_mask(key) or key == name}
 
 
 def refusal(environment: Mapping[str, str]) -> str | None:
-    """Say why a program must not start in this environment; None when its mask is the expected one."""
+    """Explain why a program must not start in this environment; None when its mask is the expected one."""
     if EXPECTED not in environment:
         return None
     name, _, value = environment[EXPECTED].partition("=")

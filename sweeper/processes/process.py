@@ -202,7 +202,7 @@ def living() -> Iterator[Status]:
 
 
 def environment(pid: int) -> dict[str, str]:
-    """Give the environment that a process was started with; empty where it may not be seen."""
+    """Return the environment that a process was started with; empty where it may not be seen."""
     entries = (entry.partition("=") for entry in _environment(pid))
     return {name: value for name, found, value in entries if found}
 

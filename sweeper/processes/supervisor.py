@@ -3,14 +3,14 @@
 A server is a tree of processes (vLLM: API server, engine core, workers), and killing its root orphans
 the rest. So between the owner and the program stands a small process, started from this same file:
 
-* it is no child of its owner: a doorkeeper stands between them, which only passes on how it ended. Ray
+* it is no child of its owner: an intermediate process between them only passes on how it ended. Ray
   kills the direct children of a worker that dies (seen with Ray 2.60), and with the supervisor gone
-  nobody would end the tree; now that hits the doorkeeper, and the supervisor learns of the death itself;
+  nobody would end the tree; now that hits the intermediate process, and the supervisor sees the death itself;
 * it leads a session of its own and adopts orphans below it (child subreaper), so the tree stays whole;
 * it holds one end of a pipe whose other end only the owner has: when the owner dies, however it dies,
   the kernel closes the pipe, and the supervisor ends the tree and itself;
 * the program dies with the supervisor (parent-death signal); what is left of the tree then is found by
-  the start file (``processes.find_strays``), and by the owner at once, if it still lives;
+  the start file (``processes.find_orphans``), and by the owner at once, if it still lives;
 * when the program ends by itself, the supervisor ends its remains and passes its exit code on;
 * the program gets a folder for temporary files of its own, which goes with it;
 * a program whose device mask is not exactly the expected one (``masks``) is not executed; what a started one
@@ -44,8 +44,8 @@ from typing import NoReturn
 from sweeper.errors import EngineError
 from sweeper.processes import masks
 from sweeper.processes import process as processes
+from sweeper.processes.orphans import Launch
 from sweeper.processes.process import Process
-from sweeper.processes.strays import Launch
 from sweeper.records import FailureClass
 
 # <linux/prctl.h>
@@ -265,7 +265,7 @@ def _end_child(child: subprocess.Popen[bytes], *, within_s: float) -> None:
 def main() -> None:
     """Run as the supervisor: start the program, watch it and the owner, leave nothing."""
     options = _options()
-    _leave_a_doorkeeper(options)
+    _fork_intermediate(options)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     os.write(options.report_fd, str(processes.current()).encode())
     os.close(options.report_fd)
@@ -305,7 +305,7 @@ def main() -> None:
     os._exit(code)
 
 
-def _leave_a_doorkeeper(options: argparse.Namespace) -> None:
+def _fork_intermediate(options: argparse.Namespace) -> None:
     """Go on in a child that leads a session of its own; what stays behind passes its end on to the owner."""
     supervisor = os.fork()
     if supervisor == 0:
@@ -484,7 +484,7 @@ def _first(new: int | None, old: int | None) -> int | None:
 
 def _kill(pids: Sequence[int], number: signal.Signals) -> None:
     # Descendants of ours stay zombies until they are reaped here or by their parent below us, so their
-    # ids cannot have gone to strangers in between.
+    # ids cannot have been reused in between.
     for pid in pids:
         try:
             os.kill(pid, number)

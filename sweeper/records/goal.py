@@ -52,7 +52,7 @@ class Constraint:
         return f"{quantity} {'<=' if self.is_upper else '>='} {self.limit:g}"
 
     def violation(self, value: float) -> float:
-        """Tell how far a value is past the limit, as a share of it; 0 or less keeps it.
+        """Return how far a value is past the limit, as a share of it; 0 or less keeps it.
 
         A share, so that a search may add up bounds in milliseconds and in requests; a limit of 0 has no
         shares, and gives the distance itself.

@@ -81,7 +81,7 @@ class TrialState(StrEnum):
 
 
 class FailureClass(StrEnum):
-    """Why a trial has no numbers; the caller's reaction hangs on it."""
+    """Why a trial has no numbers; the caller's reaction depends on it."""
 
     OUT_OF_MEMORY = "out_of_memory"
     BAD_ARGUMENT = "bad_argument"

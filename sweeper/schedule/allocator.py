@@ -11,7 +11,7 @@ GPU's size lies within one GPU, and a larger one consists of whole GPUs. Padding
 power of two usable (6 or 12 cores): a padded seat is simply empty.
 
 A request for n devices takes exactly n and holds the whole block around them. A request that is no power of
-two thus keeps the rest of its block idle, so that no stranger shares its links while it is measured.
+two thus keeps the rest of its block idle, so that no other trial shares its links while it is measured.
 """
 
 from __future__ import annotations
@@ -78,12 +78,12 @@ class Allocator:
             )
 
     def blocks(self, devices: int) -> tuple[frozenset[int], ...]:
-        """Give the blocks, free or not, that a request could get on the empty node, as device indices."""
+        """Return the blocks, free or not, that a request could get on the empty node, as device indices."""
         self.check(devices)
         return tuple(block.indices for block in self._candidates(devices))
 
     def block_of(self, placement: Placement) -> frozenset[int]:
-        """Give all devices that a placement which is out keeps from others."""
+        """Return all devices that a placement which is out keeps from others."""
         return self._held[placement]
 
     def acquire(self, devices: int, *, within: Set[int] | None = None) -> Placement | None:
@@ -135,7 +135,7 @@ class Allocator:
         return frozenset[int]().union(*self._held.values())
 
     def _candidates(self, devices: int) -> list[_Block]:
-        """Give the smallest aligned blocks of this node that have enough devices, free or not."""
+        """Return the smallest aligned blocks of this node that have enough devices, free or not."""
         known = self._known_candidates.get(devices)
         if known is not None:
             return known
@@ -158,7 +158,7 @@ class Allocator:
         )
 
     def _free_surroundings(self, block: _Block, taken: frozenset[int]) -> int:
-        """Give the size of the largest block without gaps that is free and has this one in it."""
+        """Return the size of the largest block without gaps that is free and has this one in it."""
         size = block.size
         while True:
             outer = self._block(block.start - block.start % (2 * size), 2 * size)
@@ -193,5 +193,5 @@ def _seats(node: Node) -> dict[int, Device]:
 
 
 def _power_of_two_from(count: int) -> int:
-    """Give the smallest power of two that is not below ``count``."""
+    """Return the smallest power of two that is not below ``count``."""
     return 1 << (count - 1).bit_length()

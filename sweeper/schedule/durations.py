@@ -6,7 +6,7 @@ tokens to decode at the batch that the load allows, and never less than the arri
 simulated, so a thousand predictions cost milliseconds.
 
 Where trials of the study have finished, each part is scaled by what they really took over what was predicted
-for them. Nothing hangs on a prediction but the order and the plan: a wrong one costs time, not a result.
+for them. Nothing depends on a prediction but the order and the plan: a wrong one costs time, not a result.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def _first_guess(spec: TrialSpec, device: str | None) -> Prediction:
 
 
 def _loads(spec: TrialSpec) -> Iterator[LoadPoint]:
-    """Give the loads of one start, each probe of a search over the rate as one of its own."""
+    """Return the loads of one start, each probe of a search over the rate as one of its own."""
     for point in spec.load_points:
         if point.rate_search is None:
             yield point
@@ -275,7 +275,7 @@ def _longest_answer(point: LoadPoint) -> float:
 
 
 def _costs(spec: TrialSpec, device_name: str) -> tuple[CostModel, _Limits]:
-    """Give the costs of a step of this trial, and what the scheduler puts into one."""
+    """Return the costs of a step of this trial, and what the scheduler puts into one."""
     settings = resolve(spec)
     devices = max(1, spec.devices_wanted // knobs.replicas(spec.assignment))
     mode = spec.partitioning.split("/")[0] if spec.partitioning else None

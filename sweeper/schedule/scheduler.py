@@ -200,13 +200,13 @@ class Scheduler:
         waiting.entry = replace(waiting.entry, predicted_s=predicted_s)
 
     def remove(self, key: str) -> None:
-        """Let an entry wait no longer; one that does not wait is none."""
+        """Let an entry wait no longer; nothing happens if it does not wait."""
         self._waiting.pop(key, None)
         if self._reservation is not None and self._reservation.key == key:
             self._reservation = None
 
     def start(self, *, now_s: float) -> list[tuple[Entry, Placement]]:
-        """Give the trials that start now, each with its devices, which it holds from here on.
+        """Return the trials that start now, each with its devices, which it holds from here on.
 
         Args:
             now_s: The owner's clock, seconds; never goes back.
@@ -302,7 +302,7 @@ class Scheduler:
         return self._is_alone(entry) and bool(self._on(name))
 
     def _allowed(self, name: str, entry: Entry, *, now_s: float) -> list[frozenset[int]]:
-        """Give the parts of a node that an entry may take: first off the reserved block, then in it."""
+        """Return the parts of a node that an entry may take: first off the reserved block, then in it."""
         everything, reserved = self._everything[name], self._reservation
         if reserved is None or reserved.node != name or reserved.key == entry.key:
             return [everything]

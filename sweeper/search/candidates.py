@@ -28,7 +28,7 @@ def identity(point: Point) -> str:
 
 
 def pool(space: Space, rng: np.random.Generator) -> list[Point]:
-    """Give the valid points of a space: all of them, or a sample where they are many or not countable."""
+    """Return the valid points of a space: all of them, or a sample where they are many or not countable."""
     size = space.size()
     if size is not None and size <= LARGEST_POOL:
         return list(_distinct(p for p in space.grid() if is_valid(space, p)))
@@ -53,12 +53,12 @@ def draw(space: Space, rng: np.random.Generator) -> Point:
 
 
 def is_valid(space: Space, point: Point) -> bool:
-    """Tell whether a point keeps the rules of its space."""
+    """Return whether a point keeps the rules of its space."""
     return space.broken_rule(point.assignment) is None
 
 
 def neighbours(space: Space, point: Point) -> Iterator[Point]:
-    """Give the points that differ from this one in a single domain, nearest values first."""
+    """Return the points that differ from this one in a single domain, nearest values first."""
     for name, domain in space.domains.items():
         if name not in point.choices:
             continue
@@ -77,7 +77,7 @@ def _draw_value(domain: Domain, rng: np.random.Generator) -> Scalar:
 
 
 def _value_at(domain: Range, share: float) -> Scalar:
-    """Give the value of a range at a share of its width, 0 to 1, on its grid where it has one."""
+    """Return the value of a range at a share of its width, 0 to 1, on its grid where it has one."""
     count = domain.count()
     if count is not None:
         return _numbered(domain, min(int(share * count), count - 1))
@@ -89,7 +89,7 @@ def _value_at(domain: Range, share: float) -> Scalar:
 
 
 def _numbered(domain: Range, number: int) -> Scalar:
-    """Give the value of a counted range by its number; enumerating a large one for it would take long."""
+    """Return the value of a counted range by its number; enumerating a large one for it would take long."""
     value = domain.low + number * (domain.step or 1)
     return int(value) if domain.is_int else value
 
@@ -135,7 +135,7 @@ class Geometry:
 
     @classmethod
     def of(cls, space: Space) -> Geometry:
-        """Give the geometry of a space."""
+        """Return the geometry of a space."""
         domains: Mapping[str, Domain] = space.domains
         names = (*(("series",) if space.series else ()), *domains)
         numeric = tuple(name in domains and _is_ordered(domains[name]) for name in names)
@@ -147,7 +147,7 @@ class Geometry:
         return np.array(rows, dtype=np.float64).reshape(len(points), len(self.names))
 
     def distances(self, a: Floats, b: Floats) -> Floats:
-        """Give distances by coordinate, each 0 to 1, shape (coordinates, points of a, points of b)."""
+        """Return distances by coordinate, each 0 to 1, shape (coordinates, points of a, points of b)."""
         result = np.empty((len(self.names), len(a), len(b)))
         for i, is_number in enumerate(self.is_number):
             left, right = a[:, i][:, None], b[:, i][None, :]

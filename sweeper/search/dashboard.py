@@ -37,7 +37,7 @@ CAVEAT = (
 
 
 def artifacts_folder(outputs: Path) -> Path:
-    """Give the folder of all studies' artifacts, beside their database."""
+    """Return the folder of all studies' artifacts, beside their database."""
     return outputs / "artifacts"
 
 
@@ -145,7 +145,7 @@ def table(facts: Mapping[str, str]) -> str:
 
 
 def command(url: str, *, outputs: Path, port: int) -> list[str]:
-    """Give the command line that serves the dashboard of a database on loopback.
+    """Return the command line that serves the dashboard of a database on loopback.
 
     Raises:
         ConfigError: The URL holds a password, which every user of the machine could read in the list of
@@ -161,7 +161,7 @@ def command(url: str, *, outputs: Path, port: int) -> list[str]:
 
 
 def choose_port(wanted: int | None) -> int:
-    """Give the port to serve on: the wanted one, else the usual one, or any that is free.
+    """Return the port to serve on: the wanted one, else the usual one, or any that is free.
 
     Raises:
         ConfigError: The wanted port is taken, or none.

@@ -5,7 +5,7 @@ that it draws in grey. This serves the same pages and answers, and exchanges the
 study's answer: the best, or the Pareto front, of those that keep every bound; none where none does. It can go
 once the dashboard does so itself.
 
-    python -m sweeper.dashboard_server URL --artifact-dir DIR --host HOST --port PORT
+    python -m sweeper.search.dashboard_server URL --artifact-dir DIR --host HOST --port PORT
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _OF_A_STUDY = re.compile(r"/api/studies/\d+")
 
 
 def best_trials(trials: Sequence[Mapping[str, Any]], directions: Sequence[str]) -> list[Mapping[str, Any]]:
-    """Give the complete trials that keep every bound and that no other such trial beats.
+    """Return the complete trials that keep every bound and that no other such trial beats.
 
     Args:
         trials: As the dashboard tells them: ``state``, ``values`` and ``constraints``, of which those above 0
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str]) -> None:
     from optuna.artifacts import FileSystemArtifactStore
     from optuna_dashboard import wsgi
 
-    parser = argparse.ArgumentParser(prog="python -m sweeper.dashboard_server")
+    parser = argparse.ArgumentParser(prog="python -m sweeper.search.dashboard_server")
     parser.add_argument("storage")
     parser.add_argument("--artifact-dir", required=True)
     parser.add_argument("--host", required=True)

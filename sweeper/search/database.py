@@ -36,7 +36,7 @@ _KEEPALIVE = "-c tcp_keepalives_idle=60 -c tcp_keepalives_interval=10 -c tcp_kee
 
 
 def check(url: str) -> None:
-    """See that the package that speaks to this database is here; nothing is connected to.
+    """Check that the package that speaks to this database is here; nothing is connected to.
 
     Raises:
         ConfigError: It is not a URL, names an unknown kind of database or one in memory, or its package is
@@ -175,12 +175,12 @@ def _engine_options(url: URL) -> dict[str, Any]:
 
 
 def _innermost(storage: optuna.storages.BaseStorage) -> Any:
-    """Give the storage that talks to the database: Optuna wraps it in a cache."""
+    """Return the storage that talks to the database: Optuna wraps it in a cache."""
     return getattr(storage, "_backend", storage)
 
 
 def _lock_key(name: str) -> int:
-    """Give the number by which PostgreSQL knows the lock: 64 bits with a sign."""
+    """Return the number by which PostgreSQL knows the lock: 64 bits with a sign."""
     digest = hashlib.sha256(f"sweeper study {name}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
 

@@ -18,7 +18,7 @@ from sweeper.space.space import Space
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
-    """Give each domain of a space, and its series, as a distribution."""
+    """Return each domain of a space, and its series, as a distribution."""
     found: dict[str, BaseDistribution] = {}
     if space.series:
         found["series"] = CategoricalDistribution([s.name for s in space.series])
@@ -29,12 +29,12 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
 
 
 def to_optuna(choices: Assignment) -> dict[str, Scalar]:
-    """Give a point's choices as parameters of a trial."""
+    """Return a point's choices as parameters of a trial."""
     return dict(choices) or {"series": "only"}
 
 
 def from_optuna(params: Mapping[str, Any]) -> dict[str, Scalar]:
-    """Give a trial's parameters as choices of a point."""
+    """Return a trial's parameters as choices of a point."""
     return {} if params == {"series": "only"} else dict(params)
 
 

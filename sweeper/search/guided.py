@@ -166,7 +166,7 @@ def _log_prior(slope: float, slopes: int) -> float:
 
 
 def _kernel(distances: Floats, length: float) -> Floats:
-    """Give the covariance of two points from their distances by coordinate."""
+    """Return the covariance of two points from their distances by coordinate."""
     squares = (distances / length) ** 2
     single = np.exp(-0.5 * squares).mean(axis=0)
     together = np.exp(-0.5 * squares.sum(axis=0))
@@ -178,13 +178,13 @@ def _kernel_at_zero() -> float:
 
 
 def _explained(among: Floats, across: Floats) -> Floats:
-    """Give the variance of each candidate that the seen points take away."""
+    """Return the variance of each candidate that the seen points take away."""
     white = np.linalg.solve(np.linalg.cholesky(among), across.T)
     return np.asarray((white**2).sum(axis=0))
 
 
 def _expected_improvement(ahead: Floats, spread: Floats) -> Floats:
-    """Give the mean of what a normal value, so far ahead of the best and so uncertain, exceeds it by."""
+    """Return the mean of what a normal value, so far ahead of the best and so uncertain, exceeds it by."""
     z = ahead / spread
     below = 0.5 * (1 + np.vectorize(math.erf)(z / math.sqrt(2)))
     return np.asarray(ahead * below + spread * np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi))

@@ -150,7 +150,7 @@ class Search:
             return self._begin(point)
 
     def has(self, point: Point) -> bool:
-        """Tell whether the study holds a finished trial of this point, whatever became of it."""
+        """Return whether the study holds a finished trial of this point, whatever became of it."""
         wanted = content_key(dict(point.choices))
         finished = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
         with database.answering(self._storage):
@@ -220,7 +220,7 @@ class Search:
             self._study.tell(number, state=TrialState.PRUNED)
 
     def points(self) -> dict[str, Point]:
-        """Give the point of each complete trial by its key, whichever run of the driver asked for it."""
+        """Return the point of each complete trial by its key, whichever run of the driver asked for it."""
         with database.answering(self._storage):
             trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return {
@@ -407,12 +407,12 @@ def _replace_space(
 
 
 def _unused_sampler() -> optuna.samplers.BaseSampler:
-    """Give the stored study a sampler that never has a say: all its trials come with their values."""
+    """Return the stored study a sampler that never has a say: all its trials come with their values."""
     return optuna.samplers.RandomSampler(seed=0)
 
 
 def _mark(point: Point) -> dict[str, Any]:
-    """Give the attribute by which a point is found again."""
+    """Return the attribute by which a point is found again."""
     return {"choices": content_key(dict(point.choices))}
 
 
@@ -425,7 +425,7 @@ def _waiting(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def _params(trial: FrozenTrial) -> dict[str, Any]:
-    """Give a trial's knobs; one that waited was given them whole before it had them one by one."""
+    """Return a trial's knobs; one that waited was given them whole before it had them one by one."""
     return dict(trial.system_attrs.get("fixed_params", trial.params))
 
 

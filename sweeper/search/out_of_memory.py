@@ -32,7 +32,7 @@ def is_out_of_memory(attributes: Assignment) -> bool:
 
 
 def is_doomed(assignment: Assignment, failures: Iterable[Assignment]) -> bool:
-    """Tell whether an assignment needs at least the memory of one that ran out of it.
+    """Return whether an assignment needs at least the memory of one that ran out of it.
 
     Args:
         assignment: What might be tried.

@@ -42,7 +42,7 @@ class Ranking:
         self._sorted = np.sort(np.array(found, dtype=np.float64), axis=0) if found else None
 
     def scores(self, points: Sequence[Point]) -> Floats:
-        """Give each point its place, 0 (worst) to 1 (best); equal expectations have equal places.
+        """Return each point its place, 0 (worst) to 1 (best); equal expectations have equal places.
 
         With several objectives it is the mean of the places.
         """
@@ -73,7 +73,7 @@ def simulated_estimate(
     objectives: Sequence[Objective],
     constraints: Sequence[Constraint] = (),
 ) -> Estimate:
-    """Give the estimate of the simulated platform.
+    """Return the estimate of the simulated platform.
 
     Args:
         job: Plans a point, as the study would run it.
@@ -105,7 +105,7 @@ def simulated_estimate(
 
 
 def _modelled(spec: TrialSpec, device: str) -> TrialSpec:
-    """Give the same trial on the simulated platform, with its load cut short."""
+    """Return the same trial on the simulated platform, with its load cut short."""
     points = tuple(
         replace(point, num_prompts=min(point.num_prompts, MOST_PROMPTS))
         for point in spec.load_points

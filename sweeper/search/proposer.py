@@ -191,13 +191,13 @@ class Proposer:
         return points[int(self._rng.choice(np.flatnonzero(distances <= distances.min() + 1e-12)))]
 
     def _values(self, trial: FrozenTrial) -> tuple[float, ...] | None:
-        """Give a trial's values, larger is better; None where it has none or broke a bound."""
+        """Return a trial's values, larger is better; None where it has none or broke a bound."""
         if trial.state is not TrialState.COMPLETE or any(v > 0 for v in trial.constraints.values()):
             return None
         return tuple(float(v) for v in np.array(trial.values) * self._signs)
 
     def _value(self, trial: FrozenTrial) -> float | None:
-        """Give the value by which stages compare: with several objectives, the first one."""
+        """Return the value by which stages compare: with several objectives, the first one."""
         values = self._values(trial)
         return None if values is None else values[0]
 

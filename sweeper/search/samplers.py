@@ -18,7 +18,7 @@ _PACKAGES = {"gp": ("torch", "scipy")}
 
 
 def check_method(method: str) -> None:
-    """See that a method can work, before a study is touched.
+    """Check that a method can work, before a study is touched.
 
     Raises:
         ConfigError: There is no such method, or a package that it needs is missing.

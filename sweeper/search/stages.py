@@ -56,12 +56,12 @@ class Stage:
     held: Mapping[str, Scalar]
 
     def has(self, choices: Mapping[str, Scalar]) -> bool:
-        """Tell whether a trial is one of this stage."""
+        """Return whether a trial is one of this stage."""
         return {k: v for k, v in choices.items() if k not in self.free} == dict(self.held)
 
 
 def check_stages(stages: Sequence[Sequence[str]], space: Space) -> None:
-    """See that stages name domains of the space, each once.
+    """Check that stages name domains of the space, each once.
 
     Raises:
         ConfigError: One is unknown or named twice.
@@ -80,7 +80,7 @@ def check_stages(stages: Sequence[Sequence[str]], space: Space) -> None:
 
 
 def stages_of(space: Space, given: Sequence[Sequence[str]]) -> tuple[frozenset[str], ...]:
-    """Give the stages of a space: those given, else parallelism and batching; what is left comes last."""
+    """Return the stages of a space: those given, else parallelism and batching; what is left comes last."""
     names = [*(["series"] if space.series else []), *space.domains]
     wanted = [*given] if given else [PARALLELISM, BATCHING]
     found = [frozenset(stage) & frozenset(names) for stage in wanted]
@@ -91,7 +91,7 @@ def stages_of(space: Space, given: Sequence[Sequence[str]]) -> tuple[frozenset[s
 def current(
     stages: Sequence[frozenset[str]], past: Sequence[Past], *, starts: int, trials: int | None
 ) -> list[Stage]:
-    """Give the stage that is at work and those after it, which take over when it has no free point left.
+    """Return the stage that is at work and those after it, which take over when it has no free point left.
 
     Args:
         past: The trials in their order, running ones included.

@@ -18,7 +18,7 @@ from sweeper.space.space import Point, Space
 
 
 def check_starts(starts: Sequence[Mapping[str, Scalar]], space: Space) -> None:
-    """See that given starting points lie in the space.
+    """Check that given starting points lie in the space.
 
     Raises:
         ConfigError: A knob is not varied, a value is outside of its domain, or a rule is broken.
@@ -47,7 +47,7 @@ def starting_points(
     ranking: Callable[[], Ranking | None] = lambda: None,
     pool: Callable[[], Sequence[Point]] = tuple,
 ) -> Iterator[Point]:
-    """Give the first points in their order, each once; those that break a rule are left out.
+    """Return the first points in their order, each once; those that break a rule are left out.
 
     Args:
         defaults: The engine's own values of knobs, as far as they are known.
@@ -67,7 +67,7 @@ def starting_points(
 
 
 def default_choices(space: Space, defaults: Assignment) -> dict[str, Scalar]:
-    """Give the choices that come closest to changing nothing.
+    """Return the choices that come closest to changing nothing.
 
     A knob has its base value, else the engine's default, if its domain holds it; else the domain's first.
     """

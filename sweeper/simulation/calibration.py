@@ -115,7 +115,7 @@ class Calibration:
     run_noise: float = _DEFAULTS["run_noise"]
 
     def override(self, values: Mapping[str, float]) -> Calibration:
-        """Give a copy with some parameters replaced.
+        """Return a copy with some parameters replaced.
 
         Raises:
             ConfigError: A name is unknown, or a value is negative or not a number.
@@ -200,7 +200,7 @@ class NamedCalibration:
         return Calibration().override(self.values)
 
     def with_changes(self, values: Mapping[str, float]) -> NamedCalibration:
-        """Give it whole, with some parameters changed by hand; then its errors are not known.
+        """Return it whole, with some parameters changed by hand; then its errors are not known.
 
         Raises:
             ConfigError: A name is unknown, or a value is negative or not a number.
@@ -224,7 +224,7 @@ class NamedCalibration:
     def expected_error(
         self, *, generation: str, datasets: Iterable[str], mode: str | None, model: str
     ) -> str:
-        """Say how far off a simulated number of this kind is to be expected.
+        """Describe how far off a simulated number of this kind is to be expected.
 
         Args:
             generation: Of the engine, ``v0`` or ``v1``.
@@ -247,7 +247,7 @@ class NamedCalibration:
 
 
 def parameters(values: Mapping[str, float], *, generation: str) -> Calibration:
-    """Give the usual parameters of a generation of the engine, with some of them changed.
+    """Return the usual parameters of a generation of the engine, with some of them changed.
 
     Args:
         values: Parameter to value; those that are not there are the usual ones.
@@ -294,7 +294,7 @@ def names(folder: Path | None = None) -> tuple[str, ...]:
 
 
 def bare_name(model: str) -> str:
-    """Give a model's name without its owner, in small letters."""
+    """Return a model's name without its owner, in small letters."""
     return model.rstrip("/").rsplit("/", maxsplit=1)[-1].lower()
 
 

@@ -184,7 +184,7 @@ class CostModel:
     def _gemm_s(self, tokens: int) -> float:
         """Matrix multiplications at an efficiency of n / (n + half), or reading weights if that is longer."""
         fit = self.calibration
-        # Slow fp8 layers are slow for each token; what a small batch takes hangs on reading the weights.
+        # Slow fp8 layers are slow for each token; what a small batch takes depends on reading the weights.
         slowed = tokens / fit.fp8_gemm_frac if self.weight_bits == 8 else tokens
         flops = 2 * self._linear_parameters * (slowed + fit.gemm_half_tokens) / self.devices
         compute_s = flops / (self._peak_flop_per_s * fit.gemm_frac)

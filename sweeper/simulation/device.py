@@ -55,7 +55,7 @@ class Device:
     has_partitions: bool = False
 
     def group_bytes_per_s(self, *, devices: int, gpus: int) -> float:
-        """Give the bandwidth that each of several devices has for a collective among them.
+        """Return the bandwidth that each of several devices has for a collective among them.
 
         Args:
             devices: In the group.
@@ -168,13 +168,13 @@ def model_name(product: str) -> str | None:
 
 
 def model_of(product: str) -> str | None:
-    """Give the name in ``DEVICES`` of a product; None where nothing models it."""
+    """Return the name in ``DEVICES`` of a product; None where nothing models it."""
     wanted = model_name(product)
     return next((name for name in DEVICES if wanted is not None and name == wanted.lower()), None)
 
 
 def device_named(name: str | None) -> Device:
-    """Give a whole device of the table.
+    """Return a whole device of the table.
 
     Args:
         name: One of ``DEVICES``; None is the usual one.
@@ -192,7 +192,7 @@ def device_named(name: str | None) -> Device:
 
 
 def partition_of(mode: str | None, *, device: str | None = None) -> Device:
-    """Give the device that one GPU in this compute mode shows.
+    """Return the device that one GPU in this compute mode shows.
 
     The way between partitions of one GPU is taken to be half of a partition's memory bandwidth, since data
     passes through memory once in and once out; nothing published was found to check this against.

@@ -315,7 +315,7 @@ class _Run:
         return True
 
     def _admit(self, index: int) -> bool:
-        """Give a waiting request the blocks of its prompt, if there are enough."""
+        """Return a waiting request the blocks of its prompt, if there are enough."""
         target = int(self.target[index])
         prompt_id = int(self.workload.prompt_ids[index])
         found = self.kv.found_tokens(prompt_id, prompt_tokens=target)

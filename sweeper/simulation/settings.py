@@ -80,7 +80,7 @@ def shape_of(spec: TrialSpec) -> ModelShape:
 
 
 def resolve(spec: TrialSpec) -> dict[str, Scalar]:
-    """Give every modelled setting its value: as asked, else the release's default on that device.
+    """Return every modelled setting its value: as asked, else the release's default on that device.
 
     Returns:
         Setting to value. ``dtype`` and ``quantization`` say how the weights are kept.
@@ -114,12 +114,12 @@ def ignored_knobs(spec: TrialSpec) -> tuple[str, ...]:
 
 
 def is_v1(spec: TrialSpec) -> bool:
-    """Tell whether vLLM's V1 engine is modelled."""
+    """Return whether vLLM's V1 engine is modelled."""
     return generation_of(spec) == "v1"
 
 
 def generation_of(spec: TrialSpec) -> knobs.Generation:
-    """Give the generation of vLLM's engine that is modelled."""
+    """Return the generation of vLLM's engine that is modelled."""
     return knobs.engine_generation(
         spec.engine.release, accelerator=_accelerator(spec), assignment=spec.assignment
     )

@@ -15,7 +15,7 @@ BASE = "base"
 
 
 def positions(trials: int, *, every: int | None) -> tuple[int, ...]:
-    """Give where the repetitions stand: each begins when so many other trials have begun.
+    """Return where the repetitions stand: each begins when so many other trials have begun.
 
     Args:
         trials: Other trials of the study.
@@ -31,7 +31,7 @@ def positions(trials: int, *, every: int | None) -> tuple[int, ...]:
 
 
 def point_of(space: Space, name: str) -> Point:
-    """Give the point of the control setting.
+    """Return the point of the control setting.
 
     Args:
         space: What varies.

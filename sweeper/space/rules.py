@@ -40,7 +40,7 @@ class Rule:
         return frozenset(found) - frozenset(_LITERALS)
 
     def holds(self, assignment: Assignment) -> bool:
-        """Tell whether the assignment satisfies the rule.
+        """Return whether the assignment satisfies the rule.
 
         Raises:
             ConfigError: Values cannot be compared, such as a text with a number.

@@ -103,7 +103,7 @@ class Space:
         )
 
     def is_active(self, knob: str, assignment: Assignment) -> bool:
-        """Tell whether a knob is in the space where the others have these values."""
+        """Return whether a knob is in the space where the others have these values."""
         condition = self.conditions.get(knob)
         return condition is None or (condition.names <= set(assignment) and condition.holds(assignment))
 
@@ -114,8 +114,8 @@ class Space:
             ready = [n for n in waiting if not self._conditioned_on(n) & set(waiting)]
             if not ready:
                 raise ConfigError(
-                    f"space.knobs.{waiting[0]}.when: hangs on {' and '.join(waiting)} in a circle; expected "
-                    "conditions on knobs that are there without it. Remove one of the conditions."
+                    f"space.knobs.{waiting[0]}.when: depends on {' and '.join(waiting)} in a circle; "
+                    "expected conditions on knobs that are there without it. Remove one of the conditions."
                 )
             ordered += ready
         return tuple(ordered)
@@ -134,7 +134,7 @@ class Space:
                 yield point
 
     def _product(self) -> Iterator[Point]:
-        """Give every combination, some of which are the same point."""
+        """Return every combination, some of which are the same point."""
         size = self.size()
         if size is not None and size > LARGEST_GRID:
             raise ConfigError(
@@ -162,7 +162,7 @@ class Space:
         return frozenset(self.base) | frozenset(from_series) | frozenset(self.domains)
 
     def broken_rule(self, assignment: Assignment, *, defaults: Assignment | None = None) -> str | None:
-        """Give the first rule that the assignment breaks, in words, or None.
+        """Return the first rule that the assignment breaks, in words, or None.
 
         Args:
             assignment: What is set.
@@ -172,7 +172,7 @@ class Space:
         return next((str(rule) for rule in self.rules if not rule.holds(known)), None)
 
     def named(self, name: str) -> Series:
-        """Give the series of this name.
+        """Return the series of this name.
 
         Raises:
             ConfigError: There is none; the message lists the known ones.
@@ -184,7 +184,7 @@ class Space:
         return found
 
     def _absent(self, assignment: Assignment) -> frozenset[str]:
-        """Name the knobs that are not in the space here; one that is absent is none that others hang on."""
+        """Name the knobs that are not in the space here; others cannot depend on an absent one."""
         left = dict(assignment)
         for knob in self.domain_order() if self.conditions else ():
             if not self.is_active(knob, left):

@@ -267,7 +267,7 @@ DECLARED = {column.name: column for column in COLUMNS}
 
 
 def dynamic_order(name: str) -> tuple[int, str]:
-    """Give the sort key of a column that is not declared: by kind, then by name."""
+    """Return the sort key of a column that is not declared: by kind, then by name."""
     kinds = [index for index, prefix in enumerate(DYNAMIC_PREFIXES) if name.startswith(prefix)]
     return (kinds[0] if kinds else len(DYNAMIC_PREFIXES), name)
 
@@ -278,7 +278,7 @@ def dynamic_field(name: str, arrow_type: pa.DataType) -> pa.Field:
 
 
 def dynamic_meaning(name: str) -> str:
-    """Say what the values of a column that is not declared mean."""
+    """Describe what the values of a column that is not declared mean."""
     kind, _, rest = name.partition(".")
     if name == "effective.not_compared":
         return "Knobs that the engine reported in a form that cannot be compared with what was asked"

@@ -185,7 +185,7 @@ def _parsed(content: Mapping[str, Any], path: str) -> Description:
 
 
 def _check(path: str, key: str, value: Any, kind: type) -> None:
-    """Refuse a value of another kind; null is none at all."""
+    """Refuse a value of another kind; null counts as missing."""
     if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
         raise StoreError(
             f"{path}: '{key}' is {value!r:.80}; expected {_KIND_NAMES[kind]}. {_ANEW}, or restore it."

@@ -46,13 +46,13 @@ class Folder:
         return isinstance(self.location, Path)
 
     def at(self, name: str) -> Location:
-        """Say where one of its files lies."""
+        """Describe where one of its files lies."""
         if isinstance(self.location, Path):
             return self.location / name
         return urls.below(self.location, name)
 
     def below(self, name: str) -> Folder:
-        """Give a folder in it."""
+        """Return a folder in it."""
         return Folder(self._filesystem, self._of(name), location=self.at(name))
 
     def names(self) -> list[str]:
@@ -81,7 +81,7 @@ class Folder:
         return []
 
     def holds(self, name: str) -> bool:
-        """Tell whether it has a file of this name.
+        """Return whether it has a file of this name.
 
         Raises:
             StoreError: It does not answer.
@@ -92,7 +92,7 @@ class Folder:
             raise StoreError(_no_answer(self.location, exc)) from exc
 
     def read(self, name: str) -> Any:
-        """Give a file's content.
+        """Return a file's content.
 
         Returns:
             A ``pyarrow.Buffer``; its meaning, and whether it is whole, is the reader's to find out.

@@ -32,7 +32,7 @@ PASSED_OVER = "_."
 SET_ASIDE = "_set_aside"
 """Folder for what is torn or foreign."""
 
-# Types of columns that are not declared; what is none of them has to read as text.
+# Types of columns that are not declared; any other has to read as text.
 _DYNAMIC = (pa.null(), pa.bool_(), INT, FLOAT, STRING)
 
 # Without these nobody knows which trial a row belongs to, and how that ended.
@@ -68,7 +68,7 @@ def write(table: pa.Table, folder: Folder, name: str, *, provenance: str) -> Non
 
 
 def schema_of(folder: Folder, name: str) -> pa.Schema:
-    """Give the columns of a part, and the marks in its metadata.
+    """Return the columns of a part, and the marks in its metadata.
 
     Raises:
         StoreError: It is torn, foreign, or of a later format.
@@ -77,7 +77,7 @@ def schema_of(folder: Folder, name: str) -> pa.Schema:
 
 
 def read(folder: Folder, name: str, columns: list[str] | None = None) -> pa.Table:
-    """Give the rows of a part.
+    """Return the rows of a part.
 
     Args:
         folder: Where it lies.
@@ -90,7 +90,7 @@ def read(folder: Folder, name: str, columns: list[str] | None = None) -> pa.Tabl
     part, path = _opened(folder, name), folder.at(name)
     try:
         table = part.read(columns=columns)
-        table.validate(full=True)  # parts of before there were checksums may hold texts that are none
+        table.validate(full=True)  # parts without checksums may hold invalid Unicode
         for field in table.schema:
             wanted = DECLARED[field.name].type if field.name in DECLARED else STRING
             if field.type not in (wanted, *(() if field.name in DECLARED else _DYNAMIC)):
@@ -153,7 +153,7 @@ def _opened(folder: Folder, name: str) -> pq.ParquetFile:
 
 
 def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    """Give the type that holds values of both: text, unless one promotes to the other."""
+    """Return the type that holds values of both: text, unless one promotes to the other."""
     if one == other or pa.types.is_null(other):
         return one
     if pa.types.is_null(one):
@@ -162,7 +162,7 @@ def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType:
 
 
 def unify(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    """Give the one schema that holds all: declared columns in order, then the others by kind and name."""
+    """Return the one schema that holds all: declared columns in order, then the others by kind and name."""
     types: dict[str, pa.DataType] = {}
     for schema in schemas:
         for field in schema:

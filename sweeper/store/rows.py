@@ -30,7 +30,7 @@ class UnfitValueError(MeasurementError):
 
 
 def table_of(result: TrialResult, *, queued_s: float, knobs: Iterable[str]) -> pa.Table:
-    """Give the rows of a finished trial as a table that has every declared column.
+    """Return the rows of a finished trial as a table that has every declared column.
 
     Args:
         result: The trial, whatever became of it.
@@ -44,7 +44,7 @@ def table_of(result: TrialResult, *, queued_s: float, knobs: Iterable[str]) -> p
 
 
 def storable(result: TrialResult) -> TrialResult:
-    """Give a result as it can be stored: itself, or a failure that names the value that no column can hold.
+    """Return a result as it can be stored: itself, or a failure that names the value that no column can hold.
 
     Such a value came from an engine or a client. It is that trial's fault and no danger to the others.
     """

@@ -93,7 +93,7 @@ class Store:
         return self._files.location
 
     def parts(self) -> list[Location]:
-        """Give the stored parts, by name."""
+        """Return the stored parts, by name."""
         return [self._files.at(name) for name in self._names()]
 
     def _names(self) -> list[str]:
@@ -132,7 +132,7 @@ class Store:
         self._grow(pa.schema([dynamic_field(f"knob.{knob}", pa.null()) for knob in dict.fromkeys(knobs)]))
 
     def read(self) -> pd.DataFrame:
-        """Give everything stored, a row per measurement or per load point of a trial without numbers.
+        """Return everything stored, a row per measurement or per load point of a trial without numbers.
 
         Returns:
             Declared columns first, then knob, effective, version and extra columns by name. Whole numbers

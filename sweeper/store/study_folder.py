@@ -211,7 +211,7 @@ def _read_owner(lock: TextIO) -> str:
 
 
 def _owner_text(owner: str) -> str:
-    """Say who holds the study and how to stop it.
+    """Name who holds the study and how to stop it.
 
     A process id alone would not do: the driver may be gone and its id given to another process, which must
     not be stopped. So its start time is looked at, too.

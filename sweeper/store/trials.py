@@ -46,11 +46,11 @@ class StoredTrials:
         self._trials: dict[str, StoredTrial] | None = None
 
     def __iter__(self) -> Iterator[StoredTrial]:
-        """Give the trials in the order in which they ended."""
+        """Return the trials in the order in which they ended."""
         return iter(self._read().values())
 
     def rows_of(self, key: str) -> Sequence[Mapping[str, Any]]:
-        """Give the rows of a complete trial; none of any other."""
+        """Return the rows of a complete trial; none of any other."""
         trial = self._read().get(key)
         return trial.rows if trial is not None and trial.state is TrialState.COMPLETE else ()
 

@@ -197,7 +197,7 @@ def conclusion(found: Sequence[Finding], *, provenance: Provenance, neighbours: 
 
 
 def neighbours_of(result: TrialResult) -> int:
-    """Say how many neighbours a control run had."""
+    """Describe how many neighbours a control run had."""
     return int(result.measurements[0].telemetry[NEIGHBOURS] or 0)
 
 
@@ -249,7 +249,7 @@ def _under_load(
 
 
 def _copy(spec: TrialSpec, number: int) -> TrialSpec:
-    """Give a neighbour of the control trial, with a folder of its own below the trial's."""
+    """Return a neighbour of the control trial, with a folder of its own below the trial's."""
     folder = Path(spec.folder) / f"beside-{spec.attempt}-neighbour-{number}"
     return replace(spec, folder=str(folder), repeats=1, runs_per_start=_NEIGHBOUR_RUNS)
 
@@ -283,7 +283,7 @@ def _with_neighbours(result: TrialResult, count: int) -> TrialResult:
 
 
 def _ratio(pair: Pair, metric: str) -> float | None:
-    """Give beside over alone, the geometric mean over load points and repeats; None without the metric."""
+    """Return beside over alone, the geometric mean over load points and repeats; None without the metric."""
     alone, beside = _values(pair.alone, metric), _values(pair.beside, metric)
     logs = [math.log(beside[run] / alone[run]) for run in alone if run in beside]
     return math.exp(statistics.fmean(logs)) if logs else None

@@ -1,6 +1,6 @@
 """What is left alone for a while after a failure: a trial that is to be repeated, devices that met trouble.
 
-What made a trial fail by no fault of its own (a port that was taken, a worker that died, a stranger on its
+What made a trial fail by no fault of its own (a taken port, a worker that died, another process on its
 devices) is often still there a moment later. So a repetition waits, and each further one twice as long; and
 devices on which something went wrong are given to nobody meanwhile.
 """
@@ -56,7 +56,7 @@ class Pauses(Generic[Retry]):
         self._resting.append(Resting(until_s=until_s, placement=placement, retry=retry))
 
     def ended(self, *, now_s: float) -> list[Resting[Retry]]:
-        """Give what has rested long enough, oldest first; it rests no longer."""
+        """Return what has rested long enough, oldest first; it rests no longer."""
         ended = [resting for resting in self._resting if resting.until_s <= now_s]
         self._resting = [resting for resting in self._resting if resting.until_s > now_s]
         return ended

@@ -48,7 +48,7 @@ class Progress:
         return self._found[key][0]
 
     def best(self, count: int) -> list[str]:
-        """Give the keys of the best trials: by front, and within a front by the first objective."""
+        """Return the keys of the best trials: by front, and within a front by the first objective."""
         left = dict(self._found)
         ranked: list[str] = []
         sign = -1 if self._objectives[0].direction == "maximize" else 1
@@ -73,7 +73,7 @@ class Progress:
             self._count(trial.key, trial.state, trial.rows)
 
     def reason_to_end(self, *, elapsed_s: float) -> str | None:
-        """Say which limit is reached, if one is; ``elapsed_s`` is this run's time so far."""
+        """Name which limit is reached, if one is; ``elapsed_s`` is this run's time so far."""
         limits = self._endings
         if limits.max_hours is not None and elapsed_s >= limits.max_hours * 3600:
             return f"search.max_hours: {limits.max_hours:g} hours are over"
@@ -95,7 +95,7 @@ class Progress:
             self._found[key] = values
 
     def _values(self, rows: Sequence[Mapping[str, Any]]) -> tuple[float, ...] | None:
-        """Give a trial's values; None where one is missing, or a bound is not kept or not known to be."""
+        """Return a trial's values; None where one is missing, or a bound is not kept or not known to be."""
         kept = violations(self._constraints, rows)
         if kept is None or any(share > 0 for share in kept.values()):
             return None
@@ -107,7 +107,7 @@ class Progress:
         return any(beats(other, value, objectives=self._objectives) for other in others)
 
     def _is_improvement(self, values: tuple[float, ...]) -> bool:
-        """Tell whether, next to each trial before it, it is better in an objective by more than the share."""
+        """Return whether it beats each trial before it in some objective by more than the share."""
         share = self._endings.min_improvement or 0.0
         return all(
             any(
@@ -119,7 +119,7 @@ class Progress:
 
 
 def _seconds_of(result: TrialResult) -> float:
-    """Give how long a trial held its devices; where it was modelled, how long it is modelled to have."""
+    """Return how long a trial held its devices; where it was modelled, how long it is modelled to have."""
     if result.state in (TrialState.COMPLETE, TrialState.SKIPPED):
         runs = (run.measured_s + run.client_overhead_s for run in result.measurements)
         return sum(result.phases.get(name, 0.0) for name in PHASES) + sum(runs)

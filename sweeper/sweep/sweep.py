@@ -365,7 +365,7 @@ class Sweep:
         self._show_outlook(self._outlook())
 
     def _stop_rule(self, spec: TrialSpec) -> StopRule | None:
-        """Give what a trial is held against from what is known now; repetitions are measured whole."""
+        """Return what a trial is held against from what is known now; repetitions are measured whole."""
         if self._endings.stop_margin is None or spec.role is not None:
             return None
         return StopRule(

@@ -30,7 +30,7 @@ class Teller:
         constraints: Sequence[Constraint],
         illustrate: Callable[[TrialResult], Path | None],
     ) -> None:
-        """Say what counts; ``illustrate`` draws a trial for the dashboard."""
+        """Describe what counts; ``illustrate`` draws a trial for the dashboard."""
         self._search = search
         self._objectives = objectives
         self._constraints = constraints
@@ -74,7 +74,7 @@ class Teller:
         self._measured(number, rows, {"key": key, "repeated": True})
 
     def _skipped(self, number: int, rows: Sequence[Mapping[str, Any]], attributes: Mapping[str, Any]) -> None:
-        """Tell what is known of a trial that was stopped early: the objective over what was measured."""
+        """Return what is known of a trial that was stopped early: the objective over what was measured."""
         so_far = objective_value(self._objectives[0], rows) if len(self._objectives) == 1 else None
         self._search.prune(number, so_far, attributes)
 

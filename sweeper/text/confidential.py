@@ -98,12 +98,12 @@ def assigned_secret(words: Iterable[str]) -> str | None:
 
 
 def has_password(text: str) -> bool:
-    """Tell whether a text holds a URL with a password in it."""
+    """Return whether a text holds a URL with a password in it."""
     return bool(masked(text) != text)
 
 
 def masked(content: Any) -> Any:
-    """Give the same content, text or nested lists and mappings of it, with every URL's password replaced."""
+    """Return the same text, list or mapping, at any depth, with every URL's password replaced."""
     if isinstance(content, str):
         without = _URL_PASSWORD.sub(rf"\g<before>{_MASK}@", content)
         return _URL_PARAMETER.sub(rf"\g<before>{_MASK}", without) if "://" in content else without
@@ -115,7 +115,7 @@ def masked(content: Any) -> Any:
 
 
 def redacted(text: str, environment: Mapping[str, str], *, known: Iterable[str] = ()) -> str:
-    """Give a text of somebody else in which secrets are masked.
+    """Return a text of somebody else in which secrets are masked.
 
     An engine may say in its last words what it was given, and those words are stored.
 

@@ -67,7 +67,7 @@ class Stream:
 
 
 def failure_text(stream: Stream) -> str:
-    """Say that output was lost, and what to do; empty where all was written or its reader left by itself."""
+    """Report that output was lost, and what to do; empty where all was written or the reader left."""
     if stream.failure is None or stream.failure.errno == errno.EPIPE:
         return ""
     return (
@@ -77,7 +77,7 @@ def failure_text(stream: Stream) -> str:
 
 
 def check_written(stream: Stream) -> None:
-    """See that what a command printed arrived: it is all that the command is for.
+    """Check that what a command printed arrived: it is all that the command is for.
 
     Raises:
         AnswerError: It did not.

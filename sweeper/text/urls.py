@@ -16,6 +16,6 @@ def is_url(text: str) -> bool:
 
 
 def below(url: str, name: str) -> str:
-    """Give the URL of what lies directly below another; parameters behind a '?' stay behind it."""
+    """Return the URL of what lies directly below another; parameters behind a '?' stay behind it."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))

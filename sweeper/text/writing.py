@@ -59,7 +59,7 @@ def write_aside(
 
 
 def _reason(path: Path, exc: OSError | ValueError) -> str:
-    """Say what is in the way; the system's own words name no place where it is a folder above."""
+    """Describe what is in the way; the system's own words name no place where it is a folder above."""
     if path.is_dir():
         return "a folder of that name is there"
     above = next((folder for folder in path.parents if folder.exists() or folder.is_symlink()), None)

@@ -16,8 +16,8 @@ The files, each importing only from those before it:
 - ``modes``: what an MI300X has, its partition modes, and the commands that set them. ``modelled``: the node
   of the simulated platform.
 - ``amd_smi``: what amd-smi tells of each device. ``amd``: the node made of it. ``nvidia``, ``cpu``: the
-  other nodes. ``occupants``: which processes use a device. ``gauges``: what it does. ``vacancy``: whether it
-  is free.
+  other nodes. ``device_processes``: which processes use a device. ``gauges``: what it does.
+  ``free_devices``: whether it is free.
 - ``detection``: which of them this machine is.
 """
 

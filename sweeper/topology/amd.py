@@ -113,7 +113,7 @@ def _group_by_gpu(seen: list[Seen]) -> list[list[Seen]]:
 
 
 def _shared(gpus: list[list[Seen]], kind: str, mode_of: Callable[[Seen], str | None]) -> str | None:
-    """Give the mode that all GPUs are in; None where the GPUs have no modes."""
+    """Return the mode that all GPUs are in; None where the GPUs have no modes."""
     found: dict[str | None, list[str]] = {}
     for gpu in gpus:
         known = {mode_of(part) for part in gpu} - {None}
@@ -199,7 +199,7 @@ def _devices_of(gpu: list[Seen], *, parent: int, hip: Mapping[int, int]) -> list
 
 
 def _share(told: Sequence[float | None], *, whole: float | None) -> float | None:
-    """Give one partition's share of a GPU from what its partitions tell.
+    """Return one partition's share of a GPU from what its partitions tell.
 
     The first partition may tell the whole GPU's value, so the smallest told is the share. If the first is
     the only one to tell, its value cannot be told apart from the whole: it is capped by the even share of a

@@ -106,7 +106,7 @@ def json_rows(text: str) -> list[dict[str, object]] | None:
 
 
 def driver_advice(root: Path) -> str:
-    """Say in words what the kernel knows of the driver; empty while it is loaded and live.
+    """Describe in words what the kernel knows of the driver; empty while it is loaded and live.
 
     Source:
         Linux, /sys/module/<name>/initstate: live, coming or going; a driver built into the kernel has none.
@@ -170,7 +170,7 @@ def _current_partitions(run: Runner) -> dict[int | None, dict[str, object]]:
 def _first_rows(
     run: Runner, commands: Sequence[Sequence[str]], root: Path
 ) -> list[dict[str, object]] | Absent:
-    """Give the rows of the first command that answers with some; later ones are for other releases."""
+    """Return the rows of the first command that answers with some; later ones are for other releases."""
     answers = []
     for command in commands:
         answer = ask(run, command)
@@ -270,6 +270,6 @@ def _gfx(value: object) -> str | None:
 
 
 def _release(value: object) -> str | None:
-    """Give a version; where amdgpu comes with the kernel, amd-smi runs the kernel's whole banner on to it."""
+    """Return a version without the kernel's banner, which amd-smi adds where amdgpu comes with the kernel."""
     told = word(value)
     return None if told is None else told.split("(")[0].removeprefix("Linuxversion")

@@ -84,7 +84,7 @@ class Gauge:
         return read_amd_gauges(self._answer(_AMD), self._numbers)
 
     def _amd_numbers(self) -> frozenset[int]:
-        """Give amd-smi's own numbers of the devices, which need not be HIP's."""
+        """Return amd-smi's own numbers of the devices, which need not be HIP's."""
         numbers = device_numbers(self._run)
         if isinstance(numbers, Absent):
             return frozenset()

@@ -256,7 +256,7 @@ def numbers_of(text: str, devices: Sequence[Device] = ()) -> tuple[int, ...] | N
 
 
 def _limit(node: Node, listed: _List, masked: Grant | None) -> Grant | None:
-    """Say what a list of grants leaves of this node; None where that is all of it.
+    """Describe what a list of grants leaves of this node; None where that is all of it.
 
     Raises:
         ConfigError: Its numbers are not this node's, or the masks show other devices.

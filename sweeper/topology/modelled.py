@@ -16,7 +16,7 @@ _MEMORY_TOLERANCE = 0.01
 
 
 def modelled_as(node: Node) -> str | None:
-    """Say which of ``simulation.device.DEVICES`` a node's devices are; None where none of them is.
+    """Name which of ``simulation.device.DEVICES`` a node's devices are; None where none of them is.
 
     Old releases of amd-smi know no product's name; then instruction set, memory and compute units have to be
     those of a whole MI300X.
@@ -35,7 +35,7 @@ def modelled_as(node: Node) -> str | None:
 
 
 def modelled_mi300x(mode: str = "SPX", memory_mode: str = "NPS1") -> Node:
-    """Give the node that the simulated platform models unless said: 8 MI300X, each split as the mode says.
+    """Return the node that the simulated platform models unless said: 8 MI300X, each split as the mode says.
 
     Raises:
         PlacementError: An unknown mode, or a pair that the GPU does not take.
@@ -44,9 +44,9 @@ def modelled_mi300x(mode: str = "SPX", memory_mode: str = "NPS1") -> Node:
 
 
 def modelled_node(name: str | None, *, mode: str | None = None, memory_mode: str | None = None) -> Node:
-    """Give a node of 8 GPUs of one kind, each split as the mode says.
+    """Return a node of 8 GPUs of one kind, each split as the mode says.
 
-    Shares are even and nominal. GPUs 0 to 3 hang on NUMA node 0 and the others on 1, as on two-socket
+    Shares are even and nominal. GPUs 0 to 3 are attached to NUMA node 0 and the others on 1, as on two-socket
     hosts with one NUMA node per socket.
 
     Args:

@@ -31,7 +31,7 @@ Board and firmware may allow less; `sudo amd-smi partition --memory --accelerato
 
 
 def mode_commands(mode: str, memory_mode: str = "NPS1") -> tuple[str, ...]:
-    """Give the commands that bring all GPUs of an MI300X node into a mode; they are for a person to type.
+    """Return the commands that bring all GPUs of an MI300X node into a mode; they are for a person to type.
 
     They need root and an idle node, and the memory step reloads the driver, which returns the compute
     mode to its default. So memory comes first and compute second, from whatever mode the node is in.

@@ -153,7 +153,7 @@ def restrict(node: Node, indices: Collection[int], *, said_by: str) -> Node:
 
 
 def node_table(node: Node) -> list[dict[str, str]]:
-    """Give one row per device for a table that people read; what is unknown is an empty text."""
+    """Return one row per device for a table that people read; what is unknown is an empty text."""
     return [
         {
             "device": str(device.index),

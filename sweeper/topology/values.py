@@ -9,13 +9,13 @@ T = TypeVar("T")
 
 
 def word(value: object) -> str | None:
-    """Give a text that says something; amd-smi writes N/A for what it does not know."""
+    """Return a text that says something; amd-smi writes N/A for what it does not know."""
     text = value.strip() if isinstance(value, str) else ""
     return None if text.upper() in ("", "N/A", "NONE", "UNKNOWN") else text
 
 
 def integer(value: object) -> int | None:
-    """Give a count or number; amd-smi writes it bare or as text, and all bits set for unknown."""
+    """Return a count or number; amd-smi writes it bare or as text, and all bits set for unknown."""
     text = str(value).strip()
     if isinstance(value, bool) or not re.fullmatch(r"\d+", text):
         return None
@@ -27,7 +27,7 @@ node_number = integer  # -1, no NUMA node, is no count and thus None
 
 
 def gib(size: object) -> float | None:
-    """Give a size of memory; amd-smi's MB are MiB (196592 MB is 191.98 GiB of an MI300X)."""
+    """Return a size of memory; amd-smi's MB are MiB (196592 MB is 191.98 GiB of an MI300X)."""
     value, unit = (size.get("value"), size.get("unit")) if isinstance(size, dict) else (size, "MB")
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", str(value).strip())
     if match is None:
@@ -39,5 +39,5 @@ def gib(size: object) -> float | None:
 
 
 def first(*values: T | None) -> T | None:
-    """Give the first value that is known."""
+    """Return the first value that is known."""
     return next((value for value in values if value is not None), None)

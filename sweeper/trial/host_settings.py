@@ -33,7 +33,7 @@ RECORD = "host-restore.json"
 
 
 def wanted(assignment: Assignment) -> dict[str, str]:
-    """Give the settings of the host that an assignment asks for, as the kernel writes them.
+    """Return the settings of the host that an assignment asks for, as the kernel writes them.
 
     Raises:
         ConfigError: There is no such setting, or its value is neither 0 nor 1.

@@ -1,6 +1,6 @@
 """Keeps a trial's processes on the NUMA node of its devices.
 
-A GPU hangs on one socket; an engine whose threads run on the other one pays for every copy and every kernel
+A GPU is attached to one socket; an engine with threads on the other one pays for every copy and every kernel
 launch, and differently in each run, since the kernel moves threads about. So the thread that runs a trial
 is bound to the processors of its block's node for as long as the trial lasts, and engine and client, which
 are started from it, inherit that. A block on several nodes is left alone: any choice would favour a part.
@@ -23,7 +23,7 @@ SYS = Path("/sys")
 
 
 def cpus_of(node: int, *, sys: Path = SYS) -> frozenset[int]:
-    """Give the processors of a NUMA node; empty when the kernel does not know it."""
+    """Return the processors of a NUMA node; empty when the kernel does not know it."""
     try:
         listed = (sys / f"devices/system/node/node{node}/cpulist").read_text(encoding="ascii")
     except OSError:

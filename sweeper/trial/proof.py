@@ -1,6 +1,6 @@
 """Proof that a trial's numbers are those of its own engine, alone on its devices and in its right mind.
 
-A server that is proven once, at its start, may be another one later: it died and was replaced, or a stranger
+A server that is proven once, at its start, may be another one later: it died and was replaced, or another one
 took its port. So the proof brackets what is measured. One greedy question is asked before the first load of a
 start and again after the last, and has to be answered alike; before and after every load the engine has to
 live, its port has to be held by the process that was proven, and nobody else may be on its devices, where a
@@ -25,7 +25,7 @@ from sweeper.engines import Server
 from sweeper.engines.endpoint import SANITY_PROMPT
 from sweeper.errors import MeasurementError
 from sweeper.records import FailureClass
-from sweeper.topology.occupants import Occupants, named
+from sweeper.topology.device_processes import DeviceProcesses, named
 
 WATCH_INTERVAL_S = 30.0
 """Between two looks at who is on the devices, while a load runs."""
@@ -37,15 +37,15 @@ _PATIENCE_S = 10.0
 class Proof:
     """What is proven of one start of an engine, from its first load to its last."""
 
-    def __init__(self, server: Server, occupants: Occupants) -> None:
+    def __init__(self, server: Server, processes: DeviceProcesses) -> None:
         """Take an engine that is ready.
 
         Args:
             server: The engine.
-            occupants: Who is on its devices.
+            processes: Which processes are on its devices.
         """
         self._server = server
-        self._occupants = occupants
+        self._device_processes = processes
         self._answers: list[str | None] = []
 
     def ask(self) -> str | None:
@@ -87,9 +87,9 @@ class Proof:
             MeasurementError: Another process answers in its place, or computes on its devices.
         """
         self._server.check_alive()
-        strangers = self._occupants.strangers(self._server.prove_ours())
-        self._refuse(map(named, sorted(strangers or ())))
-        return None if strangers is None else 0
+        foreign = self._device_processes.foreign(self._server.prove_ours())
+        self._refuse(map(named, sorted(foreign or ())))
+        return None if foreign is None else 0
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -106,9 +106,9 @@ class Proof:
 
         def watch() -> None:
             while not is_over.wait(WATCH_INTERVAL_S):
-                strangers = self._occupants.strangers(self._server.pids()) or frozenset()
+                foreign = self._device_processes.foreign(self._server.pids()) or frozenset()
                 # Not those that the engine has started while the tool was asked.
-                for pid in strangers - (self._server.pids() or frozenset()):
+                for pid in foreign - (self._server.pids() or frozenset()):
                     # Named at once: it may be gone when the load has ended.
                     seen.setdefault(pid, named(pid))
 
@@ -121,8 +121,8 @@ class Proof:
             watcher.join(_PATIENCE_S)
         self._refuse(list(seen.values()))
 
-    def _refuse(self, strangers: Iterable[str]) -> None:
-        named = "; ".join(strangers)
+    def _refuse(self, foreign: Iterable[str]) -> None:
+        named = "; ".join(foreign)
         if named:
             raise self._doubt(
                 f"devices: besides the engine they are used by process {named}; expected the engine alone. "

@@ -30,7 +30,7 @@ _CONTAINERS = ("docker", "kubepods", "containerd", "libpod", "lxc", "slurm")
 
 
 def versions() -> dict[str, str]:
-    """Give the versions of what drives a trial, by name: ``sweeper_python``, ``ray`` and ``kernel``."""
+    """Return the versions of what drives a trial, by name: ``sweeper_python``, ``ray`` and ``kernel``."""
     found = {"sweeper_python": platform.python_version(), "kernel": platform.release()}
     with suppress(importlib.metadata.PackageNotFoundError):
         found["ray"] = importlib.metadata.version("ray")
@@ -57,7 +57,7 @@ def surroundings(environment: Mapping[str, str], *, root: Path = Path("/")) -> d
 
 
 def container(root: Path = Path("/")) -> str:
-    """Tell what kind of container this is; ``none`` where nothing speaks for one.
+    """Return what kind of container this is; ``none`` where nothing speaks for one.
 
     Source:
         Docker leaves ``/.dockerenv`` and podman ``/run/.containerenv``; others show in the path of the

@@ -51,7 +51,7 @@ class Recording:
     client_cpu_cores: float | None = None
 
     def numbers(self) -> dict[str, float | None]:
-        """Give what was seen as columns of the store; what was never told is None."""
+        """Return what was seen as columns of the store; what was never told is None."""
         return {
             **_of_engine(self.engine),
             **_of_devices(self.devices),
@@ -160,7 +160,7 @@ class _Processors:
         return busy / whole if whole > 0 else None
 
     def cores(self) -> tuple[float | None, float | None]:
-        """Give the mean number of processors that engine and client kept busy; None where nobody was seen."""
+        """Return the mean number of processors that engine and client kept busy; None if unknown."""
         seconds = self._ended - self._began
         return self._cores("engine", seconds), self._cores("client", seconds)
 
@@ -172,7 +172,7 @@ class _Processors:
 
 
 def read_host_ticks(proc: Path) -> tuple[int, int] | None:
-    """Give the host's busy and whole processor time since boot, in ticks over all processors.
+    """Return the host's busy and whole processor time since boot, in ticks over all processors.
 
     Source:
         proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal; guest time is within user.
@@ -189,7 +189,7 @@ def read_host_ticks(proc: Path) -> tuple[int, int] | None:
 
 
 def read_ticks(pids: set[int], proc: Path) -> Ticks:
-    """Give the processor time of processes, user and system; those that are gone are left out.
+    """Return the processor time of processes, user and system; those that are gone are left out.
 
     Source:
         proc_pid_stat(5), fields 14 and 15.

@@ -43,8 +43,8 @@ from sweeper.records import (
 )
 from sweeper.text import confidential
 from sweeper.topology import Runner, run_command
-from sweeper.topology.occupants import Occupants
-from sweeper.topology.vacancy import Vacancy
+from sweeper.topology.device_processes import DeviceProcesses
+from sweeper.topology.free_devices import FreeDevices
 from sweeper.trial import host_settings, numa, stages, surroundings, telemetry
 from sweeper.trial.proof import Proof
 from sweeper.workload import rate_search
@@ -68,7 +68,7 @@ class _Diary:
     numa_binding: str | None = None
 
     def begin(self, stage: str) -> None:
-        """Say what the trial does from here on; a modelled one is over at once."""
+        """Describe what the trial does from here on; a modelled one is over at once."""
         if self.folder is not None:
             stages.announce(self.folder, stage)
 
@@ -157,7 +157,7 @@ def lost(
 
 
 def provenance_of(spec: TrialSpec) -> Provenance:
-    """Tell whether this trial's numbers are measured or simulated."""
+    """Return whether this trial's numbers are measured or simulated."""
     return Provenance.SIMULATED if _is_modelled(spec) else Provenance.MEASURED
 
 
@@ -205,7 +205,9 @@ def _one_start(
         diary.server = server
         diary.spend("engine_start_s", server.start_s)
         try:
-            proof = Proof(server, Occupants(platform=spec.platform, devices=placement.devices, run=probe))
+            proof = Proof(
+                server, DeviceProcesses(platform=spec.platform, devices=placement.devices, run=probe)
+            )
             diary.begin("is asked a question")
             diary.answers.append(proof.ask())
             diary.begin("warms up")
@@ -255,12 +257,12 @@ def _wait_until_free(spec: TrialSpec, placement: Placement, cancelled: Cancelled
     """Start nothing where somebody else is; an endpoint that already runs is on its devices, of course."""
     if spec.engine.kind in ("simulated", "attach"):
         return 0.0
-    vacancy = Vacancy(spec.platform, placement.devices, partition_mode=placement.partition_mode, run=probe)
-    return vacancy.wait(limit_s=spec.engine.free_timeout_s, cancelled=cancelled)
+    free = FreeDevices(spec.platform, placement.devices, partition_mode=placement.partition_mode, run=probe)
+    return free.wait(limit_s=spec.engine.free_timeout_s, cancelled=cancelled)
 
 
 def _loads_in_order(spec: TrialSpec) -> tuple[LoadPoint, ...]:
-    """Give the load points as written; what decides most comes first where a rule may end the trial."""
+    """Return the load points as written; what decides most comes first where a rule may end the trial."""
     rule = spec.stop_rule
     if rule is None:
         return spec.load_points
@@ -427,7 +429,7 @@ def _client_opener(spec: TrialSpec) -> OpenClient:
 
 
 def _told(text: str, server: Server | None = None) -> str:
-    """Give what somebody else said as it may be kept: of some length, Unicode, and without secrets."""
+    """Return what somebody else said as it may be kept: of some length, Unicode, and without secrets."""
     if len(text) > _LONGEST_TEXT:
         text = f"{text[: _LONGEST_TEXT // 2]} ... {text[-_LONGEST_TEXT // 2 :]}"
     known = [server.api_key] if server is not None else []

@@ -71,7 +71,7 @@ def highest_step(steps: int, keeps: Callable[[int], bool]) -> int | None:
 
 
 def usual_rates(search: RateSearch) -> tuple[float, ...]:
-    """Give the rates that are probed where the answer lies in the middle; others take about as many."""
+    """Return the rates that are probed where the answer lies in the middle; others take about as many."""
     steps, probed = _steps(search), list[int]()
 
     def keeps(step: int) -> bool:
@@ -83,7 +83,7 @@ def usual_rates(search: RateSearch) -> tuple[float, ...]:
 
 
 def rate_of(search: RateSearch, step: int) -> float:
-    """Give the rate of a step, requests per second; rounded, so that 0.1 times 3 is 0.3."""
+    """Return the rate of a step, requests per second; rounded, so that 0.1 times 3 is 0.3."""
     return round(search.low + step * search.resolution, 9)
 
 

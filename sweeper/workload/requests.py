@@ -93,7 +93,7 @@ class Workload:
         return len(self.arrival_s)
 
     def part(self, *, index: int, parts: int) -> Workload:
-        """Give the share of one of several replicas behind a round-robin balancer, arrivals unchanged."""
+        """Return the share of one of several replicas behind a round-robin balancer, arrivals unchanged."""
         share = slice(index, None, parts)
         return Workload(
             arrival_s=self.arrival_s[share],
@@ -242,7 +242,7 @@ def _stratified(count: int, rng: np.random.Generator) -> Floats:
 
 
 def _content_offset(point: LoadPoint, seed: int) -> int:
-    """Give prompts of different seeds, datasets or lengths different identities; rates do not matter."""
+    """Return prompts of different seeds, datasets or lengths different identities; rates do not matter."""
     text = f"{seed}/{point.dataset}/{point.input_len}/{point.range_ratio}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") << 24
 

@@ -73,7 +73,7 @@ def conversations(*, count: int, seed: int, scale: float = 1.0) -> list[dict[str
 
 
 def text(words: int, rng: np.random.Generator) -> str:
-    """Give so many words, which is about as many tokens."""
+    """Return so many words, which is about as many tokens."""
     return " ".join([FIRST_WORD, *(WORDS[index] for index in rng.integers(len(WORDS), size=words - 1))])
 
 

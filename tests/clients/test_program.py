@@ -9,7 +9,7 @@ import pytest
 
 from sweeper.clients import program
 from sweeper.errors import EngineError
-from sweeper.processes import strays
+from sweeper.processes import orphans
 from sweeper.records import FailureClass
 from tests.standin_benchmarks import QuietServer
 
@@ -56,7 +56,7 @@ def test_a_program_is_ended_for_a_reason(
     with pytest.raises(EngineError) as caught:
         run(tmp_path, "import time; time.sleep(600)", server=server, **changes)
     assert caught.value.failure is failure
-    launch = strays.read_start_file(tmp_path / "client.start.json")
+    launch = orphans.read_start_file(tmp_path / "client.start.json")
     assert launch is None or launch.members() == []
 
 

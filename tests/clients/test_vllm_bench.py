@@ -22,7 +22,7 @@ from sweeper.engines import Cancelled
 from sweeper.engines.vllm import VllmEngine, VllmServer, probe
 from sweeper.errors import ConfigError, EngineError, MeasurementError
 from sweeper.models import tiny
-from sweeper.processes import process, strays, supervisor
+from sweeper.processes import orphans, process, supervisor
 from sweeper.records import FailureClass, LoadPoint, Model, TrialSpec
 from tests.standin_benchmarks import QuietServer
 from tests.standin_server import PLACEMENT, POINT, make_spec, never, write_interpreter
@@ -289,11 +289,11 @@ def test_the_key_is_in_no_file_of_the_trial(
 
 def test_closing_ends_the_worker_and_may_be_repeated(spec: TrialSpec) -> None:
     client = VllmBenchClient(spec, PLACEMENT)
-    launch = strays.read_start_file(Path(spec.folder) / "client-1.start.json")
+    launch = orphans.read_start_file(Path(spec.folder) / "client-1.start.json")
     deadline = time.monotonic() + 20
     while launch is None and time.monotonic() < deadline:
         time.sleep(0.01)
-        launch = strays.read_start_file(Path(spec.folder) / "client-1.start.json")
+        launch = orphans.read_start_file(Path(spec.folder) / "client-1.start.json")
     assert launch is not None
     client.close()
     client.close()
@@ -429,7 +429,7 @@ def test_the_death_of_the_client_is_its_own(
 ) -> None:
     def kill_worker_when_it_works() -> bool:
         if "arguments" in (Path(spec.folder) / "client-1.log").read_text():
-            launch = strays.read_start_file(Path(spec.folder) / "client-1.start.json")
+            launch = orphans.read_start_file(Path(spec.folder) / "client-1.start.json")
             if launch is not None:
                 process.end([p for p in launch.members() if p != launch.supervisor], grace_s=1.0)
         return False

@@ -186,7 +186,7 @@ def watched(spec: _Spec, seen: set[str], prefix: str) -> _Spec:
     class Watched(type(spec)):  # type: ignore[misc]
         def __getattribute__(self, name: str) -> Any:
             reader = sys._getframe(1).f_globals["__name__"]
-            if name in names and reader.startswith("sweeper.") and reader != "sweeper.records":
+            if name in names and reader.startswith("sweeper.") and not reader.startswith("sweeper.records"):
                 seen.add(f"{prefix}.{name}")
             return super().__getattribute__(name)
 

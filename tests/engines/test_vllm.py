@@ -19,8 +19,8 @@ from sweeper.engines import vllm, vllm_reports
 from sweeper.engines.vllm import EngineEnvironment, VllmEngine
 from sweeper.errors import ConfigError, EngineError, MeasurementError, PlacementError
 from sweeper.models import tiny
+from sweeper.processes import orphans
 from sweeper.processes import process as processes
-from sweeper.processes import strays
 from sweeper.processes.process import Process
 from sweeper.records import FailureClass, Model, Platform, Provenance
 from sweeper.trial import trial
@@ -738,7 +738,7 @@ def test_the_real_vllm_reports_what_was_asked_and_leaves_nothing(tmp_path: Path,
     finally:
         server.stop()
     assert not [process for process in members if processes.is_alive(process)]
-    assert strays.find_strays(tmp_path / "outputs") == []
+    assert orphans.find_orphans(tmp_path / "outputs") == []
 
 
 @pytest.mark.vllm

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sweeper.processes import ports, process, strays
+from sweeper.processes import orphans, ports, process
 from tests.faults.rows import DISK_ROWS, DRIVER_ROWS, ENGINE_ROWS, RAY_ROWS, SIGNALS, VICTIMS
 from tests.faults.studies import Seen, Study
 
@@ -195,7 +195,7 @@ def _kill_part(study: Study, number: int, victim: str, by: int, *, announced: bo
     if announced:
         study.meet("loading", number)
     engine = study.latest_engine(number)
-    launch = strays.Launch(
+    launch = orphans.Launch(
         supervisor=process.Process(int(engine["pid"]), int(engine["start_time"])),
         owner=process.Process.parse(engine["owner"]),
         boot=engine["boot_id"],

@@ -50,7 +50,7 @@ What is not there:
 
 * Rows that say "not run" have not been seen to pass as they stand.
 * The stand-in for nvidia-smi tells no processes and no memory, so that the wait for free devices is over at
-  once here; it has tests of its own (`tests/topology/test_vacancy.py`, `tests/trial/test_proof.py`).
+  once here; it has tests of its own (`tests/topology/test_free_devices.py`, `tests/trial/test_proof.py`).
 * vLLM itself is struck in `tests/test_end_to_end.py` (SIGKILL of the driver), not here.
 
 | fault | executor | class | line | gone after | repeated | exit codes |

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.processes import ports, strays
+from sweeper.processes import orphans, ports
 from sweeper.processes import process as processes
+from sweeper.processes.orphans import Launch
 from sweeper.processes.ports import ReservedPort
 from sweeper.processes.process import Process
-from sweeper.processes.strays import Launch
 from tests.surroundings import running
 
 
@@ -188,13 +188,13 @@ def test_members_of_a_launch_need_the_session_and_the_log(tmp_path: Path) -> Non
 
 def test_damaged_start_files_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "engine.start.json"
-    assert strays.read_start_file(path) is None
+    assert orphans.read_start_file(path) is None
     path.write_text("{")
-    assert strays.read_start_file(path) is None
+    assert orphans.read_start_file(path) is None
     path.write_text(json.dumps({"pid": 1}))
-    assert strays.read_start_file(path) is None
+    assert orphans.read_start_file(path) is None
     path.write_text(json.dumps({"pid": 1, "start_time": 2, "owner": "3:4", "boot_id": "b", "log_path": "l"}))
-    assert strays.read_start_file(path) == Launch(
+    assert orphans.read_start_file(path) == Launch(
         supervisor=Process(1, 2), owner=Process(3, 4), boot="b", log_path="l"
     )
 
@@ -205,13 +205,13 @@ def test_strays_by_mark_are_those_of_a_dead_owner_on_this_folder_only(tmp_path: 
         return subprocess.Popen(["sleep", "607"], env={**os.environ, **marks})
 
     dead = Process(os.getpid(), processes.current().start_time - 1)
-    stray = marked_sleeper(tmp_path, dead)
+    orphan = marked_sleeper(tmp_path, dead)
     owned = marked_sleeper(tmp_path, processes.current())
     elsewhere = marked_sleeper(tmp_path / "other", dead)
-    stray_identity, _, _ = identity(stray), identity(owned), identity(elsewhere)
-    assert strays.find_strays(tmp_path) == [stray_identity]
-    assert strays.end_strays(tmp_path, grace_s=2.0) == [stray_identity]
-    assert stray.wait() == -signal.SIGTERM
+    stray_identity, _, _ = identity(orphan), identity(owned), identity(elsewhere)
+    assert orphans.find_orphans(tmp_path) == [stray_identity]
+    assert orphans.end_orphans(tmp_path, grace_s=2.0) == [stray_identity]
+    assert orphan.wait() == -signal.SIGTERM
     assert owned.poll() is None
     assert elsewhere.poll() is None
     for child in (owned, elsewhere):

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from sweeper.errors import EngineError
+from sweeper.processes import orphans, supervisor
 from sweeper.processes import process as processes
-from sweeper.processes import strays, supervisor
 from sweeper.processes.process import Process
 from sweeper.processes.supervisor import Supervised
 from sweeper.records import FailureClass
@@ -87,9 +87,9 @@ def test_the_start_file_tells_who_runs_for_whom_and_later_that_it_ended(tmp_path
         assert facts["boot_id"] == processes.boot_id()
         assert facts["port"] == 4321
         assert facts["program_pid"] in supervised.pids()
-        assert strays.read_start_file(path) == supervised.launch
+        assert orphans.read_start_file(path) == supervised.launch
     assert "ended_at" in json.loads(path.read_text())
-    assert strays.read_start_file(path) is None
+    assert orphans.read_start_file(path) is None
 
 
 def test_stop_ends_the_whole_tree_and_may_be_called_twice(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_stop_finds_the_orphans_of_a_killed_supervisor(tmp_path: Path) -> None:
 OWNER = """
 import os, sys, time
 from pathlib import Path
-from sweeper.engines.supervisor import Supervised
+from sweeper.processes.supervisor import Supervised
 folder = Path(sys.argv[1])
 env = dict(os.environ)
 kept = Supervised.start(["sh", "-c", sys.argv[2]], env=env, cwd=folder, log_path=folder / "engine.log",
@@ -206,7 +206,7 @@ def test_what_runs_for_a_trial_whose_worker_was_lost_is_ended_at_once(tmp_path: 
     lost = start(tmp_path, ["sh", "-c", "sleep 600 & wait"], grace_s=600.0)
     family = grown(lost, 2)
     # Its owner, this process, lives: nobody else would end it.
-    assert strays.end_launched(tmp_path) == []
+    assert orphans.end_launched(tmp_path) == []
     assert not any(map(processes.is_alive, [*family, lost.launch.supervisor]))
     lost.stop()
 
@@ -215,8 +215,8 @@ def test_orphans_of_owner_and_supervisor_are_found_as_strays(tmp_path: Path) -> 
     folder = tmp_path / "outputs" / "study" / "trials" / "0123456789abcdef"
     folder.mkdir(parents=True)
     owner, tree = owner_with_tree(folder)
-    # While the owner lives, its processes are nobody's strays.
-    assert strays.find_strays(tmp_path / "outputs") == []
+    # While the owner lives, its processes are nobody's orphans.
+    assert orphans.find_orphans(tmp_path / "outputs") == []
 
     assert eventually(lambda: "program_pid" in start_file(folder))
     leader = tree[0]
@@ -228,14 +228,14 @@ def test_orphans_of_owner_and_supervisor_are_found_as_strays(tmp_path: Path) -> 
     os.kill(leader.pid, signal.SIGKILL)
     # The program dies with it, a moment later; what the program started stays.
     assert eventually(lambda: not any(map(processes.is_alive, [leader, program])))
-    orphans = [process for process in tree if process not in (leader, program)]
-    assert len(orphans) == 3
-    assert all(map(processes.is_alive, orphans))
+    left = [process for process in tree if process not in (leader, program)]
+    assert len(left) == 3
+    assert all(map(processes.is_alive, left))
 
-    assert set(strays.find_strays(tmp_path / "outputs")) >= set(orphans)
-    assert set(strays.end_strays(tmp_path / "outputs", grace_s=1.0)) >= set(orphans)
+    assert set(orphans.find_orphans(tmp_path / "outputs")) >= set(left)
+    assert set(orphans.end_orphans(tmp_path / "outputs", grace_s=1.0)) >= set(left)
     assert not any(map(processes.is_alive, tree))
-    assert strays.end_strays(tmp_path / "outputs") == []
+    assert orphans.end_orphans(tmp_path / "outputs") == []
 
 
 def test_a_supervisor_that_is_not_up_in_time_is_an_error_and_starts_nothing(tmp_path: Path) -> None:

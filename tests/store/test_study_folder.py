@@ -68,7 +68,7 @@ def test_a_second_driver_is_refused_with_the_first_ones_pid(tmp_path: Path) -> N
 HOLD = """
 import sys, time
 from pathlib import Path
-from sweeper.study import StudyFolder
+from sweeper.store.study_folder import StudyFolder
 with StudyFolder(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -19,9 +19,9 @@ ORDER = (
     "amd",
     "nvidia",
     "cpu",
-    "occupants",
+    "device_processes",
     "gauges",
-    "vacancy",
+    "free_devices",
     "detection",
     "__init__",
 )

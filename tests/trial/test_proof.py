@@ -18,7 +18,7 @@ from sweeper.engines.vllm import VllmEngine
 from sweeper.errors import MeasurementError
 from sweeper.records import FailureClass, LoadPoint, Placement, Platform, TrialResult, TrialSpec, TrialState
 from sweeper.topology import Answer, Runner
-from sweeper.topology.occupants import Occupants
+from sweeper.topology.device_processes import DeviceProcesses
 from sweeper.trial import trial
 from sweeper.trial.proof import Proof
 from tests.stand_ins import StandInClient, StandInEngine, StandInServer
@@ -162,8 +162,8 @@ def watched(*there: int) -> tuple[Proof, threading.Event]:
             is_told.set()
         return Answer(exit_status=0, stdout="".join(f"GPU-1, {pid}\n" for pid in (70, *there)))
 
-    occupants = Occupants(platform=Platform.CUDA, devices=(1,), run=probe)
-    return Proof(StandInServer(diary=[], engine_pids=frozenset({70})), occupants), is_told
+    processes = DeviceProcesses(platform=Platform.CUDA, devices=(1,), run=probe)
+    return Proof(StandInServer(diary=[], engine_pids=frozenset({70})), processes), is_told
 
 
 def test_a_stranger_that_comes_while_a_load_runs_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +195,7 @@ def test_several_instances_are_watched_as_one_engine(tmp_path: Path, monkeypatch
             there = (*(each[1] or ()), os.getpid())
             return Answer(exit_status=0, stdout="".join(f"GPU-1, {pid}\n" for pid in there))
 
-        proof = Proof(server, Occupants(platform=Platform.CUDA, devices=(1,), run=probe))
+        proof = Proof(server, DeviceProcesses(platform=Platform.CUDA, devices=(1,), run=probe))
         with pytest.raises(MeasurementError, match=rf"by process {os.getpid()} \(") as told, proof.watched():
             assert is_told.wait(30.0)
         assert told.value.failure is FailureClass.INFRASTRUCTURE

@@ -10,8 +10,8 @@ import pytest
 
 from sweeper.errors import EngineError
 from sweeper.records import FailureClass, Platform
-from sweeper.topology import Answer, Runner, vacancy
-from sweeper.topology.vacancy import Vacancy
+from sweeper.topology import Answer, Runner, free_devices
+from sweeper.topology.free_devices import FreeDevices
 from tests.topology.replaying import recorded, replay
 
 GPUS = "nvidia-smi --query-gpu=index,uuid"
@@ -29,25 +29,25 @@ def nvidia(*, apps: str = "", used_mib: str = "4") -> Runner:
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vacancy, "_POLL_S", 0.0)
+    monkeypatch.setattr(free_devices, "_POLL_S", 0.0)
 
 
 def test_an_idle_gpu_is_free_whoever_is_on_its_neighbour() -> None:
-    assert Vacancy(Platform.CUDA, (1,), run=nvidia(apps="GPU-a, 70\n")).in_the_way() is None
+    assert FreeDevices(Platform.CUDA, (1,), run=nvidia(apps="GPU-a, 70\n")).in_the_way() is None
 
 
 def test_a_process_on_the_gpu_is_named() -> None:
-    assert Vacancy(Platform.CUDA, (1,), run=nvidia(apps="GPU-b, 4000001\n")).in_the_way() == (
+    assert FreeDevices(Platform.CUDA, (1,), run=nvidia(apps="GPU-b, 4000001\n")).in_the_way() == (
         "process 4000001 (unknown)"
     )
 
 
 def test_memory_that_nobody_is_seen_to_hold_is_in_the_way_of_a_whole_gpu_only() -> None:
     held = nvidia(used_mib="40960")
-    assert Vacancy(Platform.CUDA, (1,), run=held).in_the_way() == (
+    assert FreeDevices(Platform.CUDA, (1,), run=held).in_the_way() == (
         "40.0 GiB of memory in use, by no process that can be seen"
     )
-    assert Vacancy(Platform.CUDA, (1,), partition_mode="CPX", run=held).in_the_way() is None
+    assert FreeDevices(Platform.CUDA, (1,), partition_mode="CPX", run=held).in_the_way() is None
 
 
 def test_amd_smi_is_asked_for_memory_by_its_own_numbers() -> None:
@@ -62,14 +62,14 @@ def test_amd_smi_is_asked_for_memory_by_its_own_numbers() -> None:
             "amd-smi metric --json": used,
         }
     )
-    way = Vacancy(Platform.MI300X, (2,), partition_mode="SPX", run=run).in_the_way()
+    way = FreeDevices(Platform.MI300X, (2,), partition_mode="SPX", run=run).in_the_way()
     assert way is not None
     assert "of memory in use" in way
 
 
 def test_what_cannot_be_told_counts_as_free() -> None:
-    assert Vacancy(Platform.CUDA, (1,), run=replay({})).in_the_way() is None
-    assert Vacancy(Platform.CPU, (1,), run=nvidia(apps="GPU-b, 70\n")).in_the_way() is None
+    assert FreeDevices(Platform.CUDA, (1,), run=replay({})).in_the_way() is None
+    assert FreeDevices(Platform.CPU, (1,), run=nvidia(apps="GPU-b, 70\n")).in_the_way() is None
 
 
 def frees_after(looks: int) -> Runner:
@@ -89,14 +89,14 @@ def ticking() -> Callable[[], float]:
 
 
 def test_the_wait_ends_when_the_devices_are_free_and_tells_how_long_it_was() -> None:
-    waited = Vacancy(Platform.CUDA, (1,), run=frees_after(3)).wait(
+    waited = FreeDevices(Platform.CUDA, (1,), run=frees_after(3)).wait(
         limit_s=100.0, cancelled=lambda: False, clock=ticking()
     )
     assert waited == 4.0
 
 
 def test_the_wait_ends_at_its_limit_and_names_devices_holder_and_key() -> None:
-    taken = Vacancy(Platform.CUDA, (1,), run=frees_after(1000))
+    taken = FreeDevices(Platform.CUDA, (1,), run=frees_after(1000))
     with pytest.raises(
         EngineError, match=r"devices: 1 not free after 5 s: process 70 .*free_timeout_s"
     ) as told:
@@ -105,7 +105,7 @@ def test_the_wait_ends_at_its_limit_and_names_devices_holder_and_key() -> None:
 
 
 def test_a_request_to_stop_ends_the_wait() -> None:
-    taken = Vacancy(Platform.CUDA, (1,), run=frees_after(1000))
+    taken = FreeDevices(Platform.CUDA, (1,), run=frees_after(1000))
     with pytest.raises(EngineError) as told:
         taken.wait(limit_s=5.0, cancelled=lambda: True, clock=ticking())
     assert told.value.failure is FailureClass.INTERRUPTED

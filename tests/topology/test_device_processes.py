@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from sweeper.records import Platform
 from sweeper.topology import Answer
-from sweeper.topology.occupants import Occupants
+from sweeper.topology.device_processes import DeviceProcesses
 from tests.topology.replaying import recorded, replay
 
 GIB = 2**30
@@ -22,10 +22,12 @@ def told(gpu: int, *listed: Mapping[str, object]) -> str:
     return json.dumps([{"gpu": gpu, "process_list": list(listed) or [nobody]}])
 
 
-def amd(devices: tuple[int, ...], answers: Mapping[int, str], *, folder: str = "rocm_6.2_spx") -> Occupants:
+def amd(
+    devices: tuple[int, ...], answers: Mapping[int, str], *, folder: str = "rocm_6.2_spx"
+) -> DeviceProcesses:
     commands = {f"amd-smi process --gpu {gpu} --json": text for gpu, text in answers.items()}
     run = replay({**recorded(folder), **commands})
-    return Occupants(platform=Platform.MI300X, devices=devices, run=run)
+    return DeviceProcesses(platform=Platform.MI300X, devices=devices, run=run)
 
 
 def test_amd_smi_is_asked_for_each_device_and_one_that_only_opened_it_does_not_count() -> None:
@@ -34,10 +36,10 @@ def test_amd_smi_is_asked_for_each_device_and_one_that_only_opened_it_does_not_c
         2: told(2, process(71, {"value": 90_000, "unit": "MB"})),
         3: told(3, process(90, {"value": 100 * GIB, "unit": "B"})),
     }
-    occupants = amd((1, 2), answers)
-    assert occupants.pids() == {70, 71}
-    assert occupants.strangers({70, 71, 72}) == frozenset()
-    assert occupants.strangers({70}) == {71}
+    processes = amd((1, 2), answers)
+    assert processes.pids() == {70, 71}
+    assert processes.foreign({70, 71, 72}) == frozenset()
+    assert processes.foreign({70}) == {71}
 
 
 def test_an_idle_amd_device_says_so_in_a_sentence() -> None:
@@ -54,15 +56,15 @@ def test_devices_of_hip_are_translated_to_amd_smis_numbers() -> None:
     run = replay(
         {"amd-smi list": listed, "amd-smi process --gpu 1 --json": told(1, process(70, {"value": GIB}))}
     )
-    assert Occupants(platform=Platform.MI300X, devices=(0,), run=run).pids() == {70}
+    assert DeviceProcesses(platform=Platform.MI300X, devices=(0,), run=run).pids() == {70}
 
 
 def test_an_answer_that_is_none_is_not_nobody() -> None:
     assert amd((0,), {}).pids() is None
     broken = replay({"amd-smi list": "Segmentation fault"})
-    assert Occupants(platform=Platform.MI300X, devices=(0,), run=broken).pids() is None
+    assert DeviceProcesses(platform=Platform.MI300X, devices=(0,), run=broken).pids() is None
     failed = replay({"nvidia-smi": Answer(exit_status=9, stdout="")})
-    assert Occupants(platform=Platform.CUDA, devices=(0,), run=failed).pids() is None
+    assert DeviceProcesses(platform=Platform.CUDA, devices=(0,), run=failed).pids() is None
 
 
 def test_nvidia_smi_names_gpus_by_uuid() -> None:
@@ -72,10 +74,10 @@ def test_nvidia_smi_names_gpus_by_uuid() -> None:
             "nvidia-smi --query-compute-apps=gpu_uuid,pid": "GPU-a, 70\nGPU-b, 80\nGPU-b, 81\n",
         }
     )
-    assert Occupants(platform=Platform.CUDA, devices=(1,), run=run).pids() == {80, 81}
+    assert DeviceProcesses(platform=Platform.CUDA, devices=(1,), run=run).pids() == {80, 81}
 
 
 def test_on_cores_and_for_an_engine_that_shows_no_processes_it_cannot_be_told() -> None:
     run = replay({})
-    assert Occupants(platform=Platform.CPU, devices=(0,), run=run).strangers({70}) is None
-    assert amd((0,), {0: told(0, process(70, {"value": GIB}))}).strangers(None) is None
+    assert DeviceProcesses(platform=Platform.CPU, devices=(0,), run=run).foreign({70}) is None
+    assert amd((0,), {0: told(0, process(70, {"value": GIB}))}).foreign(None) is None

@@ -26,11 +26,11 @@ _BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
 
 
 def named(pid: int) -> str:
-    """Give a process id with the process's title, for a message."""
+    """Return a process id with the process's title, for a message."""
     return f"{pid} ({processes.title(pid) or 'unknown'})"
 
 
-class Occupants:
+class DeviceProcesses:
     """Who uses some devices of this node."""
 
     def __init__(self, *, platform: Platform, devices: Sequence[int], run: Runner = run_command) -> None:
@@ -46,7 +46,7 @@ class Occupants:
         self._run = run
         self._numbers: Mapping[int, int] | None = None
 
-    def strangers(self, ours: Collection[int] | None) -> frozenset[int] | None:
+    def foreign(self, ours: Collection[int] | None) -> frozenset[int] | None:
         """Find the processes on the devices that are not ours.
 
         Args:
@@ -70,7 +70,7 @@ class Occupants:
             if self._platform is Platform.CUDA:
                 return self._of_nvidia()
         except PlacementError:
-            # The tool does not answer: as good as none. What is measured does not hang on it.
+            # The tool does not answer: as good as none. What is measured does not depend on it.
             return None
         return None
 

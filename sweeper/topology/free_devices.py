@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 
 from sweeper.errors import EngineError
 from sweeper.records import FailureClass, Platform
+from sweeper.topology.device_processes import DeviceProcesses, named
 from sweeper.topology.gauges import Gauge
-from sweeper.topology.occupants import Occupants, named
 from sweeper.topology.probes import Runner, run_command
 
 MOST_IDLE_GIB = 2.0
@@ -22,7 +22,7 @@ MOST_IDLE_GIB = 2.0
 _POLL_S = 1.0
 
 
-class Vacancy:
+class FreeDevices:
     """Whether the devices of one trial are free."""
 
     def __init__(
@@ -43,13 +43,13 @@ class Vacancy:
             run: Runs the vendor's tools.
         """
         self._devices = devices
-        self._occupants = Occupants(platform=platform, devices=devices, run=run)
+        self._device_processes = DeviceProcesses(platform=platform, devices=devices, run=run)
         owns_memory = partition_mode in (None, "SPX")
         self._gauge = Gauge(platform, devices, run=run) if owns_memory else None
 
     def in_the_way(self) -> str | None:
-        """Say who or what holds the devices; None where nothing is seen to."""
-        pids = self._occupants.pids()
+        """Name who or what holds the devices; None where nothing is seen to."""
+        pids = self._device_processes.pids()
         if pids:
             return "process " + "; ".join(map(named, sorted(pids)))
         held = None if self._gauge is None else self._gauge.look().memory_gib

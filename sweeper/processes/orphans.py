@@ -46,7 +46,7 @@ class Launch:
 
         A process belongs to it when it is a descendant of the supervisor, or is in its session and writes
         to its log. The second proof holds for orphans and for processes that overwrote their environment;
-        the log keeps strangers out should the session's number have been reused.
+        the log keeps other processes out should the session's number have been reused.
         """
         if self.boot != boot_id():
             return []
@@ -88,7 +88,7 @@ def end_launched(folder: Path, *, grace_s: float = 2.0) -> list[Process]:
     return end(sorted(members), grace_s=grace_s)
 
 
-def find_strays(outputs: Path) -> list[Process]:
+def find_orphans(outputs: Path) -> list[Process]:
     """Find what earlier sweeps on this outputs folder left running: alive, ours, and without an owner.
 
     Args:
@@ -99,20 +99,20 @@ def find_strays(outputs: Path) -> list[Process]:
         Processes whose owner has died. Those of a sweep that still runs are not among them.
     """
     folder = str(outputs.resolve())
-    strays: set[Process] = set()
+    orphans: set[Process] = set()
     for path in Path(folder).glob(f"*/trials/*/**/*{START_FILE_SUFFIX}"):
         launch = read_start_file(path)
         if launch is not None and not is_alive(launch.owner):
-            strays.update(launch.members())
+            orphans.update(launch.members())
     for process in marked(OUTPUTS_MARK, folder):
         owner = _owner(process.pid)
         if owner is not None and not is_alive(owner):
-            strays.add(process)
-    strays.discard(current())
-    return sorted(strays)
+            orphans.add(process)
+    orphans.discard(current())
+    return sorted(orphans)
 
 
-def end_strays(outputs: Path, *, grace_s: float = 10.0) -> list[Process]:
+def end_orphans(outputs: Path, *, grace_s: float = 10.0) -> list[Process]:
     """End what earlier sweeps on this outputs folder left running.
 
     Returns:
@@ -121,11 +121,11 @@ def end_strays(outputs: Path, *, grace_s: float = 10.0) -> list[Process]:
     ended: set[Process] = set()
     # A second look, because a process that is being ended may start another one on its way.
     for _ in range(3):
-        strays = find_strays(outputs)
-        if not strays:
+        orphans = find_orphans(outputs)
+        if not orphans:
             break
-        ended.update(strays)
-        end(strays, grace_s=grace_s)
+        ended.update(orphans)
+        end(orphans, grace_s=grace_s)
     return sorted(ended)
 
 
