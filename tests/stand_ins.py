@@ -240,7 +240,7 @@ def complete(spec: TrialSpec, placement: Placement) -> TrialResult:
         spec=spec,
         placement=placement,
         state=TrialState.COMPLETE,
-        provenance=trial.provenance_of(spec),
+        provenance=spec.provenance,
         measurements=(measured,),
     )
 

@@ -38,14 +38,15 @@ ARGUMENTS = (
 # Gives the first engine of this driver a port on which somebody answers already.
 ON_A_TAKEN_PORT = """
 import sys
-from sweeper import cli, processes
+from sweeper import cli
+from sweeper.processes import ports
 first = [int(sys.argv.pop(1))]
-reserve = processes.ReservedPort.__init__
+reserve = ports.ReservedPort.__init__
 def taken(self):
     reserve(self)
     if first:
         self.port = first.pop()
-processes.ReservedPort.__init__ = taken
+ports.ReservedPort.__init__ = taken
 sys.exit(cli.main(sys.argv[1:]))
 """
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, get_type_hints
 
-from sweeper.goals.endings import Endings
+from sweeper.goals.termination import Termination
 from sweeper.records import ClientSpec, EngineSpec, LoadPoint, Model, StopRule
 from sweeper.schedule.scheduler import ISOLATIONS, ORDERS
 
@@ -178,9 +178,9 @@ class SearchConfig:
     max_hours: float | None = None
     max_node_hours: float | None = None
     min_improvement: float | None = None
-    patience: int = Endings.patience
-    finalists: int = Endings.finalists
-    final_repeats: int = Endings.final_repeats
+    patience: int = Termination.patience
+    finalists: int = Termination.finalists
+    final_repeats: int = Termination.final_repeats
     start: list[Any] = field(default_factory=list)
     stages: list[Any] = field(default_factory=list)
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from sweeper.config.checks import MOST_STARTS, check_count, check_not_negative, check_positive
 from sweeper.errors import ConfigError
-from sweeper.goals.endings import Endings
+from sweeper.goals.termination import Termination
 
 
-def endings(search: Mapping[str, Any]) -> Endings:
+def endings(search: Mapping[str, Any]) -> Termination:
     """Check the keys.
 
     A search stops hopeless trials unless it is told not to; a grid does not unless it is told to, since a
@@ -32,7 +32,7 @@ def endings(search: Mapping[str, Any]) -> Endings:
             f"search.stop_margin: is {margin}; expected a share, 0 <= margin < 1, such as 0.05 for 5 %."
         )
     wants_early = search["method"] != "grid" if search["stops_early"] is None else search["stops_early"]
-    return Endings(
+    return Termination(
         stop_margin=margin if wants_early else None,
         max_hours=search["max_hours"],
         max_node_hours=search["max_node_hours"],

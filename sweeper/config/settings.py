@@ -11,7 +11,7 @@ from typing import Any
 
 from sweeper import knobs
 from sweeper.config import engine as serving
-from sweeper.config import model, objective, search_start, unused
+from sweeper.config import initial_points, model, objective, unused
 from sweeper.config import workload as load
 from sweeper.config.checks import (
     MOST_STARTS,
@@ -31,7 +31,7 @@ from sweeper.config.search import endings
 from sweeper.config.space import parse_condition, parse_domain, parse_rule
 from sweeper.config.stated import Stated
 from sweeper.errors import ConfigError
-from sweeper.goals.endings import Endings
+from sweeper.goals.termination import Termination
 from sweeper.records import (
     DATASETS,
     SEARCH_METHODS,
@@ -118,7 +118,7 @@ class Settings:
     seed: int
     starts: tuple[Mapping[str, Scalar], ...]
     stages: tuple[tuple[str, ...], ...]
-    endings: Endings
+    endings: Termination
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
     executor: str
@@ -226,8 +226,8 @@ def settings(
         method=method,
         trials=trials,
         seed=root["search"]["seed"],
-        starts=search_start.starts(root["search"]),
-        stages=search_start.stages(root["search"]),
+        starts=initial_points.starts(root["search"]),
+        stages=initial_points.stages(root["search"]),
         endings=endings(root["search"]),
         objectives=objective.objectives(root["objective"], load_points),
         constraints=objective.constraints(root["objective"], load_points),

@@ -15,6 +15,7 @@ from sweeper.records.kinds import (
     PARTITIONS_PER_GPU,
     Assignment,
     Platform,
+    Provenance,
     content_key,
 )
 from sweeper.records.load import LoadPoint
@@ -180,6 +181,16 @@ class TrialSpec:
         if self.final is not None:
             return "default" if self.is_default else "finalist"
         return None if self.control is None else "control"
+
+    @property
+    def is_modelled(self) -> bool:
+        """Whether its numbers come from a model of a device or of an engine, and not from a measurement."""
+        return self.platform is Platform.SIMULATED or self.engine.kind == "simulated"
+
+    @property
+    def provenance(self) -> Provenance:
+        """Whether its numbers are measured or simulated."""
+        return Provenance.SIMULATED if self.is_modelled else Provenance.MEASURED
 
     @property
     def is_exclusive(self) -> bool:

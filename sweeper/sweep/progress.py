@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeper.goals.endings import Endings
 from sweeper.goals.objectives import beats, is_worse, measured_row, objective_value, violations
+from sweeper.goals.termination import Termination
 from sweeper.plan.outstanding import SPENDING
 from sweeper.records import PHASES, Constraint, Objective, TrialResult, TrialState
 from sweeper.store.trials import StoredTrial
@@ -21,7 +21,7 @@ class Progress:
     """The best of a study's trials, and what they cost."""
 
     def __init__(
-        self, *, objectives: Sequence[Objective], constraints: Sequence[Constraint], endings: Endings
+        self, *, objectives: Sequence[Objective], constraints: Sequence[Constraint], endings: Termination
     ) -> None:
         """Begin with nothing known."""
         self._objectives = tuple(objectives)

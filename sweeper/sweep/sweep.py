@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sweeper.executors import Executor, Ticket
-from sweeper.goals.endings import Endings
+from sweeper.goals.termination import Termination
 from sweeper.plan import finalists
 from sweeper.plan.outstanding import Outstanding
 from sweeper.plan.planner import Job, Planner, Refusal
@@ -36,12 +36,11 @@ from sweeper.schedule.scheduler import Entry, Scheduler
 from sweeper.search import Search
 from sweeper.store.store import FinishedTrial, Store, storable
 from sweeper.store.trials import StoredTrials
+from sweeper.sweep.backoff import Backoff
 from sweeper.sweep.outlook import Outlook, Work, left_s
-from sweeper.sweep.pauses import Pauses
 from sweeper.sweep.progress import Progress
 from sweeper.sweep.telling import Teller
 from sweeper.topology import modelled_as
-from sweeper.trial.trial import provenance_of
 
 STOP_MARGIN_S = 30.0
 """What trials are given to end, besides the time that their engines may take."""
@@ -105,7 +104,7 @@ class Sweep:
         max_attempts: int = 2,
         retry_pause_s: float = 0.0,
         retry_failed: bool = False,
-        endings: Endings | None = None,
+        endings: Termination | None = None,
         seed: int = 0,
         illustrate: Callable[[TrialResult], Path | None] = lambda _: None,
         show_outlook: Callable[[Outlook], None] = lambda _: None,
@@ -133,8 +132,8 @@ class Sweep:
         self._method = method
         self._budget = trials
         self._max_attempts = max_attempts
-        self._pauses: Pauses[_Pending] = Pauses(first_s=retry_pause_s)
-        self._endings = endings or Endings()
+        self._backoff: Backoff[_Pending] = Backoff(first_s=retry_pause_s)
+        self._endings = endings or Termination()
         self._seed = seed
         self._progress = Progress(objectives=objectives, constraints=constraints, endings=self._endings)
         self._final_rounds: list[list[Job]] | None = None
@@ -185,7 +184,7 @@ class Sweep:
                 break
             self._collect(_POLL_S)
             self._observer.tick()
-        is_left = bool(self._running or self._pending or self._controls or self._pauses.retries)
+        is_left = bool(self._running or self._pending or self._controls or self._backoff.retries)
         was_stopped = is_left or (stop() and not self._is_spent())
         if self._running:
             self._stop_running()
@@ -209,14 +208,14 @@ class Sweep:
                 self._drop_waiting()
 
     def _drop_waiting(self) -> None:
-        for pending in (*self._pending.values(), *self._pauses.retries):
+        for pending in (*self._pending.values(), *self._backoff.retries):
             key = pending.job.spec.key
             self._scheduler.remove(key)
             for number in pending.numbers:
                 self._search.tell(number, None, {"key": key, "fail_reason": "not begun: the study ended"})
         self._pending.clear()
         self._controls.clear()
-        self._pauses.forget_retries()
+        self._backoff.forget_retries()
 
     def _queue_final_round(self) -> bool:
         """Let the finalists' next engine starts wait, once all else is done; tell whether there are any."""
@@ -395,7 +394,7 @@ class Sweep:
             return
         job = self._planner.job(candidate.point)
         known = self._finished.get(job.spec.key)
-        begun = [each.job for each in self._running.values()] + [each.job for each in self._pauses.retries]
+        begun = [each.job for each in self._running.values()] + [each.job for each in self._backoff.retries]
         is_running = any(each.spec.key == job.spec.key for each in begun)
         if job.refusal is None and known is None and not is_running:
             self._stale_asks = 0
@@ -424,10 +423,10 @@ class Sweep:
 
     def _is_spent(self, *, including_running: bool = False) -> bool:
         if self._method == "grid":
-            return not self._pending and not self._running and not self._pauses.retries
+            return not self._pending and not self._running and not self._backoff.retries
         in_flight = 0
         if including_running:
-            in_flight = len(self._running) + len(self._pending) + len(self._pauses.retries)
+            in_flight = len(self._running) + len(self._pending) + len(self._backoff.retries)
         is_exhausted = self._stale_asks >= _GIVE_UP_AFTER
         return is_exhausted or (
             self._budget is not None and self._outstanding.spent + in_flight >= self._budget
@@ -500,7 +499,7 @@ class Sweep:
         if not is_trouble:
             self._scheduler.release(running.placement)
         if is_trouble or again is not None:
-            self._pauses.begin(
+            self._backoff.begin(
                 now_s=self._clock(),
                 tries=running.tries,
                 placement=running.placement if is_trouble else None,
@@ -509,7 +508,7 @@ class Sweep:
 
     def _wake(self) -> None:
         """Give out again what has rested long enough."""
-        for resting in self._pauses.ended(now_s=self._clock()):
+        for resting in self._backoff.ended(now_s=self._clock()):
             if resting.placement is not None:
                 self._scheduler.release(resting.placement)
             if resting.retry is None:
@@ -523,7 +522,9 @@ class Sweep:
     def _must_wait(self) -> bool:
         """Whether something is left that can go on only when a pause has ended."""
         may_ask = self._method != "grid" and self._ended_by is None and not self._is_spent()
-        return bool(self._pauses) and bool(self._pending or self._pauses.retries or self._controls or may_ask)
+        return bool(self._backoff) and bool(
+            self._pending or self._backoff.retries or self._controls or may_ask
+        )
 
     def _keep(self, result: TrialResult, *, queued_s: float) -> None:
         self._store.append(result, queued_s=queued_s, knobs=self._knobs)
@@ -547,7 +548,7 @@ class Sweep:
             spec=job.spec,
             placement=None,
             state=state,
-            provenance=provenance_of(job.spec),
+            provenance=job.spec.provenance,
             failure_class=failure,
             failure_message=message,
         )

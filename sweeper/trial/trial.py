@@ -16,25 +16,23 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from sweeper.clients import Client, plausibility, requirements
 from sweeper.clients.program import last_line
-from sweeper.engines import Cancelled, Engine, Server, instances
+from sweeper.clients.registry import OpenClient, client_of
+from sweeper.engines import Cancelled, Engine, Server
 from sweeper.engines.endpoint import fingerprint, joined
 from sweeper.engines.environment import outputs_folder
-from sweeper.errors import ConfigError, EngineError, SweeperError
-from sweeper.goals import early_stop
+from sweeper.engines.registry import engine_of
+from sweeper.errors import EngineError, SweeperError
+from sweeper.goals import pruner
 from sweeper.records import (
-    CLIENTS,
-    INSTANCES,
     FailureClass,
     LoadPoint,
     Measurement,
     Placement,
     Platform,
-    Provenance,
     Scalar,
     TrialResult,
     TrialSpec,
@@ -51,8 +49,6 @@ from sweeper.workload import rate_search
 
 _LONGEST_TEXT = 20_000
 """Characters of a message or an answer that are kept."""
-
-OpenClient = Callable[[TrialSpec, Placement], Client]
 
 
 @dataclass
@@ -104,11 +100,11 @@ def run(
     Returns:
         The result, complete or failed; an engine's failure is never an exception.
     """
-    diary = _Diary(folder=None if _is_modelled(spec) else Path(spec.folder))
+    diary = _Diary(folder=None if spec.is_modelled else Path(spec.folder))
     started_at = time.time()
     try:
-        engine = engine or _engine(spec)
-        open_client = open_client or _client_opener(spec)
+        engine = engine or engine_of(spec)
+        open_client = open_client or client_of(spec)
         with (
             _changed_host(spec, proc=proc) as diary.host,
             _bound(spec, placement, sys=sys) as diary.numa_binding,
@@ -148,7 +144,7 @@ def lost(
         spec=spec,
         placement=placement,
         state=TrialState.FAILED,
-        provenance=provenance_of(spec),
+        provenance=spec.provenance,
         failure_class=failure,
         failure_message=_told(
             f"the worker of this trial was lost: {type(error).__name__}: {_first_line(error)}"
@@ -156,18 +152,9 @@ def lost(
     )
 
 
-def provenance_of(spec: TrialSpec) -> Provenance:
-    """Return whether this trial's numbers are measured or simulated."""
-    return Provenance.SIMULATED if _is_modelled(spec) else Provenance.MEASURED
-
-
-def _is_modelled(spec: TrialSpec) -> bool:
-    return spec.platform is Platform.SIMULATED or spec.engine.kind == "simulated"
-
-
 def _machine_versions(spec: TrialSpec) -> dict[str, str]:
     """Versions of what drives the trial; a modelled one does not depend on this machine."""
-    return {} if _is_modelled(spec) else surroundings.versions()
+    return {} if spec.is_modelled else surroundings.versions()
 
 
 def _changed_host(spec: TrialSpec, *, proc: Path) -> AbstractContextManager[Mapping[str, Scalar]]:
@@ -266,7 +253,7 @@ def _loads_in_order(spec: TrialSpec) -> tuple[LoadPoint, ...]:
     rule = spec.stop_rule
     if rule is None:
         return spec.load_points
-    return early_stop.decision_order(spec.load_points, rule.objectives, rule.constraints)
+    return pruner.decision_order(spec.load_points, rule.objectives, rule.constraints)
 
 
 def _reason_to_stop(spec: TrialSpec, placement: Placement, diary: _Diary) -> str | None:
@@ -277,12 +264,12 @@ def _reason_to_stop(spec: TrialSpec, placement: Placement, diary: _Diary) -> str
         partition_mode=placement.partition_mode,
         partitions_per_gpu=placement.partitions_per_gpu,
     )
-    return early_stop.reason_to_stop(spec.stop_rule, spec.load_points, diary.measurements, gpus=gpus)
+    return pruner.reason_to_stop(spec.stop_rule, spec.load_points, diary.measurements, gpus=gpus)
 
 
 def _with_surroundings(spec: TrialSpec, measured: Measurement, neighbours: int | None) -> Measurement:
     # A model draws lengths and no prompts.
-    again = None if _is_modelled(spec) else requirements.repeated_prompts(measured.load_point)
+    again = None if spec.is_modelled else requirements.repeated_prompts(measured.load_point)
     told = {"foreign_processes": neighbours, "repeated_prompts": again}
     return replace(measured, telemetry={**measured.telemetry, **told})
 
@@ -336,7 +323,7 @@ def _result(
         spec=spec,
         placement=placement,
         state=state,
-        provenance=server.provenance if server else provenance_of(spec),
+        provenance=server.provenance if server else spec.provenance,
         # A failed trial keeps no numbers: part of a measurement is not a measurement. What was left out
         # because it cannot matter is another thing: the load points before it were measured whole.
         measurements=() if state is TrialState.FAILED else tuple(diary.measurements),
@@ -349,7 +336,7 @@ def _result(
             **({} if diary.numa_binding is None else {"numa_binding": diary.numa_binding}),
         },
         versions={**_machine_versions(spec), **(server.versions if server else {})},
-        surroundings={} if _is_modelled(spec) else surroundings.surroundings(os.environ),
+        surroundings={} if spec.is_modelled else surroundings.surroundings(os.environ),
         phases=diary.phases,
         sanity_fingerprint=None if answer is None else fingerprint(answer),
         sanity_text=None if answer is None else _told(answer, server),
@@ -357,75 +344,6 @@ def _result(
         started_at=started_at,
         ended_at=time.time(),
     )
-
-
-def _engine(spec: TrialSpec) -> Engine:
-    engine = _engine_of_one(spec)
-    if INSTANCES not in spec.assignment:
-        return engine
-    if spec.client.kind == "offline":
-        raise ConfigError(
-            f"knobs.{INSTANCES}: is given with client.kind=offline, whose engines serve nobody; expected a "
-            "server to share a load. Use workload dataset random or sharegpt."
-        )
-    from sweeper.engines.instances import InstancesEngine
-
-    return InstancesEngine(engine)
-
-
-def _engine_of_one(spec: TrialSpec) -> Engine:
-    if spec.engine.kind == "simulated":
-        from sweeper.engines.simulated import SimulatedEngine
-
-        return SimulatedEngine()
-    if spec.client.kind == "offline":
-        from sweeper.engines.vllm_offline import OfflineEngine
-
-        return OfflineEngine()
-    if spec.engine.kind == "attach":
-        from sweeper.engines.attach import AttachEngine
-
-        return AttachEngine()
-    if spec.engine.kind == "tgi":
-        from sweeper.engines.tgi import TgiEngine
-
-        return TgiEngine()
-    from sweeper.engines.vllm import VllmEngine
-
-    return VllmEngine()
-
-
-def _client_opener(spec: TrialSpec) -> OpenClient:
-    if spec.engine.kind == "simulated":
-        from sweeper.clients.simulated import SimulatedClient
-
-        return lambda spec, placement: SimulatedClient(spec)
-    if instances.way(spec) == "split":
-        from sweeper.clients.split import SplitClient
-        from sweeper.clients.vllm_bench import VllmBenchClient
-
-        if spec.client.kind != CLIENTS[0]:
-            raise ConfigError(
-                f"client.kind: is '{spec.client.kind}' for {instances.count(spec.assignment)} servers that "
-                f"share a load; expected '{CLIENTS[0]}', which tells the times of single requests. "
-                "Set client=vllm_bench."
-            )
-        return partial(SplitClient, parts=instances.count(spec.assignment), open_one=VllmBenchClient)
-    if spec.client.kind == "offline":
-        from sweeper.clients.vllm_offline import OfflineClient
-
-        return OfflineClient
-    if spec.client.kind == "locust":
-        from sweeper.clients.locust import LocustClient
-
-        return LocustClient
-    if requirements.is_script(spec):
-        from sweeper.clients.bench_script import BenchScriptClient
-
-        return BenchScriptClient
-    from sweeper.clients.vllm_bench import VllmBenchClient
-
-    return VllmBenchClient
 
 
 def _told(text: str, server: Server | None = None) -> str:

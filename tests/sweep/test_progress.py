@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.goals.endings import Endings
+from sweeper.goals.termination import Termination
 from sweeper.records import (
     Constraint,
     FailureClass,
@@ -45,7 +45,7 @@ def progress(*objectives: Objective, bounds: tuple[Constraint, ...] = (), **endi
     return Progress(
         objectives=objectives or (THROUGHPUT,),
         constraints=bounds,
-        endings=Endings(**endings),  # type: ignore[arg-type]
+        endings=Termination(**endings),  # type: ignore[arg-type]
     )
 
 

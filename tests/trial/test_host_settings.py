@@ -20,7 +20,7 @@ from tests.stand_ins import StandInClient, StandInEngine
 from tests.standin_server import make_spec, never
 
 OFF = {"host_numa_balancing": 0, "max_num_seqs": 8}
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_a_setting_that_may_not_be_written_is_refused(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from sweeper import host
+from sweeper.trial import host_settings as host
 with host.changed({"host_numa_balancing": 0}, outputs=Path(sys.argv[1]), proc=Path(sys.argv[2])):
     os.kill(os.getpid(), signal.SIGKILL)
 """

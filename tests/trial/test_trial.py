@@ -192,8 +192,8 @@ def test_a_lost_worker_makes_a_transient_failure(spec: TrialSpec, placement: Pla
 
 
 def test_only_the_simulated_platform_is_simulated(spec: TrialSpec, simulated_spec: TrialSpec) -> None:
-    assert trial.provenance_of(spec) is Provenance.MEASURED
-    assert trial.provenance_of(simulated_spec) is Provenance.SIMULATED
+    assert spec.provenance is Provenance.MEASURED
+    assert simulated_spec.provenance is Provenance.SIMULATED
 
 
 def test_the_specs_own_engine_and_client_are_used_where_none_is_given(

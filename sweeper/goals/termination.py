@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Endings:
+class Termination:
     """When trials and studies end, besides having nothing left to do; None leaves a limit out.
 
     Attributes:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sweeper.goals.early_stop import decision_order, reason_to_stop
 from sweeper.goals.objectives import is_worse
+from sweeper.goals.pruner import decision_order, reason_to_stop
 from sweeper.records import (
     Constraint,
     LoadPoint,

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from sweeper import cli
-from sweeper.goals.endings import Endings
+from sweeper.goals.termination import Termination
 from sweeper.plan.planner import Planner
 from sweeper.records import (
     FailureClass,
@@ -46,7 +46,7 @@ def swept(
     *,
     method: str = "random",
     trials: int | None = 8,
-    endings: Endings | None = None,
+    endings: Termination | None = None,
     clock: Callable[[], float] = lambda: 0.0,
 ) -> Outcome:
     return sweep_of(
@@ -95,7 +95,7 @@ def test_nothing_begins_after_the_hours_are_over_and_the_rest_runs_another_day(
         tmp_path,
         executor,
         method="grid",
-        endings=Endings(max_hours=2.5),
+        endings=Termination(max_hours=2.5),
         clock=lambda: 3600.0 * len(executor.specs),
     )
     assert outcome.ended_by == "search.max_hours: 2.5 hours are over"
@@ -109,7 +109,7 @@ def test_node_hours_of_earlier_runs_count(planner: Planner, tmp_path: Path) -> N
     def long(spec: TrialSpec, placement: Placement) -> TrialResult:
         return replace(complete(spec, placement), phases={"engine_start_s": 3599.0})
 
-    endings = Endings(max_node_hours=2.0)
+    endings = Termination(max_node_hours=2.0)
     outcome = swept(planner, tmp_path, ScriptedExecutor(long), endings=endings)
     # 3599 s of start and 1 s of load, on all devices of the node: an hour each.
     assert outcome.states == {TrialState.COMPLETE: 2}
@@ -127,7 +127,7 @@ def test_a_search_ends_when_nothing_better_comes(planner: Planner, tmp_path: Pat
     def alike(spec: TrialSpec, placement: Placement) -> TrialResult:
         return replace(all_alike(spec, placement), spec=spec)
 
-    endings = Endings(min_improvement=0.01, patience=3)
+    endings = Termination(min_improvement=0.01, patience=3)
     outcome = swept(planner, tmp_path, ScriptedExecutor(alike), trials=50, endings=endings)
     assert outcome.states == {TrialState.COMPLETE: 4}
     assert outcome.ended_by.startswith("search.min_improvement: none of the last 3 trials")
@@ -136,7 +136,7 @@ def test_a_search_ends_when_nothing_better_comes(planner: Planner, tmp_path: Pat
 def test_the_best_and_the_default_are_measured_again_in_rounds(planner: Planner, tmp_path: Path) -> None:
     grid = replace(planner, space=FOUR)
     executor = ScriptedExecutor(complete)
-    endings = Endings(finalists=2, final_repeats=3)
+    endings = Termination(finalists=2, final_repeats=3)
     outcome = swept(grid, tmp_path, executor, method="grid", endings=endings)
     finals = [spec for spec in executor.specs if spec.final is not None]
     # Three rounds of the best two (64 and 32) and the default, which sets no max_num_seqs.
@@ -158,7 +158,7 @@ def test_a_search_that_goes_on_knows_its_finalists_and_spends_nothing_on_them(
 ) -> None:
     swept(planner, tmp_path, ScriptedExecutor(complete), trials=4)
     executor = ScriptedExecutor(complete)
-    outcome = swept(planner, tmp_path, executor, trials=4, endings=Endings(finalists=1, final_repeats=2))
+    outcome = swept(planner, tmp_path, executor, trials=4, endings=Termination(finalists=1, final_repeats=2))
     assert len(executor.specs) == 4
     assert all(spec.final is not None for spec in executor.specs)
     best = max(int(seqs) for seqs in Store(tmp_path / "test").read()["knob.max_num_seqs"].dropna())
@@ -181,12 +181,12 @@ def test_what_was_stopped_early_is_spent_pruned_and_not_proposed_again(
 
     executor = ScriptedExecutor(hopeless)
     two = replace(planner, space=FOUR)
-    outcome = swept(two, tmp_path, executor, trials=4, endings=Endings(stop_margin=0.05))
+    outcome = swept(two, tmp_path, executor, trials=4, endings=Termination(stop_margin=0.05))
     assert outcome.states == {TrialState.COMPLETE: 1, TrialState.SKIPPED: 3}
     assert outcome.failures == ()
     assert states_in_the_database(tmp_path) == ["COMPLETE", "PRUNED", "PRUNED", "PRUNED"]
     again = ScriptedExecutor(hopeless)
-    swept(two, tmp_path, again, trials=4, endings=Endings(stop_margin=0.05))
+    swept(two, tmp_path, again, trials=4, endings=Termination(stop_margin=0.05))
     assert again.specs == []
 
 
@@ -195,7 +195,7 @@ def test_a_grid_measures_what_a_search_had_stopped_early(planner: Planner, tmp_p
         return replace(complete(spec, placement), state=TrialState.SKIPPED, failure_message="cannot win")
 
     grid = replace(planner, space=FOUR)
-    early = Endings(stop_margin=0.05)
+    early = Termination(stop_margin=0.05)
     first = swept(grid, tmp_path, ScriptedExecutor(hopeless), method="grid", endings=early)
     assert first.states == {TrialState.SKIPPED: 4}
     whole = ScriptedExecutor(complete)
@@ -206,7 +206,7 @@ def test_a_grid_measures_what_a_search_had_stopped_early(planner: Planner, tmp_p
 
 def test_a_search_of_failures_ends_with_its_budget(planner: Planner, tmp_path: Path) -> None:
     executor = ScriptedExecutor(failed(FailureClass.CRASH))
-    endings = Endings(finalists=2, min_improvement=0.01, stop_margin=0.05)
+    endings = Termination(finalists=2, min_improvement=0.01, stop_margin=0.05)
     outcome = swept(planner, tmp_path, executor, trials=5, endings=endings)
     assert outcome.states == {TrialState.FAILED: 5}
     assert outcome.ended_by == "search.trials: 5 trials are spent"

@@ -30,7 +30,7 @@ class Resting(Generic[Retry]):
     retry: Retry | None
 
 
-class Pauses(Generic[Retry]):
+class Backoff(Generic[Retry]):
     """All that rests now. Without a clock: its owner says what time it is."""
 
     def __init__(self, *, first_s: float) -> None:
