@@ -15,7 +15,8 @@ from sweeper import config, published
 from sweeper.config import Settings
 from sweeper.errors import ConfigError
 from sweeper.plan.planner import Job, Planner, Refusal
-from sweeper.prepare import model
+from sweeper.prepare.model import provide_model
+from sweeper.prepare.platform import compose_for_platform
 from sweeper.records import FailureClass, LoadPoint, Platform, Scalar, TrialState
 from sweeper.schedule.allocator import Allocator
 from sweeper.space.space import Series, Space
@@ -143,7 +144,7 @@ GOLDEN: Mapping[str, Mapping[str, Mapping[str, Scalar]]] = {
 
 @cache  # composing is most of what a test here costs
 def composed(name: str, *overrides: str, platform: Platform = Platform.SIMULATED) -> Settings:
-    plain, _ = platform.compose_for_platform(
+    plain, _ = compose_for_platform(
         [f"+experiment={name}", f"platform={platform}", *overrides], config_dir=None
     )
     return config.settings(plain, platform=platform)
@@ -157,7 +158,7 @@ def planner_of(found: Settings) -> tuple[Planner, Node]:
         trials_folder="trials",
         space=found.space,
         engine=replace(found.engine, kind="simulated"),
-        model=model.provide_model(found),
+        model=provide_model(found),
         platform=Platform.SIMULATED,
         node=node,
         accelerator="rocm",
