@@ -1,0 +1,289 @@
+"""What a decoder is built of, as its config.json says, and what that comes to: parameters, KV cache and state.
+
+A model is a stack of layers; each has an attention and either one MLP or experts. Models that are served today
+differ in exactly these: how many values of a token stay in the cache (grouped heads, a latent vector, a window,
+a state in its place), and how many of the weights a token passes through. Both are counted here.
+
+Counted: embeddings and head, attention, MLPs, experts with their router and shared experts, two norms a layer,
+and an encoder of images. Biases, norms of queries and keys, and scales of quantized weights are left out; together
+they are below a thousandth.
+
+Field names are those of transformers' configuration classes, on which every published config.json rests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+WHOLE = None
+"""The window of an attention that sees the whole sequence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention:
+    """Grouped-query attention over the whole sequence or a window of it.
+
+    Attributes:
+        heads: Query heads.
+        kv_heads: Key and value heads.
+        head_dim: Numbers of a head.
+        window: Tokens that are seen; ``WHOLE`` for all.
+        is_gated: The queries' projection makes an output gate of the same size as well (Qwen3-Next).
+    """
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    window: int | None = WHOLE
+    is_gated: bool = False
+
+    def parameters(self, hidden: int) -> int:
+        """Count the weights of the four projections."""
+        queries = self.heads * (3 if self.is_gated else 2)
+        return hidden * self.head_dim * (queries + 2 * self.kv_heads)
+
+    @property
+    def cached_values(self) -> int:
+        """Numbers that the KV cache keeps of each token that is in sight."""
+        return 2 * self.kv_heads * self.head_dim
+
+    @property
+    def state_values(self) -> int:
+        """Numbers that are kept of a sequence whatever its length."""
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentAttention:
+    """Multi-head latent attention: keys and values are made anew from one small vector a token.
+
+    Attributes:
+        heads: Heads.
+        query_rank: Width of the queries' own latent vector; None projects them directly.
+        kv_rank: Width of the vector that is cached.
+        rope_dim: Numbers of a head that carry positions; cached once for all heads.
+        plain_dim: Numbers of a head's query and key that carry none.
+        value_dim: Numbers of a head's value.
+
+    Source:
+        DeepSeek-V2, arXiv:2405.04434, section 2.1.
+    """
+
+    heads: int
+    query_rank: int | None
+    kv_rank: int
+    rope_dim: int
+    plain_dim: int
+    value_dim: int
+    window: int | None = WHOLE
+
+    def parameters(self, hidden: int) -> int:
+        """Count the weights of the projections down, up and out."""
+        query_dim = self.heads * (self.plain_dim + self.rope_dim)
+        if self.query_rank is None:
+            queries = hidden * query_dim
+        else:
+            queries = self.query_rank * (hidden + query_dim)
+        down = hidden * (self.kv_rank + self.rope_dim)
+        up = self.kv_rank * self.heads * (self.plain_dim + self.value_dim)
+        return queries + down + up + self.heads * self.value_dim * hidden
+
+    @property
+    def cached_values(self) -> int:
+        """Numbers that the KV cache keeps of each token; not shared out by tensor parallelism."""
+        return self.kv_rank + self.rope_dim
+
+    @property
+    def state_values(self) -> int:
+        """Numbers that are kept of a sequence whatever its length."""
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeltaAttention:
+    """Gated delta rule: a linear attention with a state of fixed size instead of a KV cache.
+
+    Attributes:
+        key_heads: Heads of queries and of keys.
+        value_heads: Heads of values.
+        key_dim: Numbers of a key head.
+        value_dim: Numbers of a value head.
+        kernel: Tokens that the convolution before it sees.
+
+    Source:
+        transformers 4.57, modeling_qwen3_next.py, Qwen3NextGatedDeltaNet.
+    """
+
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    kernel: int
+    window: int | None = 0
+
+    def parameters(self, hidden: int) -> int:
+        """Count the weights of the projections in and out, of the gates and of the convolution."""
+        keys, values = self.key_heads * self.key_dim, self.value_heads * self.value_dim
+        projected = hidden * (2 * keys + 2 * values + 2 * self.value_heads)
+        return projected + (2 * keys + values) * self.kernel + values * hidden
+
+    @property
+    def cached_values(self) -> int:
+        """Numbers that are kept of each token: none."""
+        return 0
+
+    @property
+    def state_values(self) -> int:
+        """Numbers that are kept of a sequence whatever its length: the state, and what the convolution saw."""
+        keys, values = self.key_heads * self.key_dim, self.value_heads * self.value_dim
+        return self.value_heads * self.key_dim * self.value_dim + (2 * keys + values) * (self.kernel - 1)
+
+
+AnyAttention = Attention | LatentAttention | DeltaAttention
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mlp:
+    """One MLP that every token passes.
+
+    Attributes:
+        intermediate: Its width.
+        matrices: 3 with a gate, 2 without.
+    """
+
+    intermediate: int
+    matrices: int = 3
+
+    def parameters(self, hidden: int) -> int:
+        """Count its weights."""
+        return self.matrices * hidden * self.intermediate
+
+    def active(self, hidden: int) -> int:
+        """Count the weights that a token passes through: all of them."""
+        return self.parameters(hidden)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experts:
+    """MLPs of which a router chooses some for each token, and shared ones that all tokens pass.
+
+    Attributes:
+        count: Routed experts.
+        per_token: Routed experts of one token.
+        intermediate: Width of each.
+        shared: Width of the shared experts together; 0 without any.
+    """
+
+    count: int
+    per_token: int
+    intermediate: int
+    shared: int = 0
+
+    def parameters(self, hidden: int) -> int:
+        """Count the weights of all experts and of the router."""
+        return 3 * hidden * (self.count * self.intermediate + self.shared) + hidden * self.count
+
+    def active(self, hidden: int) -> int:
+        """Count the weights that one token passes through."""
+        return 3 * hidden * (self.per_token * self.intermediate + self.shared) + hidden * self.count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One layer: an attention and what follows it."""
+
+    attention: AnyAttention
+    mlp: Mlp | Experts
+
+    def parameters(self, hidden: int) -> int:
+        """Count its weights, two norms among them."""
+        return self.attention.parameters(hidden) + self.mlp.parameters(hidden) + 2 * hidden
+
+    def active(self, hidden: int) -> int:
+        """Count its weights that one token passes through."""
+        return self.attention.parameters(hidden) + self.mlp.active(hidden) + 2 * hidden
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A decoder, and the encoder of images before it where there is one.
+
+    Attributes:
+        model_type: As transformers calls the build.
+        hidden: Width of the stream between layers.
+        vocab: Entries of the vocabulary.
+        max_positions: Tokens of the longest sequence.
+        layers: From the first to the last.
+        is_tied: Whether the head is the table of embeddings.
+        draft_layers: Layers that predict tokens beyond the next one; loaded only for speculative decoding.
+        encoder_parameters: Weights of the encoder of images, about; 0 without one.
+    """
+
+    model_type: str
+    hidden: int
+    vocab: int
+    max_positions: int
+    layers: Sequence[Layer]
+    is_tied: bool = False
+    draft_layers: int = 0
+    encoder_parameters: int = 0
+
+    @property
+    def parameters(self) -> int:
+        """Weights in number, without the layers that predict further tokens."""
+        tables = self.vocab * self.hidden * (1 if self.is_tied else 2)
+        layers = sum(layer.parameters(self.hidden) for layer in self.layers)
+        return layers + tables + self.hidden + self.encoder_parameters
+
+    @property
+    def active_parameters(self) -> int:
+        """Weights of the decoder that one token passes through, the head among them.
+
+        A token reads one row of the table of embeddings; a head of its own is read whole.
+        """
+        layers = sum(layer.active(self.hidden) for layer in self.layers)
+        return layers + self.vocab * self.hidden + self.hidden
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether some layer has experts."""
+        return any(isinstance(layer.mlp, Experts) for layer in self.layers)
+
+    def kv_bytes_per_token(self, bytes_per_value: float = 2.0) -> float:
+        """Return the bytes that a token in sight of every layer takes in the KV cache of one copy of the model."""
+        return bytes_per_value * sum(layer.attention.cached_values for layer in self.layers)
+
+    def kv_bytes(self, tokens: int, bytes_per_value: float = 2.0) -> float:
+        """Return the KV cache of one sequence, in bytes: layers with a window keep no more than that."""
+        return bytes_per_value * sum(
+            layer.attention.cached_values * _in_sight(layer.attention, tokens) for layer in self.layers
+        )
+
+    def state_values(self) -> int:
+        """Return how many numbers are kept of a sequence whatever its length."""
+        return sum(layer.attention.state_values for layer in self.layers)
+
+
+def _in_sight(attention: AnyAttention, tokens: int) -> int:
+    return tokens if attention.window is WHOLE else min(tokens, attention.window)
+
+
+def kinds(architecture: Architecture) -> Mapping[str, int]:
+    """Count the layers of each kind, in words, in the order in which they first come."""
+    found: dict[str, int] = {}
+    for layer in architecture.layers:
+        name = f"{_attention_name(layer.attention)}, {'experts' if isinstance(layer.mlp, Experts) else 'MLP'}"
+        found[name] = found.get(name, 0) + 1
+    return found
+
+
+def _attention_name(attention: AnyAttention) -> str:
+    match attention:
+        case LatentAttention():
+            return "latent attention"
+        case DeltaAttention():
+            return "linear attention"
+        case Attention(window=None):
+            return "attention"
+    return f"attention over {attention.window} tokens"
