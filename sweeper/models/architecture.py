@@ -1,12 +1,12 @@
-"""What a decoder is built of, as its config.json says, and what that comes to: parameters, KV cache and state.
+"""What a decoder is built of, as its config.json says, and what that comes to: parameters, KV cache, state.
 
-A model is a stack of layers; each has an attention and either one MLP or experts. Models that are served today
-differ in exactly these: how many values of a token stay in the cache (grouped heads, a latent vector, a window,
-a state in its place), and how many of the weights a token passes through. Both are counted here.
+A model is a stack of layers; each has an attention and either one MLP or experts. Models that are served
+today differ in exactly these: how many values of a token stay in the cache (grouped heads, a latent vector, a
+window, a state in its place), and how many of the weights a token passes through. Both are counted here.
 
-Counted: embeddings and head, attention, MLPs, experts with their router and shared experts, two norms a layer,
-and an encoder of images. Biases, norms of queries and keys, and scales of quantized weights are left out; together
-they are below a thousandth.
+Counted: embeddings and head, attention, MLPs, experts with their router and shared experts, two norms a
+layer, and an encoder of images. Biases, norms of queries and keys, and scales of quantized weights are left
+out; together they are below a thousandth.
 
 Field names are those of transformers' configuration classes, on which every published config.json rests.
 """
@@ -81,10 +81,8 @@ class LatentAttention:
     def parameters(self, hidden: int) -> int:
         """Count the weights of the projections down, up and out."""
         query_dim = self.heads * (self.plain_dim + self.rope_dim)
-        if self.query_rank is None:
-            queries = hidden * query_dim
-        else:
-            queries = self.query_rank * (hidden + query_dim)
+        rank = self.query_rank
+        queries = hidden * query_dim if rank is None else rank * (hidden + query_dim)
         down = hidden * (self.kv_rank + self.rope_dim)
         up = self.kv_rank * self.heads * (self.plain_dim + self.value_dim)
         return queries + down + up + self.heads * self.value_dim * hidden
@@ -135,7 +133,7 @@ class DeltaAttention:
 
     @property
     def state_values(self) -> int:
-        """Numbers that are kept of a sequence whatever its length: the state, and what the convolution saw."""
+        """Numbers that are kept of a sequence whatever its length: its state, and the convolution's."""
         keys, values = self.key_heads * self.key_dim, self.value_heads * self.value_dim
         return self.value_heads * self.key_dim * self.value_dim + (2 * keys + values) * (self.kernel - 1)
 
@@ -251,7 +249,7 @@ class Architecture:
         return any(isinstance(layer.mlp, Experts) for layer in self.layers)
 
     def kv_bytes_per_token(self, bytes_per_value: float = 2.0) -> float:
-        """Return the bytes that a token in sight of every layer takes in the KV cache of one copy of the model."""
+        """Return the bytes of KV cache of a token that every layer sees, over all devices of one replica."""
         return bytes_per_value * sum(layer.attention.cached_values for layer in self.layers)
 
     def kv_bytes(self, tokens: int, bytes_per_value: float = 2.0) -> float:

@@ -1,7 +1,7 @@
 """Reads a config.json into an `Architecture`: one short function for each way in which decoders are built.
 
-A build is known by its ``model_type``; the presence of a field proves nothing, since the same name means other
-things elsewhere. A build that is not listed is refused with its name, so that nothing is counted wrong.
+A build is known by its ``model_type``; the presence of a field proves nothing, since the same name means
+other things elsewhere. A build that is not listed is refused with its name, so that nothing is counted wrong.
 """
 
 from __future__ import annotations
