@@ -1,0 +1,109 @@
+"""What decoders are built of: published models come to their stated sizes, and hand counts hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeper.errors import ConfigError
+from sweeper.models import published
+from sweeper.models.architecture import Attention, DeltaAttention, Experts, LatentAttention
+from sweeper.models.builds import BUILDS, architecture_of
+from sweeper.models.published import CLOSE_SHARE, PublishedModel
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
+MODELS = {model.name: model for model in published.published_models()}
+
+
+def built(name: str) -> Any:
+    return MODELS[name].architecture
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_published_model_comes_to_its_stated_size(model: PublishedModel) -> None:
+    if model.name == "moonshotai/Kimi-K2-Instruct":  # stated as 1T
+        assert 1.0e12 <= model.architecture.parameters < 1.05e12
+        return
+    assert abs(model.off_share) <= CLOSE_SHARE
+
+
+@pytest.mark.parametrize("model", [m for m in MODELS.values() if m.active_b], ids=lambda model: model.name)
+def test_active_weights_lie_at_one_of_the_two_ways_to_count(model: PublishedModel) -> None:
+    found = model.architecture
+    low = found.active_parameters / 1e9
+    high = low + found.vocab * found.hidden / 1e9
+    assert model.active_b is not None
+    # Makers round to whole billions, and some of them down.
+    assert low - 1 <= model.active_b <= high + 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "kv_bytes"),
+    [
+        ("deepseek-ai/DeepSeek-V3", 61 * 576 * 2),
+        ("meta-llama/Llama-3.1-70B-Instruct", 327_680),
+        ("Qwen/Qwen3-235B-A22B", 192_512),
+        ("Qwen/Qwen3-Next-80B-A3B-Instruct", 12 * 2 * 2 * 256 * 2),
+    ],
+)
+def test_kv_cache_by_hand(name: str, kv_bytes: int) -> None:
+    assert built(name).kv_bytes_per_token() == kv_bytes
+
+
+def test_window_bounds_what_is_kept() -> None:
+    found = built("google/gemma-3-27b-it")
+    per_layer = 2 * 16 * 128 * 2
+    assert [layer.attention.window for layer in found.layers[:6]] == [1024] * 5 + [None]
+    # 62 layers, every sixth of which sees all: 10 of them.
+    assert found.kv_bytes(8192) == per_layer * (10 * 8192 + 52 * 1024)
+    assert found.kv_bytes(1000) == per_layer * 62 * 1000
+
+
+def test_first_layers_without_experts() -> None:
+    found = built("deepseek-ai/DeepSeek-V3")
+    has_experts = [isinstance(layer.mlp, Experts) for layer in found.layers]
+    assert has_experts == [False] * 3 + [True] * 58
+    assert all(isinstance(layer.attention, LatentAttention) for layer in found.layers)
+    assert found.draft_layers == 1
+
+
+def test_state_in_place_of_a_cache() -> None:
+    found = built("Qwen/Qwen3-Next-80B-A3B-Instruct")
+    whole = [isinstance(layer.attention, Attention) for layer in found.layers]
+    assert whole == [False, False, False, True] * 12
+    delta = found.layers[0].attention
+    assert isinstance(delta, DeltaAttention)
+    assert delta.state_values == 32 * 128 * 128 + (2 * 16 * 128 + 32 * 128) * 3
+    assert found.state_values() == 36 * delta.state_values
+
+
+def test_layers_named_one_by_one_count_as_they_are_named() -> None:
+    config = {
+        **{"model_type": "gpt_oss", "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4},
+        **{"num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 64, "num_local_experts": 4},
+        **{
+            "num_experts_per_tok": 2,
+            "vocab_size": 100,
+            "max_position_embeddings": 512,
+            "sliding_window": 128,
+        },
+        "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+    }
+    assert [layer.attention.window for layer in architecture_of(config).layers] == [None, 128, None]
+
+
+def test_unknown_build_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"x/config.json: model_type is 'gptj'.* expected one of .*llama"):
+        architecture_of({"model_type": "gptj"}, where="x/config.json")
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_missing_field_is_named(build: str) -> None:
+    with pytest.raises(ConfigError, match=r"config.json: \w+ is None; expected a whole number"):
+        architecture_of({"model_type": build})
+
+
+def test_page_is_what_the_models_come_to() -> None:
+    assert PAGE.read_text(encoding="utf-8") == published.page()
