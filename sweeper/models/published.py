@@ -23,8 +23,8 @@ a token passes through; and the KV cache of one token that every layer sees, in 
 one replica.
 
 Makers count active weights in two ways: a token reads one row of the table of embeddings and all of the head
-(first number: DeepSeek, OpenAI), or both tables count whole (in brackets: Qwen, Mistral, Meta). The stated one
-lies at one of the two, rounded as its maker rounds.
+(first number: DeepSeek, OpenAI), or both tables count whole (in brackets: Qwen, Mistral, Meta). The stated
+one lies at one of the two, rounded as its maker rounds.
 
 | model | build | weights, B | stated, B | off | active, B | stated, B | KV bytes a token | stated where |
 |---|---|--:|--:|--:|--:|--:|--:|---|

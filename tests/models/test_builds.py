@@ -89,6 +89,7 @@ def test_layers_named_one_by_one_count_as_they_are_named() -> None:
             "max_position_embeddings": 512,
             "sliding_window": 128,
         },
+        "sliding_window": 128,
         "layer_types": ["full_attention", "sliding_attention", "full_attention"],
     }
     assert [layer.attention.window for layer in architecture_of(config).layers] == [None, 128, None]
