@@ -11,11 +11,20 @@ That holds for every release: one without a flag refuses it, and does not read i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sweeper.errors import KnobError
 from sweeper.knobs.release_order import is_between
 from sweeper.records import INSTANCES, Assignment, ModelShape, Scalar
+from sweeper.records.architecture import (
+    AnyAttention,
+    Architecture,
+    Attention,
+    DeltaAttention,
+    Experts,
+    LatentAttention,
+    Mlp,
+)
 
 TENSOR = "tensor_parallel_size"
 PIPELINE = "pipeline_parallel_size"
@@ -24,6 +33,7 @@ DECODE_CONTEXT = "decode_context_parallel_size"
 DATA = "data_parallel_size"
 DATA_LOCAL = "data_parallel_size_local"
 SHARDS = "num_shard"
+EXPERT_PARALLEL = "enable_expert_parallel"
 
 _OF_A_REPLICA = (TENSOR, PIPELINE, PREFILL_CONTEXT, SHARDS)
 
@@ -112,53 +122,83 @@ def _replicas_elsewhere(assignment: Assignment) -> tuple[str, str] | None:
     )
 
 
-def why_shape_forbids(assignment: Assignment, shape: ModelShape) -> Iterator[str]:
-    """Name which parallel sizes cannot share out a dense decoder of these dimensions, and what could.
+def why_shape_forbids(assignment: Assignment, model: ModelShape | Architecture) -> Iterator[str]:
+    """Name which parallel sizes cannot share out a model, and what could.
 
     Args:
         assignment: Knob to value, as one server gets it.
-        shape: The model's; a dimension of 0 is not known and forbids nothing.
+        model: What it is built of; a dimension of 0 is not known and forbids nothing.
 
     Source:
         vLLM 0.32.0: ModelConfig.verify_with_parallel_config (heads, decode context), LlamaAttention (KV heads
         are split, or copied evenly where they are fewer), ColumnParallelLinear (the MLP), get_pp_indices
         (layers). TGI: FlashLlamaAttention refuses shards that do not divide the heads.
     """
+    built = model.architecture if isinstance(model, ModelShape) else model
+    widths = _widths(built, has_whole_experts=bool(assignment.get(EXPERT_PARALLEL, False)))
     for knob in (TENSOR, SHARDS):
         size = _size(assignment, knob)
-        fits = [number for number in _divisors(shape.heads) if _can_share(shape, number)]
-        if shape.heads and size not in fits:
-            yield (
-                f"{knob} = {size} cannot share out {shape.heads} attention heads, {shape.kv_heads} KV heads "
-                f"and an MLP of {shape.intermediate}; expected one of {', '.join(map(str, fits))}"
-            )
+        for attention in dict.fromkeys(layer.attention for layer in built.layers):
+            heads, kv_heads = _heads(attention)
+            fits = [number for number in _divisors(heads) if _can_share(kv_heads, widths, number)]
+            if heads and size not in fits:
+                yield (
+                    f"{knob} = {size} cannot share out {heads} attention heads, {kv_heads} KV heads and an "
+                    f"MLP of {' and '.join(map(str, widths))}; expected one of {', '.join(map(str, fits))}"
+                )
+                break
     stages = _size(assignment, PIPELINE)
-    if shape.layers and stages > shape.layers:
+    if built.layers and stages > len(built.layers):
         yield (
-            f"{PIPELINE} = {stages} leaves stages without a layer; expected at most {shape.layers}, the "
+            f"{PIPELINE} = {stages} leaves stages without a layer; expected at most {len(built.layers)}, the "
             "model's layers"
         )
-    yield from _decode_context(assignment, shape)
+    yield from _decode_context(assignment, built)
 
 
-def _decode_context(assignment: Assignment, shape: ModelShape) -> Iterator[str]:
+def _heads(attention: AnyAttention) -> tuple[int, int]:
+    """Return heads, and what of each token is cached by heads: for latent attention all heads share one."""
+    match attention:
+        case Attention(heads=heads, kv_heads=kv_heads):
+            return heads, kv_heads or heads
+        case LatentAttention(heads=heads):
+            return heads, heads
+        case DeltaAttention(key_heads=keys, value_heads=values):
+            return values, keys
+
+
+def _widths(built: Architecture, *, has_whole_experts: bool) -> list[int]:
+    """Return the widths of the MLPs that tensor parallelism slices; whole experts are not sliced."""
+    found = set()
+    for layer in built.layers:
+        match layer.mlp:
+            case Mlp(intermediate=width):
+                found.add(width)
+            case Experts() as experts:
+                found |= {experts.shared, 0 if has_whole_experts else experts.intermediate}
+    return sorted(found - {0})
+
+
+def _decode_context(assignment: Assignment, built: Architecture) -> Iterator[str]:
     """Each decode context rank needs a copy of a KV head, which only more devices than KV heads make."""
     decode, tensor = _size(assignment, DECODE_CONTEXT), _size(assignment, TENSOR)
-    if decode == 1 or not (shape.heads and shape.kv_heads):
+    grouped = next(
+        (layer.attention for layer in built.layers if isinstance(layer.attention, Attention)), None
+    )
+    if decode == 1 or grouped is None or not (grouped.heads and grouped.kv_heads):
         return
-    copies = tensor // shape.kv_heads
-    if decode > copies or (shape.heads // shape.kv_heads) % decode:
+    copies, sharing = tensor // grouped.kv_heads, grouped.heads // grouped.kv_heads
+    if decode > copies or sharing % decode:
         yield (
             f"{DECODE_CONTEXT} = {decode} needs as many copies of each KV head, and {TENSOR} = {tensor} "
-            f"keeps {max(1, copies)} of {shape.kv_heads} KV heads; expected it to divide that number and "
-            f"the {shape.heads // shape.kv_heads} heads that share a KV head"
+            f"keeps {max(1, copies)} of {grouped.kv_heads} KV heads; expected it to divide that number and "
+            f"the {sharing} heads that share a KV head"
         )
 
 
-def _can_share(shape: ModelShape, size: int) -> bool:
-    kv_heads = shape.kv_heads or shape.heads
+def _can_share(kv_heads: int, widths: Sequence[int], size: int) -> bool:
     is_even = kv_heads % size == 0 if kv_heads >= size else size % kv_heads == 0
-    return is_even and shape.intermediate % size == 0
+    return is_even and all(width % size == 0 for width in widths)
 
 
 def _divisors(number: int) -> list[int]:

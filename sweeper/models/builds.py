@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sweeper.errors import ConfigError, nearest
-from sweeper.models.architecture import (
+from sweeper.records.architecture import (
     WHOLE,
     AnyAttention,
     Architecture,
@@ -30,6 +30,7 @@ class Fields:
 
     values: Mapping[str, Any]
     where: str
+    prefix: str = ""
 
     def number(self, name: str, default: int | None = None) -> int:
         """Return a whole number of at least 0.
@@ -41,8 +42,8 @@ class Fields:
         value = default if value is None else value
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise ConfigError(
-                f"{self.where}: {name} is {value!r}; expected a whole number, as in the config.json of a "
-                f"{self.values.get('model_type')!r} model. Correct the file, or name another."
+                f"{self.where}: {self.prefix}{name} is {value!r}; expected a whole number, as in the "
+                f"config.json of a {self.values.get('model_type')!r} model. Correct it, or name another."
             )
         return value
 
@@ -53,7 +54,7 @@ class Fields:
     def part(self, name: str) -> Fields:
         """Return a part that has fields of its own; empty where there is none."""
         part = self.values.get(name)
-        return Fields(part if isinstance(part, Mapping) else {}, f"{self.where}, {name}")
+        return Fields(part if isinstance(part, Mapping) else {}, self.where, f"{self.prefix}{name}.")
 
     def numbers(self, name: str) -> Sequence[int]:
         """Return a list of whole numbers; empty where there is none."""
@@ -66,17 +67,20 @@ class Fields:
         return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
-def architecture_of(config: Mapping[str, Any], *, where: str = "config.json") -> Architecture:
+def architecture_of(
+    config: Mapping[str, Any], *, where: str = "config.json", prefix: str = ""
+) -> Architecture:
     """Read what a decoder is built of.
 
     Args:
         config: The content of a config.json.
         where: The file, for messages.
+        prefix: Of the names of its fields, where it is a part of another.
 
     Raises:
         ConfigError: The build is not known, or a field is missing or not a number.
     """
-    fields = Fields(config, where)
+    fields = Fields(config, where, prefix)
     kind = str(config.get("model_type", "not given"))
     text = config.get("text_config")
     if isinstance(text, Mapping):
@@ -84,7 +88,7 @@ def architecture_of(config: Mapping[str, Any], *, where: str = "config.json") ->
     build = BUILDS.get(kind)
     if build is None:
         raise ConfigError(
-            f"{where}: model_type is '{kind}', whose build is not known here; expected one of "
+            f"{where}: {prefix}model_type is '{kind}', whose build is not known here; expected one of "
             f"{', '.join(sorted(BUILDS))}.{nearest(kind, BUILDS)} Measure it, or name another model."
         )
     return build(fields)
@@ -322,7 +326,7 @@ def _with_encoder(fields: Fields, kind: str) -> Architecture:
     """Read the decoder of a model of several parts, and count the encoder beside it."""
     text = dict(fields.values["text_config"])
     text.setdefault("tie_word_embeddings", fields.values.get("tie_word_embeddings", kind == "gemma3"))
-    decoder = architecture_of(text, where=f"{fields.where}, text_config")
+    decoder = architecture_of(text, where=fields.where, prefix="text_config.")
     return replace(
         decoder, model_type=kind, encoder_parameters=_encoder(fields.part("vision_config"), decoder.hidden)
     )

@@ -1,8 +1,8 @@
-"""A model's dimensions as its own config.json gives them, for a model that has no file in conf/model.
+"""A model as its own config.json describes it, for a model that has no file in conf/model.
 
-Only dense decoders of Llama's build are understood: what is worked out from a shape counts two projections
-of the KV heads, an MLP of three matrices, and a KV cache of the whole sequence in every layer. A file with
-the same fields may describe another build: a build is known by its ``model_type``, and others are refused.
+Dense decoders of Llama's build become a `ModelShape`, as they always did, so that the keys of stored trials
+hold; every other build that ``builds`` knows becomes an `Architecture`. A build is known by its
+``model_type``, and others are refused: a file with the same fields may describe another build.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.errors import ConfigError
+from sweeper.models import builds, quantization
 from sweeper.records import Model, ModelShape
 
 _FIELDS = {
@@ -34,19 +35,10 @@ _BUILDS: Mapping[str, str] = {
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
 }
-_TWO_MATRICES = "an MLP of two matrices"
-_LOCAL = "layers with local attention, whose KV cache is shorter than the sequence"
-_STATES = "layers with a state in place of a KV cache (Mamba, linear attention)"
-# What is known of some other builds, for the reason in words. Source: as above.
-_OTHER_BUILDS: Mapping[str, str] = {
-    **dict.fromkeys(("bloom", "falcon", "gpt2", "gpt_bigcode", "gpt_neox", "mpt", "opt"), _TWO_MATRICES),
-    **dict.fromkeys(("nemotron", "phi", "starcoder2"), _TWO_MATRICES),
-    **dict.fromkeys(("cohere2", "exaone4", "gemma2", "gemma3_text", "gpt_oss", "olmo3"), _LOCAL),
-    **dict.fromkeys(("bamba", "falcon_h1", "granitemoehybrid", "jamba", "mamba", "mamba2"), _STATES),
-    **dict.fromkeys(("minimax", "nemotron_h", "qwen3_next", "zamba2"), _STATES),
-    "nemotron-nas": "layers that differ from one another",
-}
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+_SERVED = ("ForCausalLM", "ForConditionalGeneration")
+"""How the classes of whole models end; others, such as drafts for speculative decoding, differ."""
+
 _DTYPES = ("bfloat16", "float16", "float32")
 
 
@@ -57,27 +49,26 @@ def read(path: Path) -> Model:
         path: The file, or the folder that it lies in.
 
     Raises:
-        ConfigError: It is not there, is no JSON, lacks a dimension, or is of another build.
+        ConfigError: It is not there, is no JSON, lacks a dimension, or is of a build that is not known.
 
     Source:
         transformers' LlamaConfig: names, and ``head_dim`` and ``num_key_value_heads`` where they are left
-        out. ``torch_dtype`` is ``dtype`` since transformers 4.56. ``quant_method`` of 8 bits means fp8 here.
+        out. ``torch_dtype`` is ``dtype`` since transformers 4.56.
     """
     file = path / "config.json" if path.is_dir() else path
     config = _json(file)
-    _refuse_other_builds(config, file)
-    shape = {name: _number(config, key, file) for name, key in _FIELDS.items()}
-    heads = shape["heads"]
+    _refuse_other_classes(config, file)
+    _refuse_contradictions(config, file)
+    stored = quantization.read(config, where=str(file))
+    is_plain_fp8 = stored is not None and stored.bits == 8 and len(stored.parts) == len(quantization.ALL)
+    is_llamas = _is_built_as_llama(config)
     return Model(
         name=str(config.get("_name_or_path") or file.resolve().parent.name),
         path=str(file.parent),
-        dtype=_dtype(config, file),
-        shape=ModelShape(
-            **shape,
-            kv_heads=_number({"n": config.get("num_key_value_heads") or heads}, "n", file),
-            head_dim=_number({"n": config.get("head_dim") or shape["hidden"] // heads}, "n", file),
-            tied_embeddings=bool(config.get("tie_word_embeddings", False)),
-        ),
+        dtype="fp8" if is_plain_fp8 else _dtype(config, file),
+        shape=_shape(config, file) if is_llamas else None,
+        architecture=None if is_llamas else builds.architecture_of(config, where=str(file)),
+        quantization=None if is_plain_fp8 else stored,
     )
 
 
@@ -95,73 +86,66 @@ def why_no_shape(path: str) -> str:
     return f"{path}/config.json was not read"
 
 
-def _refuse_other_builds(config: Mapping[str, Any], file: Path) -> None:
-    """Refuse whatever is not known to be built as Llama is, with what it has that is not worked out."""
-    _refuse_experts(config, file)
-    kind = str(config.get("model_type", "not given"))
-    text = config.get("text_config")
-    if isinstance(text, dict):
-        raise ConfigError(
-            f"{file}: model_type is '{kind}', of several parts: its decoder ({text.get('model_type')!r}) "
-            "stands in text_config, and what its encoder takes is not worked out. "
-            f"{_expected()} Take another, or measure."
-        )
-    if kind not in _BUILDS:
-        other = _OTHER_BUILDS.get(kind)
-        reason = f"which has {other}" if other else "whose build is not known here"
-        raise ConfigError(
-            f"{file}: model_type is '{kind}', {reason}. {_expected()} Take another, or measure."
-        )
-    _refuse_local_attention(config, file)
-    classes = config.get("architectures") or [_BUILDS[kind]]
-    if not isinstance(classes, list) or str(classes[0]).lower() != _BUILDS[kind].lower():
-        raise ConfigError(
-            f"{file}: architectures is {classes!r} with model_type '{kind}'; expected ['{_BUILDS[kind]}'], "
-            "since another class may be built otherwise. Take another, or measure."
-        )
-
-
-def _expected() -> str:
-    return f"Expected a dense decoder built as Llama is: model_type {', '.join(_BUILDS)}."
-
-
-def _refuse_experts(config: Mapping[str, Any], file: Path) -> None:
-    """Refuse experts and latent attention, which some configs tell in a part of their own."""
-    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
-    experts = [name for part in parts for name in _EXPERTS if part.get(name)]
-    if experts:
-        raise ConfigError(
-            f"{file}: has '{experts[0]}', so it is a mixture of experts; expected a dense decoder like "
-            "Llama, since how many of the weights a step reads is not worked out. Take another, or measure."
-        )
-    if any("kv_lora_rank" in part for part in parts):
-        raise ConfigError(
-            f"{file}: has 'kv_lora_rank'; expected a dense decoder like Llama, since latent attention is not "
-            "worked out here. Take another model, or measure."
-        )
-
-
-def _refuse_local_attention(config: Mapping[str, Any], file: Path) -> None:
-    """Refuse windows of attention, which models of these types have or have not.
+def _is_built_as_llama(config: Mapping[str, Any]) -> bool:
+    """Return whether a model is a dense decoder whose layers all see the whole sequence.
 
     Source:
         transformers: MistralConfig and Phi3Config use ``sliding_window`` where it is not null, and Mistral's
         is 4096 where it is left out; Qwen2Config and Qwen3Config use it with ``use_sliding_window`` only.
         From 4.53 on ``layer_types`` names the kind of each layer.
     """
-    kind = config["model_type"]
+    kind = config.get("model_type")
+    if kind not in _BUILDS or isinstance(config.get("text_config"), dict):
+        return False
     is_used = config.get("use_sliding_window", not str(kind).startswith("qwen"))
     window = config.get("sliding_window", 4096 if kind == "mistral" else None) if is_used else None
     told_kinds = config.get("layer_types")
-    kinds = [kind for kind in told_kinds if kind != "full_attention"] if isinstance(told_kinds, list) else []
+    has_others = isinstance(told_kinds, list) and any(kind != "full_attention" for kind in told_kinds)
     longest = config.get("max_position_embeddings")
     is_shorter = isinstance(window, int) and (not isinstance(longest, int) or window < longest)
-    if kinds or is_shorter:
-        told = f"layer_types has '{kinds[0]}'" if kinds else f"sliding_window is {window}"
+    return not has_others and not is_shorter
+
+
+def _refuse_other_classes(config: Mapping[str, Any], file: Path) -> None:
+    """Refuse a class that is not a whole model of its ``model_type``."""
+    kind = config.get("model_type")
+    wanted = _BUILDS.get(str(kind))
+    classes = config.get("architectures")
+    if classes is None:
+        return
+    named = str(classes[0]) if isinstance(classes, list) and classes else ""
+    is_known = named.lower() == wanted.lower() if wanted else named.endswith(_SERVED)
+    if not is_known:
         raise ConfigError(
-            f"{file}: {told}, so it has {_LOCAL}; expected attention over the whole sequence in every layer, "
-            "since others are not worked out. Take another, or measure."
+            f"{file}: architectures is {classes!r} with model_type '{kind}'; expected "
+            f"{[wanted] if wanted else 'a class that ends in ' + ' or '.join(_SERVED)}, since another class "
+            "may be built otherwise. Take another, or measure."
         )
+
+
+def _refuse_contradictions(config: Mapping[str, Any], file: Path) -> None:
+    """Refuse a dense build that has what makes another one: experts, or latent attention."""
+    if config.get("model_type") not in _BUILDS:
+        return
+    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+    for name in (*_EXPERTS, "kv_lora_rank"):
+        if any(part.get(name) for part in parts):
+            raise ConfigError(
+                f"{file}: has '{name}' with model_type '{config['model_type']}', which is a dense decoder "
+                "like Llama and has none; expected the model_type of its own build. Correct the "
+                "file, or measure."
+            )
+
+
+def _shape(config: Mapping[str, Any], file: Path) -> ModelShape:
+    shape = {name: _number(config, key, file) for name, key in _FIELDS.items()}
+    heads = shape["heads"]
+    return ModelShape(
+        **shape,
+        kv_heads=_number({"n": config.get("num_key_value_heads") or heads}, "n", file),
+        head_dim=_number({"n": config.get("head_dim") or shape["hidden"] // heads}, "n", file),
+        tied_embeddings=bool(config.get("tie_word_embeddings", False)),
+    )
 
 
 def _json(file: Path) -> Mapping[str, Any]:
@@ -191,15 +175,13 @@ def _number(config: Mapping[str, Any], key: str, file: Path) -> int:
 
 
 def _dtype(config: Mapping[str, Any], file: Path) -> str:
-    quantization = config.get("quantization_config") or {}
-    method = str(quantization.get("quant_method", "")) if isinstance(quantization, dict) else ""
-    if "fp8" in method:
-        return "fp8"
-    if method:
-        raise ConfigError(
-            f"{file}: quant_method is '{method}'; expected fp8 or none, whose sizes are known here. Measure."
-        )
-    dtype = str(config.get("torch_dtype") or config.get("dtype") or "bfloat16").removeprefix("torch.")
+    """Return the type that is computed in; models of several parts say it in one of them."""
+    text = config.get("text_config")
+    parts = (config, text) if isinstance(text, Mapping) else (config,)
+    said = next(
+        (part[key] for part in parts for key in ("torch_dtype", "dtype") if part.get(key)), "bfloat16"
+    )
+    dtype = str(said).removeprefix("torch.")
     if dtype not in _DTYPES:
         raise ConfigError(f"{file}: torch_dtype is '{dtype}'; expected one of {', '.join(_DTYPES)}.")
     return dtype

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from sweeper.models.architecture import Architecture, kinds
 from sweeper.models.builds import architecture_of
+from sweeper.records.architecture import Architecture, kinds
 
 CLOSE_SHARE = 0.01
 """Differences above this share are explained."""

@@ -209,7 +209,7 @@ class Planner:
 
         Of a model whose longest sequence is not known, those that do not depend on it.
         """
-        shape = model.shape
+        built = model.built
         found = [
             knobs.defaults(
                 self.engine.release,
@@ -217,7 +217,7 @@ class Planner:
                 assignment=assignment,
                 max_positions=positions,
             )
-            for positions in (_SOME_POSITIONS if shape is None else [shape.max_positions])
+            for positions in (_SOME_POSITIONS if built is None else [built.max_positions])
         ]
         return {knob: value for knob, value in found[0].items() if value == found[-1].get(knob)}
 
@@ -329,9 +329,10 @@ class Planner:
         )
 
     def _shape_refusal(self, spec: TrialSpec) -> Refusal | None:
-        if spec.model.shape is None:
+        built = spec.model.built
+        if built is None:
             return None
-        reason = next(knobs.why_shape_forbids(instances.served_assignment(spec), spec.model.shape), None)
+        reason = next(knobs.why_shape_forbids(instances.served_assignment(spec), built), None)
         if reason is None:
             return None
         return Refusal(FailureClass.UNSUPPORTED, f"{reason} ({spec.model.name}). Choose one.")
@@ -340,7 +341,7 @@ class Planner:
         if self.platform is Platform.CPU:
             # The CPU build sizes its cache by VLLM_CPU_KVCACHE_SPACE, not by a share of a device.
             return None
-        if spec.model.shape is None:
+        if spec.model.built is None:
             # Nothing is refused for what is not known; the engine itself says whether it fits.
             return None
         memory = min(device.memory_gib or 0.0 for device in self.node.devices)

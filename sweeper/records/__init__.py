@@ -41,6 +41,7 @@ from sweeper.records.load import (
 from sweeper.records.model import (
     Model,
     ModelShape,
+    Quantization,
 )
 from sweeper.records.result import (
     MAX_RATE,
@@ -88,6 +89,7 @@ __all__ = [
     "Placement",
     "Platform",
     "Provenance",
+    "Quantization",
     "RateSearch",
     "Scalar",
     "StopRule",

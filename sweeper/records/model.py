@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from sweeper.records.architecture import Architecture, Attention, Layer, Mlp
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
@@ -28,6 +30,35 @@ class ModelShape:
         embeddings = self.vocab * self.hidden * (1 if self.tied_embeddings else 2)
         return self.layers * per_layer + embeddings + self.hidden
 
+    @property
+    def architecture(self) -> Architecture:
+        """The same numbers as the stack of equal layers that they describe."""
+        attention = Attention(heads=self.heads, kv_heads=self.kv_heads, head_dim=self.head_dim)
+        layer = Layer(attention=attention, mlp=Mlp(intermediate=self.intermediate))
+        return Architecture(
+            model_type="llama",
+            hidden=self.hidden,
+            vocab=self.vocab,
+            max_positions=self.max_positions,
+            layers=(layer,) * self.layers,
+            is_tied=self.tied_embeddings,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """How the weights of a checkpoint are stored.
+
+    Attributes:
+        method: As its config.json names it: ``awq``, ``gptq``, ``mxfp4``, ``compressed-tensors``, ...
+        bits: Bits of one weight, its share of the scales and zero points included.
+        parts: Which matrices are stored so; the others stay in the type that is computed in.
+    """
+
+    method: str
+    bits: float
+    parts: frozenset[str] = frozenset({"attention", "mlp", "experts", "shared"})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
@@ -36,7 +67,9 @@ class Model:
     Attributes:
         name: Name under which it is served.
         path: Hub id or local folder given to the engine.
-        shape: Its dimensions; None where they are not known.
+        shape: Its dimensions where it is a dense decoder built as Llama is; else None.
+        architecture: What it is built of where it is another build; None where that is not known.
+        quantization: How its weights are stored, where ``dtype`` alone does not say it.
         dtype: Type of the weights: bfloat16, float16, float32 or fp8; None where it is not known.
         is_dummy: Weights are random, so only speed means anything.
         revision: Revision on the hub, or a content hash of a local folder.
@@ -50,12 +83,24 @@ class Model:
     is_dummy: bool = False
     revision: str | None = None
     no_shape_because: str | None = None
+    architecture: Architecture | None = None
+    quantization: Quantization | None = None
+
+    @property
+    def built(self) -> Architecture | None:
+        """What it is built of, of whatever build; None where that is not known."""
+        return self.architecture if self.shape is None else self.shape.architecture
 
     @property
     def identity(self) -> Mapping[str, object]:
         """What makes it this model: where a local folder lies does not, once its content has a hash."""
         content = asdict(self)
         del content["no_shape_because"]
+        for name in ("architecture", "quantization"):  # came later: old keys hold where they are unused
+            if content[name] is None:
+                del content[name]
+        if self.quantization is not None:
+            content["quantization"]["parts"] = sorted(self.quantization.parts)
         if self.revision is not None:
             del content["path"]
         return content

@@ -9,9 +9,9 @@ import pytest
 
 from sweeper.errors import ConfigError
 from sweeper.models import published
-from sweeper.models.architecture import Attention, DeltaAttention, Experts, LatentAttention
 from sweeper.models.builds import BUILDS, architecture_of
 from sweeper.models.published import CLOSE_SHARE, PublishedModel
+from sweeper.records.architecture import Attention, DeltaAttention, Experts, LatentAttention
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
 MODELS = {model.name: model for model in published.published_models()}
