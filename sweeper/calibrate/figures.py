@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from sweeper.clients.simulated import SimulatedClient
 from sweeper.engines.simulated import SimulatedEngine
 from sweeper.records import LoadPoint, Placement, TrialSpec
+from sweeper.records.metrics import METRICS
 
 FIT = "fit"
 """Role of a figure that parameters were fitted to."""
@@ -20,10 +21,7 @@ FIT = "fit"
 VALIDATION = "validation"
 """Role of a figure that nothing was fitted to."""
 
-_WEIGHTS = {
-    **{"request_throughput_per_s": 3.0, "mean_tpot_ms": 1.0, "mean_ttft_ms": 0.6},
-    **{"output_throughput_tok_per_s": 3.0, "mean_batch_latency_ms": 2.0},
-}
+_WEIGHTS = {metric.name: metric.fit.weight for metric in METRICS if metric.fit is not None}
 _SHORT_TTFT_MS = 2500.0
 _SHORT_TTFT_FACTOR = 0.3
 

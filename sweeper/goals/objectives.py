@@ -21,6 +21,7 @@ from sweeper.records import (
     TrialSpec,
     gpus_of_row,
 )
+from sweeper.records.metrics import METRICS
 
 
 def objective_value(objective: Objective | Constraint, rows: Sequence[Mapping[str, Any]]) -> float | None:
@@ -114,7 +115,7 @@ def trial_attributes(spec: TrialSpec, rows: Sequence[Mapping[str, Any]]) -> dict
         dashboard's table can be sorted by them.
     """
     found: dict[str, Any] = {"key": spec.key, "series": ", ".join(spec.series) or None}
-    for metric in ("request_throughput_per_s", "output_throughput_tok_per_s", "mean_ttft_ms", "mean_tpot_ms"):
+    for metric in (one.name for one in METRICS if one.is_on_dashboard):
         for point in spec.load_points:
             if point.keeps_prefix_cache or point.rate_search is not None:
                 continue

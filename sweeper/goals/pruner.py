@@ -17,8 +17,9 @@ from typing import Any
 
 from sweeper.goals.objectives import counts_load, is_worse
 from sweeper.records import MAX_RATE, Constraint, LoadPoint, Measurement, Objective, StopRule
+from sweeper.records.metrics import METRICS
 
-_OFFERED = ("request_throughput_per_s", "request_goodput_per_s")
+_OFFERED = tuple(metric.name for metric in METRICS if metric.is_offered)
 """Metrics that cannot be above the rate at which requests are sent."""
 
 _ARRIVAL_ERRORS = 3.0

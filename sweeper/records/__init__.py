@@ -38,13 +38,15 @@ from sweeper.records.load import (
     LoadPoint,
     RateSearch,
 )
+from sweeper.records.metrics import (
+    MAX_RATE,
+    METRIC_NAMES,
+)
 from sweeper.records.model import (
     Model,
     ModelShape,
 )
 from sweeper.records.result import (
-    MAX_RATE,
-    METRIC_NAMES,
     PHASES,
     Measurement,
     TrialResult,

@@ -30,6 +30,7 @@ from sweeper.records import (
     TrialResult,
     TrialSpec,
     TrialState,
+    metrics,
 )
 from sweeper.schedule.allocator import Allocator
 from sweeper.trial import trial
@@ -37,12 +38,7 @@ from sweeper.trial import trial
 NEIGHBOURS = "neighbours"
 """Name of the telemetry that tells how many neighbours a run had."""
 
-METRICS = (
-    "request_throughput_per_s",
-    "output_throughput_tok_per_s",
-    *("mean_ttft_ms", "p99_ttft_ms", "mean_tpot_ms", "p99_tpot_ms", "mean_e2el_ms", "p99_e2el_ms"),
-    "mean_batch_latency_ms",
-)
+METRICS = tuple(metric.name for metric in metrics.METRICS if metric.is_compared)
 """What is compared, as far as the control trial has it."""
 
 NEGLIGIBLE = 0.05
