@@ -17,10 +17,10 @@ import pandas as pd
 
 from analysis import answers, tables
 from analysis.study import Series
-from analysis.tables import Estimate
 from sweeper import knobs
 from sweeper.errors import ConfigError
 from sweeper.goals.objectives import beats, counts, objective_value, row_value
+from sweeper.intervals import Estimate, estimate
 from sweeper.records import MAX_RATE, Constraint, Objective, TrialState
 
 _SAME = 1e-9
@@ -270,7 +270,7 @@ def _score(group: pd.DataFrame, metric: str, points: int) -> Estimate | None:
     if len(per_point) < points or not all(per_point):
         return None
     starts = min(len(values) for values in per_point)
-    return tables.estimate([math.fsum(values[k] for values in per_point) / points for k in range(starts)])
+    return estimate([math.fsum(values[k] for values in per_point) / points for k in range(starts)])
 
 
 def _best_row(rows: pd.DataFrame, objective: Objective) -> dict[str, object] | None:

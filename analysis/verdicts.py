@@ -21,6 +21,7 @@ from analysis.markdown import code_block, escaped
 from analysis.ratios import NOISE
 from analysis.study import Study
 from sweeper.goals.objectives import counts, row_value
+from sweeper.intervals import variance_of_mean, welch_half
 from sweeper.records import Constraint, Objective, Provenance, TrialState
 
 FAMILY_LEVEL = 0.05
@@ -109,13 +110,10 @@ def compare(
     difference = means[0] - means[1]
     if min(len(first), len(second)) < _LEAST_STARTS:
         return Comparison(ratio=math.exp(difference), low=None, high=None, verdict="inconclusive")
-    parts = [_variance_of_mean(values) for values in logs]
-    half = 0.0
-    if sum(parts) > 0:
-        degrees = sum(parts) ** 2 / sum(
-            part**2 / (len(values) - 1) for part, values in zip(parts, logs, strict=True)
-        )
-        half = t_quantile(1 - FAMILY_LEVEL / 2 / comparisons, max(1, int(degrees))) * math.sqrt(sum(parts))
+    half = welch_half(
+        [(variance_of_mean(values), len(values)) for values in logs],
+        probability=1 - FAMILY_LEVEL / 2 / comparisons,
+    )
     half = max(half, math.log1p(margin))
     return Comparison(
         ratio=math.exp(difference),
@@ -123,25 +121,6 @@ def compare(
         high=math.exp(difference + half),
         verdict=_verdict(difference, half, is_higher_better=is_higher_better),
     )
-
-
-def t_quantile(probability: float, degrees: int) -> float:
-    """Return a quantile of Student's t distribution.
-
-    Args:
-        probability: Above 0.5 and below 1.
-        degrees: Degrees of freedom, a whole number of at least 1.
-
-    Source:
-        The distribution for whole degrees in closed form, Abramowitz and Stegun 26.7.3 and 26.7.4, inverted
-        by bisection.
-    """
-    wanted = 2 * probability - 1
-    low, high = 0.0, math.pi / 2
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _within(middle, degrees) < wanted else (low, middle)
-    return math.tan(high) * math.sqrt(degrees)
 
 
 def finalists(study: Study, objective: Objective) -> list[Finalist]:
@@ -341,31 +320,10 @@ def _comparison_text(comparison: Comparison | None) -> str:
     return "" if comparison is None else f"{comparison.interval_text}: {comparison.verdict}"
 
 
-def _variance_of_mean(values: Sequence[float]) -> float:
-    mean = math.fsum(values) / len(values)
-    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values)
-
-
 def _verdict(difference: float, half: float, *, is_higher_better: bool) -> str:
     if abs(difference) <= half:
         return "inconclusive"
     return "better" if (difference > 0) == is_higher_better else "worse"
-
-
-def _within(angle: float, degrees: int) -> float:
-    """Return the chance that t lies within +/- tan(angle) * sqrt(degrees)."""
-    sine, cosine = math.sin(angle), math.cos(angle)
-    term, total = 1.0, 0.0
-    if degrees % 2 == 0:
-        for k in range(0, degrees, 2):
-            total += term
-            term *= cosine**2 * (k + 1) / (k + 2)
-        return sine * total
-    term = cosine
-    for k in range(1, degrees, 2):
-        total += term
-        term *= cosine**2 * (k + 1) / (k + 2)
-    return (angle + sine * total) * 2 / math.pi
 
 
 def _differs(one: object, other: object) -> bool:

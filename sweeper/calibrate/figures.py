@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from sweeper.clients.simulated import SimulatedClient
 from sweeper.engines.simulated import SimulatedEngine
+from sweeper.intervals import NORMAL_975
 from sweeper.records import LoadPoint, Placement, TrialSpec
 from sweeper.records.metrics import METRICS
 
@@ -28,7 +29,7 @@ _SHORT_TTFT_FACTOR = 0.3
 _TYPICAL_ERROR = 0.05
 """Relative error of the model itself. A reading that is as uncertain as that counts 0.7 times."""
 
-_RANGE_SIGMAS = 3.92
+_RANGE_SIGMAS = 2 * NORMAL_975
 """Standard deviations in a range of 95 %, from end to end."""
 
 

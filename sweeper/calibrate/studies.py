@@ -7,7 +7,6 @@ content, so the same study always gives the same split.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from sweeper.calibrate.figures import FIT, VALIDATION, Figure
 from sweeper.engines.simulated import SimulatedEngine
 from sweeper.errors import ConfigError, EngineError
+from sweeper.intervals import normal_interval
 from sweeper.models import config_json
 from sweeper.records import (
     EngineSpec,
@@ -173,18 +173,14 @@ def _figure(
     values: Sequence[float],
     role: str,
 ) -> Figure:
-    mean = sum(values) / len(values)
-    half = None
-    if len(values) > 1:
-        variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
-        half = 1.96 * math.sqrt(variance / len(values))
+    found = normal_interval(values)
     return Figure(
         experiment=spec.study,
         series=", ".join(spec.series) or spec.key,
         metric=metric,
-        value=mean,
-        low=None if half is None else mean - half,
-        high=None if half is None else mean + half,
+        value=found.mean,
+        low=found.low,
+        high=found.high,
         point=point,
         spec=spec,
         placement=placement,
