@@ -73,7 +73,7 @@ def metrics_of(study: Study) -> tuple[Metric, ...]:
     drawn = {metric.column for metric in usual}
     wanted = {objective.metric: objective for objective in study.objectives if objective.metric not in drawn}
     further = tuple(
-        Metric(column=name, title=metric_title(name), is_higher_better=objective.direction == "maximize")
+        Metric(column=name, title=metric_title(name), is_higher_better=objective.is_higher_better)
         for name, objective in wanted.items()
     )
     # A bound is seen to be kept only where its metric is shown.

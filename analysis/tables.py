@@ -19,7 +19,7 @@ import pandas as pd
 from analysis import markdown
 from analysis.study import Series
 from sweeper.intervals import Estimate, estimate
-from sweeper.records import MAX_RATE, FailureClass, Scalar, TrialState
+from sweeper.records import LOAD_COLUMNS, MAX_RATE, FailureClass, Scalar, TrialState
 
 Row = Mapping[Hashable, Any]
 """One row of a table, by column."""
@@ -27,7 +27,7 @@ Row = Mapping[Hashable, Any]
 ALL_AT_ONCE = "all at once"
 """Names the load point that has no request rate."""
 
-# What makes two load points different, and its words on an axis. The seed does not: other seeds are repeats.
+# The words of a load point on an axis, by column.
 _LOAD_WORDS: Mapping[str, Callable[[Any], str]] = {
     "request_rate_per_s": lambda value: ALL_AT_ONCE if value is None else f"{value:g} QPS",
     "max_concurrency": lambda value: "no limit" if value is None else f"{value} at a time",
@@ -38,8 +38,8 @@ _LOAD_WORDS: Mapping[str, Callable[[Any], str]] = {
     "range_ratio": lambda value: f"range {value}",
     "ignore_eos": lambda value: "ignoring EOS" if value else "until EOS",
 }
-LOAD_POINT = tuple(_LOAD_WORDS)
-"""Columns in which load points differ."""
+LOAD_POINT = LOAD_COLUMNS
+"""Columns in which load points differ, in the order of an axis."""
 
 HIGHEST_RATE = "highest rate within bounds"
 """Names the load point of what a search over the request rate found."""

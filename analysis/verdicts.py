@@ -10,6 +10,7 @@ comparisons are made at once, so each interval is widened until all of them hold
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from analysis import bests, serving, tables
 from analysis.markdown import code_block, escaped
 from analysis.ratios import NOISE
 from analysis.study import Study
-from sweeper.goals.objectives import counts, row_value
+from sweeper.goals.objectives import counts, load_key, row_value
 from sweeper.intervals import variance_of_mean, welch_half
 from sweeper.records import Constraint, Objective, Provenance, TrialState
 
@@ -148,23 +149,28 @@ def finalists(study: Study, objective: Objective) -> list[Finalist]:
         values = start_values(group, objective)
         if values:
             found.append((group.iloc[0], values, _broken(group, study.constraints)))
-    return _judged(found, base, knobs, is_higher_better=objective.direction == "maximize")
+    return _judged(found, base, knobs, is_higher_better=objective.is_higher_better)
 
 
 def start_values(rows: pd.DataFrame, objective: Objective | Constraint) -> list[float]:
-    """Return an objective's value for each engine start: runs averaged first, then load points."""
-    records = rows.to_dict("records")
-    found = [row_value(objective, row) for row in records]  # type: ignore[arg-type]
-    values: pd.Series[float] = pd.Series(found, index=rows.index, dtype="float64")
-    chosen = [counts(objective, row) for row in records]  # type: ignore[arg-type]
-    is_counted: pd.Series[bool] = pd.Series(chosen, index=rows.index, dtype=bool)
-    counted, values = rows[is_counted], values[is_counted]
-    points = values.groupby(
-        [counted["trial_key"], counted["restart"], *(counted[name] for name in tables.LOAD_POINT)],
-        dropna=False,
-    ).mean()
-    starts = points.groupby(level=[0, 1]).mean()
-    return [float(value) for value in starts if value > 0]
+    """Return an objective's value for each engine start: runs averaged first, then load points.
+
+    A start without a number at one of the load points has none, as in ``objective_value``.
+    """
+    found: dict[tuple[str, int], dict[tuple[object, ...], list[float]]] = {}
+    for cells in rows.to_dict("records"):
+        row = {str(name): cell for name, cell in cells.items()}
+        if counts(objective, row):
+            start = found.setdefault((row["trial_key"], row["restart"]), {})
+            seen = start.setdefault(load_key(objective, row), [])
+            value = row_value(objective, row)
+            seen += [] if value is None else [value]
+    starts = [
+        statistics.fmean(map(statistics.fmean, points.values()))
+        for _, points in sorted(found.items())
+        if all(points.values())
+    ]
+    return [value for value in starts if value > 0]
 
 
 def recommended(judged: Sequence[Finalist]) -> Finalist | None:

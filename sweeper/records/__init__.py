@@ -33,6 +33,7 @@ from sweeper.records.kinds import (
 from sweeper.records.load import (
     DATASETS,
     GOODPUT_BOUNDS,
+    LOAD_COLUMNS,
     MEASURED_ITERATIONS,
     OFFLINE_DATASETS,
     LoadPoint,
@@ -69,6 +70,7 @@ __all__ = [
     "HOST_PREFIX",
     "INSTANCES",
     "INSTANCES_BY",
+    "LOAD_COLUMNS",
     "MASK_VARIABLES",
     "MAX_RATE",
     "MEASURED_ITERATIONS",

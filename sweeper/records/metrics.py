@@ -334,6 +334,8 @@ BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in METRICS}
 METRIC_NAMES = tuple(BY_NAME)
 """The names of all metrics."""
 
+_BENCHMARK_OF = {"latency": Benchmark.LATENCY, "throughput": Benchmark.THROUGHPUT}
+
 MAX_RATE = "max_rate_per_s"
 """The highest request rate that keeps its bounds; measured by load points that search for it."""
 
@@ -341,6 +343,15 @@ MAX_RATE = "max_rate_per_s"
 def reported_by(benchmark: Benchmark) -> tuple[str, ...]:
     """Return the names of the metrics that one of vLLM's benchmarks reports."""
     return tuple(metric.name for metric in METRICS if benchmark in metric.benchmarks)
+
+
+def is_reported_at(name: str, dataset: str) -> bool:
+    """Return whether a load point that sends a dataset can have a number of a metric.
+
+    What no benchmark reports is left to those who measure it.
+    """
+    benchmarks = BY_NAME[name].benchmarks if name in BY_NAME else frozenset()
+    return not benchmarks or _BENCHMARK_OF.get(dataset, Benchmark.SERVING) in benchmarks
 
 
 def fitted(kind: Kind) -> tuple[Metric, ...]:
