@@ -26,7 +26,8 @@ from sweeper.clients.vllm_bench import (
     telemetry,
 )
 from sweeper.engines import Cancelled, Server
-from sweeper.engines.vllm import client_environment, find_interpreter, probe, write_metadata_stub
+from sweeper.engines.environment import client_environment, find_interpreter
+from sweeper.engines.vllm_environment import probe, write_metadata_stub
 from sweeper.errors import ConfigError, EngineError
 from sweeper.processes import process
 from sweeper.records import FailureClass, LoadPoint, Measurement, Placement, TrialSpec, content_key

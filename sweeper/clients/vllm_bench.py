@@ -21,7 +21,8 @@ from sweeper.clients.program import blame_engine, flood, last_words
 from sweeper.clients.tokenizer import tokenizer_of
 from sweeper.engines import Cancelled, Server
 from sweeper.engines.endpoint import Endpoint
-from sweeper.engines.vllm import client_environment, find_interpreter, probe, write_metadata_stub
+from sweeper.engines.environment import client_environment, find_interpreter
+from sweeper.engines.vllm_environment import probe, write_metadata_stub
 from sweeper.errors import ConfigError, EngineError, MeasurementError
 from sweeper.processes import process, supervisor
 from sweeper.processes.supervisor import Supervised

@@ -23,8 +23,6 @@ from sweeper.text.writing import write_answer
 USUAL = {"v0": "article_0_6_2", "v1": "amd_0_10_0"}
 """The calibration that holds for a generation of the engine where none is chosen."""
 
-DEFAULT = USUAL["v0"]
-
 METRICS = {metric.name: metric.words for metric in fitted(Kind.SERVER)}
 """What a calibration of a server is fitted to and judged by, with the words of a sentence."""
 
