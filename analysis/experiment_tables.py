@@ -16,6 +16,7 @@ from sweeper import published
 from sweeper.calibrate import article
 from sweeper.errors import ConfigError, EngineError, nearest
 from sweeper.records import LoadPoint
+from sweeper.records.metrics import BY_NAME
 from sweeper.simulation import calibration
 from sweeper.text.writing import write_answer
 from sweeper.trial import trial
@@ -27,9 +28,10 @@ _WIDTH = 112
 
 _WORDS = {
     **calibration.METRICS,
-    "total_throughput_tok_per_s": "total tokens/s",
-    "output_throughput_tok_per_s": "output tokens/s",
-    "mean_e2el_ms": "mean latency",
+    **{
+        name: BY_NAME[name].words
+        for name in ("total_throughput_tok_per_s", "output_throughput_tok_per_s", "mean_e2el_ms")
+    },
 }
 
 Told = Mapping[tuple[str, LoadPoint], Mapping[str, float | None]]

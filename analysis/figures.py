@@ -22,6 +22,7 @@ from analysis.page import SIMULATED_BAND, Metric, Row, words_of
 from analysis.study import Study
 from sweeper import published
 from sweeper.records import MAX_RATE
+from sweeper.records.metrics import Chart, charted, title_of
 from sweeper.text.writing import write_answer
 
 if TYPE_CHECKING:
@@ -43,17 +44,18 @@ __all__ = [
     "write",
 ]
 
-METRICS = (
-    Metric(column="request_throughput_per_s", title="Requests per second", is_higher_better=True),
-    Metric(column="mean_ttft_ms", title="Mean TTFT (ms)", is_higher_better=False),
-    Metric(column="mean_tpot_ms", title="Mean TPOT (ms)", is_higher_better=False),
-)
+
+def _shown(chart: Chart) -> tuple[Metric, ...]:
+    return tuple(
+        Metric(column=one.name, title=one.title, is_higher_better=bool(one.is_higher_better))
+        for one in charted(chart)
+    )
+
+
+METRICS = _shown(Chart.BARS)
 """The three charts of every case of the article. TTFT: time to first token; TPOT: time per output token."""
 
-_LINE_METRICS = (
-    Metric(column="total_throughput_tok_per_s", title="Total throughput (tokens/s)", is_higher_better=True),
-    METRICS[1],
-)
+_LINE_METRICS = _shown(Chart.LINES)
 _MEMORY = Metric(column="gpu_memory_gib", title="Device memory in use (GiB)", is_higher_better=False)
 _HIT_RATE = "prefix_cache_hit_rate"
 
@@ -71,7 +73,7 @@ def metrics_of(study: Study) -> tuple[Metric, ...]:
     drawn = {metric.column for metric in usual}
     wanted = {objective.metric: objective for objective in study.objectives if objective.metric not in drawn}
     further = tuple(
-        Metric(column=name, title=metric_title(name), is_higher_better=objective.direction == "maximize")
+        Metric(column=name, title=metric_title(name), is_higher_better=objective.is_higher_better)
         for name, objective in wanted.items()
     )
     # A bound is seen to be kept only where its metric is shown.
@@ -279,12 +281,7 @@ def _other_engines(frame: pd.DataFrame) -> str:
 
 def metric_title(column: str) -> str:
     """Name a metric in words: ``p99 TTFT (ms)`` for ``p99_ttft_ms``; unknown names keep their own."""
-    known = {metric.column: metric.title for metric in (*METRICS, *_LINE_METRICS, _MEMORY)}
-    known[MAX_RATE] = "Highest request rate within bounds (offered, per second)"
-    words = column.split("_")
-    if words[-1] == "ms" and len(words) == 3:
-        return known.get(column, f"{words[0]} {words[1].upper()} (ms)")
-    return known.get(column, column)
+    return _MEMORY.title if column == _MEMORY.column else title_of(column)
 
 
 def _values(frame: pd.DataFrame, column: str) -> str:

@@ -23,7 +23,8 @@ from pathlib import Path
 
 from sweeper import config
 from sweeper.clients.vllm_bench import VllmBenchClient, benchmark_arguments
-from sweeper.engines.vllm import VllmEngine, probe, write_metadata_stub
+from sweeper.engines.vllm import VllmEngine
+from sweeper.engines.vllm_environment import probe, write_metadata_stub
 from sweeper.models import tiny
 from sweeper.plan.planner import Planner
 from sweeper.prepare import engine, platform

@@ -144,11 +144,10 @@ def _check(
 def _tell(settings: Settings, pairs: Sequence[Pair], console: Console) -> None:
     from rich.table import Table
 
-    from analysis.tables import t_quantile_975
     from sweeper.store.study_folder import write_json
     from sweeper.sweep.interference import conclusion, findings, neighbours_of
 
-    found = findings(pairs, t_quantile=t_quantile_975)
+    found = findings(pairs)
     beside = neighbours_of(pairs[0].beside)
     sentence = conclusion(found, provenance=pairs[0].alone.provenance, neighbours=beside)
     table = Table(title=f"beside {beside} / alone, {len(pairs)} pairs", title_justify="left")

@@ -18,8 +18,6 @@ from sweeper import knobs
 from sweeper.clients import plausibility, program, warm_up_point
 from sweeper.clients.tokenizer import tokenizer_of
 from sweeper.clients.vllm_bench import (
-    METRICS,
-    PERCENTILES,
     check_complete,
     check_engine,
     empty_prefix_cache,
@@ -28,10 +26,12 @@ from sweeper.clients.vllm_bench import (
     telemetry,
 )
 from sweeper.engines import Cancelled, Server
-from sweeper.engines.vllm import client_environment, find_interpreter, probe, write_metadata_stub
+from sweeper.engines.environment import client_environment, find_interpreter
+from sweeper.engines.vllm_environment import probe, write_metadata_stub
 from sweeper.errors import ConfigError, EngineError
 from sweeper.processes import process
 from sweeper.records import FailureClass, LoadPoint, Measurement, Placement, TrialSpec, content_key
+from sweeper.records.metrics import PERCENTILES, REQUEST_LATENCIES
 
 SCRIPT = "benchmark_serving.py"
 
@@ -249,7 +249,7 @@ def script_arguments(
         *(["--temperature", "0"] if _has("--temperature", release) else []),
         *(["--ignore-eos"] if point.ignore_eos else []),
         *goodput_arguments(point),
-        *("--percentile-metrics", ",".join(METRICS)),
+        *("--percentile-metrics", ",".join(latency.name for latency in REQUEST_LATENCIES)),
         *("--metric-percentiles", ",".join(map(str, PERCENTILES))),
         *("--disable-tqdm", "--save-result"),
         *("--result-dir", str(result.parent), "--result-filename", result.name),

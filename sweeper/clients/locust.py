@@ -23,7 +23,7 @@ from sweeper.clients import check_lengths, plausibility, program, warm_up_point
 from sweeper.clients.requirements import check_locust
 from sweeper.clients.vllm_bench import check_engine, empty_prefix_cache, telemetry
 from sweeper.engines import Cancelled, Server
-from sweeper.engines.vllm import client_environment
+from sweeper.engines.environment import client_environment
 from sweeper.errors import EngineError, MeasurementError
 from sweeper.metrics import RequestRecords, summarize
 from sweeper.processes import process

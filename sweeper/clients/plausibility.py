@@ -18,19 +18,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from sweeper.errors import MeasurementError
-from sweeper.metrics import PERCENTILES
 from sweeper.records import (
     OFFLINE_DATASETS,
     FailureClass,
     LoadPoint,
     Measurement,
 )
+from sweeper.records.metrics import LATENCIES, METRICS, PERCENTILE_NAMES, statistic_names
 
 LARGEST = 2.0**53
 """No number of a report is larger: beyond it a float does not tell neighbouring whole numbers apart."""
 
-_WHOLE = ("completed", "failed", "total_input_tokens", "total_output_tokens")
-_LATENCIES = ("ttft", "tpot", "itl", "e2el", "batch_latency")
+_WHOLE = tuple(metric.name for metric in METRICS if metric.is_whole)
 # Rates are quotients of numbers of the same report; what is lost is the last digits of a decimal fraction.
 _RATE_TOLERANCE = 0.01
 # A text may have some tokens more or fewer when it is tokenized again, as older releases count.
@@ -280,8 +279,8 @@ def _wrong_rate(found: Mapping[str, float | None]) -> str | None:
 
 def _wrong_latency(found: Mapping[str, float | None]) -> str | None:
     duration_s = found.get("duration_s")
-    for latency in _LATENCIES:
-        names = [f"p{percent}_{latency}_ms" for percent in PERCENTILES]
+    for latency in (one.name for one in LATENCIES):
+        names = statistic_names(latency, PERCENTILE_NAMES)
         ladder = [(name, value) for name in names if (value := found.get(name)) is not None]
         for (lower, low), (upper, high) in itertools.pairwise(ladder):
             if low > high * (1 + 1e-9):

@@ -24,13 +24,8 @@ from sweeper.records import (
     Measurement,
     TrialSpec,
 )
+from sweeper.records.metrics import Benchmark, reported_by
 from sweeper.workload.requests import Workload, make_workload
-
-_THROUGHPUT_METRICS = (
-    *("completed", "failed", "duration_s", "total_input_tokens", "total_output_tokens"),
-    *("request_throughput_per_s", "output_throughput_tok_per_s", "total_throughput_tok_per_s"),
-)
-"""What vLLM's throughput benchmark tells."""
 
 
 class SimulatedClient:
@@ -104,7 +99,7 @@ class SimulatedClient:
     ) -> dict[str, float | None]:
         """Keep what vLLM's offline benchmarks report: they know nothing of single requests."""
         if point.dataset == "throughput":
-            return {name: metrics[name] for name in _THROUGHPUT_METRICS}
+            return {name: metrics[name] for name in reported_by(Benchmark.THROUGHPUT)}
         assert point.input_len is not None and point.output_len is not None
         latencies_s = [metrics["duration_s"] or 0.0]
         while len(latencies_s) < MEASURED_ITERATIONS:

@@ -21,31 +21,18 @@ from sweeper.clients.program import blame_engine, flood, last_words
 from sweeper.clients.tokenizer import tokenizer_of
 from sweeper.engines import Cancelled, Server
 from sweeper.engines.endpoint import Endpoint
-from sweeper.engines.vllm import client_environment, find_interpreter, probe, write_metadata_stub
+from sweeper.engines.environment import client_environment, find_interpreter
+from sweeper.engines.vllm_environment import probe, write_metadata_stub
 from sweeper.errors import ConfigError, EngineError, MeasurementError
 from sweeper.processes import process, supervisor
 from sweeper.processes.supervisor import Supervised
 from sweeper.records import FailureClass, LoadPoint, Measurement, Placement, TrialSpec, content_key
+from sweeper.records.metrics import METRICS, PERCENTILES, REQUEST_LATENCIES
 
-METRICS = ("ttft", "tpot", "itl", "e2el")
-PERCENTILES = (50, 90, 95, 99)
-
-_STATISTICS = ("mean", "median", "std", *(f"p{percentile}" for percentile in PERCENTILES))
 # Names as vLLM's benchmark writes them that we keep, and those that need a unit.
-_KEPT = (
-    "completed",
-    "failed",
-    "total_input_tokens",
-    "total_output_tokens",
-    *(f"{statistic}_{metric}_ms" for metric in METRICS for statistic in _STATISTICS),
-)
+_KEPT = tuple(metric.name for metric in METRICS if metric.reported_as == (metric.name,))
 _RENAMED = {
-    "request_throughput_per_s": ("request_throughput",),
-    "output_throughput_tok_per_s": ("output_throughput",),
-    "total_throughput_tok_per_s": ("total_token_throughput",),
-    # Releases before 0.9.2 really write the colon.
-    "request_goodput_per_s": ("request_goodput", "request_goodput:"),
-    "duration_s": ("duration",),
+    metric.name: metric.reported_as for metric in METRICS if metric.reported_as not in ((), (metric.name,))
 }
 
 _WORKER = Path(__file__).with_name("vllm_bench_worker.py")
@@ -351,7 +338,7 @@ def benchmark_arguments(
         *("--seed", str(point.client_seed), "--temperature", "0"),
         *(["--ignore-eos"] if point.ignore_eos else []),
         *goodput_arguments(point),
-        *("--percentile-metrics", ",".join(METRICS)),
+        *("--percentile-metrics", ",".join(latency.name for latency in REQUEST_LATENCIES)),
         *("--metric-percentiles", ",".join(map(str, PERCENTILES))),
         *("--disable-tqdm", "--save-result"),
         *(["--save-detailed"] if spec.client.keeps_requests else []),

@@ -13,12 +13,12 @@ from sweeper.records import (
     CLIENTS,
     DATASETS,
     GOODPUT_BOUNDS,
-    METRIC_NAMES,
     OFFLINE_DATASETS,
     ClientSpec,
     LoadPoint,
     RateSearch,
 )
+from sweeper.records.metrics import REQUEST_LATENCIES, statistic_names
 
 # Numbers and lists of numbers, which are checked with those of the workload itself.
 _NUMBERS = ("num_prompts", "input_len", "output_len", "max_concurrency", "request_rate_per_s")
@@ -112,7 +112,7 @@ def rate_search(given: Mapping[str, Any] | None, workload: Mapping[str, Any]) ->
     if not given["bounds"]:
         raise ConfigError(f"{where}.bounds: is empty; expected such as {{p99_ttft_ms: 2000}}.")
     for metric in given["bounds"]:
-        latencies = [name for name in METRIC_NAMES if name.endswith("_ms") and "batch" not in name]
+        latencies = [name for one in REQUEST_LATENCIES for name in statistic_names(one.name)]
         check_choice(f"{where}.bounds", metric, latencies)
     if workload["request_rate_per_s"] not in (None, [None]) or workload["dataset"] in OFFLINE_DATASETS:
         raise ConfigError(

@@ -21,16 +21,11 @@ from pathlib import Path
 from sweeper import knobs
 from sweeper.engines import Cancelled, vllm_reports
 from sweeper.engines.environment import (
-    client_environment,
-    device_mask,
     find_interpreter,
-    outputs_folder,
-    without_secrets,
 )
 from sweeper.engines.launched import LaunchedServer, bring_up, launch
 from sweeper.engines.vllm_environment import (
     EngineEnvironment,
-    core_binding,
     probe,
     server_environment,
     write_metadata_stub,
@@ -39,22 +34,6 @@ from sweeper.errors import ConfigError, MeasurementError
 from sweeper.processes import process as processes
 from sweeper.processes.ports import ReservedPort
 from sweeper.records import FailureClass, Placement, TrialSpec
-
-__all__ = [
-    "EngineEnvironment",
-    "VllmEngine",
-    "VllmServer",
-    "client_environment",
-    "core_binding",
-    "device_mask",
-    "find_interpreter",
-    "outputs_folder",
-    "probe",
-    "server_command",
-    "server_environment",
-    "without_secrets",
-    "write_metadata_stub",
-]
 
 
 def server_command(spec: TrialSpec, *, python: str, port: int) -> tuple[str, ...]:

@@ -19,15 +19,9 @@ from typing import Protocol
 
 from sweeper import knobs
 from sweeper.engines import Cancelled, vllm_reports
+from sweeper.engines.environment import find_interpreter, without_secrets
 from sweeper.engines.launched import seen
-from sweeper.engines.vllm import (
-    EngineEnvironment,
-    find_interpreter,
-    probe,
-    server_environment,
-    without_secrets,
-    write_metadata_stub,
-)
+from sweeper.engines.vllm_environment import EngineEnvironment, probe, server_environment, write_metadata_stub
 from sweeper.errors import ConfigError, EngineError, MeasurementError
 from sweeper.processes import orphans
 from sweeper.processes import process as processes

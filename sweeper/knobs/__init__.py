@@ -27,7 +27,7 @@ The files, each importing only from those before it:
 from sweeper.knobs.bench import bench_client, client_flag_exists
 from sweeper.knobs.catalogue import Knob, describe, every_name, knob_type, known_names, takes_json
 from sweeper.knobs.checks import check
-from sweeper.knobs.engine_defaults import defaults, moved_defaults
+from sweeper.knobs.engine_defaults import defaults
 from sweeper.knobs.forms import command_line, environment, launcher, serve_line
 from sweeper.knobs.generations import NO_KNOBS, Accelerator, Generation, accelerator_of, engine_generation
 from sweeper.knobs.launcher import (
@@ -80,7 +80,6 @@ __all__ = [
     "knob_type",
     "known_names",
     "launcher",
-    "moved_defaults",
     "ranks",
     "refuse_given",
     "refuse_load_format",

@@ -24,7 +24,7 @@ def planner_of(settings: Settings, node: Node) -> Planner:
 
     engine, model = settings.engine, provide_model(settings)
     if engine.kind == "vllm":
-        from sweeper.engines.vllm import probe
+        from sweeper.engines.vllm_environment import probe
 
         python = find_engine_python(settings)
         engine = _settled(

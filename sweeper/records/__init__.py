@@ -33,18 +33,21 @@ from sweeper.records.kinds import (
 from sweeper.records.load import (
     DATASETS,
     GOODPUT_BOUNDS,
+    LOAD_COLUMNS,
     MEASURED_ITERATIONS,
     OFFLINE_DATASETS,
     LoadPoint,
     RateSearch,
+)
+from sweeper.records.metrics import (
+    MAX_RATE,
+    METRIC_NAMES,
 )
 from sweeper.records.model import (
     Model,
     ModelShape,
 )
 from sweeper.records.result import (
-    MAX_RATE,
-    METRIC_NAMES,
     PHASES,
     Measurement,
     TrialResult,
@@ -67,6 +70,7 @@ __all__ = [
     "HOST_PREFIX",
     "INSTANCES",
     "INSTANCES_BY",
+    "LOAD_COLUMNS",
     "MASK_VARIABLES",
     "MAX_RATE",
     "MEASURED_ITERATIONS",

@@ -17,6 +17,12 @@ MEASURED_ITERATIONS = 5
 DATASETS = ("sharegpt", "random", *OFFLINE_DATASETS)
 """What a load point can send."""
 
+LOAD_COLUMNS = (
+    *("request_rate_per_s", "max_concurrency", "input_len", "output_len", "num_prompts", "dataset"),
+    *("range_ratio", "ignore_eos"),
+)
+"""Columns in which load points differ. The seed is none of them: other seeds are repeats."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RateSearch:

@@ -15,7 +15,7 @@ import numpy as np
 from sweeper.clients.simulated import SimulatedClient
 from sweeper.engines.simulated import SimulatedEngine
 from sweeper.errors import EngineError, PlacementError
-from sweeper.goals.objectives import measured_row, objective_value, violations
+from sweeper.goals.objectives import is_feasible, measured_row, trial_values, violations
 from sweeper.plan.planner import Job
 from sweeper.records import Constraint, EngineSpec, Objective, Placement, Platform, TrialSpec
 from sweeper.schedule.allocator import Allocator
@@ -89,17 +89,10 @@ def simulated_estimate(
         rows = None if placement is None else _rows(_modelled(planned.spec, device), placement)
         if rows is None:
             return None
-        broken = violations(constraints, rows)
-        if broken is None or any(share > 0 for share in broken.values()):
+        values = trial_values(objectives, rows) if is_feasible(violations(constraints, rows)) else None
+        if values is None:
             return None
-        values = [objective_value(objective, rows) for objective in objectives]
-        if any(value is None for value in values):
-            return None
-        return [
-            value if objective.direction == "maximize" else -value
-            for objective, value in zip(objectives, values, strict=True)
-            if value is not None
-        ]
+        return [objective.sign * value for objective, value in zip(objectives, values, strict=True)]
 
     return estimate
 

@@ -11,6 +11,7 @@ from sweeper.goals.objectives import (
     measured_row,
     objective_value,
     trial_attributes,
+    trial_values,
     violations,
 )
 from sweeper.records import Constraint, FailureClass, Objective, TrialResult, TrialSpec, TrialState
@@ -75,7 +76,8 @@ class Teller:
 
     def _skipped(self, number: int, rows: Sequence[Mapping[str, Any]], attributes: Mapping[str, Any]) -> None:
         """Return what is known of a trial that was stopped early: the objective over what was measured."""
-        so_far = objective_value(self._objectives[0], rows) if len(self._objectives) == 1 else None
+        is_one = len(self._objectives) == 1
+        so_far = objective_value(self._objectives[0], rows, is_partial=True) if is_one else None
         self._search.prune(number, so_far, attributes)
 
     def _measured(
@@ -92,5 +94,5 @@ class Teller:
         )
 
     def _values(self, rows: Sequence[Mapping[str, Any]]) -> list[float] | None:
-        values = [objective_value(objective, rows) for objective in self._objectives]
-        return None if any(value is None for value in values) else [v for v in values if v is not None]
+        values = trial_values(self._objectives, rows)
+        return None if values is None else list(values)

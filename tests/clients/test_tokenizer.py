@@ -9,7 +9,7 @@ import pytest
 
 from sweeper.clients import bench_script, vllm_bench
 from sweeper.clients.tokenizer import tokenizer_of
-from sweeper.engines.vllm import client_environment
+from sweeper.engines.environment import client_environment
 from sweeper.processes.process import Process
 from sweeper.records import Scalar, TrialSpec
 from tests.standin_server import POINT, make_spec

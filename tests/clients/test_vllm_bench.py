@@ -19,7 +19,8 @@ import pytest
 from sweeper.clients import vllm_bench, vllm_bench_worker
 from sweeper.clients.vllm_bench import VllmBenchClient
 from sweeper.engines import Cancelled
-from sweeper.engines.vllm import VllmEngine, VllmServer, probe
+from sweeper.engines.vllm import VllmEngine, VllmServer
+from sweeper.engines.vllm_environment import probe
 from sweeper.errors import ConfigError, EngineError, MeasurementError
 from sweeper.models import tiny
 from sweeper.processes import orphans, process, supervisor
