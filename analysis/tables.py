@@ -20,6 +20,7 @@ import pandas as pd
 from analysis import markdown
 from analysis.study import Series
 from sweeper.records import MAX_RATE, FailureClass, Scalar, TrialState
+from sweeper.text.tables import markdown_table
 
 _T_975 = (
     *(12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281),
@@ -241,8 +242,8 @@ def to_markdown(table: pd.DataFrame, *, is_text: bool = False, formatted: Collec
     heads = [markdown.escaped(name) for name in table.columns]
     is_markdown = [name in formatted for name in table.columns]
     rule = ["---"] + ["---" if is_text else "---:"] * (len(heads) - 1)
-    lines = [heads, rule, *(list(map(_cell, row, is_markdown)) for row in table.itertuples(index=False))]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    rows = (list(map(_cell, row, is_markdown)) for row in table.itertuples(index=False))
+    return markdown_table(heads, rows, rule=rule)
 
 
 def number_text(value: float) -> str:

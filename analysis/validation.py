@@ -22,6 +22,7 @@ from sweeper.calibrate.judging import LONG_TTFT_MS, counts
 from sweeper.errors import EngineError
 from sweeper.simulation import calibration
 from sweeper.simulation.calibration import METRICS, WORDS, NamedCalibration
+from sweeper.text.tables import markdown_table
 from sweeper.text.writing import write_answer
 
 BARS_PCT = {"request_throughput_per_s": 8.0, "mean_ttft_ms": 25.0, "mean_tpot_ms": 15.0}
@@ -376,5 +377,4 @@ def _beyond(chosen: NamedCalibration) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return markdown_table(head, rows, rule=["---"] * len(head))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sweeper.cli.arguments import Parser
 from sweeper.cli.exit_codes import OK
 from sweeper.records import EngineSpec, Model, ModelShape, Placement, Platform, TrialSpec
+from sweeper.text.tables import markdown_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,13 +68,12 @@ def _sections() -> Iterator[str]:
             f"{first.memory_gib:g} GiB and {first.compute_units} compute units. Legal with {mode}: {legal}.\n"
         )
         yield "```bash\n" + "\n".join(topology.mode_commands(mode, memory_mode)) + "\n```\n"
-        yield "| TP | block | devices | GPUs | NUMA node | environment |\n|---|---|---|---|---|---|"
-        for size in _SIZES:
-            yield from _rows(node, size)
+        heads = ("TP", "block", "devices", "GPUs", "NUMA node", "environment")
+        yield markdown_table(heads, [row for size in _SIZES for row in _rows(node, size)])
         yield ""
 
 
-def _rows(node: Node, size: int) -> Iterator[str]:
+def _rows(node: Node, size: int) -> Iterator[tuple[str, ...]]:
     """Return the rows of the first and the last block."""
     from sweeper.schedule.allocator import Allocator
     from sweeper.topology import ranges
@@ -84,9 +84,9 @@ def _rows(node: Node, size: int) -> Iterator[str]:
     for number in sorted({0, len(blocks) - 1}):
         placement = blocks[number]
         numa = "both" if placement.numa_node is None else str(placement.numa_node)
-        where = f"{ranges(placement.devices)} | {ranges(placement.parents)} | {numa}"
+        where = (ranges(placement.devices), ranges(placement.parents), numa)
         variables = " ".join(f"`{name}={value}`" for name, value in _variables(placement).items())
-        yield f"| {size} | {number + 1} of {len(blocks)} | {where} | {variables} |"
+        yield (str(size), f"{number + 1} of {len(blocks)}", *where, variables)
 
 
 def _variables(placement: Placement) -> dict[str, str]:
