@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sweeper.cli.arguments import Parser
+from sweeper.cli.arguments import ConsoleCommand
 from sweeper.cli.exit_codes import OK
 from sweeper.records import EngineSpec, Model, ModelShape, Placement, Platform, TrialSpec
 from sweeper.text.tables import markdown_table
@@ -38,16 +39,20 @@ idle node; the memory step reloads the driver.
 """
 
 
-def show_partitions(arguments: list[str], console: Console) -> int:
+class ShowPartitions(ConsoleCommand):
     """Print docs/partitions.md."""
-    parser = Parser(
-        prog="python -m sweeper partitions",
-        description="Print, in Markdown, what a trial gets in each partition mode, and the commands that set "
-        "it. Asks no hardware and changes nothing.",
+
+    name = "partitions"
+    summary = "what a trial gets in each partition mode, as Markdown"
+    description = (
+        "Print, in Markdown, what a trial gets in each partition mode, and the commands that set "
+        "it. Asks no hardware and changes nothing."
     )
-    parser.parse_args(arguments)
-    console.print(page(), markup=False, soft_wrap=True, end="")
-    return OK
+
+    def run(self, options: Namespace, console: Console) -> int:
+        """Print the page."""
+        console.print(page(), markup=False, soft_wrap=True, end="")
+        return OK
 
 
 def page() -> str:
