@@ -68,8 +68,8 @@ _TOKENIZER_CONFIG = {
     "model_max_length": SHAPE.max_positions,
 }
 
-# Byte-level BPE in the format of the tokenizers library: special tokens, 256 bytes, and merges learnt once from
-# a page of English. Another file is another model, of another revision.
+# Byte-level BPE in the format of the tokenizers library: special tokens, 256 bytes, and merges learnt once
+# from a page of English. Another file is another model, of another revision.
 _TOKENIZER = Path(__file__).with_name("tiny_tokenizer.json")
 
 
