@@ -20,6 +20,7 @@ from analysis import markdown
 from analysis.study import Series
 from sweeper.intervals import Estimate, estimate
 from sweeper.records import LOAD_COLUMNS, MAX_RATE, FailureClass, Scalar, TrialState
+from sweeper.text.tables import markdown_table
 
 Row = Mapping[Hashable, Any]
 """One row of a table, by column."""
@@ -199,8 +200,8 @@ def to_markdown(table: pd.DataFrame, *, is_text: bool = False, formatted: Collec
     heads = [markdown.escaped(name) for name in table.columns]
     is_markdown = [name in formatted for name in table.columns]
     rule = ["---"] + ["---" if is_text else "---:"] * (len(heads) - 1)
-    lines = [heads, rule, *(list(map(_cell, row, is_markdown)) for row in table.itertuples(index=False))]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    rows = (list(map(_cell, row, is_markdown)) for row in table.itertuples(index=False))
+    return markdown_table(heads, rows, rule=rule)
 
 
 def number_text(value: float) -> str:

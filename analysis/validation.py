@@ -23,6 +23,7 @@ from sweeper.errors import EngineError
 from sweeper.records.metrics import Kind, fitted
 from sweeper.simulation import calibration
 from sweeper.simulation.calibration import METRICS, WORDS, NamedCalibration
+from sweeper.text.tables import markdown_table
 from sweeper.text.writing import write_answer
 
 BARS_PCT = {
@@ -381,5 +382,4 @@ def _beyond(chosen: NamedCalibration) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return markdown_table(head, rows, rule=["---"] * len(head))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper.cli.arguments import Parser
+from sweeper.cli.arguments import ConsoleCommand
 from sweeper.errors import AnswerError, ConfigError
 from sweeper.records import EngineSpec, Model, Platform, TrialResult, TrialState
 
@@ -144,27 +145,32 @@ def model_lines(planner: Planner) -> list[str]:
     ]
 
 
-def open_dashboard(arguments: list[str], console: Console) -> int:
+class OpenDashboard(ConsoleCommand):
     """Open the Optuna dashboard."""
-    parser = Parser(
-        prog="python -m sweeper dashboard",
-        description="Open the Optuna dashboard on all studies of an outputs folder, on loopback only.",
-    )
-    parser.add_argument("outputs", type=Path, nargs="?", default=Path("outputs"))
-    parser.add_argument("--port", type=int, help="default: 8080, or any free one where that is taken")
-    parser.add_argument("--storage", help="the studies' database, where study.storage named another")
-    options = parser.parse_args(arguments)
-    if options.storage is None and not (options.outputs / "optuna.db").exists():
-        raise ConfigError(
-            f"{options.outputs / 'optuna.db'}: does not exist. Run an experiment first, or name its outputs "
-            "folder."
-        )
-    from sweeper.search import dashboard, database, storage_url
 
-    url = options.storage or storage_url(options.outputs)
-    database.check(url)
-    port = dashboard.choose_port(options.port)
-    command = dashboard.command(url, outputs=options.outputs, port=port)
-    console.print(f"http://{dashboard.HOST}:{port}/dashboard  (Ctrl-C ends it)", markup=False)
-    console.file.flush()
-    os.execv(command[0], command)
+    name = "dashboard"
+    summary = "open the Optuna dashboard on all studies"
+    description = "Open the Optuna dashboard on all studies of an outputs folder, on loopback only."
+
+    def declare(self, parser: ArgumentParser) -> None:
+        """Declare the outputs folder, the port and the database."""
+        parser.add_argument("outputs", type=Path, nargs="?", default=Path("outputs"))
+        parser.add_argument("--port", type=int, help="default: 8080, or any free one where that is taken")
+        parser.add_argument("--storage", help="the studies' database, where study.storage named another")
+
+    def run(self, options: Namespace, console: Console) -> int:
+        """Print the address, and become the dashboard's server."""
+        if options.storage is None and not (options.outputs / "optuna.db").exists():
+            raise ConfigError(
+                f"{options.outputs / 'optuna.db'}: does not exist. Run an experiment first, or name its "
+                "outputs folder."
+            )
+        from sweeper.search import dashboard, database, storage_url
+
+        url = options.storage or storage_url(options.outputs)
+        database.check(url)
+        port = dashboard.choose_port(options.port)
+        command = dashboard.command(url, outputs=options.outputs, port=port)
+        console.print(f"http://{dashboard.HOST}:{port}/dashboard  (Ctrl-C ends it)", markup=False)
+        console.file.flush()
+        os.execv(command[0], command)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from sweeper.records.metrics import METRICS
+from sweeper.text.tables import markdown_table
 
 SCHEMA_VERSION = 1
 """Raised when the meaning of a stored column changes. Later versions read all earlier ones."""
@@ -260,10 +261,12 @@ def columns_markdown() -> str:
         f"Schema version {SCHEMA_VERSION}.",
     ]
     for title, columns in SECTIONS.items():
-        lines += ["", f"## {title}", "", "| column | type | unit | meaning |", "|---|---|---|---|"]
-        lines += [f"| `{c.name}` | {_type_text(c)} | {c.unit} | {c.description} |" for c in columns]
-    lines += ["", "## Columns that a study brings along", "", "| column | meaning |", "|---|---|"]
-    lines += [f"| `{prefix}<name>` | {dynamic_meaning(f'{prefix}<name>')} |" for prefix in DYNAMIC_PREFIXES]
+        declared = [(f"`{c.name}`", _type_text(c), c.unit, c.description) for c in columns]
+        table = markdown_table(("column", "type", "unit", "meaning"), declared)
+        lines += ["", f"## {title}", "", table]
+    brought = [(f"`{prefix}<name>`", dynamic_meaning(f"{prefix}<name>")) for prefix in DYNAMIC_PREFIXES]
+    table = markdown_table(("column", "meaning"), brought)
+    lines += ["", "## Columns that a study brings along", "", table]
     lines += [
         "",
         "Their type is that of their values: boolean, whole number, number or text. Whole numbers become",

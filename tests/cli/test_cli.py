@@ -287,7 +287,7 @@ def test_a_defect_of_ours_is_told_without_a_traceback(
     def broken(*_: object) -> int:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setitem(cli._COMMANDS, "node", ("", broken))
+    monkeypatch.setattr(cli._COMMANDS["node"], "run", broken)
     code, told = run(capsys, "node")
     assert code == cli.AT_RISK
     assert "a defect of this program: ZeroDivisionError: by zero" in told
