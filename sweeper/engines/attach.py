@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from sweeper.engines import Cancelled, vllm_reports
 from sweeper.engines.endpoint import SANITY_PROMPT, Endpoint
-from sweeper.errors import ConfigError, EngineError, MeasurementError
+from sweeper.errors import ConfigError, EngineError, MeasurementError, Stopped
 from sweeper.records import EngineSpec, FailureClass, Placement, Provenance, Scalar, TrialSpec
 
 _CONNECT_S = 10.0
@@ -75,7 +75,7 @@ class AttachEngine:
             ConfigError: Address or key are missing.
         """
         if cancelled():
-            raise EngineError("stopped on request", failure=FailureClass.INTERRUPTED)
+            raise Stopped
         there = replace(endpoint(spec.engine, surroundings=os.environ), cancelled=cancelled)
         server = AttachedServer(spec, there)
         server.prove()

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sweeper.engines import Cancelled, patience
-from sweeper.errors import EngineError
-from sweeper.records import FailureClass
+from sweeper.errors import EngineError, Stopped
 
 SANITY_PROMPT = "The capital of France is"
 SANITY_TOKENS = 8
@@ -122,7 +121,7 @@ class Endpoint:
             reason = exc.reason if isinstance(exc, urllib.error.URLError) else exc
             return Answer(status=None, text="", problem=str(reason) or type(reason).__name__)
         except patience.StoppedError as exc:
-            raise EngineError("stopped on request", failure=FailureClass.INTERRUPTED) from exc
+            raise Stopped from exc
 
 
 def joined(answers: Iterable[str | None]) -> str | None:

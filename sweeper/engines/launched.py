@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 from sweeper.engines import Cancelled, vllm_reports
 from sweeper.engines.endpoint import SANITY_PROMPT, Endpoint
 from sweeper.engines.environment import without_secrets
-from sweeper.errors import EngineError, MeasurementError
+from sweeper.errors import EngineError, MeasurementError, Stopped
 from sweeper.processes import ports, supervisor
 from sweeper.processes import process as processes
 from sweeper.processes.ports import ReservedPort
@@ -86,7 +86,7 @@ class LaunchedServer:
             # The process before the port: an answer means nothing while it is not known who gives it.
             self._raise_if_ended()
             if cancelled():
-                raise self._error("stopped on request", FailureClass.INTERRUPTED)
+                raise Stopped(log_path=self.log_path)
             if self._endpoint.get("/health", timeout_s=5.0).is_ok:
                 break
             if listens_since is None and ports.is_listened_on(self._reserved.port):

@@ -28,7 +28,7 @@ from sweeper.engines.vllm import (
     without_secrets,
     write_metadata_stub,
 )
-from sweeper.errors import ConfigError, EngineError, MeasurementError
+from sweeper.errors import ConfigError, EngineError, MeasurementError, Stopped
 from sweeper.processes import orphans
 from sweeper.processes import process as processes
 from sweeper.records import (
@@ -109,7 +109,7 @@ class OfflineEngine:
             ConfigError: The interpreter is missing or has no vLLM.
         """
         if cancelled():
-            raise EngineError("stopped on request", failure=FailureClass.INTERRUPTED)
+            raise Stopped
         if spec.engine.python is None:
             raise ConfigError(
                 "engine.python: it is empty; expected the interpreter of vLLM's environment. "
