@@ -54,6 +54,21 @@ class Answer:
             return ""
         return str(choices[0].get("text") or "")
 
+    def why_no_text(self, *, who: str, look: str) -> str | None:
+        """Describe why this is no answer to the greedy question; None where it is one.
+
+        Args:
+            who: What was asked, for the message.
+            look: Where to look for the reason, a sentence.
+        """
+        text = self.first_text if self.is_ok else ""
+        if text.strip():
+            return None
+        return (
+            f"engine: {who} answers '{SANITY_PROMPT}' with {self.how} and text {text!r}; "
+            f"expected some text. {look}"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
