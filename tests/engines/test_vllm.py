@@ -19,7 +19,7 @@ from sweeper.engines import vllm, vllm_reports
 from sweeper.engines.vllm import EngineEnvironment, VllmEngine
 from sweeper.errors import ConfigError, EngineError, MeasurementError, PlacementError
 from sweeper.models import tiny
-from sweeper.processes import orphans
+from sweeper.processes import orphans, ports
 from sweeper.processes import process as processes
 from sweeper.processes.process import Process
 from sweeper.records import FailureClass, Model, Platform, Provenance
@@ -686,7 +686,7 @@ def test_a_stranger_on_the_port_is_not_taken_for_the_engine(
     tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The listener is reported as somebody else's, as if a left-over server answered for ours.
-    monkeypatch.setattr(processes, "listeners", lambda port: {1})
+    monkeypatch.setattr(ports, "listeners", lambda port: {1})
     error = fail_to_start(tmp_path, interpreter)
     assert error.failure is FailureClass.PORT
     assert "is held by processes [1]" in str(error)
