@@ -183,7 +183,12 @@ def script_arguments(
     return [
         *("--backend", "vllm", "--base-url", base_url, "--endpoint", "/v1/completions"),
         *names,
-        *knobs.client_arguments(spec.assignment, release=release, tokenizer=tokenizer or spec.model.path),
+        *knobs.client_arguments(
+            spec.assignment,
+            release=release,
+            tokenizer=tokenizer or spec.model.path,
+            trusts=spec.client.trust_remote_code,
+        ),
         *_dataset_arguments(point, release=release),
         *("--num-prompts", str(point.num_prompts), "--request-rate", rate),
         *concurrency,

@@ -163,7 +163,12 @@ def benchmark_arguments(
     return [
         *(backend, "openai", "--base-url", base_url, "--endpoint", "/v1/completions"),
         *("--model", spec.model.path, "--served-model-name", spec.model.name),
-        *knobs.client_arguments(spec.assignment, release=release, tokenizer=tokenizer or spec.model.path),
+        *knobs.client_arguments(
+            spec.assignment,
+            release=release,
+            tokenizer=tokenizer or spec.model.path,
+            trusts=spec.client.trust_remote_code,
+        ),
         *_dataset_arguments(point),
         *("--num-prompts", str(point.num_prompts), "--request-rate", rate),
         *concurrency,
