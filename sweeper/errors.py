@@ -5,6 +5,7 @@ SweeperError
 |   `-- KnobError      a knob does not exist in this release, or its value is not allowed
 +-- PlacementError     this trial cannot fit on this node; go on with the others
 +-- EngineError        this trial failed; record it and go on
+|   `-- Stopped          somebody asked for a stop; the trial is interrupted
 +-- MeasurementError   a number cannot be trusted; record a failure, never the number
 +-- StoreError         results are at risk; stop
 `-- AnswerError        a report, chart or table cannot be written; results are safe, write it again elsewhere
@@ -46,6 +47,13 @@ class EngineError(SweeperError):
         super().__init__(message)
         self.failure = failure
         self.log_path = log_path
+
+
+class Stopped(EngineError):
+    """A stop was asked for while the trial ran; it did not fail by itself."""
+
+    def __init__(self, *, log_path: str | None = None) -> None:
+        super().__init__("stopped on request", failure=FailureClass.INTERRUPTED, log_path=log_path)
 
 
 class MeasurementError(EngineError):

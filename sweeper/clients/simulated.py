@@ -14,7 +14,7 @@ import numpy as np
 from sweeper.clients import warm_up_point
 from sweeper.engines import Cancelled, Server
 from sweeper.engines.simulated import Served, SimulatedServer
-from sweeper.errors import EngineError, MeasurementError
+from sweeper.errors import EngineError, MeasurementError, Stopped
 from sweeper.metrics import batch_metrics, summarize
 from sweeper.records import (
     MEASURED_ITERATIONS,
@@ -142,4 +142,4 @@ class SimulatedClient:
 
 def _raise_if(cancelled: Cancelled) -> None:
     if cancelled():
-        raise EngineError("stopped on request", failure=FailureClass.INTERRUPTED)
+        raise Stopped

@@ -79,6 +79,11 @@ _NOT_OF_THIS_CLIENT = Idle(
     when=lambda run: run.client != CLIENTS[0],
     because=f"client.kind is '{{client}}'; expected {CLIENTS[0]}, which alone has it",
 )
+_KNOB_OF_BOTH = Idle(
+    when=lambda run: run.engines != {"attach"},
+    because="engine.kind is '{engine}', whose knob trust_remote_code reaches server and client alike",
+    remedy="Leave it out, or set knobs.trust_remote_code.",
+)
 _NO_SCRIPT = Idle(
     when=lambda run: run.client == "locust",
     because="client.kind is 'locust', which needs no script of vLLM's",
@@ -315,6 +320,7 @@ EFFECTS: tuple[Effect, ...] = (
     Effect(keys=("client.kind",), idle=(_STARTS_VLLM, _SHARES_NOTHING)),
     Effect(keys=("client.script",), idle=(_NO_SCRIPT, _NOT_STARTED)),
     Effect(keys=("client.python", "client.start_timeout_s"), idle=(_NOT_OF_THIS_CLIENT, _NOT_STARTED)),
+    Effect(keys=("client.trust_remote_code",), idle=(_NOT_OF_THIS_CLIENT, _KNOB_OF_BOTH)),
     Effect(keys=("knobs.*",), idle=(_GIVEN_KNOBS,)),
     Effect(
         keys=(

@@ -168,6 +168,7 @@ def client(given: Mapping[str, Any], load_points: Sequence[LoadPoint]) -> Client
         script=given["script"],
         python=given["python"],
         start_timeout_s=given["start_timeout_s"],
+        trust_remote_code=given["trust_remote_code"],
     )
 
 

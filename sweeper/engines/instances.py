@@ -21,8 +21,11 @@ from sweeper.engines import Cancelled, Engine, Server
 from sweeper.engines.endpoint import joined
 from sweeper.errors import ConfigError, EngineError, KnobError
 from sweeper.records import (
+    CLIENTS,
     INSTANCES,
     Assignment,
+    ClientSpec,
+    EngineSpec,
     FailureClass,
     Placement,
     Provenance,
@@ -48,7 +51,12 @@ def count(assignment: Assignment) -> int:
 
 
 def way(spec: TrialSpec) -> str:
-    """Describe how this trial's instances become one service.
+    """Describe how this trial's instances become one service, as ``way_of`` does."""
+    return way_of(spec.assignment, engine=spec.engine)
+
+
+def way_of(assignment: Assignment, *, engine: EngineSpec) -> str:
+    """Describe how the instances of an assignment become one service.
 
     Returns:
         ``single`` for one instance, ``data_parallel`` for one server with replicas, ``split`` for servers
@@ -58,24 +66,40 @@ def way(spec: TrialSpec) -> str:
         ConfigError: The number of instances is not a valid count.
         KnobError: Data parallelism is insisted on and the release has none, or is asked for besides.
     """
-    if count(spec.assignment) == 1:
+    if count(assignment) == 1:
         return "single"
-    wanted, release = spec.engine.instances_by, spec.engine.release
-    is_offered = spec.engine.kind != "tgi" and _DATA_PARALLEL in knobs.known_names(release)
+    wanted, release = engine.instances_by, engine.release
+    is_offered = engine.kind != "tgi" and _DATA_PARALLEL in knobs.known_names(release)
     if wanted == "data_parallel" and not is_offered:
-        engine = "TGI" if spec.engine.kind == "tgi" else f"vLLM {release}"
+        named = "TGI" if engine.kind == "tgi" else f"vLLM {release}"
         raise KnobError(
-            f"engine.instances_by: is 'data_parallel', which {engine} does not have "
+            f"engine.instances_by: is 'data_parallel', which {named} does not have "
             "(vLLM has it from 0.8.3). Set engine.instances_by=split."
         )
     if wanted == "split" or not is_offered:
         return "split"
-    if _DATA_PARALLEL in spec.assignment:
+    if _DATA_PARALLEL in assignment:
         raise KnobError(
             f"knobs.{INSTANCES}: is given together with {_DATA_PARALLEL}, which would realise it; expected "
             "one of them. Remove one, or set engine.instances_by=split."
         )
     return "data_parallel"
+
+
+def check_client(assignment: Assignment, *, engine: EngineSpec, client: ClientSpec) -> None:
+    """Check that the client can load as many servers as an assignment asks for; a model of them needs none.
+
+    Raises:
+        ConfigError: They share a load that this client cannot split.
+    """
+    if engine.kind in ("simulated", "attach") or client.kind == CLIENTS[0]:
+        return
+    if way_of(assignment, engine=engine) == "split":
+        raise ConfigError(
+            f"client.kind: is '{client.kind}' for {count(assignment)} servers that "
+            f"share a load; expected '{CLIENTS[0]}', which tells the times of single requests. "
+            "Set client=vllm_bench."
+        )
 
 
 def served_assignment(spec: TrialSpec) -> dict[str, Scalar]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from sweeper import knobs
 from sweeper.engines import Cancelled
-from sweeper.errors import EngineError
+from sweeper.errors import EngineError, Stopped
 from sweeper.metrics import RequestRecords
 from sweeper.models import fit
 from sweeper.records import (
@@ -94,7 +94,7 @@ class SimulatedEngine:
             ConfigError: ``spec.calibration`` names an unknown parameter.
         """
         if cancelled():
-            raise EngineError("stopped on request", failure=FailureClass.INTERRUPTED)
+            raise Stopped
         calibration = parameters(spec.calibration, generation=generation_of(spec))
         settings = resolve(spec)
         _refuse(spec, placement, settings)

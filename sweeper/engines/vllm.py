@@ -26,11 +26,12 @@ from sweeper.engines.environment import (
 from sweeper.engines.launched import LaunchedServer, bring_up, launch
 from sweeper.engines.vllm_environment import (
     EngineEnvironment,
+    check_release,
     probe,
     server_environment,
+    vllm_python,
     write_metadata_stub,
 )
-from sweeper.errors import ConfigError, MeasurementError
 from sweeper.processes import process as processes
 from sweeper.processes.ports import ReservedPort
 from sweeper.records import FailureClass, Placement, TrialSpec
@@ -69,8 +70,8 @@ class VllmEngine:
             MeasurementError: It came up as something else than was asked for; likewise.
             ConfigError: The interpreter is missing or has no vLLM.
         """
-        environment = probe(_python(spec))
-        _check_release(spec, environment)
+        environment = probe(vllm_python(spec.engine))
+        check_release(spec.engine, environment)
         return bring_up(
             lambda reserved: _launch(spec, placement, environment, reserved, restart=restart),
             cancelled=cancelled,
@@ -136,7 +137,7 @@ def _launch(
     *,
     restart: int,
 ) -> VllmServer:
-    python = find_interpreter(_python(spec))
+    python = find_interpreter(vllm_python(spec.engine))
     api_key = secrets.token_urlsafe(24)
     command = server_command(spec, python=python, port=reserved.port)
     env = server_environment(
@@ -158,21 +159,3 @@ def _launch(
         log_path=log_path,
         versions=environment.versions,
     )
-
-
-def _python(spec: TrialSpec) -> str:
-    if spec.engine.python is None:
-        raise ConfigError(
-            "engine.python: it is empty; expected the interpreter of vLLM's environment. "
-            "Set engine.python=PATH, or use the simulated platform."
-        )
-    return spec.engine.python
-
-
-def _check_release(spec: TrialSpec, environment: EngineEnvironment) -> None:
-    if environment.release != spec.engine.version:
-        raise MeasurementError(
-            f"engine: {spec.engine.python} has vLLM {environment.release}; expected {spec.engine.version}, "
-            "which was found when the study was planned. Do not change the environment while a study runs.",
-            failure=FailureClass.WRONG_ENGINE,
-        )

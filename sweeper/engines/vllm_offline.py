@@ -21,8 +21,15 @@ from sweeper import knobs
 from sweeper.engines import Cancelled, vllm_reports
 from sweeper.engines.environment import find_interpreter, without_secrets
 from sweeper.engines.launched import seen
-from sweeper.engines.vllm_environment import EngineEnvironment, probe, server_environment, write_metadata_stub
-from sweeper.errors import ConfigError, EngineError, MeasurementError
+from sweeper.engines.vllm_environment import (
+    EngineEnvironment,
+    check_release,
+    probe,
+    server_environment,
+    vllm_python,
+    write_metadata_stub,
+)
+from sweeper.errors import EngineError, MeasurementError, Stopped
 from sweeper.processes import orphans
 from sweeper.processes import process as processes
 from sweeper.records import (
@@ -35,6 +42,7 @@ from sweeper.records import (
     Scalar,
     TrialSpec,
 )
+from sweeper.text import trial_files
 
 WARM_UP_ITERATIONS = 3
 """Of the latency benchmark. Source: AMD's vllm_benchmark_report.sh, which calls it with this."""
@@ -103,20 +111,9 @@ class OfflineEngine:
             ConfigError: The interpreter is missing or has no vLLM.
         """
         if cancelled():
-            raise EngineError("stopped on request", failure=FailureClass.INTERRUPTED)
-        if spec.engine.python is None:
-            raise ConfigError(
-                "engine.python: it is empty; expected the interpreter of vLLM's environment. "
-                "Set engine.python=PATH, or use the simulated platform."
-            )
-        environment = probe(spec.engine.python)
-        if environment.release != spec.engine.version:
-            raise MeasurementError(
-                f"engine: {spec.engine.python} has vLLM {environment.release}; expected "
-                f"{spec.engine.version}, which was found when the study was planned. Do not change the "
-                "environment while a study runs.",
-                failure=FailureClass.WRONG_ENGINE,
-            )
+            raise Stopped
+        environment = probe(vllm_python(spec.engine))
+        check_release(spec.engine, environment)
         return OfflineServer(spec, placement, environment=environment, restart=restart)
 
 
@@ -139,8 +136,7 @@ class OfflineServer:
         """Prepare the environment; nothing is started."""
         self._spec = spec
         self._restart = restart
-        self._folder = Path(spec.folder).resolve()
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder = trial_files.make_folder(Path(spec.folder).resolve())
         self._python = find_interpreter(spec.engine.python or "")
         env = server_environment(
             spec,
@@ -173,9 +169,7 @@ class OfflineServer:
         Raises:
             ConfigError: The release has no such command, and the script is missing.
         """
-        result = self._folder / "raw" / f"{name}.json"
-        result.parent.mkdir(parents=True, exist_ok=True)
-        result.unlink(missing_ok=True)
+        result = trial_files.clear(self._folder / "raw" / f"{name}.json")
         launcher = benchmark_launcher(
             point, python=self._python, release=self._spec.engine.release, scripts=scripts
         )
@@ -186,11 +180,11 @@ class OfflineServer:
         command = (*launcher, *arguments)
         log_path = self._folder / f"offline-{name}.log"
         stored = {"argv": command, "environment": without_secrets(self._env)}
-        log_path.with_suffix(".command.json").write_text(json.dumps(stored, indent=1), encoding="utf-8")
+        trial_files.write(log_path.with_suffix(".command.json"), json.dumps(stored, indent=1))
         self.command = self.command or command
         self.log_path = str(log_path)
-        self._start_file = log_path.with_name(f"{log_path.stem}{processes.START_FILE_SUFFIX}")
-        self._start_file.unlink(missing_ok=True)
+        start_file = log_path.with_name(f"{log_path.stem}{processes.START_FILE_SUFFIX}")
+        self._start_file = trial_files.clear(start_file)
         return Program(command=command, env=self._env, cwd=self._folder, log_path=log_path, result=result)
 
     def prove(self, program: Program) -> None:

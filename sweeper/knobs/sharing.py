@@ -20,15 +20,19 @@ from sweeper.records import Assignment
 _SHARED_VARIABLES = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "MODELSCOPE_", "VLLM_USE_MODELSCOPE")
 
 
-def client_arguments(assignment: Assignment, *, release: str, tokenizer: str) -> tuple[str, ...]:
+def client_arguments(
+    assignment: Assignment, *, release: str, tokenizer: str, trusts: bool = False
+) -> tuple[str, ...]:
     """Write the flags of vLLM's benchmark that repeat what the server was told of its tokenizer.
 
     Args:
         assignment: Knob to value, of vLLM or of TGI.
         release: Release of the vLLM whose benchmark it is.
         tokenizer: Folder or hub id of the tokenizer.
+        trusts: Whether the client runs code of the model's folder even if no knob says so; a server that was
+            started elsewhere has none.
     """
-    trusts = is_set(assignment.get("trust_remote_code", assignment.get("TRUST_REMOTE_CODE", False)))
+    trusts = trusts or is_set(assignment.get("trust_remote_code", assignment.get("TRUST_REMOTE_CODE", False)))
     mode = assignment.get("tokenizer_mode")
     has_mode = mode is not None and client_flag_exists("--tokenizer-mode", release)
     return (

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from sweeper.errors import ConfigError
@@ -95,14 +96,24 @@ def make(folder: Path) -> Path:
         raise ConfigError(
             f"{folder}: cannot be made ({exc.strerror}); expected a folder that can be written. Name another."
         ) from exc
-    # Written aside and renamed, so that a neighbour never reads half a model.
+    try:
+        _write(content, folder=folder, target=target)
+    except OSError as exc:
+        raise ConfigError(
+            f"{target}: cannot be written ({exc.strerror or exc}); expected a writable folder with "
+            "free space. Make room, or name another."
+        ) from exc
+    return target
+
+
+def _write(content: Mapping[str, str], *, folder: Path, target: Path) -> None:
+    """Write the files aside and rename them, so that a neighbour never reads half a model."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".tiny-llama-") as aside:
         for name, text in content.items():
             (Path(aside) / name).write_text(text, encoding="utf-8")
         target.mkdir(exist_ok=True)
         for name in content:
             (Path(aside) / name).replace(target / name)
-    return target
 
 
 def describe(folder: Path) -> Model:

@@ -9,9 +9,11 @@ own defaults. So a misspelt name would make a rule hold everywhere, without a wo
 from __future__ import annotations
 
 from sweeper import knobs
-from sweeper.engines import tgi
+from sweeper.engines import instances, tgi
 from sweeper.errors import ConfigError, nearest
 from sweeper.plan.planner import Planner
+from sweeper.records import INSTANCES, Scalar
+from sweeper.space.domains import Choice, Domain
 from sweeper.space.rules import Rule
 from sweeper.space.space import Point
 
@@ -19,11 +21,13 @@ _CACHE = "enable_prefix_caching"
 
 
 def check(planner: Planner) -> None:
-    """Check that every rule can apply, and that a second run is one of something.
+    """Check that every rule can apply, a second run repeats something, and the client can load all settings.
 
     Raises:
-        ConfigError: A rule names what no setting has, with the nearest name; or nothing would be run twice.
+        ConfigError: A rule names what no setting has, with the nearest name; or nothing would be run twice;
+            or some setting has several servers whose load the client cannot split.
     """
+    _check_client(planner)
     found = values(planner)
     for number, rule in enumerate(planner.space.rules):
         for name in sorted(rule.names - found):
@@ -33,6 +37,23 @@ def check(planner: Planner) -> None:
             f"workload.second_run: is true, and no setting keeps prompts for it: {_CACHE} is off in all of "
             f"them (vLLM {planner.engine.release}). Set knobs.{_CACHE}=true, or workload.second_run=false."
         )
+
+
+def _check_client(planner: Planner) -> None:
+    """Check the client against the most servers that any setting has; a search may come to it hours later."""
+    for named in _named(planner):
+        for number in _instances(planner.space.domains.get(INSTANCES)):
+            series = {} if named.series is None else {"series": named.series}
+            point = planner.space.point(series if number is None else {**series, INSTANCES: number})
+            asked = {INSTANCES: point.assignment.get(INSTANCES, 1)}
+            instances.check_client(asked, engine=planner.engine_of(point), client=planner.client)
+
+
+def _instances(domain: Domain | None) -> tuple[Scalar | None, ...]:
+    """Return the numbers of servers that a search may choose, of a range the largest; None for no choice."""
+    if domain is None:
+        return (None,)
+    return domain.values if isinstance(domain, Choice) else (int(domain.high),)
 
 
 def _runs_twice(planner: Planner) -> bool:

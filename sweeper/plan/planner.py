@@ -238,10 +238,13 @@ class Planner:
             return self.engine
         return replace(self.engine, kind=series.engine)
 
+    def engine_of(self, point: Point) -> EngineSpec:
+        """Return what serves a point of the space."""
+        return self._engine_of(None if point.series is None else self.space.named(point.series))
+
     def loads_of(self, point: Point) -> tuple[LoadPoint, ...]:
         """Return the load points that a point of the space is measured at."""
-        series = None if point.series is None else self.space.named(point.series)
-        return self._load_points_of(point, self._engine_of(series))
+        return self._load_points_of(point, self.engine_of(point))
 
     def _load_points_of(self, point: Point, engine: EngineSpec) -> tuple[LoadPoint, ...]:
         """Drop the second runs of a trial that remembers nothing: they would repeat the first ones."""
@@ -256,6 +259,7 @@ class Planner:
         return bool(point.assignment.get("enable_prefix_caching", unsaid["enable_prefix_caching"]))
 
     def _refusal(self, spec: TrialSpec) -> Refusal | None:
+        instances.check_client(spec.assignment, engine=spec.engine, client=spec.client)
         if spec.engine.kind == "tgi":
             return self._tgi_refusal(spec)
         if spec.engine.kind == "attach":

@@ -84,6 +84,8 @@ class ClientSpec:
         python: Interpreter that runs the load generator; None takes the engine's.
         keeps_requests: Its own JSON keeps the times of single requests.
         start_timeout_s: Until it has imported what it needs.
+        trust_remote_code: Whether it runs a tokenizer that is code of the model's own folder, for a server
+            that was not started here; one that was has the knob of that name, which reaches both.
     """
 
     kind: str = CLIENTS[0]
@@ -91,6 +93,7 @@ class ClientSpec:
     python: str | None = None
     keeps_requests: bool = False
     start_timeout_s: float = 600.0
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

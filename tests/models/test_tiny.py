@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from sweeper.errors import ConfigError
 from sweeper.models import tiny
+from tests.surroundings import full_disk
 
 
 def load(path: Path) -> dict[str, object]:
@@ -73,6 +75,16 @@ def test_making_it_again_gives_the_same_bytes_and_writes_nothing(tmp_path: Path)
     before = {file.name: file.stat().st_mtime_ns for file in first.iterdir()}
     assert tiny.make(tmp_path / "one") == first
     assert {file.name: file.stat().st_mtime_ns for file in first.iterdir()} == before
+
+
+def test_no_room_for_it_is_told_with_the_place(tmp_path: Path) -> None:
+    with (
+        full_disk(),
+        pytest.raises(ConfigError, match=r"tiny-llama-\w+: cannot be written \(File too large\)"),
+    ):
+        tiny.make(tmp_path)
+    # Nothing of it is left that the next attempt would take for a model.
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
 def test_half_a_model_is_completed(tmp_path: Path) -> None:

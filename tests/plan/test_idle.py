@@ -10,8 +10,8 @@ import pytest
 from sweeper.errors import ConfigError
 from sweeper.plan import idle
 from sweeper.plan.planner import Planner
-from sweeper.records import EngineSpec, LoadPoint, Model, Platform
-from sweeper.space.domains import Choice
+from sweeper.records import ClientSpec, EngineSpec, LoadPoint, Model, Platform
+from sweeper.space.domains import Choice, Range
 from sweeper.space.rules import Rule
 from sweeper.space.space import Series, Space
 from tests.stand_ins import planner_of_three_series
@@ -87,3 +87,38 @@ def test_a_second_run_of_nothing_is_refused(planner: Planner) -> None:
     domains = {"enable_prefix_caching": Choice(values=(True, False))}
     idle.check(replace(twice, space=Space(domains=domains)))
     idle.check(planner)
+
+
+LOCUST = ClientSpec(kind="locust")
+
+
+def measured(planner: Planner, **more: object) -> Planner:
+    """The planner on real devices; vLLM 0.6.2 has no data parallelism, so that instances are servers."""
+    started = replace(planner, engine=EngineSpec(kind="vllm", release="0.6.2"), platform=Platform.MI300X)
+    return replace(started, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("domain", [Choice(values=(1, 2)), Range(low=1.0, high=2.0, is_int=True)])
+def test_several_servers_are_refused_for_a_client_that_cannot_split_a_load(
+    planner: Planner, domain: Choice | Range
+) -> None:
+    searched = replace(planner.space, domains={"instances": domain})
+    with pytest.raises(ConfigError) as caught:
+        idle.check(measured(planner, space=searched, client=LOCUST))
+    assert str(caught.value) == (
+        "client.kind: is 'locust' for 2 servers that share a load; expected 'vllm_bench', which tells the "
+        "times of single requests. Set client=vllm_bench."
+    )
+    # The usual client splits it, a model needs no client, and later releases balance the load themselves.
+    idle.check(measured(planner, space=searched))
+    idle.check(replace(planner, space=searched, client=LOCUST))
+    today = EngineSpec(kind="vllm", release="0.32.0")
+    idle.check(measured(planner, space=searched, client=LOCUST, engine=today))
+
+
+def test_several_servers_of_a_series_are_refused_likewise(planner: Planner) -> None:
+    two = Series(name="two", label="two", knobs={"instances": 2})
+    with pytest.raises(ConfigError, match="is 'locust' for 2 servers that share a load"):
+        idle.check(measured(planner, space=Space(series=(two,)), client=LOCUST))
+    single = Space(series=(Series(name="one", label="one", knobs={"instances": 1}),))
+    idle.check(measured(planner, space=single, client=LOCUST))
