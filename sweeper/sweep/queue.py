@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from sweeper.plan.planner import Job
 from sweeper.records import FailureClass, Placement, TrialResult, TrialState
 from sweeper.schedule.durations import Predictor
-from sweeper.schedule.scheduler import Entry, Scheduler
+from sweeper.schedule.occupancy import Entry
+from sweeper.schedule.scheduler import Scheduler
 from sweeper.sweep.backoff import Backoff
 from sweeper.sweep.terms import Retries
 

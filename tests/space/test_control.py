@@ -12,7 +12,8 @@ from sweeper import cli, search
 from sweeper.errors import ConfigError
 from sweeper.plan.planner import Planner
 from sweeper.records import Model, Objective, Placement, TrialResult, TrialSpec, TrialState
-from sweeper.schedule.scheduler import Entry, Scheduler
+from sweeper.schedule.occupancy import Entry
+from sweeper.schedule.scheduler import Scheduler
 from sweeper.space import control
 from sweeper.store.store import Store
 from sweeper.sweep.ledger import Ledger
