@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sweeper.cli.arguments import Parser
 from sweeper.cli.dashboard import engine_text, illustrator, model_lines, study_note
 from sweeper.cli.exit_codes import OK
+from sweeper.cli.ledger import ledger_of
 from sweeper.cli.long_work import LongWork
 from sweeper.cli.outcome import conclude
 from sweeper.cli.plan import show_plan
@@ -169,6 +170,7 @@ def _work(
     from sweeper.search import Search, dashboard, storage_url
     from sweeper.store.store import Store
     from sweeper.sweep.sweep import STOP_MARGIN_S, Sweep
+    from sweeper.sweep.terms import Retries
 
     say = partial(console.print, markup=False, soft_wrap=True)
     store = Store(settings.folder, settings.results)
@@ -202,19 +204,11 @@ def _work(
         sweep = Sweep(
             planner=planner,
             search=search,
-            store=store,
+            ledger=ledger_of(settings, planner, store),
             executor=executor,
             scheduler=scheduler_of(settings, nodes),
             observer=display,
-            objectives=settings.objectives,
-            constraints=settings.constraints,
-            method=settings.method,
-            trials=settings.trials,
-            max_attempts=settings.max_attempts,
-            retry_pause_s=settings.retry_pause_s,
-            retry_failed=settings.retry_failed,
-            endings=settings.endings,
-            seed=settings.seed,
+            retries=Retries(max_attempts=settings.max_attempts, first_pause_s=settings.retry_pause_s),
             illustrate=illustrator(settings),
             show_outlook=display.look_ahead,
         )

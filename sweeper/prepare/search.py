@@ -37,7 +37,8 @@ def hints_of(settings: Settings, planner: Planner, say: Callable[[str], object])
     Of AMD's devices that are modelled the simulated platform has something to say. On itself its ranking
     would be its result, so only the method that is made of it asks there.
     """
-    from sweeper.search import Hints, simulated_estimate
+    from sweeper.prepare.estimate import simulated_estimate
+    from sweeper.search import Hints
     from sweeper.topology import modelled_as
 
     is_known = planner.model.shape is not None

@@ -104,11 +104,12 @@ class Search:
         self._method = method
         self._distributions = distributions(space)
         backend = database.open_storage(storage)
+        terms = _terms_of(space, constraints)
         self._ownership = database.Ownership(backend, name)
         try:
             with database.answering(storage):
                 with database.readable(storage):
-                    self._study = _open(backend, name, objectives, method, self._terms(constraints))
+                    self._study = _open(backend, name, objectives, method, terms)
                     self._close_interrupted()
                 self._proposer = self._make_proposer(seed, hints or Hints())
                 if method in LEARNING:
@@ -241,15 +242,6 @@ class Search:
         with database.answering(self._storage):
             save_note(self._study, markdown)
 
-    def _terms(self, constraints: Sequence[Constraint]) -> _Terms:
-        domains = {name: repr(d) for name, d in sorted(self._distributions.items())}
-        conditions = {name: rule.text for name, rule in sorted(self._space.conditions.items())}
-        return _Terms(
-            space=content_key({**domains, **({"when": conditions} if conditions else {})}),
-            bounds=[constraint.name for constraint in constraints],
-            rules=sorted(rule.text for rule in self._space.rules),
-        )
-
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
 
@@ -342,6 +334,16 @@ class _Terms:
     space: str
     bounds: list[str]
     rules: list[str]
+
+
+def _terms_of(space: Space, constraints: Sequence[Constraint]) -> _Terms:
+    domains = {name: repr(found) for name, found in sorted(distributions(space).items())}
+    conditions = {name: rule.text for name, rule in sorted(space.conditions.items())}
+    return _Terms(
+        space=content_key({**domains, **({"when": conditions} if conditions else {})}),
+        bounds=[constraint.name for constraint in constraints],
+        rules=sorted(rule.text for rule in space.rules),
+    )
 
 
 def _open(
