@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sweeper
+from sweeper.cli.analysis import analyse, load_own_analysis
 from sweeper.cli.calibrate import calibrate
 from sweeper.cli.cleanup import clean_up
 from sweeper.cli.dashboard import open_dashboard
@@ -50,6 +51,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[list[str], Any], int]]] = {
     "node": ("show the devices of this node", show_node),
     "fit": ("work out what fits in which partition mode; starts nothing", show_fit),
     "partitions": ("what a trial gets in each partition mode, as Markdown", show_partitions),
+    "analysis": ("charts, tables and reports from stored results", analyse),
     "calibrate": ("fit the simulated device to measured studies or published figures", calibrate),
     "cpu-vllm": ("install the CPU build of vLLM into an environment of its own", install_cpu_vllm),
     "tiny-model": ("make a tiny model with random weights, without a download", make_tiny_model),
@@ -99,6 +101,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     from rich.console import Console
 
+    load_own_analysis()
     stream = Stream("stdout")
     console, errors = (
         Console(file=file, highlight=False)  # type: ignore[arg-type]
