@@ -155,8 +155,8 @@ def _show_summary(settings: Settings, planner: Planner, console: Console) -> lis
         if place < len(found):
             key = str(found[place]["trial_key"])
             line = serving.serve_line(study.frame, key) or serving.why_no_line(study.frame, key)
-            if line:
-                console.print(f"  {legible(line)}", markup=False, soft_wrap=True)
+            for said in filter(None, (line, serving.valid_until(study.frame, key))):
+                console.print(f"  {legible(said)}", markup=False, soft_wrap=True)
             cost = costs.line(study, str(found[place]["setting"]))
             if cost:
                 console.print(f"  {legible(cost)}", markup=False, soft_wrap=True)
