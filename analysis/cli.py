@@ -45,18 +45,19 @@ class _OfOneStudy(_Answer):
         )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, program: str = "python -m analysis") -> int:
     """Run one command.
 
     Args:
         arguments: Command line without the program's name; None takes the process's own.
+        program: What the user typed before it, for the help.
 
     Returns:
         Exit code: 0 when done, 2 when the request cannot be met; the reason is one line on stderr.
     """
     stream = Stream("stdout")
     try:
-        options = _parser().parse_args(arguments)
+        options = _parser(program).parse_args(arguments)
         command = next(command for command in COMMANDS if command.name == options.command)
         command.run(options, stream)
         stream.flush()
@@ -67,8 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = HelpParser(prog="python -m analysis", description=_DESCRIPTION)
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = HelpParser(prog=program, description=_DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.declare(

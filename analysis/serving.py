@@ -72,6 +72,15 @@ def why_no_line(frame: pd.DataFrame, trial_key: str) -> str:
     )
 
 
+def valid_until(frame: pd.DataFrame, trial_key: str) -> str:
+    """Return a sentence on the last release that takes the line, where a newer one lacks a flag of it."""
+    row = _row(frame, trial_key)
+    if row["engine"] in ("attach", "tgi") or pd.isna(row["version.vllm"]):
+        return ""
+    last, gone = knobs.since_removed(_assignment(row), release=release_of(row))
+    return f"This line is valid up to vLLM {last}: newer releases lack {' and '.join(gone)}." if last else ""
+
+
 def _row(frame: pd.DataFrame, trial_key: str) -> pd.Series[Any]:
     row: pd.Series[Any] = frame[frame["trial_key"] == trial_key].iloc[0]
     return row

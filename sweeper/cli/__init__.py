@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import sweeper
+from sweeper.cli.analysis import Analyse, load_own_analysis
 from sweeper.cli.arguments import ConsoleCommand
 from sweeper.cli.calibrate import Calibrate
 from sweeper.cli.cleanup import CleanUp
@@ -49,6 +50,7 @@ _COMMANDS: dict[str, ConsoleCommand] = {
         ShowNode(),
         ShowFit(),
         ShowPartitions(),
+        Analyse(),
         Calibrate(),
         InstallCpuVllm(),
         MakeTinyModel(),
@@ -100,6 +102,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     from rich.console import Console
 
+    load_own_analysis()
     stream = Stream("stdout")
     console, errors = (
         Console(file=file, highlight=False)  # type: ignore[arg-type]

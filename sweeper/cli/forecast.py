@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sweeper.cli.analysis import analysis_command
 from sweeper.cli.long_work import LongWork
 from sweeper.errors import AnswerError
 from sweeper.records import Platform
@@ -134,8 +135,9 @@ def write_timeline(settings: Settings, found: Forecast, console: Console) -> Non
             write_csv(found, settings.plan_csv)
         except AnswerError as exc:
             raise AnswerError(f"plan_csv: {exc}") from exc
+        draw = f"{analysis_command()} timeline {settings.plan_csv}"
         console.print(
-            f"time-line: {settings.plan_csv}; draw it with: python -m analysis timeline {settings.plan_csv}",
+            f"time-line: {settings.plan_csv}; draw it with: {draw}",
             markup=False,
             soft_wrap=True,
         )

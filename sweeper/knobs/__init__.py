@@ -30,6 +30,7 @@ from sweeper.knobs.checks import check
 from sweeper.knobs.engine_defaults import defaults
 from sweeper.knobs.forms import command_line, environment, launcher, serve_line
 from sweeper.knobs.generations import NO_KNOBS, Accelerator, Generation, accelerator_of, engine_generation
+from sweeper.knobs.history import since_removed
 from sweeper.knobs.launcher import (
     GIVEN_FLAGS,
     GIVEN_VARIABLES,
@@ -89,6 +90,7 @@ __all__ = [
     "replicas",
     "runtime_variables",
     "serve_line",
+    "since_removed",
     "takes_json",
     "why_answers_may_change",
     "why_shape_forbids",
