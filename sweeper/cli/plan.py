@@ -18,6 +18,7 @@ from sweeper.cli.forecast import (
     write_timeline,
 )
 from sweeper.cli.long_work import LongWork
+from sweeper.kinds import SEARCH_METHODS
 from sweeper.space.domains import Choice, Domain
 from sweeper.text.durations import duration_text
 
@@ -38,7 +39,7 @@ def show_plan(settings: Settings, planner: Planner, nodes: Sequence[Node], conso
     """Print what would run; start nothing."""
     stored = read_stored(settings)
     console.print(f"\nplan of {settings.name}: nothing is started", style="bold", markup=False)
-    if settings.method == "grid":
+    if SEARCH_METHODS[settings.method].is_exhaustive:
         _show_grid(settings, planner, nodes, stored, console)
     else:
         _show_search(settings, planner, nodes, stored, console)

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sweeper import knobs
-from sweeper.clients import check_lengths, plausibility, warm_up_point
+from sweeper.clients import check_lengths, dataset_arguments, plausibility, warm_up_point
 from sweeper.clients.program import blame_engine, flood, last_words
 from sweeper.clients.tokenizer import tokenizer_of
 from sweeper.engines import Cancelled, Server
@@ -345,7 +345,7 @@ def benchmark_arguments(
         *(backend, "openai", "--base-url", base_url, "--endpoint", "/v1/completions"),
         *("--model", spec.model.path, "--served-model-name", spec.model.name),
         *knobs.client_arguments(spec.assignment, release=release, tokenizer=tokenizer or spec.model.path),
-        *_dataset_arguments(point),
+        *dataset_arguments.of(point),
         *("--num-prompts", str(point.num_prompts), "--request-rate", rate),
         *concurrency,
         *("--seed", str(point.client_seed), "--temperature", "0"),
@@ -440,22 +440,6 @@ def empty_prefix_cache(server: Server, *, cancelled: Cancelled) -> bool:
     there = Endpoint(base_url=server.base_url, api_key=server.api_key, cancelled=cancelled)
     # Releases without this route answer 404, and nothing is lost.
     return there.post("/reset_prefix_cache", {}).is_ok
-
-
-def _dataset_arguments(point: LoadPoint) -> list[str]:
-    if point.dataset == "random":
-        lengths = (("--random-input-len", point.input_len), ("--random-output-len", point.output_len))
-        return [
-            *("--dataset-name", "random", "--random-range-ratio", f"{point.range_ratio:g}"),
-            *(word for flag, value in lengths if value is not None for word in (flag, str(value))),
-        ]
-    if point.dataset == "sharegpt":
-        path = [] if point.dataset_path is None else ["--dataset-path", point.dataset_path]
-        output = [] if point.output_len is None else ["--sharegpt-output-len", str(point.output_len)]
-        return ["--dataset-name", "sharegpt", *path, *output]
-    raise ConfigError(
-        f"load point: dataset '{point.dataset}'; expected random or sharegpt. Choose one of them."
-    )
 
 
 def _release_of(found: str, spec: TrialSpec, python: str) -> str:

@@ -20,6 +20,7 @@ from sweeper import knobs
 from sweeper.engines import Cancelled, Engine, Server
 from sweeper.engines.endpoint import joined
 from sweeper.errors import ConfigError, EngineError, KnobError
+from sweeper.kinds import ENGINES
 from sweeper.records import (
     INSTANCES,
     Assignment,
@@ -61,9 +62,10 @@ def way(spec: TrialSpec) -> str:
     if count(spec.assignment) == 1:
         return "single"
     wanted, release = spec.engine.instances_by, spec.engine.release
-    is_offered = spec.engine.kind != "tgi" and _DATA_PARALLEL in knobs.known_names(release)
+    kind = ENGINES[spec.engine.kind]
+    is_offered = kind.takes_vllm_flags and _DATA_PARALLEL in knobs.known_names(release)
     if wanted == "data_parallel" and not is_offered:
-        engine = "TGI" if spec.engine.kind == "tgi" else f"vLLM {release}"
+        engine = f"vLLM {release}" if kind.takes_vllm_flags else kind.title
         raise KnobError(
             f"engine.instances_by: is 'data_parallel', which {engine} does not have "
             "(vLLM has it from 0.8.3). Set engine.instances_by=split."
@@ -125,7 +127,7 @@ class InstancesEngine:
             EngineError: One did not come up; nothing of the others is left running.
         """
         # The model of a server has replicas whatever release it models.
-        if way(spec) == "split" and spec.engine.kind != "simulated":
+        if way(spec) == "split" and not ENGINES[spec.engine.kind].is_modelled:
             return self._start_several(spec, placement, restart=restart, cancelled=cancelled)
         assignment = served_assignment(spec)
         if way(spec) == "split":

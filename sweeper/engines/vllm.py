@@ -20,6 +20,7 @@ from pathlib import Path
 
 from sweeper import knobs
 from sweeper.engines import Cancelled, vllm_reports
+from sweeper.engines.checks import Found
 from sweeper.engines.environment import (
     client_environment,
     device_mask,
@@ -38,7 +39,7 @@ from sweeper.engines.vllm_environment import (
 from sweeper.errors import ConfigError, MeasurementError
 from sweeper.processes import process as processes
 from sweeper.processes.ports import ReservedPort
-from sweeper.records import FailureClass, Placement, TrialSpec
+from sweeper.records import EngineSpec, FailureClass, Placement, TrialSpec
 
 __all__ = [
     "EngineEnvironment",
@@ -197,3 +198,13 @@ def _check_release(spec: TrialSpec, environment: EngineEnvironment) -> None:
             "which was found when the study was planned. Do not change the environment while a study runs.",
             failure=FailureClass.WRONG_ENGINE,
         )
+
+
+def find(engine: EngineSpec) -> Found:
+    """Return the release in the environment of ``engine.python``.
+
+    Raises:
+        ConfigError: There is no vLLM.
+    """
+    python = str(engine.python)
+    return Found(release=probe(python).versions["vllm"], where=python)

@@ -27,6 +27,7 @@ from sweeper.engines.environment import outputs_folder
 from sweeper.engines.registry import engine_of
 from sweeper.errors import EngineError, SweeperError
 from sweeper.goals import pruner
+from sweeper.kinds import CLIENTS, ENGINES
 from sweeper.records import (
     FailureClass,
     LoadPoint,
@@ -166,7 +167,7 @@ def _changed_host(spec: TrialSpec, *, proc: Path) -> AbstractContextManager[Mapp
 
 def _bound(spec: TrialSpec, placement: Placement, *, sys: Path) -> AbstractContextManager[str | None]:
     """Keep what this trial starts near its devices; a modelled node and a remote endpoint have no near."""
-    if spec.platform is Platform.SIMULATED or spec.engine.kind in ("simulated", "attach"):
+    if spec.platform is Platform.SIMULATED or not ENGINES[spec.engine.kind].has_devices:
         return nullcontext(None)
     return numa.bound(placement, platform=spec.platform, is_wanted=spec.engine.binds_numa, sys=sys)
 
@@ -210,7 +211,7 @@ def _one_start(
                     _raise_if(cancelled)
                     proof.look()
                     before_load()
-                    if spec.client.kind == "offline":
+                    if CLIENTS[spec.client.kind].has_engine_inside:
                         # Each of its loads starts an engine of its own.
                         diary.spend("free_wait_s", _wait_until_free(spec, placement, cancelled, probe))
                     with proof.watched(), telemetry.recorded(server, spec, placement) as recording:
@@ -242,7 +243,7 @@ def _loads_in_all(spec: TrialSpec) -> int:
 
 def _wait_until_free(spec: TrialSpec, placement: Placement, cancelled: Cancelled, probe: Runner) -> float:
     """Start nothing where somebody else is; an endpoint that already runs is on its devices, of course."""
-    if spec.engine.kind in ("simulated", "attach"):
+    if not ENGINES[spec.engine.kind].has_devices:
         return 0.0
     free = FreeDevices(spec.platform, placement.devices, partition_mode=placement.partition_mode, run=probe)
     return free.wait(limit_s=spec.engine.free_timeout_s, cancelled=cancelled)
