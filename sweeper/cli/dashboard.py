@@ -65,9 +65,8 @@ def illustrator(settings: Settings) -> Callable[[TrialResult], Path | None]:
     The settings of a modelled grid stand side by side in the study's own charts, and drawing one more for
     each would take longer than to model it: they have none.
     """
-    is_drawn = (
-        not SEARCH_METHODS[settings.method].is_exhaustive or settings.platform is not Platform.SIMULATED
-    )
+    is_searched = not SEARCH_METHODS[settings.method].is_exhaustive
+    is_drawn = is_searched or settings.platform is not Platform.SIMULATED
     return _picture_of if is_drawn else lambda _: None
 
 

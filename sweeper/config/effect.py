@@ -39,7 +39,7 @@ class Run:
     def engines(self) -> frozenset[EngineKind]:
         """What serves, or would on a machine, where it is simulated."""
         own = ENGINES[self._engine]
-        usual = ENGINES[DEFAULT_ENGINE] if own.is_modelled else own
+        usual = ENGINES[DEFAULT_ENGINE] if own.is_modelled and own.takes_vllm_flags else own
         named = [ENGINES[item["engine"]] for item in self.root["space"]["series"].values()]
         return frozenset(usual if kind.takes_vllm_flags else kind for kind in named) or frozenset({usual})
 

@@ -122,7 +122,9 @@ class Registry(Generic[K]):
             ) from exc
         if not isinstance(kind, self._declared_by) or kind.name != point.name:
             got = (
-                f"named '{kind.name}'" if isinstance(kind, self._declared_by) else f"a {type(kind).__name__}"
+                f"named '{kind.name}'"
+                if isinstance(kind, self._declared_by)
+                else f"of type {type(kind).__name__}"
             )
             raise ConfigError(
                 f"{_of(point)}: {point.value} is {got}; expected a {self._declared_by.__name__} named "

@@ -308,7 +308,7 @@ class Planner:
         return {**dict.fromkeys(knobs.PARALLEL_SIZES, 1), NODE_DEVICES: len(self.node.devices)}
 
     def _foreign_refusal(self, spec: TrialSpec, kind: EngineKind) -> Refusal | None:
-        if self.platform is Platform.SIMULATED:
+        if self.platform is Platform.SIMULATED and not kind.is_modelled:
             return Refusal(
                 FailureClass.NOT_MODELLED,
                 f"there is no model of {kind.title}; its published figures stand in the chart",
