@@ -120,12 +120,9 @@ class Registry(Generic[K]):
                 f"{_of(point)}: cannot be imported ({type(exc).__name__}: {exc}); expected a "
                 f"{self._declared_by.__name__} at {point.value}. Correct or uninstall that package."
             ) from exc
-        if not isinstance(kind, self._declared_by) or kind.name != point.name:
-            got = (
-                f"named '{kind.name}'"
-                if isinstance(kind, self._declared_by)
-                else f"of type {type(kind).__name__}"
-            )
+        is_one = isinstance(kind, self._declared_by)
+        if not is_one or kind.name != point.name:
+            got = f"named '{kind.name}'" if is_one else f"of type {type(kind).__name__}"
             raise ConfigError(
                 f"{_of(point)}: {point.value} is {got}; expected a {self._declared_by.__name__} named "
                 f"'{point.name}'. Correct or uninstall that package."
