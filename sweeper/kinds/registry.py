@@ -113,21 +113,24 @@ class Registry(Generic[K]):
 
     def _load(self, point: EntryPoint) -> K:
         try:
-            kind = point.load()
+            kind: object = point.load()
         # Whatever a foreign module raises while it is imported, it is that package's mistake.
         except Exception as exc:
             raise ConfigError(
                 f"{_of(point)}: cannot be imported ({type(exc).__name__}: {exc}); expected a "
                 f"{self._declared_by.__name__} at {point.value}. Correct or uninstall that package."
             ) from exc
-        is_one = isinstance(kind, self._declared_by)
-        if not is_one or kind.name != point.name:
-            got = f"named '{kind.name}'" if is_one else f"of type {type(kind).__name__}"
-            raise ConfigError(
-                f"{_of(point)}: {point.value} is {got}; expected a {self._declared_by.__name__} named "
-                f"'{point.name}'. Correct or uninstall that package."
-            )
+        if not isinstance(kind, self._declared_by):
+            raise self._not_declared(point, f"of type {type(kind).__name__}")
+        if kind.name != point.name:
+            raise self._not_declared(point, f"named '{kind.name}'")
         return kind
+
+    def _not_declared(self, point: EntryPoint, got: str) -> ConfigError:
+        return ConfigError(
+            f"{_of(point)}: {point.value} is {got}; expected a {self._declared_by.__name__} named "
+            f"'{point.name}'. Correct or uninstall that package."
+        )
 
 
 def opened(place: str) -> Any:

@@ -80,7 +80,8 @@ def trial(
 ) -> Iterator[Trial]:
     monkeypatch.setenv("ENDPOINT_KEY", KEY)
     if kind.is_modelled and kind.name not in STAND_INS:
-        yield replace(simulated_spec, engine=replace(simulated_spec.engine, kind=kind.name)), placement
+        engine = replace(simulated_spec.engine, kind=kind.name)
+        yield replace(simulated_spec, engine=engine, assignment={}), placement
         return
     assert kind.name in STAND_INS, f"write a stand-in of engine '{kind.name}', which this suite starts"
     with STAND_INS[kind.name](tmp_path, (simulated_spec, placement)) as found:
