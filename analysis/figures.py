@@ -21,6 +21,7 @@ from analysis.lines import draw_lines, line_axis
 from analysis.page import SIMULATED_BAND, Metric, Row, words_of
 from analysis.study import Study
 from sweeper import published
+from sweeper.kinds import ENGINES
 from sweeper.records import MAX_RATE
 from sweeper.records.metrics import Chart, charted, title_of
 from sweeper.text.writing import write_answer
@@ -273,10 +274,13 @@ def caption_of(study: Study, table: pd.DataFrame) -> str:
 
 def _other_engines(frame: pd.DataFrame) -> str:
     """Name the engines beside vLLM, and whether they were run at all."""
-    others = frame[frame["engine"].notna() & (frame["engine"] == "tgi")]
-    if others.empty:
-        return ""
-    return ", TGI" if (others["state"] == "complete").any() else " (TGI was not run)"
+    said = ""
+    for name, rows in frame[frame["engine"].notna()].groupby("engine", sort=False):
+        kind = ENGINES.get(str(name))
+        if kind is not None and kind.is_started_by_us and not kind.takes_vllm_flags:
+            was_run = bool((rows["state"] == "complete").any())
+            said += f", {kind.title}" if was_run else f" ({kind.title} was not run)"
+    return said
 
 
 def metric_title(column: str) -> str:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis.study import Study
 from sweeper.errors import ConfigError
-from sweeper.records import OFFLINE_DATASETS
+from sweeper.kinds import DATASETS
 from sweeper.records.metrics import BY_NAME, REQUEST_LATENCIES
 from sweeper.text.writing import write_answer
 
@@ -34,7 +34,7 @@ def write(study: Study) -> Path:
     Raises:
         ConfigError: There is no such measurement.
     """
-    is_serving = (study.frame["state"] == "complete") & ~study.frame["dataset"].isin(OFFLINE_DATASETS)
+    is_serving = (study.frame["state"] == "complete") & study.frame["dataset"].map(_is_of_a_server)
     rows = [
         {str(name): value for name, value in row.items()}
         for row in study.frame[is_serving].to_dict("records")
@@ -45,6 +45,12 @@ def write(study: Study) -> Path:
             "Run the study first, or look into report.md for why there are none."
         )
     return write_answer(study.folder / FILE_NAME, "\n".join(_entry(study, row) for row in rows))
+
+
+def _is_of_a_server(dataset: object) -> bool:
+    """Return whether a dataset is one that is sent to a server; unknown ones of other packages are."""
+    kind = DATASETS.get(str(dataset))
+    return kind is None or kind.needs_server
 
 
 def block(row: Mapping[str, Any]) -> str:

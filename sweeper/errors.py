@@ -20,8 +20,30 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable
+from enum import StrEnum
 
-from sweeper.records import FailureClass
+
+class FailureClass(StrEnum):
+    """Why a trial has no numbers; the caller's reaction depends on it."""
+
+    OUT_OF_MEMORY = "out_of_memory"
+    BAD_ARGUMENT = "bad_argument"
+    UNSUPPORTED = "unsupported"
+    PORT = "port"
+    START_TIMEOUT = "start_timeout"
+    HANG = "hang"
+    CRASH = "crash"
+    WRONG_ANSWER = "wrong_answer"
+    WRONG_ENGINE = "wrong_engine"
+    NOT_MODELLED = "not_modelled"
+    CLIENT = "client"
+    INFRASTRUCTURE = "infrastructure"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same trial may well succeed when it is repeated."""
+        return self in (FailureClass.PORT, FailureClass.INFRASTRUCTURE, FailureClass.INTERRUPTED)
 
 
 class SweeperError(Exception):

@@ -24,8 +24,10 @@ FLOORS = (
     {"simulation"},
     {"models"},
     {"knobs", "metrics", "processes", "published", "space", "text", "workload"},
-    {"errors", "goals"},
-    {"intervals", "records"},
+    {"goals"},
+    {"records"},
+    {"kinds"},
+    {"errors", "intervals"},
 )
 """Folders of ``sweeper``, its flat modules, and ``analysis``, from the top down. What lies on one floor does
 not know of its neighbours there."""
@@ -159,6 +161,7 @@ def test_the_analysis_reads_results_and_nothing_above_them() -> None:
         "errors",
         "goals",
         "intervals",
+        "kinds",
         "knobs",
         "published",
         "records",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sweeper.cli.arguments import ConsoleCommand
 from sweeper.errors import AnswerError, ConfigError
+from sweeper.kinds import ENGINES, SEARCH_METHODS
 from sweeper.records import EngineSpec, Model, Platform, TrialResult, TrialState
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def illustrator(settings: Settings) -> Callable[[TrialResult], Path | None]:
     The settings of a modelled grid stand side by side in the study's own charts, and drawing one more for
     each would take longer than to model it: they have none.
     """
-    is_drawn = settings.method != "grid" or settings.platform is not Platform.SIMULATED
+    is_searched = not SEARCH_METHODS[settings.method].is_exhaustive
+    is_drawn = is_searched or settings.platform is not Platform.SIMULATED
     return _picture_of if is_drawn else lambda _: None
 
 
@@ -98,14 +100,15 @@ def _note(settings: Settings, *, environment: str, answers: Sequence[str] = ()) 
 
 def engine_text(planner: Planner) -> str:
     """Name what serves, and where it is found."""
-    if planner.engine.kind == "simulated":
-        return f"model of vLLM {planner.engine.release}"
-    if planner.engine.kind == "attach":
-        return f"attached to {planner.engine.url}{_taken_for(planner.engine)}"
-    if planner.engine.kind == "tgi":
-        return f"TGI by {' '.join([*planner.engine.prefix, planner.engine.command])}"
     engine = planner.engine
-    return f"vLLM {engine.build or engine.release}{_taken_for(engine)} at {engine.python}"
+    return ENGINES[engine.kind].words.format(
+        release=engine.release,
+        version=engine.build or engine.release,
+        taken_for=_taken_for(engine),
+        python=engine.python,
+        url=engine.url,
+        command=" ".join([*engine.prefix, engine.command]),
+    )
 
 
 def _taken_for(engine: EngineSpec) -> str:
@@ -133,7 +136,7 @@ def model_text(model: Model) -> str:
 def model_lines(planner: Planner) -> list[str]:
     """Describe what is served, and of what it is not known whether it fits."""
     models = models_of(planner)
-    if planner.engine.kind == "attach":
+    if not ENGINES[planner.engine.kind].is_started_by_us:
         return [f"model: {model.name}, prompts by the tokenizer of {model.path}" for model in models]
     lines = [f"model: {model_text(model)}" for model in models]
     if planner.platform is Platform.CPU:

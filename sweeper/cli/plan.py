@@ -13,6 +13,7 @@ from sweeper.cli.exit_codes import OK
 from sweeper.cli.forecast import forecast_facts, forecast_of, write_timeline
 from sweeper.cli.ledger import ledger_of
 from sweeper.cli.long_work import LongWork
+from sweeper.kinds import SEARCH_METHODS
 from sweeper.space.domains import Choice, Domain
 from sweeper.text.durations import duration_text
 
@@ -34,7 +35,7 @@ def show_plan(settings: Settings, planner: Planner, nodes: Sequence[Node], conso
     """Print what would run; start nothing."""
     ledger = ledger_of(settings, planner)
     console.print(f"\nplan of {settings.name}: nothing is started", style="bold", markup=False)
-    if settings.method == "grid":
+    if SEARCH_METHODS[settings.method].is_exhaustive:
         _show_grid(settings, planner, nodes, ledger, console)
     else:
         _show_search(settings, planner, nodes, ledger, console)

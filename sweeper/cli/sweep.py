@@ -19,6 +19,7 @@ from sweeper.cli.plan import show_plan
 from sweeper.cli.signals import StopSignals
 from sweeper.errors import ConfigError
 from sweeper.executors.deferred import DeferredExecutor
+from sweeper.kinds import ENGINES, SEARCH_METHODS
 from sweeper.prepare.executor import start_executor
 from sweeper.prepare.planner import scheduler_of
 from sweeper.prepare.search import check_search, hints_of
@@ -128,7 +129,7 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
         return code
     if settings.storage is not None:
         database.check(settings.storage)
-    if settings.method == "grid":
+    if SEARCH_METHODS[settings.method].is_exhaustive:
         # A mistake in a knob is found before a folder is made or Ray is started.
         planner.grid(seen=LongWork(console, "planning settings").seen)
     folder = stack.enter_context(StudyFolder(settings.folder))
@@ -282,7 +283,7 @@ def say_other_devices(node: Node, console: Console) -> None:
 def say_release(settings: Settings, planner: Planner, console: Console) -> None:
     """Print that another release is measured than the experiment names, where that is so."""
     named, found = settings.engine.release, planner.engine.release
-    if planner.engine.kind == "vllm" and named != found:
+    if ENGINES[planner.engine.kind].is_run_by_python and named != found:
         console.print(
             f"engine.release: {named} is what this was written for; found and measured is {found}",
             markup=False,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper import knobs
-from sweeper.clients import plausibility, program
+from sweeper.clients import dataset_arguments, plausibility, program
 from sweeper.clients.bench_report import check_complete, read_object, read_report
 from sweeper.clients.measuring import Load, ProgramClient, Reading
 from sweeper.clients.tokenizer import tokenizer_of
@@ -26,9 +26,6 @@ from sweeper.records import LoadPoint, Placement, TrialSpec
 from sweeper.records.metrics import PERCENTILES, REQUEST_LATENCIES
 
 SCRIPT = "benchmark_serving.py"
-
-# Random lengths were drawn from [ratio * len, len] before, and from len * (1 +/- ratio) since.
-_RATIO_ABOUT_THE_MEAN = "0.8.4"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +188,7 @@ def script_arguments(
             tokenizer=tokenizer or spec.model.path,
             trusts=spec.client.trust_remote_code,
         ),
-        *_dataset_arguments(point, release=release),
+        *dataset_arguments.of_script(point, release=release),
         *("--num-prompts", str(point.num_prompts), "--request-rate", rate),
         *concurrency,
         *("--seed", str(point.client_seed)),
@@ -219,23 +216,6 @@ def read_result(path: Path) -> Mapping[str, object] | None:
         known = [part for part in parts if part is not None]
         content["total_token_throughput"] = sum(known) if len(known) == len(parts) else None
     return content
-
-
-def _dataset_arguments(point: LoadPoint, *, release: str) -> list[str]:
-    if point.dataset == "sharegpt":
-        path = [] if point.dataset_path is None else ["--dataset-path", point.dataset_path]
-        output = [] if point.output_len is None else ["--sharegpt-output-len", str(point.output_len)]
-        return ["--dataset-name", "sharegpt", *path, *output]
-    assert point.input_len is not None and point.output_len is not None
-    ratio, longest = point.range_ratio, 1.0
-    if knobs.release_key(release) < knobs.release_key(_RATIO_ABOUT_THE_MEAN):
-        # The same range in the older words: its upper end, and its lower end as a part of that.
-        ratio, longest = (1 - ratio) / (1 + ratio), 1 + ratio
-    return [
-        *("--dataset-name", "random", "--random-range-ratio", f"{ratio:g}"),
-        *("--random-input-len", str(round(point.input_len * longest))),
-        *("--random-output-len", str(round(point.output_len * longest))),
-    ]
 
 
 def _has(flag: str, release: str) -> bool:

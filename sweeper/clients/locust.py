@@ -23,6 +23,7 @@ from sweeper.clients.measuring import Load, ProgramClient, Reading
 from sweeper.clients.requirements import check_locust
 from sweeper.engines.environment import client_environment
 from sweeper.errors import MeasurementError
+from sweeper.kinds import ENGINES
 from sweeper.metrics import RequestRecords, summarize
 from sweeper.processes import process
 from sweeper.records import FailureClass, LoadPoint, Placement, TrialSpec
@@ -151,7 +152,7 @@ def load_settings(spec: TrialSpec, point: LoadPoint, *, result: Path) -> dict[st
         "range_ratio": point.range_ratio,
         "ignore_eos": point.ignore_eos,
         # vLLM tells at the end of a stream how many tokens it had.
-        "must_count": spec.engine.kind == "vllm",
+        "must_count": ENGINES[spec.engine.kind].counts_tokens,
         "seed": point.client_seed,
         "timeout_s": spec.engine.load_timeout_s,
         "result": str(result),

@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from sweeper.errors import MeasurementError
+from sweeper.kinds import DATASETS
 from sweeper.records import (
-    OFFLINE_DATASETS,
     FailureClass,
     LoadPoint,
     Measurement,
@@ -239,16 +239,17 @@ def _token_bounds(point: LoadPoint) -> dict[str, tuple[float, float]]:
     requests = point.num_prompts
     aside = _TOKENS_ASIDE * requests
     longest = 1 + point.range_ratio
-    answer = _SHAREGPT_WHOLE if point.output_len is None else point.output_len * longest
+    kind = DATASETS[point.dataset]
+    answer = kind.most_total_len if point.output_len is None else point.output_len * longest
     bounds = {"total_output_tokens": (1.0, requests * answer * (1 + _TOKEN_TOLERANCE) + aside)}
-    if point.dataset in ("random", *OFFLINE_DATASETS) and point.input_len is not None:
+    if not kind.has_own_lengths and point.input_len is not None:
         shortest = requests * point.input_len * (1 - point.range_ratio) / _PROMPT_FACTOR
         bounds["total_input_tokens"] = (
             max(1.0, shortest),
             requests * point.input_len * longest * _PROMPT_FACTOR + aside,
         )
-    elif point.dataset == "sharegpt":
-        most = requests * _SHAREGPT_PROMPT * (1 + _TOKEN_TOLERANCE) + aside
+    elif kind.has_own_lengths:
+        most = requests * kind.most_input_len * (1 + _TOKEN_TOLERANCE) + aside
         bounds["total_input_tokens"] = (float(requests), most)
     return bounds
 

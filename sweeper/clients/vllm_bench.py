@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper import knobs
-from sweeper.clients import plausibility
+from sweeper.clients import dataset_arguments, plausibility
 from sweeper.clients.bench_report import check_complete, read_object, read_report
 from sweeper.clients.bench_worker import BenchWorker
 from sweeper.clients.measuring import Load, Reading, ServerClient
@@ -171,7 +171,7 @@ def benchmark_arguments(
             tokenizer=tokenizer or spec.model.path,
             trusts=spec.client.trust_remote_code,
         ),
-        *_dataset_arguments(point),
+        *dataset_arguments.of(point),
         *("--num-prompts", str(point.num_prompts), "--request-rate", rate),
         *concurrency,
         *("--seed", str(point.client_seed), "--temperature", "0"),
@@ -189,22 +189,6 @@ def goodput_arguments(point: LoadPoint) -> list[str]:
     """What a request has to keep to count as good, in the benchmark's words; nothing without bounds."""
     bounds = point.goodput_bounds
     return [] if bounds is None else ["--goodput", *bounds.split()]
-
-
-def _dataset_arguments(point: LoadPoint) -> list[str]:
-    if point.dataset == "random":
-        lengths = (("--random-input-len", point.input_len), ("--random-output-len", point.output_len))
-        return [
-            *("--dataset-name", "random", "--random-range-ratio", f"{point.range_ratio:g}"),
-            *(word for flag, value in lengths if value is not None for word in (flag, str(value))),
-        ]
-    if point.dataset == "sharegpt":
-        path = [] if point.dataset_path is None else ["--dataset-path", point.dataset_path]
-        output = [] if point.output_len is None else ["--sharegpt-output-len", str(point.output_len)]
-        return ["--dataset-name", "sharegpt", *path, *output]
-    raise ConfigError(
-        f"load point: dataset '{point.dataset}'; expected random or sharegpt. Choose one of them."
-    )
 
 
 def _release_of(found: str, spec: TrialSpec, python: str) -> str:

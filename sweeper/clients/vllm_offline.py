@@ -21,8 +21,9 @@ from sweeper.clients.measuring import Load, MeasuringClient, Reading
 from sweeper.engines import Cancelled, Server
 from sweeper.engines.vllm_offline import OfflineServer, Program
 from sweeper.errors import EngineError, MeasurementError
+from sweeper.kinds import DATASETS
 from sweeper.metrics import batch_metrics
-from sweeper.records import OFFLINE_DATASETS, FailureClass, LoadPoint
+from sweeper.records import FailureClass, LoadPoint
 
 # A prompt of random tokens may become some tokens longer or shorter when its text is tokenized again.
 _TOKEN_TOLERANCE = 0.1
@@ -121,10 +122,11 @@ def read_report(
     Raises:
         MeasurementError: It is not the report of this load point.
     """
-    assert point.dataset in OFFLINE_DATASETS
+    kind = DATASETS[point.dataset]
+    assert not kind.needs_server
     assert point.input_len is not None and point.output_len is not None
     outputs = point.num_prompts * point.output_len
-    if point.dataset == "latency":
+    if kind.is_batch:
         latencies = plausibility.numbers(report, "latencies", log_path=log_path)
         if not latencies:
             raise _unreadable("no latencies", log_path)

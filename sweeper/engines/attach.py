@@ -15,6 +15,7 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from sweeper.engines import Cancelled, vllm_reports
+from sweeper.engines.checks import Found
 from sweeper.engines.endpoint import Endpoint
 from sweeper.errors import ConfigError, EngineError, MeasurementError, Stopped
 from sweeper.records import EngineSpec, FailureClass, Placement, Provenance, Scalar, TrialSpec
@@ -210,3 +211,12 @@ class AttachedServer:
                 "which answered when the study was planned. Do not change the endpoint while a study runs.",
                 failure=FailureClass.WRONG_ENGINE,
             )
+
+
+def find(engine: EngineSpec) -> Found:
+    """Return the release that the endpoint tells, or the configured one.
+
+    Raises:
+        ConfigError: Nobody answers at the address.
+    """
+    return Found(release=find_release(engine, surroundings=os.environ), where=str(engine.url))

@@ -20,8 +20,8 @@ from sweeper import knobs
 from sweeper.engines import Cancelled, Engine, Server
 from sweeper.engines.endpoint import joined
 from sweeper.errors import ConfigError, EngineError, KnobError
+from sweeper.kinds import CLIENTS, ENGINES
 from sweeper.records import (
-    CLIENTS,
     INSTANCES,
     Assignment,
     ClientSpec,
@@ -69,9 +69,10 @@ def way_of(assignment: Assignment, *, engine: EngineSpec) -> str:
     if count(assignment) == 1:
         return "single"
     wanted, release = engine.instances_by, engine.release
-    is_offered = engine.kind != "tgi" and _DATA_PARALLEL in knobs.known_names(release)
+    kind = ENGINES[engine.kind]
+    is_offered = kind.takes_vllm_flags and _DATA_PARALLEL in knobs.known_names(release)
     if wanted == "data_parallel" and not is_offered:
-        named = "TGI" if engine.kind == "tgi" else f"vLLM {release}"
+        named = f"vLLM {release}" if kind.takes_vllm_flags else kind.title
         raise KnobError(
             f"engine.instances_by: is 'data_parallel', which {named} does not have "
             "(vLLM has it from 0.8.3). Set engine.instances_by=split."
@@ -92,13 +93,14 @@ def check_client(assignment: Assignment, *, engine: EngineSpec, client: ClientSp
     Raises:
         ConfigError: They share a load that this client cannot split.
     """
-    if engine.kind in ("simulated", "attach") or client.kind == CLIENTS[0]:
+    kind = ENGINES[engine.kind]
+    if kind.is_modelled or not kind.is_started_by_us or CLIENTS[client.kind].can_split:
         return
     if way_of(assignment, engine=engine) == "split":
+        able = next(other.name for other in CLIENTS.values() if other.can_split)
         raise ConfigError(
-            f"client.kind: is '{client.kind}' for {count(assignment)} servers that "
-            f"share a load; expected '{CLIENTS[0]}', which tells the times of single requests. "
-            "Set client=vllm_bench."
+            f"client.kind: is '{client.kind}' for {count(assignment)} servers that share a load; expected "
+            f"'{able}', which tells the times of single requests. Set client={able}."
         )
 
 
@@ -149,7 +151,7 @@ class InstancesEngine:
             EngineError: One did not come up; nothing of the others is left running.
         """
         # The model of a server has replicas whatever release it models.
-        if way(spec) == "split" and spec.engine.kind != "simulated":
+        if way(spec) == "split" and not ENGINES[spec.engine.kind].is_modelled:
             return self._start_several(spec, placement, restart=restart, cancelled=cancelled)
         assignment = served_assignment(spec)
         if way(spec) == "split":

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from sweeper import knobs
 from sweeper.engines import Cancelled, vllm_reports
+from sweeper.engines.checks import Found
 from sweeper.engines.environment import (
     find_interpreter,
 )
@@ -34,7 +35,7 @@ from sweeper.engines.vllm_environment import (
 )
 from sweeper.processes import process as processes
 from sweeper.processes.ports import ReservedPort
-from sweeper.records import FailureClass, Placement, TrialSpec
+from sweeper.records import EngineSpec, FailureClass, Placement, TrialSpec
 
 
 def server_command(spec: TrialSpec, *, python: str, port: int) -> tuple[str, ...]:
@@ -159,3 +160,13 @@ def _launch(
         log_path=log_path,
         versions=environment.versions,
     )
+
+
+def find(engine: EngineSpec) -> Found:
+    """Return the release in the environment of ``engine.python``.
+
+    Raises:
+        ConfigError: There is no vLLM.
+    """
+    python = str(engine.python)
+    return Found(release=probe(python).versions["vllm"], where=python)

@@ -14,6 +14,7 @@ from sweeper import knobs
 from sweeper.engines.environment import client_environment, device_mask, find_interpreter, machine_versions
 from sweeper.engines.vllm_caches import cache_folders
 from sweeper.errors import ConfigError, MeasurementError, PlacementError
+from sweeper.kinds import ENGINES
 from sweeper.processes import masks
 from sweeper.processes.process import Process
 from sweeper.records import MASK_VARIABLES, EngineSpec, FailureClass, Placement, Platform, TrialSpec
@@ -207,7 +208,7 @@ def write_metadata_stub(folder: Path, environment: EngineEnvironment) -> Path | 
 
 def _ready_limit(spec: TrialSpec, surroundings: Mapping[str, str]) -> dict[str, str]:
     """Let ``engine.start_timeout_s`` decide how long a start may take, unless somebody set vLLM's limit."""
-    if spec.engine.kind != "vllm" or _READY_LIMIT in surroundings:
+    if not ENGINES[spec.engine.kind].is_run_by_python or _READY_LIMIT in surroundings:
         return {}
     if knobs.release_key(spec.engine.release) < knobs.release_key(_READY_LIMIT_FROM):
         return {}

@@ -30,6 +30,7 @@ from sweeper.engines.vllm_environment import (
     write_metadata_stub,
 )
 from sweeper.errors import EngineError, MeasurementError, Stopped
+from sweeper.kinds import DATASETS
 from sweeper.processes import orphans
 from sweeper.processes import process as processes
 from sweeper.records import (
@@ -296,12 +297,13 @@ def benchmark_arguments(
     """
     model = spec.model
     is_on_hub = not Path(model.path).is_dir()
-    count = "--batch-size" if point.dataset == "latency" else "--num-prompts"
+    is_batch = DATASETS[point.dataset].is_batch
+    count = "--batch-size" if is_batch else "--num-prompts"
     iterations = (
         *("--num-iters-warmup", str(WARM_UP_ITERATIONS)),
         *("--num-iters", str(MEASURED_ITERATIONS)),
     )
-    is_random = has_random_lengths and point.dataset == "throughput"
+    is_random = has_random_lengths and not is_batch
     lengths = ("--random-input-len", "--random-output-len") if is_random else ("--input-len", "--output-len")
     is_too_small = model.is_dummy and model.shape is not None and model.shape.vocab < _DRAWN_TOKEN_IDS
     wider = ("--hf-overrides", json.dumps({"vocab_size": _DRAWN_TOKEN_IDS})) if is_too_small else ()
@@ -312,7 +314,7 @@ def benchmark_arguments(
         *(count, str(point.num_prompts)),
         *(("--dataset-name", "random") if is_random else ()),
         *(lengths[0], str(point.input_len), lengths[1], str(point.output_len)),
-        *(iterations + wider if point.dataset == "latency" else ()),
+        *(iterations + wider if is_batch else ()),
         *(() if "seed" in spec.assignment else ("--seed", str(point.client_seed))),
         *("--output-json", str(result)),
         *knobs.command_line(_of_the_engine(spec.assignment), release=spec.engine.release),

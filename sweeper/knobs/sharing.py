@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sweeper.kinds import CLIENTS
 from sweeper.knobs.bench import client_flag_exists
 from sweeper.knobs.forms import environment
 from sweeper.knobs.generations import is_set
@@ -54,10 +55,14 @@ def refuse_unshared(assignment: Assignment, *, release: str, client: str) -> Ite
     Args:
         assignment: Knob to value.
         release: Release of the vLLM whose benchmark it is.
-        client: One of ``records.CLIENTS``.
+        client: One of ``kinds.CLIENTS``.
     """
     mode = assignment.get("tokenizer_mode", "auto")
-    if client == "vllm_bench" and mode != "auto" and not client_flag_exists("--tokenizer-mode", release):
+    if (
+        CLIENTS[client].reads_tokenizer
+        and mode != "auto"
+        and not client_flag_exists("--tokenizer-mode", release)
+    ):
         yield Refusal(
             knob="tokenizer_mode",
             value=mode,
@@ -66,7 +71,7 @@ def refuse_unshared(assignment: Assignment, *, release: str, client: str) -> Ite
             "--tokenizer-mode from 0.6.5). Leave it out, or set client.python to a later vLLM's.",
             is_mistake=True,
         )
-    if client != "offline" and is_set(assignment.get("skip_tokenizer_init", False)):
+    if not CLIENTS[client].has_engine_inside and is_set(assignment.get("skip_tokenizer_init", False)):
         yield Refusal(
             knob="skip_tokenizer_init",
             value=True,

@@ -9,8 +9,10 @@ own defaults. So a misspelt name would make a rule hold everywhere, without a wo
 from __future__ import annotations
 
 from sweeper import knobs
-from sweeper.engines import instances, tgi
+from sweeper.engines import checks as engine_checks
+from sweeper.engines import instances
 from sweeper.errors import ConfigError, nearest
+from sweeper.kinds import ENGINES
 from sweeper.plan.planner import Planner
 from sweeper.records import INSTANCES, Scalar
 from sweeper.space.domains import Choice, Domain
@@ -77,8 +79,10 @@ def values(planner: Planner) -> frozenset[str]:
 def _refusal(planner: Planner, number: int, rule: Rule, name: str, found: frozenset[str]) -> str:
     release = planner.engine.release
     where = f"space.rules[{number}]: '{rule.text}' names '{name}'"
-    has_tgi = any(series.engine == "tgi" for series in planner.space.series) or planner.engine.kind == "tgi"
-    if name in knobs.known_names(release) or (has_tgi and name in tgi.FLAGS):
+    kinds = [planner.engine.kind, *(series.engine for series in planner.space.series)]
+    if name in knobs.known_names(release) or any(
+        name in engine_checks.flags(ENGINES[kind]) for kind in kinds
+    ):
         return (
             f"{where}, which no setting of this study gives a value, and whose default is not known; the "
             f"rule would never apply. Give it a value (knobs.{name}=...), or remove the rule."

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sweeper.records.kinds import FailureClass, Provenance, Scalar, TrialState
+from sweeper.errors import FailureClass
+from sweeper.records.kinds import Provenance, Scalar, TrialState
 from sweeper.records.load import LoadPoint
 from sweeper.records.trial import Placement, TrialSpec
 

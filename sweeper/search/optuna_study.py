@@ -26,6 +26,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeper.errors import ConfigError
+from sweeper.kinds import SEARCH_METHODS
 from sweeper.records import Assignment, Constraint, Objective, Scalar, content_key
 from sweeper.search import dashboard, database
 from sweeper.search.distributions import distributions, from_optuna, to_optuna
@@ -186,7 +187,7 @@ class Search:
                 # The attribute by which samplers and dashboard both know them: Trial.set_constraint (Optuna
                 # 5.0) writes others, which optuna-dashboard 0.21 does not read.
                 storage.set_trial_system_attr(trial_id, "constraints", list(violated.values()))
-            if attributes.get(CUT_OFF) and self._method != "grid":
+            if attributes.get(CUT_OFF) and not SEARCH_METHODS[self._method].is_exhaustive:
                 self._repeat(storage.get_trial(trial_id))
             if values is None:
                 state = TrialState.PRUNED if violated else TrialState.FAIL

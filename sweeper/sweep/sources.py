@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from sweeper.kinds import SEARCH_METHODS
 from sweeper.plan.planner import Job, Planner
 from sweeper.records import TrialResult, TrialState
 from sweeper.schedule.durations import Predictor
@@ -299,6 +300,6 @@ def source_of(
     terms: Terms, *, planner: Planner, ledger: Ledger, search: Search, teller: Teller, predictor: Predictor
 ) -> Source:
     """Choose the source that a study's method asks for."""
-    if terms.method == "grid":
+    if SEARCH_METHODS[terms.method].is_exhaustive:
         return GridSource(planner, ledger, search, teller, predictor=predictor)
     return SearchSource(planner, ledger, search, teller, budget=terms.trials)

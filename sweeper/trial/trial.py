@@ -22,6 +22,7 @@ from sweeper.engines.environment import outputs_folder
 from sweeper.engines.registry import engine_of
 from sweeper.errors import Stopped
 from sweeper.goals import pruner
+from sweeper.kinds import CLIENTS, ENGINES
 from sweeper.records import (
     LoadPoint,
     Measurement,
@@ -276,11 +277,11 @@ class Trial:
 
     def _has_devices(self) -> bool:
         """Return whether this trial starts processes on devices of its own."""
-        return self._spec.engine.kind not in ("simulated", "attach")
+        return ENGINES[self._spec.engine.kind].has_devices
 
     def _starts_with_each_load(self) -> bool:
         """Return whether each load starts an engine of its own, so that devices have to be free again."""
-        return self._spec.client.kind == "offline"
+        return CLIENTS[self._spec.client.kind].has_engine_inside
 
 
 def _of(done: int, total: int) -> str:
