@@ -15,7 +15,7 @@ from pathlib import Path
 from analysis import figures, report, serving, standings, tables
 from analysis.markdown import code_block, escaped
 from analysis.study import Study
-from sweeper.text.legible import shortened
+from sweeper.text.printable import shortened
 from sweeper.text.writing import write_answer
 
 # Overrides that name places on the machine of whoever ran it: of no use to a reader.

@@ -12,8 +12,8 @@ from analysis.study import Study
 from sweeper.errors import SweeperError
 from sweeper.store.store import columns_markdown
 from sweeper.text.commands import Command
-from sweeper.text.legible import LINES, legible
 from sweeper.text.output import HelpParser, Stream, check_written
+from sweeper.text.printable import LINES, legible
 from sweeper.text.urls import is_url
 
 _DESCRIPTION = "Charts, tables and reports from the stored results of a study."

@@ -34,8 +34,8 @@ from sweeper.cli.node import ShowNode
 from sweeper.cli.partitions import ShowPartitions
 from sweeper.cli.sweep import run_sweep
 from sweeper.errors import AnswerError, ConfigError, SweeperError
-from sweeper.text.legible import LINES, legible
 from sweeper.text.output import Stream, check_written, failure_text
+from sweeper.text.printable import LINES, legible
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,7 +11,7 @@ from sweeper.cli.dashboard import show_on_dashboard
 from sweeper.cli.exit_codes import NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
 from sweeper.errors import AnswerError, StoreError
 from sweeper.records import Platform, TrialResult, TrialState
-from sweeper.text.legible import legible
+from sweeper.text.printable import legible
 
 if TYPE_CHECKING:
     from rich.console import Console

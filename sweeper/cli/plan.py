@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sweeper.config import Settings
     from sweeper.plan.planner import Job, Planner
-    from sweeper.plan.survey import Survey
+    from sweeper.plan.sample import Survey
     from sweeper.store.store import FinishedTrial
     from sweeper.sweep.ledger import Ledger
     from sweeper.topology import Node
@@ -106,7 +106,7 @@ def _show_search(
     ledger: Ledger,
     console: Console,
 ) -> None:
-    from sweeper.plan.survey import survey
+    from sweeper.plan.sample import survey
 
     found = survey(planner, seed=settings.seed)
     spent = ledger.spent

@@ -24,7 +24,7 @@ from sweeper.prepare.executor import start_executor
 from sweeper.prepare.planner import scheduler_of
 from sweeper.prepare.search import check_search, hints_of
 from sweeper.records import Platform
-from sweeper.text.legible import legible
+from sweeper.text.printable import legible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -105,7 +105,7 @@ def read_options(arguments: list[str], commands: Collection[str]) -> tuple[argpa
 
 def _run(settings: Settings, choice: Choice, overrides: list[str], console: Console, stack: ExitStack) -> int:
     from sweeper.clients import requirements
-    from sweeper.plan import idle
+    from sweeper.plan import no_effect
     from sweeper.prepare import node as prepare
     from sweeper.search import database
     from sweeper.store.study_folder import StudyFolder
@@ -119,7 +119,7 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
         console.print(line, markup=False, soft_wrap=True)
     say_release(settings, planner, console)
     check_search(settings)
-    idle.check(planner)
+    no_effect.check(planner)
     code = show_plan(settings, planner, nodes, console) if settings.is_plan else OK
     # A missing file or package is found before a folder is made or an engine is started, and by a plan, too.
     requirements.check(settings.client, settings.load_points, engine=planner.engine)

@@ -27,9 +27,9 @@ from sweeper.config.checks import (
 )
 from sweeper.config.device_ids import device_ids
 from sweeper.config.effect import Run
+from sweeper.config.release_source import Stated
 from sweeper.config.search import endings
 from sweeper.config.space import parse_condition, parse_domain, parse_rule
-from sweeper.config.stated import Stated
 from sweeper.errors import ConfigError
 from sweeper.goals.termination import Termination
 from sweeper.kinds import DATASETS, ENGINES, SEARCH_METHODS
@@ -151,7 +151,7 @@ def settings(
     Args:
         composed: From ``compose_run``.
         platform: The machine, which ``platform=auto`` leaves open.
-        release_stated_by: Where the user named ``engine.release`` (``stated``).
+        release_stated_by: Where the user named ``engine.release`` (``release_source``).
 
     Raises:
         ConfigError: A value is out of range or does not fit with another; the message names its key.

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from sweeper.engines import Cancelled, patience
+from sweeper.engines import Cancelled, http_limits
 from sweeper.errors import EngineError, Stopped
 
 SANITY_PROMPT = "The capital of France is"
@@ -123,19 +123,21 @@ class Endpoint:
         request = urllib.request.Request(
             self.base_url + path, data=None if body is None else json.dumps(body).encode(), headers=headers
         )
-        opener = patience.opener(patience.Patience(limit_s=timeout_s, cancelled=self.cancelled))
+        opener = http_limits.opener(http_limits.Patience(limit_s=timeout_s, cancelled=self.cancelled))
         try:
             try:
                 with opener.open(request, timeout=timeout_s) as answer:
-                    return Answer(status=answer.status, text=patience.read(answer).decode(errors="replace"))
+                    return Answer(
+                        status=answer.status, text=http_limits.read(answer).decode(errors="replace")
+                    )
             except urllib.error.HTTPError as exc:
                 with exc:
-                    return Answer(status=exc.code, text=patience.read(exc).decode(errors="replace"))
+                    return Answer(status=exc.code, text=http_limits.read(exc).decode(errors="replace"))
         except (OSError, http.client.HTTPException) as exc:
             # Not up yet, too slow, or gone in the middle of an answer.
             reason = exc.reason if isinstance(exc, urllib.error.URLError) else exc
             return Answer(status=None, text="", problem=str(reason) or type(reason).__name__)
-        except patience.StoppedError as exc:
+        except http_limits.StoppedError as exc:
             raise Stopped from exc
 
 
