@@ -1,9 +1,9 @@
 """The configuration: its schema, its composition by Hydra, and its way into our own objects.
 
 ``schema`` declares every key with its type, ``composition`` turns files and overrides into checked plain data
-(``own_files`` explains what Hydra would misread), ``domains`` reads what may vary, ``settings`` makes our own
-objects of it, ``unused`` refuses what would do nothing, by ``effect_table``, ``release_source`` says whether the
-user named the release. YAML holds values; types and checks stand here. Nothing below this package knows that Hydra
+(``own_files`` explains what Hydra would misread), ``space`` reads what may vary, ``settings`` makes our own
+objects of it, ``unused`` refuses what would do nothing, by ``effect_table``, ``release_source`` says whether
+the user named the release. YAML holds values; types and checks are here. No other package knows that Hydra
 exists.
 """
 
