@@ -17,10 +17,11 @@ import pandas as pd
 
 from analysis import answers, tables
 from analysis.study import Series
-from analysis.tables import Estimate
 from sweeper import knobs
 from sweeper.errors import ConfigError
-from sweeper.goals.objectives import beats, counts, objective_value, row_value
+from sweeper.goals.objectives import counts, objective_value, row_value
+from sweeper.goals.objectives import front as objectives_front
+from sweeper.intervals import Estimate, estimate
 from sweeper.records import MAX_RATE, Constraint, Objective, TrialState
 
 _SAME = 1e-9
@@ -129,12 +130,8 @@ def front(
         for setting in rows["setting"].unique()
         if all(setting in found for found in scores)
     }
-    kept = [
-        setting
-        for setting, mine in values.items()
-        if not any(beats(other, mine, objectives=objectives) for other in values.values())
-    ]
-    kept.sort(key=lambda setting: _sign(objectives[0]) * values[setting][0], reverse=True)
+    kept = objectives_front(values, objectives=objectives)
+    kept.sort(key=lambda setting: objectives[0].sign * values[setting][0], reverse=True)
     keys = rows.drop_duplicates("setting").set_index("setting")["trial_key"]
     columns = ["setting", *(objective.name for objective in objectives), "trial_key"]
     return pd.DataFrame([(setting, *values[setting], keys[setting]) for setting in kept], columns=columns)
@@ -254,7 +251,7 @@ def _scores(rows: pd.DataFrame, quantity: Objective | Constraint) -> dict[str, E
 def _counted(rows: pd.DataFrame, quantity: Objective | Constraint) -> pd.DataFrame:
     """Return the rows that count for an objective or a bound, each with its value."""
     told = tables.of_metric(rows, quantity.metric)
-    read = (quantity.metric, "request_rate_per_s", "keeps_prefix_cache", "max_rate_slo", *_HELD)
+    read = (quantity.metric, "request_rate_per_s", "dataset", "keeps_prefix_cache", "max_rate_slo", *_HELD)
     records = told[[name for name in read if name in told]].to_dict("records")
     values = [row_value(quantity, row) for row in records]  # type: ignore[arg-type]
     chosen = [counts(quantity, row) for row in records]  # type: ignore[arg-type]
@@ -270,14 +267,14 @@ def _score(group: pd.DataFrame, metric: str, points: int) -> Estimate | None:
     if len(per_point) < points or not all(per_point):
         return None
     starts = min(len(values) for values in per_point)
-    return tables.estimate([math.fsum(values[k] for values in per_point) / points for k in range(starts)])
+    return estimate([math.fsum(values[k] for values in per_point) / points for k in range(starts)])
 
 
 def _best_row(rows: pd.DataFrame, objective: Objective) -> dict[str, object] | None:
     scores = _scores(rows, objective)
     if not scores:
         return None
-    ranked = sorted(scores, key=lambda setting: -_sign(objective) * scores[setting].mean)
+    ranked = sorted(scores, key=lambda setting: -objective.sign * scores[setting].mean)
     equal = [
         name for name in ranked if math.isclose(scores[name].mean, scores[ranked[0]].mean, rel_tol=_SAME)
     ]
@@ -336,13 +333,9 @@ def _verdict(first: Estimate, second: Estimate | None) -> str:
     return "inconclusive" if first.low <= second.high and second.low <= first.high else "clear"
 
 
-def _sign(objective: Objective) -> int:
-    return 1 if objective.direction == "maximize" else -1
-
-
 def _objective_text(objective: Objective, rows: pd.DataFrame) -> str:
     divided = "" if objective.per is None else f" per {objective.per.upper()}"
-    kind = "highest" if objective.direction == "maximize" else "lowest"
+    kind = "highest" if objective.is_higher_better else "lowest"
     # A search over the rate has one answer, at no load point that was chosen beforehand.
     where = "" if objective.metric == MAX_RATE else f", {_where_text(objective, rows)}"
     return f"{kind} {objective.metric}{divided}{where}"

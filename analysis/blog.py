@@ -15,7 +15,7 @@ from pathlib import Path
 from analysis import figures, report, serving, standings, tables
 from analysis.markdown import code_block, escaped
 from analysis.study import Study
-from sweeper.text.legible import shortened
+from sweeper.text.printable import shortened
 from sweeper.text.writing import write_answer
 
 # Overrides that name places on the machine of whoever ran it: of no use to a reader.
@@ -145,6 +145,8 @@ def _commands(study: Study) -> list[str]:
                 f"To serve with the {answer['objective']} ({escaped(answer['setting'])}; verdict: "
                 f"{answer['verdict']}):\n\n{code_block(line)}"
             )
+            until = serving.valid_until(study.frame, str(answer["trial_key"]))
+            parts += [escaped(until)] if until else []
         elif why:
             parts.append(f"The {answer['objective']} ({escaped(answer['setting'])}): {escaped(why)}")
     if not command:

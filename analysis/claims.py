@@ -18,8 +18,8 @@ import pandas as pd
 from analysis import tables
 from analysis.ratios import Factor, Ratio, Verdict, combine, judge, ratio
 from analysis.study import Study
-from analysis.tables import Estimate
 from sweeper import published
+from sweeper.intervals import Estimate
 
 
 class ClaimKind(StrEnum):
@@ -172,7 +172,9 @@ def check_study(claim: Claim, study: Study, *, experiments: Path | None = None) 
     table = tables.summary(study.frame, metric=claim.metric, series=study.series)
     numbers: dict[tuple[str, str], Factor] = {}
     for row in table[table["n"] > 0].to_dict("records"):
-        factor = Factor(estimate=_estimate(row), power=1, is_measured=row["provenance"] == "measured")
+        factor = Factor(
+            estimate=tables.estimate_of(row), power=1, is_measured=row["provenance"] == "measured"
+        )
         for name in _names(study, row["series"]):
             numbers.setdefault((name, str(row["load_point"])), factor)
     models = ", ".join(dict.fromkeys(study.frame["model"]))
@@ -213,16 +215,6 @@ def _published_factor(row: tables.Row) -> Factor:
         power=1,
         reading=0.0 if math.isnan(low) or math.isnan(high) else (high - low) / 2 / value,
         is_published=True,
-    )
-
-
-def _estimate(row: tables.Row) -> Estimate:
-    has_interval = not math.isnan(row["low"])
-    return Estimate(
-        mean=float(row["mean"]),
-        low=float(row["low"]) if has_interval else None,
-        high=float(row["high"]) if has_interval else None,
-        n=int(row["n"]),
     )
 
 

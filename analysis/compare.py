@@ -218,17 +218,7 @@ def _numbers(study: Study, metric: Metric) -> dict[tuple[object, ...], tables.Ro
 
 
 def _factor(row: tables.Row, *, power: int) -> Factor:
-    return Factor(estimate=_estimate(row), power=power, is_measured=row["provenance"] == "measured")
-
-
-def _estimate(row: tables.Row) -> tables.Estimate:
-    has_interval = not math.isnan(row["low"])
-    return tables.Estimate(
-        mean=float(row["mean"]),
-        low=float(row["low"]) if has_interval else None,
-        high=float(row["high"]) if has_interval else None,
-        n=int(row["n"]),
-    )
+    return Factor(estimate=tables.estimate_of(row), power=power, is_measured=row["provenance"] == "measured")
 
 
 def _side(name: str, row: tables.Row) -> dict[str, object]:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from analysis import tables
 from analysis.study import is_control
+from sweeper.intervals import t_quantile_975
 from sweeper.records import TrialState
 
 
@@ -101,7 +102,7 @@ def _trend(metric: str, *, times_s: Sequence[float], values: Sequence[float]) ->
     if n > 2:
         residuals = relative - relative.mean() - slope * centred
         error = math.sqrt(float((residuals**2).sum()) / (n - 2) / square)
-        half = tables.t_quantile_975(n - 2) * error
+        half = t_quantile_975(n - 2) * error
         low, high = (100 * span * bound for bound in (slope - half, slope + half))
     return Drift(
         metric=metric,

@@ -16,7 +16,9 @@ from sweeper import published
 from sweeper.calibrate import article
 from sweeper.errors import ConfigError, EngineError, nearest
 from sweeper.records import LoadPoint
+from sweeper.records.metrics import BY_NAME
 from sweeper.simulation import calibration
+from sweeper.text.tables import markdown_table
 from sweeper.text.writing import write_answer
 from sweeper.trial import trial
 
@@ -27,9 +29,10 @@ _WIDTH = 112
 
 _WORDS = {
     **calibration.METRICS,
-    "total_throughput_tok_per_s": "total tokens/s",
-    "output_throughput_tok_per_s": "output tokens/s",
-    "mean_e2el_ms": "mean latency",
+    **{
+        name: BY_NAME[name].words
+        for name in ("total_throughput_tok_per_s", "output_throughput_tok_per_s", "mean_e2el_ms")
+    },
 }
 
 Told = Mapping[tuple[str, LoadPoint], Mapping[str, float | None]]
@@ -99,17 +102,17 @@ def run(name: str) -> Told:
 
 def table(name: str, told: Told) -> str:
     """Return requests per second of each series at each rate, as a table in Markdown."""
-    rows: list[str] = []
-    head = ""
+    rows: dict[str, list[str]] = {}
+    rates: list[str] = []
     for spec, _, series in article.modelled_series(name):
         points = [p for p in spec.load_points if p.keeps_prefix_cache == (series.run == "second")]
         values = [told[spec.key, point]["request_throughput_per_s"] or 0.0 for point in points]
-        rows.append(f"| `{series.name}` | {' | '.join(f'{value:.2f}' for value in values)} |")
+        rows[series.name] = [f"`{series.name}`", *(f"{value:.2f}" for value in values)]
         rates = [_rate_text(point) for point in points]
-        head = f"| simulated, requests/s | {' | '.join(rates)} |\n|{'---|' * (len(rates) + 1)}"
     order = [series.name for series in article.composed(name).space.series]
-    rows.sort(key=lambda row: order.index(row.split("`")[1]))
-    return "\n".join([head, *rows])
+    return markdown_table(
+        ["simulated, requests/s", *rates], [rows[name] for name in sorted(rows, key=order.index)]
+    )
 
 
 def errors(name: str, told: Told) -> str:

@@ -21,7 +21,9 @@ from analysis.lines import draw_lines, line_axis
 from analysis.page import SIMULATED_BAND, Metric, Row, words_of
 from analysis.study import Study
 from sweeper import published
+from sweeper.kinds import ENGINES
 from sweeper.records import MAX_RATE
+from sweeper.records.metrics import Chart, charted, title_of
 from sweeper.text.writing import write_answer
 
 if TYPE_CHECKING:
@@ -43,17 +45,18 @@ __all__ = [
     "write",
 ]
 
-METRICS = (
-    Metric(column="request_throughput_per_s", title="Requests per second", is_higher_better=True),
-    Metric(column="mean_ttft_ms", title="Mean TTFT (ms)", is_higher_better=False),
-    Metric(column="mean_tpot_ms", title="Mean TPOT (ms)", is_higher_better=False),
-)
+
+def _shown(chart: Chart) -> tuple[Metric, ...]:
+    return tuple(
+        Metric(column=one.name, title=one.title, is_higher_better=bool(one.is_higher_better))
+        for one in charted(chart)
+    )
+
+
+METRICS = _shown(Chart.BARS)
 """The three charts of every case of the article. TTFT: time to first token; TPOT: time per output token."""
 
-_LINE_METRICS = (
-    Metric(column="total_throughput_tok_per_s", title="Total throughput (tokens/s)", is_higher_better=True),
-    METRICS[1],
-)
+_LINE_METRICS = _shown(Chart.LINES)
 _MEMORY = Metric(column="gpu_memory_gib", title="Device memory in use (GiB)", is_higher_better=False)
 _HIT_RATE = "prefix_cache_hit_rate"
 
@@ -71,7 +74,7 @@ def metrics_of(study: Study) -> tuple[Metric, ...]:
     drawn = {metric.column for metric in usual}
     wanted = {objective.metric: objective for objective in study.objectives if objective.metric not in drawn}
     further = tuple(
-        Metric(column=name, title=metric_title(name), is_higher_better=objective.direction == "maximize")
+        Metric(column=name, title=metric_title(name), is_higher_better=objective.is_higher_better)
         for name, objective in wanted.items()
     )
     # A bound is seen to be kept only where its metric is shown.
@@ -271,20 +274,18 @@ def caption_of(study: Study, table: pd.DataFrame) -> str:
 
 def _other_engines(frame: pd.DataFrame) -> str:
     """Name the engines beside vLLM, and whether they were run at all."""
-    others = frame[frame["engine"].notna() & (frame["engine"] == "tgi")]
-    if others.empty:
-        return ""
-    return ", TGI" if (others["state"] == "complete").any() else " (TGI was not run)"
+    said = ""
+    for name, rows in frame[frame["engine"].notna()].groupby("engine", sort=False):
+        kind = ENGINES.get(str(name))
+        if kind is not None and kind.is_started_by_us and not kind.takes_vllm_flags:
+            was_run = bool((rows["state"] == "complete").any())
+            said += f", {kind.title}" if was_run else f" ({kind.title} was not run)"
+    return said
 
 
 def metric_title(column: str) -> str:
     """Name a metric in words: ``p99 TTFT (ms)`` for ``p99_ttft_ms``; unknown names keep their own."""
-    known = {metric.column: metric.title for metric in (*METRICS, *_LINE_METRICS, _MEMORY)}
-    known[MAX_RATE] = "Highest request rate within bounds (offered, per second)"
-    words = column.split("_")
-    if words[-1] == "ms" and len(words) == 3:
-        return known.get(column, f"{words[0]} {words[1].upper()} (ms)")
-    return known.get(column, column)
+    return _MEMORY.title if column == _MEMORY.column else title_of(column)
 
 
 def _values(frame: pd.DataFrame, column: str) -> str:

@@ -15,26 +15,16 @@ import pandas as pd
 
 from analysis.study import Study
 from sweeper.errors import ConfigError
-from sweeper.records import OFFLINE_DATASETS
+from sweeper.kinds import DATASETS
+from sweeper.records.metrics import BY_NAME, REQUEST_LATENCIES
 from sweeper.text.writing import write_answer
 
 FILE_NAME = "benchmark_results.md"
 
 _WIDTH = 50
-_COUNTS = (
-    ("Successful requests:", "completed", "d"),
-    ("Benchmark duration (s):", "duration_s", ".2f"),
-    ("Total input tokens:", "total_input_tokens", "d"),
-    ("Total generated tokens:", "total_output_tokens", "d"),
-    ("Request throughput (req/s):", "request_throughput_per_s", ".2f"),
-    ("Output token throughput (tok/s):", "output_throughput_tok_per_s", ".2f"),
-    ("Total Token throughput (tok/s):", "total_throughput_tok_per_s", ".2f"),
-)
-_LATENCIES = (
-    ("Time to First Token", "TTFT", "ttft"),
-    ("Time per Output Token (excl. 1st token)", "TPOT", "tpot"),
-    ("Inter-token Latency", "ITL", "itl"),
-    ("End-to-end Latency", "E2EL", "e2el"),
+_LINES = (
+    *("completed", "duration_s", "total_input_tokens", "total_output_tokens"),
+    *("request_throughput_per_s", "output_throughput_tok_per_s", "total_throughput_tok_per_s"),
 )
 
 
@@ -44,7 +34,7 @@ def write(study: Study) -> Path:
     Raises:
         ConfigError: There is no such measurement.
     """
-    is_serving = (study.frame["state"] == "complete") & ~study.frame["dataset"].isin(OFFLINE_DATASETS)
+    is_serving = (study.frame["state"] == "complete") & study.frame["dataset"].map(_is_of_a_server)
     rows = [
         {str(name): value for name, value in row.items()}
         for row in study.frame[is_serving].to_dict("records")
@@ -57,6 +47,12 @@ def write(study: Study) -> Path:
     return write_answer(study.folder / FILE_NAME, "\n".join(_entry(study, row) for row in rows))
 
 
+def _is_of_a_server(dataset: object) -> bool:
+    """Return whether a dataset is one that is sent to a server; unknown ones of other packages are."""
+    kind = DATASETS.get(str(dataset))
+    return kind is None or kind.needs_server
+
+
 def block(row: Mapping[str, Any]) -> str:
     """Write one measurement as vLLM's benchmark prints it; a line whose number is unknown is left out.
 
@@ -67,13 +63,16 @@ def block(row: Mapping[str, Any]) -> str:
         vLLM, benchmarks/benchmark_serving.py 0.6.4: labels, widths and two decimals.
     """
     lines = [_rule(" Serving Benchmark Result ", "=")]
-    lines += [_line(label, row.get(column), form) for label, column, form in _COUNTS]
-    for title, short, metric in _LATENCIES:
+    lines += [
+        _line(metric.printed_as, row.get(metric.name), "d" if metric.is_whole else ".2f")
+        for metric in map(BY_NAME.__getitem__, _LINES)
+    ]
+    for latency in REQUEST_LATENCIES:
         figures = [
-            _line(f"{word} {short} (ms):", row.get(f"{statistic}_{metric}_ms"), ".2f")
+            _line(f"{word} {latency.name.upper()} (ms):", row.get(f"{statistic}_{latency.name}_ms"), ".2f")
             for word, statistic in (("Mean", "mean"), ("Median", "median"), ("P99", "p99"))
         ]
-        lines += [_rule(title, "-"), *figures] if any(figures) else []
+        lines += [_rule(latency.heading, "-"), *figures] if any(figures) else []
     lines.append("=" * _WIDTH)
     return "\n".join(line for line in lines if line) + "\n"
 

@@ -16,6 +16,7 @@ from analysis import style
 from analysis.lettering import drawn
 from analysis.page import SIMULATED_BAND, Page, Words, draw_legend, finish_value_axis, lay_legend, make_page
 from sweeper.records import LoadPoint, Provenance, TrialResult
+from sweeper.records.metrics import PERCENTILE_NAMES, REQUEST_LATENCIES
 from sweeper.text.writing import write_answer
 
 if TYPE_CHECKING:
@@ -23,14 +24,8 @@ if TYPE_CHECKING:
 
 FILE_NAME = "latencies.png"
 
-LATENCIES: Mapping[str, str] = {
-    "ttft": "Time to first token (ms)",
-    "tpot": "Time per output token (ms)",
-    "e2el": "Whole request (ms)",
-}
+LATENCIES: Mapping[str, str] = {one.name: one.axis for one in REQUEST_LATENCIES if one.axis is not None}
 """Latencies that are drawn, a panel each, with the name of its axis."""
-
-PERCENTILES = ("p50", "p90", "p95", "p99")
 
 _WIDTH_IN = 10.5
 _PLOT_IN = 2.6
@@ -57,7 +52,10 @@ def write(result: TrialResult) -> Path | None:
 
 def curves_of(result: TrialResult) -> Curves:
     """Average a trial's measurements by load point; second runs are other curves than first ones."""
-    names = ("request_throughput_per_s", *(f"{p}_{latency}_ms" for latency in LATENCIES for p in PERCENTILES))
+    names = (
+        "request_throughput_per_s",
+        *(f"{p}_{latency}_ms" for latency in LATENCIES for p in PERCENTILE_NAMES),
+    )
     found: dict[LoadPoint, dict[str, float]] = {}
     for point in dict.fromkeys(measured.load_point for measured in result.measurements):
         here = [measured.metrics for measured in result.measurements if measured.load_point == point]
@@ -88,12 +86,12 @@ def _draw(result: TrialResult, curves: Curves) -> Page:
 
 
 def _panel(axes: Axes, curves: Curves, latency: str, title: str) -> None:
-    columns = [f"{percentile}_{latency}_ms" for percentile in PERCENTILES]
+    columns = [f"{percentile}_{latency}_ms" for percentile in PERCENTILE_NAMES]
     for place, values in enumerate(curves.values()):
         heights = [values.get(column, float("nan")) for column in columns]
         look: dict[str, Any] = {"color": _colour(place), "marker": _marker(place)}
         axes.plot(range(len(columns)), heights, markersize=4.5, linewidth=1.5, **look)
-    axes.set_xticks(range(len(columns)), PERCENTILES)
+    axes.set_xticks(range(len(columns)), PERCENTILE_NAMES)
     highest = max((values[c] for values in curves.values() for c in columns if c in values), default=0.0)
     finish_value_axis(axes, title, highest=highest, vertical=True, room=1.08)
 

@@ -12,7 +12,7 @@ import textwrap
 from functools import cache
 from typing import Any
 
-from sweeper.text.legible import escape, legible, shortened
+from sweeper.text.printable import escape, legible, shortened
 
 FAMILY = "DejaVu Sans"
 """Comes with matplotlib, so a chart looks the same on every machine."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from sweeper.text.legible import legible
+from sweeper.text.printable import legible
 
 # A backslash acts before punctuation only, "<" before a tag's name, "&" before a name and ";", an underscore
 # at the edge of a word.

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from analysis.tables import Estimate, t_quantile_975
+from sweeper.intervals import Estimate, relative_error, welch_half
 
 NOISE = 0.02
 """Margin of a ratio of two modelled or published numbers; changes below it are not called changes.
@@ -132,7 +132,7 @@ def combine(verdicts: Sequence[Verdict]) -> Verdict:
 
 def _has_spread(factor: Factor) -> bool:
     """Whether restarts say how much this mean varies; identical ones, as a model gives, do not."""
-    return factor.estimate.n > 1 and _relative_error(factor.estimate) > 0
+    return factor.estimate.n > 1 and relative_error(factor.estimate) > 0
 
 
 def _is_of_one_measured_start(factors: Sequence[Factor]) -> bool:
@@ -147,17 +147,8 @@ def _basis(factors: Sequence[Factor]) -> Basis:
 
 def _half_width(factors: Sequence[Factor]) -> float:
     if all(_has_spread(factor) for factor in factors):
-        parts = [
-            ((factor.power * _relative_error(factor.estimate)) ** 2, factor.estimate.n) for factor in factors
-        ]
-        variance = math.fsum(part for part, _ in parts)
-        degrees = variance**2 / math.fsum(part**2 / (n - 1) for part, n in parts)
-        return t_quantile_975(max(1, int(degrees))) * math.sqrt(variance)
+        return welch_half(
+            [((factor.power * relative_error(factor.estimate)) ** 2, factor.estimate.n) for factor in factors]
+        )
     # NOISE belongs to a ratio of two, so each of its numbers has NOISE / sqrt(2).
     return math.sqrt(math.fsum(factor.power**2 * (NOISE**2 / 2 + factor.reading**2) for factor in factors))
-
-
-def _relative_error(estimate: Estimate) -> float:
-    """Return the standard error of a mean over the mean, out of its t-interval."""
-    assert estimate.high is not None
-    return (estimate.high - estimate.mean) / t_quantile_975(estimate.n - 1) / estimate.mean

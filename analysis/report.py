@@ -188,8 +188,11 @@ def bounds(study: Study) -> list[str]:
 
 def _command(frame: pd.DataFrame, trial_key: str) -> str:
     line, why = serving.serve_line(frame, trial_key), serving.why_no_line(frame, trial_key)
+    until = serving.valid_until(frame, trial_key)
     ran = frame.loc[frame["trial_key"] == trial_key, "command"].dropna()
     parts = [f"To serve with it:\n\n{code_block(line)}"] if line else [escaped(why)] if why else []
+    if until:
+        parts.append(escaped(until))
     if not ran.empty and ran.iloc[0] != line:
         parts.append(f"As it was run:\n\n{code_block(ran.iloc[0])}")
     return "\n\n".join(parts)

@@ -19,10 +19,11 @@ import pandas as pd
 from analysis.tables import release_of
 from sweeper import knobs
 from sweeper.errors import ConfigError
+from sweeper.kinds import ENGINES
 from sweeper.records import Scalar
 
 _ADDRESSES = ("--model", "--model-id", "serve")
-# Where TGI listened for us, which is nobody's port in production.
+# Where an engine listened for us, which is nobody's port in production.
 _OUR_PORT = ("--hostname", "--port")
 
 
@@ -39,10 +40,11 @@ def serve_line(frame: pd.DataFrame, trial_key: str) -> str:
     """
     row = _row(frame, trial_key)
     ran = _text(row, "command")
-    if row["engine"] == "attach":
+    kind = ENGINES.get(str(row["engine"]))
+    if kind is not None and not kind.is_started_by_us:
         return ""
-    if row["engine"] == "tgi":
-        return _tgi_line(ran, _assignment(row))
+    if kind is not None and kind.is_run_by_command:
+        return _command_line(ran, _assignment(row))
     if pd.isna(row["version.vllm"]):
         return ran
     address = _address(row)
@@ -62,7 +64,8 @@ def serve_line(frame: pd.DataFrame, trial_key: str) -> str:
 def why_no_line(frame: pd.DataFrame, trial_key: str) -> str:
     """Return a sentence on what was measured where there is no line to serve with, else nothing."""
     row = _row(frame, trial_key)
-    if row["engine"] != "attach":
+    kind = ENGINES.get(str(row["engine"]))
+    if kind is None or kind.is_started_by_us:
         return ""
     release = _text(row, "version.vllm")
     served = f"{row['model']} by vLLM {release}" if release else str(row["model"])
@@ -70,6 +73,17 @@ def why_no_line(frame: pd.DataFrame, trial_key: str) -> str:
         f"Measured at an endpoint that already ran and serves {served}: its own start command is what to "
         "keep. What it reported of its settings stands in the columns effective.*."
     )
+
+
+def valid_until(frame: pd.DataFrame, trial_key: str) -> str:
+    """Return a sentence on the last release that takes the line, where a newer one lacks a flag of it."""
+    row = _row(frame, trial_key)
+    kind = ENGINES.get(str(row["engine"]))
+    has_line_of_vllm = kind is not None and kind.takes_vllm_flags and kind.is_started_by_us
+    if not has_line_of_vllm or pd.isna(row["version.vllm"]):
+        return ""
+    last, gone = knobs.since_removed(_assignment(row), release=release_of(row))
+    return f"This line is valid up to vLLM {last}: newer releases lack {' and '.join(gone)}." if last else ""
 
 
 def _row(frame: pd.DataFrame, trial_key: str) -> pd.Series[Any]:
@@ -108,8 +122,8 @@ def _is_local(address: str) -> bool:
     return address.startswith(("/", ".", "~")) or Path(address).is_dir()
 
 
-def _tgi_line(ran: str, assignment: Mapping[str, Scalar]) -> str:
-    """Return the command of TGI with its variables, for the shell that starts it, without our own port."""
+def _command_line(ran: str, assignment: Mapping[str, Scalar]) -> str:
+    """Return a command that ran with its variables, for the shell that starts it, without our own port."""
     words = iter(shlex.split(ran))
     kept = []
     for word in words:

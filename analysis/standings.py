@@ -61,11 +61,10 @@ def standings(study: Study) -> Standings:
     )
     objective = study.objectives[0]
     scores = bests.score(study.frame, objective, study.series)
-    sign = -1 if objective.direction == "maximize" else 1
     names = [str(name) for name in dict.fromkeys(tables.settings(study.frame, study.series)["setting"])]
     order = sorted(
         names,
-        key=lambda name: (name not in scores, name in found, sign * scores.get(name, 0.0)),
+        key=lambda name: (name not in scores, name in found, -objective.sign * scores.get(name, 0.0)),
     )
     is_front = len(study.objectives) > 1
     marked = front(study) if is_front else best(study)
@@ -173,7 +172,7 @@ def _shares(study: Study) -> dict[str, list[Breach]]:
     found: dict[str, list[Breach]] = {}
     for setting, group in rows.groupby("setting", sort=False) if study.constraints else ():
         records = [{str(name): value for name, value in row.items()} for row in group.to_dict("records")]
-        values = [objective_value(constraint, records) for constraint in study.constraints]
+        values = [objective_value(bound, records, is_partial=True) for bound in study.constraints]
         if any(value is not None for value in values):
             found[str(setting)] = [
                 Breach(constraint=constraint, value=value)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,9 @@ import pandas as pd
 
 from analysis import markdown
 from analysis.study import Series
-from sweeper.records import MAX_RATE, FailureClass, Scalar, TrialState
-
-_T_975 = (
-    *(12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281),
-    *(2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860),
-)
-_Z_975 = 1.959964
+from sweeper.intervals import Estimate, estimate
+from sweeper.records import LOAD_COLUMNS, MAX_RATE, FailureClass, Scalar, TrialState
+from sweeper.text.tables import markdown_table
 
 Row = Mapping[Hashable, Any]
 """One row of a table, by column."""
@@ -33,7 +28,7 @@ Row = Mapping[Hashable, Any]
 ALL_AT_ONCE = "all at once"
 """Names the load point that has no request rate."""
 
-# What makes two load points different, and its words on an axis. The seed does not: other seeds are repeats.
+# The words of a load point on an axis, by column.
 _LOAD_WORDS: Mapping[str, Callable[[Any], str]] = {
     "request_rate_per_s": lambda value: ALL_AT_ONCE if value is None else f"{value:g} QPS",
     "max_concurrency": lambda value: "no limit" if value is None else f"{value} at a time",
@@ -44,8 +39,8 @@ _LOAD_WORDS: Mapping[str, Callable[[Any], str]] = {
     "range_ratio": lambda value: f"range {value}",
     "ignore_eos": lambda value: "ignoring EOS" if value else "until EOS",
 }
-LOAD_POINT = tuple(_LOAD_WORDS)
-"""Columns in which load points differ."""
+LOAD_POINT = LOAD_COLUMNS
+"""Columns in which load points differ, in the order of an axis."""
 
 HIGHEST_RATE = "highest rate within bounds"
 """Names the load point of what a search over the request rate found."""
@@ -55,51 +50,15 @@ _RUN_WORDS = {False: "fresh run", True: "second run"}
 _RATE_AXIS = "Request rate (QPS)"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A mean with its 95 % interval; ``low`` and ``high`` are None when there is a single value."""
-
-    mean: float
-    low: float | None
-    high: float | None
-    n: int
-
-
-def t_quantile_975(degrees: int) -> float:
-    """Return the 97.5 % quantile of Student's t distribution.
-
-    Args:
-        degrees: Degrees of freedom, at least 1.
-
-    Returns:
-        The quantile, to within 0.0001.
-
-    Source:
-        Up to 20 degrees the printed table (Abramowitz and Stegun 26.10); above that the expansion in
-        1 / degrees of their formula 26.7.5 about the normal quantile.
-    """
-    if degrees <= len(_T_975):
-        return _T_975[degrees - 1]
-    z = _Z_975
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / degrees + second / degrees**2 + third / degrees**3
-
-
-def estimate(values: Sequence[float]) -> Estimate:
-    """Return mean and 95 % t-interval of independent values, such as one per engine restart.
-
-    Returns:
-        The estimate; a single value has no interval, for one cannot tell spread from one.
-    """
-    n = len(values)
-    mean = math.fsum(values) / n
-    if n == 1:
-        return Estimate(mean=mean, low=None, high=None, n=1)
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    half = t_quantile_975(n - 1) * deviation / math.sqrt(n)
-    return Estimate(mean=mean, low=mean - half, high=mean + half, n=n)
+def estimate_of(row: Row) -> Estimate:
+    """Return a row of a summary as an estimate."""
+    has_interval = not math.isnan(row["low"])
+    return Estimate(
+        mean=float(row["mean"]),
+        low=float(row["low"]) if has_interval else None,
+        high=float(row["high"]) if has_interval else None,
+        n=int(row["n"]),
+    )
 
 
 def settings(frame: pd.DataFrame, series: Mapping[str, Series] | None = None) -> pd.DataFrame:
@@ -241,8 +200,8 @@ def to_markdown(table: pd.DataFrame, *, is_text: bool = False, formatted: Collec
     heads = [markdown.escaped(name) for name in table.columns]
     is_markdown = [name in formatted for name in table.columns]
     rule = ["---"] + ["---" if is_text else "---:"] * (len(heads) - 1)
-    lines = [heads, rule, *(list(map(_cell, row, is_markdown)) for row in table.itertuples(index=False))]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    rows = (list(map(_cell, row, is_markdown)) for row in table.itertuples(index=False))
+    return markdown_table(heads, rows, rule=rule)
 
 
 def number_text(value: float) -> str:

@@ -20,11 +20,17 @@ from sweeper.calibrate import article
 from sweeper.calibrate.figures import FIT, VALIDATION, Figure, predict
 from sweeper.calibrate.judging import LONG_TTFT_MS, counts
 from sweeper.errors import EngineError
+from sweeper.records.metrics import Kind, fitted
 from sweeper.simulation import calibration
 from sweeper.simulation.calibration import METRICS, WORDS, NamedCalibration
+from sweeper.text.tables import markdown_table
 from sweeper.text.writing import write_answer
 
-BARS_PCT = {"request_throughput_per_s": 8.0, "mean_ttft_ms": 25.0, "mean_tpot_ms": 15.0}
+BARS_PCT = {
+    metric.name: metric.fit.bar_pct
+    for metric in fitted(Kind.SERVER)
+    if metric.fit is not None and metric.fit.bar_pct is not None
+}
 """Mean absolute error on figures not fitted that the model is meant to stay below."""
 
 ORDER_BAR = 0.9
@@ -376,5 +382,4 @@ def _beyond(chosen: NamedCalibration) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return markdown_table(head, rows, rule=["---"] * len(head))

@@ -9,16 +9,19 @@ import pandas as pd
 
 from analysis import style
 from analysis.page import Words, draw_legend, lay_legend, make_page
+from sweeper.records.metrics import Kind, fitted
 from sweeper.text.writing import write_answer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_IN_SECONDS = {"mean_ttft_ms"}
 _PANELS = {
-    "request_throughput_per_s": ("Requests per second", 1.0),
-    "mean_ttft_ms": ("Mean TTFT (s)", 1000.0),
-    "mean_tpot_ms": ("Mean TPOT (ms)", 1.0),
+    metric.name: (
+        (metric.title.replace("(ms)", "(s)"), 1000.0) if metric.name in _IN_SECONDS else (metric.title, 1.0)
+    )
+    for metric in fitted(Kind.SERVER)
 }
 """Metric to the title of its panel, and what a unit of the axis holds."""
 

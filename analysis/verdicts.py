@@ -10,6 +10,7 @@ comparisons are made at once, so each interval is widened until all of them hold
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,8 @@ from analysis import bests, serving, tables
 from analysis.markdown import code_block, escaped
 from analysis.ratios import NOISE
 from analysis.study import Study
-from sweeper.goals.objectives import counts, row_value
+from sweeper.goals.objectives import counts, load_key, row_value
+from sweeper.intervals import variance_of_mean, welch_half
 from sweeper.records import Constraint, Objective, Provenance, TrialState
 
 FAMILY_LEVEL = 0.05
@@ -109,13 +111,10 @@ def compare(
     difference = means[0] - means[1]
     if min(len(first), len(second)) < _LEAST_STARTS:
         return Comparison(ratio=math.exp(difference), low=None, high=None, verdict="inconclusive")
-    parts = [_variance_of_mean(values) for values in logs]
-    half = 0.0
-    if sum(parts) > 0:
-        degrees = sum(parts) ** 2 / sum(
-            part**2 / (len(values) - 1) for part, values in zip(parts, logs, strict=True)
-        )
-        half = t_quantile(1 - FAMILY_LEVEL / 2 / comparisons, max(1, int(degrees))) * math.sqrt(sum(parts))
+    half = welch_half(
+        [(variance_of_mean(values), len(values)) for values in logs],
+        probability=1 - FAMILY_LEVEL / 2 / comparisons,
+    )
     half = max(half, math.log1p(margin))
     return Comparison(
         ratio=math.exp(difference),
@@ -123,25 +122,6 @@ def compare(
         high=math.exp(difference + half),
         verdict=_verdict(difference, half, is_higher_better=is_higher_better),
     )
-
-
-def t_quantile(probability: float, degrees: int) -> float:
-    """Return a quantile of Student's t distribution.
-
-    Args:
-        probability: Above 0.5 and below 1.
-        degrees: Degrees of freedom, a whole number of at least 1.
-
-    Source:
-        The distribution for whole degrees in closed form, Abramowitz and Stegun 26.7.3 and 26.7.4, inverted
-        by bisection.
-    """
-    wanted = 2 * probability - 1
-    low, high = 0.0, math.pi / 2
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _within(middle, degrees) < wanted else (low, middle)
-    return math.tan(high) * math.sqrt(degrees)
 
 
 def finalists(study: Study, objective: Objective) -> list[Finalist]:
@@ -169,23 +149,28 @@ def finalists(study: Study, objective: Objective) -> list[Finalist]:
         values = start_values(group, objective)
         if values:
             found.append((group.iloc[0], values, _broken(group, study.constraints)))
-    return _judged(found, base, knobs, is_higher_better=objective.direction == "maximize")
+    return _judged(found, base, knobs, is_higher_better=objective.is_higher_better)
 
 
 def start_values(rows: pd.DataFrame, objective: Objective | Constraint) -> list[float]:
-    """Return an objective's value for each engine start: runs averaged first, then load points."""
-    records = rows.to_dict("records")
-    found = [row_value(objective, row) for row in records]  # type: ignore[arg-type]
-    values: pd.Series[float] = pd.Series(found, index=rows.index, dtype="float64")
-    chosen = [counts(objective, row) for row in records]  # type: ignore[arg-type]
-    is_counted: pd.Series[bool] = pd.Series(chosen, index=rows.index, dtype=bool)
-    counted, values = rows[is_counted], values[is_counted]
-    points = values.groupby(
-        [counted["trial_key"], counted["restart"], *(counted[name] for name in tables.LOAD_POINT)],
-        dropna=False,
-    ).mean()
-    starts = points.groupby(level=[0, 1]).mean()
-    return [float(value) for value in starts if value > 0]
+    """Return an objective's value for each engine start: runs averaged first, then load points.
+
+    A start without a number at one of the load points has none, as in ``objective_value``.
+    """
+    found: dict[tuple[str, int], dict[tuple[object, ...], list[float]]] = {}
+    for cells in rows.to_dict("records"):
+        row = {str(name): cell for name, cell in cells.items()}
+        if counts(objective, row):
+            start = found.setdefault((row["trial_key"], row["restart"]), {})
+            seen = start.setdefault(load_key(objective, row), [])
+            value = row_value(objective, row)
+            seen += [] if value is None else [value]
+    starts = [
+        statistics.fmean(map(statistics.fmean, points.values()))
+        for _, points in sorted(found.items())
+        if all(points.values())
+    ]
+    return [value for value in starts if value > 0]
 
 
 def recommended(judged: Sequence[Finalist]) -> Finalist | None:
@@ -341,31 +326,10 @@ def _comparison_text(comparison: Comparison | None) -> str:
     return "" if comparison is None else f"{comparison.interval_text}: {comparison.verdict}"
 
 
-def _variance_of_mean(values: Sequence[float]) -> float:
-    mean = math.fsum(values) / len(values)
-    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values)
-
-
 def _verdict(difference: float, half: float, *, is_higher_better: bool) -> str:
     if abs(difference) <= half:
         return "inconclusive"
     return "better" if (difference > 0) == is_higher_better else "worse"
-
-
-def _within(angle: float, degrees: int) -> float:
-    """Return the chance that t lies within +/- tan(angle) * sqrt(degrees)."""
-    sine, cosine = math.sin(angle), math.cos(angle)
-    term, total = 1.0, 0.0
-    if degrees % 2 == 0:
-        for k in range(0, degrees, 2):
-            total += term
-            term *= cosine**2 * (k + 1) / (k + 2)
-        return sine * total
-    term = cosine
-    for k in range(1, degrees, 2):
-        total += term
-        term *= cosine**2 * (k + 1) / (k + 2)
-    return (angle + sine * total) * 2 / math.pi
 
 
 def _differs(one: object, other: object) -> bool:

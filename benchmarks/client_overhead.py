@@ -23,10 +23,11 @@ from pathlib import Path
 
 from sweeper import config
 from sweeper.clients.vllm_bench import VllmBenchClient, benchmark_arguments
-from sweeper.engines.vllm import VllmEngine, probe, write_metadata_stub
+from sweeper.engines.vllm import VllmEngine
+from sweeper.engines.vllm_environment import probe, write_metadata_stub
 from sweeper.models import tiny
 from sweeper.plan.planner import Planner
-from sweeper.prepare import engine, platform
+from sweeper.prepare import interpreter, platform
 from sweeper.records import Platform
 from sweeper.schedule.allocator import Allocator
 from sweeper.topology import read_cpu
@@ -39,7 +40,7 @@ def main() -> None:
     runs = parser.parse_args().runs
     composed, _ = platform.compose_for_platform(["+experiment=cpu_smoke"], config_dir=None)
     settings = config.settings(composed, platform=Platform.CPU)
-    python = engine.find_engine_python(settings)
+    python = interpreter.find_engine_python(settings)
     environment = probe(python)
     node = read_cpu(1)
     with tempfile.TemporaryDirectory() as folder:

@@ -23,7 +23,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sweeper.schedule.scheduler import Entry, Scheduler, makespan_s, play
+from sweeper.schedule.occupancy import Entry
+from sweeper.schedule.scheduler import Scheduler, makespan_s, play
 from sweeper.topology import Node, modelled_mi300x
 
 TRIALS = 500

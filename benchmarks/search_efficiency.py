@@ -35,14 +35,16 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeper import config, knobs, topology
 from sweeper.plan.planner import Job, Planner
+from sweeper.prepare.estimate import simulated_estimate
 from sweeper.prepare.planner import planner_of
 from sweeper.records import Platform
 from sweeper.search.candidates import identity
 from sweeper.search.distributions import distributions, to_optuna
-from sweeper.search.prior import Estimate, simulated_estimate
+from sweeper.search.prior import Estimate
 from sweeper.search.proposer import Proposer
 from sweeper.search.starts import starting_points
 from sweeper.simulation.costs import Calibration
+from sweeper.simulation.device import USUAL_DEVICE
 from sweeper.space.space import Point, Space
 
 PROMPTS = 300
@@ -81,7 +83,7 @@ def expectation(planner: Planner, *, prompts: int, seed: int) -> Estimate:
         )
         return replace(planned, spec=replace(planned.spec, load_points=loads))
 
-    return simulated_estimate(job, node=planner.node, objectives=settings.objectives)
+    return simulated_estimate(job, node=planner.node, device=USUAL_DEVICE, objectives=settings.objectives)
 
 
 def table_of(estimate: Estimate, points: Sequence[Point]) -> Table:

@@ -5,6 +5,7 @@ SweeperError
 |   `-- KnobError      a knob does not exist in this release, or its value is not allowed
 +-- PlacementError     this trial cannot fit on this node; go on with the others
 +-- EngineError        this trial failed; record it and go on
+|   `-- Stopped          somebody asked for a stop; the trial is interrupted
 +-- MeasurementError   a number cannot be trusted; record a failure, never the number
 +-- StoreError         results are at risk; stop
 `-- AnswerError        a report, chart or table cannot be written; results are safe, write it again elsewhere
@@ -19,8 +20,30 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable
+from enum import StrEnum
 
-from sweeper.records import FailureClass
+
+class FailureClass(StrEnum):
+    """Why a trial has no numbers; the caller's reaction depends on it."""
+
+    OUT_OF_MEMORY = "out_of_memory"
+    BAD_ARGUMENT = "bad_argument"
+    UNSUPPORTED = "unsupported"
+    PORT = "port"
+    START_TIMEOUT = "start_timeout"
+    HANG = "hang"
+    CRASH = "crash"
+    WRONG_ANSWER = "wrong_answer"
+    WRONG_ENGINE = "wrong_engine"
+    NOT_MODELLED = "not_modelled"
+    CLIENT = "client"
+    INFRASTRUCTURE = "infrastructure"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same trial may well succeed when it is repeated."""
+        return self in (FailureClass.PORT, FailureClass.INFRASTRUCTURE, FailureClass.INTERRUPTED)
 
 
 class SweeperError(Exception):
@@ -46,6 +69,13 @@ class EngineError(SweeperError):
         super().__init__(message)
         self.failure = failure
         self.log_path = log_path
+
+
+class Stopped(EngineError):
+    """A stop was asked for while the trial ran; it did not fail by itself."""
+
+    def __init__(self, *, log_path: str | None = None) -> None:
+        super().__init__("stopped on request", failure=FailureClass.INTERRUPTED, log_path=log_path)
 
 
 class MeasurementError(EngineError):

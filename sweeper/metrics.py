@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 
 from sweeper.errors import MeasurementError, nearest
 from sweeper.records import GOODPUT_BOUNDS, FailureClass
+from sweeper.records.metrics import PERCENTILES, statistic_names
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-
-PERCENTILES = (50, 90, 95, 99)
-"""Percentiles given of every latency."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,11 +179,11 @@ def statistics_ms(name: str, values_ms: Floats) -> dict[str, float | None]:
         percentiles interpolate linearly, as numpy's defaults, which vLLM's benchmark uses.
     """
     values = values_ms[np.isfinite(values_ms)]
-    names = ["mean", "median", "std", *(f"p{percent}" for percent in PERCENTILES)]
+    names = statistic_names(name)
     if not len(values):
-        return {f"{statistic}_{name}_ms": None for statistic in names}
+        return dict.fromkeys(names)
     numbers = [values.mean(), np.median(values), values.std(), *np.percentile(values, PERCENTILES)]
-    return {f"{statistic}_{name}_ms": float(number) for statistic, number in zip(names, numbers, strict=True)}
+    return {full: float(number) for full, number in zip(names, numbers, strict=True)}
 
 
 def _duration_s(records: RequestRecords) -> float | None:

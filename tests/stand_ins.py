@@ -33,7 +33,9 @@ from sweeper.schedule.scheduler import Scheduler
 from sweeper.search import Search, storage_url
 from sweeper.space.space import Series, Space
 from sweeper.store.store import Store
+from sweeper.sweep.ledger import Ledger
 from sweeper.sweep.sweep import Observer, Outcome, Sweep
+from sweeper.sweep.terms import Retries, Terms
 from sweeper.trial import trial
 
 LOAD = LoadPoint(dataset="random", num_prompts=8, input_len=32, output_len=8)
@@ -198,7 +200,12 @@ def sweep_of(
     scheduler: Scheduler | None = None,
     **more: Any,
 ) -> Outcome:
-    """Sweep a space for most requests a second, with store and database in a folder; ``more`` is Sweep's."""
+    """Sweep a space for most requests a second, with store and database in a folder.
+
+    ``more`` is of Terms, Retries or Sweep.
+    """
+    retries = {name: more.pop(name) for name in ("max_attempts", "first_pause_s") if name in more}
+    terms = {name: more.pop(name) for name in ("endings", "retry_failed") if name in more}
     search = Search(
         storage=storage_url(folder),
         name="test",
@@ -210,13 +217,15 @@ def sweep_of(
     sweep = Sweep(
         planner=planner,
         search=search,
-        store=Store(folder / "test"),
+        ledger=Ledger(
+            Store(folder / "test"),
+            planner,
+            Terms(objectives=(THROUGHPUT,), method=method, trials=trials, **terms),
+        ),
         executor=executor,
         scheduler=Scheduler((planner.node,)) if scheduler is None else scheduler,
         observer=observer,
-        objectives=(THROUGHPUT,),
-        method=method,
-        trials=trials,
+        retries=Retries(**retries),
         **more,
     )
     with closing(search):

@@ -7,6 +7,7 @@ that they pass for a stranger as they pass here.
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import tempfile
 import time
@@ -29,6 +30,17 @@ _OF_THE_USER = (
     *("all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
 )
 _GONE_WITHIN_S = 20.0
+
+
+@contextmanager
+def full_disk(*, room_bytes: int = 10) -> Iterator[None]:
+    """Let every file that this process writes meanwhile end after a few bytes, as on a disk without room."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @contextmanager

@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 
 from sweeper.clients.simulated import SimulatedClient
 from sweeper.engines.simulated import SimulatedEngine
+from sweeper.intervals import NORMAL_975
 from sweeper.records import LoadPoint, Placement, TrialSpec
+from sweeper.records.metrics import METRICS
 
 FIT = "fit"
 """Role of a figure that parameters were fitted to."""
@@ -20,17 +22,14 @@ FIT = "fit"
 VALIDATION = "validation"
 """Role of a figure that nothing was fitted to."""
 
-_WEIGHTS = {
-    **{"request_throughput_per_s": 3.0, "mean_tpot_ms": 1.0, "mean_ttft_ms": 0.6},
-    **{"output_throughput_tok_per_s": 3.0, "mean_batch_latency_ms": 2.0},
-}
+_WEIGHTS = {metric.name: metric.fit.weight for metric in METRICS if metric.fit is not None}
 _SHORT_TTFT_MS = 2500.0
 _SHORT_TTFT_FACTOR = 0.3
 
 _TYPICAL_ERROR = 0.05
 """Relative error of the model itself. A reading that is as uncertain as that counts 0.7 times."""
 
-_RANGE_SIGMAS = 3.92
+_RANGE_SIGMAS = 2 * NORMAL_975
 """Standard deviations in a range of 95 %, from end to end."""
 
 

@@ -7,7 +7,6 @@ content, so the same study always gives the same split.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from sweeper.calibrate.figures import FIT, VALIDATION, Figure
 from sweeper.engines.simulated import SimulatedEngine
 from sweeper.errors import ConfigError, EngineError
+from sweeper.intervals import normal_interval
 from sweeper.models import config_json
 from sweeper.records import (
     EngineSpec,
@@ -29,6 +29,7 @@ from sweeper.records import (
     TrialState,
 )
 from sweeper.simulation.calibration import METRICS
+from sweeper.simulation.device import USUAL_DEVICE, device_named, model_name
 from sweeper.store import description
 from sweeper.store.columns import SECTIONS
 from sweeper.store.description import Description
@@ -53,7 +54,8 @@ def study_figures(folder: Path) -> list[Figure]:
         folder: The study's folder.
 
     Raises:
-        ConfigError: It is no study, has no measured rows of a GPU, or none that can be modelled.
+        ConfigError: It is no study, has no measured rows of a GPU, rows of another GPU than the one that a
+            calibration is of, or none that can be modelled.
         StoreError: A stored part cannot be read.
     """
     about = _about(folder)
@@ -68,6 +70,7 @@ def study_figures(folder: Path) -> list[Figure]:
             f"{folder}: holds {kinds}; expected rows measured on {' or '.join(PLATFORMS)}. A calibration is "
             "fitted to what a GPU really did: run the study there."
         )
+    _check_devices(folder, measured)
     models = _models(about)
     figures: list[Figure] = []
     for number, (_, rows) in enumerate(measured.groupby("trial_key", sort=True)):
@@ -79,6 +82,32 @@ def study_figures(folder: Path) -> list[Figure]:
             "expected dense models of known shape, without pipeline parallelism. Measure such a setting."
         )
     return figures
+
+
+def _check_devices(folder: Path, measured: Any) -> None:
+    """Refuse rows of another GPU: its speed would be fitted as the efficiency of the one that is modelled.
+
+    Rows of early versions do not say which GPU it was, and some releases of amd-smi know no product's name.
+    """
+    usual = device_named(USUAL_DEVICE).product
+    named = measured.dropna(subset=["device_name"])
+    found = {
+        (str(platform), str(name))
+        for platform, name in zip(*(named[column] for column in ("platform", "device_name")), strict=True)
+    }
+    others = sorted(name for platform, name in found if not _is_of(usual, platform=platform, name=name))
+    if others:
+        raise ConfigError(
+            f"{folder}: holds rows measured on {', '.join(others)}; expected {usual}, the GPU whose "
+            "efficiency a calibration tells. Give a study of that GPU; platform.device models others by "
+            "their data sheets."
+        )
+
+
+def _is_of(usual: str, *, platform: str, name: str) -> bool:
+    """Return whether devices of this name are, or may be, those of a product."""
+    told = {model_name(one) for one in name.split(" and ")}
+    return platform != Platform.CUDA and told <= {None, model_name(usual)}
 
 
 def _about(folder: Path) -> Description:
@@ -173,18 +202,14 @@ def _figure(
     values: Sequence[float],
     role: str,
 ) -> Figure:
-    mean = sum(values) / len(values)
-    half = None
-    if len(values) > 1:
-        variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
-        half = 1.96 * math.sqrt(variance / len(values))
+    found = normal_interval(values)
     return Figure(
         experiment=spec.study,
         series=", ".join(spec.series) or spec.key,
         metric=metric,
-        value=mean,
-        low=None if half is None else mean - half,
-        high=None if half is None else mean + half,
+        value=found.mean,
+        low=found.low,
+        high=found.high,
         point=point,
         spec=spec,
         placement=placement,

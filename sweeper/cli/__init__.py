@@ -4,9 +4,8 @@ Exit codes: 0 everything asked for is there; 1 some trials failed, the others ar
 the configuration, nothing was started; 3 no trial is complete; 4 results are at risk or the machine does
 not answer; 130 stopped by Ctrl-C, 143 by SIGTERM (the same command goes on).
 
-Here are help and the choice of a command; ``run`` is one sweep, ``answers`` what is said before and after
-it, ``commands`` the small commands. They share ``exit_codes`` and ``parser``; a sweep has ``stopping`` and
-``deferred`` besides. The arrows go one way, from this file down.
+Here are help and the choice of a command. ``sweep`` is one sweep; every other command is a class in the
+module of its name (``make``: the three that make something), which reads its arguments by ``arguments``.
 
 Heavy packages are imported where they are needed, so that help and mistakes are answered at once.
 """
@@ -17,24 +16,26 @@ import os
 import signal
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import sweeper
-from sweeper.cli.calibrate import calibrate
-from sweeper.cli.cleanup import clean_up
-from sweeper.cli.dashboard import open_dashboard
+from sweeper.cli.analysis import Analyse, load_own_analysis
+from sweeper.cli.arguments import ConsoleCommand
+from sweeper.cli.calibrate import Calibrate
+from sweeper.cli.cleanup import CleanUp
+from sweeper.cli.dashboard import OpenDashboard
 from sweeper.cli.exit_codes import AT_RISK, MISTAKE, NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
-from sweeper.cli.fit import show_fit
+from sweeper.cli.fit import ShowFit
 from sweeper.cli.help import HELP_WORDS, help_on
-from sweeper.cli.interference import check_interference
-from sweeper.cli.make import install_cpu_vllm, make_sharegpt, make_tiny_model
-from sweeper.cli.node import show_node
-from sweeper.cli.partitions import show_partitions
+from sweeper.cli.interference import CheckInterference
+from sweeper.cli.make import InstallCpuVllm, MakeShareGpt, MakeTinyModel
+from sweeper.cli.node import ShowNode
+from sweeper.cli.partitions import ShowPartitions
 from sweeper.cli.sweep import run_sweep
 from sweeper.errors import AnswerError, ConfigError, SweeperError
-from sweeper.text.legible import legible
 from sweeper.text.output import Stream, check_written, failure_text
+from sweeper.text.printable import LINES, legible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,21 +44,23 @@ __all__ = ["AT_RISK", "MISTAKE", "NOTHING_COMPLETE", "OK", "SOME_FAILED", "main"
 
 _HELP_WORDS = ("-h", "--help", "help")
 
-LINES = "\n\t"
-"""Control characters that messages may have."""
-
-_COMMANDS: dict[str, tuple[str, Callable[[list[str], Any], int]]] = {
-    "node": ("show the devices of this node", show_node),
-    "fit": ("work out what fits in which partition mode; starts nothing", show_fit),
-    "partitions": ("what a trial gets in each partition mode, as Markdown", show_partitions),
-    "calibrate": ("fit the simulated device to measured studies or published figures", calibrate),
-    "cpu-vllm": ("install the CPU build of vLLM into an environment of its own", install_cpu_vllm),
-    "tiny-model": ("make a tiny model with random weights, without a download", make_tiny_model),
-    "sharegpt": ("make a file like ShareGPT, without a download", make_sharegpt),
-    "dashboard": ("open the Optuna dashboard on all studies", open_dashboard),
-    "interference": ("measure whether trials side by side disturb each other", check_interference),
-    "cleanup": ("end processes that killed runs left behind", clean_up),
+_COMMANDS: dict[str, ConsoleCommand] = {
+    command.name: command
+    for command in (
+        ShowNode(),
+        ShowFit(),
+        ShowPartitions(),
+        Analyse(),
+        Calibrate(),
+        InstallCpuVllm(),
+        MakeTinyModel(),
+        MakeShareGpt(),
+        OpenDashboard(),
+        CheckInterference(),
+        CleanUp(),
+    )
 }
+"""All commands by name, in the order of the help."""
 
 _HELP = """\
 usage: python -m sweeper [+experiment=NAME] [key=value ...] [--config-dir DIR] [--cfg job]
@@ -99,6 +102,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     from rich.console import Console
 
+    load_own_analysis()
     stream = Stream("stdout")
     console, errors = (
         Console(file=file, highlight=False)  # type: ignore[arg-type]
@@ -158,7 +162,7 @@ def _dispatch(arguments: list[str], console: Console) -> int:
         return OK
     command = _COMMANDS.get(arguments[0])
     if command is not None:
-        return command[1](arguments[1:], console)
+        return command(arguments[1:], console)
     if any(word in arguments for word in HELP_WORDS):
         console.print(help_on(arguments) or _help_text(), markup=False, soft_wrap=True)
         return OK
@@ -168,6 +172,6 @@ def _dispatch(arguments: list[str], console: Console) -> int:
 def _help_text() -> str:
     from sweeper import config
 
-    commands = "\n".join(f"  {name:<12} {about}" for name, (about, _) in _COMMANDS.items())
+    commands = "\n".join(f"  {name:<12} {command.summary}" for name, command in _COMMANDS.items())
     groups = "\n".join(f"  {group:<12} {', '.join(names)}" for group, names in config.groups().items())
     return _HELP.format(commands=commands, groups=groups)

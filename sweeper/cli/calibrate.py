@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper.cli.arguments import Parser
+from sweeper.cli.arguments import ConsoleCommand, Parser
 from sweeper.cli.exit_codes import OK
 from sweeper.errors import ConfigError
 from sweeper.simulation import calibration
@@ -22,62 +22,73 @@ if TYPE_CHECKING:
     from sweeper.calibrate.figures import Figure
 
 _ROUNDS = 4
+_OWN = Path("outputs") / calibration.FOLDER
 
 
-def calibrate(arguments: list[str], console: Console) -> int:
+class Calibrate(ConsoleCommand):
     """Fit a calibration to published figures or to measured studies, and write it."""
-    options = _options(arguments)
-    makers = {"article": _article, "tables": _tables, None: _measured}
-    made = makers[options.published](options, console)
-    path = made.write(options.into)
-    _tell_errors(made, console)
-    _say(console, f"{path}: use it with platform.calibration={options.name}")
-    return OK
 
+    name = "calibrate"
+    summary = "fit the simulated device to measured studies or published figures"
+    description = (
+        "Fit the parameters of the simulated MI300X to measured studies, or to the published "
+        "figures that the shipped calibration is fitted to. Takes some minutes."
+    )
 
-def _options(arguments: list[str]) -> argparse.Namespace:
-    own = Path("outputs") / calibration.FOLDER
-    parser = Parser(
-        prog="python -m sweeper calibrate",
-        description="Fit the parameters of the simulated MI300X to measured studies, or to the published "
-        "figures that the shipped calibration is fitted to. Takes some minutes.",
-    )
-    parser.add_argument("folders", type=Path, nargs="*", help="folders of studies measured on a GPU")
-    parser.add_argument(
-        "--published",
-        nargs="?",
-        const="article",
-        choices=("article", "tables"),
-        help="fit to published figures instead: of the article (vLLM 0.6.2), or of AMD's validation tables "
-        "(vLLM 0.10.0)",
-    )
-    parser.add_argument("--name", help="what to call it; platform.calibration=NAME chooses it")
-    parser.add_argument("--start", help="calibration to start from; default: the shipped one")
-    parser.add_argument("--rounds", type=int, default=_ROUNDS, help="most steps of the fit")
-    parser.add_argument(
-        "--fit",
-        choices=("all", "effects", "none"),
-        default="all",
-        help="what to fit: all; of the article's figures the single effects alone; or nothing, to keep the "
-        "values and tell their errors",
-    )
-    parser.add_argument("--values", type=Path, help="JSON of parameters to lay over the start")
-    parser.add_argument("--into", type=Path, default=own, help=f"folder to write to; default: {own}")
-    options = parser.parse_args(arguments)
-    if bool(options.published) == bool(options.folders):
-        raise ConfigError("calibrate: give folders of measured studies, or --published, and not both.")
-    options.name = options.name or ("published" if options.published else None)
-    if options.name is None:
-        raise ConfigError("calibrate: got no --name; expected what to call the calibration, such as my_node.")
-    if options.into == own and options.name in calibration.names():
-        raise ConfigError(f"--name: '{options.name}' is a shipped calibration; expected a name of your own.")
-    if options.published != "article" and options.fit == "effects":
-        raise ConfigError(
-            "--fit effects: is given without the article; expected --published, whose effects they are."
+    def declare(self, parser: argparse.ArgumentParser) -> None:
+        """Declare what to fit to, and what to call it."""
+        parser.add_argument("folders", type=Path, nargs="*", help="folders of studies measured on a GPU")
+        parser.add_argument(
+            "--published",
+            nargs="?",
+            const="article",
+            choices=("article", "tables"),
+            help="fit to published figures instead: of the article (vLLM 0.6.2), or of AMD's validation "
+            "tables (vLLM 0.10.0)",
         )
-    if options.rounds < 1:
-        raise ConfigError(f"--rounds: is {options.rounds}; expected at least 1.")
-    return options
+        parser.add_argument("--name", help="what to call it; platform.calibration=NAME chooses it")
+        parser.add_argument("--start", help="calibration to start from; default: the shipped one")
+        parser.add_argument("--rounds", type=int, default=_ROUNDS, help="most steps of the fit")
+        parser.add_argument(
+            "--fit",
+            choices=("all", "effects", "none"),
+            default="all",
+            help="what to fit: all; of the article's figures the single effects alone; or nothing, to keep "
+            "the values and tell their errors",
+        )
+        parser.add_argument("--values", type=Path, help="JSON of parameters to lay over the start")
+        parser.add_argument("--into", type=Path, default=_OWN, help=f"folder to write to; default: {_OWN}")
+
+    def parse(self, parser: Parser, arguments: list[str]) -> argparse.Namespace:
+        """Read the arguments, and refuse those that contradict each other."""
+        options = parser.parse_args(arguments)
+        if bool(options.published) == bool(options.folders):
+            raise ConfigError("calibrate: give folders of measured studies, or --published, and not both.")
+        options.name = options.name or ("published" if options.published else None)
+        if options.name is None:
+            raise ConfigError(
+                "calibrate: got no --name; expected what to call the calibration, such as my_node."
+            )
+        if options.into == _OWN and options.name in calibration.names():
+            raise ConfigError(
+                f"--name: '{options.name}' is a shipped calibration; expected a name of your own."
+            )
+        if options.published != "article" and options.fit == "effects":
+            raise ConfigError(
+                "--fit effects: is given without the article; expected --published, whose effects they are."
+            )
+        if options.rounds < 1:
+            raise ConfigError(f"--rounds: is {options.rounds}; expected at least 1.")
+        return options
+
+    def run(self, options: argparse.Namespace, console: Console) -> int:
+        """Fit it, write it, and say how far off it is."""
+        makers = {"article": _article, "tables": _tables, None: _measured}
+        made = makers[options.published](options, console)
+        path = made.write(options.into)
+        _tell_errors(made, console)
+        _say(console, f"{path}: use it with platform.calibration={options.name}")
+        return OK
 
 
 def _start(options: argparse.Namespace, *, generation: str) -> NamedCalibration:

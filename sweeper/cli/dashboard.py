@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper.cli.arguments import Parser
+from sweeper.cli.arguments import ConsoleCommand
 from sweeper.errors import AnswerError, ConfigError
+from sweeper.kinds import ENGINES, SEARCH_METHODS
 from sweeper.records import EngineSpec, Model, Platform, TrialResult, TrialState
 
 if TYPE_CHECKING:
@@ -64,7 +66,8 @@ def illustrator(settings: Settings) -> Callable[[TrialResult], Path | None]:
     The settings of a modelled grid stand side by side in the study's own charts, and drawing one more for
     each would take longer than to model it: they have none.
     """
-    is_drawn = settings.method != "grid" or settings.platform is not Platform.SIMULATED
+    is_searched = not SEARCH_METHODS[settings.method].is_exhaustive
+    is_drawn = is_searched or settings.platform is not Platform.SIMULATED
     return _picture_of if is_drawn else lambda _: None
 
 
@@ -97,14 +100,15 @@ def _note(settings: Settings, *, environment: str, answers: Sequence[str] = ()) 
 
 def engine_text(planner: Planner) -> str:
     """Name what serves, and where it is found."""
-    if planner.engine.kind == "simulated":
-        return f"model of vLLM {planner.engine.release}"
-    if planner.engine.kind == "attach":
-        return f"attached to {planner.engine.url}{_taken_for(planner.engine)}"
-    if planner.engine.kind == "tgi":
-        return f"TGI by {' '.join([*planner.engine.prefix, planner.engine.command])}"
     engine = planner.engine
-    return f"vLLM {engine.build or engine.release}{_taken_for(engine)} at {engine.python}"
+    return ENGINES[engine.kind].words.format(
+        release=engine.release,
+        version=engine.build or engine.release,
+        taken_for=_taken_for(engine),
+        python=engine.python,
+        url=engine.url,
+        command=" ".join([*engine.prefix, engine.command]),
+    )
 
 
 def _taken_for(engine: EngineSpec) -> str:
@@ -132,7 +136,7 @@ def model_text(model: Model) -> str:
 def model_lines(planner: Planner) -> list[str]:
     """Describe what is served, and of what it is not known whether it fits."""
     models = models_of(planner)
-    if planner.engine.kind == "attach":
+    if not ENGINES[planner.engine.kind].is_started_by_us:
         return [f"model: {model.name}, prompts by the tokenizer of {model.path}" for model in models]
     lines = [f"model: {model_text(model)}" for model in models]
     if planner.platform is Platform.CPU:
@@ -144,27 +148,32 @@ def model_lines(planner: Planner) -> list[str]:
     ]
 
 
-def open_dashboard(arguments: list[str], console: Console) -> int:
+class OpenDashboard(ConsoleCommand):
     """Open the Optuna dashboard."""
-    parser = Parser(
-        prog="python -m sweeper dashboard",
-        description="Open the Optuna dashboard on all studies of an outputs folder, on loopback only.",
-    )
-    parser.add_argument("outputs", type=Path, nargs="?", default=Path("outputs"))
-    parser.add_argument("--port", type=int, help="default: 8080, or any free one where that is taken")
-    parser.add_argument("--storage", help="the studies' database, where study.storage named another")
-    options = parser.parse_args(arguments)
-    if options.storage is None and not (options.outputs / "optuna.db").exists():
-        raise ConfigError(
-            f"{options.outputs / 'optuna.db'}: does not exist. Run an experiment first, or name its outputs "
-            "folder."
-        )
-    from sweeper.search import dashboard, database, storage_url
 
-    url = options.storage or storage_url(options.outputs)
-    database.check(url)
-    port = dashboard.choose_port(options.port)
-    command = dashboard.command(url, outputs=options.outputs, port=port)
-    console.print(f"http://{dashboard.HOST}:{port}/dashboard  (Ctrl-C ends it)", markup=False)
-    console.file.flush()
-    os.execv(command[0], command)
+    name = "dashboard"
+    summary = "open the Optuna dashboard on all studies"
+    description = "Open the Optuna dashboard on all studies of an outputs folder, on loopback only."
+
+    def declare(self, parser: ArgumentParser) -> None:
+        """Declare the outputs folder, the port and the database."""
+        parser.add_argument("outputs", type=Path, nargs="?", default=Path("outputs"))
+        parser.add_argument("--port", type=int, help="default: 8080, or any free one where that is taken")
+        parser.add_argument("--storage", help="the studies' database, where study.storage named another")
+
+    def run(self, options: Namespace, console: Console) -> int:
+        """Print the address, and become the dashboard's server."""
+        if options.storage is None and not (options.outputs / "optuna.db").exists():
+            raise ConfigError(
+                f"{options.outputs / 'optuna.db'}: does not exist. Run an experiment first, or name its "
+                "outputs folder."
+            )
+        from sweeper.search import dashboard, database, storage_url
+
+        url = options.storage or storage_url(options.outputs)
+        database.check(url)
+        port = dashboard.choose_port(options.port)
+        command = dashboard.command(url, outputs=options.outputs, port=port)
+        console.print(f"http://{dashboard.HOST}:{port}/dashboard  (Ctrl-C ends it)", markup=False)
+        console.file.flush()
+        os.execv(command[0], command)

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from sweeper.records import Placement, TrialResult, TrialSpec, TrialState
 from sweeper.sweep.outlook import Outlook
-from sweeper.text.legible import legible
+from sweeper.text.printable import legible
 from sweeper.trial import stages
 
 _SHOWN_DEVICES = 16

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper.cli.arguments import Parser
+from sweeper.cli.arguments import ConsoleCommand, Parser
 from sweeper.cli.exit_codes import OK
 from sweeper.errors import ConfigError, KnobError, PlacementError, nearest
 from sweeper.records import PARTITIONS_PER_GPU, Model, Platform, Scalar
@@ -27,36 +27,63 @@ Then KV blocks, sequences of a length that they hold at once, and engines that t
 """
 
 
-def show_fit(arguments: list[str], console: Console) -> int:
+class ShowFit(ConsoleCommand):
     """Show what fits in each partition mode, with the arithmetic of what does not."""
-    from sweeper.models.fit import by_tensor_parallel
 
-    options = _parser().parse_intermixed_args(arguments)
-    assignment = _assignment(options.knobs, release=options.release)
-    model = _model(options.model)
-    nodes = _nodes(options)
-    try:
-        found = {
-            name: by_tensor_parallel(
-                model,
-                assignment,
-                release=options.release,
-                device_memory_gib=node.memory_gib,
-                devices=node.devices,
-            )
-            for name, node in nodes.items()
-        }
-    except PlacementError as exc:
-        raise ConfigError(str(exc)) from exc
-    console.print(_LEGEND.format(model=model.name, release=options.release), markup=False, soft_wrap=True)
-    console.print(
-        _aligned(_rows(found, assignment, nodes, options.mean_tokens)), markup=False, soft_wrap=True
+    name = "fit"
+    summary = "work out what fits in which partition mode; starts nothing"
+    description = (
+        "Work out which tensor parallel sizes of a model fit an MI300X node in each partition "
+        "mode, and how many sequences then fit. Starts nothing, asks no hardware."
     )
-    for name, fits in found.items():
-        line = _answer(name, fits, assignment, devices=nodes[name].devices)
-        console.print(line, markup=False, soft_wrap=True)
-    console.print("An estimate; docs/fit.md says how good it is.", markup=False, soft_wrap=True)
-    return OK
+    epilog = "example: python -m sweeper fit llama_3_1_70b_instruct max_model_len=8192 --mode CPX"
+
+    def declare(self, parser: ArgumentParser) -> None:
+        """Declare the model, its knobs and the node."""
+        parser.add_argument("model", help="a name of conf/model, or a config.json or its folder")
+        parser.add_argument("knobs", nargs="*", metavar="knob=value", help="such as max_model_len=8192")
+        parser.add_argument("--mode", help="compute mode: SPX, DPX, QPX or CPX; without it, all of them")
+        parser.add_argument("--memory-mode", help="NPS1, NPS2 or NPS4; without it, the finest that is legal")
+        parser.add_argument(
+            "--device-memory", type=float, metavar="GiB", help="of one device, for another GPU"
+        )
+        parser.add_argument("--devices", type=int, default=8, help="of the node, beside --device-memory")
+        parser.add_argument("--release", default=_RELEASE, help="of vLLM, whose defaults hold (%(default)s)")
+        parser.add_argument("--mean-tokens", type=int, help="also count sequences of this length")
+
+    def parse(self, parser: Parser, arguments: list[str]) -> Namespace:
+        """Read the arguments; knobs may stand behind options."""
+        return parser.parse_intermixed_args(arguments)
+
+    def run(self, options: Namespace, console: Console) -> int:
+        """Work it out and show a table, and a line for each mode."""
+        from sweeper.models.fit import by_tensor_parallel
+
+        assignment = _assignment(options.knobs, release=options.release)
+        model = _model(options.model)
+        nodes = _nodes(options)
+        try:
+            found = {
+                name: by_tensor_parallel(
+                    model,
+                    assignment,
+                    release=options.release,
+                    device_memory_gib=node.memory_gib,
+                    devices=node.devices,
+                )
+                for name, node in nodes.items()
+            }
+        except PlacementError as exc:
+            raise ConfigError(str(exc)) from exc
+        console.print(_LEGEND.format(model=model.name, release=options.release), markup=False, soft_wrap=True)
+        console.print(
+            _aligned(_rows(found, assignment, nodes, options.mean_tokens)), markup=False, soft_wrap=True
+        )
+        for name, fits in found.items():
+            line = _answer(name, fits, assignment, devices=nodes[name].devices)
+            console.print(line, markup=False, soft_wrap=True)
+        console.print("An estimate; docs/fit.md says how good it is.", markup=False, soft_wrap=True)
+        return OK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,24 +92,6 @@ class _Devices:
 
     devices: int
     memory_gib: float
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m sweeper fit",
-        description="Work out which tensor parallel sizes of a model fit an MI300X node in each partition "
-        "mode, and how many sequences then fit. Starts nothing, asks no hardware.",
-        epilog="example: python -m sweeper fit llama_3_1_70b_instruct max_model_len=8192 --mode CPX",
-    )
-    parser.add_argument("model", help="a name of conf/model, or a config.json or its folder")
-    parser.add_argument("knobs", nargs="*", metavar="knob=value", help="such as max_model_len=8192")
-    parser.add_argument("--mode", help="compute mode: SPX, DPX, QPX or CPX; without it, all of them")
-    parser.add_argument("--memory-mode", help="NPS1, NPS2 or NPS4; without it, the finest that is legal")
-    parser.add_argument("--device-memory", type=float, metavar="GiB", help="of one device, for another GPU")
-    parser.add_argument("--devices", type=int, default=8, help="of the node, beside --device-memory")
-    parser.add_argument("--release", default=_RELEASE, help="of vLLM, whose defaults hold (%(default)s)")
-    parser.add_argument("--mean-tokens", type=int, help="also count sequences of this length")
-    return parser
 
 
 def _nodes(options: Namespace) -> dict[str, _Devices]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sweeper.cli.analysis import analysis_command
 from sweeper.cli.long_work import LongWork
 from sweeper.errors import AnswerError
 from sweeper.records import Platform
@@ -16,41 +16,12 @@ if TYPE_CHECKING:
 
     from sweeper.config import Settings
     from sweeper.plan.forecast import Forecast
-    from sweeper.plan.outstanding import Outstanding
     from sweeper.plan.planner import Job
-    from sweeper.store.trials import StoredTrials
+    from sweeper.sweep.ledger import Ledger
     from sweeper.topology import Node
 from sweeper.prepare.planner import scheduler_of
 
 _SHOWN_BLOCKS = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stored:
-    """What a study's store holds of earlier runs, read once for a plan.
-
-    Attributes:
-        outstanding: What is left of its trials, by the rules of the loop that runs them.
-        trials: The latest attempt at each of them.
-    """
-
-    outstanding: Outstanding
-    trials: StoredTrials
-
-
-def read_stored(settings: Settings) -> Stored:
-    """Read what a study has measured so far; a study that never ran has nothing."""
-    from sweeper.plan.outstanding import Outstanding
-    from sweeper.store.store import Store
-    from sweeper.store.trials import StoredTrials
-
-    store = Store(settings.folder, settings.results)
-    outstanding = Outstanding(
-        finished=store.finished(),
-        retry_failed=settings.retry_failed,
-        stops_early=settings.endings.stop_margin is not None,
-    )
-    return Stored(outstanding=outstanding, trials=StoredTrials(store))
 
 
 def forecast_of(
@@ -58,7 +29,7 @@ def forecast_of(
     planned: Sequence[Job],
     to_run: Sequence[Job],
     nodes: Sequence[Node],
-    stored: Stored,
+    ledger: Ledger,
     console: Console,
 ) -> Forecast:
     """Predict the trials that a study would still run, from what it has measured already.
@@ -68,7 +39,7 @@ def forecast_of(
         planned: Its whole grid, or settings that a search may choose, stored ones among them.
         to_run: Those that would start an engine.
         nodes: Where it would run.
-        stored: What it has measured.
+        ledger: What is known of it.
         console: Is told how far a long forecast is.
     """
     from sweeper.plan.forecast import forecast
@@ -77,7 +48,7 @@ def forecast_of(
 
     predictor = Predictor(measured_device=modelled_as(nodes[0]))
     for job in planned:
-        predictor.learn(job.spec, stored.trials.rows_of(job.spec.key))
+        predictor.learn(job.spec, ledger.stored.rows_of(job.spec.key))
     return forecast(
         to_run,
         predictor=predictor,
@@ -164,8 +135,9 @@ def write_timeline(settings: Settings, found: Forecast, console: Console) -> Non
             write_csv(found, settings.plan_csv)
         except AnswerError as exc:
             raise AnswerError(f"plan_csv: {exc}") from exc
+        draw = f"{analysis_command()} timeline {settings.plan_csv}"
         console.print(
-            f"time-line: {settings.plan_csv}; draw it with: python -m analysis timeline {settings.plan_csv}",
+            f"time-line: {settings.plan_csv}; draw it with: {draw}",
             markup=False,
             soft_wrap=True,
         )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from sweeper.cli.arguments import Parser
+from sweeper.cli.arguments import ConsoleCommand, Parser
 from sweeper.cli.exit_codes import NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
 from sweeper.cli.signals import StopSignals
 from sweeper.cli.sweep import end_orphans, read_options, say_platform
@@ -28,43 +28,56 @@ _PAIRS = 3
 """Enough for an interval, with two degrees of freedom; each pair costs two starts of the engine."""
 
 
-def check_interference(arguments: list[str], console: Console) -> int:
+class CheckInterference(ConsoleCommand):
     """Measure one trial alone and beside copies of itself."""
-    from sweeper import config
-    from sweeper.clients import requirements
-    from sweeper.prepare import node as prepare
-    from sweeper.prepare import platform
 
-    options, rest = _options(arguments)
-    shared, overrides = read_options(rest, ())
-    composed, choice = platform.compose_for_platform(overrides, config_dir=shared.config_dir)
-    stated_by = config.release_stated_by(overrides, config_dir=shared.config_dir)
-    settings = config.settings(composed, platform=choice.platform, release_stated_by=stated_by)
-    name = f"{settings.name}-interference"
-    settings = replace(settings, name=name, folder=settings.outputs / name)
-    say_platform(settings, choice, console)
-    node = prepare.read_node(settings, choice)
-    planner = planner_of(settings, node)
-    requirements.check(settings.client, settings.load_points, engine=planner.engine)
-    control = _control(planner, node)
-    _say(console, f"node: {node.summary}")
-    _say(console, f"control trial: {control.label}, {control.devices_wanted} devices, {options.pairs} pairs")
-    return _check(settings, choice, planner, control, options.pairs, overrides, console)
-
-
-def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = Parser(
-        prog="python -m sweeper interference",
-        description="Measure one trial of an experiment alone and beside copies of itself on the other free "
-        "blocks of the node, in turn, and say whether neighbours change its numbers.",
-        epilog="All other arguments are those of a sweep: +experiment=NAME key=value. The first trial of the "
-        "grid that leaves room for a neighbour is taken; pin knobs to choose another.",
+    name = "interference"
+    summary = "measure whether trials side by side disturb each other"
+    description = (
+        "Measure one trial of an experiment alone and beside copies of itself on the other free "
+        "blocks of the node, in turn, and say whether neighbours change its numbers."
     )
-    parser.add_argument("--pairs", type=int, default=_PAIRS, help="how often each side is measured")
-    options, rest = parser.parse_known_args(arguments)
-    if options.pairs < 1:
-        raise ConfigError(f"--pairs: is {options.pairs}; expected at least 1.")
-    return options, rest
+    epilog = (
+        "All other arguments are those of a sweep: +experiment=NAME key=value. The first trial of the "
+        "grid that leaves room for a neighbour is taken; pin knobs to choose another."
+    )
+
+    def declare(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the number of pairs."""
+        parser.add_argument("--pairs", type=int, default=_PAIRS, help="how often each side is measured")
+
+    def parse(self, parser: Parser, arguments: list[str]) -> argparse.Namespace:
+        """Read the arguments; those of a sweep are kept as ``rest``."""
+        options, rest = parser.parse_known_args(arguments)
+        if options.pairs < 1:
+            raise ConfigError(f"--pairs: is {options.pairs}; expected at least 1.")
+        options.rest = rest
+        return options
+
+    def run(self, options: argparse.Namespace, console: Console) -> int:
+        """Prepare the control trial, and measure it."""
+        from sweeper import config
+        from sweeper.clients import requirements
+        from sweeper.prepare import node as prepare
+        from sweeper.prepare import platform
+
+        shared, overrides = read_options(options.rest, ())
+        composed, choice = platform.compose_for_platform(overrides, config_dir=shared.config_dir)
+        stated_by = config.release_stated_by(overrides, config_dir=shared.config_dir)
+        settings = config.settings(composed, platform=choice.platform, release_stated_by=stated_by)
+        name = f"{settings.name}-interference"
+        settings = replace(settings, name=name, folder=settings.outputs / name)
+        say_platform(settings, choice, console)
+        node = prepare.read_node(settings, choice)
+        planner = planner_of(settings, node)
+        requirements.check(settings.client, settings.load_points, engine=planner.engine)
+        control = _control(planner, node)
+        _say(console, f"node: {node.summary}")
+        _say(
+            console,
+            f"control trial: {control.label}, {control.devices_wanted} devices, {options.pairs} pairs",
+        )
+        return _check(settings, choice, planner, control, options.pairs, overrides, console)
 
 
 def _control(planner: Planner, node: Node) -> TrialSpec:
@@ -144,11 +157,10 @@ def _check(
 def _tell(settings: Settings, pairs: Sequence[Pair], console: Console) -> None:
     from rich.table import Table
 
-    from analysis.tables import t_quantile_975
     from sweeper.store.study_folder import write_json
     from sweeper.sweep.interference import conclusion, findings, neighbours_of
 
-    found = findings(pairs, t_quantile=t_quantile_975)
+    found = findings(pairs)
     beside = neighbours_of(pairs[0].beside)
     sentence = conclusion(found, provenance=pairs[0].alone.provenance, neighbours=beside)
     table = Table(title=f"beside {beside} / alone, {len(pairs)} pairs", title_justify="left")

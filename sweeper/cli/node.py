@@ -1,13 +1,13 @@
-"""The small commands beside the sweep; each takes its arguments and gives the exit code."""
+"""``python -m sweeper node``: the devices of this machine, or of the modelled one."""
 
 from __future__ import annotations
 
 import os
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper.cli.arguments import Parser
+from sweeper.cli.arguments import ConsoleCommand
 from sweeper.cli.exit_codes import OK
 from sweeper.errors import ConfigError
 from sweeper.records import Platform
@@ -18,53 +18,58 @@ if TYPE_CHECKING:
     from sweeper.topology import Node
 
 
-_OUTPUTS = Path("outputs")
-
-
-def show_node(arguments: list[str], console: Console) -> int:
+class ShowNode(ConsoleCommand):
     """Show the node's devices."""
-    from rich.table import Table
 
-    from sweeper import topology
-    from sweeper.prepare.platform import choose_platform
+    name = "node"
+    summary = "show the devices of this node"
+    description = "Show the devices of this node."
 
-    parser = Parser(prog="python -m sweeper node", description="Show the devices of this node.")
-    parser.add_argument("--platform", default="auto")
-    parser.add_argument("--mode", help="compute mode of the modelled node; others are read, never set")
-    parser.add_argument("--memory-mode", help="its memory mode")
-    parser.add_argument("--device", help="GPU of the modelled node, such as h200; mi300x unless given")
-    options = parser.parse_args(arguments)
-    choice = choose_platform(options.platform)
-    given = options.mode or options.memory_mode or options.device
-    if choice.platform is not Platform.SIMULATED and given:
-        raise ConfigError(
-            f"--mode, --memory-mode, --device: are given for {choice.platform}; expected with --platform "
-            "simulated, since the mode of a real node is read and never changed. Drop them."
-        )
-    node = choice.node
-    if node is None:
-        readers: Mapping[Platform, Callable[[], Any]] = {
-            Platform.SIMULATED: lambda: topology.modelled_node(
-                options.device, mode=options.mode, memory_mode=options.memory_mode
-            ),
-            Platform.CPU: topology.read_cpu,
-            Platform.MI300X: topology.read_amd,
-            Platform.CUDA: topology.read_nvidia,
-        }
-        node = readers[choice.platform]()
-    console.print(f"platform: {choice.platform}: {choice.reason}", markup=False, soft_wrap=True)
-    if isinstance(node, topology.Absent):
-        raise ConfigError(f"platform {choice.platform}: {node.reason}. Run this on such a node.")
-    node = topology.chosen(node, ids=None, environment=os.environ)
-    rows = topology.node_table(node)
-    table = Table(title=node.summary)
-    for name in rows[0]:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*row.values())
-    console.print(table)
-    console.print(_about(node), markup=False, soft_wrap=True)
-    return OK
+    def declare(self, parser: ArgumentParser) -> None:
+        """Declare the platform, and what is to be modelled of it."""
+        parser.add_argument("--platform", default="auto")
+        parser.add_argument("--mode", help="compute mode of the modelled node; others are read, never set")
+        parser.add_argument("--memory-mode", help="its memory mode")
+        parser.add_argument("--device", help="GPU of the modelled node, such as h200; mi300x unless given")
+
+    def run(self, options: Namespace, console: Console) -> int:
+        """Read the node, and show a row for each device."""
+        from rich.table import Table
+
+        from sweeper import topology
+        from sweeper.prepare.platform import choose_platform
+
+        choice = choose_platform(options.platform)
+        given = options.mode or options.memory_mode or options.device
+        if choice.platform is not Platform.SIMULATED and given:
+            raise ConfigError(
+                f"--mode, --memory-mode, --device: are given for {choice.platform}; expected with --platform "
+                "simulated, since the mode of a real node is read and never changed. Drop them."
+            )
+        node = choice.node
+        if node is None:
+            readers: Mapping[Platform, Callable[[], Any]] = {
+                Platform.SIMULATED: lambda: topology.modelled_node(
+                    options.device, mode=options.mode, memory_mode=options.memory_mode
+                ),
+                Platform.CPU: topology.read_cpu,
+                Platform.MI300X: topology.read_amd,
+                Platform.CUDA: topology.read_nvidia,
+            }
+            node = readers[choice.platform]()
+        console.print(f"platform: {choice.platform}: {choice.reason}", markup=False, soft_wrap=True)
+        if isinstance(node, topology.Absent):
+            raise ConfigError(f"platform {choice.platform}: {node.reason}. Run this on such a node.")
+        node = topology.chosen(node, ids=None, environment=os.environ)
+        rows = topology.node_table(node)
+        table = Table(title=node.summary)
+        for name in rows[0]:
+            table.add_column(name)
+        for row in rows:
+            table.add_row(*row.values())
+        console.print(table)
+        console.print(_about(node), markup=False, soft_wrap=True)
+        return OK
 
 
 def _about(node: Node) -> str:

@@ -6,11 +6,12 @@ import shlex
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from sweeper.cli.analysis import analysis_command
 from sweeper.cli.dashboard import show_on_dashboard
 from sweeper.cli.exit_codes import NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
 from sweeper.errors import AnswerError, StoreError
 from sweeper.records import Platform, TrialResult, TrialState
-from sweeper.text.legible import legible
+from sweeper.text.printable import legible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,7 +84,7 @@ def _report(settings: Settings, planner: Planner, console: Console) -> None:
     except AnswerError as exc:
         # The study is complete all the same: its report can be written again at any time.
         console.print(
-            f"report: not written: {legible(exc)} Then write it with: python -m analysis report "
+            f"report: not written: {legible(exc)} Then write it with: {analysis_command()} report "
             f"{shlex.quote(str(settings.folder))}",
             markup=False,
             soft_wrap=True,
@@ -154,8 +155,8 @@ def _show_summary(settings: Settings, planner: Planner, console: Console) -> lis
         if place < len(found):
             key = str(found[place]["trial_key"])
             line = serving.serve_line(study.frame, key) or serving.why_no_line(study.frame, key)
-            if line:
-                console.print(f"  {legible(line)}", markup=False, soft_wrap=True)
+            for said in filter(None, (line, serving.valid_until(study.frame, key))):
+                console.print(f"  {legible(said)}", markup=False, soft_wrap=True)
             cost = costs.line(study, str(found[place]["setting"]))
             if cost:
                 console.print(f"  {legible(cost)}", markup=False, soft_wrap=True)

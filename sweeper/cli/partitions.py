@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sweeper.cli.arguments import Parser
+from sweeper.cli.arguments import ConsoleCommand
 from sweeper.cli.exit_codes import OK
 from sweeper.records import EngineSpec, Model, ModelShape, Placement, Platform, TrialSpec
+from sweeper.text.tables import markdown_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,16 +39,20 @@ idle node; the memory step reloads the driver.
 """
 
 
-def show_partitions(arguments: list[str], console: Console) -> int:
+class ShowPartitions(ConsoleCommand):
     """Print docs/partitions.md."""
-    parser = Parser(
-        prog="python -m sweeper partitions",
-        description="Print, in Markdown, what a trial gets in each partition mode, and the commands that set "
-        "it. Asks no hardware and changes nothing.",
+
+    name = "partitions"
+    summary = "what a trial gets in each partition mode, as Markdown"
+    description = (
+        "Print, in Markdown, what a trial gets in each partition mode, and the commands that set "
+        "it. Asks no hardware and changes nothing."
     )
-    parser.parse_args(arguments)
-    console.print(page(), markup=False, soft_wrap=True, end="")
-    return OK
+
+    def run(self, options: Namespace, console: Console) -> int:
+        """Print the page."""
+        console.print(page(), markup=False, soft_wrap=True, end="")
+        return OK
 
 
 def page() -> str:
@@ -67,13 +73,12 @@ def _sections() -> Iterator[str]:
             f"{first.memory_gib:g} GiB and {first.compute_units} compute units. Legal with {mode}: {legal}.\n"
         )
         yield "```bash\n" + "\n".join(topology.mode_commands(mode, memory_mode)) + "\n```\n"
-        yield "| TP | block | devices | GPUs | NUMA node | environment |\n|---|---|---|---|---|---|"
-        for size in _SIZES:
-            yield from _rows(node, size)
+        heads = ("TP", "block", "devices", "GPUs", "NUMA node", "environment")
+        yield markdown_table(heads, [row for size in _SIZES for row in _rows(node, size)])
         yield ""
 
 
-def _rows(node: Node, size: int) -> Iterator[str]:
+def _rows(node: Node, size: int) -> Iterator[tuple[str, ...]]:
     """Return the rows of the first and the last block."""
     from sweeper.schedule.allocator import Allocator
     from sweeper.topology import ranges
@@ -84,9 +89,9 @@ def _rows(node: Node, size: int) -> Iterator[str]:
     for number in sorted({0, len(blocks) - 1}):
         placement = blocks[number]
         numa = "both" if placement.numa_node is None else str(placement.numa_node)
-        where = f"{ranges(placement.devices)} | {ranges(placement.parents)} | {numa}"
+        where = (ranges(placement.devices), ranges(placement.parents), numa)
         variables = " ".join(f"`{name}={value}`" for name, value in _variables(placement).items())
-        yield f"| {size} | {number + 1} of {len(blocks)} | {where} | {variables} |"
+        yield (str(size), f"{number + 1} of {len(blocks)}", *where, variables)
 
 
 def _variables(placement: Placement) -> dict[str, str]:

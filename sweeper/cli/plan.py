@@ -10,14 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sweeper.cli.exit_codes import OK
-from sweeper.cli.forecast import (
-    Stored,
-    forecast_facts,
-    forecast_of,
-    read_stored,
-    write_timeline,
-)
+from sweeper.cli.forecast import forecast_facts, forecast_of, write_timeline
+from sweeper.cli.ledger import ledger_of
 from sweeper.cli.long_work import LongWork
+from sweeper.kinds import SEARCH_METHODS
 from sweeper.space.domains import Choice, Domain
 from sweeper.text.durations import duration_text
 
@@ -26,8 +22,9 @@ if TYPE_CHECKING:
 
     from sweeper.config import Settings
     from sweeper.plan.planner import Job, Planner
-    from sweeper.plan.survey import Survey
+    from sweeper.plan.sample import Survey
     from sweeper.store.store import FinishedTrial
+    from sweeper.sweep.ledger import Ledger
     from sweeper.topology import Node
 
 _SHOWN_TRIALS = 60
@@ -36,12 +33,12 @@ _SHOWN_REASONS = 8
 
 def show_plan(settings: Settings, planner: Planner, nodes: Sequence[Node], console: Console) -> int:
     """Print what would run; start nothing."""
-    stored = read_stored(settings)
+    ledger = ledger_of(settings, planner)
     console.print(f"\nplan of {settings.name}: nothing is started", style="bold", markup=False)
-    if settings.method == "grid":
-        _show_grid(settings, planner, nodes, stored, console)
+    if SEARCH_METHODS[settings.method].is_exhaustive:
+        _show_grid(settings, planner, nodes, ledger, console)
     else:
-        _show_search(settings, planner, nodes, stored, console)
+        _show_search(settings, planner, nodes, ledger, console)
     return OK
 
 
@@ -52,7 +49,7 @@ def _show_grid(
     settings: Settings,
     planner: Planner,
     nodes: Sequence[Node],
-    stored: Stored,
+    ledger: Ledger,
     console: Console,
 ) -> None:
     from rich.table import Table
@@ -61,8 +58,8 @@ def _show_grid(
     jobs = planner.grid(seen=LongWork(console, "planning settings").seen)
     can_run = [job for job in jobs if job.refusal is None]
     jobs += [job for _, job in planner.controls(len(can_run))]
-    jobs += _finals(settings, planner, can_run, stored, is_over=not stored.outstanding.runnable(jobs))
-    forecast = forecast_of(settings, jobs, stored.outstanding.runnable(jobs), nodes, stored, console)
+    jobs += _finals(settings, planner, can_run, ledger, is_over=not ledger.runnable(jobs))
+    forecast = forecast_of(settings, jobs, ledger.runnable(jobs), nodes, ledger, console)
     reasons = list(dict.fromkeys(str(job.refusal) for job in jobs if job.refusal is not None))
     table = Table()
     table.add_column("trial", overflow="fold")
@@ -76,7 +73,7 @@ def _show_grid(
             str(job.spec.devices_wanted),
             str(len(job.spec.load_points)),
             duration_text(predicted.total_s) if predicted else "",
-            _fate(job, stored.outstanding.finished.get(job.spec.key), reasons, runs=predicted is not None),
+            _fate(job, ledger.find(job.spec.key), reasons, runs=predicted is not None),
         )
     console.print(table)
     if len(jobs) > _SHOWN_TRIALS:
@@ -106,20 +103,19 @@ def _show_search(
     settings: Settings,
     planner: Planner,
     nodes: Sequence[Node],
-    stored: Stored,
+    ledger: Ledger,
     console: Console,
 ) -> None:
-    from sweeper.plan.survey import survey
+    from sweeper.plan.sample import survey
 
     found = survey(planner, seed=settings.seed)
-    outstanding = stored.outstanding
-    spent = outstanding.spent
+    spent = ledger.spent
     left = max((settings.trials or 0) - spent, 0)
     again = [job for _, job in planner.controls(settings.trials or 0)]
-    again += _finals(settings, planner, found.jobs, stored, is_over=left == 0)
+    again += _finals(settings, planner, found.jobs, ledger, is_over=left == 0)
     # Which points the search will choose depends on what it finds; any others cost about as much.
-    to_run = outstanding.runnable(again) + outstanding.runnable(found.jobs)[:left]
-    forecast = forecast_of(settings, [*again, *found.jobs], to_run, nodes, stored, console)
+    to_run = ledger.runnable(again) + ledger.runnable(found.jobs)[:left]
+    forecast = forecast_of(settings, [*again, *found.jobs], to_run, nodes, ledger, console)
     facts = {
         "search": f"{settings.method}, seed {settings.seed}: {settings.trials} trials, {spent} of them "
         f"in the store, {left} left",
@@ -137,7 +133,7 @@ def _show_search(
 
 
 def _finals(
-    settings: Settings, planner: Planner, jobs: Sequence[Job], stored: Stored, *, is_over: bool
+    settings: Settings, planner: Planner, jobs: Sequence[Job], ledger: Ledger, *, is_over: bool
 ) -> list[Job]:
     """Return the finalists' engine starts.
 
@@ -145,24 +141,21 @@ def _finals(
         settings: The study's settings.
         planner: Whose space it is.
         jobs: Settings that can run.
-        stored: What is measured.
+        ledger: What is known.
         is_over: Whether all else is measured, so that the finalists are known. Before that any others stand
             in for them: they cost about as much.
     """
     from itertools import chain
 
     from sweeper.plan import finalists
-    from sweeper.sweep.progress import Progress
 
     endings = settings.endings
     if not endings.finalists:
         return []
     best = [job for job in jobs if job.refusal is None][: endings.finalists]
     if is_over:
-        progress = Progress(objectives=settings.objectives, constraints=settings.constraints, endings=endings)
-        for trial in stored.trials:
-            progress.learn_stored(trial, node_devices=len(planner.node.devices))
-        best = finalists.stored_jobs(planner, progress.best(endings.finalists), stored.trials)
+        ledger.learn_stored()
+        best = finalists.stored_jobs(planner, ledger.progress.best(endings.finalists), ledger.stored)
     if not best:
         return []
     rounds = finalists.rounds(best, planner.default(), repeats=endings.final_repeats, seed=settings.seed)

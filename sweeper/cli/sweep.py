@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING
 from sweeper.cli.arguments import Parser
 from sweeper.cli.dashboard import engine_text, illustrator, model_lines, study_note
 from sweeper.cli.exit_codes import OK
+from sweeper.cli.ledger import ledger_of
 from sweeper.cli.long_work import LongWork
 from sweeper.cli.outcome import conclude
 from sweeper.cli.plan import show_plan
 from sweeper.cli.signals import StopSignals
 from sweeper.errors import ConfigError
 from sweeper.executors.deferred import DeferredExecutor
+from sweeper.kinds import ENGINES, SEARCH_METHODS
 from sweeper.prepare.executor import start_executor
 from sweeper.prepare.planner import scheduler_of
 from sweeper.prepare.search import check_search, hints_of
 from sweeper.records import Platform
-from sweeper.text.legible import legible
+from sweeper.text.printable import legible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,7 +105,7 @@ def read_options(arguments: list[str], commands: Collection[str]) -> tuple[argpa
 
 def _run(settings: Settings, choice: Choice, overrides: list[str], console: Console, stack: ExitStack) -> int:
     from sweeper.clients import requirements
-    from sweeper.plan import idle
+    from sweeper.plan import no_effect
     from sweeper.prepare import node as prepare
     from sweeper.search import database
     from sweeper.store.study_folder import StudyFolder
@@ -117,7 +119,7 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
         console.print(line, markup=False, soft_wrap=True)
     say_release(settings, planner, console)
     check_search(settings)
-    idle.check(planner)
+    no_effect.check(planner)
     code = show_plan(settings, planner, nodes, console) if settings.is_plan else OK
     # A missing file or package is found before a folder is made or an engine is started, and by a plan, too.
     requirements.check(settings.client, settings.load_points, engine=planner.engine)
@@ -127,7 +129,7 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
         return code
     if settings.storage is not None:
         database.check(settings.storage)
-    if settings.method == "grid":
+    if SEARCH_METHODS[settings.method].is_exhaustive:
         # A mistake in a knob is found before a folder is made or Ray is started.
         planner.grid(seen=LongWork(console, "planning settings").seen)
     folder = stack.enter_context(StudyFolder(settings.folder))
@@ -169,6 +171,7 @@ def _work(
     from sweeper.search import Search, dashboard, storage_url
     from sweeper.store.store import Store
     from sweeper.sweep.sweep import STOP_MARGIN_S, Sweep
+    from sweeper.sweep.terms import Retries
 
     say = partial(console.print, markup=False, soft_wrap=True)
     store = Store(settings.folder, settings.results)
@@ -202,19 +205,11 @@ def _work(
         sweep = Sweep(
             planner=planner,
             search=search,
-            store=store,
+            ledger=ledger_of(settings, planner, store),
             executor=executor,
             scheduler=scheduler_of(settings, nodes),
             observer=display,
-            objectives=settings.objectives,
-            constraints=settings.constraints,
-            method=settings.method,
-            trials=settings.trials,
-            max_attempts=settings.max_attempts,
-            retry_pause_s=settings.retry_pause_s,
-            retry_failed=settings.retry_failed,
-            endings=settings.endings,
-            seed=settings.seed,
+            retries=Retries(max_attempts=settings.max_attempts, first_pause_s=settings.retry_pause_s),
             illustrate=illustrator(settings),
             show_outlook=display.look_ahead,
         )
@@ -288,7 +283,7 @@ def say_other_devices(node: Node, console: Console) -> None:
 def say_release(settings: Settings, planner: Planner, console: Console) -> None:
     """Print that another release is measured than the experiment names, where that is so."""
     named, found = settings.engine.release, planner.engine.release
-    if planner.engine.kind == "vllm" and named != found:
+    if ENGINES[planner.engine.kind].is_run_by_python and named != found:
         console.print(
             f"engine.release: {named} is what this was written for; found and measured is {found}",
             markup=False,

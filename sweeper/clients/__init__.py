@@ -11,6 +11,7 @@ from typing import Protocol
 
 from sweeper.engines import Cancelled, Server
 from sweeper.errors import MeasurementError
+from sweeper.kinds import ENGINES
 from sweeper.records import FailureClass, LoadPoint, Measurement, TrialSpec
 
 _WARM_UP_SEED = 1_000_003
@@ -44,7 +45,8 @@ def output_tokens_wanted(spec: TrialSpec, point: LoadPoint) -> int | None:
 
     TGI does not know ``ignore_eos``, so that its answers may end early whatever is asked.
     """
-    is_fixed = point.ignore_eos and not point.range_ratio and spec.engine.kind != "tgi"
+    heeds = ENGINES[spec.engine.kind].heeds_ignore_eos
+    is_fixed = point.ignore_eos and not point.range_ratio and heeds
     return point.num_prompts * point.output_len if is_fixed and point.output_len is not None else None
 
 

@@ -7,40 +7,40 @@ reason, before anything starts. Each run is a process of its own; the result is 
 
 from __future__ import annotations
 
-import json
 import os
-import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper import knobs
-from sweeper.clients import plausibility, program, warm_up_point
+from sweeper.clients import dataset_arguments, plausibility, program
+from sweeper.clients.bench_report import check_complete, read_object, read_report
+from sweeper.clients.measuring import Load, ProgramClient, Reading
 from sweeper.clients.tokenizer import tokenizer_of
-from sweeper.clients.vllm_bench import (
-    METRICS,
-    PERCENTILES,
-    check_complete,
-    check_engine,
-    empty_prefix_cache,
-    goodput_arguments,
-    read_report,
-    telemetry,
-)
-from sweeper.engines import Cancelled, Server
-from sweeper.engines.vllm import client_environment, find_interpreter, probe, write_metadata_stub
-from sweeper.errors import ConfigError, EngineError
+from sweeper.clients.vllm_bench import goodput_arguments
+from sweeper.engines.environment import client_environment, find_interpreter
+from sweeper.engines.vllm_environment import probe, write_metadata_stub
+from sweeper.errors import ConfigError
 from sweeper.processes import process
-from sweeper.records import FailureClass, LoadPoint, Measurement, Placement, TrialSpec, content_key
+from sweeper.records import LoadPoint, Placement, TrialSpec
+from sweeper.records.metrics import PERCENTILES, REQUEST_LATENCIES
 
 SCRIPT = "benchmark_serving.py"
 
-# Random lengths were drawn from [ratio * len, len] before, and from len * (1 +/- ratio) since.
-_RATIO_ABOUT_THE_MEAN = "0.8.4"
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What came of one run of the script."""
+
+    report: Mapping[str, object]
+    peak_kv_cache_usage: float | None
 
 
-class BenchScriptClient:
+class BenchScriptClient(ProgramClient[_Run]):
     """Runs the script once for each load point."""
+
+    # Older scripts count the answers' tokens by tokenizing their text again.
+    counts_tokens = False
 
     def __init__(self, spec: TrialSpec, placement: Placement) -> None:
         """Find script and interpreter; nothing is started yet.
@@ -52,71 +52,16 @@ class BenchScriptClient:
         Raises:
             ConfigError: The script or an interpreter is missing, or its release cannot send a load point.
         """
-        self._spec = spec
-        self._placement = placement
+        super().__init__(spec, placement)
         self._script = find_script(spec.client.script, SCRIPT, release=spec.engine.release)
         engine_python = spec.engine.python or ""
         self._python = find_interpreter(spec.client.python or engine_python)
-        self._folder = Path(spec.folder).resolve()
-        self._raw = self._folder / "raw"
-        self._raw.mkdir(parents=True, exist_ok=True)
         for point in spec.load_points:
             check_point(point, release=spec.engine.release)
         # From 0.8.0 on the script imports vLLM, which may have to be made known by its name.
         self._stub = write_metadata_stub(self._folder, probe(engine_python))
 
-    def measure(
-        self, server: Server, point: LoadPoint, *, restart: int, repeat: int, cancelled: Cancelled
-    ) -> Measurement:
-        """Load the server once at this load point.
-
-        Raises:
-            EngineError: The script failed, hung past the load time limit, or the engine died meanwhile.
-            MeasurementError: Not every request completed.
-        """
-        began = time.monotonic()
-        if not point.keeps_prefix_cache:
-            empty_prefix_cache(server, cancelled=cancelled)
-        name = f"{self._spec.attempt}-{restart}-{repeat}-{content_key(asdict(point))[:8]}"
-        before = server.counters()
-        started_at = time.time()
-        report, peak = self._run(server, point, name, cancelled, limit_s=self._spec.engine.load_timeout_s)
-        ended_at = time.time()
-        log_path = str(self._log(name))
-        check_complete(report, wanted=point.num_prompts, log_path=log_path)
-        plausibility.check_single_requests(report, log_path=log_path)
-        metrics = read_report(report, log_path=log_path)
-        check_engine(before, server, answered=point.num_prompts, log_path=log_path)
-        measured_s = metrics["duration_s"] or 0.0
-        return Measurement(
-            load_point=point,
-            restart=restart,
-            repeat=repeat,
-            metrics=metrics,
-            telemetry=telemetry(before, server.counters(), peak_kv_cache_usage=peak),
-            measured_s=measured_s,
-            client_overhead_s=time.monotonic() - began - measured_s,
-            started_at=started_at,
-            ended_at=ended_at,
-            raw_path=str(self._raw / f"{name}.json"),
-        )
-
-    def warm_up(self, server: Server, point: LoadPoint, *, prompts: int, cancelled: Cancelled) -> float:
-        """Send some requests at once whose numbers are thrown away; return the seconds it took."""
-        began = time.monotonic()
-        warm = warm_up_point(point, prompts=prompts)
-        limit_s = self._spec.engine.warmup_timeout_s
-        self._run(server, warm, f"{self._spec.attempt}-warm-up", cancelled, limit_s=limit_s)
-        return time.monotonic() - began
-
-    def close(self) -> None:
-        """Do nothing; no process outlives its run."""
-
-    def _run(
-        self, server: Server, point: LoadPoint, name: str, cancelled: Cancelled, *, limit_s: float
-    ) -> tuple[Mapping[str, object], float | None]:
-        result = self._raw / f"{name}.json"
-        result.unlink(missing_ok=True)
+    def _send(self, load: Load) -> _Run:
         environment = client_environment(
             self._spec,
             surroundings=os.environ,
@@ -126,37 +71,34 @@ class BenchScriptClient:
         )
         arguments = script_arguments(
             self._spec,
-            point,
-            base_url=server.base_url,
+            load.point,
+            base_url=load.server.base_url,
             release=self._spec.engine.release,
-            result=result,
+            result=self._raw(load),
             tokenizer=tokenizer_of(self._spec, environment=environment),
         )
-        ended = program.run_to_end(
+        ended = self._run(
+            load,
             [self._python, str(self._script), *arguments],
             # Read by the script for each request; an environment is not shown to other users.
-            env={**environment, "OPENAI_API_KEY": server.api_key},
-            cwd=self._folder,
-            log_path=self._log(name),
-            note={"trial": self._spec.key, "devices": list(self._placement.devices)},
-            limit_s=limit_s,
-            server=server,
-            cancelled=cancelled,
+            env={**environment, "OPENAI_API_KEY": load.server.api_key},
         )
-        report = read_result(result) if ended.exit_code == 0 else None
-        if report is None or report.get("completed") != point.num_prompts:
-            program.blame_engine(server)
+        report = read_result(self._raw(load)) if ended.exit_code == 0 else None
+        if report is None or report.get("completed") != load.point.num_prompts:
+            program.blame_engine(load.server)
         if report is None:
-            raise EngineError(
-                f"client: {SCRIPT} ended with exit code {ended.exit_code} and left no result; last line: "
-                f"{program.last_words(self._log(name))}",
-                failure=FailureClass.CLIENT,
-                log_path=str(self._log(name)),
-            )
-        return report, ended.peak_kv_cache_usage
+            raise self._no_result(load, ended, named=SCRIPT)
+        return _Run(report=report, peak_kv_cache_usage=ended.peak_kv_cache_usage)
 
-    def _log(self, name: str) -> Path:
-        return self._folder / f"client-{name}.log"
+    def _read(self, load: Load, sent: _Run) -> Reading:
+        log_path = str(self._log_path(load))
+        check_complete(sent.report, wanted=load.point.num_prompts, log_path=log_path)
+        plausibility.check_single_requests(sent.report, log_path=log_path)
+        return Reading(
+            metrics=read_report(sent.report, log_path=log_path),
+            raw_path=self._raw(load),
+            peak_kv_cache_usage=sent.peak_kv_cache_usage,
+        )
 
 
 def find_script(given: str | None, name: str, *, release: str) -> Path:
@@ -240,8 +182,13 @@ def script_arguments(
     return [
         *("--backend", "vllm", "--base-url", base_url, "--endpoint", "/v1/completions"),
         *names,
-        *knobs.client_arguments(spec.assignment, release=release, tokenizer=tokenizer or spec.model.path),
-        *_dataset_arguments(point, release=release),
+        *knobs.client_arguments(
+            spec.assignment,
+            release=release,
+            tokenizer=tokenizer or spec.model.path,
+            trusts=spec.client.trust_remote_code,
+        ),
+        *dataset_arguments.of_script(point, release=release),
         *("--num-prompts", str(point.num_prompts), "--request-rate", rate),
         *concurrency,
         *("--seed", str(point.client_seed)),
@@ -249,7 +196,7 @@ def script_arguments(
         *(["--temperature", "0"] if _has("--temperature", release) else []),
         *(["--ignore-eos"] if point.ignore_eos else []),
         *goodput_arguments(point),
-        *("--percentile-metrics", ",".join(METRICS)),
+        *("--percentile-metrics", ",".join(latency.name for latency in REQUEST_LATENCIES)),
         *("--metric-percentiles", ",".join(map(str, PERCENTILES))),
         *("--disable-tqdm", "--save-result"),
         *("--result-dir", str(result.parent), "--result-filename", result.name),
@@ -261,34 +208,14 @@ def read_result(path: Path) -> Mapping[str, object] | None:
 
     Scripts of the 0.4 and 0.5 era write the throughput of the input alone in place of the total.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(content, dict):
+    content = read_object(path)
+    if content is None:
         return None
     if "total_token_throughput" not in content:
         parts = [plausibility.number(content, f"{name}_throughput") for name in ("input", "output")]
         known = [part for part in parts if part is not None]
         content["total_token_throughput"] = sum(known) if len(known) == len(parts) else None
     return content
-
-
-def _dataset_arguments(point: LoadPoint, *, release: str) -> list[str]:
-    if point.dataset == "sharegpt":
-        path = [] if point.dataset_path is None else ["--dataset-path", point.dataset_path]
-        output = [] if point.output_len is None else ["--sharegpt-output-len", str(point.output_len)]
-        return ["--dataset-name", "sharegpt", *path, *output]
-    assert point.input_len is not None and point.output_len is not None
-    ratio, longest = point.range_ratio, 1.0
-    if knobs.release_key(release) < knobs.release_key(_RATIO_ABOUT_THE_MEAN):
-        # The same range in the older words: its upper end, and its lower end as a part of that.
-        ratio, longest = (1 - ratio) / (1 + ratio), 1 + ratio
-    return [
-        *("--dataset-name", "random", "--random-range-ratio", f"{ratio:g}"),
-        *("--random-input-len", str(round(point.input_len * longest))),
-        *("--random-output-len", str(round(point.output_len * longest))),
-    ]
 
 
 def _has(flag: str, release: str) -> bool:

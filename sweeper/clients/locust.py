@@ -11,23 +11,23 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sweeper.clients import check_lengths, plausibility, program, warm_up_point
+from sweeper.clients import plausibility, program
+from sweeper.clients.measuring import Load, ProgramClient, Reading
 from sweeper.clients.requirements import check_locust
-from sweeper.clients.vllm_bench import check_engine, empty_prefix_cache, telemetry
-from sweeper.engines import Cancelled, Server
-from sweeper.engines.vllm import client_environment
-from sweeper.errors import EngineError, MeasurementError
+from sweeper.engines.environment import client_environment
+from sweeper.errors import MeasurementError
+from sweeper.kinds import ENGINES
 from sweeper.metrics import RequestRecords, summarize
 from sweeper.processes import process
-from sweeper.records import FailureClass, LoadPoint, Measurement, Placement, TrialSpec, content_key
+from sweeper.records import FailureClass, LoadPoint, Placement, TrialSpec
+from sweeper.text import trial_files
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 
@@ -38,8 +38,19 @@ MOST_USERS = 1000
 """Requests that can be under way at once where no cap is asked for."""
 
 
-class LocustClient:
-    """Runs Locust once for each load point."""
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What came of one run of Locust."""
+
+    requests: Sequence[Mapping[str, Any]]
+    peak_kv_cache_usage: float | None
+
+
+class LocustClient(ProgramClient[_Run]):
+    """Runs Locust once for each load point.
+
+    Requests are sent at a constant rate: ``num_prompts`` is rate times duration.
+    """
 
     def __init__(self, spec: TrialSpec, placement: Placement) -> None:
         """Open one for a trial; nothing is started yet.
@@ -48,117 +59,55 @@ class LocustClient:
             ConfigError: Locust is not installed.
         """
         check_locust()
-        self._spec = spec
-        self._placement = placement
-        self._folder = Path(spec.folder).resolve()
-        (self._folder / "raw").mkdir(parents=True, exist_ok=True)
+        super().__init__(spec, placement)
 
-    def measure(
-        self, server: Server, point: LoadPoint, *, restart: int, repeat: int, cancelled: Cancelled
-    ) -> Measurement:
-        """Send the load point's requests at their constant rate: ``num_prompts`` is rate times duration.
-
-        Raises:
-            EngineError: Locust failed, hung past the load time limit, or the engine died meanwhile.
-            MeasurementError: Not every request completed, or not with as many tokens as asked.
-        """
-        began = time.monotonic()
-        if not point.keeps_prefix_cache:
-            empty_prefix_cache(server, cancelled=cancelled)
-        name = f"{self._spec.attempt}-{restart}-{repeat}-{content_key(asdict(point))[:8]}"
-        before = server.counters()
-        started_at = time.time()
-        requests, peak = self._run(server, point, name, cancelled, limit_s=self._spec.engine.load_timeout_s)
-        ended_at = time.time()
-        metrics = summarize(read_requests(requests))
-        self._check(requests, metrics, wanted=point.num_prompts, server=server, log_path=self._log(name))
-        check_engine(before, server, answered=point.num_prompts, log_path=str(self._log(name)))
-        check_lengths(metrics["total_output_tokens"], self._spec, point, log_path=str(self._log(name)))
-        measured_s = metrics["duration_s"] or 0.0
-        return Measurement(
-            load_point=point,
-            restart=restart,
-            repeat=repeat,
-            metrics=metrics,
-            telemetry={
-                **telemetry(before, server.counters(), peak_kv_cache_usage=peak),
-                # Against 1 / rate it tells whether the rate was kept.
-                "client_latest_s": max(request["sent_s"] - request["due_s"] for request in requests),
-            },
-            measured_s=measured_s,
-            client_overhead_s=time.monotonic() - began - measured_s,
-            started_at=started_at,
-            ended_at=ended_at,
-            raw_path=str(self._result(name)),
+    def _send(self, load: Load) -> _Run:
+        result = self._raw(load)
+        settings = load_settings(self._spec, load.point, result=result)
+        load_file = trial_files.write(
+            result.with_name(f"{load.name}.load.json"), json.dumps(settings, indent=1)
         )
-
-    def warm_up(self, server: Server, point: LoadPoint, *, prompts: int, cancelled: Cancelled) -> float:
-        """Send some requests at once whose numbers are thrown away; return the seconds it took."""
-        began = time.monotonic()
-        warm = warm_up_point(point, prompts=prompts)
-        limit_s = self._spec.engine.warmup_timeout_s
-        self._run(server, warm, f"{self._spec.attempt}-warm-up", cancelled, limit_s=limit_s)
-        return time.monotonic() - began
-
-    def close(self) -> None:
-        """Do nothing; no process outlives its run."""
-
-    def _run(
-        self, server: Server, point: LoadPoint, name: str, cancelled: Cancelled, *, limit_s: float
-    ) -> tuple[Sequence[Mapping[str, Any]], float | None]:
-        result, load = self._result(name), self._folder / "raw" / f"{name}.load.json"
-        result.unlink(missing_ok=True)
-        told = load_settings(self._spec, point, result=result)
-        load.write_text(json.dumps(told, indent=1), encoding="utf-8")
         environment = client_environment(
             self._spec, surroundings=os.environ, python=sys.executable, owner=process.current(), stub=None
         )
-        ended = program.run_to_end(
-            locust_command(point, base_url=server.base_url),
+        ended = self._run(
+            load,
+            locust_command(load.point, base_url=load.server.base_url),
             # Neither the key nor what is sent stands in the command line, which every user can read.
-            env={**environment, "SWEEPER_LOAD": str(load), "OPENAI_API_KEY": server.api_key},
-            cwd=self._folder,
-            log_path=self._log(name),
-            note={"trial": self._spec.key, "devices": list(self._placement.devices)},
-            limit_s=limit_s,
-            server=server,
-            cancelled=cancelled,
+            env={**environment, "SWEEPER_LOAD": str(load_file), "OPENAI_API_KEY": load.server.api_key},
         )
         if not result.is_file():
-            program.blame_engine(server)
-            raise EngineError(
-                f"client: Locust ended with exit code {ended.exit_code} and left no result; last line: "
-                f"{program.last_words(self._log(name))}",
-                failure=FailureClass.CLIENT,
-                log_path=str(self._log(name)),
-            )
-        return written_requests(result, log_path=str(self._log(name))), ended.peak_kv_cache_usage
+            program.blame_engine(load.server)
+            raise self._no_result(load, ended, named="Locust")
+        requests = written_requests(result, log_path=str(self._log_path(load)))
+        return _Run(requests=requests, peak_kv_cache_usage=ended.peak_kv_cache_usage)
 
-    def _check(
-        self,
-        requests: Sequence[Mapping[str, Any]],
-        metrics: Mapping[str, float | None],
-        *,
-        wanted: int,
-        server: Server,
-        log_path: Path,
+    def _read(self, load: Load, sent: _Run) -> Reading:
+        metrics = summarize(read_requests(sent.requests))
+        self._check_complete(load, sent.requests, metrics)
+        # Against 1 / rate it tells whether the rate was kept.
+        latest_s = max(request["sent_s"] - request["due_s"] for request in sent.requests)
+        return Reading(
+            metrics=metrics,
+            raw_path=self._raw(load),
+            telemetry={"client_latest_s": latest_s},
+            peak_kv_cache_usage=sent.peak_kv_cache_usage,
+        )
+
+    def _check_complete(
+        self, load: Load, requests: Sequence[Mapping[str, Any]], metrics: Mapping[str, float | None]
     ) -> None:
+        wanted = load.point.num_prompts
         if metrics["completed"] == wanted and not metrics["failed"]:
             return
-        program.blame_engine(server)
+        program.blame_engine(load.server)
         errors = [request["error"] for request in requests if request["error"] is not None]
         raise MeasurementError(
             f"client: {metrics['completed']:g} of {wanted} requests completed, {metrics['failed']:g} failed; "
             f"expected all to complete. The first error: {errors[0] if errors else 'none was told'}",
             failure=FailureClass.CLIENT,
-            log_path=str(log_path),
+            log_path=str(self._log_path(load)),
         )
-
-    def _result(self, name: str) -> Path:
-        return self._folder / "raw" / f"{name}.json"
-
-    def _log(self, name: str) -> Path:
-        return self._folder / f"client-{name}.log"
 
 
 def written_requests(result: Path, *, log_path: str | None) -> Sequence[Mapping[str, Any]]:
@@ -203,7 +152,7 @@ def load_settings(spec: TrialSpec, point: LoadPoint, *, result: Path) -> dict[st
         "range_ratio": point.range_ratio,
         "ignore_eos": point.ignore_eos,
         # vLLM tells at the end of a stream how many tokens it had.
-        "must_count": spec.engine.kind == "vllm",
+        "must_count": ENGINES[spec.engine.kind].counts_tokens,
         "seed": point.client_seed,
         "timeout_s": spec.engine.load_timeout_s,
         "result": str(result),

@@ -18,19 +18,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from sweeper.errors import MeasurementError
-from sweeper.metrics import PERCENTILES
+from sweeper.kinds import DATASETS
 from sweeper.records import (
-    OFFLINE_DATASETS,
     FailureClass,
     LoadPoint,
     Measurement,
 )
+from sweeper.records.metrics import LATENCIES, METRICS, PERCENTILE_NAMES, statistic_names
 
 LARGEST = 2.0**53
 """No number of a report is larger: beyond it a float does not tell neighbouring whole numbers apart."""
 
-_WHOLE = ("completed", "failed", "total_input_tokens", "total_output_tokens")
-_LATENCIES = ("ttft", "tpot", "itl", "e2el", "batch_latency")
+_WHOLE = tuple(metric.name for metric in METRICS if metric.is_whole)
 # Rates are quotients of numbers of the same report; what is lost is the last digits of a decimal fraction.
 _RATE_TOLERANCE = 0.01
 # A text may have some tokens more or fewer when it is tokenized again, as older releases count.
@@ -240,16 +239,17 @@ def _token_bounds(point: LoadPoint) -> dict[str, tuple[float, float]]:
     requests = point.num_prompts
     aside = _TOKENS_ASIDE * requests
     longest = 1 + point.range_ratio
-    answer = _SHAREGPT_WHOLE if point.output_len is None else point.output_len * longest
+    kind = DATASETS[point.dataset]
+    answer = kind.most_total_len if point.output_len is None else point.output_len * longest
     bounds = {"total_output_tokens": (1.0, requests * answer * (1 + _TOKEN_TOLERANCE) + aside)}
-    if point.dataset in ("random", *OFFLINE_DATASETS) and point.input_len is not None:
+    if not kind.has_own_lengths and point.input_len is not None:
         shortest = requests * point.input_len * (1 - point.range_ratio) / _PROMPT_FACTOR
         bounds["total_input_tokens"] = (
             max(1.0, shortest),
             requests * point.input_len * longest * _PROMPT_FACTOR + aside,
         )
-    elif point.dataset == "sharegpt":
-        most = requests * _SHAREGPT_PROMPT * (1 + _TOKEN_TOLERANCE) + aside
+    elif kind.has_own_lengths:
+        most = requests * kind.most_input_len * (1 + _TOKEN_TOLERANCE) + aside
         bounds["total_input_tokens"] = (float(requests), most)
     return bounds
 
@@ -280,8 +280,8 @@ def _wrong_rate(found: Mapping[str, float | None]) -> str | None:
 
 def _wrong_latency(found: Mapping[str, float | None]) -> str | None:
     duration_s = found.get("duration_s")
-    for latency in _LATENCIES:
-        names = [f"p{percent}_{latency}_ms" for percent in PERCENTILES]
+    for latency in (one.name for one in LATENCIES):
+        names = statistic_names(latency, PERCENTILE_NAMES)
         ladder = [(name, value) for name in names if (value := found.get(name)) is not None]
         for (lower, low), (upper, high) in itertools.pairwise(ladder):
             if low > high * (1 + 1e-9):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper.engines import Cancelled, Server, vllm_reports
-from sweeper.errors import EngineError
+from sweeper.errors import EngineError, Stopped
 from sweeper.processes import process, supervisor
 from sweeper.processes.supervisor import Supervised
 from sweeper.records import FailureClass
@@ -37,6 +37,71 @@ class Ended:
 
     exit_code: int
     peak_kv_cache_usage: float | None
+
+
+class Watch:
+    """Every reason to stop waiting for a program that loads an engine, looked at again and again.
+
+    Attributes:
+        peak_kv_cache_usage: Largest share of the engine's KV cache seen in use so far, 0 to 1; None where
+            unknown.
+    """
+
+    def __init__(
+        self, program: Supervised, server: Server, *, limit_s: float, log_path: Path, cancelled: Cancelled
+    ) -> None:
+        """Begin; the clock runs from here.
+
+        Args:
+            program: What loads the engine.
+            server: The engine.
+            limit_s: Seconds that the wait may take.
+            log_path: The program's, for messages.
+            cancelled: Polled; true ends the wait.
+        """
+        self._program = program
+        self._server = server
+        self._limit_s = limit_s
+        self._log_path = str(log_path)
+        self._cancelled = cancelled
+        self._began = self._looked = time.monotonic()
+        self.peak_kv_cache_usage: float | None = None
+
+    def look(self) -> None:
+        """Return quietly while nobody asks for a stop, the engine lives, and the log is of usual size.
+
+        Raises:
+            EngineError: One of it is not so.
+        """
+        if self._cancelled():
+            raise Stopped(log_path=self._log_path)
+        self._server.check_alive()
+        if self._program.floods():
+            raise self._error(
+                f"client: it wrote more than {supervisor.LARGEST_LOG / 2**30:g} GiB to its log, and was "
+                "ended. See what it repeats.",
+                FailureClass.CLIENT,
+            )
+
+    def look_at_load(self) -> None:
+        """Return quietly while the load is within its time; read the engine's KV cache now and then.
+
+        Raises:
+            EngineError: The time is over.
+        """
+        if self.is_late():
+            raise self._error(f"client: no result after {self._limit_s:g} s of load", FailureClass.HANG)
+        if time.monotonic() - self._looked >= _TELEMETRY_S:
+            self._looked = time.monotonic()
+            seen = (self.peak_kv_cache_usage, self._server.counters().get("kv_cache_usage"))
+            self.peak_kv_cache_usage = max((usage for usage in seen if usage is not None), default=None)
+
+    def is_late(self) -> bool:
+        """Return whether the time is over."""
+        return time.monotonic() - self._began > self._limit_s
+
+    def _error(self, message: str, failure: FailureClass) -> EngineError:
+        return EngineError(message, failure=failure, log_path=self._log_path)
 
 
 def run_to_end(
@@ -65,32 +130,16 @@ def run_to_end(
     Raises:
         EngineError: Cancelled, past the limit, or the engine died. Nothing of the program is left then.
     """
-    began = looked = time.monotonic()
-    peak: float | None = None
     start_file = log_path.with_name(f"{log_path.stem}{process.START_FILE_SUFFIX}")
     with Supervised.start(
         command, env=env, cwd=cwd, log_path=log_path, start_file=start_file, grace_s=_GRACE_S, note=note
     ) as program:
+        watch = Watch(program, server, limit_s=limit_s, log_path=log_path, cancelled=cancelled)
         while (code := program.poll()) is None:
-            if cancelled():
-                raise EngineError("stopped on request", failure=FailureClass.INTERRUPTED)
-            server.check_alive()
-            if program.floods():
-                raise EngineError(
-                    flood(supervisor.LARGEST_LOG), failure=FailureClass.CLIENT, log_path=str(log_path)
-                )
-            if time.monotonic() - began > limit_s:
-                raise EngineError(
-                    f"client: no result after {limit_s:g} s of load",
-                    failure=FailureClass.HANG,
-                    log_path=str(log_path),
-                )
-            if time.monotonic() - looked >= _TELEMETRY_S:
-                looked = time.monotonic()
-                usage = server.counters().get("kv_cache_usage")
-                peak = usage if peak is None or usage is None else max(peak, usage)
+            watch.look()
+            watch.look_at_load()
             time.sleep(_POLL_S)
-    return Ended(exit_code=code, peak_kv_cache_usage=peak)
+    return Ended(exit_code=code, peak_kv_cache_usage=watch.peak_kv_cache_usage)
 
 
 def blame_engine(server: Server) -> None:
@@ -103,11 +152,6 @@ def blame_engine(server: Server) -> None:
     while time.monotonic() < deadline:
         server.check_alive()
         time.sleep(_POLL_S)
-
-
-def flood(limit: int) -> str:
-    """Report that a client wrote too much."""
-    return f"client: it wrote more than {limit / 2**30:g} GiB to its log, and was ended. See what it repeats."
 
 
 def last_line(log_path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The clients that there are, and the one that a trial asks for."""
+"""The client that a trial asks for, opened; the clients that there are stand in ``kinds.CLIENTS``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,8 @@ from functools import partial
 
 from sweeper.clients import Client, requirements
 from sweeper.engines import instances
-from sweeper.errors import ConfigError
-from sweeper.records import (
-    CLIENTS,
-    Placement,
-    TrialSpec,
-)
+from sweeper.kinds import CLIENTS, ENGINES, opened
+from sweeper.records import Placement, TrialSpec
 
 OpenClient = Callable[[TrialSpec, Placement], Client]
 
@@ -23,33 +19,20 @@ def client_of(spec: TrialSpec) -> OpenClient:
     Raises:
         ConfigError: Several engines share the load of a client that cannot split it.
     """
-    if spec.engine.kind == "simulated":
-        from sweeper.clients.simulated import SimulatedClient
-
-        return lambda spec, placement: SimulatedClient(spec)
+    own = ENGINES[spec.engine.kind].own_client
+    if own is not None:
+        return _opened(own)
+    kind = CLIENTS[spec.client.kind]
     if instances.way(spec) == "split":
         from sweeper.clients.split import SplitClient
-        from sweeper.clients.vllm_bench import VllmBenchClient
 
-        if spec.client.kind != CLIENTS[0]:
-            raise ConfigError(
-                f"client.kind: is '{spec.client.kind}' for {instances.count(spec.assignment)} servers that "
-                f"share a load; expected '{CLIENTS[0]}', which tells the times of single requests. "
-                "Set client=vllm_bench."
-            )
-        return partial(SplitClient, parts=instances.count(spec.assignment), open_one=VllmBenchClient)
-    if spec.client.kind == "offline":
-        from sweeper.clients.vllm_offline import OfflineClient
+        instances.check_client(spec.assignment, engine=spec.engine, client=spec.client)
+        return partial(SplitClient, parts=instances.count(spec.assignment), open_one=_opened(kind.client))
+    if kind.client_of_scripts is not None and requirements.is_script(spec):
+        return _opened(kind.client_of_scripts)
+    return _opened(kind.client)
 
-        return OfflineClient
-    if spec.client.kind == "locust":
-        from sweeper.clients.locust import LocustClient
 
-        return LocustClient
-    if requirements.is_script(spec):
-        from sweeper.clients.bench_script import BenchScriptClient
-
-        return BenchScriptClient
-    from sweeper.clients.vllm_bench import VllmBenchClient
-
-    return VllmBenchClient
+def _opened(place: str) -> OpenClient:
+    open_client: OpenClient = opened(place)
+    return open_client

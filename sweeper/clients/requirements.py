@@ -9,6 +9,7 @@ from pathlib import Path
 from sweeper import knobs
 from sweeper.clients import conversations
 from sweeper.errors import ConfigError
+from sweeper.kinds import CLIENTS, DATASETS, ENGINES, opened
 from sweeper.records import ClientSpec, EngineSpec, LoadPoint, TrialSpec
 
 # From here on the sampler fills up with repetitions (benchmarks/benchmark_dataset.py, which came with 0.8);
@@ -37,26 +38,22 @@ def check(client: ClientSpec, load_points: Iterable[LoadPoint], *, engine: Engin
     Raises:
         ConfigError: A file, a package or a flag of the release is missing; nothing was started.
     """
-    if engine.kind == "simulated":
+    if ENGINES[engine.kind].is_modelled:
         return
-    points = tuple(load_points)
-    if client.kind == "locust":
-        check_locust()
-    elif client.kind == "offline":
-        _check_offline(client, points, engine)
-    elif client.script is not None and not _is_script(client, engine):
-        raise ConfigError(_no_script_wanted(client, engine))
-    elif engine.kind == "vllm" and _is_script(client, engine):
-        from sweeper.clients import bench_script
-
-        bench_script.find_script(client.script, bench_script.SCRIPT, release=engine.release)
-        for point in points:
-            bench_script.check_point(point, release=engine.release)
+    points, kind = tuple(load_points), CLIENTS[client.kind]
+    if kind.check is not None:
+        opened(kind.check)(client, points, engine)
     for point in points:
-        if point.dataset == "sharegpt":
-            check_sharegpt_file(point.dataset_path, output_len=point.output_len)
-            if _is_script(client, engine) and knobs.release_key(engine.release) < knobs.release_key(_REPEATS):
-                _check_enough(point, release=engine.release)
+        place = DATASETS[point.dataset].check
+        if place is not None:
+            opened(place)(point)
+        if _is_script(client, engine) and knobs.release_key(engine.release) < knobs.release_key(_REPEATS):
+            _check_enough(point, release=engine.release)
+
+
+def check_sharegpt(point: LoadPoint) -> None:
+    """Check the ShareGPT file of a load point; as ``check_sharegpt_file``."""
+    check_sharegpt_file(point.dataset_path, output_len=point.output_len)
 
 
 def check_sharegpt_file(path: str | None, *, output_len: int | None = None) -> None:
@@ -77,7 +74,7 @@ def check_sharegpt_file(path: str | None, *, output_len: int | None = None) -> N
 
 def repetitions(points: Iterable[LoadPoint], *, engine: EngineSpec) -> tuple[str, ...]:
     """Describe of which load points prompts are sent more than once, a sentence for each file and number."""
-    if engine.kind == "simulated":
+    if ENGINES[engine.kind].is_modelled:
         return ()
     said: dict[str, None] = {}
     for point in points:
@@ -94,11 +91,18 @@ def repetitions(points: Iterable[LoadPoint], *, engine: EngineSpec) -> tuple[str
 
 def repeated_prompts(point: LoadPoint) -> int | None:
     """Describe how many prompts of a load point are repetitions at least; None where none need be."""
-    if point.dataset != "sharegpt" or point.dataset_path is None:
+    place = DATASETS[point.dataset].repeated
+    if place is None or point.dataset_path is None:
         return None
+    found: int | None = opened(place)(point)
+    return found
+
+
+def repeated_in_sharegpt(point: LoadPoint) -> int | None:
+    """Count the repetitions at least among the prompts of a ShareGPT file; None where none need be."""
     try:
         return conversations.repeated(
-            Path(point.dataset_path), prompts=point.num_prompts, output_len=point.output_len
+            Path(point.dataset_path or ""), prompts=point.num_prompts, output_len=point.output_len
         )
     except (OSError, conversations.NotShareGptError):
         # Whoever sends it will say so.
@@ -128,6 +132,28 @@ def _why_no_sharegpt(path: Path, *, output_len: int | None) -> str | None:
             "which keeps those of 4 to 1024 tokens asked and 4 to 2048 in all"
         )
     return None
+
+
+def check_vllm_bench(client: ClientSpec, points: Iterable[LoadPoint], engine: EngineSpec) -> None:
+    """Check that the benchmark of the engine's release is there, where it is a script.
+
+    Raises:
+        ConfigError: The script is missing or not wanted, or it cannot send a load point.
+    """
+    is_script = _is_script(client, engine)
+    if client.script is not None and not is_script:
+        raise ConfigError(_no_script_wanted(client, engine))
+    if ENGINES[engine.kind].is_run_by_python and is_script:
+        from sweeper.clients import bench_script
+
+        bench_script.find_script(client.script, bench_script.SCRIPT, release=engine.release)
+        for point in points:
+            bench_script.check_point(point, release=engine.release)
+
+
+def check_locust_client(client: ClientSpec, points: Iterable[LoadPoint], engine: EngineSpec) -> None:
+    """Check that the client can run; as ``check_locust``."""
+    check_locust()
 
 
 def check_locust() -> None:
@@ -165,7 +191,12 @@ def _no_script_wanted(client: ClientSpec, engine: EngineSpec) -> str:
     )
 
 
-def _check_offline(client: ClientSpec, points: Iterable[LoadPoint], engine: EngineSpec) -> None:
+def check_offline(client: ClientSpec, points: Iterable[LoadPoint], engine: EngineSpec) -> None:
+    """Check that the release has the benchmarks, or their scripts are there.
+
+    Raises:
+        ConfigError: One is missing.
+    """
     from sweeper.clients.bench_script import find_script
     from sweeper.engines.vllm_offline import FIRST_COMMAND, benchmark_launcher
 

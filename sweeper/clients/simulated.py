@@ -14,23 +14,19 @@ import numpy as np
 from sweeper.clients import warm_up_point
 from sweeper.engines import Cancelled, Server
 from sweeper.engines.simulated import Served, SimulatedServer
-from sweeper.errors import EngineError, MeasurementError
+from sweeper.errors import EngineError, MeasurementError, Stopped
+from sweeper.kinds import CLIENTS, DATASETS
 from sweeper.metrics import batch_metrics, summarize
 from sweeper.records import (
     MEASURED_ITERATIONS,
-    OFFLINE_DATASETS,
     FailureClass,
     LoadPoint,
     Measurement,
+    Placement,
     TrialSpec,
 )
+from sweeper.records.metrics import Benchmark, reported_by
 from sweeper.workload.requests import Workload, make_workload
-
-_THROUGHPUT_METRICS = (
-    *("completed", "failed", "duration_s", "total_input_tokens", "total_output_tokens"),
-    *("request_throughput_per_s", "output_throughput_tok_per_s", "total_throughput_tok_per_s"),
-)
-"""What vLLM's throughput benchmark tells."""
 
 
 class SimulatedClient:
@@ -64,7 +60,7 @@ class SimulatedClient:
             server.forget_prefixes()
         served = self._serve(server, point, seed=point.client_seed, cancelled=cancelled)
         metrics = summarize(served.records, goodput_bounds_ms=dict(point.goodput_ms) or None)
-        if point.dataset in OFFLINE_DATASETS:
+        if not DATASETS[point.dataset].needs_server:
             metrics = self._offline_metrics(server, point, metrics, cancelled)
         if metrics["completed"] != point.num_prompts:
             raise MeasurementError(
@@ -103,8 +99,8 @@ class SimulatedClient:
         self, server: Server, point: LoadPoint, metrics: Mapping[str, float | None], cancelled: Cancelled
     ) -> dict[str, float | None]:
         """Keep what vLLM's offline benchmarks report: they know nothing of single requests."""
-        if point.dataset == "throughput":
-            return {name: metrics[name] for name in _THROUGHPUT_METRICS}
+        if not DATASETS[point.dataset].is_batch:
+            return {name: metrics[name] for name in reported_by(Benchmark.THROUGHPUT)}
         assert point.input_len is not None and point.output_len is not None
         latencies_s = [metrics["duration_s"] or 0.0]
         while len(latencies_s) < MEASURED_ITERATIONS:
@@ -134,17 +130,22 @@ class SimulatedClient:
         return served
 
     def _workload(self, point: LoadPoint, *, seed: int) -> Workload:
-        if point.dataset in OFFLINE_DATASETS:
+        if not DATASETS[point.dataset].needs_server:
             # All at once, of fixed lengths: what is said of arrivals is for clients with a server.
             point = replace(
                 point, dataset="random", request_rate_per_s=None, max_concurrency=None, range_ratio=0.0
             )
         workload = make_workload(point, seed=seed)
-        if self._spec.client.kind == "locust" and point.request_rate_per_s is not None:
+        if CLIENTS[self._spec.client.kind].needs_rate and point.request_rate_per_s is not None:
             return replace(workload, arrival_s=np.arange(workload.requests) / point.request_rate_per_s)
         return workload
 
 
+def open_client(spec: TrialSpec, placement: Placement) -> SimulatedClient:
+    """Open the client of a trial; the model needs no devices."""
+    return SimulatedClient(spec)
+
+
 def _raise_if(cancelled: Cancelled) -> None:
     if cancelled():
-        raise EngineError("stopped on request", failure=FailureClass.INTERRUPTED)
+        raise Stopped

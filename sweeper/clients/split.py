@@ -11,18 +11,20 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sweeper.clients import Client, plausibility
+from sweeper.clients.measuring import Load, MeasuringClient, Reading
 from sweeper.engines import Cancelled, Server
 from sweeper.engines.instances import SplitServer, part_of, together
 from sweeper.errors import EngineError, MeasurementError
 from sweeper.metrics import RequestRecords, summarize
-from sweeper.records import FailureClass, LoadPoint, Measurement, Placement, TrialSpec, content_key
+from sweeper.records import FailureClass, LoadPoint, Measurement, Placement, TrialSpec
+from sweeper.text import trial_files
 
 _SEED_STEP = 1_000_000_007
 """Between the seeds of neighbouring servers: far apart, so that no load point's seed is another's share."""
@@ -32,7 +34,7 @@ _DETAILS = ("start_times", "ttfts", "itls", "latencies", "input_lens", "output_l
 clock, seconds, and tokens. Source: vllm/benchmarks/serve.py of 0.32.0."""
 
 
-class SplitClient:
+class SplitClient(MeasuringClient[Sequence[Measurement]]):
     """One client for each instance of a trial, driven as one."""
 
     def __init__(
@@ -46,7 +48,7 @@ class SplitClient:
             parts: How many instances there are.
             open_one: Opens the client of one instance, from its own trial and placement.
         """
-        self._spec = spec
+        super().__init__(spec, placement)
         self._clients: list[Client] = []
         try:
             for index in range(parts):
@@ -54,47 +56,6 @@ class SplitClient:
         except BaseException:
             self.close()
             raise
-
-    def measure(
-        self, server: Server, point: LoadPoint, *, restart: int, repeat: int, cancelled: Cancelled
-    ) -> Measurement:
-        """Load all servers at once, each with its share of this load point.
-
-        Raises:
-            EngineError: A client failed, hung past the load time limit, or an engine died meanwhile.
-            MeasurementError: Not every request completed, or their times are not told.
-        """
-        servers = self._servers(server)
-        shares = split(point, parts=len(servers))
-        before = server.counters()
-        began, started_at = time.monotonic(), time.time()
-        measured = together(
-            [
-                _measuring(client, one, share, restart=restart, repeat=repeat)
-                for client, one, share in zip(self._clients, servers, shares, strict=True)
-            ],
-            cancelled=cancelled,
-        )
-        ended_at = time.time()
-        reports = [_report(part) for part in measured]
-        metrics = summarize(joined(reports), goodput_bounds_ms=dict(point.goodput_ms) or None)
-        measured_s = metrics["duration_s"] or 0.0
-        return Measurement(
-            load_point=point,
-            restart=restart,
-            repeat=repeat,
-            metrics=metrics,
-            telemetry={
-                **_telemetry(before, server.counters(), measured),
-                # Large against duration_s: the servers were not loaded at the same time.
-                "instances_start_spread_s": start_spread_s(reports),
-            },
-            measured_s=measured_s,
-            client_overhead_s=time.monotonic() - began - measured_s,
-            started_at=started_at,
-            ended_at=ended_at,
-            raw_path=self._write(point, measured, restart=restart, repeat=repeat),
-        )
 
     def warm_up(self, server: Server, point: LoadPoint, *, prompts: int, cancelled: Cancelled) -> float:
         """Send each server some requests whose numbers are thrown away; return the seconds it took."""
@@ -113,6 +74,40 @@ class SplitClient:
         for client in self._clients:
             client.close()
 
+    def _prepare(self, load: Load) -> None:
+        """Check that the servers are the clients' own; each client prepares its server itself."""
+        self._servers(load.server)
+
+    def _send(self, load: Load) -> Sequence[Measurement]:
+        """Load all servers at once, each with its share of the load point."""
+        servers = self._servers(load.server)
+        shares = split(load.point, parts=len(servers))
+        return together(
+            [
+                _measuring(client, server, share, restart=load.restart, repeat=load.repeat)
+                for client, server, share in zip(self._clients, servers, shares, strict=True)
+            ],
+            cancelled=load.cancelled,
+        )
+
+    def _read(self, load: Load, sent: Sequence[Measurement]) -> Reading:
+        """Compute the numbers of the whole from the times of all single requests.
+
+        Raises:
+            MeasurementError: Their times are not told.
+        """
+        reports = [_report(part) for part in sent]
+        return Reading(
+            metrics=summarize(joined(reports), goodput_bounds_ms=dict(load.point.goodput_ms) or None),
+            raw_path=self._write(load, sent),
+            telemetry={
+                "client_cpu_wait_s": _largest(sent, "client_cpu_wait_s"),
+                # Large against duration_s: the servers were not loaded at the same time.
+                "instances_start_spread_s": start_spread_s(reports),
+            },
+            peak_kv_cache_usage=_largest(sent, "kv_cache_usage"),
+        )
+
     def _servers(self, server: Server) -> Sequence[Server]:
         if not isinstance(server, SplitServer) or len(server.servers) != len(self._clients):
             raise EngineError(
@@ -122,13 +117,10 @@ class SplitClient:
             )
         return server.servers
 
-    def _write(self, point: LoadPoint, measured: Sequence[Measurement], *, restart: int, repeat: int) -> str:
+    def _write(self, load: Load, measured: Sequence[Measurement]) -> Path:
         """Note which files hold the parts of one measurement."""
-        name = f"{self._spec.attempt}-{restart}-{repeat}-{content_key(asdict(point))[:8]}.json"
-        path = Path(self._spec.folder).resolve() / "raw" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"parts": [part.raw_path for part in measured]}), encoding="utf-8")
-        return str(path)
+        parts = {"parts": [part.raw_path for part in measured]}
+        return trial_files.write(self._raw(load), json.dumps(parts))
 
 
 def split(point: LoadPoint, *, parts: int) -> tuple[LoadPoint, ...]:
@@ -228,18 +220,6 @@ def _report(measurement: Measurement) -> Mapping[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _telemetry(
-    before: Mapping[str, float], after: Mapping[str, float], parts: Sequence[Measurement]
-) -> dict[str, float | None]:
-    queries, hits, preemptions = (
-        after[name] - before[name] if name in before and name in after else None
-        for name in ("prefix_cache_queries", "prefix_cache_hits", "preemptions")
-    )
-    usages = [part.telemetry.get("kv_cache_usage") for part in parts]
-    waits = [part.telemetry.get("client_cpu_wait_s") for part in parts]
-    return {
-        "prefix_cache_hit_rate": hits / queries if queries and hits is not None else None,
-        "preemptions": preemptions,
-        "kv_cache_usage": max((usage for usage in usages if usage is not None), default=None),
-        "client_cpu_wait_s": max((waited for waited in waits if waited is not None), default=None),
-    }
+def _largest(parts: Sequence[Measurement], name: str) -> float | None:
+    values = [part.telemetry.get(name) for part in parts]
+    return max((value for value in values if value is not None), default=None)

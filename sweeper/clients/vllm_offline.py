@@ -7,104 +7,103 @@ the serving benchmark's to say.
 
 from __future__ import annotations
 
-import json
 import math
-import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from sweeper.clients import plausibility, program
+from sweeper.clients.bench_report import read_object
 from sweeper.clients.bench_script import find_script
+from sweeper.clients.measuring import Load, MeasuringClient, Reading
 from sweeper.engines import Cancelled, Server
-from sweeper.engines.vllm_offline import OfflineServer
+from sweeper.engines.vllm_offline import OfflineServer, Program
 from sweeper.errors import EngineError, MeasurementError
+from sweeper.kinds import DATASETS
 from sweeper.metrics import batch_metrics
-from sweeper.records import (
-    OFFLINE_DATASETS,
-    FailureClass,
-    LoadPoint,
-    Measurement,
-    Placement,
-    TrialSpec,
-    content_key,
-)
+from sweeper.records import FailureClass, LoadPoint
 
 # A prompt of random tokens may become some tokens longer or shorter when its text is tokenized again.
 _TOKEN_TOLERANCE = 0.1
 _RATE_TOLERANCE = 0.01
 
 
-class OfflineClient:
-    """Runs one benchmark process for each load point."""
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What came of one run of a benchmark."""
 
-    def __init__(self, spec: TrialSpec, placement: Placement) -> None:
-        """Open one for a trial; nothing is started yet."""
-        self._spec = spec
-        self._placement = placement
+    program: Program
+    report: Mapping[str, object]
 
-    def measure(
-        self, server: Server, point: LoadPoint, *, restart: int, repeat: int, cancelled: Cancelled
-    ) -> Measurement:
-        """Run the benchmark of this load point, its engine included.
+
+class OfflineClient(MeasuringClient[_Run]):
+    """Runs one benchmark process for each load point, its engine included."""
+
+    def warm_up(self, server: Server, point: LoadPoint, *, prompts: int, cancelled: Cancelled) -> float:
+        """Do nothing: each run has an engine of its own, and the latency benchmark warms it itself."""
+        return 0.0
+
+    def _limit_s(self) -> float:
+        """Return the seconds that a load may take, which here includes the engine's start."""
+        return self._spec.engine.start_timeout_s + self._spec.engine.load_timeout_s
+
+    def _prepare(self, load: Load) -> None:
+        _offline(load.server)
+
+    def _send(self, load: Load) -> _Run:
+        """Run the benchmark.
 
         Raises:
-            EngineError: The engine failed, or the run was cancelled or hung past the load time limit, which
-                here includes the engine's start.
-            MeasurementError: The engine ran with another configuration, or the report is not of this load.
+            EngineError: The engine failed, or the run was cancelled or hung.
             ConfigError: The benchmark is missing.
         """
-        if not isinstance(server, OfflineServer):
-            raise EngineError(
-                f"offline client: got a server of type {type(server).__name__}; expected the one of the "
-                "offline engine. Use the client that belongs to the engine.",
-                failure=FailureClass.CLIENT,
-            )
-        name = f"{self._spec.attempt}-{restart}-{repeat}-{content_key(asdict(point))[:8]}"
-        prepared = server.program(point, name=name, scripts=self._script)
-        limits = self._spec.engine
-        began = time.monotonic()
-        started_at = time.time()
+        server = _offline(load.server)
+        prepared = server.program(load.point, name=load.name, scripts=self._script)
         ended = program.run_to_end(
             prepared.command,
             env=prepared.env,
             cwd=prepared.cwd,
             log_path=prepared.log_path,
             note={"trial": self._spec.key, "devices": list(self._placement.devices)},
-            limit_s=limits.start_timeout_s + limits.load_timeout_s,
+            limit_s=load.limit_s,
             server=server,
-            cancelled=cancelled,
+            cancelled=load.cancelled,
         )
-        report = _read(prepared.result)
+        report = read_object(prepared.result)
         if ended.exit_code != 0 or report is None:
             raise server.death(prepared, exit_code=ended.exit_code)
-        server.prove(prepared)
-        metrics = read_report(report, point, log_path=str(prepared.log_path))
-        measured_s = metrics["duration_s"] or 0.0
-        return Measurement(
-            load_point=point,
-            restart=restart,
-            repeat=repeat,
-            metrics=metrics,
-            telemetry={},
-            measured_s=measured_s,
-            client_overhead_s=time.monotonic() - began - measured_s,
-            started_at=started_at,
-            ended_at=time.time(),
-            raw_path=str(prepared.result),
-        )
+        return _Run(program=prepared, report=report)
 
-    def warm_up(self, server: Server, point: LoadPoint, *, prompts: int, cancelled: Cancelled) -> float:
-        """Do nothing: each run has an engine of its own, and the latency benchmark warms it itself."""
-        return 0.0
+    def _read(self, load: Load, sent: _Run) -> Reading:
+        """Read the report.
 
-    def close(self) -> None:
-        """Do nothing; no process outlives its run."""
+        Raises:
+            MeasurementError: The engine ran with another configuration, or the report is not of this load.
+        """
+        _offline(load.server).prove(sent.program)
+        metrics = read_report(sent.report, load.point, log_path=str(sent.program.log_path))
+        return Reading(metrics=metrics, raw_path=sent.program.result)
+
+    def _counted(
+        self, load: Load, reading: Reading, before: Mapping[str, float]
+    ) -> Mapping[str, float | None]:
+        """Return nothing: an engine inside a benchmark shows no counters."""
+        return {}
 
     def _script(self, name: str) -> Path:
         return find_script(self._spec.client.script, name, release=self._spec.engine.release)
+
+
+def _offline(server: Server) -> OfflineServer:
+    if not isinstance(server, OfflineServer):
+        raise EngineError(
+            f"offline client: got a server of type {type(server).__name__}; expected the one of the "
+            "offline engine. Use the client that belongs to the engine.",
+            failure=FailureClass.CLIENT,
+        )
+    return server
 
 
 def read_report(
@@ -123,10 +122,11 @@ def read_report(
     Raises:
         MeasurementError: It is not the report of this load point.
     """
-    assert point.dataset in OFFLINE_DATASETS
+    kind = DATASETS[point.dataset]
+    assert not kind.needs_server
     assert point.input_len is not None and point.output_len is not None
     outputs = point.num_prompts * point.output_len
-    if point.dataset == "latency":
+    if kind.is_batch:
         latencies = plausibility.numbers(report, "latencies", log_path=log_path)
         if not latencies:
             raise _unreadable("no latencies", log_path)
@@ -175,11 +175,3 @@ def _unreadable(what: str, log_path: str | None) -> MeasurementError:
         failure=FailureClass.CLIENT,
         log_path=log_path,
     )
-
-
-def _read(path: Path) -> Mapping[str, object] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None

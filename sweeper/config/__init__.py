@@ -1,16 +1,16 @@
 """The configuration: its schema, its composition by Hydra, and its way into our own objects.
 
 ``schema`` declares every key with its type, ``composition`` turns files and overrides into checked plain data
-(``own_files`` explains what Hydra would misread), ``domains`` reads what may vary, ``settings`` makes our own
-objects of it, ``unused`` refuses what would do nothing, by ``effect_table``, ``stated`` says whether the user
-named the release. YAML holds values; types and checks stand here. Nothing below this package knows that Hydra
+(``own_files`` explains what Hydra would misread), ``space`` reads what may vary, ``settings`` makes our own
+objects of it, ``unused`` refuses what would do nothing, by ``effect_table``, ``release_source`` says whether
+the user named the release. YAML holds values; types and checks are here. No other package knows that Hydra
 exists.
 """
 
 from sweeper.config.composition import about, compose_run, conf_folder, groups
+from sweeper.config.release_source import release_stated_by
 from sweeper.config.settings import Settings, settings
 from sweeper.config.space import parse_domain
-from sweeper.config.stated import release_stated_by
 
 __all__ = [
     "Settings",

@@ -24,10 +24,10 @@ from yaml import YAMLError, safe_load
 
 from sweeper import knobs
 from sweeper.config import model, own_files
-from sweeper.config.aliases import check_aliases
 from sweeper.config.layers import choice_content, layers
 from sweeper.config.schema import RootConfig, key_types
 from sweeper.config.unused import flat
+from sweeper.config.yaml_aliases import check_aliases
 from sweeper.errors import ConfigError, nearest, nearest_name
 
 _TYPES = dict(key_types())

@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sweeper.records import CLIENTS, INSTANCES, OFFLINE_DATASETS, Platform
+from sweeper.kinds import (
+    CLIENTS,
+    DATASETS,
+    DEFAULT_ENGINE,
+    ENGINES,
+    MODEL_OF_ENGINE,
+    SEARCH_METHODS,
+    ClientKind,
+    EngineKind,
+    SearchMethod,
+)
+from sweeper.records import INSTANCES, Platform
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +36,32 @@ class Run:
     datasets: frozenset[str]
 
     @cached_property
-    def engines(self) -> frozenset[str]:
-        """What serves, or would on a machine, where it is simulated: ``vllm``, ``tgi``, ``attach``."""
-        kind = self.root["engine"]["kind"]
-        usual = "vllm" if kind in ("auto", "simulated") else kind
-        series = self.root["space"]["series"].values()
-        return frozenset("tgi" if item["engine"] == "tgi" else usual for item in series) or frozenset({usual})
+    def engines(self) -> frozenset[EngineKind]:
+        """What serves, or would on a machine, where it is simulated."""
+        own = ENGINES[self._engine]
+        usual = ENGINES[DEFAULT_ENGINE] if own.is_modelled and own.takes_vllm_flags else own
+        named = [ENGINES[item["engine"]] for item in self.root["space"]["series"].values()]
+        return frozenset(usual if kind.takes_vllm_flags else kind for kind in named) or frozenset({usual})
+
+    @property
+    def _engine(self) -> str:
+        kind = str(self.root["engine"]["kind"])
+        return kind if kind in ENGINES else MODEL_OF_ENGINE if self.is_simulated else DEFAULT_ENGINE
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether all that serves runs already."""
+        return not any(kind.is_started_by_us for kind in self.engines)
+
+    @property
+    def starts_servers(self) -> bool:
+        """Whether the study's own engine is started for it."""
+        return ENGINES[self._engine].is_started_by_us
+
+    @property
+    def has_foreign_engine(self) -> bool:
+        """Whether something is started that is not vLLM."""
+        return any(kind.is_started_by_us and not kind.takes_vllm_flags for kind in self.engines)
 
     @property
     def is_simulated(self) -> bool:
@@ -38,27 +69,26 @@ class Run:
         return self.platform is Platform.SIMULATED
 
     @property
-    def client(self) -> str:
+    def client(self) -> ClientKind:
         """What loads."""
-        return str(self.root["client"]["kind"])
+        return CLIENTS[str(self.root["client"]["kind"])]
 
     @property
-    def method(self) -> str:
+    def method(self) -> SearchMethod:
         """How the space is walked."""
-        return str(self.root["search"]["method"])
+        return SEARCH_METHODS[str(self.root["search"]["method"])]
 
     @property
     def is_offline(self) -> bool:
         """Whether nothing that is sent reaches a server."""
-        return self.client == "offline" or (
-            bool(self.datasets) and self.datasets <= frozenset(OFFLINE_DATASETS)
-        )
+        needs_server = (DATASETS[name].needs_server for name in self.datasets)
+        return self.client.has_engine_inside or (bool(self.datasets) and not any(needs_server))
 
     @property
     def stops_early(self) -> bool:
         """Whether hopeless trials are ended."""
         wanted = self.root["search"]["stops_early"]
-        return self.method != "grid" if wanted is None else bool(wanted)
+        return not self.method.is_exhaustive if wanted is None else bool(wanted)
 
     @property
     def has_instances(self) -> bool:
@@ -72,19 +102,18 @@ class Run:
         """Whether vLLM's interpreter runs something, or would on a machine: server or load generator."""
         client = self.root["client"]
         has_own = client["python"] is not None and client["script"] is None
-        return "vllm" in self.engines or (self.client == CLIENTS[0] and not has_own)
+        is_served_by_it = any(kind.is_run_by_python for kind in self.engines)
+        return is_served_by_it or (self.client.has_own_python and not has_own)
 
     @property
     def words(self) -> Mapping[str, str]:
         """What a reason may name."""
-        kind = self.root["engine"]["kind"]
-        engine = "simulated" if self.is_simulated else "vllm" if kind == "auto" else kind
         dataset = " and ".join(sorted(self.datasets))
         return {
-            "engine": engine,
+            "engine": MODEL_OF_ENGINE if self.is_simulated else self._engine,
             "platform": str(self.platform),
-            "client": self.client,
-            "method": self.method,
+            "client": self.client.name,
+            "method": self.method.name,
             "dataset": dataset,
             "order": str(self.root["study"]["order"]),
         }

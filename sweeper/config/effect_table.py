@@ -11,29 +11,30 @@ from dataclasses import fields
 
 from sweeper.config.effect import Effect, Idle
 from sweeper.config.schema import ShapeConfig
-from sweeper.records import CLIENTS, Platform
+from sweeper.kinds import DATASETS, DEFAULT_CLIENT
+from sweeper.records import Platform
 
 _ATTACHED = Idle(
-    when=lambda run: run.engines == {"attach"},
+    when=lambda run: run.is_attached,
     because="engine.kind is 'attach': the endpoint runs already, and is not started or stopped here",
 )
 _NO_RESTARTS = Idle(
-    when=lambda run: run.engines == {"attach"},
+    when=lambda run: run.is_attached,
     because="engine.kind is 'attach', whose endpoint is never started anew; repeats are engine starts",
     remedy="Set runs_per_start for more runs.",
 )
 _NOT_ATTACHED = Idle(
-    when=lambda run: "attach" not in run.engines,
+    when=lambda run: all(kind.is_started_by_us for kind in run.engines),
     because="engine.kind is '{engine}', which starts its own server",
     remedy="Set engine=attach to measure an endpoint that already runs.",
 )
 _NO_FOREIGN_KEY = Idle(
-    when=lambda run: "attach" not in run.engines,
+    when=lambda run: all(kind.is_started_by_us for kind in run.engines),
     because="engine.kind is '{engine}', whose servers get a random key",
     remedy="Leave it out, or set engine=attach.",
 )
 _NO_LAUNCHER = Idle(
-    when=lambda run: "tgi" not in run.engines,
+    when=lambda run: not any(kind.is_run_by_command for kind in run.engines),
     because="engine.kind is '{engine}'; expected none, since only TGI is started by a command: vLLM is "
     "started by its interpreter (engine.python), directly and in no container",
     remedy="Leave it out, or set engine=tgi.",
@@ -58,11 +59,11 @@ _ONE_INSTANCE = Idle(
     remedy="Leave it out, or set knobs.instances or space.knobs.instances.",
 )
 _NO_KNOBS_OF_VLLM = Idle(
-    when=lambda run: "vllm" not in run.engines,
+    when=lambda run: not any(kind.takes_vllm_flags for kind in run.engines),
     because="engine.kind is '{engine}', whose knobs no release table of vLLM is asked about",
 )
 _NO_SERVER = Idle(
-    when=lambda run: run.client == "offline",
+    when=lambda run: run.client.has_engine_inside,
     because="client.kind is 'offline', whose benchmarks have the engine inside them: there is no server to "
     "wait for, to ask or to warm up",
 )
@@ -72,16 +73,21 @@ _NO_WARM_UP = Idle(
     remedy="Leave it out, or set workload.warmup_prompts.",
 )
 _NO_WATCHED_PROGRAM = Idle(
-    when=lambda run: run.client == "offline" or (run.engines == {"attach"} and run.client != CLIENTS[0]),
+    when=lambda run: run.client.has_engine_inside or (run.is_attached and not run.client.stays_up),
     because="client.kind is '{client}' with engine.kind '{engine}', which have no process that stays up",
 )
 _NOT_OF_THIS_CLIENT = Idle(
-    when=lambda run: run.client != CLIENTS[0],
-    because=f"client.kind is '{{client}}'; expected {CLIENTS[0]}, which alone has it",
+    when=lambda run: not run.client.has_own_python,
+    because=f"client.kind is '{{client}}'; expected {DEFAULT_CLIENT}, which alone has it",
+)
+_KNOB_OF_BOTH = Idle(
+    when=lambda run: not run.is_attached,
+    because="engine.kind is '{engine}', whose knob trust_remote_code reaches server and client alike",
+    remedy="Leave it out, or set knobs.trust_remote_code.",
 )
 _NO_SCRIPT = Idle(
-    when=lambda run: run.client == "locust",
-    because="client.kind is 'locust', which needs no script of vLLM's",
+    when=lambda run: not run.client.is_of_vllm,
+    because="client.kind is '{client}', which needs no script of vLLM's",
 )
 
 _OVERRIDDEN = Idle(
@@ -90,7 +96,7 @@ _OVERRIDDEN = Idle(
     remedy="Change the points, or set workload.points=null.",
 )
 _NO_FILE = Idle(
-    when=lambda run: "sharegpt" not in run.datasets,
+    when=lambda run: not any(DATASETS[name].reads_file for name in run.datasets),
     because="dataset '{dataset}' is drawn and read from no file",
     remedy="Leave it out, or set workload.dataset=sharegpt.",
 )
@@ -101,18 +107,18 @@ _ALL_AT_ONCE = Idle(
     heeds_presets=True,
 )
 _OWN_LENGTHS = Idle(
-    when=lambda run: run.datasets == {"sharegpt"},
-    because="dataset sharegpt has prompts of its own lengths",
+    when=lambda run: bool(run.datasets) and all(DATASETS[name].has_own_lengths for name in run.datasets),
+    because="dataset {dataset} has prompts of its own lengths",
     remedy="Set it to null, or set workload.dataset=random.",
     heeds_presets=True,
 )
 _NOT_DRAWN = Idle(
-    when=lambda run: "random" not in run.datasets,
+    when=lambda run: not any(DATASETS[name].draws_lengths for name in run.datasets),
     because="dataset '{dataset}' draws no lengths from a range",
     remedy="Leave it out, or set workload.dataset=random.",
 )
 _ANSWERS_END = Idle(
-    when=lambda run: run.engines == {"tgi"},
+    when=lambda run: not any(kind.heeds_ignore_eos for kind in run.engines),
     because="TGI does not know it: its answers may end early whatever is asked",
     remedy="Set workload.ignore_eos=false.",
 )
@@ -122,38 +128,38 @@ _WARMS_ITSELF = Idle(
     remedy="Set workload.warmup_prompts=0.",
 )
 _REMEMBERS_NOTHING = Idle(
-    when=lambda run: run.is_offline or run.engines == {"tgi"},
+    when=lambda run: run.is_offline or not any(kind.keeps_prefixes for kind in run.engines),
     because="neither an engine inside a benchmark nor TGI is run a second time with its prefix cache kept",
     remedy="Set workload.second_run=false.",
 )
 _NO_SINGLE_REQUESTS = Idle(
-    when=lambda run: run.is_offline or run.client == "locust",
+    when=lambda run: run.is_offline or not run.client.reports_requests,
     because="is given with client '{client}', which reports no single requests",
     remedy="Remove it, or use client=vllm_bench.",
 )
 
 _GIVEN_KNOBS = Idle(
-    when=lambda run: run.engines == {"attach"},
+    when=lambda run: run.is_attached,
     because="engine.kind is 'attach', and an endpoint that already runs keeps its own settings",
     is_said=True,
 )
 _NO_VARIATION = Idle(
-    when=lambda run: run.engines == {"attach"},
+    when=lambda run: run.is_attached,
     because="engine.kind is 'attach', and no knob of an endpoint varies that a rule could compare",
 )
 _GRID = Idle(
-    when=lambda run: run.method == "grid",
+    when=lambda run: run.method.is_exhaustive,
     because="search.method is 'grid', which measures every point of the space",
     remedy="Set it to null, or choose a search, such as search=random.",
 )
 _CHOOSES_ITSELF = Idle(
-    when=lambda run: run.method in ("grid", "random"),
+    when=lambda run: not run.method.learns,
     because="search={method} chooses by itself what comes first",
     is_said=True,
 )
 _UNSEEDED = Idle(
     when=lambda run: (
-        run.method == "grid"
+        run.method.is_exhaustive
         and run.root["study"]["order"] != "shuffled"
         and not run.root["search"]["finalists"]
     ),
@@ -176,7 +182,7 @@ _NO_FINALISTS = Idle(
     remedy="Leave it out, or set search.finalists.",
 )
 _NO_STAGES = Idle(
-    when=lambda run: run.method != "staged",
+    when=lambda run: not run.method.has_stages,
     because="search.method is {method}; expected staged",
     remedy="Use search=staged, or leave it out.",
 )
@@ -207,14 +213,12 @@ _NO_MODES = Idle(
     remedy="Set it to null, or use platform=mi300x or simulated.",
 )
 _UNMODELLED = Idle(
-    when=lambda run: (
-        not run.is_simulated and (run.platform is not Platform.MI300X or run.method in ("grid", "random"))
-    ),
+    when=lambda run: not run.is_simulated and (run.platform is not Platform.MI300X or not run.method.learns),
     because="nothing is modelled on platform {platform} with search={method}; expected none",
     remedy="Leave it out, or use platform=simulated.",
 )
 _ALL_DEVICES = Idle(
-    when=lambda run: run.engines == {"attach"},
+    when=lambda run: run.is_attached,
     because="engine.kind is 'attach', whose endpoint has its devices already",
 )
 _NO_PLAN = Idle(
@@ -224,12 +228,12 @@ _NO_PLAN = Idle(
 )
 
 _ONE_ENDPOINT = Idle(
-    when=lambda run: run.root["engine"]["kind"] == "attach",
+    when=lambda run: not run.starts_servers,
     because="engine.kind is 'attach', which starts no server; expected series that the endpoint serves",
     remedy="Leave it out, or start both engines: engine=vllm.",
 )
 _NO_OFFLINE_TGI = Idle(
-    when=lambda run: run.client == "offline" and "tgi" in run.engines,
+    when=lambda run: run.client.has_engine_inside and run.has_foreign_engine,
     because="client.kind is 'offline', whose benchmarks start vLLM themselves; expected no TGI among what "
     "they measure",
     remedy="Use client=vllm_bench.",
@@ -237,14 +241,14 @@ _NO_OFFLINE_TGI = Idle(
 _SHAPE = tuple(field.name for field in fields(ShapeConfig))
 
 _STARTS_VLLM = Idle(
-    when=lambda run: run.client == "offline" and run.engines != {"vllm"},
+    when=lambda run: run.client.has_engine_inside and not all(kind.takes_vllm_flags for kind in run.engines),
     because="engine.kind is '{engine}'; expected vllm alone, which its benchmarks start themselves, in place "
     "of a server",
     remedy="Use client=vllm_bench, or engine=vllm.",
     heeds_presets=True,
 )
 _SHARES_NOTHING = Idle(
-    when=lambda run: run.client == "offline" and run.has_instances,
+    when=lambda run: run.client.has_engine_inside and run.has_instances,
     because="the knob instances is given; expected a server each to share a load, and an engine inside a "
     "benchmark is none",
     remedy="Leave instances out, or use client=vllm_bench with workload.dataset random or sharegpt.",
@@ -315,6 +319,7 @@ EFFECTS: tuple[Effect, ...] = (
     Effect(keys=("client.kind",), idle=(_STARTS_VLLM, _SHARES_NOTHING)),
     Effect(keys=("client.script",), idle=(_NO_SCRIPT, _NOT_STARTED)),
     Effect(keys=("client.python", "client.start_timeout_s"), idle=(_NOT_OF_THIS_CLIENT, _NOT_STARTED)),
+    Effect(keys=("client.trust_remote_code",), idle=(_NOT_OF_THIS_CLIENT, _KNOB_OF_BOTH)),
     Effect(keys=("knobs.*",), idle=(_GIVEN_KNOBS,)),
     Effect(
         keys=(

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from sweeper import knobs
 from sweeper.config.checks import check_choice, check_positive
 from sweeper.errors import ConfigError
-from sweeper.records import ENGINES, INSTANCES_BY, EngineSpec, Platform
+from sweeper.kinds import DEFAULT_ENGINE, ENGINES, MODEL_OF_ENGINE
+from sweeper.records import INSTANCES_BY, EngineSpec, Platform
 from sweeper.text import confidential
 
 _STAGES = ("free", "launch", "start", "ready", "sanity", "warmup", "load", "stop")
@@ -35,8 +36,9 @@ def engine(given: Mapping[str, Any], platform: Platform) -> EngineSpec:
         )
     kind = given["kind"]
     if kind == "auto":
-        kind = "simulated" if platform is Platform.SIMULATED else "vllm"
-    if (kind == "simulated") != (platform is Platform.SIMULATED):
+        kind = MODEL_OF_ENGINE if platform is Platform.SIMULATED else DEFAULT_ENGINE
+    declared = ENGINES[kind]
+    if declared.is_modelled != (platform is Platform.SIMULATED):
         raise ConfigError(
             f"engine.kind: is '{kind}' on platform '{platform}'; the simulated engine and the simulated "
             "platform belong together, so that no simulated number stands among measured ones. "
@@ -45,9 +47,9 @@ def engine(given: Mapping[str, Any], platform: Platform) -> EngineSpec:
     return EngineSpec(
         kind=kind,
         release=_release(str(given["release"])),
-        python=None if kind == "simulated" else given["python"],
-        url=_url(given, kind),
-        api_key_env=_variable(given["api_key_env"], kind),
+        python=None if declared.is_modelled else given["python"],
+        url=None if declared.is_started_by_us else _url(given),
+        api_key_env=None if declared.is_started_by_us else _variable(given["api_key_env"]),
         command=_program(given["command"]),
         prefix=tuple(given["prefix"]),
         instances_by=given["instances_by"],
@@ -88,16 +90,14 @@ def refuse_variation(root: Mapping[str, Any]) -> None:
     varied = [*(f"space.knobs.{name}" for name in root["space"]["knobs"]), *series]
     if varied:
         raise ConfigError(
-            f"engine.kind: is 'attach', and {', '.join(varied)} would change a server; expected load points "
-            "only, since an endpoint that already runs keeps its own settings. Vary workload.*, or let the "
-            "sweeper start the engine with engine.kind=vllm."
+            f"engine.kind: is '{root['engine']['kind']}', and {', '.join(varied)} would change a server; "
+            "expected load points only, since an endpoint that already runs keeps its own settings. Vary "
+            "workload.*, or let the sweeper start the engine with engine.kind=vllm."
         )
 
 
-def _url(given: Mapping[str, Any], kind: str) -> str | None:
+def _url(given: Mapping[str, Any]) -> str:
     url = given["url"]
-    if kind != "attach":
-        return None
     if not url:
         raise ConfigError(
             "engine.url: is not given; expected the address of the endpoint that runs, such as "
@@ -114,10 +114,8 @@ def _url(given: Mapping[str, Any], kind: str) -> str | None:
     return f"{found.scheme}://{found.netloc}{found.path}".rstrip("/")
 
 
-def _variable(name: str | None, kind: str) -> str | None:
-    if name is None or kind != "attach":
-        return None
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+def _variable(name: str | None) -> str | None:
+    if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         # Not shown: it may be the key itself.
         raise ConfigError(
             "engine.api_key_env: is not the name of an environment variable; expected the name of the one "

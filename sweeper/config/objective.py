@@ -7,7 +7,8 @@ from typing import Any
 
 from sweeper.config.checks import check_choice
 from sweeper.errors import ConfigError, nearest
-from sweeper.records import GPU, MAX_RATE, METRIC_NAMES, OFFLINE_DATASETS, Constraint, LoadPoint, Objective
+from sweeper.kinds import DATASETS
+from sweeper.records import GPU, MAX_RATE, METRIC_NAMES, Constraint, LoadPoint, Objective
 
 _DIRECTIONS = ("maximize", "minimize")
 
@@ -130,9 +131,9 @@ def _check_client_tells(where: str, metric: str, datasets: set[str]) -> None:
     """Refuse what no benchmark of these load points reports."""
     is_of_batches, is_of_requests = "_batch_latency_" in metric, metric.endswith("_ms")
     if is_of_batches:
-        tells = "latency" in datasets
+        tells = any(DATASETS[name].is_batch for name in datasets)
     else:
-        tells = not is_of_requests or not datasets <= set(OFFLINE_DATASETS)
+        tells = not is_of_requests or any(DATASETS[name].needs_server for name in datasets)
     if datasets and not tells:
         expected = "dataset latency" if is_of_batches else "a dataset that is sent to a server"
         raise ConfigError(

@@ -108,6 +108,7 @@ class ClientConfig:
     script: str | None = None
     python: str | None = None
     start_timeout_s: float = ClientSpec.start_timeout_s
+    trust_remote_code: bool = ClientSpec.trust_remote_code
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import Any
 from sweeper.config.checks import MOST_STARTS, check_count, check_not_negative, check_positive
 from sweeper.errors import ConfigError
 from sweeper.goals.termination import Termination
+from sweeper.kinds import SEARCH_METHODS
 
 
 def endings(search: Mapping[str, Any]) -> Termination:
@@ -31,7 +32,9 @@ def endings(search: Mapping[str, Any]) -> Termination:
         raise ConfigError(
             f"search.stop_margin: is {margin}; expected a share, 0 <= margin < 1, such as 0.05 for 5 %."
         )
-    wants_early = search["method"] != "grid" if search["stops_early"] is None else search["stops_early"]
+    wants_early = search["stops_early"]
+    if wants_early is None:
+        wants_early = not SEARCH_METHODS[search["method"]].is_exhaustive
     return Termination(
         stop_margin=margin if wants_early else None,
         max_hours=search["max_hours"],

@@ -27,14 +27,13 @@ from sweeper.config.checks import (
 )
 from sweeper.config.device_ids import device_ids
 from sweeper.config.effect import Run
+from sweeper.config.release_source import Stated
 from sweeper.config.search import endings
 from sweeper.config.space import parse_condition, parse_domain, parse_rule
-from sweeper.config.stated import Stated
 from sweeper.errors import ConfigError
 from sweeper.goals.termination import Termination
+from sweeper.kinds import DATASETS, ENGINES, SEARCH_METHODS
 from sweeper.records import (
-    DATASETS,
-    SEARCH_METHODS,
     ClientSpec,
     Constraint,
     EngineSpec,
@@ -152,7 +151,7 @@ def settings(
     Args:
         composed: From ``compose_run``.
         platform: The machine, which ``platform=auto`` leaves open.
-        release_stated_by: Where the user named ``engine.release`` (``stated``).
+        release_stated_by: Where the user named ``engine.release`` (``release_source``).
 
     Raises:
         ConfigError: A value is out of range or does not fit with another; the message names its key.
@@ -171,14 +170,14 @@ def settings(
             f"study.experiment: '{experiment}' cannot name a folder; "
             "expected letters, digits, '.', '_' and '-'."
         )
-    check_choice("search.method", root["search"]["method"], SEARCH_METHODS)
+    check_choice("search.method", root["search"]["method"], tuple(SEARCH_METHODS))
     check_choice("study.isolation", study["isolation"], ISOLATIONS)
     check_choice("study.order", study["order"], ORDERS)
     check_choice("executor.kind", root["executor"]["kind"], ("ray", "inline"))
     for key in ("repeats", "runs_per_start", "max_attempts"):
         check_count(key, root[key], most=MOST_STARTS)
     method, trials = root["search"]["method"], root["search"]["trials"]
-    if method != "grid" and not trials:
+    if not SEARCH_METHODS[method].is_exhaustive and not trials:
         raise ConfigError(f"search.trials: is not given; expected how many trials search={method} may spend.")
     if trials is not None:
         check_count("search.trials", trials, most=MOST_TRIALS)
@@ -314,7 +313,7 @@ def _load_points(workload: Mapping[str, Any]) -> tuple[LoadPoint, ...]:
 
 def _product(workload: Mapping[str, Any]) -> Iterator[LoadPoint]:
     """Return a load point for every combination of the workload's lists."""
-    check_choice("workload.dataset", workload["dataset"], DATASETS)
+    check_choice("workload.dataset", workload["dataset"], tuple(DATASETS))
     axes = {
         "num_prompts": _numbers("num_prompts", workload, may_be_null=False, whole=True),
         "input_len": _numbers("input_len", workload, whole=True),
@@ -322,7 +321,7 @@ def _product(workload: Mapping[str, Any]) -> Iterator[LoadPoint]:
         "max_concurrency": _numbers("max_concurrency", workload, whole=True),
         "request_rate_per_s": _numbers("request_rate_per_s", workload),
     }
-    if workload["dataset"] != "sharegpt":
+    if not DATASETS[workload["dataset"]].has_own_lengths:
         for key in ("input_len", "output_len"):
             if None in axes[key]:
                 raise ConfigError(
@@ -366,7 +365,8 @@ def _numbers(
 
 def _space(root: Mapping[str, Any], platform: Platform) -> Space:
     space = root["space"]
-    is_attached = root["engine"]["kind"] == "attach"
+    own = ENGINES.get(root["engine"]["kind"])
+    is_attached = own is not None and not own.is_started_by_us
     if is_attached:
         serving.refuse_variation(root)
     has_second_run = root["workload"]["second_run"]
@@ -389,9 +389,10 @@ def _space(root: Mapping[str, Any], platform: Platform) -> Space:
 
 def _series(name: str, item: Mapping[str, Any], platform: Platform, *, has_second_run: bool) -> Series:
     where = f"space.series.{name}"
-    # TGI is not modelled, so its series need no shape; they are refused on the simulated platform.
-    needs_shape = platform is Platform.SIMULATED and item["engine"] == "vllm"
-    check_choice(f"{where}.engine", item["engine"], ("vllm", "tgi"))
+    # What is not modelled needs no shape; its series are refused on the simulated platform.
+    startable = [kind.name for kind in ENGINES.values() if kind.has_devices]
+    check_choice(f"{where}.engine", item["engine"], startable)
+    needs_shape = platform is Platform.SIMULATED and ENGINES[item["engine"]].takes_vllm_flags
     if item["run"] is not None:
         check_choice(f"{where}.run", item["run"], ("fresh", "second"))
     if item["run"] == "second" and not has_second_run:

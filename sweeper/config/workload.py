@@ -9,16 +9,14 @@ from typing import Any
 from sweeper.config.checks import check_choice, check_positive, nonempty
 from sweeper.config.schema import MaxRateConfig
 from sweeper.errors import ConfigError, nearest
+from sweeper.kinds import CLIENTS, DATASETS
 from sweeper.records import (
-    CLIENTS,
-    DATASETS,
     GOODPUT_BOUNDS,
-    METRIC_NAMES,
-    OFFLINE_DATASETS,
     ClientSpec,
     LoadPoint,
     RateSearch,
 )
+from sweeper.records.metrics import REQUEST_LATENCIES, statistic_names
 
 # Numbers and lists of numbers, which are checked with those of the workload itself.
 _NUMBERS = ("num_prompts", "input_len", "output_len", "max_concurrency", "request_rate_per_s")
@@ -76,7 +74,7 @@ def goodput(given: Mapping[str, float], dataset: str) -> tuple[tuple[str, float]
     for name, bound in given.items():
         check_choice("workload.goodput", name, GOODPUT_BOUNDS)
         check_positive(f"workload.goodput.{name}", bound)
-    if given and dataset in OFFLINE_DATASETS:
+    if given and not DATASETS[dataset].needs_server:
         raise ConfigError(
             f"workload.goodput: is given with dataset {dataset}, which knows no single requests; expected a "
             "dataset that is sent to a server. Remove it."
@@ -112,9 +110,10 @@ def rate_search(given: Mapping[str, Any] | None, workload: Mapping[str, Any]) ->
     if not given["bounds"]:
         raise ConfigError(f"{where}.bounds: is empty; expected such as {{p99_ttft_ms: 2000}}.")
     for metric in given["bounds"]:
-        latencies = [name for name in METRIC_NAMES if name.endswith("_ms") and "batch" not in name]
+        latencies = [name for one in REQUEST_LATENCIES for name in statistic_names(one.name)]
         check_choice(f"{where}.bounds", metric, latencies)
-    if workload["request_rate_per_s"] not in (None, [None]) or workload["dataset"] in OFFLINE_DATASETS:
+    has_rate = workload["request_rate_per_s"] not in (None, [None])
+    if has_rate or not DATASETS[workload["dataset"]].needs_server:
         raise ConfigError(
             f"{where}: is given for dataset {workload['dataset']} with request_rate_per_s "
             f"{workload['request_rate_per_s']}; expected a dataset that is sent to a server, and null: the "
@@ -141,25 +140,28 @@ def client(given: Mapping[str, Any], load_points: Sequence[LoadPoint]) -> Client
         ConfigError: There is no such client, or it cannot send one of them.
     """
     kind = given["kind"]
-    check_choice("client.kind", kind, CLIENTS)
+    check_choice("client.kind", kind, tuple(CLIENTS))
+    declared = CLIENTS[kind]
     for point in load_points:
-        if (point.dataset in OFFLINE_DATASETS) != (kind == "offline"):
-            online = tuple(name for name in DATASETS if name not in OFFLINE_DATASETS)
-            sends = " and ".join(OFFLINE_DATASETS if kind == "offline" else online)
+        if DATASETS[point.dataset].needs_server == declared.has_engine_inside:
+            is_sent = (name for name in DATASETS if DATASETS[name].needs_server != declared.has_engine_inside)
+            sends = " and ".join(is_sent)
             raise ConfigError(
                 f"workload.dataset: is '{point.dataset}' with client '{kind}', which sends {sends}. "
                 "Datasets latency and throughput need client=offline, the others a client with a server."
             )
-        if kind == "locust" and (point.goodput_ms or point.rate_search):
+        if not declared.reports_requests and (point.goodput_ms or point.rate_search):
             key = "goodput" if point.goodput_ms else "max_rate"
             raise ConfigError(
-                f"workload.{key}: is given with client locust, which reports no single requests; expected "
+                f"workload.{key}: is given with client {kind}, which reports no single requests; expected "
                 "client=vllm_bench."
             )
-        if kind == "locust" and (point.dataset != "random" or point.request_rate_per_s is None):
+        is_known = declared.datasets is None or point.dataset in declared.datasets
+        if not is_known or (declared.needs_rate and point.request_rate_per_s is None):
+            expected = "any dataset" if declared.datasets is None else " or ".join(declared.datasets)
             raise ConfigError(
-                f"client.kind: locust is given dataset '{point.dataset}' at request_rate_per_s "
-                f"{point.request_rate_per_s}; expected random at a rate, which it keeps constant. "
+                f"client.kind: {kind} is given dataset '{point.dataset}' at request_rate_per_s "
+                f"{point.request_rate_per_s}; expected {expected} at a rate, which it keeps constant. "
                 "Set workload=random and workload.request_rate_per_s, or use client=vllm_bench."
             )
     check_positive("client.start_timeout_s", given["start_timeout_s"])
@@ -168,6 +170,7 @@ def client(given: Mapping[str, Any], load_points: Sequence[LoadPoint]) -> Client
         script=given["script"],
         python=given["python"],
         start_timeout_s=given["start_timeout_s"],
+        trust_remote_code=given["trust_remote_code"],
     )
 
 

@@ -15,8 +15,9 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from sweeper.engines import Cancelled, vllm_reports
-from sweeper.engines.endpoint import SANITY_PROMPT, Endpoint
-from sweeper.errors import ConfigError, EngineError, MeasurementError
+from sweeper.engines.checks import Found
+from sweeper.engines.endpoint import Endpoint
+from sweeper.errors import ConfigError, EngineError, MeasurementError, Stopped
 from sweeper.records import EngineSpec, FailureClass, Placement, Provenance, Scalar, TrialSpec
 
 _CONNECT_S = 10.0
@@ -75,7 +76,7 @@ class AttachEngine:
             ConfigError: Address or key are missing.
         """
         if cancelled():
-            raise EngineError("stopped on request", failure=FailureClass.INTERRUPTED)
+            raise Stopped
         there = replace(endpoint(spec.engine, surroundings=os.environ), cancelled=cancelled)
         server = AttachedServer(spec, there)
         server.prove()
@@ -145,14 +146,10 @@ class AttachedServer:
         answer = self._endpoint.ask_greedily(
             self._spec.model.name, timeout_s=self._spec.engine.sanity_timeout_s
         )
-        text = answer.first_text if answer.is_ok else ""
-        if not text.strip():
-            raise MeasurementError(
-                f"engine: {self.base_url} answers '{SANITY_PROMPT}' with {answer.how} and text "
-                f"{text!r}; expected some text. Look at the endpoint's own log.",
-                failure=FailureClass.WRONG_ANSWER,
-            )
-        return text
+        problem = answer.why_no_text(who=self.base_url, look="Look at the endpoint's own log.")
+        if problem is not None:
+            raise MeasurementError(problem, failure=FailureClass.WRONG_ANSWER)
+        return answer.first_text
 
     def check_alive(self) -> None:
         """Return quietly while somebody listens at the address.
@@ -214,3 +211,12 @@ class AttachedServer:
                 "which answered when the study was planned. Do not change the endpoint while a study runs.",
                 failure=FailureClass.WRONG_ENGINE,
             )
+
+
+def find(engine: EngineSpec) -> Found:
+    """Return the release that the endpoint tells, or the configured one.
+
+    Raises:
+        ConfigError: Nobody answers at the address.
+    """
+    return Found(release=find_release(engine, surroundings=os.environ), where=str(engine.url))

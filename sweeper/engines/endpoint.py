@@ -10,9 +10,8 @@ import urllib.request
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from sweeper.engines import Cancelled, patience
-from sweeper.errors import EngineError
-from sweeper.records import FailureClass
+from sweeper.engines import Cancelled, http_limits
+from sweeper.errors import EngineError, Stopped
 
 SANITY_PROMPT = "The capital of France is"
 SANITY_TOKENS = 8
@@ -54,6 +53,21 @@ class Answer:
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             return ""
         return str(choices[0].get("text") or "")
+
+    def why_no_text(self, *, who: str, look: str) -> str | None:
+        """Describe why this is no answer to the greedy question; None where it is one.
+
+        Args:
+            who: What was asked, for the message.
+            look: Where to look for the reason, a sentence.
+        """
+        text = self.first_text if self.is_ok else ""
+        if text.strip():
+            return None
+        return (
+            f"engine: {who} answers '{SANITY_PROMPT}' with {self.how} and text {text!r}; "
+            f"expected some text. {look}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,20 +123,22 @@ class Endpoint:
         request = urllib.request.Request(
             self.base_url + path, data=None if body is None else json.dumps(body).encode(), headers=headers
         )
-        opener = patience.opener(patience.Patience(limit_s=timeout_s, cancelled=self.cancelled))
+        opener = http_limits.opener(http_limits.Patience(limit_s=timeout_s, cancelled=self.cancelled))
         try:
             try:
                 with opener.open(request, timeout=timeout_s) as answer:
-                    return Answer(status=answer.status, text=patience.read(answer).decode(errors="replace"))
+                    return Answer(
+                        status=answer.status, text=http_limits.read(answer).decode(errors="replace")
+                    )
             except urllib.error.HTTPError as exc:
                 with exc:
-                    return Answer(status=exc.code, text=patience.read(exc).decode(errors="replace"))
+                    return Answer(status=exc.code, text=http_limits.read(exc).decode(errors="replace"))
         except (OSError, http.client.HTTPException) as exc:
             # Not up yet, too slow, or gone in the middle of an answer.
             reason = exc.reason if isinstance(exc, urllib.error.URLError) else exc
             return Answer(status=None, text="", problem=str(reason) or type(reason).__name__)
-        except patience.StoppedError as exc:
-            raise EngineError("stopped on request", failure=FailureClass.INTERRUPTED) from exc
+        except http_limits.StoppedError as exc:
+            raise Stopped from exc
 
 
 def joined(answers: Iterable[str | None]) -> str | None:

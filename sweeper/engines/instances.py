@@ -20,9 +20,12 @@ from sweeper import knobs
 from sweeper.engines import Cancelled, Engine, Server
 from sweeper.engines.endpoint import joined
 from sweeper.errors import ConfigError, EngineError, KnobError
+from sweeper.kinds import CLIENTS, ENGINES
 from sweeper.records import (
     INSTANCES,
     Assignment,
+    ClientSpec,
+    EngineSpec,
     FailureClass,
     Placement,
     Provenance,
@@ -48,7 +51,12 @@ def count(assignment: Assignment) -> int:
 
 
 def way(spec: TrialSpec) -> str:
-    """Describe how this trial's instances become one service.
+    """Describe how this trial's instances become one service, as ``way_of`` does."""
+    return way_of(spec.assignment, engine=spec.engine)
+
+
+def way_of(assignment: Assignment, *, engine: EngineSpec) -> str:
+    """Describe how the instances of an assignment become one service.
 
     Returns:
         ``single`` for one instance, ``data_parallel`` for one server with replicas, ``split`` for servers
@@ -58,24 +66,42 @@ def way(spec: TrialSpec) -> str:
         ConfigError: The number of instances is not a valid count.
         KnobError: Data parallelism is insisted on and the release has none, or is asked for besides.
     """
-    if count(spec.assignment) == 1:
+    if count(assignment) == 1:
         return "single"
-    wanted, release = spec.engine.instances_by, spec.engine.release
-    is_offered = spec.engine.kind != "tgi" and _DATA_PARALLEL in knobs.known_names(release)
+    wanted, release = engine.instances_by, engine.release
+    kind = ENGINES[engine.kind]
+    is_offered = kind.takes_vllm_flags and _DATA_PARALLEL in knobs.known_names(release)
     if wanted == "data_parallel" and not is_offered:
-        engine = "TGI" if spec.engine.kind == "tgi" else f"vLLM {release}"
+        named = f"vLLM {release}" if kind.takes_vllm_flags else kind.title
         raise KnobError(
-            f"engine.instances_by: is 'data_parallel', which {engine} does not have "
+            f"engine.instances_by: is 'data_parallel', which {named} does not have "
             "(vLLM has it from 0.8.3). Set engine.instances_by=split."
         )
     if wanted == "split" or not is_offered:
         return "split"
-    if _DATA_PARALLEL in spec.assignment:
+    if _DATA_PARALLEL in assignment:
         raise KnobError(
             f"knobs.{INSTANCES}: is given together with {_DATA_PARALLEL}, which would realise it; expected "
             "one of them. Remove one, or set engine.instances_by=split."
         )
     return "data_parallel"
+
+
+def check_client(assignment: Assignment, *, engine: EngineSpec, client: ClientSpec) -> None:
+    """Check that the client can load as many servers as an assignment asks for; a model of them needs none.
+
+    Raises:
+        ConfigError: They share a load that this client cannot split.
+    """
+    kind = ENGINES[engine.kind]
+    if kind.is_modelled or not kind.is_started_by_us or CLIENTS[client.kind].can_split:
+        return
+    if way_of(assignment, engine=engine) == "split":
+        able = next(other.name for other in CLIENTS.values() if other.can_split)
+        raise ConfigError(
+            f"client.kind: is '{client.kind}' for {count(assignment)} servers that share a load; expected "
+            f"'{able}', which tells the times of single requests. Set client={able}."
+        )
 
 
 def served_assignment(spec: TrialSpec) -> dict[str, Scalar]:
@@ -125,7 +151,7 @@ class InstancesEngine:
             EngineError: One did not come up; nothing of the others is left running.
         """
         # The model of a server has replicas whatever release it models.
-        if way(spec) == "split" and spec.engine.kind != "simulated":
+        if way(spec) == "split" and not ENGINES[spec.engine.kind].is_modelled:
             return self._start_several(spec, placement, restart=restart, cancelled=cancelled)
         assignment = served_assignment(spec)
         if way(spec) == "split":

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from sweeper.engines import Cancelled, vllm_reports
-from sweeper.engines.endpoint import SANITY_PROMPT, Endpoint
+from sweeper.engines.endpoint import Endpoint
 from sweeper.engines.environment import without_secrets
-from sweeper.errors import EngineError, MeasurementError
+from sweeper.errors import EngineError, MeasurementError, Stopped
 from sweeper.processes import ports, supervisor
 from sweeper.processes import process as processes
 from sweeper.processes.ports import ReservedPort
 from sweeper.processes.process import Process
 from sweeper.processes.supervisor import Supervised
 from sweeper.records import FailureClass, Placement, Provenance, Scalar, TrialSpec
-from sweeper.text import confidential
+from sweeper.text import confidential, trial_files
 from sweeper.topology.node import ranges
 
 LOG_BYTES = 400_000
@@ -86,7 +86,7 @@ class LaunchedServer:
             # The process before the port: an answer means nothing while it is not known who gives it.
             self._raise_if_ended()
             if cancelled():
-                raise self._error("stopped on request", FailureClass.INTERRUPTED)
+                raise Stopped(log_path=self.log_path)
             if self._endpoint.get("/health", timeout_s=5.0).is_ok:
                 break
             if listens_since is None and ports.is_listened_on(self._reserved.port):
@@ -108,15 +108,11 @@ class LaunchedServer:
         answer = self._endpoint.ask_greedily(
             self._spec.model.name, timeout_s=self._spec.engine.sanity_timeout_s
         )
-        text = answer.first_text if answer.is_ok else ""
-        if not text.strip():
+        problem = answer.why_no_text(who="it", look="See its log.")
+        if problem is not None:
             self.check_alive()
-            raise self._doubt(
-                f"engine: it answers '{SANITY_PROMPT}' with {answer.how} and text {text!r}; "
-                "expected some text. See its log.",
-                FailureClass.WRONG_ANSWER,
-            )
-        return text
+            raise self._doubt(problem, FailureClass.WRONG_ANSWER)
+        return answer.first_text
 
     def check_alive(self) -> None:
         """Return quietly while the engine lives, the processes below the API server included.
@@ -330,10 +326,9 @@ def launch(
         The supervised program, and the path of its log.
     """
     folder = Path(spec.folder).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
     name = f"engine-{spec.attempt}-{restart}"
     stored = {"argv": list(command), "environment": without_secrets(env)}
-    (folder / f"{name}.command.json").write_text(json.dumps(stored, indent=1), encoding="utf-8")
+    trial_files.write(folder / f"{name}.command.json", json.dumps(stored, indent=1))
     log_path = folder / f"{name}.log"
     process = Supervised.start(
         command,

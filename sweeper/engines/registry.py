@@ -1,13 +1,11 @@
-"""The engines that there are, and the one that a trial asks for."""
+"""The engine that a trial asks for, opened; the engines that there are stand in ``kinds.ENGINES``."""
 
 from __future__ import annotations
 
 from sweeper.engines import Engine
 from sweeper.errors import ConfigError
-from sweeper.records import (
-    INSTANCES,
-    TrialSpec,
-)
+from sweeper.kinds import CLIENTS, ENGINES, opened
+from sweeper.records import INSTANCES, TrialSpec
 
 
 def engine_of(spec: TrialSpec) -> Engine:
@@ -19,10 +17,10 @@ def engine_of(spec: TrialSpec) -> Engine:
     engine = _one(spec)
     if INSTANCES not in spec.assignment:
         return engine
-    if spec.client.kind == "offline":
+    if CLIENTS[spec.client.kind].has_engine_inside:
         raise ConfigError(
-            f"knobs.{INSTANCES}: is given with client.kind=offline, whose engines serve nobody; expected a "
-            "server to share a load. Use workload dataset random or sharegpt."
+            f"knobs.{INSTANCES}: is given with client.kind={spec.client.kind}, whose engines serve nobody; "
+            "expected a server to share a load. Use workload dataset random or sharegpt."
         )
     from sweeper.engines.instances import InstancesEngine
 
@@ -30,22 +28,8 @@ def engine_of(spec: TrialSpec) -> Engine:
 
 
 def _one(spec: TrialSpec) -> Engine:
-    if spec.engine.kind == "simulated":
-        from sweeper.engines.simulated import SimulatedEngine
-
-        return SimulatedEngine()
-    if spec.client.kind == "offline":
-        from sweeper.engines.vllm_offline import OfflineEngine
-
-        return OfflineEngine()
-    if spec.engine.kind == "attach":
-        from sweeper.engines.attach import AttachEngine
-
-        return AttachEngine()
-    if spec.engine.kind == "tgi":
-        from sweeper.engines.tgi import TgiEngine
-
-        return TgiEngine()
-    from sweeper.engines.vllm import VllmEngine
-
-    return VllmEngine()
+    kind, inside = ENGINES[spec.engine.kind], CLIENTS[spec.client.kind].engine
+    # A model stands for the engine inside a client, too.
+    place = kind.engine if kind.is_modelled or inside is None else inside
+    engine: Engine = opened(place)()
+    return engine

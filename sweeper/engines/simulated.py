@@ -17,7 +17,7 @@ import numpy as np
 
 from sweeper import knobs
 from sweeper.engines import Cancelled
-from sweeper.errors import EngineError
+from sweeper.errors import EngineError, Stopped
 from sweeper.metrics import RequestRecords
 from sweeper.models import fit
 from sweeper.records import (
@@ -94,7 +94,7 @@ class SimulatedEngine:
             ConfigError: ``spec.calibration`` names an unknown parameter.
         """
         if cancelled():
-            raise EngineError("stopped on request", failure=FailureClass.INTERRUPTED)
+            raise Stopped
         calibration = parameters(spec.calibration, generation=generation_of(spec))
         settings = resolve(spec)
         _refuse(spec, placement, settings)
@@ -144,24 +144,14 @@ class SimulatedServer:
         }
         self.block_tokens = int(settings["block_size"])
         self._fingerprint = content_key(["simulated", spec.engine.release, spec.model.name])
-        self._config = _scheduler_config(settings, is_v1=costs.is_v1)
-        self._replicas = [
-            KvCache(
-                blocks=blocks,
-                block_tokens=self.block_tokens,
-                keeps_prefixes=bool(settings["enable_prefix_caching"]),
-            )
-            for _ in range(int(settings["data_parallel_size"]))
-        ]
-        self._noise = np.random.default_rng([int(spec.key, 16), restart])
-        self._costs = replace(costs, slowdown=_noise_factor(self._noise, calibration.restart_noise))
-        self._peak_blocks = 0
+        self._replicas = _Replicas(
+            settings, costs=costs, blocks=blocks, noise=np.random.default_rng([int(spec.key, 16), restart])
+        )
         self._is_stopped = False
 
     def forget_prefixes(self) -> None:
         """Empty the prefix cache, between two runs."""
-        for kv in self._replicas:
-            kv.forget()
+        self._replicas.forget()
 
     def serve(self, workload: Workload, *, max_concurrency: int | None = None) -> Served:
         """Serve a workload from start to end; several replicas share it in turn.
@@ -175,32 +165,14 @@ class SimulatedServer:
         """
         self.check_alive()
         before = self.counters()
-        costs = replace(
-            self._costs,
-            slowdown=self._costs.slowdown * _noise_factor(self._noise, self._costs.calibration.run_noise),
-        )
-        parts = len(self._replicas)
-        served: list[RequestRecords] = []
-        for index, kv in enumerate(self._replicas):
-            kv.peak_blocks = 0
-            served.append(
-                simulate(
-                    workload.part(index=index, parts=parts),
-                    config=self._config,
-                    costs=costs,
-                    kv=kv,
-                    max_concurrency=_share(max_concurrency, index=index, parts=parts),
-                )
-            )
-        peak_blocks = max(kv.peak_blocks for kv in self._replicas)
-        self._peak_blocks = max(self._peak_blocks, peak_blocks)
+        records, usage = self._replicas.serve(workload, max_concurrency=max_concurrency)
         after = self.counters()
         return Served(
-            records=_interleaved(served, requests=workload.requests),
+            records=records,
             prefix_queries=int(after["prefix_cache_queries"] - before["prefix_cache_queries"]),
             prefix_hits=int(after["prefix_cache_hits"] - before["prefix_cache_hits"]),
             preemptions=int(after["preemptions"] - before["preemptions"]),
-            kv_cache_usage=peak_blocks / self._replicas[0].blocks,
+            kv_cache_usage=usage,
         )
 
     def sanity(self) -> str:
@@ -228,17 +200,70 @@ class SimulatedServer:
 
     def counters(self) -> Mapping[str, float]:
         """Return what was counted since the start; cache queries and hits are in prompt tokens."""
-        return {
-            "prefix_cache_queries": float(sum(kv.prefix_queries for kv in self._replicas)),
-            "prefix_cache_hits": float(sum(kv.prefix_hits for kv in self._replicas)),
-            "preemptions": float(sum(kv.preemptions for kv in self._replicas)),
-            "kv_cache_usage_peak": self._peak_blocks / self._replicas[0].blocks,
-        }
+        return self._replicas.counters()
 
     def stop(self) -> float:
         """End it, at once; safe to call twice."""
         self._is_stopped = True
         return 0.0
+
+
+class _Replicas:
+    """Engines of one server that share its requests, each with a cache of its own."""
+
+    def __init__(
+        self, settings: Mapping[str, Scalar], *, costs: CostModel, blocks: int, noise: np.random.Generator
+    ) -> None:
+        self._config = _scheduler_config(settings, is_v1=costs.is_v1)
+        self._caches = [
+            KvCache(
+                blocks=blocks,
+                block_tokens=int(settings["block_size"]),
+                keeps_prefixes=bool(settings["enable_prefix_caching"]),
+            )
+            for _ in range(int(settings["data_parallel_size"]))
+        ]
+        self._noise = noise
+        self._costs = replace(costs, slowdown=_noise_factor(noise, costs.calibration.restart_noise))
+        self._peak_blocks = 0
+
+    def forget(self) -> None:
+        """Empty the prefix caches."""
+        for kv in self._caches:
+            kv.forget()
+
+    def serve(self, workload: Workload, *, max_concurrency: int | None) -> tuple[RequestRecords, float]:
+        """Return what the client saw of a workload, and the largest part of the KV blocks in use."""
+        costs = replace(
+            self._costs,
+            slowdown=self._costs.slowdown * _noise_factor(self._noise, self._costs.calibration.run_noise),
+        )
+        parts = len(self._caches)
+        served: list[RequestRecords] = []
+        for index, kv in enumerate(self._caches):
+            kv.peak_blocks = 0
+            served.append(
+                simulate(
+                    workload.part(index=index, parts=parts),
+                    config=self._config,
+                    costs=costs,
+                    kv=kv,
+                    max_concurrency=_share(max_concurrency, index=index, parts=parts),
+                )
+            )
+        peak_blocks = max(kv.peak_blocks for kv in self._caches)
+        self._peak_blocks = max(self._peak_blocks, peak_blocks)
+        records = _interleaved(served, requests=workload.requests)
+        return records, peak_blocks / self._caches[0].blocks
+
+    def counters(self) -> Mapping[str, float]:
+        """Return what was counted since the start, over all replicas."""
+        return {
+            "prefix_cache_queries": float(sum(kv.prefix_queries for kv in self._caches)),
+            "prefix_cache_hits": float(sum(kv.prefix_hits for kv in self._caches)),
+            "preemptions": float(sum(kv.preemptions for kv in self._caches)),
+            "kv_cache_usage_peak": self._peak_blocks / self._caches[0].blocks,
+        }
 
 
 def _conflicts(spec: TrialSpec, assignment: Mapping[str, Scalar]) -> list[knobs.Refusal]:

@@ -339,3 +339,12 @@ def _launch(spec: TrialSpec, placement: Placement, reserved: ReservedPort, *, re
         log_path=log_path,
         versions=machine_versions(),
     )
+
+
+def find(engine: EngineSpec) -> None:
+    """Check that its program is there; it tells its version when it runs.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    find_program(engine)

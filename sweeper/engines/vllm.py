@@ -20,41 +20,22 @@ from pathlib import Path
 
 from sweeper import knobs
 from sweeper.engines import Cancelled, vllm_reports
+from sweeper.engines.checks import Found
 from sweeper.engines.environment import (
-    client_environment,
-    device_mask,
     find_interpreter,
-    outputs_folder,
-    without_secrets,
 )
 from sweeper.engines.launched import LaunchedServer, bring_up, launch
 from sweeper.engines.vllm_environment import (
     EngineEnvironment,
-    core_binding,
+    check_release,
     probe,
     server_environment,
+    vllm_python,
     write_metadata_stub,
 )
-from sweeper.errors import ConfigError, MeasurementError
 from sweeper.processes import process as processes
 from sweeper.processes.ports import ReservedPort
-from sweeper.records import FailureClass, Placement, TrialSpec
-
-__all__ = [
-    "EngineEnvironment",
-    "VllmEngine",
-    "VllmServer",
-    "client_environment",
-    "core_binding",
-    "device_mask",
-    "find_interpreter",
-    "outputs_folder",
-    "probe",
-    "server_command",
-    "server_environment",
-    "without_secrets",
-    "write_metadata_stub",
-]
+from sweeper.records import EngineSpec, FailureClass, Placement, TrialSpec
 
 
 def server_command(spec: TrialSpec, *, python: str, port: int) -> tuple[str, ...]:
@@ -90,8 +71,8 @@ class VllmEngine:
             MeasurementError: It came up as something else than was asked for; likewise.
             ConfigError: The interpreter is missing or has no vLLM.
         """
-        environment = probe(_python(spec))
-        _check_release(spec, environment)
+        environment = probe(vllm_python(spec.engine))
+        check_release(spec.engine, environment)
         return bring_up(
             lambda reserved: _launch(spec, placement, environment, reserved, restart=restart),
             cancelled=cancelled,
@@ -157,7 +138,7 @@ def _launch(
     *,
     restart: int,
 ) -> VllmServer:
-    python = find_interpreter(_python(spec))
+    python = find_interpreter(vllm_python(spec.engine))
     api_key = secrets.token_urlsafe(24)
     command = server_command(spec, python=python, port=reserved.port)
     env = server_environment(
@@ -181,19 +162,11 @@ def _launch(
     )
 
 
-def _python(spec: TrialSpec) -> str:
-    if spec.engine.python is None:
-        raise ConfigError(
-            "engine.python: it is empty; expected the interpreter of vLLM's environment. "
-            "Set engine.python=PATH, or use the simulated platform."
-        )
-    return spec.engine.python
+def find(engine: EngineSpec) -> Found:
+    """Return the release in the environment of ``engine.python``.
 
-
-def _check_release(spec: TrialSpec, environment: EngineEnvironment) -> None:
-    if environment.release != spec.engine.version:
-        raise MeasurementError(
-            f"engine: {spec.engine.python} has vLLM {environment.release}; expected {spec.engine.version}, "
-            "which was found when the study was planned. Do not change the environment while a study runs.",
-            failure=FailureClass.WRONG_ENGINE,
-        )
+    Raises:
+        ConfigError: There is no vLLM.
+    """
+    python = str(engine.python)
+    return Found(release=probe(python).versions["vllm"], where=python)

@@ -13,10 +13,12 @@ from pathlib import Path
 from sweeper import knobs
 from sweeper.engines.environment import client_environment, device_mask, find_interpreter, machine_versions
 from sweeper.engines.vllm_caches import cache_folders
-from sweeper.errors import ConfigError, PlacementError
+from sweeper.errors import ConfigError, MeasurementError, PlacementError
+from sweeper.kinds import ENGINES
 from sweeper.processes import masks
 from sweeper.processes.process import Process
-from sweeper.records import MASK_VARIABLES, Placement, Platform, TrialSpec
+from sweeper.records import MASK_VARIABLES, EngineSpec, FailureClass, Placement, Platform, TrialSpec
+from sweeper.text import trial_files
 
 # vLLM's own limit on the start of its engine core, 600 s unless set, whatever ours is.
 # Source: data/vllm_knob_history.csv; vllm/v1/engine/core_client.py of 0.32.0.
@@ -91,6 +93,34 @@ def probe(python: str) -> EngineEnvironment:
         distribution=distribution,
         versions={**told, **machine_versions()},
     )
+
+
+def vllm_python(engine: EngineSpec) -> str:
+    """Return the interpreter of vLLM's environment, as a trial names it.
+
+    Raises:
+        ConfigError: It names none.
+    """
+    if engine.python is None:
+        raise ConfigError(
+            "engine.python: it is empty; expected the interpreter of vLLM's environment. "
+            "Set engine.python=PATH, or use the simulated platform."
+        )
+    return engine.python
+
+
+def check_release(engine: EngineSpec, environment: EngineEnvironment) -> None:
+    """Check that an environment still holds the release that a study was planned with.
+
+    Raises:
+        MeasurementError: It holds another.
+    """
+    if environment.release != engine.version:
+        raise MeasurementError(
+            f"engine: {engine.python} has vLLM {environment.release}; expected {engine.version}, "
+            "which was found when the study was planned. Do not change the environment while a study runs.",
+            failure=FailureClass.WRONG_ENGINE,
+        )
 
 
 def server_environment(
@@ -172,14 +202,13 @@ def write_metadata_stub(folder: Path, environment: EngineEnvironment) -> Path | 
     stub = folder.resolve() / "python-path"
     version = f"{environment.release}+cpu"
     metadata = stub / f"vllm-{version}.dist-info" / "METADATA"
-    metadata.parent.mkdir(parents=True, exist_ok=True)
-    metadata.write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n", encoding="utf-8")
+    trial_files.write(metadata, f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
     return stub
 
 
 def _ready_limit(spec: TrialSpec, surroundings: Mapping[str, str]) -> dict[str, str]:
     """Let ``engine.start_timeout_s`` decide how long a start may take, unless somebody set vLLM's limit."""
-    if spec.engine.kind != "vllm" or _READY_LIMIT in surroundings:
+    if not ENGINES[spec.engine.kind].is_run_by_python or _READY_LIMIT in surroundings:
         return {}
     if knobs.release_key(spec.engine.release) < knobs.release_key(_READY_LIMIT_FROM):
         return {}

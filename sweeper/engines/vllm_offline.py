@@ -19,16 +19,18 @@ from typing import Protocol
 
 from sweeper import knobs
 from sweeper.engines import Cancelled, vllm_reports
+from sweeper.engines.environment import find_interpreter, without_secrets
 from sweeper.engines.launched import seen
-from sweeper.engines.vllm import (
+from sweeper.engines.vllm_environment import (
     EngineEnvironment,
-    find_interpreter,
+    check_release,
     probe,
     server_environment,
-    without_secrets,
+    vllm_python,
     write_metadata_stub,
 )
-from sweeper.errors import ConfigError, EngineError, MeasurementError
+from sweeper.errors import EngineError, MeasurementError, Stopped
+from sweeper.kinds import DATASETS
 from sweeper.processes import orphans
 from sweeper.processes import process as processes
 from sweeper.records import (
@@ -41,6 +43,7 @@ from sweeper.records import (
     Scalar,
     TrialSpec,
 )
+from sweeper.text import trial_files
 
 WARM_UP_ITERATIONS = 3
 """Of the latency benchmark. Source: AMD's vllm_benchmark_report.sh, which calls it with this."""
@@ -109,20 +112,9 @@ class OfflineEngine:
             ConfigError: The interpreter is missing or has no vLLM.
         """
         if cancelled():
-            raise EngineError("stopped on request", failure=FailureClass.INTERRUPTED)
-        if spec.engine.python is None:
-            raise ConfigError(
-                "engine.python: it is empty; expected the interpreter of vLLM's environment. "
-                "Set engine.python=PATH, or use the simulated platform."
-            )
-        environment = probe(spec.engine.python)
-        if environment.release != spec.engine.version:
-            raise MeasurementError(
-                f"engine: {spec.engine.python} has vLLM {environment.release}; expected "
-                f"{spec.engine.version}, which was found when the study was planned. Do not change the "
-                "environment while a study runs.",
-                failure=FailureClass.WRONG_ENGINE,
-            )
+            raise Stopped
+        environment = probe(vllm_python(spec.engine))
+        check_release(spec.engine, environment)
         return OfflineServer(spec, placement, environment=environment, restart=restart)
 
 
@@ -145,8 +137,7 @@ class OfflineServer:
         """Prepare the environment; nothing is started."""
         self._spec = spec
         self._restart = restart
-        self._folder = Path(spec.folder).resolve()
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder = trial_files.make_folder(Path(spec.folder).resolve())
         self._python = find_interpreter(spec.engine.python or "")
         env = server_environment(
             spec,
@@ -179,9 +170,7 @@ class OfflineServer:
         Raises:
             ConfigError: The release has no such command, and the script is missing.
         """
-        result = self._folder / "raw" / f"{name}.json"
-        result.parent.mkdir(parents=True, exist_ok=True)
-        result.unlink(missing_ok=True)
+        result = trial_files.clear(self._folder / "raw" / f"{name}.json")
         launcher = benchmark_launcher(
             point, python=self._python, release=self._spec.engine.release, scripts=scripts
         )
@@ -192,11 +181,11 @@ class OfflineServer:
         command = (*launcher, *arguments)
         log_path = self._folder / f"offline-{name}.log"
         stored = {"argv": command, "environment": without_secrets(self._env)}
-        log_path.with_suffix(".command.json").write_text(json.dumps(stored, indent=1), encoding="utf-8")
+        trial_files.write(log_path.with_suffix(".command.json"), json.dumps(stored, indent=1))
         self.command = self.command or command
         self.log_path = str(log_path)
-        self._start_file = log_path.with_name(f"{log_path.stem}{processes.START_FILE_SUFFIX}")
-        self._start_file.unlink(missing_ok=True)
+        start_file = log_path.with_name(f"{log_path.stem}{processes.START_FILE_SUFFIX}")
+        self._start_file = trial_files.clear(start_file)
         return Program(command=command, env=self._env, cwd=self._folder, log_path=log_path, result=result)
 
     def prove(self, program: Program) -> None:
@@ -308,12 +297,13 @@ def benchmark_arguments(
     """
     model = spec.model
     is_on_hub = not Path(model.path).is_dir()
-    count = "--batch-size" if point.dataset == "latency" else "--num-prompts"
+    is_batch = DATASETS[point.dataset].is_batch
+    count = "--batch-size" if is_batch else "--num-prompts"
     iterations = (
         *("--num-iters-warmup", str(WARM_UP_ITERATIONS)),
         *("--num-iters", str(MEASURED_ITERATIONS)),
     )
-    is_random = has_random_lengths and point.dataset == "throughput"
+    is_random = has_random_lengths and not is_batch
     lengths = ("--random-input-len", "--random-output-len") if is_random else ("--input-len", "--output-len")
     is_too_small = model.is_dummy and model.shape is not None and model.shape.vocab < _DRAWN_TOKEN_IDS
     wider = ("--hf-overrides", json.dumps({"vocab_size": _DRAWN_TOKEN_IDS})) if is_too_small else ()
@@ -324,7 +314,7 @@ def benchmark_arguments(
         *(count, str(point.num_prompts)),
         *(("--dataset-name", "random") if is_random else ()),
         *(lengths[0], str(point.input_len), lengths[1], str(point.output_len)),
-        *(iterations + wider if point.dataset == "latency" else ()),
+        *(iterations + wider if is_batch else ()),
         *(() if "seed" in spec.assignment else ("--seed", str(point.client_seed))),
         *("--output-json", str(result)),
         *knobs.command_line(_of_the_engine(spec.assignment), release=spec.engine.release),

@@ -1,13 +1,13 @@
 """What vLLM says of itself: its metrics, its configuration, its last words. Pure reading, no I/O.
 
 A measurement is believed because the engine itself confirms the configuration that was asked for
-(``reported_config``, ``agreement``). A failure is told by the engine's own line (``last_words``).
+(``reported_config``, ``agreement``). A failure is told by the engine's own line (``log_verdict``).
 """
 
 from __future__ import annotations
 
 from sweeper.engines.agreement import differences, not_compared, told
-from sweeper.engines.last_words import Death, known_cause, last_line, last_words, why_it_ended
+from sweeper.engines.log_verdict import Death, known_cause, last_line, last_words, why_it_ended
 from sweeper.engines.metrics_page import samples, values
 from sweeper.engines.reported_config import read_effective
 

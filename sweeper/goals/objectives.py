@@ -10,9 +10,10 @@ import math
 import numbers
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from sweeper.records import (
+    LOAD_COLUMNS,
     MAX_RATE,
     Constraint,
     Measurement,
@@ -21,25 +22,46 @@ from sweeper.records import (
     TrialSpec,
     gpus_of_row,
 )
+from sweeper.records.metrics import METRICS, is_reported_at
+
+Key = TypeVar("Key")
 
 
-def objective_value(objective: Objective | Constraint, rows: Sequence[Mapping[str, Any]]) -> float | None:
+def objective_value(
+    objective: Objective | Constraint, rows: Sequence[Mapping[str, Any]], *, is_partial: bool = False
+) -> float | None:
     """Reduce a trial's rows to one value: the mean over its load point, restarts and repeats.
+
+    Every load point that counts has to have a number: the mean of the others would make a setting look better
+    that has none where the load is heaviest.
 
     Second runs do not count: only some settings have them, and they answer from a warm prefix cache. Nor do
     the probes of a search for a rate, at whatever rates it led to; what it found, ``max_rate_per_s``, does.
 
     Args:
-        objective: Metric, load point and divisor; without a load point, all count.
-        rows: Metric columns with ``request_rate_per_s``, ``devices`` and ``partition_mode``; missing values
-            are None or NaN.
+        objective: Metric, load point and divisor; without a load point, all count that can have the metric.
+        rows: Metric columns with ``LOAD_COLUMNS``, ``devices`` and ``partition_mode``; missing values are
+            None or NaN.
+        is_partial: The trial was stopped early: take the mean of what was measured until then.
 
     Returns:
-        The mean, or None where the metric was not measured.
+        The mean, or None where the metric was not measured at each of the load points.
     """
-    values = (row_value(objective, row) for row in rows if counts(objective, row))
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
+    counted = [
+        (load_key(objective, row), row_value(objective, row)) for row in rows if counts(objective, row)
+    ]
+    known = [value for _, value in counted if value is not None]
+    measured = {point for point, value in counted if value is not None}
+    if not known or (not is_partial and measured != {point for point, _ in counted}):
+        return None
+    return statistics.fmean(known)
+
+
+def load_key(quantity: Objective | Constraint, row: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return what tells the load point of a row from others; the probes of a search for a rate are one."""
+    if quantity.metric == MAX_RATE:
+        return (MAX_RATE,)
+    return tuple(_plain(row.get(name)) for name in LOAD_COLUMNS)
 
 
 def counts(quantity: Objective | Constraint, row: Mapping[str, Any]) -> bool:
@@ -47,6 +69,7 @@ def counts(quantity: Objective | Constraint, row: Mapping[str, Any]) -> bool:
     return counts_load(
         quantity,
         request_rate_per_s=_number(row.get("request_rate_per_s")),
+        dataset=dataset if isinstance(dataset := row.get("dataset"), str) else None,
         keeps_prefix_cache=row.get("keeps_prefix_cache") is True,
         is_probe=isinstance(row.get("max_rate_slo"), str),
     )
@@ -56,6 +79,7 @@ def counts_load(
     quantity: Objective | Constraint,
     *,
     request_rate_per_s: float | None,
+    dataset: str | None,
     keeps_prefix_cache: bool,
     is_probe: bool,
 ) -> bool:
@@ -64,10 +88,13 @@ def counts_load(
     Args:
         quantity: The objective or bound.
         request_rate_per_s: Of the load; None is everything at once.
+        dataset: What is sent, which decides whether the metric is reported; None where it is not known.
         keeps_prefix_cache: The load is a second run.
         is_probe: It is a probe of a search over the rate.
     """
     if keeps_prefix_cache or is_probe != (quantity.metric == MAX_RATE):
+        return False
+    if dataset is not None and not is_reported_at(quantity.metric, dataset):
         return False
     return is_probe or quantity.request_rate_per_s in (None, request_rate_per_s)
 
@@ -80,9 +107,20 @@ def row_value(quantity: Objective | Constraint, row: Mapping[str, Any]) -> float
 
 def beats(values: Sequence[float], others: Sequence[float], *, objectives: Sequence[Objective]) -> bool:
     """Return whether values are at least as good in every objective and better in one (Pareto dominance)."""
-    signs = [1 if objective.direction == "maximize" else -1 for objective in objectives]
-    gains = [sign * (one - other) for sign, one, other in zip(signs, values, others, strict=True)]
+    gains = [
+        objective.sign * (one - other)
+        for objective, one, other in zip(objectives, values, others, strict=True)
+    ]
     return all(gain >= 0 for gain in gains) and any(gain > 0 for gain in gains)
+
+
+def front(values: Mapping[Key, Sequence[float]], *, objectives: Sequence[Objective]) -> list[Key]:
+    """Return the keys of the values that no other beats (the Pareto front), in their order."""
+    return [
+        key
+        for key, mine in values.items()
+        if not any(beats(other, mine, objectives=objectives) for other in values.values())
+    ]
 
 
 def violations(
@@ -102,6 +140,20 @@ def violations(
     return known if len(known) == len(constraints) else None
 
 
+def is_feasible(violated: Mapping[str, float] | None) -> bool:
+    """Return whether every bound is kept, and known to be; takes what ``violations`` returns."""
+    return violated is not None and all(share <= 0 for share in violated.values())
+
+
+def trial_values(
+    objectives: Sequence[Objective], rows: Sequence[Mapping[str, Any]]
+) -> tuple[float, ...] | None:
+    """Return a trial's value of each objective; None where one is missing."""
+    values = [objective_value(objective, rows) for objective in objectives]
+    known = tuple(value for value in values if value is not None)
+    return known if len(known) == len(values) else None
+
+
 def trial_attributes(spec: TrialSpec, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what the dashboard shows beside a trial.
 
@@ -114,7 +166,7 @@ def trial_attributes(spec: TrialSpec, rows: Sequence[Mapping[str, Any]]) -> dict
         dashboard's table can be sorted by them.
     """
     found: dict[str, Any] = {"key": spec.key, "series": ", ".join(spec.series) or None}
-    for metric in ("request_throughput_per_s", "output_throughput_tok_per_s", "mean_ttft_ms", "mean_tpot_ms"):
+    for metric in (one.name for one in METRICS if one.is_on_dashboard):
         for point in spec.load_points:
             if point.keeps_prefix_cache or point.rate_search is not None:
                 continue
@@ -139,7 +191,7 @@ def measured_row(measurement: Measurement, placement: Placement | None = None) -
     """Lay out a measurement as the store does: metrics, what tells its load point, and its devices."""
     return {
         **measurement.metrics,
-        "request_rate_per_s": measurement.load_point.request_rate_per_s,
+        **{name: getattr(measurement.load_point, name) for name in LOAD_COLUMNS},
         "keeps_prefix_cache": measurement.load_point.keeps_prefix_cache,
         "max_rate_slo": measurement.load_point.max_rate_slo,
         "devices": [] if placement is None else list(placement.devices),
@@ -152,6 +204,11 @@ def _divisor(per: str | None, row: Mapping[str, Any]) -> float | None:
     if per is None:
         return 1.0
     return None if row.get("devices") is None else gpus_of_row(row) or None
+
+
+def _plain(value: Any) -> object:
+    """Return a cell so that equal load points compare equal, whether they were just measured or stored."""
+    return value if isinstance(value, str) else _number(value)
 
 
 def _number(value: Any) -> float | None:
@@ -167,8 +224,6 @@ def is_worse(
 ) -> bool:
     """Return whether values are worse in every objective, and by more than a share of the other's value."""
     return all(
-        other - value > margin * abs(other)
-        if objective.direction == "maximize"
-        else value - other > margin * abs(other)
+        objective.sign * (other - value) > margin * abs(other)
         for value, other, objective in zip(values, than, objectives, strict=True)
     )

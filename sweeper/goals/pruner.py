@@ -17,8 +17,9 @@ from typing import Any
 
 from sweeper.goals.objectives import counts_load, is_worse
 from sweeper.records import MAX_RATE, Constraint, LoadPoint, Measurement, Objective, StopRule
+from sweeper.records.metrics import METRICS
 
-_OFFERED = ("request_throughput_per_s", "request_goodput_per_s")
+_OFFERED = tuple(metric.name for metric in METRICS if metric.is_offered)
 """Metrics that cannot be above the rate at which requests are sent."""
 
 _ARRIVAL_ERRORS = 3.0
@@ -84,6 +85,7 @@ def _counted(quantity: Objective | Constraint, points: Sequence[LoadPoint]) -> l
         if counts_load(
             quantity,
             request_rate_per_s=point.request_rate_per_s,
+            dataset=point.dataset,
             keeps_prefix_cache=point.keeps_prefix_cache,
             is_probe=point.rate_search is not None,
         )
@@ -109,7 +111,7 @@ def _best_possible(
     objective: Objective, points: Sequence[LoadPoint], measured: Sequence[Measurement], *, gpus: float
 ) -> float:
     """Bound an objective from its good side, with the best thinkable number where none is measured yet."""
-    is_max = objective.direction == "maximize"
+    is_max = objective.is_higher_better
     counted = _counted(objective, points)
     if not counted:
         return math.inf if is_max else -math.inf

@@ -27,9 +27,10 @@ The files, each importing only from those before it:
 from sweeper.knobs.bench import bench_client, client_flag_exists
 from sweeper.knobs.catalogue import Knob, describe, every_name, knob_type, known_names, takes_json
 from sweeper.knobs.checks import check
-from sweeper.knobs.engine_defaults import defaults, moved_defaults
+from sweeper.knobs.engine_defaults import defaults
 from sweeper.knobs.forms import command_line, environment, launcher, serve_line
 from sweeper.knobs.generations import NO_KNOBS, Accelerator, Generation, accelerator_of, engine_generation
+from sweeper.knobs.history import since_removed
 from sweeper.knobs.launcher import (
     GIVEN_FLAGS,
     GIVEN_VARIABLES,
@@ -80,7 +81,6 @@ __all__ = [
     "knob_type",
     "known_names",
     "launcher",
-    "moved_defaults",
     "ranks",
     "refuse_given",
     "refuse_load_format",
@@ -90,6 +90,7 @@ __all__ = [
     "replicas",
     "runtime_variables",
     "serve_line",
+    "since_removed",
     "takes_json",
     "why_answers_may_change",
     "why_shape_forbids",

@@ -6,6 +6,7 @@ The questions are asked knob by knob (``presence``, then ``values``), and then o
 
 from __future__ import annotations
 
+from sweeper.kinds import DEFAULT_ENGINE, ENGINES
 from sweeper.knobs.conflicts import find_conflicts
 from sweeper.knobs.generations import Accelerator
 from sweeper.knobs.launcher import refuse_given
@@ -20,7 +21,7 @@ def check(
     assignment: Assignment,
     *,
     release: str,
-    engine: str = "vllm",
+    engine: str = DEFAULT_ENGINE,
     allow_unknown: bool = False,
     accelerator: Accelerator = "rocm",
     build: str | None = None,
@@ -30,7 +31,7 @@ def check(
     Args:
         assignment: Knob to value.
         release: Release of vLLM that runs, or that is modelled.
-        engine: ``vllm`` or ``simulated``; the flags of any other engine are not known here and pass.
+        engine: One of ``kinds.ENGINES``; flags of any other engine than vLLM are not known here and pass.
         allow_unknown: Let pass what the tables alone refuse, for a fork or a patched build: kinds
             ``unknown``, ``not_yet``, ``removed`` and ``no_effect``, values that are not listed, and, where
             the build is no release, conflicts that releases are known to have.
@@ -43,7 +44,7 @@ def check(
     Raises:
         ConfigError: The text is not a release.
     """
-    if engine not in ("vllm", "simulated"):
+    if not ENGINES[engine].takes_vllm_flags:
         return ()
     found: list[Refusal] = []
     for knob, value in assignment.items():

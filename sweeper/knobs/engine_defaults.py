@@ -67,36 +67,6 @@ def defaults(
     return {**found, **batch}
 
 
-def moved_defaults(
-    old: str,
-    new: str,
-    *,
-    accelerator: Accelerator = "rocm",
-    assignment: Assignment = NO_KNOBS,
-    max_positions: int = _LLAMA_3_1_POSITIONS,
-) -> dict[str, tuple[Scalar | None, Scalar | None]]:
-    """Find the defaults that differ between two releases, to be pinned before they are compared.
-
-    Args:
-        old: One release of vLLM.
-        new: The other.
-        accelerator: What both run on.
-        assignment: What is said about the other knobs.
-        max_positions: Longest sequence of the model, tokens.
-
-    Returns:
-        Knob to its default in the old and in the new release; None where it has none or none is known.
-    """
-    before, after = (
-        defaults(release, accelerator=accelerator, assignment=assignment, max_positions=max_positions)
-        for release in (old, new)
-    )
-    names = sorted({*before, *after})
-    return {
-        name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)
-    }
-
-
 def _default_chunked(
     release: str, generation: Generation, *, accelerator: Accelerator, assignment: Assignment, model_len: int
 ) -> bool:

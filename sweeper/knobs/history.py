@@ -5,12 +5,12 @@ A knob may have several runs, because some came back after they had gone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
 from sweeper.knobs.names import is_variable
-from sweeper.knobs.release_order import is_between
+from sweeper.knobs.release_order import is_between, release_key, releases
 from sweeper.knobs.tables import first_release, table
 
 
@@ -102,3 +102,23 @@ def runs_of(knob: str) -> tuple[Run, ...]:
 def run_at(knob: str, release: str) -> Run | None:
     """Return the run that this release belongs to; None when it does not have the knob."""
     return next((run for run in runs_of(knob) if run.holds(release)), None)
+
+
+def since_removed(names: Iterable[str], *, release: str) -> tuple[str | None, tuple[str, ...]]:
+    """Return what of an assignment for one release the newest release no longer knows.
+
+    Args:
+        names: Knobs; one that the release itself does not have is passed over.
+        release: The release that they are for.
+
+    Returns:
+        The last release that has all of them, None where the newest does; and the spellings of those that
+        went after it, in order.
+    """
+    newest = releases()[-1]
+    runs = [run_at(name, release) for name in names if run_at(name, newest) is None]
+    gone = [run for run in runs if run is not None and run.last is not None]
+    if not gone:
+        return None, ()
+    last = min((str(run.last) for run in gone), key=release_key)
+    return last, tuple(sorted(run.spelling for run in gone))

@@ -6,22 +6,20 @@ it: every question about a release goes through ``covered`` or ``is_between``, s
 
 from __future__ import annotations
 
-import math
 import re
 from functools import cache
+
+from packaging.version import Version
 
 from sweeper.errors import ConfigError
 from sweeper.knobs.tables import table
 
-ReleaseKey = tuple[tuple[int, ...], tuple[int, int], int, float]
-"""Numbers, phase, post-release and development build, each so that a later release is greater."""
+ReleaseKey = Version
+"""What orders releases, so that a later release is greater."""
 
+# Narrower than PEP 440, whose other spellings (``0.6.2-1``, ``0.9.1rc2.dev``, ``1!0.6``) name no vLLM.
 _RELEASE = re.compile(
-    r"v?(?P<numbers>\d+(?:\.\d+)*)"
-    r"(?:\.?(?P<phase>a|b|rc)(?P<pre>\d+))?"
-    r"(?:\.?post(?P<post>\d+))?"
-    r"(?:\.?dev(?P<dev>\d+))?"
-    r"(?:\+.*)?"
+    r"v?(?P<public>\d+(?:\.\d+)*(?:\.?(?:a|b|rc)\d+)?(?:\.?post\d+)?(?:\.?dev\d+)?)(?:\+.*)?"
 )
 
 
@@ -42,26 +40,14 @@ def release_key(text: str) -> ReleaseKey:
     Source:
         PEP 440, "Summary of permitted suffixes and relative ordering".
     """
-    before_all = text.startswith("pre-")
     match = _RELEASE.fullmatch(text.removeprefix("pre-").strip())
     if match is None:
         raise ConfigError(
             f"engine release: '{text}' is no release of vLLM; expected a version such as 0.6.2 or "
             "0.6.3.post1. Write the one that the engine's environment reports."
         )
-    numbers = [int(part) for part in match["numbers"].split(".")]
-    while len(numbers) > 1 and numbers[-1] == 0:
-        numbers.pop()
-    phase = (3, 0)
-    if before_all:
-        phase = (-2, 0)
-    elif match["phase"]:
-        phase = (("a", "b", "rc").index(match["phase"]), int(match["pre"]))
-    elif match["dev"] and not match["post"]:
-        phase = (-1, 0)
-    post = int(match["post"]) if match["post"] else -1
-    dev = float(match["dev"]) if match["dev"] else math.inf
-    return tuple(numbers), phase, post, dev
+    key = Version(match["public"])
+    return Version(f"{key.base_version}.dev0") if text.startswith("pre-") else key
 
 
 @cache
@@ -86,7 +72,7 @@ def why_unplaced(version: str) -> str | None:
 def is_clean(release: str) -> bool:
     """Return whether a version is that of a release, and not of a build before one or after one (dev, rc)."""
     match = _RELEASE.fullmatch(release.strip())
-    return match is not None and not (match["phase"] or match["dev"])
+    return match is not None and not Version(match["public"]).is_prerelease
 
 
 @cache

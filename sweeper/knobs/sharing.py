@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sweeper.kinds import CLIENTS
 from sweeper.knobs.bench import client_flag_exists
 from sweeper.knobs.forms import environment
 from sweeper.knobs.generations import is_set
@@ -20,15 +21,19 @@ from sweeper.records import Assignment
 _SHARED_VARIABLES = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "MODELSCOPE_", "VLLM_USE_MODELSCOPE")
 
 
-def client_arguments(assignment: Assignment, *, release: str, tokenizer: str) -> tuple[str, ...]:
+def client_arguments(
+    assignment: Assignment, *, release: str, tokenizer: str, trusts: bool = False
+) -> tuple[str, ...]:
     """Write the flags of vLLM's benchmark that repeat what the server was told of its tokenizer.
 
     Args:
         assignment: Knob to value, of vLLM or of TGI.
         release: Release of the vLLM whose benchmark it is.
         tokenizer: Folder or hub id of the tokenizer.
+        trusts: Whether the client runs code of the model's folder even if no knob says so; a server that was
+            started elsewhere has none.
     """
-    trusts = is_set(assignment.get("trust_remote_code", assignment.get("TRUST_REMOTE_CODE", False)))
+    trusts = trusts or is_set(assignment.get("trust_remote_code", assignment.get("TRUST_REMOTE_CODE", False)))
     mode = assignment.get("tokenizer_mode")
     has_mode = mode is not None and client_flag_exists("--tokenizer-mode", release)
     return (
@@ -50,10 +55,14 @@ def refuse_unshared(assignment: Assignment, *, release: str, client: str) -> Ite
     Args:
         assignment: Knob to value.
         release: Release of the vLLM whose benchmark it is.
-        client: One of ``records.CLIENTS``.
+        client: One of ``kinds.CLIENTS``.
     """
     mode = assignment.get("tokenizer_mode", "auto")
-    if client == "vllm_bench" and mode != "auto" and not client_flag_exists("--tokenizer-mode", release):
+    if (
+        CLIENTS[client].reads_tokenizer
+        and mode != "auto"
+        and not client_flag_exists("--tokenizer-mode", release)
+    ):
         yield Refusal(
             knob="tokenizer_mode",
             value=mode,
@@ -62,7 +71,7 @@ def refuse_unshared(assignment: Assignment, *, release: str, client: str) -> Ite
             "--tokenizer-mode from 0.6.5). Leave it out, or set client.python to a later vLLM's.",
             is_mistake=True,
         )
-    if client != "offline" and is_set(assignment.get("skip_tokenizer_init", False)):
+    if not CLIENTS[client].has_engine_inside and is_set(assignment.get("skip_tokenizer_init", False)):
         yield Refusal(
             knob="skip_tokenizer_init",
             value=True,

@@ -11,7 +11,8 @@ from pathlib import Path
 from sweeper.plan.planner import Job, Seen, unseen
 from sweeper.records import Platform, TrialSpec
 from sweeper.schedule.durations import Prediction, Predictor
-from sweeper.schedule.scheduler import Entry, Scheduler, Span, idle_share, makespan_s, play
+from sweeper.schedule.occupancy import Entry
+from sweeper.schedule.scheduler import Scheduler, Span, idle_share, makespan_s, play
 from sweeper.text.writing import write_answer
 from sweeper.topology import Node
 

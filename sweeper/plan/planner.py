@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sweeper import knobs
-from sweeper.engines import instances, tgi
+from sweeper.engines import checks as engine_checks
+from sweeper.engines import instances
 from sweeper.errors import ConfigError, KnobError
+from sweeper.kinds import ENGINES, EngineKind
 from sweeper.models import fit
 from sweeper.records import (
     Assignment,
@@ -234,18 +236,21 @@ class Planner:
         )
 
     def _engine_of(self, series: Series | None) -> EngineSpec:
-        if series is None or series.engine == "vllm":
+        if series is None or ENGINES[series.engine].takes_vllm_flags:
             return self.engine
         return replace(self.engine, kind=series.engine)
 
+    def engine_of(self, point: Point) -> EngineSpec:
+        """Return what serves a point of the space."""
+        return self._engine_of(None if point.series is None else self.space.named(point.series))
+
     def loads_of(self, point: Point) -> tuple[LoadPoint, ...]:
         """Return the load points that a point of the space is measured at."""
-        series = None if point.series is None else self.space.named(point.series)
-        return self._load_points_of(point, self._engine_of(series))
+        return self._load_points_of(point, self.engine_of(point))
 
     def _load_points_of(self, point: Point, engine: EngineSpec) -> tuple[LoadPoint, ...]:
         """Drop the second runs of a trial that remembers nothing: they would repeat the first ones."""
-        if engine.kind != "tgi" and self._keeps_prefixes(point):
+        if ENGINES[engine.kind].keeps_prefixes and self._keeps_prefixes(point):
             return self.load_points
         return tuple(load for load in self.load_points if not load.keeps_prefix_cache)
 
@@ -256,11 +261,13 @@ class Planner:
         return bool(point.assignment.get("enable_prefix_caching", unsaid["enable_prefix_caching"]))
 
     def _refusal(self, spec: TrialSpec) -> Refusal | None:
-        if spec.engine.kind == "tgi":
-            return self._tgi_refusal(spec)
-        if spec.engine.kind == "attach":
+        instances.check_client(spec.assignment, engine=spec.engine, client=spec.client)
+        kind = ENGINES[spec.engine.kind]
+        if not kind.is_started_by_us:
             # It runs already, so it fits; and nothing of the assignment is for us to set.
             return None
+        if not kind.takes_vllm_flags:
+            return self._foreign_refusal(spec, kind)
         broken = self.space.broken_rule(
             spec.assignment, defaults=self.rule_defaults(spec.assignment, spec.model)
         )
@@ -285,7 +292,7 @@ class Planner:
 
     def _against_the_others(self, spec: TrialSpec) -> Iterator[knobs.Refusal]:
         """Refuse what contradicts the model, or what the client cannot be told."""
-        if spec.engine.kind == "simulated":
+        if ENGINES[spec.engine.kind].is_modelled:
             return
         if "load_format" in spec.assignment:
             found = knobs.refuse_load_format(spec.assignment["load_format"], is_dummy=spec.model.is_dummy)
@@ -304,19 +311,19 @@ class Planner:
     def _sizes(self) -> dict[str, Scalar]:
         return {**dict.fromkeys(knobs.PARALLEL_SIZES, 1), NODE_DEVICES: len(self.node.devices)}
 
-    def _tgi_refusal(self, spec: TrialSpec) -> Refusal | None:
-        if self.platform is Platform.SIMULATED:
+    def _foreign_refusal(self, spec: TrialSpec, kind: EngineKind) -> Refusal | None:
+        if self.platform is Platform.SIMULATED and not kind.is_modelled:
             return Refusal(
                 FailureClass.NOT_MODELLED,
-                "there is no model of TGI; its published figures stand in the chart",
+                f"there is no model of {kind.title}; its published figures stand in the chart",
             )
-        # The defaults of vLLM say nothing about TGI.
+        # The defaults of vLLM say nothing about another engine.
         broken = self.space.broken_rule(spec.assignment, defaults=self._sizes())
         if broken is not None:
             return _rule_refusal(broken)
-        mistakes = tgi.check(spec.assignment, allow_unknown=self.allow_unknown)
+        mistakes = engine_checks.mistakes(spec.assignment, kind=kind, allow_unknown=self.allow_unknown)
         if mistakes:
-            raise KnobError("TGI: " + "\n  ".join(mistakes))
+            raise KnobError(f"{kind.title}: " + "\n  ".join(mistakes))
         return self._size_refusal(spec) or self._shape_refusal(spec)
 
     def _size_refusal(self, spec: TrialSpec) -> Refusal | None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sweeper.prepare.engine import find_engine_python
+from sweeper.kinds import ENGINES
+from sweeper.prepare.interpreter import find_engine_python
 from sweeper.prepare.model import provide_model
 from sweeper.records import EngineSpec
 
@@ -20,29 +21,18 @@ if TYPE_CHECKING:
 def planner_of(settings: Settings, node: Node) -> Planner:
     """Make the planner of a study: its engine is found and its model provided."""
     from sweeper import knobs
+    from sweeper.engines import checks
     from sweeper.plan.planner import Planner
 
     engine, model = settings.engine, provide_model(settings)
-    if engine.kind == "vllm":
-        from sweeper.engines.vllm import probe
-
-        python = find_engine_python(settings)
-        engine = _settled(
-            replace(engine, python=python), settings, found=probe(python).versions["vllm"], where=python
-        )
-    elif engine.kind == "attach":
-        import os
-
-        from sweeper.engines import attach
-
-        found = attach.find_release(engine, surroundings=os.environ)
+    kind = ENGINES[engine.kind]
+    if kind.is_run_by_python:
+        engine = replace(engine, python=find_engine_python(settings))
+    found = checks.find(engine, kind=kind)
+    if not (kind.is_run_by_python or kind.is_modelled):
         engine = replace(engine, python=_client_python(settings))
-        engine = _settled(engine, settings, found=found, where=str(engine.url))
-    elif engine.kind == "tgi":
-        from sweeper.engines import tgi
-
-        tgi.find_program(engine)
-        engine = replace(engine, python=_client_python(settings))
+    if found is not None:
+        engine = _settled(engine, settings, found=found.release, where=found.where)
     return Planner(
         study=settings.name,
         trials_folder=str((settings.folder / "trials").absolute()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from sweeper.kinds import SEARCH_METHODS
 from sweeper.records import Platform
 
 if TYPE_CHECKING:
@@ -21,11 +22,12 @@ def check_search(settings: Settings) -> None:
     Raises:
         ConfigError: One of them does not; nothing was started.
     """
-    if settings.method == "grid" and not settings.starts:
+    method = SEARCH_METHODS[settings.method]
+    if method.is_exhaustive and not settings.starts:
         return
     from sweeper.search import check_method, check_stages, check_starts
 
-    if settings.method != "grid":
+    if not method.is_exhaustive:
         check_method(settings.method)
     check_starts(settings.starts, settings.space)
     check_stages(settings.stages, settings.space)
@@ -37,12 +39,13 @@ def hints_of(settings: Settings, planner: Planner, say: Callable[[str], object])
     Of AMD's devices that are modelled the simulated platform has something to say. On itself its ranking
     would be its result, so only the method that is made of it asks there.
     """
-    from sweeper.search import Hints, simulated_estimate
+    from sweeper.prepare.estimate import simulated_estimate
+    from sweeper.search import Hints
     from sweeper.topology import modelled_as
 
     is_known = planner.model.shape is not None
     may_ask = (settings.platform is Platform.MI300X and is_known) or (
-        settings.platform is Platform.SIMULATED and settings.method == "guided"
+        settings.platform is Platform.SIMULATED and SEARCH_METHODS[settings.method].asks_the_model
     )
     device = modelled_as(planner.node) if may_ask else None
     estimate = None

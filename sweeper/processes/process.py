@@ -83,11 +83,6 @@ def start_time(pid: int) -> int | None:
     return None if process is None else process.start_time
 
 
-def is_same_process(pid: int, start_time: int) -> bool:
-    """Whether the id still belongs to the process that started then, and it lives."""
-    return find(pid) == Process(pid, start_time)
-
-
 def is_alive(process: Process) -> bool:
     """Whether this very process lives; a zombie does not."""
     return find(process.pid) == process
@@ -116,11 +111,6 @@ def descendants(pid: int) -> list[Process]:
             if child.state not in "ZX":
                 found.append(child.process)
     return found
-
-
-def group_members(group: int) -> list[Process]:
-    """Living processes of a process group."""
-    return [status.process for status in living() if status.group == group]
 
 
 def session_members(session: int) -> list[Process]:

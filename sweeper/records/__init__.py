@@ -7,23 +7,20 @@ Missing is ``None``; zero, -1 and empty text are values.
 
 from __future__ import annotations
 
+from sweeper.errors import FailureClass
 from sweeper.records.goal import (
     Constraint,
     Objective,
     StopRule,
 )
 from sweeper.records.kinds import (
-    CLIENTS,
-    ENGINES,
     GPU,
     HOST_PREFIX,
     INSTANCES,
     INSTANCES_BY,
     MASK_VARIABLES,
     PARTITIONS_PER_GPU,
-    SEARCH_METHODS,
     Assignment,
-    FailureClass,
     Platform,
     Provenance,
     Scalar,
@@ -31,12 +28,15 @@ from sweeper.records.kinds import (
     content_key,
 )
 from sweeper.records.load import (
-    DATASETS,
     GOODPUT_BOUNDS,
+    LOAD_COLUMNS,
     MEASURED_ITERATIONS,
-    OFFLINE_DATASETS,
     LoadPoint,
     RateSearch,
+)
+from sweeper.records.metrics import (
+    MAX_RATE,
+    METRIC_NAMES,
 )
 from sweeper.records.model import (
     Model,
@@ -44,8 +44,6 @@ from sweeper.records.model import (
     Quantization,
 )
 from sweeper.records.result import (
-    MAX_RATE,
-    METRIC_NAMES,
     PHASES,
     Measurement,
     TrialResult,
@@ -60,22 +58,18 @@ from sweeper.records.trial import (
 )
 
 __all__ = [
-    "CLIENTS",
-    "DATASETS",
-    "ENGINES",
     "GOODPUT_BOUNDS",
     "GPU",
     "HOST_PREFIX",
     "INSTANCES",
     "INSTANCES_BY",
+    "LOAD_COLUMNS",
     "MASK_VARIABLES",
     "MAX_RATE",
     "MEASURED_ITERATIONS",
     "METRIC_NAMES",
-    "OFFLINE_DATASETS",
     "PARTITIONS_PER_GPU",
     "PHASES",
-    "SEARCH_METHODS",
     "Assignment",
     "ClientSpec",
     "Constraint",

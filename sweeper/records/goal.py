@@ -26,6 +26,16 @@ class Objective:
         """Name on the dashboard's axes; the unit is the end of the metric's own name."""
         return _quantity_name(self.metric, self.request_rate_per_s, self.per)
 
+    @property
+    def is_higher_better(self) -> bool:
+        """Whether more of it is better."""
+        return self.direction == "maximize"
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, -1 where less is: what values are multiplied by so that more is better."""
+        return 1 if self.is_higher_better else -1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Constraint:

@@ -29,21 +29,12 @@ Source:
     (MI300A) SPX, TPX and CPX, 4 (MI308X) SPX, DPX and CPX; __aqua_vanjaram_get_px_mode_info has the counts.
 """
 
-CLIENTS = ("vllm_bench", "offline", "locust")
-"""What can load an engine; the first one unless another is chosen."""
-
-ENGINES = ("vllm", "tgi", "attach", "simulated")
-"""What can serve."""
-
 INSTANCES_BY = ("auto", "data_parallel", "split")
 """How several instances become one service: by the engine's own data parallelism, or as servers between
 which the requests are split; ``auto`` takes the first where the release has it."""
 
 INSTANCES = "instances"
 """The knob of the sweeper itself: how many engines of one assignment share a trial's devices and load."""
-
-SEARCH_METHODS = ("grid", "random", "tpe", "nsga2", "gp", "guided", "staged")
-"""How a space can be walked."""
 
 
 class Platform(StrEnum):
@@ -78,29 +69,6 @@ class TrialState(StrEnum):
     FAILED = "failed"
     INFEASIBLE = "infeasible"
     SKIPPED = "skipped"
-
-
-class FailureClass(StrEnum):
-    """Why a trial has no numbers; the caller's reaction depends on it."""
-
-    OUT_OF_MEMORY = "out_of_memory"
-    BAD_ARGUMENT = "bad_argument"
-    UNSUPPORTED = "unsupported"
-    PORT = "port"
-    START_TIMEOUT = "start_timeout"
-    HANG = "hang"
-    CRASH = "crash"
-    WRONG_ANSWER = "wrong_answer"
-    WRONG_ENGINE = "wrong_engine"
-    NOT_MODELLED = "not_modelled"
-    CLIENT = "client"
-    INFRASTRUCTURE = "infrastructure"
-    INTERRUPTED = "interrupted"
-
-    @property
-    def is_transient(self) -> bool:
-        """Whether the same trial may well succeed when it is repeated."""
-        return self in (FailureClass.PORT, FailureClass.INFRASTRUCTURE, FailureClass.INTERRUPTED)
 
 
 def content_key(content: object) -> str:

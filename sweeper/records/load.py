@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from sweeper.kinds import DATASETS
+
 GOODPUT_BOUNDS = ("ttft_ms", "tpot_ms", "e2el_ms")
 """Latencies of a request that goodput can bound. Source: vLLM's benchmark, ``--goodput``."""
-
-OFFLINE_DATASETS = ("latency", "throughput")
-"""Datasets of load points that need no server: vLLM's latency and throughput benchmarks."""
 
 MEASURED_ITERATIONS = 5
 """Rounds of a batch that the latency benchmark measures. Source: AMD's vllm_benchmark_report.sh."""
 
-DATASETS = ("sharegpt", "random", *OFFLINE_DATASETS)
-"""What a load point can send."""
+LOAD_COLUMNS = (
+    *("request_rate_per_s", "max_concurrency", "input_len", "output_len", "num_prompts", "dataset"),
+    *("range_ratio", "ignore_eos"),
+)
+"""Columns in which load points differ. The seed is none of them: other seeds are repeats."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +101,9 @@ class LoadPoint:
     @property
     def label(self) -> str:
         """Short text that tells this load point from its siblings in a log or an axis."""
-        if self.dataset in OFFLINE_DATASETS:
-            what = "batch of" if self.dataset == "latency" else "requests:"
+        kind = DATASETS[self.dataset]
+        if not kind.needs_server:
+            what = "batch of" if kind.is_batch else "requests:"
             return f"{what} {self.num_prompts}, {self.input_len} in, {self.output_len} out"
         rate = "all at once" if self.request_rate_per_s is None else f"{self.request_rate_per_s:g} QPS"
         parts = [rate if self.rate_search is None else f"highest rate with {self.rate_search}"]

@@ -5,33 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sweeper.records.kinds import FailureClass, Provenance, Scalar, TrialState
+from sweeper.errors import FailureClass
+from sweeper.records.kinds import Provenance, Scalar, TrialState
 from sweeper.records.load import LoadPoint
 from sweeper.records.trial import Placement, TrialSpec
-
-METRIC_NAMES = (
-    "request_throughput_per_s",
-    "output_throughput_tok_per_s",
-    "total_throughput_tok_per_s",
-    "request_goodput_per_s",
-    *(
-        f"{statistic}_{latency}_ms"
-        for latency in ("ttft", "tpot", "itl", "e2el")
-        for statistic in ("mean", "median", "std", "p50", "p90", "p95", "p99")
-    ),
-    *(f"{statistic}_batch_latency_ms" for statistic in ("mean", "median", "std", "p50", "p90", "p95", "p99")),
-    "completed",
-    "failed",
-    "total_input_tokens",
-    "total_output_tokens",
-    "duration_s",
-    "max_rate_per_s",
-)
-"""Every metric of a measurement, named and defined as vLLM's benchmarks do; ``max_rate_per_s`` alone is ours:
-what a search over the request rate found."""
-
-MAX_RATE = "max_rate_per_s"
-"""The highest request rate that keeps its bounds; measured by load points that search for it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from sweeper.kinds import DEFAULT_CLIENT, ENGINES
 from sweeper.records.goal import StopRule
 from sweeper.records.kinds import (
-    CLIENTS,
     HOST_PREFIX,
     INSTANCES,
     PARTITIONS_PER_GPU,
@@ -27,7 +27,7 @@ class EngineSpec:
     """What serves, and how long its stages may take (seconds).
 
     Attributes:
-        kind: One of ``ENGINES``.
+        kind: One of ``kinds.ENGINES``.
         release: Version of vLLM, such as ``0.6.2``: found in its environment, or modelled.
         build: Version that its environment tells where that does not say which release it is, and ``release``
             was stated for it (``0.1.dev9453``); None where the release is the version that was found.
@@ -78,19 +78,22 @@ class ClientSpec:
     """What loads the engine.
 
     Attributes:
-        kind: One of ``CLIENTS``.
+        kind: One of ``kinds.CLIENTS``.
         script: The folder ``benchmarks/`` of vLLM's repository, or a script in it, for releases whose load
             generator is no command yet.
         python: Interpreter that runs the load generator; None takes the engine's.
         keeps_requests: Its own JSON keeps the times of single requests.
         start_timeout_s: Until it has imported what it needs.
+        trust_remote_code: Whether it runs a tokenizer that is code of the model's own folder, for a server
+            that was not started here; one that was has the knob of that name, which reaches both.
     """
 
-    kind: str = CLIENTS[0]
+    kind: str = DEFAULT_CLIENT
     script: str | None = None
     python: str | None = None
     keeps_requests: bool = False
     start_timeout_s: float = 600.0
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +188,7 @@ class TrialSpec:
     @property
     def is_modelled(self) -> bool:
         """Whether its numbers come from a model of a device or of an engine, and not from a measurement."""
-        return self.platform is Platform.SIMULATED or self.engine.kind == "simulated"
+        return self.platform is Platform.SIMULATED or ENGINES[self.engine.kind].is_modelled
 
     @property
     def provenance(self) -> Provenance:
@@ -214,7 +217,7 @@ class TrialSpec:
                 "runs_per_start": self.runs_per_start,
                 "calibration": dict(self.calibration),
                 # Left out where it is the usual one, so that keys from before there was a choice still hold.
-                **({} if self.client.kind == CLIENTS[0] else {"client": self.client.kind}),
+                **({} if self.client.kind == ClientSpec.kind else {"client": self.client.kind}),
                 **({} if self.partitioning is None else {"partitioning": self.partitioning}),
                 **({} if self.modelled_device in _USUAL_DEVICES else {"device": self.modelled_device}),
                 **({} if self.engine.build is None else {"build": self.engine.build}),

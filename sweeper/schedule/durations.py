@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sweeper import knobs
+from sweeper.kinds import DATASETS, ENGINES
 from sweeper.records import (
     MEASURED_ITERATIONS,
     PHASES,
@@ -33,13 +34,6 @@ from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import USUAL_DEVICE, device_named, partition_of
 from sweeper.simulation.settings import generation_of, is_v1, resolve, shape_of
 from sweeper.workload import rate_search
-
-SHAREGPT_PROMPT_TOKENS = 215.0
-SHAREGPT_OUTPUT_TOKENS = 198.0
-"""Mean lengths of ShareGPT after vLLM's filter, as published for its benchmark; see ``workload``."""
-
-SHAREGPT_LONGEST_TOKENS = 1200.0
-"""Longest of a thousand answers, about, by the distribution in ``workload``: 299 ln(700) ** (1 / 1.34)."""
 
 ASSUMED_START_S = 60.0
 """Start of an engine on a machine without a model; vLLM's CPU build takes 20 to 60 s."""
@@ -172,8 +166,9 @@ def _seconds(row: Mapping[str, Any], name: str) -> float:
 def _first_guess(spec: TrialSpec, device: str | None) -> Prediction:
     """Predict a trial on a device that is modelled, or assume; None is one that is not."""
     is_modelled = spec.platform in _MODELLED and spec.model.shape is not None
-    if not is_modelled or device is None or spec.engine.kind == "attach":
-        start_s = 0.0 if spec.engine.kind == "attach" else ASSUMED_START_S
+    engine = ENGINES[spec.engine.kind]
+    if not is_modelled or device is None or not engine.is_started_by_us:
+        start_s = ASSUMED_START_S if engine.is_started_by_us else 0.0
         load_s = sum(map(_assumed_point_s, _loads(spec)))
         return _repeated(spec, start_s=start_s, load_s=load_s, basis="assumed")
     costs, limits = _costs(spec, device)
@@ -186,11 +181,12 @@ def _first_guess(spec: TrialSpec, device: str | None) -> Prediction:
         _point_s(point, costs, limits, replicas=knobs.replicas(spec.assignment)) for point in _loads(spec)
     )
     # Of other engines than vLLM nothing is modelled: they are taken to be as fast.
-    is_ours = spec.engine.kind in ("vllm", "simulated")
     how = (
         "modelled" if device == USUAL_DEVICE else f"modelled from the peaks of {device_named(device).product}"
     )
-    return _repeated(spec, start_s=start_s, load_s=load_s, basis=how if is_ours else "assumed")
+    return _repeated(
+        spec, start_s=start_s, load_s=load_s, basis=how if engine.takes_vllm_flags else "assumed"
+    )
 
 
 def _loads(spec: TrialSpec) -> Iterator[LoadPoint]:
@@ -259,18 +255,19 @@ def _arrivals_s(point: LoadPoint) -> float:
 
 
 def _rounds(point: LoadPoint) -> int:
-    return MEASURED_ITERATIONS if point.dataset == "latency" else 1
+    return MEASURED_ITERATIONS if DATASETS[point.dataset].is_batch else 1
 
 
 def _lengths(point: LoadPoint) -> tuple[float, float]:
-    prompt_tokens = SHAREGPT_PROMPT_TOKENS if point.input_len is None else float(point.input_len)
-    output_tokens = SHAREGPT_OUTPUT_TOKENS if point.output_len is None else float(point.output_len)
-    return prompt_tokens, output_tokens
+    kind = DATASETS[point.dataset]
+    prompt_tokens = kind.mean_input_len if point.input_len is None else point.input_len
+    output_tokens = kind.mean_output_len if point.output_len is None else point.output_len
+    return float(prompt_tokens), float(output_tokens)
 
 
 def _longest_answer(point: LoadPoint) -> float:
     if point.output_len is None:
-        return SHAREGPT_LONGEST_TOKENS
+        return DATASETS[point.dataset].longest_output_len
     return point.output_len * (1 + point.range_ratio)
 
 

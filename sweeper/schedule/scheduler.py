@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 
 from sweeper.errors import PlacementError
 from sweeper.records import Placement
-from sweeper.schedule.allocator import Allocator
+from sweeper.schedule.occupancy import Entry, Occupancy
 from sweeper.topology import Node
 
 ISOLATIONS = ("shared", "exclusive")
@@ -34,25 +34,6 @@ ORDERS = ("longest_first", "as_written", "shuffled")
 
 _PATIENCE = 32
 """So many trials that arrived later may start before one that waits comes first."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A trial as the scheduler sees it.
-
-    Attributes:
-        key: Names it; unique among those that wait.
-        devices: How many it needs, on one node.
-        predicted_s: How long it is expected to hold them.
-        is_exclusive: Whether nothing may run beside it on its node.
-        is_next: Whether its time is now, so that it comes before others that wait.
-    """
-
-    key: str
-    devices: int
-    predicted_s: float
-    is_exclusive: bool = False
-    is_next: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +53,6 @@ class _Waiting:
     round: int
     chance: float
     passed_by: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Run:
-    entry: Entry
-    block: frozenset[int]
-    ends_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,20 +96,11 @@ class Scheduler:
         Raises:
             PlacementError: Two nodes have one name.
         """
-        names = [node.host for node in nodes]
-        if len(set(names)) < len(names):
-            raise PlacementError(
-                f"nodes: got the names {', '.join(names)}; expected each once. Give each node its own name."
-            )
-        self._allocators = {node.host: Allocator(node) for node in nodes}
-        self._everything = {node.host: frozenset(device.index for device in node.devices) for node in nodes}
+        self._nodes = Occupancy(nodes, isolation=isolation)
         self._max_parallel = max_parallel
-        self._isolation = isolation
         self._order = order
         self._chances = random.Random(seed)
         self._waiting: dict[str, _Waiting] = {}
-        self._runs: dict[Placement, _Run] = {}
-        self._lost: set[str] = set()
         self._reservation: _Reservation | None = None
         self._added = 0
         self._round = 0
@@ -148,20 +113,17 @@ class Scheduler:
     @property
     def running(self) -> tuple[Placement, ...]:
         """Placements that are out, oldest first."""
-        return tuple(self._runs)
+        return tuple(self._nodes.runs)
 
     @property
     def lost(self) -> frozenset[str]:
         """Names of nodes that are gone."""
-        return frozenset(self._lost)
+        return frozenset(self._nodes.lost)
 
     @property
     def has_room(self) -> bool:
         """Whether a further trial of one device could start."""
-        return not self._is_full and any(
-            allocator.free_devices and not self._is_taken_whole(name)
-            for name, allocator in self._allocators.items()
-        )
+        return not self._is_full and self._nodes.has_room
 
     @property
     def stranded(self) -> tuple[Entry, ...]:
@@ -180,7 +142,7 @@ class Scheduler:
                 "Add it again when it has ended."
             )
         if not self.can_hold(entry.devices):
-            sizes = ", ".join(f"{name}: {len(devices)}" for name, devices in self._everything.items())
+            sizes = ", ".join(f"{name}: {len(devices)}" for name, devices in self._nodes.everything.items())
             raise PlacementError(
                 f"schedule: '{entry.key}' needs {entry.devices} devices; expected 1 to as many as one node "
                 f"has ({sizes or 'no node is left'}). Lower the parallel size."
@@ -192,7 +154,7 @@ class Scheduler:
 
     def can_hold(self, devices: int) -> bool:
         """Whether a node that is left has so many devices at all."""
-        return any(1 <= devices <= len(indices) for indices in self._everything.values())
+        return self._nodes.can_hold(devices)
 
     def predict_anew(self, key: str, *, predicted_s: float) -> None:
         """Take a better prediction for an entry that waits."""
@@ -231,23 +193,11 @@ class Scheduler:
         Raises:
             PlacementError: The placement is not out.
         """
-        if placement.node in self._lost:
-            return
-        if placement.node not in self._allocators:
-            raise PlacementError(
-                f"schedule: got devices of node '{placement.node}' to release; expected one of "
-                f"{', '.join(self._allocators)}. Release each placement where it came from."
-            )
-        self._allocators[placement.node].release(placement)
-        del self._runs[placement]
+        self._nodes.release(placement)
 
     def lose(self, node_name: str) -> None:
         """Forget a node that is gone: its placements are void, and nothing more is placed there."""
-        if node_name not in self._allocators:
-            return
-        self._lost.add(node_name)
-        del self._allocators[node_name], self._everything[node_name]
-        self._runs = {place: run for place, run in self._runs.items() if place.node != node_name}
+        self._nodes.lose(node_name)
         if self._reservation is not None and self._reservation.node == node_name:
             self._reservation = None
 
@@ -256,7 +206,7 @@ class Scheduler:
     def _in_order(self, now_s: float) -> list[_Waiting]:
         rest_s = self._even_rest_s(now_s)
         holder = None if self._reservation is None else self._reservation.key
-        has_empty_node = any(not self._on(name) for name in self._allocators)
+        has_empty_node = self._nodes.has_empty_node
 
         def rank(waiting: _Waiting) -> tuple[float, ...]:
             entry = waiting.entry
@@ -274,91 +224,60 @@ class Scheduler:
     def _even_rest_s(self, now_s: float) -> float:
         """How long all that waits and runs would take on all devices, evenly spread."""
         waits = sum(w.entry.predicted_s * w.entry.devices for w in self._waiting.values())
-        runs = sum(max(run.ends_s - now_s, 0.0) * run.entry.devices for run in self._runs.values())
-        devices = sum(len(devices) for devices in self._everything.values())
-        return (waits + runs) / max(devices, 1)
+        runs = sum(max(run.ends_s - now_s, 0.0) * run.entry.devices for run in self._nodes.runs.values())
+        return (waits + runs) / max(self._nodes.devices, 1)
 
     # ---- where it goes ----
 
     def _place(self, entry: Entry, attempt: _Attempt, *, now_s: float) -> Placement | None:
-        # The fullest node first: empty ones are kept for wide and for exclusive trials.
-        for name in sorted(self._allocators, key=lambda name: len(self._allocators[name].free_devices)):
-            if entry.devices > len(self._everything[name]) or self._is_closed(name, entry):
+        nodes = self._nodes
+        for name in nodes.fullest_first():
+            if nodes.is_closed(name, entry):
                 continue
             for within in self._allowed(name, entry, now_s=now_s):
-                tried = (name, entry.devices, within == self._everything[name])
+                tried = (name, entry.devices, within == nodes.everything[name])
                 if len(within) < entry.devices or tried in attempt.no_room_for:
                     continue
-                placement = self._allocators[name].acquire(entry.devices, within=within)
+                placement = nodes.allocators[name].acquire(entry.devices, within=within)
                 if placement is not None:
                     return placement
                 attempt.no_room_for.add(tried)
         return None
 
-    def _is_closed(self, name: str, entry: Entry) -> bool:
-        """Whether this entry cannot start on a node because of who runs there."""
-        if self._is_taken_whole(name):
-            return True
-        return self._is_alone(entry) and bool(self._on(name))
-
     def _allowed(self, name: str, entry: Entry, *, now_s: float) -> list[frozenset[int]]:
         """Return the parts of a node that an entry may take: first off the reserved block, then in it."""
-        everything, reserved = self._everything[name], self._reservation
+        everything, reserved = self._nodes.everything[name], self._reservation
         if reserved is None or reserved.node != name or reserved.key == entry.key:
             return [everything]
         is_gone_in_time = now_s + entry.predicted_s <= reserved.free_s
         if is_gone_in_time:
             return [everything - reserved.block, everything]
         # Whoever is alone on a node holds up a reservation anywhere on it.
-        return [] if self._is_alone(entry) else [everything - reserved.block]
+        return [] if self._nodes.is_alone(entry) else [everything - reserved.block]
 
     def _begin(self, waiting: _Waiting, placement: Placement, *, now_s: float) -> None:
         entry = waiting.entry
         self.remove(entry.key)
         for other in self._waiting.values():
             other.passed_by += waiting.round > other.round
-        self._runs[placement] = _Run(
-            entry=entry,
-            block=self._allocators[placement.node].block_of(placement),
-            ends_s=now_s + entry.predicted_s,
-        )
+        self._nodes.begin(entry, placement, now_s=now_s)
 
     def _reserve(self, entry: Entry, *, now_s: float) -> _Reservation | None:
         """Choose the block that is free soonest by prediction; who is late already may end at any time."""
         choices = [
-            (self._free_s(name, block, now_s=now_s), order, name, block)
-            for order, name in enumerate(self._allocators)
-            if entry.devices <= len(self._everything[name])
-            for block in self._blocks_for(entry, name)
+            (self._nodes.free_s(name, block, now_s=now_s), order, name, block)
+            for order, name in enumerate(self._nodes.allocators)
+            if entry.devices <= len(self._nodes.everything[name])
+            for block in self._nodes.blocks_for(entry, name)
         ]
         if not choices:
             return None
         free_s, _, name, block = min(choices, key=lambda choice: choice[:2])
         return _Reservation(key=entry.key, node=name, block=block, free_s=free_s)
 
-    def _blocks_for(self, entry: Entry, name: str) -> tuple[frozenset[int], ...]:
-        if self._is_alone(entry):
-            return (self._everything[name],)
-        return self._allocators[name].blocks(entry.devices)
-
-    def _free_s(self, name: str, block: frozenset[int], *, now_s: float) -> float:
-        in_the_way = [run.ends_s for run in self._on(name) if run.block & block or self._is_alone(run.entry)]
-        return max([now_s, *in_the_way])
-
-    # ---- what is out ----
-
     @property
     def _is_full(self) -> bool:
-        return self._max_parallel is not None and len(self._runs) >= self._max_parallel
-
-    def _is_alone(self, entry: Entry) -> bool:
-        return entry.is_exclusive or self._isolation == "exclusive"
-
-    def _is_taken_whole(self, name: str) -> bool:
-        return any(self._is_alone(run.entry) for run in self._on(name))
-
-    def _on(self, name: str) -> list[_Run]:
-        return [run for placement, run in self._runs.items() if placement.node == name]
+        return self._max_parallel is not None and len(self._nodes.runs) >= self._max_parallel
 
 
 def play(

@@ -6,15 +6,14 @@ samplers      the methods by name: Optuna's, and what they need to be installed
 guided        our own method: a Gaussian process that is told what the simulated platform expects
 stages        parallelism, then batching, then the rest
 starts        what is measured before any method has a say
-prior         what the simulated platform expects: a ranking, never a result
-lessons       what running out of memory teaches about its neighbours
+prior         what is expected of each point, by an estimate that is handed in: a ranking, never a result
+out_of_memory what running out of memory teaches about its neighbours
 candidates    the points of a space that can be proposed, and how far apart they are
 """
 
 from __future__ import annotations
 
 from sweeper.search.optuna_study import Candidate, Hints, Search, storage_url
-from sweeper.search.prior import simulated_estimate
 from sweeper.search.samplers import check_method
 from sweeper.search.stages import check_stages
 from sweeper.search.starts import check_starts
@@ -26,6 +25,5 @@ __all__ = [
     "check_method",
     "check_stages",
     "check_starts",
-    "simulated_estimate",
     "storage_url",
 ]

@@ -23,6 +23,7 @@ from sweeper.errors import ConfigError
 from sweeper.records import Objective
 from sweeper.search import database
 from sweeper.text import confidential
+from sweeper.text.tables import markdown_table
 
 HOST = "127.0.0.1"
 """Loopback only: the dashboard asks nobody who he is, and lets everybody delete a study."""
@@ -141,7 +142,7 @@ def note(
 
 def table(facts: Mapping[str, str]) -> str:
     """Lay out facts by name as a Markdown table."""
-    return "\n".join(["| what | value |", "|---|---|", *(f"| {k} | {v} |" for k, v in facts.items())])
+    return markdown_table(("what", "value"), facts.items())
 
 
 def command(url: str, *, outputs: Path, port: int) -> list[str]:

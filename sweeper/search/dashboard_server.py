@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import parse_qs
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from sweeper.goals.objectives import beats
+from sweeper.goals.objectives import front
 from sweeper.records import Objective
 from sweeper.search import database
 
@@ -41,17 +41,13 @@ def best_trials(trials: Sequence[Mapping[str, Any]], directions: Sequence[str]) 
         The best one, the first of equals, where there is one direction; else the Pareto front.
     """
     objectives = [Objective(metric="", direction=direction) for direction in directions]
-    kept = [
-        (trial, [float(value) for value in trial["values"]])
-        for trial in trials
+    kept = {
+        place: [float(value) for value in trial["values"]]
+        for place, trial in enumerate(trials)
         if trial["state"] == "Complete" and all(share <= 0 for share in trial["constraints"])
-    ]
-    front = [
-        trial
-        for trial, values in kept
-        if not any(beats(other, values, objectives=objectives) for _, other in kept)
-    ]
-    return front if len(directions) > 1 else front[:1]
+    }
+    best = [trials[place] for place in front(kept, objectives=objectives)]
+    return best if len(directions) > 1 else best[:1]
 
 
 def keeping_bounds(application: Wsgi) -> Wsgi:

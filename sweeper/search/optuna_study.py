@@ -26,6 +26,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeper.errors import ConfigError
+from sweeper.kinds import SEARCH_METHODS
 from sweeper.records import Assignment, Constraint, Objective, Scalar, content_key
 from sweeper.search import dashboard, database
 from sweeper.search.distributions import distributions, from_optuna, to_optuna
@@ -104,11 +105,12 @@ class Search:
         self._method = method
         self._distributions = distributions(space)
         backend = database.open_storage(storage)
+        terms = _terms_of(space, constraints)
         self._ownership = database.Ownership(backend, name)
         try:
             with database.answering(storage):
                 with database.readable(storage):
-                    self._study = _open(backend, name, objectives, method, self._terms(constraints))
+                    self._study = _open(backend, name, objectives, method, terms)
                     self._close_interrupted()
                 self._proposer = self._make_proposer(seed, hints or Hints())
                 if method in LEARNING:
@@ -185,7 +187,7 @@ class Search:
                 # The attribute by which samplers and dashboard both know them: Trial.set_constraint (Optuna
                 # 5.0) writes others, which optuna-dashboard 0.21 does not read.
                 storage.set_trial_system_attr(trial_id, "constraints", list(violated.values()))
-            if attributes.get(CUT_OFF) and self._method != "grid":
+            if attributes.get(CUT_OFF) and not SEARCH_METHODS[self._method].is_exhaustive:
                 self._repeat(storage.get_trial(trial_id))
             if values is None:
                 state = TrialState.PRUNED if violated else TrialState.FAIL
@@ -240,15 +242,6 @@ class Search:
 
         with database.answering(self._storage):
             save_note(self._study, markdown)
-
-    def _terms(self, constraints: Sequence[Constraint]) -> _Terms:
-        domains = {name: repr(d) for name, d in sorted(self._distributions.items())}
-        conditions = {name: rule.text for name, rule in sorted(self._space.conditions.items())}
-        return _Terms(
-            space=content_key({**domains, **({"when": conditions} if conditions else {})}),
-            bounds=[constraint.name for constraint in constraints],
-            rules=sorted(rule.text for rule in self._space.rules),
-        )
 
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
@@ -342,6 +335,16 @@ class _Terms:
     space: str
     bounds: list[str]
     rules: list[str]
+
+
+def _terms_of(space: Space, constraints: Sequence[Constraint]) -> _Terms:
+    domains = {name: repr(found) for name, found in sorted(distributions(space).items())}
+    conditions = {name: rule.text for name, rule in sorted(space.conditions.items())}
+    return _Terms(
+        space=content_key({**domains, **({"when": conditions} if conditions else {})}),
+        bounds=[constraint.name for constraint in constraints],
+        rules=sorted(rule.text for rule in space.rules),
+    )
 
 
 def _open(

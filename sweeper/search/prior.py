@@ -1,30 +1,17 @@
-"""What the simulated platform expects of each point: a ranking, and never a result.
+"""What is expected of each point: a ranking, and never a result.
 
-Points are served by the model of an MI300X node (``simulation``) under the study's own load, cut short; what
-is kept is how they compare. The numbers behind it go nowhere: not to the study, the store, or a report.
+Where the expectation comes from is handed in; what is kept of it is how points compare. The numbers behind it
+go nowhere: not to the study, the store, or a report.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from sweeper.clients.simulated import SimulatedClient
-from sweeper.engines.simulated import SimulatedEngine
-from sweeper.errors import EngineError, PlacementError
-from sweeper.goals.objectives import measured_row, objective_value, violations
-from sweeper.plan.planner import Job
-from sweeper.records import Constraint, EngineSpec, Objective, Placement, Platform, TrialSpec
-from sweeper.schedule.allocator import Allocator
 from sweeper.search.candidates import Floats, identity
 from sweeper.space.space import Point
-from sweeper.topology import Node
-
-MOST_PROMPTS = 500
-"""Prompts of a load point at most: enough to fill a batch, and about a hundredth of a second to model."""
 
 Estimate = Callable[[Point], Sequence[float] | None]
 """Gives a point one value for each objective, larger is better; None where nothing good is expected."""
@@ -63,79 +50,3 @@ class Ranking:
             for column, value in zip(columns, values, strict=True)
         ]
         return float(np.mean(places)) / len(self._sorted)
-
-
-def simulated_estimate(
-    job: Callable[[Point], Job],
-    *,
-    node: Node,
-    device: str,
-    objectives: Sequence[Objective],
-    constraints: Sequence[Constraint] = (),
-) -> Estimate:
-    """Return the estimate of the simulated platform.
-
-    Args:
-        job: Plans a point, as the study would run it.
-        node: Where the study runs: it says in which partition mode devices are.
-        device: Which of ``simulation.device.DEVICES`` its devices are.
-        objectives: What is better.
-        constraints: What must be kept; nothing good is expected of a point that breaks one.
-    """
-
-    def estimate(point: Point) -> Sequence[float] | None:
-        planned = job(point)
-        placement = None if planned.refusal is not None else _placed(node, planned.spec.devices_wanted)
-        rows = None if placement is None else _rows(_modelled(planned.spec, device), placement)
-        if rows is None:
-            return None
-        broken = violations(constraints, rows)
-        if broken is None or any(share > 0 for share in broken.values()):
-            return None
-        values = [objective_value(objective, rows) for objective in objectives]
-        if any(value is None for value in values):
-            return None
-        return [
-            value if objective.direction == "maximize" else -value
-            for objective, value in zip(objectives, values, strict=True)
-            if value is not None
-        ]
-
-    return estimate
-
-
-def _modelled(spec: TrialSpec, device: str) -> TrialSpec:
-    """Return the same trial on the simulated platform, with its load cut short."""
-    points = tuple(
-        replace(point, num_prompts=min(point.num_prompts, MOST_PROMPTS))
-        for point in spec.load_points
-        if point.rate_search is None
-    )
-    engine = EngineSpec(kind="simulated", release=spec.engine.release)
-    return replace(
-        spec, engine=engine, platform=Platform.SIMULATED, modelled_device=device, load_points=points
-    )
-
-
-def _placed(node: Node, devices: int) -> Placement | None:
-    try:
-        return Allocator(node).acquire(devices)
-    except PlacementError:
-        return None
-
-
-def _rows(spec: TrialSpec, placement: Placement) -> list[dict[str, Any]] | None:
-    """Serve the load points on one modelled start; None where the model cannot."""
-    try:
-        server = SimulatedEngine().start(spec, placement, restart=0, cancelled=_never)
-        client = SimulatedClient(spec)
-        measured = [
-            client.measure(server, point, restart=0, repeat=0, cancelled=_never) for point in spec.load_points
-        ]
-    except EngineError:
-        return None
-    return [measured_row(one, placement) for one in measured]
-
-
-def _never() -> bool:
-    return False

@@ -19,6 +19,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from sweeper.kinds import SEARCH_METHODS
 from sweeper.records import Assignment
 from sweeper.search import candidates, guided, out_of_memory, stages
 from sweeper.search.candidates import Geometry, identity
@@ -100,10 +101,10 @@ class Proposer:
         them.
         """
         past = _Past(self._space, trials)
-        if self._method == "guided":
+        if SEARCH_METHODS[self._method].asks_the_model:
             point = self._guided(past)
             return None if point is None else Proposal(point=point, notes={})
-        if self._method == "staged":
+        if SEARCH_METHODS[self._method].has_stages:
             return self._staged(past)
         return self._sampled(past, trials=past.telling)
 

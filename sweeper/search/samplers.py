@@ -8,13 +8,10 @@ from importlib.util import find_spec
 import optuna
 
 from sweeper.errors import ConfigError
-from sweeper.records import SEARCH_METHODS
+from sweeper.kinds import SEARCH_METHODS, opened
 
-LEARNING = frozenset(SEARCH_METHODS) - {"grid", "random"}
+LEARNING = frozenset(method.name for method in SEARCH_METHODS.values() if method.learns)
 """Methods that learn from what was measured."""
-
-_PACKAGES = {"gp": ("torch", "scipy")}
-"""What Optuna's samplers import only after their first random trials: too late for a study to end."""
 
 
 def check_method(method: str) -> None:
@@ -27,7 +24,7 @@ def check_method(method: str) -> None:
         raise ConfigError(
             f"search.method: '{method}' is not a method; expected one of {', '.join(SEARCH_METHODS)}."
         )
-    missing = [name for name in _PACKAGES.get(method, ()) if find_spec(name) is None]
+    missing = [name for name in SEARCH_METHODS[method].packages if find_spec(name) is None]
     if missing:
         raise ConfigError(
             f"search.method: '{method}' needs {' and '.join(missing)}, which "
@@ -41,14 +38,28 @@ def sampler(method: str, *, seed: int) -> optuna.samplers.BaseSampler:
     """Make the sampler behind a method; methods of our own use it where they have no opinion."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
-        if method in ("tpe", "staged"):
-            # Told of running trials, so that parallel asks spread out.
-            return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-        if method == "nsga2":
-            return optuna.samplers.NSGAIISampler(seed=seed, population_size=_POPULATION)
-        if method == "gp":
-            return optuna.samplers.GPSampler(seed=seed)
-        return optuna.samplers.RandomSampler(seed=seed)
+        made: optuna.samplers.BaseSampler = opened(SEARCH_METHODS[method].sampler)(seed)
+        return made
+
+
+def random(seed: int) -> optuna.samplers.BaseSampler:
+    """Make what draws at random."""
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+def tpe(seed: int) -> optuna.samplers.BaseSampler:
+    """Make what models good and bad trials apart; told of running ones, so that parallel asks spread out."""
+    return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+
+
+def nsga2(seed: int) -> optuna.samplers.BaseSampler:
+    """Make what crosses the best of a generation."""
+    return optuna.samplers.NSGAIISampler(seed=seed, population_size=_POPULATION)
+
+
+def gp(seed: int) -> optuna.samplers.BaseSampler:
+    """Make what models the objective as a Gaussian process."""
+    return optuna.samplers.GPSampler(seed=seed)
 
 
 _POPULATION = 16

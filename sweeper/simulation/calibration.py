@@ -17,24 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.errors import ConfigError, nearest
+from sweeper.records.metrics import Kind, fitted
 from sweeper.text.writing import write_answer
 
 USUAL = {"v0": "article_0_6_2", "v1": "amd_0_10_0"}
 """The calibration that holds for a generation of the engine where none is chosen."""
 
-DEFAULT = USUAL["v0"]
-
-METRICS = {
-    "request_throughput_per_s": "requests/s",
-    "mean_ttft_ms": "mean TTFT",
-    "mean_tpot_ms": "mean TPOT",
-}
+METRICS = {metric.name: metric.words for metric in fitted(Kind.SERVER)}
 """What a calibration of a server is fitted to and judged by, with the words of a sentence."""
 
-OFFLINE_METRICS = {
-    "output_throughput_tok_per_s": "output tokens/s",
-    "mean_batch_latency_ms": "latency of a batch",
-}
+OFFLINE_METRICS = {metric.name: metric.words for metric in fitted(Kind.OFFLINE)}
 """The same of runs without a server."""
 
 WORDS = METRICS | OFFLINE_METRICS

@@ -204,6 +204,79 @@ def simulate(
     return _Run(workload, config=config, costs=costs, kv=kv, max_concurrency=max_concurrency).finish()
 
 
+class _Sequences:
+    """How far each request is, and the blocks that it holds. Arrays are by request."""
+
+    def __init__(self, workload: Workload, kv: KvCache) -> None:
+        count = workload.requests
+        self.workload, self.kv = workload, kv
+        self.generated = np.zeros(count, np.int64)
+        self.computed = np.zeros(count, np.int64)
+        self.target = workload.input_tokens.copy()  # to compute before it decodes; grows by a preemption
+        self.private = np.zeros(count, np.int64)
+        self.shared = np.zeros(count, np.int64)
+
+    def admit(self, index: int, *, kept: int) -> bool:
+        """Give a waiting request the blocks of its prompt, if there are enough besides those kept."""
+        target = int(self.target[index])
+        prompt_id = int(self.workload.prompt_ids[index])
+        found = self.kv.found_tokens(prompt_id, prompt_tokens=target)
+        wanted = self.kv.blocks_for(target) - found // self.kv.block_tokens
+        # What is found may be idle and so counted as free; it will be held, and cannot be given away as well.
+        if wanted + found // self.kv.block_tokens + kept > self.kv.free_blocks:
+            return False
+        self.computed[index] = self.kv.look_up(prompt_id, prompt_tokens=target)
+        self.shared[index] = found // self.kv.block_tokens
+        self.private[index] = wanted
+        self.kv.take(wanted)
+        return True
+
+    def release(self, indices: Ints) -> None:
+        """Take all blocks of some requests back."""
+        self.kv.take(-int(self.private[indices].sum()))
+        self.private[indices] = 0
+        for index in indices[self.shared[indices] > 0]:
+            self.kv.let_go(int(self.workload.prompt_ids[index]))
+        self.shared[indices] = 0
+
+    def remember(self, index: int) -> None:
+        """Keep the prompt of a request for others, once it is computed."""
+        prompt_tokens = int(self.workload.input_tokens[index])
+        if self.shared[index] == 0:
+            passed = self.kv.remember(int(self.workload.prompt_ids[index]), prompt_tokens=prompt_tokens)
+            self.shared[index] = passed
+            self.private[index] -= passed
+
+    def context(self, indices: Ints) -> Ints:
+        """Tokens that the next decode of each attends to, its own included."""
+        return self.workload.input_tokens[indices] + self.generated[indices]
+
+    def lacking(self, indices: Ints, *, tokens: int) -> int:
+        """Blocks that all of them lack together."""
+        return int(self.growth(indices, tokens=tokens).sum())
+
+    def growth(self, indices: Ints, *, tokens: int) -> Ints:
+        """Blocks that each lacks to decode so many more tokens, or as many as it has left."""
+        held = self.private[indices] + self.shared[indices]
+        left = self.workload.output_tokens[indices] - self.generated[indices]
+        # The last token of all is never written to the cache.
+        wanted = -(-(self.context(indices) + np.minimum(tokens, left) - 1) // self.kv.block_tokens)
+        return np.asarray(np.maximum(wanted - held, 0), np.int64)
+
+    def grow(self, indices: Ints, *, tokens: int) -> None:
+        """Take the blocks that they lack."""
+        growth = self.growth(indices, tokens=tokens)
+        self.private[indices] += growth
+        self.kv.take(int(growth.sum()))
+
+    def preempt(self, index: int) -> None:
+        """Take all blocks of a request; it will compute its prompt and its answer so far again."""
+        self.release(np.array([index]))
+        self.computed[index] = 0
+        self.target[index] = self.workload.input_tokens[index] + self.generated[index]
+        self.kv.preemptions += 1
+
+
 class _Run:
     """The state of one run. Arrays are by request; ``running`` is in order of admission."""
 
@@ -221,11 +294,7 @@ class _Run:
         self.now_s = 0.0
         self.sent_s = workload.arrival_s.copy()
         self.last_s = np.full(count, np.nan)
-        self.generated = np.zeros(count, np.int64)
-        self.computed = np.zeros(count, np.int64)
-        self.target = workload.input_tokens.copy()  # to compute before it decodes; grows by a preemption
-        self.private = np.zeros(count, np.int64)
-        self.shared = np.zeros(count, np.int64)
+        self.sequences = _Sequences(workload, kv)
         fits = workload.input_tokens + workload.output_tokens <= config.max_model_len
         self.coming = deque(int(index) for index in np.flatnonzero(fits))
         self.waiting: deque[int] = deque()
@@ -279,21 +348,14 @@ class _Run:
             times_s: Ascending; each is one message to every request.
         """
         self.emitted.append((np.tile(indices, len(times_s)), np.repeat(times_s, len(indices))))
-        self.generated[indices] += tokens
-        done = indices[self.generated[indices] >= self.workload.output_tokens[indices]]
+        self.sequences.generated[indices] += tokens
+        done = indices[self.sequences.generated[indices] >= self.workload.output_tokens[indices]]
         if len(done):
             self.last_s[done] = times_s[-1]
-            self._release(done)
+            self.sequences.release(done)
             self.running = self.running[np.isnan(self.last_s[self.running])]
             if self.places is not None:
                 self.places.extend([self.now_s] * len(done))
-
-    def _release(self, indices: Ints) -> None:
-        self.kv.take(-int(self.private[indices].sum()))
-        self.private[indices] = 0
-        for index in indices[self.shared[indices] > 0]:
-            self.kv.let_go(int(self.workload.prompt_ids[index]))
-        self.shared[indices] = 0
 
     # Prompts
 
@@ -303,65 +365,47 @@ class _Run:
         admitted: list[int] = []
         while self.waiting and len(admitted) < free_seqs:
             index = self.waiting[0]
-            if self.target[index] > budget or not self._admit(index):
+            if self.sequences.target[index] > budget or not self._admit(index):
                 break
-            budget -= int(self.target[index])
+            budget -= int(self.sequences.target[index])
             admitted.append(self.waiting.popleft())
         if not admitted:
             return False
         indices = np.array(admitted, np.int64)
         self.running = np.concatenate([self.running, indices])
-        self._compute(indices, chunks=self.target[indices] - self.computed[indices], decoders=indices[:0])
+        self._compute(
+            indices,
+            chunks=self.sequences.target[indices] - self.sequences.computed[indices],
+            decoders=indices[:0],
+        )
         return True
 
     def _admit(self, index: int) -> bool:
-        """Return a waiting request the blocks of its prompt, if there are enough."""
-        target = int(self.target[index])
-        prompt_id = int(self.workload.prompt_ids[index])
-        found = self.kv.found_tokens(prompt_id, prompt_tokens=target)
-        wanted = self.kv.blocks_for(target) - found // self.kv.block_tokens
+        """Admit a waiting request if there are blocks for its prompt."""
         kept = 0 if self.config.is_v1 or not len(self.running) else int(WATERMARK_FRAC * self.kv.blocks)
-        # What is found may be idle and so counted as free; it will be held, and cannot be given away as well.
-        if wanted + found // self.kv.block_tokens + kept > self.kv.free_blocks:
-            return False
-        self.computed[index] = self.kv.look_up(prompt_id, prompt_tokens=target)
-        self.shared[index] = found // self.kv.block_tokens
-        self.private[index] = wanted
-        self.kv.take(wanted)
-        return True
+        return self.sequences.admit(index, kept=kept)
 
     def _compute(self, indices: Ints, *, chunks: Ints, decoders: Ints) -> None:
         """Run one step over pieces of prompts and one token of each decoder."""
-        before = self.computed[indices]
-        ends = before + chunks >= self.target[indices]
+        before = self.sequences.computed[indices]
+        ends = before + chunks >= self.sequences.target[indices]
         step = Step(
             prefill_tokens=int(chunks.sum()),
             prefill_pairs=float((chunks * before + chunks * (chunks + 1) / 2).sum()),
             prefill_sequences=len(indices),
             decodes=len(decoders),
-            context_tokens=float(self._context(decoders).sum()),
+            context_tokens=float(self.sequences.context(decoders).sum()),
             samples=len(decoders) + int(ends.sum()),
         )
         self.now_s += self.costs.step_s(step)
-        self.computed[indices] += chunks
+        self.sequences.computed[indices] += chunks
         for index in indices[ends]:
-            self._remember(int(index))
+            self.sequences.remember(int(index))
         speaking = np.concatenate([decoders, indices[ends]])
         if len(speaking):
             self._emit(speaking, tokens=np.ones(len(speaking), np.int64), times_s=np.array([self.now_s]))
 
-    def _remember(self, index: int) -> None:
-        prompt_tokens = int(self.workload.input_tokens[index])
-        if self.shared[index] == 0:
-            passed = self.kv.remember(int(self.workload.prompt_ids[index]), prompt_tokens=prompt_tokens)
-            self.shared[index] = passed
-            self.private[index] -= passed
-
     # Decoding
-
-    def _context(self, indices: Ints) -> Ints:
-        """Tokens that the next decode of each attends to, its own included."""
-        return self.workload.input_tokens[indices] + self.generated[indices]
 
     def _decode_groups(self) -> bool:
         """Decode all that run, for as many groups of steps as nothing can interrupt; false if none runs."""
@@ -369,17 +413,19 @@ class _Run:
             return False
         self._secure(self.running, tokens=self.config.scheduler_steps)
         running = self.running
-        left = self.workload.output_tokens[running] - self.generated[running]
+        left = self.workload.output_tokens[running] - self.sequences.generated[running]
         # A group ends early when all of its sequences have ended.
         steps = min(self.config.scheduler_steps, int(left.max()))
         groups = max(1, int(left.min()) // steps)
         groups = self._affordable(running, steps=steps, groups=groups)
         step = Step(
-            decodes=len(running), context_tokens=float(self._context(running).sum()), samples=len(running)
+            decodes=len(running),
+            context_tokens=float(self.sequences.context(running).sum()),
+            samples=len(running),
         )
         ends_s = self.now_s + np.cumsum(self.costs.groups_s(step, steps=steps, groups=groups))
         ends_s = self._until_arrival(ends_s)
-        self._grow(running, tokens=steps * len(ends_s))
+        self.sequences.grow(running, tokens=steps * len(ends_s))
         self.now_s = float(ends_s[-1])
         self._emit(running, tokens=np.minimum(left, steps * len(ends_s)), times_s=ends_s)
         return True
@@ -395,50 +441,31 @@ class _Run:
 
     def _affordable(self, indices: Ints, *, steps: int, groups: int) -> int:
         """Lower the number of groups until there are blocks for them; one group is secured already."""
-        while groups > 1 and self._lacking(indices, tokens=steps * groups) > self.kv.free_blocks:
+        while groups > 1 and self.sequences.lacking(indices, tokens=steps * groups) > self.kv.free_blocks:
             groups //= 2
         return groups
 
-    def _lacking(self, indices: Ints, *, tokens: int) -> int:
-        return int(self._growth(indices, tokens=tokens).sum())
-
-    def _growth(self, indices: Ints, *, tokens: int) -> Ints:
-        """Blocks that each lacks to decode so many more tokens, or as many as it has left."""
-        held = self.private[indices] + self.shared[indices]
-        left = self.workload.output_tokens[indices] - self.generated[indices]
-        # The last token of all is never written to the cache.
-        wanted = -(-(self._context(indices) + np.minimum(tokens, left) - 1) // self.kv.block_tokens)
-        return np.asarray(np.maximum(wanted - held, 0), np.int64)
-
-    def _grow(self, indices: Ints, *, tokens: int) -> None:
-        growth = self._growth(indices, tokens=tokens)
-        self.private[indices] += growth
-        self.kv.take(int(growth.sum()))
-
     def _secure(self, indices: Ints, *, tokens: int) -> Ints:
         """Preempt from the back until the rest can grow; return which of the given ones remain."""
-        while self._lacking(indices, tokens=tokens) > self.kv.free_blocks and len(self.running) > 1:
+        while self.sequences.lacking(indices, tokens=tokens) > self.kv.free_blocks and len(self.running) > 1:
             self._preempt(int(self.running[-1]))
             indices = indices[np.isin(indices, self.running)]
         return indices
 
     def _preempt(self, index: int) -> None:
-        self._release(np.array([index]))
+        self.sequences.preempt(index)
         self.running = self.running[:-1]
-        self.computed[index] = 0
-        self.target[index] = self.workload.input_tokens[index] + self.generated[index]
         self.waiting.appendleft(index)
-        self.kv.preemptions += 1
 
     # Mixed steps
 
     def _mixed_step(self) -> bool:
         """Share one budget of tokens between decodes and prompts; false if there is nothing to do."""
-        is_decoding = self.computed[self.running] >= self.target[self.running]
+        is_decoding = self.sequences.computed[self.running] >= self.sequences.target[self.running]
         preempted = self.kv.preemptions
         # A prompt is admitted only to tokens that are left over, so there is a token for every decode.
         decoders = self._secure(self.running[is_decoding], tokens=1)
-        self._grow(decoders, tokens=1)
+        self.sequences.grow(decoders, tokens=1)
         budget = self.config.max_num_batched_tokens - len(decoders)
         # Whoever has just lost its blocks must not get them back in the same step.
         prompts, chunks = self._prompt_pieces(budget, may_admit=self.kv.preemptions == preempted)
@@ -449,13 +476,13 @@ class _Run:
 
     def _prompt_pieces(self, budget: int, *, may_admit: bool) -> tuple[Ints, Ints]:
         """Choose pieces of prompts, first of those begun, then of those that wait, admitting them."""
-        begun = self.running[self.computed[self.running] < self.target[self.running]]
+        begun = self.running[self.sequences.computed[self.running] < self.sequences.target[self.running]]
         prompts: list[int] = []
         chunks: list[int] = []
         for index in begun:
             if not budget:
                 break
-            chunk = min(int(self.target[index] - self.computed[index]), budget)
+            chunk = min(int(self.sequences.target[index] - self.sequences.computed[index]), budget)
             prompts.append(int(index))
             chunks.append(chunk)
             budget -= chunk
@@ -469,7 +496,7 @@ class _Run:
             index = self.waiting[0]
             if not self._fits_uncut(index, budget) or not self._admit(index):
                 break
-            chunk = min(int(self.target[index] - self.computed[index]), budget)
+            chunk = min(int(self.sequences.target[index] - self.sequences.computed[index]), budget)
             admitted.append(self.waiting.popleft())
             prompts.append(index)
             chunks.append(chunk)
@@ -481,7 +508,7 @@ class _Run:
     def _fits_uncut(self, index: int, budget: int) -> bool:
         if self.config.chunked_prefill:
             return True
-        prompt_id, target = int(self.workload.prompt_ids[index]), int(self.target[index])
+        prompt_id, target = int(self.workload.prompt_ids[index]), int(self.sequences.target[index])
         return target - self.kv.found_tokens(prompt_id, prompt_tokens=target) <= budget
 
     # What the client saw
@@ -501,6 +528,6 @@ class _Run:
             first_token_s=first_s,
             last_token_s=self.last_s,
             input_tokens=self.workload.input_tokens,
-            output_tokens=self.generated,
+            output_tokens=self.sequences.generated,
             inter_token_s=np.diff(times_s, prepend=0.0)[~is_first],
         )

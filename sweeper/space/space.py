@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from sweeper.errors import ConfigError, nearest
+from sweeper.kinds import DEFAULT_ENGINE, ENGINES
 from sweeper.records import Assignment, Model, Scalar, content_key
 from sweeper.space.domains import Choice, Domain
 from sweeper.space.rules import Rule
@@ -41,7 +42,7 @@ class Series:
     knobs: Assignment
     published: str | None = None
     run: str | None = None
-    engine: str = "vllm"
+    engine: str = DEFAULT_ENGINE
     model: Model | None = None
 
 
@@ -90,7 +91,7 @@ class Space:
         """
         name = choices.get("series")
         series = None if name is None else self.named(str(name))
-        is_vllm = series is None or series.engine == "vllm"
+        is_vllm = series is None or ENGINES[series.engine].takes_vllm_flags
         assignment: dict[str, Scalar] = dict(self.base) if is_vllm else {}
         if series is not None:
             assignment.update(series.knobs)

@@ -11,22 +11,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from sweeper.records.metrics import METRICS
+from sweeper.text.tables import markdown_table
+
 SCHEMA_VERSION = 1
 """Raised when the meaning of a stored column changes. Later versions read all earlier ones."""
-
-PERCENTILES = ("p50", "p90", "p95", "p99")
-LATENCIES = {
-    "ttft": "time to first token",
-    "tpot": "time per output token after the first, per request",
-    "itl": "time between consecutive tokens",
-    "e2el": "end-to-end latency of a request",
-}
-_STATISTICS = {
-    "mean": "Mean",
-    "median": "Median",
-    "std": "Standard deviation of the",
-    **{percentile: f"{percentile[1:]}th percentile of the" for percentile in PERCENTILES},
-}
 
 DYNAMIC_PREFIXES = ("knob.", "effective.", "version.", "extra.")
 """Columns that a study brings along, in the order in which they stand after the declared ones."""
@@ -64,19 +53,10 @@ def _column(name: str, arrow_type: pa.DataType, description: str, unit: str = ""
     return Column(name=name, type=arrow_type, unit=unit, description=description)
 
 
-def _latency_columns() -> tuple[Column, ...]:
+def _metric_columns() -> tuple[Column, ...]:
     return tuple(
-        _column(f"{statistic}_{latency}_ms", FLOAT, f"{words} {meaning}", "ms")
-        for latency, meaning in LATENCIES.items()
-        for statistic, words in _STATISTICS.items()
-    )
-
-
-def _batch_latency_columns() -> tuple[Column, ...]:
-    meaning = "latency of a whole batch, over its iterations; dataset latency only"
-    return tuple(
-        _column(f"{statistic}_batch_latency_ms", FLOAT, f"{words} {meaning}", "ms")
-        for statistic, words in _STATISTICS.items()
+        _column(metric.name, INT if metric.is_whole else FLOAT, metric.description, metric.unit)
+        for metric in METRICS
     )
 
 
@@ -123,26 +103,7 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
             "search; null for any other load point",
         ),
     ),
-    "Metrics, as vLLM's benchmarks define them": (
-        _column("request_throughput_per_s", FLOAT, "Completed requests per second of the run", "1/s"),
-        _column("output_throughput_tok_per_s", FLOAT, "Output tokens per second of the run", "tokens/s"),
-        _column("total_throughput_tok_per_s", FLOAT, "Input and output tokens per second", "tokens/s"),
-        _column("request_goodput_per_s", FLOAT, "Requests per second that met the latency bounds", "1/s"),
-        *_latency_columns(),
-        *_batch_latency_columns(),
-        _column("completed", INT, "Requests that completed", "requests"),
-        _column("failed", INT, "Requests that failed", "requests"),
-        _column("total_input_tokens", INT, "Prompt tokens of completed requests", "tokens"),
-        _column("total_output_tokens", INT, "Tokens generated for completed requests", "tokens"),
-        _column("duration_s", FLOAT, "First request sent to last one completed", "s"),
-        _column(
-            "max_rate_per_s",
-            FLOAT,
-            "Highest request rate tried that kept max_rate_slo, in the row of that probe; 0, in the row of "
-            "the lowest rate, where none did. Ours, not vLLM's",
-            "1/s",
-        ),
-    ),
+    "Metrics, as vLLM's benchmarks define them": _metric_columns(),
     "Telemetry, seen during the run; null where the platform does not tell": (
         _column("prefix_cache_hit_rate", FLOAT, "Prompt tokens found in the prefix cache", "fraction"),
         _column("kv_cache_usage", FLOAT, "Highest share of the KV cache seen in use", "fraction"),
@@ -300,10 +261,12 @@ def columns_markdown() -> str:
         f"Schema version {SCHEMA_VERSION}.",
     ]
     for title, columns in SECTIONS.items():
-        lines += ["", f"## {title}", "", "| column | type | unit | meaning |", "|---|---|---|---|"]
-        lines += [f"| `{c.name}` | {_type_text(c)} | {c.unit} | {c.description} |" for c in columns]
-    lines += ["", "## Columns that a study brings along", "", "| column | meaning |", "|---|---|"]
-    lines += [f"| `{prefix}<name>` | {dynamic_meaning(f'{prefix}<name>')} |" for prefix in DYNAMIC_PREFIXES]
+        declared = [(f"`{c.name}`", _type_text(c), c.unit, c.description) for c in columns]
+        table = markdown_table(("column", "type", "unit", "meaning"), declared)
+        lines += ["", f"## {title}", "", table]
+    brought = [(f"`{prefix}<name>`", dynamic_meaning(f"{prefix}<name>")) for prefix in DYNAMIC_PREFIXES]
+    table = markdown_table(("column", "meaning"), brought)
+    lines += ["", "## Columns that a study brings along", "", table]
     lines += [
         "",
         "Their type is that of their values: boolean, whole number, number or text. Whole numbers become",

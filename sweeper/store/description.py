@@ -15,7 +15,7 @@ from typing import Any
 from sweeper.errors import StoreError, nearest
 from sweeper.records import GPU, METRIC_NAMES, Constraint, Objective
 from sweeper.store.files import Folder
-from sweeper.text.legible import whole
+from sweeper.text.printable import whole
 
 FILE = "study.json"
 

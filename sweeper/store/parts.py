@@ -24,7 +24,7 @@ from sweeper.store.columns import (
     dynamic_order,
 )
 from sweeper.store.files import Folder, Location
-from sweeper.text.legible import legible
+from sweeper.text.printable import legible
 
 PASSED_OVER = "_."
 """First letters of names that Arrow, and so pandas.read_parquet on the folder, passes over."""

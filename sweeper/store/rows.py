@@ -22,7 +22,7 @@ from sweeper.errors import MeasurementError
 from sweeper.records import FailureClass, LoadPoint, Measurement, TrialResult, TrialState
 from sweeper.store.columns import DECLARED, INT, SCHEMA_VERSION, SECTIONS, STRING, dynamic_field
 from sweeper.store.parts import common_type
-from sweeper.text.legible import whole
+from sweeper.text.printable import whole
 
 
 class UnfitValueError(MeasurementError):

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from sweeper.engines import Cancelled
 from sweeper.errors import EngineError, PlacementError
+from sweeper.intervals import geometric
 from sweeper.records import (
     FailureClass,
     Measurement,
@@ -30,6 +31,7 @@ from sweeper.records import (
     TrialResult,
     TrialSpec,
     TrialState,
+    metrics,
 )
 from sweeper.schedule.allocator import Allocator
 from sweeper.trial import trial
@@ -37,12 +39,7 @@ from sweeper.trial import trial
 NEIGHBOURS = "neighbours"
 """Name of the telemetry that tells how many neighbours a run had."""
 
-METRICS = (
-    "request_throughput_per_s",
-    "output_throughput_tok_per_s",
-    *("mean_ttft_ms", "p99_ttft_ms", "mean_tpot_ms", "p99_tpot_ms", "mean_e2el_ms", "p99_e2el_ms"),
-    "mean_batch_latency_ms",
-)
+METRICS = tuple(metric.name for metric in metrics.METRICS if metric.is_compared)
 """What is compared, as far as the control trial has it."""
 
 NEGLIGIBLE = 0.05
@@ -144,12 +141,11 @@ def run_pairs(
         yield Pair(alone=runs[True], beside=runs[False])
 
 
-def findings(pairs: Sequence[Pair], *, t_quantile: Callable[[int], float]) -> list[Finding]:
+def findings(pairs: Sequence[Pair]) -> list[Finding]:
     """Compare the pairs, metric by metric.
 
     Args:
         pairs: All of one control trial.
-        t_quantile: The 97.5 % quantile of Student's t distribution by degrees of freedom.
 
     Returns:
         A finding for each metric that the control trial has.
@@ -158,28 +154,18 @@ def findings(pairs: Sequence[Pair], *, t_quantile: Callable[[int], float]) -> li
     for metric in METRICS:
         ratios = [ratio for pair in pairs if (ratio := _ratio(pair, metric)) is not None]
         if ratios:
-            found.append(finding(metric, ratios, t_quantile=t_quantile))
+            found.append(finding(metric, ratios))
     return found
 
 
-def finding(metric: str, ratios: Sequence[float], *, t_quantile: Callable[[int], float]) -> Finding:
+def finding(metric: str, ratios: Sequence[float]) -> Finding:
     """Average ratios and give their 95 % interval, both on the logarithm.
 
     Halving and doubling are the same distance from no change only there, and the interval cannot reach
     below zero.
     """
-    logs = [math.log(ratio) for ratio in ratios]
-    mean = statistics.fmean(logs)
-    if len(logs) == 1:
-        return Finding(metric=metric, ratio=math.exp(mean), low=None, high=None, pairs=1)
-    half = t_quantile(len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
-    return Finding(
-        metric=metric,
-        ratio=math.exp(mean),
-        low=math.exp(mean - half),
-        high=math.exp(mean + half),
-        pairs=len(logs),
-    )
+    found = geometric(ratios)
+    return Finding(metric=metric, ratio=found.mean, low=found.low, high=found.high, pairs=found.n)
 
 
 def conclusion(found: Sequence[Finding], *, provenance: Provenance, neighbours: int) -> str:

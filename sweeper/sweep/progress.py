@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeper.goals.objectives import beats, is_worse, measured_row, objective_value, violations
+from sweeper.goals.objectives import front, is_feasible, is_worse, measured_row, trial_values, violations
 from sweeper.goals.termination import Termination
 from sweeper.plan.outstanding import SPENDING
 from sweeper.records import PHASES, Constraint, Objective, TrialResult, TrialState
@@ -34,14 +34,14 @@ class Progress:
     @property
     def incumbents(self) -> tuple[tuple[float, ...], ...]:
         """Values of the trials that keep all bounds and that none beats (the Pareto front)."""
-        values = list(dict.fromkeys(self._found.values()))
-        return tuple(value for value in values if not self._is_beaten(value, values))
+        values = {value: value for value in self._found.values()}
+        return tuple(front(values, objectives=self._objectives))
 
     @property
     def leader(self) -> str | None:
         """Key of the best trial by the first objective that keeps all bounds; None before there is one."""
-        sign = -1 if self._objectives[0].direction == "maximize" else 1
-        return min(self._found, key=lambda key: sign * self._found[key][0], default=None)
+        sign = self._objectives[0].sign
+        return max(self._found, key=lambda key: sign * self._found[key][0], default=None)
 
     def value_of(self, key: str) -> float:
         """Return a trial's value of the first objective."""
@@ -51,11 +51,11 @@ class Progress:
         """Return the keys of the best trials: by front, and within a front by the first objective."""
         left = dict(self._found)
         ranked: list[str] = []
-        sign = -1 if self._objectives[0].direction == "maximize" else 1
+        sign = self._objectives[0].sign
         while left and len(ranked) < count:
-            front = [key for key, value in left.items() if not self._is_beaten(value, list(left.values()))]
-            ranked += sorted(front, key=lambda key: sign * left[key][0])
-            left = {key: value for key, value in left.items() if key not in front}
+            first = front(left, objectives=self._objectives)
+            ranked += sorted(first, key=lambda key: -sign * left[key][0])
+            left = {key: value for key, value in left.items() if key not in first}
         return ranked[:count]
 
     def learn(self, result: TrialResult, *, node_devices: int) -> None:
@@ -96,15 +96,8 @@ class Progress:
 
     def _values(self, rows: Sequence[Mapping[str, Any]]) -> tuple[float, ...] | None:
         """Return a trial's values; None where one is missing, or a bound is not kept or not known to be."""
-        kept = violations(self._constraints, rows)
-        if kept is None or any(share > 0 for share in kept.values()):
-            return None
-        values = [objective_value(objective, rows) for objective in self._objectives]
-        known = tuple(value for value in values if value is not None)
-        return known if len(known) == len(values) else None
-
-    def _is_beaten(self, value: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
-        return any(beats(other, value, objectives=self._objectives) for other in others)
+        is_kept = is_feasible(violations(self._constraints, rows))
+        return trial_values(self._objectives, rows) if is_kept else None
 
     def _is_improvement(self, values: tuple[float, ...]) -> bool:
         """Return whether it beats each trial before it in some objective by more than the share."""

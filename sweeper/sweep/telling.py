@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ from sweeper.goals.objectives import (
     measured_row,
     objective_value,
     trial_attributes,
+    trial_values,
     violations,
 )
+from sweeper.plan.planner import Job
 from sweeper.records import Constraint, FailureClass, Objective, TrialResult, TrialSpec, TrialState
 from sweeper.search import Search
 from sweeper.store.store import FinishedTrial
@@ -20,7 +22,7 @@ from sweeper.store.trials import StoredTrials
 
 
 class Teller:
-    """Tells one search."""
+    """Tells one search, and remembers under which of its numbers it awaits each trial."""
 
     def __init__(
         self,
@@ -35,8 +37,28 @@ class Teller:
         self._objectives = objectives
         self._constraints = constraints
         self._illustrate = illustrate
+        self._numbers: dict[str, tuple[int, ...]] = {}
 
-    def ended(self, numbers: Iterable[int], result: TrialResult) -> None:
+    def awaits(self, key: str) -> bool:
+        """Return whether the search waits to be told of a trial."""
+        return key in self._numbers
+
+    def proposed(self, key: str, number: int) -> None:
+        """Remember the number under which the search proposed a trial."""
+        self._numbers[key] = (number,)
+
+    def begin(self, job: Job) -> None:
+        """Let the search know of a trial that it did not propose; nothing happens if it awaits it."""
+        if not self.awaits(job.spec.key):
+            numbers = tuple(self._search.begin(point).number for point in job.points)
+            self._numbers[job.spec.key] = numbers
+
+    def dropped(self, key: str) -> None:
+        """Tell of a trial that will not run, if the search awaits it."""
+        for number in self._numbers.pop(key, ()):
+            self._search.tell(number, None, {"key": key, "fail_reason": "not begun: the study ended"})
+
+    def ended(self, result: TrialResult) -> None:
         """Tell of a trial that ended now, under each of its numbers in the search."""
         rows = [measured_row(measurement, result.placement) for measurement in result.measurements]
         attributes = trial_attributes(result.spec, rows)
@@ -50,7 +72,7 @@ class Teller:
             attributes["interrupted"] = result.failure_class is FailureClass.INTERRUPTED or None
         attributes.update({name: round(seconds, 3) for name, seconds in result.phases.items()})
         picture = self._illustrate(result)
-        for number in numbers:
+        for number in self._numbers.pop(result.spec.key, ()):
             if picture is not None:
                 self._search.attach(number, picture)
             if result.state is TrialState.SKIPPED:
@@ -69,13 +91,20 @@ class Teller:
             reason = str(known.failure_class or known.state)
             self._search.tell(number, None, {"key": spec.key, "fail_reason": reason})
 
+    def passed(self, job: Job, known: FinishedTrial, rows: StoredTrials) -> None:
+        """Tell of a job that an earlier run stored, for each of its points that the search does not have."""
+        for point in job.points:
+            if not self._search.has(point):
+                self.stored(self._search.begin(point).number, job.spec, known, rows)
+
     def repeated(self, number: int, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Tell a second time of a complete trial that was proposed again and not run."""
         self._measured(number, rows, {"key": key, "repeated": True})
 
     def _skipped(self, number: int, rows: Sequence[Mapping[str, Any]], attributes: Mapping[str, Any]) -> None:
         """Return what is known of a trial that was stopped early: the objective over what was measured."""
-        so_far = objective_value(self._objectives[0], rows) if len(self._objectives) == 1 else None
+        is_one = len(self._objectives) == 1
+        so_far = objective_value(self._objectives[0], rows, is_partial=True) if is_one else None
         self._search.prune(number, so_far, attributes)
 
     def _measured(
@@ -92,5 +121,5 @@ class Teller:
         )
 
     def _values(self, rows: Sequence[Mapping[str, Any]]) -> list[float] | None:
-        values = [objective_value(objective, rows) for objective in self._objectives]
-        return None if any(value is None for value in values) else [v for v in values if v is not None]
+        values = trial_values(self._objectives, rows)
+        return None if values is None else list(values)

@@ -30,8 +30,8 @@ def write_answer(path: Path, content: bytes | str) -> Path:
             write_aside(path.parent, path.name, data)
     except (OSError, ValueError) as exc:  # ValueError: a name with a null character
         raise AnswerError(
-            f"{path}: cannot be written ({_reason(path, exc)}); expected a file in a writable folder with "
-            "free space. Make room, move away what is in its place, or name another, then give the same "
+            f"{path}: cannot be written ({why_not_written(path, exc)}); expected a file in a writable folder "
+            "with free space. Make room, move away what is in its place, or name another, then give the same "
             "command again: stored results are not touched."
         ) from exc
     return path
@@ -58,7 +58,7 @@ def write_aside(
         raise
 
 
-def _reason(path: Path, exc: OSError | ValueError) -> str:
+def why_not_written(path: Path, exc: OSError | ValueError) -> str:
     """Describe what is in the way; the system's own words name no place where it is a folder above."""
     if path.is_dir():
         return "a folder of that name is there"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from sweeper.errors import EngineError
+from sweeper.errors import EngineError, Stopped
 from sweeper.records import FailureClass, Platform
 from sweeper.topology.device_processes import DeviceProcesses, named
 from sweeper.topology.gauges import Gauge
@@ -73,7 +73,7 @@ class FreeDevices:
         began = clock()
         while (reason := self.in_the_way()) is not None:
             if cancelled():
-                raise EngineError("stopped on request", failure=FailureClass.INTERRUPTED)
+                raise Stopped
             if clock() - began >= limit_s:
                 numbers = ", ".join(map(str, self._devices))
                 raise EngineError(

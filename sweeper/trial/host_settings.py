@@ -19,6 +19,7 @@ from sweeper.errors import ConfigError, EngineError, PlacementError, nearest
 from sweeper.processes import process
 from sweeper.processes.process import Process
 from sweeper.records import Assignment, FailureClass, Scalar
+from sweeper.text import trial_files
 
 PROC = Path("/proc")
 """Where the kernel shows its settings."""
@@ -123,9 +124,9 @@ def restore_abandoned(outputs: Path, *, proc: Path = PROC) -> dict[str, str]:
 def _claim(record: Path, before: Mapping[str, str]) -> None:
     """Write down what held before; one trial at a time, and never over what is still to be put back."""
     content = {"owner": str(process.current()), "boot_id": process.boot_id(), "before": dict(before)}
-    record.parent.mkdir(parents=True, exist_ok=True)
+    trial_files.make_folder(record.parent)
     aside = record.with_name(f".{record.name}.{os.getpid()}")
-    with aside.open("w", encoding="utf-8") as file:
+    with trial_files.failing_at(record), aside.open("w", encoding="utf-8") as file:
         json.dump(content, file)
         file.flush()
         # Before the change, on the disk itself: a crash of the machine's power is the point of a record.

@@ -10,6 +10,7 @@ Left out: the words. A model of a server needs lengths only, and a real client r
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -17,10 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.errors import ConfigError, nearest
+from sweeper.kinds import DATASETS, opened
 from sweeper.records import LoadPoint
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Draw = Callable[[LoadPoint, np.random.Generator], tuple[Ints, Ints, Ints]]
 
 SHAREGPT_MIN_TOKENS = 4
 """Shortest prompt and shortest answer that are kept. Source: vLLM, benchmarks/benchmark_serving.py 0.6.2."""
@@ -50,7 +53,6 @@ SHAREGPT_REPEAT_FRAC = 0.009
 share a beginning: "Serving LLMs on AMD MI300X" (Case 3) saw 0.9 % prefix hits on a fresh server."""
 
 _LENGTHS, _ARRIVALS = 0, 1
-_DATASETS = ("sharegpt", "random")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +119,8 @@ def make_workload(point: LoadPoint, *, seed: int) -> Workload:
         ConfigError: The dataset is unknown, or the load point lacks a length or has an impossible one.
     """
     _check(point)
-    input_tokens, output_tokens, originals = _requests(point, np.random.default_rng([seed, _LENGTHS]))
+    draw: Draw = opened(DATASETS[point.dataset].draw)
+    input_tokens, output_tokens, originals = draw(point, np.random.default_rng([seed, _LENGTHS]))
     return Workload(
         arrival_s=arrivals_s(
             requests=point.num_prompts,
@@ -211,18 +214,20 @@ def random_lengths(*, requests: int, mean_tokens: int, range_ratio: float, rng: 
     return rng.integers(low, high, size=requests, endpoint=True)
 
 
-def _requests(point: LoadPoint, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
-    """Draw lengths, and for each request the index of the one whose prompt it sends."""
+def draw_random(point: LoadPoint, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
+    """Draw lengths around their means; every prompt is another."""
     own = np.arange(point.num_prompts, dtype=np.int64)
-    if point.dataset == "random":
-        assert point.input_len is not None and point.output_len is not None
-        lengths = [
-            random_lengths(
-                requests=point.num_prompts, mean_tokens=mean, range_ratio=point.range_ratio, rng=rng
-            )
-            for mean in (point.input_len, point.output_len)
-        ]
-        return lengths[0], lengths[1], own
+    assert point.input_len is not None and point.output_len is not None
+    lengths = [
+        random_lengths(requests=point.num_prompts, mean_tokens=mean, range_ratio=point.range_ratio, rng=rng)
+        for mean in (point.input_len, point.output_len)
+    ]
+    return lengths[0], lengths[1], own
+
+
+def draw_sharegpt(point: LoadPoint, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
+    """Draw ShareGPT's lengths, and for each request the index of the one whose prompt it sends."""
+    own = np.arange(point.num_prompts, dtype=np.int64)
     prompts, answers = sharegpt_lengths(requests=point.num_prompts, rng=rng)
     if point.output_len is not None:
         answers = np.full(point.num_prompts, point.output_len, np.int64)
@@ -248,19 +253,21 @@ def _content_offset(point: LoadPoint, seed: int) -> int:
 
 
 def _check(point: LoadPoint) -> None:
-    if point.dataset not in _DATASETS:
+    kind = DATASETS.get(point.dataset)
+    if kind is None or not kind.needs_server:
+        known = [name for name in DATASETS if DATASETS[name].needs_server]
         raise ConfigError(
-            f"load point: dataset is '{point.dataset}'; expected one of {', '.join(_DATASETS)}. "
-            f"Choose one of them.{nearest(point.dataset, _DATASETS)}"
+            f"load point: dataset is '{point.dataset}'; expected one of {', '.join(known)}. "
+            f"Choose one of them.{nearest(point.dataset, known)}"
         )
     if point.num_prompts < 0:
         raise ConfigError(f"load point: num_prompts is {point.num_prompts}; expected 0 or more. Raise it.")
     if not 0 <= point.range_ratio <= 1:
         raise ConfigError(f"load point: range_ratio is {point.range_ratio:g}; expected 0 to 1. Change it.")
-    if point.dataset == "random" and (point.input_len is None or point.output_len is None):
+    if not kind.has_own_lengths and (point.input_len is None or point.output_len is None):
         raise ConfigError(
-            f"load point: dataset random with input_len {point.input_len} and output_len {point.output_len}; "
-            "expected both in tokens. Give them."
+            f"load point: dataset {point.dataset} with input_len {point.input_len} and output_len "
+            f"{point.output_len}; expected both in tokens. Give them."
         )
     for name, tokens in (("input_len", point.input_len), ("output_len", point.output_len)):
         if tokens is not None and tokens < 1:

@@ -14,8 +14,8 @@ from analysis.article_claims import CLAIMS, answers
 from analysis.claims import Answer, Claim, ClaimKind, check, check_published, check_study
 from analysis.ratios import Basis, Factor, Verdict
 from analysis.study import Study
-from analysis.tables import Estimate
 from sweeper import published
+from sweeper.intervals import Estimate
 from sweeper.records import LoadPoint, Model, Provenance, TrialResult
 
 MakeTrial = Callable[..., TrialResult]

@@ -16,7 +16,7 @@ from analysis import compare, figures, latencies, lettering, pairs, report, styl
 from analysis.page import Words
 from analysis.study import Study
 from sweeper.records import LoadPoint, TrialResult
-from sweeper.text.legible import whole
+from sweeper.text.printable import whole
 
 MakeTrial = Callable[..., TrialResult]
 MakeFolder = Callable[..., Path]

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from analysis.ratios import NOISE, Basis, Factor, Ratio, Verdict, combine, judge, ratio
-from analysis.tables import Estimate, estimate
+from sweeper.intervals import Estimate, estimate
 
 
 def single(mean: float, power: int = 1, **more: object) -> Factor:

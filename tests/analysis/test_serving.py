@@ -108,3 +108,28 @@ def test_tgi_is_served_by_the_command_that_ran_with_its_variables_and_without_ou
 
 def test_a_modelled_tgi_has_no_line(trial: MakeTrial, tmp_path: Path) -> None:
     assert line_of(tmp_path, by_engine(trial(runs=RUNS), "tgi", command=())) == ""
+
+
+def test_a_line_with_a_flag_that_is_gone_says_up_to_which_release_it_is_valid(
+    trial: MakeTrial, tmp_path: Path
+) -> None:
+    steps = trial(runs=RUNS, release="0.6.2", knobs={"num_scheduler_steps": 15, "max_num_seqs": 64})
+    # The parser of vLLM 0.10.1 is the first that does not know --num-scheduler-steps.
+    assert serving.valid_until(frame_of(tmp_path, steps), steps.spec.key) == (
+        "This line is valid up to vLLM 0.10.0: newer releases lack --num-scheduler-steps."
+    )
+
+
+def test_a_line_that_the_newest_release_takes_needs_no_such_sentence(
+    trial: MakeTrial, tmp_path: Path
+) -> None:
+    plain = trial(runs=RUNS, release="0.6.2", knobs={"max_num_seqs": 64, "NCCL_MIN_NCHANNELS": 112})
+    assert serving.valid_until(frame_of(tmp_path, plain), plain.spec.key) == ""
+
+
+def test_of_several_flags_that_are_gone_the_first_to_go_counts(trial: MakeTrial, tmp_path: Path) -> None:
+    # --swap-space went with 0.18.0, long after --num-scheduler-steps.
+    both = trial(runs=RUNS, release="0.6.2", knobs={"num_scheduler_steps": 15, "swap_space": 4})
+    assert serving.valid_until(frame_of(tmp_path, both), both.spec.key) == (
+        "This line is valid up to vLLM 0.10.0: newer releases lack --num-scheduler-steps and --swap-space."
+    )

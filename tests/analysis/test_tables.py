@@ -34,29 +34,6 @@ def rows(study_folder: MakeFolder) -> Callable[..., pd.DataFrame]:
     return lambda *results: Store.latest(Store(study_folder(*results)).read())
 
 
-@pytest.mark.parametrize(
-    ("degrees", "quantile"),
-    # Table of Student's t, 97.5 %, in any statistics book.
-    [(1, 12.7062), (2, 4.3027), (10, 2.2281), (20, 2.0860), (21, 2.0796), (30, 2.0423), (1000, 1.9623)],
-)
-def test_t_quantiles_are_those_of_the_printed_table(degrees: int, quantile: float) -> None:
-    assert tables.t_quantile_975(degrees) == pytest.approx(quantile, abs=1e-4)
-
-
-def test_the_interval_of_three_values_is_the_t_interval() -> None:
-    # mean 2, deviation sqrt((1 + 0 + 1) / 2) = 1, half = 4.3027 * 1 / sqrt(3) = 2.4842
-    number = tables.estimate([1.0, 2.0, 3.0])
-
-    assert number.mean == 2.0
-    assert number.low == pytest.approx(2 - 2.4842, abs=1e-4)
-    assert number.high == pytest.approx(2 + 2.4842, abs=1e-4)
-    assert number.n == 3
-
-
-def test_a_single_value_has_no_interval() -> None:
-    assert tables.estimate([7.0]) == tables.Estimate(mean=7.0, low=None, high=None, n=1)
-
-
 def test_runs_of_one_engine_start_count_once(trial: MakeTrial, rows: Callable[..., pd.DataFrame]) -> None:
     # Starts average to (1 + 3) / 2 = 2 and (5 + 7) / 2 = 6; their mean is 4 and there are two of them.
     runs = [[{RPS: 1.0}, {RPS: 3.0}], [{RPS: 5.0}, {RPS: 7.0}]]

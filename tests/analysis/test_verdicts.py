@@ -19,17 +19,6 @@ RPS = "request_throughput_per_s"
 THROUGHPUT = Objective(metric=RPS, direction="maximize")
 
 
-@pytest.mark.parametrize(
-    ("probability", "degrees", "quantile"),
-    # Abramowitz and Stegun, table 26.10.
-    [(0.975, 1, 12.706), (0.975, 2, 4.303), (0.975, 5, 2.571), (0.995, 4, 4.604), (0.95, 30, 1.697)],
-)
-def test_the_quantiles_are_those_of_the_printed_table(
-    probability: float, degrees: int, quantile: float
-) -> None:
-    assert verdicts.t_quantile(probability, degrees) == pytest.approx(quantile, abs=5e-4)
-
-
 def test_two_settings_are_compared_by_welchs_interval_of_the_logarithm() -> None:
     # Logarithms: 1 and 3, variance 2, of the mean 1; and 0 and 0.  Difference 2, error 1, degrees 1 / 1 = 1.
     found = verdicts.compare([math.e, math.e**3], [1.0, 1.0], is_higher_better=True)

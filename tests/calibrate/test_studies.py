@@ -112,6 +112,35 @@ def test_a_study_without_measured_rows_is_refused(
         study_figures(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "product",
+    [
+        "AMD Instinct MI325X",
+        "AMD Instinct MI308X OAM",
+        "AMD Instinct MI300X and AMD Instinct MI325X",
+        "NVIDIA H100 80GB HBM3",
+    ],
+)
+def test_a_study_of_another_gpu_is_refused(
+    tmp_path: Path,
+    simulated_spec: TrialSpec,
+    placement: Placement,
+    product: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = study(tmp_path / "node", simulated_spec, replace(placement, device_name=product))
+    assert cli.main(["calibrate", str(folder), "--name", "mine"]) == cli.MISTAKE
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"holds rows measured on {product}; expected AMD Instinct MI300X" in told
+
+
+def test_the_modelled_gpu_may_be_named_with_its_form_factor(
+    tmp_path: Path, simulated_spec: TrialSpec, placement: Placement
+) -> None:
+    named = replace(placement, device_name="AMD Instinct MI300X OAM")
+    assert len(study_figures(study(tmp_path / "node", simulated_spec, named))) == 48
+
+
 def test_a_node_is_calibrated_under_a_name_that_a_simulated_study_uses(
     tmp_path: Path,
     simulated_spec: TrialSpec,

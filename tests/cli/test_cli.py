@@ -67,6 +67,23 @@ def test_case_2_ends_with_charts_a_table_and_the_line_for_production(
     assert "Simulated: no GPU was measured." in (FOLDER / "report.md").read_text()
 
 
+def test_a_line_for_production_says_up_to_which_release_it_is_valid(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    steps = (
+        *("knobs.num_scheduler_steps=15", "knobs.enable_chunked_prefill=false"),
+        *("space.knobs.max_num_seqs=[8]", "workload.num_prompts=4"),
+    )
+    code, told = run(capsys, *A_SEARCH[:4], *steps, "study.name=steps")
+    assert code == cli.OK
+    lines = told.splitlines()
+    (place,) = (number for number, line in enumerate(lines) if line.startswith("  vllm serve "))
+    assert "--num-scheduler-steps 15" in lines[place]
+    assert lines[place + 1] == (
+        "  This line is valid up to vLLM 0.10.0: newer releases lack --num-scheduler-steps."
+    )
+
+
 def test_the_same_command_again_measures_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     run(capsys, *QUICK)
     parts = {path: path.stat().st_mtime_ns for path in (FOLDER / "measurements").glob("*.parquet")}
@@ -287,7 +304,7 @@ def test_a_defect_of_ours_is_told_without_a_traceback(
     def broken(*_: object) -> int:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setitem(cli._COMMANDS, "node", ("", broken))
+    monkeypatch.setattr(cli._COMMANDS["node"], "run", broken)
     code, told = run(capsys, "node")
     assert code == cli.AT_RISK
     assert "a defect of this program: ZeroDivisionError: by zero" in told

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sweeper.clients import plausibility, vllm_bench, vllm_offline
+from sweeper.clients import bench_report, plausibility, vllm_offline
 from sweeper.errors import MeasurementError
 from sweeper.records import FailureClass, LoadPoint, Measurement
 
@@ -184,13 +184,13 @@ def test_a_count_that_comes_a_moment_late_is_waited_for() -> None:
 def test_a_serving_report_has_numbers_for_numbers(wrong: str, tmp_path: Path) -> None:
     text = f'{{"completed": 4, "num_prompts": 4, "duration": 2.0, "p99_ttft_ms": {wrong}}}'
     with pytest.raises(MeasurementError, match="p99_ttft_ms is"):
-        vllm_bench.read_report(json.loads(text))
+        bench_report.read_report(json.loads(text))
 
 
 def test_a_serving_report_of_another_load_is_refused() -> None:
     report = {"completed": 4, "failed": 0, "num_prompts": 5, "duration": 2.0}
     with pytest.raises(MeasurementError, match="num_prompts is 5; expected 4, as asked"):
-        vllm_bench.check_complete(report, wanted=4, log_path=None)
+        bench_report.check_complete(report, wanted=4, log_path=None)
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from sweeper import config
 from sweeper.clients import bench_script, vllm_bench
 from sweeper.clients.tokenizer import tokenizer_of
-from sweeper.engines.vllm import client_environment
+from sweeper.engines.environment import client_environment
 from sweeper.processes.process import Process
-from sweeper.records import Scalar, TrialSpec
+from sweeper.records import Platform, Scalar, TrialSpec
 from tests.standin_server import POINT, make_spec
 
 
@@ -89,3 +90,22 @@ def test_a_client_finds_models_where_its_server_does(tmp_path: Path) -> None:
     )
     assert told["HF_HOME"] == "/big/hf"
     assert "NCCL_DEBUG" not in told
+
+
+def test_a_client_of_a_running_endpoint_is_told_to_trust_code_by_its_own_key(tmp_path: Path) -> None:
+    words = ["workload=random", "engine=attach", "engine.url=http://127.0.0.1:8000", "platform=mi300x"]
+    spec = make_spec(tmp_path, "python", assignment={})
+    flag = "--trust-remote-code"
+    for asked in (False, True):
+        composed = config.compose_run([*words, *(["client.trust_remote_code=true"] if asked else [])])
+        client = config.settings(composed, platform=Platform.MI300X).client
+        told = replace(spec, client=client)
+        # It says how the client reads the tokenizer, and is no part of what is measured.
+        assert told.key == spec.key
+        serve = vllm_bench.benchmark_arguments(
+            told, POINT, base_url="http://localhost", release="0.32.0", result=tmp_path / "one.json"
+        )
+        script = bench_script.script_arguments(
+            told, POINT, base_url="http://localhost", release="0.8.4", result=tmp_path / "one.json"
+        )
+        assert (flag in serve, flag in script) == (asked, asked)

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.clients import vllm_bench, vllm_bench_worker
+from sweeper.clients import bench_report, measuring, vllm_bench, vllm_bench_worker
 from sweeper.clients.vllm_bench import VllmBenchClient
 from sweeper.engines import Cancelled
-from sweeper.engines.vllm import VllmEngine, VllmServer, probe
+from sweeper.engines.vllm import VllmEngine, VllmServer
+from sweeper.engines.vllm_environment import probe
 from sweeper.errors import ConfigError, EngineError, MeasurementError
 from sweeper.models import tiny
 from sweeper.processes import orphans, process, supervisor
@@ -148,7 +149,7 @@ def test_an_unknown_dataset_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_report_is_translated_to_names_with_units() -> None:
-    metrics = vllm_bench.read_report(
+    metrics = bench_report.read_report(
         {
             "completed": 20,
             "failed": 0,
@@ -183,38 +184,38 @@ def test_a_report_is_translated_to_names_with_units() -> None:
 
 
 def test_an_older_report_is_read_by_its_own_names() -> None:
-    metrics = vllm_bench.read_report({"num_prompts": 20, "completed": 18, "request_goodput:": 3.5})
+    metrics = bench_report.read_report({"num_prompts": 20, "completed": 18, "request_goodput:": 3.5})
     assert metrics["failed"] == 2.0
     assert metrics["request_goodput_per_s"] == 3.5
-    assert vllm_bench.read_report({})["failed"] is None
+    assert bench_report.read_report({})["failed"] is None
 
 
 def test_a_run_counts_only_when_all_requests_completed() -> None:
-    vllm_bench.check_complete({"completed": 4, "failed": 0, "duration": 2.0}, wanted=4, log_path=None)
+    bench_report.check_complete({"completed": 4, "failed": 0, "duration": 2.0}, wanted=4, log_path=None)
     with pytest.raises(MeasurementError, match="3 of 4 requests completed, 1 failed") as caught:
-        vllm_bench.check_complete({"completed": 3, "failed": 1}, wanted=4, log_path="/log")
+        bench_report.check_complete({"completed": 3, "failed": 1}, wanted=4, log_path="/log")
     assert caught.value.failure is FailureClass.CLIENT
     assert caught.value.log_path == "/log"
     with pytest.raises(MeasurementError, match="an unknown number of 4"):
-        vllm_bench.check_complete({}, wanted=4, log_path=None)
+        bench_report.check_complete({}, wanted=4, log_path=None)
 
 
 def test_telemetry_is_what_was_counted_between_two_looks() -> None:
     before = {"prefix_cache_queries": 100.0, "prefix_cache_hits": 50.0, "preemptions": 1.0}
     after = {"prefix_cache_queries": 300.0, "prefix_cache_hits": 100.0, "preemptions": 4.0}
     # 50 of 200 tokens were found; 3 requests were put back.
-    assert vllm_bench.telemetry(before, after, peak_kv_cache_usage=0.5) == {
+    assert measuring.telemetry(before, after, peak_kv_cache_usage=0.5) == {
         "prefix_cache_hit_rate": 0.25,
         "preemptions": 3.0,
         "kv_cache_usage": 0.5,
     }
     # Nothing was looked up, or nothing is counted: no rate, which is not the same as a rate of zero.
-    assert vllm_bench.telemetry(before, before, peak_kv_cache_usage=None) == {
+    assert measuring.telemetry(before, before, peak_kv_cache_usage=None) == {
         "prefix_cache_hit_rate": None,
         "preemptions": 0.0,
         "kv_cache_usage": None,
     }
-    assert set(vllm_bench.telemetry({}, {}, peak_kv_cache_usage=None).values()) == {None}
+    assert set(measuring.telemetry({}, {}, peak_kv_cache_usage=None).values()) == {None}
 
 
 # Whole runs, by the stand-in
@@ -262,7 +263,7 @@ def test_each_run_starts_with_an_empty_prefix_cache(server: VllmServer, client: 
     client.measure(server, POINT, restart=0, repeat=0, cancelled=never)
     client.measure(server, POINT, restart=0, repeat=1, cancelled=never)
     assert resets(server) == 2
-    assert vllm_bench.empty_prefix_cache(server, cancelled=never)
+    assert measuring.empty_prefix_cache(server, cancelled=never)
     assert resets(server) == 3
 
 

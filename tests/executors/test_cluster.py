@@ -28,7 +28,9 @@ from sweeper.schedule.scheduler import Scheduler
 from sweeper.search import Search, storage_url
 from sweeper.space.space import Series, Space
 from sweeper.store.store import Store
+from sweeper.sweep.ledger import Ledger
 from sweeper.sweep.sweep import Outcome, Sweep
+from sweeper.sweep.terms import Terms
 from tests.stand_ins import LOAD, planner_of_three_series
 
 SIXTEEN = Space(
@@ -277,12 +279,9 @@ def swept(folder: Path, model: Model, store: Store, witness: Witness, cluster: C
         sweep = Sweep(
             planner=planner,
             search=search,
-            store=store,
+            ledger=Ledger(store, planner, Terms(objectives=objectives, method="grid")),
             executor=executor,
             scheduler=Scheduler(cluster.nodes),
             observer=witness,
-            objectives=objectives,
-            method="grid",
-            trials=None,
         )
         return sweep.run(stop=lambda: False)

@@ -84,6 +84,13 @@ def test_a_measurement_is_laid_out_with_the_rate_of_its_load_point() -> None:
     assert measured_row(measurement) == {
         "mean_ttft_ms": 12.5,
         "request_rate_per_s": 4.0,
+        "max_concurrency": None,
+        "input_len": 32,
+        "output_len": 8,
+        "num_prompts": 8,
+        "dataset": "random",
+        "range_ratio": 0.0,
+        "ignore_eos": False,
         "keeps_prefix_cache": False,
         "max_rate_slo": None,
         "devices": [],
@@ -144,3 +151,24 @@ def test_a_third_of_a_gpu_counts_as_its_share_whatever_the_mode_is_called() -> N
     assert objective_value(per_gpu, [row]) == 18.0
     assert objective_value(per_gpu, [{**row, "partition_mode": "CPX", "partitions_per_gpu": 6}]) == 36.0
     assert objective_value(per_gpu, [{**row, "partition_mode": "CPX", "partitions_per_gpu": None}]) == 48.0
+
+
+def test_load_point_without_a_number() -> None:
+    # Alone, the lighter load would look twice as good as both: (10 + 30) / 2 = 20.
+    everywhere = Objective(metric="mean_tpot_ms", direction="minimize")
+    light = {"mean_tpot_ms": 10.0, "dataset": "random", "input_len": 64, "request_rate_per_s": None}
+    heavy = {**light, "input_len": 2048, "mean_tpot_ms": 30.0}
+    assert objective_value(everywhere, [light, heavy]) == 20.0
+    for missing in (None, float("nan")):
+        rows = [light, {**heavy, "mean_tpot_ms": missing}]
+        assert objective_value(everywhere, rows) is None
+        assert objective_value(everywhere, rows, is_partial=True) == 10.0
+    bound = Constraint(metric="mean_tpot_ms", limit=15.0, is_upper=True)
+    assert violations((bound,), [light, {**heavy, "mean_tpot_ms": None}]) is None
+
+
+def test_load_point_that_cannot_have_the_metric_does_not_count() -> None:
+    batch = {"mean_batch_latency_ms": 40.0, "mean_ttft_ms": None, "dataset": "latency"}
+    served = {"mean_batch_latency_ms": None, "mean_ttft_ms": 8.0, "dataset": "sharegpt"}
+    for metric, value in (("mean_batch_latency_ms", 40.0), ("mean_ttft_ms", 8.0)):
+        assert objective_value(Objective(metric=metric, direction="minimize"), [batch, served]) == value

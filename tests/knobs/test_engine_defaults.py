@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from sweeper import knobs
-from sweeper.records import Assignment
+from sweeper.records import Assignment, Scalar
 
 
 def test_defaults_of_the_article_are_those_it_calls_default() -> None:
@@ -65,9 +67,18 @@ def test_defaults_that_are_not_known_are_absent() -> None:
     assert "max_num_seqs" not in knobs.defaults("0.12.0", accelerator="cpu")
 
 
+def moved(old: str, new: str, **of: Any) -> dict[str, tuple[Scalar | None, Scalar | None]]:
+    """Return the defaults that differ between two releases; None where there is none or none is known."""
+    before, after = knobs.defaults(old, **of), knobs.defaults(new, **of)
+    names = sorted({*before, *after})
+    return {
+        name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)
+    }
+
+
 def test_an_upgrade_of_rocm_from_0_9_1_to_0_9_2_moves_three_defaults() -> None:
     # V0 without chunks takes max(8192, 2048) tokens in a step, which is V1's 8192: that one stays.
-    assert knobs.moved_defaults("0.9.1", "0.9.2", max_positions=8192) == {
+    assert moved("0.9.1", "0.9.2", max_positions=8192) == {
         "enable_chunked_prefill": (False, True),
         "enable_prefix_caching": (False, True),
         "max_num_seqs": (256, 1024),
@@ -75,7 +86,7 @@ def test_an_upgrade_of_rocm_from_0_9_1_to_0_9_2_moves_three_defaults() -> None:
 
 
 def test_moved_defaults_show_what_one_side_does_not_have() -> None:
-    assert knobs.moved_defaults("0.19.1", "0.20.0") == {"gpu_memory_utilization": (0.9, 0.92)}
-    assert knobs.moved_defaults("0.13.0", "0.14.0") == {"async_scheduling": (False, True)}
-    assert knobs.moved_defaults("0.9.2", "0.10.0") == {"async_scheduling": (None, False)}
-    assert knobs.moved_defaults("0.6.2", "0.6.2") == {}
+    assert moved("0.19.1", "0.20.0") == {"gpu_memory_utilization": (0.9, 0.92)}
+    assert moved("0.13.0", "0.14.0") == {"async_scheduling": (False, True)}
+    assert moved("0.9.2", "0.10.0") == {"async_scheduling": (None, False)}
+    assert moved("0.6.2", "0.6.2") == {}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sweeper import knobs
-from sweeper.engines import tgi, vllm, vllm_offline
+from sweeper.engines import tgi, vllm, vllm_environment, vllm_offline
 from sweeper.processes import masks
 from sweeper.processes.process import Process
 from sweeper.records import EngineSpec, Model, Platform, TrialSpec
@@ -76,7 +76,7 @@ def test_every_variable_that_a_server_is_given_is_refused_as_a_knob(
     spec: TrialSpec, platform: Platform, tmp_path: Path
 ) -> None:
     local = replace(spec.model, path=str(tmp_path))
-    given = vllm.server_environment(
+    given = vllm_environment.server_environment(
         replace(spec, platform=platform, model=local),
         PLACEMENT,
         surroundings={"HOME": "/home/me"},

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.engines import vllm
+from sweeper.engines import vllm_environment
 from sweeper.engines.vllm import VllmEngine
 from sweeper.errors import PlacementError
 from sweeper.models import tiny
@@ -324,7 +324,7 @@ def test_the_real_vllm_has_as_many_cache_blocks_as_the_bytes_of_a_token_say(
         assignment={"enforce_eager": True, "block_size": 32, "max_num_seqs": 8, "VLLM_CPU_KVCACHE_SPACE": 1},
         start_timeout_s=600.0,
     )
-    spec = replace(spec, engine=replace(spec.engine, release=vllm.probe(vllm_python).release))
+    spec = replace(spec, engine=replace(spec.engine, release=vllm_environment.probe(vllm_python).release))
     placement = Placement(node="here", devices=(0,), parents=(0,))
     server = VllmEngine().start(spec, placement, restart=0, cancelled=never)
     try:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from sweeper.errors import ConfigError
 from sweeper.models import tiny
+from tests.surroundings import full_disk
 
 
 def load(path: Path) -> dict[str, object]:
@@ -17,26 +19,23 @@ def load(path: Path) -> dict[str, object]:
     return content
 
 
-def test_the_most_frequent_pair_is_merged_first_and_ties_go_by_alphabet() -> None:
-    # " abab" holds (b, a) and ("Ġ", a) once, (a, b) twice. After merging ab: "Ġ ab ab" has (ab, ab) and
-    # (Ġ, ab) once each; "a" comes before "Ġ" in the alphabet.
-    assert tiny.learn_merges("abab", merges=1) == [("a", "b")]
-    assert tiny.learn_merges(" abab", merges=2) == [("a", "b"), ("ab", "ab")]
+def test_revision_by_which_studies_are_identified_is_kept() -> None:
+    assert tiny.revision() == "f41abf8907723801"
 
 
-def test_learning_ends_when_every_word_is_one_symbol() -> None:
-    # "Ġaa": (a, a) and (Ġ, a) are equally frequent, (a, a) first; then (Ġ, aa); then nothing is left.
-    assert tiny.learn_merges(" aa", merges=10) == [("a", "a"), ("Ġ", "aa")]
-
-
-def test_merges_never_join_letters_with_signs() -> None:
-    merges = tiny.learn_merges(tiny.CORPUS, merges=700)
-    spelled = ["".join(pair) for pair in merges]
+def test_merges_never_join_letters_with_signs(tmp_path: Path) -> None:
+    tokenizer = json.loads((tiny.make(tmp_path) / "tokenizer.json").read_text(encoding="utf-8"))
+    spelled = [merge.replace(" ", "") for merge in tokenizer["model"]["merges"]]
+    assert len(spelled) > 700
     assert not [text for text in spelled if text.endswith((",", ".")) and len(text.strip("Ġ,.")) > 0]
 
 
-def test_every_byte_has_a_printable_character_of_its_own() -> None:
-    alphabet = tiny.byte_alphabet()
+def test_every_byte_has_a_printable_character_of_its_own(tmp_path: Path) -> None:
+    tokenizer = json.loads((tiny.make(tmp_path) / "tokenizer.json").read_text(encoding="utf-8"))
+    # The special tokens come first, then the bytes in their order.
+    alphabet = dict(
+        enumerate(sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].get)[3:259])
+    )
     assert set(alphabet) == set(range(256))
     assert len(set(alphabet.values())) == 256
     assert alphabet[ord("A")] == "A"
@@ -76,6 +75,16 @@ def test_making_it_again_gives_the_same_bytes_and_writes_nothing(tmp_path: Path)
     before = {file.name: file.stat().st_mtime_ns for file in first.iterdir()}
     assert tiny.make(tmp_path / "one") == first
     assert {file.name: file.stat().st_mtime_ns for file in first.iterdir()} == before
+
+
+def test_no_room_for_it_is_told_with_the_place(tmp_path: Path) -> None:
+    with (
+        full_disk(),
+        pytest.raises(ConfigError, match=r"tiny-llama-\w+: cannot be written \(File too large\)"),
+    ):
+        tiny.make(tmp_path)
+    # Nothing of it is left that the next attempt would take for a model.
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
 def test_half_a_model_is_completed(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from sweeper import config, topology
 from sweeper.errors import ConfigError, PlacementError
-from sweeper.prepare import engine, platform
+from sweeper.prepare import interpreter, platform
 from sweeper.prepare import node as prepare
 from sweeper.prepare.model import provide_model
 from sweeper.prepare.platform import Choice
@@ -113,23 +113,23 @@ def test_the_engines_interpreter_is_looked_for_in_order(
     monkeypatch.delenv("SWEEPER_VLLM_PYTHON", raising=False)
     asked = settings_for(Platform.CPU)
     with pytest.raises(ConfigError, match="python -m sweeper cpu-vllm"):
-        engine.find_engine_python(asked)
+        interpreter.find_engine_python(asked)
 
     command = tmp_path / "vllm"
     command.write_text(f"#!{sys.executable}\n")
     command.chmod(0o755)
-    assert engine.find_engine_python(asked) == sys.executable
+    assert interpreter.find_engine_python(asked) == sys.executable
 
     local = tmp_path / ".venv-vllm" / "bin" / "python"
     local.parent.mkdir(parents=True)
     local.symlink_to(sys.executable)
-    assert engine.find_engine_python(asked) == str(local)
+    assert interpreter.find_engine_python(asked) == str(local)
 
     monkeypatch.setenv("SWEEPER_VLLM_PYTHON", "from-environment")
-    assert engine.find_engine_python(asked) == "from-environment"
+    assert interpreter.find_engine_python(asked) == "from-environment"
 
     given = replace(asked, engine=replace(asked.engine, python="given"))
-    assert engine.find_engine_python(given) == "given"
+    assert interpreter.find_engine_python(given) == "given"
 
 
 def test_on_a_gpu_node_the_missing_interpreter_is_asked_for(
@@ -139,7 +139,7 @@ def test_on_a_gpu_node_the_missing_interpreter_is_asked_for(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("SWEEPER_VLLM_PYTHON", raising=False)
     with pytest.raises(ConfigError, match=r"engine\.python=/path/to/bin/python"):
-        engine.find_engine_python(settings_for(Platform.MI300X))
+        interpreter.find_engine_python(settings_for(Platform.MI300X))
 
 
 def test_the_tiny_model_is_made_where_it_is_needed(tmp_path: Path) -> None:

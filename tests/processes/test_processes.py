@@ -41,8 +41,8 @@ def identity(child: subprocess.Popen[bytes]) -> Process:
 def test_a_process_is_told_from_another_one_that_reused_its_id(sleeper: subprocess.Popen[bytes]) -> None:
     start = processes.start_time(sleeper.pid)
     assert start is not None
-    assert processes.is_same_process(sleeper.pid, start)
-    assert not processes.is_same_process(sleeper.pid, start - 1)
+    assert processes.is_alive(Process(sleeper.pid, start))
+    assert not processes.is_alive(Process(sleeper.pid, start - 1))
 
 
 def test_start_times_order_processes_by_age(sleeper: subprocess.Popen[bytes]) -> None:
@@ -87,13 +87,11 @@ def test_descendants_are_children_and_theirs_but_not_strangers(sleeper: subproce
         processes.end([identity(shell), *family], grace_s=2.0)
 
 
-def test_group_and_session_have_the_members_that_joined_them() -> None:
+def test_session_has_the_members_that_joined_it() -> None:
     with running(["sleep", "602"], start_new_session=True) as leader:
-        assert processes.group_members(leader.pid) == [identity(leader)]
         assert processes.session_members(leader.pid) == [identity(leader)]
         leader.kill()
         leader.wait()
-        assert processes.group_members(leader.pid) == []
         assert processes.session_members(leader.pid) == []
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sweeper.errors import PlacementError
 from sweeper.records import Placement
 from sweeper.schedule.allocator import Allocator
-from sweeper.schedule.scheduler import Entry, Scheduler, Span, idle_share, makespan_s, play
+from sweeper.schedule.occupancy import Entry
+from sweeper.schedule.scheduler import Scheduler, Span, idle_share, makespan_s, play
 from sweeper.topology import Node, modelled_mi300x
 
 SPX = modelled_mi300x()

@@ -11,7 +11,7 @@ import pytest
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeper.engines.last_words import why_it_ended
+from sweeper.engines.log_verdict import why_it_ended
 from sweeper.errors import ConfigError
 from sweeper.records import Assignment, Objective
 from sweeper.search import Hints, Search, check_method, check_stages, check_starts, storage_url

@@ -25,7 +25,9 @@ from sweeper.search import Hints, Search, storage_url
 from sweeper.space.domains import Choice, Range
 from sweeper.space.space import Space
 from sweeper.store.store import Store
+from sweeper.sweep.ledger import Ledger
 from sweeper.sweep.sweep import Outcome, Sweep
+from sweeper.sweep.terms import Terms
 from tests.stand_ins import ScriptedExecutor, complete, failed, planner_of_three_series
 
 BUDGET = 10
@@ -124,13 +126,14 @@ def drive(
         sweep = Sweep(
             planner=planner,
             search=search,
-            store=store_kind(folder / "test"),
+            ledger=Ledger(
+                store_kind(folder / "test"),
+                planner,
+                Terms(objectives=[objective], method="tpe", trials=budget),
+            ),
             executor=executor or SlowExecutor(complete),
             scheduler=Scheduler((planner.node,)),
             observer=QuietObserver(),
-            objectives=[objective],
-            method="tpe",
-            trials=budget,
         )
         return sweep.run(stop=stop)
 

@@ -38,7 +38,7 @@ def error_of(named: NamedCalibration, **changes: object) -> str:
 
 def test_the_default_file_gives_every_parameter_its_value_and_says_how_far_off_it_is() -> None:
     shipped = calibration.load()
-    assert shipped.name == calibration.DEFAULT
+    assert shipped.name == calibration.USUAL["v0"]
     assert dict(shipped.values) == asdict(Calibration())
     assert set(shipped.fitted) < set(shipped.values)
     for role in ("fit", "validation"):
@@ -60,7 +60,7 @@ def test_a_calibration_that_is_written_is_found_by_name_and_by_path(tmp_path: Pa
     path = MINE.write(tmp_path)
     assert calibration.load("mine", folder=tmp_path) == MINE
     assert calibration.load(str(path)) == MINE
-    assert calibration.names(tmp_path) == ("amd_0_10_0", calibration.DEFAULT, "mine")
+    assert calibration.names(tmp_path) == ("amd_0_10_0", calibration.USUAL["v0"], "mine")
 
 
 def test_what_a_file_leaves_out_is_the_defaults() -> None:

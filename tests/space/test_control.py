@@ -12,10 +12,13 @@ from sweeper import cli, search
 from sweeper.errors import ConfigError
 from sweeper.plan.planner import Planner
 from sweeper.records import Model, Objective, Placement, TrialResult, TrialSpec, TrialState
-from sweeper.schedule.scheduler import Entry, Scheduler
+from sweeper.schedule.occupancy import Entry
+from sweeper.schedule.scheduler import Scheduler
 from sweeper.space import control
 from sweeper.store.store import Store
+from sweeper.sweep.ledger import Ledger
 from sweeper.sweep.sweep import Outcome, Sweep
+from sweeper.sweep.terms import Terms
 from tests.stand_ins import THREE_SERIES, ScriptedExecutor, complete, planner_of_three_series
 
 
@@ -76,13 +79,12 @@ def swept(
     return Sweep(
         planner=planner,
         search=memory,
-        store=Store(folder / "test"),
+        ledger=Ledger(
+            Store(folder / "test"), planner, Terms(objectives=(objective,), method=method, trials=trials)
+        ),
         executor=executor,
         scheduler=Scheduler((planner.node,), max_parallel=1),
         observer=Nobody(),
-        objectives=(objective,),
-        method=method,
-        trials=trials,
     ).run(stop=stop)
 
 

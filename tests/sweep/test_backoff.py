@@ -79,7 +79,7 @@ def swept(
         trials=trials,
         scheduler=Scheduler((planner.node,), order="as_written"),
         max_attempts=max_attempts,
-        retry_pause_s=PAUSE_S,
+        first_pause_s=PAUSE_S,
         clock=lambda: executor.now_s,
     )
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.tables import t_quantile_975
 from sweeper import cli
 from sweeper.errors import EngineError, PlacementError
 from sweeper.records import (
@@ -103,7 +102,7 @@ def four_devices_each(spec: TrialSpec) -> TrialSpec:
 def test_the_ratio_is_the_geometric_mean_and_its_interval_lies_on_the_logarithm() -> None:
     # Logarithms 0, ln 2, 2 ln 2: mean ln 2, deviation ln 2; t(2) = 4.3027, so half the interval is
     # 4.3027 / sqrt(3) * ln 2 = 2.4842 * ln 2, and its ends are 2 ** (1 - 2.4842) and 2 ** (1 + 2.4842).
-    found = finding("mean_ttft_ms", [1.0, 2.0, 4.0], t_quantile=t_quantile_975)
+    found = finding("mean_ttft_ms", [1.0, 2.0, 4.0])
     assert found.ratio == pytest.approx(2.0)
     assert found.low == pytest.approx(0.3575, abs=2e-4)
     assert found.high == pytest.approx(11.190, abs=2e-3)
@@ -125,7 +124,7 @@ def test_the_ratio_is_the_geometric_mean_and_its_interval_lies_on_the_logarithm(
     ],
 )
 def test_the_verdict_follows_the_interval(ratios: list[float], verdict: str) -> None:
-    assert finding("x", ratios, t_quantile=t_quantile_975).verdict.startswith(verdict)
+    assert finding("x", ratios).verdict.startswith(verdict)
 
 
 def test_load_points_of_a_pair_are_averaged_and_metrics_that_are_no_speed_left_out(
@@ -134,7 +133,7 @@ def test_load_points_of_a_pair_are_averaged_and_metrics_that_are_no_speed_left_o
     # Half as fast all at once, twice as fast at 2 QPS: the geometric mean is 1.
     alone = result(simulated_spec, placement, now=10.0, slow=2.0)
     beside = result(simulated_spec, placement, now=5.0, slow=4.0)
-    (found,) = findings([Pair(alone=alone, beside=beside)] * 2, t_quantile=t_quantile_975)
+    (found,) = findings([Pair(alone=alone, beside=beside)] * 2)
     assert found.metric == "request_throughput_per_s"
     assert found.ratio == pytest.approx(1.0)
 
@@ -151,7 +150,7 @@ def test_load_points_of_a_pair_are_averaged_and_metrics_that_are_no_speed_left_o
 def test_the_conclusion_is_the_worst_of_all_metrics(
     ratios: list[float], provenance: Provenance, told: str
 ) -> None:
-    found = [finding(name, ratios if name == "x" else [1.0, 1.0], t_quantile=t_quantile_975) for name in "xy"]
+    found = [finding(name, ratios if name == "x" else [1.0, 1.0]) for name in "xy"]
     assert told in interference.conclusion(found, provenance=provenance, neighbours=1)
 
 

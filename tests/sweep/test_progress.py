@@ -60,6 +60,22 @@ def test_the_best_are_ranked_by_the_objective(spec: TrialSpec, placement: Placem
     assert found.incumbents == ((9.0,),)
 
 
+def test_setting_without_a_number_at_one_load_point(spec: TrialSpec, placement: Placement) -> None:
+    # The first has 12 at the one load that it has a number for; the other 12 and 4, in the mean 8.
+    found = progress()
+    light = spec.load_points[0]
+    heavy = replace(light, request_rate_per_s=32.0)
+    results = []
+    for name, at_heavy in ((1, None), (2, 4.0)):
+        one = result(spec, placement, name, **{RPS: 12.0})
+        other = replace(one.measurements[0], load_point=heavy, metrics={RPS: at_heavy})
+        results.append(replace(one, measurements=(*one.measurements, other)))
+    for one in results:
+        found.learn(one, node_devices=8)
+    assert found.best(2) == [results[1].spec.key]
+    assert found.incumbents == ((8.0,),)
+
+
 def test_of_several_objectives_the_front_comes_first(spec: TrialSpec, placement: Placement) -> None:
     found = progress(THROUGHPUT, LATENCY)
     # The third is behind the first in both; the fourth is in the middle of the front.

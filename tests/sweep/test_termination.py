@@ -56,7 +56,7 @@ def swept(
         observer=Diary(),
         method=method,
         trials=trials,
-        endings=endings,
+        endings=endings or Termination(),
         clock=clock,
     )
 

@@ -10,6 +10,7 @@ import pytest
 
 from sweeper.errors import ConfigError, EngineError
 from sweeper.records import (
+    ClientSpec,
     FailureClass,
     LoadPoint,
     Placement,
@@ -21,6 +22,7 @@ from sweeper.records import (
 )
 from sweeper.trial import trial
 from tests.stand_ins import StandInClient, StandInEngine
+from tests.standin_server import PLACEMENT, make_spec, never, write_interpreter
 
 GENTLE = LoadPoint(dataset="random", num_prompts=4, input_len=8, output_len=8, request_rate_per_s=2.0)
 ALL_AT_ONCE = replace(GENTLE, request_rate_per_s=None)
@@ -175,6 +177,31 @@ def test_an_error_of_our_own_is_a_result_too_with_its_traceback_in_a_file(
     assert result.failure_message == "ZeroDivisionError: by zero"
     assert result.log_path is not None
     assert "ZeroDivisionError" in Path(result.log_path).read_text()
+
+
+def test_an_error_is_a_result_also_where_its_traceback_cannot_be_written(
+    spec: TrialSpec, placement: Placement, tmp_path: Path
+) -> None:
+    (tmp_path / "trials").write_text("a file where the folder belongs")
+    lost = replace(spec, folder=str(tmp_path / "trials" / "one"))
+    result = run(lost, placement, StandInEngine(fails_with=ZeroDivisionError("by zero")), StandInClient())
+    assert result.failure_class is FailureClass.INFRASTRUCTURE
+    assert result.failure_message == "ZeroDivisionError: by zero"
+    assert result.log_path is None
+
+
+@pytest.mark.parametrize("writer", ["client", "engine", "offline engine"])
+def test_a_folder_that_cannot_be_written_fails_the_trial_and_is_named(tmp_path: Path, writer: str) -> None:
+    (tmp_path / "outputs").write_text("a file where the folder belongs")
+    kind = "offline" if writer == "offline engine" else "vllm_bench"
+    spec = make_spec(tmp_path / "outputs", write_interpreter(tmp_path / "bin"), client=ClientSpec(kind=kind))
+    own = None if writer == "client" else lambda spec, placement: StandInClient()
+    result = trial.run(spec, PLACEMENT, cancelled=never, open_client=own)
+    assert result.failure_class is FailureClass.INFRASTRUCTURE
+    assert result.failure_message is not None
+    assert f"{tmp_path}/outputs is no folder); expected a writable folder" in result.failure_message
+    assert result.failure_message.startswith(f"{spec.folder}")
+    assert result.log_path is None
 
 
 def test_a_mistake_found_late_is_not_tried_again(spec: TrialSpec, placement: Placement) -> None:

@@ -17,7 +17,8 @@ from sweeper.workload import sharegpt
 
 def tiny_tokens(words: list[str]) -> dict[str, int]:
     """Tokens of each word in the tiny model's tokenizer, by its own merges in their own order."""
-    merges = {pair: rank for rank, pair in enumerate(tiny.learn_merges(tiny.CORPUS, merges=765))}
+    tokenizer = json.loads(Path(tiny.__file__).with_name("tiny_tokenizer.json").read_text(encoding="utf-8"))
+    merges = {tuple(text.split(" ")): rank for rank, text in enumerate(tokenizer["model"]["merges"])}
     counts = {}
     for word in words:
         symbols = ["Ġ", *word]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sweeper.text.legible import legible, shortened, whole
+from sweeper.text.printable import legible, shortened, whole
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,13 @@ own defaults. So a misspelt name would make a rule hold everywhere, without a wo
 from __future__ import annotations
 
 from sweeper import knobs
-from sweeper.engines import tgi
+from sweeper.engines import checks as engine_checks
+from sweeper.engines import instances
 from sweeper.errors import ConfigError, nearest
+from sweeper.kinds import ENGINES
 from sweeper.plan.planner import Planner
+from sweeper.records import INSTANCES, Scalar
+from sweeper.space.domains import Choice, Domain
 from sweeper.space.rules import Rule
 from sweeper.space.space import Point
 
@@ -19,11 +23,13 @@ _CACHE = "enable_prefix_caching"
 
 
 def check(planner: Planner) -> None:
-    """Check that every rule can apply, and that a second run is one of something.
+    """Check that every rule can apply, a second run repeats something, and the client can load all settings.
 
     Raises:
-        ConfigError: A rule names what no setting has, with the nearest name; or nothing would be run twice.
+        ConfigError: A rule names what no setting has, with the nearest name; or nothing would be run twice;
+            or some setting has several servers whose load the client cannot split.
     """
+    _check_client(planner)
     found = values(planner)
     for number, rule in enumerate(planner.space.rules):
         for name in sorted(rule.names - found):
@@ -33,6 +39,23 @@ def check(planner: Planner) -> None:
             f"workload.second_run: is true, and no setting keeps prompts for it: {_CACHE} is off in all of "
             f"them (vLLM {planner.engine.release}). Set knobs.{_CACHE}=true, or workload.second_run=false."
         )
+
+
+def _check_client(planner: Planner) -> None:
+    """Check the client against the most servers that any setting has; a search may come to it hours later."""
+    for named in _named(planner):
+        for number in _instances(planner.space.domains.get(INSTANCES)):
+            series = {} if named.series is None else {"series": named.series}
+            point = planner.space.point(series if number is None else {**series, INSTANCES: number})
+            asked = {INSTANCES: point.assignment.get(INSTANCES, 1)}
+            instances.check_client(asked, engine=planner.engine_of(point), client=planner.client)
+
+
+def _instances(domain: Domain | None) -> tuple[Scalar | None, ...]:
+    """Return the numbers of servers that a search may choose, of a range the largest; None for no choice."""
+    if domain is None:
+        return (None,)
+    return domain.values if isinstance(domain, Choice) else (int(domain.high),)
 
 
 def _runs_twice(planner: Planner) -> bool:
@@ -56,8 +79,10 @@ def values(planner: Planner) -> frozenset[str]:
 def _refusal(planner: Planner, number: int, rule: Rule, name: str, found: frozenset[str]) -> str:
     release = planner.engine.release
     where = f"space.rules[{number}]: '{rule.text}' names '{name}'"
-    has_tgi = any(series.engine == "tgi" for series in planner.space.series) or planner.engine.kind == "tgi"
-    if name in knobs.known_names(release) or (has_tgi and name in tgi.FLAGS):
+    kinds = [planner.engine.kind, *(series.engine for series in planner.space.series)]
+    if name in knobs.known_names(release) or any(
+        name in engine_checks.flags(ENGINES[kind]) for kind in kinds
+    ):
         return (
             f"{where}, which no setting of this study gives a value, and whose default is not known; the "
             f"rule would never apply. Give it a value (knobs.{name}=...), or remove the rule."

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.plan.planner import Planner
-from sweeper.plan.survey import survey
+from sweeper.plan.sample import survey
 from sweeper.records import Model
 from sweeper.space.domains import Choice, Range
 from sweeper.space.rules import Rule

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sweeper.engines.last_words import known_cause, last_line, last_words, why_it_ended
+from sweeper.engines.log_verdict import known_cause, last_line, last_words, why_it_ended
 from sweeper.records import FailureClass
 
 SAMPLES = yaml.safe_load((Path(__file__).parent / "last_words.yaml").read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from sweeper.engines import patience
+from sweeper.engines import http_limits
 from sweeper.engines.endpoint import Endpoint
 from sweeper.errors import EngineError
 from sweeper.records import FailureClass
@@ -82,7 +82,7 @@ def test_a_request_to_stop_ends_the_wait(kind: str) -> None:
 
 
 def test_an_answer_without_an_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "LARGEST_ANSWER", 2**20)
+    monkeypatch.setattr(http_limits, "LARGEST_ANSWER", 2**20)
     with sending(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 2**17, pause_s=0.0) as url:
         answer = Endpoint(base_url=url).get("/metrics", timeout_s=60.0)
     assert answer.how == "no status (an answer of more than 1 MiB)"

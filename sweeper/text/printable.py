@@ -11,6 +11,9 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
+LINES = "\n\t"
+"""Control characters that a message may have."""
+
 # Joiners shape words and emoji; they neither act nor mislead. Marks of direction, of the same class, do.
 _JOINERS = "\u200c\u200d"
 _UNSEEN = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")

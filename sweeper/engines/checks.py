@@ -1,0 +1,46 @@
+"""What an engine itself can say before a run: whether it is there, and mistakes in its knobs."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+
+from sweeper.kinds import EngineKind, opened
+from sweeper.records import Assignment, EngineSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A release that an engine tells.
+
+    Attributes:
+        release: As it tells it.
+        where: The interpreter or address that told it.
+    """
+
+    release: str
+    where: str
+
+
+def find(engine: EngineSpec, *, kind: EngineKind) -> Found | None:
+    """Find what will serve, before anything is started; None where it tells no release, or is none.
+
+    Raises:
+        ConfigError: It is not there.
+    """
+    if kind.find is None:
+        return None
+    found: Found | None = opened(kind.find)(engine)
+    return found
+
+
+def mistakes(assignment: Assignment, *, kind: EngineKind, allow_unknown: bool) -> tuple[str, ...]:
+    """Find what the engine would not take, or would ignore; each is one line of an error."""
+    if kind.check is None:
+        return ()
+    return tuple(opened(kind.check)(assignment, allow_unknown=allow_unknown))
+
+
+def flags(kind: EngineKind) -> Set[str]:
+    """Name the knobs that an engine has besides vLLM's; empty where they are not known."""
+    return frozenset() if kind.flags is None else frozenset(opened(kind.flags))

@@ -1,0 +1,28 @@
+"""What an engine, a client, a dataset and a search method say of themselves: the only lists of them.
+
+Each is declared by a frozen record: what it can do and where its code is, as ``module:name``, which is
+imported when it is first used. Everything else asks the record and never compares a name. The declarations
+lie below the records, since a trial's identity, the knobs, the space and the schedule ask them, too.
+"""
+
+from sweeper.kinds.clients import CLIENTS, DEFAULT_CLIENT, ClientKind
+from sweeper.kinds.datasets import DATASETS, DatasetKind
+from sweeper.kinds.engines import DEFAULT_ENGINE, ENGINES, MODEL_OF_ENGINE, EngineKind
+from sweeper.kinds.registry import Registry, opened
+from sweeper.kinds.search_methods import SEARCH_METHODS, SearchMethod
+
+__all__ = [
+    "CLIENTS",
+    "DATASETS",
+    "DEFAULT_CLIENT",
+    "DEFAULT_ENGINE",
+    "ENGINES",
+    "MODEL_OF_ENGINE",
+    "SEARCH_METHODS",
+    "ClientKind",
+    "DatasetKind",
+    "EngineKind",
+    "Registry",
+    "SearchMethod",
+    "opened",
+]

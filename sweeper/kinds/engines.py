@@ -1,0 +1,112 @@
+"""The engines: what each is and can do. A new one is declared in its own module or here, by a record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sweeper.kinds.registry import Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineKind:
+    """What is known of an engine without importing it.
+
+    Where code is named, it is as ``module:name``.
+
+    Attributes:
+        name: Value of ``engine.kind``.
+        title: Its name in a sentence.
+        engine: Class that starts it, made without arguments (``sweeper.engines.Engine``).
+        words: What plan and dashboard call it; may name ``{version}``, ``{release}``, ``{taken_for}``,
+            ``{python}``, ``{url}`` and ``{command}``.
+        find: Function from the engine's spec to the ``sweeper.engines.Found`` release, or to None where it
+            tells none before a run; raises ``ConfigError`` where it is not there. None looks for nothing.
+        check: Function from an assignment (and ``allow_unknown``) to the mistakes in it, a line each; None
+            where there are none to find, or where the release tables of vLLM tell them.
+        flags: Names of the knobs that it has, where it is not vLLM; None where they are not known.
+        own_client: Function that opens the only client that can load it; None where ``client.kind`` chooses.
+        is_modelled: Its numbers come from a model, and nothing is started.
+        is_started_by_us: The sweeper starts it with the knobs of a trial; otherwise it runs already.
+        has_devices: It is a process on this machine's devices, which have to be free first.
+        is_run_by_python: It is run by the interpreter ``engine.python``, in whose environment it is found.
+        is_run_by_command: It is run by ``engine.command`` behind ``engine.prefix``.
+        takes_vllm_flags: Its knobs are vLLM's, which are looked up in the tables of the release.
+        heeds_ignore_eos: It can be made to generate exactly the wanted number of tokens.
+        keeps_prefixes: It can keep prompts for a second run.
+        counts_tokens: A stream of its ends with the number of its tokens.
+    """
+
+    name: str
+    title: str
+    engine: str
+    words: str
+    find: str | None = None
+    check: str | None = None
+    flags: str | None = None
+    own_client: str | None = None
+    is_modelled: bool = False
+    is_started_by_us: bool = True
+    has_devices: bool = True
+    is_run_by_python: bool = False
+    is_run_by_command: bool = False
+    takes_vllm_flags: bool = False
+    heeds_ignore_eos: bool = True
+    keeps_prefixes: bool = True
+    counts_tokens: bool = False
+
+
+_VLLM = EngineKind(
+    name="vllm",
+    title="vLLM",
+    engine="sweeper.engines.vllm:VllmEngine",
+    words="vLLM {version}{taken_for} at {python}",
+    find="sweeper.engines.vllm:find",
+    is_run_by_python=True,
+    takes_vllm_flags=True,
+    counts_tokens=True,
+)
+_TGI = EngineKind(
+    name="tgi",
+    title="TGI",
+    engine="sweeper.engines.tgi:TgiEngine",
+    words="TGI by {command}",
+    find="sweeper.engines.tgi:find",
+    check="sweeper.engines.tgi:check",
+    flags="sweeper.engines.tgi:FLAGS",
+    is_run_by_command=True,
+    heeds_ignore_eos=False,
+    keeps_prefixes=False,
+)
+_ATTACH = EngineKind(
+    name="attach",
+    title="an endpoint",
+    engine="sweeper.engines.attach:AttachEngine",
+    words="attached to {url}{taken_for}",
+    find="sweeper.engines.attach:find",
+    is_started_by_us=False,
+    has_devices=False,
+)
+_SIMULATED = EngineKind(
+    name="simulated",
+    title="the model of vLLM",
+    engine="sweeper.engines.simulated:SimulatedEngine",
+    words="model of vLLM {release}",
+    own_client="sweeper.clients.simulated:open_client",
+    is_modelled=True,
+    has_devices=False,
+    takes_vllm_flags=True,
+)
+
+ENGINES = Registry(
+    "engine.kind",
+    (_VLLM, _TGI, _ATTACH, _SIMULATED),
+    declared_by=EngineKind,
+    group="sweeper.engines",
+)
+"""What can serve."""
+
+DEFAULT_ENGINE = _VLLM.name
+"""What ``engine.kind=auto`` is on a machine."""
+
+MODEL_OF_ENGINE = _SIMULATED.name
+"""What it is on the simulated platform."""

@@ -1,0 +1,129 @@
+"""What is known of a study: what has to run, what has ended and how, what is spent, what was found.
+
+The plan that people read and the loop that acts ask the same ledger, so that they cannot disagree. It knows
+every assignment by the hash of its content: what the store holds is not measured again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sweeper.plan.outstanding import Outstanding
+from sweeper.plan.planner import Job, Planner
+from sweeper.records import FailureClass, StopRule, TrialResult, TrialSpec, TrialState
+from sweeper.store.store import FinishedTrial, Store
+from sweeper.store.trials import StoredTrials
+from sweeper.sweep.progress import Progress
+from sweeper.sweep.terms import Terms
+
+
+class Ledger:
+    """The store and what follows from it; results of this run are entered with ``keep``.
+
+    Attributes:
+        terms: What the study is to find, and when it ends.
+        stored: The latest attempt at each trial of earlier runs, read from the store when first asked.
+        progress: The best trials and what all of them cost.
+        failures: Failed and infeasible trials of this run.
+    """
+
+    def __init__(self, store: Store, planner: Planner, terms: Terms) -> None:
+        """Read how the trials of earlier runs ended; nothing is written.
+
+        Args:
+            store: Of the study.
+            planner: Whose space and node it is.
+            terms: What is better, and when trials stop early or run again.
+        """
+        self._store = store
+        self.terms = terms
+        self._knobs = planner.space.knob_names()
+        self._node_devices = len(planner.node.devices)
+        self._outstanding = Outstanding(
+            finished=dict(store.finished()),
+            retry_failed=terms.retry_failed,
+            stops_early=terms.endings.stop_margin is not None,
+        )
+        self.stored = StoredTrials(store)
+        self.progress = Progress(
+            objectives=terms.objectives, constraints=terms.constraints, endings=terms.endings
+        )
+        self.failures: list[TrialResult] = []
+
+    def align(self) -> None:
+        """Make room in the store for every knob of the space."""
+        self._store.align(self._knobs)
+
+    def learn_stored(self) -> None:
+        """Learn what the trials of earlier runs found and cost."""
+        for trial in self.stored:
+            self.progress.learn_stored(trial, node_devices=self._node_devices)
+
+    def find(self, key: str) -> FinishedTrial | None:
+        """Return how the latest attempt at a trial ended; None if none has ended."""
+        return self._outstanding.finished.get(key)
+
+    def includes(self, job: Job) -> bool:
+        """Return whether a job is still to be run, or to be recorded as impossible."""
+        return self._outstanding.includes(job)
+
+    def runnable(self, jobs: Iterable[Job]) -> list[Job]:
+        """Return the jobs that would start an engine."""
+        return self._outstanding.runnable(jobs)
+
+    def next_attempt(self, job: Job) -> Job:
+        """Number an attempt after those of earlier runs, so that each is kept."""
+        known = self.find(job.spec.key)
+        return job if known is None else replace(job, spec=replace(job.spec, attempt=known.attempt + 1))
+
+    @property
+    def spent(self) -> int:
+        """How many trials of the budget are spent."""
+        return self._outstanding.spent
+
+    @property
+    def ended_keys(self) -> set[str]:
+        """Keys of the trials that have ended, without controls and finalists."""
+        return {key for key, trial in self._outstanding.finished.items() if trial.role is None}
+
+    @property
+    def states(self) -> Mapping[TrialState, int]:
+        """Trials of the study by final state, earlier runs included."""
+        return Counter(trial.state for trial in self._outstanding.finished.values())
+
+    def rows_now(self, key: str) -> Sequence[Mapping[str, Any]]:
+        """Return the rows of a complete trial, of this run too; none of any other."""
+        return StoredTrials(self._store).rows_of(key)
+
+    def stop_rule(self, spec: TrialSpec) -> StopRule | None:
+        """Return what a trial is held against from what is known now; repetitions are measured whole."""
+        margin = self.terms.endings.stop_margin
+        if margin is None or spec.role is not None:
+            return None
+        return StopRule(
+            objectives=tuple(self.terms.objectives),
+            constraints=tuple(self.terms.constraints),
+            incumbents=self.progress.incumbents,
+            margin=margin,
+        )
+
+    def keep(self, result: TrialResult, *, queued_s: float) -> None:
+        """Store how a trial ended, and learn from it.
+
+        What was cut off is not a finding: it is neither stored nor counted, and runs again.
+        """
+        if result.failure_class is FailureClass.INTERRUPTED:
+            return
+        self._store.append(result, queued_s=queued_s, knobs=self._knobs)
+        self._outstanding.finished[result.spec.key] = FinishedTrial(
+            state=result.state,
+            failure_class=result.failure_class,
+            attempt=result.spec.attempt,
+            role=result.spec.role,
+        )
+        self.progress.learn(result, node_devices=self._node_devices)
+        if result.state in (TrialState.FAILED, TrialState.INFEASIBLE):
+            self.failures.append(result)

@@ -1,0 +1,305 @@
+"""Where the jobs of a study come from: the points of a grid, or the proposals of a search.
+
+The loop asks one source for the next job and tells it how each one ended; which of the two it is decides
+``source_of`` and nobody else. The repetitions of a control setting, which have their place among the jobs of
+either, are ``Controls``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from sweeper.kinds import SEARCH_METHODS
+from sweeper.plan.planner import Job, Planner
+from sweeper.records import TrialResult, TrialState
+from sweeper.schedule.durations import Predictor
+from sweeper.search import Candidate, Search
+from sweeper.space.space import Point
+from sweeper.sweep.ledger import Ledger
+from sweeper.sweep.telling import Teller
+from sweeper.sweep.terms import Terms
+
+# A search that proposes nothing new so often in a row has nothing new left.
+_GIVE_UP_AFTER = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """What a source has before the first job.
+
+    Attributes:
+        total: Trials in all; None where a search has no budget.
+        done: Those that are in the store already.
+        refused: Jobs that the source will hand out and that can never run.
+    """
+
+    total: int | None
+    done: int
+    refused: int
+
+
+class Controls:
+    """The repetitions of the control setting that are left, each due after so many other trials.
+
+    Attributes:
+        total: All that the study has, those in the store included.
+        refused: Those that can never run here and are not recorded yet, and why.
+    """
+
+    def __init__(self, planned: Iterable[tuple[int, Job]], ledger: Ledger) -> None:
+        """Take those of ``Planner.controls`` that are outstanding, in time's order."""
+        planned = list(planned)
+        left = [(position, job) for position, job in planned if ledger.includes(job)]
+        self.total = len(planned)
+        self.refused = tuple((job, job.refusal) for _, job in left if job.refusal is not None)
+        self._left = deque(
+            (position, ledger.next_attempt(job)) for position, job in left if job.refusal is None
+        )
+        self._begun: set[str] = set()
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Those that do not wait for devices yet."""
+        return [job for _, job in self._left]
+
+    def count(self, keys: Iterable[str]) -> None:
+        """Count other trials as begun, each once."""
+        self._begun.update(keys)
+
+    def take_due(self, *, is_idle: bool) -> Job | None:
+        """Return the next repetition if its time has come, or if nothing else is going on; None otherwise."""
+        if self._left and (is_idle or self._left[0][0] <= len(self._begun)):
+            return self._left.popleft()[1]
+        return None
+
+    def drop(self) -> None:
+        """Repeat nothing more."""
+        self._left.clear()
+
+
+class Source(ABC):
+    """Jobs of a study one by one, and what becomes of them.
+
+    Attributes:
+        is_fixed: Whether all jobs are known before the first one runs, so that all may wait at once.
+        controls: The control's repetitions among them; known once the source is opened.
+    """
+
+    is_fixed: bool
+
+    def __init__(self, planner: Planner, ledger: Ledger, search: Search, teller: Teller) -> None:
+        self._planner = planner
+        self._ledger = ledger
+        self._search = search
+        self._teller = teller
+        self._jobs: dict[str, Job] = {}
+        self.controls = Controls((), ledger)
+
+    @abstractmethod
+    def open(self) -> Opening:
+        """Begin: tell the search what the store holds, and plan the controls.
+
+        Raises:
+            KnobError: The space names a knob that this release lacks.
+        """
+
+    @abstractmethod
+    def next_job(self, *, in_flight: int) -> Job | None:
+        """Return the next job, one that can never run included; None if there is none now.
+
+        Args:
+            in_flight: How many jobs wait or run.
+        """
+
+    @abstractmethod
+    def is_exhausted(self) -> bool:
+        """Return whether no job will ever come again."""
+
+    @abstractmethod
+    def unasked(self, *, in_flight: int) -> int:
+        """Return how many jobs are expected to come besides those that wait or run."""
+
+    @abstractmethod
+    def why_ended(self) -> str:
+        """Say in words why no job is left."""
+
+    @abstractmethod
+    def jobs(self) -> Mapping[str, Job]:
+        """Return the jobs of the study by key, those that earlier runs measured included."""
+
+    def job_of(self, key: str) -> Job | None:
+        """Return a job by its key, as far as this run has planned it."""
+        return self._jobs.get(key)
+
+    def started(self, job: Job) -> None:
+        """Note that a job runs."""
+        self._teller.begin(job)
+        if job.spec.role is None:
+            self.controls.count([job.spec.key])
+            self._jobs[job.spec.key] = job
+
+    def ended(self, job: Job, result: TrialResult) -> None:
+        """Tell the search how a job ended, one that never ran included."""
+        self._teller.begin(job)
+        self._teller.ended(result)
+
+    def dropped(self, job: Job) -> None:
+        """Tell the search of a job that it waits for and that will not run."""
+        self._teller.dropped(job.spec.key)
+
+
+class GridSource(Source):
+    """Every point of the space, equal assignments once."""
+
+    is_fixed = True
+
+    def __init__(
+        self, planner: Planner, ledger: Ledger, search: Search, teller: Teller, *, predictor: Predictor
+    ) -> None:
+        """Plan nothing yet; ``predictor`` will learn from what the store holds of the grid."""
+        super().__init__(planner, ledger, search, teller)
+        self._predictor = predictor
+        self._left: deque[Job] = deque()
+
+    def open(self) -> Opening:
+        """Plan the grid and its controls; points in the store are told as they are passed."""
+        jobs = self._planner.grid()
+        runnable = sum(job.refusal is None for job in jobs)
+        self.controls = Controls(self._planner.controls(runnable), self._ledger)
+        for job in jobs:
+            self._jobs[job.spec.key] = job
+            self._predictor.learn(job.spec, self._ledger.stored.rows_of(job.spec.key))
+        self._left.extend(jobs)
+        outstanding = [job for job in jobs if self._ledger.includes(job)]
+        return Opening(
+            total=len(jobs) + self.controls.total,
+            done=len(jobs) - len(outstanding) + self.controls.total - len(self.controls.jobs),
+            refused=sum(job.refusal is not None for job in outstanding),
+        )
+
+    def next_job(self, *, in_flight: int) -> Job | None:
+        """Return the next point that the store does not hold."""
+        while self._left:
+            job = self._left.popleft()
+            known = self._ledger.find(job.spec.key)
+            if known is None or self._ledger.includes(job):
+                return job
+            self.controls.count([job.spec.key])
+            self._teller.passed(job, known, self._ledger.stored)
+        return None
+
+    def is_exhausted(self) -> bool:
+        """Return whether every point was handed out."""
+        return not self._left
+
+    def unasked(self, *, in_flight: int) -> int:
+        """Return how many points are left."""
+        return len(self._left)
+
+    def why_ended(self) -> str:
+        """Say that nothing is left."""
+        return "every point of the grid has its result"
+
+    def jobs(self) -> Mapping[str, Job]:
+        """Return every job of the grid."""
+        return self._jobs
+
+
+class SearchSource(Source):
+    """What a search proposes, as long as it is new and within the budget."""
+
+    is_fixed = False
+
+    def __init__(
+        self, planner: Planner, ledger: Ledger, search: Search, teller: Teller, *, budget: int | None
+    ) -> None:
+        """Ask nothing yet; a ``budget`` of None ends with the space."""
+        super().__init__(planner, ledger, search, teller)
+        self._budget = budget
+        self._stale_asks = 0
+
+    def open(self) -> Opening:
+        """Tell the search what was stored after its driver had ended; plan the controls."""
+        for candidate in self._search.begin_those(self._is_stored):
+            spec = self._planner.job(candidate.point).spec
+            known = self._ledger.find(spec.key)
+            if known is not None:
+                self._teller.stored(candidate.number, spec, known, self._ledger.stored)
+        self.controls = Controls(self._planner.controls(self._budget or 0), self._ledger)
+        self.controls.count(self._ledger.ended_keys)
+        return Opening(total=self._budget, done=self._ledger.spent, refused=0)
+
+    def next_job(self, *, in_flight: int) -> Job | None:
+        """Ask the search until it proposes what is not known, or has nothing left."""
+        while not self._is_spent(in_flight=in_flight):
+            candidate = self._search.ask()
+            if candidate is None:
+                self._stale_asks = _GIVE_UP_AFTER
+            elif (job := self._checked(candidate)) is not None:
+                return job
+        return None
+
+    def is_exhausted(self) -> bool:
+        """Return whether the budget is spent, or the search proposes nothing new."""
+        return self._is_spent(in_flight=0)
+
+    def unasked(self, *, in_flight: int) -> int:
+        """Return what of the budget is neither spent nor in flight."""
+        return 0 if self._budget is None else max(self._budget - self._ledger.spent - in_flight, 0)
+
+    def why_ended(self) -> str:
+        """Say whether it was the budget or the space."""
+        if self._budget is not None and self._ledger.spent >= self._budget:
+            return f"search.trials: {self._ledger.spent} trials are spent"
+        return "the search proposes nothing that is not known"
+
+    def jobs(self) -> Mapping[str, Job]:
+        """Return the jobs of all points that the search remembers as complete, and of those begun now."""
+        points = self._search.points()
+        return {**{key: self._planner.job(point) for key, point in points.items()}, **self._jobs}
+
+    def _is_stored(self, point: Point) -> bool:
+        return self._ledger.find(self._planner.job(point).spec.key) is not None
+
+    def _is_spent(self, *, in_flight: int) -> bool:
+        is_over_budget = self._budget is not None and self._ledger.spent + in_flight >= self._budget
+        return self._stale_asks >= _GIVE_UP_AFTER or is_over_budget
+
+    def _checked(self, candidate: Candidate) -> Job | None:
+        """Return the job of a proposal; None, and tell the search why, where it is not to be run."""
+        job = self._planner.job(candidate.point)
+        key = job.spec.key
+        known = self._ledger.find(key)
+        is_running = self._teller.awaits(key)
+        if job.refusal is None and known is None and not is_running:
+            self._stale_asks = 0
+            self._teller.proposed(key, candidate.number)
+            return job
+        self._stale_asks += 1
+        if job.refusal is not None and job.refusal.is_rule:
+            # No point of the space: the search is asked again, and told so that it looks elsewhere.
+            told = {"fail_reason": job.refusal.message}
+            self._search.tell(candidate.number, None, told, violated={"space.rules": 1.0})
+        elif job.refusal is not None and known is None:
+            self._teller.proposed(key, candidate.number)
+            return job
+        elif known is not None and known.state is TrialState.COMPLETE:
+            self._teller.repeated(candidate.number, key, self._ledger.rows_now(key))
+        elif known is not None and known.state is TrialState.SKIPPED:
+            self._search.prune(candidate.number, None, {"key": key, "repeated": True})
+        else:
+            reason = "already running" if is_running else "known to fail"
+            self._search.tell(candidate.number, None, {"key": key, "fail_reason": reason})
+        return None
+
+
+def source_of(
+    terms: Terms, *, planner: Planner, ledger: Ledger, search: Search, teller: Teller, predictor: Predictor
+) -> Source:
+    """Choose the source that a study's method asks for."""
+    if SEARCH_METHODS[terms.method].is_exhaustive:
+        return GridSource(planner, ledger, search, teller, predictor=predictor)
+    return SearchSource(planner, ledger, search, teller, budget=terms.trials)

@@ -1,0 +1,155 @@
+"""How a trial ended, as its result: complete, skipped, failed with a class and a reason, or lost.
+
+Each result is made from the trial's record. What others said (a message, an answer, a value that an engine
+reports) is kept at some length, as Unicode, and without secrets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+
+from sweeper.clients.program import last_line
+from sweeper.engines import Server
+from sweeper.engines.endpoint import fingerprint, joined
+from sweeper.errors import EngineError, Stopped, SweeperError
+from sweeper.records import FailureClass, Placement, Scalar, TrialResult, TrialSpec, TrialState
+from sweeper.text import confidential
+from sweeper.trial import surroundings
+from sweeper.trial.record import TrialRecord
+
+_LONGEST_TEXT = 20_000
+"""Characters of a message or an answer that are kept."""
+
+
+def complete(record: TrialRecord) -> TrialResult:
+    """Return the result of a trial that measured all of its load points."""
+    return _result(record, TrialState.COMPLETE)
+
+
+def skipped(record: TrialRecord, *, reason: str) -> TrialResult:
+    """Return the result of a trial that ended early because the rest of it cannot matter."""
+    return _result(record, TrialState.SKIPPED, message=reason)
+
+
+def failed(record: TrialRecord, error: BaseException) -> TrialResult:
+    """Return the result of a trial that an error ended, with the error's class and words.
+
+    The traceback of an error that is no engine's is written beside the trial's other files.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        error = Stopped()
+    if isinstance(error, EngineError):
+        message = _with_engines_word(error, record.server)
+        return _failed(record, error.failure, message=message, log=error.log_path)
+    log = _write_traceback(record.spec, error)
+    if isinstance(error, SweeperError):
+        return _failed(record, FailureClass.BAD_ARGUMENT, message=str(error), log=log)
+    message = f"{type(error).__name__}: {error}"
+    return _failed(record, FailureClass.INFRASTRUCTURE, message=message, log=log)
+
+
+def lost(
+    spec: TrialSpec,
+    placement: Placement,
+    error: BaseException,
+    *,
+    failure: FailureClass = FailureClass.INFRASTRUCTURE,
+) -> TrialResult:
+    """Return the result of a trial whose worker died and so cannot report by itself."""
+    return TrialResult(
+        spec=spec,
+        placement=placement,
+        state=TrialState.FAILED,
+        provenance=spec.provenance,
+        failure_class=failure,
+        failure_message=_kept(
+            f"the worker of this trial was lost: {type(error).__name__}: {_first_line(error)}"
+        ),
+    )
+
+
+def _failed(record: TrialRecord, failure: FailureClass, *, message: str, log: str | None) -> TrialResult:
+    return _result(record, TrialState.FAILED, failure=failure, message=message, log=log)
+
+
+def _result(
+    record: TrialRecord,
+    state: TrialState,
+    *,
+    failure: FailureClass | None = None,
+    message: str | None = None,
+    log: str | None = None,
+) -> TrialResult:
+    spec, server, answer = record.spec, record.server, joined(record.answers)
+    record.end()
+    return TrialResult(
+        spec=spec,
+        placement=record.placement,
+        state=state,
+        provenance=server.provenance if server else spec.provenance,
+        # A failed trial keeps no numbers: part of a measurement is not a measurement. What was left out
+        # because it cannot matter is another thing: the load points before it were measured whole.
+        measurements=() if state is TrialState.FAILED else tuple(record.measurements),
+        failure_class=failure,
+        failure_message=None if message is None else _kept(message, server),
+        log_path=log or (server.log_path if server else None),
+        effective={
+            **_kept_values(server.effective if server else {}, server),
+            **record.host,
+            **({} if record.numa_binding is None else {"numa_binding": record.numa_binding}),
+        },
+        # A modelled trial does not depend on this machine.
+        versions={
+            **({} if spec.is_modelled else surroundings.versions()),
+            **(server.versions if server else {}),
+        },
+        surroundings={} if spec.is_modelled else surroundings.surroundings(os.environ),
+        phases=record.phases,
+        sanity_fingerprint=None if answer is None else fingerprint(answer),
+        sanity_text=None if answer is None else _kept(answer, server),
+        command=server.command if server else (),
+        started_at=record.started_at,
+        ended_at=time.time(),
+    )
+
+
+def _kept(text: str, server: Server | None = None) -> str:
+    """Return what somebody else said as it may be kept: of some length, Unicode, and without secrets."""
+    if len(text) > _LONGEST_TEXT:
+        text = f"{text[: _LONGEST_TEXT // 2]} ... {text[-_LONGEST_TEXT // 2 :]}"
+    known = [server.api_key] if server is not None else []
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return confidential.redacted(text, os.environ, known=known)
+
+
+def _kept_values(values: Mapping[str, Scalar], server: Server | None) -> dict[str, Scalar]:
+    return {name: _kept(value, server) if isinstance(value, str) else value for name, value in values.items()}
+
+
+def _write_traceback(spec: TrialSpec, error: BaseException) -> str | None:
+    """Write the traceback of an error beside the trial's other files; None where it cannot be written."""
+    path = Path(spec.folder) / "traceback.txt"
+    text = confidential.redacted("".join(traceback.format_exception(error)), os.environ)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+    return None
+
+
+def _with_engines_word(error: EngineError, server: Server | None) -> str:
+    """Add the engine's last line to what a client says of a load that never ended: it only saw silence."""
+    if error.failure is not FailureClass.HANG or server is None or server.log_path is None:
+        return str(error)
+    return f"{error}; the engine's last line: {last_line(Path(server.log_path))}"
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else json.dumps(type(error).__name__)

@@ -1,0 +1,1 @@
+"""Tests of the declarations of engines, clients, datasets and search methods."""
