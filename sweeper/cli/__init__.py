@@ -30,6 +30,7 @@ from sweeper.cli.fit import ShowFit
 from sweeper.cli.help import HELP_WORDS, help_on
 from sweeper.cli.interference import CheckInterference
 from sweeper.cli.make import InstallCpuVllm, MakeShareGpt, MakeTinyModel
+from sweeper.cli.models import ShowModels
 from sweeper.cli.node import ShowNode
 from sweeper.cli.partitions import ShowPartitions
 from sweeper.cli.sweep import run_sweep
@@ -50,6 +51,7 @@ _COMMANDS: dict[str, ConsoleCommand] = {
         ShowNode(),
         ShowFit(),
         ShowPartitions(),
+        ShowModels(),
         Analyse(),
         Calibrate(),
         InstallCpuVllm(),

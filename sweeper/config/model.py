@@ -107,6 +107,15 @@ def model(given: Mapping[str, Any], *, where: str = "model", needs_shape: bool =
     made = _with_own_config(made, where=where)
     if made.shape is not None:
         return replace(made, dtype=made.dtype or _USUAL_DTYPE)
+    if made.architecture is not None:
+        if needs_shape:
+            raise ConfigError(
+                f"{where}.path: {made.path} is no dense decoder built as Llama is "
+                f"({config_json.build_words(made.architecture)}), and what a step of it takes is not "
+                "modelled; expected a dense decoder on the simulated platform. Measure it: platform=mi300x, "
+                "cuda or cpu."
+            )
+        return made
     why = config_json.why_no_shape(made.path)
     if needs_shape:
         raise ConfigError(
@@ -186,6 +195,12 @@ def _copy(below: _Told, said: Mapping[str, Any], *, place: str, where: str) -> _
         raise ConfigError(
             f"{where}: {place}.path: cannot be seen to be a copy of {name}: {exc} {remedy}"
         ) from exc
+    if found.built is None or found.shape is None:
+        built = "" if found.architecture is None else f" ({config_json.build_words(found.architecture)})"
+        raise ConfigError(
+            f"{where}: {place}.path: {path}/config.json describes another build than {name}{built}; expected "
+            f"a copy of {name}, since its name is kept. {remedy}"
+        )
     known = {
         **asdict(ShapeConfig()),
         **below.values["shape"],
@@ -239,7 +254,7 @@ def _as_its_folder_says(given: dict[str, Any]) -> dict[str, Any]:
         own = config_json.read(Path(given["path"]))
     except ConfigError:
         return given
-    return {**given, "shape": _shape_of(own), "dtype": given["dtype"] or own.dtype}
+    return {**given, "shape": _shape_of(own) or None, "dtype": given["dtype"] or own.dtype}
 
 
 def _is_folder(path: object) -> bool:
@@ -264,11 +279,19 @@ def _with_own_config(made: Model, *, where: str) -> Model:
             f"{where}: is given {', '.join(differ)}; expected what {made.path}/config.json says. "
             "Leave out what is given, or correct the path."
         )
-    return replace(made, shape=own.shape, dtype=own.dtype)
+    return replace(
+        made,
+        shape=own.shape,
+        dtype=own.dtype,
+        architecture=own.architecture,
+        quantization=own.quantization,
+    )
 
 
 def _differences(made: Model, own: Model) -> Iterator[str]:
-    if made.shape is not None:
+    if made.shape is not None and own.shape is None:
+        yield "a shape of a dense decoder where the file has another build"
+    elif made.shape is not None:
         for key, value in _shape_of(own).items():
             asked = getattr(made.shape, key)
             if asked != value:

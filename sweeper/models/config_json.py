@@ -15,6 +15,7 @@ from typing import Any
 from sweeper.errors import ConfigError
 from sweeper.models import builds, quantization
 from sweeper.records import Model, ModelShape
+from sweeper.records.architecture import Architecture, kinds
 
 _FIELDS = {
     "layers": "num_hidden_layers",
@@ -84,6 +85,11 @@ def why_no_shape(path: str) -> str:
     except ConfigError as exc:
         return str(exc)
     return f"{path}/config.json was not read"
+
+
+def build_words(built: Architecture) -> str:
+    """Return in words what layers a model has: ``58 x latent attention, experts``."""
+    return "; ".join(f"{count} x {name}" for name, count in kinds(built).items())
 
 
 def _is_built_as_llama(config: Mapping[str, Any]) -> bool:

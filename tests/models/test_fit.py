@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sweeper.engines import vllm_environment
 from sweeper.engines.vllm import VllmEngine
 from sweeper.errors import PlacementError
-from sweeper.models import tiny
+from sweeper.models import config_json, published, tiny
 from sweeper.models.fit import (
     Fit,
     activation_bytes,
@@ -20,13 +21,14 @@ from sweeper.models.fit import (
     kv_bytes_per_token,
     weight_bytes,
 )
-from sweeper.records import Assignment, Model, ModelShape, Placement
+from sweeper.records import Assignment, Model, ModelShape, Placement, Scalar
 from sweeper.simulation.calibration import Calibration
 from sweeper.simulation.costs import CostModel
 from sweeper.simulation.device import MI300X
 from tests.standin_server import make_spec, never
 
 GIB = 2**30
+DATA = Path(published.__file__).parent / "data"
 CPX_GIB = 24.0
 
 LLAMA_2_7B = ModelShape(
@@ -335,3 +337,77 @@ def test_the_real_vllm_has_as_many_cache_blocks_as_the_bytes_of_a_token_say(
         assert server.effective["num_gpu_blocks"] == GIB // (32 * 3072) == 10_922
     finally:
         server.stop()
+
+
+# Builds other than Llama's
+
+
+def of_published(folder: Path, name: str, **stored: object) -> Model:
+    """A published model as its config.json describes it, with this ``quantization_config``."""
+    rows = yaml.safe_load((DATA / "published_models.yaml").read_text(encoding="utf-8"))
+    config = next(row["config"] for row in rows if row["name"] == name)
+    written = {**config, **({"quantization_config": stored} if stored else {})}
+    (folder / "config.json").write_text(json.dumps(written), encoding="utf-8")
+    return config_json.read(folder)
+
+
+def fitted(model: Model, **knobs: Scalar) -> Fit:
+    return fit(model, knobs, release="0.11.0", device_memory_gib=192.0)
+
+
+def test_checkpoint_of_gpt_oss_is_as_large_as_published(tmp_path: Path) -> None:
+    """gpt-oss model card, arXiv:2508.10925, table 1: 60.8 GiB."""
+    keeps = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "lm_head"]
+    model = of_published(tmp_path, "openai/gpt-oss-120b", quant_method="mxfp4", modules_to_not_convert=keeps)
+    assert fitted(model).weights_gib == pytest.approx(60.8, rel=0.005)
+
+
+def test_latent_cache_is_on_every_device(tmp_path: Path) -> None:
+    model = of_published(tmp_path, "deepseek-ai/DeepSeek-V3", quant_method="fp8")
+    one, eight = fitted(model), fitted(model, tensor_parallel_size=8)
+    assert one.kv_token_bytes == eight.kv_token_bytes == 61 * 576 * 2
+    assert (one.is_feasible, eight.is_feasible) == (False, True)
+
+
+def test_experts_are_shared_out_alike_whole_or_sliced(tmp_path: Path) -> None:
+    model = of_published(tmp_path, "Qwen/Qwen3-235B-A22B")
+    sliced = fitted(model, tensor_parallel_size=8)
+    whole = fitted(model, tensor_parallel_size=8, enable_expert_parallel=True)
+    assert whole.weights_gib == sliced.weights_gib
+    wider = fitted(model, tensor_parallel_size=4, data_parallel_size=2, enable_expert_parallel=True)
+    # Experts lie on all eight devices, attention on four.
+    assert sliced.weights_gib < wider.weights_gib < fitted(model, tensor_parallel_size=4).weights_gib
+
+
+def test_experts_that_cannot_be_shared_out_evenly_fill_one_device_more(tmp_path: Path) -> None:
+    model = of_published(tmp_path, "Qwen/Qwen1.5-MoE-A2.7B-Chat")
+    sliced = fitted(model, tensor_parallel_size=8)
+    whole = fitted(model, tensor_parallel_size=8, enable_expert_parallel=True)
+    # 60 experts on 8 devices: 8 on some, 7.5 in slices.
+    experts = 24 * 3 * 2048 * 1408 * 0.5 * 2 / 2**30
+    assert whole.weights_gib - sliced.weights_gib == pytest.approx(experts)
+
+
+def test_window_bounds_the_cache_of_a_sequence(tmp_path: Path) -> None:
+    model = of_published(tmp_path, "google/gemma-3-27b-it")
+    found = fitted(model, max_model_len=32768)
+    per_layer = 2 * 16 * 128 * 2
+    assert found.kv_cache_gib == pytest.approx(per_layer * (10 * 32768 + 52 * 1024) / 2**30)
+    assert found.sequences(1024) > found.sequences(2048) > 0
+
+
+def test_state_is_kept_whatever_the_length(tmp_path: Path) -> None:
+    model = of_published(tmp_path, "Qwen/Qwen3-Next-80B-A3B-Instruct")
+    found = fitted(model, tensor_parallel_size=2, max_model_len=8192)
+    state = 36 * (32 * 128 * 128 + (2 * 16 * 128 + 32 * 128) * 3) * 2 // 2
+    assert found.state_bytes == state
+    assert found.kv_token_bytes == 12 * 2 * 1 * 256 * 2
+
+
+def test_four_bit_weights_fit_where_sixteen_do_not(tmp_path: Path) -> None:
+    plain = fitted(of_published(tmp_path, "meta-llama/Llama-3.1-405B-Instruct"), tensor_parallel_size=2)
+    packed = of_published(
+        tmp_path, "meta-llama/Llama-3.1-405B-Instruct", quant_method="awq", bits=4, group_size=128
+    )
+    assert not plain.is_feasible
+    assert fitted(packed, tensor_parallel_size=2).is_feasible
