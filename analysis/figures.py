@@ -273,7 +273,7 @@ def caption_of(study: Study, table: pd.DataFrame) -> str:
 
 
 def _other_engines(frame: pd.DataFrame) -> str:
-    """Name the engines beside vLLM, and whether they were run at all."""
+    """Name the engines besides vLLM, and whether they were run at all."""
     said = ""
     for name, rows in frame[frame["engine"].notna()].groupby("engine", sort=False):
         kind = ENGINES.get(str(name))

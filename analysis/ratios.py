@@ -107,7 +107,7 @@ def ratio(factors: Sequence[Factor]) -> Ratio:
 
 
 def judge(found: Ratio, *, low: float | None, high: float | None) -> Verdict:
-    """Say whether a ratio lies between two bounds, as far as its interval tells; None leaves a side open.
+    """Judge whether a ratio lies between two bounds, as far as its interval shows; None leaves a side open.
 
     Without an interval nothing is settled: the verdict is inconclusive.
     """

@@ -258,7 +258,7 @@ def _judged(
 
 
 def _broken(rows: pd.DataFrame, constraints: Sequence[Constraint]) -> tuple[str, ...]:
-    """Name the bounds that a setting's starts do not keep in the mean, or that nobody measured."""
+    """Return the bounds that a setting's starts do not keep on average, or that were not measured."""
     found = bests.breaches_of(rows.to_dict("records"), constraints)
     return tuple(breach.constraint.name for breach in found)
 

@@ -70,7 +70,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     """Return mean and 95 % t-interval of independent values.
 
     Returns:
-        The estimate; a single value has no interval, for one cannot tell spread from one.
+        The estimate; a single value has no interval, for one value shows no spread.
     """
     n = len(values)
     mean = math.fsum(values) / n

@@ -143,7 +143,7 @@ def run_to_end(
 
 
 def blame_engine(server: Server) -> None:
-    """Give a dying engine time to be seen dead, so that its failure is not blamed on the client.
+    """Wait for a dying engine to be seen dead, so that its failure is not blamed on the client.
 
     Raises:
         EngineError: It has died; class and message come from its own last lines.

@@ -2,9 +2,9 @@
 
 ``schema`` declares every key with its type, ``composition`` turns files and overrides into checked plain data
 (``own_files`` explains what Hydra would misread), ``domains`` reads what may vary, ``settings`` makes our own
-objects of it, ``unused`` refuses what would do nothing, by ``effect_table``, ``release_source`` says whether the user
-named the release. YAML holds values; types and checks stand here. Nothing below this package knows that Hydra
-exists.
+objects of it, ``unused`` refuses what would do nothing, by ``effect_table``, ``release_source`` says whether
+the user named the release. YAML holds values; types and checks are here. Nothing below this package knows
+that Hydra exists.
 """
 
 from sweeper.config.composition import about, compose_run, conf_folder, groups

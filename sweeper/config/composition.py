@@ -44,7 +44,7 @@ _ENTRIES = ("objective.", "space.series.", "+objective.", "+space.series.", "++o
 
 
 def conf_folder() -> Path:
-    """Find the shipped configuration: inside the installed package, or beside it in a checkout."""
+    """Find the shipped configuration: inside the installed package, or next to it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"

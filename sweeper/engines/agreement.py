@@ -88,7 +88,7 @@ def differences(assignment: Assignment, effective: Mapping[str, Scalar]) -> dict
 
 
 def not_compared(assignment: Assignment, effective: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Name which knobs are reported in a form that cannot be compared with what was asked.
+    """Return which knobs are reported in a form that cannot be compared with what was asked.
 
     Returns:
         A sentence under ``NOT_COMPARED``, to be kept with what the engine reports; empty where there is none.
@@ -288,7 +288,7 @@ def _reported_value(reported: Scalar) -> object:
 
 
 def _at_key(path: str, reported: Mapping[str, object], key: str) -> object:
-    """What is reported under a key, or under another name of it; None where it is not told."""
+    """What is reported under a key, or under another name of it; None where it is not reported."""
     names = next((same for same in _SAME_KEYS.get(path, ()) if key in same), frozenset({key}))
     found = [reported[name] for name in (key, *sorted(names - {key})) if reported.get(name) is not None]
     return found[0] if found else None

@@ -42,5 +42,5 @@ def mistakes(assignment: Assignment, *, kind: EngineKind, allow_unknown: bool) -
 
 
 def flags(kind: EngineKind) -> Set[str]:
-    """Name the knobs that an engine has besides vLLM's; empty where they are not known."""
+    """Return the knobs that an engine has besides vLLM's; empty where they are not known."""
     return frozenset() if kind.flags is None else frozenset(opened(kind.flags))

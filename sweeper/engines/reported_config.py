@@ -136,7 +136,7 @@ def _arguments(match: re.Match[str], following: list[Line]) -> dict[str, object]
 
 
 def _whole(text: str, following: list[Line]) -> str:
-    """Put a line together that was cut into pieces: while it ends in the middle, the next belongs to it."""
+    """Join a line that was cut into pieces: while it ends in the middle, the next belongs to it."""
     for line in following[:_MOST_PIECES]:
         if line.level is not None or not is_cut_off(text):
             break

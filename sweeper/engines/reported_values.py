@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Enumerated:
-    """A member of an enumeration, ``<CUDAGraphMode.FULL: 2>``; ``value`` is None where it is not told."""
+    """A member of an enumeration, ``<CUDAGraphMode.FULL: 2>``; ``value`` is None where it is not reported."""
 
     name: str
     value: object = None

@@ -341,7 +341,7 @@ def _gpus(device: Device, devices: int) -> int:
 
 
 def _kv_blocks(spec: TrialSpec, device: Device, settings: Mapping[str, Scalar]) -> int:
-    """Count the KV blocks that fit beside weights and working memory.
+    """Count the KV blocks that fit besides weights and working memory.
 
     Raises:
         EngineError: Not even one sequence of the maximum length has room.

@@ -207,7 +207,7 @@ def write_metadata_stub(folder: Path, environment: EngineEnvironment) -> Path | 
 
 
 def _ready_limit(spec: TrialSpec, surroundings: Mapping[str, str]) -> dict[str, str]:
-    """Let ``engine.start_timeout_s`` decide how long a start may take, unless somebody set vLLM's limit."""
+    """Apply ``engine.start_timeout_s`` to vLLM's own limit on a start, unless that limit is set."""
     if not ENGINES[spec.engine.kind].is_run_by_python or _READY_LIMIT in surroundings:
         return {}
     if knobs.release_key(spec.engine.release) < knobs.release_key(_READY_LIMIT_FROM):

@@ -226,7 +226,7 @@ class OfflineServer:
         return EngineError(death.message, failure=death.failure, log_path=str(program.log_path))
 
     def sanity(self) -> None:
-        """Give no answer: there is nobody to be asked."""
+        """Return no answer: there is no server to ask."""
 
     def check_alive(self) -> None:
         """Return quietly; between runs nothing has to live."""

@@ -32,7 +32,7 @@ class Executor(Protocol):
         ...
 
     def lost_nodes(self) -> frozenset[str]:
-        """Name the nodes that are gone since the start; what ran there ends as failed through ``wait``."""
+        """Return the nodes that are gone since the start; what ran there ends as failed through ``wait``."""
         ...
 
     def close(self) -> None:

@@ -155,7 +155,7 @@ class Cluster:
         return node in self.lost_nodes()
 
     def lost_nodes(self) -> frozenset[str]:
-        """Name the nodes that are gone; one that comes back is used again by the next start.
+        """Return the nodes that are gone; one that comes back is used again by the next start.
 
         After ``close`` these are the ones that were known then.
         """
@@ -174,7 +174,7 @@ class Cluster:
         """Do nothing: a cluster is started by whoever runs it."""
 
     def close(self) -> None:
-        """Give back the nodes and leave; the cluster itself runs on. Safe to call twice."""
+        """Release the nodes and leave; the cluster itself runs on. Safe to call twice."""
         if self._ray.is_initialized():
             with noise_to(Path(os.devnull)):
                 self._ray.shutdown()
@@ -253,7 +253,7 @@ class Cluster:
         return {node.host: self._members[node.host] for node in self.nodes}
 
     def _ask(self, questions: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-        """Let nodes answer, each its own question, all at once."""
+        """Ask nodes, each its own question, all at once."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         task = self._ray.remote(cluster_checks.calling())

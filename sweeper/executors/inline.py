@@ -53,7 +53,7 @@ class InlineExecutor:
         self._stop.set()
 
     def lost_nodes(self) -> frozenset[str]:
-        """Name no node: this machine runs the study itself."""
+        """Return no node: this machine runs the study itself."""
         return frozenset()
 
     def close(self) -> None:

@@ -68,7 +68,7 @@ class PrivateRay:
         return False
 
     def lost_nodes(self) -> frozenset[str]:
-        """Name no node: the only one is this machine."""
+        """Return no node: the only one is this machine."""
         return frozenset()
 
     def has_died(self) -> bool:

@@ -43,7 +43,7 @@ class Session(Protocol):
         ...
 
     def lost_nodes(self) -> frozenset[str]:
-        """Name the nodes that are gone."""
+        """Return the nodes that are gone."""
         ...
 
     def has_died(self) -> bool:
@@ -149,7 +149,7 @@ class RayExecutor:
             self._ray.cancel(reference, force=False)
 
     def lost_nodes(self) -> frozenset[str]:
-        """Name the nodes that are gone since the start; what ran there ends as failed through ``wait``."""
+        """Return the nodes that are gone since the start; what ran there ends as failed through ``wait``."""
         return self._session.lost_nodes()
 
     def close(self) -> None:

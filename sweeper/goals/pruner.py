@@ -29,7 +29,7 @@ _ARRIVAL_ERRORS = 3.0
 def decision_order(
     points: Sequence[LoadPoint], objectives: Sequence[Objective], constraints: Sequence[Constraint]
 ) -> tuple[LoadPoint, ...]:
-    """Put the load points first that decide most.
+    """Sort load points, those that decide most first.
 
     An objective's own load point comes first, then those that a constraint names, then the others; of equals
     the heavier load, which settings tell apart better. A second run stays behind its first.

@@ -28,7 +28,7 @@ def find_conflicts(
         assignment: Knob to value.
         release: Release of vLLM.
         accelerator: What it runs on.
-        build: Version of a build that is taken for that release without being told to be it, or None.
+        build: Version of a build that is taken for that release without being stated to be it, or None.
 
     Returns:
         Refusals; those that rest on what releases are known to do are marked as facts, and where the build is

@@ -126,7 +126,7 @@ def _expected() -> str:
 
 
 def _refuse_experts(config: Mapping[str, Any], file: Path) -> None:
-    """Refuse experts and latent attention, which some configs tell in a part of their own."""
+    """Refuse experts and latent attention, which some configs have in a part of their own."""
     parts = [config, *(part for part in config.values() if isinstance(part, dict))]
     experts = [name for part in parts for name in _EXPERTS if part.get(name)]
     if experts:

@@ -1,4 +1,4 @@
-"""Does a model fit its devices, and how many sequences then fit beside it - before anything is started.
+"""Does a model fit its devices, and how many sequences then fit next to it - before anything is started.
 
 One device must hold its shard of the weights, the working memory of the largest step, and the KV cache of at
 least one sequence of the maximum length; else vLLM refuses to start. What is left over becomes KV blocks,
@@ -6,7 +6,7 @@ and blocks bound how many sequences are served at once. This is the only place w
 plan refuses by it, the simulated engine has as many blocks as it says, ``python -m sweeper fit`` prints it.
 
 Weights and KV cache follow from the model's shape and are exact for dense decoders whose matrices are all of
-one type. Working memory is an estimate; how good it is stands in docs/fit.md, beside published starts.
+one type. Working memory is an estimate; docs/fit.md shows how good it is, next to published starts.
 
 Left out: mixtures of experts, multimodal encoders, LoRA, speculative decoding, offloading to the host, and
 checkpoints that keep some matrices in 16 bits (Meta's fp8 Llama 3.1 405B keeps its attention so).
@@ -86,7 +86,7 @@ class Fit:
 
     @property
     def blocks(self) -> int:
-        """KV blocks beside weights and working memory; the same on each device of the group."""
+        """KV blocks besides weights and working memory; the same on each device of the group."""
         free_bytes = (self.available_gib - self.weights_gib - self.working_gib) * GIB
         return max(0, int(free_bytes // self._block_bytes))
 

@@ -5,7 +5,8 @@ the rest. So between the owner and the program stands a small process, started f
 
 * it is no child of its owner: an intermediate process between them only passes on how it ended. Ray
   kills the direct children of a worker that dies (seen with Ray 2.60), and with the supervisor gone
-  nobody would end the tree; now that hits the intermediate process, and the supervisor sees the death itself;
+  nothing would end the tree; now that hits the intermediate process, and the supervisor sees the death
+  itself;
 * it leads a session of its own and adopts orphans below it (child subreaper), so the tree stays whole;
 * it holds one end of a pipe whose other end only the owner has: when the owner dies, however it dies,
   the kernel closes the pipe, and the supervisor ends the tree and itself;
@@ -109,7 +110,7 @@ class Supervised:
             env: Its whole environment.
             cwd: Its working directory.
             log_path: File that takes its stdout and stderr; begun anew.
-            start_file: Written beside the log: who runs, since when, for whom.
+            start_file: Written next to the log: which process runs, since when, for which owner.
             grace_s: Seconds between SIGTERM and SIGKILL when it is ended.
             launch_s: Seconds that the supervisor itself may take to be up.
             note: Further facts for the start file (port, devices, trial key).

@@ -102,8 +102,8 @@ class Metric:
         printed_as: Its line in the text of vLLM's serving benchmark; empty where it has none.
         charts: Charts that show it unasked.
         fit: How a calibration is fitted to it; None where none is.
-        is_compared: Whether trials with and without neighbours are compared by it.
-        is_on_dashboard: Whether the dashboard shows it beside each trial.
+        is_compared: Whether trials alone and with others on the node are compared by it.
+        is_on_dashboard: Whether the dashboard shows it next to each trial.
         is_offered: Whether it cannot be above the rate at which requests are sent.
     """
 

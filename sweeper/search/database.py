@@ -143,7 +143,7 @@ class Ownership:
             self._lock(self._connection, name)
 
     def release(self) -> None:
-        """Let go of the study and of every connection; safe to call twice."""
+        """Release the study and every connection; safe to call twice."""
         if self._connection is not None:
             self._connection.invalidate()
             self._connection.close()

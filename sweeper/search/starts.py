@@ -1,6 +1,6 @@
 """What is measured before any method has a say: the defaults, the published best, the predicted best.
 
-The defaults are what every later gain is told against, the published best is what somebody found before, and
+The defaults are what every later gain is compared with, the published best is what others found before, and
 the predicted best is where the simulated platform would begin.
 """
 

@@ -147,7 +147,7 @@ class Compared:
             object.__setattr__(self, entry.name, tuple(getattr(self, entry.name)))
 
     def lacks(self, *, generation: str, dataset: str, mode: str | None, model: str) -> list[str]:
-        """Name what of a run was never compared; empty where all of it was."""
+        """Return what of a run was never compared; empty where all of it was."""
         lacking = []
         if generation not in self.generations:
             lacking.append(f"engine {generation.upper()}")

@@ -51,7 +51,7 @@ class UnreadablePartError(StoreError):
 
 
 def file_name(trial_key: str, attempt: int) -> str:
-    """Name the part of an attempt at a trial."""
+    """Return the file name of the part for an attempt at a trial."""
     return f"{trial_key}-{attempt}.parquet"
 
 

@@ -124,7 +124,7 @@ class Store:
         return self._files.at(name)
 
     def align(self, knobs: Iterable[str]) -> None:
-        """Give every part a column for each of these knobs, and the same columns and types as the others.
+        """Add to every part a column for each of these knobs, with the same columns and types in all.
 
         Raises:
             StoreError: A part cannot be read.
@@ -149,7 +149,7 @@ class Store:
         return frame
 
     def finished(self) -> dict[str, FinishedTrial]:
-        """Give, for each trial key, how its latest attempt ended.
+        """Return, for each trial key, how its latest attempt ended.
 
         Raises:
             StoreError: A part cannot be read.
@@ -165,7 +165,7 @@ class Store:
 
     @staticmethod
     def latest(frame: pd.DataFrame) -> pd.DataFrame:
-        """Keep the rows of each trial's latest attempt, out of what ``read`` gave."""
+        """Return the rows of each trial's latest attempt, from what ``read`` returned."""
         last = frame.groupby("trial_key")["attempt"].transform("max")
         return frame[frame["attempt"] == last].reset_index(drop=True)
 

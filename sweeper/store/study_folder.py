@@ -78,7 +78,7 @@ class StudyFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let go of the study."""
+        """Release the study."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -211,7 +211,7 @@ def _read_owner(lock: TextIO) -> str:
 
 
 def _owner_text(owner: str) -> str:
-    """Name who holds the study and how to stop it.
+    """Describe which process holds the study and how to stop it.
 
     A process id alone would not do: the driver may be gone and its id given to another process, which must
     not be stopped. So its start time is looked at, too.

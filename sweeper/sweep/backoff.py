@@ -2,7 +2,7 @@
 
 What made a trial fail by no fault of its own (a taken port, a worker that died, another process on its
 devices) is often still there a moment later. So a repetition waits, and each further one twice as long; and
-devices on which something went wrong are given to nobody meanwhile.
+devices on which something went wrong are given to no trial meanwhile.
 """
 
 from __future__ import annotations

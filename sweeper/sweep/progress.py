@@ -73,7 +73,7 @@ class Progress:
             self._count(trial.key, trial.state, trial.rows)
 
     def reason_to_end(self, *, elapsed_s: float) -> str | None:
-        """Name which limit is reached, if one is; ``elapsed_s`` is this run's time so far."""
+        """Return which limit is reached, if any; ``elapsed_s`` is this run's time so far."""
         limits = self._endings
         if limits.max_hours is not None and elapsed_s >= limits.max_hours * 3600:
             return f"search.max_hours: {limits.max_hours:g} hours are over"

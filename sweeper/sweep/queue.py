@@ -89,7 +89,7 @@ class Queue:
         return self._scheduler.has_room
 
     def add(self, job: Job, *, tries: int = 1) -> None:
-        """Let a job wait for devices."""
+        """Queue a job until devices are free."""
         self._enter(Waiting(job=job, since_s=self._clock(), tries=tries))
 
     def start(self) -> list[Running]:
@@ -116,7 +116,7 @@ class Queue:
         )
 
     def release(self, running: Running, result: TrialResult, *, again: Job | None) -> None:
-        """Take devices back and let a repetition wait, both after a pause where there was trouble on them."""
+        """Take devices back and queue a repetition, both after a pause if something went wrong on them."""
         is_trouble = result.failure_class is FailureClass.INFRASTRUCTURE
         retry = None
         if again is not None:
@@ -155,7 +155,7 @@ class Queue:
         return [self._waiting.pop(entry.key).job for entry in stranded]
 
     def drop(self) -> list[Job]:
-        """Let nothing wait any longer; return what did."""
+        """Empty the queue; return what was in it."""
         dropped = [waiting.job for waiting in (*self._waiting.values(), *self._backoff.retries)]
         for job in dropped:
             self._scheduler.remove(job.spec.key)
