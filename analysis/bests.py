@@ -43,7 +43,7 @@ class Breach:
 
     Attributes:
         constraint: The bound.
-        value: What breaks it; None where it was not measured, so that nobody knows that it is kept.
+        value: What breaks it; None where it was not measured, so that it is unknown whether it is kept.
         was_final: The setting kept it in the search, and broke it when it was measured again.
     """
 
@@ -53,7 +53,7 @@ class Breach:
 
     @property
     def past(self) -> float:
-        """How far it is past the limit, as ``Constraint.violation``; infinite where nobody knows."""
+        """How far it is past the limit, as ``Constraint.violation``; infinite where that is unknown."""
         return math.inf if self.value is None else self.constraint.violation(self.value)
 
     @property
@@ -148,7 +148,7 @@ def broken_bounds(
 
     Returns:
         Columns ``setting`` and ``breaks``: each broken bound in words, with the value that breaks it; a row
-        per such setting. A bound that was not measured counts as broken: nobody knows that it is kept.
+        per such setting. A bound that was not measured counts as broken: it is unknown whether it is kept.
     """
     broken = breaches(frame, constraints=constraints, series=series, finals=finals)
     return pd.DataFrame(

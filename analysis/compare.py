@@ -206,7 +206,7 @@ def _numbers(study: Study, metric: Metric) -> dict[tuple[object, ...], tables.Ro
     """Rows with numbers, by setting and by what the load point is rather than by how it is called."""
     table = tables.summary(study.frame, metric=metric.column, series=study.series)
     rows = table[(table["n"] > 0) & (table["mean"] > 0)].to_dict("records")
-    # The run is told apart in the setting's name or in the load point's, so both belong to the key.
+    # The run is named in the setting's name or in the load point's, so both belong to the key.
     return {
         (
             _same_setting(study, row),

@@ -41,7 +41,7 @@ def line_axis(frame: pd.DataFrame) -> str | None:
         frame: Rows of the store.
 
     Returns:
-        A column of ``AXES`` when it alone tells the load points apart, with at least three values; None
+        A column of ``AXES`` when it alone distinguishes the load points, with at least three values; None
         where the load points differ in rate, in several ways, or hardly at all: bars suit those.
     """
     varying = [name for name in tables.LOAD_POINT if frame[name].nunique(dropna=False) > 1]

@@ -100,7 +100,7 @@ class Legend:
     """How labels fit a page.
 
     Attributes:
-        labels: The labels, long ones broken into lines: their ends are often what tells them apart.
+        labels: The labels, long ones broken into lines: often only their ends differ.
         columns: Columns of the legend.
         rows: Lines of text that it takes.
     """

@@ -39,7 +39,7 @@ class Study:
         attempts: With earlier attempts of a trial, too.
         location: Where the results lie, if not in the study's folder.
         experiment: Names the folder of published figures; None where the study belongs to none.
-        price_per_gpu_hour: What a GPU costs by the hour; None where nobody said.
+        price_per_gpu_hour: What a GPU costs by the hour; None where it was not given.
         currency: Of the price; may be empty.
     """
 

@@ -192,7 +192,7 @@ def _node(settings: Settings) -> Node:
 
 
 def _point_of(spec: TrialSpec, series: Series, row: Mapping[Hashable, Any]) -> LoadPoint | None:
-    """Find the load point of a published row: same rate and, where the row tells them, prompts and length."""
+    """Find the load point of a published row: same rate and, where the row gives them, prompts and length."""
     for point in spec.load_points:
         given = {"request_rate_per_s": row["request_rate_per_s"]}
         given |= {name: row[name] for name in ("num_prompts", "input_len") if name in row}

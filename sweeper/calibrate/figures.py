@@ -1,4 +1,4 @@
-"""A figure: one number of one run that somebody published or measured, and what the model says of it.
+"""A figure: one number of one run that was published or measured, and the model's value for it.
 
 The model is run as a study runs it, by the simulated engine and client, at the load points that are asked
 about and no others.

@@ -24,7 +24,7 @@ from sweeper.trial import stages
 _SHOWN_DEVICES = 16
 # Where there is no terminal to draw on, a line now and then says that the sweep goes on.
 _SIGN_OF_LIFE_S = 60.0
-# Settings that are refused for the same reason are told one by one up to here, and counted at the end.
+# Settings that are refused for the same reason are shown one by one up to here, and counted at the end.
 _SHOWN_ALIKE = 3
 
 

@@ -1,4 +1,4 @@
-"""The command ``interference``: its arguments, its study, and what it tells."""
+"""The command ``interference``: its arguments, its study, and what it prints."""
 
 from __future__ import annotations
 

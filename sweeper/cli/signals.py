@@ -23,7 +23,7 @@ class StopSignals:
         """Handle no signal yet.
 
         Args:
-            waits_for: What a clean stop takes its time with, for whoever asks again.
+            waits_for: What a clean stop waits for, for the message to a user who asks again.
         """
         self.signalled: int | None = None
         self._waits_for = waits_for

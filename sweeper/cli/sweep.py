@@ -44,7 +44,7 @@ def run_sweep(arguments: list[str], console: Console, *, commands: Collection[st
     Args:
         arguments: Overrides and options, without a command.
         console: Where a person reads.
-        commands: Names of the program's commands, for whoever mistyped one.
+        commands: Names of the program's commands, for the hint on a mistyped one.
 
     Returns:
         The exit code.

@@ -1,4 +1,4 @@
-"""What vLLM's load generator is told of a dataset, as the command and as the script of earlier releases."""
+"""Arguments of vLLM's load generator for a dataset: of the command, and of the script before it."""
 
 from __future__ import annotations
 

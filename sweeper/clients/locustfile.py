@@ -139,7 +139,7 @@ class StreamingUser(HttpUser):
         try:
             self._stream(request)
         except Exception as exc:
-            # What the server said of itself tells more than how the stream then ended.
+            # What the server said of itself shows more than how the stream then ended.
             request["error"] = request["error"] or f"{type(exc).__name__}: {exc}"
         if request["error"] is None:
             self._tell_locust(request)
@@ -209,7 +209,7 @@ def why_not_whole(request: dict[str, Any], *, asked: int, must_count: bool) -> s
     Args:
         request: What came of it.
         asked: Tokens that it may have.
-        must_count: Whether the server tells the number of tokens at the end of a stream.
+        must_count: Whether the server reports the number of tokens at the end of a stream.
     """
     messages, tokens = len(request["token_s"]), request["output_tokens"]
     if not tokens or not messages:

@@ -1,6 +1,6 @@
 """One program that is run to its end while its engine, the clock and a request to stop are watched.
 
-For load generators that are a process per run; what they are told and what they report is known elsewhere.
+For load generators that are a process per run; what they are given and what they report is known elsewhere.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Watch:
         self.peak_kv_cache_usage: float | None = None
 
     def look(self) -> None:
-        """Return quietly while nobody asks for a stop, the engine lives, and the log is of usual size.
+        """Return quietly while no stop is requested, the engine lives, and the log is of usual size.
 
         Raises:
             EngineError: One of it is not so.

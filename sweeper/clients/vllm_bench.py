@@ -192,7 +192,7 @@ def goodput_arguments(point: LoadPoint) -> list[str]:
 
 
 def _release_of(found: str, spec: TrialSpec, python: str) -> str:
-    """Return the release of a benchmark: the engine's in whose environment it is, else the one it tells."""
+    """Return the release of a benchmark: the engine's in whose environment it is, else the one it reports."""
     if spec.engine.build is not None and found == spec.engine.version:
         return spec.engine.release
     unplaced = knobs.why_unplaced(found)

@@ -106,7 +106,7 @@ def check_positive(key: str, value: float) -> None:
 
 
 def check_count(key: str, value: int, *, most: int) -> int:
-    """Refuse a count below 1, and one that nobody can mean: it would be counted out before it is noticed."""
+    """Refuse a count below 1, and one too large to be meant: it would be counted out before it is noticed."""
     check_positive(key, value)
     if value > most:
         raise ConfigError(f"{key}: is {value:,}; expected at most {most:,}. Lower it.")

@@ -78,7 +78,7 @@ class Composed(dict[str, Any]):
     """A composed configuration as plain data.
 
     Attributes:
-        presets: What the shipped files of the chosen groups say, by dotted path: nobody asked for it.
+        presets: What the shipped files of the chosen groups say, by dotted path: the user did not ask for it.
     """
 
     presets: Mapping[str, Any] = MappingProxyType({})
@@ -267,7 +267,7 @@ def _checked_override(text: str, config_dir: Path | None) -> str:
 
 
 def _knob_hint(key: str, text: str = "") -> str:
-    """Describe where knobs stand, to somebody who wrote one, or nearly one, without its group."""
+    """Describe where knobs belong, to a user who wrote one, or nearly one, without its group."""
     every = knobs.every_name()
     name = key if key in every else nearest_name(key, every)
     # A key of ours that is as close is what was meant.

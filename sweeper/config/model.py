@@ -232,7 +232,7 @@ def _value(text: str) -> str:
 
 
 def _as_its_folder_says(given: dict[str, Any]) -> dict[str, Any]:
-    """Fill in what nobody gave, so that the configuration that is stored has it."""
+    """Fill in what was not given, so that the configuration that is stored has it."""
     if given["shape"] is not None or not _is_folder(given["path"]):
         return given
     try:

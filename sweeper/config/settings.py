@@ -378,7 +378,7 @@ def _space(root: Mapping[str, Any], platform: Platform) -> Space:
     parsed = {name: parse_condition(f"space.knobs.{name}", value) for name, value in space["knobs"].items()}
     # What one series sets or the search varies is not fixed for the others.
     return Space(
-        # They say how we would start a server; one that already runs has its own, which it tells itself.
+        # They say how we would start a server; one that already runs has its own, which it reports itself.
         base={} if is_attached else _knobs("knobs", root["knobs"]),
         series=series,
         domains={name: parse_domain(f"space.knobs.{name}", value) for name, (value, _) in parsed.items()},

@@ -11,11 +11,11 @@ from sweeper.records import Assignment, EngineSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A release that an engine tells.
+    """A release that an engine reports.
 
     Attributes:
-        release: As it tells it.
-        where: The interpreter or address that told it.
+        release: As reported.
+        where: The interpreter or address that reported it.
     """
 
     release: str
@@ -23,7 +23,7 @@ class Found:
 
 
 def find(engine: EngineSpec, *, kind: EngineKind) -> Found | None:
-    """Find what will serve, before anything is started; None where it tells no release, or is none.
+    """Find what will serve, before anything is started; None where it reports no release, or has none.
 
     Raises:
         ConfigError: It is not there.

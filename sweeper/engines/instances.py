@@ -192,7 +192,7 @@ class SplitServer:
 
     Attributes:
         servers: Each of them, in the order of their devices.
-        base_url: Of the first; whoever loads the service asks each server by itself.
+        base_url: Of the first; a client that loads the service asks each server by itself.
         effective: As the first one reports it, with ``instances`` and ``instances_by``; each was compared
             with what was asked.
         command: Of the first; the others differ in port and devices.
@@ -233,7 +233,7 @@ class SplitServer:
         """Check that each is still the one that was started; return the ids of all of their processes.
 
         Raises:
-            EngineError: At one of them nobody listens any more.
+            EngineError: One of them no longer listens.
             MeasurementError: At one of them another process answers.
         """
         return _together(server.prove_ours() for server in self.servers)
@@ -318,7 +318,7 @@ def _value(future: Future[_Result]) -> _Result:
 
 
 def _is_echo(error: BaseException) -> bool:
-    """Whether a task ended only because it was told to."""
+    """Whether a task ended only because it was stopped."""
     return isinstance(error, EngineError) and error.failure is FailureClass.INTERRUPTED
 
 

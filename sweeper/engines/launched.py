@@ -41,7 +41,7 @@ class LaunchedServer:
 
     Attributes:
         core_title: How the processes below the API server that must live are called; None where they
-            cannot be told from passing helpers.
+            cannot be distinguished from passing helpers.
     """
 
     provenance = Provenance.MEASURED
@@ -211,7 +211,7 @@ class LaunchedServer:
             late = f"listens, and is not healthy after {limits.ready_timeout_s:g} s (engine.ready_timeout_s)"
         else:
             return
-        # One of its processes may have told why the others wait.
+        # One of its processes may have logged why the others wait.
         cause = vllm_reports.known_cause(self._log_tail())
         if cause is not None:
             raise self._error(f"engine: {late}; it told why: {cause.message}", cause.failure)

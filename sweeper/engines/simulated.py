@@ -4,7 +4,7 @@ It answers what a real one would: does this configuration start, with which reso
 each request served. Everything that comes out is marked as simulated. How good the model is stands in
 ``simulation.calibration.Calibration``.
 
-A knob that the model knows nothing of has no effect here; which ones those are is told, so that nobody reads
+A knob that the model knows nothing of has no effect here; such knobs are reported, so that no reader takes
 "no difference" out of a row where there could not be any.
 """
 
@@ -275,7 +275,7 @@ def _conflicts(spec: TrialSpec, assignment: Mapping[str, Scalar]) -> list[knobs.
 
 def _refuse(spec: TrialSpec, placement: Placement, settings: Mapping[str, Scalar]) -> None:
     """Refuse what the release refuses at its start, and what the model cannot represent."""
-    # Defaults take part: chunked prefill that nobody asked for is in the way of multi-step all the same.
+    # Defaults take part: chunked prefill that was not asked for is in the way of multi-step all the same.
     resolved = {**settings, **spec.assignment}
     # What is asked for itself and stands against a build that is no release has been let pass by the plan.
     let_pass = [refusal for refusal in _conflicts(spec, spec.assignment) if refusal.is_fact]

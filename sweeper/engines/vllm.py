@@ -82,7 +82,7 @@ class VllmEngine:
 class VllmServer(LaunchedServer):
     """One running vLLM, from launch to end; `VllmEngine.start` hands out proven ones only."""
 
-    # vLLM names its processes so from 0.10 on; earlier ones cannot be told from passing helpers.
+    # vLLM names its processes so from 0.10 on; earlier ones cannot be distinguished from passing helpers.
     core_title = "VLLM::"
 
     def prove(self) -> None:

@@ -24,7 +24,7 @@ from sweeper.text import trial_files
 # Source: data/vllm_knob_history.csv; vllm/v1/engine/core_client.py of 0.32.0.
 _READY_LIMIT = "VLLM_ENGINE_READY_TIMEOUT_S"
 _READY_LIMIT_FROM = "0.14.0"
-# Ours ends first, so that a late start is told as what it is.
+# Ours ends first, so that a late start is reported as what it is.
 _READY_MARGIN_S = 60
 # The mask of the CPU build.
 _CORES = str(MASK_VARIABLES[Platform.CPU])

@@ -1,7 +1,7 @@
 """The engine inside vLLM's latency and throughput benchmarks: no server, a process for each load point.
 
 These benchmarks start the engine themselves, measure it from inside, and end it. So there is nothing to be
-started beforehand and nobody to be asked a question: starting proves the environment only, the question
+started beforehand and no server to ask: starting proves the environment only, the question
 that others are asked is left out, and each run is proven by the configuration that its own log reports.
 The devices, the environment and the knobs are those that a server would get.
 """
@@ -232,7 +232,7 @@ class OfflineServer:
         """Return quietly; between runs nothing has to live."""
 
     def prove_ours(self) -> None:
-        """Do nothing: the benchmark holds the engine in its own process, and nobody listens."""
+        """Do nothing: the benchmark holds the engine in its own process, and no server listens."""
 
     def pids(self) -> frozenset[int] | None:
         """Return the ids of the benchmark's processes, which are the engine's; None before there are any."""

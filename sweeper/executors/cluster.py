@@ -1,4 +1,4 @@
-"""A Ray cluster that somebody else started, and that a study joins.
+"""A Ray cluster that others started, and that a study joins.
 
 A study takes a node whole: its allocator divides all of the devices, so a second study on the same node would
 give out the same ones again, whatever Ray counts per task. The claim is a placement group per node that
@@ -171,7 +171,7 @@ class Cluster:
         return False
 
     def start_again(self) -> None:
-        """Do nothing: a cluster is started by whoever runs it."""
+        """Do nothing: a cluster is started by its operators."""
 
     def close(self) -> None:
         """Release the nodes and leave; the cluster itself runs on. Safe to call twice."""

@@ -191,7 +191,7 @@ def _are_alike(one: Node, other: Node) -> bool:
 
 
 def _models(node: Node) -> frozenset[str]:
-    """Return the models of its devices, as far as their names tell them."""
+    """Return the models of its devices, as far as their names show them."""
     return frozenset(name for device in node.devices if (name := model_name(device.name)))
 
 

@@ -35,7 +35,7 @@ class Session(Protocol):
     is_local: bool
 
     def task_options(self, placement: Placement) -> Mapping[str, Any]:
-        """Return what Ray must be told so that a trial starts on its node."""
+        """Return the options with which Ray starts a trial on its node."""
         ...
 
     def has_lost(self, node: str) -> bool:
@@ -176,7 +176,7 @@ class RayExecutor:
                 cause = ConnectionError(f"node {placement.node} is gone from the cluster")
             return ticket, _lost(spec, placement, cause, failure=failure)
         if result.failure_class is FailureClass.INTERRUPTED and not was_asked:
-            # Somebody else's signal reached the worker: nobody wants the trial ended, so it is repeated.
+            # Another process's signal reached the worker: the user did not stop the trial, so it is repeated.
             outside = InterruptedError("its worker was interrupted from outside")
             return ticket, _lost(spec, placement, outside)
         return ticket, result

@@ -143,7 +143,7 @@ def _mixed_gain(
         across = _kernel(to_seen, length)
         among = _kernel(among_seen, length) + (noise**2 + _JITTER) * np.eye(len(running))
         factor = np.linalg.cholesky(among[np.ix_(measured, measured)])
-        # Running points have no value yet, but nobody will learn much beside them.
+        # Running points have no value yet, but little will be learnt next to them.
         spread = np.sqrt(np.maximum(_kernel_at_zero() - _explained(among, across), 1e-12))
         for slope in slopes:
             lead = 0.0 if scores is None else slope * scores

@@ -402,7 +402,7 @@ def _replace_space(
             "both. Give the new space a name of its own with study.name=..."
         )
     # What learns nothing from its past is made anew, and the store, which holds every measurement under
-    # the hash of its content, tells it what is done.
+    # the hash of its content, shows it what is done.
     optuna.delete_study(study_name=name, storage=backend)
     return optuna.create_study(
         storage=backend, study_name=name, sampler=_unused_sampler(), directions=directions

@@ -46,7 +46,7 @@ _DEFAULTS = _USUAL["v0"]
 class Calibration:
     """Efficiencies and overheads, all that is fitted and nothing else.
 
-    The defaults are those of ``data/article_0_6_2.json``, which also tells what each was fitted to and the
+    The defaults are those of ``data/article_0_6_2.json``, which also says what each was fitted to and the
     errors that remain.
 
     Attributes:
@@ -162,7 +162,7 @@ class Compared:
 
 @dataclass(frozen=True, kw_only=True)
 class NamedCalibration:
-    """A calibration as its file tells it.
+    """A calibration as read from its file.
 
     Attributes:
         name: Under which rows name it.

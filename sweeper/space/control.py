@@ -1,7 +1,7 @@
 """The control setting: one setting that is measured again and again while a study goes on.
 
-A machine drifts: it heats up, a neighbour comes, a cache fills. A setting whose every repetition should give
-the same number shows that. Where its repetitions stand is decided here, by how many of the study's other
+A machine drifts: it heats up, another process starts, a cache fills. A setting whose every repetition should
+give the same number shows that. Where its repetitions stand is decided here, by how many of the study's other
 trials have begun; what they say is read by the report.
 """
 

@@ -83,7 +83,7 @@ class Space:
     def point(self, choices: Assignment) -> Point:
         """Complete the choices of one point with its series' knobs and the base.
 
-        Choices whose condition does not hold are left out, whoever made them: so two proposals that
+        Choices whose condition does not hold are left out, whatever their source: so two proposals that
         differ in those alone are the same point.
 
         Raises:

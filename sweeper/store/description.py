@@ -1,7 +1,7 @@
 """``study.json``: what a study says of itself - its one writer and its one reader.
 
 Whoever reads a study later starts from it: the driver that goes on with it, charts and reports, and a
-calibration. A key that is not there is one that an earlier version did not write, or that nobody gave.
+calibration. A key that is not there is one that an earlier version did not write, or that was not given.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def read_content(folder: Folder, *, remedy: str) -> dict[str, Any] | None:
 
     Args:
         folder: That it lies in.
-        remedy: What whoever asks would have done about a damaged one.
+        remedy: What the caller advises about a damaged one.
 
     Raises:
         StoreError: It cannot be read, is no JSON object, or is of a later version.

@@ -199,7 +199,7 @@ def _array(name: str, values: Sequence[Any]) -> tuple[pa.Field, pa.Array]:
 def _held(value: Any) -> Any:
     """Write a value so that a column can hold it: NaN is unknown, and text is Unicode.
 
-    Whole numbers of more than 64 bits, which only an engine can tell, become floats in columns that are not
+    Whole numbers of more than 64 bits, which only an engine can report, become floats in columns that are not
     declared.
     """
     if isinstance(value, str):

@@ -6,7 +6,7 @@ load point is ever missing without a reason. Null is unknown, zero is zero.
 
 All parts of a study share one set of columns and types: older parts are rewritten when a later trial
 brings a new column. That keeps ``pandas.read_parquet("outputs/<study>/measurements")`` a single line for
-whoever never heard of this package. The process that owns the study is the only writer.
+readers who do not know this package. The process that owns the study is the only writer.
 
 ``columns`` declares the format, ``rows`` turns a trial into it, ``parts`` are the files; this is their use.
 """

@@ -38,7 +38,7 @@ class StoredTrial:
 
 
 class StoredTrials:
-    """What the store knows of each trial, read once and only when somebody asks."""
+    """What the store knows of each trial, read once and only when asked for."""
 
     def __init__(self, store: Store) -> None:
         """Read nothing yet."""

@@ -45,7 +45,7 @@ METRICS = tuple(metric.name for metric in metrics.METRICS if metric.is_compared)
 NEGLIGIBLE = 0.05
 """An interval within 1 +/- this counts as no effect: the spread that restarts of one engine have anyway."""
 
-# A neighbour repeats its load until the control is done; it never gets to the end of this.
+# A copy repeats its load until the control is done; it never gets to the end of this.
 _NEIGHBOUR_RUNS = 1_000_000
 _POLL_S = 0.05
 
@@ -126,7 +126,7 @@ def run_pairs(
         )
     for number in range(pairs):
         runs: dict[bool, TrialResult] = {}
-        # Alone first, then beside first: a drift of the machine favours neither.
+        # Alone first, then loaded first: a drift of the machine favours neither.
         for is_alone in (True, False) if number % 2 == 0 else (False, True):
             attempt = replace(spec, attempt=first_attempt + 2 * number + len(runs))
             neighbours = () if is_alone else others

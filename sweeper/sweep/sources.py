@@ -269,7 +269,7 @@ class SearchSource(Source):
         return self._stale_asks >= _GIVE_UP_AFTER or is_over_budget
 
     def _checked(self, candidate: Candidate) -> Job | None:
-        """Return the job of a proposal; None, and tell the search why, where it is not to be run."""
+        """Return the job of a proposal; None, and report why to the search, where it is not to be run."""
         job = self._planner.job(candidate.point)
         key = job.spec.key
         known = self._ledger.find(key)
@@ -280,7 +280,8 @@ class SearchSource(Source):
             return job
         self._stale_asks += 1
         if job.refusal is not None and job.refusal.is_rule:
-            # No point of the space: the search is asked again, and told so that it looks elsewhere.
+            # No point of the space: the search is asked again, and this is reported to it so that it looks
+            # elsewhere.
             told = {"fail_reason": job.refusal.message}
             self._search.tell(candidate.number, None, told, violated={"space.rules": 1.0})
         elif job.refusal is not None and known is None:

@@ -1,4 +1,4 @@
-"""The loop: ask, check, place, submit, collect, store, tell.
+"""The loop: ask, check, place, submit, collect, store, report.
 
 One driver owns the study. What is known is in the ``ledger``, which is asked first, so that a study that
 was cut off goes on where it was; what comes next is asked of a ``source``; jobs that wait are kept in the

@@ -115,7 +115,7 @@ def masked(content: Any) -> Any:
 
 
 def redacted(text: str, environment: Mapping[str, str], *, known: Iterable[str] = ()) -> str:
-    """Return a text of somebody else in which secrets are masked.
+    """Return a text with its secrets masked.
 
     An engine may say in its last words what it was given, and those words are stored.
 

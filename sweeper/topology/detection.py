@@ -29,7 +29,7 @@ class Detection:
 
 
 def detect(run: Runner = run_command, *, root: Path = Path("/")) -> Detection:
-    """Find out which platform this machine is, without being told.
+    """Detect which platform this machine is.
 
     AMD is asked first, then NVIDIA; a machine where neither answers gets the simulated platform. A CPU
     is never chosen by itself, because its numbers would be taken for a GPU's.

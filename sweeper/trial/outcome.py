@@ -120,7 +120,7 @@ def _result(
 
 
 def _kept(text: str, server: Server | None = None) -> str:
-    """Return what somebody else said as it may be kept: of some length, Unicode, and without secrets."""
+    """Return another program's text as it may be kept: of some length, Unicode, and without secrets."""
     if len(text) > _LONGEST_TEXT:
         text = f"{text[: _LONGEST_TEXT // 2]} ... {text[-_LONGEST_TEXT // 2 :]}"
     known = [server.api_key] if server is not None else []

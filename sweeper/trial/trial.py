@@ -68,7 +68,7 @@ def run(
         proc: Where the kernel shows its settings, for trials that change the host.
         sys: Where it shows its devices, for the processors of a NUMA node.
         before_load: Called before each measured load.
-        probe: Runs the vendor's tool that tells who is on the devices.
+        probe: Runs the vendor's tool that lists the processes on the devices.
 
     Returns:
         The result, complete or failed; an engine's failure is never an exception.
@@ -176,7 +176,7 @@ class Trial:
         return reason
 
     def _wait_until_free(self) -> None:
-        """Start nothing where somebody else is; a running endpoint is on its devices, of course."""
+        """Wait until no other process is on the devices; a running endpoint is on its own, of course."""
         if not self._has_devices():
             self._record.spend("free_wait_s", 0.0)
             return
