@@ -157,5 +157,5 @@ def _commands(study: Study) -> list[str]:
 
 
 def _lowered(section: str) -> str:
-    """Make a report's section one of an article's: its heading stands one step lower."""
+    """Make a report's section one of an article's: its heading is one level lower."""
     return f"#{section}" if section else ""

@@ -48,7 +48,7 @@ class Effect:
 
     Attributes:
         parameter: The one parameter.
-        experiment: Where the figures stand.
+        experiment: Where the figures are.
         series: Their series; empty for all that are not fitted already.
         request_rate_per_s: The one rate.
         words: The figures, for a reader.

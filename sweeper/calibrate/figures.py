@@ -38,7 +38,7 @@ class Figure:
     """One number, and the run that it came from.
 
     Attributes:
-        experiment: Experiment or study in which it stands.
+        experiment: Experiment or study that holds it.
         series: Name of the setting there.
         metric: A metric column of the store.
         value: The number, in the metric's unit.

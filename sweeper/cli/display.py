@@ -113,7 +113,7 @@ class Display:
         self.tick()
 
     def look_ahead(self, outlook: Outlook) -> None:
-        """Take in how the sweep stands."""
+        """Store how the sweep stands."""
         self._outlook, self._looked_at_s = outlook, self._clock()
 
     def tick(self) -> None:

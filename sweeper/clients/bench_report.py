@@ -19,7 +19,7 @@ _RENAMED = {
 
 
 def read_object(path: Path) -> dict[str, object] | None:
-    """Read the JSON object that a benchmark left; None where there is none, or something else."""
+    """Read the JSON object that a benchmark left; None where there is no file, or it holds something else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,8 +1,8 @@
 """Sends completions at a constant rate and streams the answers; run by Locust, one process per load point.
 
-What to send stands in the JSON file that the variable SWEEPER_LOAD names, the key of the server in
-OPENAI_API_KEY. Requests go out at fixed moments, begin + i / rate, whatever the answers take: a user that is
-free takes the next request and waits for its moment. There are enough users unless a cap is asked for; how
+What to send is in the JSON file that the variable SWEEPER_LOAD names, the key of the server in
+OPENAI_API_KEY. Requests go out at fixed moments, start + i / rate, however long the answers take: a user that
+is free takes the next request and waits for its moment. There are enough users unless a cap is asked for; how
 late requests were sent is written down with them. Locust's own table shows the summary figures of its kind
 (``time_to_first_token``, ``latency_per_token``, ``total_latency``); the times of every single request go to
 the result file, from which the sweeper computes its metrics.
@@ -204,7 +204,7 @@ class StreamingUser(HttpUser):
 
 
 def why_not_whole(request: dict[str, Any], *, asked: int, must_count: bool) -> str | None:
-    """Explain why an answer whose stream was closed is incomplete all the same; None where it is whole.
+    """Explain why an answer whose stream was closed is nevertheless incomplete; None where it is whole.
 
     Args:
         request: What came of it.

@@ -148,7 +148,7 @@ class MeasuringClient(ABC, Generic[Sent]):
         return {**telemetry(before, after, peak_kv_cache_usage=peak), **reading.telemetry}
 
     def _raw(self, load: Load) -> Path:
-        """Return where the report of a load lies as it came."""
+        """Return the path of a load's report as it came."""
         return self._folder / "raw" / f"{load.name}.json"
 
 

@@ -121,7 +121,7 @@ def run_to_end(
         command: Program and arguments, without secrets.
         env: Its whole environment.
         cwd: Its working directory.
-        log_path: Takes its output; the start file is written beside it.
+        log_path: Takes its output; the start file is written next to it.
         note: Further facts for the start file.
         limit_s: Seconds that it may take.
         server: What it loads; it has to live meanwhile.

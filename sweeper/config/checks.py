@@ -82,7 +82,7 @@ def check_whole_numbers(key: str, content: Any) -> None:
 
 
 def check_no_secret(key: str, name: str) -> None:
-    """Refuse a knob that would be a secret: knobs stand in every row. Its value is not shown."""
+    """Refuse a knob that would be a secret: knobs appear in every row. Its value is not shown."""
     if confidential.holds_secret(name):
         raise ConfigError(
             f"{key}: '{name}' is the name of a secret, and knobs are kept with the results; expected none. "

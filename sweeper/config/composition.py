@@ -89,7 +89,7 @@ def compose_run(overrides: Sequence[str], *, config_dir: Path | None = None) -> 
 
     Args:
         overrides: Hydra's override syntax, as on the command line.
-        config_dir: A folder of the user's own groups, searched beside the shipped ones.
+        config_dir: A folder of the user's own groups, searched besides the shipped ones.
 
     Raises:
         ConfigError: A name, key, type or file is wrong.
@@ -169,7 +169,7 @@ def _merged(composed: Any, entries: Sequence[Override]) -> dict[str, Any]:
 
 
 def _presets(choices: Mapping[str, str]) -> dict[str, Any]:
-    """Read what the chosen files of the groups bring along; an experiment's own words are asked for."""
+    """Read what the chosen files of the groups bring along; an experiment's own keys count as asked for."""
     files = ((group, conf_folder() / group / f"{choices.get(group)}.yaml") for group in _GROUPS)
     said = {group: safe_load(path.read_text(encoding="utf-8")) for group, path in files if path.is_file()}
     typed = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(RootConfig), said))

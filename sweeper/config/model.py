@@ -1,4 +1,4 @@
-"""The model of a configuration: what it is called, where it lies, and what describes it.
+"""The model of a configuration: its name, its place, and its description.
 
 ``name`` and ``path`` say which model is meant; dtype, revision, ``is_dummy`` and shape describe it. They
 travel together: where a file or the command line names another model than the files below it do, nothing of

@@ -89,7 +89,7 @@ class AttachedServer:
     Attributes:
         start_s: 0; it runs already.
         command: Empty; it is not ours.
-        log_path: None; likewise.
+        log_path: None as well.
     """
 
     provenance = Provenance.MEASURED

@@ -65,7 +65,7 @@ class Patience:
 
 
 def opener(patience: Patience) -> urllib.request.OpenerDirector:
-    """Make what opens URLs with this patience, without any proxy: servers are on loopback or beside us."""
+    """Make what opens URLs with this patience, without any proxy: servers are on loopback or nearby."""
     return urllib.request.build_opener(
         urllib.request.ProxyHandler({}), _HttpHandler(patience), _HttpsHandler(patience)
     )

@@ -1,6 +1,6 @@
 """A server that we started: watched, proven ours, asked, and ended with all of its processes.
 
-What vLLM and TGI have in common stands here; what each says of itself stands in its own module.
+What vLLM and TGI have in common is here; what is particular to each is in its own module.
 """
 
 from __future__ import annotations
@@ -257,7 +257,7 @@ class LaunchedServer:
 
 
 def seen(log_path: Path) -> dict[str, Scalar]:
-    """Read what a supervised program found around it out of the start file beside its log."""
+    """Read what a supervised program found around it from the start file next to its log."""
     start_file = log_path.with_name(f"{log_path.stem}{processes.START_FILE_SUFFIX}")
     try:
         found = json.loads(start_file.read_text(encoding="utf-8"))["seen"]
@@ -286,7 +286,7 @@ def bring_up(launch_on: Callable[[ReservedPort], _Server], *, cancelled: Cancell
 
     Raises:
         EngineError: It did not come up; nothing of it is left running.
-        MeasurementError: It came up as something else than was asked for; likewise.
+        MeasurementError: It came up as something else than was asked for; it is ended as well.
     """
     reserved = ReservedPort()
     try:
@@ -312,7 +312,7 @@ def launch(
     port: int,
     restart: int,
 ) -> tuple[Supervised, Path]:
-    """Start an engine's program under supervision, with a note of what was started beside its log.
+    """Start an engine's program under supervision, with a note of what was started next to its log.
 
     Args:
         spec: The trial, whose folder takes log, command and start file.

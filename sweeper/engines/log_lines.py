@@ -1,4 +1,4 @@
-"""What stands in a log once everything that loggers add is taken off its lines. Pure reading, no I/O.
+"""The text of a log once everything that loggers add is taken off its lines. Pure reading, no I/O.
 
 An engine's line reaches us through its own logger and those of Ray, torch, a container's runtime, a batch
 system or a site: each adds a colour, a name, a time, a level. They are peeled off from the left, in any order
@@ -160,7 +160,7 @@ def _read(raw: str, *, depth: int) -> Iterator[Line]:
 
 
 def _peeled(text: str) -> tuple[str, str | None]:
-    """Take prefixes off from the left until none is left; give the rest, and the last level among them."""
+    """Take prefixes off from the left until none is left; return the rest, and the last level among them."""
     level = None
     inside = _LEVEL_INSIDE.match(text)
     if inside:

@@ -1,8 +1,8 @@
-"""Why an engine ended, in its own words: class and line, out of the last lines of its log. Pure reading.
+"""Why an engine ended, by its own log: class and line, from the last lines. Pure reading.
 
 A dying engine says a lot. The cause is reported once, by the process that met it; then the others report that
 they lost it, wrappers refer to "the above", the interpreter complains of what was not cleaned up, and the
-server says that it shuts down. So a line is judged by what it says (``causes``) and not by where it stands;
+server says that it shuts down. So a line is judged by what it says (``causes``) and not by its position;
 lines that only refer to another are taken where there is nothing better.
 """
 
@@ -239,7 +239,7 @@ def _named_cause(statements: Sequence[_Statement], *, was_ready: bool, exit_code
 
 
 def _strong_cause(statements: Sequence[_Statement], *, was_ready: bool) -> Death | None:
-    """Find a cause that shows in one process and as some other error in the rest, wherever it stands."""
+    """Find a cause that shows in one process and as some other error in the rest, wherever it is."""
     by_numbers = [(memory_shortage(s.text), s) for s in statements if not s.is_reference]
     shortages = [(failure, s) for failure, s in by_numbers if failure is not None]
     for failure in (FailureClass.INFRASTRUCTURE, FailureClass.OUT_OF_MEMORY):

@@ -145,7 +145,7 @@ def _whole(text: str, following: list[Line]) -> str:
 
 
 def _entries(pairs: Mapping[str, object]) -> dict[str, object]:
-    """Knobs in a list of pairs, and in the objects in it where nothing stands in the list itself."""
+    """Knobs in a list of pairs, and in the objects in it where the list itself has none."""
     inner: dict[str, object] = {}
     for value in pairs.values():
         if isinstance(value, Named):

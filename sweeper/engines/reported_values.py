@@ -3,7 +3,7 @@
 An engine writes its configuration for people, in one line of ``name=value`` pairs whose values are whatever
 Python prints of them. What is read here keeps its structure, so that it can be compared by its parts; what
 has none that could be read (a function, an object by its address) stays `Unreadable`, with its text. A line
-that ends in the middle, as a logger or a terminal may cut it, gives what stands whole before its end.
+that ends in the middle, as a logger or a terminal may cut it, yields what is complete before its end.
 """
 
 from __future__ import annotations

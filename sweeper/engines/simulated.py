@@ -1,7 +1,7 @@
 """An engine that is a model of vLLM on an MI300X node; nothing is started and no GPU is touched.
 
 It answers what a real one would: does this configuration start, with which resolved settings, and how fast is
-each request served. Everything that comes out is marked as simulated. How good the model is stands in
+each request served. Everything that comes out is marked as simulated. How good the model is, is shown in
 ``simulation.calibration.Calibration``.
 
 A knob that the model knows nothing of has no effect here; such knobs are reported, so that no reader takes
@@ -80,7 +80,7 @@ class SimulatedEngine:
     def start(
         self, spec: TrialSpec, placement: Placement, *, restart: int, cancelled: Cancelled
     ) -> SimulatedServer:
-        """Resolve the configuration, check that it would start, and give a server with an empty cache.
+        """Resolve the configuration, check that it would start, and return a server with an empty cache.
 
         Args:
             spec: What to serve. ``spec.calibration`` replaces parameters of the model by name.
@@ -193,10 +193,10 @@ class SimulatedServer:
             )
 
     def prove_ours(self) -> None:
-        """Do nothing: no process stands behind a model."""
+        """Do nothing: a model has no process."""
 
     def pids(self) -> None:
-        """Return nothing: no process stands behind a model."""
+        """Return nothing: a model has no process."""
 
     def counters(self) -> Mapping[str, float]:
         """Return what was counted since the start; cache queries and hits are in prompt tokens."""

@@ -237,7 +237,7 @@ class TgiEngine:
 
         Raises:
             EngineError: It did not come up; nothing of it is left running.
-            MeasurementError: It came up as something else than was asked for; likewise.
+            MeasurementError: It came up as something else than was asked for; it is ended as well.
             ConfigError: The program is not there, or TGI has no such knob.
         """
         refusals = check(spec.assignment)

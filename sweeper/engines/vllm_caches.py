@@ -43,7 +43,7 @@ def cache_folders(
     Args:
         spec: The trial: its engine's release and its platform.
         placement: Its block of devices, and the mode they are in.
-        surroundings: Our own environment; where it names a folder already, that one stands.
+        surroundings: Our own environment; where it names a folder already, that one is kept.
         python: Absolute path of the engine's interpreter.
 
     Returns:

@@ -125,7 +125,7 @@ class OfflineServer:
         base_url: Empty; there is nothing to connect to.
         api_key: Empty.
         start_s: 0; the starts are part of each run's overhead.
-        command: That of the first load point; each one's own lies beside its log.
+        command: That of the first load point; each one's own lies next to its log.
         effective: What the engines of all runs so far reported alike.
     """
 
@@ -218,7 +218,7 @@ class OfflineServer:
             )
 
     def death(self, program: Program, *, exit_code: int) -> EngineError:
-        """Explain why a run ended without a result, in the engine's own words."""
+        """Explain why a run ended without a result, by the engine's own log."""
         with program.log_path.open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_BYTES))
             last = log.read().decode(errors="replace")

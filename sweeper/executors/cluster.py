@@ -1,8 +1,8 @@
 """A Ray cluster that others started, and that a study joins.
 
 A study takes a node whole: its allocator divides all of the devices, so a second study on the same node would
-give out the same ones again, whatever Ray counts per task. The claim is a placement group per node that
-holds what Ray counts there (its GPUs, or for the cpu platform its CPUs) and more than half of the share
+give out the same ones again, regardless of what Ray counts per task. The claim is a placement group per node
+that holds what Ray counts there (its GPUs, or for the cpu platform its CPUs) and more than half of the share
 ``node:<address>`` that every Ray node has. So another study finds no room, neither do Ray's other
 jobs where Ray counts devices, and Ray itself drops the claim with the driver, however that ends.
 
@@ -42,7 +42,7 @@ _COUNTED_AS = {Platform.MI300X: "GPU", Platform.CUDA: "GPU", Platform.CPU: "CPU"
 
 @dataclass(frozen=True, kw_only=True)
 class _Member:
-    """A Ray node: how Ray knows it, and how people do."""
+    """A Ray node: Ray's id of it, and its name for people."""
 
     node_id: str
     host: str

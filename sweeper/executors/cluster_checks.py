@@ -157,7 +157,7 @@ class Probe:
 
 
 def prove_folder(probe: str, token: str, answer: str, needed: Mapping[str, str]) -> str | None:
-    """Read the probe, write an answer beside it, and look for what trials open; runs on the node.
+    """Read the probe, write an answer next to it, and look for what trials open; runs on the node.
 
     Returns:
         What is wrong, or None.

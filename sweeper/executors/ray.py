@@ -109,7 +109,7 @@ class RayExecutor:
         self._is_open = True
 
     def submit(self, spec: TrialSpec, placement: Placement) -> Ticket:
-        """Start a trial on devices that are the caller's to give."""
+        """Start a trial on devices that the caller holds."""
         if self._session.has_died():
             # What is given to a dead Ray is lost at once, though nothing is wrong with it.
             self._lose_everything()

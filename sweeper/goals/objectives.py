@@ -1,4 +1,4 @@
-"""What objectives and bounds come to: which rows count, what a row gives, who keeps bounds, who is beaten.
+"""How objectives and bounds are evaluated: rows that count, values of a row, bounds kept, and dominance.
 
 The search, early stopping and the report all ask here, so that none of them calls best what another refuses.
 Rows come from a measurement just made or from the store, where a missing value is NaN; both read alike.
@@ -155,7 +155,7 @@ def trial_values(
 
 
 def trial_attributes(spec: TrialSpec, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what the dashboard shows beside a trial.
+    """Return what the dashboard shows next to a trial.
 
     Args:
         spec: The trial.

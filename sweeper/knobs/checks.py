@@ -1,4 +1,4 @@
-"""Everything that stands against an assignment in one release, found before anything is started.
+"""Everything that rules out an assignment in one release, found before anything is started.
 
 The questions are asked knob by knob (``presence``, then ``values``), and then of all knobs together
 (``conflicts``).

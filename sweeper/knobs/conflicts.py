@@ -1,4 +1,4 @@
-"""Which knobs cannot stand together, each rule a function that names the knob and says why.
+"""Which knobs cannot be combined, each rule a function that names the knob and says why.
 
 Some rules are facts about releases (what V1 forced on, what 0.6.2 refused): a build between two releases may
 differ. The others are logic, and hold for every build.
@@ -22,7 +22,7 @@ _Rule = Callable[..., tuple[str, str] | None]
 def find_conflicts(
     assignment: Assignment, *, release: str, accelerator: Accelerator, build: str | None = None
 ) -> Iterator[Refusal]:
-    """Find knobs that each may stand alone but not together.
+    """Find knobs that may each be set alone but not together.
 
     Args:
         assignment: Knob to value.

@@ -2,7 +2,7 @@
 
 A knob of such a name would contradict what the sweeper says, be dropped in silence, or let a trial fight
 another process for a port. This list is the only one: tests build the real commands and environments, and
-fail where something is given that does not stand here.
+fail where something is given that is not listed here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The releases of vLLM: how they followed one another, and which of them the tables cover.
 
 A later release is taken to be like the last one covered, a development build like the last release before
-it: every question about a release goes through ``covered`` or ``is_between``, so that rule stands here alone.
+it: every question about a release goes through ``covered`` or ``is_between``, so that rule is written here
+    alone.
 """
 
 from __future__ import annotations

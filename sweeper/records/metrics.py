@@ -53,7 +53,7 @@ class Latency:
     """A latency, of which a client reports the statistics.
 
     Attributes:
-        name: As it stands in the names of metrics.
+        name: As it appears in the names of metrics.
         meaning: What is timed; it ends the description of each statistic.
         heading: Its heading in the text of vLLM's benchmark; empty where it has none.
         axis: Title of its axis in the chart of one trial; None leaves it out there.

@@ -100,7 +100,7 @@ class Occupancy:
         return sorted(self.allocators, key=lambda name: len(self.allocators[name].free_devices))
 
     def blocks_for(self, entry: Entry, name: str) -> tuple[frozenset[int], ...]:
-        """Return the blocks of a node that an entry could stand on, were the node empty."""
+        """Return the blocks of a node that an entry could hold if the node were empty."""
         if self.is_alone(entry):
             return (self.everything[name],)
         return self.allocators[name].blocks(entry.devices)

@@ -27,7 +27,7 @@ from sweeper.schedule.occupancy import Entry, Occupancy
 from sweeper.topology import Node
 
 ISOLATIONS = ("shared", "exclusive")
-"""Whether trials run beside one another on a node, or one at a time."""
+"""Whether trials run next to one another on a node, or one at a time."""
 
 ORDERS = ("longest_first", "as_written", "shuffled")
 """In which order trials that wait are looked at."""

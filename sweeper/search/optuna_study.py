@@ -196,7 +196,7 @@ class Search:
                 self._study.tell(number, list(values))
 
     def attach(self, number: int, file: Path) -> None:
-        """Show a file beside a candidate in the dashboard; only before its outcome is reported."""
+        """Show a file next to a candidate in the dashboard; only before its outcome is reported."""
         if self._artifacts is None:
             return
         with database.answering(self._storage):
@@ -410,7 +410,7 @@ def _replace_space(
 
 
 def _unused_sampler() -> optuna.samplers.BaseSampler:
-    """Return the stored study a sampler that never has a say: all its trials come with their values."""
+    """Return a sampler for the stored study that never chooses: all its trials come with their values."""
     return optuna.samplers.RandomSampler(seed=0)
 
 

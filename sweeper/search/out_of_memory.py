@@ -1,6 +1,6 @@
 """What running out of memory teaches: a setting that needs at least as much of everything fails, too.
 
-Memory grows with some knobs and shrinks with others, whatever the rest is. So when a setting ran out of it,
+Memory grows with some knobs and shrinks with others, whatever the rest. So when a setting ran out of it,
 a second one is held back if it asks for at least as much in each of these and is equal in everything else
 that could touch memory. Knobs that cannot (communication, host) may differ.
 

@@ -234,7 +234,7 @@ class NamedCalibration:
         return self.errors_text
 
     def write(self, folder: Path) -> Path:
-        """Write it to ``folder/NAME.json``; give the file."""
+        """Write it to ``folder/NAME.json``; return the file."""
         return write_answer(folder / f"{self.name}.json", json.dumps(asdict(self), indent=2) + "\n")
 
 

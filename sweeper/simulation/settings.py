@@ -1,4 +1,4 @@
-"""What a trial comes to for the model: its settings, defaults filled in, and the knobs that it knows."""
+"""A trial as the model sees it: its settings, defaults filled in, and the knobs that it knows."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Series:
     Attributes:
         name: Its name in the results.
         label: Its name in a legend.
-        published: The series of ``published.csv`` that it stands beside, or None.
+        published: The series of ``published.csv`` that it is compared with, or None.
         run: Which run of its trials it shows: ``fresh`` began with an empty prefix cache, ``second`` with
             what the run before it left there. None where a trial has one kind of run; of two it is fresh.
         engine: What serves it: ``vllm`` or ``tgi``.
@@ -140,7 +140,7 @@ def read(folder: Folder) -> Description | None:
 
 
 def read_content(folder: Folder, *, remedy: str) -> dict[str, Any] | None:
-    """Read the keys of a description as they stand; None where there is none.
+    """Read the keys of a description as stored; None where there is none.
 
     Args:
         folder: That it lies in.

@@ -196,7 +196,7 @@ class Store:
         return moved
 
     def set_aside_unreadable(self) -> list[Location]:
-        """Do as ``set_aside``; give the places alone."""
+        """Do as ``set_aside``; return the places alone."""
         return [found.place for found in self.set_aside()]
 
     def _refuse_contradictions(self, result: TrialResult, name: str) -> None:

@@ -1,6 +1,6 @@
 """What must never be written down: which names hold secrets, and texts without them.
 
-Secrets reach the engine by its environment, which only its own user can read, and nothing else: they stand in
+Secrets reach the engine by its environment, which only its own user can read, and nothing else: they are in
 no command line, row, dump or message of ours. What others say (an engine's last words, a database's
 complaint, Ray's errors) may hold any, known to us or not, and passes ``redacted`` before it is stored or
 printed. Only their own logs are left as they came.

@@ -51,7 +51,7 @@ def detect(run: Runner = run_command, *, root: Path = Path("/")) -> Detection:
 
 
 def _attempt(read: Callable[[], Node | Absent]) -> Node | Absent:
-    """Read a node; a tool that answers nonsense counts as absent here, with its own words as the reason."""
+    """Read a node; a tool that answers nonsense counts as absent here, with its message as the reason."""
     try:
         return read()
     except PlacementError as exc:

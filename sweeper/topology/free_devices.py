@@ -1,6 +1,6 @@
 """Waiting until devices are free: a driver gives memory back some time after its process has ended.
 
-An engine that starts beside what another left behind runs out of memory, or sizes its KV cache by what is
+An engine that starts next to what another left behind runs out of memory, or sizes its KV cache by what is
 left, and so measures something else than was asked. What is unknown counts as free: a tool may be absent,
 or silent about partitions.
 """

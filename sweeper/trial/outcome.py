@@ -40,7 +40,7 @@ def skipped(record: TrialRecord, *, reason: str) -> TrialResult:
 def failed(record: TrialRecord, error: BaseException) -> TrialResult:
     """Return the result of a trial that an error ended, with the error's class and words.
 
-    The traceback of an error that is no engine's is written beside the trial's other files.
+    The traceback of an error that is no engine's is written next to the trial's other files.
     """
     if isinstance(error, KeyboardInterrupt):
         error = Stopped()
@@ -133,7 +133,7 @@ def _kept_values(values: Mapping[str, Scalar], server: Server | None) -> dict[st
 
 
 def _write_traceback(spec: TrialSpec, error: BaseException) -> str | None:
-    """Write the traceback of an error beside the trial's other files; None where it cannot be written."""
+    """Write the traceback of an error next to the trial's other files; None where it cannot be written."""
     path = Path(spec.folder) / "traceback.txt"
     text = confidential.redacted("".join(traceback.format_exception(error)), os.environ)
     with contextlib.suppress(OSError):

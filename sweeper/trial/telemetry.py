@@ -63,7 +63,7 @@ class Recording:
 
 
 def with_telemetry(measured: Measurement, recording: Recording) -> Measurement:
-    """Add what was seen to a measurement; where the client saw more of the same, its number stands."""
+    """Add what was seen to a measurement; where the client saw more of the same, its number is kept."""
     seen = recording.numbers()
     told = {name: value for name, value in measured.telemetry.items() if value is not None}
     peaks = [value for value in (seen["kv_cache_usage"], told.get("kv_cache_usage")) if value is not None]

@@ -64,7 +64,7 @@ def run(
         placement: The devices that are this trial's until it returns.
         cancelled: Polled throughout; true ends the trial as interrupted.
         engine: What serves, if not the one that the spec names.
-        open_client: What loads it, likewise.
+        open_client: Opens the client that loads it.
         proc: Where the kernel shows its settings, for trials that change the host.
         sys: Where it shows its devices, for the processors of a NUMA node.
         before_load: Called before each measured load.
@@ -97,7 +97,7 @@ class _Start:
 
 
 class Trial:
-    """One trial, to be run once; its stages stand below in the order in which they happen."""
+    """One trial, to be run once; its stages follow in the order in which they happen."""
 
     def __init__(
         self,
