@@ -347,7 +347,7 @@ def at_text(point: str) -> str:
 
 
 def _where_text(objective: Objective, rows: pd.DataFrame) -> str:
-    """Say at which load a setting is judged, and how several are put together."""
+    """Describe at which load a setting is judged, and how several are combined."""
     if objective.request_rate_per_s is not None:
         return f"at {objective.request_rate_per_s:g} QPS"
     counted = _counted(rows, objective).drop_duplicates("load_point").to_dict("records")

@@ -84,14 +84,14 @@ class Display:
         self._say("plan: " + ", ".join(parts))
 
     def started(self, spec: TrialSpec, placement: Placement) -> None:
-        """A trial holds its devices and runs."""
+        """Called when a trial holds its devices and runs."""
         self._running[spec.key] = _Running(spec=spec, placement=placement, since_s=self._clock())
         if self._live is None:
             self._say(f"start   {spec.label}  on {device_label(placement)}")
         self.tick()
 
     def finished(self, result: TrialResult, *, will_retry: bool) -> None:
-        """A trial ended."""
+        """Called when a trial has ended."""
         running = self._running.pop(result.spec.key, None)
         took = "" if running is None else f" in {_duration(self._clock() - running.since_s)}"
         if running is not None and result.state is TrialState.COMPLETE:

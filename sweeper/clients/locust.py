@@ -111,7 +111,7 @@ class LocustClient(ProgramClient[_Run]):
 
 
 def written_requests(result: Path, *, log_path: str | None) -> Sequence[Mapping[str, Any]]:
-    """Read what the locustfile wrote down, each request seen to be of its form.
+    """Read what the locustfile wrote, and check the form of each request.
 
     Raises:
         MeasurementError: It is not.

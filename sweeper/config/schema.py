@@ -90,7 +90,7 @@ class ShapeConfig:
 
 @dataclass
 class ModelConfig:
-    """What is served."""
+    """The model that is served."""
 
     name: str = ""
     path: str = ""

@@ -49,7 +49,7 @@ def find_release(engine: EngineSpec, *, surroundings: Mapping[str, str]) -> str:
     """Ask the endpoint which vLLM it is; the configured release where it does not say.
 
     Raises:
-        ConfigError: Nobody answers at the address.
+        ConfigError: No server answers at the address.
     """
     there = endpoint(engine, surroundings=surroundings)
     answer = there.get("/version", timeout_s=_CONNECT_S)
@@ -217,6 +217,6 @@ def find(engine: EngineSpec) -> Found:
     """Return the release that the endpoint reports, or the configured one.
 
     Raises:
-        ConfigError: Nobody answers at the address.
+        ConfigError: No server answers at the address.
     """
     return Found(release=find_release(engine, surroundings=os.environ), where=str(engine.url))

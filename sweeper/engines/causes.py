@@ -45,7 +45,7 @@ def classified(line: str, causes: tuple[Cause, ...]) -> Cause | None:
 
 
 def memory_shortage(line: str) -> FailureClass | None:
-    """Whose doing it is that a device's memory did not suffice, by the numbers in the line; None without any.
+    """Return what used up a device's memory, by the numbers in the line; None without any.
 
     An engine that finds a device nearly full before it has taken anything shares it with another process. One
     that is refused 99 % of a nearly free device asked for too much.

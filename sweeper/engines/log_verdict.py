@@ -67,9 +67,9 @@ def why_it_ended(log: str, *, exit_code: int | None, was_ready: bool) -> Death:
 
 
 def known_cause(log: str) -> Death | None:
-    """Find a cause that needs no end to be one: of the machine, of memory, of the device; None without any.
+    """Find a cause that counts even before the engine ends: of the machine, of memory, of the device; None without any.
 
-    For an engine that still lives and does not get on: one of its processes may have logged why.
+    For an engine that still lives but does not proceed: one of its processes may have logged why.
     """
     return _strong_cause(_statements(read_lines(log)), was_ready=False)
 

@@ -31,7 +31,7 @@ class ModelShape:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """What is served.
+    """The model that is served.
 
     Attributes:
         name: Name under which it is served.

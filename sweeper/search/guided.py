@@ -184,7 +184,7 @@ def _explained(among: Floats, across: Floats) -> Floats:
 
 
 def _expected_improvement(ahead: Floats, spread: Floats) -> Floats:
-    """Return the mean of what a normal value, so far ahead of the best and so uncertain, exceeds it by."""
+    """Return the mean excess over the best of a normal value, from its lead and its uncertainty."""
     z = ahead / spread
     below = 0.5 * (1 + np.vectorize(math.erf)(z / math.sqrt(2)))
     return np.asarray(ahead * below + spread * np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi))

@@ -264,7 +264,7 @@ class _Sequences:
         return np.asarray(np.maximum(wanted - held, 0), np.int64)
 
     def grow(self, indices: Ints, *, tokens: int) -> None:
-        """Take the blocks that they lack."""
+        """Allocate the blocks that they lack."""
         growth = self.growth(indices, tokens=tokens)
         self.private[indices] += growth
         self.kv.take(int(growth.sum()))
@@ -408,7 +408,7 @@ class _Run:
     # Decoding
 
     def _decode_groups(self) -> bool:
-        """Decode all that run, for as many groups of steps as nothing can interrupt; false if none runs."""
+        """Decode all running sequences until something can interrupt them; return false if none runs."""
         if not len(self.running):
             return False
         self._secure(self.running, tokens=self.config.scheduler_steps)

@@ -44,9 +44,9 @@ def table_of(result: TrialResult, *, queued_s: float, knobs: Iterable[str]) -> p
 
 
 def storable(result: TrialResult) -> TrialResult:
-    """Return a result as it can be stored: itself, or a failure that names the value that no column can hold.
+    """Return a result that can be stored: itself, or a failure that names the value no column can hold.
 
-    Such a value came from an engine or a client. It is that trial's fault and no danger to the others.
+    Such a value came from an engine or a client. It fails that trial and no other.
     """
     try:
         table_of(result, queued_s=0.0, knobs=())

@@ -62,7 +62,7 @@ class Controls:
 
     @property
     def jobs(self) -> list[Job]:
-        """Those that do not wait for devices yet."""
+        """The repetitions that are not queued yet."""
         return [job for _, job in self._left]
 
     def count(self, keys: Iterable[str]) -> None:
@@ -76,7 +76,7 @@ class Controls:
         return None
 
     def drop(self) -> None:
-        """Repeat nothing more."""
+        """Drop the remaining repetitions."""
         self._left.clear()
 
 
@@ -216,7 +216,7 @@ class SearchSource(Source):
     def __init__(
         self, planner: Planner, ledger: Ledger, search: Search, teller: Teller, *, budget: int | None
     ) -> None:
-        """Ask nothing yet; a ``budget`` of None ends with the space."""
+        """Start without asking; a ``budget`` of None ends with the space."""
         super().__init__(planner, ledger, search, teller)
         self._budget = budget
         self._stale_asks = 0

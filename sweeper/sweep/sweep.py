@@ -45,16 +45,16 @@ class Observer(Protocol):
     """Receives what happens, for a person to see."""
 
     def planned(self, *, total: int | None, done: int, refused: int) -> None:
-        """The work is known: trials in all, already in the store, impossible ones."""
+        """Called once the work is known: trials in all, those already in the store, impossible ones."""
 
     def started(self, spec: TrialSpec, placement: Placement) -> None:
-        """A trial holds its devices and runs."""
+        """Called when a trial holds its devices and runs."""
 
     def finished(self, result: TrialResult, *, will_retry: bool) -> None:
-        """A trial ended."""
+        """Called when a trial has ended."""
 
     def tick(self) -> None:
-        """Some time passed."""
+        """Called regularly while the sweep waits."""
 
 
 @dataclass(frozen=True, kw_only=True)

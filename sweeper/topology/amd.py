@@ -96,7 +96,7 @@ def _hip_numbers(seen: list[Seen]) -> dict[int, int]:
 
 
 def _group_by_gpu(seen: list[Seen]) -> list[list[Seen]]:
-    """Bring the partitions of each physical GPU together: they share PCI bus and device number.
+    """Group the partitions of each physical GPU: they share PCI bus and device number.
 
     Where devices share those and have no partition ids that distinguish them, each is a GPU of its own:
     virtual functions look like that.

@@ -145,7 +145,7 @@ class Trial:
         return host_settings.changed(self._spec.assignment, outputs=outputs, proc=self._proc)
 
     def _bound(self) -> AbstractContextManager[str | None]:
-        """Keep what this trial starts near its devices, where it has any."""
+        """Bind what this trial starts to the processors near its devices, if it has any."""
         if self._spec.platform is Platform.SIMULATED or not self._has_devices():
             return nullcontext(None)
         is_wanted = self._spec.engine.binds_numa
