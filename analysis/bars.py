@@ -1,6 +1,6 @@
 """Bars: grouped by load point for a few settings, a sorted list for many.
 
-Published values stand hollow beside ours in groups, as diamonds in a list.
+Published values are drawn hollow next to ours in groups, as diamonds in a list.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def draw_groups(table: pd.DataFrame, *, metric: Metric, words: Words) -> Figure:
         table: A row per setting and load point: ``setting``, ``load_point``, ``load_axis``, ``mean``,
             ``low``, ``high``, ``state``, ``published_value``, ``published_system``.
         metric: The metric drawn.
-        words: What stands around it.
+        words: Title, caption and other text around it.
     """
     from matplotlib.patches import Patch
 
@@ -105,7 +105,7 @@ class _Slots:
 
     Attributes:
         width: Its width; a group is 1 wide.
-        is_split: Published bars stand beside ours.
+        is_split: Published bars are next to ours.
         rotation: Of the numbers on the bars, degrees; the same for all, or a chart looks restless.
     """
 
@@ -139,7 +139,7 @@ def _highest(table: pd.DataFrame) -> float:
 
 
 def _draw_slot(axes: Axes, row: Row, *, middle: float, place: int, look: _Slots) -> None:
-    """Draw one setting at one load point: our bar, or why there is none, and the published one beside it."""
+    """Draw one setting at one load point: our bar, or why there is none, and the published one next to it."""
     ours = look.width * (0.54 if look.is_split else 0.86)
     centre = middle - (look.width * 0.19 if look.is_split else 0.0)
     if math.isnan(row["mean"]):
@@ -203,12 +203,12 @@ def _mark_without_number(axes: Axes, row: Row, centre: float) -> None:
 def draw_list(table: pd.DataFrame, *, metric: Metric, words: Words) -> Figure:
     """Draw settings below each other, the best first, with a panel per load point.
 
-    Those that break a bound stand below those that keep them all, pale and crossed, with what they break.
+    Those that break a bound come below those that keep them all, pale and crossed, with what they break.
 
     Args:
         table: As for ``draw_groups``, and ``request_rate_per_s``, ``standing``, ``breaks`` and ``bound``.
         metric: The metric drawn.
-        words: What stands around it.
+        words: Title, caption and other text around it.
     """
     ranked = _ranked(table, metric)
     shown = _shown(ranked, set(table.loc[table["standing"].isin([BEST, FRONT]), "setting"]))

@@ -43,7 +43,7 @@ class Breach:
 
     Attributes:
         constraint: The bound.
-        value: What breaks it; None where it was not measured, so that nobody knows that it is kept.
+        value: What breaks it; None where it was not measured, so that it is unknown whether it is kept.
         was_final: The setting kept it in the search, and broke it when it was measured again.
     """
 
@@ -53,7 +53,7 @@ class Breach:
 
     @property
     def past(self) -> float:
-        """How far it is past the limit, as ``Constraint.violation``; infinite where nobody knows."""
+        """How far it is past the limit, as ``Constraint.violation``; infinite where that is unknown."""
         return math.inf if self.value is None else self.constraint.violation(self.value)
 
     @property
@@ -148,7 +148,7 @@ def broken_bounds(
 
     Returns:
         Columns ``setting`` and ``breaks``: each broken bound in words, with the value that breaks it; a row
-        per such setting. A bound that was not measured counts as broken: nobody knows that it is kept.
+        per such setting. A bound that was not measured counts as broken: it is unknown whether it is kept.
     """
     broken = breaches(frame, constraints=constraints, series=series, finals=finals)
     return pd.DataFrame(
@@ -347,7 +347,7 @@ def at_text(point: str) -> str:
 
 
 def _where_text(objective: Objective, rows: pd.DataFrame) -> str:
-    """Say at which load a setting is judged, and how several are put together."""
+    """Describe at which load a setting is judged, and how several are combined."""
     if objective.request_rate_per_s is not None:
         return f"at {objective.request_rate_per_s:g} QPS"
     counted = _counted(rows, objective).drop_duplicates("load_point").to_dict("records")

@@ -18,7 +18,7 @@ from analysis.study import Study
 from sweeper.text.printable import shortened
 from sweeper.text.writing import write_answer
 
-# Overrides that name places on the machine of whoever ran it: of no use to a reader.
+# Overrides that name places on the machine of the user who ran it: of no use to a reader.
 _PRIVATE = {"engine.python": "engine.python=/path/to/vllm/bin/python"}
 _LONGEST_ALTERNATIVE = 300
 _LEFT_OUT = ("study.outputs", "hydra.")
@@ -157,5 +157,5 @@ def _commands(study: Study) -> list[str]:
 
 
 def _lowered(section: str) -> str:
-    """Make a report's section one of an article's: its heading stands one step lower."""
+    """Make a report's section one of an article's: its heading is one level lower."""
     return f"#{section}" if section else ""

@@ -2,7 +2,7 @@
 
 A claim is data: a product of powers of series' means, and the bounds within which it should lie. The same
 check runs on three kinds of numbers: the source's own figures, a simulated study, a measured one. Where a
-text and the figures beside it disagree, the check of the figures says so.
+text and the figures next to it disagree, the check of the figures says so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sweeper.intervals import Estimate
 
 
 class ClaimKind(StrEnum):
-    """How a claim stands in its source."""
+    """How a claim is made in its source."""
 
     STATED = "stated"
     """The text says it in words."""
@@ -41,8 +41,8 @@ class Claim:
         id: Short name, unique; ``case1-a``, or ``C01`` as in a list of a source's stated numbers.
         experiment: Whose series it speaks about.
         statement: What is claimed, in one sentence that names the bounds.
-        where: Where in the source it stands, with its words.
-        kind: How it stands there.
+        where: Where in the source it is made, with its words.
+        kind: How it is made there.
         metric: Column of the store.
         powers: Series to power: ``{"a": 1, "b": -1}`` is a / b. A series is named as in the experiment's
             ``published.csv``, or by its own name where nothing was published for it.
@@ -84,7 +84,7 @@ class Answer:
         source: Whose numbers: ``published``, ``simulated`` or ``measured``.
         of: What they were made on or with.
         findings: One per load point that has all numbers; what the claim needs and is missing has none.
-        note: What a reader must know beside the verdict; may be empty.
+        note: What a reader must know besides the verdict; may be empty.
     """
 
     claim: Claim

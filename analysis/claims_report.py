@@ -90,13 +90,13 @@ def text(studies: Sequence[Study], *, experiments: Path | None = None) -> str:
 
 
 def wheres(found: Sequence[Answer]) -> str:
-    """List where in the source each claim stands."""
+    """List where in the source each claim is made."""
     unique = {answer.claim.id: answer.claim for answer in found}
     return "\n".join(f"- {claim.id}: {claim.where}" for claim in unique.values())
 
 
 def write(studies: Sequence[Study], *, out: Path, experiments: Path | None = None) -> list[Path]:
-    """Write ``claims.md`` and ``claims.csv`` into a folder; give both files."""
+    """Write ``claims.md`` and ``claims.csv`` into a folder; return both files."""
     reading, data = out / "claims.md", out / "claims.csv"
     write_answer(reading, text(studies, experiments=experiments))
     write_answer(data, table(answers(studies, experiments=experiments)).to_csv(index=False))

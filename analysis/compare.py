@@ -144,7 +144,7 @@ def verdict(found: Ratio, *, is_higher_better: bool) -> str:
 
 
 def text(first: Study, second: Study, *, drawn: Sequence[Path] = ()) -> str:
-    """Write the comparison as Markdown; ``drawn`` are the charts to show, beside the text."""
+    """Write the comparison as Markdown; ``drawn`` are the charts to show, next to the text."""
     pictures = {path.stem: path.name for path in drawn if path.suffix == ".png"}
     parts = [
         f"# {second.name} against {first.name}",
@@ -180,7 +180,7 @@ def text(first: Study, second: Study, *, drawn: Sequence[Path] = ()) -> str:
 
 
 def write(first: Study, second: Study, *, out: Path) -> list[Path]:
-    """Write ``compare.md`` and a paired chart per metric, with its data, into a folder; give the files."""
+    """Write ``compare.md`` and a paired chart per metric, with its data, into a folder; return the files."""
     written: list[Path] = []
     for metric in _metrics(first, second):
         table = paired(first, second, metric)
@@ -206,7 +206,7 @@ def _numbers(study: Study, metric: Metric) -> dict[tuple[object, ...], tables.Ro
     """Rows with numbers, by setting and by what the load point is rather than by how it is called."""
     table = tables.summary(study.frame, metric=metric.column, series=study.series)
     rows = table[(table["n"] > 0) & (table["mean"] > 0)].to_dict("records")
-    # The run is told apart in the setting's name or in the load point's, so both belong to the key.
+    # The run is named in the setting's name or in the load point's, so both belong to the key.
     return {
         (
             _same_setting(study, row),

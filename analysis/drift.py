@@ -1,6 +1,6 @@
 """What the repetitions of the control setting say: did the machine itself change while the study ran?
 
-The trend of a setting that nobody changed. Its values at each load point are taken relative to their own
+The trend of a setting that was not changed. Its values at each load point are taken relative to their own
 mean, averaged over load points within an engine start, and laid against time; the slope of the least-squares
 line is the drift. Engine starts are the unit, as everywhere (``tables``): runs within a start share its luck.
 """
@@ -115,7 +115,7 @@ def _trend(metric: str, *, times_s: Sequence[float], values: Sequence[float]) ->
 
 
 def _of_control_setting(frame: pd.DataFrame) -> pd.DataFrame:
-    """Keep the repetitions, and the trial of the study that has the same setting: it tells as much."""
+    """Keep the repetitions, and the trial of the study that has the same setting: it shows as much."""
     control = frame[is_control(frame)]
     if control.empty:
         return control

@@ -1,6 +1,6 @@
 """The simulated figures on the pages of ``experiments/``: a table of requests per second, and mean errors.
 
-Both are written anew where they stand, from the model as it is; what people wrote around them is kept.
+Both are written anew in place, from the model as it is; what people wrote around them is kept.
 """
 
 from __future__ import annotations

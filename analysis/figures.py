@@ -1,9 +1,10 @@
-"""Charts of a study: per metric one picture and, beside it, the data that it shows.
+"""Charts of a study: per metric one picture and, next to it, the data that it shows.
 
-Up to ten settings stand as grouped bars, one group per load point, as in the article whose questions the
-experiments repeat; published values stand hollow beside ours. More settings than that stand as sorted
-horizontal bars. Where the batch or the prompt's length is what varies, metrics run over it as lines, with
-the device memory as bars. A chart of simulated numbers says so inside the picture, wherever it is copied to.
+Up to ten settings are drawn as grouped bars, one group per load point, as in the article whose questions the
+experiments repeat; published values are drawn hollow next to ours. More settings than that are drawn as
+sorted horizontal bars. Where the batch or the prompt's length is what varies, metrics run over it as lines,
+with the device memory as bars. A chart of simulated numbers says so inside the picture, wherever it is copied
+to.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def metrics_of(study: Study) -> tuple[Metric, ...]:
     """Return the metrics to draw: those of the article, what else the study strives for, and what it bounds.
 
     Studies over batch or length have total throughput and TTFT, as such comparisons show them; device
-    memory is drawn for those, and where different engines stand side by side, if anybody counted it.
+    memory is drawn for those, and where different engines are drawn side by side, if it was counted.
     """
     is_line = line_axis(study.frame) is not None
     usual: tuple[Metric, ...] = _LINE_METRICS if is_line else METRICS
@@ -90,7 +91,7 @@ def metrics_of(study: Study) -> tuple[Metric, ...]:
 
 
 def chart_table(study: Study, metric: Metric, *, experiments: Path | None = None) -> pd.DataFrame:
-    """Return what a chart shows: our numbers and the published ones beside them.
+    """Return what a chart shows: our numbers and the published ones next to them.
 
     Args:
         study: The study.
@@ -227,7 +228,7 @@ def write(study: Study, *, experiments: Path | None = None) -> list[Path]:
 
 
 def save(figure: Figure, table: pd.DataFrame, stem: Path) -> list[Path]:
-    """Write a chart as PNG and SVG, and its data as CSV beside it; give the three files."""
+    """Write a chart as PNG and SVG, and its data as CSV next to it; return the three files."""
     picture, drawing, data = (stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg", "csv"))
     write_answer(picture, style.rendered(figure, "png"))
     write_answer(drawing, style.rendered(figure, "svg"))
@@ -273,7 +274,7 @@ def caption_of(study: Study, table: pd.DataFrame) -> str:
 
 
 def _other_engines(frame: pd.DataFrame) -> str:
-    """Name the engines beside vLLM, and whether they were run at all."""
+    """Name the engines besides vLLM, and whether they were run at all."""
     said = ""
     for name, rows in frame[frame["engine"].notna()].groupby("engine", sort=False):
         kind = ENGINES.get(str(name))

@@ -1,7 +1,7 @@
 """The block of text that vLLM's serving benchmark prints, from the results of a study.
 
-The serving benchmark guide collects these blocks in ``benchmark_results.md``; whoever keeps such a file can
-go on with it, and compare line by line. Above each block stands what the guide has there, and where the
+The serving benchmark guide collects these blocks in ``benchmark_results.md``; a reader who keeps such a file
+can go on with it, and compare line by line. Above each block is what the guide has there, and where the
 numbers come from.
 """
 

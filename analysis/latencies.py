@@ -1,4 +1,4 @@
-"""One trial's chart: how long its requests waited, by percentile and load point; shown beside the trial.
+"""One trial's chart: how long its requests waited, by percentile and load point; shown next to the trial.
 
 A mean hides what a bound is about. Here are the median and the tail of each latency, a line per load point,
 and in the legend the throughput that they were paid for with.

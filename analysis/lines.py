@@ -41,7 +41,7 @@ def line_axis(frame: pd.DataFrame) -> str | None:
         frame: Rows of the store.
 
     Returns:
-        A column of ``AXES`` when it alone tells the load points apart, with at least three values; None
+        A column of ``AXES`` when it alone distinguishes the load points, with at least three values; None
         where the load points differ in rate, in several ways, or hardly at all: bars suit those.
     """
     varying = [name for name in tables.LOAD_POINT if frame[name].nunique(dropna=False) > 1]
@@ -66,7 +66,7 @@ def draw_lines(table: pd.DataFrame, *, axis: str, metric: Metric, words: Words) 
             ``published_value``, ``published_system``, ``breaks`` and the column ``axis``.
         axis: A column of ``AXES``.
         metric: The metric drawn.
-        words: What stands around it.
+        words: Title, caption and other text around it.
 
     Returns:
         The figure; its axis is logarithmic to base 2 where the values double, and the metric's is
@@ -138,7 +138,7 @@ def _published_look(colour: str) -> dict[str, Any]:
 
 
 def _end_text(axes: Axes, row: Row, *, axis: str) -> None:
-    """Write the last number of a line beside it: the ends are what is compared first."""
+    """Write the last number of a line next to it: the ends are what is compared first."""
     axes.annotate(
         tables.number_text(row["mean"]), (row[axis], row["mean"]), xytext=(7, 0),
         textcoords="offset points", va="center", fontsize=7.5, color=style.INK,

@@ -30,7 +30,7 @@ def escaped(text: object) -> str:
 
 
 def code_block(text: str, *, language: str = "bash") -> str:
-    """Fence a text; the fence is longer than any that stands in the text."""
+    """Fence a text; the fence is longer than any in the text."""
     runs = [len(run) for run in re.findall(r"`{3,}", text)]
     fence = "`" * (max(runs, default=2) + 1)
     return f"{fence}{language}\n{legible(text, keep=chr(10) + chr(9))}\n{fence}"

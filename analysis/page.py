@@ -46,7 +46,7 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Words:
-    """What stands around the data.
+    """Title, caption and other text around the data.
 
     Attributes:
         title: Of the chart.
@@ -100,7 +100,7 @@ class Legend:
     """How labels fit a page.
 
     Attributes:
-        labels: The labels, long ones broken into lines: their ends are often what tells them apart.
+        labels: The labels, long ones broken into lines: often only their ends differ.
         columns: Columns of the legend.
         rows: Lines of text that it takes.
     """
@@ -129,7 +129,7 @@ def make_page(
     """Lay out a page.
 
     Args:
-        words: What stands around the data.
+        words: Title, caption and other text around the data.
         width_in: Width of the page, inches.
         plot_in: Height of the data, inches.
         legend_rows: Rows of its legend; 0 leaves room for titles of panels instead.

@@ -35,7 +35,7 @@ def draw_pairs(table: pd.DataFrame, *, metric: Metric, names: tuple[str, str], w
             ``second`` the mean, ``_low`` and ``_high``; ``ratio`` and ``verdict``.
         metric: The metric drawn.
         names: Of the first and of the second study.
-        words: What stands around the data.
+        words: Title, caption and other text around the data.
     """
     from matplotlib.patches import Patch
 

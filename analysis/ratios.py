@@ -1,9 +1,9 @@
 """Ratios of means, with the interval that restarts allow: how much faster, and how sure is that.
 
 Everything happens in logarithms, where "twice as fast" and "half as fast" are equally far from "equal".
-Independent restarts on all sides give a Welch-type interval. One start cannot tell spread from nothing: a
+Independent restarts on all sides give a Welch-type interval. One start shows no spread: a
 ratio that rests on one measured start has no interval at all, and so no verdict. What a model computes and
-what somebody published are the same whenever they are looked at; they get a stated margin, and say so.
+published ones are the same whenever they are looked at; they get a stated margin, and say so.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def ratio(factors: Sequence[Factor]) -> Ratio:
 
 
 def judge(found: Ratio, *, low: float | None, high: float | None) -> Verdict:
-    """Say whether a ratio lies between two bounds, as far as its interval tells; None leaves a side open.
+    """Judge whether a ratio lies between two bounds, as far as its interval shows; None leaves a side open.
 
     Without an interval nothing is settled: the verdict is inconclusive.
     """

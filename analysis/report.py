@@ -96,7 +96,7 @@ def provenance_sentence(study: Study) -> str:
 
 
 def _calibration_sentences(frame: pd.DataFrame) -> str:
-    """Name the calibration and its expected error; rows of before these were stored tell neither."""
+    """Name the calibration and its expected error; rows of before these were stored name neither."""
     told = frame[["calibration_name", "expected_error"]].dropna().drop_duplicates()
     return "".join(
         f" Calibration `{row['calibration_name']}`; expected mean error: {row['expected_error']}."

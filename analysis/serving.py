@@ -1,7 +1,7 @@
 """What to paste into a shell to serve with a setting that was measured or modelled.
 
 A model is served from its address, the hub id or folder that the engine was given; the name in the results
-is its label, which goes into ``--served-model-name`` where it differs. Of an endpoint that somebody else
+is its label, which goes into ``--served-model-name`` where it differs. Of an endpoint that others
 started no line is written: how it was started is not known, and ours would not be what was measured.
 """
 
@@ -23,7 +23,7 @@ from sweeper.kinds import ENGINES
 from sweeper.records import Scalar
 
 _ADDRESSES = ("--model", "--model-id", "serve")
-# Where an engine listened for us, which is nobody's port in production.
+# Where an engine listened for us, which is no port for production.
 _OUR_PORT = ("--hostname", "--port")
 
 
@@ -111,7 +111,7 @@ def _plain(value: Any) -> Scalar:
 
 
 def _address(row: pd.Series[Any]) -> str:
-    """Return what the engine was given; rows from before it was stored tell it by their command, if any."""
+    """Return what the engine was given; rows from before it was stored show it in their command, if any."""
     words = shlex.split(_text(row, "command"))
     ran = [after for word, after in itertools.pairwise(words) if word in _ADDRESSES]
     return _text(row, "model_path") or next(iter(ran), "") or str(row["model"])

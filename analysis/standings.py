@@ -98,7 +98,7 @@ def front(study: Study) -> pd.DataFrame:
 
 
 def best_lines(study: Study) -> list[str]:
-    """Name the best setting by each objective, a sentence each; or say that there is none, and why."""
+    """Return a sentence on the best setting by each objective, or on why there is none."""
     found = best(study)
     if found.empty:
         return [f"none: {why}" for why in no_best_lines(study)]
@@ -144,7 +144,7 @@ def completed_at_highest_rate(study: Study) -> dict[str, float]:
 
 
 def no_best_lines(study: Study) -> list[str]:
-    """Explain why no setting is the best: which bound nobody keeps, and who comes nearest."""
+    """Explain why no setting is the best: which bound none keeps, and which setting comes nearest."""
     shares = _shares(study)
     if not shares:
         return ["no setting has a number at every load point yet"]
@@ -182,7 +182,7 @@ def _shares(study: Study) -> dict[str, list[Breach]]:
 
 
 def closing_lines(study: Study) -> list[str]:
-    """Describe in a few lines what the objectives together come to: the front, and who breaks a bound."""
+    """Summarise all objectives together in a few lines: the front, and which settings break a bound."""
     lines = []
     if len(study.objectives) > 1:
         found = front(study)

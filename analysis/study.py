@@ -39,7 +39,7 @@ class Study:
         attempts: With earlier attempts of a trial, too.
         location: Where the results lie, if not in the study's folder.
         experiment: Names the folder of published figures; None where the study belongs to none.
-        price_per_gpu_hour: What a GPU costs by the hour; None where nobody said.
+        price_per_gpu_hour: What a GPU costs by the hour; None where it was not given.
         currency: Of the price; may be empty.
     """
 
@@ -131,7 +131,7 @@ def is_control(frame: pd.DataFrame) -> pd.Series[bool]:
 
 
 def _without_repetitions(frame: pd.DataFrame) -> pd.DataFrame:
-    """Leave the repetitions out; a study that was cut off after its first one has nothing else to show."""
+    """Return the rows without repetitions; a study that was cut off after its first one has nothing else to show."""
     others = frame[frame["role"].isna()].reset_index(drop=True) if "role" in frame else frame
     return frame if others.empty else others
 

@@ -1,4 +1,4 @@
-"""How charts look: colours that a colour-blind reader tells apart, hatches that survive a printer."""
+"""How charts look: colours that a colour-blind reader can distinguish, hatches that survive a printer."""
 
 from __future__ import annotations
 

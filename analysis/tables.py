@@ -90,10 +90,10 @@ def settings(frame: pd.DataFrame, series: Mapping[str, Series] | None = None) ->
 
 
 def of_metric(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Keep the rows that tell a metric, of settings and load points that are named.
+    """Keep the rows that have a metric, of settings and load points that are named.
 
     The probes of a search for a rate lie at rates that differ from setting to setting: in a table of load
-    points they have no place. They tell ``max_rate_per_s`` alone, which has a load point of its own.
+    points they have no place. They have ``max_rate_per_s`` alone, which has a load point of its own.
     """
     if "max_rate_slo" not in rows:
         return rows
@@ -168,7 +168,7 @@ def by_load_point(table: pd.DataFrame, cell: Callable[[Row], str] | None = None)
 
 
 def release_of(row: Mapping[str, Any] | pd.Series[Any]) -> str:
-    """Return the release that a row's engine was taken for: the version it told, unless it told none."""
+    """Return the release that a row's engine was taken for: the version it reported, if any."""
     if not pd.isna(row.get("engine_build")):
         return str(row["engine_release"])
     # A modelled release is stored as "0.6.2 (modelled)".
@@ -296,7 +296,7 @@ def _value_text(value: Any) -> str:
 
 def _with_load_points(rows: pd.DataFrame) -> pd.DataFrame:
     varying = [name for name in LOAD_POINT if rows[name].nunique(dropna=False) > 1]
-    # Series that show one run each share a load point; only where a setting has both are they told apart.
+    # Series that show one run each share a load point; only where a setting has both are they distinguished.
     has_both_runs = bool((rows.groupby("setting", sort=False)[_RUN].nunique() > 1).any())
     is_rate_only = varying in ([], ["request_rate_per_s"]) and not has_both_runs
     records = rows.to_dict("records")

@@ -1,7 +1,7 @@
 """The validation page: what the simulated MI300X says of every published figure, and how far off it is.
 
-Fitted figures and others are kept apart throughout; only the latter say how far to trust a number that nobody
-measured. The page is made from the model itself, so it is true of the parameters that a study gets today.
+Fitted figures and others are kept apart throughout; only the latter say how far to trust a number that was
+not measured. The page is made from the model itself, so it is true of the parameters that a study gets today.
 """
 
 from __future__ import annotations

@@ -176,8 +176,8 @@ def start_values(rows: pd.DataFrame, objective: Objective | Constraint) -> list[
 def recommended(judged: Sequence[Finalist]) -> Finalist | None:
     """Return the setting with the fewest overrides among those that are not shown to be worse than the best.
 
-    Of equally few it is the better one. An override that brings nothing that can be shown costs whoever keeps
-    it, and may cost speed on another day. None where no setting keeps the bounds.
+    Of equally few it is the better one. An override that brings nothing that can be shown costs the user who
+    keeps it, and may cost speed on another day. None where no setting keeps the bounds.
     """
     close = [
         one
@@ -258,7 +258,7 @@ def _judged(
 
 
 def _broken(rows: pd.DataFrame, constraints: Sequence[Constraint]) -> tuple[str, ...]:
-    """Name the bounds that a setting's starts do not keep in the mean, or that nobody measured."""
+    """Return the bounds that a setting's starts do not keep on average, or that were not measured."""
     found = bests.breaches_of(rows.to_dict("records"), constraints)
     return tuple(breach.constraint.name for breach in found)
 

@@ -6,7 +6,7 @@ where half and twice are equally far from no change and no interval reaches belo
 scipy has the same (``scipy.stats``), and was weighed: it adds 113 MB to an installation, and its import
 takes 2.2 to 3.0 s (``scipy.special`` alone 0.5 to 0.7 s) where the whole command line may take 0.8 s. What is
 needed of it is one quantile, which the closed form below has to within 7e-13 of scipy 1.17.1 for up to 100
-degrees of freedom, and to within 2e-6 above. So it stands here, once; a test holds it against the printed
+degrees of freedom, and to within 2e-6 above. So it is written here, once; a test holds it against the printed
 table.
 """
 
@@ -70,7 +70,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     """Return mean and 95 % t-interval of independent values.
 
     Returns:
-        The estimate; a single value has no interval, for one cannot tell spread from one.
+        The estimate; a single value has no interval, for one value shows no spread.
     """
     n = len(values)
     mean = math.fsum(values) / n

@@ -1,7 +1,7 @@
 """From the times of single requests to the numbers of a serving benchmark.
 
 Names, units and definitions are those of vLLM's own benchmark, because that is what the source documents
-and everybody else's charts use: a number from here may stand beside one from there. Latencies are of what
+and everyone else's charts use: a number from here may be compared with one from there. Latencies are of what
 the client sees. Only completed requests enter; how many failed is a number of its own.
 """
 
@@ -29,7 +29,7 @@ class RequestRecords:
     Attributes:
         arrival_s: When it was sent, seconds on one monotonic clock, shape (requests,).
         first_token_s: When its first token came; NaN where it failed; same shape and clock.
-        last_token_s: When its last token came; likewise.
+        last_token_s: When its last token came; shape as above.
         input_tokens: Prompt tokens, same shape.
         output_tokens: Tokens received, same shape; 0 where it failed.
         inter_token_s: Gaps between consecutive messages of one request, of all completed requests, flat.

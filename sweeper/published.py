@@ -32,7 +32,7 @@ LOAD_COLUMNS = ("request_rate_per_s", "num_prompts", "input_len")
 
 
 def experiments_folder() -> Path:
-    """Return the folder of experiments: inside the package when installed, beside it in a checkout."""
+    """Return the folder of experiments: inside the package when installed, next to it in a checkout."""
     package = Path(__file__).parent
     installed = package / "experiments"
     return installed if installed.is_dir() else package.parent / "experiments"
@@ -80,7 +80,7 @@ def load(experiment: str | None, *, root: Path | None = None) -> pd.DataFrame:
 
 
 def is_same_model(one: str | None, other: str | None) -> bool:
-    """Whether two names mean the same model, whoever hosts it: numbers of another model do not compare."""
+    """Whether two names mean the same model, on whatever host: numbers of other models do not compare."""
     return one is not None and other is not None and _bare(one) == _bare(other)
 
 

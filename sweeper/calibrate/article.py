@@ -48,7 +48,7 @@ class Effect:
 
     Attributes:
         parameter: The one parameter.
-        experiment: Where the figures stand.
+        experiment: Where the figures are.
         series: Their series; empty for all that are not fitted already.
         request_rate_per_s: The one rate.
         words: The figures, for a reader.
@@ -192,7 +192,7 @@ def _node(settings: Settings) -> Node:
 
 
 def _point_of(spec: TrialSpec, series: Series, row: Mapping[Hashable, Any]) -> LoadPoint | None:
-    """Find the load point of a published row: same rate and, where the row tells them, prompts and length."""
+    """Find the load point of a published row: same rate and, where the row gives them, prompts and length."""
     for point in spec.load_points:
         given = {"request_rate_per_s": row["request_rate_per_s"]}
         given |= {name: row[name] for name in ("num_prompts", "input_len") if name in row}

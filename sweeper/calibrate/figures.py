@@ -1,4 +1,4 @@
-"""A figure: one number of one run that somebody published or measured, and what the model says of it.
+"""A figure: one number of one run that was published or measured, and the model's value for it.
 
 The model is run as a study runs it, by the simulated engine and client, at the load points that are asked
 about and no others.
@@ -38,7 +38,7 @@ class Figure:
     """One number, and the run that it came from.
 
     Attributes:
-        experiment: Experiment or study in which it stands.
+        experiment: Experiment or study that holds it.
         series: Name of the setting there.
         metric: A metric column of the store.
         value: The number, in the metric's unit.

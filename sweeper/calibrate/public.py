@@ -1,7 +1,7 @@
-"""Public measurements beside the article's: other models, loads, releases and GPUs.
+"""Public measurements besides the article's: other models, loads, releases and GPUs.
 
-``data/public_measurements.json`` holds what was found: each source with its address, what is told of its
-setup, and what had to be assumed where nothing is told. Of one pair of tables, which AMD publishes to
+``data/public_measurements.json`` holds what was found: each source with its address, what is known of its
+setup, and what had to be assumed where nothing is known. Of one pair of tables, which AMD publishes to
 validate its image of vLLM 0.10.0, the first is fitted (70B) and the second is validation (405B): they are
 what the model knows of V1 and of the kernels that came after the article, AITER's apart, which that image
 leaves off unless asked. All others are only compared.
@@ -63,7 +63,7 @@ def source_figures(source: Mapping[str, Any], *, role: str = VALIDATION) -> list
     """Return the figures of one source, each with the trial that reproduces its run.
 
     Args:
-        source: As it stands in the data.
+        source: As named in the data.
         role: Of all its figures.
     """
     return [

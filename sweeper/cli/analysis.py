@@ -1,6 +1,6 @@
 """``python -m sweeper analysis``: the commands of ``analysis``, wherever this program is installed.
 
-In a checkout ``analysis`` lies beside ``sweeper``, and ``python -m analysis`` runs it. The wheel carries it
+In a checkout ``analysis`` lies next to ``sweeper``, and ``python -m analysis`` runs it. The wheel carries it
 inside ``sweeper``, as it carries ``conf`` and ``experiments``: a package of that name at top level would meet
 the user's own. ``python -m`` puts the current folder first on ``sys.path``, and an ``analysis`` there is not
 ours. So ours is loaded by its place, never by looking along ``sys.path``.

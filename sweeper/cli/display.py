@@ -24,7 +24,7 @@ from sweeper.trial import stages
 _SHOWN_DEVICES = 16
 # Where there is no terminal to draw on, a line now and then says that the sweep goes on.
 _SIGN_OF_LIFE_S = 60.0
-# Settings that are refused for the same reason are told one by one up to here, and counted at the end.
+# Settings that are refused for the same reason are shown one by one up to here, and counted at the end.
 _SHOWN_ALIKE = 3
 
 
@@ -84,14 +84,14 @@ class Display:
         self._say("plan: " + ", ".join(parts))
 
     def started(self, spec: TrialSpec, placement: Placement) -> None:
-        """A trial holds its devices and runs."""
+        """Called when a trial holds its devices and runs."""
         self._running[spec.key] = _Running(spec=spec, placement=placement, since_s=self._clock())
         if self._live is None:
             self._say(f"start   {spec.label}  on {device_label(placement)}")
         self.tick()
 
     def finished(self, result: TrialResult, *, will_retry: bool) -> None:
-        """A trial ended."""
+        """Called when a trial has ended."""
         running = self._running.pop(result.spec.key, None)
         took = "" if running is None else f" in {_duration(self._clock() - running.since_s)}"
         if running is not None and result.state is TrialState.COMPLETE:
@@ -113,7 +113,7 @@ class Display:
         self.tick()
 
     def look_ahead(self, outlook: Outlook) -> None:
-        """Take in how the sweep stands."""
+        """Store how the sweep stands."""
         self._outlook, self._looked_at_s = outlook, self._clock()
 
     def tick(self) -> None:

@@ -1,4 +1,4 @@
-"""What the program leaves with; the package's docstring tells when."""
+"""The program's exit codes; the package's docstring says when each is used."""
 
 OK, SOME_FAILED, MISTAKE, NOTHING_COMPLETE, AT_RISK = 0, 1, 2, 3, 4
 

@@ -52,7 +52,7 @@ class ShowFit(ConsoleCommand):
         parser.add_argument("--mean-tokens", type=int, help="also count sequences of this length")
 
     def parse(self, parser: Parser, arguments: list[str]) -> Namespace:
-        """Read the arguments; knobs may stand behind options."""
+        """Read the arguments; knobs may follow options."""
         return parser.parse_intermixed_args(arguments)
 
     def run(self, options: Namespace, console: Console) -> int:

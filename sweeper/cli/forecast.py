@@ -40,7 +40,7 @@ def forecast_of(
         to_run: Those that would start an engine.
         nodes: Where it would run.
         ledger: What is known of it.
-        console: Is told how far a long forecast is.
+        console: Shows the progress of a long forecast.
     """
     from sweeper.plan.forecast import forecast
     from sweeper.schedule.durations import Predictor

@@ -1,4 +1,4 @@
-"""Help on what was typed so far: the experiment that is chosen, and what can be said beside it."""
+"""Help on what was typed so far: the experiment that is chosen, and what can be set besides it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``interference``: its arguments, its study, and what it tells."""
+"""The command ``interference``: its arguments, its study, and what it prints."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PAIRS = 3
 
 
 class CheckInterference(ConsoleCommand):
-    """Measure one trial alone and beside copies of itself."""
+    """Measure one trial alone and next to copies of itself."""
 
     name = "interference"
     summary = "measure whether trials side by side disturb each other"
@@ -81,7 +81,7 @@ class CheckInterference(ConsoleCommand):
 
 
 def _control(planner: Planner, node: Node) -> TrialSpec:
-    """Take the first trial of the grid that can run here and leaves room for a neighbour."""
+    """Take the first trial of the grid that can run here and leaves room for a copy of itself."""
     from sweeper.schedule.allocator import Allocator
 
     for job in planner.grid():

@@ -27,7 +27,7 @@ class LongWork:
         self._next_s = self._began_s + _FIRST_S
 
     def seen(self, done: int, total: int) -> None:
-        """Take note that so much of the work is done."""
+        """Record that so much of the work is done."""
         now_s = self._clock()
         if now_s < self._next_s or not done:
             return

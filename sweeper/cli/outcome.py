@@ -1,4 +1,4 @@
-"""What a person is told after a sweep: its counts, tables, charts and report."""
+"""What is shown after a sweep: its counts, tables, charts and report."""
 
 from __future__ import annotations
 

@@ -20,10 +20,10 @@ class StopSignals:
     """
 
     def __init__(self, *, waits_for: str = "what runs to end") -> None:
-        """Take no signal yet.
+        """Handle no signal yet.
 
         Args:
-            waits_for: What a clean stop takes its time with, for whoever asks again.
+            waits_for: What a clean stop waits for, for the message to a user who asks again.
         """
         self.signalled: int | None = None
         self._waits_for = waits_for
@@ -45,7 +45,7 @@ class StopSignals:
         return self.signalled is not None
 
     def settle(self) -> None:
-        """Take no more haste: from here on everything is being ended."""
+        """Ignore further haste: from here on everything is being ended."""
         self._is_settled = True
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

@@ -44,7 +44,7 @@ def run_sweep(arguments: list[str], console: Console, *, commands: Collection[st
     Args:
         arguments: Overrides and options, without a command.
         console: Where a person reads.
-        commands: Names of the program's commands, for whoever mistyped one.
+        commands: Names of the program's commands, for the hint on a mistyped one.
 
     Returns:
         The exit code.
@@ -74,7 +74,7 @@ def run_sweep(arguments: list[str], console: Console, *, commands: Collection[st
 
 
 def read_options(arguments: list[str], commands: Collection[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Read the options of a sweep, and give them with its overrides.
+    """Read the options of a sweep, and return them with its overrides.
 
     Raises:
         ConfigError: A word is neither an option nor an override.

@@ -19,7 +19,7 @@ _RENAMED = {
 
 
 def read_object(path: Path) -> dict[str, object] | None:
-    """Read the JSON object that a benchmark left; None where there is none, or something else."""
+    """Read the JSON object that a benchmark left; None where there is no file, or it holds something else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -42,7 +42,7 @@ def read_report(report: Mapping[str, object], *, log_path: str | None = None) ->
         values = (told(source) for source in sources)
         metrics[name] = next((value for value in values if value is not None), None)
     if metrics["failed"] is None:
-        # Not written before 0.11.1; whoever did not complete has failed.
+        # Not written before 0.11.1; a request that did not complete has failed.
         wanted, completed = told("num_prompts"), metrics["completed"]
         metrics["failed"] = None if wanted is None or completed is None else wanted - completed
     return metrics
@@ -52,7 +52,7 @@ def check_complete(report: Mapping[str, object], *, wanted: int, log_path: str |
     """Check that every request completed; the benchmark itself only warns when all of them failed.
 
     Raises:
-        MeasurementError: Some did not; the message tells how many.
+        MeasurementError: Some did not; the message says how many.
     """
     completed, failed, sent = (
         plausibility.number(report, name, log_path=log_path)

@@ -204,7 +204,7 @@ def script_arguments(
 
 
 def read_result(path: Path) -> Mapping[str, object] | None:
-    """Read the script's result; None where there is none.
+    """Read the script's result; None where it left none.
 
     Scripts of the 0.4 and 0.5 era write the throughput of the input alone in place of the total.
     """

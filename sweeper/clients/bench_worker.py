@@ -159,7 +159,7 @@ class BenchWorker:
                 return None
             received = os.read(self._replies, 65536)
             if not received:
-                # The other end is closed; whoever waits will see that the process has ended.
+                # The other end is closed; the waiting process will see that the process has ended.
                 time.sleep(min(seconds, 0.05))
             self._unread += received
             if len(self._unread) > _LONGEST_REPLY:

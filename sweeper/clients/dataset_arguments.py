@@ -1,4 +1,4 @@
-"""What vLLM's load generator is told of a dataset, as the command and as the script of earlier releases."""
+"""Arguments of vLLM's load generator for a dataset: of the command, and of the script before it."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def of_script(point: LoadPoint, *, release: str) -> list[str]:
 
 
 def sharegpt(point: LoadPoint) -> list[str]:
-    """Name the file of conversations, and the length of their answers where that is given."""
+    """Return the arguments for the file of conversations, and the length of their answers if given."""
     path = [] if point.dataset_path is None else ["--dataset-path", point.dataset_path]
     output = [] if point.output_len is None else ["--sharegpt-output-len", str(point.output_len)]
     return ["--dataset-name", "sharegpt", *path, *output]
 
 
 def random(point: LoadPoint) -> list[str]:
-    """Give the mean lengths, and the range around them."""
+    """Return the arguments for the mean lengths, and the range around them."""
     lengths = (("--random-input-len", point.input_len), ("--random-output-len", point.output_len))
     return [
         *("--dataset-name", "random", "--random-range-ratio", f"{point.range_ratio:g}"),
@@ -55,7 +55,7 @@ def random(point: LoadPoint) -> list[str]:
 
 
 def random_for_script(point: LoadPoint, *, release: str) -> list[str]:
-    """Give the same range in the words of a release."""
+    """Return the same range in the arguments of a release."""
     assert point.input_len is not None and point.output_len is not None
     ratio, longest = point.range_ratio, 1.0
     if knobs.release_key(release) < knobs.release_key(_RATIO_ABOUT_THE_MEAN):

@@ -85,7 +85,7 @@ class LocustClient(ProgramClient[_Run]):
     def _read(self, load: Load, sent: _Run) -> Reading:
         metrics = summarize(read_requests(sent.requests))
         self._check_complete(load, sent.requests, metrics)
-        # Against 1 / rate it tells whether the rate was kept.
+        # Against 1 / rate it shows whether the rate was kept.
         latest_s = max(request["sent_s"] - request["due_s"] for request in sent.requests)
         return Reading(
             metrics=metrics,
@@ -111,7 +111,7 @@ class LocustClient(ProgramClient[_Run]):
 
 
 def written_requests(result: Path, *, log_path: str | None) -> Sequence[Mapping[str, Any]]:
-    """Read what the locustfile wrote down, each request seen to be of its form.
+    """Read what the locustfile wrote, and check the form of each request.
 
     Raises:
         MeasurementError: It is not.
@@ -141,7 +141,7 @@ def locust_command(point: LoadPoint, *, base_url: str) -> tuple[str, ...]:
 
 
 def load_settings(spec: TrialSpec, point: LoadPoint, *, result: Path) -> dict[str, Any]:
-    """What ``locustfile.py`` is told about one load point."""
+    """Return the settings of one load point for ``locustfile.py``."""
     return {
         "model": spec.model.name,
         "vocab": _USUAL_VOCAB if spec.model.shape is None else spec.model.shape.vocab,
@@ -151,7 +151,7 @@ def load_settings(spec: TrialSpec, point: LoadPoint, *, result: Path) -> dict[st
         "output_len": point.output_len,
         "range_ratio": point.range_ratio,
         "ignore_eos": point.ignore_eos,
-        # vLLM tells at the end of a stream how many tokens it had.
+        # vLLM reports at the end of a stream how many tokens it had.
         "must_count": ENGINES[spec.engine.kind].counts_tokens,
         "seed": point.client_seed,
         "timeout_s": spec.engine.load_timeout_s,

@@ -1,8 +1,8 @@
 """Sends completions at a constant rate and streams the answers; run by Locust, one process per load point.
 
-What to send stands in the JSON file that the variable SWEEPER_LOAD names, the key of the server in
-OPENAI_API_KEY. Requests go out at fixed moments, begin + i / rate, whatever the answers take: a user that is
-free takes the next request and waits for its moment. There are enough users unless a cap is asked for; how
+What to send is in the JSON file that the variable SWEEPER_LOAD names, the key of the server in
+OPENAI_API_KEY. Requests go out at fixed moments, start + i / rate, however long the answers take: a user that
+is free takes the next request and waits for its moment. There are enough users unless a cap is asked for; how
 late requests were sent is written down with them. Locust's own table shows the summary figures of its kind
 (``time_to_first_token``, ``latency_per_token``, ``total_latency``); the times of every single request go to
 the result file, from which the sweeper computes its metrics.
@@ -139,7 +139,7 @@ class StreamingUser(HttpUser):
         try:
             self._stream(request)
         except Exception as exc:
-            # What the server said of itself tells more than how the stream then ended.
+            # What the server said of itself shows more than how the stream then ended.
             request["error"] = request["error"] or f"{type(exc).__name__}: {exc}"
         if request["error"] is None:
             self._tell_locust(request)
@@ -204,12 +204,12 @@ class StreamingUser(HttpUser):
 
 
 def why_not_whole(request: dict[str, Any], *, asked: int, must_count: bool) -> str | None:
-    """Explain why an answer whose stream was closed is incomplete all the same; None where it is whole.
+    """Explain why an answer whose stream was closed is nevertheless incomplete; None where it is whole.
 
     Args:
         request: What came of it.
         asked: Tokens that it may have.
-        must_count: Whether the server tells the number of tokens at the end of a stream.
+        must_count: Whether the server reports the number of tokens at the end of a stream.
     """
     messages, tokens = len(request["token_s"]), request["output_tokens"]
     if not tokens or not messages:

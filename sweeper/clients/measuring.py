@@ -49,7 +49,7 @@ class Reading:
 
     Attributes:
         raw_path: The report as it came.
-        telemetry: What the client itself tells besides, such as how long it waited for a core.
+        telemetry: What the client itself reports besides, such as how long it waited for a core.
         peak_kv_cache_usage: Largest share of the engine's KV cache seen in use, 0 to 1; None where unknown.
     """
 
@@ -143,12 +143,12 @@ class MeasuringClient(ABC, Generic[Sent]):
     def _counted(
         self, load: Load, reading: Reading, before: Mapping[str, float]
     ) -> Mapping[str, float | None]:
-        """Return the telemetry of a load: what the engine counted during it, and what the client told."""
+        """Return the telemetry of a load: what the engine counted during it, and what the client reported."""
         after, peak = load.server.counters(), reading.peak_kv_cache_usage
         return {**telemetry(before, after, peak_kv_cache_usage=peak), **reading.telemetry}
 
     def _raw(self, load: Load) -> Path:
-        """Return where the report of a load lies as it came."""
+        """Return the path of a load's report as it came."""
         return self._folder / "raw" / f"{load.name}.json"
 
 
@@ -246,9 +246,9 @@ class ProgramClient(ServerClient[Sent]):
 
 
 def check_engine(before: Mapping[str, float], server: Server, *, answered: int, log_path: str | None) -> None:
-    """Compare the client's count with that of an engine that nobody else asks (``plausibility``).
+    """Compare the client's count with that of an engine that has no other client (``plausibility``).
 
-    An endpoint that somebody else started may be several servers, of which one tells its counters.
+    An endpoint that others started may be several servers, of which one reports its counters.
     """
     if server.pids() is not None:
         plausibility.check_engine_agrees(before, server.counters, answered=answered, log_path=log_path)

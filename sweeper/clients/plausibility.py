@@ -1,6 +1,6 @@
 """Whether what a load generator or a server reports can be true; looked at before a number is believed.
 
-A report comes from a program of somebody else, over a network, out of a file. What is no number, what no
+A report comes from another program, over a network, out of a file. What is no number, what no
 run of this load point can have, and what contradicts the rest of the same report ends the trial with the
 reason: a wrong number in a row is worse than none. What a report leaves out stays unknown; older releases
 tell less.
@@ -101,7 +101,7 @@ def check(measured: Measurement, *, log_path: str | None = None) -> None:
 
 
 def check_single_requests(report: Mapping[str, Any], *, log_path: str | None = None) -> None:
-    """Check that what a report tells of single requests is of its shape and adds up to its totals.
+    """Check that a report's data on single requests have its shape and add up to its totals.
 
     Args:
         report: The benchmark's JSON; without the lists of ``--save-detailed`` there is nothing to see.

@@ -1,6 +1,6 @@
 """One program that is run to its end while its engine, the clock and a request to stop are watched.
 
-For load generators that are a process per run; what they are told and what they report is known elsewhere.
+For load generators that are a process per run; what they are given and what they report is known elsewhere.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Watch:
         self.peak_kv_cache_usage: float | None = None
 
     def look(self) -> None:
-        """Return quietly while nobody asks for a stop, the engine lives, and the log is of usual size.
+        """Return quietly while no stop is requested, the engine lives, and the log is of usual size.
 
         Raises:
             EngineError: One of it is not so.
@@ -121,7 +121,7 @@ def run_to_end(
         command: Program and arguments, without secrets.
         env: Its whole environment.
         cwd: Its working directory.
-        log_path: Takes its output; the start file is written beside it.
+        log_path: Takes its output; the start file is written next to it.
         note: Further facts for the start file.
         limit_s: Seconds that it may take.
         server: What it loads; it has to live meanwhile.
@@ -143,7 +143,7 @@ def run_to_end(
 
 
 def blame_engine(server: Server) -> None:
-    """Give a dying engine time to be seen dead, so that its failure is not blamed on the client.
+    """Wait for a dying engine to be seen dead, so that its failure is not blamed on the client.
 
     Raises:
         EngineError: It has died; class and message come from its own last lines.

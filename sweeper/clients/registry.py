@@ -1,4 +1,4 @@
-"""The client that a trial asks for, opened; the clients that there are stand in ``kinds.CLIENTS``."""
+"""The client that a trial asks for, opened; the available clients are listed in ``kinds.CLIENTS``."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ def check_locust_client(client: ClientSpec, points: Iterable[LoadPoint], engine:
 
 
 def check_locust() -> None:
-    """Check that Locust is installed beside us.
+    """Check that Locust is installed in our environment.
 
     Raises:
         ConfigError: It is not.

@@ -98,7 +98,7 @@ class SimulatedClient:
     def _offline_metrics(
         self, server: Server, point: LoadPoint, metrics: Mapping[str, float | None], cancelled: Cancelled
     ) -> dict[str, float | None]:
-        """Keep what vLLM's offline benchmarks report: they know nothing of single requests."""
+        """Keep what vLLM's offline benchmarks report: they have no data on single requests."""
         if not DATASETS[point.dataset].is_batch:
             return {name: metrics[name] for name in reported_by(Benchmark.THROUGHPUT)}
         assert point.input_len is not None and point.output_len is not None

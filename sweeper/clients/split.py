@@ -94,7 +94,7 @@ class SplitClient(MeasuringClient[Sequence[Measurement]]):
         """Compute the numbers of the whole from the times of all single requests.
 
         Raises:
-            MeasurementError: Their times are not told.
+            MeasurementError: Their times are not reported.
         """
         reports = [_report(part) for part in sent]
         return Reading(

@@ -1,7 +1,7 @@
 """Loads an engine by vLLM's own serving benchmark, so that numbers compare with what others publish.
 
 The benchmark runs in the engine's environment, in one warm process per trial (``bench_worker``). A run counts
-only when every request completed; its JSON is kept as it came, beside our reading of it (``bench_report``).
+only when every request completed; its JSON is kept as it came, next to our reading of it (``bench_report``).
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def goodput_arguments(point: LoadPoint) -> list[str]:
 
 
 def _release_of(found: str, spec: TrialSpec, python: str) -> str:
-    """Return the release of a benchmark: the engine's in whose environment it is, else the one it tells."""
+    """Return the release of a benchmark: the engine's in whose environment it is, else the one it reports."""
     if spec.engine.build is not None and found == spec.engine.version:
         return spec.engine.release
     unplaced = knobs.why_unplaced(found)

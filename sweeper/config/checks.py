@@ -82,7 +82,7 @@ def check_whole_numbers(key: str, content: Any) -> None:
 
 
 def check_no_secret(key: str, name: str) -> None:
-    """Refuse a knob that would be a secret: knobs stand in every row. Its value is not shown."""
+    """Refuse a knob that would be a secret: knobs appear in every row. Its value is not shown."""
     if confidential.holds_secret(name):
         raise ConfigError(
             f"{key}: '{name}' is the name of a secret, and knobs are kept with the results; expected none. "
@@ -106,7 +106,7 @@ def check_positive(key: str, value: float) -> None:
 
 
 def check_count(key: str, value: int, *, most: int) -> int:
-    """Refuse a count below 1, and one that nobody can mean: it would be counted out before it is noticed."""
+    """Refuse a count below 1, and one too large to be meant: it would be counted out before it is noticed."""
     check_positive(key, value)
     if value > most:
         raise ConfigError(f"{key}: is {value:,}; expected at most {most:,}. Lower it.")

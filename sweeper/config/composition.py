@@ -44,7 +44,7 @@ _ENTRIES = ("objective.", "space.series.", "+objective.", "+space.series.", "++o
 
 
 def conf_folder() -> Path:
-    """Find the shipped configuration: inside the installed package, or beside it in a checkout."""
+    """Find the shipped configuration: inside the installed package, or next to it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
@@ -78,7 +78,7 @@ class Composed(dict[str, Any]):
     """A composed configuration as plain data.
 
     Attributes:
-        presets: What the shipped files of the chosen groups say, by dotted path: nobody asked for it.
+        presets: What the shipped files of the chosen groups say, by dotted path: the user did not ask for it.
     """
 
     presets: Mapping[str, Any] = MappingProxyType({})
@@ -89,7 +89,7 @@ def compose_run(overrides: Sequence[str], *, config_dir: Path | None = None) -> 
 
     Args:
         overrides: Hydra's override syntax, as on the command line.
-        config_dir: A folder of the user's own groups, searched beside the shipped ones.
+        config_dir: A folder of the user's own groups, searched besides the shipped ones.
 
     Raises:
         ConfigError: A name, key, type or file is wrong.
@@ -169,7 +169,7 @@ def _merged(composed: Any, entries: Sequence[Override]) -> dict[str, Any]:
 
 
 def _presets(choices: Mapping[str, str]) -> dict[str, Any]:
-    """Read what the chosen files of the groups bring along; an experiment's own words are asked for."""
+    """Read what the chosen files of the groups bring along; an experiment's own keys count as asked for."""
     files = ((group, conf_folder() / group / f"{choices.get(group)}.yaml") for group in _GROUPS)
     said = {group: safe_load(path.read_text(encoding="utf-8")) for group, path in files if path.is_file()}
     typed = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(RootConfig), said))
@@ -267,7 +267,7 @@ def _checked_override(text: str, config_dir: Path | None) -> str:
 
 
 def _knob_hint(key: str, text: str = "") -> str:
-    """Describe where knobs stand, to somebody who wrote one, or nearly one, without its group."""
+    """Describe where knobs belong, to a user who wrote one, or nearly one, without its group."""
     every = knobs.every_name()
     name = key if key in every else nearest_name(key, every)
     # A key of ours that is as close is what was meant.

@@ -1,6 +1,6 @@
 """Where each value of a configuration was said: a layer for each file that takes part, the command line last.
 
-Hydra merges files key by key, and afterwards nothing tells which file a value came from. For most keys that
+Hydra merges files key by key, and afterwards nothing shows which file a value came from. For most keys that
 is as it should be. Where some keys describe what others name, it is not (``config.model``).
 """
 

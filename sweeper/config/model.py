@@ -1,4 +1,4 @@
-"""The model of a configuration: what it is called, where it lies, and what describes it.
+"""The model of a configuration: its name, its place, and its description.
 
 ``name`` and ``path`` say which model is meant; dtype, revision, ``is_dummy`` and shape describe it. They
 travel together: where a file or the command line names another model than the files below it do, nothing of
@@ -247,7 +247,7 @@ def _value(text: str) -> str:
 
 
 def _as_its_folder_says(given: dict[str, Any]) -> dict[str, Any]:
-    """Fill in what nobody gave, so that the configuration that is stored has it."""
+    """Fill in what was not given, so that the configuration that is stored has it."""
     if given["shape"] is not None or not _is_folder(given["path"]):
         return given
     try:

@@ -107,7 +107,7 @@ def _quantity(name: str, item: Mapping[str, Any], load_points: Sequence[LoadPoin
 
 
 def _check_is_measured(where: str, metric: str, rate: float | None, load_points: Sequence[LoadPoint]) -> None:
-    """Refuse what no load point will ever tell: such a study would run to its end without an answer."""
+    """Refuse what no load point will ever report: such a study would run to its end without an answer."""
     if metric == MAX_RATE and (rate is not None or not any(point.rate_search for point in load_points)):
         raise ConfigError(
             f"{where}.metric: is {MAX_RATE}, which a search over the rate finds; expected workload.max_rate, "

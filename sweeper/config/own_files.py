@@ -56,7 +56,7 @@ def check(folder: Path, group: str, name: str) -> None:
 
 
 def check_all(folder: Path) -> None:
-    """See the same of every file that may have been chosen by another.
+    """Check the same for every file that may have been chosen by another.
 
     Raises:
         ConfigError: As ``check``.

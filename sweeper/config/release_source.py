@@ -1,4 +1,4 @@
-"""Whether the user said which release of vLLM it is, and where: beside what our own experiments say.
+"""Whether the user said which release of vLLM it is, and where: besides what our own experiments say.
 
 An experiment of ours names the release that it was written for, which says nothing about an installation. The
 user's own file, or word on the command line, does.

@@ -90,7 +90,7 @@ class ShapeConfig:
 
 @dataclass
 class ModelConfig:
-    """What is served."""
+    """The model that is served."""
 
     name: str = ""
     path: str = ""
@@ -126,7 +126,7 @@ class WorkloadConfig:
     """What the client sends. A list in place of a number makes one load point per value.
 
     ``points`` is a list of mappings, each of which replaces some of the other keys: what it names holds for
-    its load points, what it leaves out is taken from beside it.
+    its load points, what it leaves out is taken from the keys next to it.
     """
 
     dataset: str = "random"

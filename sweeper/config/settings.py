@@ -69,7 +69,7 @@ class Settings:
         device_ids: Which of them may be used, as the platform counts them; None takes all.
         insisted: Partition and memory mode that the node must be in, where the experiment says so.
         modelled_device: What the devices of a simulated platform are; None of any other.
-        isolation: Whether trials run beside one another on a node (``shared``) or one at a time.
+        isolation: Whether trials run next to one another on a node (``shared``) or one at a time.
         order: In which order trials that wait are looked at (``schedule.ORDERS``).
         control: Series, or ``base``, that is measured again and again to show drift; None for no such.
         control_every: A repetition of it after so many trials; None is start, middle and end.
@@ -77,7 +77,7 @@ class Settings:
         currency: In what, as people write it behind the amount.
         calibration: Parameters of the simulation, all of them; on a measured platform those that were given.
         calibrated: The calibration that they are; None on a measured platform.
-        starts: Choices that a search tries first, beside the defaults.
+        starts: Choices that a search tries first, besides the defaults.
         stages: Knobs of each stage of a staged search.
         retry_pause_s: Before a transient failure is repeated, seconds; doubles with each time.
         plan_csv: File that a plan's time-line is written to, or None.
@@ -378,7 +378,7 @@ def _space(root: Mapping[str, Any], platform: Platform) -> Space:
     parsed = {name: parse_condition(f"space.knobs.{name}", value) for name, value in space["knobs"].items()}
     # What one series sets or the search varies is not fixed for the others.
     return Space(
-        # They say how we would start a server; one that already runs has its own, which it tells itself.
+        # They say how we would start a server; one that already runs has its own, which it reports itself.
         base={} if is_attached else _knobs("knobs", root["knobs"]),
         series=series,
         domains={name: parse_domain(f"space.knobs.{name}", value) for name, (value, _) in parsed.items()},

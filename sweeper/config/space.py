@@ -24,7 +24,7 @@ def parse_domain(key: str, value: Any) -> Domain:
     """Read one domain of a space, in YAML's form or in Hydra's sweep syntax.
 
     Args:
-        key: Where it stands, for messages.
+        key: Its dotted path, for messages.
         value: A list of choices, a mapping with ``low`` and ``high``, a text such as
             ``choice(8,32)``, ``range(1,16)``, ``tag(log,int(interval(1,1024)))``, or a single value.
 
@@ -50,7 +50,7 @@ def parse_condition(key: str, value: Any) -> tuple[Any, Rule | None]:
     """Take the condition off a domain that has one: ``{choices: [256, 512], when: ...}``.
 
     Args:
-        key: Where it stands, for messages.
+        key: Its dotted path, for messages.
         value: A domain as composed.
 
     Returns:

@@ -1,7 +1,7 @@
 """Refuses what is set and would do nothing, with the reason; or says it, where a run stands in for another.
 
 A key counts as set where its value is neither the schema's default nor what the shipped file of a chosen
-group says (``workload=random`` brings eight warm-up prompts along; nobody asked for them). Where each key
+group says (``workload=random`` brings eight warm-up prompts along; no user asked for them). Where each key
 acts is declared in ``effect_table``.
 
 A simulated run stands in for a measured one and takes its configuration as it is; likewise an endpoint that

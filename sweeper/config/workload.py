@@ -69,7 +69,7 @@ def goodput(given: Mapping[str, float], dataset: str) -> tuple[tuple[str, float]
         dataset: What the load point sends.
 
     Raises:
-        ConfigError: A latency that goodput cannot bound, a bound is not above 0, or nobody counts.
+        ConfigError: A latency that goodput cannot bound, a bound is not above 0, or no client counts.
     """
     for name, bound in given.items():
         check_choice("workload.goodput", name, GOODPUT_BOUNDS)

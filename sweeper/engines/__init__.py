@@ -40,7 +40,7 @@ class Server(Protocol):
     log_path: str | None
 
     def sanity(self) -> str | None:
-        """Ask a greedy question and return the text of the answer; None where nobody can be asked.
+        """Ask a greedy question and return the text of the answer; None where there is no server to ask.
 
         Raises:
             MeasurementError: No answer, an empty one, or not within the sanity time limit.

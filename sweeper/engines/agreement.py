@@ -3,7 +3,7 @@
 The same value has many spellings: ``half`` and ``torch.float16``, ``8k`` and 8000, a member of an enumeration
 by its name or its number, JSON and Python's repr, a key before and after it was renamed. None of these is a
 difference. Where the report is of another form than the question, a function for a number or a text for an
-object, nobody can say whether they agree: that is told as such, and is no difference either.
+object, it is unknown whether they agree: that is reported as such, and is no difference either.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _LONGEST = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class _Finding:
-    """Two values that do not agree; ``is_difference`` is False where nobody can say."""
+    """Two values that do not agree; ``is_difference`` is False where it is unknown whether they do."""
 
     path: str
     asked: object
@@ -88,7 +88,7 @@ def differences(assignment: Assignment, effective: Mapping[str, Scalar]) -> dict
 
 
 def not_compared(assignment: Assignment, effective: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Name which knobs are reported in a form that cannot be compared with what was asked.
+    """Return which knobs are reported in a form that cannot be compared with what was asked.
 
     Returns:
         A sentence under ``NOT_COMPARED``, to be kept with what the engine reports; empty where there is none.
@@ -105,8 +105,8 @@ def told(different: Mapping[str, tuple[Scalar, Scalar]]) -> str:
 def reported_text(knob: str, asked: Scalar | None, reported: object) -> Scalar:
     """Write what is reported of a knob as one value of a row.
 
-    An object can be long, with much that nobody asked for: of it the keys asked for are kept, under the names
-    they were asked by. Members of enumerations are written as they were asked for, by name or by value.
+    An object can be long, with much that was not asked for: of it the keys asked for are kept, under the
+    names they were asked by. Members of enumerations are written as they were asked for, by name or by value.
     """
     wanted = None if asked is None else _asked_value(knob, asked)
     chosen = _chosen(knob, wanted, reported)
@@ -150,7 +150,7 @@ def _findings(path: str, asked: object, reported: object) -> Iterator[_Finding]:
 
 
 def _agree(path: str, asked: object, reported: object) -> bool | None:
-    """Whether two values mean the same; None where that cannot be told."""
+    """Whether two values mean the same; None where that is unknown."""
     if isinstance(reported, Enumerated):
         by_value = None if reported.value is None else _agree(path, asked, reported.value)
         return bool(_agree(path, asked, reported.name) or by_value)
@@ -201,7 +201,7 @@ def _texts_agree(path: str, asked: str, reported: str) -> bool:
     # All ways of predicting several tokens are one method since 0.11.1.
     if path.endswith(".method") and asked.endswith("_mtp") and reported == "mtp":
         return True
-    # A model of the hub, where the engine tells the folder of its copy.
+    # A model of the hub, where the engine reports the folder of its copy.
     return f"models--{asked.replace('/', '--')}/snapshots/" in reported
 
 
@@ -288,7 +288,7 @@ def _reported_value(reported: Scalar) -> object:
 
 
 def _at_key(path: str, reported: Mapping[str, object], key: str) -> object:
-    """What is reported under a key, or under another name of it; None where it is not told."""
+    """What is reported under a key, or under another name of it; None where it is not reported."""
     names = next((same for same in _SAME_KEYS.get(path, ()) if key in same), frozenset({key}))
     found = [reported[name] for name in (key, *sorted(names - {key})) if reported.get(name) is not None]
     return found[0] if found else None

@@ -1,6 +1,6 @@
-"""Measures an endpoint that already runs, started by somebody else; it is never stopped or changed.
+"""Measures an endpoint that already runs, started by others; it is never stopped or changed.
 
-What it serves, and how it is configured, is what it tells itself: the model under ``/v1/models``, the
+What it serves, and how it is configured, is what it reports itself: the model under ``/v1/models``, the
 version, the labels of its metrics, and its configuration where that is open. Its key comes from an
 environment variable whose name is configured; the key is in no record, row, log or file of ours.
 """
@@ -21,7 +21,7 @@ from sweeper.errors import ConfigError, EngineError, MeasurementError, Stopped
 from sweeper.records import EngineSpec, FailureClass, Placement, Provenance, Scalar, TrialSpec
 
 _CONNECT_S = 10.0
-# Looked at so often at most: whoever waits asks four times a second.
+# Looked at so often at most: a process that waits asks four times a second.
 _LOOK_S = 2.0
 
 
@@ -49,7 +49,7 @@ def find_release(engine: EngineSpec, *, surroundings: Mapping[str, str]) -> str:
     """Ask the endpoint which vLLM it is; the configured release where it does not say.
 
     Raises:
-        ConfigError: Nobody answers at the address.
+        ConfigError: No server answers at the address.
     """
     there = endpoint(engine, surroundings=surroundings)
     answer = there.get("/version", timeout_s=_CONNECT_S)
@@ -68,7 +68,7 @@ class AttachEngine:
     def start(
         self, spec: TrialSpec, placement: Placement, *, restart: int, cancelled: Cancelled
     ) -> AttachedServer:
-        """Check that the endpoint serves the model, and read what it tells; nothing is started.
+        """Check that the endpoint serves the model, and read what it reports; nothing is started.
 
         Raises:
             EngineError: Cancelled.
@@ -84,12 +84,12 @@ class AttachEngine:
 
 
 class AttachedServer:
-    """An endpoint that somebody else started.
+    """An endpoint that others started.
 
     Attributes:
         start_s: 0; it runs already.
         command: Empty; it is not ours.
-        log_path: None; likewise.
+        log_path: None as well.
     """
 
     provenance = Provenance.MEASURED
@@ -152,7 +152,7 @@ class AttachedServer:
         return answer.first_text
 
     def check_alive(self) -> None:
-        """Return quietly while somebody listens at the address.
+        """Return quietly while a server listens at the address.
 
         Raises:
             EngineError: Nobody does any more.
@@ -173,7 +173,7 @@ class AttachedServer:
             ) from exc
 
     def prove_ours(self) -> None:
-        """Check that it serves what it served, by the process that did, as far as it tells when that started.
+        """Check that it serves the same model from the same process, as far as it reports when that started.
 
         Raises:
             EngineError: Nobody answers any more.
@@ -194,10 +194,10 @@ class AttachedServer:
         )
 
     def pids(self) -> None:
-        """Return nothing: its processes are somebody else's, and may run elsewhere."""
+        """Return nothing: its processes belong to others, and may run elsewhere."""
 
     def counters(self) -> Mapping[str, float]:
-        """Return what it has counted so far, whoever asked it; empty if it is silent."""
+        """Return what it has counted so far, for all clients; empty if it reports nothing."""
         return vllm_reports.read_metrics(self._endpoint.metrics())
 
     def stop(self) -> float:
@@ -214,9 +214,9 @@ class AttachedServer:
 
 
 def find(engine: EngineSpec) -> Found:
-    """Return the release that the endpoint tells, or the configured one.
+    """Return the release that the endpoint reports, or the configured one.
 
     Raises:
-        ConfigError: Nobody answers at the address.
+        ConfigError: No server answers at the address.
     """
     return Found(release=find_release(engine, surroundings=os.environ), where=str(engine.url))

@@ -1,6 +1,6 @@
-"""Known causes of an engine's end, and the class of each: what happened, not which exception told it.
+"""Known causes of an engine's end, and the class of each: what happened, not which exception reported it.
 
-A class decides what is done next: the run repeats what the machine or a neighbour did, a search avoids
+A class decides what is done next: the run repeats what the machine or another process did, a search avoids
 settings that need as much memory as one that ran out of it, and everything else waits for a person. So the
 tables here are ordered by how surely a line names the cause of the others, not by how often it is seen.
 
@@ -45,10 +45,10 @@ def classified(line: str, causes: tuple[Cause, ...]) -> Cause | None:
 
 
 def memory_shortage(line: str) -> FailureClass | None:
-    """Whose doing it is that a device's memory did not suffice, by the numbers in the line; None without any.
+    """Return what used up a device's memory, by the numbers in the line; None without any.
 
-    An engine that finds a device nearly full before it has taken anything met a neighbour. One that is
-    refused 99 % of a nearly free device asked for too much.
+    An engine that finds a device nearly full before it has taken anything shares it with another process. One
+    that is refused 99 % of a nearly free device asked for too much.
     """
     found = _FREE_AT_START.search(line)
     if found:
@@ -94,7 +94,7 @@ _HUB = r"huggingface|hf\.co|modelscope"
 _OUT_OF_REACH = r"Max retries|[Tt]imed? ?out|Connection ?(?:Error|refused|reset)|50[0234] |429 "
 
 SURROUNDINGS = (
-    # What a neighbour did.
+    # What another process did.
     _cause(
         FailureClass.INFRASTRUCTURE,
         r"Error in memory profiling",

@@ -11,11 +11,11 @@ from sweeper.records import Assignment, EngineSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A release that an engine tells.
+    """A release that an engine reports.
 
     Attributes:
-        release: As it tells it.
-        where: The interpreter or address that told it.
+        release: As reported.
+        where: The interpreter or address that reported it.
     """
 
     release: str
@@ -23,7 +23,7 @@ class Found:
 
 
 def find(engine: EngineSpec, *, kind: EngineKind) -> Found | None:
-    """Find what will serve, before anything is started; None where it tells no release, or is none.
+    """Find what will serve, before anything is started; None where it reports no release, or has none.
 
     Raises:
         ConfigError: It is not there.
@@ -42,5 +42,5 @@ def mistakes(assignment: Assignment, *, kind: EngineKind, allow_unknown: bool) -
 
 
 def flags(kind: EngineKind) -> Set[str]:
-    """Name the knobs that an engine has besides vLLM's; empty where they are not known."""
+    """Return the knobs that an engine has besides vLLM's; empty where they are not known."""
     return frozenset() if kind.flags is None else frozenset(opened(kind.flags))

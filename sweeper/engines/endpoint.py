@@ -1,4 +1,4 @@
-"""Asking a server over HTTP: the few questions that every engine is asked, whoever started it."""
+"""Asking a server over HTTP: the few questions that every engine is asked, however it was started."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Endpoint:
         try:
             return self.get("/metrics", timeout_s=_METRICS_S).text
         except EngineError:
-            # Looked at from the side of a load, by whoever would not know what to do with it.
+            # Looked at from the side of a load, by a caller that could do nothing with it.
             return ""
 
     def served_models(self) -> list[object]:
@@ -148,5 +148,5 @@ def joined(answers: Iterable[str | None]) -> str | None:
 
 
 def fingerprint(answer: str) -> str:
-    """Shorten the text of an answer to 16 hex digits that tell it from others."""
+    """Shorten the text of an answer to 16 hex digits that distinguish it from others."""
     return hashlib.sha256(answer.encode("utf-8", "backslashreplace")).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""HTTP connections whose whole answer has a time limit, a size limit, and ends when somebody says stop.
+"""HTTP connections whose whole answer has a time limit, a size limit, and ends on a request to stop.
 
 The time limits of sockets are for single reads: who sends a byte a second is read for ever. Here every read
 waits in short turns and looks at the clock and at a request to stop in between, so that the limit is that of
@@ -65,7 +65,7 @@ class Patience:
 
 
 def opener(patience: Patience) -> urllib.request.OpenerDirector:
-    """Make what opens URLs with this patience, without any proxy: servers are on loopback or beside us."""
+    """Make what opens URLs with this patience, without any proxy: servers are on loopback or nearby."""
     return urllib.request.build_opener(
         urllib.request.ProxyHandler({}), _HttpHandler(patience), _HttpsHandler(patience)
     )

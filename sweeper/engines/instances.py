@@ -3,7 +3,7 @@
 It is a knob of the sweeper and no flag of any server. Each instance holds an equal part of the trial's
 devices. Where the release has data parallelism, one server with that many replicas is the service, and its
 own balancer deals out the requests; else there are that many servers, and the client splits the stream of
-requests between them (``clients.split``). Which of the two it was stands in ``effective.instances_by``.
+requests between them (``clients.split``). Which of the two it was is stored in ``effective.instances_by``.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class SplitServer:
 
     Attributes:
         servers: Each of them, in the order of their devices.
-        base_url: Of the first; whoever loads the service asks each server by itself.
+        base_url: Of the first; a client that loads the service asks each server by itself.
         effective: As the first one reports it, with ``instances`` and ``instances_by``; each was compared
             with what was asked.
         command: Of the first; the others differ in port and devices.
@@ -216,7 +216,7 @@ class SplitServer:
         """Ask each server and return the text that they share, or all of them where they differ.
 
         Raises:
-            MeasurementError: One of them gives no answer.
+            MeasurementError: One of them returns no answer.
         """
         return joined(server.sanity() for server in self.servers)
 
@@ -233,7 +233,7 @@ class SplitServer:
         """Check that each is still the one that was started; return the ids of all of their processes.
 
         Raises:
-            EngineError: At one of them nobody listens any more.
+            EngineError: One of them no longer listens.
             MeasurementError: At one of them another process answers.
         """
         return _together(server.prove_ours() for server in self.servers)
@@ -263,14 +263,15 @@ def together(tasks: Sequence[Callable[[Cancelled], _Result]], *, cancelled: Canc
     """Run tasks at the same time, in threads; the first failure cancels the others.
 
     Args:
-        tasks: Each is given what it shall poll to know that it is to stop.
+        tasks: Each is given what it polls to learn that it is to stop.
         cancelled: Polled besides.
 
     Returns:
         Their results, in order.
 
     Raises:
-        EngineError: The first task that failed by itself, once all have ended; likewise any other exception.
+        EngineError: The first task that failed by itself, once all have ended; any other exception passes in
+            the same way.
     """
     failed = threading.Event()
 
@@ -318,7 +319,7 @@ def _value(future: Future[_Result]) -> _Result:
 
 
 def _is_echo(error: BaseException) -> bool:
-    """Whether a task ended only because it was told to."""
+    """Whether a task ended only because it was stopped."""
     return isinstance(error, EngineError) and error.failure is FailureClass.INTERRUPTED
 
 

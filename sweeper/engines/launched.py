@@ -1,6 +1,6 @@
 """A server that we started: watched, proven ours, asked, and ended with all of its processes.
 
-What vLLM and TGI have in common stands here; what each says of itself stands in its own module.
+What vLLM and TGI have in common is here; what is particular to each is in its own module.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class LaunchedServer:
 
     Attributes:
         core_title: How the processes below the API server that must live are called; None where they
-            cannot be told from passing helpers.
+            cannot be distinguished from passing helpers.
     """
 
     provenance = Provenance.MEASURED
@@ -211,7 +211,7 @@ class LaunchedServer:
             late = f"listens, and is not healthy after {limits.ready_timeout_s:g} s (engine.ready_timeout_s)"
         else:
             return
-        # One of its processes may have told why the others wait.
+        # One of its processes may have logged why the others wait.
         cause = vllm_reports.known_cause(self._log_tail())
         if cause is not None:
             raise self._error(f"engine: {late}; it told why: {cause.message}", cause.failure)
@@ -257,7 +257,7 @@ class LaunchedServer:
 
 
 def seen(log_path: Path) -> dict[str, Scalar]:
-    """Read what a supervised program found around it out of the start file beside its log."""
+    """Read what a supervised program found around it from the start file next to its log."""
     start_file = log_path.with_name(f"{log_path.stem}{processes.START_FILE_SUFFIX}")
     try:
         found = json.loads(start_file.read_text(encoding="utf-8"))["seen"]
@@ -286,7 +286,7 @@ def bring_up(launch_on: Callable[[ReservedPort], _Server], *, cancelled: Cancell
 
     Raises:
         EngineError: It did not come up; nothing of it is left running.
-        MeasurementError: It came up as something else than was asked for; likewise.
+        MeasurementError: It came up as something else than was asked for; it is ended as well.
     """
     reserved = ReservedPort()
     try:
@@ -312,7 +312,7 @@ def launch(
     port: int,
     restart: int,
 ) -> tuple[Supervised, Path]:
-    """Start an engine's program under supervision, with a note of what was started beside its log.
+    """Start an engine's program under supervision, with a note of what was started next to its log.
 
     Args:
         spec: The trial, whose folder takes log, command and start file.

@@ -1,8 +1,8 @@
-"""What stands in a log once everything that loggers add is taken off its lines. Pure reading, no I/O.
+"""The text of a log once everything that loggers add is taken off its lines. Pure reading, no I/O.
 
 An engine's line reaches us through its own logger and those of Ray, torch, a container's runtime, a batch
 system or a site: each adds a colour, a name, a time, a level. They are peeled off from the left, in any order
-and number; whatever nobody knows stays, and readers look for what they need anywhere in a line.
+and number; unknown prefixes stay, and readers look for what they need anywhere in a line.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ _LEVELS = tuple(
     )
 )
 _LETTERS = {"T": "TRACE", "D": "DEBUG", "I": "INFO", "W": "WARNING", "E": "ERROR", "F": "FATAL"}
-# A level further to the right, behind a prefix that nobody knows.
+# A level further to the right, behind an unknown prefix.
 _LEVEL_INSIDE = re.compile(
     rf"^.{{0,120}}?(?:^|[\s\])|:>])(?P<level>{_LEVEL})\s+\d\d-\d\d {_CLOCK}\s+(?:\[[^\]]*\]|[\w./]+:\d+\])\s?"
 )
@@ -160,7 +160,7 @@ def _read(raw: str, *, depth: int) -> Iterator[Line]:
 
 
 def _peeled(text: str) -> tuple[str, str | None]:
-    """Take prefixes off from the left until none is left; give the rest, and the last level among them."""
+    """Take prefixes off from the left until none is left; return the rest, and the last level among them."""
     level = None
     inside = _LEVEL_INSIDE.match(text)
     if inside:

@@ -1,9 +1,9 @@
-"""Why an engine ended, in its own words: class and line, out of the last lines of its log. Pure reading.
+"""Why an engine ended, by its own log: class and line, from the last lines. Pure reading.
 
-A dying engine says a lot. The cause is told once, by the process that met it; then the others tell that they
-lost it, wrappers refer to "the above", the interpreter complains of what was not cleaned up, and the server
-says that it shuts down. So a line is judged by what it says (``causes``) and not by where it stands; lines
-that only refer to another are taken where there is nothing better.
+A dying engine says a lot. The cause is reported once, by the process that met it; then the others report that
+they lost it, wrappers refer to "the above", the interpreter complains of what was not cleaned up, and the
+server says that it shuts down. So a line is judged by what it says (``causes``) and not by its position;
+lines that only refer to another are taken where there is nothing better.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ def why_it_ended(log: str, *, exit_code: int | None, was_ready: bool) -> Death:
 
 
 def known_cause(log: str) -> Death | None:
-    """Find a cause that needs no end to be one: of the machine, of memory, of the device; None without any.
+    """Find a cause that counts even before the engine ends: of the machine, of memory, of the device; None without any.
 
-    For an engine that still lives and does not get on: one of its processes may have told why.
+    For an engine that still lives but does not proceed: one of its processes may have logged why.
     """
     return _strong_cause(_statements(read_lines(log)), was_ready=False)
 
@@ -136,9 +136,9 @@ _IGNORED = re.compile(r"^Exception ignored in")
 _ADVICE = re.compile(
     r"\b(?:avoid|prevents?|may|might|could|if|risk of)\b.{0,40}\bout of memory", re.IGNORECASE
 )
-# A line that is told on the next one.
+# A line whose message is on the next one.
 _OPEN_END = re.compile(r"(?:(?:Error|Exception)| panicked at .*):\s*$")
-# A longer line is data that somebody printed; what matters of it stands at its beginning.
+# A longer line is printed data; what matters of it stands at its beginning.
 _LONGEST = 2000
 
 
@@ -169,7 +169,7 @@ def _statements(lines: Sequence[Line], *, with_chatter: bool = False) -> list[_S
 
 
 def _without_ignored(lines: Sequence[Line]) -> Iterable[Line]:
-    """Leave out what the interpreter tells of exceptions that ended nothing, with their tracebacks."""
+    """Leave out what the interpreter logs about exceptions that ended nothing, with their tracebacks."""
     is_ignored = False
     for line in lines:
         if _IGNORED.match(line.text):
@@ -177,7 +177,7 @@ def _without_ignored(lines: Sequence[Line]) -> Iterable[Line]:
         elif is_ignored and (line.text[:1].isspace() or line.text.startswith("Traceback")):
             continue
         elif is_ignored:
-            # The exception itself, where one is told.
+            # The exception itself, where one is reported.
             is_ignored = False
             if not _EXCEPTION.match(line.text):
                 yield line
@@ -230,7 +230,7 @@ def _named_cause(statements: Sequence[_Statement], *, was_ready: bool, exit_code
     ):
         return weak
     if not told or (was_ready and signal_number == signal.SIGKILL):
-        # What a server told of single requests did not end it, if somebody killed it.
+        # What a server logged about single requests did not end it, if it was killed.
         return None
     message = told[-1].text
     known = STATED_OF_SURROUNDINGS if was_ready else (*STATED_OF_SURROUNDINGS, *STATED)
@@ -239,7 +239,7 @@ def _named_cause(statements: Sequence[_Statement], *, was_ready: bool, exit_code
 
 
 def _strong_cause(statements: Sequence[_Statement], *, was_ready: bool) -> Death | None:
-    """Find a cause that shows in one process and as some other error in the rest, wherever it stands."""
+    """Find a cause that shows in one process and as some other error in the rest, wherever it is."""
     by_numbers = [(memory_shortage(s.text), s) for s in statements if not s.is_reference]
     shortages = [(failure, s) for failure, s in by_numbers if failure is not None]
     for failure in (FailureClass.INFRASTRUCTURE, FailureClass.OUT_OF_MEMORY):
@@ -280,7 +280,7 @@ def _last_of_first(statements: Sequence[_Statement], causes: tuple[Cause, ...]) 
 
 
 def _from_cause(statement: _Statement, cause: Cause) -> str:
-    """A line from its exception or, behind a prefix that nobody knows, from what the runtime said."""
+    """A line from its exception or, behind an unknown prefix, from what the runtime said."""
     match = cause.pattern.search(statement.text)
     is_behind_prefix = cause.begins and not statement.is_exception and match is not None
     return statement.text[match.start() :] if match is not None and is_behind_prefix else statement.text

@@ -1,8 +1,8 @@
 """Reads a page of Prometheus metrics, as far as an engine's own is concerned. Pure reading, no I/O.
 
 Tests compare it with ``prometheus_client.parser``, which is not used here. Telemetry reads a page every
-second beside the load, where that parser takes five times the processor time; and one malformed line, which
-the error page of a proxy has, costs it the whole page.
+second in parallel with the load, where that parser takes five times the processor time; and one malformed
+line, which the error page of a proxy has, costs it the whole page.
 """
 
 from __future__ import annotations

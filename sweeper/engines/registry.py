@@ -1,4 +1,4 @@
-"""The engine that a trial asks for, opened; the engines that there are stand in ``kinds.ENGINES``."""
+"""The engine that a trial asks for, opened; the available engines are listed in ``kinds.ENGINES``."""
 
 from __future__ import annotations
 

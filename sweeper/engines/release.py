@@ -1,6 +1,6 @@
-"""Which release an engine is taken for: the one that its version tells, or one that was stated for it.
+"""Which release an engine is taken for: the one that its version shows, or one that was stated for it.
 
-Some builds tell nothing: a clone without vLLM's tags calls itself ``0.1.dev9453``, a build by hand ``dev``.
+Some builds show nothing: a clone without vLLM's tags calls itself ``0.1.dev9453``, a build by hand ``dev``.
 To guess would be to write flags that mean something else there; so the release is asked for, and both the
 version that was found and the release that was stated are kept with every result.
 """
@@ -19,13 +19,13 @@ def settled(engine: EngineSpec, *, found: str, where: str, stated: bool, insists
 
     Args:
         engine: With the release that the configuration names.
-        found: Version that was found; what follows a plus sign counts only where it tells no release.
+        found: Version that was found; what follows a plus sign counts only where the rest shows no release.
         where: What has it, for a message: an interpreter or an address.
         stated: Whether the user named that release, and no experiment of ours did.
         insists: Whether it was named for this very run, on the command line.
 
     Raises:
-        ConfigError: The version tells no release and none was stated, or it tells another than was
+        ConfigError: The version shows no release and none was stated, or it shows another than was
             insisted on.
     """
     unplaced = knobs.why_unplaced(found)

@@ -1,8 +1,8 @@
-"""What vLLM reports of its own configuration, gathered from wherever the release tells it. Pure reading.
+"""What vLLM reports of its own configuration, gathered from wherever the release reports it. Pure reading.
 
 The more direct source wins: the configuration endpoint, then the labels of a metric, then the lines that the
-log opens with. For the size of a block it is the other way round: endpoint and label tell what the front end
-was started with, and an engine that has to align attention with Mamba layers chooses another one later.
+log opens with. For the size of a block it is the other way round: endpoint and label report what the front
+end was started with, and an engine that has to align attention with Mamba layers chooses another one later.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ def read_effective(*, server_info: object, metrics: str, log: str, asked: Iterab
         server_info: Parsed answer of ``/server_info``, or None where the release has none.
         metrics: Page of Prometheus metrics; ``vllm:cache_config_info`` has settings as labels.
         log: The engine's log, with its opening lines.
-        asked: Knobs to tell besides those that are always told; an assignment, so that of an object the keys
-            that were asked for are told.
+        asked: Knobs to report besides those that are always reported; an assignment, so that of an object the
+            keys that were asked for are reported.
 
     Returns:
-        Knob to value as far as the engine tells; a knob it is silent about is absent.
+        Knob to value as far as the engine reports it; a knob that it does not report is absent.
     """
     lines = read_lines(log)
     # Later sources are more direct and overrule earlier ones.
@@ -136,7 +136,7 @@ def _arguments(match: re.Match[str], following: list[Line]) -> dict[str, object]
 
 
 def _whole(text: str, following: list[Line]) -> str:
-    """Put a line together that was cut into pieces: while it ends in the middle, the next belongs to it."""
+    """Join a line that was cut into pieces: while it ends in the middle, the next belongs to it."""
     for line in following[:_MOST_PIECES]:
         if line.level is not None or not is_cut_off(text):
             break
@@ -145,7 +145,7 @@ def _whole(text: str, following: list[Line]) -> str:
 
 
 def _entries(pairs: Mapping[str, object]) -> dict[str, object]:
-    """Knobs in a list of pairs, and in the objects in it where nothing stands in the list itself."""
+    """Knobs in a list of pairs, and in the objects in it where the list itself has none."""
     inner: dict[str, object] = {}
     for value in pairs.values():
         if isinstance(value, Named):
@@ -162,8 +162,8 @@ def _block_size(reported: Mapping[str, object], lines: list[Line]) -> int | None
     """Tokens in a block of attention as the engine itself resolved them; None where it does not say.
 
     Source:
-        vLLM 0.32.0: ``effective_attention_block_size`` is told by the engine when it is ready, and counts a
-        block of all ranks that share a context; ``platforms/interface.py`` logs what it sets for hybrids.
+        vLLM 0.32.0: ``effective_attention_block_size`` is reported by the engine when it is ready, and counts
+        a block of all ranks that share a context; ``platforms/interface.py`` logs what it sets for hybrids.
     """
     effective, ranks = reported.get("effective_attention_block_size"), reported.get(_RANKS, 1)
     if isinstance(effective, int):

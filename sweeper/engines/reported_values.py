@@ -3,7 +3,7 @@
 An engine writes its configuration for people, in one line of ``name=value`` pairs whose values are whatever
 Python prints of them. What is read here keeps its structure, so that it can be compared by its parts; what
 has none that could be read (a function, an object by its address) stays `Unreadable`, with its text. A line
-that ends in the middle, as a logger or a terminal may cut it, gives what stands whole before its end.
+that ends in the middle, as a logger or a terminal may cut it, yields what is complete before its end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Enumerated:
-    """A member of an enumeration, ``<CUDAGraphMode.FULL: 2>``; ``value`` is None where it is not told."""
+    """A member of an enumeration, ``<CUDAGraphMode.FULL: 2>``; ``value`` is None where it is not reported."""
 
     name: str
     value: object = None
@@ -104,7 +104,7 @@ class _Reader:
             self._at += 1
 
     def pairs(self, *, may_end: bool) -> dict[str, object]:
-        """Read pairs up to the first that is not one; ``may_end``: the text may end after any of them."""
+        """Read pairs up to the first text that is not one; ``may_end``: the text may end after any of them."""
         found: dict[str, object] = {}
         while match := _PAIR.match(self._text, self._at):
             self._at = match.end()

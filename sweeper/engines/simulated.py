@@ -1,10 +1,10 @@
 """An engine that is a model of vLLM on an MI300X node; nothing is started and no GPU is touched.
 
 It answers what a real one would: does this configuration start, with which resolved settings, and how fast is
-each request served. Everything that comes out is marked as simulated. How good the model is stands in
+each request served. Everything that comes out is marked as simulated. How good the model is, is shown in
 ``simulation.calibration.Calibration``.
 
-A knob that the model knows nothing of has no effect here; which ones those are is told, so that nobody reads
+A knob that the model knows nothing of has no effect here; such knobs are reported, so that no reader takes
 "no difference" out of a row where there could not be any.
 """
 
@@ -80,7 +80,7 @@ class SimulatedEngine:
     def start(
         self, spec: TrialSpec, placement: Placement, *, restart: int, cancelled: Cancelled
     ) -> SimulatedServer:
-        """Resolve the configuration, check that it would start, and give a server with an empty cache.
+        """Resolve the configuration, check that it would start, and return a server with an empty cache.
 
         Args:
             spec: What to serve. ``spec.calibration`` replaces parameters of the model by name.
@@ -193,10 +193,10 @@ class SimulatedServer:
             )
 
     def prove_ours(self) -> None:
-        """Do nothing: no process stands behind a model."""
+        """Do nothing: a model has no process."""
 
     def pids(self) -> None:
-        """Return nothing: no process stands behind a model."""
+        """Return nothing: a model has no process."""
 
     def counters(self) -> Mapping[str, float]:
         """Return what was counted since the start; cache queries and hits are in prompt tokens."""
@@ -275,7 +275,7 @@ def _conflicts(spec: TrialSpec, assignment: Mapping[str, Scalar]) -> list[knobs.
 
 def _refuse(spec: TrialSpec, placement: Placement, settings: Mapping[str, Scalar]) -> None:
     """Refuse what the release refuses at its start, and what the model cannot represent."""
-    # Defaults take part: chunked prefill that nobody asked for is in the way of multi-step all the same.
+    # Defaults take part: chunked prefill that was not asked for is in the way of multi-step all the same.
     resolved = {**settings, **spec.assignment}
     # What is asked for itself and stands against a build that is no release has been let pass by the plan.
     let_pass = [refusal for refusal in _conflicts(spec, spec.assignment) if refusal.is_fact]
@@ -341,7 +341,7 @@ def _gpus(device: Device, devices: int) -> int:
 
 
 def _kv_blocks(spec: TrialSpec, device: Device, settings: Mapping[str, Scalar]) -> int:
-    """Count the KV blocks that fit beside weights and working memory.
+    """Count the KV blocks that fit besides weights and working memory.
 
     Raises:
         EngineError: Not even one sequence of the maximum length has room.

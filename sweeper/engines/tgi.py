@@ -6,7 +6,7 @@ device mask, and is loaded by vLLM's benchmark at ``/v1/completions``. Not run o
 project: it is tested against a process that speaks TGI's protocol.
 
 A server in a container is no child of ours, so its socket proves nothing. There the random key does: the
-server answers to our key and to no other, and nobody else was given it.
+server answers to our key and to no other, and no other process was given it.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ VARIABLES = frozenset(
 Source: server/text_generation_server/models/globals.py, utils/import_utils.py and docs on AMD GPUs of
 huggingface/text-generation-inference, the releases 2 and 3; the list may lack some."""
 
-# What /info tells of the configuration, as it names it.
+# What /info reports of the configuration, under its names.
 # Source: router/src/lib.rs, struct Info; model_dtype went with release 3.
 _TOLD = (
     "max_concurrent_requests",
@@ -237,7 +237,7 @@ class TgiEngine:
 
         Raises:
             EngineError: It did not come up; nothing of it is left running.
-            MeasurementError: It came up as something else than was asked for; likewise.
+            MeasurementError: It came up as something else than was asked for; it is ended as well.
             ConfigError: The program is not there, or TGI has no such knob.
         """
         refusals = check(spec.assignment)
@@ -295,7 +295,7 @@ class TgiServer(LaunchedServer):
 
 
 def read_info(info: Mapping[str, object]) -> dict[str, Scalar]:
-    """Read the configuration out of TGI's ``/info``, by knob name; what it does not tell is absent."""
+    """Read the configuration out of TGI's ``/info``, by knob name; what it does not report is absent."""
     told = {name: info[name] for name in _TOLD if isinstance(info.get(name), bool | int | float | str)}
     return {name: value for name, value in told.items() if isinstance(value, bool | int | float | str)}
 
@@ -342,7 +342,7 @@ def _launch(spec: TrialSpec, placement: Placement, reserved: ReservedPort, *, re
 
 
 def find(engine: EngineSpec) -> None:
-    """Check that its program is there; it tells its version when it runs.
+    """Check that its program is there; it reports its version when it runs.
 
     Raises:
         ConfigError: It is not.

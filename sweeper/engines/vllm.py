@@ -1,7 +1,7 @@
 """Starts the real vLLM as a process in its own environment, and proves that it is what was asked for.
 
 vLLM is never imported: ``engine.python`` names the interpreter of its environment, so the sweeper runs
-beside any release. An engine counts as started only when it is ready *and* proven:
+next to any release. An engine counts as started only when it is ready *and* proven:
 
 * the socket that answers belongs to the process tree that was just started (a server left over from a
   killed sweep once answered for the next setting, and its speed was recorded under the wrong name);
@@ -68,7 +68,7 @@ class VllmEngine:
 
         Raises:
             EngineError: It did not come up; nothing of it is left running.
-            MeasurementError: It came up as something else than was asked for; likewise.
+            MeasurementError: It came up as something else than was asked for; it is ended as well.
             ConfigError: The interpreter is missing or has no vLLM.
         """
         environment = probe(vllm_python(spec.engine))
@@ -82,7 +82,7 @@ class VllmEngine:
 class VllmServer(LaunchedServer):
     """One running vLLM, from launch to end; `VllmEngine.start` hands out proven ones only."""
 
-    # vLLM names its processes so from 0.10 on; earlier ones cannot be told from passing helpers.
+    # vLLM names its processes so from 0.10 on; earlier ones cannot be distinguished from passing helpers.
     core_title = "VLLM::"
 
     def prove(self) -> None:

@@ -38,12 +38,12 @@ _AITER = {"AITER_ROOT_DIR": "aiter"}
 def cache_folders(
     spec: TrialSpec, placement: Placement, *, surroundings: Mapping[str, str], python: str
 ) -> dict[str, str]:
-    """Name the folders that an engine shall keep its compiled code in, by environment variable.
+    """Return the folders in which an engine is to keep its compiled code, by environment variable.
 
     Args:
         spec: The trial: its engine's release and its platform.
         placement: Its block of devices, and the mode they are in.
-        surroundings: Our own environment; where it names a folder already, that one stands.
+        surroundings: Our own environment; where it names a folder already, that one is kept.
         python: Absolute path of the engine's interpreter.
 
     Returns:

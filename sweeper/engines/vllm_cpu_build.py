@@ -112,7 +112,7 @@ def overrides_for(release: str) -> Mapping[str, str | None]:
 
 
 def find_uv() -> str | None:
-    """Path of uv: beside this interpreter, else on PATH."""
+    """Path of uv: next to this interpreter, else on PATH."""
     beside = Path(sys.executable).parent / "uv"
     return str(beside) if beside.is_file() else shutil.which("uv")
 

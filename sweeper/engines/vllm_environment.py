@@ -24,7 +24,7 @@ from sweeper.text import trial_files
 # Source: data/vllm_knob_history.csv; vllm/v1/engine/core_client.py of 0.32.0.
 _READY_LIMIT = "VLLM_ENGINE_READY_TIMEOUT_S"
 _READY_LIMIT_FROM = "0.14.0"
-# Ours ends first, so that a late start is told as what it is.
+# Ours ends first, so that a late start is reported as what it is.
 _READY_MARGIN_S = 60
 # The mask of the CPU build.
 _CORES = str(MASK_VARIABLES[Platform.CPU])
@@ -207,7 +207,7 @@ def write_metadata_stub(folder: Path, environment: EngineEnvironment) -> Path | 
 
 
 def _ready_limit(spec: TrialSpec, surroundings: Mapping[str, str]) -> dict[str, str]:
-    """Let ``engine.start_timeout_s`` decide how long a start may take, unless somebody set vLLM's limit."""
+    """Apply ``engine.start_timeout_s`` to vLLM's own limit on a start, unless that limit is set."""
     if not ENGINES[spec.engine.kind].is_run_by_python or _READY_LIMIT in surroundings:
         return {}
     if knobs.release_key(spec.engine.release) < knobs.release_key(_READY_LIMIT_FROM):

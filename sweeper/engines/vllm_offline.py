@@ -1,7 +1,7 @@
 """The engine inside vLLM's latency and throughput benchmarks: no server, a process for each load point.
 
 These benchmarks start the engine themselves, measure it from inside, and end it. So there is nothing to be
-started beforehand and nobody to be asked a question: starting proves the environment only, the question
+started beforehand and no server to ask: starting proves the environment only, the question
 that others are asked is left out, and each run is proven by the configuration that its own log reports.
 The devices, the environment and the knobs are those that a server would get.
 """
@@ -125,7 +125,7 @@ class OfflineServer:
         base_url: Empty; there is nothing to connect to.
         api_key: Empty.
         start_s: 0; the starts are part of each run's overhead.
-        command: That of the first load point; each one's own lies beside its log.
+        command: That of the first load point; each one's own lies next to its log.
         effective: What the engines of all runs so far reported alike.
     """
 
@@ -218,7 +218,7 @@ class OfflineServer:
             )
 
     def death(self, program: Program, *, exit_code: int) -> EngineError:
-        """Explain why a run ended without a result, in the engine's own words."""
+        """Explain why a run ended without a result, by the engine's own log."""
         with program.log_path.open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_BYTES))
             last = log.read().decode(errors="replace")
@@ -226,13 +226,13 @@ class OfflineServer:
         return EngineError(death.message, failure=death.failure, log_path=str(program.log_path))
 
     def sanity(self) -> None:
-        """Give no answer: there is nobody to be asked."""
+        """Return no answer: there is no server to ask."""
 
     def check_alive(self) -> None:
         """Return quietly; between runs nothing has to live."""
 
     def prove_ours(self) -> None:
-        """Do nothing: the benchmark holds the engine in its own process, and nobody listens."""
+        """Do nothing: the benchmark holds the engine in its own process, and no server listens."""
 
     def pids(self) -> frozenset[int] | None:
         """Return the ids of the benchmark's processes, which are the engine's; None before there are any."""

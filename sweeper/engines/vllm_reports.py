@@ -1,7 +1,7 @@
 """What vLLM says of itself: its metrics, its configuration, its last words. Pure reading, no I/O.
 
 A measurement is believed because the engine itself confirms the configuration that was asked for
-(``reported_config``, ``agreement``). A failure is told by the engine's own line (``log_verdict``).
+(``reported_config``, ``agreement``). A failure is explained by the engine's own log line (``log_verdict``).
 """
 
 from __future__ import annotations
@@ -74,6 +74,6 @@ def read_metrics(text: str) -> dict[str, float]:
 
 
 def read_start_time(metrics: str) -> float | None:
-    """When the server's process started, in seconds since 1970; None where its metrics do not tell."""
+    """When the server's process started, in seconds since 1970; None where its metrics do not show it."""
     started = values(samples(metrics), ("process_start_time_seconds",))
     return started[0] if started else None

@@ -20,7 +20,7 @@ class Executor(Protocol):
     name: str
 
     def submit(self, spec: TrialSpec, placement: Placement) -> Ticket:
-        """Start a trial on devices that are the caller's to give."""
+        """Start a trial on devices that the caller holds."""
         ...
 
     def wait(self, timeout_s: float) -> list[tuple[Ticket, TrialResult]]:
@@ -32,7 +32,7 @@ class Executor(Protocol):
         ...
 
     def lost_nodes(self) -> frozenset[str]:
-        """Name the nodes that are gone since the start; what ran there ends as failed through ``wait``."""
+        """Return the nodes that are gone since the start; what ran there ends as failed through ``wait``."""
         ...
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
-"""A Ray cluster that somebody else started, and that a study joins.
+"""A Ray cluster that others started, and that a study joins.
 
 A study takes a node whole: its allocator divides all of the devices, so a second study on the same node would
-give out the same ones again, whatever Ray counts per task. The claim is a placement group per node that
-holds what Ray counts there (its GPUs, or for the cpu platform its CPUs) and more than half of the share
+give out the same ones again, regardless of what Ray counts per task. The claim is a placement group per node
+that holds what Ray counts there (its GPUs, or for the cpu platform its CPUs) and more than half of the share
 ``node:<address>`` that every Ray node has. So another study finds no room, neither do Ray's other
 jobs where Ray counts devices, and Ray itself drops the claim with the driver, however that ends.
 
@@ -42,7 +42,7 @@ _COUNTED_AS = {Platform.MI300X: "GPU", Platform.CUDA: "GPU", Platform.CPU: "CPU"
 
 @dataclass(frozen=True, kw_only=True)
 class _Member:
-    """A Ray node: how Ray knows it, and how people do."""
+    """A Ray node: Ray's id of it, and its name for people."""
 
     node_id: str
     host: str
@@ -155,7 +155,7 @@ class Cluster:
         return node in self.lost_nodes()
 
     def lost_nodes(self) -> frozenset[str]:
-        """Name the nodes that are gone; one that comes back is used again by the next start.
+        """Return the nodes that are gone; one that comes back is used again by the next start.
 
         After ``close`` these are the ones that were known then.
         """
@@ -171,10 +171,10 @@ class Cluster:
         return False
 
     def start_again(self) -> None:
-        """Do nothing: a cluster is started by whoever runs it."""
+        """Do nothing: a cluster is started by its operators."""
 
     def close(self) -> None:
-        """Give back the nodes and leave; the cluster itself runs on. Safe to call twice."""
+        """Release the nodes and leave; the cluster itself runs on. Safe to call twice."""
         if self._ray.is_initialized():
             with noise_to(Path(os.devnull)):
                 self._ray.shutdown()
@@ -253,7 +253,7 @@ class Cluster:
         return {node.host: self._members[node.host] for node in self.nodes}
 
     def _ask(self, questions: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-        """Let nodes answer, each its own question, all at once."""
+        """Ask nodes, each its own question, all at once."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         task = self._ray.remote(cluster_checks.calling())

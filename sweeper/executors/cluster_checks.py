@@ -157,7 +157,7 @@ class Probe:
 
 
 def prove_folder(probe: str, token: str, answer: str, needed: Mapping[str, str]) -> str | None:
-    """Read the probe, write an answer beside it, and look for what trials open; runs on the node.
+    """Read the probe, write an answer next to it, and look for what trials open; runs on the node.
 
     Returns:
         What is wrong, or None.
@@ -191,7 +191,7 @@ def _are_alike(one: Node, other: Node) -> bool:
 
 
 def _models(node: Node) -> frozenset[str]:
-    """Return the models of its devices, as far as their names tell them."""
+    """Return the models of its devices, as far as their names show them."""
     return frozenset(name for device in node.devices if (name := model_name(device.name)))
 
 

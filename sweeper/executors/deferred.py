@@ -48,7 +48,7 @@ class DeferredExecutor:
             self._executor.cancel()
 
     def lost_nodes(self) -> frozenset[str]:
-        """Name the nodes that are gone."""
+        """Return the nodes that are gone."""
         return frozenset() if self._executor is None else self._executor.lost_nodes()
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ class InlineExecutor:
         self._stop = threading.Event()
 
     def submit(self, spec: TrialSpec, placement: Placement) -> Ticket:
-        """Start a trial on devices that are the caller's to give."""
+        """Start a trial on devices that the caller holds."""
         ticket = Ticket(next(self._numbers))
         future = self._pool.submit(trial.run, spec, placement, cancelled=self._stop.is_set)
         self._running[future] = (ticket, spec, placement)
@@ -53,7 +53,7 @@ class InlineExecutor:
         self._stop.set()
 
     def lost_nodes(self) -> frozenset[str]:
-        """Name no node: this machine runs the study itself."""
+        """Return no node: this machine runs the study itself."""
         return frozenset()
 
     def close(self) -> None:

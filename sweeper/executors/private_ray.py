@@ -68,7 +68,7 @@ class PrivateRay:
         return False
 
     def lost_nodes(self) -> frozenset[str]:
-        """Name no node: the only one is this machine."""
+        """Return no node: the only one is this machine."""
         return frozenset()
 
     def has_died(self) -> bool:
@@ -90,7 +90,7 @@ class PrivateRay:
         self._remove_temp_dir()
 
     def _workers(self) -> list[Process]:
-        """Find what the raylet started, also when it is gone itself."""
+        """Find the processes that the raylet started, also when it is gone itself."""
         raylet = self._raylet
         if raylet is None:
             return []

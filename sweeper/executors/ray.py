@@ -35,7 +35,7 @@ class Session(Protocol):
     is_local: bool
 
     def task_options(self, placement: Placement) -> Mapping[str, Any]:
-        """Return what Ray must be told so that a trial starts on its node."""
+        """Return the options with which Ray starts a trial on its node."""
         ...
 
     def has_lost(self, node: str) -> bool:
@@ -43,7 +43,7 @@ class Session(Protocol):
         ...
 
     def lost_nodes(self) -> frozenset[str]:
-        """Name the nodes that are gone."""
+        """Return the nodes that are gone."""
         ...
 
     def has_died(self) -> bool:
@@ -109,7 +109,7 @@ class RayExecutor:
         self._is_open = True
 
     def submit(self, spec: TrialSpec, placement: Placement) -> Ticket:
-        """Start a trial on devices that are the caller's to give."""
+        """Start a trial on devices that the caller holds."""
         if self._session.has_died():
             # What is given to a dead Ray is lost at once, though nothing is wrong with it.
             self._lose_everything()
@@ -149,7 +149,7 @@ class RayExecutor:
             self._ray.cancel(reference, force=False)
 
     def lost_nodes(self) -> frozenset[str]:
-        """Name the nodes that are gone since the start; what ran there ends as failed through ``wait``."""
+        """Return the nodes that are gone since the start; what ran there ends as failed through ``wait``."""
         return self._session.lost_nodes()
 
     def close(self) -> None:
@@ -176,7 +176,7 @@ class RayExecutor:
                 cause = ConnectionError(f"node {placement.node} is gone from the cluster")
             return ticket, _lost(spec, placement, cause, failure=failure)
         if result.failure_class is FailureClass.INTERRUPTED and not was_asked:
-            # Somebody else's signal reached the worker: nobody wants the trial ended, so it is repeated.
+            # Another process's signal reached the worker: the user did not stop the trial, so it is repeated.
             outside = InterruptedError("its worker was interrupted from outside")
             return ticket, _lost(spec, placement, outside)
         return ticket, result

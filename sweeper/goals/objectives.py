@@ -1,4 +1,4 @@
-"""What objectives and bounds come to: which rows count, what a row gives, who keeps bounds, who is beaten.
+"""How objectives and bounds are evaluated: rows that count, values of a row, bounds kept, and dominance.
 
 The search, early stopping and the report all ask here, so that none of them calls best what another refuses.
 Rows come from a measurement just made or from the store, where a missing value is NaN; both read alike.
@@ -58,7 +58,7 @@ def objective_value(
 
 
 def load_key(quantity: Objective | Constraint, row: Mapping[str, Any]) -> tuple[object, ...]:
-    """Return what tells the load point of a row from others; the probes of a search for a rate are one."""
+    """Return what identifies the load point of a row; the probes of a search for a rate are one."""
     if quantity.metric == MAX_RATE:
         return (MAX_RATE,)
     return tuple(_plain(row.get(name)) for name in LOAD_COLUMNS)
@@ -133,7 +133,7 @@ def violations(
         rows: As in ``objective_value``.
 
     Returns:
-        Share by the constraint's name; None where one of them was not measured, so that nobody knows.
+        Share by the constraint's name; None where one of them was not measured, so that it is unknown.
     """
     values = {constraint: objective_value(constraint, rows) for constraint in constraints}
     known = {c.name: c.violation(value) for c, value in values.items() if value is not None}
@@ -155,7 +155,7 @@ def trial_values(
 
 
 def trial_attributes(spec: TrialSpec, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what the dashboard shows beside a trial.
+    """Return what the dashboard shows next to a trial.
 
     Args:
         spec: The trial.
@@ -188,7 +188,7 @@ def bound_attributes(violated: Mapping[str, float] | None) -> dict[str, Any]:
 
 
 def measured_row(measurement: Measurement, placement: Placement | None = None) -> dict[str, Any]:
-    """Lay out a measurement as the store does: metrics, what tells its load point, and its devices."""
+    """Lay out a measurement as the store does: metrics, what identifies its load point, and its devices."""
     return {
         **measurement.metrics,
         **{name: getattr(measurement.load_point, name) for name in LOAD_COLUMNS},

@@ -29,10 +29,10 @@ _ARRIVAL_ERRORS = 3.0
 def decision_order(
     points: Sequence[LoadPoint], objectives: Sequence[Objective], constraints: Sequence[Constraint]
 ) -> tuple[LoadPoint, ...]:
-    """Put the load points first that decide most.
+    """Sort load points, those that decide most first.
 
     An objective's own load point comes first, then those that a constraint names, then the others; of equals
-    the heavier load, which settings tell apart better. A second run stays behind its first.
+    the heavier load, which distinguishes settings better. A second run stays behind its first.
     """
     wanted = {objective.request_rate_per_s for objective in objectives} - {None}
     bounded = {constraint.request_rate_per_s for constraint in constraints} - {None}

@@ -22,9 +22,9 @@ class ClientKind:
         engine: Class of the engine inside it, started in place of a server; None where it loads a server.
         datasets: What it can send; None is everything that goes to a server (or to none, as it does).
         needs_rate: It sends at a constant rate, which has to be given.
-        can_split: Its own JSON tells the times of single requests, so that several can share a load.
+        can_split: Its own JSON has the times of single requests, so that several can share a load.
         reports_requests: It can judge single requests: goodput, and the search for the highest rate.
-        reads_tokenizer: It reads the model's tokenizer as the server does, and must be told alike.
+        reads_tokenizer: It reads the model's tokenizer as the server does, and must be given the same.
         is_of_vllm: It is a benchmark of vLLM, a script in early releases.
         stays_up: It is a process that stays up for the life of the engine.
         has_own_python: It can run in another environment than the engine (``client.python``).

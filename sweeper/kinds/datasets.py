@@ -1,4 +1,4 @@
-"""The datasets: what a load point can send, and what each client has to be told of it."""
+"""The datasets: what a load point can send, and what each client has to be given for it."""
 
 from __future__ import annotations
 

@@ -20,9 +20,9 @@ class EngineKind:
         words: What plan and dashboard call it; may name ``{version}``, ``{release}``, ``{taken_for}``,
             ``{python}``, ``{url}`` and ``{command}``.
         find: Function from the engine's spec to the ``sweeper.engines.Found`` release, or to None where it
-            tells none before a run; raises ``ConfigError`` where it is not there. None looks for nothing.
+            reports none before a run; raises ``ConfigError`` where it is not there. None looks for nothing.
         check: Function from an assignment (and ``allow_unknown``) to the mistakes in it, a line each; None
-            where there are none to find, or where the release tables of vLLM tell them.
+            where there are none to find, or where the release tables of vLLM list them.
         flags: Names of the knobs that it has, where it is not vLLM; None where they are not known.
         own_client: Function that opens the only client that can load it; None where ``client.kind`` chooses.
         is_modelled: Its numbers come from a model, and nothing is started.

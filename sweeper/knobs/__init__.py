@@ -6,7 +6,7 @@ sweep over releases needs to know three things before anything starts: does this
 and does the knob act (``check``), how is it written there (``command_line``, ``environment``,
 ``serve_line``), and what would hold if it were left out (``defaults``).
 
-The facts lie in tables under ``data/`` (its README tells how they were made); they cover vLLM 0.4.2 to
+The facts lie in tables under ``data/`` (its README says how they were made); they cover vLLM 0.4.2 to
 0.33.0. A later release is taken to be like the last one covered, a development build like the last
 release before it. Whether a value is wise, fits in memory, or is kept by the engine is not known here.
 
@@ -18,8 +18,8 @@ The files, each importing only from those before it:
 - ``history``: when each flag, variable and value existed. ``catalogue``: type, unit and meaning.
 - ``forms``: how a release writes an assignment. ``generations``: V0 or V1. ``parallelism``: how many
   devices an assignment takes. ``engine_defaults``: what holds unsaid. ``bench``: the load generator that
-  comes with vLLM. ``sharing``: what server and client have to be told alike.
-- ``refusals``, ``launcher``, ``presence``, ``values``, ``conflicts``: what can stand against a knob.
+  comes with vLLM. ``sharing``: what server and client have to be given alike.
+- ``refusals``, ``launcher``, ``presence``, ``values``, ``conflicts``: what can rule out a knob.
   ``checks``: all of it.
 - ``numerics``: which knobs may change an answer.
 """

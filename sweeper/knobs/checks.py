@@ -1,4 +1,4 @@
-"""Everything that stands against an assignment in one release, found before anything is started.
+"""Everything that rules out an assignment in one release, found before anything is started.
 
 The questions are asked knob by knob (``presence``, then ``values``), and then of all knobs together
 (``conflicts``).
@@ -36,7 +36,7 @@ def check(
             ``unknown``, ``not_yet``, ``removed`` and ``no_effect``, values that are not listed, and, where
             the build is no release, conflicts that releases are known to have.
         accelerator: What it runs on.
-        build: Version of a build that is taken for that release without being told to be it, or None.
+        build: Version of a build that is taken for that release without being stated to be it, or None.
 
     Returns:
         Refusals in the order of the assignment, then conflicts; empty when all is well.

@@ -1,4 +1,4 @@
-"""Which knobs cannot stand together, each rule a function that names the knob and says why.
+"""Which knobs cannot be combined, each rule a function that names the knob and says why.
 
 Some rules are facts about releases (what V1 forced on, what 0.6.2 refused): a build between two releases may
 differ. The others are logic, and hold for every build.
@@ -22,13 +22,13 @@ _Rule = Callable[..., tuple[str, str] | None]
 def find_conflicts(
     assignment: Assignment, *, release: str, accelerator: Accelerator, build: str | None = None
 ) -> Iterator[Refusal]:
-    """Find knobs that each may stand alone but not together.
+    """Find knobs that may each be set alone but not together.
 
     Args:
         assignment: Knob to value.
         release: Release of vLLM.
         accelerator: What it runs on.
-        build: Version of a build that is taken for that release without being told to be it, or None.
+        build: Version of a build that is taken for that release without being stated to be it, or None.
 
     Returns:
         Refusals; those that rest on what releases are known to do are marked as facts, and where the build is

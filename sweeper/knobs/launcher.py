@@ -1,8 +1,8 @@
-"""What whoever starts a server gives it, so that no assignment may: flags, variables, and the key instead.
+"""What the launcher of a server sets, so that no assignment may: flags, variables, and the key instead.
 
 A knob of such a name would contradict what the sweeper says, be dropped in silence, or let a trial fight
-its neighbour for a port. This list is the only one: tests build the real commands and environments, and
-fail where something is given that does not stand here.
+another process for a port. This list is the only one: tests build the real commands and environments, and
+fail where something is given that is not listed here.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ _MARKS = re.compile(r"^SWEEPER_")
 
 
 def refuse_given(knob: str, value: Scalar, *, flags: Mapping[str, str] = GIVEN_FLAGS) -> Refusal | None:
-    """Refuse a knob that whoever starts the server gives it, with the key to use instead."""
+    """Refuse a knob that the launcher of the server sets, with the key to use instead."""
     instead = _of_variable(knob) if is_variable(knob) else flags.get(knob)
     if instead is None:
         return None

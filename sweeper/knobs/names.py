@@ -16,10 +16,10 @@ def is_variable(knob: str) -> bool:
 
 
 def is_of_sweeper(knob: str) -> bool:
-    """Return whether a knob is the sweeper's own, which no server and no host is told about."""
+    """Return whether a knob is the sweeper's own, which no server and no host is given."""
     return knob == INSTANCES
 
 
 def is_host_setting(knob: str) -> bool:
-    """Return whether a knob is a setting of the host, which no server is told about."""
+    """Return whether a knob is a setting of the host, which no server is given."""
     return knob.startswith(HOST_PREFIX)

@@ -1,7 +1,8 @@
 """The releases of vLLM: how they followed one another, and which of them the tables cover.
 
 A later release is taken to be like the last one covered, a development build like the last release before
-it: every question about a release goes through ``covered`` or ``is_between``, so that rule stands here alone.
+it: every question about a release goes through ``covered`` or ``is_between``, so that rule is written here
+    alone.
 """
 
 from __future__ import annotations
@@ -52,12 +53,12 @@ def release_key(text: str) -> ReleaseKey:
 
 @cache
 def releases() -> tuple[str, ...]:
-    """Name the releases that the tables cover, oldest first."""
+    """Return the releases that the tables cover, oldest first."""
     return tuple(row["release"] for row in table("vllm_releases.csv"))
 
 
 def why_unplaced(version: str) -> str | None:
-    """Explain why a version does not tell which release a build is; None where it does.
+    """Explain why a version does not show which release a build is; None where it does.
 
     A build from a clone without vLLM's tags calls itself 0.1.dev9453, whatever it is of: setuptools-scm
     counts commits where it finds no tag. Some builds are named by hand (``dev``).
@@ -90,5 +91,5 @@ def is_between(release: str, first: str | None, last: str | None) -> bool:
 
 
 def release_after(release: str) -> str:
-    """Name the covered release that followed this one."""
+    """Return the covered release that followed this one."""
     return next(other for other in releases() if release_key(other) > release_key(release))

@@ -1,6 +1,6 @@
 """Environment variables that not vLLM reads but what it runs on: ROCm, RCCL, PyTorch, Python and others.
 
-They are known by family (``NCCL_``), since nobody lists them all; those that experiments set are known by
+They are known by family (``NCCL_``), since no list has them all; those that experiments set are known by
 name, so that a name which is one slip away from them is taken for a slip. A variable of no family is read by
 nobody as far as is known: a series that sets it would be named after something that does nothing.
 """
@@ -22,7 +22,7 @@ def is_read_by_runtime(name: str) -> bool:
 
 @cache
 def runtime_variables() -> frozenset[str]:
-    """Name the variables that are known by name."""
+    """Return the variables that are known by name."""
     return frozenset(row["name"] for row in table("runtime_variables.csv") if not _is_family(row["name"]))
 
 

@@ -1,8 +1,8 @@
-"""What server and client have to be told alike, so that they read the same prompts.
+"""What server and client have to be given alike, so that they read the same prompts.
 
 The client loads the model's tokenizer by itself, to make prompts of a length and to count tokens. A tokenizer
 that is code of the model's own folder, another tokenizer than the model's, or another mode of it has to reach
-both; likewise the variables that say where models are looked up. Locust sends token ids and has no tokenizer,
+both; so do the variables that say where models are looked up. Locust sends token ids and has no tokenizer,
 and vLLM's offline benchmarks hold engine and client in one process.
 """
 
@@ -24,7 +24,7 @@ _SHARED_VARIABLES = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "MODELSCOPE_", "VLL
 def client_arguments(
     assignment: Assignment, *, release: str, tokenizer: str, trusts: bool = False
 ) -> tuple[str, ...]:
-    """Write the flags of vLLM's benchmark that repeat what the server was told of its tokenizer.
+    """Write the flags of vLLM's benchmark that repeat what the server was given about its tokenizer.
 
     Args:
         assignment: Knob to value, of vLLM or of TGI.
@@ -50,7 +50,7 @@ def client_variables(assignment: Assignment, *, release: str) -> dict[str, str]:
 
 
 def refuse_unshared(assignment: Assignment, *, release: str, client: str) -> Iterator[Refusal]:
-    """Refuse what the client of a release cannot be told.
+    """Refuse what the client of a release cannot be given.
 
     Args:
         assignment: Knob to value.

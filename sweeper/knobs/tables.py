@@ -1,6 +1,6 @@
 """The tables under ``data/``, read once and only when something asks.
 
-A row is column to text, as it stands in the file; what the columns mean is told by the README of data/.
+A row is column to text, as it stands in the file; what the columns mean is described in the README of data/.
 """
 
 from __future__ import annotations

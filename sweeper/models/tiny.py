@@ -107,7 +107,7 @@ def make(folder: Path) -> Path:
 
 
 def _write(content: Mapping[str, str], *, folder: Path, target: Path) -> None:
-    """Write the files aside and rename them, so that a neighbour never reads half a model."""
+    """Write the files aside and rename them, so that another process never reads half a model."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".tiny-llama-") as aside:
         for name, text in content.items():
             (Path(aside) / name).write_text(text, encoding="utf-8")

@@ -1,6 +1,6 @@
 """What is asked for and would never happen with this release: rules that never apply, second runs of nothing.
 
-``config.unused`` refuses what the configuration alone tells; here the release is known, and its defaults.
+``config.unused`` refuses what the configuration alone shows; here the release is known, and its defaults.
 
 A rule whose knob has neither a value nor a known default holds (``space.Rule``), for an engine reconciles its
 own defaults. So a misspelt name would make a rule hold everywhere, without a word.
@@ -71,7 +71,7 @@ def _named(planner: Planner) -> list[Point]:
 
 
 def values(planner: Planner) -> frozenset[str]:
-    """Name what rules may compare: knobs that some setting sets, known defaults, and facts of the node."""
+    """Return the values that rules may compare: knobs that are set, known defaults, facts of the node."""
     unsaid = (name for point in _named(planner) for name in planner.rule_defaults(point.assignment))
     return planner.space.knob_names() | frozenset(unsaid)
 

@@ -44,7 +44,7 @@ Seen = Callable[[int, int], None]
 
 
 def unseen(done: int, total: int) -> None:
-    """Show nobody how far a piece of work is."""
+    """Show no progress."""
 
 
 # A short and a long longest sequence: a default that is the same for both does not depend on it.
@@ -141,7 +141,7 @@ class Planner:
     def grid(self, *, seen: Seen = unseen) -> list[Job]:
         """Plan every point of the space: equal assignments joined, large placements first.
 
-        Combinations of domains that break a rule are no points. A series that does was named by somebody:
+        Combinations of domains that break a rule are no points. A series that does was named by the user:
         it is planned, and refused with the rule, so that its place in a chart says why it is empty.
         A planner works it out once.
 
@@ -291,7 +291,7 @@ class Planner:
         return self._size_refusal(spec) or self._shape_refusal(spec) or self._memory_refusal(spec)
 
     def _against_the_others(self, spec: TrialSpec) -> Iterator[knobs.Refusal]:
-        """Refuse what contradicts the model, or what the client cannot be told."""
+        """Refuse what contradicts the model, or what the client cannot be given."""
         if ENGINES[spec.engine.kind].is_modelled:
             return
         if "load_format" in spec.assignment:
@@ -388,7 +388,7 @@ def _joined(first: Job, second: Job) -> Job:
 
 
 def point_label(point: Point) -> str:
-    """Name a point by what it chose: its series, and the knobs that vary."""
+    """Label a point by what it chose: its series, and the knobs that vary."""
     knobs_chosen = [f"{name}={value}" for name, value in point.choices.items() if name != "series"]
     return " ".join([*([point.series] if point.series else []), *knobs_chosen]) or "the only setting"
 

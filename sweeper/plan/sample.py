@@ -57,7 +57,7 @@ class Survey:
 
 
 def survey(planner: Planner, *, seed: int, limit: int = LOOKED_AT) -> Survey:
-    """Look over a planner's space.
+    """Survey a planner's space.
 
     Args:
         planner: Whose space and node it is.

@@ -46,7 +46,7 @@ def join_cluster(settings: Settings, choice: Choice) -> Cluster:
     """Join the Ray cluster of ``executor.address`` and let its nodes read their devices.
 
     Raises:
-        ConfigError: None answers, its nodes are not alike, or nobody said what platform they are.
+        ConfigError: None answers, its nodes are not alike, or their platform was not given.
         PlacementError: No node of it has devices of the platform, or they are in another partition mode.
     """
     if settings.platform is Platform.SIMULATED and not choice.was_asked_for:

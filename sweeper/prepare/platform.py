@@ -29,7 +29,7 @@ class Choice:
 
     @property
     def was_asked_for(self) -> bool:
-        """Whether somebody named the platform, and not this machine."""
+        """Whether the user named the platform, and not this machine."""
         return self.reason == _ASKED_FOR
 
 
@@ -75,7 +75,7 @@ def compose_for_platform(
 
 
 def _overlay_of(composed: Mapping[str, Any], config_dir: Path | None) -> str | None:
-    """Name what an experiment becomes on this platform: its own overlay where it has one."""
+    """Return what an experiment becomes on this platform: its own overlay where it has one."""
     general: str | None = composed["platform"]["overlay"]
     own = f"{general}_{composed['study']['experiment']}"
     return own if own in config.groups(config_dir).get("overlay", ()) else general

@@ -1,4 +1,4 @@
-"""What a search is told before its first trial, and whether it can work at all."""
+"""What a search knows before its first trial, and whether it can work at all."""
 
 from __future__ import annotations
 

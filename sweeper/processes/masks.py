@@ -1,7 +1,7 @@
 """Which variables hide devices from a process, and whether a process has exactly the one that it should.
 
-Two masks on one process are composed by ROCm, and a wrong one measures somebody else's devices; both look
-like any other run. So the mask that a program must have travels beside it in a variable of ours, and the
+Two masks on one process are composed by ROCm, and a wrong one measures devices of others; both look
+like any other run. So the mask that a program must have travels next to it in a variable of ours, and the
 process that executes the program compares the two, against its own environment and at the last moment.
 
 Standard library only: the supervisor imports this.
@@ -22,7 +22,7 @@ _IS_SWITCH = re.compile(r"^RAY_EXPERIMENTAL_NOSET_")
 
 
 def is_mask(name: str) -> bool:
-    """Whether a variable hides GPUs from whoever has it."""
+    """Whether a variable hides GPUs from a process that has it."""
     return bool(_HIDES.search(name)) and not _IS_SWITCH.search(name)
 
 

@@ -27,7 +27,7 @@ from sweeper.processes.process import (
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """What a start file tells of one supervised program.
+    """What a start file says of one supervised program.
 
     Attributes:
         supervisor: The leader of the program's session.
@@ -74,7 +74,7 @@ def read_start_file(path: Path) -> Launch | None:
 
 
 def end_launched(folder: Path, *, grace_s: float = 2.0) -> list[Process]:
-    """End all that was started under supervision for a trial, whoever its owner is.
+    """End all that was started under supervision for a trial, whatever process owns it.
 
     Args:
         folder: The trial's own, with its start files.

@@ -16,7 +16,7 @@ _LISTEN = "0A"
 def listeners(port: int) -> set[int]:
     """Ids of the processes that hold a TCP socket listening on this port.
 
-    Empty when nobody listens, or when the holder belongs to a user whose files we may not read.
+    Empty when no process listens, or when the holder belongs to a user whose files we may not read.
     """
     sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
     if not sockets:
@@ -32,10 +32,10 @@ def is_listened_on(port: int) -> bool:
 class ReservedPort:
     """A free TCP port on loopback, kept from other takers until it is released.
 
-    The kernel hands out a port that nobody has bound, and this socket stays bound to it without
+    The kernel hands out a port that no process has bound, and this socket stays bound to it without
     listening. A server that sets SO_REUSEADDR, as vLLM and asyncio do, may still bind and listen on it,
-    while nobody else who asks the kernel for any free port is given this one. So there is no moment
-    between choosing and using a port in which a neighbour can take it by chance.
+    while no other process that asks the kernel for any free port is given this one. So there is no moment
+    between choosing and using a port in which another process can take it by chance.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class ReservedPort:
         self.port: int = self._socket.getsockname()[1]
 
     def release(self) -> None:
-        """Let go of the port; safe to call twice."""
+        """Release the port; safe to call twice."""
         self._socket.close()
 
     def __enter__(self) -> ReservedPort:

@@ -51,7 +51,7 @@ class Process:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What /proc tells of a process: itself, its state's letter, and the ids of parent, group and session."""
+    """What /proc says of a process: itself, its state's letter, and the ids of parent, group and session."""
 
     process: Process
     state: str
@@ -202,7 +202,7 @@ def _environment(pid: int) -> list[str]:
 
 
 def read_proc(path: Path) -> str:
-    """Text of a file of /proc; empty when the process is gone or belongs to somebody else."""
+    """Text of a file of /proc; empty when the process is gone or belongs to another user."""
     try:
         return path.read_bytes().decode(errors="replace")
     except OSError:

@@ -5,7 +5,8 @@ the rest. So between the owner and the program stands a small process, started f
 
 * it is no child of its owner: an intermediate process between them only passes on how it ended. Ray
   kills the direct children of a worker that dies (seen with Ray 2.60), and with the supervisor gone
-  nobody would end the tree; now that hits the intermediate process, and the supervisor sees the death itself;
+  nothing would end the tree; now that hits the intermediate process, and the supervisor sees the death
+  itself;
 * it leads a session of its own and adopts orphans below it (child subreaper), so the tree stays whole;
 * it holds one end of a pipe whose other end only the owner has: when the owner dies, however it dies,
   the kernel closes the pipe, and the supervisor ends the tree and itself;
@@ -52,7 +53,7 @@ from sweeper.records import FailureClass
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
-# How often the supervisor looks whether its owner lives; the pipe tells at once unless a fork holds it.
+# How often the supervisor looks whether its owner lives; the pipe shows it at once unless a fork holds it.
 _OWNER_CHECK_S = 1.0
 # What the owner allows the supervisor beyond the grace before it ends the tree itself.
 _MARGIN_S = 5.0
@@ -109,7 +110,7 @@ class Supervised:
             env: Its whole environment.
             cwd: Its working directory.
             log_path: File that takes its stdout and stderr; begun anew.
-            start_file: Written beside the log: who runs, since when, for whom.
+            start_file: Written next to the log: which process runs, since when, for which owner.
             grace_s: Seconds between SIGTERM and SIGKILL when it is ended.
             launch_s: Seconds that the supervisor itself may take to be up.
             note: Further facts for the start file (port, devices, trial key).
@@ -159,7 +160,7 @@ class Supervised:
             os.close(told)
         started = _report(report, within_s=launch_s)
         if started is None:
-            # It has started nothing yet, or is about to and will see at once that nobody wants it any more.
+            # It has started nothing yet, or is about to and will see at once that it is no longer wanted.
             assert supervisor.stdin is not None
             supervisor.stdin.close()
             _end_child(supervisor, within_s=_MARGIN_S)
@@ -385,7 +386,7 @@ def _seen_by(program: int) -> dict[str, object]:
 def _environment_of(pid: int) -> dict[str, str]:
     """Read the environment of a program that was just executed.
 
-    Its file is empty for a moment: the kernel closes the pipe that tells us of the execution before it writes
+    Its file is empty for a moment: the kernel closes the pipe that shows us the execution before it writes
     down where the new environment lies.
     """
     deadline = time.monotonic() + _EXECUTED_WITHIN_S
@@ -464,7 +465,7 @@ def _end_tree(program: int, code: int | None, *, grace_s: float) -> int:
             code = _reap(program)
     remains = [process.pid for process in processes.descendants(os.getpid())]
     _kill(remains, signal.SIGTERM)
-    # Orphans of a root that is gone get a short grace: they have nobody left to report to.
+    # Orphans of a root that is gone get a short grace: they have no process left to report to.
     deadline = max(min(deadline, time.monotonic() + 3.0), time.monotonic() + min(grace_s, 0.5))
     while remains and time.monotonic() < deadline:
         time.sleep(0.02)

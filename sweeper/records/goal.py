@@ -57,7 +57,7 @@ class Constraint:
 
     @property
     def name(self) -> str:
-        """The bound in words: ``p99_ttft_ms at 16 QPS <= 2000``."""
+        """Return the bound in words: ``p99_ttft_ms at 16 QPS <= 2000``."""
         quantity = _quantity_name(self.metric, self.request_rate_per_s, self.per)
         return f"{quantity} {'<=' if self.is_upper else '>='} {self.limit:g}"
 
@@ -65,7 +65,7 @@ class Constraint:
         """Return how far a value is past the limit, as a share of it; 0 or less keeps it.
 
         A share, so that a search may add up bounds in milliseconds and in requests; a limit of 0 has no
-        shares, and gives the distance itself.
+        shares, so the distance itself is returned.
         """
         past = value - self.limit if self.is_upper else self.limit - value
         return past / abs(self.limit) if self.limit else past

@@ -100,7 +100,7 @@ class LoadPoint:
 
     @property
     def label(self) -> str:
-        """Short text that tells this load point from its siblings in a log or an axis."""
+        """Short text that distinguishes this load point from its siblings in a log or an axis."""
         kind = DATASETS[self.dataset]
         if not kind.needs_server:
             what = "batch of" if kind.is_batch else "requests:"

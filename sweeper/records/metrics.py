@@ -53,7 +53,7 @@ class Latency:
     """A latency, of which a client reports the statistics.
 
     Attributes:
-        name: As it stands in the names of metrics.
+        name: As it appears in the names of metrics.
         meaning: What is timed; it ends the description of each statistic.
         heading: Its heading in the text of vLLM's benchmark; empty where it has none.
         axis: Title of its axis in the chart of one trial; None leaves it out there.
@@ -102,8 +102,8 @@ class Metric:
         printed_as: Its line in the text of vLLM's serving benchmark; empty where it has none.
         charts: Charts that show it unasked.
         fit: How a calibration is fitted to it; None where none is.
-        is_compared: Whether trials with and without neighbours are compared by it.
-        is_on_dashboard: Whether the dashboard shows it beside each trial.
+        is_compared: Whether trials alone and with others on the node are compared by it.
+        is_on_dashboard: Whether the dashboard shows it next to each trial.
         is_offered: Whether it cannot be above the rate at which requests are sent.
     """
 

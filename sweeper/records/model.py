@@ -62,7 +62,7 @@ class Quantization:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """What is served.
+    """The model that is served.
 
     Attributes:
         name: Name under which it is served.

@@ -29,8 +29,9 @@ class EngineSpec:
     Attributes:
         kind: One of ``kinds.ENGINES``.
         release: Version of vLLM, such as ``0.6.2``: found in its environment, or modelled.
-        build: Version that its environment tells where that does not say which release it is, and ``release``
-            was stated for it (``0.1.dev9453``); None where the release is the version that was found.
+        build: Version that its environment reports where that does not say which release it is, and
+            ``release`` was stated for it (``0.1.dev9453``); None where the release is the version that was
+            found.
         python: Interpreter of the engine's own environment; None for the simulated engine.
         url: Where an attached endpoint answers.
         api_key_env: Environment variable that holds its key; the key itself is in no record.
@@ -69,7 +70,7 @@ class EngineSpec:
 
     @property
     def version(self) -> str:
-        """Version that the engine's environment tells, without its local part."""
+        """Version that the engine's environment reports, without its local part."""
         return (self.build or self.release).partition("+")[0]
 
 
@@ -105,7 +106,7 @@ class Placement:
         devices: Node-absolute indices, ascending, as HIP, CUDA or the core list counts them.
         parents: Physical GPUs that the block touches, ascending.
         partition_mode: Compute mode (SPX, DPX, QPX, CPX), or None where there are none.
-        partitions_per_gpu: Devices that each GPU shows in that mode; None where it is not told.
+        partitions_per_gpu: Devices that each GPU shows in that mode; None where it is not reported.
         memory_mode: NPS1, NPS2, NPS4, or None.
         device_name: Product name of the devices, such as ``AMD Instinct MI300X``.
         numa_node: NUMA node that all devices share, else None.
@@ -133,7 +134,7 @@ class TrialSpec:
 
     Attributes:
         study: Name of the study.
-        label: What tells this trial from its siblings, for a person: its series or its varying knobs.
+        label: What distinguishes this trial from its siblings, for a person: its series or its varying knobs.
         folder: The trial's own folder for start file, command, logs and raw client JSON.
         series: Names of the series that this assignment serves.
         assignment: Knob to value.
@@ -197,7 +198,7 @@ class TrialSpec:
 
     @property
     def is_exclusive(self) -> bool:
-        """Whether it changes the host, so that nothing else may run beside it; a model of a host may."""
+        """Whether it changes the host, so that nothing else may run on the node; a model of a host may."""
         is_real = self.platform is not Platform.SIMULATED
         return is_real and any(knob.startswith(HOST_PREFIX) for knob in self.assignment)
 

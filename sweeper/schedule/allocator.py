@@ -117,7 +117,7 @@ class Allocator:
         return placement
 
     def release(self, placement: Placement) -> None:
-        """Give a placement back, with all that its block held.
+        """Release a placement, with all that its block held.
 
         Raises:
             PlacementError: It is not out: it was released before, or comes from elsewhere.

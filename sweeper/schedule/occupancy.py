@@ -19,7 +19,7 @@ class Entry:
         key: Names it; unique among those that wait.
         devices: How many it needs, on one node.
         predicted_s: How long it is expected to hold them.
-        is_exclusive: Whether nothing may run beside it on its node.
+        is_exclusive: Whether nothing else may run on its node.
         is_next: Whether its time is now, so that it comes before others that wait.
     """
 
@@ -66,7 +66,7 @@ class Occupancy:
 
     @property
     def has_empty_node(self) -> bool:
-        """Whether nobody runs on one of the nodes."""
+        """Whether nothing runs on one of the nodes."""
         return any(not self.on(name) for name in self.allocators)
 
     @property
@@ -86,7 +86,7 @@ class Occupancy:
         return any(1 <= devices <= len(indices) for indices in self.everything.values())
 
     def is_alone(self, entry: Entry) -> bool:
-        """Whether nothing may run beside an entry on its node."""
+        """Whether nothing else may run on the node of an entry."""
         return entry.is_exclusive or self._isolation == "exclusive"
 
     def is_closed(self, name: str, entry: Entry) -> bool:
@@ -100,7 +100,7 @@ class Occupancy:
         return sorted(self.allocators, key=lambda name: len(self.allocators[name].free_devices))
 
     def blocks_for(self, entry: Entry, name: str) -> tuple[frozenset[int], ...]:
-        """Return the blocks of a node that an entry could stand on, were the node empty."""
+        """Return the blocks of a node that an entry could hold if the node were empty."""
         if self.is_alone(entry):
             return (self.everything[name],)
         return self.allocators[name].blocks(entry.devices)

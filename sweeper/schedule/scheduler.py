@@ -10,7 +10,7 @@ later waits for the end, where the node runs empty again, since every draining i
 Nothing starves. The first trial that finds no room reserves the block that is free soonest by prediction;
 others pass it only where they stay off that block or are predicted to be gone in time (EASY backfilling;
 Lifka, "The ANL/IBM SP scheduling system", 1995). The promised time is never moved back: once it is over
-nobody enters the block, so wrong predictions cost time and never an order without end. A trial that many
+no other enters the block, so wrong predictions cost time and never an order without end. A trial that many
 later arrivals have passed comes before all others.
 """
 
@@ -27,7 +27,7 @@ from sweeper.schedule.occupancy import Entry, Occupancy
 from sweeper.topology import Node
 
 ISOLATIONS = ("shared", "exclusive")
-"""Whether trials run beside one another on a node, or one at a time."""
+"""Whether trials run next to one another on a node, or one at a time."""
 
 ORDERS = ("longest_first", "as_written", "shuffled")
 """In which order trials that wait are looked at."""
@@ -38,7 +38,7 @@ _PATIENCE = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """A trial's time on its devices, in seconds from the begin of a schedule."""
+    """A trial's time on its devices, in seconds from the start of a schedule."""
 
     entry: Entry
     placement: Placement
@@ -57,7 +57,7 @@ class _Waiting:
 
 @dataclass(frozen=True, kw_only=True)
 class _Reservation:
-    """A block that is kept for one entry, and the time from which on nobody else may be in it."""
+    """A block that is kept for one entry, and the time from which on no other may be in it."""
 
     key: str
     node: str
@@ -131,7 +131,7 @@ class Scheduler:
         return tuple(entry for entry in self.waiting if not self.can_hold(entry.devices))
 
     def add(self, entry: Entry) -> None:
-        """Let a trial wait for its devices.
+        """Queue a trial until its devices are free.
 
         Raises:
             PlacementError: No node has so many devices, or an entry of this key waits already.
@@ -157,12 +157,12 @@ class Scheduler:
         return self._nodes.can_hold(devices)
 
     def predict_anew(self, key: str, *, predicted_s: float) -> None:
-        """Take a better prediction for an entry that waits."""
+        """Replace the prediction of an entry that waits."""
         waiting = self._waiting[key]
         waiting.entry = replace(waiting.entry, predicted_s=predicted_s)
 
     def remove(self, key: str) -> None:
-        """Let an entry wait no longer; nothing happens if it does not wait."""
+        """Remove an entry from the queue; nothing happens if it is not queued."""
         self._waiting.pop(key, None)
         if self._reservation is not None and self._reservation.key == key:
             self._reservation = None
@@ -291,7 +291,7 @@ def play(
 
     Args:
         scheduler: With nothing waiting and nothing running.
-        entries: All wait from the begin.
+        entries: All of them wait from the start.
         lasts_s: How long each really takes, seconds, which may differ from its prediction.
         seen: Is called with the entries started so far and all there are.
 

@@ -3,11 +3,11 @@
 record        the Optuna study: the only memory of a search, kept in its database
 proposer      which point is measured next, from that memory alone; asks one of the next three
 samplers      the methods by name: Optuna's, and what they need to be installed
-guided        our own method: a Gaussian process that is told what the simulated platform expects
+guided        our own method: a Gaussian process that knows what the simulated platform expects
 stages        parallelism, then batching, then the rest
-starts        what is measured before any method has a say
+starts        what is measured before any method chooses
 prior         what is expected of each point, by an estimate that is handed in: a ranking, never a result
-out_of_memory what running out of memory teaches about its neighbours
+out_of_memory what running out of memory teaches about similar settings
 candidates    the points of a space that can be proposed, and how far apart they are
 """
 

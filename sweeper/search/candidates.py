@@ -23,7 +23,7 @@ _DRAWS_PER_POINT = 20
 
 
 def identity(point: Point) -> str:
-    """Tell settings apart: points of equal assignment are one, unless another series serves them."""
+    """Return a setting's identity: points of equal assignment are one, unless other series serve them."""
     return content_key([dict(point.assignment), point.series])
 
 

@@ -1,11 +1,11 @@
 """What the Optuna dashboard shows of a study: its note, its charts, and the command that serves them.
 
-The dashboard reads a study's database and a folder of files beside it (*artifacts*). It greys out what breaks
-a constraint and yet counts it: its "best trial", and its best trials of several objectives, may break a
-bound. So it is served with those corrected (``dashboard_server``), and the note, which is read wherever the
+The dashboard reads a study's database and a folder of files next to it (*artifacts*). It greys out what
+breaks a constraint and yet counts it: its "best trial", and its best trials of several objectives, may break
+a bound. So it is served with those corrected (``dashboard_server``), and the note, which is read wherever the
 database is opened, says so and names the answer of the report.
 
-A chart of a trial has to be there before the trial's end is told: Optuna refuses any change after it.
+A chart of a trial has to be there before the trial's end is reported: Optuna refuses any change after it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CAVEAT = (
 
 
 def artifacts_folder(outputs: Path) -> Path:
-    """Return the folder of all studies' artifacts, beside their database."""
+    """Return the folder of all studies' artifacts, next to their database."""
     return outputs / "artifacts"
 
 
@@ -49,7 +49,7 @@ def attach(
     storage: optuna.storages.BaseStorage,
     folder: Path,
 ) -> None:
-    """Show files beside a study or beside a trial that is still running.
+    """Show files next to a study or a trial that is still running.
 
     A file of a name that is there already takes its place, so that a chart drawn anew is not shown twice.
 

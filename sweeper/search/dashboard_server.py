@@ -33,7 +33,7 @@ def best_trials(trials: Sequence[Mapping[str, Any]], directions: Sequence[str]) 
     """Return the complete trials that keep every bound and that no other such trial beats.
 
     Args:
-        trials: As the dashboard tells them: ``state``, ``values`` and ``constraints``, of which those above 0
+        trials: As the dashboard lists them: ``state``, ``values`` and ``constraints``, of which those above 0
             are broken.
         directions: ``maximize`` or ``minimize``, one per value.
 

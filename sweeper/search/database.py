@@ -29,7 +29,7 @@ from sweeper.text.confidential import masked
 _CONNECT_TIMEOUT_S = 10
 _LOCK_WAIT_S = 10.0
 _LOCK_POLL_S = 0.25
-# Between two tells lie whole trials: firewalls and servers drop connections that are idle for so long.
+# Between two reports lie whole trials: firewalls and servers drop connections that are idle for so long.
 _RECYCLE_S = 1800
 # A driver whose machine vanished must not hold its study for the two hours that Linux takes to notice.
 _KEEPALIVE = "-c tcp_keepalives_idle=60 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
@@ -143,7 +143,7 @@ class Ownership:
             self._lock(self._connection, name)
 
     def release(self) -> None:
-        """Let go of the study and of every connection; safe to call twice."""
+        """Release the study and every connection; safe to call twice."""
         if self._connection is not None:
             self._connection.invalidate()
             self._connection.close()

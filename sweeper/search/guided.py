@@ -143,7 +143,7 @@ def _mixed_gain(
         across = _kernel(to_seen, length)
         among = _kernel(among_seen, length) + (noise**2 + _JITTER) * np.eye(len(running))
         factor = np.linalg.cholesky(among[np.ix_(measured, measured)])
-        # Running points have no value yet, but nobody will learn much beside them.
+        # Running points have no value yet, but little will be learnt next to them.
         spread = np.sqrt(np.maximum(_kernel_at_zero() - _explained(among, across), 1e-12))
         for slope in slopes:
             lead = 0.0 if scores is None else slope * scores
@@ -184,7 +184,7 @@ def _explained(among: Floats, across: Floats) -> Floats:
 
 
 def _expected_improvement(ahead: Floats, spread: Floats) -> Floats:
-    """Return the mean of what a normal value, so far ahead of the best and so uncertain, exceeds it by."""
+    """Return the mean excess over the best of a normal value, from its lead and its uncertainty."""
     z = ahead / spread
     below = 0.5 * (1 + np.vectorize(math.erf)(z / math.sqrt(2)))
     return np.asarray(ahead * below + spread * np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi))

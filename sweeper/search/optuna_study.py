@@ -7,7 +7,7 @@ the study; workers never do. Where it is kept is ``database``.
 
 The result store is the truth about what was measured. A study that lost its last moments to a kill is
 brought up to date from the store: its running trials are closed as interrupted, and what the store
-knows is told.
+knows is reported to it.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Search:
             storage: An SQLAlchemy URL, such as ``sqlite:///outputs/optuna.db``.
             name: The study's name.
             hints: For methods that learn; the others take none.
-            artifacts: Folder of the files that the dashboard shows beside trials; None keeps none.
+            artifacts: Folder of the files that the dashboard shows next to trials; None keeps none.
 
         Raises:
             ConfigError: The stored study has other objectives, constraints, rules, or another space.
@@ -120,7 +120,7 @@ class Search:
             raise
 
     def close(self) -> None:
-        """Let go of the study and its database; safe to call twice."""
+        """Close the study and its database; safe to call twice."""
         self._ownership.release()
 
     def ask(self) -> Candidate | None:
@@ -174,7 +174,7 @@ class Search:
         Args:
             number: The candidate's number.
             values: One value per objective; None says that the trial failed.
-            attributes: What the dashboard shows beside it; plain numbers can be sorted there.
+            attributes: What the dashboard shows next to it; plain numbers can be sorted there.
             violated: How far each constraint is broken; 0 or less keeps it. Without values it says that the
                 candidate was never a point of the space, which is no failure.
         """
@@ -196,7 +196,7 @@ class Search:
                 self._study.tell(number, list(values))
 
     def attach(self, number: int, file: Path) -> None:
-        """Show a file beside a candidate in the dashboard; only before it is told what became of it."""
+        """Show a file next to a candidate in the dashboard; only before its outcome is reported."""
         if self._artifacts is None:
             return
         with database.answering(self._storage):
@@ -209,7 +209,7 @@ class Search:
 
         Args:
             number: The candidate's number.
-            value: The one objective over what was measured, which samplers learn from; None tells nothing.
+            value: The one objective over what was measured, which samplers learn from; None reports nothing.
             attributes: As in ``tell``.
         """
         with database.answering(self._storage):
@@ -259,7 +259,7 @@ class Search:
         )
 
     def _queue_starts(self, hints: Hints) -> None:
-        """Let the first trials wait in the study, so that a kill does not lose them."""
+        """Queue the first trials in the study, so that a kill does not lose them."""
         storage, study_id = self._study._storage, self._study._study_id
         if hints.defaults is None or _STARTS_QUEUED in storage.get_study_system_attrs(study_id):
             return
@@ -309,7 +309,7 @@ class Search:
             self.tell(trial.number, None, {"fail_reason": reason, CUT_OFF: True})
 
     def _repeat(self, trial: FrozenTrial) -> None:
-        """Let the point of a trial that was cut off wait to be proposed again.
+        """Queue the point of a trial that was cut off, to be proposed again.
 
         This comes before the trial is closed: a kill between the two leaves a trial to be closed again, and
         a point that waits already does not wait twice.
@@ -330,7 +330,7 @@ def storage_url(outputs: Path) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Terms:
-    """Under what a study's trials were told; kept with it, where the dashboard does not show it."""
+    """The terms under which a study's trials were reported; kept in it, out of the dashboard's sight."""
 
     space: str
     bounds: list[str]
@@ -385,7 +385,7 @@ def _open(
 
 
 def _refuse_other(name: str, what: str, stored: list[str], wanted: list[str]) -> None:
-    """Refuse to go on under other terms than those that the study's trials were told with."""
+    """Refuse to go on under terms other than those under which the study's trials were reported."""
     if stored != wanted:
         raise ConfigError(
             f"study '{name}': it was started with the {what} {stored or 'none'}, now they are "
@@ -402,7 +402,7 @@ def _replace_space(
             "both. Give the new space a name of its own with study.name=..."
         )
     # What learns nothing from its past is made anew, and the store, which holds every measurement under
-    # the hash of its content, tells it what is done.
+    # the hash of its content, shows it what is done.
     optuna.delete_study(study_name=name, storage=backend)
     return optuna.create_study(
         storage=backend, study_name=name, sampler=_unused_sampler(), directions=directions
@@ -410,7 +410,7 @@ def _replace_space(
 
 
 def _unused_sampler() -> optuna.samplers.BaseSampler:
-    """Return the stored study a sampler that never has a say: all its trials come with their values."""
+    """Return a sampler for the stored study that never chooses: all its trials come with their values."""
     return optuna.samplers.RandomSampler(seed=0)
 
 

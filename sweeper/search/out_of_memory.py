@@ -1,13 +1,13 @@
-"""What a setting that ran out of memory teaches: whoever needs at least as much of everything fails, too.
+"""What running out of memory teaches: a setting that needs at least as much of everything fails, too.
 
-Memory grows with some knobs and shrinks with others, whatever the rest is. So when a setting ran out of it,
+Memory grows with some knobs and shrinks with others, whatever the rest. So when a setting ran out of it,
 a second one is held back if it asks for at least as much in each of these and is equal in everything else
 that could touch memory. Knobs that cannot (communication, host) may differ.
 
 ``gpu_memory_utilization`` is in neither list on purpose: a start that finds no room for its cache is cured by
 more of it, a run that is killed by less. So it has to be equal for a lesson to hold.
 
-Held back means: not proposed by a search. A grid runs all it is told to.
+Held back means: not proposed by a search. A grid runs every point of it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _REASON = "fail_reason"
 
 
 def is_out_of_memory(attributes: Assignment) -> bool:
-    """Tell from a trial's attributes in the study whether it ran out of memory, or would have."""
+    """Return whether a trial, by its attributes in the study, ran out of memory, or would have."""
     return str(attributes.get(_REASON, "")).partition(":")[0] == FailureClass.OUT_OF_MEMORY
 
 

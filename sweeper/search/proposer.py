@@ -97,7 +97,7 @@ class Proposer:
     def propose(self, trials: Sequence[FrozenTrial]) -> Proposal | None:
         """Propose a point, given all trials of the study; None when no point is left.
 
-        A space without a single valid point gives its invalid ones, so that somebody is told what refuses
+        A space without a single valid point proposes its invalid ones, so that the user learns what refuses
         them.
         """
         past = _Past(self._space, trials)

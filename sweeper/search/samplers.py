@@ -43,22 +43,22 @@ def sampler(method: str, *, seed: int) -> optuna.samplers.BaseSampler:
 
 
 def random(seed: int) -> optuna.samplers.BaseSampler:
-    """Make what draws at random."""
+    """Make the sampler that draws at random."""
     return optuna.samplers.RandomSampler(seed=seed)
 
 
 def tpe(seed: int) -> optuna.samplers.BaseSampler:
-    """Make what models good and bad trials apart; told of running ones, so that parallel asks spread out."""
+    """Make the sampler that models good and bad trials apart; running ones count, so that asks spread out."""
     return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
 
 
 def nsga2(seed: int) -> optuna.samplers.BaseSampler:
-    """Make what crosses the best of a generation."""
+    """Make the sampler that crosses the best of a generation."""
     return optuna.samplers.NSGAIISampler(seed=seed, population_size=_POPULATION)
 
 
 def gp(seed: int) -> optuna.samplers.BaseSampler:
-    """Make what models the objective as a Gaussian process."""
+    """Make the sampler that models the objective as a Gaussian process."""
     return optuna.samplers.GPSampler(seed=seed)
 
 

@@ -1,6 +1,6 @@
-"""What is measured before any method has a say: the defaults, the published best, the predicted best.
+"""What is measured before any method chooses: the defaults, the published best, the predicted best.
 
-The defaults are what every later gain is told against, the published best is what somebody found before, and
+The defaults are what every later gain is compared with, the published best is what others found before, and
 the predicted best is where the simulated platform would begin.
 """
 
@@ -53,7 +53,7 @@ def starting_points(
         defaults: The engine's own values of knobs, as far as they are known.
         given: Choices that the experiment names, such as the published best; what they leave open is as in
             the defaults.
-        ranking: Makes the simulated platform's ranking, when it comes to that; None where there is none.
+        ranking: Makes the simulated platform's ranking, when it is needed; None where there is none.
         pool: Points among which the predicted best is found.
     """
     usual = default_choices(space, defaults)

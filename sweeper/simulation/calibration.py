@@ -46,7 +46,7 @@ _DEFAULTS = _USUAL["v0"]
 class Calibration:
     """Efficiencies and overheads, all that is fitted and nothing else.
 
-    The defaults are those of ``data/article_0_6_2.json``, which also tells what each was fitted to and the
+    The defaults are those of ``data/article_0_6_2.json``, which also says what each was fitted to and the
     errors that remain.
 
     Attributes:
@@ -147,7 +147,7 @@ class Compared:
             object.__setattr__(self, entry.name, tuple(getattr(self, entry.name)))
 
     def lacks(self, *, generation: str, dataset: str, mode: str | None, model: str) -> list[str]:
-        """Name what of a run was never compared; empty where all of it was."""
+        """Return what of a run was never compared; empty where all of it was."""
         lacking = []
         if generation not in self.generations:
             lacking.append(f"engine {generation.upper()}")
@@ -162,7 +162,7 @@ class Compared:
 
 @dataclass(frozen=True, kw_only=True)
 class NamedCalibration:
-    """A calibration as its file tells it.
+    """A calibration as read from its file.
 
     Attributes:
         name: Under which rows name it.
@@ -234,7 +234,7 @@ class NamedCalibration:
         return self.errors_text
 
     def write(self, folder: Path) -> Path:
-        """Write it to ``folder/NAME.json``; give the file."""
+        """Write it to ``folder/NAME.json``; return the file."""
         return write_answer(folder / f"{self.name}.json", json.dumps(asdict(self), indent=2) + "\n")
 
 

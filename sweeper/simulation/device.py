@@ -154,12 +154,12 @@ DEVICES: Mapping[str, Device] = {
 """Every device that can be modelled, whole, by the name that ``platform.device`` takes."""
 
 
-# The part of a product's name that tells one GPU from another: MI300X of "AMD Instinct MI300X OAM".
+# The part of a product's name that distinguishes one GPU from another: MI300X of "AMD Instinct MI300X OAM".
 _MODEL_NAME = re.compile(r"(?<![A-Za-z0-9])(MI\d{3}[A-Z]?|H\d{3})(?![A-Za-z0-9])")
 
 
 def model_name(product: str) -> str | None:
-    """Find what tells one maker's GPUs apart in a product's name, such as MI300X; None where nothing does.
+    """Find what distinguishes one maker's GPUs in a product's name, such as MI300X; None where nothing does.
 
     Tools write the rest of the name in several ways, with the form factor or without.
     """

@@ -88,7 +88,7 @@ class KvCache:
     prefix_hits: int = 0
     preemptions: int = 0
     peak_blocks: int = 0
-    # Blocks of single sequences; of prompts that somebody uses; of prompts that nobody uses.
+    # Blocks of single sequences; of prompts in use; of prompts not in use.
     _private: int = field(default=0, init=False)
     _pinned: int = field(default=0, init=False)
     _idle: int = field(default=0, init=False)
@@ -98,7 +98,7 @@ class KvCache:
 
     @property
     def free_blocks(self) -> int:
-        """Blocks that a sequence could get, those of prompts that nobody uses included."""
+        """Blocks that a sequence could get, those of unused prompts included."""
         return self.blocks - self._private - self._pinned
 
     @property
@@ -264,7 +264,7 @@ class _Sequences:
         return np.asarray(np.maximum(wanted - held, 0), np.int64)
 
     def grow(self, indices: Ints, *, tokens: int) -> None:
-        """Take the blocks that they lack."""
+        """Allocate the blocks that they lack."""
         growth = self.growth(indices, tokens=tokens)
         self.private[indices] += growth
         self.kv.take(int(growth.sum()))
@@ -408,7 +408,7 @@ class _Run:
     # Decoding
 
     def _decode_groups(self) -> bool:
-        """Decode all that run, for as many groups of steps as nothing can interrupt; false if none runs."""
+        """Decode all running sequences until something can interrupt them; return false if none runs."""
         if not len(self.running):
             return False
         self._secure(self.running, tokens=self.config.scheduler_steps)
@@ -433,7 +433,7 @@ class _Run:
     def _until_arrival(self, ends_s: Floats) -> Floats:
         """Cut a run of steps after the first that ends when a newcomer may be admitted.
 
-        Who waits already could not be admitted before, and cannot until somebody leaves.
+        Requests that wait already could not be admitted before, and cannot until another one leaves.
         """
         if self.waiting or len(self.running) >= self.config.max_num_seqs:
             return ends_s

@@ -1,4 +1,4 @@
-"""What a trial comes to for the model: its settings, defaults filled in, and the knobs that it knows."""
+"""A trial as the model sees it: its settings, defaults filled in, and the knobs that it knows."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def resolve(spec: TrialSpec) -> dict[str, Scalar]:
 
 
 def ignored_knobs(spec: TrialSpec) -> tuple[str, ...]:
-    """Name the knobs of the assignment that cannot change the model's numbers, in alphabetical order."""
+    """Return the knobs of the assignment that cannot change the model's numbers, in alphabetical order."""
     known = MODELLED_KNOBS - _V0_ONLY if is_v1(spec) else MODELLED_KNOBS
     return tuple(sorted(set(spec.assignment) - known))
 

@@ -1,8 +1,8 @@
 """The control setting: one setting that is measured again and again while a study goes on.
 
-A machine drifts: it heats up, a neighbour comes, a cache fills. A setting whose every repetition should give
-the same number shows that. Where its repetitions stand is decided here, by how many of the study's other
-trials have begun; what they say is read by the report.
+A machine drifts: it heats up, another process starts, a cache fills. A setting whose every repetition should
+give the same number shows that. The place of its repetitions is decided here, by how many of the study's
+other trials have begun; what they say is read by the report.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ BASE = "base"
 
 
 def positions(trials: int, *, every: int | None) -> tuple[int, ...]:
-    """Return where the repetitions stand: each begins when so many other trials have begun.
+    """Return the places of the repetitions: each begins when so many other trials have begun.
 
     Args:
         trials: Other trials of the study.

@@ -22,7 +22,7 @@ class Range:
     Attributes:
         low: Smallest value.
         high: Largest value.
-        step: Distance between neighbours; None is continuous, or 1 for whole numbers.
+        step: Distance between adjacent values; None is continuous, or 1 for whole numbers.
         log: Search in the logarithm.
         is_int: Whole numbers only.
     """

@@ -19,7 +19,7 @@ class Rule:
     own defaults itself.
 
     Attributes:
-        message: Why it must hold, for whoever broke it; None lets the rule speak for itself.
+        message: Why it must hold, for the user who broke it; None lets the rule speak for itself.
         where: Key of the configuration that it comes from.
     """
 

@@ -83,7 +83,7 @@ class Space:
     def point(self, choices: Assignment) -> Point:
         """Complete the choices of one point with its series' knobs and the base.
 
-        Choices whose condition does not hold are left out, whoever made them: so two proposals that
+        Choices whose condition does not hold are left out, whatever their source: so two proposals that
         differ in those alone are the same point.
 
         Raises:
@@ -109,7 +109,7 @@ class Space:
         return condition is None or (condition.names <= set(assignment) and condition.holds(assignment))
 
     def domain_order(self) -> tuple[str, ...]:
-        """Name the domains so that each comes after those that its condition names."""
+        """Sort the domains so that each comes after those that its condition names."""
         ordered: list[str] = []
         while waiting := [name for name in self.domains if name not in ordered]:
             ready = [n for n in waiting if not self._conditioned_on(n) & set(waiting)]
@@ -185,7 +185,7 @@ class Space:
         return found
 
     def _absent(self, assignment: Assignment) -> frozenset[str]:
-        """Name the knobs that are not in the space here; others cannot depend on an absent one."""
+        """Return the knobs that are not in the space here; others cannot depend on an absent one."""
         left = dict(assignment)
         for knob in self.domain_order() if self.conditions else ():
             if not self.is_active(knob, left):

@@ -1,6 +1,6 @@
 """The declared columns of ``measurements/``: name, type, unit and meaning, and how the others are described.
 
-The format is what stands here and nothing else: parts are written by it, ``docs/columns.md`` is printed
+The format is defined here and nowhere else: parts are written by it, ``docs/columns.md`` is printed
 from it, and unit and description travel with every file as its Arrow metadata.
 """
 

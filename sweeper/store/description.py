@@ -1,7 +1,7 @@
 """``study.json``: what a study says of itself - its one writer and its one reader.
 
 Whoever reads a study later starts from it: the driver that goes on with it, charts and reports, and a
-calibration. A key that is not there is one that an earlier version did not write, or that nobody gave.
+calibration. A key that is not there is one that an earlier version did not write, or that was not given.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Series:
     Attributes:
         name: Its name in the results.
         label: Its name in a legend.
-        published: The series of ``published.csv`` that it stands beside, or None.
+        published: The series of ``published.csv`` that it is compared with, or None.
         run: Which run of its trials it shows: ``fresh`` began with an empty prefix cache, ``second`` with
             what the run before it left there. None where a trial has one kind of run; of two it is fresh.
         engine: What serves it: ``vllm`` or ``tgi``.
@@ -140,11 +140,11 @@ def read(folder: Folder) -> Description | None:
 
 
 def read_content(folder: Folder, *, remedy: str) -> dict[str, Any] | None:
-    """Read the keys of a description as they stand; None where there is none.
+    """Read the keys of a description as stored; None where there is none.
 
     Args:
         folder: That it lies in.
-        remedy: What whoever asks would have done about a damaged one.
+        remedy: What the caller advises about a damaged one.
 
     Raises:
         StoreError: It cannot be read, is no JSON object, or is of a later version.

@@ -56,7 +56,7 @@ class Folder:
         return Folder(self._filesystem, self._of(name), location=self.at(name))
 
     def names(self) -> list[str]:
-        """Name the files that lie directly in it, in order; none where there is no such folder.
+        """Return the names of the files directly in it, in order; none where there is no such folder.
 
         Raises:
             StoreError: It does not answer.
@@ -70,7 +70,7 @@ class Folder:
         return sorted(info.base_name for info in found if info.is_file)
 
     def others(self) -> list[str]:
-        """Name what lies directly in it and is no file, in order: folders, links that lead nowhere.
+        """Return the names of what lies directly in it but is no file, in order: folders, dangling links.
 
         Raises:
             StoreError: It does not answer.

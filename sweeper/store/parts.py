@@ -1,7 +1,7 @@
 """Parts as files: written whole, checked when they are read, and brought under one schema.
 
 A part is torn when Parquet cannot read it or a checksum of it is wrong; it is foreign when it has not our
-mark, or holds another trial than its name says. Both are told apart from a place that does not
+mark, or holds another trial than its name says. Both are distinguished from a place that does not
 answer: only the former may be put aside.
 """
 
@@ -35,7 +35,7 @@ SET_ASIDE = "_set_aside"
 # Types of columns that are not declared; any other has to read as text.
 _DYNAMIC = (pa.null(), pa.bool_(), INT, FLOAT, STRING)
 
-# Without these nobody knows which trial a row belongs to, and how that ended.
+# Without these it is unknown which trial a row belongs to, and how that ended.
 _NEEDED = {"trial_key", "attempt", "state", "failure_class"}
 
 
@@ -51,7 +51,7 @@ class UnreadablePartError(StoreError):
 
 
 def file_name(trial_key: str, attempt: int) -> str:
-    """Name the part of an attempt at a trial."""
+    """Return the file name of the part for an attempt at a trial."""
     return f"{trial_key}-{attempt}.parquet"
 
 

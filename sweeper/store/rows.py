@@ -44,9 +44,9 @@ def table_of(result: TrialResult, *, queued_s: float, knobs: Iterable[str]) -> p
 
 
 def storable(result: TrialResult) -> TrialResult:
-    """Return a result as it can be stored: itself, or a failure that names the value that no column can hold.
+    """Return a result that can be stored: itself, or a failure that names the value no column can hold.
 
-    Such a value came from an engine or a client. It is that trial's fault and no danger to the others.
+    Such a value came from an engine or a client. It fails that trial and no other.
     """
     try:
         table_of(result, queued_s=0.0, knobs=())
@@ -199,7 +199,7 @@ def _array(name: str, values: Sequence[Any]) -> tuple[pa.Field, pa.Array]:
 def _held(value: Any) -> Any:
     """Write a value so that a column can hold it: NaN is unknown, and text is Unicode.
 
-    Whole numbers of more than 64 bits, which only an engine can tell, become floats in columns that are not
+    Whole numbers of more than 64 bits, which only an engine can report, become floats in columns that are not
     declared.
     """
     if isinstance(value, str):

@@ -6,7 +6,7 @@ load point is ever missing without a reason. Null is unknown, zero is zero.
 
 All parts of a study share one set of columns and types: older parts are rewritten when a later trial
 brings a new column. That keeps ``pandas.read_parquet("outputs/<study>/measurements")`` a single line for
-whoever never heard of this package. The process that owns the study is the only writer.
+readers who do not know this package. The process that owns the study is the only writer.
 
 ``columns`` declares the format, ``rows`` turns a trial into it, ``parts`` are the files; this is their use.
 """
@@ -124,7 +124,7 @@ class Store:
         return self._files.at(name)
 
     def align(self, knobs: Iterable[str]) -> None:
-        """Give every part a column for each of these knobs, and the same columns and types as the others.
+        """Add to every part a column for each of these knobs, with the same columns and types in all.
 
         Raises:
             StoreError: A part cannot be read.
@@ -149,7 +149,7 @@ class Store:
         return frame
 
     def finished(self) -> dict[str, FinishedTrial]:
-        """Give, for each trial key, how its latest attempt ended.
+        """Return, for each trial key, how its latest attempt ended.
 
         Raises:
             StoreError: A part cannot be read.
@@ -165,7 +165,7 @@ class Store:
 
     @staticmethod
     def latest(frame: pd.DataFrame) -> pd.DataFrame:
-        """Keep the rows of each trial's latest attempt, out of what ``read`` gave."""
+        """Return the rows of each trial's latest attempt, from what ``read`` returned."""
         last = frame.groupby("trial_key")["attempt"].transform("max")
         return frame[frame["attempt"] == last].reset_index(drop=True)
 
@@ -196,7 +196,7 @@ class Store:
         return moved
 
     def set_aside_unreadable(self) -> list[Location]:
-        """Do as ``set_aside``; give the places alone."""
+        """Do as ``set_aside``; return the places alone."""
         return [found.place for found in self.set_aside()]
 
     def _refuse_contradictions(self, result: TrialResult, name: str) -> None:

@@ -57,7 +57,7 @@ class StudyFolder:
                 f"{self.path}: cannot be written: {exc.strerror}. Choose another place with study.outputs=..."
             ) from exc
         try:
-            # The kernel drops the lock with its owner, however that ends: a stale file locks nobody out.
+            # The kernel drops the lock with its owner, however that ends: a stale file locks no one out.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             owner = _read_owner(lock)
@@ -78,7 +78,7 @@ class StudyFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let go of the study."""
+        """Release the study."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -131,7 +131,7 @@ class StudyFolder:
         """
         path = self.path / FILE
         own = open_folder(self.path, where="study.outputs")
-        # One that cannot be understood is nobody's to write over.
+        # One that cannot be understood is never written over.
         stored = read_content(own, remedy="Move it away; it is written anew")
         if stored is not None and stored.get("platform") != str(platform):
             raise ConfigError(
@@ -176,7 +176,7 @@ class StudyFolder:
         ).as_json.encode()
         own.write(FILE, text)
         if results is not None:
-            # Beside the measurements too, so that whoever has only those reads them as a study.
+            # Beside the measurements too, so that a reader who has only those reads them as a study.
             open_folder(results, where="study.results").write(FILE, text)
 
 
@@ -211,7 +211,7 @@ def _read_owner(lock: TextIO) -> str:
 
 
 def _owner_text(owner: str) -> str:
-    """Name who holds the study and how to stop it.
+    """Describe which process holds the study and how to stop it.
 
     A process id alone would not do: the driver may be gone and its id given to another process, which must
     not be stopped. So its start time is looked at, too.
@@ -235,7 +235,7 @@ def _owner_text(owner: str) -> str:
 
 
 def _refuse_other_gpus(path: Path, stored: str, node: Node) -> None:
-    """Refuse to go on with a study on another GPU, as far as the summary of its node tells which it was.
+    """Refuse to go on with a study on another GPU, as far as the summary of its node shows which it was.
 
     A trial's key says the platform only, so what was measured on one would count as measured on the other.
     """

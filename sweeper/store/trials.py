@@ -27,7 +27,7 @@ class StoredTrial:
 
     @property
     def seconds(self) -> float:
-        """How long it held them, without waiting."""
+        """Seconds that it held them, without waiting."""
         if self.state in (TrialState.COMPLETE, TrialState.SKIPPED):
             phases = [self.rows[0][name] for name in PHASES]
             runs = [row[name] for row in self.rows for name in ("measured_s", "client_overhead_s")]
@@ -38,7 +38,7 @@ class StoredTrial:
 
 
 class StoredTrials:
-    """What the store knows of each trial, read once and only when somebody asks."""
+    """What the store knows of each trial, read once and only when asked for."""
 
     def __init__(self, store: Store) -> None:
         """Read nothing yet."""

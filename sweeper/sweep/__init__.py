@@ -1,1 +1,1 @@
-"""The loop of a study: ask, check, place, submit, collect, store, tell."""
+"""The loop of a study: ask, check, place, submit, collect, store, report."""

@@ -1,8 +1,8 @@
-"""What is left alone for a while after a failure: a trial that is to be repeated, devices that met trouble.
+"""Pauses after a failure: of a trial that is to be repeated, and of devices on which something failed.
 
 What made a trial fail by no fault of its own (a taken port, a worker that died, another process on its
 devices) is often still there a moment later. So a repetition waits, and each further one twice as long; and
-devices on which something went wrong are given to nobody meanwhile.
+devices on which something went wrong are given to no trial meanwhile.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Resting(Generic[Retry]):
 
 
 class Backoff(Generic[Retry]):
-    """All that rests now. Without a clock: its owner says what time it is."""
+    """All pauses that run now. It has no clock: the owner passes the time."""
 
     def __init__(self, *, first_s: float) -> None:
-        """Begin with nothing.
+        """Start empty.
 
         Args:
             first_s: Length of the pause after a first try.
@@ -51,7 +51,7 @@ class Backoff(Generic[Retry]):
         return [resting.retry for resting in self._resting if resting.retry is not None]
 
     def begin(self, *, now_s: float, tries: int, placement: Placement | None, retry: Retry | None) -> None:
-        """Leave something alone, for as long as so many tries ask for."""
+        """Begin a pause, as long as this number of tries asks for."""
         until_s = now_s + self._first_s * 2 ** (tries - 1)
         self._resting.append(Resting(until_s=until_s, placement=placement, retry=retry))
 
@@ -62,7 +62,7 @@ class Backoff(Generic[Retry]):
         return ended
 
     def forget_retries(self) -> None:
-        """Repeat nothing; devices rest on."""
+        """Forget all repetitions; devices still rest."""
         self._resting = [
             Resting(until_s=resting.until_s, placement=resting.placement, retry=None)
             for resting in self._resting

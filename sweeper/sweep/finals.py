@@ -12,7 +12,7 @@ class Finals:
     """Rounds of engine starts; who the finalists are is settled when the first round is asked for."""
 
     def __init__(self, planner: Planner, ledger: Ledger, source: Source) -> None:
-        """Plan nothing yet."""
+        """Store the parts; nothing is planned yet."""
         self._planner = planner
         self._ledger = ledger
         self._source = source

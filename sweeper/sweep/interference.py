@@ -1,12 +1,12 @@
-"""Do trials on one node disturb each other? One control trial, measured alone and beside copies of itself.
+"""Do trials on one node disturb each other? One control trial, measured alone and next to copies of itself.
 
 Trials side by side finish a study sooner, and are comparable only while a trial's numbers do not depend on
 who runs next to it: they share memory bandwidth, host processors, links and power. So the control trial is
 run in pairs, once alone and once while copies of it keep every other free block under load; what is
 compared is the ratio within a pair, and the order within pairs alternates, so that a drift of the machine
-falls on both sides. Copies are the neighbours that a study would really have.
+falls on both sides. In a study, trials run next to each other in the same way.
 
-The rows are stored in a study of their own, with the number of neighbours in ``extra.neighbours``.
+The rows are stored in a study of their own, with the number of copies in ``extra.neighbours``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ METRICS = tuple(metric.name for metric in metrics.METRICS if metric.is_compared)
 NEGLIGIBLE = 0.05
 """An interval within 1 +/- this counts as no effect: the spread that restarts of one engine have anyway."""
 
-# A neighbour repeats its load until the control is done; it never gets to the end of this.
+# A copy repeats its load until the control is done; it never gets to the end of this.
 _NEIGHBOUR_RUNS = 1_000_000
 _POLL_S = 0.05
 
@@ -55,7 +55,7 @@ RunTrial = Callable[..., TrialResult]
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """The control trial alone and beside its neighbours, one after the other."""
+    """The control trial alone and next to its copies, one after the other."""
 
     alone: TrialResult
     beside: TrialResult
@@ -63,12 +63,12 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What the pairs say of one metric.
+    """What the pairs show about one metric.
 
     Attributes:
-        ratio: Beside over alone, the geometric mean of the pairs.
+        ratio: Loaded over alone, the geometric mean of the pairs.
         low: Lower bound of the ratio's 95 % interval; None for a single pair.
-        high: Upper bound, likewise.
+        high: Upper bound; None for a single pair.
         pairs: How many pairs have the metric.
     """
 
@@ -102,20 +102,20 @@ def run_pairs(
     first_attempt: int = 1,
     run: RunTrial = trial.run,
 ) -> Iterator[Pair]:
-    """Run the control trial in pairs, and give each pair as it is done.
+    """Run the control trial in pairs, and yield each pair as it is done.
 
     Args:
         spec: The control trial.
         allocator: Of the whole node; nothing else may be placed by it meanwhile.
         pairs: How many.
-        keep: Is given every control run, failed ones too.
+        keep: Called with every control run, failed ones too.
         cancelled: Polled; true ends everything.
         first_attempt: Number of the first run's attempt; the rows of a study have each once.
         run: What runs a trial.
 
     Raises:
         PlacementError: The node has no second block of this size.
-        EngineError: A run of the control or of a neighbour failed, or was stopped.
+        EngineError: A run of the control or of a copy failed, or was stopped.
     """
     control = allocator.acquire(spec.devices_wanted)
     others = _other_blocks(spec, allocator)
@@ -126,7 +126,7 @@ def run_pairs(
         )
     for number in range(pairs):
         runs: dict[bool, TrialResult] = {}
-        # Alone first, then beside first: a drift of the machine favours neither.
+        # Alone first, then loaded first: a drift of the machine favours neither.
         for is_alone in (True, False) if number % 2 == 0 else (False, True):
             attempt = replace(spec, attempt=first_attempt + 2 * number + len(runs))
             neighbours = () if is_alone else others
@@ -183,7 +183,7 @@ def conclusion(found: Sequence[Finding], *, provenance: Provenance, neighbours: 
 
 
 def neighbours_of(result: TrialResult) -> int:
-    """Describe how many neighbours a control run had."""
+    """Return in words how many copies ran next to a control run."""
     return int(result.measurements[0].telemetry[NEIGHBOURS] or 0)
 
 
@@ -201,7 +201,7 @@ def _under_load(
     """Keep these blocks under load: each has a copy of the trial that repeats until the end of the block.
 
     Raises:
-        EngineError: A neighbour ended before it was told to, so the control was not beside it throughout.
+        EngineError: A copy ended before it was stopped, so the control was not loaded throughout.
     """
     if not placements:
         yield
@@ -235,7 +235,7 @@ def _under_load(
 
 
 def _copy(spec: TrialSpec, number: int) -> TrialSpec:
-    """Return a neighbour of the control trial, with a folder of its own below the trial's."""
+    """Return a copy of the control trial, with a folder of its own below the trial's."""
     folder = Path(spec.folder) / f"beside-{spec.attempt}-neighbour-{number}"
     return replace(spec, folder=str(folder), repeats=1, runs_per_start=_NEIGHBOUR_RUNS)
 
@@ -269,7 +269,7 @@ def _with_neighbours(result: TrialResult, count: int) -> TrialResult:
 
 
 def _ratio(pair: Pair, metric: str) -> float | None:
-    """Return beside over alone, the geometric mean over load points and repeats; None without the metric."""
+    """Return loaded over alone, the geometric mean over load points and repeats; None without the metric."""
     alone, beside = _values(pair.alone, metric), _values(pair.beside, metric)
     logs = [math.log(beside[run] / alone[run]) for run in alone if run in beside]
     return math.exp(statistics.fmean(logs)) if logs else None

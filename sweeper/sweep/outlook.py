@@ -17,7 +17,7 @@ class Outlook:
     """How a sweep stands.
 
     Attributes:
-        left_s: Until its end, as predicted; None where the platform is modelled and takes no such time.
+        left_s: Predicted seconds until its end; None where the platform is modelled and takes no such time.
         leader: The best trial so far, by its label; None before there is one.
         value: Its value of the first objective.
     """
@@ -84,7 +84,7 @@ def _left_s(source: Source, queue: Queue, running: Sequence[Running], *, now_s: 
 def left_s(
     *, running: Sequence[Work], waiting: Sequence[Work], unasked: int, usual: Sequence[Work], devices: int
 ) -> float:
-    """Return how long it all takes, evenly spread over the devices, but no less than the longest running.
+    """Return the seconds that all of it takes, spread evenly over the devices, but no less than the longest run.
 
     Args:
         running: What is left of the trials that run.

@@ -1,7 +1,7 @@
-"""What a study has found so far, and whether going on is worth it.
+"""What a study has found so far, and whether it is worth continuing.
 
 A study ends when its trials are spent, when its time or its node-hours are, or when it has stopped improving:
-when none of the last so many trials was better than what was known before it by more than a share. That last
+when none of the last N trials was better than what was known before it by more than a share. That last
 rule looks at what was measured and at nothing else; it promises no bound on what a longer search would find.
 """
 
@@ -23,7 +23,7 @@ class Progress:
     def __init__(
         self, *, objectives: Sequence[Objective], constraints: Sequence[Constraint], endings: Termination
     ) -> None:
-        """Begin with nothing known."""
+        """Start without knowledge."""
         self._objectives = tuple(objectives)
         self._constraints = tuple(constraints)
         self._endings = endings
@@ -73,7 +73,7 @@ class Progress:
             self._count(trial.key, trial.state, trial.rows)
 
     def reason_to_end(self, *, elapsed_s: float) -> str | None:
-        """Name which limit is reached, if one is; ``elapsed_s`` is this run's time so far."""
+        """Return which limit is reached, if any; ``elapsed_s`` is this run's time so far."""
         limits = self._endings
         if limits.max_hours is not None and elapsed_s >= limits.max_hours * 3600:
             return f"search.max_hours: {limits.max_hours:g} hours are over"
@@ -100,7 +100,7 @@ class Progress:
         return trial_values(self._objectives, rows) if is_kept else None
 
     def _is_improvement(self, values: tuple[float, ...]) -> bool:
-        """Return whether it beats each trial before it in some objective by more than the share."""
+        """Return whether it beats each earlier trial in some objective by more than the share."""
         share = self._endings.min_improvement or 0.0
         return all(
             any(
@@ -112,7 +112,7 @@ class Progress:
 
 
 def _seconds_of(result: TrialResult) -> float:
-    """Return how long a trial held its devices; where it was modelled, how long it is modelled to have."""
+    """Return the seconds that a trial held its devices; for a modelled trial, the modelled seconds."""
     if result.state in (TrialState.COMPLETE, TrialState.SKIPPED):
         runs = (run.measured_s + run.client_overhead_s for run in result.measurements)
         return sum(result.phases.get(name, 0.0) for name in PHASES) + sum(runs)

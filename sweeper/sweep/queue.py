@@ -40,7 +40,7 @@ class Running:
     ends_s: float
 
     def left_s(self, now_s: float) -> float:
-        """Return how long it is expected to run on; 0 where it is late."""
+        """Return how long it is expected to run on; 0 if it is late."""
         return max(self.ends_s - now_s, 0.0)
 
 
@@ -55,7 +55,7 @@ class Queue:
         retries: Retries,
         clock: Callable[[], float],
     ) -> None:
-        """Begin with nothing waiting."""
+        """Start with an empty queue."""
         self._scheduler = scheduler
         self._predictor = predictor
         self._max_attempts = retries.max_attempts
@@ -89,7 +89,7 @@ class Queue:
         return self._scheduler.has_room
 
     def add(self, job: Job, *, tries: int = 1) -> None:
-        """Let a job wait for devices."""
+        """Queue a job until devices are free."""
         self._enter(Waiting(job=job, since_s=self._clock(), tries=tries))
 
     def start(self) -> list[Running]:
@@ -98,7 +98,7 @@ class Queue:
         return [self._begin(self._waiting.pop(entry.key), placement) for entry, placement in started]
 
     def learn(self, result: TrialResult) -> None:
-        """Predict those that wait anew, from what this trial took."""
+        """Predict the waiting jobs anew, from what this trial took."""
         self._predictor.learn_result(result)
         if result.state is TrialState.COMPLETE:
             for key, waiting in self._waiting.items():
@@ -106,7 +106,7 @@ class Queue:
                 self._scheduler.predict_anew(key, predicted_s=predicted_s)
 
     def will_repeat(self, running: Running, result: TrialResult) -> bool:
-        """Return whether a trial that ended so is tried again in this run."""
+        """Return whether a trial that ended like this is tried again in this run."""
         return (
             result.failure_class is not None
             and result.failure_class.is_transient
@@ -116,7 +116,7 @@ class Queue:
         )
 
     def release(self, running: Running, result: TrialResult, *, again: Job | None) -> None:
-        """Take devices back and let a repetition wait, both after a pause where there was trouble on them."""
+        """Take devices back and queue a repetition, both after a pause if something went wrong on them."""
         is_trouble = result.failure_class is FailureClass.INFRASTRUCTURE
         retry = None
         if again is not None:
@@ -155,7 +155,7 @@ class Queue:
         return [self._waiting.pop(entry.key).job for entry in stranded]
 
     def drop(self) -> list[Job]:
-        """Let nothing wait any longer; return what did."""
+        """Empty the queue; return what was in it."""
         dropped = [waiting.job for waiting in (*self._waiting.values(), *self._backoff.retries)]
         for job in dropped:
             self._scheduler.remove(job.spec.key)

@@ -1,7 +1,7 @@
 """Where the jobs of a study come from: the points of a grid, or the proposals of a search.
 
-The loop asks one source for the next job and tells it how each one ended; which of the two it is decides
-``source_of`` and nobody else. The repetitions of a control setting, which have their place among the jobs of
+The loop asks one source for the next job and reports to it how each one ended; which of the two it is, is
+decided by ``source_of`` alone. The repetitions of a control setting, which have their place among the jobs of
 either, are ``Controls``.
 """
 
@@ -50,7 +50,7 @@ class Controls:
     """
 
     def __init__(self, planned: Iterable[tuple[int, Job]], ledger: Ledger) -> None:
-        """Take those of ``Planner.controls`` that are outstanding, in time's order."""
+        """Keep those of ``Planner.controls`` that are outstanding, in order of time."""
         planned = list(planned)
         left = [(position, job) for position, job in planned if ledger.includes(job)]
         self.total = len(planned)
@@ -62,7 +62,7 @@ class Controls:
 
     @property
     def jobs(self) -> list[Job]:
-        """Those that do not wait for devices yet."""
+        """The repetitions that are not queued yet."""
         return [job for _, job in self._left]
 
     def count(self, keys: Iterable[str]) -> None:
@@ -76,7 +76,7 @@ class Controls:
         return None
 
     def drop(self) -> None:
-        """Repeat nothing more."""
+        """Drop the remaining repetitions."""
         self._left.clear()
 
 
@@ -100,7 +100,7 @@ class Source(ABC):
 
     @abstractmethod
     def open(self) -> Opening:
-        """Begin: tell the search what the store holds, and plan the controls.
+        """Begin: report to the search what the store holds, and plan the controls.
 
         Raises:
             KnobError: The space names a knob that this release lacks.
@@ -124,7 +124,7 @@ class Source(ABC):
 
     @abstractmethod
     def why_ended(self) -> str:
-        """Say in words why no job is left."""
+        """Return in words why no job is left."""
 
     @abstractmethod
     def jobs(self) -> Mapping[str, Job]:
@@ -142,12 +142,12 @@ class Source(ABC):
             self._jobs[job.spec.key] = job
 
     def ended(self, job: Job, result: TrialResult) -> None:
-        """Tell the search how a job ended, one that never ran included."""
+        """Report to the search how a job ended, also one that never ran."""
         self._teller.begin(job)
         self._teller.ended(result)
 
     def dropped(self, job: Job) -> None:
-        """Tell the search of a job that it waits for and that will not run."""
+        """Report to the search that a job it waits for will not run."""
         self._teller.dropped(job.spec.key)
 
 
@@ -165,7 +165,7 @@ class GridSource(Source):
         self._left: deque[Job] = deque()
 
     def open(self) -> Opening:
-        """Plan the grid and its controls; points in the store are told as they are passed."""
+        """Plan the grid and its controls; points in the store are reported as they are passed."""
         jobs = self._planner.grid()
         runnable = sum(job.refusal is None for job in jobs)
         self.controls = Controls(self._planner.controls(runnable), self._ledger)
@@ -200,7 +200,7 @@ class GridSource(Source):
         return len(self._left)
 
     def why_ended(self) -> str:
-        """Say that nothing is left."""
+        """Return that nothing is left."""
         return "every point of the grid has its result"
 
     def jobs(self) -> Mapping[str, Job]:
@@ -216,13 +216,13 @@ class SearchSource(Source):
     def __init__(
         self, planner: Planner, ledger: Ledger, search: Search, teller: Teller, *, budget: int | None
     ) -> None:
-        """Ask nothing yet; a ``budget`` of None ends with the space."""
+        """Start without asking; a ``budget`` of None ends with the space."""
         super().__init__(planner, ledger, search, teller)
         self._budget = budget
         self._stale_asks = 0
 
     def open(self) -> Opening:
-        """Tell the search what was stored after its driver had ended; plan the controls."""
+        """Report to the search what was stored after its driver had ended; plan the controls."""
         for candidate in self._search.begin_those(self._is_stored):
             spec = self._planner.job(candidate.point).spec
             known = self._ledger.find(spec.key)
@@ -251,7 +251,7 @@ class SearchSource(Source):
         return 0 if self._budget is None else max(self._budget - self._ledger.spent - in_flight, 0)
 
     def why_ended(self) -> str:
-        """Say whether it was the budget or the space."""
+        """Return whether it was the budget or the space."""
         if self._budget is not None and self._ledger.spent >= self._budget:
             return f"search.trials: {self._ledger.spent} trials are spent"
         return "the search proposes nothing that is not known"
@@ -269,7 +269,7 @@ class SearchSource(Source):
         return self._stale_asks >= _GIVE_UP_AFTER or is_over_budget
 
     def _checked(self, candidate: Candidate) -> Job | None:
-        """Return the job of a proposal; None, and tell the search why, where it is not to be run."""
+        """Return the job of a proposal; None, and report why to the search, where it is not to be run."""
         job = self._planner.job(candidate.point)
         key = job.spec.key
         known = self._ledger.find(key)
@@ -280,7 +280,8 @@ class SearchSource(Source):
             return job
         self._stale_asks += 1
         if job.refusal is not None and job.refusal.is_rule:
-            # No point of the space: the search is asked again, and told so that it looks elsewhere.
+            # No point of the space: the search is asked again, and this is reported to it so that it looks
+            # elsewhere.
             told = {"fail_reason": job.refusal.message}
             self._search.tell(candidate.number, None, told, violated={"space.rules": 1.0})
         elif job.refusal is not None and known is None:

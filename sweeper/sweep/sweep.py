@@ -1,6 +1,6 @@
-"""The loop: ask, check, place, submit, collect, store, tell.
+"""The loop: ask, check, place, submit, collect, store, report.
 
-One driver owns the study. What is known stands in the ``ledger``, which is asked first, so that a study that
+One driver owns the study. What is known is in the ``ledger``, which is asked first, so that a study that
 was cut off goes on where it was; what comes next is asked of a ``source``; jobs that wait are kept in the
 ``queue``, and finalists come from ``finals``. Deciding (``plan``) is kept apart from acting (``Sweep``).
 """
@@ -42,19 +42,19 @@ _POLL_S = 0.25
 
 
 class Observer(Protocol):
-    """Is told what happens, for a person to see."""
+    """Receives what happens, for a person to see."""
 
     def planned(self, *, total: int | None, done: int, refused: int) -> None:
-        """The work is known: trials in all, already in the store, impossible ones."""
+        """Called once the work is known: trials in all, those already in the store, impossible ones."""
 
     def started(self, spec: TrialSpec, placement: Placement) -> None:
-        """A trial holds its devices and runs."""
+        """Called when a trial holds its devices and runs."""
 
     def finished(self, result: TrialResult, *, will_retry: bool) -> None:
-        """A trial ended."""
+        """Called when a trial has ended."""
 
     def tick(self) -> None:
-        """Some time passed."""
+        """Called regularly while the sweep waits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class Sweep:
         Args:
             ledger: What is known of the study, and its terms.
             illustrate: Draws a trial for the dashboard.
-            show_outlook: Is told how the sweep stands whenever a trial starts or ends.
+            show_outlook: Called with how the sweep stands whenever a trial starts or ends.
         """
         terms = ledger.terms
         predictor = Predictor(measured_device=modelled_as(planner.node))
@@ -151,7 +151,7 @@ class Sweep:
         )
 
     def _open(self) -> None:
-        """Take stock: what the store holds is told and not run again, what can never run is recorded."""
+        """Take stock: report what the store holds, which is not run again, and record what can never run."""
         self._ledger.align()
         self._began_s = self._clock()
         self._ledger.learn_stored()
@@ -177,7 +177,7 @@ class Sweep:
                 return
 
     def _ask(self) -> None:
-        """Let all jobs wait that are known; of a search, keep one ready for a device that is free."""
+        """Queue all known jobs; of a search, keep one ready for a free device."""
         while self._ended_by is None and self._wants_more:
             job = self._source.next_job(in_flight=self._in_flight)
             if job is None:
@@ -242,7 +242,7 @@ class Sweep:
                     self._source.dropped(job)
 
     def _queue_final_round(self) -> bool:
-        """Let the finalists' next engine starts wait, once all else is done; tell whether there are any."""
+        """Queue the finalists' next engine starts, once all else is done; return whether there are any."""
         self._ended_by = self._ended_by or self._source.why_ended()
         starts = self._finals.next_round()
         for job in starts:

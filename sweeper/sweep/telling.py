@@ -1,4 +1,4 @@
-"""What a search is told of its trials: values, how far bounds are kept, and what the dashboard shows."""
+"""What a search learns about its trials: values, how far bounds are kept, what the dashboard shows."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Teller:
         self._numbers: dict[str, tuple[int, ...]] = {}
 
     def awaits(self, key: str) -> bool:
-        """Return whether the search waits to be told of a trial."""
+        """Return whether the search waits for the outcome of a trial."""
         return key in self._numbers
 
     def proposed(self, key: str, number: int) -> None:
@@ -48,18 +48,18 @@ class Teller:
         self._numbers[key] = (number,)
 
     def begin(self, job: Job) -> None:
-        """Let the search know of a trial that it did not propose; nothing happens if it awaits it."""
+        """Register a trial that the search did not propose; nothing happens if the search awaits it."""
         if not self.awaits(job.spec.key):
             numbers = tuple(self._search.begin(point).number for point in job.points)
             self._numbers[job.spec.key] = numbers
 
     def dropped(self, key: str) -> None:
-        """Tell of a trial that will not run, if the search awaits it."""
+        """Report a trial that will not run, if the search awaits it."""
         for number in self._numbers.pop(key, ()):
             self._search.tell(number, None, {"key": key, "fail_reason": "not begun: the study ended"})
 
     def ended(self, result: TrialResult) -> None:
-        """Tell of a trial that ended now, under each of its numbers in the search."""
+        """Report a trial that ended now, under each of its numbers in the search."""
         rows = [measured_row(measurement, result.placement) for measurement in result.measurements]
         attributes = trial_attributes(result.spec, rows)
         attributes["provenance"] = str(result.provenance)
@@ -81,7 +81,7 @@ class Teller:
                 self._measured(number, rows if result.state is TrialState.COMPLETE else (), attributes)
 
     def stored(self, number: int, spec: TrialSpec, known: FinishedTrial, rows: StoredTrials) -> None:
-        """Tell of a trial that an earlier run stored."""
+        """Report a trial that an earlier run stored."""
         if known.state is TrialState.COMPLETE:
             found = rows.rows_of(spec.key)
             self._measured(number, found, trial_attributes(spec, found))
@@ -92,7 +92,7 @@ class Teller:
             self._search.tell(number, None, {"key": spec.key, "fail_reason": reason})
 
     def passed(self, job: Job, known: FinishedTrial, rows: StoredTrials) -> None:
-        """Tell of a job that an earlier run stored, for each of its points that the search does not have."""
+        """Report a job that an earlier run stored, for each of its points that the search does not have."""
         for point in job.points:
             if not self._search.has(point):
                 self.stored(self._search.begin(point).number, job.spec, known, rows)
@@ -110,7 +110,7 @@ class Teller:
     def _measured(
         self, number: int, rows: Sequence[Mapping[str, Any]], attributes: Mapping[str, Any]
     ) -> None:
-        """Tell values and bounds of what was measured; without one of them nobody could rank the trial."""
+        """Report measured values and bounds; with one of them missing the trial could not be ranked."""
         violated = violations(self._constraints, rows)
         values = None if violated is None else self._values(rows)
         self._search.tell(

@@ -1,6 +1,6 @@
 """What must never be written down: which names hold secrets, and texts without them.
 
-Secrets reach the engine by its environment, which only its own user can read, and nothing else: they stand in
+Secrets reach the engine by its environment, which only its own user can read, and nothing else: they are in
 no command line, row, dump or message of ours. What others say (an engine's last words, a database's
 complaint, Ray's errors) may hold any, known to us or not, and passes ``redacted`` before it is stored or
 printed. Only their own logs are left as they came.
@@ -115,7 +115,7 @@ def masked(content: Any) -> Any:
 
 
 def redacted(text: str, environment: Mapping[str, str], *, known: Iterable[str] = ()) -> str:
-    """Return a text of somebody else in which secrets are masked.
+    """Return a text with its secrets masked.
 
     An engine may say in its last words what it was given, and those words are stored.
 

@@ -91,7 +91,7 @@ class HelpParser(argparse.ArgumentParser):
     """Prints its help as everything else is printed."""
 
     def print_help(self, file: Any = None) -> None:
-        """Print the help, and see that it arrived.
+        """Print the help, and check that it was written.
 
         Raises:
             AnswerError: It did not.

@@ -14,7 +14,7 @@ PARTIAL = ".{name}.partial"
 
 
 def write_answer(path: Path, content: bytes | str) -> Path:
-    """Write a file that is made from results (a report, a chart, a table) whole, and give its path.
+    """Write a file that is made from results (a report, a chart, a table) whole, and return its path.
 
     Half a character of a text that cannot be written is written by its code.
 
@@ -40,7 +40,7 @@ def write_answer(path: Path, content: bytes | str) -> Path:
 def write_aside(
     folder: Path, name: str, content: Any, *, before_rename: Callable[[Path], None] = lambda _: None
 ) -> None:
-    """Write a file beside its place and rename it, so that it is there whole or not at all.
+    """Write a file next to its place and rename it, so that it is there whole or not at all.
 
     Raises:
         OSError: It cannot be written; nothing of it is left, and what was there before is untouched.

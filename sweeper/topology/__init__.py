@@ -15,7 +15,7 @@ The files, each importing only from those before it:
 - ``granted``: which devices the environment leaves to a study.
 - ``modes``: what an MI300X has, its partition modes, and the commands that set them. ``modelled``: the node
   of the simulated platform.
-- ``amd_smi``: what amd-smi tells of each device. ``amd``: the node made of it. ``nvidia``, ``cpu``: the
+- ``amd_smi``: what amd-smi reports about each device. ``amd``: the node made of it. ``nvidia``, ``cpu``: the
   other nodes. ``device_processes``: which processes use a device. ``gauges``: what it does.
   ``free_devices``: whether it is free.
 - ``detection``: which of them this machine is.

@@ -1,4 +1,4 @@
-"""An AMD node: the devices that amd-smi tells of, grouped by GPU, completed, and checked against the mode."""
+"""An AMD node: the devices that amd-smi reports, grouped by GPU, completed, and checked against the mode."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _WHOLE_GPUS = {
 def read_amd(run: Runner = run_command, *, root: Path = Path("/")) -> Node | Absent:
     """Read an AMD node through amd-smi.
 
-    Devices are numbered as HIP numbers them where amd-smi tells (``list -e``, ROCm 6.4 and later), else in
+    Devices are numbered as HIP numbers them where amd-smi says so (``list -e``, ROCm 6.4 and later), else in
     amd-smi's own order. Partitions of one GPU share its PCI bus and device. In the partitioned modes
     amd-smi may answer N/A for all but the first partition, or give the whole GPU's memory for the first or
     for all; mode and NUMA node therefore come from any sibling that has them, and each share is the smallest
-    told, at most the even share of a GPU whose size is known.
+    reported, at most the even share of a GPU whose size is known.
 
     Args:
         run: Runs amd-smi.
@@ -96,9 +96,9 @@ def _hip_numbers(seen: list[Seen]) -> dict[int, int]:
 
 
 def _group_by_gpu(seen: list[Seen]) -> list[list[Seen]]:
-    """Bring the partitions of each physical GPU together: they share PCI bus and device number.
+    """Group the partitions of each physical GPU: they share PCI bus and device number.
 
-    Where devices share those and have no partition ids that tell them apart, each is a GPU of its own:
+    Where devices share those and have no partition ids that distinguish them, each is a GPU of its own:
     virtual functions look like that.
     """
     slots: dict[str, list[Seen]] = {}
@@ -199,11 +199,12 @@ def _devices_of(gpu: list[Seen], *, parent: int, hip: Mapping[int, int]) -> list
 
 
 def _share(told: Sequence[float | None], *, whole: float | None) -> float | None:
-    """Return one partition's share of a GPU from what its partitions tell.
+    """Return one partition's share of a GPU from what its partitions report.
 
-    The first partition may tell the whole GPU's value, so the smallest told is the share. If the first is
-    the only one to tell, its value cannot be told apart from the whole: it is capped by the even share of a
-    GPU whose size is known, else divided. Too small a share refuses a trial; too large a one crashes it.
+    The first partition may report the whole GPU's value, so the smallest reported is the share. If the first
+    is the only one to report, its value cannot be distinguished from the whole: it is capped by the even
+    share of a GPU whose size is known, else divided. Too small a share refuses a trial; too large a one
+    crashes it.
     """
     known = [value for value in told if value is not None]
     if not known:

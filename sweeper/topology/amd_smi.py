@@ -1,4 +1,4 @@
-"""What amd-smi tells about each device, whichever release of it answers.
+"""What amd-smi reports about each device, whichever release of it answers.
 
 Its output is brought to one form here, device by device; what one device leaves unsaid is completed from
 its siblings in ``amd``.
@@ -38,11 +38,11 @@ _JSON_START = re.compile(r"^[ \t]*(?=\{|\[\s*[\[{\]])", flags=re.MULTILINE)  # n
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What amd-smi told about one device, N/A as None, before its siblings complete it.
+    """What amd-smi reported about one device, N/A as None, before its siblings complete it.
 
     Attributes:
         gpu: amd-smi's own number of the device, which may be a partition.
-        hip_id: HIP's number of it; releases before ROCm 6.4 do not tell.
+        hip_id: HIP's number of it; releases before ROCm 6.4 do not report it.
         partition_id: Position within its physical GPU.
         memory_gib: Its own share or the whole GPU's, as it comes.
         compute_units: Likewise.
@@ -68,7 +68,7 @@ def devices_seen(run: Runner, *, root: Path = Path("/")) -> list[Seen] | Absent:
 
     Args:
         run: Runs amd-smi.
-        root: Where /sys lies; it tells whether the driver is there at all.
+        root: Where /sys lies; it shows whether the driver is there at all.
 
     Returns:
         The devices, or Absent when amd-smi is not installed.
@@ -136,7 +136,7 @@ def rocm_release(run: Runner) -> str | None:
 
 
 def _with_modes(run: Runner, static: list[dict[str, object]]) -> list[dict[str, object]]:
-    """Add each device's modes where ``static`` no longer tells them, and ``partition`` does.
+    """Add each device's modes where ``static`` no longer reports them, and ``partition`` does.
 
     Source:
         ``static --partition`` is gone from amd-smi 26.0.0 on (AMD's node scraper, amdsmidata.py,
@@ -209,7 +209,7 @@ def _json_values(text: str) -> Iterator[object]:
 
 
 def _join(listed: list[dict[str, object]], static: list[dict[str, object]], root: Path) -> list[Seen]:
-    """Bring together what ``list`` and ``static`` tell about each device."""
+    """Bring together what ``list`` and ``static`` report about each device."""
     if not listed:
         raise PlacementError(
             "amd-smi list: got no devices; expected at least one AMD GPU. Check that the amdgpu driver is "

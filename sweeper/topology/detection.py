@@ -29,7 +29,7 @@ class Detection:
 
 
 def detect(run: Runner = run_command, *, root: Path = Path("/")) -> Detection:
-    """Find out which platform this machine is, without being told.
+    """Detect which platform this machine is.
 
     AMD is asked first, then NVIDIA; a machine where neither answers gets the simulated platform. A CPU
     is never chosen by itself, because its numbers would be taken for a GPU's.
@@ -51,7 +51,7 @@ def detect(run: Runner = run_command, *, root: Path = Path("/")) -> Detection:
 
 
 def _attempt(read: Callable[[], Node | Absent]) -> Node | Absent:
-    """Read a node; a tool that answers nonsense counts as absent here, with its own words as the reason."""
+    """Read a node; a tool that answers nonsense counts as absent here, with its message as the reason."""
     try:
         return read()
     except PlacementError as exc:

@@ -1,7 +1,8 @@
-"""Which processes use a device, as the vendor's tool tells: nobody but the engine may, while it is measured.
+"""Which processes use a device, as the vendor's tool reports them: only the engine may, while it is measured.
 
 A tool may be silent, or speak of the process ids of another namespace (a container's host); then it cannot
-be told, which is not the same as nobody. On CPU cores it cannot be told either: everything runs there.
+be known, which does not mean that there are none. On CPU cores it cannot be known either: everything runs
+there.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class DeviceProcesses:
                 are not known.
 
         Returns:
-            Ids of the others; None where it cannot be told, also when none of those told is ours: then they
+            Ids of the others; None where that is unknown, also when none of those reported is ours: then they
             are of another namespace.
         """
         told = None if ours is None else self.pids()
@@ -63,7 +64,7 @@ class DeviceProcesses:
         return told - set(ours)
 
     def pids(self) -> frozenset[int] | None:
-        """Ask for the ids of all processes that hold memory there; None where it cannot be told."""
+        """Ask for the ids of all processes that hold memory there; None where that is unknown."""
         try:
             if self._platform is Platform.MI300X:
                 return self._of_amd()
@@ -121,7 +122,7 @@ def _amd_pids(row: Mapping[str, object]) -> Iterator[int]:
 
 
 def _amd_bytes(process: Mapping[str, object]) -> float:
-    """Device memory of a process, told as ``mem_usage`` or as ``memory_usage.vram_mem``."""
+    """Device memory of a process, reported as ``mem_usage`` or as ``memory_usage.vram_mem``."""
     usage = process.get("memory_usage")
     parts = [process.get("mem_usage")] + ([usage.get("vram_mem")] if isinstance(usage, dict) else [])
     return max(map(_bytes, parts))

@@ -1,7 +1,7 @@
 """Waiting until devices are free: a driver gives memory back some time after its process has ended.
 
-An engine that starts beside what another left behind runs out of memory, or sizes its KV cache by what is
-left, and so measures something else than was asked. What cannot be told counts as free: a tool may be absent,
+An engine that starts next to what another left behind runs out of memory, or sizes its KV cache by what is
+left, and so measures something else than was asked. What is unknown counts as free: a tool may be absent,
 or silent about partitions.
 """
 
@@ -39,7 +39,7 @@ class FreeDevices:
             platform: Whose tools are asked; only mi300x and cuda have any.
             devices: Node-absolute indices, as in a placement.
             partition_mode: Of their GPUs. Memory in use is looked at for whole GPUs only: partitions may
-                share theirs with neighbours.
+                share theirs with others.
             run: Runs the vendor's tools.
         """
         self._devices = devices

@@ -1,7 +1,7 @@
-"""What devices are doing at a moment: power, memory, clocks, temperature, throttling, as their tools tell.
+"""What devices are doing at a moment: power, memory, clocks, temperature, throttling, as tools report it.
 
 One question gives the gauges of all devices of a trial. What a tool does not know is None and never zero: a
-partition of an MI300X has no power or temperature of its own, which its GPU tells with its first partition.
+partition of an MI300X has no power or temperature of its own, which its GPU reports with its first partition.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NVIDIA = (
     "clocks_throttle_reasons.active",
     "--format=csv,noheader,nounits",
 )
-# Bits that mean slower than asked; the others are idleness and clocks that somebody set.
+# Bits that mean slower than asked; the others are idleness and clocks that were set.
 # Source: nvml.h, nvmlClocksThrottleReasons: SwPowerCap 0x4, HwSlowdown 0x8, SwThermalSlowdown 0x20,
 # HwThermalSlowdown 0x40, HwPowerBrakeSlowdown 0x80.
 _NVIDIA_THROTTLES = 0x4 | 0x8 | 0x20 | 0x40 | 0x80
@@ -31,7 +31,7 @@ _NVIDIA_THROTTLES = 0x4 | 0x8 | 0x20 | 0x40 | 0x80
 
 @dataclass(frozen=True, kw_only=True)
 class Gauges:
-    """One look at the devices of a trial; what their tool does not tell is None.
+    """One look at the devices of a trial; what their tool does not report is None.
 
     Attributes:
         power_w: Sum over devices.

@@ -9,7 +9,7 @@ container or a person grants some of them by a variable. There are two kinds:
   the host does. Where devices are hidden by the kernel, the numbers here are others, and the list says no
   more than how many there are.
 
-What cannot be understood is refused and never guessed: a wrong guess measures somebody else's devices. The
+What cannot be understood is refused and never guessed: a wrong guess measures devices of others. The
 engine gets one mask of ours with this node's numbers, so none of these variables reaches it
 (``engines.masks``).
 
@@ -179,7 +179,7 @@ def _is_written_alike(environment: Mapping[str, str], outer: str, inner: str, li
 
 
 def _devices(name: str, value: str, shown: Sequence[Device], *, within: str = "") -> list[Device]:
-    """Read a mask as a selection of the devices that are shown to whoever obeys it, in its order."""
+    """Read a mask as a selection of the devices that a process sees under it, in its order."""
     selected: list[Device] = []
     for word in (part.strip() for part in value.split(",")):
         device = _by_number(word, shown) if word.isdecimal() else _by_uuid(word, shown)

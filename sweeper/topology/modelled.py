@@ -11,7 +11,7 @@ from sweeper.topology.modes import MI300X_GPUS, check_modes
 from sweeper.topology.node import Device, Node
 
 _GIB = 2.0**30
-# amd-smi tells 196592 MiB of 192 GiB.
+# amd-smi reports 196592 MiB of 192 GiB.
 _MEMORY_TOLERANCE = 0.01
 
 

@@ -18,7 +18,7 @@ class Device:
         parent: Physical GPU, counted from 0; for a core, its NUMA node's rank.
         partition_id: Position within the parent, from 0.
         name: Product name.
-        memory_gib: The device's own share; None when the tool does not tell.
+        memory_gib: The device's own share; None when the tool does not report it.
         compute_units: The device's own share; None when unknown.
         numa_node: NUMA node of the host that is nearest.
         bdf: PCI address; the partitions of one GPU differ in its last digit at most.
@@ -46,8 +46,8 @@ class Node:
         partition_mode: Compute mode that all GPUs share, or None where there are none.
         memory_mode: Memory mode that all GPUs share, or None.
         partitions_per_gpu: Devices that each whole GPU shows in that mode, or None.
-        driver: Version of the GPU driver, when told.
-        rocm: Version of ROCm, when told.
+        driver: Version of the GPU driver, when reported.
+        rocm: Version of ROCm, when reported.
         gfx_target: Instruction set that kernels are built for, such as ``gfx942``.
         restricted_by: What left only these of the node's devices, in the order in which it was applied.
         listed: Devices of the whole node; None where these are all.

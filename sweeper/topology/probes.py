@@ -1,6 +1,6 @@
 """Asking the machine: a vendor's tool is run to its end, or a file of the kernel is read.
 
-What can go wrong with asking is told apart here: a tool that is not installed is an absence, which is
+What can go wrong with asking is distinguished here: a tool that is not installed is an absence, which is
 ordinary; one that is there and does not answer is an error.
 """
 

@@ -40,7 +40,7 @@ def skipped(record: TrialRecord, *, reason: str) -> TrialResult:
 def failed(record: TrialRecord, error: BaseException) -> TrialResult:
     """Return the result of a trial that an error ended, with the error's class and words.
 
-    The traceback of an error that is no engine's is written beside the trial's other files.
+    The traceback of an error that is no engine's is written next to the trial's other files.
     """
     if isinstance(error, KeyboardInterrupt):
         error = Stopped()
@@ -120,7 +120,7 @@ def _result(
 
 
 def _kept(text: str, server: Server | None = None) -> str:
-    """Return what somebody else said as it may be kept: of some length, Unicode, and without secrets."""
+    """Return another program's text as it may be kept: of some length, Unicode, and without secrets."""
     if len(text) > _LONGEST_TEXT:
         text = f"{text[: _LONGEST_TEXT // 2]} ... {text[-_LONGEST_TEXT // 2 :]}"
     known = [server.api_key] if server is not None else []
@@ -133,7 +133,7 @@ def _kept_values(values: Mapping[str, Scalar], server: Server | None) -> dict[st
 
 
 def _write_traceback(spec: TrialSpec, error: BaseException) -> str | None:
-    """Write the traceback of an error beside the trial's other files; None where it cannot be written."""
+    """Write the traceback of an error next to the trial's other files; None where it cannot be written."""
     path = Path(spec.folder) / "traceback.txt"
     text = confidential.redacted("".join(traceback.format_exception(error)), os.environ)
     with contextlib.suppress(OSError):

@@ -3,8 +3,8 @@
 A server that is proven once, at its start, may be another one later: it died and was replaced, or another one
 took its port. So the proof brackets what is measured. One greedy question is asked before the first load of a
 start and again after the last, and has to be answered alike; before and after every load the engine has to
-live, its port has to be held by the process that was proven, and nobody else may be on its devices, where a
-long load is looked at in between, too.
+live, its port has to be held by the process that was proven, and no other process may be on its devices,
+where a long load is looked at in between, too.
 
 Before the load the question is asked twice. A cache of prefixes whose blocks are short enough keeps part of
 it, and an answer that begins from the cache is computed in other steps than one that begins from nothing: its
@@ -12,7 +12,7 @@ numbers are rounded otherwise, and at a near tie another token wins. Both are ri
 may come; a third one is neither.
 
 Whoever fails any of it leaves a failed trial, never a number. What the engine is to be compared with other
-settings by, its answer, is stored; the comparison is made by whoever has all of them (``analysis.answers``).
+settings by, its answer, is stored; the comparison is made where all of them are known (``analysis.answers``).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Proof:
         """Look, before or after a load, that the engine lives, is the proven one, and is alone.
 
         Returns:
-            Other processes on its devices, 0; None where it cannot be told.
+            Other processes on its devices, 0; None where that is unknown.
 
         Raises:
             EngineError: It has died.
@@ -93,7 +93,7 @@ class Proof:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """See from the side that nobody comes to the devices while the block, one load, runs.
+        """Watch that no other process comes to the devices while the block, one load, runs.
 
         Who comes and goes between two looks is not seen, and short loads are not looked at: asking for eight
         GPUs takes amd-smi seconds of a processor.

@@ -42,7 +42,7 @@ class TrialRecord:
             stages.announce(Path(self.spec.folder), stage)
 
     def end(self) -> None:
-        """Take away what ``begin`` wrote."""
+        """Remove what ``begin`` wrote."""
         if not self.spec.is_modelled:
             stages.forget(Path(self.spec.folder))
 

@@ -1,10 +1,10 @@
 """What a trial ran on and under, besides its engine: what one needs to believe a number and to repeat it.
 
 Versions, the container, the kernel's NUMA balancing and the environment variables that change speed. Facts
-are read where they stand and never changed; one that this machine does not tell is missing.
+are read where they stand and never changed; one that this machine does not report is missing.
 
 Variables are taken by an allow-list of names that mean speed, and never one that looks like a secret: a list
-of what to leave out would let the next token through whose name nobody foresaw.
+of what to leave out would let the next token through whose name was not foreseen.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def surroundings(environment: Mapping[str, str], *, root: Path = Path("/")) -> d
 
     Returns:
         ``container`` (its kind, or ``none``), ``numa_balancing`` (0 is off) and ``environment`` (the relevant
-        variables, JSON); without those that cannot be told.
+        variables, JSON); without those that are unknown.
     """
     balancing = _number(root / "proc/sys/kernel/numa_balancing")
     return {

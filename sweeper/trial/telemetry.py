@@ -1,8 +1,8 @@
 """What engine, devices and processors do while a load runs, looked at about once a second from the side.
 
 A number says how fast; these say why: a cache that was full, requests that waited, a clock that fell, a
-client that had no core. The look is taken in a thread of its own, and whatever cannot be told (no tool, no
-counter, an engine that is somebody else's) is None and never zero.
+client that had no core. The look is taken in a thread of its own, and whatever is unknown (no tool, no
+counter, an engine of others) is None and never zero.
 
 The engine's own counts over a run (cache hits, preemptions) are differences, which the client takes.
 """
@@ -51,7 +51,7 @@ class Recording:
     client_cpu_cores: float | None = None
 
     def numbers(self) -> dict[str, float | None]:
-        """Return what was seen as columns of the store; what was never told is None."""
+        """Return what was seen as columns of the store; what was never reported is None."""
         return {
             **_of_engine(self.engine),
             **_of_devices(self.devices),
@@ -63,7 +63,7 @@ class Recording:
 
 
 def with_telemetry(measured: Measurement, recording: Recording) -> Measurement:
-    """Add what was seen to a measurement; where the client saw more of the same, its number stands."""
+    """Add what was seen to a measurement; where the client saw more of the same, its number is kept."""
     seen = recording.numbers()
     told = {name: value for name, value in measured.telemetry.items() if value is not None}
     peaks = [value for value in (seen["kv_cache_usage"], told.get("kv_cache_usage")) if value is not None]

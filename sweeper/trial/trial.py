@@ -64,11 +64,11 @@ def run(
         placement: The devices that are this trial's until it returns.
         cancelled: Polled throughout; true ends the trial as interrupted.
         engine: What serves, if not the one that the spec names.
-        open_client: What loads it, likewise.
+        open_client: Opens the client that loads it.
         proc: Where the kernel shows its settings, for trials that change the host.
         sys: Where it shows its devices, for the processors of a NUMA node.
         before_load: Called before each measured load.
-        probe: Runs the vendor's tool that tells who is on the devices.
+        probe: Runs the vendor's tool that lists the processes on the devices.
 
     Returns:
         The result, complete or failed; an engine's failure is never an exception.
@@ -97,7 +97,7 @@ class _Start:
 
 
 class Trial:
-    """One trial, to be run once; its stages stand below in the order in which they happen."""
+    """One trial, to be run once; its stages follow in the order in which they happen."""
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class Trial:
         return host_settings.changed(self._spec.assignment, outputs=outputs, proc=self._proc)
 
     def _bound(self) -> AbstractContextManager[str | None]:
-        """Keep what this trial starts near its devices, where it has any."""
+        """Bind what this trial starts to the processors near its devices, if it has any."""
         if self._spec.platform is Platform.SIMULATED or not self._has_devices():
             return nullcontext(None)
         is_wanted = self._spec.engine.binds_numa
@@ -176,7 +176,7 @@ class Trial:
         return reason
 
     def _wait_until_free(self) -> None:
-        """Start nothing where somebody else is; a running endpoint is on its devices, of course."""
+        """Wait until no other process is on the devices; a running endpoint is on its own, of course."""
         if not self._has_devices():
             self._record.spend("free_wait_s", 0.0)
             return

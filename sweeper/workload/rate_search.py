@@ -31,7 +31,7 @@ def measurements(point: LoadPoint, measure: Measure) -> tuple[Measurement, ...]:
 
     Raises:
         EngineError: As ``measure``.
-        MeasurementError: A probe does not tell a latency that is bounded.
+        MeasurementError: A probe does not report a latency that is bounded.
     """
     search = point.rate_search
     if search is None:

@@ -215,7 +215,7 @@ def random_lengths(*, requests: int, mean_tokens: int, range_ratio: float, rng: 
 
 
 def draw_random(point: LoadPoint, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
-    """Draw lengths around their means; every prompt is another."""
+    """Draw lengths around their means; all prompts differ."""
     own = np.arange(point.num_prompts, dtype=np.int64)
     assert point.input_len is not None and point.output_len is not None
     lengths = [
