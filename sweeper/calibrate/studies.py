@@ -7,7 +7,7 @@ content, so the same study always gives the same split.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def study_figures(folder: Path) -> list[Figure]:
 
     Raises:
         ConfigError: It is no study, has no measured rows of a GPU, rows of another GPU than the one that a
-            calibration is of, or none that can be modelled.
+            calibration is of, or of several, or none that can be modelled.
         StoreError: A stored part cannot be read.
     """
     about = _about(folder)
@@ -85,29 +85,37 @@ def study_figures(folder: Path) -> list[Figure]:
 
 
 def _check_devices(folder: Path, measured: Any) -> None:
-    """Refuse rows of another GPU: its speed would be fitted as the efficiency of the one that is modelled.
+    """Refuse rows of several GPUs, and of an AMD GPU other than the one that is modelled.
 
+    Its speed would be fitted as the efficiency of that one. A study of one NVIDIA GPU is fitted for itself.
     Rows of early versions do not say which GPU it was, and some releases of amd-smi know no product's name.
     """
     usual = device_named(USUAL_DEVICE).product
     named = measured.dropna(subset=["device_name"])
-    found = {
-        (str(platform), str(name))
-        for platform, name in zip(*(named[column] for column in ("platform", "device_name")), strict=True)
-    }
-    others = sorted(name for platform, name in found if not _is_of(usual, platform=platform, name=name))
-    if others:
+    pairs = zip(*(named[column] for column in ("platform", "device_name")), strict=True)
+    names: dict[str, set[str]] = {platform: set() for platform in PLATFORMS}
+    for platform, name in pairs:
+        names[str(platform)].add(str(name))
+    others = {name for name in names[Platform.MI300X] if not _is_of(usual, name)}
+    nvidia = names[Platform.CUDA]
+    is_mixed = measured["platform"].nunique() > 1 or len(_products(nvidia)) > 1
+    if others or (nvidia and is_mixed):
+        held = sorted(others | nvidia | (names[Platform.MI300X] if nvidia else set()))
         raise ConfigError(
-            f"{folder}: holds rows measured on {', '.join(others)}; expected {usual}, the GPU whose "
-            "efficiency a calibration tells. Give a study of that GPU; platform.device models others by "
-            "their data sheets."
+            f"{folder}: holds rows measured on {', '.join(held)}; expected {usual}, the GPU whose "
+            "efficiency a calibration tells, or one and the same NVIDIA GPU. Give a study of one such GPU; "
+            "platform.device models others by their data sheets."
         )
 
 
-def _is_of(usual: str, *, platform: str, name: str) -> bool:
+def _is_of(usual: str, name: str) -> bool:
     """Return whether devices of this name are, or may be, those of a product."""
-    told = {model_name(one) for one in name.split(" and ")}
-    return platform != Platform.CUDA and told <= {None, model_name(usual)}
+    return {model_name(one) for one in _products({name})} <= {None, model_name(usual)}
+
+
+def _products(names: Iterable[str]) -> set[str]:
+    """Split the names of rows whose devices differed into those of the products."""
+    return {one for name in names for one in name.split(" and ")}
 
 
 def _about(folder: Path) -> Description:

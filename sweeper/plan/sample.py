@@ -6,17 +6,13 @@ started, and which points the search will choose is not known here.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from sweeper.plan.planner import Job, Planner
-from sweeper.records import Scalar
-from sweeper.space.domains import Choice, Domain, Range
-from sweeper.space.space import Point, Space
+from sweeper.space.random_point import draw
 
 LOOKED_AT = 2000
 """Points looked at, at most: each is planned as if it were to run, about a thousand in a second."""
@@ -70,7 +66,8 @@ def survey(planner: Planner, *, seed: int, limit: int = LOOKED_AT) -> Survey:
     generator = np.random.default_rng(seed)
     combinations = planner.space.size()
     is_whole = combinations is not None and combinations <= limit
-    points = list(planner.space.grid() if is_whole else _drawn(planner.space, limit, generator))
+    drawn = (draw(planner.space, generator) for _ in range(limit))
+    points = list(planner.space.grid() if is_whole else drawn)
     planned = {job.spec.key: job for job in map(planner.job, points)}
     found = list(planned.values())
     jobs = [job for job in found if job.refusal is None]
@@ -92,28 +89,3 @@ def _alike(reasons: list[str]) -> tuple[RefusedAlike, ...]:
         for group in groups.values()
     )
     return tuple(sorted(found, key=lambda alike: -alike.count))
-
-
-def _drawn(space: Space, count: int, generator: np.random.Generator) -> Iterator[Point]:
-    for _ in range(count):
-        choices: dict[str, Scalar] = {}
-        if space.series:
-            choices["series"] = space.series[int(generator.integers(len(space.series)))].name
-        choices |= {name: _value(domain, generator) for name, domain in space.domains.items()}
-        yield space.point(choices)
-
-
-def _value(domain: Domain, generator: np.random.Generator) -> Scalar:
-    if isinstance(domain, Choice):
-        return domain.values[int(generator.integers(len(domain.values)))]
-    values = domain.values()
-    if values is not None:
-        return values[int(generator.integers(len(values)))]
-    return _between(domain, generator)
-
-
-def _between(domain: Range, generator: np.random.Generator) -> Scalar:
-    if not domain.log:
-        return float(generator.uniform(domain.low, domain.high))
-    value = math.exp(generator.uniform(math.log(domain.low), math.log(domain.high)))
-    return min(max(round(value), int(domain.low)), int(domain.high)) if domain.is_int else value

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sweeper.records import Assignment, Scalar, content_key
 from sweeper.space.domains import Choice, Domain, Range
+from sweeper.space.random_point import draw, value_at, value_numbered
 from sweeper.space.space import Point, Space
 
 Floats = NDArray[np.float64]
@@ -42,16 +43,6 @@ def pool(space: Space, rng: np.random.Generator) -> list[Point]:
     return list(found.values())
 
 
-def draw(space: Space, rng: np.random.Generator) -> Point:
-    """Draw a point, each domain by itself; it may break a rule."""
-    choices: dict[str, Scalar] = {}
-    if space.series:
-        choices["series"] = space.series[int(rng.integers(len(space.series)))].name
-    for name, domain in space.domains.items():
-        choices[name] = _draw_value(domain, rng)
-    return space.point(choices)
-
-
 def is_valid(space: Space, point: Point) -> bool:
     """Return whether a point keeps the rules of its space."""
     return space.broken_rule(point.assignment) is None
@@ -70,30 +61,6 @@ def _distinct(points: Iterable[Point]) -> Iterator[Point]:
     return iter({identity(point): point for point in points}.values())
 
 
-def _draw_value(domain: Domain, rng: np.random.Generator) -> Scalar:
-    if isinstance(domain, Choice):
-        return domain.values[int(rng.integers(len(domain.values)))]
-    return _value_at(domain, float(rng.random()))
-
-
-def _value_at(domain: Range, share: float) -> Scalar:
-    """Return the value of a range at a share of its width, 0 to 1, on its grid where it has one."""
-    count = domain.count()
-    if count is not None:
-        return _numbered(domain, min(int(share * count), count - 1))
-    if domain.log:
-        value = float(np.exp(np.log(domain.low) + share * (np.log(domain.high) - np.log(domain.low))))
-    else:
-        value = domain.low + share * (domain.high - domain.low)
-    return round(value) if domain.is_int else value
-
-
-def _numbered(domain: Range, number: int) -> Scalar:
-    """Return the value of a counted range by its number; enumerating a large one for it would take long."""
-    value = domain.low + number * (domain.step or 1)
-    return int(value) if domain.is_int else value
-
-
 def _values_near(domain: Domain, value: Scalar) -> list[Scalar]:
     if isinstance(domain, Choice):
         values: Sequence[Scalar] = domain.values
@@ -105,9 +72,9 @@ def _values_near(domain: Domain, value: Scalar) -> list[Scalar]:
     if count is not None:
         number = round(here * (count - 1))
         near = [number + sign * step for step in range(1, _NEIGHBOUR_VALUES + 1) for sign in (1, -1)]
-        return [_numbered(domain, one) for one in near if 0 <= one < count]
+        return [value_numbered(domain, one) for one in near if 0 <= one < count]
     shares = [here + sign * 0.5**power for power in (6, 4, 3, 2) for sign in (1, -1)]
-    found = dict.fromkeys(_value_at(domain, share) for share in shares if 0 <= share <= 1)
+    found = dict.fromkeys(value_at(domain, share) for share in shares if 0 <= share <= 1)
     return [one for one in found if one != value]
 
 

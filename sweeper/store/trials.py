@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweeper.records import PHASES, TrialState
+from sweeper.records import PHASES, TrialResult, TrialState
 from sweeper.store.store import Store
 
 
@@ -27,14 +28,26 @@ class StoredTrial:
 
     @property
     def seconds(self) -> float:
-        """Seconds that it held them, without waiting."""
-        if self.state in (TrialState.COMPLETE, TrialState.SKIPPED):
-            phases = [self.rows[0][name] for name in PHASES]
-            runs = [row[name] for row in self.rows for name in ("measured_s", "client_overhead_s")]
-            return sum(float(seconds) for seconds in (*phases, *runs) if seconds == seconds)
+        """How long it held them, without waiting."""
+        phases = [self.rows[0][name] for name in PHASES]
+        runs = [row[name] for row in self.rows for name in ("measured_s", "client_overhead_s")]
         taken = self.rows[0]["ended_at"] - self.rows[0]["started_at"]
-        seconds = float(taken.total_seconds())
-        return seconds if seconds == seconds else 0.0
+        return _held_s(self.state, parts_s=(*phases, *runs), taken_s=taken.total_seconds())
+
+
+def seconds_of(result: TrialResult) -> float:
+    """Return how long a trial held its devices; where it was modelled, how long it is modelled to have."""
+    phases = [result.phases.get(name, 0.0) for name in PHASES]
+    runs = [seconds for run in result.measurements for seconds in (run.measured_s, run.client_overhead_s)]
+    started, ended = result.started_at, result.ended_at
+    taken_s = math.nan if started is None or ended is None else ended - started
+    return _held_s(result.state, parts_s=(*phases, *runs), taken_s=taken_s)
+
+
+def _held_s(state: TrialState, *, parts_s: Sequence[float], taken_s: float) -> float:
+    """Add up the parts of a trial that ended well; of another, the time from start to end. NaN is unknown."""
+    seconds = parts_s if state in (TrialState.COMPLETE, TrialState.SKIPPED) else (taken_s,)
+    return sum(float(one) for one in seconds if one == one)
 
 
 class StoredTrials:

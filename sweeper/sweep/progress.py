@@ -13,8 +13,8 @@ from typing import Any
 from sweeper.goals.objectives import front, is_feasible, is_worse, measured_row, trial_values, violations
 from sweeper.goals.termination import Termination
 from sweeper.plan.outstanding import SPENDING
-from sweeper.records import PHASES, Constraint, Objective, TrialResult, TrialState
-from sweeper.store.trials import StoredTrial
+from sweeper.records import Constraint, Objective, TrialResult, TrialState
+from sweeper.store.trials import StoredTrial, seconds_of
 
 
 class Progress:
@@ -62,7 +62,7 @@ class Progress:
         """Learn from a trial that ended now."""
         rows = [measured_row(measurement, result.placement) for measurement in result.measurements]
         devices = 0 if result.placement is None else len(result.placement.devices)
-        self._node_s += _seconds_of(result) * devices / node_devices
+        self._node_s += seconds_of(result) * devices / node_devices
         if result.spec.role is None:
             self._count(result.spec.key, result.state, rows)
 
@@ -109,13 +109,3 @@ class Progress:
             )
             for other in self._found.values()
         )
-
-
-def _seconds_of(result: TrialResult) -> float:
-    """Return the seconds that a trial held its devices; for a modelled trial, the modelled seconds."""
-    if result.state in (TrialState.COMPLETE, TrialState.SKIPPED):
-        runs = (run.measured_s + run.client_overhead_s for run in result.measurements)
-        return sum(result.phases.get(name, 0.0) for name in PHASES) + sum(runs)
-    if result.started_at is None or result.ended_at is None:
-        return 0.0
-    return result.ended_at - result.started_at

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,13 @@ from typing import Any
 import pytest
 
 from sweeper.records import (
+    Constraint,
     EngineSpec,
     FailureClass,
     LoadPoint,
     Measurement,
     Model,
+    Objective,
     Placement,
     Platform,
     Provenance,
@@ -23,6 +24,7 @@ from sweeper.records import (
     TrialSpec,
     TrialState,
 )
+from sweeper.store.description import Description, Series
 from sweeper.store.store import Store
 
 Metrics = Mapping[str, float]
@@ -107,6 +109,25 @@ def trial(llama_70b: Model) -> MakeTrial:
     return make
 
 
+def described(
+    *,
+    series: Mapping[str, Mapping[str, Any]] | None = None,
+    objectives: Sequence[Mapping[str, Any]] = (),
+    constraints: Sequence[Mapping[str, Any]] = (),
+    **about: Any,
+) -> Description:
+    """Make a study's description of plain data; series that give no label or order have name and place."""
+    return Description(
+        **about,
+        series={
+            name: Series(**{"name": name, "label": name, "order": place, **entry})
+            for place, (name, entry) in enumerate((series or {}).items())
+        },
+        objectives=tuple(Objective(**entry) for entry in objectives),
+        constraints=tuple(Constraint(**entry) for entry in constraints),
+    )
+
+
 @pytest.fixture
 def study_folder(tmp_path: Path) -> Callable[..., Path]:
     """Store trials, and study.json when something is said about the study; give its folder."""
@@ -117,7 +138,7 @@ def study_folder(tmp_path: Path) -> Callable[..., Path]:
         for result in results:
             store.append(result, queued_s=0.0, knobs=[])
         if about is not None:
-            (folder / "study.json").write_text(json.dumps(about), encoding="utf-8")
+            (folder / "study.json").write_text(described(**about).as_json, encoding="utf-8")
         return folder
 
     return make

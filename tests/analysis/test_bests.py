@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -148,6 +149,9 @@ def test_report_and_last_lines_tell_front_and_bounds(
 def test_a_damaged_constraint_in_study_json_is_said(
     frame: pd.DataFrame, tmp_path: Path, study_folder: Callable[..., Path]
 ) -> None:
-    study_folder(about={"constraints": [{"metric": TTFT, "limit": 2000}]})
+    folder = study_folder(about={"constraints": [{"metric": TTFT, "limit": 2000, "is_upper": True}]})
+    content = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    del content["constraints"][0]["is_upper"]
+    (folder / "study.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(StoreError, match=r"'constraints\[0\]' is .*; expected metric, limit, and is_upper"):
         Study.load(tmp_path / "steps")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,10 +120,6 @@ def test_a_study_without_json_still_has_its_numbers(trial: MakeTrial, study_fold
     [
         ("{", r"study\.json: is not JSON"),
         ("[]", r"study\.json: holds a list; expected a JSON object"),
-        (
-            json.dumps({"objectives": [{"metric": "mean_tttft_ms", "direction": "minimize"}]}),
-            "Did you mean 'mean_ttft_ms'",
-        ),
     ],
 )
 def test_a_broken_study_json_is_named(folder: Path, content: str, message: str) -> None:
@@ -134,8 +129,16 @@ def test_a_broken_study_json_is_named(folder: Path, content: str, message: str) 
         Study.load(folder)
 
 
-def test_an_unknown_run_of_a_series_is_named(folder: Path) -> None:
-    (folder / "study.json").write_text(json.dumps({"series": {"a": {"run": "secnd"}}}), encoding="utf-8")
+def test_an_unknown_metric_of_an_objective_is_named(trial: MakeTrial, study_folder: MakeFolder) -> None:
+    wrong = {"metric": "mean_tttft_ms", "direction": "minimize"}
+    folder = study_folder(trial(runs=run(1.0)), about={"objectives": [wrong]})
+
+    with pytest.raises(StoreError, match="Did you mean 'mean_ttft_ms'"):
+        Study.load(folder)
+
+
+def test_an_unknown_run_of_a_series_is_named(trial: MakeTrial, study_folder: MakeFolder) -> None:
+    folder = study_folder(trial(runs=run(1.0)), about={"series": {"a": {"run": "secnd"}}})
 
     with pytest.raises(StoreError, match=r"series 'a' has run 'secnd'; expected one of .*'second'"):
         Study.load(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from analysis.cli import main
 from analysis.study import Study
 from sweeper.records import LoadPoint, Placement, RateSearch, TrialResult
 from sweeper.store.store import Store
+from tests.analysis.conftest import described
 
 MakeTrial = Callable[..., TrialResult]
 MakeFolder = Callable[..., Path]
@@ -264,7 +264,7 @@ def elsewhere(trial: MakeTrial, tmp_path: Path) -> Path:
     for n in (1, 2):
         store.append(trial(knobs={"n": n}, runs=[[{RPS: float(n)}]]), queued_s=0.0, knobs=[])
     folder.mkdir(parents=True)
-    (folder / "study.json").write_text(json.dumps({"results": str(results)}))
+    (folder / "study.json").write_text(described(results=str(results)).as_json, encoding="utf-8")
     return folder
 
 

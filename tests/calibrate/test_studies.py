@@ -35,7 +35,14 @@ POINTS = tuple(
 TRUTH = {"gemm_frac": Calibration().gemm_frac * 0.8, "host_step_s": Calibration().host_step_s * 1.3}
 
 
-def result_of(spec: TrialSpec, placement: Placement, *, seqs: int, is_measured: bool) -> TrialResult:
+def result_of(
+    spec: TrialSpec,
+    placement: Placement,
+    *,
+    seqs: int,
+    is_measured: bool,
+    platform: Platform = Platform.MI300X,
+) -> TrialResult:
     asked = replace(
         spec,
         assignment={**spec.assignment, "max_num_seqs": seqs},
@@ -47,7 +54,7 @@ def result_of(spec: TrialSpec, placement: Placement, *, seqs: int, is_measured: 
     if not is_measured:
         return made
     spec = replace(
-        made.spec, platform=Platform.MI300X, engine=EngineSpec(kind="vllm", release="0.6.2"), calibration={}
+        made.spec, platform=platform, engine=EngineSpec(kind="vllm", release="0.6.2"), calibration={}
     )
     return replace(made, spec=spec, provenance=Provenance.MEASURED)
 
@@ -57,6 +64,10 @@ def study(folder: Path, spec: TrialSpec, placement: Placement, *, is_measured: b
     for seqs in (4, 8, 16, 32):
         made = result_of(spec, placement, seqs=seqs, is_measured=is_measured)
         store.append(made, queued_s=0.0, knobs=[])
+    return described(folder, spec, Platform.MI300X if is_measured else Platform.SIMULATED)
+
+
+def described(folder: Path, spec: TrialSpec, platform: Platform) -> Path:
     composed = config.compose_run(["+experiment=quick_start", "platform=simulated"])
     asked = config.settings(composed, platform=Platform.SIMULATED)
     assert asked.model == spec.model
@@ -65,7 +76,7 @@ def study(folder: Path, spec: TrialSpec, placement: Placement, *, is_measured: b
         experiment="",
         question="",
         source="",
-        platform=Platform.MI300X if is_measured else Platform.SIMULATED,
+        platform=platform,
         platform_reason="asked for",
         node=topology.modelled_mi300x("SPX", "NPS1"),
         engine_release="0.6.2",
@@ -139,6 +150,53 @@ def test_the_modelled_gpu_may_be_named_with_its_form_factor(
 ) -> None:
     named = replace(placement, device_name="AMD Instinct MI300X OAM")
     assert len(study_figures(study(tmp_path / "node", simulated_spec, named))) == 48
+
+
+def study_on(
+    folder: Path, spec: TrialSpec, placement: Placement, devices: list[tuple[Platform, str | None]]
+) -> Path:
+    """Write a measured study whose settings ran on these devices, one setting on each."""
+    store = Store(folder)
+    for number, (platform, name) in enumerate(devices):
+        where = replace(placement, device_name=name)
+        made = result_of(spec, where, seqs=4 + number, is_measured=True, platform=platform)
+        store.append(made, queued_s=0.0, knobs=[])
+    return described(folder, spec, devices[0][0])
+
+
+H100, H200, MI300X = "NVIDIA H100 80GB HBM3", "NVIDIA H200", "AMD Instinct MI300X"
+
+
+def test_a_study_of_one_nvidia_gpu_is_fitted(
+    tmp_path: Path, simulated_spec: TrialSpec, placement: Placement
+) -> None:
+    devices: list[tuple[Platform, str | None]] = [(Platform.CUDA, H100)] * 4
+    figures = study_figures(study_on(tmp_path / "node", simulated_spec, placement, devices))
+    found = fit([f for f in figures if f.role == FIT], {}, parameters=list(TRUTH), rounds=6, ridge=0.0)
+    assert found == pytest.approx(TRUTH, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("devices", "held"),
+    [
+        ([(Platform.CUDA, H100), (Platform.CUDA, H200)], f"{H100}, {H200}"),
+        ([(Platform.CUDA, f"{H100} and {H200}")], f"{H100} and {H200}"),
+        ([(Platform.CUDA, H100), (Platform.MI300X, MI300X)], f"{MI300X}, {H100}"),
+        ([(Platform.CUDA, H100), (Platform.MI300X, None)], H100),
+    ],
+)
+def test_a_study_of_several_gpus_is_refused(
+    tmp_path: Path,
+    simulated_spec: TrialSpec,
+    placement: Placement,
+    devices: list[tuple[Platform, str | None]],
+    held: str,
+) -> None:
+    folder = study_on(tmp_path / "node", simulated_spec, placement, devices)
+    with pytest.raises(
+        ConfigError, match=f"holds rows measured on {held}; expected .* one and the same NVIDIA"
+    ):
+        study_figures(folder)
 
 
 def test_a_node_is_calibrated_under_a_name_that_a_simulated_study_uses(
