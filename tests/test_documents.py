@@ -54,6 +54,8 @@ ELSEWHERE = {
     "python benchmarks/": "takes minutes",
     "python -m analysis validation": "takes minutes; tests/analysis/test_validation.py runs its parts",
     "python -m sweeper calibrate": "takes minutes; tests/calibrate runs its parts",
+    "python -m sweeper study.name=toy": "needs its plug-in; tests/kinds/test_extending.py installs it",
+    "python -m sweeper study.name=chats": "needs its plug-in; tests/kinds/test_extending.py installs it",
     "python -m sweeper interference": "takes minutes; tests/sweep/test_interference.py runs it",
 }
 
@@ -266,6 +268,7 @@ def write_around(text: str, path: Path) -> None:
 
 
 def test_python_of_the_readme_reads_a_study(machine: Path) -> None:
-    (block,) = [block for block in blocks() if block.language == "python"]
+    python = [block for block in blocks() if block.language == "python"]
+    (block,) = [block for block in python if block.document.name == "README.md"]
     namespace: dict[str, object] = {}
     exec(block.text, namespace)

@@ -22,7 +22,8 @@ def settings(*overrides: str) -> config.Settings:
 
 
 def given(kind: str, **more: str) -> dict[str, Any]:
-    return {"kind": kind, "script": None, "python": None, "start_timeout_s": 600.0, **more}
+    usual = {"script": None, "python": None, "start_timeout_s": 600.0, "trust_remote_code": False}
+    return {"kind": kind, **usual, **more}
 
 
 def test_points_replace_parts_of_the_workload_and_multiply_with_its_lists() -> None:
