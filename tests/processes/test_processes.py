@@ -113,6 +113,15 @@ def test_the_listener_of_a_port_is_the_process_that_serves_on_it() -> None:
         assert ports.listeners(reserved.port) == set()
 
 
+def test_every_process_that_holds_the_same_socket_is_a_listener() -> None:
+    # Several front ends of one server accept on a socket that they inherited.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        os.set_inheritable(server.fileno(), True)
+        with running(["sleep", "604"], close_fds=False) as child:
+            assert ports.listeners(server.getsockname()[1]) == {os.getpid(), identity(child).pid}
+            child.kill()
+
+
 def test_a_reserved_port_can_be_served_on_while_it_is_reserved() -> None:
     # asyncio and vLLM set SO_REUSEADDR, and so does create_server.
     with ReservedPort() as reserved, socket.create_server(("127.0.0.1", reserved.port)) as server:
