@@ -131,7 +131,7 @@ def is_control(frame: pd.DataFrame) -> pd.Series[bool]:
 
 
 def _without_repetitions(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows without repetitions; a study cut off after its first repetition has nothing else."""
+    """Return the rows without repetitions; a study cut off after its first one has nothing else to show."""
     others = frame[frame["role"].isna()].reset_index(drop=True) if "role" in frame else frame
     return frame if others.empty else others
 

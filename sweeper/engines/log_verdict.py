@@ -67,7 +67,7 @@ def why_it_ended(log: str, *, exit_code: int | None, was_ready: bool) -> Death:
 
 
 def known_cause(log: str) -> Death | None:
-    """Find a cause that counts before the engine ends: of the machine, memory or device; None without one.
+    """Find a cause that counts before the engine ends: of machine, memory or device; None without any.
 
     For an engine that still lives but does not proceed: one of its processes may have logged why.
     """

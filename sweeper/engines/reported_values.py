@@ -104,7 +104,7 @@ class _Reader:
             self._at += 1
 
     def pairs(self, *, may_end: bool) -> dict[str, object]:
-        """Read pairs up to the first text that is not one; ``may_end``: the text may end after any."""
+        """Read pairs up to the first that is none; ``may_end``: the text may end after any of them."""
         found: dict[str, object] = {}
         while match := _PAIR.match(self._text, self._at):
             self._at = match.end()

@@ -99,7 +99,7 @@ class Ledger:
         return StoredTrials(self._store).rows_of(key)
 
     def stop_rule(self, spec: TrialSpec) -> StopRule | None:
-        """Return the rule that stops a trial early, as known now; repetitions are measured whole."""
+        """Return the rule that stops a trial early, as of now; repetitions are measured whole."""
         margin = self.terms.endings.stop_margin
         if margin is None or spec.role is not None:
             return None

@@ -84,7 +84,7 @@ def _left_s(source: Source, queue: Queue, running: Sequence[Running], *, now_s: 
 def left_s(
     *, running: Sequence[Work], waiting: Sequence[Work], unasked: int, usual: Sequence[Work], devices: int
 ) -> float:
-    """Return the seconds that all of it takes, spread over the devices, but no less than the longest run.
+    """Return the seconds that it all takes, spread evenly over devices, but no less than the longest run.
 
     Args:
         running: What is left of the trials that run.
