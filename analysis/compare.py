@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import figures, pairs, report, style, tables
+from analysis.facts import FACTS
 from analysis.markdown import escaped
 from analysis.page import Metric, Words
 from analysis.ratios import NOISE, Basis, Factor, Ratio, ratio
@@ -21,22 +22,6 @@ from analysis.study import Study
 from sweeper import knobs
 from sweeper.records import Scalar
 from sweeper.text.writing import write_answer
-
-_FACTS = {
-    "Platform": "platform",
-    "Provenance": "provenance",
-    "Node": "node",
-    "Devices": "device_name",
-    "Partition mode": "partition_mode",
-    "Memory mode": "memory_mode",
-    "Engine": "engine",
-    "Model": "model",
-    "Model revision": "model_revision",
-    "Weights": "model_dtype",
-    "Random weights": "model_is_dummy",
-    "Dataset": "dataset",
-    "Prompts per load point": "num_prompts",
-}
 
 
 def environment_differences(first: Study, second: Study) -> pd.DataFrame:
@@ -49,7 +34,7 @@ def environment_differences(first: Study, second: Study) -> pd.DataFrame:
     }
     rows = [
         {"what": words, "first": _seen(first.frame, column), "second": _seen(second.frame, column)}
-        for words, column in (_FACTS | versions).items()
+        for words, column in (FACTS | versions).items()
     ]
     return pd.DataFrame(
         [row for row in rows if row["first"] != row["second"]], columns=["what", "first", "second"]

@@ -21,6 +21,7 @@ from analysis import (
     tables,
     verdicts,
 )
+from analysis.facts import FACTS_OF_ONE
 from analysis.markdown import code_block, escaped
 from analysis.study import Study, is_control
 from sweeper import published
@@ -364,22 +365,10 @@ def _time(frame: pd.DataFrame) -> str:
 
 def environment(frame: pd.DataFrame) -> str:
     """Return the table of what the numbers were made on and with, as Markdown."""
-    wanted = {
-        "Platform": "platform",
-        "Node": "node",
-        "Partition mode": "partition_mode",
-        "Memory mode": "memory_mode",
-        "Engine": "engine",
-        "Model": "model",
-        "Model revision": "model_revision",
-        "Weights": "model_dtype",
-        "Dataset": "dataset",
-        "Prompts per load point": "num_prompts",
-    }
     versions = {c.removeprefix("version."): c for c in frame.columns if c.startswith("version.")}
     lines = [
         {"what": name, "value": ", ".join(str(value) for value in dict.fromkeys(frame[column].dropna()))}
-        for name, column in (wanted | versions).items()
+        for name, column in (FACTS_OF_ONE | versions).items()
     ]
     starts, ends = frame["started_at"].min(), frame["ended_at"].max()
     if not pd.isna(starts) and not pd.isna(ends):

@@ -90,6 +90,12 @@ class AnswerError(SweeperError):
     """A report, chart or table cannot be written; what it is made from is stored and safe."""
 
 
+def first_line(exc: BaseException) -> str:
+    """Return what an exception says in one line."""
+    text = str(exc).strip()
+    return text.splitlines()[0] if text else type(exc).__name__
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Describe what an unknown name may have meant, for the end of a message.
 

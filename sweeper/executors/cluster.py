@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import sweeper
-from sweeper.errors import ConfigError, PlacementError
+from sweeper.errors import ConfigError, PlacementError, first_line
 from sweeper.executors import cluster_checks
-from sweeper.executors.ray_import import first_line, import_ray, keeping_signals, noise_to, without_masks
+from sweeper.executors.ray_import import import_ray, keeping_signals, noise_to, without_masks
 from sweeper.records import Placement, Platform
 from sweeper.topology import Absent, Node
 

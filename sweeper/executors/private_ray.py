@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeper.errors import PlacementError
-from sweeper.executors.ray_import import first_line, import_ray, keeping_signals, noise_to, without_masks
+from sweeper.errors import PlacementError, first_line
+from sweeper.executors.ray_import import import_ray, keeping_signals, noise_to, without_masks
 from sweeper.processes import process as processes
 from sweeper.processes.process import Process
 from sweeper.records import Placement

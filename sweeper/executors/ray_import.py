@@ -84,9 +84,3 @@ def noise_to(path: Path) -> Iterator[None]:
             for fd, saved in zip((1, 2), kept, strict=True):
                 os.dup2(saved, fd)
                 os.close(saved)
-
-
-def first_line(exc: BaseException) -> str:
-    """Return what an exception says in one line."""
-    text = str(exc).strip()
-    return text.splitlines()[0] if text else type(exc).__name__

@@ -23,7 +23,7 @@ import sqlalchemy
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from sweeper.errors import ConfigError, StoreError
+from sweeper.errors import ConfigError, StoreError, first_line
 from sweeper.text.confidential import masked
 
 _CONNECT_TIMEOUT_S = 10
@@ -87,7 +87,7 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
         return optuna.storages.RDBStorage(url, engine_kwargs=_engine_options(make_url(url)))
     except Exception as exc:
         raise StoreError(
-            f"{masked(url)}: cannot be opened as an Optuna study database: {_first_line(exc)}. "
+            f"{masked(url)}: cannot be opened as an Optuna study database: {masked(first_line(exc))}. "
             "Move a file away, mend the connection, or give another one with study.storage=..."
         ) from exc
 
@@ -103,8 +103,8 @@ def answering(url: str) -> Iterator[None]:
         yield
     except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as exc:
         raise StoreError(
-            f"{masked(url)}: does not answer: {_first_line(exc)}. What is finished lies in the study's "
-            "results; mend the database and start again: the same command goes on."
+            f"{masked(url)}: does not answer: {masked(first_line(exc))}. What is finished lies in the "
+            "study's results; mend the database and start again: the same command goes on."
         ) from exc
 
 
@@ -122,8 +122,8 @@ def readable(url: str) -> Iterator[None]:
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as exc:
         raise StoreError(
             f"{masked(url)}: holds a study that Optuna cannot read ({type(exc).__name__}: "
-            f"{_first_line(exc)}); expected one that this program wrote. Move it away: results lie beside "
-            "it, and the same command makes a new study from them."
+            f"{masked(first_line(exc))}); expected one that this program wrote. Move it away: results lie "
+            "beside it, and the same command makes a new study from them."
         ) from exc
 
 
@@ -183,8 +183,3 @@ def _lock_key(name: str) -> int:
     """Return the number by which PostgreSQL knows the lock: 64 bits with a sign."""
     digest = hashlib.sha256(f"sweeper study {name}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
-
-
-def _first_line(exc: BaseException) -> str:
-    text = str(exc).strip()
-    return str(masked(text.splitlines()[0])) if text else type(exc).__name__
