@@ -12,7 +12,7 @@ def test_two_equal_settings_are_called_different_in_at_most_5_percent_of_200_pai
     assert wrong_verdicts(values, pairs=200, starts=3) <= 10
 
 
-def test_a_setting_that_is_truly_faster_is_found() -> None:
+def test_setting_that_is_truly_faster_is_found() -> None:
     values = starts_of(noisy(restart_noise=0.01, run_noise=0.0))
     # Five starts each, 10 % apart with a noise of 1 %: more than ten errors apart.
     assert found_verdicts(values, pairs=10, starts=5, faster=0.1) == 10
@@ -25,6 +25,6 @@ def test_each_start_draws_its_own_noise_and_without_any_all_are_equal() -> None:
     assert len(set(quiet)) == 1
 
 
-def test_a_rate_comes_with_its_interval() -> None:
+def test_rate_comes_with_its_interval() -> None:
     # Wilson: centre (0.05 + 1.9208 / 200) / (1 + 3.8415 / 200) = 0.0585, half width 0.0311.
     assert rate_text(10, 200) == "10 of 200: 5.0% (95 % interval 2.7% to 9.0%)"

@@ -64,7 +64,7 @@ def a_folder_for_the_report(study: Path) -> None:
         (a_folder_for_the_report, "report.md", "a folder of that name is there"),
     ],
 )
-def test_a_complete_study_whose_report_cannot_be_written_stays_complete(
+def test_complete_study_whose_report_cannot_be_written_stays_complete(
     study: Path,
     capsys: pytest.CaptureFixture[str],
     spoil: Callable[[Path], None],
@@ -82,7 +82,7 @@ def test_a_complete_study_whose_report_cannot_be_written_stays_complete(
 
 
 @pytest.mark.parametrize("command", ["figures", "report", "timeline"])
-def test_charts_into_a_file_are_refused_with_the_place(
+def test_charts_into_file_are_refused_with_place(
     study: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     a_file_for_figures(study)
@@ -103,7 +103,7 @@ def test_charts_into_a_file_are_refused_with_the_place(
     ids=" ".join,
 )
 @pytest.mark.parametrize("out", ["a_file", "a_file/below"])
-def test_an_answer_into_a_file_is_refused_with_the_place(
+def test_answer_into_file_is_refused_with_place(
     study: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], out: str
 ) -> None:
     Path("a_file").write_text("kept")
@@ -115,7 +115,7 @@ def test_an_answer_into_a_file_is_refused_with_the_place(
 
 
 @pytest.mark.parametrize("command", ["guide"])
-def test_a_folder_in_the_place_of_a_file_is_named(
+def test_folder_in_place_of_file_is_named(
     study: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     place = study / "benchmark_results.md"
@@ -124,7 +124,7 @@ def test_a_folder_in_the_place_of_a_file_is_named(
     assert f"error: {place}: cannot be written (a folder of that name is there)" in capsys.readouterr().err
 
 
-def test_a_plan_whose_time_line_cannot_be_written_names_its_key(
+def test_plan_whose_time_line_cannot_be_written_names_its_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -146,7 +146,7 @@ def program(*arguments: str, **more: object) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_a_disk_that_is_full_leaves_no_half_written_chart(study: Path) -> None:
+def test_disk_that_is_full_leaves_no_half_written_chart(study: Path) -> None:
     before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
     limit = 20_000  # bytes: of a chart the CSV fits, the picture does not
 
@@ -161,7 +161,7 @@ def test_a_disk_that_is_full_leaves_no_half_written_chart(study: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_whose_output_is_full_measures_everything_and_says_so(study: Path) -> None:
+def test_sweep_whose_output_is_full_measures_everything_and_says_so(study: Path) -> None:
     shutil.rmtree(study)
     with Path("/dev/full").open("w") as full:
         ended = program("sweeper", *RUN, stdout=full)
@@ -171,7 +171,7 @@ def test_a_sweep_whose_output_is_full_measures_everything_and_says_so(study: Pat
 
 
 @pytest.mark.slow
-def test_a_sweep_whose_reader_leaves_measures_everything(study: Path) -> None:
+def test_sweep_whose_reader_leaves_measures_everything(study: Path) -> None:
     shutil.rmtree(study)
     reading, writing = os.pipe()
     os.close(reading)
@@ -192,7 +192,7 @@ def test_a_sweep_whose_reader_leaves_measures_everything(study: Path) -> None:
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
 )
-def test_a_command_whose_output_is_lost_says_so(tmp_path: Path, arguments: list[str], code: int) -> None:
+def test_command_whose_output_is_lost_says_so(tmp_path: Path, arguments: list[str], code: int) -> None:
     with Path("/dev/full").open("w") as full:
         ended = program(*arguments, stdout=full, cwd=tmp_path)
     assert ended.returncode == code
@@ -200,7 +200,7 @@ def test_a_command_whose_output_is_lost_says_so(tmp_path: Path, arguments: list[
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_reader_that_has_seen_enough_is_no_mistake(tmp_path: Path) -> None:
+def test_reader_that_has_seen_enough_is_no_mistake(tmp_path: Path) -> None:
     for arguments in (["analysis", "columns"], ["sweeper", "--help"]):
         reading, writing = os.pipe()
         os.close(reading)
@@ -209,7 +209,7 @@ def test_a_reader_that_has_seen_enough_is_no_mistake(tmp_path: Path) -> None:
         assert (ended.returncode, ended.stderr) == (0, "")
 
 
-def test_a_device_is_written_to_and_never_replaced(tmp_path: Path) -> None:
+def test_device_is_written_to_and_never_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -223,5 +223,5 @@ def test_a_device_is_written_to_and_never_replaced(tmp_path: Path) -> None:
         write_answer(Path("/dev/full"), "a plan\n")
 
 
-def test_half_a_character_is_written_by_its_code(tmp_path: Path) -> None:
+def test_half_character_is_written_by_its_code(tmp_path: Path) -> None:
     assert write_answer(tmp_path / "x.md", "a \ud83d b").read_bytes() == b"a \\ud83d b"

@@ -312,7 +312,7 @@ def check(tmp_path: Path, *, trials: int, every: int, seed: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_small_study_under_fire_ends_with_the_rows_of_the_undisturbed_one(tmp_path: Path) -> None:
+def test_small_study_under_fire_ends_with_rows_of_undisturbed_one(tmp_path: Path) -> None:
     check(tmp_path, trials=9, every=2, seed=6)
 
 
@@ -321,5 +321,5 @@ def test_a_small_study_under_fire_ends_with_the_rows_of_the_undisturbed_one(tmp_
     "SWEEPER_CHAOS" not in os.environ,
     reason="takes a quarter of an hour on a busy machine; set SWEEPER_CHAOS=1",
 )
-def test_a_study_of_200_trials_under_fire_ends_with_the_rows_of_the_undisturbed_one(tmp_path: Path) -> None:
+def test_study_of_200_trials_under_fire_ends_with_rows_of_undisturbed_one(tmp_path: Path) -> None:
     check(tmp_path, trials=200, every=4, seed=2)

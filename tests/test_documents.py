@@ -191,7 +191,7 @@ def only_composes(words: list[str]) -> bool:
 
 
 @pytest.mark.parametrize(("document", "command"), commands())
-def test_a_command_works_as_pasted(
+def test_command_works_as_pasted(
     document: str,
     command: str,
     machine: Path,
@@ -237,9 +237,7 @@ def check_url(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("block", yaml_blocks(), ids=lambda block: f"{block.document.name}-{block.file}")
-def test_a_yaml_block_is_a_configuration(
-    block: Block, machine: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_yaml_block_is_configuration(block: Block, machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if block.file is not None:
         path = Path(block.file)
         words = ["--config-dir", str(path.parents[1]), f"+experiment={path.stem}"]
@@ -267,7 +265,7 @@ def write_around(text: str, path: Path) -> None:
     path.write_text("\n".join([*lines, text]), encoding="utf-8")
 
 
-def test_python_of_the_readme_reads_a_study(machine: Path) -> None:
+def test_python_of_readme_reads_study(machine: Path) -> None:
     python = [block for block in blocks() if block.language == "python"]
     (block,) = [block for block in python if block.document.name == "README.md"]
     namespace: dict[str, object] = {}

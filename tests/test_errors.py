@@ -8,15 +8,15 @@ from sweeper.errors import EngineError, MeasurementError, SweeperError, nearest,
 from sweeper.records import FailureClass
 
 
-def test_a_misspelt_name_is_answered_with_the_nearest_known_one() -> None:
+def test_misspelt_name_is_answered_with_nearest_known_one() -> None:
     assert nearest("max_num_seq", ["max_num_seqs", "block_size"]) == " Did you mean 'max_num_seqs'?"
 
 
-def test_a_name_like_no_other_gets_no_hint() -> None:
+def test_name_like_no_other_gets_no_hint() -> None:
     assert nearest("zzz", ["max_num_seqs", "block_size"]) == ""
 
 
-def test_a_measurement_error_is_caught_as_the_failure_of_a_trial() -> None:
+def test_measurement_error_is_caught_as_failure_of_trial() -> None:
     with pytest.raises(EngineError) as caught:
         raise MeasurementError("not ours", failure=FailureClass.WRONG_ENGINE, log_path="a.log")
     assert caught.value.failure is FailureClass.WRONG_ENGINE
@@ -40,5 +40,5 @@ MODELS = ("llama_3_1_8b", "llama_3_1_8b_instruct", "llama_3_1_70b_instruct", "ll
         ("wrk", ("vllm_bench", "offline", "locust"), None),
     ],
 )
-def test_the_nearest_name_is_of_the_same_thing(name: str, known: tuple[str, ...], meant: str | None) -> None:
+def test_nearest_name_is_of_same_thing(name: str, known: tuple[str, ...], meant: str | None) -> None:
     assert nearest_name(name, known) == meant

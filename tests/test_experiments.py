@@ -183,14 +183,14 @@ def rows_of(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_every_question_of_the_source_documents_has_its_experiment() -> None:
+def test_every_question_of_source_documents_has_its_experiment() -> None:
     searches = {name for name in EXPERIMENTS if name.startswith("tune_")}
     # Ours: tried on a CPU, and the load on a server as it is.
     assert set(EXPERIMENTS) - searches - {"cpu_smoke", "endpoint_load"} == set(TRIALS)
 
 
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "cpu_smoke"])
-def test_an_experiment_is_headed_by_question_source_and_command(name: str) -> None:
+def test_experiment_is_headed_by_question_source_and_command(name: str) -> None:
     head = (ROOT / "conf" / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[:9]
     for start in ("# Question:", "# Source:", f"# Command:  python -m sweeper +experiment={name}"):
         assert any(line.startswith(start) for line in head), start
@@ -198,7 +198,7 @@ def test_an_experiment_is_headed_by_question_source_and_command(name: str) -> No
 
 
 @pytest.mark.parametrize("name", TRIALS)
-def test_an_experiment_plans_one_trial_for_each_server(name: str) -> None:
+def test_experiment_plans_one_trial_for_each_server(name: str) -> None:
     planner, _ = planner_of(composed(name))
     jobs = planner.grid()
     assert len(jobs) == TRIALS[name]
@@ -209,7 +209,7 @@ def test_an_experiment_plans_one_trial_for_each_server(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_the_knobs_of_each_series_are_the_articles(name: str) -> None:
+def test_knobs_of_each_series_are_articles(name: str) -> None:
     found = composed(name)
     assert found.engine.release == "0.6.2"
     assert found.model.name == "meta-llama/Llama-3.1-70B-Instruct"
@@ -219,7 +219,7 @@ def test_the_knobs_of_each_series_are_the_articles(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TRIALS)
-def test_what_a_series_names_as_published_was_published(name: str) -> None:
+def test_what_series_names_as_published_was_published(name: str) -> None:
     rows = rows_of(name)
     names = {series.published for series in composed(name).space.series if series.published}
     assert names <= {row["series"] for row in rows}
@@ -228,7 +228,7 @@ def test_what_a_series_names_as_published_was_published(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TRIALS)
-def test_published_figures_are_readable_and_of_the_model_that_is_served(name: str) -> None:
+def test_published_figures_are_readable_and_of_model_that_is_served(name: str) -> None:
     frame = published.load(name, root=ROOT / "experiments")
     found = composed(name)
     for series in found.space.series:
@@ -237,14 +237,14 @@ def test_published_figures_are_readable_and_of_the_model_that_is_served(name: st
         assert all(published.is_same_model(model, served) for model in theirs["model"]), series.name
 
 
-def test_every_experiment_but_the_searches_and_the_smoke_test_has_its_page() -> None:
+def test_every_experiment_but_searches_and_smoke_test_has_its_page() -> None:
     for name in TRIALS:
         page = (ROOT / "experiments" / name / "README.md").read_text(encoding="utf-8")
         assert f"+experiment={name}" in page
         assert "What our runs say" in page, name
 
 
-def test_the_405b_commands_are_the_printed_ones() -> None:
+def test_405b_commands_are_printed_ones() -> None:
     jobs = jobs_of("intro_405b")
     default, guide = jobs["vllm_default"].spec, jobs["vllm_this_guide"].spec
     common = {
@@ -278,7 +278,7 @@ def test_the_405b_commands_are_the_printed_ones() -> None:
     assert {jobs[name].spec.engine.kind for name in ("tgi_default", "tgi_this_guide")} == {"tgi"}
 
 
-def test_a_series_of_tgi_has_none_of_vllms_knobs_and_is_planned_where_it_can_be_measured() -> None:
+def test_series_of_tgi_has_none_of_vllms_knobs_and_is_planned_where_it_can_be_measured() -> None:
     tgi = Series(name="tgi", label="TGI", knobs={"num_shard": 8}, engine="tgi")
     planner, _ = planner_of(composed("intro_405b"))
     measured = replace(
@@ -313,7 +313,7 @@ def test_case_3_runs_each_load_point_twice_on_servers_that_keep_prefixes_and_onc
 
 
 @pytest.mark.parametrize(("release", "points"), [("0.6.2", 1), ("0.32.0", 2)])
-def test_an_unsaid_prefix_cache_is_the_releases_default(release: str, points: int) -> None:
+def test_unsaid_prefix_cache_is_releases_default(release: str, points: int) -> None:
     fresh = LoadPoint(dataset="random", num_prompts=1, input_len=8, output_len=8)
     planner, _ = planner_of(composed("case1_chunked_prefill"))
     asked = replace(
@@ -326,7 +326,7 @@ def test_an_unsaid_prefix_cache_is_the_releases_default(release: str, points: in
     assert len(asked.grid()[0].spec.load_points) == points
 
 
-def test_a_second_run_can_only_be_shown_where_there_is_one() -> None:
+def test_second_run_can_only_be_shown_where_there_is_one() -> None:
     with pytest.raises(
         ConfigError, match=r"no_chunk_cache_second\.run: is 'second', and workload\.second_run"
     ):
@@ -364,7 +364,7 @@ def test_rates_of_tgi_vs_vllm_last_300_seconds_each() -> None:
     assert [p.num_prompts / (p.request_rate_per_s or 1) for p in points] == [300.0] * 5
 
 
-def test_the_serving_guides_loads_are_its_commands() -> None:
+def test_serving_guides_loads_are_its_commands() -> None:
     (sharegpt,) = composed("serving_sharegpt").load_points
     assert (sharegpt.dataset, sharegpt.num_prompts, sharegpt.request_rate_per_s) == ("sharegpt", 200, None)
     (random,) = composed("serving_random").load_points
@@ -381,7 +381,7 @@ def test_the_serving_guides_loads_are_its_commands() -> None:
     assert [guide[flag] for flag in flags] == [10, 1000, 8192, 65536, 16]
 
 
-def test_the_mad_report_has_the_loads_of_its_script() -> None:
+def test_mad_report_has_loads_of_its_script() -> None:
     found = composed("mad_report")
     batches = [1, 2, 4, 8, 16, 32, 64, 128, 256]
     latency = [p for p in found.load_points if p.dataset == "latency"]
@@ -406,7 +406,7 @@ def test_the_mad_report_has_the_loads_of_its_script() -> None:
     assert (found.engine.release, found.client.kind) == ("0.4.3", "offline")
 
 
-def test_one_whole_gpu_stands_beside_its_partitions_in_a_study_of_its_own() -> None:
+def test_one_whole_gpu_stands_beside_its_partitions_in_study_of_its_own() -> None:
     assert composed("cpx_density").insisted == ("CPX", "NPS4")
     whole = composed("cpx_density", "+overlay=spx_one_gpu")
     assert (whole.insisted, whole.name) == (("SPX", "NPS1"), "cpx_density-spx")
@@ -431,7 +431,7 @@ def test_one_whole_gpu_stands_beside_its_partitions_in_a_study_of_its_own() -> N
         *("case4_cudagraph_sizes", "mad_report", "serving_locust", "serving_random", "serving_sharegpt"),
     ],
 )
-def test_an_experiment_becomes_one_that_todays_vllm_runs_on_two_cores(name: str) -> None:
+def test_experiment_becomes_one_that_todays_vllm_runs_on_two_cores(name: str) -> None:
     found = composed(name, platform=Platform.CPU)
     assert found.model.is_dummy
     planner, _ = planner_of(found)
@@ -451,7 +451,7 @@ def test_an_experiment_becomes_one_that_todays_vllm_runs_on_two_cores(name: str)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRIALS)
-def test_an_experiment_runs_on_the_simulated_platform(name: str, tmp_path: Path) -> None:
+def test_experiment_runs_on_simulated_platform(name: str, tmp_path: Path) -> None:
     planner, node = planner_of(composed(name))
     allocator = Allocator(node)
     for job in planner.grid():

@@ -254,7 +254,7 @@ KEYS = tuple(key for key in key_names() if not key.startswith(KEPT))
 )
 @example(overrides=[("", "space.knobs.max_num_seqs", "range(0,10,0)")])
 @example(overrides=[("", "space.rules", "['1 // 0']")])
-def test_no_override_ends_in_a_traceback(overrides: list[tuple[str, str, str]]) -> None:
+def test_no_override_ends_in_traceback(overrides: list[tuple[str, str, str]]) -> None:
     given_now = [f"{sign}{key}={value}" for sign, key, value in overrides]
     answered(["workload=random", *A_PLAN, *(text for text in given_now if not _is_kept(text))])
 
@@ -277,7 +277,7 @@ def _is_kept(text: str) -> bool:
 )
 @example(changes=[(("engine", "prefix", 0), "replace", {"numactl": None})])
 @example(changes=[(("calibration", "gemm_frac"), "replace", [])])
-def test_no_file_of_a_users_own_ends_in_a_traceback(changes: list[tuple[Any, str, Any]]) -> None:
+def test_no_file_of_users_own_ends_in_traceback(changes: list[tuple[Any, str, Any]]) -> None:
     content = copy.deepcopy(BASE)
     for path, kind, value in changes:
         _change(content, path, kind, value)
@@ -308,7 +308,7 @@ def _change(content: Any, path: tuple[str | int, ...], kind: str, value: Any) ->
     put=st.one_of(odd_texts, st.sampled_from(":{}[]-*&!|>%@`,\t")),
 )
 @example(place=0.05882201413362843, removed=11, put="#")
-def test_no_broken_yaml_ends_in_a_traceback(place: float, removed: int, put: str) -> None:
+def test_no_broken_yaml_ends_in_traceback(place: float, removed: int, put: str) -> None:
     text = yaml.safe_dump(BASE)
     at = int(place * len(text))
     broken = text[:at] + put + text[at + removed :]
@@ -317,7 +317,7 @@ def test_no_broken_yaml_ends_in_a_traceback(place: float, removed: int, put: str
 
 @budget(8)
 @given(content=st.binary(max_size=60))
-def test_no_foreign_file_in_the_place_of_yaml_ends_in_a_traceback(content: bytes) -> None:
+def test_no_foreign_file_in_place_of_yaml_ends_in_traceback(content: bytes) -> None:
     _plan_of(b"# @package _global_\n" + content)
 
 
@@ -366,7 +366,7 @@ def stored() -> tuple[tuple[str, bytes], ...]:
 
 @budget(60)
 @given(how=damages)
-def test_a_damaged_part_is_set_aside_and_the_others_are_read(
+def test_damaged_part_is_set_aside_and_others_are_read(
     how: list[tuple[str, float, bytes]],
 ) -> None:
     (name, good), (broken_name, whole) = stored()
@@ -391,7 +391,7 @@ def test_a_damaged_part_is_set_aside_and_the_others_are_read(
 @budget(60)
 @given(how=damages)
 @example(how=[("flip", 0.0, b"[]")])
-def test_a_damaged_description_is_read_or_refused(how: list[tuple[str, float, bytes]]) -> None:
+def test_damaged_description_is_read_or_refused(how: list[tuple[str, float, bytes]]) -> None:
     _load_with(damaged(json.dumps(DESCRIPTION).encode(), how))
 
 
@@ -401,7 +401,7 @@ def test_a_damaged_description_is_read_or_refused(how: list[tuple[str, float, by
     kind=st.sampled_from(["replace", "remove", "rename"]),
     value=odd_values,
 )
-def test_an_odd_description_is_read_or_refused(path: Any, kind: str, value: Any) -> None:
+def test_odd_description_is_read_or_refused(path: Any, kind: str, value: Any) -> None:
     about = copy.deepcopy(DESCRIPTION)
     _change(about, path, kind, value)
     with contextlib.suppress(TypeError, ValueError):
@@ -428,7 +428,7 @@ def _load_with(description: bytes) -> None:
     kind=st.sampled_from(["replace", "remove", "rename"]),
     value=odd_values,
 )
-def test_an_odd_model_is_read_or_refused(path: Any, kind: str, value: Any) -> None:
+def test_odd_model_is_read_or_refused(path: Any, kind: str, value: Any) -> None:
     content = copy.deepcopy(MODEL)
     _change(content, path, kind, value)
     try:

@@ -14,11 +14,11 @@ from sweeper import intervals
     # Table of Student's t, 97.5 %, in any statistics book.
     [(1, 12.7062), (2, 4.3027), (10, 2.2281), (20, 2.0860), (21, 2.0796), (30, 2.0423), (1000, 1.9623)],
 )
-def test_t_quantiles_are_those_of_the_printed_table(degrees: int, quantile: float) -> None:
+def test_t_quantiles_are_those_of_printed_table(degrees: int, quantile: float) -> None:
     assert intervals.t_quantile_975(degrees) == pytest.approx(quantile, abs=1e-4)
 
 
-def test_the_interval_of_three_values_is_the_t_interval() -> None:
+def test_interval_of_three_values_is_t_interval() -> None:
     # mean 2, deviation sqrt((1 + 0 + 1) / 2) = 1, half = 4.3027 * 1 / sqrt(3) = 2.4842
     number = intervals.estimate([1.0, 2.0, 3.0])
 
@@ -28,7 +28,7 @@ def test_the_interval_of_three_values_is_the_t_interval() -> None:
     assert number.n == 3
 
 
-def test_a_single_value_has_no_interval() -> None:
+def test_single_value_has_no_interval() -> None:
     assert intervals.estimate([7.0]) == intervals.Estimate(mean=7.0, low=None, high=None, n=1)
 
 
@@ -37,9 +37,7 @@ def test_a_single_value_has_no_interval() -> None:
     # Abramowitz and Stegun, table 26.10.
     [(0.975, 1, 12.706), (0.975, 2, 4.303), (0.975, 5, 2.571), (0.995, 4, 4.604), (0.95, 30, 1.697)],
 )
-def test_the_quantiles_are_those_of_the_printed_table(
-    probability: float, degrees: int, quantile: float
-) -> None:
+def test_quantiles_are_those_of_printed_table(probability: float, degrees: int, quantile: float) -> None:
     assert intervals.t_quantile(probability, degrees) == pytest.approx(quantile, abs=5e-4)
 
 
@@ -54,11 +52,11 @@ def test_the_quantiles_are_those_of_the_printed_table(
         *((0.9995, 3, 12.924), (0.9995, 30, 3.646), (0.9995, 120, 3.373)),
     ],
 )
-def test_quantiles_of_the_printed_table(probability: float, degrees: int, quantile: float) -> None:
+def test_quantiles_of_printed_table(probability: float, degrees: int, quantile: float) -> None:
     assert intervals.t_quantile(probability, degrees) == pytest.approx(quantile, abs=5.1e-4)
 
 
-def test_closed_form_meets_the_expansion() -> None:
+def test_closed_form_meets_expansion() -> None:
     below, above = intervals.t_quantile(0.995, 100), intervals.t_quantile(0.995, 101)
     # The quantile falls by about z (z**2 + 1) / 4 / degrees**2 from one degree to the next: 4.9 / 101**2.
     assert below - above == pytest.approx(4.9e-4, abs=2e-5)
@@ -78,7 +76,7 @@ def test_welch_of_two_equal_means() -> None:
     assert intervals.welch_half([(0.0, 2), (0.0, 2)]) == 0.0
 
 
-def test_range_of_a_reading() -> None:
+def test_range_of_reading() -> None:
     # Mean 2, standard error 1 / sqrt(3), times 1.96.
     found = intervals.normal_interval([1.0, 2.0, 3.0])
     assert found.high == pytest.approx(2 + 1.1316, abs=1e-4)

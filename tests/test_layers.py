@@ -101,7 +101,7 @@ def circle(arrows: dict[str, set[str]]) -> list[str]:
 
 
 @pytest.mark.parametrize(("module", "path"), list(MODULES.items()), ids=lambda value: str(value))
-def test_imports_go_down_the_floors(module: str, path: Path) -> None:
+def test_imports_go_down_floors(module: str, path: Path) -> None:
     own = folder_of(module)
     if own == "sweeper":
         return
@@ -156,7 +156,7 @@ def test_each_heavy_dependency_has_one_door() -> None:
 MODEL_PAGES = {"validation.py", "validation_chart.py", "experiment_tables.py"}
 
 
-def test_the_analysis_reads_results_and_nothing_above_them() -> None:
+def test_analysis_reads_results_and_nothing_above_them() -> None:
     allowed = {
         "errors",
         "goals",
@@ -177,7 +177,7 @@ def test_the_analysis_reads_results_and_nothing_above_them() -> None:
         assert reached <= allowed | runs_the_model, f"{path.name} reaches {reached - allowed}"
 
 
-def test_only_the_command_line_prints() -> None:
+def test_only_command_line_prints() -> None:
     for module, path in MODULES.items():
         if folder_of(module) in ("cli", "analysis"):
             continue

@@ -32,11 +32,11 @@ def test_time_to_first_token_counts_from_sending() -> None:
     assert ttft_ms(RECORDS).tolist() == [500.0, 1000.0, 250.0]
 
 
-def test_end_to_end_latency_counts_from_sending_to_the_last_token() -> None:
+def test_end_to_end_latency_counts_from_sending_to_last_token() -> None:
     assert e2el_ms(RECORDS).tolist() == [2500.0, 1000.0, 2250.0]
 
 
-def test_time_per_output_token_leaves_the_first_token_out() -> None:
+def test_time_per_output_token_leaves_first_token_out() -> None:
     first, second, third = tpot_ms(RECORDS)
     # (2.5 - 0.5) s / 4 and (4.25 - 2.25) s / 2; a single token has none.
     assert (first, third) == (500.0, 1000.0)
@@ -76,7 +76,7 @@ def test_percentiles_interpolate_between_values() -> None:
     assert numbers["std_ttft_ms"] == pytest.approx(200**0.5)
 
 
-def test_a_failed_request_counts_as_failed_and_nowhere_else() -> None:
+def test_failed_request_counts_as_failed_and_nowhere_else() -> None:
     numbers = summarize(ONE_FAILED)
     assert (numbers["completed"], numbers["failed"]) == (2, 1)
     assert (numbers["total_input_tokens"], numbers["total_output_tokens"]) == (40, 8)
@@ -109,7 +109,7 @@ def test_goodput_counts_requests_that_keep_every_bound() -> None:
     assert numbers["request_goodput_per_s"] == pytest.approx(1 / 4.25)
 
 
-def test_a_single_token_keeps_any_bound_on_tpot_and_a_latency_equal_to_its_bound_is_good() -> None:
+def test_single_token_keeps_any_bound_on_tpot_and_latency_equal_to_its_bound_is_good() -> None:
     # vLLM: TPOT counts as 0 for one token. The first answers at 1 s with one token, the second at 2 s with
     # 3 tokens 1 s apart: TPOT (4 - 2) / (3 - 1) = 1 s. Both took 4 s in all.
     records = RequestRecords(
@@ -133,7 +133,7 @@ def test_goodput_is_unknown_without_bounds() -> None:
     assert summarize(RECORDS)["request_goodput_per_s"] is None
 
 
-def test_a_goodput_bound_on_an_unknown_latency_is_refused() -> None:
+def test_goodput_bound_on_unknown_latency_is_refused() -> None:
     with pytest.raises(
         MeasurementError, match=r"bound on 'ttft'; expected ttft_ms, .* Did you mean 'ttft_ms'\?"
     ):
@@ -161,7 +161,7 @@ def test_times_out_of_order_are_refused(first_s: float, last_s: float, message: 
 
 
 @given(st.permutations(range(3)))
-def test_the_order_of_records_does_not_matter(order: list[int]) -> None:
+def test_order_of_records_does_not_matter(order: list[int]) -> None:
     shuffled = RequestRecords(
         arrival_s=RECORDS.arrival_s[order],
         first_token_s=RECORDS.first_token_s[order],
@@ -174,7 +174,7 @@ def test_the_order_of_records_does_not_matter(order: list[int]) -> None:
     assert numbers == {name: pytest.approx(value) for name, value in summarize(RECORDS).items()}
 
 
-def test_a_batch_that_is_served_again_and_again_has_the_statistics_of_its_rounds() -> None:
+def test_batch_that_is_served_again_and_again_has_statistics_of_its_rounds() -> None:
     metrics = batch_metrics(np.array([0.1, 0.2, 0.6]), requests=4, input_len=100, output_len=10)
     assert metrics["mean_batch_latency_ms"] == pytest.approx(300.0)
     assert metrics["median_batch_latency_ms"] == pytest.approx(200.0)

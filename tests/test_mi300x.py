@@ -64,7 +64,7 @@ def node_with_64_partitions(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "ROCR_VISIBLE_DEVICES": "12,13,14,15"}
 
 
-def test_the_node_of_64_partitions_is_shown(
+def test_node_of_64_partitions_is_shown(
     node_with_64_partitions: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -77,7 +77,7 @@ def test_the_node_of_64_partitions_is_shown(
     assert "CPX/NPS4" in told
 
 
-def test_a_mode_that_the_node_is_not_in_is_refused_with_the_commands(
+def test_mode_that_node_is_not_in_is_refused_with_commands(
     node_with_64_partitions: dict[str, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -187,7 +187,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         ),
     ],
 )
-def test_a_plan_keeps_to_the_devices_that_the_surroundings_grant(
+def test_plan_keeps_to_devices_that_surroundings_grant(
     node: Node,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -207,7 +207,7 @@ def test_a_plan_keeps_to_the_devices_that_the_surroundings_grant(
 
 
 @pytest.mark.parametrize("value", ["", "4,5,6,8", "MIG-0", "-1"])
-def test_a_mask_that_says_nothing_clear_is_refused_before_anything_is_made(
+def test_mask_that_says_nothing_clear_is_refused_before_anything_is_made(
     node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     write_amd_smi(tmp_path / "tools", "rocm_6.2_spx")
@@ -234,7 +234,7 @@ def test_trials_run_on_granted_gpus_beside_somebody_elses(
     assert {(row["device_name"], row["partitions_per_gpu"]) for row in rows} == {("AMD Instinct MI300X", 1)}
 
 
-def test_half_a_gpu_in_partitions_is_chosen_by_a_key(node: Node, tmp_path: Path) -> None:
+def test_half_gpu_in_partitions_is_chosen_by_key(node: Node, tmp_path: Path) -> None:
     # The second half of GPU 1; whatever else runs on the node is nobody's business here.
     write_amd_smi(tmp_path / "tools", "rocm_6.4_cpx_nps4", busy=(*range(12), *range(16, 64)))
     code, told = node.sweep(
@@ -275,7 +275,7 @@ def test_devices_that_are_granted_to_somebody_else_are_refused(
         ),
     ],
 )
-def test_kin_of_the_mi300x_are_named_and_not_predicted_as_one(
+def test_kin_of_mi300x_are_named_and_not_predicted_as_one(
     node: Node, tmp_path: Path, gpu: Gpu, told: str, basis: str
 ) -> None:
     install(tmp_path / "tools", outputs("SPX", "NPS1", of=gpu))
@@ -286,7 +286,7 @@ def test_kin_of_the_mi300x_are_named_and_not_predicted_as_one(
     assert basis in " ".join(printed.split())
 
 
-def test_an_apu_in_three_partitions_can_be_planned(node: Node, tmp_path: Path) -> None:
+def test_apu_in_three_partitions_can_be_planned(node: Node, tmp_path: Path) -> None:
     # TPX is no mode of an MI300X, whose model therefore says nothing.
     install(tmp_path / "tools", outputs("TPX", "NPS1", of=MI300A))
     code, printed = node.sweep("plan=true", "knobs.tensor_parallel_size=2")

@@ -372,7 +372,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize("mistake", AT_THE_COMMAND_LINE)
-def test_a_mistake_at_the_command_line_is_answered_in_one_sentence(
+def test_mistake_at_command_line_is_answered_in_one_sentence(
     mistake: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments, message = AT_THE_COMMAND_LINE[mistake]
@@ -384,7 +384,7 @@ def test_a_mistake_at_the_command_line_is_answered_in_one_sentence(
 
 
 @pytest.mark.parametrize("mistake", IN_YAML)
-def test_a_mistake_in_a_file_is_answered_with_the_files_name_or_key(
+def test_mistake_in_file_is_answered_with_files_name_or_key(
     mistake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content, message = IN_YAML[mistake]

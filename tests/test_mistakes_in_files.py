@@ -184,7 +184,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("mistake", MODELS)
-def test_a_model_that_cannot_be_understood_is_named(mistake: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_model_that_cannot_be_understood_is_named(mistake: str, capsys: pytest.CaptureFixture[str]) -> None:
     content, message = MODELS[mistake]
     Path("config.json").write_bytes(content.encode("utf-8", "surrogateescape"))
     told = answer(["fit", "config.json", "max_model_len=8"], capsys)
@@ -193,13 +193,13 @@ def test_a_model_that_cannot_be_understood_is_named(mistake: str, capsys: pytest
 
 
 @pytest.mark.parametrize("mistake", COMMANDS)
-def test_a_mistake_in_a_command_is_answered(mistake: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistake_in_command_is_answered(mistake: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, message = COMMANDS[mistake]
     assert message in answer(arguments, capsys)
 
 
 @pytest.mark.parametrize("mistake", ANALYSES)
-def test_an_analysis_of_what_is_no_study_is_answered(
+def test_analysis_of_what_is_no_study_is_answered(
     mistake: str, study: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments, message = ANALYSES[mistake]
@@ -212,7 +212,7 @@ def test_an_analysis_of_what_is_no_study_is_answered(
 
 
 @pytest.mark.parametrize("mistake", DESCRIPTIONS)
-def test_a_damaged_description_stops_a_sweep_and_stays(
+def test_damaged_description_stops_sweep_and_stays(
     mistake: str, study: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content, message = DESCRIPTIONS[mistake]
@@ -223,7 +223,7 @@ def test_a_damaged_description_stops_a_sweep_and_stays(
 
 
 @pytest.mark.parametrize("mistake", SERIES)
-def test_an_odd_description_stops_an_analysis(
+def test_odd_description_stops_analysis(
     mistake: str, study: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content, message = SERIES[mistake]
@@ -272,7 +272,7 @@ def _copied(path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [_cut, _empty, _text, _foreign, _flipped, _copied])
-def test_a_damaged_part_stops_a_plan_and_is_set_aside_by_a_sweep(
+def test_damaged_part_stops_plan_and_is_set_aside_by_sweep(
     harm: Callable[[Path], None], study: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good, bad = (Path(part) for part in study.parts())
@@ -290,14 +290,14 @@ def test_a_damaged_part_stops_a_plan_and_is_set_aside_by_a_sweep(
     assert len(Store(study.folder).read()) == 1
 
 
-def test_files_of_other_kinds_among_the_parts_are_set_aside(study: Store) -> None:
+def test_files_of_other_kinds_among_parts_are_set_aside(study: Store) -> None:
     for name in ("notes.txt", ".hidden", "_mine"):
         (study.folder / "measurements" / name).write_text("x")
     assert [Path(path).name for path in study.set_aside_unreadable()] == ["notes.txt"]
     assert len(study.read()) == 2
 
 
-def test_a_damaged_search_database_is_named_and_nothing_is_lost(
+def test_damaged_search_database_is_named_and_nothing_is_lost(
     study: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("outputs", "optuna.db").write_bytes(b"SQLite format 3\0" + bytes(200))
@@ -309,7 +309,7 @@ def test_a_damaged_search_database_is_named_and_nothing_is_lost(
     assert after == before
 
 
-def test_an_interpreter_in_the_environment_that_is_none_is_named(
+def test_interpreter_in_environment_that_is_none_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SWEEPER_VLLM_PYTHON", "/nowhere/python")
@@ -318,7 +318,7 @@ def test_an_interpreter_in_the_environment_that_is_none_is_named(
     assert not Path("outputs", "study-cpu").exists()
 
 
-def test_a_disk_that_is_full_stops_the_sweep_and_keeps_what_is_finished(
+def test_disk_that_is_full_stops_sweep_and_keeps_what_is_finished(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     sweep = [*SWEEP, "space.knobs.max_num_seqs=32,64,128", "executor.max_parallel=1"]

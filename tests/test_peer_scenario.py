@@ -147,7 +147,7 @@ def assert_nothing_is_mislabelled(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.mark.slow
-def test_no_setting_is_measured_on_the_server_of_another(tmp_path: Path, foreign: int) -> None:
+def test_no_setting_is_measured_on_server_of_another(tmp_path: Path, foreign: int) -> None:
     def is_under_load(port: int, trial: Path) -> bool:
         log = trial / "client-1.log"
         return log.exists() and "arguments" in log.read_text()
@@ -159,7 +159,7 @@ def test_no_setting_is_measured_on_the_server_of_another(tmp_path: Path, foreign
 
 @pytest.mark.vllm
 @pytest.mark.slow
-def test_no_setting_is_measured_on_the_real_server_of_another(
+def test_no_setting_is_measured_on_real_server_of_another(
     tmp_path: Path, vllm_python: str, foreign: int
 ) -> None:
     def is_under_load(port: int, trial: Path) -> bool:

@@ -37,7 +37,7 @@ def source(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_an_error_is_predicted_over_published_less_one() -> None:
+def test_error_is_predicted_over_published_less_one() -> None:
     (pair,) = predictions.pairs(source())
     # One token a second is published.
     assert pair.predicted is not None
@@ -45,7 +45,7 @@ def test_an_error_is_predicted_over_published_less_one() -> None:
     assert pair.error == pytest.approx(pair.predicted - 1)
 
 
-def test_too_long_a_latency_and_too_little_throughput_are_both_too_slow() -> None:
+def test_too_long_latency_and_too_little_throughput_are_both_too_slow() -> None:
     latency, throughput = (
         predictions.Pair(run="", metric=metric, published=10, predicted=predicted)
         for metric, predicted in (("mean_ttft_ms", 20), ("request_throughput_per_s", 5))
@@ -53,13 +53,13 @@ def test_too_long_a_latency_and_too_little_throughput_are_both_too_slow() -> Non
     assert latency.speed == throughput.speed == 0.5
 
 
-def test_what_the_model_refuses_has_no_error_and_says_why() -> None:
+def test_what_model_refuses_has_no_error_and_says_why() -> None:
     (pair,) = predictions.pairs(source(knobs={"tensor_parallel_size": 3}))
     assert pair.error is None
     assert "expected a divisor of the model's 32 attention heads" in pair.refusal
 
 
-def test_every_public_number_has_an_address_and_names_what_is_known() -> None:
+def test_every_public_number_has_address_and_names_what_is_known() -> None:
     for each in SOURCES:
         assert each["address"]
         assert each["told"]
@@ -68,7 +68,7 @@ def test_every_public_number_has_an_address_and_names_what_is_known() -> None:
             assert run["published"] > 0
 
 
-def test_the_page_shows_every_source_with_its_address() -> None:
+def test_page_shows_every_source_with_its_address() -> None:
     shown = PAGE.read_text(encoding="utf-8")
     for each in SOURCES:
         assert f"## {each['title']}" in shown

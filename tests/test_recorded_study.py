@@ -60,7 +60,7 @@ def parts(outputs: Path, study: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("study", [GRID, SEARCH], ids=["grid", "search"])
-def test_the_same_command_measures_what_was_left_and_nothing_twice(study: Path, gone_on: Path) -> None:
+def test_same_command_measures_what_was_left_and_nothing_twice(study: Path, gone_on: Path) -> None:
     before, after = parts(RECORDED / "stored", study), parts(gone_on / "outputs", study)
     assert set(before) == {f"{key}-1.parquet" for key in STORED[study]}
     assert set(after) - set(before) == {f"{key}-1.parquet" for key in THEN_MEASURED[study]}
@@ -70,13 +70,13 @@ def test_the_same_command_measures_what_was_left_and_nothing_twice(study: Path, 
     assert (gone_on / study / "report.md").is_file()
 
 
-def test_a_plan_counts_what_is_stored(recorded: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_counts_what_is_stored(recorded: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*sweep(GRID), "plan=true"]) == cli.OK
     told = " ".join(capsys.readouterr().out.split())
     assert "trials 5: 2 run, 1 refused, 2 in the store" in told
 
 
-def test_a_search_goes_on_with_its_old_trials_and_their_values(recorded: None, gone_on: Path) -> None:
+def test_search_goes_on_with_its_old_trials_and_their_values(recorded: None, gone_on: Path) -> None:
     before, after = (
         optuna.load_study(storage=storage_url(outputs), study_name=SEARCH.name).trials
         for outputs in (Path("outputs"), gone_on / "outputs")
@@ -88,9 +88,7 @@ def test_a_search_goes_on_with_its_old_trials_and_their_values(recorded: None, g
     ]
 
 
-def test_charts_and_a_report_come_from_the_folder_alone(
-    recorded: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_charts_and_report_come_from_folder_alone(recorded: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert analysis_cli.main(["report", str(GRID)]) == 0
     assert str(GRID / "report.md") in capsys.readouterr().out.split()
     table = pd.read_csv(GRID / "figures" / "request_throughput_per_s.csv")
@@ -101,7 +99,7 @@ def test_charts_and_a_report_come_from_the_folder_alone(
     assert "Simulated: no GPU was measured." in (GRID / "report.md").read_text()
 
 
-def test_a_recorded_study_is_compared_with_what_it_became(recorded: None, gone_on: Path) -> None:
+def test_recorded_study_is_compared_with_what_it_became(recorded: None, gone_on: Path) -> None:
     today = gone_on / GRID
     assert analysis_cli.main(["compare", str(GRID), str(today), "--out", "side_by_side"]) == 0
     text = Path("side_by_side/compare.md").read_text()

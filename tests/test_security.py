@@ -55,7 +55,7 @@ def leaks(folder: Path, planted: list[bytes]) -> list[str]:
     return found
 
 
-def test_no_secret_is_written_or_said_by_a_study(
+def test_no_secret_is_written_or_said_by_study(
     tmp_path: Path, planted: list[bytes], capfd: pytest.CaptureFixture[str]
 ) -> None:
     python = write_interpreter(tmp_path / "bin")
@@ -93,7 +93,7 @@ def test_no_secret_is_in_rays_own_folder(tmp_path: Path, planted: list[bytes]) -
         executor.close()
 
 
-def test_a_secret_in_the_engines_last_words_is_masked_in_the_row(
+def test_secret_in_engines_last_words_is_masked_in_row(
     tmp_path: Path, planted: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STANDIN", "die")
@@ -118,7 +118,7 @@ def test_a_secret_in_the_engines_last_words_is_masked_in_the_row(
         ),
     ],
 )
-def test_no_secret_that_an_engine_says_while_dying_is_stored_or_printed(
+def test_no_secret_that_engine_says_while_dying_is_stored_or_printed(
     said: str,
     kept: str,
     tmp_path: Path,
@@ -139,7 +139,7 @@ def test_no_secret_that_an_engine_says_while_dying_is_stored_or_printed(
     assert {Path(leak.rpartition(" in ")[2]).suffix for leak in leaks(outputs, secrets_said)} == {".log"}
 
 
-def test_each_server_has_a_key_of_its_own_and_listens_on_loopback(tmp_path: Path) -> None:
+def test_each_server_has_key_of_its_own_and_listens_on_loopback(tmp_path: Path) -> None:
     python = write_interpreter(tmp_path / "bin")
     spec = make_spec(tmp_path, python)
     servers = [VllmEngine().start(spec, PLACEMENT, restart=restart, cancelled=never) for restart in (0, 1)]
@@ -154,7 +154,7 @@ def test_each_server_has_a_key_of_its_own_and_listens_on_loopback(tmp_path: Path
             server.stop()
 
 
-def test_code_of_a_model_is_trusted_only_when_asked(tmp_path: Path) -> None:
+def test_code_of_model_is_trusted_only_when_asked(tmp_path: Path) -> None:
     spec = make_spec(tmp_path, "python")
     asked = replace(spec, assignment={**spec.assignment, "trust_remote_code": True})
     assert "--trust-remote-code" not in server_command(spec, python="python", port=1)
@@ -165,7 +165,7 @@ def test_code_of_a_model_is_trusted_only_when_asked(tmp_path: Path) -> None:
     assert "--trust-remote-code" not in arguments
 
 
-def test_the_dashboard_listens_on_loopback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dashboard_listens_on_loopback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda program, arguments: ran.append(arguments))
     (tmp_path / "optuna.db").touch()
@@ -187,7 +187,7 @@ def test_the_dashboard_listens_on_loopback(tmp_path: Path, monkeypatch: pytest.M
         ("study.storage='postgres://user:hf_planted0123@host/studies'", "study.storage"),
     ],
 )
-def test_a_secret_in_the_configuration_is_refused_without_being_shown(
+def test_secret_in_configuration_is_refused_without_being_shown(
     override: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = cli.main(
@@ -210,7 +210,7 @@ def test_a_secret_in_the_configuration_is_refused_without_being_shown(
         ("study.name=good", "study.experiment=../../evil"),
     ],
 )
-def test_a_name_that_leads_out_of_the_outputs_is_refused(
+def test_name_that_leads_out_of_outputs_is_refused(
     overrides: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["+experiment=quick_start", "platform=simulated", "executor=inline"]
@@ -246,7 +246,7 @@ _UNSAFE = {"yaml.load", "yaml.unsafe_load", "yaml.full_load", "pickle.load", "pi
 
 
 @pytest.mark.parametrize("folder", ["sweeper", "analysis", "benchmarks"])
-def test_nothing_is_run_through_a_shell_or_loaded_as_code(folder: str) -> None:
+def test_nothing_is_run_through_shell_or_loaded_as_code(folder: str) -> None:
     for path in sorted((ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):
@@ -257,7 +257,7 @@ def test_nothing_is_run_through_a_shell_or_loaded_as_code(folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", ["sweeper", "conf"])
-def test_nothing_listens_to_the_outside_by_itself(folder: str) -> None:
+def test_nothing_listens_to_outside_by_itself(folder: str) -> None:
     for path in files(ROOT / folder):
         if path.suffix in (".py", ".yaml"):
             assert "0.0.0.0" not in path.read_text(encoding="utf-8"), path

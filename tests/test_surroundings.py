@@ -12,13 +12,13 @@ from tests.conftest import ROOT
 from tests.surroundings import of_the_user, running
 
 
-def test_what_users_and_batch_systems_set_is_hidden_and_the_rest_stays() -> None:
+def test_what_users_and_batch_systems_set_is_hidden_and_rest_stays() -> None:
     machine = {"PATH": "/bin", "LANG": "C", "TZ": "UTC", "UV_INDEX_URL": "x"}
     user = {"HIP_VISIBLE_DEVICES": "4", "SLURM_JOB_ID": "7", "http_proxy": "x", "MPLCONFIGDIR": "/x"}
     assert of_the_user({**machine, **user}) == list(user)
 
 
-def test_a_program_ends_with_its_block_also_when_a_check_in_it_fails() -> None:
+def test_program_ends_with_its_block_also_when_check_in_it_fails() -> None:
     with pytest.raises(AssertionError), running(["sleep", "600"]) as program:
         raise AssertionError
     assert program.poll() is not None
@@ -32,7 +32,7 @@ def order(seed: int) -> list[str]:
     return [line for line in told.splitlines() if "::" in line]
 
 
-def test_a_seed_gives_an_order_that_can_be_repeated_and_keeps_files_whole() -> None:
+def test_seed_gives_order_that_can_be_repeated_and_keeps_files_whole() -> None:
     first = order(1)
     assert first == order(1)
     assert first != order(2)

@@ -72,7 +72,7 @@ def told(python: Path, beside_users_own: Path) -> str:
     return run(python, *CASE_2, folder=beside_users_own)
 
 
-def test_case_2_has_its_charts_and_the_published_figures(told: str, beside_users_own: Path) -> None:
+def test_case_2_has_its_charts_and_published_figures(told: str, beside_users_own: Path) -> None:
     assert "trials: 5 complete; started now: 5" in told
     assert (beside_users_own / STUDY / "report.md").is_file()
     published = (beside_users_own / STUDY / "figures" / "request_throughput_per_s.csv").read_text()
@@ -80,7 +80,7 @@ def test_case_2_has_its_charts_and_the_published_figures(told: str, beside_users
     assert "8.14" in published
 
 
-def test_every_command_of_the_analysis_is_reached(told: str, python: Path, beside_users_own: Path) -> None:
+def test_every_command_of_analysis_is_reached(told: str, python: Path, beside_users_own: Path) -> None:
     text = run(python, "-m", "sweeper", "analysis", "--help", folder=beside_users_own)
     assert text.startswith("usage: python -m sweeper analysis ")
     ours = subprocess.run(
@@ -92,19 +92,19 @@ def test_every_command_of_the_analysis_is_reached(told: str, python: Path, besid
     assert all((beside_users_own / line).is_file() for line in drawn.splitlines())
 
 
-def test_the_console_script_reaches_it_as_well(told: str, python: Path, beside_users_own: Path) -> None:
+def test_console_script_reaches_it_as_well(told: str, python: Path, beside_users_own: Path) -> None:
     command = [str(python.with_name("sweeper")), "analysis", "guide", str(STUDY)]
     done = subprocess.run(command, cwd=beside_users_own, capture_output=True, text=True)
     assert done.stdout == f"{STUDY}/benchmark_results.md\n", done.stderr
 
 
-def test_a_message_names_the_command_that_there_is(python: Path, beside_users_own: Path) -> None:
+def test_message_names_command_that_there_is(python: Path, beside_users_own: Path) -> None:
     options = ("plan=true", "plan_csv=plan.csv")
     said = run(python, *CASE_2, *options, folder=beside_users_own)
     assert "draw it with: python -m sweeper analysis timeline plan.csv" in said
 
 
-def test_the_wheel_brings_all_of_it_in_one_package(wheel: Path) -> None:
+def test_wheel_brings_all_of_it_in_one_package(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     for name in (

@@ -39,7 +39,7 @@ def verdict_of(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
     return {row["setting"]: (row["sanity_verdict"], row["why"]) for row in judged.to_dict("records")}
 
 
-def test_answers_are_held_against_those_of_the_default_series(frame_of: Callable[..., pd.DataFrame]) -> None:
+def test_answers_are_held_against_those_of_default_series(frame_of: Callable[..., pd.DataFrame]) -> None:
     frame = frame_of(
         ("batch", {"max_num_seqs": 64}, PARIS, 2.0),
         ("default", {}, PARIS, 1.0),
@@ -58,7 +58,7 @@ def test_answers_are_held_against_those_of_the_default_series(frame_of: Callable
     assert found["eight bits"][1] == "kv_cache_dtype: numbers are kept with fewer bits in the KV cache"
 
 
-def test_a_setting_with_broken_answers_is_never_the_best(frame_of: Callable[..., pd.DataFrame]) -> None:
+def test_setting_with_broken_answers_is_never_best(frame_of: Callable[..., pd.DataFrame]) -> None:
     frame = frame_of(
         ("default", {}, PARIS, 1.0),
         ("fast", {"kv_cache_dtype": "fp8"}, "!!!!!!!!", 9.0),
@@ -67,14 +67,14 @@ def test_a_setting_with_broken_answers_is_never_the_best(frame_of: Callable[...,
     assert bests.best(frame, objectives=[FASTEST])["setting"].tolist() == ["faster"]
 
 
-def test_where_the_baseline_has_no_text_either_nothing_is_called_broken(
+def test_where_baseline_has_no_text_either_nothing_is_called_broken(
     frame_of: Callable[..., pd.DataFrame],
 ) -> None:
     frame = frame_of(("default", {}, "!!!!!!!!", 1.0), ("other", {"max_num_seqs": 64}, "????????", 2.0))
     assert verdict_of(frame)["other"] == ("unexplained", "")
 
 
-def test_the_first_setting_is_the_baseline_where_no_series_is_called_default(
+def test_first_setting_is_baseline_where_no_series_is_called_default(
     frame_of: Callable[..., pd.DataFrame],
 ) -> None:
     frame = frame_of(("a", {}, PARIS, 1.0), ("b", {"dtype": "float16"}, " Lyon", 2.0))
@@ -98,11 +98,11 @@ def test_what_is_no_text_is_broken(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [PARIS, " Paris. Paris is", " 巴黎", "42", " a a b a", "the Mississippi"])
-def test_a_text_is_not_broken(text: str) -> None:
+def test_text_is_not_broken(text: str) -> None:
     assert not answers.is_broken(text)
 
 
-def test_the_report_tells_each_verdict_and_what_it_means(
+def test_report_tells_each_verdict_and_what_it_means(
     frame_of: Callable[..., pd.DataFrame], tmp_path: Path
 ) -> None:
     frame_of(("default", {}, PARIS, 1.0), ("odd", {"max_num_seqs": 64}, " Lyon", 2.0))

@@ -40,14 +40,14 @@ def frame(trial: Callable[..., TrialResult], study_folder: Callable[..., Path]) 
     return Store.latest(Store(study_folder(*results)).read())
 
 
-def test_the_best_setting_keeps_every_bound(frame: pd.DataFrame) -> None:
+def test_best_setting_keeps_every_bound(frame: pd.DataFrame) -> None:
     (free,) = bests.best(frame, objectives=[FASTEST]).to_dict("records")
     (bounded,) = bests.best(frame, objectives=[FASTEST], constraints=[PROMPT]).to_dict("records")
     assert (free["setting"], free["runner_up"]) == ("c", "b")
     assert (bounded["setting"], bounded["value"], bounded["runner_up"]) == ("b", 12.0, "e")
 
 
-def test_what_breaks_a_bound_says_which_and_by_what_value(frame: pd.DataFrame) -> None:
+def test_what_breaks_bound_says_which_and_by_what_value(frame: pd.DataFrame) -> None:
     broken = bests.broken_bounds(frame, constraints=[PROMPT])
     assert broken.to_dict("records") == [
         {"setting": "c", "breaks": "p99_ttft_ms at 16 QPS <= 2000 (is 2,500, 25 % over)"}
@@ -57,7 +57,7 @@ def test_what_breaks_a_bound_says_which_and_by_what_value(frame: pd.DataFrame) -
     assert nowhere["breaks"][0] == "p99_itl_ms at 16 QPS <= 2000 (not measured)"
 
 
-def test_the_front_holds_what_no_other_beats(frame: pd.DataFrame) -> None:
+def test_front_holds_what_no_other_beats(frame: pd.DataFrame) -> None:
     both = [FASTEST, PROMPTEST]
     # d (9, 60) loses to a (10, 50) in both; every other one is faster than all that answer sooner.
     assert bests.front(frame, objectives=both)["setting"].tolist() == ["c", "b", "e", "a"]
@@ -66,7 +66,7 @@ def test_the_front_holds_what_no_other_beats(frame: pd.DataFrame) -> None:
     assert bounded[[RPS, TPOT]].iloc[0].tolist() == [12.0, 80.0]
 
 
-def test_of_equal_settings_all_are_on_the_front(
+def test_of_equal_settings_all_are_on_front(
     trial: Callable[..., TrialResult], study_folder: Callable[..., Path]
 ) -> None:
     same = [[{RPS: 5.0, TPOT: 5.0}]]
@@ -75,7 +75,7 @@ def test_of_equal_settings_all_are_on_the_front(
     assert found["setting"].tolist() == ["x", "y"]
 
 
-def test_per_gpu_a_setting_on_fewer_gpus_can_win(
+def test_per_gpu_setting_on_fewer_gpus_can_win(
     trial: Callable[..., TrialResult], study_folder: Callable[..., Path]
 ) -> None:
     four = trial(series=("four",), knobs={"n": 4}, runs=[[{RPS: 20.0}]])
@@ -88,7 +88,7 @@ def test_per_gpu_a_setting_on_fewer_gpus_can_win(
     assert answer["objective"] == f"highest {RPS} per GPU, at 16 QPS"
 
 
-def test_probes_of_a_rate_search_tell_the_highest_rate_and_stay_out_of_other_tables(
+def test_probes_of_rate_search_tell_highest_rate_and_stay_out_of_other_tables(
     trial: Callable[..., TrialResult], study_folder: Callable[..., Path]
 ) -> None:
     search = RateSearch(low=1.0, high=9.0, resolution=1.0, bounds=((TTFT, 2000.0),))
@@ -146,7 +146,7 @@ def test_report_and_last_lines_tell_front_and_bounds(
     assert lines[-1] == "bounds (p99_ttft_ms at 16 QPS <= 2000): 1 of 5 measured settings break one"
 
 
-def test_a_damaged_constraint_in_study_json_is_said(
+def test_damaged_constraint_in_study_json_is_said(
     frame: pd.DataFrame, tmp_path: Path, study_folder: Callable[..., Path]
 ) -> None:
     folder = study_folder(about={"constraints": [{"metric": TTFT, "limit": 2000, "is_upper": True}]})

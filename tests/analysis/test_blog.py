@@ -44,7 +44,7 @@ def study(trial: MakeTrial, study_folder: MakeFolder) -> Study:
     )
 
 
-def test_the_article_stands_alone_in_its_folder(study: Study, tmp_path: Path) -> None:
+def test_article_stands_alone_in_its_folder(study: Study, tmp_path: Path) -> None:
     written = blog.write([study], out=tmp_path / "post")
 
     index = written[-1]
@@ -57,7 +57,7 @@ def test_the_article_stands_alone_in_its_folder(study: Study, tmp_path: Path) ->
     assert links[0][0] == "Requests per second, simulated, for Default (512), No chunks"
 
 
-def test_the_article_has_all_that_a_reader_needs(study: Study) -> None:
+def test_article_has_all_that_reader_needs(study: Study) -> None:
     text = blog.text([study], pictures=[])
 
     assert text.startswith(
@@ -71,7 +71,7 @@ def test_the_article_has_all_that_a_reader_needs(study: Study) -> None:
     assert "vllm serve meta-llama/Llama-3.1-70B-Instruct --port 8000 --enable-chunked-prefill=False" in text
 
 
-def test_the_command_repeats_the_latest_invocation_without_private_paths(study: Study) -> None:
+def test_command_repeats_latest_invocation_without_private_paths(study: Study) -> None:
     for time, overrides in (
         ("2026-01-01", ["+experiment=old"]),
         (
@@ -93,7 +93,7 @@ def test_the_command_repeats_the_latest_invocation_without_private_paths(study: 
     )
 
 
-def test_a_study_without_experiment_has_no_command(trial: MakeTrial, study_folder: MakeFolder) -> None:
+def test_study_without_experiment_has_no_command(trial: MakeTrial, study_folder: MakeFolder) -> None:
     study = Study.load(study_folder(trial()))
 
     assert blog.repeat_command(study) == ""
@@ -107,7 +107,7 @@ def test_several_studies_are_sections_of_one_article(study: Study) -> None:
     assert text.count('## Does a "chunk" pay?') == 2
 
 
-def test_the_blog_command_prints_what_it_wrote(
+def test_blog_command_prints_what_it_wrote(
     study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["blog", str(tmp_path / "post"), str(study.folder)]) == 0

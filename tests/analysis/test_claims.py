@@ -55,7 +55,7 @@ def make_study(trial: MakeTrial, study_folder: MakeFolder) -> Callable[..., Stud
     return make
 
 
-def test_a_claim_is_judged_at_every_load_point() -> None:
+def test_claim_is_judged_at_every_load_point() -> None:
     claim = Claim(id="x", experiment="e", statement="a > b", where="", powers={"a": 1, "b": -1}, low=1.0)
     numbers = {("a", "16"): known(11.0), ("b", "16"): known(10.0), ("a", "32"): known(9.0)}
 
@@ -71,7 +71,7 @@ def test_a_claim_is_judged_at_every_load_point() -> None:
     assert [f.load_point for f in half.findings] == ["16"]
 
 
-def test_a_claim_about_one_rate_is_judged_there_alone() -> None:
+def test_claim_about_one_rate_is_judged_there_alone() -> None:
     claim = BY_ID["C01"]
     numbers = {
         (series, rate): known(value)
@@ -86,14 +86,14 @@ def test_a_claim_about_one_rate_is_judged_there_alone() -> None:
     assert answer.verdict is Verdict.HOLDS
 
 
-def test_a_claim_that_no_measurement_can_decide_says_why() -> None:
+def test_claim_that_no_measurement_can_decide_says_why() -> None:
     answer = check(BY_ID["case3-b"], {}, source="simulated", of="")
 
     assert answer.verdict is Verdict.NO_DATA
     assert "only a second one could tell" in answer.note
 
 
-def test_the_article_and_its_figures_disagree_on_tuned_chunks() -> None:
+def test_article_and_its_figures_disagree_on_tuned_chunks() -> None:
     # Printed: 8.35 with chunks of 2048 against 8.65 without chunks at 32 QPS, 0.965.
     answer = check_published(BY_ID["case1-b"])
 
@@ -126,7 +126,7 @@ def test_the_article_and_its_figures_disagree_on_tuned_chunks() -> None:
         ("case8-c", Verdict.HOLDS),
     ],
 )
-def test_the_articles_own_figures_support_what_they_support(name: str, verdict: Verdict) -> None:
+def test_articles_own_figures_support_what_they_support(name: str, verdict: Verdict) -> None:
     assert check_published(BY_ID[name]).verdict is verdict
 
 
@@ -149,7 +149,7 @@ def test_claims_have_unique_names_and_bounds() -> None:
     assert sum(claim.kind is ClaimKind.CONDITION for claim in CLAIMS) == 1
 
 
-def test_a_single_start_is_judged_against_the_margin(make_study: Callable[..., Study]) -> None:
+def test_single_start_is_judged_against_margin(make_study: Callable[..., Study]) -> None:
     answer = check_study(BY_ID["case1-a"], make_study([10.0], [10.1]))
 
     # 1 % more is less than the margin of 2 %.
@@ -159,7 +159,7 @@ def test_a_single_start_is_judged_against_the_margin(make_study: Callable[..., S
     assert answer.of == "meta-llama/Llama-3.1-70B-Instruct on simulated, study steps"
 
 
-def test_a_single_measured_start_settles_nothing(make_study: Callable[..., Study]) -> None:
+def test_single_measured_start_settles_nothing(make_study: Callable[..., Study]) -> None:
     study = make_study([7.0], [8.0], Provenance.MEASURED)
 
     answer = check_study(BY_ID["case1-a"], study)
@@ -169,7 +169,7 @@ def test_a_single_measured_start_settles_nothing(make_study: Callable[..., Study
     assert "**inconclusive** (single start) | 16: 1.143 (no interval)" in claims_report.markdown([answer])
 
 
-def test_restarts_can_prove_a_smaller_difference(make_study: Callable[..., Study]) -> None:
+def test_restarts_can_prove_smaller_difference(make_study: Callable[..., Study]) -> None:
     study = make_study([10.0, 10.001, 9.999], [10.1, 10.101, 10.099], Provenance.MEASURED)
 
     answer = check_study(BY_ID["case1-a"], study)
@@ -179,7 +179,7 @@ def test_restarts_can_prove_a_smaller_difference(make_study: Callable[..., Study
     assert answer.source == "measured"
 
 
-def test_a_study_of_another_model_says_that_it_is_not_what_the_source_measured(
+def test_study_of_another_model_says_that_it_is_not_what_source_measured(
     trial: MakeTrial, study_folder: MakeFolder, llama_70b: Model, make_study: Callable[..., Study]
 ) -> None:
     tiny = replace(llama_70b, name="tiny-llama")
@@ -222,7 +222,7 @@ def test_hit_rates_of_two_runs_are_judged_apart(trial: MakeTrial, study_folder: 
     assert found["case3-d"].verdict is found["case3-e"].verdict is Verdict.HOLDS
 
 
-def test_the_answers_put_figures_and_studies_side_by_side(make_study: Callable[..., Study]) -> None:
+def test_answers_put_figures_and_studies_side_by_side(make_study: Callable[..., Study]) -> None:
     study = make_study([7.0], [8.0])
 
     found = answers([study])
@@ -235,7 +235,7 @@ def test_the_answers_put_figures_and_studies_side_by_side(make_study: Callable[.
     assert len(answers([])) == len(CLAIMS)
 
 
-def test_the_table_has_a_row_per_load_point_and_one_without_data(make_study: Callable[..., Study]) -> None:
+def test_table_has_row_per_load_point_and_one_without_data(make_study: Callable[..., Study]) -> None:
     table = claims_report.table(answers([make_study([7.0], [8.0])]))
 
     ours = table[table["source"] == "simulated"]
@@ -249,7 +249,7 @@ def test_the_table_has_a_row_per_load_point_and_one_without_data(make_study: Cal
     assert missing["verdict_overall"] == "no data"
 
 
-def test_the_markdown_says_single_start(make_study: Callable[..., Study]) -> None:
+def test_markdown_says_single_start(make_study: Callable[..., Study]) -> None:
     written = claims_report.markdown(answers([make_study([7.0], [8.0])]))
 
     assert (
@@ -258,13 +258,13 @@ def test_the_markdown_says_single_start(make_study: Callable[..., Study]) -> Non
     )
 
 
-def test_where_a_claim_stands_is_said_once(make_study: Callable[..., Study]) -> None:
+def test_where_claim_stands_is_said_once(make_study: Callable[..., Study]) -> None:
     found: tuple[Answer, ...] = answers([make_study([7.0], [8.0])])
 
     assert claims_report.wheres(found).count("- case1-a: Case 1:") == 1
 
 
-def test_the_claims_are_written_for_readers_and_machines(
+def test_claims_are_written_for_readers_and_machines(
     make_study: Callable[..., Study], tmp_path: Path
 ) -> None:
     reading, data = claims_report.write([make_study([7.0], [8.0])], out=tmp_path / "out")
@@ -273,21 +273,21 @@ def test_the_claims_are_written_for_readers_and_machines(
     assert set(pd.read_csv(data)["source"]) == {"published", "simulated"}
 
 
-def test_a_study_without_claims_says_so(trial: MakeTrial, study_folder: MakeFolder) -> None:
+def test_study_without_claims_says_so(trial: MakeTrial, study_folder: MakeFolder) -> None:
     study = Study.load(study_folder(trial(runs=starts(1.0))))
 
     assert "Nobody's claims about steps are on record." in claims_report.text([study])
     assert report.claims_section(study) == ""
 
 
-def test_the_report_of_a_study_includes_its_claims(make_study: Callable[..., Study]) -> None:
+def test_report_of_study_includes_its_claims(make_study: Callable[..., Study]) -> None:
     section = report.claims_section(make_study([7.0], [8.0]))
 
     assert section.startswith("## Claims of the source\n\n| claim |")
     assert "| simulated | **holds** (single start) |" in section
 
 
-def test_the_claims_command_prints_and_writes(
+def test_claims_command_prints_and_writes(
     make_study: Callable[..., Study], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make_study([7.0], [8.0]).folder
@@ -299,7 +299,7 @@ def test_the_claims_command_prints_and_writes(
     assert printed.endswith(f"{folder / 'claims.md'}\n{folder / 'claims.csv'}\n")
 
 
-def test_the_claims_command_alone_judges_the_published_figures(
+def test_claims_command_alone_judges_published_figures(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert cli.main(["claims"]) == 0

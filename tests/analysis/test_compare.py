@@ -74,7 +74,7 @@ def test_only_what_both_have_is_compared(pair: tuple[Study, Study]) -> None:
     assert pd.isna(row["high"])
 
 
-def test_modelled_numbers_of_one_start_are_judged_by_the_margin(
+def test_modelled_numbers_of_one_start_are_judged_by_margin(
     trial: MakeTrial, study_folder: MakeFolder
 ) -> None:
     studies = [
@@ -121,7 +121,7 @@ def test_other_prompts_make_another_load_point(trial: MakeTrial, study_folder: M
         (0.9, 1.1, True, "inconclusive"),
     ],
 )
-def test_a_verdict_needs_the_whole_interval_on_one_side(
+def test_verdict_needs_whole_interval_on_one_side(
     low: float, high: float, is_higher_better: bool, word: str
 ) -> None:
     found = Ratio(value=1.0, low=low, high=high, basis=Basis.RESTARTS)
@@ -129,7 +129,7 @@ def test_a_verdict_needs_the_whole_interval_on_one_side(
     assert compare.verdict(found, is_higher_better=is_higher_better) == word
 
 
-def test_differences_of_the_environment_are_listed(pair: tuple[Study, Study]) -> None:
+def test_differences_of_environment_are_listed(pair: tuple[Study, Study]) -> None:
     found = compare.environment_differences(*pair).set_index("what")
 
     assert found.loc["Platform"].tolist() == ["simulated", "mi300x"]
@@ -146,7 +146,7 @@ def test_defaults_that_moved_are_named_with_both_values(pair: tuple[Study, Study
     assert found.loc["enable_prefix_caching"].tolist() == ["False", "True", "no"]
 
 
-def test_a_pinned_knob_is_not_moved_by_its_default(trial: MakeTrial, study_folder: MakeFolder) -> None:
+def test_pinned_knob_is_not_moved_by_its_default(trial: MakeTrial, study_folder: MakeFolder) -> None:
     studies = [
         Study.load(
             study_folder(trial(knobs={"max_num_seqs": 64}, runs=starts(1.0), release=release), name=release)
@@ -165,7 +165,7 @@ def test_what_engines_reported_differently_is_listed(pair: tuple[Study, Study]) 
     assert found.values.tolist() == [["Base", "block_size", "16", "32"]]
 
 
-def test_the_text_names_both_provenances_and_what_only_one_has(pair: tuple[Study, Study]) -> None:
+def test_text_names_both_provenances_and_what_only_one_has(pair: tuple[Study, Study]) -> None:
     written = compare.text(*pair)
 
     assert written.startswith("# new against old\n")
@@ -175,9 +175,7 @@ def test_the_text_names_both_provenances_and_what_only_one_has(pair: tuple[Study
     assert "| Base | 16 QPS | 10.00 | 12.00 | 1.200 (no interval) | inconclusive (single start) |" in written
 
 
-def test_a_chart_of_mixed_provenance_names_the_simulated_one(
-    pair: tuple[Study, Study], tmp_path: Path
-) -> None:
+def test_chart_of_mixed_provenance_names_simulated_one(pair: tuple[Study, Study], tmp_path: Path) -> None:
     written = compare.write(*pair, out=tmp_path / "out")
 
     assert [path.name for path in written] == [
@@ -189,7 +187,7 @@ def test_a_chart_of_mixed_provenance_names_the_simulated_one(
     assert "(compare_request_throughput_per_s.png)" in written[-1].read_text(encoding="utf-8")
 
 
-def test_a_pair_of_bars_has_the_two_numbers(pair: tuple[Study, Study]) -> None:
+def test_pair_of_bars_has_two_numbers(pair: tuple[Study, Study]) -> None:
     words = Words(title="Requests", note="", subtitle="", caption="Both.")
 
     figure = pairs.draw_pairs(compare.paired(*pair, RPS), metric=RPS, names=("old", "new"), words=words)
@@ -201,7 +199,7 @@ def test_a_pair_of_bars_has_the_two_numbers(pair: tuple[Study, Study]) -> None:
     assert figures.SIMULATED_BAND not in shown
 
 
-def test_the_compare_command_writes_where_it_is_told(
+def test_compare_command_writes_where_it_is_told(
     pair: tuple[Study, Study], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "here"
@@ -212,7 +210,7 @@ def test_the_compare_command_writes_where_it_is_told(
     assert (out / "compare.md").exists()
 
 
-def test_a_modelled_gpu_has_the_defaults_of_its_own_kind(trial: MakeTrial, study_folder: MakeFolder) -> None:
+def test_modelled_gpu_has_defaults_of_its_own_kind(trial: MakeTrial, study_folder: MakeFolder) -> None:
     # vLLM 0.8.4 runs V1 with 1024 sequences on an H100, and V0 with 256 on an MI300X.
     studies = []
     for device in ("mi300x", "h100"):

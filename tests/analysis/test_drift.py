@@ -41,7 +41,7 @@ def read(folder: Path) -> Study:
     return Study.load(folder)
 
 
-def test_a_setting_that_falls_by_a_fifth_drifts(
+def test_setting_that_falls_by_fifth_drifts(
     repetition: Callable[..., TrialResult], study_folder: MakeFolder, trial: MakeTrial
 ) -> None:
     folder = study_folder(
@@ -59,7 +59,7 @@ def test_a_setting_that_falls_by_a_fifth_drifts(
     assert found.sentence.startswith(f"{METRIC}: drift of -20.0 % over 2.0 h and 3 engine starts")
 
 
-def test_a_setting_that_only_scatters_shows_no_drift_above_its_interval(
+def test_setting_that_only_scatters_shows_no_drift_above_its_interval(
     repetition: Callable[..., TrialResult], study_folder: MakeFolder
 ) -> None:
     values = (9.9, 10.1, 10.1, 9.9)
@@ -73,7 +73,7 @@ def test_a_setting_that_only_scatters_shows_no_drift_above_its_interval(
     assert "no drift seen above 8.2 % over 3.0 h and 4 engine starts" in found.sentence
 
 
-def test_two_starts_give_a_change_without_an_interval(
+def test_two_starts_give_change_without_interval(
     repetition: Callable[..., TrialResult], study_folder: MakeFolder
 ) -> None:
     found = drift(
@@ -84,7 +84,7 @@ def test_two_starts_give_a_change_without_an_interval(
     assert "+20.0 % over 1.0 h and 2 engine starts; without an interval" in found.sentence
 
 
-def test_the_trial_of_the_same_setting_counts_as_a_start_and_others_do_not(
+def test_trial_of_same_setting_counts_as_start_and_others_do_not(
     repetition: Callable[..., TrialResult], study_folder: MakeFolder, trial: MakeTrial
 ) -> None:
     folder = study_folder(
@@ -98,7 +98,7 @@ def test_the_trial_of_the_same_setting_counts_as_a_start_and_others_do_not(
     assert found.starts == 3
 
 
-def test_without_a_control_or_without_numbers_nothing_is_said_of_drift(
+def test_without_control_or_without_numbers_nothing_is_said_of_drift(
     study_folder: MakeFolder, trial: MakeTrial, repetition: Callable[..., TrialResult]
 ) -> None:
     folder = study_folder(trial(series=("a",), knobs={"max_num_seqs": 8}, runs=runs(10.0)))
@@ -108,7 +108,7 @@ def test_without_a_control_or_without_numbers_nothing_is_said_of_drift(
     assert drift(Store(other).read(), "mean_ttft_ms") is None
 
 
-def test_repetitions_of_the_control_are_not_averaged_into_their_setting(
+def test_repetitions_of_control_are_not_averaged_into_their_setting(
     repetition: Callable[..., TrialResult], study_folder: MakeFolder, trial: MakeTrial
 ) -> None:
     folder = study_folder(
@@ -129,7 +129,7 @@ def test_spread_is_told_between_starts_and_within_one(study_folder: MakeFolder, 
     assert (row["starts"], row["runs"]) == (2, 4)
 
 
-def test_the_report_tells_spread_and_drift(
+def test_report_tells_spread_and_drift(
     repetition: Callable[..., TrialResult], study_folder: MakeFolder, trial: MakeTrial
 ) -> None:
     starts = [[{METRIC: value} for value in values] for values in ((9.0, 11.0), (11.0, 13.0))]

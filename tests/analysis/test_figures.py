@@ -59,7 +59,7 @@ def study(trial: MakeTrial, study_folder: MakeFolder) -> Study:
     )
 
 
-def test_published_values_stand_beside_the_same_series_and_rate(study: Study, experiments: Path) -> None:
+def test_published_values_stand_beside_same_series_and_rate(study: Study, experiments: Path) -> None:
     table = figures.chart_table(study, RPS, experiments=experiments)
 
     row = table[(table["setting"] == "1 step") & (table["load_point"] == "16")].iloc[0]
@@ -81,7 +81,7 @@ def test_published_values_of_another_model_are_left_out(
     assert table["published_value"].isna().all()
 
 
-def test_bars_have_the_height_of_the_numbers_and_failures_are_marked(study: Study, experiments: Path) -> None:
+def test_bars_have_height_of_numbers_and_failures_are_marked(study: Study, experiments: Path) -> None:
     table = figures.chart_table(study, RPS, experiments=experiments)
 
     figure = figures.draw(table, metric=RPS, subtitle="How many steps?", caption="Two starts.")
@@ -134,7 +134,7 @@ def test_numbers_too_wide_for_their_bars_stand_upright(trial: MakeTrial, study_f
     assert {text.get_rotation() for text in numbers(figure)} == {90.0}
 
 
-def test_a_simulated_chart_says_so_outside_its_data_and_a_measured_one_does_not(
+def test_simulated_chart_says_so_outside_its_data_and_measured_one_does_not(
     trial: MakeTrial, study_folder: MakeFolder, study: Study, tmp_path: Path
 ) -> None:
     simulated = figures.draw(figures.chart_table(study, RPS), metric=RPS, subtitle="", caption="")
@@ -147,7 +147,7 @@ def test_a_simulated_chart_says_so_outside_its_data_and_a_measured_one_does_not(
     assert band.get_position()[1] > simulated.axes[0].get_position().y1
 
 
-def test_many_settings_become_a_sorted_list_with_the_best_marked(
+def test_many_settings_become_sorted_list_with_best_marked(
     trial: MakeTrial, study_folder: MakeFolder
 ) -> None:
     trials = [trial(knobs={"seqs": n}, runs=run(float(n))) for n in range(1, 33)]
@@ -162,7 +162,7 @@ def test_many_settings_become_a_sorted_list_with_the_best_marked(
     assert any("the best 30 of 33 settings" in " ".join(text.split()) for text in texts(figure))
 
 
-def test_in_a_list_lower_latency_stands_first_and_failures_last(
+def test_in_list_lower_latency_stands_first_and_failures_last(
     trial: MakeTrial, study_folder: MakeFolder
 ) -> None:
     latency = figures.Metric(column="p99_ttft_ms", title="p99 TTFT (ms)", is_higher_better=False)
@@ -177,9 +177,7 @@ def test_in_a_list_lower_latency_stands_first_and_failures_last(
     assert any(text.endswith("failed") for text in texts(figure))
 
 
-def test_the_data_of_a_chart_has_the_hit_rate_where_it_was_counted(
-    trial: MakeTrial, study_folder: MakeFolder
-) -> None:
+def test_data_of_chart_has_hit_rate_where_it_was_counted(trial: MakeTrial, study_folder: MakeFolder) -> None:
     counted = trial(runs=run(9.0), telemetry_at=lambda _: {"prefix_cache_hit_rate": 0.25})
 
     table = figures.chart_table(Study.load(study_folder(counted)), RPS)
@@ -200,14 +198,14 @@ def test_metrics_are_named_in_words(column: str, title: str) -> None:
     assert figures.metric_title(column) == title
 
 
-def test_a_chart_is_saved_as_picture_drawing_and_data(study: Study, tmp_path: Path) -> None:
+def test_chart_is_saved_as_picture_drawing_and_data(study: Study, tmp_path: Path) -> None:
     written = figures.save(Figure(), pd.DataFrame({"a": [1]}), tmp_path / "new" / "chart.v1")
 
     assert [path.name for path in written] == ["chart.v1.png", "chart.v1.svg", "chart.v1.csv"]
     assert pd.read_csv(written[2])["a"].tolist() == [1]
 
 
-def test_what_the_study_strives_for_is_drawn_too(study: Study) -> None:
+def test_what_study_strives_for_is_drawn_too(study: Study) -> None:
     assert [(m.column, m.title, m.is_higher_better) for m in figures.metrics_of(study)] == [
         ("request_throughput_per_s", "Requests per second", True),
         ("mean_ttft_ms", "Mean TTFT (ms)", False),
@@ -230,7 +228,7 @@ def test_every_chart_is_written_beside_its_data(study: Study, experiments: Path)
     assert set(data["provenance"]) == {"simulated"}
 
 
-def test_the_caption_says_what_a_chart_rests_on(study: Study, experiments: Path) -> None:
+def test_caption_says_what_chart_rests_on(study: Study, experiments: Path) -> None:
     caption = figures.caption_of(study, figures.chart_table(study, RPS, experiments=experiments))
 
     assert caption == (
@@ -240,7 +238,7 @@ def test_the_caption_says_what_a_chart_rests_on(study: Study, experiments: Path)
     )
 
 
-def test_the_caption_of_a_measurement_names_its_machine(trial: MakeTrial, study_folder: MakeFolder) -> None:
+def test_caption_of_measurement_names_its_machine(trial: MakeTrial, study_folder: MakeFolder) -> None:
     study = Study.load(study_folder(trial(runs=run(9.0), provenance=Provenance.MEASURED)))
 
     caption = figures.caption_of(study, figures.chart_table(study, RPS))
@@ -253,7 +251,7 @@ def test_the_caption_of_a_measurement_names_its_machine(trial: MakeTrial, study_
     ("failure", "engines"),
     [(FailureClass.NOT_MODELLED, "vLLM 0.6.2 (TGI was not run)"), (None, "vLLM 0.6.2, TGI")],
 )
-def test_another_engine_is_named_in_the_caption_and_in_its_place(
+def test_another_engine_is_named_in_caption_and_in_its_place(
     trial: MakeTrial, study_folder: MakeFolder, failure: FailureClass | None, engines: str
 ) -> None:
     ran = trial(series=("vllm",), runs=run(9.0))
@@ -272,7 +270,7 @@ def test_another_engine_is_named_in_the_caption_and_in_its_place(
     assert ("not modelled" in drawn) == (failure is not None)
 
 
-def test_the_style_does_not_leak_into_other_charts() -> None:
+def test_style_does_not_leak_into_other_charts() -> None:
     before = matplotlib.rcParams["hatch.linewidth"]
 
     with style.chart_style():

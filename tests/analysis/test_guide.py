@@ -67,7 +67,7 @@ P99 E2EL (ms):                           8546.65
 """
 
 
-def test_the_block_is_the_guides_own() -> None:
+def test_block_is_guides_own() -> None:
     assert guide.block(NUMBERS) == BLOCK
 
 

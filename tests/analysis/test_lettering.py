@@ -49,17 +49,17 @@ def texts(figure: Figure) -> list[str]:
         ("café ≤ × Ω", "café ≤ × Ω"),
     ],
 )
-def test_a_text_is_drawn_as_it_is_or_by_its_code(text: str, shown: str) -> None:
+def test_text_is_drawn_as_it_is_or_by_its_code(text: str, shown: str) -> None:
     assert lettering.drawn(text) == shown
 
 
-def test_a_sign_that_no_font_has_is_drawn_by_its_code() -> None:
+def test_sign_that_no_font_has_is_drawn_by_its_code() -> None:
     # Cuneiform: in none of the fonts that charts use. Which of the others a machine has differs.
     assert lettering.drawn("a \U00012000") == r"a \U00012000"
     assert lettering.families()[0] == lettering.FAMILY
 
 
-def test_of_a_long_label_both_ends_are_drawn() -> None:
+def test_of_long_label_both_ends_are_drawn() -> None:
     short = lettering.drawn("first=1, " * 900 + "last=2")
     assert len(short) <= lettering.LONGEST
     assert (short[:8], short[-6:]) == ("first=1,", "last=2")
@@ -84,7 +84,7 @@ def test_bars_draw_any_label(trial: MakeTrial, study_folder: MakeFolder, label: 
 
 
 @pytest.mark.parametrize("label", NASTY.values(), ids=list(NASTY))
-def test_lines_pairs_and_the_time_line_draw_any_label(
+def test_lines_pairs_and_time_line_draw_any_label(
     trial: MakeTrial, study_folder: MakeFolder, label: str
 ) -> None:
     points = tuple(LoadPoint(dataset="random", num_prompts=size, input_len=8) for size in (1, 2, 4))
@@ -109,7 +109,7 @@ def test_lines_pairs_and_the_time_line_draw_any_label(
 
 
 @pytest.mark.parametrize("label", NASTY.values(), ids=list(NASTY))
-def test_the_chart_of_a_trial_draws_any_label(trial: MakeTrial, tmp_path: Path, label: str) -> None:
+def test_chart_of_trial_draws_any_label(trial: MakeTrial, tmp_path: Path, label: str) -> None:
     result = trial(runs=[[{"p50_ttft_ms": 1.0, "p99_ttft_ms": math.inf}]])
     spec = replace(result.spec, label=label, study=label, folder=str(tmp_path))
     path = latencies.write(replace(result, spec=spec))
@@ -118,7 +118,7 @@ def test_the_chart_of_a_trial_draws_any_label(trial: MakeTrial, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 1e300, 0.0])
-def test_a_value_that_no_axis_holds_does_not_end_the_drawing(
+def test_value_that_no_axis_holds_does_not_end_drawing(
     trial: MakeTrial, study_folder: MakeFolder, value: float
 ) -> None:
     odd = trial(series=("odd",), knobs={"n": 1}, runs=[[{RPS.column: value}]])

@@ -61,7 +61,7 @@ def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
 
 
-def test_lines_run_over_the_batch_where_it_alone_varies(study: Study) -> None:
+def test_lines_run_over_batch_where_it_alone_varies(study: Study) -> None:
     assert lines.line_axis(study.frame) == "num_prompts"
 
 
@@ -82,7 +82,7 @@ def test_values_that_double_are_spaced_evenly(values: list[float], doubles: bool
     assert lines.is_doubling([*values, 4] if not doubles else values) is doubles
 
 
-def test_a_line_study_draws_total_throughput_ttft_and_memory(study: Study) -> None:
+def test_line_study_draws_total_throughput_ttft_and_memory(study: Study) -> None:
     assert [(m.column, m.title) for m in figures.metrics_of(study)] == [
         (THROUGHPUT, "Total throughput (tokens/s)"),
         ("mean_ttft_ms", "Mean TTFT (ms)"),
@@ -90,7 +90,7 @@ def test_a_line_study_draws_total_throughput_ttft_and_memory(study: Study) -> No
     ]
 
 
-def test_a_line_has_the_stored_numbers_on_a_doubling_axis(study: Study) -> None:
+def test_line_has_stored_numbers_on_doubling_axis(study: Study) -> None:
     metric = figures.metrics_of(study)[0]
     table = figures.chart_table(study, metric)
 
@@ -106,9 +106,7 @@ def test_a_line_has_the_stored_numbers_on_a_doubling_axis(study: Study) -> None:
     assert figures.SIMULATED_BAND in shown
 
 
-def test_values_over_a_wide_range_stand_on_a_logarithmic_axis(
-    trial: MakeTrial, study_folder: MakeFolder
-) -> None:
+def test_values_over_wide_range_stand_on_logarithmic_axis(trial: MakeTrial, study_folder: MakeFolder) -> None:
     wide = Study.load(study_folder(trial(points=batch(1, 16, 256), runs_at=runs_at)))
     metric = figures.METRICS[1]
 
@@ -120,7 +118,7 @@ def test_values_over_a_wide_range_stand_on_a_logarithmic_axis(
     assert "Mean TTFT (ms), log scale" in texts(figure)
 
 
-def test_a_line_that_ends_early_says_where_and_why(trial: MakeTrial, study_folder: MakeFolder) -> None:
+def test_line_that_ends_early_says_where_and_why(trial: MakeTrial, study_folder: MakeFolder) -> None:
     def until_2(point: LoadPoint) -> list[list[dict[str, float]]]:
         return runs_at(point) if point.num_prompts <= 2 else [[{THROUGHPUT: 1.0}]]
 
@@ -134,7 +132,7 @@ def test_a_line_that_ends_early_says_where_and_why(trial: MakeTrial, study_folde
     assert "the one setting (no value at 4,096)" in texts(figure)
 
 
-def test_memory_is_the_highest_of_each_setting(study: Study) -> None:
+def test_memory_is_highest_of_each_setting(study: Study) -> None:
     table = figures.chart_table(study, figures.metrics_of(study)[-1])
 
     assert table["setting"].tolist() == ["vLLM", "Too large"]
@@ -142,7 +140,7 @@ def test_memory_is_the_highest_of_each_setting(study: Study) -> None:
     assert table["load_point"].unique().tolist() == ["highest of all load points"]
 
 
-def test_published_values_join_at_the_same_batch(study: Study, experiments: Path) -> None:
+def test_published_values_join_at_same_batch(study: Study, experiments: Path) -> None:
     folder = experiments / "batches"
     folder.mkdir()
     (folder / "published.csv").write_text(
@@ -170,7 +168,7 @@ def test_line_charts_are_written_beside_their_data(study: Study) -> None:
     ]
 
 
-def test_the_caption_of_many_batches_gives_their_ends(
+def test_caption_of_many_batches_gives_their_ends(
     study: Study, trial: MakeTrial, study_folder: MakeFolder
 ) -> None:
     many = Study.load(study_folder(trial(points=batch(1, 2, 4, 8), runs_at=runs_at), name="many"))

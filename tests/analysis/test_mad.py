@@ -39,7 +39,7 @@ def folder_of(
     )
 
 
-def test_the_latency_report_has_amds_columns_and_formula(trial: MakeTrial, study_folder: MakeFolder) -> None:
+def test_latency_report_has_amds_columns_and_formula(trial: MakeTrial, study_folder: MakeFolder) -> None:
     written = mad.write(Study.load(folder_of(trial, study_folder)))
     folder = written[0].parents[1]
     assert [str(path.relative_to(folder)) for path in written] == [
@@ -55,9 +55,7 @@ def test_the_latency_report_has_amds_columns_and_formula(trial: MakeTrial, study
     assert written[1].read_text().splitlines()[1] == "Llama-3.1-70B-Instruct,640.0,5.0,1,4,1,128,float8"
 
 
-def test_the_throughput_report_has_amds_columns_and_formulas(
-    trial: MakeTrial, study_folder: MakeFolder
-) -> None:
+def test_throughput_report_has_amds_columns_and_formulas(trial: MakeTrial, study_folder: MakeFolder) -> None:
     table = mad.throughput_table(Study.load(folder_of(trial, study_folder)))
     assert list(table.columns) == [
         *("model", "throughput_tot (tok/sec)", "throughput_gen (tok/sec)", "tp", "requests"),
@@ -70,13 +68,13 @@ def test_the_throughput_report_has_amds_columns_and_formulas(
     assert (row["requests"], row["tp"]) == (3000, 8)
 
 
-def test_simulated_numbers_say_so_in_the_models_name(trial: MakeTrial, study_folder: MakeFolder) -> None:
+def test_simulated_numbers_say_so_in_models_name(trial: MakeTrial, study_folder: MakeFolder) -> None:
     folder = folder_of(trial, study_folder, provenance=Provenance.SIMULATED)
     table = mad.latency_table(Study.load(folder))
     assert set(table["model"]) == {"Llama-3.1-70B-Instruct (simulated)"}
 
 
-def test_weights_in_fp8_are_float8_and_a_models_own_type_holds_without_a_knob(
+def test_weights_in_fp8_are_float8_and_models_own_type_holds_without_knob(
     trial: MakeTrial, study_folder: MakeFolder, llama_70b: Model
 ) -> None:
     runs = [[{"mean_batch_latency_ms": 1.0}]]
@@ -87,7 +85,7 @@ def test_weights_in_fp8_are_float8_and_a_models_own_type_holds_without_a_knob(
     assert set(mad.latency_table(Study.load(folder))["dtype"]) == {"float8", "bfloat16"}
 
 
-def test_a_study_of_something_else_has_no_such_report(
+def test_study_of_something_else_has_no_such_report(
     trial: MakeTrial, study_folder: MakeFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = study_folder(trial(runs=[[{"request_throughput_per_s": 1.0}]]))
@@ -97,7 +95,7 @@ def test_a_study_of_something_else_has_no_such_report(
     assert "client=offline" in capsys.readouterr().err
 
 
-def test_the_command_names_what_it_wrote(
+def test_command_names_what_it_wrote(
     trial: MakeTrial, study_folder: MakeFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["mad", str(folder_of(trial, study_folder))]) == 0

@@ -31,7 +31,7 @@ def test_what_would_act_is_escaped_and_nothing_else(text: str, written: str) -> 
     assert escaped(text) == written
 
 
-def test_a_fence_is_longer_than_any_in_the_text() -> None:
+def test_fence_is_longer_than_any_in_text() -> None:
     assert code_block("vllm serve x") == "```bash\nvllm serve x\n```"
     assert code_block("a\n```\nb").startswith("````bash\n")
     assert code_block("a\n```\nb").endswith("\n````")

@@ -10,7 +10,7 @@ from sweeper import published
 from sweeper.errors import StoreError
 
 
-def test_the_article_printed_11_24_requests_per_second_for_ten_steps_at_1000_qps() -> None:
+def test_article_printed_11_24_requests_per_second_for_ten_steps_at_1000_qps() -> None:
     frame = published.load("case2_sched_steps")
 
     ten = frame[(frame["series"] == "no_cp_steps10") & (frame["request_rate_per_s"] == 1000)]
@@ -32,18 +32,18 @@ def test_each_case_has_three_metrics_at_three_rates_for_every_series(experiment:
 
 
 @pytest.mark.parametrize("experiment", [None, "never_heard_of"])
-def test_nothing_is_published_for_an_unknown_experiment(experiment: str | None) -> None:
+def test_nothing_is_published_for_unknown_experiment(experiment: str | None) -> None:
     frame = published.load(experiment)
 
     assert frame.empty
     assert list(frame.columns) == list(published.COLUMNS)
 
 
-def test_the_experiments_stand_beside_the_package() -> None:
+def test_experiments_stand_beside_package() -> None:
     assert (published.experiments_folder() / "case2_sched_steps" / "published.csv").is_file()
 
 
-def test_a_file_without_its_method_is_refused(experiments: Path) -> None:
+def test_file_without_its_method_is_refused(experiments: Path) -> None:
     path = experiments / "steps" / "published.csv"
     path.write_text(path.read_text(encoding="utf-8").replace("method", "means"), encoding="utf-8")
 
@@ -60,7 +60,7 @@ def test_two_values_for_one_configuration_are_refused(experiments: Path) -> None
         published.load("steps", root=experiments)
 
 
-def test_a_model_is_the_same_under_every_host() -> None:
+def test_model_is_same_under_every_host() -> None:
     assert published.is_same_model("meta-llama/Llama-3.1-70B-Instruct", "Meta-Llama-3.1-70B-Instruct")
     assert not published.is_same_model("meta-llama/Llama-3.1-70B-Instruct", "Llama-3.1-8B-Instruct")
     assert not published.is_same_model(None, None)

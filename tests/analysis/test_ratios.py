@@ -14,7 +14,7 @@ def single(mean: float, power: int = 1, **more: object) -> Factor:
     return Factor(estimate=Estimate(mean=mean, low=None, high=None, n=1), power=power, **more)  # type: ignore[arg-type]
 
 
-def test_a_ratio_of_single_starts_has_the_stated_margin_and_says_so() -> None:
+def test_ratio_of_single_starts_has_stated_margin_and_says_so() -> None:
     found = ratio([single(11.0), single(10.0, -1)])
 
     assert found.value == pytest.approx(1.1)
@@ -23,7 +23,7 @@ def test_a_ratio_of_single_starts_has_the_stated_margin_and_says_so() -> None:
     assert found.basis is Basis.SINGLE_START
 
 
-def test_one_measured_start_leaves_a_ratio_without_an_interval() -> None:
+def test_one_measured_start_leaves_ratio_without_interval() -> None:
     restarts = estimate([9.9, 10.0, 10.1])
 
     found = ratio([single(11.0, is_measured=True), Factor(estimate=restarts, power=-1, is_measured=True)])
@@ -34,7 +34,7 @@ def test_one_measured_start_leaves_a_ratio_without_an_interval() -> None:
     assert not ratio([single(0.0, is_measured=True)]).has_interval
 
 
-def test_more_numbers_in_a_ratio_widen_its_margin() -> None:
+def test_more_numbers_in_ratio_widen_its_margin() -> None:
     # a * b / c**2: NOISE / sqrt(2) on each, times sqrt(1 + 1 + 4), is NOISE * sqrt(3) = 0.0346.
     found = ratio([single(12.0), single(8.0), single(10.0, -2)])
 
@@ -56,7 +56,7 @@ def test_restarts_on_both_sides_give_welchs_interval() -> None:
     assert found.basis is Basis.RESTARTS
 
 
-def test_identical_restarts_of_a_model_tell_nothing_of_spread() -> None:
+def test_identical_restarts_of_model_tell_nothing_of_spread() -> None:
     same = estimate([10.0, 10.0, 10.0])
 
     found = ratio([Factor(estimate=same, power=1), Factor(estimate=same, power=-1)])
@@ -65,7 +65,7 @@ def test_identical_restarts_of_a_model_tell_nothing_of_spread() -> None:
     assert math.log(found.high) == pytest.approx(NOISE)
 
 
-def test_the_uncertainty_of_reading_a_chart_is_added() -> None:
+def test_uncertainty_of_reading_chart_is_added() -> None:
     # Read to 3 %: sqrt(0.02**2 / 2 + 0.03**2 + 0.02**2 / 2) = sqrt(0.0013) = 0.03606.
     found = ratio([single(1.0, reading=0.03, is_published=True), single(1.0, -1, is_published=True)])
 
@@ -73,7 +73,7 @@ def test_the_uncertainty_of_reading_a_chart_is_added() -> None:
     assert found.basis is Basis.READING
 
 
-def test_a_rate_of_zero_is_a_value() -> None:
+def test_rate_of_zero_is_value() -> None:
     found = ratio([single(0.0)])
 
     assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
@@ -90,7 +90,7 @@ def test_a_rate_of_zero_is_a_value() -> None:
         (None, 1.1, Verdict.INCONCLUSIVE),
     ],
 )
-def test_an_expectation_is_met_only_by_the_whole_interval(
+def test_expectation_is_met_only_by_whole_interval(
     low: float | None, high: float | None, verdict: Verdict
 ) -> None:
     found = Ratio(value=1.1, low=1.05, high=1.15, basis=Basis.RESTARTS)
@@ -98,7 +98,7 @@ def test_an_expectation_is_met_only_by_the_whole_interval(
     assert judge(found, low=low, high=high) is verdict
 
 
-def test_one_load_point_against_a_claim_is_enough() -> None:
+def test_one_load_point_against_claim_is_enough() -> None:
     holds, fails, open_ = Verdict.HOLDS, Verdict.FAILS, Verdict.INCONCLUSIVE
 
     assert combine([holds, holds]) is holds

@@ -38,7 +38,7 @@ def folder(trial: MakeTrial, study_folder: MakeFolder) -> Path:
     )
 
 
-def test_the_report_of_a_simulated_study(folder: Path) -> None:
+def test_report_of_simulated_study(folder: Path) -> None:
     files = report.write(folder)
 
     written = files.report.read_text(encoding="utf-8")
@@ -60,14 +60,14 @@ def test_the_report_of_a_simulated_study(folder: Path) -> None:
     assert all(path.exists() for path in files.figures)
 
 
-def test_the_text_shows_only_charts_that_were_drawn(folder: Path) -> None:
+def test_text_shows_only_charts_that_were_drawn(folder: Path) -> None:
     written = report.text(Study.load(folder), drawn=[])
 
     assert "![" not in written
     assert "## Best setting" in written
 
 
-def test_a_measured_study_names_its_node_and_dummy_weights(
+def test_measured_study_names_its_node_and_dummy_weights(
     trial: MakeTrial, study_folder: MakeFolder, llama_70b: Model
 ) -> None:
     tiny = Model(name="tiny", path="tiny", shape=llama_70b.shape, is_dummy=True)
@@ -89,7 +89,7 @@ def test_published_figures_of_another_model_are_said_to_be_left_out(
     assert "Published figures are of meta-llama/Llama-3.1-70B-Instruct and left out" in written
 
 
-def test_a_study_of_failures_has_a_report_without_charts(trial: MakeTrial, study_folder: MakeFolder) -> None:
+def test_study_of_failures_has_report_without_charts(trial: MakeTrial, study_folder: MakeFolder) -> None:
     files = report.write(study_folder(trial()))
 
     assert files.figures == ()
@@ -98,7 +98,7 @@ def test_a_study_of_failures_has_a_report_without_charts(trial: MakeTrial, study
     assert "HIP out of memory" in written
 
 
-def test_a_study_is_read_with_what_its_json_says(folder: Path) -> None:
+def test_study_is_read_with_what_its_json_says(folder: Path) -> None:
     study = Study.load(folder)
 
     assert (study.name, study.experiment, study.source) == ("steps", "case2_sched_steps", "Case 2")
@@ -108,7 +108,7 @@ def test_a_study_is_read_with_what_its_json_says(folder: Path) -> None:
     assert [o.name for o in study.objectives] == ["request_throughput_per_s"]
 
 
-def test_a_study_without_json_still_has_its_numbers(trial: MakeTrial, study_folder: MakeFolder) -> None:
+def test_study_without_json_still_has_its_numbers(trial: MakeTrial, study_folder: MakeFolder) -> None:
     study = Study.load(study_folder(trial(runs=run(1.0))))
 
     assert study.series == {}
@@ -122,14 +122,14 @@ def test_a_study_without_json_still_has_its_numbers(trial: MakeTrial, study_fold
         ("[]", r"study\.json: holds a list; expected a JSON object"),
     ],
 )
-def test_a_broken_study_json_is_named(folder: Path, content: str, message: str) -> None:
+def test_broken_study_json_is_named(folder: Path, content: str, message: str) -> None:
     (folder / "study.json").write_text(content, encoding="utf-8")
 
     with pytest.raises(StoreError, match=message):
         Study.load(folder)
 
 
-def test_an_unknown_metric_of_an_objective_is_named(trial: MakeTrial, study_folder: MakeFolder) -> None:
+def test_unknown_metric_of_objective_is_named(trial: MakeTrial, study_folder: MakeFolder) -> None:
     wrong = {"metric": "mean_tttft_ms", "direction": "minimize"}
     folder = study_folder(trial(runs=run(1.0)), about={"objectives": [wrong]})
 
@@ -137,14 +137,14 @@ def test_an_unknown_metric_of_an_objective_is_named(trial: MakeTrial, study_fold
         Study.load(folder)
 
 
-def test_an_unknown_run_of_a_series_is_named(trial: MakeTrial, study_folder: MakeFolder) -> None:
+def test_unknown_run_of_series_is_named(trial: MakeTrial, study_folder: MakeFolder) -> None:
     folder = study_folder(trial(runs=run(1.0)), about={"series": {"a": {"run": "secnd"}}})
 
     with pytest.raises(StoreError, match=r"series 'a' has run 'secnd'; expected one of .*'second'"):
         Study.load(folder)
 
 
-def test_the_report_says_where_the_time_went(trial: MakeTrial, study_folder: MakeFolder) -> None:
+def test_report_says_where_time_went(trial: MakeTrial, study_folder: MakeFolder) -> None:
     folder = study_folder(trial(runs=run(1.0), phases={"engine_start_s": 2.5}))
 
     written = report.write(folder).report.read_text(encoding="utf-8")
@@ -173,20 +173,20 @@ def test_hit_rates_are_shown_where_they_were_counted(trial: MakeTrial, study_fol
     assert "| 5 steps | not counted |" in section
 
 
-def test_a_study_without_a_counted_cache_has_no_section_on_it(folder: Path) -> None:
+def test_study_without_counted_cache_has_no_section_on_it(folder: Path) -> None:
     assert report.hit_rates(Study.load(folder)) == ""
 
 
-def test_the_environment_is_a_table_of_its_own(folder: Path) -> None:
+def test_environment_is_table_of_its_own(folder: Path) -> None:
     assert report.environment(Study.load(folder).frame).startswith("| what | value |\n")
 
 
-def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+def test_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere: no such folder"):
         report.write(tmp_path / "nowhere")
 
 
-def test_the_report_command_prints_what_it_wrote(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_command_prints_what_it_wrote(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["report", str(folder)]) == 0
 
     printed = capsys.readouterr().out.splitlines()
@@ -194,14 +194,14 @@ def test_the_report_command_prints_what_it_wrote(folder: Path, capsys: pytest.Ca
     assert printed[-1] == str(folder / "report.md")
 
 
-def test_the_figures_command_draws_without_a_report(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_figures_command_draws_without_report(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["figures", str(folder)]) == 0
 
     assert len(capsys.readouterr().out.splitlines()) == 3
     assert not (folder / "report.md").exists()
 
 
-def test_the_columns_command_prints_the_described_columns(capsys: pytest.CaptureFixture[str]) -> None:
+def test_columns_command_prints_described_columns(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["columns"]) == 0
 
     assert capsys.readouterr().out == columns_markdown()
@@ -210,7 +210,7 @@ def test_the_columns_command_prints_the_described_columns(capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("name", "reason"), [("nowhere", "no such folder"), ("", "holds no results; expected Parquet parts")]
 )
-def test_a_wrong_folder_is_one_line_and_exit_code_2(
+def test_wrong_folder_is_one_line_and_exit_code_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, reason: str
 ) -> None:
     assert cli.main(["figures", str(tmp_path / name)]) == 2

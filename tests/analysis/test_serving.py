@@ -33,7 +33,7 @@ def by_engine(result: TrialResult, kind: str, **changes: object) -> TrialResult:
     return replace(result, spec=spec, **changes)  # type: ignore[arg-type]
 
 
-def test_a_folder_is_served_from_where_it_lies_and_under_its_label(
+def test_folder_is_served_from_where_it_lies_and_under_its_label(
     trial: MakeTrial, llama_70b: Model, tmp_path: Path
 ) -> None:
     model = replace(llama_70b, name="my-llama", path=FOLDER, revision="0123456789abcdef")
@@ -45,7 +45,7 @@ def test_a_folder_is_served_from_where_it_lies_and_under_its_label(
     )
 
 
-def test_a_revision_of_the_hub_is_said(trial: MakeTrial, llama_70b: Model, tmp_path: Path) -> None:
+def test_revision_of_hub_is_said(trial: MakeTrial, llama_70b: Model, tmp_path: Path) -> None:
     pinned = trial(model=replace(llama_70b, revision="abc123"), runs=RUNS)
     assert line_of(tmp_path, pinned) == (
         "vllm serve meta-llama/Llama-3.1-70B-Instruct --revision abc123 --port 8000"
@@ -61,7 +61,7 @@ def test_weights_that_do_not_exist_are_not_looked_for(
     )
 
 
-def test_rows_from_before_the_address_was_stored_tell_it_by_their_command(
+def test_rows_from_before_address_was_stored_tell_it_by_their_command(
     trial: MakeTrial, tmp_path: Path
 ) -> None:
     made = trial(runs=RUNS, provenance=Provenance.MEASURED, release="0.32.0")
@@ -72,7 +72,7 @@ def test_rows_from_before_the_address_was_stored_tell_it_by_their_command(
     )
 
 
-def test_of_an_endpoint_that_somebody_else_started_it_is_said_what_was_measured(
+def test_of_endpoint_that_somebody_else_started_it_is_said_what_was_measured(
     trial: MakeTrial, tmp_path: Path
 ) -> None:
     attached = by_engine(
@@ -94,7 +94,7 @@ def test_of_an_endpoint_that_somebody_else_started_it_is_said_what_was_measured(
     assert "vllm serve" not in article
 
 
-def test_tgi_is_served_by_the_command_that_ran_with_its_variables_and_without_our_port(
+def test_tgi_is_served_by_command_that_ran_with_its_variables_and_without_our_port(
     trial: MakeTrial, tmp_path: Path
 ) -> None:
     knobs = {"num_shard": 8, "ROCM_USE_FLASH_ATTN_V2_TRITON": "true"}
@@ -106,11 +106,11 @@ def test_tgi_is_served_by_the_command_that_ran_with_its_variables_and_without_ou
     )
 
 
-def test_a_modelled_tgi_has_no_line(trial: MakeTrial, tmp_path: Path) -> None:
+def test_modelled_tgi_has_no_line(trial: MakeTrial, tmp_path: Path) -> None:
     assert line_of(tmp_path, by_engine(trial(runs=RUNS), "tgi", command=())) == ""
 
 
-def test_a_line_with_a_flag_that_is_gone_says_up_to_which_release_it_is_valid(
+def test_line_with_flag_that_is_gone_says_up_to_which_release_it_is_valid(
     trial: MakeTrial, tmp_path: Path
 ) -> None:
     steps = trial(runs=RUNS, release="0.6.2", knobs={"num_scheduler_steps": 15, "max_num_seqs": 64})
@@ -120,14 +120,12 @@ def test_a_line_with_a_flag_that_is_gone_says_up_to_which_release_it_is_valid(
     )
 
 
-def test_a_line_that_the_newest_release_takes_needs_no_such_sentence(
-    trial: MakeTrial, tmp_path: Path
-) -> None:
+def test_line_that_newest_release_takes_needs_no_such_sentence(trial: MakeTrial, tmp_path: Path) -> None:
     plain = trial(runs=RUNS, release="0.6.2", knobs={"max_num_seqs": 64, "NCCL_MIN_NCHANNELS": 112})
     assert serving.valid_until(frame_of(tmp_path, plain), plain.spec.key) == ""
 
 
-def test_of_several_flags_that_are_gone_the_first_to_go_counts(trial: MakeTrial, tmp_path: Path) -> None:
+def test_of_several_flags_that_are_gone_first_to_go_counts(trial: MakeTrial, tmp_path: Path) -> None:
     # --swap-space went with 0.18.0, long after --num-scheduler-steps.
     both = trial(runs=RUNS, release="0.6.2", knobs={"num_scheduler_steps": 15, "swap_space": 4})
     assert serving.valid_until(frame_of(tmp_path, both), both.spec.key) == (

@@ -58,7 +58,7 @@ def many(count: int = 12) -> dict[str, tuple[float, float, float]]:
     return {f"s{n:02}": (10.0 + n, 50.0 + n, 2001.0 if n >= count - 2 else 100.0) for n in range(count)}
 
 
-def test_who_breaks_a_bound_stands_behind_those_that_keep_it(made: Callable[..., Study]) -> None:
+def test_who_breaks_bound_stands_behind_those_that_keep_it(made: Callable[..., Study]) -> None:
     found = standings.standings(made())
     assert found.order == ("b", "a", "d", "c")
     assert found.marked == ("b",)
@@ -66,7 +66,7 @@ def test_who_breaks_a_bound_stands_behind_those_that_keep_it(made: Callable[...,
     assert found.breaks("c") == "p99_ttft_ms at 16 QPS <= 2000 (is 2,500, 25 % over)"
 
 
-def test_the_highlighted_bar_keeps_the_bounds_and_those_that_do_not_are_pale(
+def test_highlighted_bar_keeps_bounds_and_those_that_do_not_are_pale(
     made: Callable[..., Study],
 ) -> None:
     study = made(many())
@@ -94,14 +94,14 @@ def style_of(colour: tuple[float, ...]) -> str:
     return "#" + "".join(f"{round(part * 255):02X}" for part in colour[:3])
 
 
-def test_a_pareto_search_marks_the_front_and_nothing_else(made: Callable[..., Study]) -> None:
+def test_pareto_search_marks_front_and_nothing_else(made: Callable[..., Study]) -> None:
     both = (FASTEST, PROMPTEST)
     free = standings.standings(made(objectives=both, constraints=()))
     # d loses to a in both; every other is faster than all that answer sooner.
     assert [free.of(name) for name in "abcd"] == ["front", "front", "front", ""]
 
 
-def test_a_setting_that_is_beaten_by_one_that_breaks_a_bound_is_on_the_front(
+def test_setting_that_is_beaten_by_one_that_breaks_bound_is_on_front(
     made: Callable[..., Study],
 ) -> None:
     numbers = {"x": (10.0, 50.0, 100.0), "y": (20.0, 40.0, 9000.0)}
@@ -119,7 +119,7 @@ def test_bounded_metrics_are_drawn_with_their_limit(made: Callable[..., Study]) 
     assert report.text(study, drawn=[]).count("25 % over") >= 1
 
 
-def test_where_nobody_keeps_a_bound_it_is_named_with_who_is_nearest(made: Callable[..., Study]) -> None:
+def test_where_nobody_keeps_bound_it_is_named_with_who_is_nearest(made: Callable[..., Study]) -> None:
     study = made(constraints=({**BOUND, "limit": 800},))
     (line,) = standings.best_lines(study)
     assert line == (
@@ -145,7 +145,7 @@ def test_where_no_setting_keeps_all_bounds_at_once_that_is_said(made: Callable[.
     )
 
 
-def test_a_setting_that_breaks_a_bound_when_it_is_measured_again_is_not_the_best(
+def test_setting_that_breaks_bound_when_it_is_measured_again_is_not_best(
     trial: MakeTrial, study_folder: MakeFolder
 ) -> None:
     def one(name: str, n: int, rps: float, ttft: float, **more: Any) -> TrialResult:
@@ -168,7 +168,7 @@ def test_a_setting_that_breaks_a_bound_when_it_is_measured_again_is_not_the_best
     )
 
 
-def test_equal_settings_are_named_and_the_one_with_the_fewest_overrides_is_recommended(
+def test_equal_settings_are_named_and_one_with_fewest_overrides_is_recommended(
     trial: MakeTrial, study_folder: MakeFolder
 ) -> None:
     def one(name: str, **knobs: int) -> TrialResult:
@@ -206,7 +206,7 @@ def test_what_decides_says_over_which_loads_and_how(trial: MakeTrial, study_fold
     assert answer["value"] == 14.0  # (4 + 8 + 30) / 3
 
 
-def test_a_rate_that_was_searched_for_is_shown_beside_what_was_completed(
+def test_rate_that_was_searched_for_is_shown_beside_what_was_completed(
     trial: MakeTrial, study_folder: MakeFolder
 ) -> None:
     search = RateSearch(low=1.0, high=12.0, resolution=1.0, bounds=((TTFT, 2000.0),))
@@ -226,7 +226,7 @@ def test_a_rate_that_was_searched_for_is_shown_beside_what_was_completed(
     assert "Highest request rate within bounds (offered, per second)" in written
 
 
-def test_a_price_becomes_the_cost_of_tokens_and_requests(trial: MakeTrial, study_folder: MakeFolder) -> None:
+def test_price_becomes_cost_of_tokens_and_requests(trial: MakeTrial, study_folder: MakeFolder) -> None:
     numbers = {RPS: 2.0, "output_throughput_tok_per_s": 400.0}
     eighth = Placement(node="node-7", devices=(3, 4), parents=(0,), partition_mode="CPX")
     whole, part = (
@@ -247,7 +247,7 @@ def test_a_price_becomes_the_cost_of_tokens_and_requests(trial: MakeTrial, study
     )
 
 
-def test_without_a_price_nothing_is_said_of_costs(made: Callable[..., Study]) -> None:
+def test_without_price_nothing_is_said_of_costs(made: Callable[..., Study]) -> None:
     study = made()
     assert costs.costs(study).empty
     assert "## Cost" not in report.text(study, drawn=[])
@@ -278,12 +278,12 @@ def test_every_command_finds_results_that_lie_elsewhere(
     assert str(elsewhere) in told.out
 
 
-def test_the_time_line_of_results_that_lie_elsewhere_has_their_trials(elsewhere: Path) -> None:
+def test_time_line_of_results_that_lie_elsewhere_has_their_trials(elsewhere: Path) -> None:
     table = timeline.table_of(Study.load(elsewhere))
     assert sorted(set(table["setting"])) == ["n=1", "n=2"]
 
 
-def test_a_comparison_goes_beside_the_second_study_unless_a_folder_is_named(
+def test_comparison_goes_beside_second_study_unless_folder_is_named(
     elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", str(elsewhere), str(elsewhere)]) == 0

@@ -62,7 +62,7 @@ def test_series_have_their_labels_and_order(trial: MakeTrial, rows: Callable[...
     assert table["mean"].tolist() == [8.0, 11.0, 11.0]
 
 
-def test_settings_without_series_are_named_by_the_knobs_that_vary(
+def test_settings_without_series_are_named_by_knobs_that_vary(
     trial: MakeTrial, rows: Callable[..., pd.DataFrame]
 ) -> None:
     frame = rows(
@@ -83,9 +83,7 @@ def test_settings_without_series_are_named_by_the_knobs_that_vary(
     assert table["mean"].tolist() == [3.0, 1.0, 2.0, 4.0]
 
 
-def test_knobs_that_vary_within_a_series_split_it(
-    trial: MakeTrial, rows: Callable[..., pd.DataFrame]
-) -> None:
+def test_knobs_that_vary_within_series_split_it(trial: MakeTrial, rows: Callable[..., pd.DataFrame]) -> None:
     frame = rows(
         trial(series=("a",), knobs={"steps": 1, "seqs": 8}, runs=once(1.0)),
         trial(series=("a",), knobs={"steps": 1, "seqs": 16}, runs=once(2.0)),
@@ -118,7 +116,7 @@ def test_load_points_that_differ_in_more_than_rate_are_named_in_full(
     assert set(table["load_axis"]) == {"Load point"}
 
 
-def test_another_seed_is_a_repeat_and_no_other_load_point(
+def test_another_seed_is_repeat_and_no_other_load_point(
     trial: MakeTrial, rows: Callable[..., pd.DataFrame]
 ) -> None:
     points = tuple(LoadPoint(dataset="random", num_prompts=8, client_seed=seed) for seed in (1, 2))
@@ -126,7 +124,7 @@ def test_another_seed_is_a_repeat_and_no_other_load_point(
     assert len(tables.summary(rows(trial(points=points, runs=once(1.0))), metric=RPS)) == 1
 
 
-def test_the_newest_trial_of_a_setting_is_shown(trial: MakeTrial, rows: Callable[..., pd.DataFrame]) -> None:
+def test_newest_trial_of_setting_is_shown(trial: MakeTrial, rows: Callable[..., pd.DataFrame]) -> None:
     frame = rows(
         trial(series=("a",), release="0.6.3", runs=once(12.0), ended_at=2_000.0),
         trial(series=("a",), release="0.6.2", runs=once(10.0), ended_at=1_000.0),
@@ -135,9 +133,7 @@ def test_the_newest_trial_of_a_setting_is_shown(trial: MakeTrial, rows: Callable
     assert tables.summary(frame, metric=RPS)["mean"].tolist() == [12.0]
 
 
-def test_a_failed_trial_keeps_its_place_and_reason(
-    trial: MakeTrial, rows: Callable[..., pd.DataFrame]
-) -> None:
+def test_failed_trial_keeps_its_place_and_reason(trial: MakeTrial, rows: Callable[..., pd.DataFrame]) -> None:
     frame = rows(
         trial(series=("bad",), knobs={"steps": 5}),
         trial(series=("good",), knobs={"steps": 1}, runs=starts(9.0, 9.0)),
@@ -163,7 +159,7 @@ def test_a_failed_trial_keeps_its_place_and_reason(
     ]
 
 
-def test_a_metric_that_nobody_measured_has_no_value(
+def test_metric_that_nobody_measured_has_no_value(
     trial: MakeTrial, rows: Callable[..., pd.DataFrame]
 ) -> None:
     table = tables.summary(rows(trial(runs=once(1.0))), metric="mean_ttft_ms")
@@ -197,7 +193,7 @@ def test_cells_can_be_written_otherwise_and_gaps_are_said(
     }
 
 
-def test_a_load_point_has_its_unit_where_no_axis_gives_it() -> None:
+def test_load_point_has_its_unit_where_no_axis_gives_it() -> None:
     axis = "Request rate (QPS)"
     some: tables.Row = {"load_point": "16", "load_axis": axis, "request_rate_per_s": 16.0}
     burst: tables.Row = {"load_point": "all at once", "load_axis": axis, "request_rate_per_s": math.nan}
@@ -216,7 +212,7 @@ def test_a_load_point_has_its_unit_where_no_axis_gives_it() -> None:
         ((20.0,), (9.99, 10.01), "single start"),
     ],
 )
-def test_the_best_setting_is_clear_only_when_intervals_lie_apart(
+def test_best_setting_is_clear_only_when_intervals_lie_apart(
     trial: MakeTrial,
     rows: Callable[..., pd.DataFrame],
     good: tuple[float, ...],
@@ -235,9 +231,7 @@ def test_the_best_setting_is_clear_only_when_intervals_lie_apart(
     assert answer["objective"] == f"highest {RPS}, at 16 QPS"
 
 
-def test_the_best_setting_depends_on_the_load_point_and_direction(
-    trial: MakeTrial, study_folder: MakeFolder
-) -> None:
+def test_best_setting_depends_on_load_point_and_direction(trial: MakeTrial, study_folder: MakeFolder) -> None:
     store = Store(study_folder(trial(series=("x",), knobs={"s": 1}, rates=(16.0,), runs=once(5.0))))
     store.append(
         trial(series=("y",), knobs={"s": 2}, rates=(16.0, 32.0), runs=once(9.0)), queued_s=0.0, knobs=[]
@@ -257,7 +251,7 @@ def test_nothing_is_best_where_everything_failed(trial: MakeTrial, rows: Callabl
     assert bests.best(rows(trial()), objectives=[Objective(metric=RPS, direction="maximize")]).empty
 
 
-def test_the_line_to_serve_with_has_the_flags_and_environment_of_its_release(
+def test_line_to_serve_with_has_flags_and_environment_of_its_release(
     trial: MakeTrial, rows: Callable[..., pd.DataFrame]
 ) -> None:
     knobs = {"max_num_seqs": 512, "enable_chunked_prefill": False, "VLLM_USE_TRITON_FLASH_ATTN": 0}
@@ -278,7 +272,7 @@ def test_the_line_to_serve_with_has_the_flags_and_environment_of_its_release(
     )
 
 
-def test_the_line_of_a_build_that_tells_no_release_is_written_for_the_one_that_was_stated(
+def test_line_of_build_that_tells_no_release_is_written_for_one_that_was_stated(
     trial: MakeTrial, rows: Callable[..., pd.DataFrame]
 ) -> None:
     tuned = trial(knobs={"enable_chunked_prefill": False}, runs=once(1.0), release="0.1.dev9453+g1babc91fe")
@@ -292,7 +286,7 @@ def test_the_line_of_a_build_that_tells_no_release_is_written_for_the_one_that_w
 
 
 @pytest.mark.parametrize(("value", "release"), [("auto", "0.6.2"), (True, "unknown")])
-def test_where_no_line_can_be_written_the_command_that_was_run_stands(
+def test_where_no_line_can_be_written_command_that_was_run_stands(
     trial: MakeTrial, rows: Callable[..., pd.DataFrame], value: bool | str, release: str
 ) -> None:
     odd = trial(knobs={"enable_chunked_prefill": value}, release=release, runs=once(1.0))
@@ -315,7 +309,7 @@ def test_numbers_are_written_as_short_as_they_can_be(value: float, text: str) ->
     assert tables.number_text(value) == text
 
 
-def test_markdown_keeps_its_columns_whatever_a_message_holds() -> None:
+def test_markdown_keeps_its_columns_whatever_message_holds() -> None:
     table = pd.DataFrame([{"setting": "a", "reason": "one | two\nthree", "value": None}])
 
     assert tables.to_markdown(table) == (
@@ -339,7 +333,7 @@ def two_runs(trial: MakeTrial, **more: object) -> TrialResult:
     )
 
 
-def test_series_of_one_trial_show_one_run_each_at_the_same_load_points(
+def test_series_of_one_trial_show_one_run_each_at_same_load_points(
     trial: MakeTrial, rows: Callable[..., pd.DataFrame]
 ) -> None:
     frame = rows(two_runs(trial, series=("first", "again", "plain")))
@@ -357,7 +351,7 @@ def test_series_of_one_trial_show_one_run_each_at_the_same_load_points(
     assert table["mean"].tolist() == [10.0, 10.0, 20.0, 20.0, 10.0, 10.0]
 
 
-def test_a_second_run_is_no_setting_and_so_never_the_best(
+def test_second_run_is_no_setting_and_so_never_best(
     trial: MakeTrial, rows: Callable[..., pd.DataFrame]
 ) -> None:
     frame = rows(two_runs(trial, series=("first", "again")))
@@ -371,7 +365,7 @@ def test_a_second_run_is_no_setting_and_so_never_the_best(
     assert (answer["setting"], answer["value"], answer["verdict"]) == ("Fresh", 10.0, "alone")
 
 
-def test_without_series_the_two_runs_are_load_points_of_their_own(
+def test_without_series_two_runs_are_load_points_of_their_own(
     trial: MakeTrial, rows: Callable[..., pd.DataFrame]
 ) -> None:
     table = tables.summary(rows(two_runs(trial)), metric=RPS)
@@ -385,7 +379,7 @@ def test_without_series_the_two_runs_are_load_points_of_their_own(
     assert table["mean"].tolist() == [10.0, 20.0, 10.0, 20.0]
 
 
-def test_a_series_whose_every_run_keeps_the_cache_keeps_its_rows(
+def test_series_whose_every_run_keeps_cache_keeps_its_rows(
     trial: MakeTrial, rows: Callable[..., pd.DataFrame]
 ) -> None:
     point = LoadPoint(dataset="sharegpt", num_prompts=9, request_rate_per_s=16.0, keeps_prefix_cache=True)
@@ -395,7 +389,7 @@ def test_a_series_whose_every_run_keeps_the_cache_keeps_its_rows(
     assert table["mean"].tolist() == [3.0]
 
 
-def test_parts_from_before_the_two_runs_were_told_apart_are_fresh(
+def test_parts_from_before_two_runs_were_told_apart_are_fresh(
     trial: MakeTrial, rows: Callable[..., pd.DataFrame]
 ) -> None:
     frame = rows(trial(series=("s",), runs=once(3.0)))
@@ -405,7 +399,7 @@ def test_parts_from_before_the_two_runs_were_told_apart_are_fresh(
     assert tables.summary(older, metric=RPS, series=known)["mean"].tolist() == [3.0]
 
 
-def test_time_of_a_trial_counts_once_and_time_of_a_run_each_time(
+def test_time_of_trial_counts_once_and_time_of_run_each_time(
     trial: MakeTrial, rows: Callable[..., pd.DataFrame]
 ) -> None:
     phases = {"engine_start_s": 5.0, "warmup_s": 1.0, "stop_s": 1.0}

@@ -41,7 +41,7 @@ def measured(trial: MakeTrial, study_folder: Callable[..., Path]) -> Path:
     return study_folder(first, on(second, 4, 5))
 
 
-def test_a_measured_trial_lasts_from_the_start_of_its_engine_to_its_stop(measured: Path) -> None:
+def test_measured_trial_lasts_from_start_of_its_engine_to_its_stop(measured: Path) -> None:
     table = timeline.table_of(Study.load(measured))
     spans = table.groupby("setting")[["start_s", "end_s"]].first()
     assert spans.loc["a, b"].tolist() == [0.0, 6.0]
@@ -64,7 +64,7 @@ def test_partitions_know_their_gpu(trial: MakeTrial, study_folder: Callable[...,
     assert table["gpu"].tolist() == [0] * 8 + [1] * 8
 
 
-def test_a_simulated_study_shows_when_it_was_computed_and_says_so(
+def test_simulated_study_shows_when_it_was_computed_and_says_so(
     trial: MakeTrial, study_folder: Callable[..., Path]
 ) -> None:
     result = trial(runs=[[{"request_throughput_per_s": 1.0}]], phases={"engine_start_s": 80.0})
@@ -78,7 +78,7 @@ def test_a_simulated_study_shows_when_it_was_computed_and_says_so(
     assert "devices idle 0.0% of the time" in texts
 
 
-def test_a_measured_chart_has_no_band_and_marks_who_was_alone(measured: Path) -> None:
+def test_measured_chart_has_no_band_and_marks_who_was_alone(measured: Path) -> None:
     table = timeline.table_of(Study.load(measured))
     figure = timeline.draw(table, title="t", subtitle="s", origin="Study steps, measured")
     texts = " ".join(text.get_text() for text in figure.texts)
@@ -91,7 +91,7 @@ def test_a_measured_chart_has_no_band_and_marks_who_was_alone(measured: Path) ->
     assert [label.get_text() for label in axes.get_yticklabels()] == [f"device {n}" for n in range(6)]
 
 
-def test_a_plan_is_drawn_as_predicted_with_its_idle_devices(tmp_path: Path) -> None:
+def test_plan_is_drawn_as_predicted_with_its_idle_devices(tmp_path: Path) -> None:
     plan = tmp_path / "plan.csv"
     plan.write_text(
         f"{PLAN_HEAD}one,k1,n,0,0,0.0,60.0,False,predicted,modelled\n"
@@ -123,9 +123,7 @@ def test_many_partitions_are_named_by_their_gpu(tmp_path: Path) -> None:
     assert len(figure.axes[0].patches) == 1  # neighbouring lanes of one trial are one box
 
 
-def test_the_command_writes_into_the_studys_figures(
-    measured: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_writes_into_studys_figures(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["timeline", str(measured)]) == 0
     told = capsys.readouterr().out.split()
     assert told == [str(measured / "figures" / f"timeline.{end}") for end in ("png", "svg", "csv")]
@@ -149,7 +147,7 @@ def test_what_is_no_plan_is_refused(tmp_path: Path, text: str | None, message: s
         timeline.write(path)
 
 
-def test_a_study_in_which_nothing_ran_has_no_timeline(
+def test_study_in_which_nothing_ran_has_no_timeline(
     trial: MakeTrial, study_folder: Callable[..., Path]
 ) -> None:
     refused = replace(trial(), placement=None)

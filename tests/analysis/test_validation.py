@@ -54,7 +54,7 @@ def test_errors_are_absolute_and_fitted_figures_stay_apart() -> None:
     assert validation.mean_errors_pct(table, FIT) == pytest.approx({RATE: 1.0})
 
 
-def test_the_order_of_series_is_right_where_the_model_repeats_it() -> None:
+def test_order_of_series_is_right_where_model_repeats_it() -> None:
     figures = article.experiment_figures("case6_kv_cache_dtype", metrics=[RATE])
     at_16 = {f.series: f for f in figures if f.point.request_rate_per_s == 16.0}
     # Published at 16 QPS: default 6.5, tuned with fp8 9.97, tuned 10.48: 5.1 % apart, so three clear pairs.
@@ -73,7 +73,7 @@ def test_the_order_of_series_is_right_where_the_model_repeats_it() -> None:
     }
 
 
-def test_the_chart_has_a_panel_per_metric_and_names_what_was_not_fitted(tmp_path: Path) -> None:
+def test_chart_has_panel_per_metric_and_names_what_was_not_fitted(tmp_path: Path) -> None:
     metrics = (RATE, "mean_ttft_ms", "mean_tpot_ms")
     table = pd.DataFrame(
         [row(0.1, role=r, metric=m, value=3000.0) for r in (FIT, VALIDATION) for m in metrics]
@@ -92,7 +92,7 @@ def test_the_chart_has_a_panel_per_metric_and_names_what_was_not_fitted(tmp_path
     assert png.stat().st_size > 10_000
 
 
-def test_the_page_in_docs_is_of_the_calibration_that_studies_get() -> None:
+def test_page_in_docs_is_of_calibration_that_studies_get() -> None:
     page = (ROOT / "docs" / "validation.md").read_text(encoding="utf-8")
     shipped = calibration.load()
     assert f"Calibration: `{shipped.name}`" in page
@@ -103,7 +103,7 @@ def test_the_page_in_docs_is_of_the_calibration_that_studies_get() -> None:
         assert any(abs(error - number) < 0.5 for number in shown)
 
 
-def test_simulated_figures_of_a_page_are_exchanged_and_its_words_are_kept() -> None:
+def test_simulated_figures_of_page_are_exchanged_and_its_words_are_kept() -> None:
     page = (
         "# Case\n\n| simulated, requests/s | 16 QPS |\n|---|---|\n| `a` | 1.00 |\n\n"
         "Mean error of the simulated figures against the published ones: requests/s 4.2 % (of 12\nfigures, "
@@ -121,7 +121,7 @@ def test_simulated_figures_of_a_page_are_exchanged_and_its_words_are_kept() -> N
     )
 
 
-def test_the_table_of_an_experiment_has_a_row_per_series_and_its_errors_a_word_per_metric() -> None:
+def test_table_of_experiment_has_row_per_series_and_its_errors_word_per_metric() -> None:
     told = experiment_tables.run("intro_70b")
     lines = experiment_tables.table("intro_70b", told).splitlines()
     assert lines[:2] == ["| simulated, requests/s | 32 QPS |", "|---|---|"]
@@ -137,6 +137,6 @@ def test_the_table_of_an_experiment_has_a_row_per_series_and_its_errors_a_word_p
     assert float(said.split()[1]) == pytest.approx(100 * abs(shown / 13.3 - 1), abs=0.1)
 
 
-def test_an_experiment_without_such_a_page_is_refused(tmp_path: Path) -> None:
+def test_experiment_without_such_page_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'case9' has no page with simulated figures"):
         experiment_tables.renew(["case9"], root=tmp_path)

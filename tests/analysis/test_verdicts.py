@@ -19,7 +19,7 @@ RPS = "request_throughput_per_s"
 THROUGHPUT = Objective(metric=RPS, direction="maximize")
 
 
-def test_two_settings_are_compared_by_welchs_interval_of_the_logarithm() -> None:
+def test_two_settings_are_compared_by_welchs_interval_of_logarithm() -> None:
     # Logarithms: 1 and 3, variance 2, of the mean 1; and 0 and 0.  Difference 2, error 1, degrees 1 / 1 = 1.
     found = verdicts.compare([math.e, math.e**3], [1.0, 1.0], is_higher_better=True)
     assert found.ratio == pytest.approx(math.e**2)
@@ -28,7 +28,7 @@ def test_two_settings_are_compared_by_welchs_interval_of_the_logarithm() -> None
     assert found.verdict == "inconclusive"
 
 
-def test_a_clear_difference_is_named_by_its_direction() -> None:
+def test_clear_difference_is_named_by_its_direction() -> None:
     fast, slow = [10.0, 10.1, 9.9], [8.0, 8.1, 7.9]
     assert verdicts.compare(fast, slow, is_higher_better=True).verdict == "better"
     assert verdicts.compare(fast, slow, is_higher_better=False).verdict == "worse"
@@ -43,7 +43,7 @@ def test_more_comparisons_widen_each_interval() -> None:
     assert many.low < one.low
 
 
-def test_a_single_start_settles_nothing() -> None:
+def test_single_start_settles_nothing() -> None:
     found = verdicts.compare([20.0], [10.0, 10.1], is_higher_better=True)
     assert (found.ratio, found.low, found.verdict) == (pytest.approx(1.99, abs=0.01), None, "inconclusive")
 
@@ -65,7 +65,7 @@ def study_of(trial: MakeTrial, study_folder: MakeFolder) -> Callable[..., Study]
     return make
 
 
-def test_finalists_are_judged_by_the_starts_made_for_it_and_by_nothing_else(
+def test_finalists_are_judged_by_starts_made_for_it_and_by_nothing_else(
     study_of: Callable[..., Study],
 ) -> None:
     study = study_of([10.0, 10.1, 9.9], wide=({"max_num_seqs": 64}, [12.0, 12.1, 11.9]))
@@ -81,7 +81,7 @@ def test_finalists_are_judged_by_the_starts_made_for_it_and_by_nothing_else(
     assert verdicts.recommended([best, default]) is best
 
 
-def test_of_settings_that_cannot_be_told_apart_the_one_with_fewest_overrides_is_recommended(
+def test_of_settings_that_cannot_be_told_apart_one_with_fewest_overrides_is_recommended(
     study_of: Callable[..., Study],
 ) -> None:
     study = study_of(
@@ -105,14 +105,14 @@ def test_of_settings_that_cannot_be_told_apart_the_one_with_fewest_overrides_is_
     assert told[1].endswith("--max-num-seqs 64")
 
 
-def test_the_default_is_recommended_where_nothing_is_shown_to_beat_it(study_of: Callable[..., Study]) -> None:
+def test_default_is_recommended_where_nothing_is_shown_to_beat_it(study_of: Callable[..., Study]) -> None:
     study = study_of([10.0, 10.5, 9.5], wide=({"max_num_seqs": 64}, [10.1, 10.6, 9.6]))
     choice = verdicts.recommended(verdicts.finalists(study, THROUGHPUT))
     assert choice is not None
     assert choice.name == "default"
 
 
-def test_a_finalist_that_breaks_a_bound_when_measured_again_is_not_recommended(
+def test_finalist_that_breaks_bound_when_measured_again_is_not_recommended(
     study_of: Callable[..., Study],
 ) -> None:
     study = study_of([10.0, 10.1, 9.9], wide=({"max_num_seqs": 64}, [12.0, 12.1, 11.9]))
@@ -128,7 +128,7 @@ def test_a_finalist_that_breaks_a_bound_when_measured_again_is_not_recommended(
     ]
 
 
-def test_the_report_shows_the_finalists_and_how_they_were_judged(study_of: Callable[..., Study]) -> None:
+def test_report_shows_finalists_and_how_they_were_judged(study_of: Callable[..., Study]) -> None:
     study = study_of([10.0, 10.1, 9.9], wide=({"max_num_seqs": 64}, [12.0, 12.1, 11.9]))
     written = report.text(study, drawn=[])
     assert "## Finalists\n\n### request_throughput_per_s\n\n| setting | overrides |" in written
@@ -138,13 +138,13 @@ def test_the_report_shows_the_finalists_and_how_they_were_judged(study_of: Calla
     assert "Study: `steps`, 1 trials (1 complete)" in written
 
 
-def test_a_study_without_finalists_has_no_such_section(trial: MakeTrial, study_folder: MakeFolder) -> None:
+def test_study_without_finalists_has_no_such_section(trial: MakeTrial, study_folder: MakeFolder) -> None:
     study = Study.load(study_folder(trial(runs=[[{RPS: 1.0}]])))
     assert verdicts.section(study) == ""
     assert verdicts.sentences(study) == []
 
 
-def test_a_difference_within_the_margin_of_a_model_settles_nothing() -> None:
+def test_difference_within_margin_of_model_settles_nothing() -> None:
     hardly = verdicts.compare([1.0003] * 3, [1.0] * 3, is_higher_better=True, margin=0.02)
     assert hardly.verdict == "inconclusive"
     assert hardly.interval_text == "1.000 (0.981 to 1.020)"

@@ -21,7 +21,7 @@ def test_cases_1_to_3_are_fitted_and_all_else_is_not(figures: list[Figure]) -> N
             assert (figure.role == FIT) == (figure.experiment in article.FITTED), figure
 
 
-def test_each_single_effect_is_fitted_at_1000_requests_per_second_and_judged_at_the_others(
+def test_each_single_effect_is_fitted_at_1000_requests_per_second_and_judged_at_others(
     figures: list[Figure],
 ) -> None:
     by_parameter = {
@@ -43,7 +43,7 @@ def test_each_single_effect_is_fitted_at_1000_requests_per_second_and_judged_at_
     assert {f.parameter for f in figures if f.series == "vllm_default"} == {None}
 
 
-def test_a_configuration_that_recurs_counts_once_and_where_it_is_fitted(figures: list[Figure]) -> None:
+def test_configuration_that_recurs_counts_once_and_where_it_is_fitted(figures: list[Figure]) -> None:
     defaults = [f for f in figures if f.series == "default"]
     assert {f.experiment for f in defaults} == {"case1_chunked_prefill"}
     # 3 rates of 3 metrics.
@@ -57,7 +57,7 @@ def test_a_configuration_that_recurs_counts_once_and_where_it_is_fitted(figures:
     assert {f.role for f in figures} == {FIT, VALIDATION}
 
 
-def test_the_default_at_16_is_passed_over_with_its_reason(figures: list[Figure]) -> None:
+def test_default_at_16_is_passed_over_with_its_reason(figures: list[Figure]) -> None:
     left_out = [f for f in figures if f.remark]
     assert {(f.series, f.point.request_rate_per_s) for f in left_out} == {("default", 16.0)}
     assert "cold first run" in left_out[0].remark

@@ -60,14 +60,14 @@ def test_parameters_that_are_not_named_stay(simulated_spec: TrialSpec, placement
     assert found["boot_s"] == 7.0
 
 
-def test_figures_with_a_remark_are_passed_over(simulated_spec: TrialSpec, placement: Placement) -> None:
+def test_figures_with_remark_are_passed_over(simulated_spec: TrialSpec, placement: Placement) -> None:
     figures = figures_of(simulated_spec, placement, {})
     odd = [replace(figure, value=100 * figure.value, remark="a cold start") for figure in figures[:3]]
     found = fit([*odd, *figures[3:]], {}, parameters=["host_step_s"], rounds=2)
     assert found["host_step_s"] == pytest.approx(Calibration().host_step_s)
 
 
-def test_a_fit_to_nothing_and_from_zero_is_refused(simulated_spec: TrialSpec, placement: Placement) -> None:
+def test_fit_to_nothing_and_from_zero_is_refused(simulated_spec: TrialSpec, placement: Placement) -> None:
     with pytest.raises(ConfigError, match="got no figures to fit to"):
         fit([], {}, parameters=["host_step_s"])
     figures = figures_of(simulated_spec, placement, {})
@@ -109,7 +109,7 @@ def test_short_first_tokens_and_wide_readings_weigh_less(
     assert read == pytest.approx(0.7071, rel=1e-3)
 
 
-def test_a_second_run_is_told_after_its_first(simulated_spec: TrialSpec, placement: Placement) -> None:
+def test_second_run_is_told_after_its_first(simulated_spec: TrialSpec, placement: Placement) -> None:
     first = LoadPoint(dataset="random", num_prompts=8, input_len=2048, output_len=4)
     second = replace(first, keeps_prefix_cache=True)
     spec = replace(

@@ -13,7 +13,7 @@ from sweeper.simulation import calibration
 from sweeper.simulation.calibration import Calibration
 
 
-def test_one_model_is_fitted_and_the_other_judges() -> None:
+def test_one_model_is_fitted_and_other_judges() -> None:
     figures = public.table_figures()
     models = {role: {f.spec.model.name for f in figures if f.role == role} for role in (FIT, VALIDATION)}
     assert all(len(names) == 1 for names in models.values())
@@ -21,12 +21,12 @@ def test_one_model_is_fitted_and_the_other_judges() -> None:
     assert {f.spec.engine.release for f in figures} == {"0.10.0"}
 
 
-def test_only_what_was_fitted_differs_from_the_article() -> None:
+def test_only_what_was_fitted_differs_from_article() -> None:
     v1, article = asdict(calibration.load(generation="v1").calibration), asdict(Calibration())
     assert {name for name in article if v1[name] != article[name]} == set(public.PARAMETERS)
 
 
-def test_the_errors_that_a_row_names_are_those_of_its_file() -> None:
+def test_errors_that_row_names_are_those_of_its_file() -> None:
     named = calibration.load(generation="v1")
     figures = public.table_figures()
     found = errors_pct(figures, predict(figures, named.values))
@@ -34,7 +34,7 @@ def test_the_errors_that_a_row_names_are_those_of_its_file() -> None:
         assert found[role] == pytest.approx(errors, abs=0.02)
 
 
-def test_it_predicts_the_model_that_it_was_not_fitted_to_better_than_the_articles_does() -> None:
+def test_it_predicts_model_that_it_was_not_fitted_to_better_than_articles_does() -> None:
     figures = [figure for figure in public.table_figures() if figure.role == VALIDATION]
     own, articles = (
         sum(map(abs, relative_errors(figures, predict(figures, values))))
@@ -43,7 +43,7 @@ def test_it_predicts_the_model_that_it_was_not_fitted_to_better_than_the_article
     assert own < articles / 3
 
 
-def test_the_model_of_a_source_is_found_and_its_block_is_as_large_as_it_asks() -> None:
+def test_model_of_source_is_found_and_its_block_is_as_large_as_it_asks() -> None:
     (source,) = (each for each in public.sources() if each["name"] == public.FITTED)
     figure = public.source_figures(source)[0]
     assert figure.placement.devices == tuple(range(8))

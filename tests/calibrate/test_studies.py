@@ -89,7 +89,7 @@ def described(folder: Path, spec: TrialSpec, platform: Platform) -> Path:
     return folder
 
 
-def test_parameters_are_recovered_from_the_rows_of_a_study(
+def test_parameters_are_recovered_from_rows_of_study(
     tmp_path: Path, simulated_spec: TrialSpec, placement: Placement
 ) -> None:
     figures = study_figures(study(tmp_path / "node", simulated_spec, placement))
@@ -107,7 +107,7 @@ def test_every_fourth_setting_is_kept_to_judge_by(
     assert [len(settings[FIT]), len(settings[VALIDATION])] == [3, 1]
 
 
-def test_a_study_without_measured_rows_is_refused(
+def test_study_without_measured_rows_is_refused(
     tmp_path: Path, simulated_spec: TrialSpec, placement: Placement, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = study(tmp_path / "made_up", simulated_spec, placement, is_measured=False)
@@ -132,7 +132,7 @@ def test_a_study_without_measured_rows_is_refused(
         "NVIDIA H100 80GB HBM3",
     ],
 )
-def test_a_study_of_another_gpu_is_refused(
+def test_study_of_another_gpu_is_refused(
     tmp_path: Path,
     simulated_spec: TrialSpec,
     placement: Placement,
@@ -145,7 +145,7 @@ def test_a_study_of_another_gpu_is_refused(
     assert f"holds rows measured on {product}; expected AMD Instinct MI300X" in told
 
 
-def test_the_modelled_gpu_may_be_named_with_its_form_factor(
+def test_modelled_gpu_may_be_named_with_its_form_factor(
     tmp_path: Path, simulated_spec: TrialSpec, placement: Placement
 ) -> None:
     named = replace(placement, device_name="AMD Instinct MI300X OAM")
@@ -167,7 +167,7 @@ def study_on(
 H100, H200, MI300X = "NVIDIA H100 80GB HBM3", "NVIDIA H200", "AMD Instinct MI300X"
 
 
-def test_a_study_of_one_nvidia_gpu_is_fitted(
+def test_study_of_one_nvidia_gpu_is_fitted(
     tmp_path: Path, simulated_spec: TrialSpec, placement: Placement
 ) -> None:
     devices: list[tuple[Platform, str | None]] = [(Platform.CUDA, H100)] * 4
@@ -185,7 +185,7 @@ def test_a_study_of_one_nvidia_gpu_is_fitted(
         ([(Platform.CUDA, H100), (Platform.MI300X, None)], H100),
     ],
 )
-def test_a_study_of_several_gpus_is_refused(
+def test_study_of_several_gpus_is_refused(
     tmp_path: Path,
     simulated_spec: TrialSpec,
     placement: Placement,
@@ -199,7 +199,7 @@ def test_a_study_of_several_gpus_is_refused(
         study_figures(folder)
 
 
-def test_a_node_is_calibrated_under_a_name_that_a_simulated_study_uses(
+def test_node_is_calibrated_under_name_that_simulated_study_uses(
     tmp_path: Path,
     simulated_spec: TrialSpec,
     placement: Placement,
@@ -241,14 +241,14 @@ def test_a_node_is_calibrated_under_a_name_that_a_simulated_study_uses(
         (["--published", "--start", "gone"], "platform.calibration: there is no 'gone'"),
     ],
 )
-def test_a_mistake_is_answered_before_anything_is_run(
+def test_mistake_is_answered_before_anything_is_run(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["calibrate", *arguments]) == cli.MISTAKE
     assert message in capsys.readouterr().err
 
 
-def test_a_measured_platform_has_no_calibration(capsys: pytest.CaptureFixture[str]) -> None:
+def test_measured_platform_has_no_calibration(capsys: pytest.CaptureFixture[str]) -> None:
     code = cli.main(["+experiment=case2_sched_steps", "platform=cpu", "platform.calibration=article_0_6_2"])
     assert code == cli.MISTAKE
     assert "nothing is simulated there" in capsys.readouterr().err.replace("\n", " ")
@@ -264,7 +264,7 @@ workload: {num_prompts: 4, input_len: 64, output_len: 16, request_rate_per_s: [n
 """
 
 
-def test_a_study_that_the_product_has_just_measured_is_calibrated(
+def test_study_that_product_has_just_measured_is_calibrated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recorded = Path(__file__).parents[1] / "recorded" / "rocm_6.4_cpx_nps4"

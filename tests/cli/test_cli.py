@@ -47,7 +47,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     return code, told.out + told.err
 
 
-def test_case_2_ends_with_charts_a_table_and_the_line_for_production(
+def test_case_2_ends_with_charts_table_and_line_for_production(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     code, told = run(capsys, *QUICK)
@@ -67,7 +67,7 @@ def test_case_2_ends_with_charts_a_table_and_the_line_for_production(
     assert "Simulated: no GPU was measured." in (FOLDER / "report.md").read_text()
 
 
-def test_a_line_for_production_says_up_to_which_release_it_is_valid(
+def test_line_for_production_says_up_to_which_release_it_is_valid(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     steps = (
@@ -84,7 +84,7 @@ def test_a_line_for_production_says_up_to_which_release_it_is_valid(
     )
 
 
-def test_the_same_command_again_measures_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_same_command_again_measures_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     run(capsys, *QUICK)
     parts = {path: path.stat().st_mtime_ns for path in (FOLDER / "measurements").glob("*.parquet")}
     code, told = run(capsys, *QUICK)
@@ -94,7 +94,7 @@ def test_the_same_command_again_measures_nothing(capsys: pytest.CaptureFixture[s
     assert {path: path.stat().st_mtime_ns for path in (FOLDER / "measurements").glob("*.parquet")} == parts
 
 
-def test_a_search_finds_and_names_its_best_setting(capsys: pytest.CaptureFixture[str]) -> None:
+def test_search_finds_and_names_its_best_setting(capsys: pytest.CaptureFixture[str]) -> None:
     code, told = run(
         capsys,
         "platform=simulated",
@@ -130,7 +130,7 @@ def test_trials_that_cannot_run_are_counted_and_explained(capsys: pytest.Capture
     assert "infeasible: needs 16 devices" in told
 
 
-def test_of_many_settings_the_best_are_shown_and_equal_reasons_are_counted(
+def test_of_many_settings_best_are_shown_and_equal_reasons_are_counted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     code, told = run(
@@ -154,7 +154,7 @@ def test_of_many_settings_the_best_are_shown_and_equal_reasons_are_counted(
     assert "2 times infeasible: needs 16 devices" in told
 
 
-def test_a_study_where_everything_fails_says_so_with_its_exit_code(
+def test_study_where_everything_fails_says_so_with_its_exit_code(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     code, told = run(
@@ -174,7 +174,7 @@ def test_a_study_where_everything_fails_says_so_with_its_exit_code(
     assert "client: " in told
 
 
-def test_a_plan_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     code, told = run(capsys, *QUICK, "plan=true")
     assert code == cli.OK
     assert "no_chunk_steps15" in told
@@ -187,7 +187,7 @@ def test_a_plan_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert "predicted on" not in told
 
 
-def test_a_plan_says_how_long_it_would_take_and_writes_its_time_line(
+def test_plan_says_how_long_it_would_take_and_writes_its_time_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     _, told = run(capsys, *QUICK, "plan=true", "plan_csv=plan.csv")
@@ -215,7 +215,7 @@ def _unwrapped(told: str) -> str:
     return " ".join(told.split())
 
 
-def test_the_composed_configuration_is_printed_as_yaml(capsys: pytest.CaptureFixture[str]) -> None:
+def test_composed_configuration_is_printed_as_yaml(capsys: pytest.CaptureFixture[str]) -> None:
     code, told = run(capsys, *QUICK, "--cfg", "job")
     assert code == cli.OK
     assert yaml.safe_load(told)["workload"]["num_prompts"] == 40
@@ -229,11 +229,11 @@ def test_help_lists_commands_and_experiments(capsys: pytest.CaptureFixture[str])
     assert run(capsys) == (code, told)
 
 
-def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_is_packages(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "--version") == (cli.OK, f"{sweeper.__version__}\n")
 
 
-def test_the_node_is_shown_device_by_device(capsys: pytest.CaptureFixture[str]) -> None:
+def test_node_is_shown_device_by_device(capsys: pytest.CaptureFixture[str]) -> None:
     code, told = run(capsys, "node", "--platform", "simulated")
     assert code == cli.OK
     assert "modelled AMD Instinct MI300X" in told
@@ -242,7 +242,7 @@ def test_the_node_is_shown_device_by_device(capsys: pytest.CaptureFixture[str]) 
     assert "nvidia-smi" in told
 
 
-def test_the_tiny_model_is_made_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tiny_model_is_made_on_request(capsys: pytest.CaptureFixture[str]) -> None:
     code, told = run(capsys, "tiny-model", "models")
     assert code == cli.OK
     assert (Path(told.strip()) / "tokenizer.json").is_file()
@@ -253,7 +253,7 @@ def test_cleaning_up_where_nothing_is_left_says_so(capsys: pytest.CaptureFixture
     assert run(capsys, "cleanup") == (cli.OK, "0 processes ended\n")
 
 
-def test_cleanup_looks_at_what_a_killed_trial_left_changed_on_the_host(
+def test_cleanup_looks_at_what_killed_trial_left_changed_on_host(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Of a boot before this one, so that nothing is to be put back on the machine that runs this test.
@@ -268,7 +268,7 @@ def test_cleanup_looks_at_what_a_killed_trial_left_changed_on_the_host(
     assert "is no record of ours" in said
 
 
-def test_a_plan_of_a_search_counts_finalists_and_tells_what_may_end_it(
+def test_plan_of_search_counts_finalists_and_tells_what_may_end_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     search = ["search.method=tpe", "search.trials=4", "search.max_hours=2"]
@@ -284,13 +284,13 @@ def test_a_plan_of_a_search_counts_finalists_and_tells_what_may_end_it(
     assert "4 trials of" in " ".join(told.split())
 
 
-def test_a_dashboard_without_a_study_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_dashboard_without_study_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     code, told = run(capsys, "dashboard")
     assert code == cli.MISTAKE
     assert "outputs/optuna.db: does not exist. Run an experiment first" in told
 
 
-def test_a_wrong_argument_of_a_command_is_a_mistake_like_any_other(
+def test_wrong_argument_of_command_is_mistake_like_any_other(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     code, told = run(capsys, "node", "--platfrom", "cpu")
@@ -298,7 +298,7 @@ def test_a_wrong_argument_of_a_command_is_a_mistake_like_any_other(
     assert "unrecognized arguments: --platfrom cpu. See: python -m sweeper node --help" in told
 
 
-def test_a_defect_of_ours_is_told_without_a_traceback(
+def test_defect_of_ours_is_told_without_traceback(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> int:
@@ -313,7 +313,7 @@ def test_a_defect_of_ours_is_told_without_a_traceback(
     report.unlink()
 
 
-def test_optuna_dashboard_shows_the_study_with_named_metrics(capsys: pytest.CaptureFixture[str]) -> None:
+def test_optuna_dashboard_shows_study_with_named_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     run(capsys, *QUICK)
     with ReservedPort() as reserved:
         command = [sys.executable, "-m", "sweeper", "dashboard", "--port", str(reserved.port)]
@@ -339,7 +339,7 @@ def _answer(url: str) -> str:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stop_keeps_what_is_finished_and_says_how_to_go_on(number: signal.Signals, code: int) -> None:
+def test_stop_keeps_what_is_finished_and_says_how_to_go_on(number: signal.Signals, code: int) -> None:
     # 60 settings of a second or so each, one at a time: there is time to stop in the middle.
     command = [
         *(sys.executable, "-m", "sweeper", "platform=simulated", "executor=inline", "study.name=mine"),
@@ -380,7 +380,7 @@ space:
 """
 
 
-def test_letters_that_the_terminal_cannot_show_are_spelt_out(tmp_path: Path) -> None:
+def test_letters_that_terminal_cannot_show_are_spelt_out(tmp_path: Path) -> None:
     experiment = tmp_path / "größe" / "experiment" / "german.yaml"
     experiment.parent.mkdir(parents=True)
     experiment.write_text(GERMAN, encoding="utf-8")
@@ -400,7 +400,7 @@ def test_letters_that_the_terminal_cannot_show_are_spelt_out(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("program", [["sweeper", "--help"], ["analysis", "columns"]])
-def test_a_reader_that_has_seen_enough_is_no_error(program: list[str]) -> None:
+def test_reader_that_has_seen_enough_is_no_error(program: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     told = subprocess.run(

@@ -46,7 +46,7 @@ def test_plain_lines_tell_start_end_and_place(simulated_spec: TrialSpec, placeme
     assert lines[2].endswith("requests/s (simulated)")
 
 
-def test_a_failure_is_told_with_class_and_line(simulated_spec: TrialSpec, placement: Placement) -> None:
+def test_failure_is_told_with_class_and_line(simulated_spec: TrialSpec, placement: Placement) -> None:
     display, out, _ = shown(terminal=False)
     lost = replace(
         trial.lost(simulated_spec, placement, RuntimeError("gone")),
@@ -64,7 +64,7 @@ def test_a_failure_is_told_with_class_and_line(simulated_spec: TrialSpec, placem
     assert lines[3] == "failed  [1/1] tuned: crash: [rank0] its own line"
 
 
-def test_a_terminal_shows_devices_running_trials_and_time_left(
+def test_terminal_shows_devices_running_trials_and_time_left(
     simulated_spec: TrialSpec, placement: Placement
 ) -> None:
     display, out, clock = shown(terminal=True)
@@ -84,7 +84,7 @@ def test_a_terminal_shows_devices_running_trials_and_time_left(
     assert "about 0:30 left" in text
 
 
-def test_a_terminal_shows_stage_best_and_the_predicted_time_left(
+def test_terminal_shows_stage_best_and_predicted_time_left(
     simulated_spec: TrialSpec, placement: Placement
 ) -> None:
     display, out, clock = shown(terminal=True)
@@ -102,7 +102,7 @@ def test_a_terminal_shows_stage_best_and_the_predicted_time_left(
     assert "about 9:30 left" in text
 
 
-def test_a_log_has_a_sign_of_life_every_minute(simulated_spec: TrialSpec, placement: Placement) -> None:
+def test_log_has_sign_of_life_every_minute(simulated_spec: TrialSpec, placement: Placement) -> None:
     display, out, clock = shown(terminal=False)
     with display:
         display.planned(total=2, done=0, refused=0)
@@ -117,7 +117,7 @@ def test_a_log_has_a_sign_of_life_every_minute(simulated_spec: TrialSpec, placem
     ]
 
 
-def test_settings_that_a_search_proposes_in_vain_are_not_counted_and_told_thrice(
+def test_settings_that_search_proposes_in_vain_are_not_counted_and_told_thrice(
     simulated_spec: TrialSpec, placement: Placement
 ) -> None:
     display, out, _ = shown(terminal=False)
@@ -136,7 +136,7 @@ def test_settings_that_a_search_proposes_in_vain_are_not_counted_and_told_thrice
     assert lines[-1] == "infeasible, 7 more like this: # tokens are too few"
 
 
-def test_a_block_of_devices_is_named() -> None:
+def test_block_of_devices_is_named() -> None:
     assert device_label(Placement(node="n", devices=(4, 5, 6, 7), parents=(4, 5, 6, 7))) == "devices 4-7"
     assert device_label(Placement(node="n", devices=(3,), parents=(0,))) == "device 3"
     assert device_label(Placement(node="n", devices=(0, 2), parents=(0,))) == "devices 0,2"

@@ -61,7 +61,7 @@ def test_fit_shows_every_mode_unless_one_is_named(capsys: pytest.CaptureFixture[
     assert row(told, "SPX/NPS1", 1)[6] == "172.8"  # 192 x 0.9, as was the default then
 
 
-def test_fit_of_a_model_that_is_too_large_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_of_model_that_is_too_large_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     code, told = run(
         capsys,
         "fit",
@@ -90,7 +90,7 @@ def test_fit_of_a_model_that_is_too_large_says_how_far_it_is(capsys: pytest.Capt
     assert "22.1 GiB available (24 GiB x gpu_memory_utilization 0.92)" in told
 
 
-def test_fit_reads_a_models_own_file_and_asks_for_nothing_else(
+def test_fit_reads_models_own_file_and_asks_for_nothing_else(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     code, told = run(capsys, "fit", str(tiny.make(tmp_path)), "--device-memory", "1", "--devices", "2")
@@ -112,7 +112,7 @@ def test_fit_reads_a_models_own_file_and_asks_for_nothing_else(
         (("tiny_llama", "tensor_parallel_size=3"), "expected a divisor of the model's 8 attention heads"),
     ],
 )
-def test_fit_names_what_is_wrong_with_the_command(
+def test_fit_names_what_is_wrong_with_command(
     arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, told = run(capsys, "fit", *arguments)
@@ -120,14 +120,14 @@ def test_fit_names_what_is_wrong_with_the_command(
     assert message in told
 
 
-def test_the_page_about_partitions_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+def test_page_about_partitions_is_what_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
     code, told = run(capsys, "partitions")
     assert code == cli.OK
     page = (ROOT / "docs" / "partitions.md").read_text(encoding="utf-8")
     assert told == page, "write it again: python -m sweeper partitions > docs/partitions.md"
 
 
-def test_the_page_says_block_gpus_numa_node_mask_and_commands(capsys: pytest.CaptureFixture[str]) -> None:
+def test_page_says_block_gpus_numa_node_mask_and_commands(capsys: pytest.CaptureFixture[str]) -> None:
     _, told = run(capsys, "partitions")
     for mode, memory_mode in (("SPX", "NPS1"), ("DPX", "NPS2"), ("QPX", "NPS4"), ("CPX", "NPS4")):
         assert f"## {mode} with {memory_mode}\n" in told
@@ -139,14 +139,14 @@ def test_the_page_says_block_gpus_numa_node_mask_and_commands(capsys: pytest.Cap
     assert "| 8 | 1 of 1 | 0-7 | 0-7 | both |" in told
 
 
-def test_the_modelled_node_is_shown_in_the_mode_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_modelled_node_is_shown_in_mode_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     code, told = run(capsys, "node", "--platform", "simulated", "--mode", "DPX", "--memory-mode", "NPS2")
     assert code == cli.OK
     assert "16 x modelled AMD Instinct MI300X (DPX/NPS2), 96 GiB each" in told
     assert "compute mode: DPX; memory mode: NPS2; " in told
 
 
-def test_a_mode_is_not_taken_for_a_real_node(capsys: pytest.CaptureFixture[str]) -> None:
+def test_mode_is_not_taken_for_real_node(capsys: pytest.CaptureFixture[str]) -> None:
     code, told = run(capsys, "node", "--platform", "cpu", "--mode", "CPX")
     assert code == cli.MISTAKE
     assert "the mode of a real node is read and never changed" in told

@@ -54,7 +54,7 @@ def interrupt_ten_times(running: subprocess.Popen[str], *, gap_s: float) -> None
 
 
 @pytest.mark.parametrize(("moment", "gap_s"), [("node: ", 0.03), ("done", 0.0), ("done", 0.3)])
-def test_ten_interruptions_of_a_simulated_sweep(moment: str, gap_s: float, tmp_path: Path) -> None:
+def test_ten_interruptions_of_simulated_sweep(moment: str, gap_s: float, tmp_path: Path) -> None:
     running = sweep(tmp_path, *SIMULATED)
     wait_until(lambda: moment in (tmp_path / "told").read_text(), running)
     interrupt_ten_times(running, gap_s=gap_s)
@@ -68,7 +68,7 @@ def test_ten_interruptions_of_a_simulated_sweep(moment: str, gap_s: float, tmp_p
 
 
 @pytest.mark.parametrize("gap_s", [0.0, 0.1])
-def test_ten_interruptions_leave_nothing_of_an_engine_under_load(gap_s: float, tmp_path: Path) -> None:
+def test_ten_interruptions_leave_nothing_of_engine_under_load(gap_s: float, tmp_path: Path) -> None:
     python = write_interpreter(tmp_path / "bin")
     only = ("space.knobs.max_num_seqs=[8]", "space.knobs.max_num_batched_tokens=[2048]")
     running = sweep(
@@ -89,7 +89,7 @@ def test_ten_interruptions_leave_nothing_of_an_engine_under_load(gap_s: float, t
     assert not list(tmp_path.glob("outputs/*/measurements/*.parquet"))
 
 
-def test_the_first_asks_the_second_tells_the_third_hurries_and_more_change_nothing(
+def test_first_asks_second_tells_third_hurries_and_more_change_nothing(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with StopSignals(waits_for="a train") as stop:

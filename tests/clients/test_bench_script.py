@@ -31,7 +31,7 @@ def arguments(tmp_path: Path, point: LoadPoint, *, release: str) -> dict[str, st
     return {word: after for word, after in zip(words, [*words[1:], ""], strict=True) if word.startswith("--")}
 
 
-def test_the_script_of_0_6_2_is_told_what_it_knows(tmp_path: Path) -> None:
+def test_script_of_0_6_2_is_told_what_it_knows(tmp_path: Path) -> None:
     point = LoadPoint(dataset="sharegpt", num_prompts=1000, request_rate_per_s=16, dataset_path="/share.json")
     assert arguments(tmp_path, point, release="0.6.2") == {
         "--backend": "vllm",
@@ -66,7 +66,7 @@ def test_later_scripts_are_told_more(tmp_path: Path) -> None:
     assert "--temperature" not in arguments(tmp_path, RANDOM, release="0.8.3")
 
 
-def test_a_range_of_lengths_means_the_same_in_older_and_newer_words(tmp_path: Path) -> None:
+def test_range_of_lengths_means_same_in_older_and_newer_words(tmp_path: Path) -> None:
     # Newer: 1000 * (1 +/- 0.25). Older: from ratio * len to len, so len = 1250 and ratio = 750 / 1250.
     newer = arguments(tmp_path, RANDOM, release="0.8.4")
     assert (newer["--random-range-ratio"], newer["--random-input-len"]) == ("0.25", "1000")
@@ -86,7 +86,7 @@ def test_a_range_of_lengths_means_the_same_in_older_and_newer_words(tmp_path: Pa
         (replace(POINT, goodput_ms=(("ttft_ms", 5.0),)), "0.6.3", r"workload\.goodput: .* from 0\.6\.4"),
     ],
 )
-def test_what_an_old_script_cannot_send_is_refused_with_the_reason(
+def test_what_old_script_cannot_send_is_refused_with_reason(
     tmp_path: Path, point: LoadPoint, release: str, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -96,7 +96,7 @@ def test_what_an_old_script_cannot_send_is_refused_with_the_reason(
     bench_script.check_point(point, release="0.6.4")
 
 
-def test_a_script_is_found_by_its_folder_or_by_its_neighbour(tmp_path: Path) -> None:
+def test_script_is_found_by_its_folder_or_by_its_neighbour(tmp_path: Path) -> None:
     folder = write_scripts(tmp_path / "benchmarks")
     serving = folder / "benchmark_serving.py"
     assert bench_script.find_script(str(folder), "benchmark_serving.py", release="0.6.2") == serving
@@ -110,7 +110,7 @@ def test_a_script_is_found_by_its_folder_or_by_its_neighbour(tmp_path: Path) -> 
         bench_script.find_script(None, "benchmark_serving.py", release="0.6.2")
 
 
-def test_a_result_without_total_throughput_gets_it_from_its_parts(tmp_path: Path) -> None:
+def test_result_without_total_throughput_gets_it_from_its_parts(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     path.write_text(json.dumps({"input_throughput": 300.0, "output_throughput": 100.0}))
     report = bench_script.read_result(path)
@@ -135,7 +135,7 @@ def spec(tmp_path: Path) -> TrialSpec:
     )
 
 
-def test_a_load_point_is_measured_by_the_script(spec: TrialSpec) -> None:
+def test_load_point_is_measured_by_script(spec: TrialSpec) -> None:
     client = BenchScriptClient(spec, PLACEMENT)
     measured = client.measure(QuietServer(), POINT, restart=1, repeat=0, cancelled=never)
     client.close()
@@ -152,14 +152,14 @@ def test_a_load_point_is_measured_by_the_script(spec: TrialSpec) -> None:
     assert json.loads(Path(measured.raw_path).read_text())["duration"] == 2.0
 
 
-def test_the_key_of_the_server_is_in_no_file(spec: TrialSpec) -> None:
+def test_key_of_server_is_in_no_file(spec: TrialSpec) -> None:
     BenchScriptClient(spec, PLACEMENT).measure(QuietServer(), POINT, restart=0, repeat=0, cancelled=never)
     files = [path for path in Path(spec.folder).rglob("*") if path.is_file()]
     assert files
     assert not [path for path in files if API_KEY in path.read_text()]
 
 
-def test_the_warm_up_sends_other_prompts_at_once(spec: TrialSpec) -> None:
+def test_warm_up_sends_other_prompts_at_once(spec: TrialSpec) -> None:
     slow = replace(POINT, request_rate_per_s=0.001)
     client = BenchScriptClient(spec, PLACEMENT)
     assert client.warm_up(QuietServer(), slow, prompts=2, cancelled=never) > 0
@@ -170,13 +170,13 @@ def test_the_warm_up_sends_other_prompts_at_once(spec: TrialSpec) -> None:
     assert sent[sent.index("--seed") + 1] == "1000003"
 
 
-def test_a_lost_request_spoils_the_run(spec: TrialSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lost_request_spoils_run(spec: TrialSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STANDIN", "lose-one")
     with pytest.raises(MeasurementError, match="3 of 4 requests completed"):
         BenchScriptClient(spec, PLACEMENT).measure(QuietServer(), POINT, restart=0, repeat=0, cancelled=never)
 
 
-def test_a_script_that_fails_says_why(spec: TrialSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_script_that_fails_says_why(spec: TrialSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STANDIN", "die")
     monkeypatch.setenv("STANDIN_LAST_WORDS", "ModuleNotFoundError: No module named 'aiohttp'")
     with pytest.raises(EngineError, match=r"exit code 1 .* last line: ModuleNotFound") as caught:
@@ -193,7 +193,7 @@ def test_opening_refuses_what_cannot_be_sent(spec: TrialSpec) -> None:
         BenchScriptClient(replace(spec, client=ClientSpec()), PLACEMENT)
 
 
-def test_a_trial_of_an_old_release_is_loaded_by_the_script(spec: TrialSpec) -> None:
+def test_trial_of_old_release_is_loaded_by_script(spec: TrialSpec) -> None:
     result = trial.run(spec, PLACEMENT, cancelled=never, engine=ReadyEngine(QuietServer()))
     assert result.state is TrialState.COMPLETE, result.failure_message
     assert result.measurements[0].metrics["request_goodput_per_s"] == 1.5

@@ -45,7 +45,7 @@ def at(server: StreamingServer) -> QuietServer:
 # What it is told
 
 
-def test_there_are_users_for_every_request_within_the_cap() -> None:
+def test_there_are_users_for_every_request_within_cap() -> None:
     def users(point: LoadPoint) -> str:
         words = locust.locust_command(point, base_url="http://127.0.0.1:4321")
         assert words[words.index("--host") + 1] == "http://127.0.0.1:4321"
@@ -57,7 +57,7 @@ def test_there_are_users_for_every_request_within_the_cap() -> None:
     assert users(replace(POINT, num_prompts=5000)) == "1000"
 
 
-def test_the_load_is_told_in_a_file_without_the_key(spec: TrialSpec, tmp_path: Path) -> None:
+def test_load_is_told_in_file_without_key(spec: TrialSpec, tmp_path: Path) -> None:
     assert locust.load_settings(spec, POINT, result=tmp_path / "one.json") == {
         "model": "tiny",
         "vocab": 800,
@@ -77,7 +77,7 @@ def test_the_load_is_told_in_a_file_without_the_key(spec: TrialSpec, tmp_path: P
 # How its times are read
 
 
-def test_the_times_of_requests_become_records() -> None:
+def test_times_of_requests_become_records() -> None:
     records = locust.read_requests(
         [
             {
@@ -105,7 +105,7 @@ def test_the_times_of_requests_become_records() -> None:
 
 
 @pytest.mark.locust
-def test_a_load_point_is_sent_at_a_constant_rate(spec: TrialSpec, streaming: StreamingServer) -> None:
+def test_load_point_is_sent_at_constant_rate(spec: TrialSpec, streaming: StreamingServer) -> None:
     client = LocustClient(spec, PLACEMENT)
     measured = client.measure(at(streaming), POINT, restart=0, repeat=1, cancelled=never)
     client.close()
@@ -137,7 +137,7 @@ def test_a_load_point_is_sent_at_a_constant_rate(spec: TrialSpec, streaming: Str
 
 @pytest.mark.locust
 @pytest.mark.parametrize("streaming", [2], indirect=True)
-def test_a_refused_request_spoils_the_run(
+def test_refused_request_spoils_run(
     spec: TrialSpec, streaming: StreamingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sweeper.clients.program._DEATH_S", 0.0)
@@ -146,7 +146,7 @@ def test_a_refused_request_spoils_the_run(
 
 
 @pytest.mark.locust
-def test_the_warm_up_sends_other_prompts_at_once(spec: TrialSpec, streaming: StreamingServer) -> None:
+def test_warm_up_sends_other_prompts_at_once(spec: TrialSpec, streaming: StreamingServer) -> None:
     client = LocustClient(spec, PLACEMENT)
     assert client.warm_up(at(streaming), POINT, prompts=2, cancelled=never) > 0
     warm = [request["prompt"] for request in streaming.asked]
@@ -156,7 +156,7 @@ def test_the_warm_up_sends_other_prompts_at_once(spec: TrialSpec, streaming: Str
 
 
 @pytest.mark.locust
-def test_a_trial_that_names_locust_is_loaded_by_it(spec: TrialSpec, streaming: StreamingServer) -> None:
+def test_trial_that_names_locust_is_loaded_by_it(spec: TrialSpec, streaming: StreamingServer) -> None:
     asked = replace(spec, client=ClientSpec(kind="locust"), load_points=(POINT,))
     result = trial.run(asked, PLACEMENT, cancelled=never, engine=ReadyEngine(at(streaming)))
     assert result.state is TrialState.COMPLETE, result.failure_message
@@ -179,7 +179,7 @@ def test_a_trial_that_names_locust_is_loaded_by_it(spec: TrialSpec, streaming: S
     ],
     indirect=["streaming"],
 )
-def test_an_answer_that_broke_off_is_none(
+def test_answer_that_broke_off_is_none(
     spec: TrialSpec, streaming: StreamingServer, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sweeper.clients.program._DEATH_S", 0.0)
@@ -188,7 +188,7 @@ def test_an_answer_that_broke_off_is_none(
         LocustClient(spec, PLACEMENT).measure(at(streaming), point, restart=0, repeat=0, cancelled=never)
 
 
-def test_what_the_locustfile_wrote_is_read_only_in_its_form(tmp_path: Path) -> None:
+def test_what_locustfile_wrote_is_read_only_in_its_form(tmp_path: Path) -> None:
     request = {
         "sent_s": 1.0,
         "due_s": 1.0,

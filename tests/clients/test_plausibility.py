@@ -49,7 +49,7 @@ def measured(point: LoadPoint = POINT, **changes: Any) -> Measurement:
     )
 
 
-def test_a_measurement_that_can_be_is_believed() -> None:
+def test_measurement_that_can_be_is_believed() -> None:
     plausibility.check(measured())
     # Answers may end by themselves, and prompts may be tokenized otherwise.
     plausibility.check(
@@ -148,9 +148,7 @@ def test_single_requests_that_add_up_are_believed() -> None:
         ({"latencies": None, "mean_e2el_ms": 100.0}, "some streams never told their end"),
     ],
 )
-def test_single_requests_that_contradict_the_totals_are_refused(
-    changes: dict[str, Any], problem: str
-) -> None:
+def test_single_requests_that_contradict_totals_are_refused(changes: dict[str, Any], problem: str) -> None:
     with pytest.raises(MeasurementError, match=problem):
         plausibility.check_single_requests({**DETAILS, **changes})
 
@@ -158,7 +156,7 @@ def test_single_requests_that_contradict_the_totals_are_refused(
 # The engine's own count
 
 
-def test_the_engine_has_to_have_answered_what_the_client_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_has_to_have_answered_what_client_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plausibility, "_COUNTER_PATIENCE_S", 0.0)
     before = {"requests_answered": 10.0}
     plausibility.check_engine_agrees(before, lambda: {"requests_answered": 14.0}, answered=4)
@@ -170,7 +168,7 @@ def test_the_engine_has_to_have_answered_what_the_client_counts(monkeypatch: pyt
     assert raised.value.failure is FailureClass.WRONG_ANSWER
 
 
-def test_a_count_that_comes_a_moment_late_is_waited_for() -> None:
+def test_count_that_comes_moment_late_is_waited_for() -> None:
     counts = iter([12.0, 14.0])
     plausibility.check_engine_agrees(
         {"requests_answered": 10.0}, lambda: {"requests_answered": next(counts)}, answered=4
@@ -181,13 +179,13 @@ def test_a_count_that_comes_a_moment_late_is_waited_for() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["NaN", "Infinity", "-1", "true", '"12"', "[1]", "{}", "1e30", "1" * 400])
-def test_a_serving_report_has_numbers_for_numbers(wrong: str, tmp_path: Path) -> None:
+def test_serving_report_has_numbers_for_numbers(wrong: str, tmp_path: Path) -> None:
     text = f'{{"completed": 4, "num_prompts": 4, "duration": 2.0, "p99_ttft_ms": {wrong}}}'
     with pytest.raises(MeasurementError, match="p99_ttft_ms is"):
         bench_report.read_report(json.loads(text))
 
 
-def test_a_serving_report_of_another_load_is_refused() -> None:
+def test_serving_report_of_another_load_is_refused() -> None:
     report = {"completed": 4, "failed": 0, "num_prompts": 5, "duration": 2.0}
     with pytest.raises(MeasurementError, match="num_prompts is 5; expected 4, as asked"):
         bench_report.check_complete(report, wanted=4, log_path=None)
@@ -201,7 +199,7 @@ def test_a_serving_report_of_another_load_is_refused() -> None:
         ({"latencies": [0.1, 0.3], "avg_latency": 0.1}, r"avg_latency 0\.1 and latencies of 0\.2"),
     ],
 )
-def test_a_latency_report_has_latencies(report: dict[str, Any], problem: str) -> None:
+def test_latency_report_has_latencies(report: dict[str, Any], problem: str) -> None:
     with pytest.raises(MeasurementError, match=problem):
         vllm_offline.read_report(report, replace(POINT, dataset="latency"), log_path=None)
 
@@ -215,7 +213,7 @@ def test_a_latency_report_has_latencies(report: dict[str, Any], problem: str) ->
         ({"tokens_per_second": 10.0}, "tokens_per_second 10 where 320 came in 4 s"),
     ],
 )
-def test_a_throughput_report_agrees_with_itself(changes: dict[str, Any], problem: str) -> None:
+def test_throughput_report_agrees_with_itself(changes: dict[str, Any], problem: str) -> None:
     report = {"elapsed_time": 4.0, "num_requests": 4, "total_num_tokens": 320, "requests_per_second": 1.0}
     point = replace(POINT, dataset="throughput")
     assert vllm_offline.read_report(report, point, log_path=None)["completed"] == 4

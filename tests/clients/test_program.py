@@ -27,14 +27,14 @@ def run(folder: Path, code: str, *, server: QuietServer | None = None, **changes
     )
 
 
-def test_a_program_runs_to_its_end_in_its_environment_and_leaves_a_log(tmp_path: Path) -> None:
+def test_program_runs_to_its_end_in_its_environment_and_leaves_log(tmp_path: Path) -> None:
     ended = run(tmp_path, "import os; print(os.environ['GREETING'])")
     assert ended.exit_code == 0
     assert program.last_line(tmp_path / "client.log") == "hello"
     assert run(tmp_path, "raise SystemExit(3)").exit_code == 3
 
 
-def test_the_engines_counters_are_looked_at_while_it_runs(tmp_path: Path) -> None:
+def test_engines_counters_are_looked_at_while_it_runs(tmp_path: Path) -> None:
     # They are read once a second; the stand-in reports half of its cache in use.
     assert run(tmp_path, "import time; time.sleep(2)").peak_kv_cache_usage == 0.5
     assert run(tmp_path, "").peak_kv_cache_usage is None
@@ -48,7 +48,7 @@ def test_the_engines_counters_are_looked_at_while_it_runs(tmp_path: Path) -> Non
         ({}, True, FailureClass.OUT_OF_MEMORY),
     ],
 )
-def test_a_program_is_ended_for_a_reason(
+def test_program_is_ended_for_reason(
     tmp_path: Path, changes: dict[str, object], is_dead: bool, failure: FailureClass
 ) -> None:
     server = QuietServer()
@@ -60,7 +60,7 @@ def test_a_program_is_ended_for_a_reason(
     assert launch is None or launch.members() == []
 
 
-def test_a_dying_engine_takes_the_blame_and_a_living_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dying_engine_takes_blame_and_living_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     server = QuietServer()
     monkeypatch.setattr(program, "_DEATH_S", 0.3)
     program.blame_engine(server)
@@ -69,7 +69,7 @@ def test_a_dying_engine_takes_the_blame_and_a_living_one_does_not(monkeypatch: p
         program.blame_engine(server)
 
 
-def test_the_last_line_of_a_log_is_the_last_that_says_anything(tmp_path: Path) -> None:
+def test_last_line_of_log_is_last_that_says_anything(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("first\n  second  \n\n")
     assert program.last_line(tmp_path / "log") == "second"
     assert program.last_line(tmp_path / "missing") == "nothing in its log"

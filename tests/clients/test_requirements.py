@@ -23,7 +23,7 @@ SHAREGPT = LoadPoint(dataset="sharegpt", num_prompts=10)
 LATENCY = LoadPoint(dataset="latency", num_prompts=1, input_len=8, output_len=1)
 
 
-def test_a_missing_sharegpt_file_is_told_with_its_source_and_its_substitute(tmp_path: Path) -> None:
+def test_missing_sharegpt_file_is_told_with_its_source_and_its_substitute(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         requirements.check(ClientSpec(), [SHAREGPT], engine=NOW)
     assert str(caught.value) == (
@@ -59,7 +59,7 @@ def test_a_missing_sharegpt_file_is_told_with_its_source_and_its_substitute(tmp_
         (lambda text: '[{"conversations": "value"}]', "has conversations that are no list of turns"),
     ],
 )
-def test_a_file_that_is_no_whole_sharegpt_is_refused(
+def test_file_that_is_no_whole_sharegpt_is_refused(
     tmp_path: Path, damaged: Callable[[str], str], told: str
 ) -> None:
     path = tmp_path / "share.json"
@@ -80,7 +80,7 @@ def write_conversations(path: Path, turns: list[list[str]]) -> Path:
 LONG = "how does a cache keep what it has seen"
 
 
-def test_a_file_of_which_the_sampler_keeps_nothing_is_refused(tmp_path: Path) -> None:
+def test_file_of_which_sampler_keeps_nothing_is_refused(tmp_path: Path) -> None:
     questions = write_conversations(tmp_path / "questions.json", [[LONG]] * 40)
     with pytest.raises(ConfigError, match=r"has 40 entries, none of which has two turns"):
         requirements.check_sharegpt_file(str(questions))
@@ -104,9 +104,7 @@ def test_what_is_no_utf8_is_said_to_be_none(tmp_path: Path) -> None:
         requirements.check_sharegpt_file(str(path))
 
 
-def test_a_file_larger_than_a_piece_is_read_to_its_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_larger_than_piece_is_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Pieces that cut names, escapes and letters of several bytes in two.
     monkeypatch.setattr(conversations, "_CHUNK_BYTES", 7)
     path = tmp_path / "share.json"
@@ -133,13 +131,13 @@ def test_fewer_conversations_than_requests_are_told(tmp_path: Path) -> None:
     requirements.check(script, [replace(point, num_prompts=5)], engine=OLD)
 
 
-def test_the_simulated_engine_needs_nothing() -> None:
+def test_simulated_engine_needs_nothing() -> None:
     simulated = EngineSpec(kind="simulated", release="0.6.2")
     requirements.check(ClientSpec(), [SHAREGPT], engine=simulated)
     requirements.check(ClientSpec(kind="offline"), [LATENCY], engine=simulated)
 
 
-def test_an_old_release_needs_its_script(tmp_path: Path) -> None:
+def test_old_release_needs_its_script(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"client\.script: is not given, and vLLM 0\.6\.2"):
         requirements.check(ClientSpec(), [POINT], engine=OLD)
     with pytest.raises(ConfigError, match=r"benchmark_latency\.py"):
@@ -163,7 +161,7 @@ def test_an_old_release_needs_its_script(tmp_path: Path) -> None:
         ("0.9.1", ClientSpec(script="benchmarks"), False),
     ],
 )
-def test_the_benchmark_is_the_script_where_there_is_no_command(
+def test_benchmark_is_script_where_there_is_no_command(
     tmp_path: Path, release: str, client: ClientSpec, expected: bool
 ) -> None:
     spec = make_spec(tmp_path, "python")
@@ -182,7 +180,7 @@ def test_locust_is_asked_for_by_its_extra(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(("kind", "point"), [("vllm_bench", POINT), ("offline", LATENCY)])
-def test_a_script_beside_a_command_is_refused(kind: str, point: LoadPoint) -> None:
+def test_script_beside_command_is_refused(kind: str, point: LoadPoint) -> None:
     with pytest.raises(
         ConfigError, match=r"client.script: is 'b', and vLLM 0.32.0 has the benchmark as a com"
     ):

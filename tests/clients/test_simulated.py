@@ -75,7 +75,7 @@ class SomeoneElsesServer:
         return 0.0
 
 
-def test_a_measurement_has_the_benchmarks_numbers(simulated_spec: TrialSpec, placement: Placement) -> None:
+def test_measurement_has_benchmarks_numbers(simulated_spec: TrialSpec, placement: Placement) -> None:
     before = time.time()
     seen = measure(simulated_spec, placement)
     numbers = seen.metrics
@@ -103,7 +103,7 @@ def test_telemetry_tells_cache_and_preemptions(simulated_spec: TrialSpec, placem
     assert 0 < usage < 0.1
 
 
-def test_the_second_run_on_a_server_finds_its_prompts_cached(
+def test_second_run_on_server_finds_its_prompts_cached(
     simulated_spec: TrialSpec, placement: Placement
 ) -> None:
     caching = replace(simulated_spec, assignment={**simulated_spec.assignment, "enable_prefix_caching": True})
@@ -119,7 +119,7 @@ def test_the_second_run_on_a_server_finds_its_prompts_cached(
     assert rates == [0.0, 0.75, 0.0]
 
 
-def test_a_warm_up_takes_time_and_leaves_other_prompts_in_the_cache(
+def test_warm_up_takes_time_and_leaves_other_prompts_in_cache(
     simulated_spec: TrialSpec, placement: Placement
 ) -> None:
     caching = replace(simulated_spec, assignment={**simulated_spec.assignment, "enable_prefix_caching": True})
@@ -130,7 +130,7 @@ def test_a_warm_up_takes_time_and_leaves_other_prompts_in_the_cache(
     assert measure(caching, placement, server=server).telemetry["prefix_cache_hit_rate"] == 0.0
 
 
-def test_the_seed_of_the_load_point_decides(simulated_spec: TrialSpec, placement: Placement) -> None:
+def test_seed_of_load_point_decides(simulated_spec: TrialSpec, placement: Placement) -> None:
     point = replace(RANDOM, range_ratio=0.5, request_rate_per_s=4.0)
     one, same = (measure(simulated_spec, placement, point).metrics for _ in range(2))
     other = measure(simulated_spec, placement, replace(point, client_seed=1)).metrics
@@ -146,7 +146,7 @@ def test_concurrency_limits_what_is_under_way(simulated_spec: TrialSpec, placeme
     assert one_by_one.metrics["std_e2el_ms"] == pytest.approx(0.0, abs=1e-6)
 
 
-def test_requests_that_are_too_long_make_the_measurement_worthless(
+def test_requests_that_are_too_long_make_measurement_worthless(
     simulated_spec: TrialSpec, placement: Placement
 ) -> None:
     short = replace(simulated_spec, assignment={**simulated_spec.assignment, "max_model_len": 70})
@@ -155,7 +155,7 @@ def test_requests_that_are_too_long_make_the_measurement_worthless(
     assert caught.value.failure is FailureClass.CLIENT
 
 
-def test_cancelling_ends_a_measurement(simulated_spec: TrialSpec, placement: Placement) -> None:
+def test_cancelling_ends_measurement(simulated_spec: TrialSpec, placement: Placement) -> None:
     with pytest.raises(EngineError) as caught:
         measure(simulated_spec, placement, cancelled=lambda: True)
     assert caught.value.failure is FailureClass.INTERRUPTED
@@ -167,7 +167,7 @@ def test_only_simulated_servers_are_loaded(simulated_spec: TrialSpec) -> None:
         client.measure(SomeoneElsesServer(), RANDOM, restart=0, repeat=0, cancelled=never)
 
 
-def test_closing_twice_is_safe_and_closes_nothing_of_the_server(
+def test_closing_twice_is_safe_and_closes_nothing_of_server(
     simulated_spec: TrialSpec, placement: Placement
 ) -> None:
     server = start(simulated_spec, placement)
@@ -177,7 +177,7 @@ def test_closing_twice_is_safe_and_closes_nothing_of_the_server(
     assert client.measure(server, RANDOM, restart=0, repeat=0, cancelled=never).metrics["completed"] == 20
 
 
-def test_a_batch_without_a_server_has_the_latency_of_everything_at_once(
+def test_batch_without_server_has_latency_of_everything_at_once(
     simulated_spec: TrialSpec, placement: Placement
 ) -> None:
     spec = replace(simulated_spec, client=ClientSpec(kind="offline"))
@@ -192,7 +192,7 @@ def test_a_batch_without_a_server_has_the_latency_of_everything_at_once(
     assert measured.metrics["total_input_tokens"] == 20 * 64
 
 
-def test_a_batch_again_is_no_faster_for_having_been_seen(
+def test_batch_again_is_no_faster_for_having_been_seen(
     simulated_spec: TrialSpec, placement: Placement
 ) -> None:
     spec = replace(
@@ -204,7 +204,7 @@ def test_a_batch_again_is_no_faster_for_having_been_seen(
     assert measured.metrics["std_batch_latency_ms"] == pytest.approx(0.0, abs=1e-6)
 
 
-def test_throughput_without_a_server_is_that_of_everything_at_once(
+def test_throughput_without_server_is_that_of_everything_at_once(
     simulated_spec: TrialSpec, placement: Placement
 ) -> None:
     spec = replace(simulated_spec, client=ClientSpec(kind="offline"))

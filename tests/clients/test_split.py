@@ -98,7 +98,7 @@ def two_servers() -> SplitServer:
     return SplitServer([StandInServer(diary=[]), StandInServer(diary=[])], told={}, start_s=1.0)
 
 
-def test_a_load_is_dealt_out_whole_with_a_seed_for_each_part() -> None:
+def test_load_is_dealt_out_whole_with_seed_for_each_part() -> None:
     first, second = split.split(POINT, parts=2)
     assert (first.num_prompts, second.num_prompts) == (3, 2)
     assert (first.max_concurrency, second.max_concurrency) == (2, 1)
@@ -141,13 +141,13 @@ def test_every_part_is_warmed_and_closed(tmp_path: Path) -> None:
     assert all(part.is_closed for part in parts)
 
 
-def test_a_single_server_is_not_split(tmp_path: Path) -> None:
+def test_single_server_is_not_split(tmp_path: Path) -> None:
     client, _ = opened(tmp_path)
     with pytest.raises(EngineError, match="expected one of 2 instances"):
         client.measure(StandInServer(diary=[]), POINT, restart=0, repeat=0, cancelled=never)
 
 
-def test_a_report_without_single_requests_is_refused() -> None:
+def test_report_without_single_requests_is_refused() -> None:
     silent = {name: value for name, value in FIRST.items() if name != "start_times"}
     with pytest.raises(MeasurementError, match="its report has no start_times"):
         split.joined([silent])

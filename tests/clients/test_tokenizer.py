@@ -33,7 +33,7 @@ def cached(cache: Path, repository: str, commit: str, *, ref: str | None = None)
     return snapshot
 
 
-def test_the_servers_revision_is_taken_from_the_hubs_cache(tmp_path: Path) -> None:
+def test_servers_revision_is_taken_from_hubs_cache(tmp_path: Path) -> None:
     cache = tmp_path / "hub"
     by_branch = cached(cache, "org/kimi", "c0ffee", ref="v1")
     by_commit = cached(cache, "org/kimi", "beef")
@@ -47,7 +47,7 @@ def test_the_servers_revision_is_taken_from_the_hubs_cache(tmp_path: Path) -> No
     assert tokenizer_of(on_hub(tmp_path, None), environment=around) == "org/kimi"
 
 
-def test_a_tokenizer_of_its_own_goes_before_the_models_with_its_own_revision(tmp_path: Path) -> None:
+def test_tokenizer_of_its_own_goes_before_models_with_its_own_revision(tmp_path: Path) -> None:
     cache = tmp_path / "hub"
     cached(cache, "org/kimi", "c0ffee", ref="v1")
     other = cached(cache, "org/words", "feed", ref="t1")
@@ -59,7 +59,7 @@ def test_a_tokenizer_of_its_own_goes_before_the_models_with_its_own_revision(tmp
 
 
 @pytest.mark.parametrize("release", ["0.6.5", "0.10.0"])
-def test_both_benchmarks_of_vllm_are_told_what_the_server_was(tmp_path: Path, release: str) -> None:
+def test_both_benchmarks_of_vllm_are_told_what_server_was(tmp_path: Path, release: str) -> None:
     spec = on_hub(tmp_path, trust_remote_code=True, tokenizer_mode="slow")
     wanted = ["--tokenizer", "/snapshot", "--tokenizer-mode", "slow", "--trust-remote-code"]
     result = tmp_path / "raw" / "one.json"
@@ -71,7 +71,7 @@ def test_both_benchmarks_of_vllm_are_told_what_the_server_was(tmp_path: Path, re
         assert words[place : place + len(wanted)] == wanted
 
 
-def test_the_script_before_0_6_5_is_not_told_a_mode_it_does_not_know(tmp_path: Path) -> None:
+def test_script_before_0_6_5_is_not_told_mode_it_does_not_know(tmp_path: Path) -> None:
     words = bench_script.script_arguments(
         on_hub(tmp_path, trust_remote_code=True, tokenizer_mode="auto"),
         POINT,
@@ -83,7 +83,7 @@ def test_the_script_before_0_6_5_is_not_told_a_mode_it_does_not_know(tmp_path: P
     assert "--tokenizer-mode" not in words
 
 
-def test_a_client_finds_models_where_its_server_does(tmp_path: Path) -> None:
+def test_client_finds_models_where_its_server_does(tmp_path: Path) -> None:
     spec = on_hub(tmp_path, HF_HOME="/big/hf", NCCL_DEBUG="INFO")
     told = client_environment(
         spec, surroundings={"HF_HOME": "/small"}, python="/venv/bin/python", owner=Process(1, 2), stub=None
@@ -92,7 +92,7 @@ def test_a_client_finds_models_where_its_server_does(tmp_path: Path) -> None:
     assert "NCCL_DEBUG" not in told
 
 
-def test_a_client_of_a_running_endpoint_is_told_to_trust_code_by_its_own_key(tmp_path: Path) -> None:
+def test_client_of_running_endpoint_is_told_to_trust_code_by_its_own_key(tmp_path: Path) -> None:
     words = ["workload=random", "engine=attach", "engine.url=http://127.0.0.1:8000", "platform=mi300x"]
     spec = make_spec(tmp_path, "python", assignment={})
     flag = "--trust-remote-code"

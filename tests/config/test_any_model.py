@@ -31,7 +31,7 @@ def settings(folder: Path, platform: Platform, *named: str) -> Settings:
     return config.settings(config.compose_run(words), platform=platform)
 
 
-def test_folder_describes_a_mixture_of_experts(tmp_path: Path) -> None:
+def test_folder_describes_mixture_of_experts(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "Qwen/Qwen3-235B-A22B")
     found = settings(folder, Platform.MI300X, "model.name=my-qwen").model
     assert (found.name, found.shape) == ("my-qwen", None)
@@ -39,13 +39,13 @@ def test_folder_describes_a_mixture_of_experts(tmp_path: Path) -> None:
     assert found.built.kv_bytes_per_token() == 192_512
 
 
-def test_simulated_number_of_a_build_that_is_not_modelled_is_refused(tmp_path: Path) -> None:
+def test_simulated_number_of_build_that_is_not_modelled_is_refused(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "deepseek-ai/DeepSeek-V3")
     with pytest.raises(ConfigError, match=r"model\.path: .*58 x latent attention, experts.* is not modelled"):
         settings(folder, Platform.SIMULATED, "model.name=my-deepseek")
 
 
-def test_another_build_never_carries_the_name_of_the_model_before_it(tmp_path: Path) -> None:
+def test_another_build_never_carries_name_of_model_before_it(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "deepseek-ai/DeepSeek-V3")
     with pytest.raises(
         ConfigError, match=r"describes another build than .*latent attention.* model\.name=NAME"

@@ -27,7 +27,7 @@ def composed(*words: str) -> dict[str, Any]:
         "postgresql+psycopg://me@host/studies?connect_timeout=5",
     ],
 )
-def test_a_text_needs_no_quotes_of_its_own(text: str) -> None:
+def test_text_needs_no_quotes_of_its_own(text: str) -> None:
     assert composed(f"study.outputs={text}")["study"]["outputs"] == text
 
 
@@ -35,22 +35,22 @@ def test_quotes_that_are_there_are_read_as_before() -> None:
     assert composed("study.question='Is it so?'")["study"]["question"] == "Is it so?"
 
 
-def test_a_bound_can_be_added_key_by_key() -> None:
+def test_bound_can_be_added_key_by_key() -> None:
     found = composed("objective.wait.metric=mean_ttft_ms", "objective.wait.at_most=5")["objective"]["wait"]
     assert (found["metric"], found["at_most"], found["direction"]) == ("mean_ttft_ms", 5.0, None)
 
 
-def test_a_series_can_be_added_key_by_key() -> None:
+def test_series_can_be_added_key_by_key() -> None:
     series = composed("space.series.extra.knobs.num_scheduler_steps=3", "space.series.extra.label=Extra")
     assert series["space"]["series"]["extra"]["knobs"] == {"num_scheduler_steps": 3}
     assert set(series["space"]["series"]) > {"extra", "default"}
 
 
-def test_an_objective_can_be_taken_out() -> None:
+def test_objective_can_be_taken_out() -> None:
     found = composed("objective=throughput_slo", "~objective.tpot_slo")["objective"]
     assert set(found) == {"throughput", "ttft_slo"}
 
 
-def test_an_unknown_key_of_an_entry_is_named() -> None:
+def test_unknown_key_of_entry_is_named() -> None:
     with pytest.raises(ConfigError, match=r"objective\.wait\.metrc.*is not a key of the configuration"):
         composed("objective.wait.metrc=mean_ttft_ms")

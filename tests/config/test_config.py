@@ -22,7 +22,7 @@ def simulated(*overrides: str) -> config.Settings:
 
 
 @pytest.mark.parametrize("name", GROUPS["experiment"])
-def test_every_experiment_composes_and_asks_a_question(name: str) -> None:
+def test_every_experiment_composes_and_asks_question(name: str) -> None:
     found = simulated(f"+experiment={name}")
     assert found.experiment == name
     assert found.question.endswith("?")
@@ -55,14 +55,14 @@ def test_every_file_of_every_group_composes(group: str, name: str) -> None:
     assert config.settings(composed, platform=Platform(platform)).platform == platform
 
 
-def test_a_file_of_conf_begins_with_its_purpose() -> None:
+def test_file_of_conf_begins_with_its_purpose() -> None:
     for path in config.conf_folder().glob("**/*.yaml"):
         lines = path.read_text(encoding="utf-8").splitlines()
         assert lines[0].startswith("#"), path
         assert lines[0].startswith("# @package") is False or lines[1].startswith("#"), path
 
 
-def test_case_2_is_the_articles() -> None:
+def test_case_2_is_articles() -> None:
     found = simulated("+experiment=case2_sched_steps")
     assert [p.request_rate_per_s for p in found.load_points] == [16.0, 32.0, 1000.0]
     assert {p.num_prompts for p in found.load_points} == {1000}
@@ -78,7 +78,7 @@ def test_case_2_is_the_articles() -> None:
     assert found.engine.release == "0.6.2"
 
 
-def test_an_experiment_for_a_large_node_becomes_small_on_a_cpu() -> None:
+def test_experiment_for_large_node_becomes_small_on_cpu() -> None:
     composed = config.compose_run(["+experiment=case1_chunked_prefill", "+overlay=cpu", "platform=cpu"])
     found = config.settings(composed, platform=Platform.CPU)
     assert found.model.is_dummy
@@ -87,7 +87,7 @@ def test_an_experiment_for_a_large_node_becomes_small_on_a_cpu() -> None:
     assert [s.name for s in found.space.series] == ["default", "chunk_2048", "chunk_4096", "no_chunk"]
 
 
-def test_an_own_experiment_stands_beside_the_shipped_ones(tmp_path: Path) -> None:
+def test_own_experiment_stands_beside_shipped_ones(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text(
         "# @package _global_\n"
@@ -100,19 +100,19 @@ def test_an_own_experiment_stands_beside_the_shipped_ones(tmp_path: Path) -> Non
     assert "mine" not in config.groups()["experiment"]
 
 
-def test_a_knob_may_be_varied_from_the_command_line_in_hydras_syntax() -> None:
+def test_knob_may_be_varied_from_command_line_in_hydras_syntax() -> None:
     found = simulated("space.knobs.max_num_seqs=64,256", "space.knobs.block_size=range(8,33,step=8)")
     assert found.space.domains["max_num_seqs"] == Choice(values=(64, 256))
     assert found.space.domains["block_size"] == Range(low=8, high=32, step=8, is_int=True)
 
 
-def test_null_takes_a_knob_away() -> None:
+def test_null_takes_knob_away() -> None:
     found = simulated("+experiment=case2_sched_steps", "knobs.VLLM_RPC_TIMEOUT=null")
     assert "VLLM_RPC_TIMEOUT" not in found.space.base
     assert found.space.base["VLLM_USE_TRITON_FLASH_ATTN"] == 0
 
 
-def test_lists_of_a_workload_make_every_combination_a_load_point() -> None:
+def test_lists_of_workload_make_every_combination_load_point() -> None:
     found = simulated(
         "workload=random", "workload.input_len=[128,256]", "workload.request_rate_per_s=[1,null]"
     )
@@ -139,7 +139,7 @@ def test_lists_of_a_workload_make_every_combination_a_load_point() -> None:
         ("tag(log,int(interval(1,1024)))", Range(low=1, high=1024, log=True, is_int=True)),
     ],
 )
-def test_a_domain_is_written_as_yaml_or_in_hydras_sweep_syntax(written: object, domain: object) -> None:
+def test_domain_is_written_as_yaml_or_in_hydras_sweep_syntax(written: object, domain: object) -> None:
     assert config.parse_domain("space.knobs.x", written) == domain
 
 
@@ -170,13 +170,13 @@ def test_a_domain_is_written_as_yaml_or_in_hydras_sweep_syntax(written: object, 
         ),
     ],
 )
-def test_a_domain_that_makes_no_sense_says_why(written: object, message: str) -> None:
+def test_domain_that_makes_no_sense_says_why(written: object, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         config.parse_domain("space.knobs.x", written)
     assert str(caught.value) == message
 
 
-def test_a_flag_that_takes_json_may_be_written_as_a_mapping(tmp_path: Path) -> None:
+def test_flag_that_takes_json_may_be_written_as_mapping(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text(
         "# @package _global_\n"
@@ -202,18 +202,18 @@ def test_a_flag_that_takes_json_may_be_written_as_a_mapping(tmp_path: Path) -> N
     assert space.domains["kv_transfer_config"] == Choice(values=('{"kv_role": "kv_both"}',))
 
 
-def test_a_mapping_for_a_flag_that_takes_none_is_refused() -> None:
+def test_mapping_for_flag_that_takes_none_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^knobs.max_num_seqs: is dict; expected a number"):
         simulated("++knobs.max_num_seqs={low: 8, high: 64}")
 
 
-def test_the_simulated_engine_and_a_measured_platform_never_meet() -> None:
+def test_simulated_engine_and_measured_platform_never_meet() -> None:
     composed = config.compose_run(["engine.kind=simulated", "platform=cpu"])
     with pytest.raises(ConfigError, match="no simulated number stands among measured ones"):
         config.settings(composed, platform=Platform.CPU)
 
 
-def test_every_key_of_the_schema_is_a_dotted_path() -> None:
+def test_every_key_of_schema_is_dotted_path() -> None:
     names = list(key_names())
     assert {"study", "study.name", "model.shape.kv_heads", "repeats"} <= set(names)
 

@@ -47,13 +47,13 @@ def test_every_key_is_placed_once_and_no_other() -> None:
     assert placed == Counter(unused.patterns()), "place a new key in sweeper/config/effect_table.py"
 
 
-def test_what_every_key_does_in_every_kind_of_run_is_what_the_page_says() -> None:
+def test_what_every_key_does_in_every_kind_of_run_is_what_page_says() -> None:
     written = key_walk.TABLE.read_text(encoding="utf-8")
     assert key_walk.markdown() == written, "look at what moved; python -m tests.key_walk writes the page anew"
 
 
 @pytest.mark.parametrize("case", key_walk.IMPOSSIBLE, ids=lambda case: case.title)
-def test_an_engine_is_not_paired_with_what_would_start_another(case: key_walk.Case) -> None:
+def test_engine_is_not_paired_with_what_would_start_another(case: key_walk.Case) -> None:
     with pytest.raises(ConfigError, match=r"^(engine|client)\.kind: is '"):
         settled(*case.overrides, platform=case.platform)
 
@@ -61,7 +61,7 @@ def test_an_engine_is_not_paired_with_what_would_start_another(case: key_walk.Ca
 @pytest.mark.parametrize(
     "case", [key_walk.RUNS[0], key_walk.RUNS[3], key_walk.LOADS[1]], ids=lambda c: c.title
 )
-def test_a_refusal_names_its_key_and_what_to_do(case: key_walk.Case) -> None:
+def test_refusal_names_its_key_and_what_to_do(case: key_walk.Case) -> None:
     for pattern, (outcome, sentence) in key_walk.outcomes(case).items():
         if outcome == key_walk.REFUSED:
             assert sentence.split(":")[0].split(".")[0] == pattern.split(".")[0], sentence
@@ -69,7 +69,7 @@ def test_a_refusal_names_its_key_and_what_to_do(case: key_walk.Case) -> None:
 
 
 @pytest.mark.parametrize("key", sorted(key_walk.COMPANIONS))
-def test_a_key_that_needs_another_is_refused_without_it(key: str) -> None:
+def test_key_that_needs_another_is_refused_without_it(key: str) -> None:
     composed = config.compose_run(["workload=random", "platform=mi300x", "search.stops_early=false"])
     *parents, last = key.split(".")
     node: Any = composed
@@ -129,21 +129,21 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
-def test_what_would_be_ignored_is_refused_with_the_reason(refusal: str) -> None:
+def test_what_would_be_ignored_is_refused_with_reason(refusal: str) -> None:
     overrides, message = REFUSALS[refusal]
     with pytest.raises(ConfigError) as caught:
         settled("workload=random", *overrides)
     assert str(caught.value).startswith(message)
 
 
-def test_what_a_shipped_file_brings_along_is_nobodys_wish() -> None:
+def test_what_shipped_file_brings_along_is_nobodys_wish() -> None:
     offline = ("client=offline", "workload=random", "workload.dataset=throughput")
     assert settled(*offline).warmup_prompts == 8, "as conf/workload/random.yaml says"
     with pytest.raises(ConfigError, match=r"workload.warmup_prompts: is 9, and client.kind is 'offline'"):
         settled(*offline, "workload.warmup_prompts=9")
 
 
-def test_a_simulated_run_takes_a_measured_ones_configuration_and_says_what_it_leaves_out() -> None:
+def test_simulated_run_takes_measured_ones_configuration_and_says_what_it_leaves_out() -> None:
     given = (
         "workload=random",
         "engine.python=/opt/bin/python",
@@ -157,7 +157,7 @@ def test_a_simulated_run_takes_a_measured_ones_configuration_and_says_what_it_le
     )
 
 
-def test_an_endpoint_and_a_grid_say_what_they_leave_out() -> None:
+def test_endpoint_and_grid_say_what_they_leave_out() -> None:
     attached = settled(
         "engine=attach", "engine.url=http://x:1", "workload=random", "knobs.max_model_len=1024"
     )
@@ -171,7 +171,7 @@ def test_an_endpoint_and_a_grid_say_what_they_leave_out() -> None:
     assert grid.left_out == ("left out: search.start: search=random chooses by itself what comes first",)
 
 
-def test_the_line_is_printed(
+def test_line_is_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -245,7 +245,7 @@ def test_tgi_reads_what_is_said_to_act_for_it(tmp_path: Path) -> None:
     assert said <= read_in(spec)
 
 
-def test_an_attached_endpoint_reads_what_is_said_to_act_for_it(
+def test_attached_endpoint_reads_what_is_said_to_act_for_it(
     tmp_path: Path,
     running: tuple[str, Any],  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
@@ -260,7 +260,7 @@ def test_an_attached_endpoint_reads_what_is_said_to_act_for_it(
     assert not read & {"engine.prefix", "engine.command", "engine.start_timeout_s", "engine.free_timeout_s"}
 
 
-def test_benchmarks_without_a_server_read_what_is_said_to_act_for_them(tmp_path: Path) -> None:
+def test_benchmarks_without_server_read_what_is_said_to_act_for_them(tmp_path: Path) -> None:
     spec = offline_spec(tmp_path, release="0.11.0", points=(LATENCY,))
     said = acting(spec, "client=offline", "workload.dataset=latency")
     assert {"engine.start_timeout_s", "engine.load_timeout_s"} <= said
@@ -347,7 +347,7 @@ def test_another_value_plans_something_else(key: str, usual: tuple[object, ...])
 # One owner of each default
 
 
-def test_a_default_is_written_once() -> None:
+def test_default_is_written_once() -> None:
     for record, of_schema in (
         (EngineSpec, config_defaults("engine")),
         (ClientSpec, config_defaults("client")),
@@ -361,7 +361,7 @@ def test_a_default_is_written_once() -> None:
                 assert of_schema[field.name] == field.default, field.name
 
 
-def test_files_of_conf_repeat_the_defaults_that_they_show() -> None:
+def test_files_of_conf_repeat_defaults_that_they_show() -> None:
     for engine in ("vllm", "tgi"):
         composed = config.compose_run([f"engine={engine}", "platform=cpu"])["engine"]
         shown = {name: value for name, value in composed.items() if name.endswith("_s")}

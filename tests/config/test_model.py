@@ -72,7 +72,7 @@ def test_another_preset_is_taken_whole() -> None:
         ["model.name=Qwen/Qwen3-235B-A22B"],
     ],
 )
-def test_another_name_or_path_keeps_nothing_of_the_former_model(overrides: list[str]) -> None:
+def test_another_name_or_path_keeps_nothing_of_former_model(overrides: list[str]) -> None:
     found = model_of(RANDOM, *overrides)
     says_only(found, "Qwen/Qwen3-235B-A22B")
     assert found.path == "Qwen/Qwen3-235B-A22B"
@@ -87,7 +87,7 @@ def test_revision_and_dummy_weights_do_not_outlive_their_model() -> None:
     assert kept["revision"] == "abc", "said in the same breath as the path"
 
 
-def test_an_experiments_own_model_keeps_nothing_of_the_default(tmp_path: Path) -> None:
+def test_experiments_own_model_keeps_nothing_of_default(tmp_path: Path) -> None:
     own = conf_of(
         tmp_path,
         experiment__own="defaults: [{override /workload: random}]\n"
@@ -97,7 +97,7 @@ def test_an_experiments_own_model_keeps_nothing_of_the_default(tmp_path: Path) -
     says_only(model_of("+experiment=own", folder=own), "Qwen/Qwen2.5-1.5B-Instruct")
 
 
-def test_the_command_line_drops_what_an_experiment_said_of_its_own_model(tmp_path: Path) -> None:
+def test_command_line_drops_what_experiment_said_of_its_own_model(tmp_path: Path) -> None:
     own = conf_of(
         tmp_path,
         experiment__own="defaults: [{override /workload: random}]\n"
@@ -112,7 +112,7 @@ def test_the_command_line_drops_what_an_experiment_said_of_its_own_model(tmp_pat
     assert other.revision is None
 
 
-def test_an_experiment_drops_what_a_setting_said_of_its_model(tmp_path: Path) -> None:
+def test_experiment_drops_what_setting_said_of_its_model(tmp_path: Path) -> None:
     own = conf_of(
         tmp_path,
         setting__base=f"model: {{name: a/b, path: a/b, shape: {SHAPE_OF_QWEN}}}\n",
@@ -123,12 +123,12 @@ def test_an_experiment_drops_what_a_setting_said_of_its_model(tmp_path: Path) ->
     says_only(model_of("+experiment=own", folder=own), "c/d")
 
 
-def test_a_preset_that_takes_in_another_one_is_a_model_of_its_own(tmp_path: Path) -> None:
+def test_preset_that_takes_in_another_one_is_model_of_its_own(tmp_path: Path) -> None:
     own = conf_of(tmp_path, model__mine="defaults: [llama_3_1_8b]\nname: me/mine\npath: me/mine\n")
     says_only(model_of(RANDOM, "model=mine", folder=own), "me/mine")
 
 
-def test_a_name_from_the_environment_is_compared_as_what_it_is(
+def test_name_from_environment_is_compared_as_what_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_MODEL", "me/mine")
@@ -137,7 +137,7 @@ def test_a_name_from_the_environment_is_compared_as_what_it_is(
     assert model_of(RANDOM, "model.path=${oc.env:MY_MODEL}").shape is not None
 
 
-def test_a_series_model_follows_the_same_rule() -> None:
+def test_series_model_follows_same_rule() -> None:
     changed = "space.series.vllm_this_guide.model.path=org/other"
     composed = config.compose_run(["+experiment=intro_405b", changed, "platform=mi300x"])
     series = config.settings(composed, platform=Platform.MI300X).space.named("vllm_this_guide")
@@ -149,7 +149,7 @@ def test_a_series_model_follows_the_same_rule() -> None:
     assert series.model.dtype == "fp8"
 
 
-def test_a_shape_given_with_the_name_is_its_own() -> None:
+def test_shape_given_with_name_is_its_own() -> None:
     given = ["model.name=a/b", "model.path=a/b", f"model.shape={SHAPE_OF_QWEN}"]
     found = model_of(RANDOM, *given)
     assert found.shape is not None
@@ -158,7 +158,7 @@ def test_a_shape_given_with_the_name_is_its_own() -> None:
         model_of(RANDOM, "model.name=a/b", "model.path=a/b", "model.shape.layers=28")
 
 
-def test_a_shape_is_not_changed_under_a_name_that_stays() -> None:
+def test_shape_is_not_changed_under_name_that_stays() -> None:
     with pytest.raises(
         ConfigError,
         match=r"command line: model.shape: is given layers=40, and model.name is still "
@@ -167,19 +167,19 @@ def test_a_shape_is_not_changed_under_a_name_that_stays() -> None:
         model_of(RANDOM, "model.shape.layers=40")
 
 
-def test_a_label_alone_would_go_to_the_model_that_was_there_before() -> None:
+def test_label_alone_would_go_to_model_that_was_there_before() -> None:
     with pytest.raises(ConfigError, match=r"model.name is 'my-llama', and model.path is not given with it"):
         model_of(RANDOM, "model.name=my-llama")
 
 
-def test_a_local_copy_keeps_the_name_of_the_model_that_it_is(tmp_path: Path) -> None:
+def test_local_copy_keeps_name_of_model_that_it_is(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
     found = model_of(RANDOM, f"model.path={folder}")
     assert (found.name, found.path) == ("meta-llama/Llama-3.1-8B", str(folder))
     assert found.shape == model_of(RANDOM).shape
 
 
-def test_a_folder_that_is_another_model_is_no_copy(tmp_path: Path) -> None:
+def test_folder_that_is_another_model_is_no_copy(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, num_hidden_layers=80)
     with pytest.raises(
         ConfigError,
@@ -197,14 +197,14 @@ def test_a_folder_that_is_another_model_is_no_copy(tmp_path: Path) -> None:
         model_of(RANDOM, f"model.path={unread}")
 
 
-def test_a_folder_of_another_name_is_read(tmp_path: Path) -> None:
+def test_folder_of_another_name_is_read(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, num_hidden_layers=80, torch_dtype="float16")
     found = model_of(RANDOM, f"model.path={folder}", "model.name=mine", platform=Platform.SIMULATED)
     assert found.shape is not None
     assert (found.name, found.shape.layers, found.dtype) == ("mine", 80, "float16")
 
 
-def test_what_is_given_beside_a_folder_must_be_what_the_folder_says(tmp_path: Path) -> None:
+def test_what_is_given_beside_folder_must_be_what_folder_says(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
     given = [f"model.path={folder}", "model.name=mine", f"model.shape={SHAPE_OF_QWEN}"]
     with pytest.raises(
@@ -215,12 +215,12 @@ def test_what_is_given_beside_a_folder_must_be_what_the_folder_says(tmp_path: Pa
         model_of(RANDOM, f"model.path={folder}", "model.name=mine", "model.dtype=fp8")
 
 
-def test_the_model_that_is_made_here_describes_itself() -> None:
+def test_model_that_is_made_here_describes_itself() -> None:
     found = model_of(RANDOM, "model.path=tiny", platform=Platform.SIMULATED)
     assert (found.name, found.shape, found.is_dummy) == ("tiny", tiny.SHAPE, True)
 
 
-def test_a_simulated_number_needs_a_shape_and_says_whose(capsys: pytest.CaptureFixture[str]) -> None:
+def test_simulated_number_needs_shape_and_says_whose(capsys: pytest.CaptureFixture[str]) -> None:
     names = ["model.path=Qwen/Qwen3-235B-A22B", "model.name=Qwen3-235B"]
     assert cli.main([RANDOM, "platform=simulated", *names]) == cli.MISTAKE
     told = capsys.readouterr().err
@@ -260,7 +260,7 @@ def mi300x(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize("name", ["Qwen/Qwen2.5-1.5B-Instruct", "deepseek-ai/DeepSeek-R1"])
-def test_a_measured_platform_refuses_nothing_for_a_shape_that_is_not_known(
+def test_measured_platform_refuses_nothing_for_shape_that_is_not_known(
     name: str, mi300x: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = conf_of(
@@ -279,7 +279,7 @@ def test_a_measured_platform_refuses_nothing_for_a_shape_that_is_not_known(
     assert "basis: assumed" in told
 
 
-def test_the_plan_shows_what_is_really_served(
+def test_plan_shows_what_is_really_served(
     mi300x: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = folder_of(tmp_path)

@@ -27,7 +27,7 @@ def settings(*overrides: str) -> config.Settings:
     return config.settings(composed, platform=Platform.SIMULATED)
 
 
-def test_an_entry_with_a_bound_is_a_constraint_and_any_other_an_objective() -> None:
+def test_entry_with_bound_is_constraint_and_any_other_objective() -> None:
     found = settings("+experiment=tune_70b_slo")
     assert found.objectives == (
         Objective(metric="request_throughput_per_s", direction="maximize", request_rate_per_s=1000.0),
@@ -53,14 +53,14 @@ def test_goodput_bounds_reach_every_load_point() -> None:
     assert {point.goodput_bounds for point in settings(CASE_2).load_points} == {None}
 
 
-def test_load_points_without_the_new_parts_keep_their_old_identity() -> None:
+def test_load_points_without_new_parts_keep_their_old_identity() -> None:
     (first, *_) = settings(CASE_2).load_points
     assert not {"goodput_ms", "rate_search"} & set(first.identity)
     (bounded, *_) = settings(CASE_2, "workload.goodput.ttft_ms=1").load_points
     assert bounded.identity["goodput_ms"] == (("ttft_ms", 1.0),)
 
 
-def test_a_load_point_can_search_for_a_rate_beside_others_at_their_own() -> None:
+def test_load_point_can_search_for_rate_beside_others_at_their_own() -> None:
     (point,) = settings(CASE_2, *SEARCHED).load_points
     bounds = (("p99_ttft_ms", 2000.0), ("p99_tpot_ms", 200.0))
     assert point.rate_search == RateSearch(low=1.0, high=64.0, resolution=1.0, bounds=bounds)
@@ -93,7 +93,7 @@ def test_a_load_point_can_search_for_a_rate_beside_others_at_their_own() -> None
         ([*SEARCHED, "workload.request_rate_per_s=[8]"], "the search chooses the rates"),
     ],
 )
-def test_a_mistake_is_said_in_one_sentence(overrides: list[str], message: str) -> None:
+def test_mistake_is_said_in_one_sentence(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         settings(CASE_2, *overrides)
 
@@ -108,7 +108,7 @@ def test_a_mistake_is_said_in_one_sentence(overrides: list[str], message: str) -
         (entry(at_least=1.0, metric="request_goodput_per_s"), "a.metric: .*, and workload.goodput is empty"),
     ],
 )
-def test_a_wrong_bound_is_said_in_one_sentence(given: dict[str, Any], message: str) -> None:
+def test_wrong_bound_is_said_in_one_sentence(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         objective.constraints({"a": given}, AT_16)
 
@@ -127,25 +127,25 @@ def test_a_wrong_bound_is_said_in_one_sentence(given: dict[str, Any], message: s
         ),
     ],
 )
-def test_a_metric_that_no_benchmark_tells_is_refused(overrides: list[str], message: str) -> None:
+def test_metric_that_no_benchmark_tells_is_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         settings(*overrides)
     assert message in str(caught.value)
 
 
-def test_a_batchs_latency_may_be_asked_of_batches() -> None:
+def test_batchs_latency_may_be_asked_of_batches() -> None:
     found = settings("+experiment=mad_report", "objective.throughput.metric=mean_batch_latency_ms")
     assert found.objectives[0].metric == "mean_batch_latency_ms"
 
 
-def test_the_same_objective_twice_is_refused() -> None:
+def test_same_objective_twice_is_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"objective\.b: asks for .*per_s, as objective\.a does\. Remove one"
     ):
         objective.objectives({"a": entry(), "b": entry(direction="minimize")}, AT_16)
 
 
-def test_a_study_of_bounds_alone_has_nothing_to_make_better() -> None:
+def test_study_of_bounds_alone_has_nothing_to_make_better() -> None:
     with pytest.raises(ConfigError, match="objective: has nothing to make better"):
         objective.objectives({"low": entry(at_most=3.0)}, AT_16)
 
@@ -171,6 +171,6 @@ def test_conditions_and_rules_with_messages_are_read() -> None:
         ("space.rules=[[a]]", r"space.rules\[0\]: is \['a'\]; expected a comparison"),
     ],
 )
-def test_a_wrong_condition_or_rule_is_said_in_one_sentence(override: str, message: str) -> None:
+def test_wrong_condition_or_rule_is_said_in_one_sentence(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         settings(CASE_2, override)

@@ -44,7 +44,7 @@ READ = {
 
 
 @pytest.mark.parametrize("how", READ)
-def test_a_file_is_laid_over_everything(how: str, folder: Path) -> None:
+def test_file_is_laid_over_everything(how: str, folder: Path) -> None:
     write(folder, READ[how])
     composed = config.compose_run(["+experiment=mine", "platform=simulated"], config_dir=folder)
     assert composed["space"]["knobs"] == {"max_num_seqs": [1, 2]}
@@ -93,13 +93,13 @@ def test_what_hydra_would_misread_is_named_by_file_and_line(how: str, folder: Pa
 
 
 @pytest.mark.parametrize("head", ["# a setting\n" + DIRECTIVE, "# @package _global_ and more\n", ""])
-def test_the_same_of_a_file_that_another_one_chooses(head: str, folder: Path) -> None:
+def test_same_of_file_that_another_one_chooses(head: str, folder: Path) -> None:
     write(folder, head + "knobs: {max_model_len: 8}\n", "setting/own.yaml")
     write(folder, DIRECTIVE + "defaults: [/setting: own]\n" + CONTENT)
     assert "my_conf/setting/own.yaml, line" in refusal(folder)
 
 
-def test_a_mistake_of_another_file_disturbs_nobody(folder: Path) -> None:
+def test_mistake_of_another_file_disturbs_nobody(folder: Path) -> None:
     write(folder, CONTENT, "experiment/other.yaml")
     write(folder, DIRECTIVE + CONTENT)
     config.compose_run(["+experiment=mine", "platform=simulated"], config_dir=folder)
@@ -130,20 +130,20 @@ PLACES = {
 
 
 @pytest.mark.parametrize("where", PLACES)
-def test_a_file_that_lies_elsewhere_is_found(where: str, folder: Path) -> None:
+def test_file_that_lies_elsewhere_is_found(where: str, folder: Path) -> None:
     name, given, message = PLACES[where]
     write(folder, DIRECTIVE + CONTENT, name)
     told = refusal(None if given is None else Path(given))
     assert told.startswith(f"command line: experiment=mine: there is no such experiment.{message}")
 
 
-def test_a_config_dir_is_a_folder(folder: Path) -> None:
+def test_config_dir_is_folder(folder: Path) -> None:
     path = write(folder, DIRECTIVE + CONTENT)
     assert refusal(path).startswith(f"--config-dir: '{path}' is a file; expected a folder.")
     assert refusal(Path("nowhere")).startswith("--config-dir: 'nowhere' is not there; expected a folder.")
 
 
-def test_help_beside_an_experiment_is_about_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_beside_experiment_is_about_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for word in ("--help", "-h"):
         assert cli.main(["+experiment=case2_sched_steps", word]) == cli.OK
         told = capsys.readouterr().out
@@ -159,6 +159,6 @@ def test_help_beside_an_experiment_is_about_it(folder: Path, capsys: pytest.Capt
     assert "Did you mean 'case2_sched_steps'?" in capsys.readouterr().err
 
 
-def test_the_head_of_a_file_is_its_comment(folder: Path) -> None:
+def test_head_of_file_is_its_comment(folder: Path) -> None:
     path = write(folder, DIRECTIVE + "# Question: a?\n#   Source: b\n" + CONTENT + "# not this\n")
     assert own_files.head_of(path) == "Question: a?\n  Source: b"

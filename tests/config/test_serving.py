@@ -16,16 +16,16 @@ def read(*overrides: str) -> Settings:
     return config.settings(config.compose_run(["platform=cpu", *overrides]), platform=Platform.CPU)
 
 
-def test_an_attached_endpoint_is_an_address_and_the_name_of_a_variable() -> None:
+def test_attached_endpoint_is_address_and_name_of_variable() -> None:
     engine = read(*ATTACHED, "engine.api_key_env=MY_KEY").engine
     assert (engine.kind, engine.url, engine.api_key_env) == ("attach", "http://127.0.0.1:8000", "MY_KEY")
 
 
-def test_knobs_of_an_experiment_are_not_claimed_for_an_attached_endpoint() -> None:
+def test_knobs_of_experiment_are_not_claimed_for_attached_endpoint() -> None:
     assert dict(read(*ATTACHED, "knobs.max_model_len=1024").space.base) == {}
 
 
-def test_tgi_takes_a_program_and_the_words_before_it() -> None:
+def test_tgi_takes_program_and_words_before_it() -> None:
     engine = read("engine=tgi", "engine.prefix=[docker,run]", "engine.command=tgi").engine
     assert (engine.kind, engine.prefix, engine.command) == ("tgi", ("docker", "run"), "tgi")
 
@@ -74,7 +74,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("overrides", "words"), MISTAKES.values(), ids=MISTAKES.keys())
-def test_a_mistake_is_answered_in_one_sentence_without_secrets(overrides: list[str], words: str) -> None:
+def test_mistake_is_answered_in_one_sentence_without_secrets(overrides: list[str], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read(*overrides)
     assert words in str(caught.value)

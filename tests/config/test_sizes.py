@@ -36,7 +36,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["knobs.max_num_seqs=" + "1" * 5000], "holds a number of more than 4,300 digits"),
     ],
 )
-def test_a_size_that_cannot_be_is_refused(
+def test_size_that_cannot_be_is_refused(
     words: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main([*PLAN, *words]) == cli.MISTAKE
@@ -55,7 +55,7 @@ UNFOLDING = "".join(f"b{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]
     ],
     ids=["unfolding", "endless", "digits"],
 )
-def test_a_file_that_unfolds_to_more_than_memory_holds_is_refused(
+def test_file_that_unfolds_to_more_than_memory_holds_is_refused(
     text: str, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("mine/experiment").mkdir(parents=True)
@@ -66,7 +66,7 @@ def test_a_file_that_unfolds_to_more_than_memory_holds_is_refused(
     assert told in shown
 
 
-def test_an_alias_that_saves_typing_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+def test_alias_that_saves_typing_is_read(capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine/experiment").mkdir(parents=True)
     Path("mine/experiment/small.yaml").write_text(
         "# @package _global_\ndefaults: [{override /workload: random}]\nstudy: {experiment: small}\n"
@@ -93,7 +93,7 @@ def test_long_work_says_how_far_it_is_and_how_long_it_will_last() -> None:
     ]
 
 
-def test_a_large_grid_is_planned_once_and_says_so(
+def test_large_grid_is_planned_once_and_says_so(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sweeper.cli.long_work._FIRST_S", 0.0)

@@ -26,7 +26,7 @@ def given(kind: str, **more: str) -> dict[str, Any]:
     return {"kind": kind, **usual, **more}
 
 
-def test_points_replace_parts_of_the_workload_and_multiply_with_its_lists() -> None:
+def test_points_replace_parts_of_workload_and_multiply_with_its_lists() -> None:
     found = settings(
         "workload=random",
         "client=offline",
@@ -79,13 +79,13 @@ def test_without_points_there_is_one_that_replaces_nothing() -> None:
         ),
     ],
 )
-def test_a_point_that_makes_no_sense_says_which_and_why(points: list[Any], message: str) -> None:
+def test_point_that_makes_no_sense_says_which_and_why(points: list[Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         workload.variants(points)
     assert str(caught.value) == message
 
 
-def test_a_client_keeps_its_script_and_interpreter() -> None:
+def test_client_keeps_its_script_and_interpreter() -> None:
     found = workload.client(given("vllm_bench", script="benchmarks", python="py"), [RANDOM])
     assert found == ClientSpec(kind="vllm_bench", script="benchmarks", python="py")
     assert workload.client(given("offline"), [BATCH]).kind == "offline"
@@ -104,11 +104,11 @@ def test_a_client_keeps_its_script_and_interpreter() -> None:
         ),
     ],
 )
-def test_a_client_that_cannot_send_a_load_point_is_refused(kind: str, point: LoadPoint, message: str) -> None:
+def test_client_that_cannot_send_load_point_is_refused(kind: str, point: LoadPoint, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         workload.client(given(kind), [point])
 
 
-def test_a_dataset_is_named_by_a_path_that_holds_in_every_folder() -> None:
+def test_dataset_is_named_by_path_that_holds_in_every_folder() -> None:
     (point,) = settings("workload.dataset_path=share.json", "workload.request_rate_per_s=1").load_points
     assert point.dataset_path == str(Path("share.json").absolute())

@@ -106,13 +106,13 @@ DIFFERENT = [
 
 
 @pytest.mark.parametrize(("knob", "asked", "reported", "key"), DIFFERENT)
-def test_a_real_difference_is_named_with_its_key(knob: str, asked: Scalar, reported: str, key: str) -> None:
+def test_real_difference_is_named_with_its_key(knob: str, asked: Scalar, reported: str, key: str) -> None:
     different, is_unclear = compare(knob, asked, reported)
     assert list(different) == [f"{knob}.{key}"]
     assert not is_unclear
 
 
-def test_an_object_that_was_asked_for_and_is_left_off_is_a_difference() -> None:
+def test_object_that_was_asked_for_and_is_left_off_is_difference() -> None:
     asked = {"speculative_config": '{"method": "ngram"}'}
     assert differences(asked, {"speculative_config": "None"}) == {
         "speculative_config": ('{"method": "ngram"}', "None")
@@ -147,7 +147,7 @@ def test_what_cannot_be_compared_is_named() -> None:
     assert not_compared(asked, {"max_num_seqs": 8}) == {}
 
 
-def test_of_an_object_a_row_holds_what_was_asked_for() -> None:
+def test_of_object_row_holds_what_was_asked_for() -> None:
     reported = parse("{'mode': <CompilationMode.NONE: 0>, 'backend': 'inductor', 'sizes': [1, 2]}")
     assert reported_text("compilation_config", '{"level": 0}', reported) == '{"level": 0}'
     assert reported_text("compilation_config", '{"mode": "none"}', reported) == '{"mode": "NONE"}'

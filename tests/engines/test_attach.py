@@ -56,7 +56,7 @@ def attached_spec(tmp_path: Path, url: str, **changes: object) -> TrialSpec:
     return replace(spec, engine=engine)
 
 
-def test_an_endpoint_that_runs_is_proven_asked_and_left_running(
+def test_endpoint_that_runs_is_proven_asked_and_left_running(
     tmp_path: Path, running: tuple[str, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ENDPOINT_KEY", KEY)
@@ -73,7 +73,7 @@ def test_an_endpoint_that_runs_is_proven_asked_and_left_running(
     assert process.poll() is None
 
 
-def test_the_key_of_an_endpoint_stands_in_nothing_that_can_be_stored(
+def test_key_of_endpoint_stands_in_nothing_that_can_be_stored(
     tmp_path: Path, running: tuple[str, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ENDPOINT_KEY", KEY)
@@ -85,7 +85,7 @@ def test_the_key_of_an_endpoint_stands_in_nothing_that_can_be_stored(
     assert all(KEY not in path.read_text(errors="replace") for path in written)
 
 
-def test_a_wrong_key_gets_no_answer_and_no_number(
+def test_wrong_key_gets_no_answer_and_no_number(
     tmp_path: Path, running: tuple[str, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ENDPOINT_KEY", "another")
@@ -94,7 +94,7 @@ def test_a_wrong_key_gets_no_answer_and_no_number(
         server.sanity()
 
 
-def test_an_endpoint_of_another_model_or_release_is_not_measured(
+def test_endpoint_of_another_model_or_release_is_not_measured(
     tmp_path: Path, running: tuple[str, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ENDPOINT_KEY", KEY)
@@ -108,7 +108,7 @@ def test_an_endpoint_of_another_model_or_release_is_not_measured(
         AttachEngine().start(later, PLACEMENT, restart=0, cancelled=never)
 
 
-def test_an_endpoint_that_goes_away_is_noticed(
+def test_endpoint_that_goes_away_is_noticed(
     tmp_path: Path, running: tuple[str, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ENDPOINT_KEY", KEY)
@@ -121,7 +121,7 @@ def test_an_endpoint_that_goes_away_is_noticed(
     assert caught.value.failure is FailureClass.CRASH
 
 
-def test_the_release_is_asked_of_the_endpoint(running: tuple[str, subprocess.Popen[bytes]]) -> None:
+def test_release_is_asked_of_endpoint(running: tuple[str, subprocess.Popen[bytes]]) -> None:
     engine = EngineSpec(kind="attach", release="0.33.0", url=running[0])
     assert attach.find_release(engine, surroundings={}) == RELEASE
 
@@ -136,7 +136,7 @@ def test_what_is_missing_is_said_before_anything_is_asked() -> None:
         attach.find_release(keyed, surroundings={"MY_KEY": "x"})
 
 
-def test_an_endpoint_that_is_started_anew_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_endpoint_that_is_started_anew_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     spec = attached_spec(tmp_path, "http://127.0.0.1:1")
     server = attach.AttachedServer(spec, Endpoint(base_url="http://127.0.0.1:1"))
     pages = {"/metrics": "process_start_time_seconds 1.7e9\n", "/v1/models": '{"data": [{"id": "tiny"}]}'}
@@ -152,7 +152,7 @@ def test_an_endpoint_that_is_started_anew_is_noticed(monkeypatch: pytest.MonkeyP
     assert told.value.failure is FailureClass.WRONG_ENGINE
 
 
-def test_a_sweep_of_an_endpoint_ends_with_what_was_measured_and_no_line_to_serve_with(
+def test_sweep_of_endpoint_ends_with_what_was_measured_and_no_line_to_serve_with(
     tmp_path: Path,
     running: tuple[str, subprocess.Popen[bytes]],
     monkeypatch: pytest.MonkeyPatch,

@@ -59,7 +59,7 @@ def sending(first: bytes, again: bytes, *, pause_s: float = 0.02) -> Iterator[st
 
 
 @pytest.mark.parametrize("kind", DRIPPING)
-def test_an_answer_that_drips_is_given_up_at_the_limit(kind: str) -> None:
+def test_answer_that_drips_is_given_up_at_limit(kind: str) -> None:
     with sending(*DRIPPING[kind]) as url:
         answer = Endpoint(base_url=url).get("/metrics", timeout_s=0.5)
     assert answer.status is None
@@ -71,7 +71,7 @@ def test_an_answer_that_drips_is_given_up_at_the_limit(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", DRIPPING)
-def test_a_request_to_stop_ends_the_wait(kind: str) -> None:
+def test_request_to_stop_ends_wait(kind: str) -> None:
     stopped = threading.Event()
     threading.Timer(0.2, stopped.set).start()
     with sending(*DRIPPING[kind], pause_s=0.05) as url:
@@ -81,14 +81,14 @@ def test_a_request_to_stop_ends_the_wait(kind: str) -> None:
     assert raised.value.failure is FailureClass.INTERRUPTED
 
 
-def test_an_answer_without_an_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answer_without_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_limits, "LARGEST_ANSWER", 2**20)
     with sending(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 2**17, pause_s=0.0) as url:
         answer = Endpoint(base_url=url).get("/metrics", timeout_s=60.0)
     assert answer.how == "no status (an answer of more than 1 MiB)"
 
 
-def test_an_answer_that_breaks_off_is_none() -> None:
+def test_answer_that_breaks_off_is_none() -> None:
     listening = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -113,6 +113,6 @@ def test_whole_answers_come_as_ever() -> None:
         assert Endpoint(base_url=url).served_models() == ["m"]
 
 
-def test_metrics_looked_at_from_the_side_are_empty_when_a_stop_is_asked_for() -> None:
+def test_metrics_looked_at_from_side_are_empty_when_stop_is_asked_for() -> None:
     with sending(*DRIPPING["a body"]) as url:
         assert Endpoint(base_url=url, cancelled=lambda: True).metrics() == ""

@@ -28,7 +28,7 @@ def asking(
     return replace(spec, engine=replace(spec.engine, instances_by=by, release=release))
 
 
-def test_data_parallelism_is_taken_where_the_release_has_it(tmp_path: Path) -> None:
+def test_data_parallelism_is_taken_where_release_has_it(tmp_path: Path) -> None:
     assert instances.way(asking(tmp_path, 2)) == "data_parallel"
     assert instances.way(asking(tmp_path, 2, release="0.6.2")) == "split"
     assert instances.way(asking(tmp_path, 2, by="split")) == "split"
@@ -48,7 +48,7 @@ def test_what_cannot_be_realised_is_refused_with_its_reason(tmp_path: Path) -> N
     assert instances.count({}) == 1
 
 
-def test_each_instance_has_its_share_of_the_devices_and_a_folder_of_its_own(tmp_path: Path) -> None:
+def test_each_instance_has_its_share_of_devices_and_folder_of_its_own(tmp_path: Path) -> None:
     spec = asking(tmp_path, 2, by="split")
     part, block = instances.part_of(spec, FOUR, index=1)
     assert block.devices == block.parents == (6, 7)
@@ -88,7 +88,7 @@ def test_split_instances_are_started_proven_and_ended_together(tmp_path: Path) -
             one.check_alive()
 
 
-def test_when_one_instance_fails_the_others_are_ended(tmp_path: Path) -> None:
+def test_when_one_instance_fails_others_are_ended(tmp_path: Path) -> None:
     diary: list[str] = []
 
     class SecondFails:
@@ -106,7 +106,7 @@ def test_when_one_instance_fails_the_others_are_ended(tmp_path: Path) -> None:
     assert diary == ["stop"]
 
 
-def test_the_first_real_failure_is_told_and_not_its_echo() -> None:
+def test_first_real_failure_is_told_and_not_its_echo() -> None:
     def waits(cancelled: Cancelled) -> None:
         while not cancelled():
             time.sleep(0.01)
@@ -119,7 +119,7 @@ def test_the_first_real_failure_is_told_and_not_its_echo() -> None:
         instances.together([waits, fails], cancelled=never)
 
 
-def test_tasks_run_at_the_same_time_and_answer_in_order() -> None:
+def test_tasks_run_at_same_time_and_answer_in_order() -> None:
     meeting = threading.Barrier(2, timeout=30)
 
     def task(name: str) -> str:
@@ -131,7 +131,7 @@ def test_tasks_run_at_the_same_time_and_answer_in_order() -> None:
 
 
 @pytest.mark.parametrize(("release", "by"), [("0.6.2", "split"), ("0.9.0", "data_parallel")])
-def test_a_modelled_service_of_two_instances_has_two_replicas(
+def test_modelled_service_of_two_instances_has_two_replicas(
     simulated_spec: TrialSpec, release: str, by: str
 ) -> None:
     spec = replace(

@@ -56,7 +56,7 @@ PREFIXES = {
 
 @pytest.mark.parametrize("prefix", PREFIXES.values(), ids=PREFIXES.keys())
 @pytest.mark.parametrize("line", [OOM, FAULT, "ValueError: block_size must be a multiple of 16, got 17"])
-def test_a_cause_is_found_behind_any_prefix(prefix: str, line: str) -> None:
+def test_cause_is_found_behind_any_prefix(prefix: str, line: str) -> None:
     failure = {OOM: FailureClass.OUT_OF_MEMORY, FAULT: FailureClass.CRASH}.get(
         line, FailureClass.BAD_ARGUMENT
     )
@@ -74,27 +74,27 @@ def test_a_cause_is_found_behind_any_prefix(prefix: str, line: str) -> None:
     ],
     ids=["docker", "TGI --json-output", "a site's JSON with colours in it", "JSON in Kubernetes' files"],
 )
-def test_a_cause_is_found_in_lines_of_json(wrapped: str) -> None:
+def test_cause_is_found_in_lines_of_json(wrapped: str) -> None:
     death = why_it_ended(wrapped % OOM, exit_code=1, was_ready=False)
     assert (death.failure, death.message) == (FailureClass.OUT_OF_MEMORY, OOM)
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample["name"])
-def test_the_class_follows_the_cause(sample: Mapping[str, Any]) -> None:
+def test_class_follows_cause(sample: Mapping[str, Any]) -> None:
     death = why_it_ended(sample["log"], exit_code=sample["exit_code"], was_ready=sample["was_ready"])
     assert death.failure == sample["class"], death.message
     assert sample["says"] in death.message
     assert "\n" not in death.message
 
 
-def test_what_needs_no_end_is_found_in_an_engine_that_does_not_get_on() -> None:
+def test_what_needs_no_end_is_found_in_engine_that_does_not_get_on() -> None:
     found = known_cause(f"(Worker_TP1 pid=9) ERROR 10-30 14:20:52 [x.py:1] {OOM}\nINFO waiting for workers\n")
     assert found is not None
     assert (found.failure, found.message) == (FailureClass.OUT_OF_MEMORY, OOM)
     assert known_cause("INFO loading\nValueError: handled and forgotten\n") is None
 
 
-def test_the_last_line_is_without_noise_and_colours_and_of_a_progress_bar_the_last_state() -> None:
+def test_last_line_is_without_noise_and_colours_and_of_progress_bar_last_state() -> None:
     assert last_line("\x1b[32mINFO\x1b[0m loading\n" + GOODBYE.split("\n", 1)[1]) == "INFO loading"
     assert (
         last_line("Loading shards:  25% | 1/4\rLoading shards:  50% | 2/4\n") == "Loading shards:  50% | 2/4"

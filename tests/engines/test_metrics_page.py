@@ -14,7 +14,7 @@ LABELS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Z
 
 
 @given(LABELS, st.floats(allow_nan=False), st.integers(0, 2**53))
-def test_page_of_the_library_is_read_as_the_library_reads_it(label: str, gauge: float, count: int) -> None:
+def test_page_of_library_is_read_as_library_reads_it(label: str, gauge: float, count: int) -> None:
     registry = CollectorRegistry()
     Gauge("vllm:num_requests_running", "Running.", ["model_name", "engine"], registry=registry).labels(
         label, "0"

@@ -47,7 +47,7 @@ def plan(
 
 
 @pytest.mark.parametrize("version", [SHALLOW, "dev", "0.9.1rc2.dev"])
-def test_a_build_that_tells_no_release_is_asked_for_it_and_then_planned(
+def test_build_that_tells_no_release_is_asked_for_it_and_then_planned(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     code, told = plan(tmp_path, capsys, monkeypatch, version)
@@ -60,7 +60,7 @@ def test_a_build_that_tells_no_release_is_asked_for_it_and_then_planned(
     assert f"engine: vLLM {version} (taken for 0.11.0, as engine.release says)" in told
 
 
-def test_the_stated_release_is_acted_on(
+def test_stated_release_is_acted_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = ("knobs.async_scheduling=true", "engine.release=0.9.2")
@@ -71,7 +71,7 @@ def test_the_stated_release_is_acted_on(
     assert code == cli.OK
 
 
-def test_the_release_that_an_experiment_was_written_for_says_nothing_of_an_installation(
+def test_release_that_experiment_was_written_for_says_nothing_of_installation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # tune_cpu names 0.32.0, which says what is modelled where nothing is measured.
@@ -80,7 +80,7 @@ def test_the_release_that_an_experiment_was_written_for_says_nothing_of_an_insta
     assert "cannot tell which release this is" in told
 
 
-def test_a_users_own_file_may_state_it(
+def test_users_own_file_may_state_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = tmp_path / "my_conf" / "experiment" / "mine.yaml"
@@ -98,7 +98,7 @@ def test_a_users_own_file_may_state_it(
     assert "taken for 0.11.0" in told
 
 
-def test_a_readable_version_that_contradicts_the_command_line_is_refused(
+def test_readable_version_that_contradicts_command_line_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, told = plan(tmp_path, capsys, monkeypatch, "0.11.0+rocm700", "engine.release=0.32.0")
@@ -138,12 +138,12 @@ def test_two_builds_of_one_stated_release_are_two_engines(tmp_path: Path) -> Non
     assert ENGINE.version == "0.11.0"
 
 
-def test_an_address_is_asked_as_an_interpreter_is() -> None:
+def test_address_is_asked_as_interpreter_is() -> None:
     with pytest.raises(ConfigError, match=r"engine\.release: http://here has vLLM 'dev'"):
         release.settled(ENGINE, found="dev", where="http://here", stated=False, insists=False)
 
 
-def test_a_row_keeps_the_version_that_was_found_and_the_release_that_was_stated(
+def test_row_keeps_version_that_was_found_and_release_that_was_stated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STANDIN_VERSION", SHALLOW)

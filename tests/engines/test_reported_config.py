@@ -33,7 +33,7 @@ PREFIX = (
 @pytest.mark.parametrize(
     "server_info", [None, SERVER_INFO], ids=["without its endpoint", "with its endpoint"]
 )
-def test_the_real_engine_runs_what_it_was_asked(server_info: object) -> None:
+def test_real_engine_runs_what_it_was_asked(server_info: object) -> None:
     effective = read_effective(server_info=server_info, metrics=METRICS, log=LOG, asked=ASKED)
     assert differences(ASKED, effective) == {}
     assert not_compared(ASKED, effective) == {}
@@ -46,7 +46,7 @@ def test_the_real_engine_runs_what_it_was_asked(server_info: object) -> None:
 @pytest.mark.parametrize(
     "server_info", [None, SERVER_INFO], ids=["without its endpoint", "with its endpoint"]
 )
-def test_the_real_engine_is_found_out_where_it_runs_something_else(server_info: object) -> None:
+def test_real_engine_is_found_out_where_it_runs_something_else(server_info: object) -> None:
     other = {
         "compilation_config": '{"mode": 3, "cudagraph_mode": "FULL"}',
         "speculative_config": '{"method": "ngram", "num_speculative_tokens": 4}',
@@ -65,7 +65,7 @@ def read(log: str, asked: Assignment) -> dict[str, object]:
     return dict(read_effective(server_info=None, metrics="", log=log, asked=asked))
 
 
-def test_a_line_that_a_logger_cut_into_pieces_is_put_together() -> None:
+def test_line_that_logger_cut_into_pieces_is_put_together() -> None:
     line = f'{PREFIX}model=\'m\', compilation_config={{"level":3,"cudagraph_capture_sizes":[8,4,2,1]}}'
     middle = line.index("capture")
     asked = {"compilation_config": '{"level": 3, "cudagraph_capture_sizes": [1, 2, 4, 8]}'}
@@ -77,7 +77,7 @@ def test_a_line_that_a_logger_cut_into_pieces_is_put_together() -> None:
         assert json.loads(str(effective["compilation_config"]))["cudagraph_capture_sizes"] == [8, 4, 2, 1]
 
 
-def test_of_a_line_that_is_cut_off_half_a_value_is_not_compared() -> None:
+def test_of_line_that_is_cut_off_half_value_is_not_compared() -> None:
     log = f"{PREFIX}compilation_config={{'mode': <CompilationMode.NONE: 0>, 'max_capture_size': 25"
     asked = {"compilation_config": '{"mode": 0, "max_capture_size": 256}'}
     effective = read(log, asked)
@@ -85,14 +85,14 @@ def test_of_a_line_that_is_cut_off_half_a_value_is_not_compared() -> None:
     assert differences(asked, {"compilation_config": str(effective["compilation_config"])}) == {}
 
 
-def test_speculation_that_the_engine_left_off_is_a_difference() -> None:
+def test_speculation_that_engine_left_off_is_difference() -> None:
     asked = {"speculative_config": '{"method": "ngram", "num_speculative_tokens": 2}'}
     effective = read(f"{PREFIX}model='m', speculative_config=None, max_seq_len=8", asked)
     assert effective["speculative_config"] == "None"
     assert "speculative_config" not in read(f"{PREFIX}model='m', max_seq_len=8", asked)
 
 
-def test_an_object_in_the_line_tells_the_flags_in_it() -> None:
+def test_object_in_line_tells_flags_in_it() -> None:
     log = (
         f"{PREFIX}model='m', observability_config=ObservabilityConfig(collect_detailed_traces='all', "
         "kv_cache_metrics=True), enforce_eager=False"
@@ -101,13 +101,13 @@ def test_an_object_in_the_line_tells_the_flags_in_it() -> None:
     assert effective == {"collect_detailed_traces": "all", "enforce_eager": False, "kv_cache_metrics": True}
 
 
-def test_a_colour_in_the_line_is_no_part_of_it() -> None:
+def test_colour_in_line_is_no_part_of_it() -> None:
     log = f"\x1b[1;36m(EngineCore_0 pid=9)\x1b[0;0m {PREFIX.partition(') ')[2]}max_seq_len=1024\x1b[0m"
     assert read(log, {}) == {"max_model_len": 1024}
 
 
 @pytest.mark.parametrize("label", ["", 'effective_attention_block_size="528",'], ids=["0.21", "0.32"])
-def test_of_a_hybrid_model_the_block_that_the_engine_runs_counts(label: str) -> None:
+def test_of_hybrid_model_block_that_engine_runs_counts(label: str) -> None:
     metrics = f'vllm:cache_config_info{{{label}block_size="16",engine="0"}} 1.0\n'
     log = (
         "(EngineCore pid=7) INFO 05-18 10:00:00 [config.py:504] Setting attention block size to 528 tokens "
@@ -120,13 +120,13 @@ def test_of_a_hybrid_model_the_block_that_the_engine_runs_counts(label: str) -> 
     assert differences(asked, effective) == {"block_size": (16, 528)}
 
 
-def test_a_block_that_ranks_of_a_context_share_is_told_for_one() -> None:
+def test_block_that_ranks_of_context_share_is_told_for_one() -> None:
     metrics = 'vllm:cache_config_info{effective_attention_block_size="32",block_size="16"} 1.0\n'
     log = f"{PREFIX}decode_context_parallel_size=2, max_seq_len=8"
     assert read_effective(server_info=None, metrics=metrics, log=log, asked=())["block_size"] == 16
 
 
-def test_a_key_can_be_a_knob_of_its_own() -> None:
+def test_key_can_be_knob_of_its_own() -> None:
     asked = {"compilation_config.mode": 0}
     effective = read(f"{PREFIX}compilation_config={{'mode': <CompilationMode.NONE: 0>}}", asked)
     assert effective == {"compilation_config.mode": 0}

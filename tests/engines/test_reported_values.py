@@ -56,7 +56,7 @@ from sweeper.engines.reported_values import Enumerated, Named, Unreadable, is_cu
         ("", Unreadable(text="")),
     ],
 )
-def test_a_value_keeps_its_structure(text: str, value: object) -> None:
+def test_value_keeps_its_structure(text: str, value: object) -> None:
     assert parse(text) == value
 
 
@@ -66,7 +66,7 @@ def test_no_number_is_read_as_one() -> None:
     assert math.isnan(found["a"])
 
 
-def test_pairs_end_at_the_next_name_and_not_at_a_comma_or_a_blank() -> None:
+def test_pairs_end_at_next_name_and_not_at_comma_or_blank() -> None:
     text = "model='/a, b=c', dir=/d e/f, s=S(m='n', k=2), d=torch.float16, c={\"l\":3, \"x\":{}}, end=auto"
     assert parse_pairs(text) == {
         "model": "/a, b=c",
@@ -79,7 +79,7 @@ def test_pairs_end_at_the_next_name_and_not_at_a_comma_or_a_blank() -> None:
     assert not is_cut_off(text)
 
 
-def test_a_bracket_that_was_opened_before_ends_the_pairs() -> None:
+def test_bracket_that_was_opened_before_ends_pairs() -> None:
     assert parse_pairs("host=None, sizes=[512], n=256), other=1") == {"host": None, "sizes": [512], "n": 256}
 
 
@@ -93,13 +93,13 @@ def test_a_bracket_that_was_opened_before_ends_the_pairs() -> None:
         ("a=1, f=<function f at", {"a": 1}),
     ],
 )
-def test_of_a_line_that_is_cut_off_what_stands_whole_is_read(text: str, whole: object) -> None:
+def test_of_line_that_is_cut_off_what_stands_whole_is_read(text: str, whole: object) -> None:
     # The last word before the cut may be half a number, so it is left out.
     assert parse_pairs(text) == whole
     assert is_cut_off(text)
 
 
-def test_any_beginning_and_any_part_of_a_line_is_read_without_an_error() -> None:
+def test_any_beginning_and_any_part_of_line_is_read_without_error() -> None:
     line = (
         "s=S(m='n', p=[<A.B: (1, 2)>]), c={'x': P('/y'), \"z\": [{}, ()]}, f=<function f at 0x1>, q='\\'\\\\'"
     )

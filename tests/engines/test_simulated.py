@@ -65,14 +65,14 @@ def duration_s(server: SimulatedServer) -> float:
 # --- what it is ---
 
 
-def test_everything_about_it_says_that_it_is_a_model(simulated_spec: TrialSpec) -> None:
+def test_everything_about_it_says_that_it_is_model(simulated_spec: TrialSpec) -> None:
     server = start(simulated_spec)
     assert server.provenance is Provenance.SIMULATED
     assert server.versions["vllm"] == "0.6.2 (modelled)"
     assert (server.base_url, server.api_key, server.command, server.log_path) == ("", "", (), None)
 
 
-def test_unset_knobs_get_the_defaults_of_the_release(simulated_spec: TrialSpec) -> None:
+def test_unset_knobs_get_defaults_of_release(simulated_spec: TrialSpec) -> None:
     old = start(asking(simulated_spec)).effective
     # V0: 256 sequences; a context above 32k turns chunked prefill on, 512 tokens a step before 0.6.5.
     assert (old["max_num_seqs"], old["enable_chunked_prefill"], old["max_num_batched_tokens"]) == (
@@ -92,7 +92,7 @@ def test_unset_knobs_get_the_defaults_of_the_release(simulated_spec: TrialSpec) 
     assert start(asking(of_release(simulated_spec, "0.14.0"))).effective["async_scheduling"] is True
 
 
-def test_without_chunked_prefill_a_step_takes_a_prompt_of_any_length(simulated_spec: TrialSpec) -> None:
+def test_without_chunked_prefill_step_takes_prompt_of_any_length(simulated_spec: TrialSpec) -> None:
     effective = start(asking(simulated_spec, enable_chunked_prefill=False)).effective
     assert effective["max_num_batched_tokens"] == 131072
 
@@ -103,7 +103,7 @@ def test_what_is_asked_goes_before_defaults(simulated_spec: TrialSpec) -> None:
     assert settings["dtype"] == "bfloat16"
 
 
-def test_knobs_that_the_model_ignores_are_told(simulated_spec: TrialSpec) -> None:
+def test_knobs_that_model_ignores_are_told(simulated_spec: TrialSpec) -> None:
     spec = asking(simulated_spec, VLLM_RPC_TIMEOUT=30000, swap_space=16, max_num_seqs=64)
     assert ignored_knobs(spec) == ("VLLM_RPC_TIMEOUT", "swap_space")
     server = start(spec)
@@ -111,7 +111,7 @@ def test_knobs_that_the_model_ignores_are_told(simulated_spec: TrialSpec) -> Non
     assert server.effective["not_modelled"] == "VLLM_RPC_TIMEOUT swap_space"
 
 
-def test_a_knob_of_v0_is_ignored_in_v1(simulated_spec: TrialSpec) -> None:
+def test_knob_of_v0_is_ignored_in_v1(simulated_spec: TrialSpec) -> None:
     assert ignored_knobs(asking(of_release(simulated_spec, "0.10.0"), max_seq_len_to_capture=16384)) == (
         "max_seq_len_to_capture",
     )
@@ -123,13 +123,13 @@ def test_ignored_knobs_change_no_number(simulated_spec: TrialSpec) -> None:
     assert duration_s(start(plain)) == duration_s(start(decorated))
 
 
-def test_the_start_takes_boot_and_reading_of_the_weights(simulated_spec: TrialSpec) -> None:
+def test_start_takes_boot_and_reading_of_weights(simulated_spec: TrialSpec) -> None:
     spec = replace(asking(simulated_spec), calibration={"boot_s": 10.0, "load_bytes_per_s": 1e9})
     # 70.55e9 weights x 2 bytes / 4 devices = 35.3 GB at 1 GB/s.
     assert start(spec).start_s == pytest.approx(45.3, abs=0.1)
 
 
-def test_the_fingerprint_is_of_model_and_release(simulated_spec: TrialSpec) -> None:
+def test_fingerprint_is_of_model_and_release(simulated_spec: TrialSpec) -> None:
     one = start(asking(simulated_spec)).sanity()
     assert one == start(asking(simulated_spec, max_num_seqs=8)).sanity()
     assert one != start(asking(of_release(simulated_spec, "0.9.2"))).sanity()
@@ -138,7 +138,7 @@ def test_the_fingerprint_is_of_model_and_release(simulated_spec: TrialSpec) -> N
 # --- what it refuses ---
 
 
-def test_a_model_that_does_not_fit_is_out_of_memory_with_the_arithmetic(simulated_spec: TrialSpec) -> None:
+def test_model_that_does_not_fit_is_out_of_memory_with_arithmetic(simulated_spec: TrialSpec) -> None:
     error = refusal(asking(simulated_spec, tensor_parallel_size=1, enable_chunked_prefill=False))
     assert error.failure is FailureClass.OUT_OF_MEMORY
     # 70.55e9 x 2 bytes = 131.4 GiB; 131072 tokens x 80 x 2 x 8 x 128 x 2 bytes = 40.0 GiB; 192 x 0.9 = 172.8.
@@ -153,7 +153,7 @@ def test_a_model_that_does_not_fit_is_out_of_memory_with_the_arithmetic(simulate
         assert part in str(error)
 
 
-def test_a_partition_has_an_eighth_of_the_memory(simulated_spec: TrialSpec) -> None:
+def test_partition_has_eighth_of_memory(simulated_spec: TrialSpec) -> None:
     small = replace(simulated_spec, model=replace(simulated_spec.model, shape=LLAMA_8B))
     spec = asking(small, tensor_parallel_size=1, max_model_len=8192)
     assert start(spec).effective["num_gpu_blocks"]
@@ -199,7 +199,7 @@ def test_a_partition_has_an_eighth_of_the_memory(simulated_spec: TrialSpec) -> N
         ("0.9.2", {"enable_chunked_prefill": False}, FailureClass.BAD_ARGUMENT, "V1 forces chunked prefill"),
     ],
 )
-def test_what_the_release_or_the_model_cannot_do_is_refused(
+def test_what_release_or_model_cannot_do_is_refused(
     simulated_spec: TrialSpec,
     release: str,
     knobs: Mapping[str, Scalar],
@@ -216,18 +216,18 @@ def test_from_0_6_3_chunked_prefill_and_multi_step_go_together(simulated_spec: T
     assert start(spec).effective["num_scheduler_steps"] == 8
 
 
-def test_an_unknown_calibration_parameter_is_refused(simulated_spec: TrialSpec) -> None:
+def test_unknown_calibration_parameter_is_refused(simulated_spec: TrialSpec) -> None:
     with pytest.raises(ConfigError, match=r"got 'host_step_ms'.*'host_step_s'\?"):
         start(replace(simulated_spec, calibration={"host_step_ms": 1.0}))
 
 
-def test_a_cancelled_start_is_interrupted(simulated_spec: TrialSpec) -> None:
+def test_cancelled_start_is_interrupted(simulated_spec: TrialSpec) -> None:
     with pytest.raises(EngineError) as caught:
         SimulatedEngine().start(simulated_spec, GPUS, restart=0, cancelled=lambda: True)
     assert caught.value.failure is FailureClass.INTERRUPTED
 
 
-def test_a_stopped_server_is_dead_and_may_be_stopped_again(simulated_spec: TrialSpec) -> None:
+def test_stopped_server_is_dead_and_may_be_stopped_again(simulated_spec: TrialSpec) -> None:
     server = start(simulated_spec)
     server.check_alive()
     assert (server.stop(), server.stop()) == (0.0, 0.0)
@@ -239,7 +239,7 @@ def test_a_stopped_server_is_dead_and_may_be_stopped_again(simulated_spec: Trial
 # --- how it serves ---
 
 
-def test_a_rerun_hits_the_prefix_cache_and_a_restart_does_not(simulated_spec: TrialSpec) -> None:
+def test_rerun_hits_prefix_cache_and_restart_does_not(simulated_spec: TrialSpec) -> None:
     spec = asking(simulated_spec, enable_chunked_prefill=False, enable_prefix_caching=True)
     server = start(spec)
     first, second = server.serve(SHAREGPT), server.serve(SHAREGPT)
@@ -253,21 +253,21 @@ def test_a_rerun_hits_the_prefix_cache_and_a_restart_does_not(simulated_spec: Tr
     assert start(spec, restart=1).serve(SHAREGPT).prefix_hits == first.prefix_hits
 
 
-def test_two_replicas_serve_as_two_servers_of_half_the_load(simulated_spec: TrialSpec) -> None:
+def test_two_replicas_serve_as_two_servers_of_half_load(simulated_spec: TrialSpec) -> None:
     both = start(asking(simulated_spec, data_parallel_size=2)).serve(SHAREGPT)
     alone = start(asking(simulated_spec)).serve(SHAREGPT.part(index=1, parts=2))
     assert np.array_equal(both.records.last_token_s[1::2], alone.records.last_token_s)
     assert np.array_equal(both.records.output_tokens, SHAREGPT.output_tokens)
 
 
-def test_replicas_divide_the_clients_places(simulated_spec: TrialSpec) -> None:
+def test_replicas_divide_clients_places(simulated_spec: TrialSpec) -> None:
     served = start(asking(simulated_spec, data_parallel_size=2)).serve(SHAREGPT, max_concurrency=3)
     sent = np.sort(served.records.arrival_s)
     # Two places for one, one for the other, and everybody else must wait.
     assert (sent == 0).sum() == 3
 
 
-def test_a_small_cache_preempts_and_tells(simulated_spec: TrialSpec) -> None:
+def test_small_cache_preempts_and_tells(simulated_spec: TrialSpec) -> None:
     # 70B on 4: weights 32.9 GiB; 0.19 x 192 = 36.5 GiB leave little.
     spec = asking(simulated_spec, gpu_memory_utilization=0.18, max_model_len=2048)
     server = start(spec)
@@ -277,7 +277,7 @@ def test_a_small_cache_preempts_and_tells(simulated_spec: TrialSpec) -> None:
     assert server.counters()["kv_cache_usage_peak"] == served.kv_cache_usage
 
 
-def test_without_noise_every_restart_is_the_same(simulated_spec: TrialSpec) -> None:
+def test_without_noise_every_restart_is_same(simulated_spec: TrialSpec) -> None:
     assert duration_s(start(simulated_spec)) == duration_s(start(simulated_spec, restart=1))
 
 
@@ -303,7 +303,7 @@ def test_noise_differs_between_restarts_and_runs_and_repeats_with_them(simulated
         ({"max_num_seqs": 16}, {}),
     ],
 )
-def test_a_modelled_knob_moves_the_numbers_the_way_it_should(
+def test_modelled_knob_moves_numbers_way_it_should(
     simulated_spec: TrialSpec, slower: Mapping[str, Scalar], faster: Mapping[str, Scalar]
 ) -> None:
     base = {"enable_chunked_prefill": False}
@@ -312,7 +312,7 @@ def test_a_modelled_knob_moves_the_numbers_the_way_it_should(
     assert slow > fast
 
 
-def test_fp8_weights_help_where_their_kernels_reach_the_rate_of_wide_ones(simulated_spec: TrialSpec) -> None:
+def test_fp8_weights_help_where_their_kernels_reach_rate_of_wide_ones(simulated_spec: TrialSpec) -> None:
     wide = duration_s(start(asking(simulated_spec)))
     narrow = asking(simulated_spec, quantization="fp8")
     good, poor = (
@@ -321,7 +321,7 @@ def test_fp8_weights_help_where_their_kernels_reach_the_rate_of_wide_ones(simula
     assert good < wide < poor
 
 
-def test_async_scheduling_hides_the_host_in_v1(simulated_spec: TrialSpec) -> None:
+def test_async_scheduling_hides_host_in_v1(simulated_spec: TrialSpec) -> None:
     waits = asking(of_release(simulated_spec, "0.12.0"), async_scheduling=False)
     hides = asking(of_release(simulated_spec, "0.12.0"), async_scheduling=True)
     assert duration_s(start(waits)) > duration_s(start(hides))
@@ -339,7 +339,7 @@ CASE_2: tuple[tuple[dict[str, Scalar], tuple[float, float, float]], ...] = (
 
 
 @pytest.mark.parametrize(("group", "rate"), list(enumerate((16.0, 32.0, 1000.0))))
-def test_case_2_has_the_published_order_and_rough_size(
+def test_case_2_has_published_order_and_rough_size(
     simulated_spec: TrialSpec, group: int, rate: float
 ) -> None:
     point = LoadPoint(dataset="sharegpt", num_prompts=1000, request_rate_per_s=rate)

@@ -31,7 +31,7 @@ def test_more_memory_bandwidth_alone_makes_decoding_faster(simulated_spec: Trial
     assert 1 < duration_s(simulated_spec, "h100") / duration_s(simulated_spec, "h200") < 4.8 / 3.35
 
 
-def test_a_device_has_the_defaults_of_its_own_platform(simulated_spec: TrialSpec) -> None:
+def test_device_has_defaults_of_its_own_platform(simulated_spec: TrialSpec) -> None:
     engine = replace(simulated_spec.engine, release="0.8.5")
     both = [replace(simulated_spec, engine=engine, modelled_device=name) for name in ("mi300x", "h100")]
     # vLLM took V1 as its default on CUDA in 0.8.0 and on ROCm in 0.9.2.
@@ -46,7 +46,7 @@ def test_trials_of_two_devices_are_two_trials_and_old_keys_hold(simulated_spec: 
     assert unsaid.key == usual.key != other.key
 
 
-def test_a_real_node_is_not_told_what_its_devices_are() -> None:
+def test_real_node_is_not_told_what_its_devices_are() -> None:
     composed = config.compose_run(["platform=cpu", "platform.device=h200"])
     with pytest.raises(
         ConfigError, match=r"platform.device: is 'h200', and the platform is cpu; expected none"
@@ -54,13 +54,13 @@ def test_a_real_node_is_not_told_what_its_devices_are() -> None:
         config.settings(composed, platform=Platform.CPU)
 
 
-def test_an_unknown_device_is_refused_with_the_known_ones() -> None:
+def test_unknown_device_is_refused_with_known_ones() -> None:
     composed = config.compose_run(["platform=simulated", "platform.device=h1000"])
     with pytest.raises(ConfigError, match=r"'h1000' is not allowed; expected one of mi300x, mi325x"):
         config.settings(composed, platform=Platform.SIMULATED)
 
 
-def test_rows_name_the_device_and_say_that_its_error_is_not_known(tmp_path: Path) -> None:
+def test_rows_name_device_and_say_that_its_error_is_not_known(tmp_path: Path) -> None:
     arguments = [
         *("+experiment=quick_start", "platform=simulated", "platform.device=h200", "executor=inline"),
         *(f"study.outputs={tmp_path}", "study.name=there", "workload.num_prompts=20"),

@@ -38,7 +38,7 @@ def tgi_spec(tmp_path: Path, **changes: object) -> TrialSpec:
     return replace(spec, engine=replace(spec.engine, kind="tgi", **fields))  # type: ignore[arg-type]
 
 
-def test_the_articles_command_is_written_as_it_stands_there(tmp_path: Path) -> None:
+def test_articles_command_is_written_as_it_stands_there(tmp_path: Path) -> None:
     spec = tgi_spec(tmp_path, assignment=ARTICLE, command="text-generation-launcher")
     assert tgi.server_command(spec, port=8000) == (
         *("text-generation-launcher", "--model-id", str(tmp_path)),
@@ -48,7 +48,7 @@ def test_the_articles_command_is_written_as_it_stands_there(tmp_path: Path) -> N
     )
 
 
-def test_a_switch_of_tgi_stands_alone_or_is_left_out() -> None:
+def test_switch_of_tgi_stands_alone_or_is_left_out() -> None:
     assert tgi.command_line({"trust_remote_code": True, "sharded": False, "instances": 2}) == (
         *("--sharded", "false"),
         "--trust-remote-code",
@@ -56,7 +56,7 @@ def test_a_switch_of_tgi_stands_alone_or_is_left_out() -> None:
     assert tgi.command_line({"trust_remote_code": False}) == ()
 
 
-def test_a_flag_that_tgi_lacks_is_refused_with_the_nearest_one() -> None:
+def test_flag_that_tgi_lacks_is_refused_with_nearest_one() -> None:
     (refusal,) = tgi.check({**ARTICLE, "max_total_token": 130000})
     assert refusal == (
         "knob 'max_total_token' = 130000: TGI has no flag of this name. Did you mean 'max_total_tokens'?"
@@ -66,7 +66,7 @@ def test_a_flag_that_tgi_lacks_is_refused_with_the_nearest_one() -> None:
     assert tgi.check(ARTICLE) == ()
 
 
-def test_a_variable_that_nobody_reads_is_refused_unless_it_is_allowed() -> None:
+def test_variable_that_nobody_reads_is_refused_unless_it_is_allowed() -> None:
     (refusal,) = tgi.check({"PREFIX_CACHNG": 1})
     assert refusal.endswith("engine.allow_unknown=true lets it pass. Did you mean 'PREFIX_CACHING'?")
     assert tgi.check({"PREFIX_CACHNG": 1}, allow_unknown=True) == ()
@@ -74,7 +74,7 @@ def test_a_variable_that_nobody_reads_is_refused_unless_it_is_allowed() -> None:
     assert tgi.check({"MAX_TOTAL_TOKENS": 4096, "NCCL_MIN_NCHANNELS": 112, "PREFIX_CACHING": 1}) == ()
 
 
-def test_tgi_gets_one_mask_its_variables_and_a_socket_folder_of_its_own(tmp_path: Path) -> None:
+def test_tgi_gets_one_mask_its_variables_and_socket_folder_of_its_own(tmp_path: Path) -> None:
     spec = tgi_spec(tmp_path, assignment=ARTICLE, platform=Platform.MI300X)
     env = tgi.server_environment(
         spec,
@@ -93,7 +93,7 @@ def test_tgi_gets_one_mask_its_variables_and_a_socket_folder_of_its_own(tmp_path
     assert env["SHARD_UDS_PATH"] == f"{tmp_path}/shard"
 
 
-def test_a_container_is_given_names_of_variables_and_no_values(tmp_path: Path) -> None:
+def test_container_is_given_names_of_variables_and_no_values(tmp_path: Path) -> None:
     spec = tgi_spec(tmp_path, prefix=("docker", "run", "{environment}", "image"), command="tgi")
     command = tgi.server_command(spec, port=1, variables=("API_KEY", "TRUST_REMOTE_CODE"))
     assert command[:8] == ("docker", "run", "--env", "API_KEY", "--env", "TRUST_REMOTE_CODE", "image", "tgi")
@@ -105,7 +105,7 @@ def test_what_info_tells_is_read_and_what_it_leaves_out_is_absent() -> None:
     }
 
 
-def test_a_started_tgi_is_proven_asked_and_ended_with_all_of_it(tmp_path: Path) -> None:
+def test_started_tgi_is_proven_asked_and_ended_with_all_of_it(tmp_path: Path) -> None:
     spec = tgi_spec(tmp_path)
     server = TgiEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
     try:
@@ -134,7 +134,7 @@ def test_a_started_tgi_is_proven_asked_and_ended_with_all_of_it(tmp_path: Path) 
         ("stubborn", FailureClass.WRONG_ENGINE, "max_total_tokens: asked 2048, runs 999"),
     ],
 )
-def test_a_tgi_that_is_not_what_was_asked_for_is_no_measurement(
+def test_tgi_that_is_not_what_was_asked_for_is_no_measurement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, failure: FailureClass, words: str
 ) -> None:
     monkeypatch.setenv("STANDIN", fault)
@@ -144,7 +144,7 @@ def test_a_tgi_that_is_not_what_was_asked_for_is_no_measurement(
     assert process.marked(process.OUTPUTS_MARK, str(tmp_path.resolve())) == []
 
 
-def test_a_tgi_that_dies_at_its_start_gives_its_own_line(
+def test_tgi_that_dies_at_its_start_gives_its_own_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STANDIN", "die")
@@ -153,7 +153,7 @@ def test_a_tgi_that_dies_at_its_start_gives_its_own_line(
     assert caught.value.failure is FailureClass.OUT_OF_MEMORY
 
 
-def test_a_tgi_in_a_container_is_proven_by_its_key(tmp_path: Path) -> None:
+def test_tgi_in_container_is_proven_by_its_key(tmp_path: Path) -> None:
     prefix = (str(write_container_tool(tmp_path / "tool")), "run", "{environment}")
     server = TgiEngine().start(tgi_spec(tmp_path, prefix=prefix), PLACEMENT, restart=0, cancelled=never)
     try:
@@ -162,7 +162,7 @@ def test_a_tgi_in_a_container_is_proven_by_its_key(tmp_path: Path) -> None:
         server.stop()
 
 
-def test_a_server_that_takes_any_key_is_not_believed_to_be_our_container(
+def test_server_that_takes_any_key_is_not_believed_to_be_our_container(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STANDIN", "keyless")
@@ -171,7 +171,7 @@ def test_a_server_that_takes_any_key_is_not_believed_to_be_our_container(
         TgiEngine().start(tgi_spec(tmp_path, prefix=prefix), PLACEMENT, restart=0, cancelled=never)
 
 
-def test_a_missing_program_is_named_with_its_key() -> None:
+def test_missing_program_is_named_with_its_key() -> None:
     with pytest.raises(ConfigError, match=r"engine.command: there is no program no-such-launcher"):
         tgi.find_program(EngineSpec(kind="tgi", release="0.33.0", command="no-such-launcher"))
     with pytest.raises(ConfigError, match=r"engine.prefix: there is no program no-such-docker"):

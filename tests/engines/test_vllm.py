@@ -52,7 +52,7 @@ def server_environment(tmp_path: Path, **changes: object) -> dict[str, str]:
 # The command line and the environment
 
 
-def test_the_command_names_model_port_and_knobs_and_holds_no_key(tmp_path: Path) -> None:
+def test_command_names_model_port_and_knobs_and_holds_no_key(tmp_path: Path) -> None:
     spec = make_spec(tmp_path, "python", assignment={"max_num_seqs": 8, "VLLM_USE_V1": True})
     assert vllm.server_command(spec, python="/venv/bin/python", port=41234) == (
         *("/venv/bin/python", "-m", "vllm.entrypoints.openai.api_server"),
@@ -63,7 +63,7 @@ def test_the_command_names_model_port_and_knobs_and_holds_no_key(tmp_path: Path)
     )
 
 
-def test_a_revision_is_given_for_a_model_on_the_hub_only(tmp_path: Path) -> None:
+def test_revision_is_given_for_model_on_hub_only(tmp_path: Path) -> None:
     local = make_spec(tmp_path, "python").model
     hub = Model(name="llama", path="meta-llama/Llama-3.1-8B", shape=local.shape, revision="abc123")
     on_hub = vllm.server_command(make_spec(tmp_path, "python", model=hub), python="p", port=1)
@@ -75,7 +75,7 @@ def test_a_revision_is_given_for_a_model_on_the_hub_only(tmp_path: Path) -> None
     )
 
 
-def test_an_amd_engine_gets_exactly_one_mask_sorted_by_number(tmp_path: Path) -> None:
+def test_amd_engine_gets_exactly_one_mask_sorted_by_number(tmp_path: Path) -> None:
     env = server_environment(
         tmp_path,
         platform=Platform.MI300X,
@@ -89,7 +89,7 @@ def test_an_amd_engine_gets_exactly_one_mask_sorted_by_number(tmp_path: Path) ->
     assert "VLLM_CPU_KVCACHE_SPACE" not in env
 
 
-def test_vllms_own_limit_on_its_start_follows_ours_where_the_release_has_one(tmp_path: Path) -> None:
+def test_vllms_own_limit_on_its_start_follows_ours_where_release_has_one(tmp_path: Path) -> None:
     def limit(
         release: str = "0.32.0", surroundings: dict[str, str] | None = None, **knobs: int
     ) -> str | None:
@@ -113,12 +113,12 @@ def test_vllms_own_limit_on_its_start_follows_ours_where_the_release_has_one(tmp
     assert limit(VLLM_ENGINE_READY_TIMEOUT_S=7) == "7"
 
 
-def test_a_cuda_engine_gets_the_cuda_mask_alone() -> None:
+def test_cuda_engine_gets_cuda_mask_alone() -> None:
     assert environment.device_mask(Platform.CUDA, (2, 3)) == {"CUDA_VISIBLE_DEVICES": "2,3"}
     assert environment.device_mask(Platform.CPU, (2, 3)) == {}
 
 
-def test_an_assignment_cannot_change_the_mask(tmp_path: Path) -> None:
+def test_assignment_cannot_change_mask(tmp_path: Path) -> None:
     env = server_environment(
         tmp_path,
         platform=Platform.CUDA,
@@ -131,7 +131,7 @@ def test_an_assignment_cannot_change_the_mask(tmp_path: Path) -> None:
     assert env["VLLM_LOGGING_LEVEL"] == "DEBUG"
 
 
-def test_a_cpu_engine_is_bound_to_its_cores_unless_the_assignment_says_otherwise(tmp_path: Path) -> None:
+def test_cpu_engine_is_bound_to_its_cores_unless_assignment_says_otherwise(tmp_path: Path) -> None:
     env = server_environment(tmp_path, placement=replace(PLACEMENT, devices=(2, 3)))
     assert env["VLLM_CPU_OMP_THREADS_BIND"] == "2,3"
     assert env["VLLM_CPU_KVCACHE_SPACE"] == "1"
@@ -142,7 +142,7 @@ def test_a_cpu_engine_is_bound_to_its_cores_unless_the_assignment_says_otherwise
     assert env["SWEEPER_DEVICE_MASK"] == "VLLM_CPU_OMP_THREADS_BIND=nobind"
 
 
-def test_ranks_share_cores_evenly_and_leave_the_odd_one_out() -> None:
+def test_ranks_share_cores_evenly_and_leave_odd_one_out() -> None:
     assert vllm_environment.core_binding((0, 1, 2, 3), ranks=1) == "0,1,2,3"
     assert vllm_environment.core_binding((3, 2, 1, 0), ranks=2) == "0,1|2,3"
     assert vllm_environment.core_binding((0, 1, 2), ranks=2) == "0|1"
@@ -150,7 +150,7 @@ def test_ranks_share_cores_evenly_and_leave_the_odd_one_out() -> None:
         vllm_environment.core_binding((0,), ranks=2)
 
 
-def test_ranks_are_the_product_of_all_kinds_of_parallelism(tmp_path: Path) -> None:
+def test_ranks_are_product_of_all_kinds_of_parallelism(tmp_path: Path) -> None:
     env = server_environment(
         tmp_path,
         placement=replace(PLACEMENT, devices=(0, 1, 2, 3)),
@@ -159,7 +159,7 @@ def test_ranks_are_the_product_of_all_kinds_of_parallelism(tmp_path: Path) -> No
     assert env["VLLM_CPU_OMP_THREADS_BIND"] == "0|1|2|3"
 
 
-def test_the_environment_carries_key_and_marks_and_drops_what_misleads(tmp_path: Path) -> None:
+def test_environment_carries_key_and_marks_and_drops_what_misleads(tmp_path: Path) -> None:
     surroundings = {
         "PATH": "/usr/bin",
         "HF_TOKEN": "hf_x",
@@ -182,7 +182,7 @@ def test_the_environment_carries_key_and_marks_and_drops_what_misleads(tmp_path:
     assert env["SWEEPER_OWNER"] == "12:3456"
 
 
-def test_a_client_gets_neither_mask_nor_key(tmp_path: Path) -> None:
+def test_client_gets_neither_mask_nor_key(tmp_path: Path) -> None:
     env = environment.client_environment(
         make_spec(tmp_path, "python"),
         surroundings={"CUDA_VISIBLE_DEVICES": "0", "OPENAI_API_KEY": "somebody's"},
@@ -206,7 +206,7 @@ def test_secrets_are_left_out_of_what_is_stored() -> None:
     }
 
 
-def test_the_cpu_build_gets_a_stub_under_the_name_vllm(tmp_path: Path) -> None:
+def test_cpu_build_gets_stub_under_name_vllm(tmp_path: Path) -> None:
     build = EngineEnvironment(release="0.32.0", distribution="vllm-cpu", versions={})
     stub = vllm_environment.write_metadata_stub(tmp_path, build)
     assert stub is not None
@@ -222,7 +222,7 @@ def test_the_cpu_build_gets_a_stub_under_the_name_vllm(tmp_path: Path) -> None:
     assert vllm_environment.write_metadata_stub(tmp_path, replace(build, distribution="vllm")) is None
 
 
-def test_the_outputs_folder_is_three_above_the_trial(tmp_path: Path) -> None:
+def test_outputs_folder_is_three_above_trial(tmp_path: Path) -> None:
     spec = make_spec(tmp_path, "python")
     assert environment.outputs_folder(spec) == tmp_path.resolve()
     # An instance of a trial lies one deeper, and belongs to the same outputs folder.
@@ -242,7 +242,7 @@ def test_probe_tells_release_and_versions(interpreter: Path) -> None:
     assert "transformers" not in environment.versions
 
 
-def test_probe_names_an_interpreter_that_is_missing_broken_or_without_vllm(tmp_path: Path) -> None:
+def test_probe_names_interpreter_that_is_missing_broken_or_without_vllm(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no interpreter .*/nowhere/python; expected a path"):
         vllm_environment.probe(str(tmp_path / "nowhere" / "python"))
     broken = tmp_path / "broken"
@@ -254,7 +254,7 @@ def test_probe_names_an_interpreter_that_is_missing_broken_or_without_vllm(tmp_p
         vllm_environment.probe(sys.executable)
 
 
-def test_a_relative_interpreter_becomes_absolute_and_keeps_its_links(
+def test_relative_interpreter_becomes_absolute_and_keeps_its_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "python").symlink_to(sys.executable)
@@ -293,7 +293,7 @@ vllm:request_success_total{engine="0",finished_reason="length"} 40.0
 """
 
 
-def test_counters_add_up_over_engines_and_usage_is_that_of_the_fullest() -> None:
+def test_counters_add_up_over_engines_and_usage_is_that_of_fullest() -> None:
     assert vllm_reports.read_metrics(METRICS) == {
         "prefix_cache_queries": 1300.0,
         "prefix_cache_hits": 130.0,
@@ -305,7 +305,7 @@ def test_counters_add_up_over_engines_and_usage_is_that_of_the_fullest() -> None
     assert vllm_reports.read_metrics("") == {}
 
 
-def test_the_more_direct_source_of_the_configuration_wins() -> None:
+def test_more_direct_source_of_configuration_wins() -> None:
     info = {
         "vllm_config": {
             "scheduler_config": {"max_num_seqs": 16, "policy": "fcfs", "scheduler_cls": None},
@@ -330,7 +330,7 @@ def test_the_more_direct_source_of_the_configuration_wins() -> None:
     }
 
 
-def test_an_old_release_tells_its_configuration_in_its_log() -> None:
+def test_old_release_tells_its_configuration_in_its_log() -> None:
     effective = vllm_reports.read_effective(server_info=None, metrics="", log=LOG_V0, asked=["swap_space"])
     assert effective == {
         "dtype": "float16",
@@ -342,13 +342,13 @@ def test_an_old_release_tells_its_configuration_in_its_log() -> None:
     }
 
 
-def test_a_configuration_given_as_text_is_read_too() -> None:
+def test_configuration_given_as_text_is_read_too() -> None:
     info = {"vllm_config": "model='/m', tensor_parallel_size=4, enable_prefix_caching=False"}
     effective = vllm_reports.read_effective(server_info=info, metrics="", log="", asked=[])
     assert effective == {"tensor_parallel_size": 4, "enable_prefix_caching": False}
 
 
-def test_a_knob_that_the_engine_changed_is_a_difference() -> None:
+def test_knob_that_engine_changed_is_difference() -> None:
     assert vllm_reports.differences(
         {"enable_chunked_prefill": False, "max_num_seqs": 8, "swap_space": 4},
         {"enable_chunked_prefill": True, "max_num_seqs": 8},
@@ -369,7 +369,7 @@ def test_a_knob_that_the_engine_changed_is_a_difference() -> None:
         ("BFloat16", "bfloat16"),
     ],
 )
-def test_other_spellings_of_the_same_value_agree(asked: str | float, reported: str | float) -> None:
+def test_other_spellings_of_same_value_agree(asked: str | float, reported: str | float) -> None:
     assert vllm_reports.differences({"knob": asked}, {"knob": reported}) == {}
 
 
@@ -430,14 +430,12 @@ WRAPPER = "RuntimeError: Engine core initialization failed. See root cause above
         (WRAPPER, FailureClass.CRASH, WRAPPER),
     ],
 )
-def test_a_death_at_start_has_the_engines_own_line_and_a_class(
-    log: str, failure: FailureClass, message: str
-) -> None:
+def test_death_at_start_has_engines_own_line_and_class(log: str, failure: FailureClass, message: str) -> None:
     death = vllm_reports.why_it_ended(log, exit_code=1, was_ready=False)
     assert (death.failure, death.message) == (failure, message)
 
 
-def test_an_engine_that_had_served_did_not_die_of_its_arguments() -> None:
+def test_engine_that_had_served_did_not_die_of_its_arguments() -> None:
     death = vllm_reports.why_it_ended("ValueError: odd", exit_code=1, was_ready=True)
     assert death.failure is FailureClass.CRASH
     death = vllm_reports.why_it_ended(
@@ -446,7 +444,7 @@ def test_an_engine_that_had_served_did_not_die_of_its_arguments() -> None:
     assert death.failure is FailureClass.OUT_OF_MEMORY
 
 
-def test_a_silent_death_tells_signal_or_exit_code_and_the_last_line() -> None:
+def test_silent_death_tells_signal_or_exit_code_and_last_line() -> None:
     killed = vllm_reports.why_it_ended("INFO loading\n\n", exit_code=137, was_ready=False)
     assert killed.failure is FailureClass.CRASH
     assert killed.message.startswith("killed (signal 9)")
@@ -465,7 +463,7 @@ def ask(url: str) -> object:
         return json.loads(answer.read())
 
 
-def test_a_server_is_started_proven_asked_and_ended(tmp_path: Path, interpreter: Path) -> None:
+def test_server_is_started_proven_asked_and_ended(tmp_path: Path, interpreter: Path) -> None:
     spec = make_spec(tmp_path, interpreter)
     server = VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
     try:
@@ -490,7 +488,7 @@ def test_a_server_is_started_proven_asked_and_ended(tmp_path: Path, interpreter:
         ask(server.base_url + "/health")
 
 
-def test_what_is_stored_of_a_start_holds_the_command_and_no_secret(
+def test_what_is_stored_of_start_holds_command_and_no_secret(
     tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_very_secret")
@@ -519,7 +517,7 @@ def fail_to_start(tmp_path: Path, interpreter: Path, **changes: object) -> Engin
     return caught.value
 
 
-def test_an_engine_that_dies_at_start_fails_with_its_own_line(
+def test_engine_that_dies_at_start_fails_with_its_own_line(
     tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STANDIN", "die")
@@ -537,7 +535,7 @@ def test_an_engine_that_dies_at_start_fails_with_its_own_line(
         ("mute", "ready_timeout_s", "listens, and is not healthy after 1 s (engine.ready_timeout_s)"),
     ],
 )
-def test_listening_and_health_have_each_a_limit(
+def test_listening_and_health_have_each_limit(
     tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch, fault: str, limit: str, told: str
 ) -> None:
     monkeypatch.setenv("STANDIN", fault)
@@ -546,7 +544,7 @@ def test_listening_and_health_have_each_a_limit(
     assert told in str(error)
 
 
-def test_an_engine_that_is_late_and_told_why_fails_of_that(
+def test_engine_that_is_late_and_told_why_fails_of_that(
     tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STANDIN", "deaf")
@@ -570,7 +568,7 @@ def test_flags_that_take_json_are_compared_by_their_keys(tmp_path: Path, interpr
     assert "(compilation_config.mode: asked 0, runs 3)" in str(error)
 
 
-def test_what_cannot_be_compared_keeps_the_engine_and_is_told(tmp_path: Path, interpreter: Path) -> None:
+def test_what_cannot_be_compared_keeps_engine_and_is_told(tmp_path: Path, interpreter: Path) -> None:
     spec = make_spec(tmp_path, interpreter, assignment={"hf_overrides": '{"rope_theta": 1.0}'})
     server = VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
     try:
@@ -580,7 +578,7 @@ def test_what_cannot_be_compared_keeps_the_engine_and_is_told(tmp_path: Path, in
         server.stop()
 
 
-def test_an_engine_that_runs_other_settings_is_refused(
+def test_engine_that_runs_other_settings_is_refused(
     tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STANDIN", "stubborn")
@@ -590,7 +588,7 @@ def test_an_engine_that_runs_other_settings_is_refused(
     assert "max_num_seqs: asked 8, runs 999" in str(error)
 
 
-def test_an_engine_that_serves_another_model_is_refused(
+def test_engine_that_serves_another_model_is_refused(
     tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STANDIN", "misnamed")
@@ -607,7 +605,7 @@ def test_another_release_than_planned_is_not_even_started(tmp_path: Path, interp
     assert not Path(spec.folder).exists()
 
 
-def test_a_cancelled_start_leaves_nothing(
+def test_cancelled_start_leaves_nothing(
     tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STANDIN", "mute")
@@ -617,7 +615,7 @@ def test_a_cancelled_start_leaves_nothing(
     assert processes.marked(processes.OUTPUTS_MARK, str(tmp_path.resolve())) == []
 
 
-def test_an_empty_answer_is_a_wrong_answer(
+def test_empty_answer_is_wrong_answer(
     tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STANDIN", "empty")
@@ -630,7 +628,7 @@ def test_an_empty_answer_is_a_wrong_answer(
         server.stop()
 
 
-def test_a_greedy_answer_that_drips_is_given_up_at_its_limit(
+def test_greedy_answer_that_drips_is_given_up_at_its_limit(
     tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STANDIN", "drip-sanity")
@@ -639,7 +637,7 @@ def test_a_greedy_answer_that_drips_is_given_up_at_its_limit(
     assert "with no status (no whole answer within 1 s)" in str(result.failure_message)
 
 
-def test_a_request_to_stop_does_not_wait_for_a_greedy_answer_that_drips(
+def test_request_to_stop_does_not_wait_for_greedy_answer_that_drips(
     tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STANDIN", "drip-sanity")
@@ -659,7 +657,7 @@ def test_a_request_to_stop_does_not_wait_for_a_greedy_answer_that_drips(
         server.stop()
 
 
-def test_health_that_drips_does_not_outlast_the_limit(
+def test_health_that_drips_does_not_outlast_limit(
     tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STANDIN", "drip-health")
@@ -669,7 +667,7 @@ def test_health_that_drips_does_not_outlast_the_limit(
     assert caught.value.failure is FailureClass.START_TIMEOUT
 
 
-def test_the_death_of_a_serving_engine_is_noticed_with_its_cause(tmp_path: Path, interpreter: Path) -> None:
+def test_death_of_serving_engine_is_noticed_with_its_cause(tmp_path: Path, interpreter: Path) -> None:
     server = VllmEngine().start(make_spec(tmp_path, interpreter), PLACEMENT, restart=0, cancelled=never)
     try:
         urllib.request.urlopen(f"{server.base_url}/die", data=b"{}").close()
@@ -683,7 +681,7 @@ def test_the_death_of_a_serving_engine_is_noticed_with_its_cause(tmp_path: Path,
         server.stop()
 
 
-def test_a_stranger_on_the_port_is_not_taken_for_the_engine(
+def test_stranger_on_port_is_not_taken_for_engine(
     tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The listener is reported as somebody else's, as if a left-over server answered for ours.
@@ -698,7 +696,7 @@ def test_a_stranger_on_the_port_is_not_taken_for_the_engine(
 
 @pytest.mark.vllm
 @pytest.mark.slow
-def test_the_real_vllm_reports_what_was_asked_and_leaves_nothing(tmp_path: Path, vllm_python: str) -> None:
+def test_real_vllm_reports_what_was_asked_and_leaves_nothing(tmp_path: Path, vllm_python: str) -> None:
     spec = make_spec(
         tmp_path / "outputs",
         vllm_python,
@@ -744,7 +742,7 @@ def test_the_real_vllm_reports_what_was_asked_and_leaves_nothing(tmp_path: Path,
 
 @pytest.mark.vllm
 @pytest.mark.slow
-def test_probe_takes_a_look_at_the_real_environment(vllm_python: str) -> None:
+def test_probe_takes_look_at_real_environment(vllm_python: str) -> None:
     environment = vllm_environment.probe(vllm_python)
     assert environment.distribution == "vllm-cpu"
     assert environment.versions["vllm"] == environment.release

@@ -30,7 +30,7 @@ def folders(
     return cache_folders(spec, placement, surroundings=surroundings, python=python)
 
 
-def test_all_caches_lie_in_one_named_folder_of_the_users_cache() -> None:
+def test_all_caches_lie_in_one_named_folder_of_users_cache() -> None:
     found = folders()
     assert set(found) == {
         "VLLM_CACHE_ROOT",
@@ -61,7 +61,7 @@ def test_what_compiles_differently_has_another_folder(change: dict[str, object])
     assert not set(folders().values()) & set(folders(**change).values())  # type: ignore[arg-type]
 
 
-def test_releases_that_spoil_a_shared_cache_have_one_per_block() -> None:
+def test_releases_that_spoil_shared_cache_have_one_per_block() -> None:
     # Issue 24601 of vLLM, mended in 0.11.1.
     elsewhere = replace(BLOCK, devices=(0, 1), parents=(0, 1))
     assert folders(release="0.11.0") != folders(release="0.11.0", placement=elsewhere)
@@ -69,14 +69,14 @@ def test_releases_that_spoil_a_shared_cache_have_one_per_block() -> None:
     assert "/block-4-5/" in folders(release="0.11.0")["VLLM_CACHE_ROOT"]
 
 
-def test_a_folder_that_the_user_names_stands() -> None:
+def test_folder_that_user_names_stands() -> None:
     found = folders(surroundings={**HOME, "VLLM_CACHE_ROOT": "/mine"})
     assert "VLLM_CACHE_ROOT" not in found
     found = folders(surroundings={**HOME, "XDG_CACHE_HOME": "/scratch"})
     assert found["VLLM_CACHE_ROOT"].startswith("/scratch/mi300x-sweeper/")
 
 
-def test_only_amds_engines_have_a_folder_of_aiter() -> None:
+def test_only_amds_engines_have_folder_of_aiter() -> None:
     spec = make_spec(Path("/outputs"), "/venv/bin/python", platform=Platform.CUDA)
     found = cache_folders(spec, BLOCK, surroundings=HOME, python="/venv/bin/python")
     assert "AITER_ROOT_DIR" not in found
@@ -85,5 +85,5 @@ def test_only_amds_engines_have_a_folder_of_aiter() -> None:
     assert "AITER_ROOT_DIR" not in folders(surroundings={**HOME, "AITER_ROOT_DIR": "/mine"})
 
 
-def test_without_a_home_the_engine_decides() -> None:
+def test_without_home_engine_decides() -> None:
     assert folders(surroundings={}) == {}

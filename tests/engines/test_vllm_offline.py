@@ -37,7 +37,7 @@ def server(spec: TrialSpec) -> OfflineServer:
     return OfflineEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
 
 
-def test_the_latency_benchmark_is_told_batch_lengths_and_rounds(tmp_path: Path) -> None:
+def test_latency_benchmark_is_told_batch_lengths_and_rounds(tmp_path: Path) -> None:
     words = vllm_offline.benchmark_arguments(
         make_spec(tmp_path, "python"), LATENCY, result=RESULT, has_random_lengths=False
     )
@@ -49,7 +49,7 @@ def test_the_latency_benchmark_is_told_batch_lengths_and_rounds(tmp_path: Path) 
     )
 
 
-def test_the_throughput_benchmark_is_told_prompts_and_lengths(tmp_path: Path) -> None:
+def test_throughput_benchmark_is_told_prompts_and_lengths(tmp_path: Path) -> None:
     spec = replace(
         make_spec(tmp_path, "python"), assignment={"seed": 3, "max_num_seqs": 8, "disable_log_requests": True}
     )
@@ -61,7 +61,7 @@ def test_the_throughput_benchmark_is_told_prompts_and_lengths(tmp_path: Path) ->
     )
 
 
-def test_lengths_are_told_by_the_flag_that_the_release_obeys(tmp_path: Path) -> None:
+def test_lengths_are_told_by_flag_that_release_obeys(tmp_path: Path) -> None:
     spec = make_spec(tmp_path, "python")
     words = vllm_offline.benchmark_arguments(spec, THROUGHPUT, result=RESULT, has_random_lengths=True)
     told = " ".join(words)
@@ -75,7 +75,7 @@ def test_lengths_are_told_by_the_flag_that_the_release_obeys(tmp_path: Path) -> 
     ("text", "expected"),
     [("add_random_dataset_base_args(parser)", True), ('"--random-input-len"', True), ("--input-len", False)],
 )
-def test_the_installed_benchmark_tells_which_flag_it_has(
+def test_installed_benchmark_tells_which_flag_it_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: bool
 ) -> None:
     package = tmp_path / "site" / "vllm"
@@ -88,7 +88,7 @@ def test_the_installed_benchmark_tells_which_flag_it_has(
     vllm_offline.takes_random_lengths.cache_clear()
 
 
-def test_a_model_with_weights_keeps_its_vocabulary(tmp_path: Path) -> None:
+def test_model_with_weights_keeps_its_vocabulary(tmp_path: Path) -> None:
     spec = make_spec(tmp_path, "python")
     real = replace(spec, model=replace(spec.model, is_dummy=False, path="org/model", revision="abc"))
     words = vllm_offline.benchmark_arguments(real, LATENCY, result=RESULT, has_random_lengths=False)
@@ -105,7 +105,7 @@ def test_a_model_with_weights_keeps_its_vocabulary(tmp_path: Path) -> None:
         ("0.32.0", ("python", "-m", "vllm.entrypoints.cli.main", "bench", "latency")),
     ],
 )
-def test_the_benchmark_is_a_script_until_it_is_a_command(release: str, expected: tuple[str, ...]) -> None:
+def test_benchmark_is_script_until_it_is_command(release: str, expected: tuple[str, ...]) -> None:
     def scripts(name: str) -> Path:
         return Path("/vllm/benchmarks") / name
 
@@ -113,7 +113,7 @@ def test_the_benchmark_is_a_script_until_it_is_a_command(release: str, expected:
     assert found == expected
 
 
-def test_starting_proves_the_environment_and_starts_nothing(spec: TrialSpec, server: OfflineServer) -> None:
+def test_starting_proves_environment_and_starts_nothing(spec: TrialSpec, server: OfflineServer) -> None:
     assert server.provenance is Provenance.MEASURED
     assert server.versions["vllm"] == "0.11.0"
     assert server.base_url == ""
@@ -138,7 +138,7 @@ def test_another_release_than_planned_is_refused(spec: TrialSpec) -> None:
         OfflineEngine().start(spec, PLACEMENT, restart=0, cancelled=lambda: True)
 
 
-def test_a_program_has_the_devices_of_a_server_and_none_of_its_secrets(
+def test_program_has_devices_of_server_and_none_of_its_secrets(
     spec: TrialSpec, server: OfflineServer
 ) -> None:
     program = server.program(LATENCY, name="1-0-0-ab", scripts=no_scripts)
@@ -150,7 +150,7 @@ def test_a_program_has_the_devices_of_a_server_and_none_of_its_secrets(
     assert server.log_path == str(program.log_path)
 
 
-def test_an_engine_that_reports_another_configuration_is_no_proof(server: OfflineServer) -> None:
+def test_engine_that_reports_another_configuration_is_no_proof(server: OfflineServer) -> None:
     program = server.program(LATENCY, name="a", scripts=no_scripts)
     program.log_path.write_text("INFO [engine] non-default args: {'max_num_seqs': 8}\n")
     server.prove(program)
@@ -170,7 +170,7 @@ def test_what_differs_between_runs_is_told_of_none_of_them(server: OfflineServer
     assert server.effective == {"max_num_seqs": 8}
 
 
-def test_a_death_is_told_in_the_engines_own_words(server: OfflineServer) -> None:
+def test_death_is_told_in_engines_own_words(server: OfflineServer) -> None:
     program = server.program(LATENCY, name="a", scripts=no_scripts)
     program.log_path.write_text(
         "loading\ntorch.OutOfMemoryError: HIP out of memory. Tried to allocate 2 GiB\n"

@@ -171,7 +171,7 @@ def join(nodes: Nodes) -> Cluster:
 
 
 @pytest.mark.ray
-def test_a_head_that_fails_half_way_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_head_that_fails_half_way_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     before = processes.descendants(os.getpid())
     begun: list[processes.Process] = []
 
@@ -191,7 +191,7 @@ def test_a_head_that_fails_half_way_leaves_no_process(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.ray
-def test_nodes_have_names_of_their_own_and_share_the_folder(nodes: Nodes, tmp_path: Path) -> None:
+def test_nodes_have_names_of_their_own_and_share_folder(nodes: Nodes, tmp_path: Path) -> None:
     with closing(join(nodes)) as cluster:
         first, second = cluster.nodes
         assert first.host != second.host
@@ -205,7 +205,7 @@ def test_nodes_have_names_of_their_own_and_share_the_folder(nodes: Nodes, tmp_pa
 
 
 @pytest.mark.ray
-def test_a_node_that_another_study_holds_is_not_taken(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_node_that_another_study_holds_is_not_taken(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(join(nodes)) as cluster:
         cluster.claim()
         monkeypatch.setattr(cluster_module, "_CLAIM_S", 1.0)
@@ -214,20 +214,20 @@ def test_a_node_that_another_study_holds_is_not_taken(nodes: Nodes, monkeypatch:
 
 
 @pytest.mark.ray
-def test_a_cluster_whose_nodes_have_no_such_devices_is_refused(nodes: Nodes) -> None:
+def test_cluster_whose_nodes_have_no_such_devices_is_refused(nodes: Nodes) -> None:
     nothing = partial(topology.Absent, reason="amd-smi is not installed")
     with pytest.raises(PlacementError, match=r"no node of the cluster has such devices .*amd-smi is not"):
         Cluster(nodes.address, read=nothing)
 
 
 @pytest.mark.ray
-def test_a_cluster_that_does_not_answer_is_named() -> None:
+def test_cluster_that_does_not_answer_is_named() -> None:
     with pytest.raises(ConfigError, match=r"executor\.address: no Ray cluster answers at '127\.0\.0\.1:1'"):
         Cluster("127.0.0.1:1", read=topology.modelled_mi300x)
 
 
 @pytest.mark.ray
-def test_a_study_outlives_one_of_its_nodes_and_nothing_is_lost_or_doubled(
+def test_study_outlives_one_of_its_nodes_and_nothing_is_lost_or_doubled(
     nodes: Nodes, tmp_path: Path, llama_70b: Model
 ) -> None:
     store = Store(tmp_path / "test")

@@ -40,7 +40,7 @@ def test_equal_nodes_pass_even_where_kernels_round_memory_differently() -> None:
     cluster_checks.refuse_unlike([gpu_node("a"), gpu_node("b", memory_gib=191.7)])
 
 
-def test_a_node_in_another_mode_is_named_with_the_commands_that_change_it() -> None:
+def test_node_in_another_mode_is_named_with_commands_that_change_it() -> None:
     nodes = [gpu_node("a"), gpu_node("odd", mode="CPX", memory_gib=24), gpu_node("c")]
     odd = r"odd has mi300x, MI300X, CPX/NPS1, 24 GiB a device; expected"
     with pytest.raises(ConfigError, match=odd) as caught:
@@ -49,7 +49,7 @@ def test_a_node_in_another_mode_is_named_with_the_commands_that_change_it() -> N
     assert "amd-smi set" in str(caught.value)
 
 
-def test_a_node_with_less_memory_is_named() -> None:
+def test_node_with_less_memory_is_named() -> None:
     with pytest.raises(ConfigError, match=r"small has mi300x, MI300X, SPX/NPS1, 64 GiB a device"):
         cluster_checks.refuse_unlike([gpu_node("a"), gpu_node("b"), gpu_node("small", memory_gib=64)])
 
@@ -60,14 +60,14 @@ def test_two_ray_nodes_with_one_device_are_refused() -> None:
         cluster_checks.refuse_shared_devices([gpu_node("a-1", uuid="x"), gpu_node("a-2", uuid="x")], same)
 
 
-def test_containers_with_devices_of_their_own_and_modelled_nodes_may_share_a_machine() -> None:
+def test_containers_with_devices_of_their_own_and_modelled_nodes_may_share_machine() -> None:
     same = {"a-1": "boot 1", "a-2": "boot 1"}
     cluster_checks.refuse_shared_devices([gpu_node("a-1", uuid="x"), gpu_node("a-2", uuid="y")], same)
     modelled = [replace(topology.modelled_mi300x(), host=name) for name in same]
     cluster_checks.refuse_shared_devices(modelled, same)
 
 
-def test_a_machine_that_cannot_be_read_says_why() -> None:
+def test_machine_that_cannot_be_read_says_why() -> None:
     def broken() -> Node:
         raise PlacementError("GPU 3 is missing")
 
@@ -77,7 +77,7 @@ def test_a_machine_that_cannot_be_read_says_why() -> None:
     assert (answer.node, len(answer.machine.strip())) == (topology.modelled_mi300x(), 36)
 
 
-def test_the_questions_answer_with_what_is_here() -> None:
+def test_questions_answer_with_what_is_here() -> None:
     assert cluster_checks.version_question()() == {
         "sweeper": sweeper.__version__,
         "Python": f"{sys.version_info[0]}.{sys.version_info[1]}",
@@ -85,7 +85,7 @@ def test_the_questions_answer_with_what_is_here() -> None:
     assert cluster_checks.calling()(lambda: 7) == 7
 
 
-def test_a_node_that_shares_the_folder_proves_it_and_leaves_nothing(tmp_path: Path) -> None:
+def test_node_that_shares_folder_proves_it_and_leaves_nothing(tmp_path: Path) -> None:
     with cluster_checks.Probe(tmp_path) as probe:
         assert probe.question("b", {str(tmp_path): "model.path"})() is None
         assert probe.missing_from("b") is None
@@ -104,9 +104,7 @@ def moved(
         to.rename(tmp_path)
 
 
-def test_a_node_without_the_folder_or_a_needed_file_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_node_without_folder_or_needed_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "study"
     folder.mkdir()
     with cluster_checks.Probe(folder) as probe:

@@ -74,7 +74,7 @@ def test_each_node_has_what_its_own_environment_leaves(address: str, monkeypatch
 
 
 @pytest.mark.ray
-def test_devices_that_a_node_may_not_use_are_refused_with_its_name(address: str) -> None:
+def test_devices_that_node_may_not_use_are_refused_with_its_name(address: str) -> None:
     with pytest.raises(
         PlacementError,
         match=r"node \S+ cannot be read: platform\.device_ids: names devices 2-3, and HIP_VISIBLE_DEVICES=4",

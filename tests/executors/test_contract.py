@@ -68,7 +68,7 @@ def test_nothing_submitted_is_nothing_finished(executor: Executor) -> None:
     assert executor.wait(0.01) == []
 
 
-def test_a_trial_that_cannot_even_be_begun_is_a_failed_result(
+def test_trial_that_cannot_even_be_begun_is_failed_result(
     executor: Executor, simulated_spec: TrialSpec, placement: Placement
 ) -> None:
     broken = replace(simulated_spec, calibration={"no_such_parameter": 1.0})
@@ -86,9 +86,7 @@ def test_closing_twice_is_harmless(simulated_spec: TrialSpec, placement: Placeme
     inline.close()
 
 
-def test_a_cancelled_inline_trial_ends_as_interrupted(
-    simulated_spec: TrialSpec, placement: Placement
-) -> None:
+def test_cancelled_inline_trial_ends_as_interrupted(simulated_spec: TrialSpec, placement: Placement) -> None:
     inline = InlineExecutor(max_parallel=1)
     inline.cancel()
     inline.submit(simulated_spec, placement)
@@ -102,7 +100,7 @@ def raylets() -> list[processes.Process]:
     return [p for p in below if processes.title(p.pid).partition(" ")[0].endswith("/raylet")]
 
 
-def test_a_ray_worker_runs_the_same_trial_body(simulated_spec: TrialSpec, placement: Placement) -> None:
+def test_ray_worker_runs_same_trial_body(simulated_spec: TrialSpec, placement: Placement) -> None:
     before = raylets()
     result = run_in_worker(simulated_spec, placement)
     assert result.state is TrialState.COMPLETE
@@ -110,7 +108,7 @@ def test_a_ray_worker_runs_the_same_trial_body(simulated_spec: TrialSpec, placem
     assert raylets() == before
 
 
-def test_a_trial_whose_driver_is_gone_ends_by_itself(simulated_spec: TrialSpec, placement: Placement) -> None:
+def test_trial_whose_driver_is_gone_ends_by_itself(simulated_spec: TrialSpec, placement: Placement) -> None:
     with running(["sleep", "60"]) as driver:
         known = processes.find(driver.pid)
         assert known is not None
@@ -121,7 +119,7 @@ def test_a_trial_whose_driver_is_gone_ends_by_itself(simulated_spec: TrialSpec, 
 @pytest.mark.ray
 # Ray forgets the processes of a node that did not come up; Python complains when it drops them.
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
-def test_a_ray_that_comes_up_half_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_that_comes_up_half_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import_ray(is_private=True)
     from ray._private.node import Node
 
@@ -142,7 +140,7 @@ def test_a_ray_that_comes_up_half_leaves_no_process(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.ray
-def test_a_killed_ray_worker_is_a_transient_failure(
+def test_killed_ray_worker_is_transient_failure(
     ray_executor: RayExecutor, simulated_spec: TrialSpec, placement: Placement
 ) -> None:
     # Enough work that the worker is still at it when it is killed.
@@ -175,7 +173,7 @@ def test_a_killed_ray_worker_is_a_transient_failure(
 
 @pytest.mark.ray
 @pytest.mark.parametrize("delay_s", [0.0, 3.0])
-def test_a_cancelled_ray_trial_ends_as_interrupted_begun_or_not(
+def test_cancelled_ray_trial_ends_as_interrupted_begun_or_not(
     ray_executor: RayExecutor, simulated_spec: TrialSpec, placement: Placement, delay_s: float
 ) -> None:
     long = replace(
@@ -192,7 +190,7 @@ def test_a_cancelled_ray_trial_ends_as_interrupted_begun_or_not(
 
 
 @pytest.mark.ray
-def test_a_worker_learns_of_a_cancellation_whose_interrupt_was_lost(ray_executor: RayExecutor) -> None:
+def test_worker_learns_of_cancellation_whose_interrupt_was_lost(ray_executor: RayExecutor) -> None:
     import ray
 
     @ray.remote(num_cpus=0, max_retries=0)
@@ -215,7 +213,7 @@ def test_a_worker_learns_of_a_cancellation_whose_interrupt_was_lost(ray_executor
     assert time.monotonic() - began < 50.0
 
 
-def test_the_folder_of_a_killed_owner_is_removed_by_the_next_start() -> None:
+def test_folder_of_killed_owner_is_removed_by_next_start() -> None:
     with running(["sleep", "60"]) as gone:
         pass
     stale = Path(tempfile.gettempdir()) / f"sweeper-ray-{gone.pid}-stale"
@@ -232,9 +230,7 @@ def test_the_folder_of_a_killed_owner_is_removed_by_the_next_start() -> None:
             folder.rmdir()
 
 
-def test_the_folder_leaves_room_for_the_paths_of_sockets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folder_leaves_room_for_paths_of_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As under a batch system that gives each job a temporary folder with a long name."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     made = own_temp_dir()
@@ -246,12 +242,12 @@ def test_the_folder_leaves_room_for_the_paths_of_sockets(
         made.rmdir()
 
 
-def test_an_executor_of_one_machine_loses_no_node(executor: Executor) -> None:
+def test_executor_of_one_machine_loses_no_node(executor: Executor) -> None:
     assert executor.lost_nodes() == frozenset()
 
 
 @pytest.mark.ray
-def test_a_trial_given_to_a_ray_that_died_meanwhile_runs_in_a_new_one(
+def test_trial_given_to_ray_that_died_meanwhile_runs_in_new_one(
     ray_executor: RayExecutor, simulated_spec: TrialSpec, placement: Placement
 ) -> None:
     (raylet,) = raylets()

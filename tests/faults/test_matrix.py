@@ -30,28 +30,28 @@ def check(row: Row, seen: Seen) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("row", ENGINE_ROWS, ids=lambda row: row.fault)
-def test_a_fault_of_an_engine_is_a_row_with_its_class_and_line(row: Row, see: See) -> None:
+def test_fault_of_engine_is_row_with_its_class_and_line(row: Row, see: See) -> None:
     check(row, see(row))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("row", DRIVER_ROWS, ids=lambda row: row.fault)
-def test_a_study_whose_driver_ends_leaves_nobody_and_goes_on(row: Row, see: See) -> None:
+def test_study_whose_driver_ends_leaves_nobody_and_goes_on(row: Row, see: See) -> None:
     check(row, see(row))
 
 
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.parametrize("row", RAY_ROWS, ids=lambda row: row.fault)
-def test_a_study_outlives_its_ray(row: Row, see: See) -> None:
+def test_study_outlives_its_ray(row: Row, see: See) -> None:
     check(row, see(row))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("row", DISK_ROWS, ids=lambda row: row.fault)
-def test_a_full_disk_costs_no_finished_trial(row: Row, see: See) -> None:
+def test_full_disk_costs_no_finished_trial(row: Row, see: See) -> None:
     check(row, see(row))
 
 
-def test_the_documentation_has_every_row_and_no_other() -> None:
+def test_documentation_has_every_row_and_no_other() -> None:
     assert rows_in(TABLE.read_text(encoding="utf-8")) == [(row.fault, row.where) for row in ROWS]

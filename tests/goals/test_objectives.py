@@ -22,7 +22,7 @@ from sweeper.records import (
 )
 
 
-def test_an_objective_is_the_mean_over_its_load_point() -> None:
+def test_objective_is_mean_over_its_load_point() -> None:
     rows = [
         {"mean_ttft_ms": 10.0, "request_rate_per_s": 16.0},
         {"mean_ttft_ms": 30.0, "request_rate_per_s": 16.0},
@@ -35,7 +35,7 @@ def test_an_objective_is_the_mean_over_its_load_point() -> None:
     assert objective_value(replace(everywhere, request_rate_per_s=99.0), rows) is None
 
 
-def test_second_runs_count_neither_for_the_search_nor_on_the_dashboard(simulated_spec: TrialSpec) -> None:
+def test_second_runs_count_neither_for_search_nor_on_dashboard(simulated_spec: TrialSpec) -> None:
     fresh = simulated_spec.load_points[0]
     spec = replace(simulated_spec, load_points=(fresh, replace(fresh, keeps_prefix_cache=True)))
     rows = [
@@ -49,7 +49,7 @@ def test_second_runs_count_neither_for_the_search_nor_on_the_dashboard(simulated
     }
 
 
-def test_the_dashboard_shows_each_metric_at_each_load_point_that_measured_it(
+def test_dashboard_shows_each_metric_at_each_load_point_that_measured_it(
     simulated_spec: TrialSpec,
 ) -> None:
     at_once = simulated_spec.load_points[0]
@@ -67,7 +67,7 @@ def test_the_dashboard_shows_each_metric_at_each_load_point_that_measured_it(
     }
 
 
-def test_a_measurement_is_laid_out_with_the_rate_of_its_load_point() -> None:
+def test_measurement_is_laid_out_with_rate_of_its_load_point() -> None:
     measurement = Measurement(
         load_point=LoadPoint(
             dataset="random", num_prompts=8, input_len=32, output_len=8, request_rate_per_s=4.0
@@ -108,7 +108,7 @@ def test_a_measurement_is_laid_out_with_the_rate_of_its_load_point() -> None:
     )
 
 
-def test_per_gpu_a_partition_counts_as_its_share() -> None:
+def test_per_gpu_partition_counts_as_its_share() -> None:
     per_gpu = Objective(metric="request_throughput_per_s", direction="maximize", per="gpu")
     row = {"request_throughput_per_s": 12.0, "request_rate_per_s": None, "devices": [0, 1, 2, 3]}
     # 4 whole GPUs: 12 / 4. 4 of the 8 partitions of one GPU are half of it: 12 / 0.5.
@@ -118,7 +118,7 @@ def test_per_gpu_a_partition_counts_as_its_share() -> None:
     assert per_gpu.name == "request_throughput_per_s per GPU"
 
 
-def test_bounds_are_broken_by_a_share_of_themselves() -> None:
+def test_bounds_are_broken_by_share_of_themselves() -> None:
     slow = Constraint(metric="p99_ttft_ms", limit=2000.0, is_upper=True, request_rate_per_s=16.0)
     few = Constraint(metric="request_throughput_per_s", limit=10.0, is_upper=False)
     rows = [
@@ -133,7 +133,7 @@ def test_bounds_are_broken_by_a_share_of_themselves() -> None:
     assert violations((replace(slow, limit=3000.0),), rows) == {"p99_ttft_ms at 16 QPS <= 3000": 0.0}
 
 
-def test_probes_of_a_rate_search_count_for_what_it_found_and_nothing_else() -> None:
+def test_probes_of_rate_search_count_for_what_it_found_and_nothing_else() -> None:
     slo = "p99_ttft_ms <= 100"
     rows = [
         {"mean_ttft_ms": 10.0, "request_rate_per_s": 16.0, "max_rate_slo": None},
@@ -144,7 +144,7 @@ def test_probes_of_a_rate_search_count_for_what_it_found_and_nothing_else() -> N
     assert objective_value(Objective(metric="max_rate_per_s", direction="maximize"), rows) == 16.0
 
 
-def test_a_third_of_a_gpu_counts_as_its_share_whatever_the_mode_is_called() -> None:
+def test_third_of_gpu_counts_as_its_share_whatever_mode_is_called() -> None:
     # An MI300A has six XCDs: TPX shows three devices of each GPU, and CPX six.
     per_gpu = Objective(metric="request_throughput_per_s", direction="maximize", per="gpu")
     row = {"request_throughput_per_s": 12.0, "devices": [0, 1], "partition_mode": "TPX"}
@@ -153,7 +153,7 @@ def test_a_third_of_a_gpu_counts_as_its_share_whatever_the_mode_is_called() -> N
     assert objective_value(per_gpu, [{**row, "partition_mode": "CPX", "partitions_per_gpu": None}]) == 48.0
 
 
-def test_load_point_without_a_number() -> None:
+def test_load_point_without_number() -> None:
     # Alone, the lighter load would look twice as good as both: (10 + 30) / 2 = 20.
     everywhere = Objective(metric="mean_tpot_ms", direction="minimize")
     light = {"mean_tpot_ms": 10.0, "dataset": "random", "input_len": 64, "request_rate_per_s": None}
@@ -167,7 +167,7 @@ def test_load_point_without_a_number() -> None:
     assert violations((bound,), [light, {**heavy, "mean_tpot_ms": None}]) is None
 
 
-def test_load_point_that_cannot_have_the_metric_does_not_count() -> None:
+def test_load_point_that_cannot_have_metric_does_not_count() -> None:
     batch = {"mean_batch_latency_ms": 40.0, "mean_ttft_ms": None, "dataset": "latency"}
     served = {"mean_batch_latency_ms": None, "mean_ttft_ms": 8.0, "dataset": "sharegpt"}
     for metric, value in (("mean_batch_latency_ms", 40.0), ("mean_ttft_ms", 8.0)):

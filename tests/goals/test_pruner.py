@@ -43,21 +43,21 @@ def measured(point: LoadPoint, **metrics: float) -> Measurement:
     )
 
 
-def test_the_heaviest_load_comes_first_where_all_count_alike() -> None:
+def test_heaviest_load_comes_first_where_all_count_alike() -> None:
     assert decision_order((AT_2, AT_8, BASE), [THROUGHPUT], []) == (BASE, AT_8, AT_2)
 
 
-def test_the_objectives_load_comes_first_and_then_what_a_bound_names() -> None:
+def test_objectives_load_comes_first_and_then_what_bound_names() -> None:
     at_2 = replace(THROUGHPUT, request_rate_per_s=2.0)
     assert decision_order((BASE, AT_16, AT_8, AT_2), [at_2], [SLO]) == (AT_2, AT_8, BASE, AT_16)
 
 
-def test_a_second_run_stays_behind_its_first() -> None:
+def test_second_run_stays_behind_its_first() -> None:
     second = replace(AT_8, keeps_prefix_cache=True)
     assert decision_order((AT_2, AT_8, second), [THROUGHPUT], []) == (AT_8, second, AT_2)
 
 
-def test_no_throughput_is_above_the_rate_at_which_requests_come() -> None:
+def test_no_throughput_is_above_rate_at_which_requests_come() -> None:
     rule = StopRule(objectives=(THROUGHPUT,), incumbents=((8.0,),), margin=0.05)
     # Measured 5 at 8 QPS; at 2 QPS at most 2 * (1 + 3 / sqrt(100)) = 2.6: (5 + 2.6) / 2 = 3.8 < 8.
     reason = reason_to_stop(rule, (AT_8, AT_2), [measured(AT_8, **{RPS: 5.0})], gpus=4)
@@ -72,14 +72,14 @@ def test_what_nothing_bounds_goes_on() -> None:
     assert reason_to_stop(rule, (AT_8, BASE), [measured(AT_8, **{RPS: 1.0})], gpus=4) is None
 
 
-def test_a_latency_that_is_too_long_already_cannot_be_mended_by_zeros() -> None:
+def test_latency_that_is_too_long_already_cannot_be_mended_by_zeros() -> None:
     rule = StopRule(objectives=(LATENCY,), incumbents=((20.0,),), margin=0.05)
     # (50 + 0) / 2 = 25 > 20 * 1.05; (40 + 0) / 2 = 20 is not.
     assert reason_to_stop(rule, (AT_8, AT_2), [measured(AT_8, p99_tpot_ms=50.0)], gpus=4) is not None
     assert reason_to_stop(rule, (AT_8, AT_2), [measured(AT_8, p99_tpot_ms=40.0)], gpus=4) is None
 
 
-def test_a_trial_goes_on_that_may_win_in_another_objective() -> None:
+def test_trial_goes_on_that_may_win_in_another_objective() -> None:
     rule = StopRule(objectives=(THROUGHPUT, LATENCY), incumbents=((9.0, 20.0), (4.0, 5.0)))
     slow = [measured(AT_8, **{RPS: 2.0, "p99_tpot_ms": 6.0})]
     # Behind the first by throughput alone, and behind the second in both: 6 / 2 = 3 is less than 5.
@@ -89,14 +89,14 @@ def test_a_trial_goes_on_that_may_win_in_another_objective() -> None:
     assert reason_to_stop(rule, (AT_8, AT_2), lost, gpus=4) is not None
 
 
-def test_an_objective_per_gpu_is_divided_before_it_is_compared() -> None:
+def test_objective_per_gpu_is_divided_before_it_is_compared() -> None:
     rule = StopRule(objectives=(replace(THROUGHPUT, per="gpu"),), incumbents=((2.0,),))
     # On 4 GPUs 3.8 / 4 = 0.95 per GPU; on one 3.8.
     assert reason_to_stop(rule, (AT_8, AT_2), [measured(AT_8, **{RPS: 5.0})], gpus=4) is not None
     assert reason_to_stop(rule, (AT_8, AT_2), [measured(AT_8, **{RPS: 5.0})], gpus=1) is None
 
 
-def test_a_bound_that_is_broken_by_more_than_the_margin_ends_a_trial() -> None:
+def test_bound_that_is_broken_by_more_than_margin_ends_trial() -> None:
     rule = StopRule(objectives=(THROUGHPUT,), constraints=(SLO,), margin=0.05)
     broken = reason_to_stop(rule, (AT_8, AT_2), [measured(AT_8, p99_ttft_ms=1100.0)], gpus=4)
     assert broken == "breaks p99_ttft_ms at 8 QPS <= 1000: 1100, and may be 5% off at most"
@@ -104,7 +104,7 @@ def test_a_bound_that_is_broken_by_more_than_the_margin_ends_a_trial() -> None:
     assert reason_to_stop(rule, (AT_8, AT_2), [measured(AT_2, p99_ttft_ms=1100.0)], gpus=4) is None
 
 
-def test_no_rate_is_found_above_the_highest_that_is_tried() -> None:
+def test_no_rate_is_found_above_highest_that_is_tried() -> None:
     search = replace(
         BASE, rate_search=RateSearch(low=1.0, high=10.0, resolution=1.0, bounds=(("p99_ttft_ms", 500.0),))
     )
@@ -117,7 +117,7 @@ def test_no_rate_is_found_above_the_highest_that_is_tried() -> None:
     )
 
 
-def test_worse_means_worse_in_every_objective_by_more_than_the_margin() -> None:
+def test_worse_means_worse_in_every_objective_by_more_than_margin() -> None:
     both = (THROUGHPUT, LATENCY)
     assert is_worse((8.9, 11.1), than=(10.0, 10.0), objectives=both, margin=0.1)
     assert not is_worse((9.1, 11.1), than=(10.0, 10.0), objectives=both, margin=0.1)
@@ -131,7 +131,7 @@ def run(spec: TrialSpec, placement: Placement, engine: StandInEngine) -> TrialRe
     )
 
 
-def test_a_hopeless_trial_leaves_out_its_other_loads_and_starts(
+def test_hopeless_trial_leaves_out_its_other_loads_and_starts(
     simulated_spec: TrialSpec, placement: Placement
 ) -> None:
     # The stand-in measures 10 requests per second: at 16 QPS, 10 + 2.6 over two is 6.3, and 50 is known.
@@ -147,9 +147,7 @@ def test_a_hopeless_trial_leaves_out_its_other_loads_and_starts(
     assert (result.failure_message or "").startswith("request_throughput_per_s can come to")
 
 
-def test_a_trial_that_still_matters_is_measured_whole(
-    simulated_spec: TrialSpec, placement: Placement
-) -> None:
+def test_trial_that_still_matters_is_measured_whole(simulated_spec: TrialSpec, placement: Placement) -> None:
     rule = StopRule(objectives=(THROUGHPUT,), incumbents=((6.0,),))
     spec = replace(simulated_spec, load_points=(AT_2, AT_16), stop_rule=rule)
     result = run(spec, placement, StandInEngine())
@@ -157,6 +155,6 @@ def test_a_trial_that_still_matters_is_measured_whole(
     assert [one.load_point for one in result.measurements] == [AT_16, AT_2]
 
 
-def test_what_a_trial_is_held_against_is_no_part_of_what_it_is(simulated_spec: TrialSpec) -> None:
+def test_what_trial_is_held_against_is_no_part_of_what_it_is(simulated_spec: TrialSpec) -> None:
     held = replace(simulated_spec, stop_rule=StopRule(objectives=(THROUGHPUT,)))
     assert held.key == simulated_spec.key

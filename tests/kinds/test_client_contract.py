@@ -111,7 +111,7 @@ def opened_client(loaded: Loaded) -> Iterator[Client]:
         client.close()
 
 
-def test_a_measurement_says_what_was_measured_in_our_names(loaded: Loaded) -> None:
+def test_measurement_says_what_was_measured_in_our_names(loaded: Loaded) -> None:
     with opened_client(loaded) as client:
         measured = client.measure(loaded.server, loaded.point, restart=2, repeat=1, cancelled=never)
     assert (measured.load_point, measured.restart, measured.repeat) == (loaded.point, 2, 1)
@@ -122,7 +122,7 @@ def test_a_measurement_says_what_was_measured_in_our_names(loaded: Loaded) -> No
     plausibility.check(measured, log_path=None)
 
 
-def test_a_client_takes_one_load_point_after_another(loaded: Loaded) -> None:
+def test_client_takes_one_load_point_after_another(loaded: Loaded) -> None:
     with opened_client(loaded) as client:
         runs = [
             client.measure(loaded.server, loaded.point, restart=0, repeat=repeat, cancelled=never)
@@ -133,18 +133,18 @@ def test_a_client_takes_one_load_point_after_another(loaded: Loaded) -> None:
     assert len(set(raw)) == len(raw)
 
 
-def test_a_warm_up_takes_time_and_leaves_no_number(loaded: Loaded) -> None:
+def test_warm_up_takes_time_and_leaves_no_number(loaded: Loaded) -> None:
     with opened_client(loaded) as client:
         assert client.warm_up(loaded.server, loaded.point, prompts=2, cancelled=never) >= 0
 
 
-def test_a_load_that_is_stopped_is_interrupted(loaded: Loaded) -> None:
+def test_load_that_is_stopped_is_interrupted(loaded: Loaded) -> None:
     with opened_client(loaded) as client, pytest.raises(EngineError) as caught:
         client.measure(loaded.server, loaded.point, restart=0, repeat=0, cancelled=lambda: True)
     assert caught.value.failure is FailureClass.INTERRUPTED
 
 
-def test_a_client_is_closed_twice_without_harm(loaded: Loaded) -> None:
+def test_client_is_closed_twice_without_harm(loaded: Loaded) -> None:
     client = client_of(loaded.spec)(loaded.spec, loaded.placement)
     client.close()
     client.close()

@@ -28,7 +28,7 @@ def point(kind: DatasetKind) -> LoadPoint:
     return LoadPoint(dataset=kind.name, num_prompts=REQUESTS, dataset_path=path, **lengths)
 
 
-def test_what_is_drawn_is_whole_and_the_same_for_a_seed(kind: DatasetKind, point: LoadPoint) -> None:
+def test_what_is_drawn_is_whole_and_same_for_seed(kind: DatasetKind, point: LoadPoint) -> None:
     if not kind.needs_server:
         with pytest.raises(ConfigError, match="expected one of"):
             make_workload(point, seed=1)
@@ -40,7 +40,7 @@ def test_what_is_drawn_is_whole_and_the_same_for_a_seed(kind: DatasetKind, point
     assert not set(first.prompt_ids) & set(other.prompt_ids)
 
 
-def test_the_lengths_are_those_that_are_promised(kind: DatasetKind, point: LoadPoint) -> None:
+def test_lengths_are_those_that_are_promised(kind: DatasetKind, point: LoadPoint) -> None:
     if not kind.has_own_lengths:
         assert kind.mean_input_len > 0
         return
@@ -53,7 +53,7 @@ def test_the_lengths_are_those_that_are_promised(kind: DatasetKind, point: LoadP
 
 
 @pytest.mark.parametrize("release", ["0.6.2", "0.8.4", "0.32.0"])
-def test_the_benchmark_is_told_which_dataset_it_is(kind: DatasetKind, point: LoadPoint, release: str) -> None:
+def test_benchmark_is_told_which_dataset_it_is(kind: DatasetKind, point: LoadPoint, release: str) -> None:
     if kind.arguments is None:
         assert not kind.needs_server
         with pytest.raises(ConfigError, match="Choose one of them"):
@@ -70,7 +70,7 @@ def test_some_client_sends_it_and_its_label_is_short(kind: DatasetKind, point: L
     assert 0 < len(point.label) < 60
 
 
-def test_a_file_that_is_missing_is_found_before_a_start(kind: DatasetKind, point: LoadPoint) -> None:
+def test_file_that_is_missing_is_found_before_start(kind: DatasetKind, point: LoadPoint) -> None:
     if kind.check is None:
         assert not kind.reads_file
         return

@@ -106,13 +106,13 @@ def test_its_declaration_names_what_there_is(kind: EngineKind) -> None:
     assert all(isinstance(flag, str) for flag in checks.flags(kind))
 
 
-def test_it_can_be_named_on_a_terminal(kind: EngineKind) -> None:
+def test_it_can_be_named_on_terminal(kind: EngineKind) -> None:
     facts = ("release", "version", "taken_for", "python", "url", "command")
     assert kind.words.format(**{name: f"<{name}>" for name in facts})
     assert kind.title
 
 
-def test_a_running_engine_is_proven_twice_and_told_of(trial: Trial, kind: EngineKind) -> None:
+def test_running_engine_is_proven_twice_and_told_of(trial: Trial, kind: EngineKind) -> None:
     with started(trial) as server:
         server.check_alive()
         first = server.prove_ours()
@@ -140,27 +140,27 @@ def test_only_what_was_started_is_ended(trial: Trial, kind: EngineKind) -> None:
             server.check_alive()
 
 
-def test_a_start_that_is_stopped_is_interrupted(trial: Trial) -> None:
+def test_start_that_is_stopped_is_interrupted(trial: Trial) -> None:
     spec, placement = trial
     with pytest.raises(EngineError) as caught:
         engine_of(spec).start(spec, placement, restart=0, cancelled=lambda: True).check_alive()
     assert caught.value.failure is FailureClass.INTERRUPTED
 
 
-def test_its_release_is_looked_for_without_a_start(trial: Trial, kind: EngineKind) -> None:
+def test_its_release_is_looked_for_without_start(trial: Trial, kind: EngineKind) -> None:
     spec: EngineSpec = trial[0].engine
     found = checks.find(spec, kind=kind)
     assert found is None or (found.release and found.where)
     assert checks.mistakes(trial[0].assignment, kind=kind, allow_unknown=False) == ()
 
 
-def test_an_unknown_knob_is_a_mistake_where_the_engine_knows_its_own(kind: EngineKind) -> None:
+def test_unknown_knob_is_mistake_where_engine_knows_its_own(kind: EngineKind) -> None:
     if kind.check is None:
         return
     (mistake,) = checks.mistakes({"no_such_knob_at_all": 1}, kind=kind, allow_unknown=False)
     assert "no_such_knob_at_all" in mistake
 
 
-def test_a_trial_keeps_the_key_of_its_engines_name(trial: Trial) -> None:
+def test_trial_keeps_key_of_its_engines_name(trial: Trial) -> None:
     spec, _ = trial
     assert spec.key != replace(spec, engine=replace(spec.engine, kind="other")).key

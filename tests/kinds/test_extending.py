@@ -46,7 +46,7 @@ def run_example(title: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_an_engine_of_another_package_is_measured(tmp_path: Path) -> None:
+def test_engine_of_another_package_is_measured(tmp_path: Path) -> None:
     done = run_example("An engine", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = Store(tmp_path / "outputs" / "toy").read().to_dict("records")
@@ -56,7 +56,7 @@ def test_an_engine_of_another_package_is_measured(tmp_path: Path) -> None:
     assert {row["knob.batch"]: row["mean_tpot_ms"] for row in rows} == pytest.approx({1: 10.0, 4: 2.5})
 
 
-def test_a_dataset_of_another_package_is_measured(tmp_path: Path) -> None:
+def test_dataset_of_another_package_is_measured(tmp_path: Path) -> None:
     done = run_example("A dataset", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     (row,) = Store(tmp_path / "outputs" / "chats").read().to_dict("records")

@@ -59,11 +59,11 @@ def names_in(node: ast.expr) -> bool:
         'frame["engine"] == "tgi"',
     ],
 )
-def test_a_comparison_with_a_name_is_found(line: str) -> None:
+def test_comparison_with_name_is_found(line: str) -> None:
     assert list(compared(ast.parse(line)))
 
 
-def test_nobody_compares_a_name() -> None:
+def test_nobody_compares_name() -> None:
     found = []
     for path in sorted([*(ROOT / "sweeper").rglob("*.py"), *(ROOT / "analysis").rglob("*.py")]):
         place = path.relative_to(ROOT).as_posix()

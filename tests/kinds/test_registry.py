@@ -41,7 +41,7 @@ def engines() -> Registry[EngineKind]:
     return Registry("engine.kind", ENGINES.values(), declared_by=EngineKind, group="sweeper.engines")
 
 
-def test_a_plug_in_is_listed_last_and_imported_when_it_is_named(add: Add) -> None:
+def test_plug_in_is_listed_last_and_imported_when_it_is_named(add: Add) -> None:
     add("third_party", third="third_party:THIRD")
     known = engines()
     assert list(known) == [*ENGINES, "third"]
@@ -52,7 +52,7 @@ def test_a_plug_in_is_listed_last_and_imported_when_it_is_named(add: Add) -> Non
     del sys.modules["third_party"]
 
 
-def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+def test_unknown_name_is_refused_with_nearest() -> None:
     with pytest.raises(ConfigError, match=r"engine\.kind: is 'vlm'; .* Did you mean 'vllm'\?"):
         engines()["vlm"]
     assert engines().get("vlm") is None
@@ -68,7 +68,7 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
         (MODULE.replace('"third"', '"fourth"'), "broken:THIRD", "is named 'fourth'; expected a EngineKind"),
     ],
 )
-def test_a_broken_plug_in_is_named_with_its_package(add: Add, module: str, place: str, reason: str) -> None:
+def test_broken_plug_in_is_named_with_its_package(add: Add, module: str, place: str, reason: str) -> None:
     add("broken", module=module, third=place)
     with pytest.raises(
         ConfigError, match=rf"^entry point 'third' in group sweeper\.engines of broken: .*{reason}"
@@ -77,25 +77,25 @@ def test_a_broken_plug_in_is_named_with_its_package(add: Add, module: str, place
     sys.modules.pop("broken", None)
 
 
-def test_a_broken_plug_in_hurts_nobody_who_does_not_name_it(add: Add) -> None:
+def test_broken_plug_in_hurts_nobody_who_does_not_name_it(add: Add) -> None:
     add("broken", module="raise RuntimeError", third="broken:THIRD")
     assert engines()["vllm"].title == "vLLM"
 
 
-def test_a_name_of_ours_is_not_taken_by_a_plug_in(add: Add) -> None:
+def test_name_of_ours_is_not_taken_by_plug_in(add: Add) -> None:
     add("usurper", vllm="usurper:THIRD")
     with pytest.raises(ConfigError, match="of usurper: declares the name 'vllm', which the sweeper itself"):
         list(engines())
 
 
-def test_a_name_is_taken_by_one_package_only(add: Add) -> None:
+def test_name_is_taken_by_one_package_only(add: Add) -> None:
     add("first", third="first:THIRD")
     add("second", third="second:THIRD")
     with pytest.raises(ConfigError, match=r"declares the name 'third', which entry point 'third' .* has "):
         list(engines())
 
 
-def test_a_declaration_that_names_nothing_says_so() -> None:
+def test_declaration_that_names_nothing_says_so() -> None:
     with pytest.raises(ConfigError, match=r"^sweeper\.engines\.tgi:Nothing: cannot be imported"):
         opened("sweeper.engines.tgi:Nothing")
 

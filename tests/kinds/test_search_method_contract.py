@@ -12,7 +12,7 @@ from sweeper.search.samplers import check_method, sampler
 
 
 @pytest.mark.parametrize("name", list(SEARCH_METHODS))
-def test_its_sampler_proposes_within_the_space(name: str) -> None:
+def test_its_sampler_proposes_within_space(name: str) -> None:
     method = SEARCH_METHODS[name]
     if any(importlib.util.find_spec(package) is None for package in method.packages):
         pytest.skip(f"needs {' and '.join(method.packages)}")

@@ -10,7 +10,7 @@ from sweeper import knobs
 @pytest.mark.parametrize(
     ("release", "expected"), [("0.6.2", "script"), ("0.9.0.1", "script"), ("0.9.1", "command")]
 )
-def test_client_is_the_script_until_the_command_has_the_datasets(release: str, expected: str) -> None:
+def test_client_is_script_until_command_has_datasets(release: str, expected: str) -> None:
     assert knobs.bench_client(release) == expected
 
 
@@ -29,5 +29,5 @@ def test_client_is_the_script_until_the_command_has_the_datasets(release: str, e
         ("--no-such-flag", "0.32.0", False),
     ],
 )
-def test_flags_of_the_client_follow_the_release(flag: str, release: str, expected: bool) -> None:
+def test_flags_of_client_follow_release(flag: str, release: str, expected: bool) -> None:
     assert knobs.client_flag_exists(flag, release) is expected

@@ -7,7 +7,7 @@ import pytest
 from sweeper import knobs
 
 
-def test_known_names_follow_the_release() -> None:
+def test_known_names_follow_release() -> None:
     old, new = knobs.known_names("0.6.2"), knobs.known_names("0.32.0")
     assert {"num_scheduler_steps", "max_num_seqs", "VLLM_RPC_TIMEOUT", "host_numa_balancing"} <= old
     assert {"async_scheduling", "max_num_seqs", "api_key", "host_numa_balancing"} <= new
@@ -29,11 +29,11 @@ def test_known_names_follow_the_release() -> None:
         ("no_such_knob", None),
     ],
 )
-def test_types_of_knobs_are_known_without_a_value(name: str, expected: type | None) -> None:
+def test_types_of_knobs_are_known_without_value(name: str, expected: type | None) -> None:
     assert knobs.knob_type(name) is expected
 
 
-def test_a_description_gives_meaning_unit_releases_and_source() -> None:
+def test_description_gives_meaning_unit_releases_and_source() -> None:
     assert knobs.describe("num_scheduler_steps") == (
         "num_scheduler_steps: decode steps planned at once (V0) [steps]; in vLLM 0.5.5 to 0.10.0; "
         "source: vLLM engine arguments"

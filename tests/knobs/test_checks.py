@@ -10,7 +10,7 @@ from sweeper.records import Scalar
 from tests.knobs.asking import only_refusal, words
 
 
-def test_a_forked_build_may_have_what_the_tables_do_not() -> None:
+def test_forked_build_may_have_what_tables_do_not() -> None:
     fork: dict[str, Scalar] = {"num_scheduler_steps": 8, "amd_special_flag": 3, "kv_cache_dtype": "fp6"}
     assert {refusal.kind for refusal in knobs.check(fork, release="0.32.0")} == {
         "removed",
@@ -23,7 +23,7 @@ def test_a_forked_build_may_have_what_the_tables_do_not() -> None:
         knobs.command_line({"amd_special_flag": False}, release="0.32.0")
 
 
-def test_forms_that_came_later_may_be_what_a_fork_has() -> None:
+def test_forms_that_came_later_may_be_what_fork_has() -> None:
     later: dict[str, Scalar] = {"compilation_config": '{"mode": 3}'}
     assert "its key 'mode' came with vLLM 0.11.1" in only_refusal(later, "0.11.0").reason
     assert not knobs.check(later, release="0.11.0", allow_unknown=True)
@@ -31,7 +31,7 @@ def test_forms_that_came_later_may_be_what_a_fork_has() -> None:
     assert "it is not JSON" in only_refusal(broken, "0.11.0", allow_unknown=True).reason
 
 
-def test_flags_of_other_engines_pass_and_the_simulated_one_is_held_to_vllm() -> None:
+def test_flags_of_other_engines_pass_and_simulated_one_is_held_to_vllm() -> None:
     tgi: dict[str, Scalar] = {"num_shard": 8}
     assert not knobs.check(tgi, release="2.3.1", engine="tgi")
     assert only_refusal(tgi, "0.6.2", engine="simulated").kind == "unknown"

@@ -40,7 +40,7 @@ def test_chunked_prefill_cannot_be_switched_off_in_v1_through_0_11_0() -> None:
 BUILD = "0.11.1rc2.dev141"
 
 
-def test_a_fact_about_releases_may_not_hold_for_a_build_between_them() -> None:
+def test_fact_about_releases_may_not_hold_for_build_between_them() -> None:
     off: dict[str, Scalar] = {"enable_chunked_prefill": False}
     refusal = only_refusal(off, BUILD)
     assert refusal.reason.endswith("0.11.1rc2.dev141 is no release: engine.allow_unknown=true tries it.")
@@ -51,7 +51,7 @@ def test_a_fact_about_releases_may_not_hold_for_a_build_between_them() -> None:
     assert not knobs.check(off, release="0.11.0", build="0.1.dev9453", allow_unknown=True)
 
 
-def test_steps_that_0_6_2_refuses_may_be_tried_on_a_build_after_it() -> None:
+def test_steps_that_0_6_2_refuses_may_be_tried_on_build_after_it() -> None:
     both = {"enable_chunked_prefill": True, "num_scheduler_steps": 10}
     assert only_refusal(both, "0.6.3.dev116").is_fact
     assert not knobs.check(both, release="0.6.3.dev116", allow_unknown=True)
@@ -66,7 +66,7 @@ def test_logic_holds_for_every_build() -> None:
         assert only_refusal(asked, BUILD, allow_unknown=True).kind == "conflict"
 
 
-def test_asking_for_v1_with_a_knob_it_lacks_fails_instead_of_falling_back() -> None:
+def test_asking_for_v1_with_knob_it_lacks_fails_instead_of_falling_back() -> None:
     refusal = only_refusal({"VLLM_USE_V1": 1, "num_scheduler_steps": 10}, "0.9.2")
     assert refusal.kind == "conflict"
     assert "does not start V1 with num_scheduler_steps" in refusal.reason
@@ -78,14 +78,14 @@ def test_v0_cannot_be_asked_for_where_it_is_gone() -> None:
     assert "the V0 engine is gone" in refusal.reason
 
 
-def test_a_step_holds_at_least_a_token_for_every_sequence() -> None:
+def test_step_holds_at_least_token_for_every_sequence() -> None:
     refusal = only_refusal({"max_num_batched_tokens": 512, "max_num_seqs": 1024}, "0.6.2")
     assert refusal.kind == "conflict"
     assert "fewer tokens in a step than max_num_seqs = 1024" in refusal.reason
     assert not knobs.check({"max_num_batched_tokens": 1024, "max_num_seqs": 1024}, release="0.6.2")
 
 
-def test_without_chunks_a_step_holds_the_longest_prompt() -> None:
+def test_without_chunks_step_holds_longest_prompt() -> None:
     asked: dict[str, Scalar] = {
         "enable_chunked_prefill": False,
         "max_num_batched_tokens": 4096,
@@ -97,7 +97,7 @@ def test_without_chunks_a_step_holds_the_longest_prompt() -> None:
     assert only_refusal({"max_num_batched_tokens": 4096, "max_model_len": 8192}, "0.6.2").kind == "conflict"
 
 
-def test_what_the_launcher_gives_is_no_knob() -> None:
+def test_what_launcher_gives_is_no_knob() -> None:
     assert only_refusal({"port": 8001}, "0.32.0").kind == "conflict"
     assert only_refusal({"port": 8001}, "0.32.0", allow_unknown=True).is_mistake
     assert "whoever starts the server" in only_refusal({"api_key": "x"}, "0.32.0").reason

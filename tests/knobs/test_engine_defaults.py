@@ -10,7 +10,7 @@ from sweeper import knobs
 from sweeper.records import Assignment, Scalar
 
 
-def test_defaults_of_the_article_are_those_it_calls_default() -> None:
+def test_defaults_of_article_are_those_it_calls_default() -> None:
     # "chunked prefill on, max_num_batched_tokens 512, max_num_seqs 256", for a model of 131072 positions.
     assert knobs.defaults("0.6.2") == {
         "enable_chunked_prefill": True,
@@ -21,7 +21,7 @@ def test_defaults_of_the_article_are_those_it_calls_default() -> None:
     }
 
 
-def test_defaults_of_today_on_an_mi300x() -> None:
+def test_defaults_of_today_on_mi300x() -> None:
     assert knobs.defaults("0.32.0") == {
         "enable_chunked_prefill": True,
         "max_num_batched_tokens": 16384,  # 192 GiB >= 160 GiB
@@ -76,7 +76,7 @@ def moved(old: str, new: str, **of: Any) -> dict[str, tuple[Scalar | None, Scala
     }
 
 
-def test_an_upgrade_of_rocm_from_0_9_1_to_0_9_2_moves_three_defaults() -> None:
+def test_upgrade_of_rocm_from_0_9_1_to_0_9_2_moves_three_defaults() -> None:
     # V0 without chunks takes max(8192, 2048) tokens in a step, which is V1's 8192: that one stays.
     assert moved("0.9.1", "0.9.2", max_positions=8192) == {
         "enable_chunked_prefill": (False, True),

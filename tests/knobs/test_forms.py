@@ -25,7 +25,7 @@ from tests.knobs.asking import only_refusal, words
         ("0.33.0", "--enable-chunked-prefill", "--no-enable-chunked-prefill"),
     ],
 )
-def test_chunked_prefill_is_said_in_the_form_of_the_release(release: str, on: str, off: str) -> None:
+def test_chunked_prefill_is_said_in_form_of_release(release: str, on: str, off: str) -> None:
     assert words({"enable_chunked_prefill": True}, release) == on
     assert words({"enable_chunked_prefill": False}, release) == off
 
@@ -34,7 +34,7 @@ def test_chunked_prefill_is_said_in_the_form_of_the_release(release: str, on: st
     ("release", "off"),
     [("0.6.4.post1", ""), ("0.6.5", "--no-enable-prefix-caching"), ("0.33.0", "--no-enable-prefix-caching")],
 )
-def test_prefix_caching_is_switched_off_by_silence_until_it_has_a_twin(release: str, off: str) -> None:
+def test_prefix_caching_is_switched_off_by_silence_until_it_has_twin(release: str, off: str) -> None:
     assert words({"enable_prefix_caching": False}, release) == off
     assert words({"enable_prefix_caching": True}, release) == "--enable-prefix-caching"
 
@@ -52,13 +52,13 @@ def test_streaming_of_steps_has_three_forms_of_off(release: str, off: str) -> No
     assert words({"multi_step_stream_outputs": False}, release) == off
 
 
-def test_a_switch_without_a_twin_is_off_by_silence() -> None:
+def test_switch_without_twin_is_off_by_silence() -> None:
     assert words({"enforce_eager": False}, "0.8.5") == ""
     assert words({"enforce_eager": False}, "0.9.0") == "--no-enforce-eager"
     assert words({"disable_log_stats": False}, "0.32.0") == ""
 
 
-def test_off_is_refused_where_a_switch_is_on_by_default_and_has_no_twin() -> None:
+def test_off_is_refused_where_switch_is_on_by_default_and_has_no_twin() -> None:
     with pytest.raises(
         KnobError, match=r"False cannot be said in vLLM 0\.12\.0, .*on by default there\. Leave"
     ):
@@ -67,7 +67,7 @@ def test_off_is_refused_where_a_switch_is_on_by_default_and_has_no_twin() -> Non
     assert words({"disable_log_requests": False}, "0.6.2") == ""
 
 
-def test_a_word_for_a_switch_is_refused_because_vllm_would_take_it_for_the_model() -> None:
+def test_word_for_switch_is_refused_because_vllm_would_take_it_for_model() -> None:
     with pytest.raises(KnobError, match="the value is 'False'; expected true or false"):
         knobs.command_line({"enable_chunked_prefill": "False"}, release="0.32.0")
     refusal = only_refusal({"enable_chunked_prefill": "False"}, "0.32.0")
@@ -78,7 +78,7 @@ def test_a_word_for_a_switch_is_refused_because_vllm_would_take_it_for_the_model
     )
 
 
-def test_json_stays_one_word_and_a_list_becomes_several() -> None:
+def test_json_stays_one_word_and_list_becomes_several() -> None:
     config = '{"cudagraph_mode": "PIECEWISE"}'
     assert knobs.command_line({"compilation_config": config}, release="0.32.0") == (
         "--compilation-config",
@@ -93,7 +93,7 @@ def test_json_stays_one_word_and_a_list_becomes_several() -> None:
         )
 
 
-def test_a_value_that_begins_with_a_dash_is_tied_to_its_flag() -> None:
+def test_value_that_begins_with_dash_is_tied_to_its_flag() -> None:
     assert words({"max_model_len": -1}, "0.32.0") == "--max-model-len=-1"
 
 
@@ -110,7 +110,7 @@ def test_old_spellings_are_kept() -> None:
     assert words({"preemption_mode": "swap"}, "0.5.1") == "--preemption-mode swap"
 
 
-def test_a_line_survives_the_shell_unchanged() -> None:
+def test_line_survives_shell_unchanged() -> None:
     config = """{"method": "ngram", "note": "it's $HOME"}"""
     line = knobs.serve_line(
         {"speculative_config": config, "VLLM_LOGGING_PREFIX": "two words"},
@@ -139,7 +139,7 @@ def test_variables_are_text_and_flags_are_not_among_them() -> None:
 
 
 @given(st.permutations(["max_num_seqs", "VLLM_USE_V1", "enable_prefix_caching", "NCCL_DEBUG", "block_size"]))
-def test_order_of_knobs_does_not_change_the_command(order: list[str]) -> None:
+def test_order_of_knobs_does_not_change_command(order: list[str]) -> None:
     values: dict[str, Scalar] = {"max_num_seqs": 8, "enable_prefix_caching": True, "block_size": 16}
     shuffled = {name: values.get(name, 1) for name in order}
     assert knobs.serve_line(shuffled, release="0.10.0", model="m") == (

@@ -36,7 +36,7 @@ def test_generation_follows_release_accelerator_and_knobs(
     assert found == expected
 
 
-def test_every_platform_and_every_device_that_is_modelled_has_an_accelerator() -> None:
+def test_every_platform_and_every_device_that_is_modelled_has_accelerator() -> None:
     platforms = {platform: knobs.accelerator_of(platform) for platform in Platform}
     assert platforms == {"mi300x": "rocm", "cuda": "cuda", "cpu": "cpu", "simulated": "rocm"}
     devices = {name: knobs.accelerator_of("simulated", modelled_device=name) for name in DEVICES}

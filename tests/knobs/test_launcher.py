@@ -40,7 +40,7 @@ def flags(command: tuple[str, ...]) -> set[str]:
     return {word.removeprefix("--").replace("-", "_") for word in command if word.startswith("--")}
 
 
-def test_every_flag_that_a_vllm_server_is_given_is_refused_as_a_knob(spec: TrialSpec) -> None:
+def test_every_flag_that_vllm_server_is_given_is_refused_as_knob(spec: TrialSpec) -> None:
     given = flags(vllm.server_command(spec, python="python", port=1))
     assert given == {*("model", "served_model_name", "host", "port", "revision"), "load_format"}
     assert given - BY_THE_MODEL <= set(knobs.GIVEN_FLAGS)
@@ -50,7 +50,7 @@ def test_every_flag_that_a_vllm_server_is_given_is_refused_as_a_knob(spec: Trial
         assert "whoever starts the server gives it" in refusal.reason
 
 
-def test_every_flag_of_the_model_that_an_offline_benchmark_is_given_is_refused(
+def test_every_flag_of_model_that_offline_benchmark_is_given_is_refused(
     spec: TrialSpec, tmp_path: Path
 ) -> None:
     point = replace(POINT, dataset="throughput")
@@ -62,7 +62,7 @@ def test_every_flag_of_the_model_that_an_offline_benchmark_is_given_is_refused(
     assert of_the_engine - BY_THE_MODEL - {"seed"} <= set(knobs.GIVEN_FLAGS)
 
 
-def test_every_flag_that_a_tgi_server_is_given_is_refused_as_a_knob(spec: TrialSpec) -> None:
+def test_every_flag_that_tgi_server_is_given_is_refused_as_knob(spec: TrialSpec) -> None:
     on_tgi = replace(spec, engine=EngineSpec(kind="tgi", release="0.32.0"))
     given = flags(tgi.server_command(on_tgi, port=1))
     assert given == {"model_id", "revision", "hostname", "port"}
@@ -72,7 +72,7 @@ def test_every_flag_that_a_tgi_server_is_given_is_refused_as_a_knob(spec: TrialS
 
 
 @pytest.mark.parametrize("platform", [Platform.MI300X, Platform.CUDA, Platform.CPU])
-def test_every_variable_that_a_server_is_given_is_refused_as_a_knob(
+def test_every_variable_that_server_is_given_is_refused_as_knob(
     spec: TrialSpec, platform: Platform, tmp_path: Path
 ) -> None:
     local = replace(spec.model, path=str(tmp_path))
@@ -101,12 +101,12 @@ def test_every_variable_that_a_server_is_given_is_refused_as_a_knob(
         *("NVIDIA_VISIBLE_DEVICES", "ZE_AFFINITY_MASK", "ASCEND_RT_VISIBLE_DEVICES"),
     ],
 )
-def test_whatever_hides_devices_is_refused_and_points_to_the_key(name: str) -> None:
+def test_whatever_hides_devices_is_refused_and_points_to_key(name: str) -> None:
     assert masks.is_mask(name)
     assert "platform.device_ids" in only_refusal({name: "0,1"}, "0.32.0", allow_unknown=True).reason
 
 
-def test_a_switch_of_ray_about_masks_is_none() -> None:
+def test_switch_of_ray_about_masks_is_none() -> None:
     name = "RAY_EXPERIMENTAL_NOSET_HIP_VISIBLE_DEVICES"
     assert not masks.is_mask(name)
     assert knobs.refuse_given(name, 1) is None
@@ -127,11 +127,11 @@ def test_a_switch_of_ray_about_masks_is_none() -> None:
         ("SWEEPER_DEVICE_MASK", "the sweeper's own"),
     ],
 )
-def test_a_refusal_says_what_to_use_instead(knob: str, instead: str) -> None:
+def test_refusal_says_what_to_use_instead(knob: str, instead: str) -> None:
     assert instead in only_refusal({knob: "x"}, "0.32.0").reason
 
 
-def test_random_weights_are_said_of_the_model_and_nowhere_else() -> None:
+def test_random_weights_are_said_of_model_and_nowhere_else() -> None:
     real = knobs.refuse_load_format("dummy", is_dummy=False)
     assert real is not None and "model.is_dummy=true" in real.reason
     made = knobs.refuse_load_format("safetensors", is_dummy=True)

@@ -12,7 +12,7 @@ def test_kinds_of_names_are_told_apart() -> None:
     assert not knobs.is_host_setting("max_num_seqs")
 
 
-def test_the_number_of_instances_is_the_sweepers_own_and_no_server_is_told_it() -> None:
+def test_number_of_instances_is_sweepers_own_and_no_server_is_told_it() -> None:
     assert knobs.is_of_sweeper("instances")
     assert not knobs.is_of_sweeper("max_num_seqs")
     two = {"instances": 2, "max_num_seqs": 8}

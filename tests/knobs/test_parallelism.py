@@ -35,7 +35,7 @@ LLAMA_70B = ModelShape(
         ({"num_shard": 8}, 8, 1),
     ],
 )
-def test_devices_are_those_of_a_replica_times_the_replicas(
+def test_devices_are_those_of_replica_times_replicas(
     assignment: dict[str, Scalar], ranks: int, replicas: int
 ) -> None:
     assert knobs.ranks(assignment) == ranks
@@ -43,13 +43,13 @@ def test_devices_are_those_of_a_replica_times_the_replicas(
     assert knobs.devices(assignment) == ranks * replicas
 
 
-def test_a_size_that_is_none_is_refused_with_its_key() -> None:
+def test_size_that_is_none_is_refused_with_its_key() -> None:
     for size in (0, -1, True, 2.0, "two"):
         with pytest.raises(KnobError, match=r"knobs\.prefill_context_parallel_size: is .*at least 1"):
             knobs.devices({"prefill_context_parallel_size": size})
 
 
-def test_defaults_of_a_cpu_grow_with_the_world_size() -> None:
+def test_defaults_of_cpu_grow_with_world_size() -> None:
     # vLLM 0.32.0, EngineArgs.get_batch_defaults: 128 sequences for each of TP x PP x PCP = 4.
     both: dict[str, Scalar] = {"tensor_parallel_size": 2, "prefill_context_parallel_size": 2}
     assert knobs.defaults("0.32.0", accelerator="cpu", assignment=both)["max_num_seqs"] == 512
@@ -63,7 +63,7 @@ def test_replicas_on_further_nodes_are_refused() -> None:
     )
 
 
-def test_decode_context_shares_out_the_devices_of_tensor_parallelism() -> None:
+def test_decode_context_shares_out_devices_of_tensor_parallelism() -> None:
     asked: dict[str, Scalar] = {"tensor_parallel_size": 8, "decode_context_parallel_size": 3}
     assert "expected one of 1, 2, 4, 8" in only_refusal(asked, "0.32.0", allow_unknown=True).reason
     assert not knobs.check({**asked, "decode_context_parallel_size": 4}, release="0.32.0")
@@ -72,7 +72,7 @@ def test_decode_context_shares_out_the_devices_of_tensor_parallelism() -> None:
     assert "takes 1, 2, 16 only" in only_refusal(both, "0.32.0").reason
 
 
-def test_the_first_release_with_prefill_context_refuses_to_use_it() -> None:
+def test_first_release_with_prefill_context_refuses_to_use_it() -> None:
     assert "every value but 1" in only_refusal({"prefill_context_parallel_size": 2}, "0.12.0").reason
     assert not knobs.check({"prefill_context_parallel_size": 2}, release="0.16.0")
 
@@ -98,14 +98,14 @@ def test_the_first_release_with_prefill_context_refuses_to_use_it() -> None:
         ),
     ],
 )
-def test_sizes_that_cannot_share_out_the_model_are_named_with_those_that_can(
+def test_sizes_that_cannot_share_out_model_are_named_with_those_that_can(
     assignment: dict[str, Scalar], expected: str
 ) -> None:
     (reason,) = knobs.why_shape_forbids(assignment, LLAMA_70B)
     assert expected in reason
 
 
-def test_kv_heads_are_copied_where_they_are_fewer_than_the_devices() -> None:
+def test_kv_heads_are_copied_where_they_are_fewer_than_devices() -> None:
     for assignment in (
         {"tensor_parallel_size": 16},
         {"tensor_parallel_size": 64},

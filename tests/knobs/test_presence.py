@@ -29,7 +29,7 @@ from tests.knobs.asking import only_refusal
         ("VLLM_USE_V1", 1, "0.11.0", "0.11.1"),
     ],
 )
-def test_a_removed_knob_is_refused_with_the_release_that_dropped_it(
+def test_removed_knob_is_refused_with_release_that_dropped_it(
     knob: str, value: Scalar, last: str, gone: str
 ) -> None:
     assert not knobs.check({knob: value}, release=last)
@@ -51,7 +51,7 @@ def test_disable_log_requests_is_back_in_0_33_0() -> None:
     assert not knobs.check({"disable_log_requests": True}, release="0.33.0")
 
 
-def test_a_variable_with_a_gap_in_its_life_is_refused_in_the_gap_only() -> None:
+def test_variable_with_gap_in_its_life_is_refused_in_gap_only() -> None:
     asked: dict[str, Scalar] = {"VLLM_ROCM_USE_AITER": 1, "VLLM_ROCM_USE_AITER_FP4_ASM_GEMM": 1}
     assert not knobs.check(asked, release="0.28.0")
     assert "removed in vLLM 0.29.0. It is back from 0.31.0" in only_refusal(asked, "0.30.0").reason
@@ -73,7 +73,7 @@ def test_a_variable_with_a_gap_in_its_life_is_refused_in_the_gap_only() -> None:
         ("VLLM_RPC_TIMEOUT", 30000, "0.6.1", "Nearest: VLLM_RPC_GET_DATA_TIMEOUT_MS"),
     ],
 )
-def test_a_knob_from_the_future_is_refused_with_its_first_release(
+def test_knob_from_future_is_refused_with_its_first_release(
     knob: str, value: Scalar, release: str, expected: str
 ) -> None:
     refusal = only_refusal({knob: value}, release)
@@ -92,7 +92,7 @@ def test_a_knob_from_the_future_is_refused_with_its_first_release(
         ("host_numa_balance", "0.32.0", "host_numa_balancing"),
     ],
 )
-def test_a_misspelt_name_names_the_nearest(knob: str, release: str, meant: str) -> None:
+def test_misspelt_name_names_nearest(knob: str, release: str, meant: str) -> None:
     refusal = only_refusal({knob: 1}, release)
     assert refusal.kind == "unknown"
     assert refusal.reason.endswith(f"Did you mean '{meant}'?")
@@ -124,7 +124,7 @@ def test_variables_of_amds_fork_are_refused_upstream_and_point_to_their_successo
         ("VLLM_RPC_TIMEOUT", 30000, "0.22.1"),
     ],
 )
-def test_a_knob_that_only_v0_read_is_refused_under_v1(knob: str, value: Scalar, release: str) -> None:
+def test_knob_that_only_v0_read_is_refused_under_v1(knob: str, value: Scalar, release: str) -> None:
     refusal = only_refusal({knob: value}, release)
     assert refusal.kind == "no_effect"
     assert f"accepted by vLLM {release} but does nothing in V1: " in refusal.reason
@@ -139,15 +139,15 @@ def test_capture_length_counts_again_when_another_knob_brings_v0_back() -> None:
     assert only_refusal({"max_seq_len_to_capture": 16384}, "0.8.0", accelerator="cuda").kind == "no_effect"
 
 
-def test_switches_of_aiter_do_nothing_without_the_master_switch() -> None:
+def test_switches_of_aiter_do_nothing_without_master_switch() -> None:
     assert only_refusal({"VLLM_ROCM_USE_AITER_MHA": 1}, "0.32.0").kind == "no_effect"
     assert not knobs.check({"VLLM_ROCM_USE_AITER": True, "VLLM_ROCM_USE_AITER_MHA": 1}, release="0.32.0")
 
 
-def test_scheduler_steps_do_nothing_on_a_cpu() -> None:
+def test_scheduler_steps_do_nothing_on_cpu() -> None:
     assert only_refusal({"num_scheduler_steps": 10}, "0.8.5", accelerator="cpu").kind == "no_effect"
 
 
-def test_a_block_manager_without_a_choice_does_nothing() -> None:
+def test_block_manager_without_choice_does_nothing() -> None:
     assert not knobs.check({"use_v2_block_manager": True}, release="0.6.2")
     assert only_refusal({"use_v2_block_manager": True}, "0.6.4").kind == "no_effect"

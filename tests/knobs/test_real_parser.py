@@ -27,7 +27,7 @@ json.dump(answers, open(sys.argv[1], "w"), default=str)
 
 @pytest.mark.vllm
 @pytest.mark.slow
-def test_the_real_parser_reads_what_was_meant(vllm_python: Path | str, tmp_path: Path) -> None:
+def test_real_parser_reads_what_was_meant(vllm_python: Path | str, tmp_path: Path) -> None:
     # The CPU build is distributed under another name; vLLM asks for its own to find the platform.
     stub = tmp_path / "vllm-0.32.0+cpu.dist-info"
     stub.mkdir()

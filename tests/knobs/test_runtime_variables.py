@@ -19,7 +19,7 @@ from tests.knobs.asking import only_refusal
         *("RCCL_SOMETHING_NEW", "AITER_SOMETHING_NEW"),
     ],
 )
-def test_a_variable_of_a_known_family_passes(name: str) -> None:
+def test_variable_of_known_family_passes(name: str) -> None:
     assert not knobs.check({name: 1}, release="0.32.0")
 
 
@@ -37,18 +37,18 @@ def test_a_variable_of_a_known_family_passes(name: str) -> None:
         ("Q", "quantization"),
     ],
 )
-def test_a_letter_of_the_command_line_is_no_variable_whatever_is_allowed(name: str, meant: str) -> None:
+def test_letter_of_command_line_is_no_variable_whatever_is_allowed(name: str, meant: str) -> None:
     refusal = only_refusal({name: 3}, "0.32.0", allow_unknown=True)
     assert refusal.is_mistake
     assert refusal.reason.endswith(f"Did you mean '{meant}'?")
 
 
 @pytest.mark.parametrize("name", ["tp", "-tp", "pp", "dp", "ep", "q", "o", "dcp", "pcp", "cc"])
-def test_a_letter_in_small_names_the_flag(name: str) -> None:
+def test_letter_in_small_names_flag(name: str) -> None:
     assert "Did you mean '" in only_refusal({name: 2}, "0.32.0").reason
 
 
-def test_before_0_12_0_the_level_is_named_with_the_release_that_brought_it() -> None:
+def test_before_0_12_0_level_is_named_with_release_that_brought_it() -> None:
     assert only_refusal({"O": 3}, "0.11.2").reason.endswith(
         "Did you mean 'optimization_level'? It came with vLLM 0.12.0; earlier ones call "
         "compilation_config -O."
@@ -69,25 +69,25 @@ def test_before_0_12_0_the_level_is_named_with_the_release_that_brought_it() -> 
         ("VLM_ROCM_USE_AITER", "VLLM_ROCM_USE_AITER"),
     ],
 )
-def test_a_name_in_other_letters_or_with_a_slip_names_the_one_that_was_meant(name: str, meant: str) -> None:
+def test_name_in_other_letters_or_with_slip_names_one_that_was_meant(name: str, meant: str) -> None:
     refusal = only_refusal({name: 1}, "0.32.0")
     assert refusal.kind == "unknown"
     assert refusal.reason.endswith(f"Did you mean '{meant}'?")
 
 
-def test_a_variable_that_nobody_is_known_to_read_passes_only_where_the_user_says_so() -> None:
+def test_variable_that_nobody_is_known_to_read_passes_only_where_user_says_so() -> None:
     refusal = only_refusal({"MY_FAST_PATH": 1}, "0.32.0")
     assert "one that nobody reads does nothing" in refusal.reason
     assert "engine.allow_unknown=true lets it pass" in refusal.reason
     assert not knobs.check({"MY_FAST_PATH": 1}, release="0.32.0", allow_unknown=True)
 
 
-def test_a_variable_of_vllm_without_its_prefix_has_its_releases() -> None:
+def test_variable_of_vllm_without_its_prefix_has_its_releases() -> None:
     assert not knobs.check({"K_SCALE_CONSTANT": 200}, release="0.10.0")
     assert only_refusal({"K_SCALE_CONSTANT": 200}, "0.32.0").kind == "removed"
 
 
-def test_a_slip_is_one_letter_left_out_added_replaced_or_swapped() -> None:
+def test_slip_is_one_letter_left_out_added_replaced_or_swapped() -> None:
     known = {"NCCL_MIN_NCHANNELS"}
     for slip in ("NCCL_MIN_NCHANNEL", "NCCL_MIN_NCHANNELSS", "NCCL_MIN_MCHANNELS", "NCCL_MNI_NCHANNELS"):
         assert one_slip_from(slip, known) == "NCCL_MIN_NCHANNELS"
@@ -95,6 +95,6 @@ def test_a_slip_is_one_letter_left_out_added_replaced_or_swapped() -> None:
     assert one_slip_from("NCCL_MIN_NCHANNELS", known) is None
 
 
-def test_no_two_known_names_are_a_slip_apart() -> None:
+def test_no_two_known_names_are_slip_apart() -> None:
     for one, other in itertools.combinations(sorted(runtime_variables()), 2):
         assert one_slip_from(one, {other}) is None or len(one) < 8, (one, other)

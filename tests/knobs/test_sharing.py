@@ -8,7 +8,7 @@ from sweeper import knobs
 from sweeper.records import Scalar
 
 
-def test_the_client_is_told_of_the_tokenizer_what_the_server_was() -> None:
+def test_client_is_told_of_tokenizer_what_server_was() -> None:
     asked: dict[str, Scalar] = {"trust_remote_code": True, "tokenizer_mode": "slow", "max_num_seqs": 8}
     assert knobs.client_arguments(asked, release="0.32.0", tokenizer="/models/kimi") == (
         *("--tokenizer", "/models/kimi"),
@@ -24,7 +24,7 @@ def test_tgis_variable_is_heeded_as_its_flag_is() -> None:
     assert "--trust-remote-code" in told
 
 
-def test_a_mode_that_a_release_cannot_be_told_is_refused() -> None:
+def test_mode_that_release_cannot_be_told_is_refused() -> None:
     asked: dict[str, Scalar] = {"tokenizer_mode": "mistral"}
     (refusal,) = knobs.refuse_unshared(asked, release="0.6.4", client="vllm_bench")
     assert "it has --tokenizer-mode from 0.6.5" in refusal.reason
@@ -34,7 +34,7 @@ def test_a_mode_that_a_release_cannot_be_told_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("client", "refusals"), [("vllm_bench", 1), ("locust", 1), ("offline", 0)])
-def test_a_server_without_a_tokenizer_answers_no_text(client: str, refusals: int) -> None:
+def test_server_without_tokenizer_answers_no_text(client: str, refusals: int) -> None:
     asked: dict[str, Scalar] = {"skip_tokenizer_init": True}
     assert len(list(knobs.refuse_unshared(asked, release="0.32.0", client=client))) == refusals
 

@@ -53,12 +53,12 @@ ARTICLE_ENVIRONMENT = {"VLLM_USE_TRITON_FLASH_ATTN": 0, "VLLM_RPC_TIMEOUT": 3000
         ),
     ],
 )
-def test_series_of_the_article_become_flags_of_its_release(assignment: Assignment, expected: str) -> None:
+def test_series_of_article_become_flags_of_its_release(assignment: Assignment, expected: str) -> None:
     assert words(assignment, ARTICLE) == expected
     assert not knobs.check({**assignment, **ARTICLE_ENVIRONMENT}, release=ARTICLE)
 
 
-def test_quick_start_of_the_article_is_one_line_to_paste() -> None:
+def test_quick_start_of_article_is_one_line_to_paste() -> None:
     tuned: dict[str, Scalar] = {
         "VLLM_USE_TRITON_FLASH_ATTN": 0,
         "tensor_parallel_size": 4,
@@ -80,7 +80,7 @@ def test_quick_start_of_the_article_is_one_line_to_paste() -> None:
     assert refusal.knob == "served_model_name"
 
 
-def test_405b_command_of_the_article_has_its_environment_in_front() -> None:
+def test_405b_command_of_article_has_its_environment_in_front() -> None:
     default = {
         **ARTICLE_ENVIRONMENT,
         "tensor_parallel_size": 8,
@@ -93,7 +93,7 @@ def test_405b_command_of_the_article_has_its_environment_in_front() -> None:
     )
 
 
-def test_amd_environment_of_case_5_leaves_the_host_out_of_the_server() -> None:
+def test_amd_environment_of_case_5_leaves_host_out_of_server() -> None:
     case5 = {"host_numa_balancing": False, "NCCL_MIN_NCHANNELS": 112, "max_num_seqs": 256}
     assert knobs.environment(case5, release=ARTICLE) == {"NCCL_MIN_NCHANNELS": "112"}
     assert words(case5, ARTICLE) == "--max-num-seqs 256"
@@ -104,7 +104,7 @@ def test_amd_environment_of_case_5_leaves_the_host_out_of_the_server() -> None:
     assert not knobs.check(case5, release=ARTICLE)
 
 
-def test_validation_recipe_of_0_4_3_uses_the_module_and_amds_own_variables() -> None:
+def test_validation_recipe_of_0_4_3_uses_module_and_amds_own_variables() -> None:
     recipe: dict[str, Scalar] = {
         "dtype": "float16",
         "enforce_eager": True,
@@ -127,7 +127,7 @@ def test_validation_recipe_of_0_4_3_uses_the_module_and_amds_own_variables() -> 
     assert not knobs.check(recipe, release="0.4.3")
 
 
-def test_several_gpus_of_the_validation_recipe_use_processes() -> None:
+def test_several_gpus_of_validation_recipe_use_processes() -> None:
     assert words({"distributed_executor_backend": "mp"}, "0.4.3") == "--distributed-executor-backend mp"
 
 
@@ -165,7 +165,7 @@ def test_serving_guide_of_0_6_4_is_taken_as_it_stands() -> None:
     }
 
 
-def test_tgi_comparison_ran_on_a_development_build() -> None:
+def test_tgi_comparison_ran_on_development_build() -> None:
     asked: dict[str, Scalar] = {
         "tensor_parallel_size": 8,
         "disable_log_requests": True,

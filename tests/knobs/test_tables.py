@@ -48,7 +48,7 @@ EXPERIMENT_VALUES: dict[str, tuple[Scalar, ...]] = {
 
 
 @pytest.mark.parametrize("release", knobs.releases())
-def test_every_knob_of_the_experiments_is_said_or_refused_with_a_release(release: str) -> None:
+def test_every_knob_of_experiments_is_said_or_refused_with_release(release: str) -> None:
     order = [row["release"] for row in rows("vllm_releases.csv")]
 
     def holds(row: dict[str, str]) -> bool:
@@ -77,7 +77,7 @@ def test_every_knob_of_the_experiments_is_said_or_refused_with_a_release(release
             assert positive in present, (release, knob, value, said)
 
 
-def test_runs_in_the_tables_are_releases_in_order_and_do_not_overlap() -> None:
+def test_runs_in_tables_are_releases_in_order_and_do_not_overlap() -> None:
     order = [row["release"] for row in rows("vllm_releases.csv")]
     for table, key in (("vllm_flags.csv", "name"), ("vllm_env_vars.csv", "name")):
         ends: dict[str, int] = {}
@@ -88,7 +88,7 @@ def test_runs_in_the_tables_are_releases_in_order_and_do_not_overlap() -> None:
             ends[row[key]] = last
 
 
-def test_history_and_flag_table_agree_on_when_a_knob_went() -> None:
+def test_history_and_flag_table_agree_on_when_knob_went() -> None:
     flags: dict[str, list[dict[str, str]]] = {}
     for row in rows("vllm_flags.csv"):
         flags.setdefault(row["name"], []).append(row)

@@ -24,7 +24,7 @@ from tests.knobs.asking import only_refusal
         ("speculative_config", "ngram", "it is not JSON"),
     ],
 )
-def test_a_value_of_the_wrong_kind_or_range_is_refused(knob: str, value: Scalar, expected: str) -> None:
+def test_value_of_wrong_kind_or_range_is_refused(knob: str, value: Scalar, expected: str) -> None:
     refusal = only_refusal({knob: value}, "0.32.0")
     assert refusal.kind == "bad_value"
     assert expected in refusal.reason
@@ -45,7 +45,7 @@ def test_a_value_of_the_wrong_kind_or_range_is_refused(knob: str, value: Scalar,
         ("my_own_format", "0.33.0", "rocm", None),
     ],
 )
-def test_formats_of_the_kv_cache_follow_release_and_accelerator(
+def test_formats_of_kv_cache_follow_release_and_accelerator(
     value: str, release: str, accelerator: str, expected: str | None
 ) -> None:
     refusals = knobs.check({"kv_cache_dtype": value}, release=release, accelerator=accelerator)  # type: ignore[arg-type]
@@ -53,12 +53,12 @@ def test_formats_of_the_kv_cache_follow_release_and_accelerator(
     assert bool(refusals) == (expected is not None)
 
 
-def test_a_value_that_was_dropped_names_the_release() -> None:
+def test_value_that_was_dropped_names_release() -> None:
     refusal = only_refusal({"load_format": "bitsandbytes"}, "0.28.0")
     assert "the value was removed in vLLM 0.28.0" in refusal.reason
 
 
-def test_a_typo_in_an_open_list_is_caught_though_the_parser_would_take_it() -> None:
+def test_typo_in_open_list_is_caught_though_parser_would_take_it() -> None:
     refusal = only_refusal({"load_format": "safetensor"}, "0.32.0")
     assert "'safetensors' is close" in refusal.reason
     assert not knobs.check({"load_format": "my_loader"}, release="0.32.0")
@@ -77,9 +77,7 @@ def test_a_typo_in_an_open_list_is_caught_though_the_parser_would_take_it() -> N
         ("3", "0.9.0", "a bare level is taken through 0.8.5.post1"),
     ],
 )
-def test_keys_of_the_compilation_config_follow_the_release(
-    config: str, release: str, expected: str | None
-) -> None:
+def test_keys_of_compilation_config_follow_release(config: str, release: str, expected: str | None) -> None:
     refusals = knobs.check({"compilation_config": config}, release=release)
     assert [expected in refusal.reason for refusal in refusals if expected] == ([True] if expected else [])
     assert bool(refusals) == (expected is not None)

@@ -30,7 +30,7 @@ def test_published_model_comes_to_its_stated_size(model: PublishedModel) -> None
 
 
 @pytest.mark.parametrize("model", [m for m in MODELS.values() if m.active_b], ids=lambda model: model.name)
-def test_active_weights_lie_at_one_of_the_two_ways_to_count(model: PublishedModel) -> None:
+def test_active_weights_lie_at_one_of_two_ways_to_count(model: PublishedModel) -> None:
     found = model.architecture
     low = found.active_parameters / 1e9
     high = low + found.vocab * found.hidden / 1e9
@@ -69,7 +69,7 @@ def test_first_layers_without_experts() -> None:
     assert found.draft_layers == 1
 
 
-def test_state_in_place_of_a_cache() -> None:
+def test_state_in_place_of_cache() -> None:
     found = built("Qwen/Qwen3-Next-80B-A3B-Instruct")
     whole = [isinstance(layer.attention, Attention) for layer in found.layers]
     assert whole == [False, False, False, True] * 12
@@ -95,7 +95,7 @@ def test_layers_named_one_by_one_count_as_they_are_named() -> None:
     assert [layer.attention.window for layer in architecture_of(config).layers] == [None, 128, None]
 
 
-def test_unknown_build_is_refused_with_the_known_ones() -> None:
+def test_unknown_build_is_refused_with_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"x/config.json: model_type is 'gptj'.* expected one of .*llama"):
         architecture_of({"model_type": "gptj"}, where="x/config.json")
 
@@ -106,5 +106,5 @@ def test_missing_field_is_named(build: str) -> None:
         architecture_of({"model_type": build})
 
 
-def test_page_is_what_the_models_come_to() -> None:
+def test_page_is_what_models_come_to() -> None:
     assert PAGE.read_text(encoding="utf-8") == published.page()

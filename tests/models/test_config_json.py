@@ -31,13 +31,13 @@ def write(folder: Path, **changes: object) -> Path:
     return path
 
 
-def test_the_tiny_models_file_says_the_shape_it_was_made_with(tmp_path: Path) -> None:
+def test_tiny_models_file_says_shape_it_was_made_with(tmp_path: Path) -> None:
     found = config_json.read(tiny.make(tmp_path))
     assert found.shape == tiny.SHAPE
     assert found.dtype == "bfloat16"
 
 
-def test_what_llama_leaves_out_follows_from_the_rest(tmp_path: Path) -> None:
+def test_what_llama_leaves_out_follows_from_rest(tmp_path: Path) -> None:
     shape = config_json.read(write(tmp_path)).shape
     assert shape.head_dim == 128  # 4096 / 32
     assert not shape.tied_embeddings
@@ -45,7 +45,7 @@ def test_what_llama_leaves_out_follows_from_the_rest(tmp_path: Path) -> None:
     assert older.kv_heads == 32
 
 
-def test_the_type_of_the_weights_is_read_by_its_old_and_its_new_name(tmp_path: Path) -> None:
+def test_type_of_weights_is_read_by_its_old_and_its_new_name(tmp_path: Path) -> None:
     assert config_json.read(write(tmp_path, torch_dtype="float16")).dtype == "float16"
     assert config_json.read(write(tmp_path, torch_dtype=..., dtype="float32")).dtype == "float32"
     quantized = write(tmp_path, quantization_config={"quant_method": "fbgemm_fp8"})
@@ -78,7 +78,7 @@ def test_the_type_of_the_weights_is_read_by_its_old_and_its_new_name(tmp_path: P
         ),
     ],
 )
-def test_a_model_that_cannot_be_worked_out_is_refused(
+def test_model_that_cannot_be_worked_out_is_refused(
     changes: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError) as refused:
@@ -145,14 +145,14 @@ def test_windows_make_another_build(
         ),
     ],
 )
-def test_bits_of_a_stored_weight(stored: dict[str, object], bits: float, parts: int, tmp_path: Path) -> None:
+def test_bits_of_stored_weight(stored: dict[str, object], bits: float, parts: int, tmp_path: Path) -> None:
     found = config_json.read(write(tmp_path, quantization_config=stored)).quantization
     assert found is not None
     assert found.bits == bits
     assert len(found.parts) == parts
 
 
-def test_a_file_that_is_not_there_or_no_json_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_there_or_no_json_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"config.json: No such file or directory; expected a model's"):
         config_json.read(tmp_path)
     (tmp_path / "config.json").write_text("{")

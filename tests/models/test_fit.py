@@ -75,13 +75,13 @@ def llama_8b() -> Model:
 # The guide's two examples
 
 
-def test_kv_cache_per_token_is_the_guides_for_llama_2() -> None:
+def test_kv_cache_per_token_is_guides_for_llama_2() -> None:
     # 2 x 32 x 4096 x 2 and 2 x 40 x 5120 x 2, as the guide works them out
     assert kv_bytes_per_token(LLAMA_2_7B, dtype="float16") == 524_288
     assert kv_bytes_per_token(LLAMA_2_13B, dtype="float16") == 819_200
 
 
-def test_llama_2_7b_fits_one_cpx_partition_as_the_guide_says() -> None:
+def test_llama_2_7b_fits_one_cpx_partition_as_guide_says() -> None:
     found = on_cpx(Model(name="7b", path="7b", shape=LLAMA_2_7B, dtype="float16"))
     # The guide: 14 GB of weights and 2 GB of cache. 6.738e9 x 2 bytes are 12.6 GiB; 4096 x 524288 is 2 GiB.
     assert found.weights_gib == pytest.approx(12.55, abs=0.01)
@@ -89,7 +89,7 @@ def test_llama_2_7b_fits_one_cpx_partition_as_the_guide_says() -> None:
     assert found.is_feasible
 
 
-def test_llama_2_13b_needs_two_cpx_partitions_though_the_guides_cache_is_too_large() -> None:
+def test_llama_2_13b_needs_two_cpx_partitions_though_guides_cache_is_too_large() -> None:
     model = Model(name="13b", path="13b", shape=LLAMA_2_13B, dtype="float16")
     found = on_cpx(model)
     # The guide says 3.6 GB and 29.6 GB in all. By its own formula 4096 x 819200 bytes are 3.36 GB, 3.125 GiB,
@@ -117,7 +117,7 @@ def test_kv_heads_are_copied_where_there_are_more_devices(llama_70b: Model) -> N
     assert kv_bytes_per_token(llama_70b.shape, tensor_parallel_size=16) == 40_960
 
 
-def test_a_pipeline_divides_the_layers_rounded_up(llama_70b: Model) -> None:
+def test_pipeline_divides_layers_rounded_up(llama_70b: Model) -> None:
     # 27 of 80 layers: 2 x 27 x 8 x 128 x 2
     assert kv_bytes_per_token(llama_70b.shape, pipeline_parallel_size=3) == 110_592
 
@@ -151,7 +151,7 @@ def test_tied_embeddings_are_kept_once() -> None:
     assert weight_bytes(apart, {}) - weight_bytes(tied, {}) == 32000 * 4096 * 2
 
 
-def test_the_simulated_devices_weights_are_the_same(llama_70b: Model) -> None:
+def test_simulated_devices_weights_are_same(llama_70b: Model) -> None:
     costs = CostModel(device=MI300X, devices=4, gpus=4, shape=llama_70b.shape, calibration=Calibration())
     # Norms, which are copied and not divided, are all that differs.
     assert weight_bytes(llama_70b, {"tensor_parallel_size": 4}) == pytest.approx(costs.weight_bytes, rel=1e-4)
@@ -168,7 +168,7 @@ def test_the_simulated_devices_weights_are_the_same(llama_70b: Model) -> None:
         (4, 4, 32, "fp8", 1, 128, 8_192),
     ],
 )
-def test_a_cache_of_one_gib_has_the_blocks_that_vllm_makes_of_it(
+def test_cache_of_one_gib_has_blocks_that_vllm_makes_of_it(
     layers: int, kv_heads: int, head_dim: int, dtype: str, devices: int, block: int, blocks: int
 ) -> None:
     # Read from vLLM 0.32.0 itself; docs/fit.md says how.
@@ -179,7 +179,7 @@ def test_a_cache_of_one_gib_has_the_blocks_that_vllm_makes_of_it(
 # Working memory, against vLLM's own profiles
 
 
-def test_a_long_step_takes_what_vllms_profile_says() -> None:
+def test_long_step_takes_what_vllms_profile_says() -> None:
     # vllm-project/vllm issue 10517, Llama 3.1 8B: peak_torch_memory less 14.99 GiB of weights is 2.07 GiB
     # at 20000 tokens and 2.99 at 29000. Here: 2 bytes x 3 x (4096 + 14336) = 110592 a token.
     sizes = [
@@ -188,7 +188,7 @@ def test_a_long_step_takes_what_vllms_profile_says() -> None:
     assert sizes == pytest.approx([2.07, 2.99], abs=0.015)
 
 
-def test_sampling_takes_more_than_a_short_step_and_is_not_divided() -> None:
+def test_sampling_takes_more_than_short_step_and_is_not_divided() -> None:
     # pull 10511: "PyTorch activation peak memory 1.26GiB" on one device and on two
     for devices in (1, 2):
         size = activation_bytes(
@@ -205,7 +205,7 @@ def test_v0_profiles_no_sampling_when_it_cuts_prompts(llama_8b: Model) -> None:
     assert whole.activations_gib == pytest.approx(1.25, abs=0.01)
 
 
-def test_published_cache_of_a_3090_is_met_within_five_percent(llama_8b: Model) -> None:
+def test_published_cache_of_3090_is_met_within_five_percent(llama_8b: Model) -> None:
     # issue 10517: 23.58 GiB, 0.9, 20000 tokens: 1952 blocks. 29000 tokens: 1478 blocks and no start.
     knobs: Assignment = {"max_model_len": 20_000, "enable_chunked_prefill": False}
     found = fit(llama_8b, knobs, release="0.6.3", accelerator="cuda", device_memory_gib=23.58)
@@ -255,7 +255,7 @@ def test_what_is_left_becomes_blocks_and_blocks_become_sequences() -> None:
     assert (found.sequences(), found.sequences(1000)) == (10, 81)
 
 
-def test_a_device_that_is_one_block_short_of_a_sequence_is_infeasible_and_keeps_its_arithmetic() -> None:
+def test_device_that_is_one_block_short_of_sequence_is_infeasible_and_keeps_its_arithmetic() -> None:
     # 499 blocks of 1 MiB are left of 500.
     found = plain(weights_gib=9.0 - 499 / 1024)
     assert (found.blocks, found.is_feasible) == (499, False)
@@ -289,7 +289,7 @@ def test_70b_at_8k_needs_eight_cpx_partitions(llama_70b: Model) -> None:
     assert found[8].sequences() == 9
 
 
-def test_only_sizes_that_divide_the_heads_are_asked_about() -> None:
+def test_only_sizes_that_divide_heads_are_asked_about() -> None:
     model = Model(name="13b", path="13b", shape=LLAMA_2_13B, dtype="float16")  # 40 heads
     found = by_tensor_parallel(model, {}, release="0.32.0", device_memory_gib=CPX_GIB, devices=64)
     assert list(found) == [1, 2, 4, 8]
@@ -301,7 +301,7 @@ def test_only_sizes_that_divide_the_heads_are_asked_about() -> None:
         )
 
 
-def test_a_knob_that_is_no_number_is_refused(llama_8b: Model) -> None:
+def test_knob_that_is_no_number_is_refused(llama_8b: Model) -> None:
     with pytest.raises(PlacementError, match=r"knobs.max_model_len: is 'long'; expected a whole number"):
         on_cpx(llama_8b, max_model_len="long")
 
@@ -311,9 +311,7 @@ def test_a_knob_that_is_no_number_is_refused(llama_8b: Model) -> None:
 
 @pytest.mark.vllm
 @pytest.mark.slow
-def test_the_real_vllm_has_as_many_cache_blocks_as_the_bytes_of_a_token_say(
-    tmp_path: Path, vllm_python: str
-) -> None:
+def test_real_vllm_has_as_many_cache_blocks_as_bytes_of_token_say(tmp_path: Path, vllm_python: str) -> None:
     made = tiny.describe(tmp_path / "models")
     shape = replace(made.shape, layers=6, kv_heads=2, head_dim=64)
     config = json.loads((Path(made.path) / "config.json").read_text())
@@ -388,7 +386,7 @@ def test_experts_that_cannot_be_shared_out_evenly_fill_one_device_more(tmp_path:
     assert whole.weights_gib - sliced.weights_gib == pytest.approx(experts)
 
 
-def test_window_bounds_the_cache_of_a_sequence(tmp_path: Path) -> None:
+def test_window_bounds_cache_of_sequence(tmp_path: Path) -> None:
     model = of_published(tmp_path, "google/gemma-3-27b-it")
     found = fitted(model, max_model_len=32768)
     per_layer = 2 * 16 * 128 * 2
@@ -396,7 +394,7 @@ def test_window_bounds_the_cache_of_a_sequence(tmp_path: Path) -> None:
     assert found.sequences(1024) > found.sequences(2048) > 0
 
 
-def test_state_is_kept_whatever_the_length(tmp_path: Path) -> None:
+def test_state_is_kept_whatever_length(tmp_path: Path) -> None:
     model = of_published(tmp_path, "Qwen/Qwen3-Next-80B-A3B-Instruct")
     found = fitted(model, tensor_parallel_size=2, max_model_len=8192)
     state = 36 * (32 * 128 * 128 + (2 * 16 * 128 + 32 * 128) * 3) * 2 // 2

@@ -30,7 +30,7 @@ def test_merges_never_join_letters_with_signs(tmp_path: Path) -> None:
     assert not [text for text in spelled if text.endswith((",", ".")) and len(text.strip("Ġ,.")) > 0]
 
 
-def test_every_byte_has_a_printable_character_of_its_own(tmp_path: Path) -> None:
+def test_every_byte_has_printable_character_of_its_own(tmp_path: Path) -> None:
     tokenizer = json.loads((tiny.make(tmp_path) / "tokenizer.json").read_text(encoding="utf-8"))
     # The special tokens come first, then the bytes in their order.
     alphabet = dict(
@@ -43,7 +43,7 @@ def test_every_byte_has_a_printable_character_of_its_own(tmp_path: Path) -> None
     assert alphabet[ord(" ")] == chr(256 + 32) == "Ġ"
 
 
-def test_the_vocabulary_fills_the_embedding_and_every_merge_is_in_it(tmp_path: Path) -> None:
+def test_vocabulary_fills_embedding_and_every_merge_is_in_it(tmp_path: Path) -> None:
     tokenizer = json.loads((tiny.make(tmp_path) / "tokenizer.json").read_text(encoding="utf-8"))
     vocab, merges = tokenizer["model"]["vocab"], tokenizer["model"]["merges"]
     assert sorted(vocab.values()) == list(range(1024))
@@ -51,7 +51,7 @@ def test_the_vocabulary_fills_the_embedding_and_every_merge_is_in_it(tmp_path: P
     assert [vocab[token] for token in ("<|bos|>", "<|eos|>", "<|pad|>")] == [0, 1, 2]
 
 
-def test_config_and_record_tell_the_same_shape(tmp_path: Path) -> None:
+def test_config_and_record_tell_same_shape(tmp_path: Path) -> None:
     model = tiny.describe(tmp_path)
     config = load(Path(model.path) / "config.json")
     assert model.is_dummy
@@ -65,7 +65,7 @@ def test_config_and_record_tell_the_same_shape(tmp_path: Path) -> None:
     assert model.shape.parameters == 4 * (196608 + 393216 + 512) + 2 * 1024 * 256 + 256
 
 
-def test_making_it_again_gives_the_same_bytes_and_writes_nothing(tmp_path: Path) -> None:
+def test_making_it_again_gives_same_bytes_and_writes_nothing(tmp_path: Path) -> None:
     first = tiny.make(tmp_path / "one")
     second = tiny.make(tmp_path / "two")
     assert first.name == second.name == f"tiny-llama-{tiny.revision()}"
@@ -77,7 +77,7 @@ def test_making_it_again_gives_the_same_bytes_and_writes_nothing(tmp_path: Path)
     assert {file.name: file.stat().st_mtime_ns for file in first.iterdir()} == before
 
 
-def test_no_room_for_it_is_told_with_the_place(tmp_path: Path) -> None:
+def test_no_room_for_it_is_told_with_place(tmp_path: Path) -> None:
     with (
         full_disk(),
         pytest.raises(ConfigError, match=r"tiny-llama-\w+: cannot be written \(File too large\)"),
@@ -87,7 +87,7 @@ def test_no_room_for_it_is_told_with_the_place(tmp_path: Path) -> None:
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
-def test_half_a_model_is_completed(tmp_path: Path) -> None:
+def test_half_model_is_completed(tmp_path: Path) -> None:
     path = tiny.make(tmp_path)
     whole = (path / "config.json").read_text()
     (path / "config.json").unlink()
@@ -110,7 +110,7 @@ print(len(tokenizer(" scheduler")["input_ids"]), AutoConfig.from_pretrained(sys.
 
 @pytest.mark.vllm
 @pytest.mark.slow
-def test_the_engines_own_libraries_read_it(tmp_path: Path, vllm_python: str) -> None:
+def test_engines_own_libraries_read_it(tmp_path: Path, vllm_python: str) -> None:
     path = tiny.make(tmp_path)
     answer = subprocess.run(
         [vllm_python, "-c", ROUND_TRIP, str(path)],

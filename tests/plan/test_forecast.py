@@ -15,7 +15,7 @@ from sweeper.schedule.scheduler import Scheduler
 from tests.stand_ins import THREE_SERIES, planner_of_three_series
 
 
-def test_two_trials_of_half_a_node_run_side_by_side(tmp_path: Path, llama_70b: Model) -> None:
+def test_two_trials_of_half_node_run_side_by_side(tmp_path: Path, llama_70b: Model) -> None:
     planner = planner_of_three_series(tmp_path, llama_70b)
     nodes = (planner.node,)
     found = forecast(planner.grid(), predictor=Predictor(), scheduler=Scheduler(nodes), nodes=nodes)
@@ -28,7 +28,7 @@ def test_two_trials_of_half_a_node_run_side_by_side(tmp_path: Path, llama_70b: M
     assert found.basis == "modelled"
 
 
-def test_a_plan_on_a_modelled_node_lets_host_settings_run_alone_as_a_real_one_would(
+def test_plan_on_modelled_node_lets_host_settings_run_alone_as_real_one_would(
     tmp_path: Path, llama_70b: Model
 ) -> None:
     planner = planner_of_three_series(tmp_path, llama_70b)
@@ -42,7 +42,7 @@ def test_a_plan_on_a_modelled_node_lets_host_settings_run_alone_as_a_real_one_wo
     assert found.idle_share == pytest.approx(0.5)
 
 
-def test_the_file_has_a_row_for_each_trial_and_device_and_for_each_idle_device(
+def test_file_has_row_for_each_trial_and_device_and_for_each_idle_device(
     tmp_path: Path, llama_70b: Model
 ) -> None:
     planner = planner_of_three_series(tmp_path, llama_70b)

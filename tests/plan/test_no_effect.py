@@ -39,11 +39,11 @@ def ruled(planner: Planner, rule: str, **more: object) -> Planner:
         "data_parallel_size == 1",
     ],
 )
-def test_a_rule_over_what_is_known_passes(rule: str, planner: Planner) -> None:
+def test_rule_over_what_is_known_passes(rule: str, planner: Planner) -> None:
     no_effect.check(ruled(planner, rule))
 
 
-def test_a_rule_with_a_misspelt_knob_is_refused_with_the_nearest_one(planner: Planner) -> None:
+def test_rule_with_misspelt_knob_is_refused_with_nearest_one(planner: Planner) -> None:
     with pytest.raises(ConfigError) as caught:
         no_effect.check(ruled(planner, "max_num_seq <= max_model_len"))
     assert str(caught.value) == (
@@ -52,18 +52,18 @@ def test_a_rule_with_a_misspelt_knob_is_refused_with_the_nearest_one(planner: Pl
     )
 
 
-def test_a_rule_over_a_knob_that_nothing_sets_would_never_apply(planner: Planner) -> None:
+def test_rule_over_knob_that_nothing_sets_would_never_apply(planner: Planner) -> None:
     with pytest.raises(ConfigError, match="'swap_space', which no setting of this study gives a value"):
         no_effect.check(ruled(planner, "swap_space >= 2"))
     no_effect.check(ruled(planner, "swap_space >= 2", domains={"swap_space": Choice(values=(1, 4))}))
 
 
-def test_a_knob_of_one_series_is_enough(planner: Planner) -> None:
+def test_knob_of_one_series_is_enough(planner: Planner) -> None:
     series = (*planner.space.series, Series(name="own", label="Own", knobs={"my_own_flag": 1}))
     no_effect.check(ruled(planner, "my_own_flag < 2", series=series))
 
 
-def test_a_rule_holds_for_tgi_too(planner: Planner) -> None:
+def test_rule_holds_for_tgi_too(planner: Planner) -> None:
     space = Space(
         series=(Series(name="tgi", label="TGI", engine="tgi", knobs={"num_shard": 8}),),
         rules=(Rule(text="num_shard <= 4"),),
@@ -77,7 +77,7 @@ def test_a_rule_holds_for_tgi_too(planner: Planner) -> None:
     assert kept.grid()[0].refusal is None
 
 
-def test_a_second_run_of_nothing_is_refused(planner: Planner) -> None:
+def test_second_run_of_nothing_is_refused(planner: Planner) -> None:
     twice = replace(planner, load_points=(replace(SECOND, keeps_prefix_cache=False), SECOND))
     with pytest.raises(ConfigError, match=r"^workload.second_run: is true, and no setting keeps prompts"):
         no_effect.check(twice)
@@ -99,7 +99,7 @@ def measured(planner: Planner, **more: object) -> Planner:
 
 
 @pytest.mark.parametrize("domain", [Choice(values=(1, 2)), Range(low=1.0, high=2.0, is_int=True)])
-def test_several_servers_are_refused_for_a_client_that_cannot_split_a_load(
+def test_several_servers_are_refused_for_client_that_cannot_split_load(
     planner: Planner, domain: Choice | Range
 ) -> None:
     searched = replace(planner.space, domains={"instances": domain})
@@ -116,7 +116,7 @@ def test_several_servers_are_refused_for_a_client_that_cannot_split_a_load(
     no_effect.check(measured(planner, space=searched, client=LOCUST, engine=today))
 
 
-def test_several_servers_of_a_series_are_refused_likewise(planner: Planner) -> None:
+def test_several_servers_of_series_are_refused_likewise(planner: Planner) -> None:
     two = Series(name="two", label="two", knobs={"instances": 2})
     with pytest.raises(ConfigError, match="is 'locust' for 2 servers that share a load"):
         no_effect.check(measured(planner, space=Space(series=(two,)), client=LOCUST))

@@ -46,7 +46,7 @@ def started_now(told: str) -> int:
     return int(found[1])
 
 
-def test_trials_that_a_search_stopped_early_are_spent_in_the_plan_too(
+def test_trials_that_search_stopped_early_are_spent_in_plan_too(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     search = ("search.method=random", "search.trials=4", *STOPS)
@@ -56,7 +56,7 @@ def test_trials_that_a_search_stopped_early_are_spent_in_the_plan_too(
     assert planned_now(told) == started_now(run(capsys, *search)) == 0
 
 
-def test_trials_that_a_grid_stopped_early_do_not_run_again(capsys: pytest.CaptureFixture[str]) -> None:
+def test_trials_that_grid_stopped_early_do_not_run_again(capsys: pytest.CaptureFixture[str]) -> None:
     grid = ("search.method=grid", *STOPS)
     assert "skipped" in run(capsys, *grid)
     told = run(capsys, *grid, "plan=true")
@@ -83,7 +83,7 @@ def test_finalists_and_controls_that_are_stored_are_not_planned_again(
     assert planned_now(told) == started_now(run(capsys, *study)) == 0
 
 
-def test_a_longer_search_plans_only_what_was_added(capsys: pytest.CaptureFixture[str]) -> None:
+def test_longer_search_plans_only_what_was_added(capsys: pytest.CaptureFixture[str]) -> None:
     run(capsys, "search.method=random", "search.trials=2", *FINALS)
     longer = ("search.method=random", "search.trials=4")
     told = run(capsys, *longer, "plan=true")

@@ -40,7 +40,7 @@ def test_jobs_that_need_more_devices_come_first(planner: Planner) -> None:
     assert [job.spec.devices_wanted for job in jobs] == [8, 4, 2]
 
 
-def test_a_point_that_cannot_run_here_is_planned_with_its_reason(planner: Planner) -> None:
+def test_point_that_cannot_run_here_is_planned_with_its_reason(planner: Planner) -> None:
     ruled = replace(planner, space=Space(base={}, rules=(Rule(text="max_num_seqs < 64"),)))
     assignment = {"max_num_seqs": 64, "tensor_parallel_size": 4}
     job = ruled.job(Point(choices={}, assignment=assignment, series=None))
@@ -49,7 +49,7 @@ def test_a_point_that_cannot_run_here_is_planned_with_its_reason(planner: Planne
     assert job.refusal.failure is FailureClass.BAD_ARGUMENT
 
 
-def test_a_grid_leaves_out_what_breaks_a_rule_but_plans_a_series_that_does(planner: Planner) -> None:
+def test_grid_leaves_out_what_breaks_rule_but_plans_series_that_does(planner: Planner) -> None:
     rule = Rule(text="tensor_parallel_size * instances <= node_devices", message="one node")
     domains = {"tensor_parallel_size": Choice(values=(4, 8)), "instances": Choice(values=(1, 2))}
     searched = replace(planner, space=Space(base={"max_model_len": 4096}, domains=domains, rules=(rule,)))
@@ -60,32 +60,32 @@ def test_a_grid_leaves_out_what_breaks_a_rule_but_plans_a_series_that_does(plann
     assert any(refusal is not None and refusal.is_rule for refusal in refusals)
 
 
-def test_a_rule_that_no_point_keeps_is_a_mistake(planner: Planner) -> None:
+def test_rule_that_no_point_keeps_is_mistake(planner: Planner) -> None:
     space = Space(domains={"max_num_seqs": Choice(values=(1, 2))}, rules=(Rule(text="max_num_seqs > 5"),))
     with pytest.raises(ConfigError, match=r"space: none of its points keeps the rules; .*max_num_seqs > 5"):
         replace(planner, space=space).grid()
 
 
-def test_a_knob_of_another_release_is_a_mistake_and_no_plan(planner: Planner) -> None:
+def test_knob_of_another_release_is_mistake_and_no_plan(planner: Planner) -> None:
     today = replace(planner, engine=replace(planner.engine, release="0.32.0"))
     with pytest.raises(KnobError, match=r"vLLM 0\.32\.0: .*num_scheduler_steps"):
         today.job(Point(choices={}, assignment={"num_scheduler_steps": 10}, series=None))
 
 
-def test_a_trial_is_named_by_what_its_point_chose() -> None:
+def test_trial_is_named_by_what_its_point_chose() -> None:
     assert point_label(Point(choices={"series": "a", "n": 4}, assignment={"n": 4}, series="a")) == "a n=4"
     assert point_label(Point(choices={"n": 4, "m": 2}, assignment={}, series=None)) == "n=4 m=2"
     assert point_label(Point(choices={}, assignment={"n": 4}, series=None)) == "the only setting"
 
 
-def test_devices_are_the_product_of_the_parallel_sizes() -> None:
+def test_devices_are_product_of_parallel_sizes() -> None:
     assert devices_wanted({}) == 1
     assert devices_wanted({"tensor_parallel_size": 4, "data_parallel_size": 2}) == 8
     with pytest.raises(KnobError, match=r"knobs\.tensor_parallel_size: is 'four'"):
         devices_wanted({"tensor_parallel_size": "four"})
 
 
-def test_instances_multiply_devices_and_are_asked_of_the_release_as_what_they_become(
+def test_instances_multiply_devices_and_are_asked_of_release_as_what_they_become(
     planner: Planner,
 ) -> None:
     today = replace(planner, engine=replace(planner.engine, release="0.32.0"))
@@ -111,7 +111,7 @@ def test_context_parallel_ranks_take_devices_of_their_own(planner: Planner) -> N
     assert job.spec.devices_wanted == 4
 
 
-def test_a_size_that_cannot_share_out_the_model_is_refused_with_those_that_can(planner: Planner) -> None:
+def test_size_that_cannot_share_out_model_is_refused_with_those_that_can(planner: Planner) -> None:
     job = planner.job(Point(choices={}, assignment={"tensor_parallel_size": 3}, series=None))
     assert job.refusal is not None
     assert job.refusal.failure is FailureClass.UNSUPPORTED
@@ -131,7 +131,7 @@ def test_a_size_that_cannot_share_out_the_model_is_refused_with_those_that_can(p
         ("skip_tokenizer_init", True, "answers no text"),
     ],
 )
-def test_what_can_never_be_a_setting_is_a_mistake_whatever_is_allowed(
+def test_what_can_never_be_setting_is_mistake_whatever_is_allowed(
     planner: Planner, knob: str, value: Scalar, instead: str
 ) -> None:
     engine = replace(planner.engine, kind="vllm", release="0.32.0")
@@ -140,13 +140,13 @@ def test_what_can_never_be_a_setting_is_a_mistake_whatever_is_allowed(
         real.job(Point(choices={}, assignment={knob: value, "max_model_len": 8192}, series=None))
 
 
-def test_a_flag_that_tgi_lacks_is_a_mistake(planner: Planner) -> None:
+def test_flag_that_tgi_lacks_is_mistake(planner: Planner) -> None:
     real = replace(planner, engine=replace(planner.engine, kind="tgi"), platform=Platform.MI300X)
     with pytest.raises(KnobError, match=r"TGI: knob 'num_shards' = 8: .*Did you mean 'num_shard'\?"):
         real.job(Point(choices={}, assignment={"num_shards": 8}, series=None))
 
 
-def test_an_endpoint_that_runs_is_not_weighed_against_this_nodes_memory(planner: Planner) -> None:
+def test_endpoint_that_runs_is_not_weighed_against_this_nodes_memory(planner: Planner) -> None:
     attached = replace(planner, engine=replace(planner.engine, kind="attach"), platform=Platform.MI300X)
     # 70B in bfloat16 would not fit on the one device that is held for it here.
     assert attached.job(Point(choices={}, assignment={}, series=None)).refusal is None

@@ -33,7 +33,7 @@ def planner(tmp_path: Path, llama_70b: Model) -> Planner:
     return replace(planner_of_three_series(tmp_path, llama_70b), space=SPACE)
 
 
-def test_a_small_space_is_looked_at_whole(planner: Planner) -> None:
+def test_small_space_is_looked_at_whole(planner: Planner) -> None:
     found = survey(planner, seed=0)
     # 3 x 2 x 2 x 2 combinations. Without chunked prefill there are no batched tokens to choose: 3 x 2 (1 + 2)
     # = 18 settings.
@@ -63,7 +63,7 @@ def test_reasons_that_differ_in_their_numbers_alone_are_one(planner: Planner) ->
     assert alike.reason.startswith("does not fit in memory: weights")
 
 
-def test_a_large_or_endless_space_is_drawn_from_with_its_seed(planner: Planner) -> None:
+def test_large_or_endless_space_is_drawn_from_with_its_seed(planner: Planner) -> None:
     domains = {
         "tensor_parallel_size": Choice(values=(4,)),
         "max_num_seqs": Range(low=1, high=10_000, log=True, is_int=True),

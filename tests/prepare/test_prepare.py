@@ -21,17 +21,17 @@ def settings_for(platform: Platform, *overrides: str) -> config.Settings:
     return config.settings(config.compose_run([f"platform={platform}", *overrides]), platform=platform)
 
 
-def test_a_platform_that_is_asked_for_is_taken() -> None:
+def test_platform_that_is_asked_for_is_taken() -> None:
     choice = platform.choose_platform("cpu")
     assert (choice.platform, choice.reason, choice.node) == (Platform.CPU, "asked for", None)
 
 
-def test_an_unknown_platform_is_named_with_the_known_ones() -> None:
+def test_unknown_platform_is_named_with_known_ones() -> None:
     with pytest.raises(ConfigError, match="'tpu' is not a platform; expected one of auto, mi300x, cuda, cpu"):
         platform.choose_platform("tpu")
 
 
-def test_a_machine_without_gpus_is_simulated_and_says_why(
+def test_machine_without_gpus_is_simulated_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -40,7 +40,7 @@ def test_a_machine_without_gpus_is_simulated_and_says_why(
     assert choice.reason.startswith("no AMD GPU answered (amd-smi: not found)")
 
 
-def test_auto_becomes_what_the_machine_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_becomes_what_machine_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     composed, choice = platform.compose_for_platform(["+experiment=case2_sched_steps"], config_dir=None)
     assert choice.platform is Platform.SIMULATED
@@ -50,7 +50,7 @@ def test_auto_becomes_what_the_machine_is(tmp_path: Path, monkeypatch: pytest.Mo
     )
 
 
-def test_an_experiment_for_a_node_is_scaled_down_on_a_cpu_and_one_for_a_cpu_is_not() -> None:
+def test_experiment_for_node_is_scaled_down_on_cpu_and_one_for_cpu_is_not() -> None:
     large, _ = platform.compose_for_platform(
         ["+experiment=case1_chunked_prefill", "platform=cpu"], config_dir=None
     )
@@ -60,21 +60,21 @@ def test_an_experiment_for_a_node_is_scaled_down_on_a_cpu_and_one_for_a_cpu_is_n
     assert small["knobs"]["max_model_len"] == 1024
 
 
-def test_a_value_of_the_command_line_outlives_the_scaling_down() -> None:
+def test_value_of_command_line_outlives_scaling_down() -> None:
     composed, _ = platform.compose_for_platform(
         ["+experiment=case1_chunked_prefill", "platform=cpu", "workload.num_prompts=7"], config_dir=None
     )
     assert composed["workload"]["num_prompts"] == 7
 
 
-def test_a_modelled_node_is_in_the_mode_that_is_asked_for() -> None:
+def test_modelled_node_is_in_mode_that_is_asked_for() -> None:
     asked = settings_for(Platform.SIMULATED, "platform.partition_mode=CPX", "platform.memory_mode=NPS4")
     node = prepare.read_node(asked, platform.choose_platform("simulated"))
     assert len(node.devices) == 64
     assert (node.partition_mode, node.memory_mode) == ("CPX", "NPS4")
 
 
-def test_a_node_in_another_mode_is_refused_with_the_commands_that_change_it() -> None:
+def test_node_in_another_mode_is_refused_with_commands_that_change_it() -> None:
     asked = replace(settings_for(Platform.MI300X), insisted=("CPX", "NPS4"))
     found = Choice(platform=Platform.MI300X, reason="test", node=topology.modelled_mi300x("SPX", "NPS1"))
     with pytest.raises(
@@ -85,14 +85,14 @@ def test_a_node_in_another_mode_is_refused_with_the_commands_that_change_it() ->
     assert "CPX" in str(caught.value)
 
 
-def test_a_cpu_node_has_as_many_devices_as_asked() -> None:
+def test_cpu_node_has_as_many_devices_as_asked() -> None:
     node = prepare.read_node(
         settings_for(Platform.CPU, "platform.devices=1"), platform.choose_platform("cpu")
     )
     assert len(node.devices) == 1
 
 
-def test_a_study_may_use_only_some_devices_of_a_node() -> None:
+def test_study_may_use_only_some_devices_of_node() -> None:
     asked = replace(settings_for(Platform.MI300X), devices=4)
     found = Choice(platform=Platform.MI300X, reason="test", node=topology.modelled_mi300x())
     assert [d.index for d in prepare.read_node(asked, found).devices] == [0, 1, 2, 3]
@@ -105,9 +105,7 @@ def test_gpus_that_do_not_answer_are_refused(tmp_path: Path, monkeypatch: pytest
             prepare.read_node(settings_for(wanted), platform.choose_platform(str(wanted)))
 
 
-def test_the_engines_interpreter_is_looked_for_in_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_engines_interpreter_is_looked_for_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("SWEEPER_VLLM_PYTHON", raising=False)
@@ -132,7 +130,7 @@ def test_the_engines_interpreter_is_looked_for_in_order(
     assert interpreter.find_engine_python(given) == "given"
 
 
-def test_on_a_gpu_node_the_missing_interpreter_is_asked_for(
+def test_on_gpu_node_missing_interpreter_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -142,7 +140,7 @@ def test_on_a_gpu_node_the_missing_interpreter_is_asked_for(
         interpreter.find_engine_python(settings_for(Platform.MI300X))
 
 
-def test_the_tiny_model_is_made_where_it_is_needed(tmp_path: Path) -> None:
+def test_tiny_model_is_made_where_it_is_needed(tmp_path: Path) -> None:
     asked = replace(settings_for(Platform.CPU, "model=tiny_llama"), outputs=tmp_path)
     model = provide_model(asked)
     assert (Path(model.path) / "config.json").is_file()
@@ -155,6 +153,6 @@ def test_the_tiny_model_is_made_where_it_is_needed(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_a_hub_model_is_left_as_it_is() -> None:
+def test_hub_model_is_left_as_it_is() -> None:
     asked = settings_for(Platform.SIMULATED)
     assert provide_model(asked) == asked.model

@@ -38,7 +38,7 @@ def identity(child: subprocess.Popen[bytes]) -> Process:
     return found
 
 
-def test_a_process_is_told_from_another_one_that_reused_its_id(sleeper: subprocess.Popen[bytes]) -> None:
+def test_process_is_told_from_another_one_that_reused_its_id(sleeper: subprocess.Popen[bytes]) -> None:
     start = processes.start_time(sleeper.pid)
     assert start is not None
     assert processes.is_alive(Process(sleeper.pid, start))
@@ -50,7 +50,7 @@ def test_start_times_order_processes_by_age(sleeper: subprocess.Popen[bytes]) ->
     assert processes.current().start_time <= identity(sleeper).start_time
 
 
-def test_a_zombie_does_not_live() -> None:
+def test_zombie_does_not_live() -> None:
     child = subprocess.Popen(["true"])
     # Ended, but not collected by us yet: WNOWAIT leaves it a zombie.
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
@@ -66,12 +66,12 @@ def test_identity_is_read_back_as_it_was_written() -> None:
         Process.parse("12")
 
 
-def test_title_is_the_command_line_and_empty_for_nobody(sleeper: subprocess.Popen[bytes]) -> None:
+def test_title_is_command_line_and_empty_for_nobody(sleeper: subprocess.Popen[bytes]) -> None:
     assert processes.title(identity(sleeper).pid) == "sleep 600"
     assert processes.title(2**22 + 1) == ""
 
 
-def test_boot_id_does_not_change_while_the_machine_runs() -> None:
+def test_boot_id_does_not_change_while_machine_runs() -> None:
     assert len(processes.boot_id()) == 36
     assert processes.boot_id() == processes.boot_id()
 
@@ -87,7 +87,7 @@ def test_descendants_are_children_and_theirs_but_not_strangers(sleeper: subproce
         processes.end([identity(shell), *family], grace_s=2.0)
 
 
-def test_session_has_the_members_that_joined_it() -> None:
+def test_session_has_members_that_joined_it() -> None:
     with running(["sleep", "602"], start_new_session=True) as leader:
         assert processes.session_members(leader.pid) == [identity(leader)]
         leader.kill()
@@ -104,7 +104,7 @@ def test_marked_processes_are_found_by_name_and_value() -> None:
         child.kill()
 
 
-def test_the_listener_of_a_port_is_the_process_that_serves_on_it() -> None:
+def test_listener_of_port_is_process_that_serves_on_it() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert ports.listeners(server.getsockname()[1]) == {os.getpid()}
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
@@ -113,7 +113,7 @@ def test_the_listener_of_a_port_is_the_process_that_serves_on_it() -> None:
         assert ports.listeners(reserved.port) == set()
 
 
-def test_every_process_that_holds_the_same_socket_is_a_listener() -> None:
+def test_every_process_that_holds_same_socket_is_listener() -> None:
     # Several front ends of one server accept on a socket that they inherited.
     with socket.create_server(("127.0.0.1", 0)) as server:
         os.set_inheritable(server.fileno(), True)
@@ -122,7 +122,7 @@ def test_every_process_that_holds_the_same_socket_is_a_listener() -> None:
             child.kill()
 
 
-def test_a_reserved_port_can_be_served_on_while_it_is_reserved() -> None:
+def test_reserved_port_can_be_served_on_while_it_is_reserved() -> None:
     # asyncio and vLLM set SO_REUSEADDR, and so does create_server.
     with ReservedPort() as reserved, socket.create_server(("127.0.0.1", reserved.port)) as server:
         with socket.create_connection(server.getsockname()) as connection:
@@ -130,7 +130,7 @@ def test_a_reserved_port_can_be_served_on_while_it_is_reserved() -> None:
         assert ports.listeners(reserved.port) == {os.getpid()}
 
 
-def test_a_reserved_port_is_refused_to_others_until_it_is_released() -> None:
+def test_reserved_port_is_refused_to_others_until_it_is_released() -> None:
     reserved = ReservedPort()
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("127.0.0.1", reserved.port))
@@ -140,7 +140,7 @@ def test_a_reserved_port_is_refused_to_others_until_it_is_released() -> None:
         other.bind(("127.0.0.1", reserved.port))
 
 
-def test_end_forces_who_does_not_listen_and_spares_a_reused_id(sleeper: subprocess.Popen[bytes]) -> None:
+def test_end_forces_who_does_not_listen_and_spares_reused_id(sleeper: subprocess.Popen[bytes]) -> None:
     with running(["sh", "-c", "trap '' TERM; echo ready; sleep 604"], stdout=subprocess.PIPE) as deaf:
         assert deaf.stdout is not None
         deaf.stdout.readline()
@@ -154,7 +154,7 @@ def test_end_forces_who_does_not_listen_and_spares_a_reused_id(sleeper: subproce
         assert sleeper.poll() is None
 
 
-def test_a_stopped_process_is_let_go_on_so_that_it_can_end_in_order() -> None:
+def test_stopped_process_is_let_go_on_so_that_it_can_end_in_order() -> None:
     with running(
         ["sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done"], stdout=subprocess.PIPE
     ) as stopped:
@@ -167,7 +167,7 @@ def test_a_stopped_process_is_let_go_on_so_that_it_can_end_in_order() -> None:
         assert stopped.wait() == 7
 
 
-def test_members_of_a_launch_need_the_session_and_the_log(tmp_path: Path) -> None:
+def test_members_of_launch_need_session_and_log(tmp_path: Path) -> None:
     log = tmp_path / "engine.log"
     with log.open("wb") as output:
         ours = subprocess.Popen(["sleep", "605"], start_new_session=True, stdout=output)
@@ -206,7 +206,7 @@ def test_damaged_start_files_are_passed_over(tmp_path: Path) -> None:
     )
 
 
-def test_strays_by_mark_are_those_of_a_dead_owner_on_this_folder_only(tmp_path: Path) -> None:
+def test_strays_by_mark_are_those_of_dead_owner_on_this_folder_only(tmp_path: Path) -> None:
     def marked_sleeper(folder: Path, owner: Process) -> subprocess.Popen[bytes]:
         marks = {processes.OUTPUTS_MARK: str(folder), processes.OWNER_MARK: str(owner)}
         return subprocess.Popen(["sleep", "607"], env={**os.environ, **marks})

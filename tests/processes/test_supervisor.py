@@ -54,7 +54,7 @@ def grown(supervised: Supervised, size: int) -> list[Process]:
     return supervised.members()
 
 
-def test_output_and_exit_code_of_the_program_come_through(tmp_path: Path) -> None:
+def test_output_and_exit_code_of_program_come_through(tmp_path: Path) -> None:
     with start(tmp_path, ["sh", "-c", "echo hello; echo oops >&2; exit 3"]) as supervised:
         assert eventually(lambda: supervised.poll() is not None)
         assert supervised.poll() == 3
@@ -67,14 +67,14 @@ def test_death_by_signal_n_reads_as_128_plus_n(tmp_path: Path) -> None:
         assert supervised.poll() == 128 + 9
 
 
-def test_a_missing_program_is_reported_in_the_log(tmp_path: Path) -> None:
+def test_missing_program_is_reported_in_log(tmp_path: Path) -> None:
     with start(tmp_path, ["./no-such-program"]) as supervised:
         assert eventually(lambda: supervised.poll() is not None)
         assert supervised.poll() == 127
     assert "cannot start ./no-such-program" in (tmp_path / "engine.log").read_text()
 
 
-def test_the_start_file_tells_who_runs_for_whom_and_later_that_it_ended(tmp_path: Path) -> None:
+def test_start_file_tells_who_runs_for_whom_and_later_that_it_ended(tmp_path: Path) -> None:
     path = tmp_path / "engine.start.json"
     with start(tmp_path, TREE) as supervised:
         grown(supervised, 4)
@@ -92,7 +92,7 @@ def test_the_start_file_tells_who_runs_for_whom_and_later_that_it_ended(tmp_path
     assert orphans.read_start_file(path) is None
 
 
-def test_stop_ends_the_whole_tree_and_may_be_called_twice(tmp_path: Path) -> None:
+def test_stop_ends_whole_tree_and_may_be_called_twice(tmp_path: Path) -> None:
     supervised = start(tmp_path, TREE)
     tree = grown(supervised, 4)
     assert supervised.poll() is None
@@ -102,7 +102,7 @@ def test_stop_ends_the_whole_tree_and_may_be_called_twice(tmp_path: Path) -> Non
     assert supervised.poll() == 128 + signal.SIGTERM
 
 
-def test_stop_forces_a_tree_that_is_deaf_to_sigterm(tmp_path: Path) -> None:
+def test_stop_forces_tree_that_is_deaf_to_sigterm(tmp_path: Path) -> None:
     supervised = start(tmp_path, DEAF_TREE, grace_s=0.2)
     tree = grown(supervised, 3)
     supervised.stop()
@@ -110,7 +110,7 @@ def test_stop_forces_a_tree_that_is_deaf_to_sigterm(tmp_path: Path) -> None:
     assert supervised.poll() == 128 + signal.SIGKILL
 
 
-def test_children_that_outlive_the_program_are_ended_with_it(tmp_path: Path) -> None:
+def test_children_that_outlive_program_are_ended_with_it(tmp_path: Path) -> None:
     with start(tmp_path, ["sh", "-c", "sleep 604 & sleep 0.5; exit 7"]) as supervised:
         tree = grown(supervised, 3)
         assert eventually(lambda: supervised.poll() is not None)
@@ -118,7 +118,7 @@ def test_children_that_outlive_the_program_are_ended_with_it(tmp_path: Path) -> 
         assert not any(map(processes.is_alive, tree))
 
 
-def test_a_descendant_in_a_session_of_its_own_is_ended_too(tmp_path: Path) -> None:
+def test_descendant_in_session_of_its_own_is_ended_too(tmp_path: Path) -> None:
     supervised = start(tmp_path, ["sh", "-c", "setsid sleep 605 & wait"])
     tree = grown(supervised, 2)
     assert eventually(lambda: any(processes.session_members(p.pid) for p in supervised.members()))
@@ -127,7 +127,7 @@ def test_a_descendant_in_a_session_of_its_own_is_ended_too(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_the_supervisor_ends_the_tree(tmp_path: Path, number: signal.Signals) -> None:
+def test_signal_to_supervisor_ends_tree(tmp_path: Path, number: signal.Signals) -> None:
     with start(tmp_path, TREE) as supervised:
         tree = grown(supervised, 4)
         os.kill(supervised.launch.supervisor.pid, number)
@@ -135,7 +135,7 @@ def test_a_signal_to_the_supervisor_ends_the_tree(tmp_path: Path, number: signal
         assert not any(map(processes.is_alive, tree))
 
 
-def test_stop_finds_the_orphans_of_a_killed_supervisor(tmp_path: Path) -> None:
+def test_stop_finds_orphans_of_killed_supervisor(tmp_path: Path) -> None:
     supervised = start(tmp_path, TREE)
     tree = grown(supervised, 4)
     os.kill(supervised.launch.supervisor.pid, signal.SIGKILL)
@@ -167,7 +167,7 @@ def owner_with_tree(folder: Path) -> tuple[subprocess.Popen[bytes], list[Process
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_nothing_outlives_an_owner_that_is_killed(tmp_path: Path, number: signal.Signals) -> None:
+def test_nothing_outlives_owner_that_is_killed(tmp_path: Path, number: signal.Signals) -> None:
     owner, tree = owner_with_tree(tmp_path)
     assert len(tree) >= 5
     owner.send_signal(number)
@@ -175,7 +175,7 @@ def test_nothing_outlives_an_owner_that_is_killed(tmp_path: Path, number: signal
     assert eventually(lambda: not any(map(processes.is_alive, tree)))
 
 
-def test_nothing_outlives_an_owner_whose_direct_children_are_killed_with_it(tmp_path: Path) -> None:
+def test_nothing_outlives_owner_whose_direct_children_are_killed_with_it(tmp_path: Path) -> None:
     owner, tree = owner_with_tree(tmp_path)
     mine = processes.find(owner.pid)
     assert mine is not None
@@ -202,7 +202,7 @@ def status(pid: int, name: str) -> str:
     return next(line for line in lines if line.startswith(f"{name}:")).split()[1]
 
 
-def test_what_runs_for_a_trial_whose_worker_was_lost_is_ended_at_once(tmp_path: Path) -> None:
+def test_what_runs_for_trial_whose_worker_was_lost_is_ended_at_once(tmp_path: Path) -> None:
     lost = start(tmp_path, ["sh", "-c", "sleep 600 & wait"], grace_s=600.0)
     family = grown(lost, 2)
     # Its owner, this process, lives: nobody else would end it.
@@ -238,7 +238,7 @@ def test_orphans_of_owner_and_supervisor_are_found_as_strays(tmp_path: Path) -> 
     assert orphans.end_orphans(tmp_path / "outputs") == []
 
 
-def test_a_supervisor_that_is_not_up_in_time_is_an_error_and_starts_nothing(tmp_path: Path) -> None:
+def test_supervisor_that_is_not_up_in_time_is_error_and_starts_nothing(tmp_path: Path) -> None:
     mark = tmp_path / "started"
     with pytest.raises(EngineError, match=r"not up after 0 s; .*launch_timeout_s") as told:
         Supervised.start(
@@ -255,7 +255,7 @@ def test_a_supervisor_that_is_not_up_in_time_is_an_error_and_starts_nothing(tmp_
     assert not mark.exists()
 
 
-def test_inherited_pipes_close_when_the_program_ends(tmp_path: Path) -> None:
+def test_inherited_pipes_close_when_program_ends(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     supervised = Supervised.start(
         ["sh", "-c", f"echo answer > /dev/fd/{writer}"],
@@ -282,7 +282,7 @@ def start_file(folder: Path) -> dict[str, object]:
     return facts
 
 
-def test_a_program_with_exactly_its_mask_starts_and_what_it_has_is_written_down(tmp_path: Path) -> None:
+def test_program_with_exactly_its_mask_starts_and_what_it_has_is_written_down(tmp_path: Path) -> None:
     mask = {"SWEEPER_DEVICE_MASK": "HIP_VISIBLE_DEVICES=4,5", "HIP_VISIBLE_DEVICES": "4,5"}
     log = tmp_path / "engine.log"
     with start(tmp_path, TELL_MASK, **mask):
@@ -294,7 +294,7 @@ def test_a_program_with_exactly_its_mask_starts_and_what_it_has_is_written_down(
     assert seen["cpus"] == sorted(os.sched_getaffinity(0))
 
 
-def test_the_environment_of_a_program_is_read_when_the_kernel_shows_it() -> None:
+def test_environment_of_program_is_read_when_kernel_shows_it() -> None:
     # Of a few hundred, some are asked in the moment in which their file is still empty.
     for _ in range(300):
         with running(["sleep", "60"], env={"MARK": "x"}) as program:
@@ -317,7 +317,7 @@ def test_the_environment_of_a_program_is_read_when_the_kernel_shows_it() -> None
     ],
     ids=["another", "none", "two", "another kind besides"],
 )
-def test_a_program_with_any_other_mask_is_not_executed(
+def test_program_with_any_other_mask_is_not_executed(
     tmp_path: Path, masks: dict[str, str], told: str
 ) -> None:
     with start(tmp_path, TELL_MASK, SWEEPER_DEVICE_MASK="HIP_VISIBLE_DEVICES=4,5", **masks) as refused:
@@ -330,7 +330,7 @@ def test_a_program_with_any_other_mask_is_not_executed(
     assert start_file(tmp_path)["exit_code"] == 125
 
 
-def test_a_program_without_devices_is_asked_for_no_mask(tmp_path: Path) -> None:
+def test_program_without_devices_is_asked_for_no_mask(tmp_path: Path) -> None:
     with start(tmp_path, ["sh", "-c", "exit 3"], CUDA_VISIBLE_DEVICES="0") as client:
         assert eventually(lambda: client.poll() == 3)
 

@@ -21,7 +21,7 @@ UNIT_ENDINGS = {
 
 
 @pytest.mark.parametrize("metric", metrics.METRICS, ids=lambda metric: metric.name)
-def test_unit_ends_the_name(metric: Metric) -> None:
+def test_unit_ends_name(metric: Metric) -> None:
     assert metric.name.endswith(UNIT_ENDINGS[metric.unit])
 
 
@@ -29,7 +29,7 @@ def test_names_are_unique() -> None:
     assert len(metrics.BY_NAME) == len(metrics.METRICS)
 
 
-def test_report_of_the_serving_benchmark() -> None:
+def test_report_of_serving_benchmark() -> None:
     told = {source: 3.0 for metric in metrics.METRICS for source in metric.reported_as}
     assert set(read_report(told)) == set(reported_by(Benchmark.SERVING))
     assert set(read_report(told).values()) == {3.0}
@@ -47,6 +47,6 @@ def test_numbers_from_single_requests() -> None:
     assert set(summarize(records)) == set(reported_by(Benchmark.SERVING))
 
 
-def test_numbers_of_a_batch() -> None:
+def test_numbers_of_batch() -> None:
     found = batch_metrics(np.array([1.0, 2.0]), requests=4, input_len=8, output_len=8)
     assert set(found) == set(reported_by(Benchmark.LATENCY))

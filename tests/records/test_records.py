@@ -7,13 +7,13 @@ from dataclasses import replace
 from sweeper.records import ClientSpec, FailureClass, LoadPoint, Model, Objective, TrialSpec, content_key
 
 
-def test_a_key_ignores_the_order_of_knobs_folders_series_and_attempts(simulated_spec: TrialSpec) -> None:
+def test_key_ignores_order_of_knobs_folders_series_and_attempts(simulated_spec: TrialSpec) -> None:
     turned = dict(reversed(list(simulated_spec.assignment.items())))
     same = replace(simulated_spec, assignment=turned, folder="elsewhere", series=("other",), attempt=2)
     assert same.key == simulated_spec.key
 
 
-def test_a_key_changes_with_everything_that_changes_a_number(simulated_spec: TrialSpec) -> None:
+def test_key_changes_with_everything_that_changes_number(simulated_spec: TrialSpec) -> None:
     engine = replace(simulated_spec.engine, release="0.6.3")
     more = replace(simulated_spec.load_points[0], num_prompts=21)
     others = [
@@ -27,12 +27,12 @@ def test_a_key_changes_with_everything_that_changes_a_number(simulated_spec: Tri
     assert len({spec.key for spec in [simulated_spec, *others]}) == 7
 
 
-def test_a_time_limit_is_no_part_of_a_key(simulated_spec: TrialSpec) -> None:
+def test_time_limit_is_no_part_of_key(simulated_spec: TrialSpec) -> None:
     patient = replace(simulated_spec, engine=replace(simulated_spec.engine, start_timeout_s=1.0))
     assert patient.key == simulated_spec.key
 
 
-def test_a_local_model_is_known_by_its_hash_and_not_by_its_folder(llama_70b: Model) -> None:
+def test_local_model_is_known_by_its_hash_and_not_by_its_folder(llama_70b: Model) -> None:
     here = replace(llama_70b, path="here", revision="abc")
     assert here.identity == replace(here, path="there").identity
     assert llama_70b.identity != replace(llama_70b, path="another/model").identity
@@ -44,13 +44,13 @@ def test_llama_70b_has_its_70_billion_parameters(llama_70b: Model) -> None:
     assert llama_70b.shape.parameters == 80 * (150_994_944 + 704_643_072 + 16_384) + 2_101_346_304 + 8_192
 
 
-def test_a_load_point_names_itself_by_what_tells_it_apart() -> None:
+def test_load_point_names_itself_by_what_tells_it_apart() -> None:
     point = LoadPoint(dataset="sharegpt", num_prompts=1000, request_rate_per_s=16.0)
     assert point.label == "16 QPS"
     assert replace(point, request_rate_per_s=None, max_concurrency=8).label == "all at once, 8 at a time"
 
 
-def test_an_objective_names_its_load_point() -> None:
+def test_objective_names_its_load_point() -> None:
     everywhere = Objective(metric="mean_ttft_ms", direction="minimize")
     assert everywhere.name == "mean_ttft_ms"
     assert replace(everywhere, request_rate_per_s=16.0).name == "mean_ttft_ms at 16 QPS"
@@ -61,21 +61,21 @@ def test_only_failures_that_may_pass_are_transient() -> None:
     assert transient == {FailureClass.PORT, FailureClass.INFRASTRUCTURE, FailureClass.INTERRUPTED}
 
 
-def test_a_content_key_is_short_and_stable() -> None:
+def test_content_key_is_short_and_stable() -> None:
     # sha256 of {"a":1,"b":[2]} begins so; written down once, because stored studies depend on it
     assert content_key({"b": [2], "a": 1}) == content_key({"a": 1, "b": [2]})
     assert len(content_key({})) == 16
     assert content_key({}) == "44136fa355b3678a"
 
 
-def test_the_usual_client_is_no_part_of_a_key_and_another_one_is(simulated_spec: TrialSpec) -> None:
+def test_usual_client_is_no_part_of_key_and_another_one_is(simulated_spec: TrialSpec) -> None:
     # Keys from before there was a choice of clients still hold; where a script lies does not matter.
     usual = replace(simulated_spec, client=ClientSpec(script="/elsewhere/benchmarks"))
     assert usual.key == simulated_spec.key
     assert replace(simulated_spec, client=ClientSpec(kind="locust")).key != simulated_spec.key
 
 
-def test_an_offline_load_point_is_named_by_its_batch_and_lengths() -> None:
+def test_offline_load_point_is_named_by_its_batch_and_lengths() -> None:
     batch = LoadPoint(dataset="latency", num_prompts=4, input_len=128, output_len=1)
     assert batch.label == "batch of 4, 128 in, 1 out"
     everything = replace(batch, dataset="throughput", num_prompts=3000)

@@ -59,9 +59,7 @@ def test_placement_says_everything_about_its_block() -> None:
         (Platform.SIMULATED, None),
     ],
 )
-def test_devices_are_named_to_the_engine_as_the_platform_does(
-    platform: Platform, variable: str | None
-) -> None:
+def test_devices_are_named_to_engine_as_platform_does(platform: Platform, variable: str | None) -> None:
     node = replace(modelled_mi300x(), platform=platform)
     assert taken(Allocator(node), 1).mask_variable == variable
 
@@ -82,7 +80,7 @@ def test_four_partitions_are_aligned_when_scattered_ones_are_free() -> None:
     assert taken(allocator, 4).devices == (4, 5, 6, 7)
 
 
-def test_small_request_goes_where_the_node_is_broken_already() -> None:
+def test_small_request_goes_where_node_is_broken_already() -> None:
     allocator = Allocator(modelled_mi300x("CPX"))
     assert taken(allocator, 1).devices == (0,)
     assert taken(allocator, 4).devices == (4, 5, 6, 7)
@@ -92,7 +90,7 @@ def test_small_request_goes_where_the_node_is_broken_already() -> None:
     assert taken(allocator, 8).devices == tuple(range(8, 16))
 
 
-def test_whole_gpu_stays_whole_while_a_broken_one_has_room() -> None:
+def test_whole_gpu_stays_whole_while_broken_one_has_room() -> None:
     allocator = Allocator(modelled_mi300x("CPX"))
     first = taken(allocator, 8)
     taken(allocator, 8)
@@ -126,14 +124,14 @@ def test_block_across_numa_nodes_has_none() -> None:
     assert taken(Allocator(modelled_mi300x()), 8).numa_node is None
 
 
-def test_uneven_request_takes_its_number_and_holds_the_block_around_it() -> None:
+def test_uneven_request_takes_its_number_and_holds_block_around_it() -> None:
     allocator = Allocator(modelled_mi300x())
     assert taken(allocator, 3).devices == (0, 1, 2)
     assert allocator.free_devices == (4, 5, 6, 7)  # 3 is held, too
     assert taken(allocator, 1).devices == (4,)
 
 
-def test_uneven_request_beyond_a_gpu_holds_whole_gpus() -> None:
+def test_uneven_request_beyond_gpu_holds_whole_gpus() -> None:
     allocator = Allocator(modelled_mi300x("CPX"))
     assert taken(allocator, 12).devices == tuple(range(12))
     assert allocator.free_devices == tuple(range(16, 64))
@@ -165,7 +163,7 @@ def test_cores_of_one_request_lie_on_one_numa_node_while_they_fit() -> None:
     assert (across.parents, across.numa_node) == ((0, 1), None)
 
 
-def test_restricted_node_keeps_blocks_where_the_links_are() -> None:
+def test_restricted_node_keeps_blocks_where_links_are() -> None:
     # Of devices 3 to 6, only 4-5 are an aligned pair: 3 and 6 each lost their buddy.
     allocator = Allocator(restrict(modelled_mi300x("CPX"), [3, 4, 5, 6], said_by="test"))
     assert taken(allocator, 2).devices == (4, 5)
@@ -173,7 +171,7 @@ def test_restricted_node_keeps_blocks_where_the_links_are() -> None:
     assert allocator.free_devices == (3, 6)
 
 
-def test_devices_follow_the_hardware_when_numbers_do_not() -> None:
+def test_devices_follow_hardware_when_numbers_do_not() -> None:
     # Numbered partition by partition: 0-3 are the first halves of four GPUs, 4-7 the second ones.
     devices = tuple(
         Device(index=4 * half + gpu, parent=gpu, partition_id=half, name="GPU")
@@ -206,7 +204,7 @@ def test_request_that_can_never_fit_is_refused(devices: int) -> None:
         allocator.acquire(devices)
 
 
-def test_check_does_not_mind_a_full_node() -> None:
+def test_check_does_not_mind_full_node() -> None:
     allocator = Allocator(modelled_mi300x())
     taken(allocator, 8)
     allocator.check(8)
@@ -249,7 +247,7 @@ def block_size(devices: int) -> int:
 
 
 @given(node=NODES, data=st.data())
-def test_any_sequence_keeps_the_laws_and_leaves_the_node_whole(node: Node, data: st.DataObject) -> None:
+def test_any_sequence_keeps_laws_and_leaves_node_whole(node: Node, data: st.DataObject) -> None:
     allocator = Allocator(node)
     everything = tuple(device.index for device in node.devices)
     parent_of = {device.index: device.parent for device in node.devices}

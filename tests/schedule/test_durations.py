@@ -43,26 +43,26 @@ def took(spec: TrialSpec, planner: Planner, *, start_s: float, load_s: float) ->
     return replace(result, measurements=measured, phases={"engine_start_s": start_s})
 
 
-def test_a_start_is_booting_and_loading_the_weights(spec: TrialSpec) -> None:
+def test_start_is_booting_and_loading_weights(spec: TrialSpec) -> None:
     # 45 s, and 70.6e9 weights of 2 bytes over 4 devices at 1 GB/s: 35.3 s
     assert Predictor().predict(spec).start_s == pytest.approx(80.3, abs=0.1)
     assert Predictor().predict(spec).basis == "modelled"
 
 
-def test_a_run_takes_at_least_as_long_as_its_requests_arrive(spec: TrialSpec) -> None:
+def test_run_takes_at_least_as_long_as_its_requests_arrive(spec: TrialSpec) -> None:
     slow = replace(spec, load_points=(replace(LOAD, num_prompts=600, request_rate_per_s=2.0),))
     # 600 requests at 2 per second arrive within 300 s; the last answer of 8 tokens takes less than 1 s.
     assert 300 < Predictor().predict(slow).load_s < 301
 
 
-def test_every_probe_of_a_search_over_the_rate_takes_its_time(spec: TrialSpec) -> None:
+def test_every_probe_of_search_over_rate_takes_its_time(spec: TrialSpec) -> None:
     search = RateSearch(low=1.0, high=3.0, resolution=1.0, bounds=(("p99_ttft_ms", 100.0),))
     point = replace(LOAD, num_prompts=600, rate_search=search)
     # Both ends and the middle: 600 requests at 1, 3 and 2 per second.
     assert 1100 < Predictor().predict(replace(spec, load_points=(point,))).load_s < 1103
 
 
-def test_decoding_takes_a_reading_of_the_weights_per_token(spec: TrialSpec) -> None:
+def test_decoding_takes_reading_of_weights_per_token(spec: TrialSpec) -> None:
     point = LoadPoint(dataset="random", num_prompts=1, input_len=32, output_len=1000)
     load_s = Predictor().predict(replace(spec, load_points=(point,))).load_s
     # 35.3 GB at no more than 5.3 TB/s is 6.7 ms a token; launches, links and the host do not make it 4 times
@@ -91,7 +91,7 @@ def test_more_sequences_and_more_steps_at_once_are_no_slower(spec: TrialSpec) ->
     assert load_s(max_num_seqs=256, num_scheduler_steps=10) < load_s(max_num_seqs=256, num_scheduler_steps=1)
 
 
-def test_without_a_model_of_the_machine_the_basis_says_so(spec: TrialSpec) -> None:
+def test_without_model_of_machine_basis_says_so(spec: TrialSpec) -> None:
     on_cpu = Predictor().predict(replace(spec, platform=Platform.CPU))
     # A minute to start; 8 requests of 32 tokens at 2000/s and 8 at 200/s: 8 x (0.016 + 0.04) s
     assert (on_cpu.start_s, on_cpu.basis) == (60, "assumed")
@@ -100,7 +100,7 @@ def test_without_a_model_of_the_machine_the_basis_says_so(spec: TrialSpec) -> No
     assert Predictor().predict(attached).start_s == 0
 
 
-def test_a_trial_that_was_seen_takes_what_it_took(spec: TrialSpec, planner: Planner) -> None:
+def test_trial_that_was_seen_takes_what_it_took(spec: TrialSpec, planner: Planner) -> None:
     predictor = Predictor()
     predictor.learn_result(took(spec, planner, start_s=100, load_s=7))
     found = predictor.predict(spec)
@@ -108,7 +108,7 @@ def test_a_trial_that_was_seen_takes_what_it_took(spec: TrialSpec, planner: Plan
     assert found.basis == "seen: 1 trial of this study"
 
 
-def test_others_are_scaled_by_the_middle_of_what_was_seen(spec: TrialSpec, planner: Planner) -> None:
+def test_others_are_scaled_by_middle_of_what_was_seen(spec: TrialSpec, planner: Planner) -> None:
     predictor, before = Predictor(), Predictor()
     for seqs, factor in ((8, 1.0), (16, 2.0), (32, 9.0)):
         other = replace(spec, assignment={**spec.assignment, "max_num_seqs": seqs})
@@ -123,7 +123,7 @@ def test_others_are_scaled_by_the_middle_of_what_was_seen(spec: TrialSpec, plann
     assert found.basis == "seen: 3 trials of this study"
 
 
-def test_stored_rows_teach_the_same_as_a_result(spec: TrialSpec, planner: Planner) -> None:
+def test_stored_rows_teach_same_as_result(spec: TrialSpec, planner: Planner) -> None:
     rows = [{"engine_start_s": 100.0, "stop_s": float("nan"), "measured_s": 7.0, "client_overhead_s": None}]
     predictor = Predictor()
     predictor.learn(spec, rows)
@@ -132,7 +132,7 @@ def test_stored_rows_teach_the_same_as_a_result(spec: TrialSpec, planner: Planne
     assert predictor.predict(spec).basis == "seen: 1 trial of this study"
 
 
-def test_a_failure_teaches_nothing(spec: TrialSpec, planner: Planner) -> None:
+def test_failure_teaches_nothing(spec: TrialSpec, planner: Planner) -> None:
     placement = Allocator(planner.node).acquire(4)
     assert placement is not None
     predictor = Predictor()

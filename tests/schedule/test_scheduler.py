@@ -40,7 +40,7 @@ def waiting_in(scheduler: Scheduler, *entries: Entry) -> Scheduler:
 # --- order ---------------------------------------------------------------------------------------------
 
 
-def test_the_widest_start_first_and_of_equally_wide_ones_the_longest() -> None:
+def test_widest_start_first_and_of_equally_wide_ones_longest() -> None:
     scheduler = waiting_in(
         Scheduler((SPX,), max_parallel=1),
         entry("narrow", 1, 3),
@@ -52,7 +52,7 @@ def test_the_widest_start_first_and_of_equally_wide_ones_the_longest() -> None:
     assert [span.entry.key for span in spans] == ["wide", "long", "short", "narrow"]
 
 
-def test_the_order_can_be_as_written_or_shuffled_by_a_seed() -> None:
+def test_order_can_be_as_written_or_shuffled_by_seed() -> None:
     def order(**options: object) -> list[str]:
         scheduler = Scheduler((SPX,), max_parallel=1, **options)  # type: ignore[arg-type]
         entries = [entry(str(number), 1 + number % 4) for number in range(8)]
@@ -64,7 +64,7 @@ def test_the_order_can_be_as_written_or_shuffled_by_a_seed() -> None:
     assert sorted(order(order="shuffled", seed=1)) == [str(number) for number in range(8)]
 
 
-def test_a_trial_as_long_as_all_the_rest_starts_before_wider_ones() -> None:
+def test_trial_as_long_as_all_rest_starts_before_wider_ones() -> None:
     # 4 x 10 s on 4 devices and one device for 30 s: 190 device-seconds, 24 s on each of 8 devices.
     wide = [entry(f"wide {number}", 4) for number in range(4)]
     spans = play(Scheduler((SPX,)), [*wide, entry("long", 1, 30)], lasts_s=lambda one: one.predicted_s)
@@ -77,7 +77,7 @@ def test_a_trial_as_long_as_all_the_rest_starts_before_wider_ones() -> None:
 # --- reservations --------------------------------------------------------------------------------------
 
 
-def test_a_wide_trial_is_not_starved_by_narrow_ones() -> None:
+def test_wide_trial_is_not_starved_by_narrow_ones() -> None:
     scheduler = waiting_in(Scheduler((SPX,)), *(entry(f"half {n}", 4, 10 + n) for n in range(2)))
     first = started(scheduler, now_s=0)
     scheduler.add(entry("whole", 8))
@@ -88,7 +88,7 @@ def test_a_wide_trial_is_not_starved_by_narrow_ones() -> None:
     assert list(started(scheduler, now_s=2)) == ["in time"]
 
 
-def test_no_one_enters_a_reserved_block_once_its_time_has_come() -> None:
+def test_no_one_enters_reserved_block_once_its_time_has_come() -> None:
     scheduler = waiting_in(Scheduler((SPX,)), *(entry(f"half {n}", 4, 10) for n in range(2)))
     first = started(scheduler, now_s=0)
     scheduler.add(entry("whole", 8))
@@ -101,7 +101,7 @@ def test_no_one_enters_a_reserved_block_once_its_time_has_come() -> None:
     assert list(started(scheduler, now_s=50)) == ["whole"]
 
 
-def test_narrow_trials_run_beside_a_reserved_block() -> None:
+def test_narrow_trials_run_beside_reserved_block() -> None:
     scheduler = waiting_in(Scheduler((SPX,), order="as_written"), entry("a", 4, 10), entry("b", 2, 90))
     first = started(scheduler, now_s=0)
     waiting_in(scheduler, entry("c", 4, 50), entry("d", 2, 500))
@@ -111,7 +111,7 @@ def test_narrow_trials_run_beside_a_reserved_block() -> None:
     assert started(scheduler, now_s=10)["c"].devices == first["a"].devices
 
 
-def test_a_trial_that_many_later_ones_have_passed_comes_first() -> None:
+def test_trial_that_many_later_ones_have_passed_comes_first() -> None:
     scheduler = waiting_in(Scheduler((SPX,), max_parallel=1), entry("old", 1, 1))
     held = waiting_in(scheduler, entry("wide 0", 8)).start(now_s=0)[0][1]
     for number in range(1, 100):
@@ -127,7 +127,7 @@ def test_a_trial_that_many_later_ones_have_passed_comes_first() -> None:
 # --- exclusive trials ----------------------------------------------------------------------------------
 
 
-def test_exclusive_trials_run_first_and_one_behind_the_other() -> None:
+def test_exclusive_trials_run_first_and_one_behind_other() -> None:
     entries = [entry("a", 8), entry("host 1", 1, alone=True), entry("b", 4), entry("host 2", 4, alone=True)]
     spans = play(Scheduler((SPX,)), entries, lasts_s=lambda one: one.predicted_s)
     assert [(span.entry.key, span.start_s) for span in spans] == [
@@ -138,7 +138,7 @@ def test_exclusive_trials_run_first_and_one_behind_the_other() -> None:
     ]
 
 
-def test_an_exclusive_trial_that_comes_late_waits_for_the_end_and_drains_nothing() -> None:
+def test_exclusive_trial_that_comes_late_waits_for_end_and_drains_nothing() -> None:
     scheduler = waiting_in(Scheduler((SPX,)), *(entry(f"half {n}", 4) for n in range(5)))
     out = [place for _, place in scheduler.start(now_s=0)]
     scheduler.add(entry("host", 1, alone=True))
@@ -152,7 +152,7 @@ def test_an_exclusive_trial_that_comes_late_waits_for_the_end_and_drains_nothing
     assert seen == ["half 2", "half 3", "half 4", "host"]
 
 
-def test_beside_an_exclusive_trial_only_other_nodes_are_used() -> None:
+def test_beside_exclusive_trial_only_other_nodes_are_used() -> None:
     scheduler = Scheduler((named("one"), named("two")))
     waiting_in(scheduler, entry("host", 1, alone=True), entry("a", 4), entry("b", 4), entry("c", 1))
     places = started(scheduler, now_s=0)
@@ -161,7 +161,7 @@ def test_beside_an_exclusive_trial_only_other_nodes_are_used() -> None:
     assert others == {"two"} and places["host"].node == "one"
 
 
-def test_exclusive_isolation_runs_one_trial_at_a_time_on_a_node() -> None:
+def test_exclusive_isolation_runs_one_trial_at_time_on_node() -> None:
     scheduler = Scheduler((named("one"), named("two")), isolation="exclusive")
     spans = play(scheduler, [entry(str(n), 1) for n in range(4)], lasts_s=lambda one: one.predicted_s)
     assert [(span.placement.node, span.start_s) for span in spans] == [
@@ -175,7 +175,7 @@ def test_exclusive_isolation_runs_one_trial_at_a_time_on_a_node() -> None:
 # --- nodes ---------------------------------------------------------------------------------------------
 
 
-def test_a_lost_node_loses_only_its_own() -> None:
+def test_lost_node_loses_only_its_own() -> None:
     scheduler = waiting_in(Scheduler((named("one"), named("two"))), entry("a", 8), entry("b", 8))
     places = started(scheduler, now_s=0)
     assert {place.node for place in places.values()} == {"one", "two"}
@@ -201,7 +201,7 @@ def test_what_fits_on_no_node_that_is_left_is_stranded() -> None:
         scheduler.add(entry("x", 16))
 
 
-def test_mistakes_of_the_owner_are_named() -> None:
+def test_mistakes_of_owner_are_named() -> None:
     with pytest.raises(PlacementError, match="names one, one; expected each once"):
         Scheduler((named("one"), named("one")))
     scheduler = waiting_in(Scheduler((SPX,)), entry("a", 1))
@@ -213,7 +213,7 @@ def test_mistakes_of_the_owner_are_named() -> None:
         scheduler.release(foreign)
 
 
-def test_a_better_prediction_and_a_withdrawal_count() -> None:
+def test_better_prediction_and_withdrawal_count() -> None:
     scheduler = waiting_in(Scheduler((SPX,), max_parallel=1), entry("a", 8, 5), entry("b", 8, 4))
     scheduler.predict_anew("b", predicted_s=6)
     assert list(started(scheduler, now_s=0)) == ["b"]
@@ -222,7 +222,7 @@ def test_a_better_prediction_and_a_withdrawal_count() -> None:
     assert not scheduler.has_room
 
 
-def test_makespan_and_idle_share_are_those_of_the_devices() -> None:
+def test_makespan_and_idle_share_are_those_of_devices() -> None:
     place = Allocator(SPX).acquire(4)
     assert place is not None
     spans = [
@@ -274,7 +274,7 @@ def check_state(held: dict[str, tuple[Entry, Placement]], nodes: dict[str, Node]
     max_parallel=st.sampled_from((None, None, 1, 3)),
     lost_after=st.integers(1, 30),
 )
-def test_blocks_stay_apart_and_everything_ends_whatever_the_predictions_say(
+def test_blocks_stay_apart_and_everything_ends_whatever_predictions_say(
     wanted: list[tuple[int, float, float, bool]],
     modes: list[str],
     isolation: str,

@@ -38,7 +38,7 @@ def number_of(search: Search) -> int:
     return candidate.number
 
 
-def test_a_trial_that_breaks_a_bound_is_never_optunas_best(tmp_path: Path) -> None:
+def test_trial_that_breaks_bound_is_never_optunas_best(tmp_path: Path) -> None:
     search = opened(tmp_path)
     search.tell(number_of(search), [20.0], {}, violated={PROMPT.name: 0.5})
     search.tell(number_of(search), [10.0], {}, violated={PROMPT.name: -0.1})
@@ -48,7 +48,7 @@ def test_a_trial_that_breaks_a_bound_is_never_optunas_best(tmp_path: Path) -> No
     assert [trial.system_attrs["constraints"] for trial in study.trials] == [[0.5], [-0.1]]
 
 
-def test_a_point_that_breaks_a_rule_is_told_as_infeasible_and_is_no_failure(tmp_path: Path) -> None:
+def test_point_that_breaks_rule_is_told_as_infeasible_and_is_no_failure(tmp_path: Path) -> None:
     search = opened(tmp_path)
     search.tell(number_of(search), None, {}, violated={"space.rules": 1.0})
     counts = search.counts()
@@ -73,7 +73,7 @@ def test_another_condition_is_another_space(tmp_path: Path) -> None:
         opened(tmp_path, space=replace(SPACE, conditions={"n": Rule(text="on == true")}))
 
 
-def test_other_rules_are_another_question_to_a_search_that_learns(tmp_path: Path) -> None:
+def test_other_rules_are_another_question_to_search_that_learns(tmp_path: Path) -> None:
     ruled = replace(SPACE, rules=(Rule(text="n < 3"),))
     search = opened(tmp_path, space=ruled)
     search.tell(number_of(search), [1.0], {}, violated={PROMPT.name: 0.0})

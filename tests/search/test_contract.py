@@ -53,14 +53,14 @@ def step(search: Search) -> tuple[object, object] | None:
     return a, b
 
 
-def test_every_point_of_a_small_space_is_proposed_once_and_then_none(method: str, tmp_path: Path) -> None:
+def test_every_point_of_small_space_is_proposed_once_and_then_none(method: str, tmp_path: Path) -> None:
     with opened(tmp_path, method) as search:
         proposed = [step(search) for _ in range(6)]
     assert proposed[5] is None
     assert set(proposed[:5]) == POINTS
 
 
-def test_a_search_that_is_opened_again_proposes_what_it_has_not(method: str, tmp_path: Path) -> None:
+def test_search_that_is_opened_again_proposes_what_it_has_not(method: str, tmp_path: Path) -> None:
     with opened(tmp_path, method) as search:
         first = [step(search) for _ in range(2)]
     with opened(tmp_path, method) as search:
@@ -69,7 +69,7 @@ def test_a_search_that_is_opened_again_proposes_what_it_has_not(method: str, tmp
     assert {*first, *then[:3]} == POINTS
 
 
-def test_a_point_that_failed_is_not_proposed_again(method: str, tmp_path: Path) -> None:
+def test_point_that_failed_is_not_proposed_again(method: str, tmp_path: Path) -> None:
     with opened(tmp_path, method) as search:
         candidate = search.ask()
         assert candidate is not None

@@ -71,7 +71,7 @@ def shown_files(outputs: Path, trial: int | None = None) -> dict[str, bytes]:
     return {meta.filename: (folder / meta.artifact_id).read_bytes() for meta in metas}
 
 
-def test_a_note_says_question_goals_environment_and_where_results_are() -> None:
+def test_note_says_question_goals_environment_and_where_results_are() -> None:
     text = note()
     assert text.startswith("# How large a batch?\n\n- maximize `request_throughput_per_s`\n\n")
     assert "| Node | 8 x MI300X |" in text
@@ -80,7 +80,7 @@ def test_a_note_says_question_goals_environment_and_where_results_are() -> None:
     assert dashboard.CAVEAT not in text
 
 
-def test_a_note_of_a_study_with_bounds_says_how_the_dashboard_treats_them() -> None:
+def test_note_of_study_with_bounds_says_how_dashboard_treats_them() -> None:
     text = note(bounds=["p99_ttft_ms at 16 QPS <= 2000"], answers=["64: 12.5 requests/s"], is_simulated=True)
     assert "- keep `p99_ttft_ms at 16 QPS <= 2000`" in text
     assert f"> {dashboard.CAVEAT}" in text
@@ -88,7 +88,7 @@ def test_a_note_of_a_study_with_bounds_says_how_the_dashboard_treats_them() -> N
     assert "**Simulated: no GPU was measured.**" in text
 
 
-def test_a_trial_shows_the_file_that_was_attached_before_it_ended(tmp_path: Path) -> None:
+def test_trial_shows_file_that_was_attached_before_it_ended(tmp_path: Path) -> None:
     chart = tmp_path / "latencies.png"
     chart.write_bytes(b"a picture")
     search = opened(tmp_path)
@@ -99,7 +99,7 @@ def test_a_trial_shows_the_file_that_was_attached_before_it_ended(tmp_path: Path
     assert shown_files(tmp_path, trial=0) == {"latencies.png": b"a picture"}
 
 
-def test_a_study_that_ends_again_shows_each_chart_once_and_its_latest_note(tmp_path: Path) -> None:
+def test_study_that_ends_again_shows_each_chart_once_and_its_latest_note(tmp_path: Path) -> None:
     opened(tmp_path).close()
     chart = tmp_path / "throughput.png"
     for text in ("first", "second"):
@@ -116,7 +116,7 @@ def test_a_study_that_ends_again_shows_each_chart_once_and_its_latest_note(tmp_p
     assert "# first" not in notes_of(tmp_path)
 
 
-def test_a_chart_that_cannot_be_kept_costs_no_result(tmp_path: Path) -> None:
+def test_chart_that_cannot_be_kept_costs_no_result(tmp_path: Path) -> None:
     dashboard.artifacts_folder(tmp_path).write_text("a file where a folder is wanted")
     chart = tmp_path / "latencies.png"
     chart.write_bytes(b"a picture")
@@ -128,7 +128,7 @@ def test_a_chart_that_cannot_be_kept_costs_no_result(tmp_path: Path) -> None:
     assert loaded(tmp_path).trials[0].value == 1.0
 
 
-def test_the_dashboard_is_served_on_loopback_with_its_files(tmp_path: Path) -> None:
+def test_dashboard_is_served_on_loopback_with_its_files(tmp_path: Path) -> None:
     command = dashboard.command("sqlite:///x.db", outputs=tmp_path, port=8081)
     assert command[:3] == [sys.executable, "-m", "sweeper.search.dashboard_server"]
     assert command[3:] == [
@@ -171,7 +171,7 @@ def best_numbers(study: dict[str, Any]) -> list[int]:
     return [trial["number"] for trial in study["best_trials"]]
 
 
-def test_the_best_trial_of_the_dashboard_keeps_every_bound(tmp_path: Path) -> None:
+def test_best_trial_of_dashboard_keeps_every_bound(tmp_path: Path) -> None:
     told(tmp_path, [THROUGHPUT], [([9.0], 0.0), ([12.0], 0.04), ([11.0], -0.1), ([13.0], 0.2)])
     assert best_numbers(served(tmp_path)) == [2]
     # A page that is open asks for what is new; the best one is still the best of all.
@@ -180,12 +180,12 @@ def test_the_best_trial_of_the_dashboard_keeps_every_bound(tmp_path: Path) -> No
     assert best_numbers(later) == [2]
 
 
-def test_where_no_trial_keeps_the_bounds_the_dashboard_has_no_best(tmp_path: Path) -> None:
+def test_where_no_trial_keeps_bounds_dashboard_has_no_best(tmp_path: Path) -> None:
     told(tmp_path, [THROUGHPUT], [([9.0], 0.5), ([12.0], 0.04)])
     assert best_numbers(served(tmp_path)) == []
 
 
-def test_best_trials_of_several_objectives_are_the_front_of_those_that_keep_the_bounds(
+def test_best_trials_of_several_objectives_are_front_of_those_that_keep_bounds(
     tmp_path: Path,
 ) -> None:
     latency = Objective(metric="p99_tpot_ms", direction="minimize")
@@ -195,7 +195,7 @@ def test_best_trials_of_several_objectives_are_the_front_of_those_that_keep_the_
     assert best_numbers(served(tmp_path)) == [0, 2]
 
 
-def test_a_password_does_not_go_into_the_list_of_processes(
+def test_password_does_not_go_into_list_of_processes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = "postgresql+psycopg://me:planted@host/studies"
@@ -205,7 +205,7 @@ def test_a_password_does_not_go_into_the_list_of_processes(
     assert "Leave it out, and give it in PGPASSWORD or ~/.pgpass." in said
 
 
-def test_a_port_that_is_taken_is_refused_when_asked_for_and_avoided_otherwise() -> None:
+def test_port_that_is_taken_is_refused_when_asked_for_and_avoided_otherwise() -> None:
     with socket.socket() as taken:
         taken.bind((dashboard.HOST, 0))
         taken.listen()

@@ -145,7 +145,7 @@ def opened(url: str, name: str = "test") -> Search:
     return Search(storage=url, name=name, space=SPACE, objectives=OBJECTIVES, method="grid", seed=0)
 
 
-def test_a_search_is_remembered_by_the_server(server: Server) -> None:
+def test_search_is_remembered_by_server(server: Server) -> None:
     first, second, third = SPACE.grid()
     with closing(opened(server.url)) as search:
         search.tell(search.begin(first).number, [5.0], {"key": "a"})
@@ -159,7 +159,7 @@ def test_a_search_is_remembered_by_the_server(server: Server) -> None:
         assert again.counts()["complete"] == 1
 
 
-def test_a_second_driver_is_kept_off_a_study_and_not_off_others(
+def test_second_driver_is_kept_off_study_and_not_off_others(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "_LOCK_WAIT_S", 0.0)
@@ -172,14 +172,14 @@ def test_a_second_driver_is_kept_off_a_study_and_not_off_others(
     opened(server.url, "mine").close()
 
 
-def test_a_wrong_password_is_a_store_error_that_does_not_show_it(server: Server) -> None:
+def test_wrong_password_is_store_error_that_does_not_show_it(server: Server) -> None:
     with pytest.raises(StoreError, match="cannot be opened as an Optuna study database") as caught:
         opened(server.url.replace("secret", "guessed"))
     assert "password authentication failed" in str(caught.value)
     assert "guessed" not in str(caught.value)
 
 
-def test_a_server_that_restarts_is_found_again_and_one_that_is_gone_is_named(server: Server) -> None:
+def test_server_that_restarts_is_found_again_and_one_that_is_gone_is_named(server: Server) -> None:
     first, second, _ = SPACE.grid()
     with closing(opened(server.url, "restart")) as search:
         number = search.begin(first).number
@@ -192,7 +192,7 @@ def test_a_server_that_restarts_is_found_again_and_one_that_is_gone_is_named(ser
         assert not search.has(second)
 
 
-def test_a_missing_package_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(ConfigError, match=r"needs the package 'psycopg'.*pip install \"mi300x-sweeper\[post"):
         database.check("postgresql+psycopg://host/studies")
@@ -205,7 +205,7 @@ def test_what_is_no_database_is_refused_without_its_password(url: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_a_mistake_in_the_storage_starts_nothing(
+def test_mistake_in_storage_starts_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -238,7 +238,7 @@ def started(folder: Path, url: str) -> AbstractContextManager[subprocess.Popen[s
 
 
 @pytest.mark.slow
-def test_a_killed_study_goes_on_and_tells_each_trial_once(server: Server, tmp_path: Path) -> None:
+def test_killed_study_goes_on_and_tells_each_trial_once(server: Server, tmp_path: Path) -> None:
     with started(tmp_path, server.url) as driver:
         deadline = time.monotonic() + 120
         while not list((tmp_path / STUDY).glob("measurements/*.parquet")) and driver.poll() is None:

@@ -78,7 +78,7 @@ def test_every_valid_point_is_proposed_once_and_then_no_more(method: str) -> Non
     assert sorted(seen) == [(1, False), (1, True), (2, False), (2, True), (4, True)]
 
 
-def test_parallel_asks_of_a_study_are_all_different(tmp_path: Path) -> None:
+def test_parallel_asks_of_study_are_all_different(tmp_path: Path) -> None:
     search = Search(
         storage=storage_url(tmp_path),
         name="study",
@@ -93,13 +93,13 @@ def test_parallel_asks_of_a_study_are_all_different(tmp_path: Path) -> None:
     assert search.counts()["running"] == 5
 
 
-def test_a_point_that_was_cut_off_is_free_again() -> None:
+def test_point_that_was_cut_off_is_free_again() -> None:
     one = Space(domains={"a": Choice(values=(1,))})
     assert proposer(one, "random").propose([trial_of(one, {"a": 1}, None, interrupted=True)]) is not None
     assert proposer(one, "random").propose([trial_of(one, {"a": 1}, None)]) is None
 
 
-def test_a_space_without_a_valid_point_shows_what_refuses_it() -> None:
+def test_space_without_valid_point_shows_what_refuses_it() -> None:
     refused = Space(domains={"a": Choice(values=(1, 2))}, rules=(Rule(text="a > 2"),))
     for method in METHODS:
         proposal = proposer(refused, method).propose([])
@@ -107,7 +107,7 @@ def test_a_space_without_a_valid_point_shows_what_refuses_it() -> None:
         assert refused.broken_rule(proposal.point.assignment) == "a > 2"
 
 
-def test_a_wrong_method_and_a_missing_package_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_method_and_missing_package_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="'annealing' is not a method; expected one of grid, random, tpe"):
         check_method("annealing")
     monkeypatch.setattr(
@@ -118,20 +118,20 @@ def test_a_wrong_method_and_a_missing_package_are_named(monkeypatch: pytest.Monk
         check_method("gp")
 
 
-def test_guided_finds_the_best_of_512_without_a_ranking() -> None:
+def test_guided_finds_best_of_512_without_ranking() -> None:
     told = walked(proposer(WIDE, "guided"), WIDE, 30, best_at_corner)
     # At random the best of 30 out of 512 is on average the 17th, at 18 or below.
     assert max(values(told)) >= 20
 
 
-def test_guided_begins_at_the_top_of_the_ranking() -> None:
+def test_guided_begins_at_top_of_ranking() -> None:
     asked = proposer(WIDE, "guided", estimate=lambda point: [best_at_corner(point)])
     first = asked.propose([])
     assert first is not None
     assert first.point.choices == {"a": 7, "b": 7, "c": 7}
 
 
-def test_guided_leaves_a_ranking_that_proves_wrong() -> None:
+def test_guided_leaves_ranking_that_proves_wrong() -> None:
     # It expects the worst of the best: its favourite, (0, 0, 0), is worth 0.
     asked = proposer(WIDE, "guided", estimate=lambda point: [-best_at_corner(point)])
     told = walked(asked, WIDE, 30, best_at_corner)
@@ -139,7 +139,7 @@ def test_guided_leaves_a_ranking_that_proves_wrong() -> None:
     assert max(values(told)) >= 20
 
 
-def test_guided_spreads_over_a_front_of_two_objectives() -> None:
+def test_guided_spreads_over_front_of_two_objectives() -> None:
     line = Space(domains={"x": Choice(values=tuple(range(21)))})
     asked = Proposer(
         space=line,
@@ -169,7 +169,7 @@ def test_guided_keeps_away_from_what_fails() -> None:
     assert sum(trial.value is None for trial in late) <= 7
 
 
-def test_a_ranking_gives_equal_expectations_equal_places() -> None:
+def test_ranking_gives_equal_expectations_equal_places() -> None:
     points = pool(WIDE, np.random.default_rng(0))
     ranking = Ranking(lambda point: None if point.choices["a"] == 7 else [float(point.choices["a"])], points)
     places = ranking.scores([WIDE.point({"a": a, "b": 0, "c": 0}) for a in (0, 1, 6, 7)])
@@ -177,7 +177,7 @@ def test_a_ranking_gives_equal_expectations_equal_places() -> None:
     assert places.tolist() == pytest.approx([32 / 448, 96 / 448, 416 / 448, 0.0])
 
 
-def test_stages_search_their_own_knobs_and_keep_the_best_of_the_one_before() -> None:
+def test_stages_search_their_own_knobs_and_keep_best_of_one_before() -> None:
     asked = proposer(WIDE, "staged", trials=17, stage_knobs=[["a"], ["b"]])
     told = [trial_of(WIDE, {"a": 0, "b": 0, "c": 0}, 0.0, is_start=True)]
     while len(told) < 17:
@@ -193,7 +193,7 @@ def test_stages_search_their_own_knobs_and_keep_the_best_of_the_one_before() -> 
     assert all((t.params["a"], t.params["b"]) == (best_a, best_b) for t in third)
 
 
-def test_a_stage_whose_points_are_used_up_hands_over() -> None:
+def test_stage_whose_points_are_used_up_hands_over() -> None:
     asked = proposer(SMALL, "staged", trials=40, stage_knobs=[["b"], ["a"]])
     told = [trial_of(SMALL, {"a": 1, "b": True}, 1.0, is_start=True)]
     for _ in range(2):
@@ -222,7 +222,7 @@ def test_stages_name_knobs_that_vary_each_once() -> None:
         ("OSError: [Errno 28] No space left on device", False),
     ],
 )  # fmt: skip
-def test_only_an_engine_that_itself_ran_out_of_memory_is_a_lesson(line: str, is_lesson: bool) -> None:
+def test_only_engine_that_itself_ran_out_of_memory_is_lesson(line: str, is_lesson: bool) -> None:
     death = why_it_ended(line, exit_code=1, was_ready=False)
     assert is_out_of_memory({"fail_reason": f"{death.failure}: {death.message}"}) is is_lesson
 
@@ -239,7 +239,7 @@ def test_running_out_of_memory_teaches_whoever_needs_as_much() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_search_holds_back_what_a_failure_dooms(method: str) -> None:
+def test_search_holds_back_what_failure_dooms(method: str) -> None:
     space = Space(domains={"max_num_seqs": Choice(values=(64, 128, 256, 512))})
     failed = trial_of(space, {"max_num_seqs": 128}, None, fail_reason="out_of_memory: HIP out of memory")
     asked = proposer(space, method)
@@ -249,7 +249,7 @@ def test_a_search_holds_back_what_a_failure_dooms(method: str) -> None:
     assert asked.propose([failed, trial_of(space, only.point.choices, 1.0)]) is None
 
 
-def test_a_crash_teaches_nothing_about_others() -> None:
+def test_crash_teaches_nothing_about_others() -> None:
     space = Space(domains={"max_num_seqs": Choice(values=(64, 128))})
     failed = trial_of(space, {"max_num_seqs": 64}, None, fail_reason="crash: the engine died")
     proposal = proposer(space, "random").propose([failed])
@@ -257,7 +257,7 @@ def test_a_crash_teaches_nothing_about_others() -> None:
     assert proposal.point.choices == {"max_num_seqs": 128}
 
 
-def test_a_search_starts_with_defaults_then_what_is_given_then_what_is_expected() -> None:
+def test_search_starts_with_defaults_then_what_is_given_then_what_is_expected() -> None:
     ranking = Ranking(lambda point: [best_at_corner(point)], pool(WIDE, np.random.default_rng(0)))
     found = starting_points(
         WIDE,
@@ -274,14 +274,14 @@ def test_a_search_starts_with_defaults_then_what_is_given_then_what_is_expected(
     ]
 
 
-def test_defaults_take_the_base_before_the_engines_own() -> None:
+def test_defaults_take_base_before_engines_own() -> None:
     space = Space(
         base={"x": 8}, domains={"x": Range(low=2, high=16, is_int=True), "y": Choice(values=("p", "q"))}
     )
     assert default_choices(space, {"x": 4, "y": "q"}) == {"x": 8, "y": "q"}
 
 
-def test_a_start_outside_of_the_space_is_refused() -> None:
+def test_start_outside_of_space_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"search\.start\[0\]: 'z' is not varied"):
         check_starts([{"z": 1}], WIDE)
     with pytest.raises(
@@ -290,7 +290,7 @@ def test_a_start_outside_of_the_space_is_refused() -> None:
         check_starts([{"a": 1}, {"a": 99}], WIDE)
 
 
-def test_starts_wait_in_the_study_so_that_a_kill_does_not_lose_them(tmp_path: Path) -> None:
+def test_starts_wait_in_study_so_that_kill_does_not_lose_them(tmp_path: Path) -> None:
     def opened() -> Search:
         return Search(
             storage=storage_url(tmp_path),
@@ -315,7 +315,7 @@ def test_neighbours_differ_in_one_knob() -> None:
     assert near == {(2, 1), (1, 0), (1, 2), (1, 3), (1, 4), (1, 5)}
 
 
-def test_a_large_space_is_represented_by_a_seeded_sample_of_valid_points() -> None:
+def test_large_space_is_represented_by_seeded_sample_of_valid_points() -> None:
     space = Space(
         domains={"x": Range(low=1, high=1000, log=True), "n": Range(low=1, high=100_000, is_int=True)},
         rules=(Rule(text="n > 50000"),),
@@ -327,7 +327,7 @@ def test_a_large_space_is_represented_by_a_seeded_sample_of_valid_points() -> No
     assert len({identity(point) for point in one}) == 1000
 
 
-def test_points_are_apart_by_the_places_of_their_numbers() -> None:
+def test_points_are_apart_by_places_of_their_numbers() -> None:
     space = Space(domains={"n": Choice(values=(64, 128, 256)), "kind": Choice(values=("p", "q", "r"))})
     geometry = Geometry.of(space)
     places = geometry.coordinates(

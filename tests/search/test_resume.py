@@ -192,7 +192,7 @@ def stored_trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_search_killed_at_random_moments_is_complete_and_runs_nothing_twice(
+def test_search_killed_at_random_moments_is_complete_and_runs_nothing_twice(
     tmp_path: Path, planner: Planner, seed: int
 ) -> None:
     moments = random.Random(seed)
@@ -211,7 +211,7 @@ def test_a_search_killed_at_random_moments_is_complete_and_runs_nothing_twice(
     ],
     ids=["stored and not told", "half told", "running"],
 )
-def test_a_kill_at_each_step_of_a_trial_loses_nothing_that_was_finished(
+def test_kill_at_each_step_of_trial_loses_nothing_that_was_finished(
     tmp_path: Path, planner: Planner, kinds: dict[str, Any], stored: int
 ) -> None:
     assert run_and_kill(planner, tmp_path, **kinds) == -signal.SIGKILL
@@ -222,7 +222,7 @@ def test_a_kill_at_each_step_of_a_trial_loses_nothing_that_was_finished(
     check_complete(tmp_path)
 
 
-def test_a_search_whose_last_trial_was_stored_and_not_told_only_tells_it(
+def test_search_whose_last_trial_was_stored_and_not_told_only_tells_it(
     tmp_path: Path, planner: Planner
 ) -> None:
     assert run_and_kill(planner, tmp_path, store_kind=DyingStore, budget=3) == -signal.SIGKILL
@@ -233,7 +233,7 @@ def test_a_search_whose_last_trial_was_stored_and_not_told_only_tells_it(
     check_complete(tmp_path, budget=3)
 
 
-def test_what_was_running_is_run_first_when_the_search_goes_on(tmp_path: Path, planner: Planner) -> None:
+def test_what_was_running_is_run_first_when_search_goes_on(tmp_path: Path, planner: Planner) -> None:
     cut_off = DyingExecutor(complete)
     assert run_and_kill(planner, tmp_path, executor=cut_off) == -signal.SIGKILL
     running = [t.params for t in stored_trials(tmp_path) if t.state is Told.RUNNING]
@@ -244,9 +244,7 @@ def test_what_was_running_is_run_first_when_the_search_goes_on(tmp_path: Path, p
     assert begun[: len(running)] == running
 
 
-def test_a_stop_by_signal_leaves_the_trials_it_cut_off_to_be_run_first(
-    tmp_path: Path, planner: Planner
-) -> None:
+def test_stop_by_signal_leaves_trials_it_cut_off_to_be_run_first(tmp_path: Path, planner: Planner) -> None:
     executor = ScriptedExecutor(failed(FailureClass.INTERRUPTED))
     drive(planner, tmp_path, executor=executor, stop=lambda: len(executor.specs) >= 2)
     cut_off = [spec.key for spec in executor.specs]
@@ -256,7 +254,7 @@ def test_a_stop_by_signal_leaves_the_trials_it_cut_off_to_be_run_first(
     check_complete(tmp_path)
 
 
-def test_the_first_trials_outlive_a_kill_before_any_of_them_ran(tmp_path: Path, planner: Planner) -> None:
+def test_first_trials_outlive_kill_before_any_of_them_ran(tmp_path: Path, planner: Planner) -> None:
     def first(spec: TrialSpec, placement: Placement) -> TrialResult:
         die()
         raise AssertionError
@@ -268,7 +266,7 @@ def test_the_first_trials_outlive_a_kill_before_any_of_them_ran(tmp_path: Path, 
     check_complete(tmp_path)
 
 
-def test_a_search_that_goes_on_proposes_others_than_before(tmp_path: Path, planner: Planner) -> None:
+def test_search_that_goes_on_proposes_others_than_before(tmp_path: Path, planner: Planner) -> None:
     drive(planner, tmp_path, budget=6)
     executor = SlowExecutor(complete)
     outcome = drive(planner, tmp_path, executor=executor, budget=BUDGET)

@@ -48,7 +48,7 @@ def stored(folder: Path, name: str = "study") -> optuna.Study:
     return optuna.load_study(study_name=name, storage=storage_url(folder))
 
 
-def test_a_point_of_a_grid_is_begun_and_told(tmp_path: Path) -> None:
+def test_point_of_grid_is_begun_and_told(tmp_path: Path) -> None:
     search = opened(tmp_path)
     points = list(SPACE.grid())
     candidate = search.begin(points[3])
@@ -65,7 +65,7 @@ def test_a_point_of_a_grid_is_begun_and_told(tmp_path: Path) -> None:
     assert search.counts()["complete"] == 1
 
 
-def test_metrics_have_their_names_on_the_dashboards_axes(tmp_path: Path) -> None:
+def test_metrics_have_their_names_on_dashboards_axes(tmp_path: Path) -> None:
     opened(tmp_path, objectives=(THROUGHPUT, LATENCY)).note("# Why?")
     study = stored(tmp_path)
     assert study.metric_names == ["request_throughput_per_s", "p99_tpot_ms at 16 QPS"]
@@ -74,7 +74,7 @@ def test_metrics_have_their_names_on_the_dashboards_axes(tmp_path: Path) -> None
     assert any("Why?" in str(text) for key, text in notes.items() if "note" in key)
 
 
-def test_a_failed_trial_keeps_its_reason(tmp_path: Path) -> None:
+def test_failed_trial_keeps_its_reason(tmp_path: Path) -> None:
     search = opened(tmp_path)
     candidate = search.begin(next(SPACE.grid()))
     search.tell(candidate.number, None, {"fail_reason": "out_of_memory: HIP out of memory"})
@@ -83,7 +83,7 @@ def test_a_failed_trial_keeps_its_reason(tmp_path: Path) -> None:
     assert trial.user_attrs["fail_reason"] == "out_of_memory: HIP out of memory"
 
 
-def test_what_a_kill_left_running_is_closed_and_can_be_begun_again(tmp_path: Path) -> None:
+def test_what_kill_left_running_is_closed_and_can_be_begun_again(tmp_path: Path) -> None:
     point = next(SPACE.grid())
     opened(tmp_path).begin(point)
     again = opened(tmp_path)
@@ -93,12 +93,12 @@ def test_what_a_kill_left_running_is_closed_and_can_be_begun_again(tmp_path: Pat
     assert again.has(point)
 
 
-def test_a_search_repeats_first_what_a_kill_left_running(tmp_path: Path) -> None:
+def test_search_repeats_first_what_kill_left_running(tmp_path: Path) -> None:
     first = asked(opened(tmp_path, space=NUMBERS, method="tpe"))
     assert asked(opened(tmp_path, space=NUMBERS, method="tpe")).point == first.point
 
 
-def test_a_seeded_search_proposes_the_same_points_again(tmp_path: Path) -> None:
+def test_seeded_search_proposes_same_points_again(tmp_path: Path) -> None:
     def proposals(folder: Path) -> list[object]:
         folder.mkdir()
         search = opened(folder, space=NUMBERS, method="random")
@@ -107,7 +107,7 @@ def test_a_seeded_search_proposes_the_same_points_again(tmp_path: Path) -> None:
     assert proposals(tmp_path / "one") == proposals(tmp_path / "two")
 
 
-def test_a_search_starts_with_the_points_it_is_given(tmp_path: Path) -> None:
+def test_search_starts_with_points_it_is_given(tmp_path: Path) -> None:
     start = NUMBERS.point({"max_num_seqs": 7, "x": 0.25})
     hints = Hints(defaults={"max_num_seqs": 3}, starts=({"max_num_seqs": 7, "x": 0.25},))
     search = opened(tmp_path, space=NUMBERS, method="tpe", hints=hints)
@@ -115,7 +115,7 @@ def test_a_search_starts_with_the_points_it_is_given(tmp_path: Path) -> None:
     assert asked(search).point == start
 
 
-def test_tpe_moves_to_where_the_best_values_are(tmp_path: Path) -> None:
+def test_tpe_moves_to_where_best_values_are(tmp_path: Path) -> None:
     space = Space(domains={"x": Range(low=0.0, high=1.0)})
     search = opened(tmp_path, space=space, method="tpe")
     tried = []
@@ -128,7 +128,7 @@ def test_tpe_moves_to_where_the_best_values_are(tmp_path: Path) -> None:
     assert sum(abs(x - 0.8) for x in late) < sum(abs(x - 0.8) for x in early) / 2
 
 
-def test_a_grid_that_gains_a_series_goes_on(tmp_path: Path) -> None:
+def test_grid_that_gains_series_goes_on(tmp_path: Path) -> None:
     opened(tmp_path).begin(next(SPACE.grid()))
     more = Space(series=(*SPACE.series, Series(name="c", label="C", knobs={})), domains=SPACE.domains)
     search = opened(tmp_path, space=more)
@@ -136,7 +136,7 @@ def test_a_grid_that_gains_a_series_goes_on(tmp_path: Path) -> None:
     assert stored(tmp_path).trials[0].params["series"] == "c"
 
 
-def test_a_search_over_another_space_needs_another_name(tmp_path: Path) -> None:
+def test_search_over_another_space_needs_another_name(tmp_path: Path) -> None:
     opened(tmp_path, space=NUMBERS, method="tpe").ask()
     other = Space(domains={"x": Choice(values=(1, 2))})
     with pytest.raises(ConfigError, match=r"started with another space of knobs.*study\.name="):
@@ -151,13 +151,13 @@ def test_other_objectives_need_another_name(tmp_path: Path) -> None:
         opened(tmp_path, objectives=(LATENCY,))
 
 
-def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+def test_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "optuna.db").write_text("not a database, but long enough to look like one" * 10)
     with pytest.raises(StoreError, match=r"optuna\.db: cannot be opened as an Optuna study database"):
         opened(tmp_path)
 
 
-def test_a_space_without_anything_to_vary_has_its_one_trial(tmp_path: Path) -> None:
+def test_space_without_anything_to_vary_has_its_one_trial(tmp_path: Path) -> None:
     single = Space(base={"a": 1}, rules=(Rule(text="a > 0"),))
     search = opened(tmp_path, space=single)
     candidate = search.begin(next(single.grid()))

@@ -25,7 +25,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("folder", ["a?b", "50%41", "c#1", "with space", "é"])
-def test_the_path_is_a_path_whatever_characters_it_has(folder: str, tmp_path: Path) -> None:
+def test_path_is_path_whatever_characters_it_has(folder: str, tmp_path: Path) -> None:
     outputs = tmp_path / folder
     outputs.mkdir()
     optuna.create_study(storage=database.open_storage(storage_url(outputs)), study_name="here")
@@ -35,7 +35,7 @@ def test_the_path_is_a_path_whatever_characters_it_has(folder: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
-def test_a_database_in_memory_is_refused(url: str) -> None:
+def test_database_in_memory_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match=r"is a database in memory.*Name a file"):
         database.check(url)
 
@@ -49,7 +49,7 @@ def test_a_database_in_memory_is_refused(url: str) -> None:
         "UPDATE trial_params SET distribution_json = '[]'",
     ],
 )
-def test_a_study_that_optuna_cannot_read_is_named_with_a_remedy(
+def test_study_that_optuna_cannot_read_is_named_with_remedy(
     damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # A categorical parameter is stored as its index.

@@ -36,7 +36,7 @@ def error_of(named: NamedCalibration, **changes: object) -> str:
     return named.expected_error(**{**kind, **changes})  # type: ignore[arg-type]
 
 
-def test_the_default_file_gives_every_parameter_its_value_and_says_how_far_off_it_is() -> None:
+def test_default_file_gives_every_parameter_its_value_and_says_how_far_off_it_is() -> None:
     shipped = calibration.load()
     assert shipped.name == calibration.USUAL["v0"]
     assert dict(shipped.values) == asdict(Calibration())
@@ -45,7 +45,7 @@ def test_the_default_file_gives_every_parameter_its_value_and_says_how_far_off_i
         assert set(shipped.errors_pct[role]) == set(calibration.METRICS)
 
 
-def test_each_generation_has_its_usual_calibration_and_a_trial_need_not_name_it() -> None:
+def test_each_generation_has_its_usual_calibration_and_trial_need_not_name_it() -> None:
     v1 = calibration.load(generation="v1")
     assert v1.name == "amd_0_10_0"
     assert v1.compared.generations == ("v1",)
@@ -56,20 +56,20 @@ def test_each_generation_has_its_usual_calibration_and_a_trial_need_not_name_it(
     assert replace(changed, gemm_frac=v1.calibration.gemm_frac) == v1.calibration
 
 
-def test_a_calibration_that_is_written_is_found_by_name_and_by_path(tmp_path: Path) -> None:
+def test_calibration_that_is_written_is_found_by_name_and_by_path(tmp_path: Path) -> None:
     path = MINE.write(tmp_path)
     assert calibration.load("mine", folder=tmp_path) == MINE
     assert calibration.load(str(path)) == MINE
     assert calibration.names(tmp_path) == ("amd_0_10_0", calibration.USUAL["v0"], "mine")
 
 
-def test_what_a_file_leaves_out_is_the_defaults() -> None:
+def test_what_file_leaves_out_is_defaults() -> None:
     whole = MINE.calibration
     assert whole.gemm_frac == 0.4
     assert replace(whole, gemm_frac=Calibration().gemm_frac) == Calibration()
 
 
-def test_an_unknown_name_is_answered_with_those_that_there_are(tmp_path: Path) -> None:
+def test_unknown_name_is_answered_with_those_that_there_are(tmp_path: Path) -> None:
     MINE.write(tmp_path)
     with pytest.raises(
         ConfigError, match=r"there is no 'mime'; expected one of amd_0_10_0, article_0_6_2, mine, .*'mine'\?"
@@ -90,7 +90,7 @@ def test_an_unknown_name_is_answered_with_those_that_there_are(tmp_path: Path) -
         ('{"name": "x", "about": "", "made": "", "values": 3}', "got 3; expected parameters"),
     ],
 )
-def test_a_file_that_is_none_is_refused_with_its_name(tmp_path: Path, content: str, message: str) -> None:
+def test_file_that_is_none_is_refused_with_its_name(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "x.json"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ConfigError, match=message) as caught:
@@ -98,13 +98,13 @@ def test_a_file_that_is_none_is_refused_with_its_name(tmp_path: Path, content: s
     assert str(caught.value).startswith(str(path))
 
 
-def test_the_expected_error_is_that_of_runs_that_were_not_fitted() -> None:
+def test_expected_error_is_that_of_runs_that_were_not_fitted() -> None:
     assert error_of(MINE) == "requests/s 6 %, mean TTFT 21 % (runs not fitted)"
     only_fit = replace(MINE, errors_pct={"fit": {"request_throughput_per_s": 1.4}})
     assert error_of(only_fit) == "requests/s 1 % (the runs fitted)"
 
 
-def test_the_error_of_a_kind_that_was_never_compared_is_unknown() -> None:
+def test_error_of_kind_that_was_never_compared_is_unknown() -> None:
     told = error_of(MINE, generation="v1", datasets=["random", "sharegpt"], mode="CPX", model="x/Llama-8B")
     assert told == (
         "unknown: never compared with engine V1, dataset random, partition mode CPX, model llama-8b"
@@ -112,7 +112,7 @@ def test_the_error_of_a_kind_that_was_never_compared_is_unknown() -> None:
     assert error_of(replace(MINE, errors_pct={})) == "unknown: never compared with a measurement"
 
 
-def test_parameters_changed_by_hand_rename_a_calibration_and_void_its_errors() -> None:
+def test_parameters_changed_by_hand_rename_calibration_and_void_its_errors() -> None:
     changed = MINE.with_changes({"host_step_s": 0.5})
     assert changed.name == "mine with host_step_s=0.5"
     assert changed.calibration == replace(MINE.calibration, host_step_s=0.5)

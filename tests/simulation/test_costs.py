@@ -67,14 +67,14 @@ def with_fit(**changes: float) -> CostModel:
     return replace(BASE, calibration=replace(BARE, **changes))
 
 
-def test_weights_are_shared_out_and_only_the_layers_are_quantized() -> None:
+def test_weights_are_shared_out_and_only_layers_are_quantized() -> None:
     assert BASE.weight_bytes == pytest.approx(48.806e6)
     assert replace(BASE, devices=2).weight_bytes == pytest.approx(24.403e6)
     # 14.4e6 x 1 byte + 10.003e6 x 2 bytes.
     assert replace(BASE, weight_bits=8).weight_bytes == pytest.approx(34.406e6)
 
 
-def test_the_kv_cache_of_a_token_counts_kv_heads() -> None:
+def test_kv_cache_of_token_counts_kv_heads() -> None:
     # Key and value, 1 layer, 2 heads of 100, 2 bytes each.
     assert BASE.kv_token_bytes == 800
     assert replace(BASE, kv_bits=8).kv_token_bytes == 400
@@ -83,22 +83,22 @@ def test_the_kv_cache_of_a_token_counts_kv_heads() -> None:
     assert replace(BASE, devices=5).kv_token_bytes == 400
 
 
-def test_a_small_step_is_bound_by_reading_the_weights() -> None:
+def test_small_step_is_bound_by_reading_weights() -> None:
     assert BASE.step_s(ONE_DECODE) == pytest.approx(READ_S)
 
 
-def test_a_large_step_is_bound_by_compute() -> None:
+def test_large_step_is_bound_by_compute() -> None:
     # 2 x 14.4e6 x 10000 flops at 1e15 per second; no attention: no pairs given.
     assert BASE.step_s(Step(prefill_tokens=10_000)) == pytest.approx(288e-6)
     # At half size the efficiency is half: as long as 20000 rows.
     assert with_fit(gemm_half_tokens=10_000).step_s(Step(prefill_tokens=10_000)) == pytest.approx(576e-6)
 
 
-def test_fp8_weights_double_the_peak() -> None:
+def test_fp8_weights_double_peak() -> None:
     assert replace(BASE, weight_bits=8).step_s(Step(prefill_tokens=10_000)) == pytest.approx(144e-6)
 
 
-def test_fp8_layers_reach_a_part_of_what_wide_ones_do() -> None:
+def test_fp8_layers_reach_part_of_what_wide_ones_do() -> None:
     half = with_fit(fp8_gemm_frac=0.5)
     assert replace(half, weight_bits=8).step_s(Step(prefill_tokens=10_000)) == pytest.approx(288e-6)
     assert half.step_s(Step(prefill_tokens=10_000)) == BASE.step_s(Step(prefill_tokens=10_000))
@@ -110,20 +110,20 @@ def test_attention_of_prompts_is_compute() -> None:
     assert more_s == pytest.approx(4e-3)
 
 
-def test_attention_of_decodes_reads_the_cache() -> None:
+def test_attention_of_decodes_reads_cache() -> None:
     more_s = BASE.step_s(replace(ONE_DECODE, context_tokens=1e6)) - BASE.step_s(ONE_DECODE)
     # 1e6 tokens x 800 bytes at 1 TB/s.
     assert more_s == pytest.approx(800e-6)
 
 
-def test_an_fp8_cache_is_half_as_large_and_costs_its_conversion() -> None:
+def test_fp8_cache_is_half_as_large_and_costs_its_conversion() -> None:
     short = replace(BASE, kv_bits=8)
     more_s = short.step_s(replace(ONE_DECODE, context_tokens=1e6)) - short.step_s(ONE_DECODE)
     # 400 us to read, and half of that on top.
     assert more_s == pytest.approx(600e-6)
 
 
-def test_an_all_reduce_is_a_ring_over_the_links() -> None:
+def test_all_reduce_is_ring_over_links() -> None:
     pair = replace(BASE, devices=2, gpus=2)
     tokens = 10_000
     # Compute 144 us. Twice in the layer: 2 x 1/2 x 10000 x 1000 x 2 bytes = 20 MB at 10 GB/s, 2 ms.
@@ -133,7 +133,7 @@ def test_an_all_reduce_is_a_ring_over_the_links() -> None:
     assert faster.step_s(Step(prefill_tokens=tokens)) == pytest.approx(144e-6 + 3.2e-3)
 
 
-def test_a_group_of_steps_pays_the_host_once_but_every_token() -> None:
+def test_group_of_steps_pays_host_once_but_every_token() -> None:
     model = with_fit(host_step_s=1.0, host_sequence_s=0.1, host_token_s=0.01)
     # 3 sequences, 5 steps: 1 + 3 x 0.1 + 15 x 0.01, and five times the weights.
     group_s = model.groups_s(Step(decodes=3, samples=3), steps=5, groups=1)[0]
@@ -152,7 +152,7 @@ def test_groups_at_once_take_as_long_as_step_by_step() -> None:
     assert in_groups.sum() == pytest.approx(sum(one_by_one) - 9 * 1.5e-3)
 
 
-def test_a_hidden_host_costs_only_what_it_takes_longer_than_the_device() -> None:
+def test_hidden_host_costs_only_what_it_takes_longer_than_device() -> None:
     model = replace(with_fit(host_step_s=1.0), is_v1=True, hides_host=True)
     # Half a second of host work in V1, far longer than the device.
     assert model.step_s(ONE_DECODE) == pytest.approx(0.5)
@@ -181,7 +181,7 @@ def test_launches_cost_more_without_graphs_and_in_mixed_steps() -> None:
     assert replace(model, is_v1=True).device_s(mixed) == pytest.approx(5, rel=1e-3)
 
 
-def test_a_longer_capture_length_costs_every_decoding_sequence_in_v0() -> None:
+def test_longer_capture_length_costs_every_decoding_sequence_in_v0() -> None:
     model = replace(with_fit(capture_s=1e-6), capture_tokens=8192)
     longer = replace(model, capture_tokens=131072)
     step = Step(decodes=10, samples=10)
@@ -197,17 +197,17 @@ def test_decode_heads_and_samples_cost_per_sequence_and_only_heads_are_shared_ou
     assert model.device_s(Step(decodes=4, samples=4)) == pytest.approx(32, rel=1e-3)
 
 
-def test_a_slowdown_stretches_everything() -> None:
+def test_slowdown_stretches_everything() -> None:
     assert replace(BASE, slowdown=2.0).step_s(ONE_DECODE) == pytest.approx(2 * READ_S)
 
 
-def test_the_calibration_takes_overrides_by_name() -> None:
+def test_calibration_takes_overrides_by_name() -> None:
     changed = Calibration().override({"host_step_s": 0.5})
     assert changed.host_step_s == 0.5
     assert replace(changed, host_step_s=Calibration().host_step_s) == Calibration()
 
 
-def test_an_unknown_parameter_is_refused_with_the_nearest() -> None:
+def test_unknown_parameter_is_refused_with_nearest() -> None:
     with pytest.raises(
         ConfigError, match=r"calibration: got 'host_steps'; expected one of .*'host_step_s'\?"
     ):
@@ -215,10 +215,10 @@ def test_an_unknown_parameter_is_refused_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), [], True, "fast"])
-def test_a_parameter_that_is_no_amount_is_refused(value: object) -> None:
+def test_parameter_that_is_no_amount_is_refused(value: object) -> None:
     with pytest.raises(ConfigError, match="expected a number, 0 or more"):
         Calibration().override({"host_step_s": value})  # type: ignore[dict-item]
 
 
-def test_rows_of_a_step_are_prompt_tokens_and_decodes() -> None:
+def test_rows_of_step_are_prompt_tokens_and_decodes() -> None:
     assert Step(prefill_tokens=5, decodes=3).tokens == 8

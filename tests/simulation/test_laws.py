@@ -99,7 +99,7 @@ def test_tokens_come_after_their_request_and_in_order(
 
 @settings(max_examples=25, deadline=None)
 @given(CONFIGS, SHAPES)
-def test_the_gaps_between_tokens_add_up_to_the_time_from_first_to_last(
+def test_gaps_between_tokens_add_up_to_time_from_first_to_last(
     config: SchedulerConfig, shapes: list[tuple[float, int, int]]
 ) -> None:
     seen = serve(requests(shapes), config)
@@ -108,7 +108,7 @@ def test_the_gaps_between_tokens_add_up_to_the_time_from_first_to_last(
 
 @settings(max_examples=25, deadline=None)
 @given(SHAPES)
-def test_a_prompt_is_never_faster_among_others_than_alone(shapes: list[tuple[float, int, int]]) -> None:
+def test_prompt_is_never_faster_among_others_than_alone(shapes: list[tuple[float, int, int]]) -> None:
     workload = requests(shapes)
     seen = serve(workload, V0)
     alone_s = [
@@ -126,7 +126,7 @@ def test_a_prompt_is_never_faster_among_others_than_alone(shapes: list[tuple[flo
 
 
 @KINDS
-def test_in_the_long_run_littles_law_holds_for_those_who_wait_for_a_first_token(
+def test_in_long_run_littles_law_holds_for_those_who_wait_for_first_token(
     config: SchedulerConfig,
 ) -> None:
     seen = serve(sharegpt(rate=6.0), replace(config, max_num_seqs=16))
@@ -144,9 +144,7 @@ def test_in_the_long_run_littles_law_holds_for_those_who_wait_for_a_first_token(
 
 @KINDS
 @pytest.mark.parametrize(("devices", "weight_bits"), [(1, 8), (4, 16), (8, 16)])
-def test_throughput_is_never_above_the_roofline(
-    config: SchedulerConfig, devices: int, weight_bits: int
-) -> None:
+def test_throughput_is_never_above_roofline(config: SchedulerConfig, devices: int, weight_bits: int) -> None:
     costs = replace(COSTS, devices=devices, gpus=devices, weight_bits=weight_bits)
     workload = sharegpt()
     seen = serve(workload, replace(config, max_num_seqs=1000), costs=costs)
@@ -168,7 +166,7 @@ def test_throughput_is_never_above_the_roofline(
 
 @settings(max_examples=25, deadline=None)
 @given(SHAPES)
-def test_v1_with_a_budget_beyond_all_prompts_does_not_care_whether_it_may_cut(
+def test_v1_with_budget_beyond_all_prompts_does_not_care_whether_it_may_cut(
     shapes: list[tuple[float, int, int]],
 ) -> None:
     # 20 prompts of at most 900 tokens, and 20 decodes.
@@ -181,7 +179,7 @@ def test_v1_with_a_budget_beyond_all_prompts_does_not_care_whether_it_may_cut(
 
 @settings(max_examples=25, deadline=None)
 @given(SHAPES)
-def test_v0_with_a_budget_beyond_all_prompts_at_once_chunks_nothing(
+def test_v0_with_budget_beyond_all_prompts_at_once_chunks_nothing(
     shapes: list[tuple[float, int, int]],
 ) -> None:
     together = requests([(0.0, prompt, answer) for _, prompt, answer in shapes])
@@ -205,7 +203,7 @@ def test_every_prompt_token_is_computed_once_while_there_is_memory(
     assert np.array_equal(seen.output_tokens, workload.output_tokens)
 
 
-def test_what_the_prefix_cache_finds_is_not_computed_again() -> None:
+def test_what_prefix_cache_finds_is_not_computed_again() -> None:
     kv = KvCache(blocks=100_000, keeps_prefixes=True)
     costs = watched()
     workload = sharegpt()
@@ -217,7 +215,7 @@ def test_what_the_prefix_cache_finds_is_not_computed_again() -> None:
 
 
 @KINDS
-def test_a_full_cache_preempts_and_loses_nothing(config: SchedulerConfig) -> None:
+def test_full_cache_preempts_and_loses_nothing(config: SchedulerConfig) -> None:
     # The longest, 391 + 400 tokens, takes 50 of the 100 blocks of 16 tokens, so all 40 never fit together.
     workload = requests([(0.0, 40 + 9 * number, 400) for number in range(40)])
     kv, costs = KvCache(blocks=100), watched()
@@ -240,7 +238,7 @@ def test_no_requests_take_no_time(config: SchedulerConfig) -> None:
 
 
 @KINDS
-def test_one_request_is_served_from_the_moment_it_comes(config: SchedulerConfig) -> None:
+def test_one_request_is_served_from_moment_it_comes(config: SchedulerConfig) -> None:
     now, later = (serve(requests([(at, 300, 20)]), config) for at in (0.0, 70.0))
     assert later.first_token_s[0] == pytest.approx(70 + now.first_token_s[0])
     assert later.last_token_s[0] == pytest.approx(70 + now.last_token_s[0])
@@ -263,7 +261,7 @@ def test_on_average_more_load_never_lowers_queueing(config: SchedulerConfig) -> 
 
 
 @KINDS
-def test_the_same_seed_gives_the_same_times_and_another_one_others(config: SchedulerConfig) -> None:
+def test_same_seed_gives_same_times_and_another_one_others(config: SchedulerConfig) -> None:
     one, again, other = (serve(sharegpt(rate=10.0, seed=seed), config) for seed in (5, 5, 6))
     assert np.array_equal(one.first_token_s, again.first_token_s)
     assert np.array_equal(one.inter_token_s, again.inter_token_s)

@@ -89,7 +89,7 @@ def seconds(values: np.ndarray) -> list[float]:
 # --- single decisions, worked out by hand; a step or a group takes one second ---
 
 
-def test_a_request_gets_its_first_token_from_its_prompt_step() -> None:
+def test_request_gets_its_first_token_from_its_prompt_step() -> None:
     seen = run(requests((0, 10, 3)), WHOLE)
     # Prompt until 1, decodes until 2 and 3.
     assert seconds(seen.first_token_s) == [1.0]
@@ -97,20 +97,20 @@ def test_a_request_gets_its_first_token_from_its_prompt_step() -> None:
     assert seconds(seen.inter_token_s) == [1.0, 1.0]
 
 
-def test_a_single_token_needs_no_decode() -> None:
+def test_single_token_needs_no_decode() -> None:
     seen = run(requests((0, 10, 1)), WHOLE)
     assert seconds(seen.first_token_s) == seconds(seen.last_token_s) == [1.0]
     assert len(seen.inter_token_s) == 0
 
 
-def test_a_request_waits_for_a_place_among_the_sequences() -> None:
+def test_request_waits_for_place_among_sequences() -> None:
     seen = run(requests((0, 10, 3), (0, 10, 3)), replace(WHOLE, max_num_seqs=1))
     # The second one's prompt begins when the first is done, at 3.
     assert seconds(seen.first_token_s) == [1.0, 4.0]
     assert seconds(seen.last_token_s) == [3.0, 6.0]
 
 
-def test_without_chunked_prefill_a_new_prompt_interrupts_decoding() -> None:
+def test_without_chunked_prefill_new_prompt_interrupts_decoding() -> None:
     seen = run(requests((0, 10, 4), (1.5, 10, 2)), WHOLE)
     # Prompt 0-1, decode 1-2, the newcomer's prompt 2-3, decodes of both 3-4, of the first 4-5.
     assert seconds(seen.first_token_s) == [1.0, 3.0]
@@ -118,27 +118,27 @@ def test_without_chunked_prefill_a_new_prompt_interrupts_decoding() -> None:
     assert sorted(seconds(seen.inter_token_s)) == [1.0, 1.0, 1.0, 2.0]
 
 
-def test_prompts_share_a_step_as_far_as_its_tokens_go() -> None:
+def test_prompts_share_step_as_far_as_its_tokens_go() -> None:
     config = replace(WHOLE, max_num_batched_tokens=25)
     seen = run(requests((0, 10, 1), (0, 10, 1), (0, 10, 1)), config)
     assert seconds(seen.first_token_s) == [1.0, 1.0, 2.0]
 
 
-def test_multi_step_hands_out_the_tokens_of_a_group_together() -> None:
+def test_multi_step_hands_out_tokens_of_group_together() -> None:
     seen = run(requests((0, 10, 8)), replace(WHOLE, scheduler_steps=3))
     # 7 tokens after the first: groups of 3, 3 and 1.
     assert seconds(seen.inter_token_s) == [1.0, 1.0, 1.0]
     assert seconds(seen.last_token_s) == [4.0]
 
 
-def test_in_multi_step_a_newcomer_waits_for_the_end_of_the_group() -> None:
+def test_in_multi_step_newcomer_waits_for_end_of_group() -> None:
     # Two places. The first is done within the group that ends at 2, but keeps its place until then.
     config = replace(WHOLE, scheduler_steps=5, max_num_seqs=2)
     seen = run(requests((0, 10, 2), (0, 10, 11), (1.1, 10, 1)), config)
     assert seconds(seen.last_token_s) == [2.0, 4.0, 3.0]
 
 
-def test_chunked_prefill_cuts_a_prompt_over_steps() -> None:
+def test_chunked_prefill_cuts_prompt_over_steps() -> None:
     seen = run(requests((0, 25, 2)), replace(CHUNKED, max_num_batched_tokens=10))
     # 10, 10 and 5 tokens, then a decode.
     assert seconds(seen.first_token_s) == [3.0]
@@ -159,7 +159,7 @@ def test_v1_without_chunked_prefill_keeps_prompts_whole() -> None:
     assert seconds(run(requests((0, 8, 1), (0, 6, 1)), config).first_token_s) == [1.0, 2.0]
 
 
-def test_no_more_sequences_run_than_a_mixed_step_has_tokens() -> None:
+def test_no_more_sequences_run_than_mixed_step_has_tokens() -> None:
     config = replace(CHUNKED, max_num_batched_tokens=2)
     seen = run(requests((0, 1, 3), (0, 1, 3), (0, 1, 3)), config)
     # Both tokens of each step go to the first two until they are done at 3.
@@ -167,26 +167,26 @@ def test_no_more_sequences_run_than_a_mixed_step_has_tokens() -> None:
     assert seconds(seen.last_token_s) == [3.0, 3.0, 6.0]
 
 
-def test_the_client_sends_no_more_than_it_may_have_under_way() -> None:
+def test_client_sends_no_more_than_it_may_have_under_way() -> None:
     seen = run(requests((0, 10, 3), (0, 10, 3), (10, 10, 1)), WHOLE, max_concurrency=1)
     # The second is sent when the first has ended, and its waiting is not counted.
     assert seconds(seen.arrival_s) == [0.0, 3.0, 10.0]
     assert seconds(seen.first_token_s) == [1.0, 4.0, 11.0]
 
 
-def test_a_place_that_was_free_is_used_on_arrival() -> None:
+def test_place_that_was_free_is_used_on_arrival() -> None:
     seen = run(requests((0, 10, 9), (0, 10, 4), (4.5, 10, 1)), WHOLE, max_concurrency=2)
     # The second ends at 4; the third arrives during a step and was sent at 4.5, not at the step's end.
     assert seconds(seen.arrival_s) == [0.0, 0.0, 4.5]
 
 
-def test_a_request_longer_than_the_model_allows_fails_and_the_others_do_not() -> None:
+def test_request_longer_than_model_allows_fails_and_others_do_not() -> None:
     seen = run(requests((0, 10, 3), (0, 90, 11)), replace(WHOLE, max_model_len=100))
     assert seen.is_complete.tolist() == [True, False]
     assert seen.output_tokens.tolist() == [3, 0]
 
 
-def test_a_request_that_can_never_run_is_an_error_and_not_an_endless_loop() -> None:
+def test_request_that_can_never_run_is_error_and_not_endless_loop() -> None:
     with pytest.raises(RuntimeError, match=r"1 requests wait at .* none can run"):
         run(requests((0, 50, 1)), WHOLE, kv=KvCache(blocks=2))
 
@@ -195,7 +195,7 @@ def test_no_requests_make_no_records() -> None:
     assert len(run(requests((0, 1, 1)).part(index=1, parts=1), WHOLE).arrival_s) == 0
 
 
-def test_the_time_of_a_lone_request_is_the_sum_of_its_steps() -> None:
+def test_time_of_lone_request_is_sum_of_its_steps() -> None:
     seen = run(requests((0, 100, 50)), WHOLE, costs=COSTS)
     prompt_s = COSTS.step_s(
         Step(prefill_tokens=100, prefill_pairs=5050, prefill_sequences=1, samples=1)  # 100 x 101 / 2 pairs
@@ -214,7 +214,7 @@ def test_blocks_are_rounded_up() -> None:
     assert [kv.blocks_for(tokens) for tokens in (1, 16, 17)] == [1, 1, 2]
 
 
-def test_a_remembered_prompt_is_found_in_whole_blocks_and_never_to_its_last_token() -> None:
+def test_remembered_prompt_is_found_in_whole_blocks_and_never_to_its_last_token() -> None:
     kv = KvCache(blocks=10, block_tokens=16, keeps_prefixes=True)
     kv.take(3)
     assert kv.remember(7, prompt_tokens=40) == 2  # 40 tokens fill two blocks
@@ -223,14 +223,14 @@ def test_a_remembered_prompt_is_found_in_whole_blocks_and_never_to_its_last_toke
     assert kv.found_tokens(8, prompt_tokens=40) == 0
 
 
-def test_a_cache_without_prefixes_remembers_and_counts_nothing() -> None:
+def test_cache_without_prefixes_remembers_and_counts_nothing() -> None:
     kv = KvCache(blocks=10)
     assert kv.remember(7, prompt_tokens=40) == 0
     assert kv.look_up(7, prompt_tokens=40) == 0
     assert kv.prefix_queries == 0
 
 
-def test_idle_prompts_count_as_free_and_the_oldest_goes_first() -> None:
+def test_idle_prompts_count_as_free_and_oldest_goes_first() -> None:
     kv = KvCache(blocks=6, block_tokens=16, keeps_prefixes=True)
     for prompt_id in (1, 2):
         kv.take(2)
@@ -242,7 +242,7 @@ def test_idle_prompts_count_as_free_and_the_oldest_goes_first() -> None:
     assert kv.found_tokens(2, prompt_tokens=33) == 32
 
 
-def test_a_held_prompt_is_not_forgotten() -> None:
+def test_held_prompt_is_not_forgotten() -> None:
     kv = KvCache(blocks=4, block_tokens=16, keeps_prefixes=True)
     kv.take(2)
     kv.remember(1, prompt_tokens=32)
@@ -254,7 +254,7 @@ def test_a_held_prompt_is_not_forgotten() -> None:
 
 
 @pytest.mark.parametrize("config", [WHOLE, CHUNKED, V1])
-def test_a_rerun_finds_its_prompts_cached_and_is_faster(config: SchedulerConfig) -> None:
+def test_rerun_finds_its_prompts_cached_and_is_faster(config: SchedulerConfig) -> None:
     kv = roomy(keeps_prefixes=True)
     costs = replace(COSTS, has_prefix_cache=True)
     workload = requests(*[(0.0, 1001, 20)] * 50)
@@ -267,14 +267,14 @@ def test_a_rerun_finds_its_prompts_cached_and_is_faster(config: SchedulerConfig)
 
 
 @pytest.mark.parametrize("config", [WHOLE, CHUNKED, replace(WHOLE, scheduler_steps=10)])
-def test_a_sequence_takes_blocks_as_it_grows(config: SchedulerConfig) -> None:
+def test_sequence_takes_blocks_as_it_grows(config: SchedulerConfig) -> None:
     kv = KvCache(blocks=100, block_tokens=16)
     run(requests((0, 32, 34)), config, kv=kv)
     # 32 prompt tokens and all but the last of 34 told ones: 65 tokens, 5 blocks.
     assert kv.peak_blocks == 5
 
 
-def test_when_blocks_run_out_the_last_admitted_computes_again() -> None:
+def test_when_blocks_run_out_last_admitted_computes_again() -> None:
     # 8 blocks. Each prompt takes 2, and 64 tokens in the end take 4 each: two fit, the third is too much.
     kv = KvCache(blocks=8, block_tokens=16)
     seen = run(requests((0, 32, 32), (0, 32, 32), (0, 32, 32)), WHOLE, kv=kv)
@@ -328,14 +328,14 @@ def test_whatever_comes_is_served_in_order_of_time_and_whole(
 
 
 @pytest.mark.parametrize("config", [WHOLE, CHUNKED, V1, replace(WHOLE, scheduler_steps=10)])
-def test_the_same_requests_give_the_same_times(config: SchedulerConfig) -> None:
+def test_same_requests_give_same_times(config: SchedulerConfig) -> None:
     one, other = (run(sharegpt(), config, costs=COSTS) for _ in range(2))
     assert np.array_equal(one.last_token_s, other.last_token_s)
     assert np.array_equal(one.inter_token_s, other.inter_token_s)
 
 
 @pytest.mark.parametrize("config", [WHOLE, CHUNKED, V1])
-def test_requests_in_the_system_obey_littles_law(config: SchedulerConfig) -> None:
+def test_requests_in_system_obey_littles_law(config: SchedulerConfig) -> None:
     seen = run(sharegpt(rate=8.0), config, costs=COSTS)
     duration_s = seen.last_token_s.max()
     looks_s = np.linspace(0, duration_s, 20_001)
@@ -379,7 +379,7 @@ def test_chunks_beyond_every_prompt_change_nothing_for_requests_that_come_one_by
     assert cut.last_token_s.tolist() == pytest.approx(whole.last_token_s.tolist())
 
 
-def test_more_places_for_sequences_never_lengthen_a_saturated_run() -> None:
+def test_more_places_for_sequences_never_lengthen_saturated_run() -> None:
     durations = [
         run(sharegpt(1000, rate=None), replace(WHOLE, max_num_seqs=places), costs=COSTS).last_token_s.max()
         for places in (32, 128, 512)

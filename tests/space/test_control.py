@@ -22,17 +22,17 @@ from sweeper.sweep.terms import Terms
 from tests.stand_ins import THREE_SERIES, ScriptedExecutor, complete, planner_of_three_series
 
 
-def test_the_control_stands_at_the_start_in_the_middle_and_at_the_end() -> None:
+def test_control_stands_at_start_in_middle_and_at_end() -> None:
     assert control.positions(9, every=None) == (0, 4, 9)
     assert control.positions(1, every=None) == (0, 1)
 
 
-def test_the_control_stands_after_every_so_many_trials_and_at_the_end() -> None:
+def test_control_stands_after_every_so_many_trials_and_at_end() -> None:
     assert control.positions(7, every=3) == (0, 3, 6, 7)
     assert control.positions(6, every=3) == (0, 3, 6)
 
 
-def test_a_series_or_the_base_is_the_control_and_nothing_else() -> None:
+def test_series_or_base_is_control_and_nothing_else() -> None:
     assert control.point_of(THREE_SERIES, "small").assignment["max_num_seqs"] == 4
     assert "max_num_seqs" not in control.point_of(THREE_SERIES, control.BASE).assignment
     with pytest.raises(
@@ -88,7 +88,7 @@ def swept(
     ).run(stop=stop)
 
 
-def test_the_control_is_measured_first_between_and_last(planner: Planner, tmp_path: Path) -> None:
+def test_control_is_measured_first_between_and_last(planner: Planner, tmp_path: Path) -> None:
     executor = ScriptedExecutor(complete)
     outcome = swept(planner, tmp_path, executor)
     assert [spec.control for spec in executor.specs] == [0, None, 1, None, 2]
@@ -99,7 +99,7 @@ def test_the_control_is_measured_first_between_and_last(planner: Planner, tmp_pa
     assert sorted(frame["role"].fillna("")) == ["", "", "control", "control", "control"]
 
 
-def test_a_study_that_was_cut_off_repeats_no_control_that_it_has(planner: Planner, tmp_path: Path) -> None:
+def test_study_that_was_cut_off_repeats_no_control_that_it_has(planner: Planner, tmp_path: Path) -> None:
     first = ScriptedExecutor(complete)
     swept(planner, tmp_path, first, stop=lambda: len(first.specs) >= 3)
     again = ScriptedExecutor(complete)
@@ -110,14 +110,14 @@ def test_a_study_that_was_cut_off_repeats_no_control_that_it_has(planner: Planne
     assert len(Store(tmp_path / "test").finished()) == 5
 
 
-def test_a_search_spends_its_budget_on_other_trials(planner: Planner, tmp_path: Path) -> None:
+def test_search_spends_its_budget_on_other_trials(planner: Planner, tmp_path: Path) -> None:
     executor = ScriptedExecutor(complete)
     swept(planner, tmp_path, executor, method="random", trials=2)
     assert sorted(spec.control for spec in executor.specs if spec.control is not None) == [0, 1, 2]
     assert sum(spec.control is None for spec in executor.specs) == 2
 
 
-def test_a_repetition_is_one_engine_start_with_a_folder_of_its_own(
+def test_repetition_is_one_engine_start_with_folder_of_its_own(
     planner: Planner,
 ) -> None:
     assert replace(planner, control=None).controls(10) == []
@@ -127,7 +127,7 @@ def test_a_repetition_is_one_engine_start_with_a_folder_of_its_own(
     assert first.spec.folder.endswith(first.spec.key)
 
 
-def test_a_control_whose_time_has_come_starts_before_longer_trials_that_wait(planner: Planner) -> None:
+def test_control_whose_time_has_come_starts_before_longer_trials_that_wait(planner: Planner) -> None:
     scheduler = Scheduler((planner.node,), max_parallel=1)
     scheduler.add(Entry(key="long", devices=8, predicted_s=900.0))
     scheduler.add(Entry(key="control", devices=1, predicted_s=10.0, is_next=True))
@@ -152,7 +152,7 @@ def test_a_control_whose_time_has_come_starts_before_longer_trials_that_wait(pla
         ),
     ],
 )
-def test_a_control_that_makes_no_sense_is_refused_in_one_sentence(
+def test_control_that_makes_no_sense_is_refused_in_one_sentence(
     overrides: list[str],
     told: str,
     tmp_path: Path,
@@ -167,7 +167,7 @@ def test_a_control_that_makes_no_sense_is_refused_in_one_sentence(
     assert "Traceback" not in shown
 
 
-def test_a_plan_shows_the_repetitions(
+def test_plan_shows_repetitions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

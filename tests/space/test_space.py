@@ -21,13 +21,13 @@ def two_series() -> Space:
     )
 
 
-def test_a_grid_is_every_series_with_every_choice() -> None:
+def test_grid_is_every_series_with_every_choice() -> None:
     points = [(p.series, p.assignment["max_num_seqs"]) for p in two_series().grid()]
     assert points == [("default", 64), ("default", 256), ("steps", 64), ("steps", 256)]
     assert two_series().size() == 4
 
 
-def test_a_series_overrides_the_base_and_a_choice_overrides_both() -> None:
+def test_series_overrides_base_and_choice_overrides_both() -> None:
     space = Space(
         base={"a": 1, "b": 1, "c": 1},
         series=(Series(name="s", label="s", knobs={"b": 2, "c": 2}),),
@@ -36,12 +36,12 @@ def test_a_series_overrides_the_base_and_a_choice_overrides_both() -> None:
     assert next(space.grid()).assignment == {"a": 1, "b": 2, "c": 3}
 
 
-def test_a_space_without_anything_to_vary_has_one_point() -> None:
+def test_space_without_anything_to_vary_has_one_point() -> None:
     points = list(Space(base={"a": 1}).grid())
     assert [(p.choices, p.assignment, p.series) for p in points] == [({}, {"a": 1}, None)]
 
 
-def test_a_point_of_an_unknown_series_is_refused() -> None:
+def test_point_of_unknown_series_is_refused() -> None:
     with pytest.raises(ConfigError, match="'stepz' is not a series; expected one of default, steps"):
         two_series().point({"series": "stepz"})
 
@@ -50,13 +50,13 @@ def test_knob_names_are_those_of_base_series_and_domains() -> None:
     assert two_series().knob_names() == {"tensor_parallel_size", "num_scheduler_steps", "max_num_seqs"}
 
 
-def test_a_range_of_whole_numbers_can_be_enumerated() -> None:
+def test_range_of_whole_numbers_can_be_enumerated() -> None:
     assert Range(low=1, high=7, step=3, is_int=True).values() == (1, 4, 7)
     assert Range(low=0.8, high=1.0, step=0.1).values() == pytest.approx((0.8, 0.9, 1.0))
     assert Range(low=1, high=3, is_int=True).values() == (1, 2, 3)
 
 
-def test_a_continuous_range_has_no_grid() -> None:
+def test_continuous_range_has_no_grid() -> None:
     space = Space(domains={"gpu_memory_utilization": Range(low=0.8, high=0.95)})
     assert space.size() is None
     with pytest.raises(ConfigError, match=r"space\.knobs\.gpu_memory_utilization: a continuous"):
@@ -79,11 +79,11 @@ def test_a_continuous_range_has_no_grid() -> None:
         ("unset > 5", True),
     ],
 )
-def test_a_rule_is_a_comparison_of_knobs(rule: str, holds: bool) -> None:
+def test_rule_is_comparison_of_knobs(rule: str, holds: bool) -> None:
     assert Rule(text=rule).holds({"a": 8, "b": 2, "c": True, "d": "auto"}) is holds
 
 
-def test_the_first_broken_rule_is_named() -> None:
+def test_first_broken_rule_is_named() -> None:
     space = Space(rules=(Rule(text="a > 0"), Rule(text="a > b")))
     assert space.broken_rule({"a": 1, "b": 0}) is None
     assert space.broken_rule({"a": 1, "b": 2}) == "a > b"
@@ -92,17 +92,17 @@ def test_the_first_broken_rule_is_named() -> None:
 @pytest.mark.parametrize(
     "rule", ["__import__('os')", "a.real > 0", "[x for x in (1,)]", "a[0] > 1", "lambda: 1"]
 )
-def test_a_rule_cannot_call_or_reach_into_objects(rule: str) -> None:
+def test_rule_cannot_call_or_reach_into_objects(rule: str) -> None:
     with pytest.raises(ConfigError, match="expected only knob names, values"):
         Rule(text=rule)
 
 
-def test_a_rule_that_is_no_expression_is_refused() -> None:
+def test_rule_that_is_no_expression_is_refused() -> None:
     with pytest.raises(ConfigError, match="'a >' is not an expression"):
         Rule(text="a >")
 
 
-def test_a_rule_that_compares_a_text_with_a_number_says_so() -> None:
+def test_rule_that_compares_text_with_number_says_so() -> None:
     with pytest.raises(ConfigError, match="'a > 1' cannot be computed"):
         Rule(text="a > 1").holds({"a": "many"})
 
@@ -121,7 +121,7 @@ CHUNKED = Space(
 )
 
 
-def test_a_knob_is_in_the_space_only_where_its_condition_holds_and_no_point_counts_twice() -> None:
+def test_knob_is_in_space_only_where_its_condition_holds_and_no_point_counts_twice() -> None:
     # 2 x 2 combinations; without chunks the two sizes are the same point: 3 are left.
     assert [dict(point.choices) for point in CHUNKED.grid()] == [
         {"max_num_batched_tokens": 256, "enable_chunked_prefill": True},
@@ -131,7 +131,7 @@ def test_a_knob_is_in_the_space_only_where_its_condition_holds_and_no_point_coun
     assert CHUNKED.size() == 4
 
 
-def test_a_proposal_that_differs_in_an_absent_knob_alone_is_the_same_point() -> None:
+def test_proposal_that_differs_in_absent_knob_alone_is_same_point() -> None:
     proposed = [
         CHUNKED.point({"max_num_batched_tokens": size, "enable_chunked_prefill": False})
         for size in (256, 512)
@@ -141,7 +141,7 @@ def test_a_proposal_that_differs_in_an_absent_knob_alone_is_the_same_point() -> 
     assert proposed[0].assignment == {"enable_chunked_prefill": False}
 
 
-def test_a_knob_that_hangs_on_an_absent_one_is_absent_too() -> None:
+def test_knob_that_hangs_on_absent_one_is_absent_too() -> None:
     space = Space(
         domains={name: Choice(values=(1, 2)) for name in ("c", "b", "a")},
         conditions={"c": Rule(text="b == 2"), "b": Rule(text="a == 2")},
@@ -152,7 +152,7 @@ def test_a_knob_that_hangs_on_an_absent_one_is_absent_too() -> None:
     assert len(list(space.grid())) == 4
 
 
-def test_a_condition_on_no_knob_of_the_space_is_refused() -> None:
+def test_condition_on_no_knob_of_space_is_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"n\.when: names 'enable', which is no knob.*one of enabled, n\. Did"
     ):
@@ -163,7 +163,7 @@ def test_a_condition_on_no_knob_of_the_space_is_refused() -> None:
         )
 
 
-def test_conditions_in_a_circle_are_refused() -> None:
+def test_conditions_in_circle_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"space\.knobs\.a\.when: depends on a and b in a circle"):
         Space(
             domains={"a": Choice(values=(1,)), "b": Choice(values=(1,))},
@@ -171,7 +171,7 @@ def test_conditions_in_a_circle_are_refused() -> None:
         )
 
 
-def test_a_broken_rule_says_its_message_and_looks_at_defaults() -> None:
+def test_broken_rule_says_its_message_and_looks_at_defaults() -> None:
     space = Space(rules=(Rule(text="tp * instances <= node_devices", message="one node"),))
     unsaid = {"instances": 1, "node_devices": 8}
     assert space.broken_rule({"tp": 8}, defaults=unsaid) is None

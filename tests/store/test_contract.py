@@ -55,7 +55,7 @@ def test_nothing_stored_is_nothing_read(results: Location | Folder, tmp_path: Pa
     assert store.parts() == []
 
 
-def test_an_attempt_is_stored_once(
+def test_attempt_is_stored_once(
     results: Location | Folder, tmp_path: Path, simulated_spec: TrialSpec, placement: Placement
 ) -> None:
     Store(tmp_path / "study", results).append(complete(simulated_spec, placement), queued_s=0.0, knobs=[])
@@ -63,7 +63,7 @@ def test_an_attempt_is_stored_once(
         Store(tmp_path / "study", results).append(complete(simulated_spec, placement), queued_s=0.0, knobs=[])
 
 
-def test_a_new_knob_reaches_the_parts_that_are_there(
+def test_new_knob_reaches_parts_that_are_there(
     results: Location | Folder, tmp_path: Path, simulated_spec: TrialSpec, placement: Placement
 ) -> None:
     store = Store(tmp_path / "study", results)
@@ -76,7 +76,7 @@ def test_a_new_knob_reaches_the_parts_that_are_there(
     assert len(store.parts()) == 2
 
 
-def test_a_torn_part_is_moved_aside_and_the_others_stay(
+def test_torn_part_is_moved_aside_and_others_stay(
     results: Location | Folder, tmp_path: Path, simulated_spec: TrialSpec, placement: Placement
 ) -> None:
     store = Store(tmp_path / "study", results)

@@ -83,7 +83,7 @@ def folder_of(bucket: Bucket) -> Folder:
     return Folder(fs.PyFileSystem(bucket), "bucket/study", location="s3://bucket/study?region=eu-1")
 
 
-def test_results_behind_a_url_are_stored_and_read_back(
+def test_results_behind_url_are_stored_and_read_back(
     bucket: Bucket, tmp_path: Path, simulated_spec: TrialSpec, placement: Any
 ) -> None:
     store = Store(tmp_path, folder_of(bucket))
@@ -102,7 +102,7 @@ def test_results_behind_a_url_are_stored_and_read_back(
         again.append(complete(simulated_spec, placement), queued_s=0.0, knobs=[])
 
 
-def test_a_torn_object_is_set_aside_and_the_rest_goes_on(
+def test_torn_object_is_set_aside_and_rest_goes_on(
     bucket: Bucket, tmp_path: Path, simulated_spec: TrialSpec, placement: Any
 ) -> None:
     store = Store(tmp_path, folder_of(bucket))
@@ -118,7 +118,7 @@ def test_a_torn_object_is_set_aside_and_the_rest_goes_on(
     assert len(store.read()) == 1
 
 
-def test_a_place_that_does_not_answer_is_no_torn_part(
+def test_place_that_does_not_answer_is_no_torn_part(
     bucket: Bucket, tmp_path: Path, simulated_spec: TrialSpec, placement: Any
 ) -> None:
     store = Store(tmp_path, folder_of(bucket))
@@ -132,7 +132,7 @@ def test_a_place_that_does_not_answer_is_no_torn_part(
     assert len(store.read()) == 1
 
 
-def test_what_was_there_survives_a_failed_write(bucket: Bucket) -> None:
+def test_what_was_there_survives_failed_write(bucket: Bucket) -> None:
     folder = folder_of(bucket)
     folder.write("a", b"first")
     folder.write("a", b"second")
@@ -145,20 +145,20 @@ def test_what_was_there_survives_a_failed_write(bucket: Bucket) -> None:
     assert folder.names() == ["a"]
 
 
-def test_a_folder_that_is_not_there_is_empty(bucket: Bucket, tmp_path: Path) -> None:
+def test_folder_that_is_not_there_is_empty(bucket: Bucket, tmp_path: Path) -> None:
     assert folder_of(bucket).names() == []
     assert not folder_of(bucket).holds("a")
     assert open_folder(tmp_path / "none", where="here").names() == []
 
 
-def test_a_file_url_is_a_local_folder(tmp_path: Path) -> None:
+def test_file_url_is_local_folder(tmp_path: Path) -> None:
     folder = open_folder(f"file://{tmp_path}", where="here")
     assert folder.is_local
     assert folder.at("a") == tmp_path / "a"
 
 
 @pytest.mark.parametrize("url", ["nowhere://bucket/x", "file://a b"])
-def test_a_url_that_nobody_opens_is_refused(url: str) -> None:
+def test_url_that_nobody_opens_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match=r"study\.results: '.*' cannot be opened .*; expected a folder, or"):
         open_folder(url, where="study.results")
 
@@ -173,7 +173,7 @@ QUICK = (
 STUDY = Path("outputs/case2_sched_steps-simulated")
 
 
-def test_a_study_keeps_its_results_at_a_url_goes_on_and_is_read_from_there(
+def test_study_keeps_its_results_at_url_goes_on_and_is_read_from_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -197,7 +197,7 @@ def test_a_study_keeps_its_results_at_a_url_goes_on_and_is_read_from_there(
     assert "Results of one study lie in one place" in capsys.readouterr().err
 
 
-def test_secrets_do_not_belong_into_the_place_of_results(
+def test_secrets_do_not_belong_into_place_of_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -94,7 +94,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "study")
 
 
-def test_a_stored_measurement_is_read_back_as_it_was(store: Store, simulated_spec: TrialSpec) -> None:
+def test_stored_measurement_is_read_back_as_it_was(store: Store, simulated_spec: TrialSpec) -> None:
     store.append(complete(simulated_spec), queued_s=1.5, knobs=["max_num_seqs"])
 
     row = store.read().iloc[0]
@@ -113,13 +113,13 @@ def test_a_stored_measurement_is_read_back_as_it_was(store: Store, simulated_spe
     assert row["ended_at"] == datetime(2023, 11, 14, 22, 13, 22, tzinfo=UTC)  # 1.7e9 s + 2 s
 
 
-def test_each_run_of_a_complete_trial_has_its_row(store: Store, simulated_spec: TrialSpec) -> None:
+def test_each_run_of_complete_trial_has_its_row(store: Store, simulated_spec: TrialSpec) -> None:
     store.append(complete(simulated_spec, runs=3), queued_s=0.0, knobs=[])
 
     assert store.read()["repeat"].tolist() == [0, 1, 2]
 
 
-def test_a_failed_trial_has_a_row_for_each_load_point_with_its_reason(
+def test_failed_trial_has_row_for_each_load_point_with_its_reason(
     store: Store, simulated_spec: TrialSpec
 ) -> None:
     points = tuple(LoadPoint(dataset="random", num_prompts=5, request_rate_per_s=rate) for rate in (1.0, 2.0))
@@ -146,7 +146,7 @@ def test_unknown_is_null_and_zero_is_zero(store: Store, simulated_spec: TrialSpe
     assert row["request_rate_per_s"] is None  # everything at once
 
 
-def test_unit_and_description_travel_with_the_file(store: Store, simulated_spec: TrialSpec) -> None:
+def test_unit_and_description_travel_with_file(store: Store, simulated_spec: TrialSpec) -> None:
     part = store.append(complete(simulated_spec), queued_s=0.0, knobs=[])
 
     schema = pq.read_schema(part)
@@ -159,17 +159,17 @@ def test_unit_and_description_travel_with_the_file(store: Store, simulated_spec:
     assert schema.metadata[b"schema_version"] == str(SCHEMA_VERSION).encode()
 
 
-def test_every_metric_of_a_measurement_is_a_declared_column() -> None:
+def test_every_metric_of_measurement_is_declared_column() -> None:
     assert set(METRIC_NAMES) <= {column.name for column in COLUMNS}
 
 
-def test_a_column_becomes_an_arrow_field() -> None:
+def test_column_becomes_arrow_field() -> None:
     field = Column(name="stop_s", type=pa.float64(), unit="s", description="Ending the engine").field
 
     assert (field.name, field.type, field.metadata[b"unit"]) == ("stop_s", pa.float64(), b"s")
 
 
-def test_declared_columns_come_first_and_the_others_by_kind_and_name(
+def test_declared_columns_come_first_and_others_by_kind_and_name(
     store: Store, simulated_spec: TrialSpec
 ) -> None:
     store.append(complete(with_knobs(simulated_spec, b=1, a=2)), queued_s=0.0, knobs=["b", "a", "c"])
@@ -180,13 +180,13 @@ def test_declared_columns_come_first_and_the_others_by_kind_and_name(
     assert names[len(COLUMNS) :] == ["knob.a", "knob.b", "knob.c", "effective.max_num_seqs"]
 
 
-def test_a_metric_that_is_not_declared_is_kept(store: Store, simulated_spec: TrialSpec) -> None:
+def test_metric_that_is_not_declared_is_kept(store: Store, simulated_spec: TrialSpec) -> None:
     store.append(complete(simulated_spec, metrics={"p75_ttft_ms": 7.5}), queued_s=0.0, knobs=[])
 
     assert store.read()["extra.p75_ttft_ms"].tolist() == [7.5]
 
 
-def test_a_folder_of_differing_trials_is_read_by_pandas_and_arrow_in_one_line(
+def test_folder_of_differing_trials_is_read_by_pandas_and_arrow_in_one_line(
     store: Store, simulated_spec: TrialSpec
 ) -> None:
     store.append(failed(with_knobs(simulated_spec, block_size=16)), queued_s=0.0, knobs=["block_size"])
@@ -224,7 +224,7 @@ def test_parts_of_other_columns_are_read_as_one_and_aligned(
         ]
 
 
-def test_opening_an_aligned_study_rewrites_nothing(store: Store, simulated_spec: TrialSpec) -> None:
+def test_opening_aligned_study_rewrites_nothing(store: Store, simulated_spec: TrialSpec) -> None:
     part = store.append(complete(simulated_spec), queued_s=0.0, knobs=[])
     written_ns = part.stat().st_mtime_ns
 
@@ -233,7 +233,7 @@ def test_opening_an_aligned_study_rewrites_nothing(store: Store, simulated_spec:
     assert part.stat().st_mtime_ns == written_ns
 
 
-def test_measured_and_simulated_results_do_not_share_a_study(store: Store, simulated_spec: TrialSpec) -> None:
+def test_measured_and_simulated_results_do_not_share_study(store: Store, simulated_spec: TrialSpec) -> None:
     store.append(complete(simulated_spec), queued_s=0.0, knobs=[])
     measured = complete(with_knobs(simulated_spec, a=1), provenance=Provenance.MEASURED)
 
@@ -241,7 +241,7 @@ def test_measured_and_simulated_results_do_not_share_a_study(store: Store, simul
         Store(store.folder).append(measured, queued_s=0.0, knobs=[])
 
 
-def test_an_attempt_is_stored_once(store: Store, simulated_spec: TrialSpec) -> None:
+def test_attempt_is_stored_once(store: Store, simulated_spec: TrialSpec) -> None:
     store.append(complete(simulated_spec), queued_s=0.0, knobs=[])
 
     with pytest.raises(StoreError, match=r"attempt 1 at trial .* is stored already"):
@@ -250,7 +250,7 @@ def test_an_attempt_is_stored_once(store: Store, simulated_spec: TrialSpec) -> N
     assert store.read()["state"].tolist() == ["complete"]
 
 
-def test_a_complete_trial_without_all_of_its_measurements_is_refused(
+def test_complete_trial_without_all_of_its_measurements_is_refused(
     store: Store, simulated_spec: TrialSpec
 ) -> None:
     hollow = dataclasses.replace(complete(simulated_spec), measurements=())
@@ -260,7 +260,7 @@ def test_a_complete_trial_without_all_of_its_measurements_is_refused(
 
 
 @pytest.mark.parametrize("completed", [19.5, "many"])
-def test_a_count_that_is_no_whole_number_fails_its_trial(
+def test_count_that_is_no_whole_number_fails_its_trial(
     store: Store, simulated_spec: TrialSpec, completed: float
 ) -> None:
     store.append(complete(simulated_spec, metrics={"completed": completed}), queued_s=0.0, knobs=[])
@@ -272,7 +272,7 @@ def test_a_count_that_is_no_whole_number_fails_its_trial(
 
 
 @pytest.mark.parametrize("tokens", [1e30, 2**63, 10**400, -(2**64)])
-def test_a_count_of_more_than_64_bits_fails_its_trial(
+def test_count_of_more_than_64_bits_fails_its_trial(
     store: Store, simulated_spec: TrialSpec, tokens: float
 ) -> None:
     store.append(complete(simulated_spec, metrics={"total_output_tokens": tokens}), queued_s=0.0, knobs=[])
@@ -283,9 +283,7 @@ def test_a_count_of_more_than_64_bits_fails_its_trial(
     assert "complete" in set(store.read()["state"])
 
 
-def test_what_an_engine_tells_of_itself_is_held_whatever_it_is(
-    store: Store, simulated_spec: TrialSpec
-) -> None:
+def test_what_engine_tells_of_itself_is_held_whatever_it_is(store: Store, simulated_spec: TrialSpec) -> None:
     odd = dataclasses.replace(
         failed(simulated_spec),
         failure_message="a lone \ud800 surrogate",
@@ -300,9 +298,7 @@ def test_what_an_engine_tells_of_itself_is_held_whatever_it_is(
     assert row["effective.text"] == "\\udfff"
 
 
-def test_a_torn_part_is_named_and_set_aside_and_the_rest_goes_on(
-    store: Store, simulated_spec: TrialSpec
-) -> None:
+def test_torn_part_is_named_and_set_aside_and_rest_goes_on(store: Store, simulated_spec: TrialSpec) -> None:
     store.append(complete(simulated_spec), queued_s=0.0, knobs=[])
     torn = store.append(complete(with_knobs(simulated_spec, a=1)), queued_s=0.0, knobs=[])
     torn.write_bytes(torn.read_bytes()[:1000])
@@ -322,7 +318,7 @@ def test_a_torn_part_is_named_and_set_aside_and_the_rest_goes_on(
     assert store.set_aside_unreadable() == [store.measurements / "_set_aside" / f"{torn.name}.1"]
 
 
-def test_a_part_damaged_in_its_middle_is_named(store: Store, simulated_spec: TrialSpec) -> None:
+def test_part_damaged_in_its_middle_is_named(store: Store, simulated_spec: TrialSpec) -> None:
     part = store.append(complete(simulated_spec), queued_s=0.0, knobs=[])
     content = bytearray(part.read_bytes())
     content[4:2000] = bytes(1996)
@@ -332,7 +328,7 @@ def test_a_part_damaged_in_its_middle_is_named(store: Store, simulated_spec: Tri
         store.read()
 
 
-def test_a_parquet_file_of_somebody_else_is_set_aside(store: Store) -> None:
+def test_parquet_file_of_somebody_else_is_set_aside(store: Store) -> None:
     store.measurements.mkdir(parents=True)
     pq.write_table(pa.table({"trial_key": ["x"]}), store.measurements / "notes.parquet")
 
@@ -385,7 +381,7 @@ SPOILT: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
 
 
 @pytest.mark.parametrize(("change", "reason"), SPOILT.values(), ids=list(SPOILT))
-def test_a_part_whose_columns_are_not_ours_is_set_aside_with_the_reason(
+def test_part_whose_columns_are_not_ours_is_set_aside_with_reason(
     store: Store,
     simulated_spec: TrialSpec,
     change: Callable[[pa.Table], pa.Table],
@@ -409,9 +405,7 @@ def test_a_part_whose_columns_are_not_ours_is_set_aside_with_the_reason(
 
 
 @pytest.mark.parametrize("end", [b"PAR1", b"\xff\xff\xff\x7fPAR1", b"\x00\x00\x00\x00PAR1", b""])
-def test_a_part_with_a_damaged_footer_is_set_aside(
-    store: Store, simulated_spec: TrialSpec, end: bytes
-) -> None:
+def test_part_with_damaged_footer_is_set_aside(store: Store, simulated_spec: TrialSpec, end: bytes) -> None:
     part = store.append(complete(simulated_spec), queued_s=0.0, knobs=[])
     part.write_bytes(part.read_bytes()[: -8 if end else -20] + end)
     [found] = store.set_aside()
@@ -428,9 +422,7 @@ def test_metadata_without_end_is_read_past(store: Store, simulated_spec: TrialSp
     assert len(store.read()) == 1
 
 
-def test_a_folder_and_a_link_that_leads_nowhere_are_set_aside(
-    store: Store, simulated_spec: TrialSpec
-) -> None:
+def test_folder_and_link_that_leads_nowhere_are_set_aside(store: Store, simulated_spec: TrialSpec) -> None:
     store.append(complete(simulated_spec), queued_s=0.0, knobs=[])
     (store.measurements / "folder-1.parquet").mkdir()
     (store.measurements / "link-1.parquet").symlink_to("nowhere")
@@ -445,7 +437,7 @@ def test_a_folder_and_a_link_that_leads_nowhere_are_set_aside(
     assert len(store.read()) == len(pd.read_parquet(store.measurements)) == 1
 
 
-def test_a_part_of_a_later_format_is_named_and_stays(store: Store, simulated_spec: TrialSpec) -> None:
+def test_part_of_later_format_is_named_and_stays(store: Store, simulated_spec: TrialSpec) -> None:
     part = store.append(complete(simulated_spec), queued_s=0.0, knobs=[])
     table = pq.read_table(part)
     later = {**table.schema.metadata, b"schema_version": str(SCHEMA_VERSION + 1).encode()}
@@ -459,9 +451,7 @@ def test_a_part_of_a_later_format_is_named_and_stays(store: Store, simulated_spe
     assert part.exists()
 
 
-def test_a_half_written_part_of_a_killed_process_is_passed_over(
-    store: Store, simulated_spec: TrialSpec
-) -> None:
+def test_half_written_part_of_killed_process_is_passed_over(store: Store, simulated_spec: TrialSpec) -> None:
     part = store.append(complete(simulated_spec), queued_s=0.0, knobs=[])
     (store.measurements / f".{part.name}.partial").write_bytes(b"PAR1")
 
@@ -469,21 +459,21 @@ def test_a_half_written_part_of_a_killed_process_is_passed_over(
     assert len(pd.read_parquet(store.measurements)) == 1
 
 
-def test_a_part_leaves_no_partial_file_behind(store: Store, simulated_spec: TrialSpec) -> None:
+def test_part_leaves_no_partial_file_behind(store: Store, simulated_spec: TrialSpec) -> None:
     part = store.append(complete(simulated_spec), queued_s=0.0, knobs=[])
 
     assert list(store.measurements.iterdir()) == [part]
     assert part.name == f"{simulated_spec.key}-1.parquet"
 
 
-def test_a_folder_that_cannot_be_written_is_a_store_error(tmp_path: Path, simulated_spec: TrialSpec) -> None:
+def test_folder_that_cannot_be_written_is_store_error(tmp_path: Path, simulated_spec: TrialSpec) -> None:
     (tmp_path / "measurements").write_text("a file where the folder should be")
 
     with pytest.raises(StoreError, match="cannot be written"):
         Store(tmp_path).append(complete(simulated_spec), queued_s=0.0, knobs=[])
 
 
-def test_finished_tells_how_the_latest_attempt_ended(store: Store, simulated_spec: TrialSpec) -> None:
+def test_finished_tells_how_latest_attempt_ended(store: Store, simulated_spec: TrialSpec) -> None:
     for attempt in range(1, 11):  # ten, for a name with -10 sorts before one with -2
         spec = dataclasses.replace(simulated_spec, attempt=attempt)
         store.append(complete(spec) if attempt == 10 else failed(spec), queued_s=0.0, knobs=[])
@@ -498,7 +488,7 @@ def test_finished_tells_how_the_latest_attempt_ended(store: Store, simulated_spe
     assert finished[other.key].failure_class is FailureClass.OUT_OF_MEMORY
 
 
-def test_latest_keeps_only_the_last_attempt_of_each_trial(store: Store, simulated_spec: TrialSpec) -> None:
+def test_latest_keeps_only_last_attempt_of_each_trial(store: Store, simulated_spec: TrialSpec) -> None:
     store.append(failed(simulated_spec), queued_s=0.0, knobs=[])
     store.append(complete(dataclasses.replace(simulated_spec, attempt=2)), queued_s=0.0, knobs=[])
 
@@ -508,7 +498,7 @@ def test_latest_keeps_only_the_last_attempt_of_each_trial(store: Store, simulate
     assert Store.latest(frame)["attempt"].tolist() == [2]
 
 
-def test_a_study_without_results_is_empty_and_has_its_columns(store: Store) -> None:
+def test_study_without_results_is_empty_and_has_its_columns(store: Store) -> None:
     assert store.finished() == {}
     assert store.set_aside_unreadable() == []
     frame = store.read()
@@ -516,7 +506,7 @@ def test_a_study_without_results_is_empty_and_has_its_columns(store: Store) -> N
     assert list(frame.columns) == [column.name for column in COLUMNS]
 
 
-def test_the_described_columns_are_those_of_the_code() -> None:
+def test_described_columns_are_those_of_code() -> None:
     stated = (DOCS / "columns.md").read_text(encoding="utf-8")
 
     assert "| `p99_ttft_ms` | double | ms | 99th percentile of the time to first token |" in stated
@@ -537,7 +527,7 @@ def test_results_of_every_format_so_far_are_read(version: int, tmp_path: Path) -
     assert [trial.state for trial in store.finished().values()] == [TrialState.COMPLETE]
 
 
-def test_a_part_that_lies_under_another_name_does_not_count_twice(
+def test_part_that_lies_under_another_name_does_not_count_twice(
     store: Store, simulated_spec: TrialSpec
 ) -> None:
     part = store.append(complete(simulated_spec), queued_s=0.0, knobs=[])

@@ -45,7 +45,7 @@ def described(folder: StudyFolder, model: Model, **changed: Any) -> dict[str, An
     return found
 
 
-def test_a_study_says_what_was_asked_of_what_on_what(tmp_path: Path, llama_70b: Model) -> None:
+def test_study_says_what_was_asked_of_what_on_what(tmp_path: Path, llama_70b: Model) -> None:
     with StudyFolder(tmp_path / "s") as folder:
         about = described(folder, llama_70b)
     assert about["platform"] == "simulated"
@@ -57,7 +57,7 @@ def test_a_study_says_what_was_asked_of_what_on_what(tmp_path: Path, llama_70b: 
     assert about["model"] == "meta-llama/Llama-3.1-70B-Instruct"
 
 
-def test_a_second_driver_is_refused_with_the_first_ones_pid(tmp_path: Path) -> None:
+def test_second_driver_is_refused_with_first_ones_pid(tmp_path: Path) -> None:
     with (
         StudyFolder(tmp_path / "s"),
         pytest.raises(StoreError, match=rf"another sweep \(pid {os.getpid()}\) runs this study"),
@@ -86,7 +86,7 @@ def first_driver(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         yield driver
 
 
-def test_of_two_processes_the_second_is_refused_until_the_first_is_dead(
+def test_of_two_processes_second_is_refused_until_first_is_dead(
     tmp_path: Path, first_driver: subprocess.Popen[str]
 ) -> None:
     with pytest.raises(
@@ -99,7 +99,7 @@ def test_of_two_processes_the_second_is_refused_until_the_first_is_dead(
         assert (folder.path / "driver.lock").read_text().startswith(f"{os.getpid()}:")
 
 
-def test_a_process_that_got_the_id_of_an_ended_driver_is_not_to_be_stopped(
+def test_process_that_got_id_of_ended_driver_is_not_to_be_stopped(
     tmp_path: Path, first_driver: subprocess.Popen[str]
 ) -> None:
     """The lock is held by what the driver left behind; its id now belongs to us, who started later."""
@@ -111,7 +111,7 @@ def test_a_process_that_got_the_id_of_an_ended_driver_is_not_to_be_stopped(
     assert "kill -INT" not in str(caught.value)
 
 
-def test_a_driver_on_another_machine_is_named_with_it(
+def test_driver_on_another_machine_is_named_with_it(
     tmp_path: Path, first_driver: subprocess.Popen[str]
 ) -> None:
     (tmp_path / "s" / "driver.lock").write_text("7:70 far-away")
@@ -119,21 +119,21 @@ def test_a_driver_on_another_machine_is_named_with_it(
         StudyFolder(tmp_path / "s").__enter__()
 
 
-def test_a_study_that_was_left_can_be_owned_again(tmp_path: Path) -> None:
+def test_study_that_was_left_can_be_owned_again(tmp_path: Path) -> None:
     with StudyFolder(tmp_path / "s"):
         pass
     with StudyFolder(tmp_path / "s") as again:
         assert again.path.is_dir()
 
 
-def test_two_platforms_never_share_a_study(tmp_path: Path, llama_70b: Model) -> None:
+def test_two_platforms_never_share_study(tmp_path: Path, llama_70b: Model) -> None:
     with StudyFolder(tmp_path / "s") as folder:
         described(folder, llama_70b)
         with pytest.raises(ConfigError, match="made on platform 'simulated', now it is 'mi300x'"):
             described(folder, llama_70b, platform=Platform.MI300X)
 
 
-def test_two_gpus_never_share_a_study(tmp_path: Path, llama_70b: Model) -> None:
+def test_two_gpus_never_share_study(tmp_path: Path, llama_70b: Model) -> None:
     def on(product: str) -> Node:
         whole = topology.modelled_mi300x()
         devices = tuple(replace(device, name=product) for device in whole.devices)
@@ -146,14 +146,14 @@ def test_two_gpus_never_share_a_study(tmp_path: Path, llama_70b: Model) -> None:
             described(folder, llama_70b, platform=Platform.MI300X, node=on("AMD Instinct MI308X"))
 
 
-def test_a_broken_description_is_named(tmp_path: Path, llama_70b: Model) -> None:
+def test_broken_description_is_named(tmp_path: Path, llama_70b: Model) -> None:
     with StudyFolder(tmp_path / "s") as folder:
         (folder.path / "study.json").write_text("{")
         with pytest.raises(StoreError, match=r"study\.json: is not JSON"):
             described(folder, llama_70b)
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cannot be written.*study\.outputs"):
         StudyFolder(tmp_path / "file" / "s").__enter__()

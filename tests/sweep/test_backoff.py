@@ -90,7 +90,7 @@ def of_one_series(planner: Planner, **knobs: int) -> Planner:
     return replace(planner, space=replace(THREE_SERIES, series=(one,)))
 
 
-def test_a_repetition_waits_and_the_next_one_twice_as_long(planner: Planner, tmp_path: Path) -> None:
+def test_repetition_waits_and_next_one_twice_as_long(planner: Planner, tmp_path: Path) -> None:
     executor = Timed(failed(FailureClass.PORT))
     outcome = swept(of_one_series(planner), tmp_path, executor)
     assert [start.attempt for start in executor.starts] == [1, 2, 3]
@@ -120,7 +120,7 @@ def test_devices_with_trouble_are_left_alone_and_others_serve_meanwhile(
     assert again.at_s - first.at_s == pytest.approx(PAUSE_S, abs=1)
 
 
-def test_a_trial_waits_for_the_only_devices_after_trouble_that_is_not_repeated(
+def test_trial_waits_for_only_devices_after_trouble_that_is_not_repeated(
     planner: Planner, tmp_path: Path
 ) -> None:
     def troubled(spec: TrialSpec, placement: Placement) -> TrialResult:
@@ -135,7 +135,7 @@ def test_a_trial_waits_for_the_only_devices_after_trouble_that_is_not_repeated(
     assert other.at_s - first.at_s == pytest.approx(PAUSE_S, abs=1)
 
 
-def test_a_failure_of_the_engine_holds_nobody_up(planner: Planner, tmp_path: Path) -> None:
+def test_failure_of_engine_holds_nobody_up(planner: Planner, tmp_path: Path) -> None:
     executor = Timed(failed(FailureClass.OUT_OF_MEMORY))
     outcome = swept(planner, tmp_path, executor)
     assert outcome.states == {TrialState.FAILED: 2}
@@ -143,7 +143,7 @@ def test_a_failure_of_the_engine_holds_nobody_up(planner: Planner, tmp_path: Pat
     assert executor.now_s < PAUSE_S
 
 
-def test_a_search_asks_on_when_the_only_devices_have_rested(planner: Planner, tmp_path: Path) -> None:
+def test_search_asks_on_when_only_devices_have_rested(planner: Planner, tmp_path: Path) -> None:
     executor = Timed(failed(FailureClass.INFRASTRUCTURE))
     wide = Space(base={"tensor_parallel_size": 8}, domains={"max_num_seqs": Choice(values=(8, 16, 32))})
     searched = replace(planner, space=wide)

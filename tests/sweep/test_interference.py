@@ -99,7 +99,7 @@ def four_devices_each(spec: TrialSpec) -> TrialSpec:
 # The arithmetic
 
 
-def test_the_ratio_is_the_geometric_mean_and_its_interval_lies_on_the_logarithm() -> None:
+def test_ratio_is_geometric_mean_and_its_interval_lies_on_logarithm() -> None:
     # Logarithms 0, ln 2, 2 ln 2: mean ln 2, deviation ln 2; t(2) = 4.3027, so half the interval is
     # 4.3027 / sqrt(3) * ln 2 = 2.4842 * ln 2, and its ends are 2 ** (1 - 2.4842) and 2 ** (1 + 2.4842).
     found = finding("mean_ttft_ms", [1.0, 2.0, 4.0])
@@ -123,11 +123,11 @@ def test_the_ratio_is_the_geometric_mean_and_its_interval_lies_on_the_logarithm(
         ([1.3], "inconclusive: one pair has no interval"),
     ],
 )
-def test_the_verdict_follows_the_interval(ratios: list[float], verdict: str) -> None:
+def test_verdict_follows_interval(ratios: list[float], verdict: str) -> None:
     assert finding("x", ratios).verdict.startswith(verdict)
 
 
-def test_load_points_of_a_pair_are_averaged_and_metrics_that_are_no_speed_left_out(
+def test_load_points_of_pair_are_averaged_and_metrics_that_are_no_speed_left_out(
     simulated_spec: TrialSpec, placement: Placement
 ) -> None:
     # Half as fast all at once, twice as fast at 2 QPS: the geometric mean is 1.
@@ -147,9 +147,7 @@ def test_load_points_of_a_pair_are_averaged_and_metrics_that_are_no_speed_left_o
         ([1.0, 1.0], Provenance.MEASURED, "beside 1 neighbour no effect was seen"),
     ],
 )
-def test_the_conclusion_is_the_worst_of_all_metrics(
-    ratios: list[float], provenance: Provenance, told: str
-) -> None:
+def test_conclusion_is_worst_of_all_metrics(ratios: list[float], provenance: Provenance, told: str) -> None:
     found = [finding(name, ratios if name == "x" else [1.0, 1.0]) for name in "xy"]
     assert told in interference.conclusion(found, provenance=provenance, neighbours=1)
 
@@ -157,7 +155,7 @@ def test_the_conclusion_is_the_worst_of_all_metrics(
 # The pairs
 
 
-def test_every_pair_has_the_control_once_alone_and_once_beside_loaded_neighbours_in_turn(
+def test_every_pair_has_control_once_alone_and_once_beside_loaded_neighbours_in_turn(
     simulated_spec: TrialSpec,
 ) -> None:
     runs, kept = Runs(), list[TrialResult]()
@@ -186,28 +184,28 @@ def first_pair(spec: TrialSpec, runs: Runs, kept: list[TrialResult]) -> None:
     list(run_pairs(spec, Allocator(node), pairs=1, keep=kept.append, cancelled=lambda: False, run=runs))
 
 
-def test_a_neighbour_that_fails_ends_the_check_and_names_its_reason(simulated_spec: TrialSpec) -> None:
+def test_neighbour_that_fails_ends_check_and_names_its_reason(simulated_spec: TrialSpec) -> None:
     kept: list[TrialResult] = []
     with pytest.raises(EngineError, match="a neighbour ended before the control trial did: no memory"):
         first_pair(four_devices_each(simulated_spec), Runs(neighbour_fails=True), kept)
     assert [one.spec.attempt for one in kept] == [1], "what was measured alone is kept"
 
 
-def test_a_control_that_fails_is_kept_as_a_failure(simulated_spec: TrialSpec) -> None:
+def test_control_that_fails_is_kept_as_failure(simulated_spec: TrialSpec) -> None:
     kept: list[TrialResult] = []
     with pytest.raises(EngineError, match="the control trial failed: boom"):
         first_pair(four_devices_each(simulated_spec), Runs(control_fails=FailureClass.CRASH), kept)
     assert [one.state for one in kept] == [TrialState.FAILED]
 
 
-def test_a_control_that_is_cut_off_is_not_kept(simulated_spec: TrialSpec) -> None:
+def test_control_that_is_cut_off_is_not_kept(simulated_spec: TrialSpec) -> None:
     kept: list[TrialResult] = []
     with pytest.raises(EngineError, match="boom"):
         first_pair(four_devices_each(simulated_spec), Runs(control_fails=FailureClass.INTERRUPTED), kept)
     assert kept == []
 
 
-def test_a_trial_that_fills_the_node_has_no_neighbours(simulated_spec: TrialSpec) -> None:
+def test_trial_that_fills_node_has_no_neighbours(simulated_spec: TrialSpec) -> None:
     with pytest.raises(PlacementError, match="leaves no other block of that size free"):
         first_pair(replace(simulated_spec, devices_wanted=8), Runs(), [])
 
@@ -215,7 +213,7 @@ def test_a_trial_that_fills_the_node_has_no_neighbours(simulated_spec: TrialSpec
 # The command
 
 
-def test_the_command_stores_its_pairs_in_a_study_of_its_own(
+def test_command_stores_its_pairs_in_study_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -236,7 +234,7 @@ def test_the_command_stores_its_pairs_in_a_study_of_its_own(
     assert sorted(set(pd.read_parquet(folder / "measurements")["attempt"])) == [1, 2, 3, 4]
 
 
-def test_the_command_says_what_it_cannot_do(
+def test_command_says_what_it_cannot_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

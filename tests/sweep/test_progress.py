@@ -49,7 +49,7 @@ def progress(*objectives: Objective, bounds: tuple[Constraint, ...] = (), **endi
     )
 
 
-def test_the_best_are_ranked_by_the_objective(spec: TrialSpec, placement: Placement) -> None:
+def test_best_are_ranked_by_objective(spec: TrialSpec, placement: Placement) -> None:
     found = progress()
     results = [
         result(spec, placement, name, **{RPS: value}) for name, value in ((1, 5.0), (2, 9.0), (3, 7.0))
@@ -60,7 +60,7 @@ def test_the_best_are_ranked_by_the_objective(spec: TrialSpec, placement: Placem
     assert found.incumbents == ((9.0,),)
 
 
-def test_setting_without_a_number_at_one_load_point(spec: TrialSpec, placement: Placement) -> None:
+def test_setting_without_number_at_one_load_point(spec: TrialSpec, placement: Placement) -> None:
     # The first has 12 at the one load that it has a number for; the other 12 and 4, in the mean 8.
     found = progress()
     light = spec.load_points[0]
@@ -76,7 +76,7 @@ def test_setting_without_a_number_at_one_load_point(spec: TrialSpec, placement: 
     assert found.incumbents == ((8.0,),)
 
 
-def test_of_several_objectives_the_front_comes_first(spec: TrialSpec, placement: Placement) -> None:
+def test_of_several_objectives_front_comes_first(spec: TrialSpec, placement: Placement) -> None:
     found = progress(THROUGHPUT, LATENCY)
     # The third is behind the first in both; the fourth is in the middle of the front.
     values = [(9.0, 30.0), (3.0, 5.0), (8.0, 40.0), (6.0, 10.0)]
@@ -90,9 +90,7 @@ def test_of_several_objectives_the_front_comes_first(spec: TrialSpec, placement:
     assert found.best(4) == [results[place].spec.key for place in (0, 3, 1, 2)]
 
 
-def test_what_breaks_a_bound_or_is_a_repetition_is_never_the_best(
-    spec: TrialSpec, placement: Placement
-) -> None:
+def test_what_breaks_bound_or_is_repetition_is_never_best(spec: TrialSpec, placement: Placement) -> None:
     bound = Constraint(metric="p99_ttft_ms", limit=100.0, is_upper=True)
     found = progress(bounds=(bound,))
     found.learn(result(spec, placement, 1, **{RPS: 9.0, "p99_ttft_ms": 101.0}), node_devices=8)
@@ -105,13 +103,13 @@ def test_what_breaks_a_bound_or_is_a_repetition_is_never_the_best(
     assert found.best(3) == [kept.spec.key]
 
 
-def test_a_study_ends_by_the_clock(spec: TrialSpec) -> None:
+def test_study_ends_by_clock(spec: TrialSpec) -> None:
     found = progress(max_hours=2.0)
     assert found.reason_to_end(elapsed_s=7199.0) is None
     assert found.reason_to_end(elapsed_s=7200.0) == "search.max_hours: 2 hours are over"
 
 
-def test_node_hours_count_the_share_of_the_node(spec: TrialSpec, placement: Placement) -> None:
+def test_node_hours_count_share_of_node(spec: TrialSpec, placement: Placement) -> None:
     found = progress(max_node_hours=1.0)
     # 3600 s on 4 of 8 devices is half a node-hour.
     found.learn(result(spec, placement, 1, measured_s=3600.0, **{RPS: 1.0}), node_devices=8)
@@ -121,7 +119,7 @@ def test_node_hours_count_the_share_of_the_node(spec: TrialSpec, placement: Plac
     assert found.reason_to_end(elapsed_s=0.0) == "search.max_node_hours: 1.00 of 1 are spent"
 
 
-def test_a_study_ends_when_nothing_better_comes(spec: TrialSpec, placement: Placement) -> None:
+def test_study_ends_when_nothing_better_comes(spec: TrialSpec, placement: Placement) -> None:
     found = progress(min_improvement=0.05, patience=3)
     # 10.4 is 4 % better than 10 and no improvement; 11 is one, and counting begins anew.
     reasons = []
@@ -135,7 +133,7 @@ def test_a_study_ends_when_nothing_better_comes(spec: TrialSpec, placement: Plac
     )
 
 
-def test_failures_alone_never_look_like_the_end_of_improvement(spec: TrialSpec, placement: Placement) -> None:
+def test_failures_alone_never_look_like_end_of_improvement(spec: TrialSpec, placement: Placement) -> None:
     found = progress(min_improvement=0.05, patience=1)
     for name in range(3):
         lost = failed(FailureClass.CRASH)(replace(spec, assignment={"max_num_seqs": name}), placement)
@@ -143,7 +141,7 @@ def test_failures_alone_never_look_like_the_end_of_improvement(spec: TrialSpec, 
     assert found.reason_to_end(elapsed_s=0.0) is None
 
 
-def test_what_the_store_holds_counts_as_if_it_had_just_been_measured(
+def test_what_store_holds_counts_as_if_it_had_just_been_measured(
     spec: TrialSpec, placement: Placement, tmp_path: Path
 ) -> None:
     store = Store(tmp_path)
@@ -163,7 +161,7 @@ def test_what_the_store_holds_counts_as_if_it_had_just_been_measured(
     assert trials.rows_of(lost.spec.key) == ()
 
 
-def test_a_trial_that_was_stopped_early_keeps_its_numbers_and_is_never_complete(
+def test_trial_that_was_stopped_early_keeps_its_numbers_and_is_never_complete(
     spec: TrialSpec, placement: Placement, tmp_path: Path
 ) -> None:
     half = result(spec, placement, 1, **{RPS: 3.0})

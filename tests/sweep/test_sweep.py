@@ -115,7 +115,7 @@ def test_equal_assignments_run_once_and_serve_every_series_that_names_them(
     assert (frame["completed"] == 8).all()
 
 
-def test_the_same_sweep_again_starts_nothing(planner: Planner, tmp_path: Path, diary: Diary) -> None:
+def test_same_sweep_again_starts_nothing(planner: Planner, tmp_path: Path, diary: Diary) -> None:
     swept(planner, tmp_path, diary, ScriptedExecutor(complete))
     again = ScriptedExecutor(complete)
     outcome = swept(planner, tmp_path, diary, again)
@@ -124,7 +124,7 @@ def test_the_same_sweep_again_starts_nothing(planner: Planner, tmp_path: Path, d
     assert diary.plans[-1] == (2, 2, 0)
 
 
-def test_a_new_series_is_the_only_one_run(planner: Planner, tmp_path: Path, diary: Diary) -> None:
+def test_new_series_is_only_one_run(planner: Planner, tmp_path: Path, diary: Diary) -> None:
     swept(planner, tmp_path, diary, ScriptedExecutor(complete))
     more = (*THREE_SERIES.series, Series(name="huge", label="Huge", knobs={"max_num_seqs": 512}))
     executor = ScriptedExecutor(complete)
@@ -132,7 +132,7 @@ def test_a_new_series_is_the_only_one_run(planner: Planner, tmp_path: Path, diar
     assert [spec.series for spec in executor.specs] == [("huge",)]
 
 
-def test_trials_of_four_devices_run_two_at_a_time_on_disjoint_blocks(
+def test_trials_of_four_devices_run_two_at_time_on_disjoint_blocks(
     planner: Planner, tmp_path: Path, diary: Diary
 ) -> None:
     executor = ScriptedExecutor(complete)
@@ -177,14 +177,14 @@ def with_a_host_setting(planner: Planner, **devices: int) -> Planner:
     return replace(planner, space=space, platform=Platform.MI300X)
 
 
-def test_a_trial_that_changes_the_host_runs_alone(planner: Planner, tmp_path: Path, diary: Diary) -> None:
+def test_trial_that_changes_host_runs_alone(planner: Planner, tmp_path: Path, diary: Diary) -> None:
     executor = SlowExecutor()
     swept(with_a_host_setting(planner, a=4, host=4, b=4, c=4), tmp_path, diary, executor)
     # It began while the node was empty; when it had ended the others ran two at a time.
     assert executor.beside == {"host": [], "a": [], "b": ["a"], "c": ["b"]}
 
 
-def test_a_trial_that_changes_the_host_is_not_overtaken_for_ever(
+def test_trial_that_changes_host_is_not_overtaken_for_ever(
     planner: Planner, tmp_path: Path, diary: Diary
 ) -> None:
     executor = SlowExecutor()
@@ -194,7 +194,7 @@ def test_a_trial_that_changes_the_host_is_not_overtaken_for_ever(
     assert executor.beside["d"] == ["b", "c"]
 
 
-def test_on_a_modelled_node_host_settings_hold_nobody_up(
+def test_on_modelled_node_host_settings_hold_nobody_up(
     planner: Planner, tmp_path: Path, diary: Diary
 ) -> None:
     executor = SlowExecutor()
@@ -227,7 +227,7 @@ def two_nodes(planner: Planner, *, first: Sequence[int] = range(8)) -> Scheduler
     )
 
 
-def test_trials_of_a_lost_node_run_again_on_another(planner: Planner, tmp_path: Path, diary: Diary) -> None:
+def test_trials_of_lost_node_run_again_on_another(planner: Planner, tmp_path: Path, diary: Diary) -> None:
     whole = replace(THREE_SERIES, base={**THREE_SERIES.base, "tensor_parallel_size": 8})
     executor = LosingExecutor("one")
     outcome = swept(replace(planner, space=whole), tmp_path, diary, executor, scheduler=two_nodes(planner))
@@ -286,7 +286,7 @@ def test_large_blocks_are_placed_before_small_ones(planner: Planner, tmp_path: P
     assert [len(held) for held in executor.held] == [8, 4, 2]
 
 
-def test_a_failure_is_kept_and_not_tried_again_unless_asked(
+def test_failure_is_kept_and_not_tried_again_unless_asked(
     planner: Planner, tmp_path: Path, diary: Diary
 ) -> None:
     outcome = swept(planner, tmp_path, diary, ScriptedExecutor(failed(FailureClass.OUT_OF_MEMORY)))
@@ -300,7 +300,7 @@ def test_a_failure_is_kept_and_not_tried_again_unless_asked(
     assert len(asked.specs) == 2
 
 
-def test_an_absurd_value_fails_its_trial_and_the_sweep_goes_on(
+def test_absurd_value_fails_its_trial_and_sweep_goes_on(
     planner: Planner, tmp_path: Path, diary: Diary
 ) -> None:
     def absurd(spec: TrialSpec, placement: Placement) -> TrialResult:
@@ -319,7 +319,7 @@ def test_an_absurd_value_fails_its_trial_and_the_sweep_goes_on(
     assert set(Store(tmp_path / "test").read()["state"]) == {"failed", "complete"}
 
 
-def test_a_transient_failure_is_repeated_up_to_its_limit(
+def test_transient_failure_is_repeated_up_to_its_limit(
     planner: Planner, tmp_path: Path, diary: Diary
 ) -> None:
     one = replace(planner, space=replace(THREE_SERIES, series=THREE_SERIES.series[:1]))
@@ -330,7 +330,7 @@ def test_a_transient_failure_is_repeated_up_to_its_limit(
     assert outcome.states == {TrialState.FAILED: 1}
 
 
-def test_a_repeated_trial_that_succeeds_is_complete(planner: Planner, tmp_path: Path, diary: Diary) -> None:
+def test_repeated_trial_that_succeeds_is_complete(planner: Planner, tmp_path: Path, diary: Diary) -> None:
     one = replace(planner, space=replace(THREE_SERIES, series=THREE_SERIES.series[:1]))
 
     def second_time_lucky(spec: TrialSpec, placement: Placement) -> TrialResult:
@@ -342,7 +342,7 @@ def test_a_repeated_trial_that_succeeds_is_complete(planner: Planner, tmp_path: 
     assert list(latest["state"]) == ["complete"]
 
 
-def test_what_breaks_a_rule_is_no_point_and_what_does_not_fit_is_a_row_that_costs_no_start(
+def test_what_breaks_rule_is_no_point_and_what_does_not_fit_is_row_that_costs_no_start(
     planner: Planner, tmp_path: Path, diary: Diary
 ) -> None:
     space = Space(
@@ -372,14 +372,14 @@ def test_what_was_infeasible_runs_once_its_rule_is_gone(
     assert outcome.states == {TrialState.COMPLETE: 2}
 
 
-def test_more_devices_than_the_node_has_is_infeasible(planner: Planner, tmp_path: Path, diary: Diary) -> None:
+def test_more_devices_than_node_has_is_infeasible(planner: Planner, tmp_path: Path, diary: Diary) -> None:
     space = Space(base={"tensor_parallel_size": 16, "max_model_len": 4096})
     outcome = swept(replace(planner, space=space), tmp_path, diary, ScriptedExecutor(complete))
     assert outcome.states == {TrialState.INFEASIBLE: 1}
     assert "needs 16 devices" in (outcome.failures[0].failure_message or "")
 
 
-def test_a_knob_that_the_release_lacks_stops_everything_before_a_start(
+def test_knob_that_release_lacks_stops_everything_before_start(
     planner: Planner, tmp_path: Path, diary: Diary
 ) -> None:
     space = replace(THREE_SERIES, base={**THREE_SERIES.base, "num_scheduler_steps": 10})
@@ -390,7 +390,7 @@ def test_a_knob_that_the_release_lacks_stops_everything_before_a_start(
     assert executor.specs == []
 
 
-def test_a_stop_keeps_what_is_finished_and_the_next_run_does_the_rest(
+def test_stop_keeps_what_is_finished_and_next_run_does_rest(
     planner: Planner, tmp_path: Path, diary: Diary
 ) -> None:
     executor = ScriptedExecutor(complete)
@@ -403,7 +403,7 @@ def test_a_stop_keeps_what_is_finished_and_the_next_run_does_the_rest(
     assert again.states == {TrialState.COMPLETE: 2}
 
 
-def test_what_was_interrupted_is_not_a_result(planner: Planner, tmp_path: Path, diary: Diary) -> None:
+def test_what_was_interrupted_is_not_result(planner: Planner, tmp_path: Path, diary: Diary) -> None:
     stopping = ScriptedExecutor(failed(FailureClass.INTERRUPTED))
     swept(planner, tmp_path, diary, stopping, stop=lambda: bool(stopping.specs))
     assert Store(tmp_path / "test").finished() == {}
@@ -412,7 +412,7 @@ def test_what_was_interrupted_is_not_a_result(planner: Planner, tmp_path: Path, 
     assert len(executor.specs) == 2
 
 
-def test_a_search_spends_its_budget_and_no_more(planner: Planner, tmp_path: Path, diary: Diary) -> None:
+def test_search_spends_its_budget_and_no_more(planner: Planner, tmp_path: Path, diary: Diary) -> None:
     space = Space(
         base={"tensor_parallel_size": 4, "max_model_len": 4096},
         domains={"max_num_seqs": Range(low=1, high=512, is_int=True)},
@@ -428,7 +428,7 @@ def test_a_search_spends_its_budget_and_no_more(planner: Planner, tmp_path: Path
     assert len(more.specs) == 2
 
 
-def test_a_search_over_few_points_ends_when_they_are_used_up(
+def test_search_over_few_points_ends_when_they_are_used_up(
     planner: Planner, tmp_path: Path, diary: Diary
 ) -> None:
     space = Space(
@@ -440,7 +440,7 @@ def test_a_search_over_few_points_ends_when_they_are_used_up(
     assert len(executor.specs) == 2
 
 
-def test_a_search_over_nothing_feasible_ends(planner: Planner, tmp_path: Path, diary: Diary) -> None:
+def test_search_over_nothing_feasible_ends(planner: Planner, tmp_path: Path, diary: Diary) -> None:
     space = Space(
         base={"tensor_parallel_size": 4, "max_model_len": 4096},
         domains={"max_num_seqs": Choice(values=(1, 2))},

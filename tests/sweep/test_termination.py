@@ -66,25 +66,25 @@ def states_in_the_database(folder: Path) -> list[str]:
     return sorted(trial.state.name for trial in study.get_trials())
 
 
-def test_a_search_says_that_its_trials_are_spent(planner: Planner, tmp_path: Path) -> None:
+def test_search_says_that_its_trials_are_spent(planner: Planner, tmp_path: Path) -> None:
     outcome = swept(planner, tmp_path, ScriptedExecutor(complete), trials=3)
     assert outcome.ended_by == "search.trials: 3 trials are spent"
     assert not outcome.was_stopped
 
 
-def test_a_grid_says_that_every_point_has_its_result(planner: Planner, tmp_path: Path) -> None:
+def test_grid_says_that_every_point_has_its_result(planner: Planner, tmp_path: Path) -> None:
     grid = replace(planner, space=FOUR)
     outcome = swept(grid, tmp_path, ScriptedExecutor(complete), method="grid", trials=None)
     assert outcome.ended_by == "every point of the grid has its result"
 
 
-def test_a_search_says_that_nothing_is_left_to_propose(planner: Planner, tmp_path: Path) -> None:
+def test_search_says_that_nothing_is_left_to_propose(planner: Planner, tmp_path: Path) -> None:
     outcome = swept(replace(planner, space=FOUR), tmp_path, ScriptedExecutor(complete), trials=100)
     assert outcome.states == {TrialState.COMPLETE: 4}
     assert outcome.ended_by == "the search proposes nothing that is not known"
 
 
-def test_nothing_begins_after_the_hours_are_over_and_the_rest_runs_another_day(
+def test_nothing_begins_after_hours_are_over_and_rest_runs_another_day(
     planner: Planner, tmp_path: Path
 ) -> None:
     grid = replace(planner, space=FOUR)
@@ -120,7 +120,7 @@ def test_node_hours_of_earlier_runs_count(planner: Planner, tmp_path: Path) -> N
     assert again.specs == []
 
 
-def test_a_search_ends_when_nothing_better_comes(planner: Planner, tmp_path: Path) -> None:
+def test_search_ends_when_nothing_better_comes(planner: Planner, tmp_path: Path) -> None:
     def all_alike(spec: TrialSpec, placement: Placement) -> TrialResult:
         return complete(replace(spec, assignment={**spec.assignment, "max_num_seqs": 10}), placement)
 
@@ -133,7 +133,7 @@ def test_a_search_ends_when_nothing_better_comes(planner: Planner, tmp_path: Pat
     assert outcome.ended_by.startswith("search.min_improvement: none of the last 3 trials")
 
 
-def test_the_best_and_the_default_are_measured_again_in_rounds(planner: Planner, tmp_path: Path) -> None:
+def test_best_and_default_are_measured_again_in_rounds(planner: Planner, tmp_path: Path) -> None:
     grid = replace(planner, space=FOUR)
     executor = ScriptedExecutor(complete)
     endings = Termination(finalists=2, final_repeats=3)
@@ -153,7 +153,7 @@ def test_the_best_and_the_default_are_measured_again_in_rounds(planner: Planner,
     assert again.specs == []
 
 
-def test_a_search_that_goes_on_knows_its_finalists_and_spends_nothing_on_them(
+def test_search_that_goes_on_knows_its_finalists_and_spends_nothing_on_them(
     planner: Planner, tmp_path: Path
 ) -> None:
     swept(planner, tmp_path, ScriptedExecutor(complete), trials=4)
@@ -190,7 +190,7 @@ def test_what_was_stopped_early_is_spent_pruned_and_not_proposed_again(
     assert again.specs == []
 
 
-def test_a_grid_measures_what_a_search_had_stopped_early(planner: Planner, tmp_path: Path) -> None:
+def test_grid_measures_what_search_had_stopped_early(planner: Planner, tmp_path: Path) -> None:
     def hopeless(spec: TrialSpec, placement: Placement) -> TrialResult:
         return replace(complete(spec, placement), state=TrialState.SKIPPED, failure_message="cannot win")
 
@@ -204,7 +204,7 @@ def test_a_grid_measures_what_a_search_had_stopped_early(planner: Planner, tmp_p
     assert {(spec.attempt, spec.stop_rule) for spec in whole.specs} == {(2, None)}
 
 
-def test_a_search_of_failures_ends_with_its_budget(planner: Planner, tmp_path: Path) -> None:
+def test_search_of_failures_ends_with_its_budget(planner: Planner, tmp_path: Path) -> None:
     executor = ScriptedExecutor(failed(FailureClass.CRASH))
     endings = Termination(finalists=2, min_improvement=0.01, stop_margin=0.05)
     outcome = swept(planner, tmp_path, executor, trials=5, endings=endings)
@@ -239,7 +239,7 @@ def run(
     return run
 
 
-def test_a_grid_ends_complete_with_exit_code_0(run: Callable[..., tuple[int, str]]) -> None:
+def test_grid_ends_complete_with_exit_code_0(run: Callable[..., tuple[int, str]]) -> None:
     code, told = run("knobs.tensor_parallel_size=4", "space.knobs.max_num_seqs=1,64")
     assert code == cli.OK
     assert "trials: 2 complete; started now: 2" in told
@@ -247,7 +247,7 @@ def test_a_grid_ends_complete_with_exit_code_0(run: Callable[..., tuple[int, str
 
 
 @pytest.mark.parametrize("search", [(), ("search=random", "search.trials=5")], ids=["grid", "search"])
-def test_a_study_of_which_nothing_can_run_ends_with_exit_code_3(
+def test_study_of_which_nothing_can_run_ends_with_exit_code_3(
     run: Callable[..., tuple[int, str]], search: tuple[str, ...]
 ) -> None:
     # The node has eight devices.
@@ -258,7 +258,7 @@ def test_a_study_of_which_nothing_can_run_ends_with_exit_code_3(
 
 
 @pytest.mark.parametrize("search", [(), ("search=random", "search.trials=2")], ids=["grid", "search"])
-def test_a_study_of_which_everything_fails_ends_with_exit_code_3(
+def test_study_of_which_everything_fails_ends_with_exit_code_3(
     run: Callable[..., tuple[int, str]], search: tuple[str, ...]
 ) -> None:
     # No request of 10,000 tokens fits into a context of 8192, so that the client refuses each trial.
@@ -274,7 +274,7 @@ def test_a_study_of_which_everything_fails_ends_with_exit_code_3(
     assert "ended: " in told
 
 
-def test_a_search_with_finalists_ends_with_a_verdict_and_the_line_for_production(
+def test_search_with_finalists_ends_with_verdict_and_line_for_production(
     run: Callable[..., tuple[int, str]],
 ) -> None:
     code, told = run(

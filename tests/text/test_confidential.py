@@ -11,12 +11,12 @@ from sweeper.text import confidential
 @pytest.mark.parametrize(
     "name", ["HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "S3_ACCESS_KEY_ID", "api_key", "hf_token"]
 )
-def test_a_name_says_that_it_holds_a_secret(name: str) -> None:
+def test_name_says_that_it_holds_secret(name: str) -> None:
     assert confidential.holds_secret(name)
     assert confidential.may_hold_secret(name)
 
 
-def test_no_knob_that_changes_the_engine_passes_for_a_secret() -> None:
+def test_no_knob_that_changes_engine_passes_for_secret() -> None:
     taken = {name for name in knobs.known_names("0.32.0") if confidential.holds_secret(name)}
     # S3's are not known to every release; what is left are keys and tokens in earnest.
     assert taken <= {"api_key", "hf_token", "VLLM_API_KEY", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"}
@@ -24,14 +24,14 @@ def test_no_knob_that_changes_the_engine_passes_for_a_secret() -> None:
         assert not confidential.holds_secret(name)
 
 
-def test_a_secret_among_the_words_of_a_command_is_found() -> None:
+def test_secret_among_words_of_command_is_found() -> None:
     assert confidential.assigned_secret(["docker", "run", "-e", "HF_TOKEN=abc"]) == "HF_TOKEN"
     assert confidential.assigned_secret(["docker", "run", "--env=HF_TOKEN=abc"]) == "HF_TOKEN"
     assert confidential.assigned_secret(["program", "--api-key=abc"]) == "api-key"
     assert confidential.assigned_secret(["docker", "run", "--env", "HF_TOKEN", "--ipc=host"]) is None
 
 
-def test_the_values_of_secrets_are_masked_in_a_text() -> None:
+def test_values_of_secrets_are_masked_in_text() -> None:
     environment = {"HF_TOKEN": "hf_0123456789", "HOME": "/home/someone", "A_KEY": "short"}
     text = "401 for hf_0123456789 in /home/someone, short"
     assert confidential.redacted(text, environment) == "401 for *** in /home/someone, short"
@@ -51,7 +51,7 @@ def test_the_values_of_secrets_are_masked_in_a_text() -> None:
         ("outputs/a:b@c", "outputs/a:b@c"),
     ],
 )
-def test_passwords_are_masked_and_the_rest_is_kept(given: str, shown: str) -> None:
+def test_passwords_are_masked_and_rest_is_kept(given: str, shown: str) -> None:
     assert confidential.masked(given) == shown
     assert confidential.has_password(given) is (given != shown)
 
@@ -106,7 +106,7 @@ SAID = [
 
 
 @pytest.mark.parametrize(("said", "kept"), SAID)
-def test_what_has_the_form_of_a_secret_is_masked_in_what_others_say(said: str, kept: str) -> None:
+def test_what_has_form_of_secret_is_masked_in_what_others_say(said: str, kept: str) -> None:
     assert confidential.redacted(said, {}) == kept
     # Once more changes nothing.
     assert confidential.redacted(kept, {}) == kept
@@ -129,11 +129,11 @@ def test_what_has_the_form_of_a_secret_is_masked_in_what_others_say(said: str, k
         "tokenizer: meta-llama/Llama-3.1-8B, mode auto",
     ],
 )
-def test_what_tells_a_cause_is_kept_as_it_was_said(said: str) -> None:
+def test_what_tells_cause_is_kept_as_it_was_said(said: str) -> None:
     assert confidential.redacted(said, {"PWD": "/home/someone/x", "HOME": "/home/someone"}) == said
 
 
-def test_passwords_in_the_urls_of_an_environment_are_masked_alone() -> None:
+def test_passwords_in_urls_of_environment_are_masked_alone() -> None:
     environment = {"DATABASE_URL": "postgresql://me:correcthorse@db/x", "PGPASSWORD": "batterystaple"}
     said = "FATAL: correcthorse is not batterystaple, says the server with k3y-0123456789"
     told = confidential.redacted(said, environment, known=["k3y-0123456789"])

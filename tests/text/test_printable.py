@@ -29,11 +29,11 @@ def test_half_characters_are_shown_by_their_codes_wherever_they_are() -> None:
     assert whole({"\ud83d": ["a\udc80", 1, None]}) == {"\\ud83d": ["a\\udc80", 1, None]}
 
 
-def test_a_newline_may_be_kept() -> None:
+def test_newline_may_be_kept() -> None:
     assert legible("a\nb\r", keep="\n") == "a\nb\\r"
 
 
-def test_a_long_text_keeps_both_its_ends() -> None:
+def test_long_text_keeps_both_its_ends() -> None:
     text = "NCCL_MIN_NCHANNELS=112, " * 20 + "num_scheduler_steps=13"
     short = shortened(text, 60)
     assert len(short) <= 60

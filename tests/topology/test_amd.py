@@ -10,7 +10,7 @@ from sweeper.topology import read_amd
 from tests.topology.replaying import Rows, changed, node_of, recorded, replay
 
 
-def test_whole_gpus_are_read_from_a_release_without_hip_numbers() -> None:
+def test_whole_gpus_are_read_from_release_without_hip_numbers() -> None:
     outputs = recorded("rocm_6.2_spx")
     old = {"amd-smi list --json": outputs.pop("amd-smi list")} | outputs
 
@@ -58,7 +58,7 @@ def test_partitions_that_answer_not_available_are_completed_from_their_sibling()
     assert (node.driver, node.rocm) == ("6.12.43-amd64", "7.0.2")
 
 
-def test_share_of_an_mi300x_is_capped_where_only_the_first_partition_tells_the_whole() -> None:
+def test_share_of_mi300x_is_capped_where_only_first_partition_tells_whole() -> None:
     def silence_siblings(rows: Rows) -> None:
         for row in rows:
             first = row["gpu"] % 8 == 0
@@ -71,7 +71,7 @@ def test_share_of_an_mi300x_is_capped_where_only_the_first_partition_tells_the_w
     assert {device.compute_units for device in node.devices} == {38}  # 304 / 8
 
 
-def test_share_of_an_unknown_gpu_is_an_even_part_where_only_the_first_partition_tells() -> None:
+def test_share_of_unknown_gpu_is_even_part_where_only_first_partition_tells() -> None:
     def rebrand(rows: Rows) -> None:
         for row in rows:
             first = row["gpu"] % 8 == 0
@@ -115,7 +115,7 @@ def test_virtual_functions_without_modes_are_gpus_of_their_own() -> None:
     assert node.devices[0].memory_gib == 24574 / 1024
 
 
-def test_gpu_that_lacks_a_partition_is_refused_with_the_way_to_get_it_back() -> None:
+def test_gpu_that_lacks_partition_is_refused_with_way_to_get_it_back() -> None:
     # The kernel has 64 DRM nodes; the board's own display takes one of them.
     last = lambda rows: rows.pop()  # noqa: E731
     with pytest.raises(
@@ -124,7 +124,7 @@ def test_gpu_that_lacks_a_partition_is_refused_with_the_way_to_get_it_back() -> 
         read_amd(changed("rocm_6.4_cpx_nps4", listed=last, static=last))
 
 
-def test_partitions_with_the_same_id_are_refused() -> None:
+def test_partitions_with_same_id_are_refused() -> None:
     def repeat(rows: Rows) -> None:
         rows[1]["partition_id"] = 0
 
@@ -149,7 +149,7 @@ def test_mixed_modes_are_refused(key: str, value: str, message: str) -> None:
         read_amd(changed("rocm_6.4_cpx_nps4", static=mix))
 
 
-def test_partitioned_gpus_without_a_mode_are_refused() -> None:
+def test_partitioned_gpus_without_mode_are_refused() -> None:
     def forget(rows: Rows) -> None:
         for row in rows:
             row["partition"]["compute_partition"] = "N/A"

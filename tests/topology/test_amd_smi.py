@@ -9,14 +9,14 @@ from sweeper.topology import Absent, Answer, read_amd
 from tests.topology.replaying import Rows, changed, node_of, recorded, replay
 
 
-def test_a_release_that_does_not_know_an_option_is_asked_again_without_it() -> None:
+def test_release_that_does_not_know_option_is_asked_again_without_it() -> None:
     outputs = recorded("rocm_6.2_spx")
     static = outputs.pop("amd-smi static")
     node = node_of(read_amd(replay(outputs | {"amd-smi static --json": static})))
     assert len(node.devices) == 8
 
 
-def test_node_is_complete_without_the_release_of_rocm() -> None:
+def test_node_is_complete_without_release_of_rocm() -> None:
     outputs = recorded("rocm_6.2_spx")
     del outputs["amd-smi version"]
     node = node_of(read_amd(replay(outputs)))
@@ -24,7 +24,7 @@ def test_node_is_complete_without_the_release_of_rocm() -> None:
     assert len(node.devices) == 8
 
 
-def test_missing_amd_smi_is_an_absence_not_an_error() -> None:
+def test_missing_amd_smi_is_absence_not_error() -> None:
     assert read_amd(replay({})) == Absent(reason="amd-smi: not found")
 
 
@@ -33,7 +33,7 @@ def test_no_devices_are_refused() -> None:
         read_amd(replay({"amd-smi list": "[]", "amd-smi static": "[]"}))
 
 
-def test_output_that_is_no_json_is_refused_with_the_tools_own_words() -> None:
+def test_output_that_is_no_json_is_refused_with_tools_own_words() -> None:
     denied = Answer(exit_status=1, stdout="", stderr="ERROR: Unable to open /dev/kfd: Permission denied")
     with pytest.raises(
         PlacementError, match=r"status 1: ERROR: Unable to open /dev/kfd: Permission denied.*render,video"
@@ -49,7 +49,7 @@ def test_output_cut_short_is_refused_rather_than_read_in_part() -> None:
         read_amd(replay(outputs))
 
 
-def test_an_error_object_is_not_taken_for_a_device() -> None:
+def test_error_object_is_not_taken_for_device() -> None:
     with pytest.raises(PlacementError, match="got no JSON list of devices"):
         read_amd(replay({"amd-smi": '{"error": "AMDSMI_STATUS_NO_PERM", "code": -10}'}))
 

@@ -61,7 +61,7 @@ def kernel(root: Path, *, initstate: str | None) -> Path:
 
 
 @pytest.mark.parametrize(("mode", "memory_mode"), LEGAL)
-def test_every_legal_pair_of_modes_is_read_like_the_modelled_node(
+def test_every_legal_pair_of_modes_is_read_like_modelled_node(
     mode: str, memory_mode: str, tools: Path
 ) -> None:
     install(tools, outputs(mode, memory_mode))
@@ -81,7 +81,7 @@ def test_every_legal_pair_of_modes_is_read_like_the_modelled_node(
     assert node.rocm == "7.0.2"
 
 
-def test_only_the_first_partition_of_a_gpu_tells_the_mode(tools: Path) -> None:
+def test_only_first_partition_of_gpu_tells_mode(tools: Path) -> None:
     silent = json.dumps({"gpu_data": static("DPX", "NPS2", siblings_tell=False)})
     install(tools, {**outputs("DPX", "NPS2"), "static": silent})
     node = node_of(read_amd())
@@ -90,7 +90,7 @@ def test_only_the_first_partition_of_a_gpu_tells_the_mode(tools: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["SPX", "CPX"])
-def test_modes_come_from_the_partition_command_where_static_no_longer_tells(mode: str, tools: Path) -> None:
+def test_modes_come_from_partition_command_where_static_no_longer_tells(mode: str, tools: Path) -> None:
     memory_mode = LEGAL_MEMORY_MODES[mode][-1]
     without = json.dumps({"gpu_data": static(mode, memory_mode, has_modes=False)})
     told = {**outputs(mode, memory_mode), "static": without, "partition": current(mode, memory_mode)}
@@ -98,7 +98,7 @@ def test_modes_come_from_the_partition_command_where_static_no_longer_tells(mode
     assert node_of(read_amd()).mode_label == f"{mode}/{memory_mode}"
 
 
-def test_every_partition_that_tells_the_whole_gpus_memory_gets_its_share(tools: Path) -> None:
+def test_every_partition_that_tells_whole_gpus_memory_gets_its_share(tools: Path) -> None:
     whole = static("CPX", "NPS4")
     for row in whole:
         row["vram"]["size"]["value"] = 196592
@@ -106,7 +106,7 @@ def test_every_partition_that_tells_the_whole_gpus_memory_gets_its_share(tools: 
     assert {device.memory_gib for device in node_of(read_amd()).devices} == {24.0}  # 192 / 8
 
 
-def test_the_larger_mi325x_is_shared_out_too(tools: Path) -> None:
+def test_larger_mi325x_is_shared_out_too(tools: Path) -> None:
     whole = static("CPX", "NPS4")
     for row in whole:
         row["asic"]["market_name"] = "AMD Instinct MI325X"
@@ -115,7 +115,7 @@ def test_the_larger_mi325x_is_shared_out_too(tools: Path) -> None:
     assert {device.memory_gib for device in node_of(read_amd()).devices} == {32.0}  # 256 / 8
 
 
-def test_a_missing_device_is_refused_with_its_gpu(tools: Path) -> None:
+def test_missing_device_is_refused_with_its_gpu(tools: Path) -> None:
     rows = [row for row in listed("QPX") if row["gpu"] != 13]  # the second partition of GPU 3
     kept = [row for row in static("QPX", "NPS4") if row["gpu"] != 13]
     for number, row in enumerate(rows):
@@ -136,7 +136,7 @@ def test_mixed_modes_are_refused_with_both_of_them(tools: Path) -> None:
         read_amd()
 
 
-def test_a_user_without_permission_is_told_the_groups(tools: Path, tmp_path: Path) -> None:
+def test_user_without_permission_is_told_groups(tools: Path, tmp_path: Path) -> None:
     install(tools, {"": NO_PERMISSION})
     with pytest.raises(
         PlacementError, match=r"status 1: 10 \| AMDSMI_STATUS_NO_PERM - Permission Denied.*-aG render,video"
@@ -152,7 +152,7 @@ def test_a_user_without_permission_is_told_the_groups(tools: Path, tmp_path: Pat
         ("going", "The amdgpu driver is being loaded or unloaded (going): try again in some minutes."),
     ],
 )
-def test_a_driver_that_is_being_reloaded_is_told_as_such(
+def test_driver_that_is_being_reloaded_is_told_as_such(
     initstate: str | None, words: str, tools: Path, tmp_path: Path
 ) -> None:
     install(tools, {"": NO_DRIVER})
@@ -161,7 +161,7 @@ def test_a_driver_that_is_being_reloaded_is_told_as_such(
     assert words in str(refused.value)
 
 
-def test_a_reload_between_two_questions_is_refused_and_not_read_in_part(tools: Path, tmp_path: Path) -> None:
+def test_reload_between_two_questions_is_refused_and_not_read_in_part(tools: Path, tmp_path: Path) -> None:
     # The list is of the old mode, the rest already of the new one.
     install(tools, {**outputs("SPX", "NPS1"), "list": json.dumps(listed("CPX"))})
     with pytest.raises(
@@ -170,7 +170,7 @@ def test_a_reload_between_two_questions_is_refused_and_not_read_in_part(tools: P
         read_amd(root=kernel(tmp_path, initstate="coming"))
 
 
-def test_an_amd_smi_that_hangs_is_ended_and_named(tools: Path) -> None:
+def test_amd_smi_that_hangs_is_ended_and_named(tools: Path) -> None:
     install(tools, outputs("SPX", "NPS1"), hangs="static")
     with pytest.raises(
         PlacementError,
@@ -180,13 +180,13 @@ def test_an_amd_smi_that_hangs_is_ended_and_named(tools: Path) -> None:
 
 
 @pytest.mark.parametrize("garbage", ["not JSON at all", '{"gpu_data": [', '[{"gpu": "x"}]', "null", "[[]]"])
-def test_garbage_is_refused_in_the_tools_own_words(garbage: str, tools: Path) -> None:
+def test_garbage_is_refused_in_tools_own_words(garbage: str, tools: Path) -> None:
     install(tools, {"": Answer(exit_status=0, stdout=garbage)})
     with pytest.raises(PlacementError, match=r"got no JSON list of devices .*expected one row per device"):
         read_amd()
 
 
-def test_a_machine_whose_amd_smi_is_broken_says_so_when_it_is_simulated_instead(tools: Path) -> None:
+def test_machine_whose_amd_smi_is_broken_says_so_when_it_is_simulated_instead(tools: Path) -> None:
     install(tools, {"": NO_PERMISSION})
 
     def without_nvidia(command: Sequence[str]) -> Answer:
@@ -209,7 +209,7 @@ def test_a_machine_whose_amd_smi_is_broken_says_so_when_it_is_simulated_instead(
         (MI325X, "CPX", 64, 262128 / 1024 / 8, 38),
     ],
 )
-def test_kin_of_the_mi300x_are_read_with_their_own_sizes(
+def test_kin_of_mi300x_are_read_with_their_own_sizes(
     gpu: Gpu, mode: str, devices: int, memory_gib: float, units: int, tools: Path
 ) -> None:
     install(tools, outputs(mode, "NPS1", of=gpu))
@@ -224,7 +224,7 @@ def test_kin_of_the_mi300x_are_read_with_their_own_sizes(
     assert (placement.device_name, placement.partitions_per_gpu) == (gpu.name, devices // 8)
 
 
-def test_a_node_is_modelled_as_what_it_is(tools: Path) -> None:
+def test_node_is_modelled_as_what_it_is(tools: Path) -> None:
     found = {}
     for gpu in (MI300X, MI325X, MI308X, MI300A):
         install(tools, outputs("SPX", "NPS1", of=gpu))

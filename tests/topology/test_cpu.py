@@ -56,7 +56,7 @@ def test_only_allowed_cores_are_devices_under_their_own_numbers(tmp_path: Path) 
     assert node.source == "the kernel: cores 3,5 are allowed"
 
 
-def test_slots_take_the_first_cores_and_leave_the_share_of_memory_alone(tmp_path: Path) -> None:
+def test_slots_take_first_cores_and_leave_share_of_memory_alone(tmp_path: Path) -> None:
     threads = {cpu: str(cpu) for cpu in range(4)}
     root = machine(tmp_path, threads=threads, numa=dict.fromkeys(range(4), 0), memory_kib=8 * 2**20)
     node = read_cpu(2, root=root, allowed=range(4))
@@ -64,7 +64,7 @@ def test_slots_take_the_first_cores_and_leave_the_share_of_memory_alone(tmp_path
     assert node.devices[0].memory_gib == 2.0  # 8 GiB over all 4 cores
 
 
-def test_memory_limit_of_the_control_group_counts(tmp_path: Path) -> None:
+def test_memory_limit_of_control_group_counts(tmp_path: Path) -> None:
     root = machine(tmp_path, threads={0: "0"}, numa={0: 0}, memory_kib=8 * 2**20)
     (root / "sys/fs/cgroup").mkdir(parents=True)
     (root / "sys/fs/cgroup/memory.max").write_text(f"{3 * 2**30}\n")
@@ -74,7 +74,7 @@ def test_memory_limit_of_the_control_group_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("slots", [0, 3])
-def test_slots_beyond_the_cores_are_refused(tmp_path: Path, slots: int) -> None:
+def test_slots_beyond_cores_are_refused(tmp_path: Path, slots: int) -> None:
     root = machine(tmp_path, threads={0: "0", 1: "1"}, numa={0: 0, 1: 0}, memory_kib=2**20)
     with pytest.raises(PlacementError, match=rf"got {slots} devices; expected 1 to 2, .*\(0-1\)"):
         read_cpu(slots, root=root, allowed={0, 1})

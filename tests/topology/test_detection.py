@@ -30,7 +30,7 @@ def test_cuda_is_detected_where_no_amd_gpu_answers(tmp_path: Path) -> None:
     assert found.node.devices[0].name == "NVIDIA H100 80GB HBM3"
 
 
-def test_machine_without_gpus_is_simulated_and_the_reason_says_what_was_tried() -> None:
+def test_machine_without_gpus_is_simulated_and_reason_says_what_was_tried() -> None:
     found = detect(replay({}))
     assert found.platform is Platform.SIMULATED
     assert found.node is None
@@ -39,14 +39,14 @@ def test_machine_without_gpus_is_simulated_and_the_reason_says_what_was_tried() 
     )
 
 
-def test_broken_amd_smi_is_named_in_the_reason() -> None:
+def test_broken_amd_smi_is_named_in_reason() -> None:
     broken = Answer(exit_status=1, stdout="", stderr="Permission denied")
     found = detect(replay({"amd-smi": broken}))
     assert found.platform is Platform.SIMULATED
     assert "Permission denied" in found.reason
 
 
-def test_other_amd_gpu_is_not_taken_for_an_mi300x() -> None:
+def test_other_amd_gpu_is_not_taken_for_mi300x() -> None:
     def to_laptop(rows: Rows) -> None:
         del rows[1:]
         rows[0]["asic"] = {"market_name": "AMD Radeon 780M", "target_graphics_version": "gfx1103"}
@@ -70,7 +70,7 @@ def test_probe_that_hangs_does_not_stop_detection() -> None:
     assert "amd-smi did not end within 60 s" in found.reason
 
 
-def test_node_is_read_end_to_end_from_a_program_on_the_path(
+def test_node_is_read_end_to_end_from_program_on_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stub = tmp_path / "amd-smi"

@@ -42,11 +42,11 @@ def test_amd_smi_is_asked_for_each_device_and_one_that_only_opened_it_does_not_c
     assert processes.foreign({70}) == {71}
 
 
-def test_an_idle_amd_device_says_so_in_a_sentence() -> None:
+def test_idle_amd_device_says_so_in_sentence() -> None:
     assert amd((0,), {0: told(0)}).pids() == frozenset()
 
 
-def test_the_older_form_of_amd_smi_is_read() -> None:
+def test_older_form_of_amd_smi_is_read() -> None:
     old = {"process_info": {"name": "python", "pid": 70, "mem_usage": {"value": 3 * GIB, "unit": "B"}}}
     assert amd((0,), {0: told(0, old)}).pids() == {70}
 
@@ -59,7 +59,7 @@ def test_devices_of_hip_are_translated_to_amd_smis_numbers() -> None:
     assert DeviceProcesses(platform=Platform.MI300X, devices=(0,), run=run).pids() == {70}
 
 
-def test_an_answer_that_is_none_is_not_nobody() -> None:
+def test_answer_that_is_none_is_not_nobody() -> None:
     assert amd((0,), {}).pids() is None
     broken = replay({"amd-smi list": "Segmentation fault"})
     assert DeviceProcesses(platform=Platform.MI300X, devices=(0,), run=broken).pids() is None
@@ -77,7 +77,7 @@ def test_nvidia_smi_names_gpus_by_uuid() -> None:
     assert DeviceProcesses(platform=Platform.CUDA, devices=(1,), run=run).pids() == {80, 81}
 
 
-def test_on_cores_and_for_an_engine_that_shows_no_processes_it_cannot_be_told() -> None:
+def test_on_cores_and_for_engine_that_shows_no_processes_it_cannot_be_told() -> None:
     run = replay({})
     assert DeviceProcesses(platform=Platform.CPU, devices=(0,), run=run).foreign({70}) is None
     assert amd((0,), {0: told(0, process(70, {"value": GIB}))}).foreign(None) is None

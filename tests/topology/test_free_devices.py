@@ -32,17 +32,17 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(free_devices, "_POLL_S", 0.0)
 
 
-def test_an_idle_gpu_is_free_whoever_is_on_its_neighbour() -> None:
+def test_idle_gpu_is_free_whoever_is_on_its_neighbour() -> None:
     assert FreeDevices(Platform.CUDA, (1,), run=nvidia(apps="GPU-a, 70\n")).in_the_way() is None
 
 
-def test_a_process_on_the_gpu_is_named() -> None:
+def test_process_on_gpu_is_named() -> None:
     assert FreeDevices(Platform.CUDA, (1,), run=nvidia(apps="GPU-b, 4000001\n")).in_the_way() == (
         "process 4000001 (unknown)"
     )
 
 
-def test_memory_that_nobody_is_seen_to_hold_is_in_the_way_of_a_whole_gpu_only() -> None:
+def test_memory_that_nobody_is_seen_to_hold_is_in_way_of_whole_gpu_only() -> None:
     held = nvidia(used_mib="40960")
     assert FreeDevices(Platform.CUDA, (1,), run=held).in_the_way() == (
         "40.0 GiB of memory in use, by no process that can be seen"
@@ -88,14 +88,14 @@ def ticking() -> Callable[[], float]:
     return lambda: next(seconds)
 
 
-def test_the_wait_ends_when_the_devices_are_free_and_tells_how_long_it_was() -> None:
+def test_wait_ends_when_devices_are_free_and_tells_how_long_it_was() -> None:
     waited = FreeDevices(Platform.CUDA, (1,), run=frees_after(3)).wait(
         limit_s=100.0, cancelled=lambda: False, clock=ticking()
     )
     assert waited == 4.0
 
 
-def test_the_wait_ends_at_its_limit_and_names_devices_holder_and_key() -> None:
+def test_wait_ends_at_its_limit_and_names_devices_holder_and_key() -> None:
     taken = FreeDevices(Platform.CUDA, (1,), run=frees_after(1000))
     with pytest.raises(
         EngineError, match=r"devices: 1 not free after 5 s: process 70 .*free_timeout_s"
@@ -104,7 +104,7 @@ def test_the_wait_ends_at_its_limit_and_names_devices_holder_and_key() -> None:
     assert told.value.failure is FailureClass.INFRASTRUCTURE
 
 
-def test_a_request_to_stop_ends_the_wait() -> None:
+def test_request_to_stop_ends_wait() -> None:
     taken = FreeDevices(Platform.CUDA, (1,), run=frees_after(1000))
     with pytest.raises(EngineError) as told:
         taken.wait(limit_s=5.0, cancelled=lambda: True, clock=ticking())

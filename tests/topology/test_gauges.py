@@ -28,7 +28,7 @@ def metric(
     }
 
 
-def test_the_devices_of_a_trial_are_added_up_and_no_others() -> None:
+def test_devices_of_trial_are_added_up_and_no_others() -> None:
     rows = [
         metric(0, watts={"value": 400, "unit": "W"}, used_mb=1024, mhz=2000),
         metric(1, watts={"value": 500, "unit": "W"}, used_mb=2048, mhz=1000, throttle="THROTTLED"),
@@ -46,14 +46,14 @@ def test_the_devices_of_a_trial_are_added_up_and_no_others() -> None:
     )
 
 
-def test_later_releases_wrap_their_rows_and_a_partition_tells_no_power() -> None:
+def test_later_releases_wrap_their_rows_and_partition_tells_no_power() -> None:
     rows = [metric(3, watts="N/A", used_mb=512, mhz=1800, throttle="N/A")]
     seen = read_amd_gauges(json.dumps({"gpu_data": rows}), {3})
     assert (seen.power_w, seen.is_throttled) == (None, None)
     assert seen.memory_gib == 0.5
 
 
-def test_nvidia_tells_a_line_per_device_and_throttling_in_bits() -> None:
+def test_nvidia_tells_line_per_device_and_throttling_in_bits() -> None:
     text = (
         "0, 69.50, 1024, 345, 1593, 30, 0x0000000000000001\n"
         "1, 650.25, 81920, 1755, 2619, 71, 0x0000000000000004\n"
@@ -67,7 +67,7 @@ def test_nvidia_tells_a_line_per_device_and_throttling_in_bits() -> None:
     assert read_nvidia_gauges(text, {2}).power_w is None
 
 
-def test_devices_are_asked_for_by_the_number_that_hip_gives_them() -> None:
+def test_devices_are_asked_for_by_number_that_hip_gives_them() -> None:
     listed = [{"gpu": 0, "bdf": "0000:05:00.0", "hip_id": 1}, {"gpu": 1, "bdf": "0000:15:00.0", "hip_id": 0}]
     rows = [
         metric(0, watts={"value": 100}, used_mb=1024, mhz=1),
@@ -77,7 +77,7 @@ def test_devices_are_asked_for_by_the_number_that_hip_gives_them() -> None:
     assert Gauge(Platform.MI300X, (0,), run=run).look().power_w == 200.0
 
 
-def test_nothing_is_known_without_a_tool_or_without_its_answer() -> None:
+def test_nothing_is_known_without_tool_or_without_its_answer() -> None:
     def hang(command: object) -> Answer:
         raise TimeoutError("amd-smi did not end within 60 s")
 

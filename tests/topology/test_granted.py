@@ -23,7 +23,7 @@ def left_by(node: Node, **environment: str) -> tuple[int, ...] | None:
     return None if grant is None else grant.indices
 
 
-def test_without_a_variable_all_devices_are_free_to_use() -> None:
+def test_without_variable_all_devices_are_free_to_use() -> None:
     assert left_by(EIGHT_GPUS, PATH="/usr/bin", SLURM_JOB_ID="7") is None
     assert chosen(EIGHT_GPUS, ids=None, environment={}) is EIGHT_GPUS
 
@@ -81,7 +81,7 @@ def test_nvidia_has_variables_of_its_own(
     assert left_by(NVIDIA, **environment) == expected
 
 
-def test_a_uuid_of_nvidia_may_be_shortened_and_must_be_one_gpus() -> None:
+def test_uuid_of_nvidia_may_be_shortened_and_must_be_one_gpus() -> None:
     uuids = [device.uuid or "" for device in NVIDIA.devices]
     assert left_by(NVIDIA, CUDA_VISIBLE_DEVICES=f"{uuids[6]},{uuids[2]}") == (2, 6)
     with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES: is 'GPU-'"):
@@ -110,13 +110,13 @@ def test_a_uuid_of_nvidia_may_be_shortened_and_must_be_one_gpus() -> None:
         ({"SLURM_GPUS_ON_NODE": "8"}, None),
     ],
 )
-def test_slurms_lists_count_as_the_host_does(
+def test_slurms_lists_count_as_host_does(
     environment: dict[str, str], expected: tuple[int, ...] | None
 ) -> None:
     assert left_by(EIGHT_GPUS, **environment) == expected
 
 
-def test_inside_a_device_cgroup_the_tools_numbers_hold() -> None:
+def test_inside_device_cgroup_tools_numbers_hold() -> None:
     # Slurm granted GPUs 4 to 7 and hides the others: amd-smi lists four, counted from 0, and so do the masks.
     shown = replace(EIGHT_GPUS, devices=EIGHT_GPUS.devices[:4])
     inside = {"SLURM_JOB_GPUS": "4,5,6,7", "ROCR_VISIBLE_DEVICES": "0,1,2,3", "SLURM_GPUS_ON_NODE": "4"}
@@ -160,7 +160,7 @@ def test_what_cannot_be_understood_is_refused_with_variable_value_and_key(
     assert "platform.device_ids=[...]" in str(refused.value)
 
 
-def test_a_mask_of_devices_that_slurm_did_not_grant_is_refused_naming_both() -> None:
+def test_mask_of_devices_that_slurm_did_not_grant_is_refused_naming_both() -> None:
     environment = {"HIP_VISIBLE_DEVICES": "0,1", "SLURM_JOB_GPUS": "4,5"}
     with pytest.raises(
         ConfigError, match=r"HIP_VISIBLE_DEVICES=0,1: shows devices 0-1, and SLURM_JOB_GPUS=4,5"
@@ -168,7 +168,7 @@ def test_a_mask_of_devices_that_slurm_did_not_grant_is_refused_naming_both() -> 
         granted(EIGHT_GPUS, environment)
 
 
-def test_on_partitions_a_list_of_slurm_needs_a_mask_that_says_what_it_counts() -> None:
+def test_on_partitions_list_of_slurm_needs_mask_that_says_what_it_counts() -> None:
     with pytest.raises(
         ConfigError, match=r"SLURM_JOB_GPUS: is '1'; expected a mask besides, since in mode CPX"
     ):
@@ -181,7 +181,7 @@ def test_on_partitions_a_list_of_slurm_needs_a_mask_that_says_what_it_counts() -
 
 
 @pytest.mark.parametrize("name", ["HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"])
-def test_an_empty_mask_leaves_no_device(name: str) -> None:
+def test_empty_mask_leaves_no_device(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name}=: is empty and leaves no device of node h"):
         chosen(EIGHT_GPUS, ids=None, environment={name: ""})
 
@@ -206,7 +206,7 @@ def test_devices_are_named_within_what_is_granted() -> None:
         chosen(EIGHT_GPUS, ids=(7, 8), environment={})
 
 
-def test_who_names_devices_decides_what_a_variable_leaves_open() -> None:
+def test_who_names_devices_decides_what_variable_leaves_open() -> None:
     node = chosen(EIGHT_GPUS, ids=(6, 7), environment={"SLURM_GPUS_ON_NODE": "2"})
     assert [device.index for device in node.devices] == [6, 7]
     assert node.restriction == (
@@ -214,7 +214,7 @@ def test_who_names_devices_decides_what_a_variable_leaves_open() -> None:
     )
 
 
-def test_a_model_of_a_node_has_no_devices_that_a_mask_hides() -> None:
+def test_model_of_node_has_no_devices_that_mask_hides() -> None:
     environment = {"HIP_VISIBLE_DEVICES": "nonsense", "SLURM_GPUS_ON_NODE": "1"}
     assert chosen(modelled_mi300x(), ids=None, environment=environment) == modelled_mi300x()
     part = chosen(modelled_mi300x(), ids=(4, 5), environment=environment)

@@ -27,7 +27,7 @@ ORDER = (
 )
 
 
-def test_files_of_the_package_import_one_way() -> None:
+def test_files_of_package_import_one_way() -> None:
     folder = Path(topology.__file__).parent
     assert {path.stem for path in folder.glob("*.py")} == set(ORDER)
     for place, name in enumerate(ORDER):

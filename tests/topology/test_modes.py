@@ -10,7 +10,7 @@ from sweeper.errors import PlacementError
 from sweeper.topology import mode_commands, modelled_mi300x
 
 
-def test_mode_commands_set_memory_before_compute_and_then_show_the_result() -> None:
+def test_mode_commands_set_memory_before_compute_and_then_show_result() -> None:
     assert mode_commands("CPX", "NPS4") == (
         "sudo amd-smi set --memory-partition NPS4",
         "sudo amd-smi set --gpu all --compute-partition CPX",
@@ -30,7 +30,7 @@ def test_illegal_pair_of_modes_is_refused(
         act(mode, memory_mode)
 
 
-def test_unknown_mode_is_refused_with_the_nearest_one() -> None:
+def test_unknown_mode_is_refused_with_nearest_one() -> None:
     with pytest.raises(
         PlacementError, match=r"got 'CPXX'; expected one of SPX, DPX, QPX, CPX\. Did you mean 'CPX'\?"
     ):

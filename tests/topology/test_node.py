@@ -12,7 +12,7 @@ from sweeper.topology import Device, Node, modelled_mi300x, node_table, read_amd
 from tests.topology.replaying import node_of, recorded, replay
 
 
-def test_restricted_node_keeps_the_hardwares_numbers() -> None:
+def test_restricted_node_keeps_hardwares_numbers() -> None:
     node = restrict(modelled_mi300x("CPX", "NPS4"), [12, 13, 14, 15], said_by="SLURM_JOB_GPUS=12-15")
     assert [device.index for device in node.devices] == [12, 13, 14, 15]
     assert [(device.parent, device.partition_id) for device in node.devices] == [
@@ -24,7 +24,7 @@ def test_restricted_node_keeps_the_hardwares_numbers() -> None:
     assert node.source.endswith("restricted to 12-15")
 
 
-def test_restriction_to_a_device_that_is_not_there_is_refused() -> None:
+def test_restriction_to_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(PlacementError, match=r"got device indices \[8, 9\] to use; expected some of 0-7"):
         restrict(modelled_mi300x(), [7, 8, 9], said_by="x")
 
@@ -44,7 +44,7 @@ def test_two_devices_in_one_place_are_refused() -> None:
             Node(host="h", platform=Platform.CUDA, devices=(first, second), source="a test")
 
 
-def test_table_has_a_row_per_device_and_leaves_the_unknown_empty() -> None:
+def test_table_has_row_per_device_and_leaves_unknown_empty() -> None:
     rows = node_table(modelled_mi300x("DPX"))
     assert len(rows) == 16
     assert rows[3] == {
@@ -60,7 +60,7 @@ def test_table_has_a_row_per_device_and_leaves_the_unknown_empty() -> None:
     }
 
 
-def test_table_shows_memory_to_a_tenth() -> None:
+def test_table_shows_memory_to_tenth() -> None:
     rows = node_table(node_of(read_amd(replay(recorded("rocm_6.4_cpx_nps4")))))
     assert rows[0]["memory (GiB)"] == "24.0"  # 24574 / 1024 = 23.998
     assert rows[9]["bdf"] == "0000:26:00.1"

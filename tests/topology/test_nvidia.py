@@ -32,7 +32,7 @@ def test_nvidia_gpus_are_read_with_their_numa_nodes(tmp_path: Path) -> None:
     assert [node.devices[i].numa_node for i in (0, 1, 2, 4)] == [0, None, None, 1]
 
 
-def test_missing_nvidia_smi_is_an_absence_not_an_error() -> None:
+def test_missing_nvidia_smi_is_absence_not_error() -> None:
     assert read_nvidia(replay({})) == Absent(reason="nvidia-smi: not found")
 
 

@@ -45,7 +45,7 @@ def test_only_known_settings_with_0_or_1_are_taken() -> None:
         host_settings.wanted({"host_numa_balancing": "off"})
 
 
-def test_a_setting_holds_for_the_trial_and_is_put_back(tmp_path: Path, proc: Path) -> None:
+def test_setting_holds_for_trial_and_is_put_back(tmp_path: Path, proc: Path) -> None:
     with host_settings.changed(OFF, outputs=tmp_path, proc=proc) as now:
         assert now == {"host_numa_balancing": 0}
         assert setting(proc).read_text() == "0\n"
@@ -56,19 +56,19 @@ def test_a_setting_holds_for_the_trial_and_is_put_back(tmp_path: Path, proc: Pat
     assert not (tmp_path / host_settings.RECORD).exists()
 
 
-def test_it_is_put_back_when_the_trial_fails(tmp_path: Path, proc: Path) -> None:
+def test_it_is_put_back_when_trial_fails(tmp_path: Path, proc: Path) -> None:
     with pytest.raises(KeyboardInterrupt), host_settings.changed(OFF, outputs=tmp_path, proc=proc):
         raise KeyboardInterrupt
     assert setting(proc).read_text() == "1\n"
 
 
-def test_nothing_is_touched_for_a_trial_without_settings(tmp_path: Path) -> None:
+def test_nothing_is_touched_for_trial_without_settings(tmp_path: Path) -> None:
     with host_settings.changed({"max_num_seqs": 8}, outputs=tmp_path, proc=tmp_path / "none") as now:
         assert now == {}
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_kernel_without_the_setting_is_a_failure_with_its_reason(tmp_path: Path) -> None:
+def test_kernel_without_setting_is_failure_with_its_reason(tmp_path: Path) -> None:
     with (
         pytest.raises(EngineError, match="cannot be read") as caught,
         host_settings.changed(OFF, outputs=tmp_path, proc=tmp_path),
@@ -77,7 +77,7 @@ def test_a_kernel_without_the_setting_is_a_failure_with_its_reason(tmp_path: Pat
     assert caught.value.failure is FailureClass.UNSUPPORTED
 
 
-def test_a_setting_that_may_not_be_written_is_refused(
+def test_setting_that_may_not_be_written_is_refused(
     tmp_path: Path, proc: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Root may write everything, so the kernel's answer is replaced.
@@ -106,7 +106,7 @@ def kill_in_the_middle(outputs: Path, proc: Path) -> None:
     assert setting(proc).read_text() == "0\n"
 
 
-def test_what_a_killed_trial_left_changed_is_put_back_by_whoever_finds_its_record(
+def test_what_killed_trial_left_changed_is_put_back_by_whoever_finds_its_record(
     tmp_path: Path, proc: Path
 ) -> None:
     kill_in_the_middle(tmp_path, proc)
@@ -115,16 +115,14 @@ def test_what_a_killed_trial_left_changed_is_put_back_by_whoever_finds_its_recor
     assert host_settings.restore_abandoned(tmp_path, proc=proc) == {}
 
 
-def test_the_next_trial_remembers_what_held_before_the_killed_one(tmp_path: Path, proc: Path) -> None:
+def test_next_trial_remembers_what_held_before_killed_one(tmp_path: Path, proc: Path) -> None:
     kill_in_the_middle(tmp_path, proc)
     with host_settings.changed(OFF, outputs=tmp_path, proc=proc):
         assert setting(proc).read_text() == "0\n"
     assert setting(proc).read_text() == "1\n"
 
 
-def test_a_record_of_a_living_trial_is_left_alone_and_keeps_a_second_one_out(
-    tmp_path: Path, proc: Path
-) -> None:
+def test_record_of_living_trial_is_left_alone_and_keeps_second_one_out(tmp_path: Path, proc: Path) -> None:
     with host_settings.changed(OFF, outputs=tmp_path, proc=proc):
         assert host_settings.restore_abandoned(tmp_path, proc=proc) == {}
         with (
@@ -136,7 +134,7 @@ def test_a_record_of_a_living_trial_is_left_alone_and_keeps_a_second_one_out(
         assert setting(proc).read_text() == "0\n"
 
 
-def test_after_a_reboot_nothing_is_put_back(tmp_path: Path, proc: Path) -> None:
+def test_after_reboot_nothing_is_put_back(tmp_path: Path, proc: Path) -> None:
     kill_in_the_middle(tmp_path, proc)
     record = tmp_path / host_settings.RECORD
     record.write_text(json.dumps({**json.loads(record.read_text()), "boot_id": "an earlier boot"}))
@@ -145,7 +143,7 @@ def test_after_a_reboot_nothing_is_put_back(tmp_path: Path, proc: Path) -> None:
     assert not record.exists()
 
 
-def test_a_damaged_record_is_not_guessed_at(tmp_path: Path, proc: Path) -> None:
+def test_damaged_record_is_not_guessed_at(tmp_path: Path, proc: Path) -> None:
     (tmp_path / host_settings.RECORD).write_text("{")
     with pytest.raises(PlacementError, match="is no record of ours"):
         host_settings.restore_abandoned(tmp_path, proc=proc)
@@ -156,7 +154,7 @@ def host_spec(tmp_path: Path) -> TrialSpec:
     return make_spec(tmp_path, "python", assignment=OFF)
 
 
-def test_a_trial_runs_under_its_setting_and_its_row_says_so(tmp_path: Path, proc: Path) -> None:
+def test_trial_runs_under_its_setting_and_its_row_says_so(tmp_path: Path, proc: Path) -> None:
     diary: list[str] = []
     result = trial.run(
         host_spec(tmp_path),
@@ -171,7 +169,7 @@ def test_a_trial_runs_under_its_setting_and_its_row_says_so(tmp_path: Path, proc
     assert setting(proc).read_text() == "1\n"
 
 
-def test_a_trial_whose_host_may_not_be_changed_fails_before_any_engine_starts(tmp_path: Path) -> None:
+def test_trial_whose_host_may_not_be_changed_fails_before_any_engine_starts(tmp_path: Path) -> None:
     diary: list[str] = []
     result = trial.run(
         host_spec(tmp_path),
@@ -186,7 +184,7 @@ def test_a_trial_whose_host_may_not_be_changed_fails_before_any_engine_starts(tm
     assert diary == []
 
 
-def test_a_trial_that_changes_a_real_host_is_exclusive_and_a_modelled_one_is_not(tmp_path: Path) -> None:
+def test_trial_that_changes_real_host_is_exclusive_and_modelled_one_is_not(tmp_path: Path) -> None:
     spec = host_spec(tmp_path)
     assert spec.is_exclusive
     assert not replace(spec, platform=Platform.SIMULATED).is_exclusive

@@ -40,7 +40,7 @@ def bind(
     return numa.bound(placement, platform=platform, is_wanted=is_wanted, sys=root)
 
 
-def test_ranges_and_single_processors_of_a_node_are_read(tmp_path: Path) -> None:
+def test_ranges_and_single_processors_of_node_are_read(tmp_path: Path) -> None:
     make_node(tmp_path, 1, "48-50,144")
     make_node(tmp_path, 2, "")
     assert numa.cpus_of(1, sys=tmp_path) == {48, 49, 50, 144}
@@ -48,7 +48,7 @@ def test_ranges_and_single_processors_of_a_node_are_read(tmp_path: Path) -> None
     assert numa.cpus_of(3, sys=tmp_path) == frozenset()
 
 
-def test_what_is_started_meanwhile_runs_on_the_node(tmp_path: Path, affinity: set[int]) -> None:
+def test_what_is_started_meanwhile_runs_on_node(tmp_path: Path, affinity: set[int]) -> None:
     cpu = max(affinity)
     # Processors beyond those that we may use are left out.
     make_node(tmp_path, 1, f"{cpu},4000-4003")
@@ -58,7 +58,7 @@ def test_what_is_started_meanwhile_runs_on_the_node(tmp_path: Path, affinity: se
     assert child.stdout == f"[{cpu}]\n"
 
 
-def test_it_is_free_again_after_an_error(tmp_path: Path, affinity: set[int]) -> None:
+def test_it_is_free_again_after_error(tmp_path: Path, affinity: set[int]) -> None:
     make_node(tmp_path, 0, str(min(affinity)))
     with pytest.raises(ZeroDivisionError), bind(tmp_path, block(0)):
         raise ZeroDivisionError

@@ -65,7 +65,7 @@ def nvidia(*pids: int) -> Runner:
     return answer
 
 
-def test_an_engine_whose_answer_changes_under_load_leaves_no_number(
+def test_engine_whose_answer_changes_under_load_leaves_no_number(
     spec: TrialSpec, placement: Placement
 ) -> None:
     result = run(spec, placement, StandInEngine(answers=(" Paris", " Paris", " !!!!")))
@@ -75,7 +75,7 @@ def test_an_engine_whose_answer_changes_under_load_leaves_no_number(
 
 
 @pytest.mark.parametrize("after", [" Paris", " the capital"], ids=["cold again", "warm"])
-def test_an_engine_may_answer_otherwise_from_its_prefix_cache(
+def test_engine_may_answer_otherwise_from_its_prefix_cache(
     spec: TrialSpec, placement: Placement, after: str
 ) -> None:
     # The second answer begins from what the first one left in the cache, and the load may push that out.
@@ -84,7 +84,7 @@ def test_an_engine_may_answer_otherwise_from_its_prefix_cache(
     assert len(result.measurements) == 1
 
 
-def test_an_engine_that_answers_otherwise_each_time_leaves_no_number(
+def test_engine_that_answers_otherwise_each_time_leaves_no_number(
     spec: TrialSpec, placement: Placement
 ) -> None:
     result = run(spec, placement, StandInEngine(answers=(" Paris", " the capital", " !!!!")))
@@ -106,23 +106,19 @@ def test_answers_of_two_starts_are_both_kept_where_they_differ(spec: TrialSpec, 
     assert (result.state, result.sanity_text) == (TrialState.COMPLETE, " Paris |  Lyon")
 
 
-def test_an_engine_that_was_replaced_during_the_load_leaves_no_number(
-    spec: TrialSpec, placement: Placement
-) -> None:
+def test_engine_that_was_replaced_during_load_leaves_no_number(spec: TrialSpec, placement: Placement) -> None:
     # The second look is the one after the load.
     result = run(spec, placement, StandInEngine(is_replaced_before=lambda look: look == 2))
     assert (result.state, result.failure_class) == (TrialState.FAILED, FailureClass.WRONG_ENGINE)
     assert result.measurements == ()
 
 
-def test_a_run_alone_on_its_devices_says_so(spec: TrialSpec, placement: Placement) -> None:
+def test_run_alone_on_its_devices_says_so(spec: TrialSpec, placement: Placement) -> None:
     result = run(spec, placement, StandInEngine(engine_pids=frozenset({70, 71})), probe=nvidia(70, 71))
     assert [m.telemetry["foreign_processes"] for m in result.measurements] == [0]
 
 
-def test_another_process_on_the_devices_costs_the_trial_and_is_named(
-    spec: TrialSpec, placement: Placement
-) -> None:
+def test_another_process_on_devices_costs_trial_and_is_named(spec: TrialSpec, placement: Placement) -> None:
     probe = nvidia(70, os.getpid())
     result = run(spec, placement, StandInEngine(engine_pids=frozenset({70})), probe=probe)
     assert (result.state, result.failure_class) == (TrialState.FAILED, FailureClass.INFRASTRUCTURE)
@@ -132,7 +128,7 @@ def test_another_process_on_the_devices_costs_the_trial_and_is_named(
 
 
 @pytest.mark.parametrize("probe", [silent, nvidia(4_000_001)], ids=["no tool", "ids of another namespace"])
-def test_where_it_cannot_be_told_who_is_there_the_number_stays_and_says_null(
+def test_where_it_cannot_be_told_who_is_there_number_stays_and_says_null(
     spec: TrialSpec, placement: Placement, probe: Runner
 ) -> None:
     result = run(spec, placement, StandInEngine(engine_pids=frozenset({70})), probe=probe)
@@ -166,7 +162,7 @@ def watched(*there: int) -> tuple[Proof, threading.Event]:
     return Proof(StandInServer(diary=[], engine_pids=frozenset({70})), processes), is_told
 
 
-def test_a_stranger_that_comes_while_a_load_runs_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stranger_that_comes_while_load_runs_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sweeper.trial.proof.WATCH_INTERVAL_S", 0.01)
     proof, is_told = watched(os.getpid())
     with pytest.raises(MeasurementError, match=rf"used by process {os.getpid()} \(") as told, proof.watched():
@@ -204,14 +200,14 @@ def test_several_instances_are_watched_as_one_engine(tmp_path: Path, monkeypatch
     assert server.pids() == frozenset()
 
 
-def test_an_engine_that_stays_alone_is_not_doubted_while_a_load_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_that_stays_alone_is_not_doubted_while_load_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sweeper.trial.proof.WATCH_INTERVAL_S", 0.01)
     proof, is_told = watched()
     with proof.watched():
         assert is_told.wait(30.0)
 
 
-def test_a_load_that_failed_says_why_and_not_who_else_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_that_failed_says_why_and_not_who_else_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sweeper.trial.proof.WATCH_INTERVAL_S", 0.01)
     proof, is_told = watched(os.getpid())
     with pytest.raises(ZeroDivisionError), proof.watched():
@@ -219,7 +215,7 @@ def test_a_load_that_failed_says_why_and_not_who_else_was_there(monkeypatch: pyt
         raise ZeroDivisionError
 
 
-def test_a_port_that_another_process_answers_on_later_is_noticed(tmp_path: Path) -> None:
+def test_port_that_another_process_answers_on_later_is_noticed(tmp_path: Path) -> None:
     spec = make_spec(tmp_path, write_interpreter(tmp_path / "bin"))
     server = VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
     try:
@@ -233,7 +229,7 @@ def test_a_port_that_another_process_answers_on_later_is_noticed(tmp_path: Path)
         server.stop()
 
 
-def test_a_stranger_that_listens_on_the_engines_port_is_refused(
+def test_stranger_that_listens_on_engines_port_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = make_spec(tmp_path, write_interpreter(tmp_path / "bin"))

@@ -26,7 +26,7 @@ def test_only_variables_that_change_speed_are_kept() -> None:
     }
 
 
-def test_a_variable_that_may_hold_a_secret_is_left_out_whatever_it_begins_with() -> None:
+def test_variable_that_may_hold_secret_is_left_out_whatever_it_begins_with() -> None:
     names = ("VLLM_API_KEY", "ROCM_PASSWORD", "NCCL_AUTH", "VLLM_S3_ACCESS_KEY_ID", "TORCH_HUB_URL")
     assert surroundings.relevant(dict.fromkeys(names, "planted")) == {}
 
@@ -44,7 +44,7 @@ def test_containers_are_told_by_their_files_and_by_their_control_group(tmp_path:
         assert surroundings.container(tmp_path / name) == told
 
 
-def test_what_the_kernel_does_not_tell_is_missing_and_not_zero(tmp_path: Path) -> None:
+def test_what_kernel_does_not_tell_is_missing_and_not_zero(tmp_path: Path) -> None:
     told = surroundings.surroundings({}, root=tmp_path)
     assert told == {"container": "none", "environment": "{}"}
     setting = tmp_path / "proc/sys/kernel/numa_balancing"

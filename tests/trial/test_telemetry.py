@@ -56,7 +56,7 @@ def spec(simulated_spec: TrialSpec) -> TrialSpec:
     return replace(simulated_spec, platform=Platform.CPU, engine=EngineSpec(kind="vllm", release="0.32.0"))
 
 
-def test_a_recording_gives_means_and_peaks() -> None:
+def test_recording_gives_means_and_peaks() -> None:
     recording = telemetry.Recording(
         engine=[
             {"kv_cache_usage": 0.2, "requests_running": 2.0, "requests_waiting": 0.0},
@@ -89,7 +89,7 @@ def test_what_nobody_tells_is_null_and_never_zero() -> None:
     assert {name for name, value in told.items() if value is not None} == {"telemetry_looks"}
 
 
-def test_the_looks_are_taken_while_the_load_runs(spec: TrialSpec, placement: Placement) -> None:
+def test_looks_are_taken_while_load_runs(spec: TrialSpec, placement: Placement) -> None:
     server = CountingServer(diary=[], told=[{"requests_running": 1.0}, {"requests_running": 3.0}])
     gauge = ScriptedGauge(Gauges(power_w=100.0), Gauges(power_w=300.0))
     with telemetry.recorded(server, spec, placement, gauge=gauge, interval_s=0.01) as recording:
@@ -103,7 +103,7 @@ def test_the_looks_are_taken_while_the_load_runs(spec: TrialSpec, placement: Pla
     assert len(recording.engine) == looks, "nobody looks once the load is over"
 
 
-def test_of_a_simulated_server_there_is_nothing_to_see(spec: TrialSpec, placement: Placement) -> None:
+def test_of_simulated_server_there_is_nothing_to_see(spec: TrialSpec, placement: Placement) -> None:
     server = CountingServer(diary=[], provenance=Provenance.SIMULATED, told=[{"requests_running": 1.0}])
     with telemetry.recorded(server, spec, placement) as recording:
         pass
@@ -111,7 +111,7 @@ def test_of_a_simulated_server_there_is_nothing_to_see(spec: TrialSpec, placemen
     assert recording.numbers()["host_cpu_share"] is None
 
 
-def test_processor_time_goes_to_the_engine_or_to_the_client(spec: TrialSpec, placement: Placement) -> None:
+def test_processor_time_goes_to_engine_or_to_client(spec: TrialSpec, placement: Placement) -> None:
     busy = [sys.executable, "-c", "while True: pass"]
     idle = [sys.executable, "-c", "import time; time.sleep(600)"]
     mark = {processes.TRIAL_MARK: spec.key}
@@ -134,7 +134,7 @@ def test_processor_time_goes_to_the_engine_or_to_the_client(spec: TrialSpec, pla
     assert told["host_cpu_share"] is not None and 0 < told["host_cpu_share"] <= 1
 
 
-def test_the_kernels_counts_are_read_as_it_writes_them(tmp_path: Path) -> None:
+def test_kernels_counts_are_read_as_it_writes_them(tmp_path: Path) -> None:
     # user nice system idle iowait irq softirq steal guest guest_nice; guest time is within user.
     (tmp_path / "stat").write_text("cpu  10 1 4 70 10 2 2 1 9 0\ncpu0 10 1 4 70 10 2 2 1 9 0\n")
     assert telemetry.read_host_ticks(tmp_path) == (20, 100)
@@ -145,7 +145,7 @@ def test_the_kernels_counts_are_read_as_it_writes_them(tmp_path: Path) -> None:
     assert telemetry.read_host_ticks(tmp_path / "nowhere") is None
 
 
-def test_a_trial_keeps_what_was_seen_and_what_its_client_told(spec: TrialSpec, placement: Placement) -> None:
+def test_trial_keeps_what_was_seen_and_what_its_client_told(spec: TrialSpec, placement: Placement) -> None:
     result = trial.run(
         spec,
         placement,
@@ -161,7 +161,7 @@ def test_a_trial_keeps_what_was_seen_and_what_its_client_told(spec: TrialSpec, p
     assert {"container", "environment"} <= set(result.surroundings)
 
 
-def test_the_higher_of_two_peaks_stands() -> None:
+def test_higher_of_two_peaks_stands() -> None:
     seen = telemetry.Recording(engine=[{"kv_cache_usage": 0.3}])
     server = StandInServer(diary=[])
     measured = StandInClient().measure(server, LOAD, restart=0, repeat=0, cancelled=lambda: False)
@@ -172,7 +172,7 @@ def test_the_higher_of_two_peaks_stands() -> None:
     assert telemetry.with_telemetry(high, seen).telemetry["kv_cache_usage"] == 0.5
 
 
-def test_processor_time_of_instances_is_the_engines_and_of_their_clients_the_clients(tmp_path: Path) -> None:
+def test_processor_time_of_instances_is_engines_and_of_their_clients_clients(tmp_path: Path) -> None:
     # Real servers and a busy program in the place of one instance's load generator.
     python = write_interpreter(tmp_path / "bin")
     spec = make_spec(tmp_path, python, assignment={"instances": 2})
@@ -203,7 +203,7 @@ def test_processor_time_of_instances_is_the_engines_and_of_their_clients_the_cli
     assert (told["client_cpu_cores"] or 0) > 0
 
 
-def test_an_engine_inside_a_benchmark_counts_as_the_engine(tmp_path: Path) -> None:
+def test_engine_inside_benchmark_counts_as_engine(tmp_path: Path) -> None:
     # The stand-in's latency benchmark ends at once; one that works for a while shows where it is counted.
     spec = make_offline(tmp_path, release="0.6.2", points=(LATENCY,))
     scripts = write_scripts(tmp_path / "benchmarks")

@@ -47,7 +47,7 @@ def run(spec: TrialSpec, placement: Placement, engine: StandInEngine, client: St
     )
 
 
-def test_a_trial_starts_proves_warms_measures_and_stops_in_this_order(
+def test_trial_starts_proves_warms_measures_and_stops_in_this_order(
     spec: TrialSpec, placement: Placement
 ) -> None:
     engine = StandInEngine()
@@ -78,7 +78,7 @@ def test_a_trial_starts_proves_warms_measures_and_stops_in_this_order(
     assert result.versions["vllm"] == "0.32.0"
 
 
-def test_engine_and_client_start_on_the_numa_node_of_their_devices(
+def test_engine_and_client_start_on_numa_node_of_their_devices(
     spec: TrialSpec, placement: Placement, tmp_path: Path
 ) -> None:
     cpu = max(os.sched_getaffinity(0))
@@ -116,7 +116,7 @@ def test_repeats_are_starts_and_runs_are_within_one(spec: TrialSpec, placement: 
     assert result.phases["engine_start_s"] == 4.0
 
 
-def test_an_engine_that_does_not_start_is_a_failed_result_with_its_class_and_line(
+def test_engine_that_does_not_start_is_failed_result_with_its_class_and_line(
     spec: TrialSpec, placement: Placement
 ) -> None:
     error = EngineError("No module named x", failure=FailureClass.CRASH, log_path="engine.log")
@@ -129,7 +129,7 @@ def test_an_engine_that_does_not_start_is_a_failed_result_with_its_class_and_lin
     assert engine.diary == ["start 0", "close"]
 
 
-def test_a_client_that_fails_still_stops_the_engine(spec: TrialSpec, placement: Placement) -> None:
+def test_client_that_fails_still_stops_engine(spec: TrialSpec, placement: Placement) -> None:
     engine = StandInEngine()
     client = StandInClient(fails_with=EngineError("3 of 4 completed", failure=FailureClass.CLIENT))
     result = run(spec, placement, engine, client)
@@ -137,7 +137,7 @@ def test_a_client_that_fails_still_stops_the_engine(spec: TrialSpec, placement: 
     assert engine.diary[-2:] == ["stop", "close"]
 
 
-def test_an_engine_that_died_during_a_load_leaves_no_number(spec: TrialSpec, placement: Placement) -> None:
+def test_engine_that_died_during_load_leaves_no_number(spec: TrialSpec, placement: Placement) -> None:
     # Looked at before and after each load: the second look comes after the first load.
     engine = StandInEngine(dies_before=lambda look: look == 2)
     result = run(spec, placement, engine, StandInClient())
@@ -145,9 +145,7 @@ def test_an_engine_that_died_during_a_load_leaves_no_number(spec: TrialSpec, pla
     assert result.measurements == ()
 
 
-def test_a_stop_between_two_loads_ends_the_trial_as_interrupted(
-    spec: TrialSpec, placement: Placement
-) -> None:
+def test_stop_between_two_loads_ends_trial_as_interrupted(spec: TrialSpec, placement: Placement) -> None:
     engine = StandInEngine()
     client = StandInClient(diary=engine.diary)
     result = trial.run(
@@ -162,14 +160,14 @@ def test_a_stop_between_two_loads_ends_the_trial_as_interrupted(
     assert engine.diary[-2:] == ["stop", "close"]
 
 
-def test_rays_cancel_arrives_as_an_interrupt_and_cleans_up(spec: TrialSpec, placement: Placement) -> None:
+def test_rays_cancel_arrives_as_interrupt_and_cleans_up(spec: TrialSpec, placement: Placement) -> None:
     engine = StandInEngine()
     result = run(spec, placement, engine, StandInClient(fails_with=KeyboardInterrupt()))
     assert result.failure_class is FailureClass.INTERRUPTED
     assert engine.diary[-2:] == ["stop", "close"]
 
 
-def test_an_error_of_our_own_is_a_result_too_with_its_traceback_in_a_file(
+def test_error_of_our_own_is_result_too_with_its_traceback_in_file(
     spec: TrialSpec, placement: Placement
 ) -> None:
     result = run(spec, placement, StandInEngine(fails_with=ZeroDivisionError("by zero")), StandInClient())
@@ -179,7 +177,7 @@ def test_an_error_of_our_own_is_a_result_too_with_its_traceback_in_a_file(
     assert "ZeroDivisionError" in Path(result.log_path).read_text()
 
 
-def test_an_error_is_a_result_also_where_its_traceback_cannot_be_written(
+def test_error_is_result_also_where_its_traceback_cannot_be_written(
     spec: TrialSpec, placement: Placement, tmp_path: Path
 ) -> None:
     (tmp_path / "trials").write_text("a file where the folder belongs")
@@ -191,7 +189,7 @@ def test_an_error_is_a_result_also_where_its_traceback_cannot_be_written(
 
 
 @pytest.mark.parametrize("writer", ["client", "engine", "offline engine"])
-def test_a_folder_that_cannot_be_written_fails_the_trial_and_is_named(tmp_path: Path, writer: str) -> None:
+def test_folder_that_cannot_be_written_fails_trial_and_is_named(tmp_path: Path, writer: str) -> None:
     (tmp_path / "outputs").write_text("a file where the folder belongs")
     kind = "offline" if writer == "offline engine" else "vllm_bench"
     spec = make_spec(tmp_path / "outputs", write_interpreter(tmp_path / "bin"), client=ClientSpec(kind=kind))
@@ -204,13 +202,13 @@ def test_a_folder_that_cannot_be_written_fails_the_trial_and_is_named(tmp_path: 
     assert result.log_path is None
 
 
-def test_a_mistake_found_late_is_not_tried_again(spec: TrialSpec, placement: Placement) -> None:
+def test_mistake_found_late_is_not_tried_again(spec: TrialSpec, placement: Placement) -> None:
     result = run(spec, placement, StandInEngine(fails_with=ConfigError("no such knob")), StandInClient())
     assert result.failure_class is FailureClass.BAD_ARGUMENT
     assert not result.failure_class.is_transient
 
 
-def test_a_lost_worker_makes_a_transient_failure(spec: TrialSpec, placement: Placement) -> None:
+def test_lost_worker_makes_transient_failure(spec: TrialSpec, placement: Placement) -> None:
     result = trial.lost(spec, placement, RuntimeError("worker died\nlong story"))
     assert result.state is TrialState.FAILED
     assert result.failure_class is FailureClass.INFRASTRUCTURE
@@ -218,12 +216,12 @@ def test_a_lost_worker_makes_a_transient_failure(spec: TrialSpec, placement: Pla
     assert result.placement == placement
 
 
-def test_only_the_simulated_platform_is_simulated(spec: TrialSpec, simulated_spec: TrialSpec) -> None:
+def test_only_simulated_platform_is_simulated(spec: TrialSpec, simulated_spec: TrialSpec) -> None:
     assert spec.provenance is Provenance.MEASURED
     assert simulated_spec.provenance is Provenance.SIMULATED
 
 
-def test_the_specs_own_engine_and_client_are_used_where_none_is_given(
+def test_specs_own_engine_and_client_are_used_where_none_is_given(
     simulated_spec: TrialSpec, placement: Placement
 ) -> None:
     result = trial.run(simulated_spec, placement, cancelled=lambda: False)

@@ -27,7 +27,7 @@ def arguments(tmp_path: Path, dataset: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.parametrize("more", [(), ("plan=true",)])
-def test_a_dataset_that_cannot_be_sent_is_refused_before_anything_starts(
+def test_dataset_that_cannot_be_sent_is_refused_before_anything_starts(
     more: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     missing, cut = tmp_path / "missing.json", tmp_path / "cut.json"
@@ -42,14 +42,14 @@ def test_a_dataset_that_cannot_be_sent_is_refused_before_anything_starts(
     assert not (tmp_path / "outputs" / "cpu_smoke-cpu").exists()
 
 
-def test_a_plan_says_that_prompts_repeat(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_says_that_prompts_repeat(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = sharegpt.write(tmp_path / "few.json", count=5, seed=0, scale=0.05)
     assert cli.main(arguments(tmp_path, few, "plan=true")) == 0
     assert f"{few} has conversations for 5 of 12 requests at most" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("count", "repeated"), [(5, 7), (20, None)])
-def test_a_row_tells_how_many_prompts_were_repetitions(
+def test_row_tells_how_many_prompts_were_repetitions(
     count: int, repeated: int | None, tmp_path: Path
 ) -> None:
     path = sharegpt.write(tmp_path / "some.json", count=count, seed=0, scale=0.05)

@@ -55,13 +55,13 @@ def test_bisection_tries_both_ends_and_then_halves() -> None:
     assert [probe.load_point.rate_search for probe in probes] == [SEARCH] * 5
 
 
-def test_where_no_rate_keeps_the_bounds_the_answer_is_zero_after_one_probe() -> None:
+def test_where_no_rate_keeps_bounds_answer_is_zero_after_one_probe() -> None:
     server = Server(keeps_up_to=1.0)
     assert answers(measurements(POINT, server.measure)) == {2.0: 0.0}
     assert server.rates == [2.0]
 
 
-def test_where_all_rates_keep_the_bounds_the_answer_is_the_highest() -> None:
+def test_where_all_rates_keep_bounds_answer_is_highest() -> None:
     server = Server(keeps_up_to=99.0)
     assert answers(measurements(POINT, server.measure)) == {10.0: 10.0}
     assert server.rates == [2.0, 10.0]
@@ -84,21 +84,21 @@ def test_rates_are_written_as_people_write_them() -> None:
     assert [rate_of(tenths, step) for step in range(5)] == [0.1, 0.2, 0.3, 0.4, 0.5]
 
 
-def test_the_usual_rates_are_those_of_a_search_that_ends_in_the_middle() -> None:
+def test_usual_rates_are_those_of_search_that_ends_in_middle() -> None:
     server = Server(keeps_up_to=6.0)
     measurements(POINT, server.measure)
     assert usual_rates(SEARCH) == tuple(server.rates)
     assert usual_rates(replace(SEARCH, high=2.0)) == (2.0,)
 
 
-def test_a_latency_that_is_not_told_is_no_answer() -> None:
+def test_latency_that_is_not_told_is_no_answer() -> None:
     other = RateSearch(low=1.0, high=2.0, resolution=1.0, bounds=(("p99_tpot_ms", 5.0),))
     point = LoadPoint(dataset="random", num_prompts=8, input_len=32, output_len=1, rate_search=other)
     with pytest.raises(MeasurementError, match="p99_tpot_ms is not told at 1 QPS"):
         measurements(point, Server(keeps_up_to=9.0).measure)
 
 
-def test_a_trial_keeps_a_row_per_probe_on_one_server(simulated_spec: TrialSpec, placement: Placement) -> None:
+def test_trial_keeps_row_per_probe_on_one_server(simulated_spec: TrialSpec, placement: Placement) -> None:
     search = RateSearch(low=1.0, high=4.0, resolution=1.0, bounds=(("p99_ttft_ms", 1e9),))
     point = replace(simulated_spec.load_points[0], rate_search=search)
     result = run(replace(simulated_spec, load_points=(point,)), placement, cancelled=lambda: False)

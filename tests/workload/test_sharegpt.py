@@ -39,7 +39,7 @@ def words_of(entry: dict[str, object]) -> tuple[int, int]:
     return len(human["value"].split()), len(gpt["value"].split())
 
 
-def test_a_thousand_conversations_have_the_public_statistics() -> None:
+def test_thousand_conversations_have_public_statistics() -> None:
     made = sharegpt.conversations(count=1000, seed=0)
     lengths = np.array([words_of(entry) for entry in made])
     # vLLM's filter keeps prompts of 4 to 1024 tokens and at most 2048 together; the public totals of 1000
@@ -51,13 +51,13 @@ def test_a_thousand_conversations_have_the_public_statistics() -> None:
     assert len({entry["id"] for entry in made}) == 1000
 
 
-def test_a_word_is_a_token_of_the_tiny_model() -> None:
+def test_word_is_token_of_tiny_model() -> None:
     counts = tiny_tokens(list(sharegpt.WORDS))
     assert sum(counts.values()) / len(counts) == pytest.approx(1.0, abs=0.03)
     assert len(set(sharegpt.WORDS)) == len(sharegpt.WORDS) > 100
 
 
-def test_a_text_has_as_many_words_as_were_asked_for() -> None:
+def test_text_has_as_many_words_as_were_asked_for() -> None:
     rng = np.random.default_rng(0)
     assert sharegpt.text(1, rng) == "I"
     said = sharegpt.text(40, rng).split()
@@ -65,13 +65,13 @@ def test_a_text_has_as_many_words_as_were_asked_for() -> None:
     assert set(said[1:]) <= set(sharegpt.WORDS)
 
 
-def test_a_scale_shortens_every_text_but_keeps_what_the_filter_asks_for() -> None:
+def test_scale_shortens_every_text_but_keeps_what_filter_asks_for() -> None:
     whole = np.array([words_of(e) for e in sharegpt.conversations(count=200, seed=3)])
     short = np.array([words_of(e) for e in sharegpt.conversations(count=200, seed=3, scale=0.1)])
     assert (short == np.maximum(np.rint(whole * 0.1), 4)).all()
 
 
-def test_the_same_seed_writes_the_same_file(tmp_path: Path) -> None:
+def test_same_seed_writes_same_file(tmp_path: Path) -> None:
     one = sharegpt.write(tmp_path / "a" / "one.json", count=20, seed=5)
     two = sharegpt.write(tmp_path / "two.json", count=20, seed=5)
     other = sharegpt.write(tmp_path / "other.json", count=20, seed=6)
@@ -93,13 +93,13 @@ def test_impossible_numbers_are_refused(changes: dict[str, float], message: str)
     assert str(caught.value).startswith(message)
 
 
-def test_a_file_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
+def test_file_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written"):
         sharegpt.write(tmp_path / "file" / "share.json", count=1, seed=0)
 
 
-def test_the_command_writes_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_writes_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "share.json"
     assert cli.main(["sharegpt", str(path), "--conversations", "5", "--scale", "0.5", "--seed", "2"]) == 0
     assert str(path) in capsys.readouterr().out
