@@ -1,6 +1,6 @@
 """AMD's validation report: the two CSV files that its benchmark scripts write, from the results of a study.
 
-Whoever has used ``vllm_benchmark_report.sh`` finds files, columns and formulas unchanged. What is known
+Users of ``vllm_benchmark_report.sh`` find files, columns and formulas unchanged. What is known
 besides (percentiles, placement, versions) stays in ``measurements/``. A file of AMD's has no column for it,
 so the model's name itself says where numbers are simulated.
 """

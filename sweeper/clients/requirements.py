@@ -105,7 +105,7 @@ def repeated_in_sharegpt(point: LoadPoint) -> int | None:
             Path(point.dataset_path or ""), prompts=point.num_prompts, output_len=point.output_len
         )
     except (OSError, conversations.NotShareGptError):
-        # Whoever sends it will say so.
+        # The client that sends it reports it.
         return None
 
 

@@ -138,7 +138,7 @@ SURROUNDINGS = (
         r"Xid \(.*?\): (?:48|63|64|74|79|94|95)\b",
     ),
 )
-"""The machine, its devices and whoever else uses them: nothing is wrong with the setting."""
+"""The machine, its devices and the other processes on them: nothing is wrong with the setting."""
 
 STATED_OF_SURROUNDINGS = (
     _cause(

@@ -48,7 +48,7 @@ _ALWAYS = (
     "tensor_parallel_size",
 )
 
-# Whoever asked for these, and reads None in the resolved configuration, did not get them.
+# Where one of these was asked for and the resolved configuration has None, it was not granted.
 _OFF_WHERE_NONE = ("speculative_config",)
 
 _CONFIG_LINE = re.compile(r"Initializing an? (?:V1 )?LLM engine.*?with config: (.*)")

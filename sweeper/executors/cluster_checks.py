@@ -140,7 +140,7 @@ class Probe:
             path.unlink(missing_ok=True)
 
     def question(self, name: str, needed: Mapping[str, str]) -> Callable[[], str | None]:
-        """Make what the node of this name is to do."""
+        """Return the task for the node of this name."""
         return partial(prove_folder, str(self._file), self._token, str(self._answer_of(name)), dict(needed))
 
     def missing_from(self, name: str) -> str | None:

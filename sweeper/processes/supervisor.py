@@ -191,7 +191,7 @@ class Supervised:
         return 128 - code if code is not None and code < 0 else code
 
     def floods(self) -> bool:
-        """Whether the program has written more to its log than any does that is in its right mind."""
+        """Whether the program has written more to its log than any sound program does."""
         try:
             return Path(self.launch.log_path).stat().st_size > LARGEST_LOG
         except OSError:

@@ -252,7 +252,7 @@ class Scheduler:
         is_gone_in_time = now_s + entry.predicted_s <= reserved.free_s
         if is_gone_in_time:
             return [everything - reserved.block, everything]
-        # Whoever is alone on a node holds up a reservation anywhere on it.
+        # A trial that is alone on a node holds up a reservation anywhere on it.
         return [] if self._nodes.is_alone(entry) else [everything - reserved.block]
 
     def _begin(self, waiting: _Waiting, placement: Placement, *, now_s: float) -> None:

@@ -467,7 +467,7 @@ class _Run:
         decoders = self._secure(self.running[is_decoding], tokens=1)
         self.sequences.grow(decoders, tokens=1)
         budget = self.config.max_num_batched_tokens - len(decoders)
-        # Whoever has just lost its blocks must not get them back in the same step.
+        # A sequence that has just lost its blocks must not get them back in the same step.
         prompts, chunks = self._prompt_pieces(budget, may_admit=self.kv.preemptions == preempted)
         if not len(prompts):
             return self._decode_groups()

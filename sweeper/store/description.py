@@ -1,6 +1,6 @@
 """``study.json``: what a study says of itself - its one writer and its one reader.
 
-Whoever reads a study later starts from it: the driver that goes on with it, charts and reports, and a
+Every later reader of a study starts from it: the driver that goes on with it, charts and reports, and a
 calibration. A key that is not there is one that an earlier version did not write, or that was not given.
 """
 

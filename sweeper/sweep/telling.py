@@ -22,7 +22,7 @@ from sweeper.store.trials import StoredTrials
 
 
 class Teller:
-    """Tells one search, and remembers under which of its numbers it awaits each trial."""
+    """Reports results to one search, and remembers under which of its numbers it awaits each trial."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Teller:
                 self.stored(self._search.begin(point).number, job.spec, known, rows)
 
     def repeated(self, number: int, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Tell a second time of a complete trial that was proposed again and not run."""
+        """Report a complete trial again that was proposed a second time and not run."""
         self._measured(number, rows, {"key": key, "repeated": True})
 
     def _skipped(self, number: int, rows: Sequence[Mapping[str, Any]], attributes: Mapping[str, Any]) -> None:

@@ -1,8 +1,9 @@
 """Settings of the host that a trial asks for: changed before its engine starts, put back afterwards.
 
 They belong to the whole machine, so a trial that has one runs alone (``TrialSpec.is_exclusive``). What held
-before is written down first, in the outputs folder, with the process that has to put it back; whoever finds
-such a record of a process that has died puts it back instead. After a reboot nothing is to be put back.
+before is written down first, in the outputs folder, with the process that has to put it back; a later run
+that finds such a record of a process that has died puts it back instead. After a reboot nothing is to be put
+back.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Proof that a trial's numbers are those of its own engine, alone on its devices and in its right mind.
+"""Proof that a trial's numbers are those of its own engine, alone on its devices and answering consistently.
 
 A server that is proven once, at its start, may be another one later: it died and was replaced, or another one
 took its port. So the proof brackets what is measured. One greedy question is asked before the first load of a
@@ -11,7 +11,7 @@ it, and an answer that begins from the cache is computed in other steps than one
 numbers are rounded otherwise, and at a near tie another token wins. Both are right, and after the load either
 may come; a third one is neither.
 
-Whoever fails any of it leaves a failed trial, never a number. What the engine is to be compared with other
+An engine that fails any leaves a failed trial, never a number. What the engine is to be compared with other
 settings by, its answer, is stored; the comparison is made where all of them are known (``analysis.answers``).
 """
 

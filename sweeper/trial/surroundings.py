@@ -38,7 +38,7 @@ def versions() -> dict[str, str]:
 
 
 def surroundings(environment: Mapping[str, str], *, root: Path = Path("/")) -> dict[str, Scalar]:
-    """Tell under what a trial runs.
+    """Return the environment that a trial runs in, as far as it can change its numbers.
 
     Args:
         environment: The variables that its engine is started from.
