@@ -17,7 +17,7 @@ CLOSE_SHARE = 0.01
 
 _HEAD = """# Published models, counted
 
-Made by `python -m sweeper models > docs/models.md`. For each model: its weights as they follow from its
+Made by `python -m sweeper models`. For each model: its weights as they follow from its
 config.json, without layers that only predict further tokens, beside what its maker states; the weights that
 a token passes through; and the KV cache of one token that every layer sees, in 16 bits, over all devices of
 one replica.
