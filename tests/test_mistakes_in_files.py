@@ -41,7 +41,7 @@ DENSE = {
 }
 
 MODELS = {
-    "no build": ("{}", "model_type is 'not given', whose build is not known here. Expected a dense decoder"),
+    "no build": ("{}", "model_type is 'not given', whose build is not known here; expected one of"),
     "no dimensions": (
         '{"model_type": "llama"}',
         "num_hidden_layers is None; expected a whole number of at least 1",
@@ -58,13 +58,16 @@ MODELS = {
         "num_hidden_layers is '2'; expected",
     ),
     "experts": (
-        json.dumps({"num_local_experts": 8}),
-        "has 'num_local_experts', so it is a mixture of experts; expected a dense decoder",
+        json.dumps({"model_type": "llama", "num_local_experts": 8}),
+        "has 'num_local_experts' with model_type 'llama', which is a dense decoder",
     ),
-    "latent attention": (json.dumps({"kv_lora_rank": 8}), "has 'kv_lora_rank'; expected a dense decoder"),
+    "latent attention": (
+        json.dumps({"model_type": "llama", "kv_lora_rank": 8}),
+        "has 'kv_lora_rank' with model_type 'llama', which is a dense decoder",
+    ),
     "a quantization that is not known": (
         json.dumps({**DENSE, "quantization_config": {"quant_method": "gptq"}}),
-        "quant_method is 'gptq'; expected fp8 or none",
+        "quant_method is 'gptq', of which it is not known how many bits a weight takes",
     ),
     "a type that is none": (
         json.dumps({**DENSE, "torch_dtype": "int3"}),
