@@ -111,7 +111,7 @@ def model(given: Mapping[str, Any], *, where: str = "model", needs_shape: bool =
         if needs_shape:
             raise ConfigError(
                 f"{where}.path: {made.path} is no dense decoder built as Llama is "
-                f"({config_json.build_words(made.architecture)}), and what a step of it takes is not "
+                f"({made.architecture.words}), and what a step of it takes is not "
                 "modelled; expected a dense decoder on the simulated platform. Measure it: platform=mi300x, "
                 "cuda or cpu."
             )
@@ -195,8 +195,8 @@ def _copy(below: _Told, said: Mapping[str, Any], *, place: str, where: str) -> _
         raise ConfigError(
             f"{where}: {place}.path: cannot be seen to be a copy of {name}: {exc} {remedy}"
         ) from exc
-    if found.built is None or found.shape is None:
-        built = "" if found.architecture is None else f" ({config_json.build_words(found.architecture)})"
+    if found.shape is None:
+        built = "" if found.architecture is None else f" ({found.architecture.words})"
         raise ConfigError(
             f"{where}: {place}.path: {path}/config.json describes another build than {name}{built}; expected "
             f"a copy of {name}, since its name is kept. {remedy}"

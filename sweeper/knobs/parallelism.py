@@ -138,7 +138,7 @@ def why_shape_forbids(assignment: Assignment, model: ModelShape | Architecture) 
     widths = _widths(built, has_whole_experts=bool(assignment.get(EXPERT_PARALLEL, False)))
     for knob in (TENSOR, SHARDS):
         size = _size(assignment, knob)
-        for attention in dict.fromkeys(layer.attention for layer in built.layers):
+        for attention in dict.fromkeys(layer.attention for layer, _ in built.runs):
             heads, kv_heads = _heads(attention)
             fits = [number for number in _divisors(heads) if _can_share(kv_heads, widths, number)]
             if heads and size not in fits:
@@ -170,7 +170,7 @@ def _heads(attention: AnyAttention) -> tuple[int, int]:
 def _widths(built: Architecture, *, has_whole_experts: bool) -> list[int]:
     """Return the widths of the MLPs that tensor parallelism slices; whole experts are not sliced."""
     found = set()
-    for layer in built.layers:
+    for layer, _ in built.runs:
         match layer.mlp:
             case Mlp(intermediate=width):
                 found.add(width)
@@ -183,7 +183,7 @@ def _decode_context(assignment: Assignment, built: Architecture) -> Iterator[str
     """Each decode context rank needs a copy of a KV head, which only more devices than KV heads make."""
     decode, tensor = _size(assignment, DECODE_CONTEXT), _size(assignment, TENSOR)
     grouped = next(
-        (layer.attention for layer in built.layers if isinstance(layer.attention, Attention)), None
+        (layer.attention for layer, _ in built.runs if isinstance(layer.attention, Attention)), None
     )
     if decode == 1 or grouped is None or not (grouped.heads and grouped.kv_heads):
         return

@@ -129,15 +129,28 @@ def _same(fields: Fields, attention: AnyAttention, mlp: Mlp | Experts) -> Archit
     return _stack(fields, [layer] * fields.number("num_hidden_layers"))
 
 
-def _windows(fields: Fields, *, every: int = 0, window: str = "sliding_window") -> list[int | None]:
+def _windows(fields: Fields, window: int | None, *, every: int = 0) -> list[int | None]:
     """Return the window of each layer: by ``layer_types``, or the whole sequence in every so many-th one."""
-    count, size = fields.number("num_hidden_layers"), fields.optional(window)
-    kinds = fields.words("layer_types")
+    count, kinds = fields.number("num_hidden_layers"), fields.words("layer_types")
     if kinds:
-        return [WHOLE if kind == "full_attention" else size for kind in kinds]
-    if not every:
-        return [size] * count
-    return [WHOLE if (place + 1) % every == 0 else size for place in range(count)]
+        return [WHOLE if kind == "full_attention" else window for kind in kinds]
+    return [WHOLE if every and (place + 1) % every == 0 else window for place in range(count)]
+
+
+def _in_windows(fields: Fields, windows: Sequence[int | None], mlp: Mlp | Experts) -> Architecture:
+    """Return a stack of layers that differ in their windows alone."""
+    return _stack(fields, [Layer(attention=_attention(fields, window=window), mlp=mlp) for window in windows])
+
+
+def _numbered_experts(fields: Fields, *, has_shared: bool = False) -> Experts:
+    """Return experts under ``num_local_experts``, as wide as the model's ``intermediate_size``."""
+    width = fields.number("intermediate_size")
+    return Experts(
+        count=fields.number("num_local_experts"),
+        per_token=fields.number("num_experts_per_tok"),
+        intermediate=width,
+        shared=width if has_shared else 0,
+    )
 
 
 # ---- builds ----
@@ -147,15 +160,24 @@ def _dense(fields: Fields) -> Architecture:
     return _same(fields, _attention(fields), _mlp(fields))
 
 
+def window_in_use(config: Mapping[str, Any]) -> int | None:
+    """Return the window of attention that a dense model uses; None where each layer sees the whole sequence.
+
+    Source:
+        transformers: MistralConfig and Phi3Config use ``sliding_window`` where it is not null, and Mistral's
+        is 4096 where it is left out; Qwen2Config and Qwen3Config use it with ``use_sliding_window`` only.
+        From 4.53 on ``layer_types`` names the kind of each layer.
+    """
+    kind = str(config.get("model_type"))
+    if not config.get("use_sliding_window", not kind.startswith("qwen")):
+        return None
+    window = config.get("sliding_window", 4096 if kind == "mistral" else None)
+    return window if isinstance(window, int) else None
+
+
 def _windowed(fields: Fields) -> Architecture:
-    """Mistral, Phi-3 and Qwen2: one window for all layers, where it is set and used."""
-    is_used = fields.values.get("use_sliding_window", not str(fields.values["model_type"]).startswith("qwen"))
-    if not is_used:
-        return _dense(fields)
-    layers = [
-        Layer(attention=_attention(fields, window=window), mlp=_mlp(fields)) for window in _windows(fields)
-    ]
-    return _stack(fields, layers)
+    """Mistral, Phi-3, Qwen2 and Qwen3: one window for all layers or some, where it is used."""
+    return _in_windows(fields, _windows(fields, window_in_use(fields.values)), _mlp(fields))
 
 
 def _alternating(every: int) -> Callable[[Fields], Architecture]:
@@ -163,33 +185,21 @@ def _alternating(every: int) -> Callable[[Fields], Architecture]:
 
     def read(fields: Fields) -> Architecture:
         step = fields.number("sliding_window_pattern", every)
-        layers = [
-            Layer(attention=_attention(fields, window=window), mlp=_mlp(fields))
-            for window in _windows(fields, every=step)
-        ]
-        return replace(_stack(fields, layers), is_tied=bool(fields.values.get("tie_word_embeddings", True)))
+        windows = _windows(fields, fields.optional("sliding_window"), every=step)
+        stack = _in_windows(fields, windows, _mlp(fields))
+        return replace(stack, is_tied=bool(fields.values.get("tie_word_embeddings", True)))
 
     return read
 
 
-def _mixtral(fields: Fields) -> Architecture:
-    experts = Experts(
-        count=fields.number("num_local_experts"),
-        per_token=fields.number("num_experts_per_tok"),
-        intermediate=fields.number("intermediate_size"),
-    )
-    layers = [Layer(attention=_attention(fields, window=window), mlp=experts) for window in _windows(fields)]
-    return _stack(fields, layers)
+def _local_experts(every: int) -> Callable[[Fields], Architecture]:
+    """Mixtral, MiniMax-M2 and gpt-oss: experts in each layer; a window, but in every so many-th one."""
 
+    def read(fields: Fields) -> Architecture:
+        windows = _windows(fields, fields.optional("sliding_window"), every=every)
+        return _in_windows(fields, windows, _numbered_experts(fields))
 
-def _gpt_oss(fields: Fields) -> Architecture:
-    experts = Experts(
-        count=fields.number("num_local_experts"),
-        per_token=fields.number("num_experts_per_tok"),
-        intermediate=fields.number("intermediate_size"),
-    )
-    windows = _windows(fields, every=2)
-    return _stack(fields, [Layer(attention=_attention(fields, window=w), mlp=experts) for w in windows])
+    return read
 
 
 def _qwen_moe(fields: Fields) -> Architecture:
@@ -260,24 +270,9 @@ def _first_dense(fields: Fields, attention: AnyAttention) -> Architecture:
     return _stack(fields, layers)
 
 
-def _minimax_m2(fields: Fields) -> Architecture:
-    experts = Experts(
-        count=fields.number("num_local_experts"),
-        per_token=fields.number("num_experts_per_tok"),
-        intermediate=fields.number("intermediate_size"),
-    )
-    return _same(fields, _attention(fields), experts)
-
-
 def _llama4(fields: Fields) -> Architecture:
     """Llama 4: chunks of attention but in every fourth layer; experts in every so many-th one, one shared."""
-    width = fields.number("intermediate_size")
-    experts = Experts(
-        count=fields.number("num_local_experts"),
-        per_token=fields.number("num_experts_per_tok"),
-        intermediate=width,
-        shared=width,
-    )
+    experts = _numbered_experts(fields, has_shared=True)
     dense = Mlp(intermediate=fields.number("intermediate_size_mlp"))
     step = fields.number("interleave_moe_layer_step", 1)
     chunk = fields.optional("attention_chunk_size")
@@ -302,8 +297,8 @@ BUILDS: Mapping[str, Callable[[Fields], Architecture]] = {
     "phi3": _windowed,
     "gemma2": _alternating(2),
     "gemma3_text": _alternating(6),
-    "mixtral": _mixtral,
-    "gpt_oss": _gpt_oss,
+    "mixtral": _local_experts(every=0),
+    "gpt_oss": _local_experts(every=2),
     "qwen2_moe": _qwen_moe,
     "qwen3_moe": _qwen_moe,
     "qwen3_next": _qwen_moe,
@@ -311,7 +306,7 @@ BUILDS: Mapping[str, Callable[[Fields], Architecture]] = {
     "deepseek_v3": _deepseek,
     "kimi_k2": _deepseek,
     "glm4_moe": _glm_moe,
-    "minimax_m2": _minimax_m2,
+    "minimax_m2": _local_experts(every=0),
     "llama4_text": _llama4,
     "nemotron": _two_matrices,
     "starcoder2": _two_matrices,

@@ -15,7 +15,6 @@ from typing import Any
 from sweeper.errors import ConfigError
 from sweeper.models import builds, quantization
 from sweeper.records import Model, ModelShape
-from sweeper.records.architecture import Architecture, kinds
 
 _FIELDS = {
     "layers": "num_hidden_layers",
@@ -87,28 +86,14 @@ def why_no_shape(path: str) -> str:
     return f"{path}/config.json was not read"
 
 
-def build_words(built: Architecture) -> str:
-    """Return in words what layers a model has: ``58 x latent attention, experts``."""
-    return "; ".join(f"{count} x {name}" for name, count in kinds(built).items())
-
-
 def _is_built_as_llama(config: Mapping[str, Any]) -> bool:
-    """Return whether a model is a dense decoder whose layers all see the whole sequence.
-
-    Source:
-        transformers: MistralConfig and Phi3Config use ``sliding_window`` where it is not null, and Mistral's
-        is 4096 where it is left out; Qwen2Config and Qwen3Config use it with ``use_sliding_window`` only.
-        From 4.53 on ``layer_types`` names the kind of each layer.
-    """
-    kind = config.get("model_type")
-    if kind not in _BUILDS or isinstance(config.get("text_config"), dict):
+    """Return whether a model is a dense decoder whose layers all see the whole sequence."""
+    if config.get("model_type") not in _BUILDS or isinstance(config.get("text_config"), dict):
         return False
-    is_used = config.get("use_sliding_window", not str(kind).startswith("qwen"))
-    window = config.get("sliding_window", 4096 if kind == "mistral" else None) if is_used else None
-    told_kinds = config.get("layer_types")
-    has_others = isinstance(told_kinds, list) and any(kind != "full_attention" for kind in told_kinds)
+    window, kinds = builds.window_in_use(config), config.get("layer_types")
+    has_others = isinstance(kinds, list) and any(kind != "full_attention" for kind in kinds)
     longest = config.get("max_position_embeddings")
-    is_shorter = isinstance(window, int) and (not isinstance(longest, int) or window < longest)
+    is_shorter = window is not None and (not isinstance(longest, int) or window < longest)
     return not has_others and not is_shorter
 
 

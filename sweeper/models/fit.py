@@ -33,6 +33,7 @@ from sweeper.records.architecture import (
     LatentAttention,
     Layer,
     Mlp,
+    runs_of,
 )
 
 GIB = 2**30
@@ -282,7 +283,7 @@ def built_of(model: Model) -> Architecture:
 def head_counts(built: Architecture) -> list[int]:
     """Return the numbers of heads that tensor parallelism has to share out evenly."""
     counts = set()
-    for layer in built.layers:
+    for layer, _ in built.runs:
         match layer.attention:
             case DeltaAttention(key_heads=keys, value_heads=values):
                 counts |= {keys, values}
@@ -310,24 +311,27 @@ def kv_bytes_per_token(
     """
     built = model.architecture if isinstance(model, ModelShape) else model
     return max(
-        sum(_cached_here(layer.attention, tensor_parallel_size) for layer in stage if _sees_all(layer))
+        sum(n * _cached_here(layer.attention, tensor_parallel_size) for layer, n in stage if _sees_all(layer))
         for stage in stages_of(built, pipeline_parallel_size)
     ) * _bytes(dtype)
 
 
-def stages_of(built: Architecture, count: int) -> list[tuple[Layer, ...]]:
-    """Share the layers out to the stages of a pipeline.
+def stages_of(built: Architecture, count: int) -> list[tuple[tuple[Layer, int], ...]]:
+    """Share the layers out to the stages of a pipeline, each as runs of equal layers.
 
     Source:
         vLLM, distributed/utils.py, get_pp_indices: as many each; the rest goes to the stages before the last.
     """
-    layers = tuple(built.layers)
-    each, left = divmod(len(layers), count)
+    if count == 1:
+        return [built.runs]
+    each, left = divmod(len(built.layers), count)
     sizes = [each] * count
     for place in range(2, left + 2):
         sizes[-place] += 1
     starts = [sum(sizes[:place]) for place in range(count)]
-    return [layers[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+    return [
+        tuple(runs_of(built.layers[start : start + size])) for start, size in zip(starts, sizes, strict=True)
+    ]
 
 
 def weight_bytes(model: Model, assignment: Assignment) -> float:
@@ -353,7 +357,7 @@ def weight_bytes(model: Model, assignment: Assignment) -> float:
     )
     bits = _part_bytes(model, assignment)
     layers = max(
-        sum(_layer_bytes(layer, built.hidden, share, bits=bits, width=width) for layer in stage)
+        sum(n * _layer_bytes(layer, built.hidden, share, bits=bits, width=width) for layer, n in stage)
         for stage in stages_of(built, pipeline)
     )
     vocab = math.ceil(built.vocab / _VOCAB_MULTIPLE) * _VOCAB_MULTIPLE
@@ -419,9 +423,9 @@ def _windows(
     found: dict[int, int] = {}
     for stage in stages_of(built, stages):
         here: dict[int, int] = {}
-        for layer in stage:
+        for layer, count in stage:
             window = layer.attention.window
-            each = _cached_here(layer.attention, tensor_parallel_size) * _bytes(dtype)
+            each = count * _cached_here(layer.attention, tensor_parallel_size) * _bytes(dtype)
             if window and each:
                 here[window] = here.get(window, 0) + each
         found = max(found, here, key=lambda windows: sum(w * each for w, each in windows.items()))
@@ -430,7 +434,9 @@ def _windows(
 
 def _state_bytes(built: Architecture, *, dtype: str, tensor_parallel_size: int, stages: int) -> int:
     """Return what a sequence keeps on one device whatever its length, of the stage that keeps most."""
-    values = (sum(layer.attention.state_values for layer in stage) for stage in stages_of(built, stages))
+    values = (
+        sum(n * layer.attention.state_values for layer, n in stage) for stage in stages_of(built, stages)
+    )
     return math.ceil(max(values) / tensor_parallel_size) * _bytes(dtype)
 
 
@@ -461,7 +467,7 @@ def activation_bytes(
         (vllm-project/vllm issue 10517), this says 2.06 and 2.99; more cases in docs/fit.md.
     """
     built = model.architecture if isinstance(model, ModelShape) else model
-    widest = max(map(_width_of_a_token, built.layers)) / tensor_parallel_size
+    widest = max(_width_of_a_token(layer) for layer, _ in built.runs) / tensor_parallel_size
     per_token = 3 * (built.hidden + widest) * _bytes(dtype)
     return max(tokens * per_token, float(sampled * built.vocab * sampled_bytes))
 

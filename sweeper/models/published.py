@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from sweeper.models.builds import architecture_of
-from sweeper.records.architecture import Architecture, kinds
+from sweeper.records.architecture import Architecture
 
 CLOSE_SHARE = 0.01
 """Differences above this share are explained."""
@@ -81,11 +81,10 @@ def page() -> str:
 
 def _row(model: PublishedModel) -> str:
     built = model.architecture
-    words = "; ".join(f"{count} x {name}" for name, count in kinds(built).items())
     note = f" ({_ROUNDED[model.name]})" if model.name in _ROUNDED else ""
     cells = (
         model.name,
-        words + ("; encoder of images" if built.encoder_parameters else ""),
+        built.words + ("; encoder of images" if built.encoder_parameters else ""),
         f"{built.parameters / 1e9:.2f}",
         f"{model.parameters_b:g}",
         f"{model.off_share:+.1%}{note}",

@@ -13,8 +13,10 @@ Field names are those of transformers' configuration classes, on which every pub
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 WHOLE = None
 """The window of an attention that sees the whole sequence."""
@@ -227,11 +229,26 @@ class Architecture:
     draft_layers: int = 0
     encoder_parameters: int = 0
 
+    @cached_property
+    def runs(self) -> tuple[tuple[Layer, int], ...]:
+        """The layers as runs of equal ones with their lengths: a stack of a hundred layers has a few."""
+        return tuple(runs_of(self.layers))
+
+    @property
+    def words(self) -> str:
+        """What layers it has, in words: ``3 x latent attention, MLP; 58 x latent attention, experts``."""
+        found: dict[str, int] = {}
+        for layer, count in self.runs:
+            kind = "experts" if isinstance(layer.mlp, Experts) else "MLP"
+            name = f"{_attention_name(layer.attention)}, {kind}"
+            found[name] = found.get(name, 0) + count
+        return "; ".join(f"{count} x {name}" for name, count in found.items())
+
     @property
     def parameters(self) -> int:
         """Weights in number, without the layers that predict further tokens."""
         tables = self.vocab * self.hidden * (1 if self.is_tied else 2)
-        layers = sum(layer.parameters(self.hidden) for layer in self.layers)
+        layers = sum(count * layer.parameters(self.hidden) for layer, count in self.runs)
         return layers + tables + self.hidden + self.encoder_parameters
 
     @property
@@ -240,40 +257,38 @@ class Architecture:
 
         A token reads one row of the table of embeddings; a head of its own is read whole.
         """
-        layers = sum(layer.active(self.hidden) for layer in self.layers)
+        layers = sum(count * layer.active(self.hidden) for layer, count in self.runs)
         return layers + self.vocab * self.hidden + self.hidden
 
     @property
     def has_experts(self) -> bool:
         """Whether some layer has experts."""
-        return any(isinstance(layer.mlp, Experts) for layer in self.layers)
+        return any(isinstance(layer.mlp, Experts) for layer, _ in self.runs)
 
     def kv_bytes_per_token(self, bytes_per_value: float = 2.0) -> float:
         """Return the bytes of KV cache of a token that every layer sees, over all devices of one replica."""
-        return bytes_per_value * sum(layer.attention.cached_values for layer in self.layers)
+        return bytes_per_value * sum(count * layer.attention.cached_values for layer, count in self.runs)
 
     def kv_bytes(self, tokens: int, bytes_per_value: float = 2.0) -> float:
         """Return the KV cache of one sequence, in bytes: layers with a window keep no more than that."""
         return bytes_per_value * sum(
-            layer.attention.cached_values * _in_sight(layer.attention, tokens) for layer in self.layers
+            count * layer.attention.cached_values * _in_sight(layer.attention, tokens)
+            for layer, count in self.runs
         )
 
     def state_values(self) -> int:
         """Return how many numbers are kept of a sequence whatever its length."""
-        return sum(layer.attention.state_values for layer in self.layers)
+        return sum(count * layer.attention.state_values for layer, count in self.runs)
 
 
 def _in_sight(attention: AnyAttention, tokens: int) -> int:
     return tokens if attention.window is WHOLE else min(tokens, attention.window)
 
 
-def kinds(architecture: Architecture) -> Mapping[str, int]:
-    """Count the layers of each kind, in words, in the order in which they first come."""
-    found: dict[str, int] = {}
-    for layer in architecture.layers:
-        name = f"{_attention_name(layer.attention)}, {'experts' if isinstance(layer.mlp, Experts) else 'MLP'}"
-        found[name] = found.get(name, 0) + 1
-    return found
+def runs_of(layers: Sequence[Layer]) -> Iterator[tuple[Layer, int]]:
+    """Yield each run of equal layers with its length."""
+    for layer, equal in itertools.groupby(layers):
+        yield layer, sum(1 for _ in equal)
 
 
 def _attention_name(attention: AnyAttention) -> str:

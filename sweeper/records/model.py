@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 from sweeper.records.architecture import Architecture, Attention, Layer, Mlp
 
@@ -30,7 +31,7 @@ class ModelShape:
         embeddings = self.vocab * self.hidden * (1 if self.tied_embeddings else 2)
         return self.layers * per_layer + embeddings + self.hidden
 
-    @property
+    @cached_property
     def architecture(self) -> Architecture:
         """The same numbers as the stack of equal layers that they describe."""
         attention = Attention(heads=self.heads, kv_heads=self.kv_heads, head_dim=self.head_dim)

@@ -123,6 +123,13 @@ def test_windows_make_another_build(
     assert [layer.attention.window for layer in found.built.layers] == windows
 
 
+def test_window_that_mistral_has_where_its_file_leaves_it_out(tmp_path: Path) -> None:
+    found = config_json.read(write(tmp_path, model_type="mistral"))
+    assert found.shape is None
+    assert found.built is not None
+    assert {layer.attention.window for layer in found.built.layers} == {4096}
+
+
 @pytest.mark.parametrize(
     ("stored", "bits", "parts"),
     [
