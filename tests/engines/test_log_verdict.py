@@ -15,7 +15,7 @@ import yaml
 from sweeper.engines.log_verdict import known_cause, last_line, last_words, why_it_ended
 from sweeper.records import FailureClass
 
-SAMPLES = yaml.safe_load((Path(__file__).parent / "last_words.yaml").read_text(encoding="utf-8"))
+SAMPLES = yaml.safe_load((Path(__file__).parent / "log_verdict.yaml").read_text(encoding="utf-8"))
 
 GOODBYE = (
     "(APIServer pid=1) INFO:     Shutting down\n"
