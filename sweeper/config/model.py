@@ -16,12 +16,13 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sweeper.config.checks import check_choice, check_positive
+from sweeper.config.checks import check_choice, check_count, check_positive
 from sweeper.config.layers import Layer
 from sweeper.config.schema import ModelConfig, ShapeConfig
 from sweeper.errors import ConfigError
 from sweeper.models import config_json, tiny
 from sweeper.records import Model, ModelShape
+from sweeper.records.architecture import MOST_LAYERS
 
 MADE_HERE = "tiny"
 """Path of the model that is made on this machine when it is first needed (``sweeper.models.tiny``)."""
@@ -317,4 +318,5 @@ def _shape(given: Mapping[str, Any] | None, where: str) -> ModelShape | None:
     for name, value in whole.items():
         if not isinstance(value, bool):
             check_positive(f"{where}.shape.{name}", value)
+    check_count(f"{where}.shape.layers", whole["layers"], most=MOST_LAYERS)
     return ModelShape(**whole)

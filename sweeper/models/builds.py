@@ -12,6 +12,7 @@ from typing import Any
 
 from sweeper.errors import ConfigError, nearest
 from sweeper.records.architecture import (
+    MOST_LAYERS,
     WHOLE,
     AnyAttention,
     Architecture,
@@ -32,20 +33,29 @@ class Fields:
     where: str
     prefix: str = ""
 
-    def number(self, name: str, default: int | None = None) -> int:
-        """Return a whole number of at least 0.
+    def number(self, name: str, default: int | None = None, *, least: int = 0, most: int = 2**60) -> int:
+        """Return a whole number, of at least 0 unless told otherwise.
 
         Raises:
             ConfigError: It is missing without a default, or something else.
         """
         value = self.values.get(name)
         value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise ConfigError(
-                f"{self.where}: {self.prefix}{name} is {value!r}; expected a whole number, as in the "
-                f"config.json of a {self.values.get('model_type')!r} model. Correct it, or name another."
+                f"{self.where}: {self.prefix}{name} is {value!r}; expected a whole number of {least} to "
+                f"{most:,}, as in the config.json of a {self.values.get('model_type')!r} model. Correct it, "
+                "or name another."
             )
         return value
+
+    def size(self, name: str, default: int | None = None) -> int:
+        """Return a dimension: a whole number of at least 1."""
+        return self.number(name, default, least=1)
+
+    def layers(self) -> int:
+        """Return the number of layers."""
+        return self.number("num_hidden_layers", least=1, most=MOST_LAYERS)
 
     def optional(self, name: str) -> int | None:
         """Return a whole number, or None where it is missing or null."""
@@ -61,10 +71,20 @@ class Fields:
         value = self.values.get(name)
         return [item for item in value if isinstance(item, int)] if isinstance(value, list) else []
 
-    def words(self, name: str) -> Sequence[str]:
-        """Return a list of words; empty where there is none."""
-        value = self.values.get(name)
-        return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+    def layer_kinds(self) -> Sequence[str]:
+        """Return ``layer_types``, a word for each layer; empty where there are none.
+
+        Raises:
+            ConfigError: They are not as many as there are layers.
+        """
+        value = self.values.get("layer_types")
+        kinds = [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+        if kinds and len(kinds) != self.layers():
+            raise ConfigError(
+                f"{self.where}: {self.prefix}layer_types has {len(kinds)} words; expected one for each of "
+                f"{self.layers()} layers. Correct it, or name another."
+            )
+        return kinds
 
 
 def architecture_of(
@@ -98,26 +118,26 @@ def architecture_of(
 
 
 def _attention(fields: Fields, *, window: int | None = WHOLE, is_gated: bool = False) -> Attention:
-    heads = fields.number("num_attention_heads")
+    heads = fields.size("num_attention_heads")
     return Attention(
         heads=heads,
-        kv_heads=fields.number("num_key_value_heads", heads),
-        head_dim=fields.number("head_dim", fields.number("hidden_size") // max(heads, 1)),
+        kv_heads=fields.size("num_key_value_heads", heads),
+        head_dim=fields.number("head_dim", fields.size("hidden_size") // heads),
         window=window,
         is_gated=is_gated,
     )
 
 
 def _mlp(fields: Fields, matrices: int = 3) -> Mlp:
-    return Mlp(intermediate=fields.number("intermediate_size"), matrices=matrices)
+    return Mlp(intermediate=fields.size("intermediate_size"), matrices=matrices)
 
 
 def _stack(fields: Fields, layers: Sequence[Layer]) -> Architecture:
     return Architecture(
         model_type=str(fields.values["model_type"]),
-        hidden=fields.number("hidden_size"),
-        vocab=fields.number("vocab_size"),
-        max_positions=fields.number("max_position_embeddings"),
+        hidden=fields.size("hidden_size"),
+        vocab=fields.size("vocab_size"),
+        max_positions=fields.size("max_position_embeddings"),
         layers=tuple(layers),
         is_tied=bool(fields.values.get("tie_word_embeddings", False)),
         draft_layers=fields.number("num_nextn_predict_layers", 0),
@@ -126,12 +146,12 @@ def _stack(fields: Fields, layers: Sequence[Layer]) -> Architecture:
 
 def _same(fields: Fields, attention: AnyAttention, mlp: Mlp | Experts) -> Architecture:
     layer = Layer(attention=attention, mlp=mlp)
-    return _stack(fields, [layer] * fields.number("num_hidden_layers"))
+    return _stack(fields, [layer] * fields.layers())
 
 
 def _windows(fields: Fields, window: int | None, *, every: int = 0) -> list[int | None]:
     """Return the window of each layer: by ``layer_types``, or the whole sequence in every so many-th one."""
-    count, kinds = fields.number("num_hidden_layers"), fields.words("layer_types")
+    count, kinds = fields.layers(), fields.layer_kinds()
     if kinds:
         return [WHOLE if kind == "full_attention" else window for kind in kinds]
     return [WHOLE if every and (place + 1) % every == 0 else window for place in range(count)]
@@ -144,7 +164,7 @@ def _in_windows(fields: Fields, windows: Sequence[int | None], mlp: Mlp | Expert
 
 def _numbered_experts(fields: Fields, *, has_shared: bool = False) -> Experts:
     """Return experts under ``num_local_experts``, as wide as the model's ``intermediate_size``."""
-    width = fields.number("intermediate_size")
+    width = fields.size("intermediate_size")
     return Experts(
         count=fields.number("num_local_experts"),
         per_token=fields.number("num_experts_per_tok"),
@@ -210,16 +230,16 @@ def _qwen_moe(fields: Fields) -> Architecture:
         intermediate=fields.number("moe_intermediate_size"),
         shared=fields.number("shared_expert_intermediate_size", 0),
     )
-    step, dense = fields.number("decoder_sparse_step", 1), set(fields.numbers("mlp_only_layers"))
+    step, dense = fields.size("decoder_sparse_step", 1), set(fields.numbers("mlp_only_layers"))
     layers = []
     for place, attention in enumerate(_qwen_attentions(fields)):
-        has_experts = place not in dense and (place + 1) % max(step, 1) == 0
+        has_experts = place not in dense and (place + 1) % step == 0
         layers.append(Layer(attention=attention, mlp=experts if has_experts else _mlp(fields)))
     return _stack(fields, layers)
 
 
 def _qwen_attentions(fields: Fields) -> list[AnyAttention]:
-    count = fields.number("num_hidden_layers")
+    count = fields.layers()
     if fields.values["model_type"] != "qwen3_next":
         return [_attention(fields)] * count
     delta = DeltaAttention(
@@ -230,8 +250,8 @@ def _qwen_attentions(fields: Fields) -> list[AnyAttention]:
         kernel=fields.number("linear_conv_kernel_dim"),
     )
     whole = _attention(fields, is_gated=True)
-    kinds = fields.words("layer_types")
-    every = fields.number("full_attention_interval", 4)
+    kinds = fields.layer_kinds()
+    every = fields.size("full_attention_interval", 4)
     is_whole = [kind == "full_attention" for kind in kinds] or [(n + 1) % every == 0 for n in range(count)]
     return [whole if is_it else delta for is_it in is_whole]
 
@@ -261,8 +281,8 @@ def _first_dense(fields: Fields, attention: AnyAttention) -> Architecture:
         intermediate=width,
         shared=width * fields.number("n_shared_experts", 0),
     )
-    count, dense = fields.number("num_hidden_layers"), fields.number("first_k_dense_replace", 0)
-    step = max(1, fields.number("moe_layer_freq", 1))
+    count, dense = fields.layers(), fields.number("first_k_dense_replace", 0)
+    step = fields.size("moe_layer_freq", 1)
     layers = [
         Layer(attention=attention, mlp=experts if n >= dense and n % step == 0 else _mlp(fields))
         for n in range(count)
@@ -274,10 +294,10 @@ def _llama4(fields: Fields) -> Architecture:
     """Llama 4: chunks of attention but in every fourth layer; experts in every so many-th one, one shared."""
     experts = _numbered_experts(fields, has_shared=True)
     dense = Mlp(intermediate=fields.number("intermediate_size_mlp"))
-    step = fields.number("interleave_moe_layer_step", 1)
+    step = fields.size("interleave_moe_layer_step", 1)
     chunk = fields.optional("attention_chunk_size")
     layers = []
-    for place in range(fields.number("num_hidden_layers")):
+    for place in range(fields.layers()):
         is_whole = (place + 1) % 4 == 0
         attention = _attention(fields, window=WHOLE if is_whole else chunk)
         layers.append(Layer(attention=attention, mlp=experts if (place + 1) % step == 0 else dense))

@@ -15,6 +15,7 @@ from typing import Any
 from sweeper.errors import ConfigError
 from sweeper.models import builds, quantization
 from sweeper.records import Model, ModelShape
+from sweeper.records.architecture import MOST_LAYERS
 
 _FIELDS = {
     "layers": "num_hidden_layers",
@@ -86,9 +87,14 @@ def why_no_shape(path: str) -> str:
     return f"{path}/config.json was not read"
 
 
+def _kind(config: Mapping[str, Any]) -> str:
+    """Return the ``model_type`` as a text, whatever stands there."""
+    return str(config.get("model_type"))
+
+
 def _is_built_as_llama(config: Mapping[str, Any]) -> bool:
     """Return whether a model is a dense decoder whose layers all see the whole sequence."""
-    if config.get("model_type") not in _BUILDS or isinstance(config.get("text_config"), dict):
+    if _kind(config) not in _BUILDS or isinstance(config.get("text_config"), dict):
         return False
     window, kinds = builds.window_in_use(config), config.get("layer_types")
     has_others = isinstance(kinds, list) and any(kind != "full_attention" for kind in kinds)
@@ -99,8 +105,8 @@ def _is_built_as_llama(config: Mapping[str, Any]) -> bool:
 
 def _refuse_other_classes(config: Mapping[str, Any], file: Path) -> None:
     """Refuse a class that is not a whole model of its ``model_type``."""
-    kind = config.get("model_type")
-    wanted = _BUILDS.get(str(kind))
+    kind = _kind(config)
+    wanted = _BUILDS.get(kind)
     classes = config.get("architectures")
     if classes is None:
         return
@@ -116,13 +122,14 @@ def _refuse_other_classes(config: Mapping[str, Any], file: Path) -> None:
 
 def _refuse_contradictions(config: Mapping[str, Any], file: Path) -> None:
     """Refuse a dense build that has what makes another one: experts, or latent attention."""
-    if config.get("model_type") not in _BUILDS:
+    kind = _kind(config)
+    if kind not in _BUILDS:
         return
     parts = [config, *(part for part in config.values() if isinstance(part, dict))]
     for name in (*_EXPERTS, "kv_lora_rank"):
         if any(part.get(name) for part in parts):
             raise ConfigError(
-                f"{file}: has '{name}' with model_type '{config['model_type']}', which is a dense decoder "
+                f"{file}: has '{name}' with model_type '{kind}', which is a dense decoder "
                 "like Llama and has none; expected the model_type of its own build. Correct the "
                 "file, or measure."
             )
@@ -130,6 +137,11 @@ def _refuse_contradictions(config: Mapping[str, Any], file: Path) -> None:
 
 def _shape(config: Mapping[str, Any], file: Path) -> ModelShape:
     shape = {name: _number(config, key, file) for name, key in _FIELDS.items()}
+    if shape["layers"] > MOST_LAYERS:
+        raise ConfigError(
+            f"{file}: num_hidden_layers is {shape['layers']:,}; expected at most {MOST_LAYERS:,}. "
+            "Name another file."
+        )
     heads = shape["heads"]
     return ModelShape(
         **shape,

@@ -70,15 +70,19 @@ def _bits(stored: Mapping[str, Any], method: str) -> float | None:
         case "gptq":
             return _with_scales(stored.get("bits"), stored.get("group_size"), zeros=True)
         case "compressed-tensors":
-            groups = stored.get("config_groups")
-            first: Mapping[str, Any] = next(iter(groups.values()), {}) if isinstance(groups, Mapping) else {}
-            weights: Any = first.get("weights") or {}
+            first = next(iter(_part(stored.get("config_groups")).values()), None)
+            weights = _part(_part(first).get("weights"))
             return _with_scales(weights.get("num_bits"), weights.get("group_size"))
         case "quark":
-            told = (stored.get("global_quant_config") or {}).get("weight") or {}
-            weights = told[0] if isinstance(told, list) else told
+            told = _part(stored.get("global_quant_config")).get("weight")
+            weights = _part(told[0] if isinstance(told, list) and told else told)
             return _quark_bits(str(weights.get("dtype", "")), weights.get("group_size"))
     return None
+
+
+def _part(value: object) -> Mapping[str, Any]:
+    """Return a part that has keys of its own; empty where something else stands there."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _quark_bits(dtype: str, group: object) -> float | None:
@@ -90,7 +94,7 @@ def _quark_bits(dtype: str, group: object) -> float | None:
 
 def _with_scales(bits: object, group: object, *, zeros: bool = False) -> float | None:
     """Add to a weight's bits its share of its group's scale, and of the zero point."""
-    if isinstance(bits, bool) or not isinstance(bits, int | float):
+    if isinstance(bits, bool) or not isinstance(bits, int | float) or not 0 < bits <= _SCALE_BITS:
         return None
     if not isinstance(group, int) or isinstance(group, bool) or group <= 0:
         return float(bits)  # one scale a channel or a tensor

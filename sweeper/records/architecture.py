@@ -18,6 +18,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+MOST_LAYERS = 10_000
+"""More layers than any model has; a larger number would be counted out before it is noticed."""
+
 WHOLE = None
 """The window of an attention that sees the whole sequence."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from sweeper.errors import ConfigError
-from sweeper.models import published
+from sweeper.models import config_json, published
 from sweeper.models.builds import BUILDS, architecture_of
 from sweeper.models.published import CLOSE_SHARE, PublishedModel
 from sweeper.records.architecture import Attention, DeltaAttention, Experts, LatentAttention
@@ -104,6 +106,52 @@ def test_unknown_build_is_refused_with_known_ones() -> None:
 def test_missing_field_is_named(build: str) -> None:
     with pytest.raises(ConfigError, match=r"config.json: \w+ is None; expected a whole number"):
         architecture_of({"model_type": build})
+
+
+def test_layer_types_that_do_not_cover_the_layers_are_refused() -> None:
+    config = {
+        "model_type": "gemma3_text",
+        "num_hidden_layers": 3,
+        "intermediate_size": 8,
+        "sliding_window": 8,
+    }
+    with pytest.raises(ConfigError, match=r"layer_types has 2 words; expected one for each of 3 layers"):
+        architecture_of({**config, "layer_types": ["full_attention"] * 2})
+
+
+ODD: tuple[object, ...] = (None, [], {}, "x", True, -1, 0, 1.5, 1e300, 10**18, ["x"], [None], {"bits": []})
+
+
+@pytest.mark.parametrize(
+    "name", ["Qwen/Qwen3-Next-80B-A3B-Instruct", "deepseek-ai/DeepSeek-V3", "openai/gpt-oss-20b"]
+)
+def test_odd_value_of_any_field_is_read_or_refused(name: str, tmp_path: Path) -> None:
+    rows = yaml.safe_load(
+        (Path(published.__file__).parent / "data" / "published_models.yaml").read_text("utf-8")
+    )
+    config = next(row["config"] for row in rows if row["name"] == name)
+    stored = {
+        "quant_method": "awq",
+        "bits": 4,
+        "config_groups": {"a": {"weights": {}}},
+        "ignore": ["lm_head"],
+    }
+    whole = {**config, "architectures": ["XForCausalLM"], "layer_types": [], "quantization_config": stored}
+    changes = [{key: value} for key in whole for value in ODD]
+    changes += [
+        {"quantization_config": {**stored, "quant_method": method, key: value}}
+        for method in ("awq", "gptq", "compressed-tensors", "quark", "mxfp4", [])
+        for key in (*stored, "global_quant_config", "group_size")
+        for value in ODD
+    ]
+    for change in changes:
+        (tmp_path / "config.json").write_text(json.dumps({**whole, **change}), encoding="utf-8")
+        try:
+            found = config_json.read(tmp_path)
+        except ConfigError as refused:
+            assert "config.json: " in str(refused)
+        else:
+            assert found.built is not None and found.built.parameters > 0
 
 
 def test_page_is_what_models_come_to() -> None:
