@@ -52,6 +52,9 @@ class Calibration:
     Attributes:
         gemm_frac: Part of the peak matrix rate that large multiplications reach.
         fp8_gemm_frac: Part of ``gemm_frac`` that FP8 linear layers reach.
+        dequantized_gemm_frac: Part of ``gemm_frac`` that layers reach whose weights are converted to a wider
+            type before they are multiplied (int4; mxfp4 on a device without four-bit matrix instructions).
+        expert_skew: How unevenly a router chooses experts: exponent of Zipf's law, 0 is uniform.
         gemm_half_tokens: Tokens at which a multiplication reaches half of that.
         weight_read_frac: Part of the memory bandwidth with which weights are read.
         prefill_attention_frac: Part of the peak matrix rate that attention over prompts reaches.
@@ -105,6 +108,8 @@ class Calibration:
     boot_s: float = _DEFAULTS["boot_s"]
     restart_noise: float = _DEFAULTS["restart_noise"]
     run_noise: float = _DEFAULTS["run_noise"]
+    dequantized_gemm_frac: float = _DEFAULTS["dequantized_gemm_frac"]
+    expert_skew: float = _DEFAULTS["expert_skew"]
 
     def override(self, values: Mapping[str, float]) -> Calibration:
         """Return a copy with some parameters replaced.
@@ -124,6 +129,15 @@ class Calibration:
                     f"calibration: {name} is {value!r:.40}; expected a number, 0 or more. Change it."
                 )
         return replace(self, **dict(values))
+
+
+LATER: Mapping[str, float] = {
+    name: getattr(Calibration(), name) for name in ("dequantized_gemm_frac", "expert_skew")
+}
+"""Parameters that came after stored trials, and their defaults: keys do not name them where they stay so.
+
+Both are assumed; nothing was fitted to tell them. Half of the speed stands for kernels that convert weights
+in their inner loop; training aims at a uniform choice of experts (``experts``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +216,11 @@ class NamedCalibration:
             return whole
         changes = ", ".join(f"{name}={value:g}" for name, value in sorted(values.items()))
         return replace(whole, name=f"{self.name} with {changes}", errors_pct={})
+
+    @property
+    def trial_values(self) -> dict[str, float]:
+        """Values as trials carry them: what came later is left out where it has its default."""
+        return {name: value for name, value in self.values.items() if value != LATER.get(name)}
 
     @property
     def errors_text(self) -> str:
