@@ -144,7 +144,7 @@ def model_lines(planner: Planner) -> list[str]:
     return lines + [
         f"memory: not worked out for {model.name}: {model.no_shape_because}"
         for model in models
-        if model.shape is None
+        if model.built is None
     ]
 
 

@@ -149,12 +149,14 @@ class Compared:
         datasets: As load points name them.
         modes: Partition modes of the devices.
         models: Names without owner.
+        kinds: What these had beyond a dense model built as Llama is, as ``builds.kinds_of`` names it.
     """
 
     generations: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     modes: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -233,7 +235,13 @@ class NamedCalibration:
         return f"{words} ({'runs not fitted' if role == 'validation' else 'the runs fitted'})"
 
     def expected_error(
-        self, *, generation: str, datasets: Iterable[str], mode: str | None, model: str
+        self,
+        *,
+        generation: str,
+        datasets: Iterable[str],
+        mode: str | None,
+        model: str,
+        kinds: Iterable[str] = (),
     ) -> str:
         """Describe how far off a simulated number of this kind is to be expected.
 
@@ -242,7 +250,11 @@ class NamedCalibration:
             datasets: Of the load points.
             mode: Partition mode of the devices, or None.
             model: Name of the model.
+            kinds: What it has beyond a dense model built as Llama is (``builds.kinds_of``).
         """
+        new = [kind for kind in kinds if kind not in self.compared.kinds]
+        if new:
+            return f"unknown: never compared with a measurement of {', of '.join(new)}"
         if not self.errors_pct:
             return self.errors_text
         lacking: list[str] = []
