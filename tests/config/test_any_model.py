@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 import yaml
 
 from sweeper import config
 from sweeper.config import Settings
-from sweeper.errors import ConfigError
 from sweeper.models import published
 from sweeper.records import Platform
 
