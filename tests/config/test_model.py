@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from sweeper import cli, config
 from sweeper.errors import ConfigError
 from sweeper.models import tiny
 from sweeper.records import Model, Platform
+from tests.stubbed_node import stub
 
-RECORDED = Path(__file__).parents[1] / "recorded"
 LLAMA_8B = {
     "model_type": "llama",
     "architectures": ["LlamaForCausalLM"],
@@ -239,20 +238,7 @@ def test_keys_of_shipped_models_are_what_they_were(tmp_path: Path) -> None:
 @pytest.fixture
 def mi300x(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A node in CPX/NPS4 by its recorded amd-smi, and an interpreter whose environment has vLLM 0.32.0."""
-    tools = tmp_path / "tools"
-    (tools / "site" / "vllm-0.32.0.dist-info").mkdir(parents=True)
-    (tools / "site" / "vllm-0.32.0.dist-info" / "METADATA").write_text("Name: vllm\nVersion: 0.32.0\n")
-    (tools / "amd-smi").write_text(
-        f"#!{sys.executable}\nimport pathlib, sys\n"
-        f"folder = pathlib.Path({str(RECORDED / 'rocm_6.4_cpx_nps4')!r})\n"
-        "print((folder / (sys.argv[1] + '.json')).read_text(encoding='utf-8'), end='')\n"
-    )
-    (tools / "python").write_text(f'#!/bin/sh\nPYTHONPATH={tools / "site"} exec {sys.executable} "$@"\n')
-    for program in ("amd-smi", "python"):
-        (tools / program).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
-    monkeypatch.chdir(tmp_path)
-    return str(tools / "python")
+    return stub(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["Qwen/Qwen2.5-1.5B-Instruct", "org/unknown"])
