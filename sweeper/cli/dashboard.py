@@ -131,6 +131,7 @@ def model_text(model: Model) -> str:
         model.dtype or "type of its weights not known",
         *([] if stored is None else [f"{stored.method} weights of {stored.bits:g} bits"]),
         *(["random weights"] if model.is_dummy else []),
+        *([f"described by {model.described_by}"] if model.described_by else []),
     ]
     return ", ".join(facts)
 
