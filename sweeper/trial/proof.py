@@ -4,9 +4,9 @@ A server that is proven once, at its start, may be another one later: it died an
 took its port. So the proof brackets what is measured. One greedy question is asked before the first load of a
 start and again after the last, and has to be answered alike; before and after every load the engine has to
 live, its port has to be held by the process that was proven, and no other process may be on its devices,
-where a long load is looked at in between, too. After a load each of its devices has to hold memory of the
-engine: one that is idle was counted as used, in what is compared per GPU. Partitions are left out of that: how
-the tools share out a GPU's memory among them is not known to us.
+where a long load is looked at in between, too. Each of its devices has to hold memory of the engine: one that
+is idle was counted as used, in what is compared per GPU. Partitions are left out of that: how the tools share
+out a GPU's memory among them is not known to us.
 
 Before the load the question is asked twice. A cache of prefixes whose blocks are short enough keeps part of
 it, and an answer that begins from the cache is computed in other steps than one that begins from nothing: its
