@@ -56,7 +56,7 @@ TRIALS = {
     "tgi_vs_vllm_single": 2,
 }
 
-# Series that differ from another in knobs only that no model of vLLM here knows: measured, and never simulated.
+# Series that differ from another in knobs only that no model here knows: measured, and never simulated.
 NOT_TOLD_APART: Mapping[str, Set[str]] = {
     "amd_v1_guide": {
         *("aiter", "aiter_no_linear", "aiter_no_rmsnorm", "no_skinny_gemm"),
