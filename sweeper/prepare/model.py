@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper import config
-from sweeper.config import Settings
+from sweeper.config import Settings, model_layers
 from sweeper.errors import ConfigError, nearest
 from sweeper.models import config_json, tiny
 from sweeper.prepare import hub_config
@@ -76,6 +76,9 @@ def looked_up(model: Model, *, python: str | None) -> Model:
     Args:
         model: Of a platform that measures.
         python: The interpreter; None where there is none.
+
+    Raises:
+        ConfigError: It finds another model than conf/model has under the name.
     """
     is_described = model.built is not None and not model.looked_up
     if is_described or Path(model.path).exists() or model.path == "tiny":
@@ -91,6 +94,7 @@ def looked_up(model: Model, *, python: str | None) -> Model:
     except ConfigError as exc:
         is_unread = config_json.is_unknown_build(found.config)
         return _unread(model, config_json.why_unknown(found.config) if is_unread else str(exc))
+    model_layers.refuse_borrowed_name(own, [config.conf_folder()], name=model.name)
     names = [name for name in DESCRIBES if name in model.looked_up or getattr(model, name) is None]
     return replace(
         model,

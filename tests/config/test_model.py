@@ -268,3 +268,53 @@ def test_plan_shows_what_is_really_served(
     asked = ["+experiment=serving_random", "platform=simulated", "plan=true", f"model.path={folder}"]
     assert cli.main(asked) == cli.OK
     assert f"model: meta-llama/Llama-3.1-8B, served from {folder}, bfloat16\n" in capsys.readouterr().out
+
+
+def test_field_of_config_is_not_changed_under_name_that_stays() -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"command line: model.config: is given text_config.num_hidden_layers=3, and model.name is "
+        r"still google/gemma-3-27b-it, which has text_config.num_hidden_layers=62; expected a name",
+    ):
+        model_of("model=gemma_3_27b_it", "model.config.text_config.num_hidden_layers=3")
+    with pytest.raises(
+        ConfigError, match=r"is given num_local_experts=8, .* which has num_local_experts=null"
+    ):
+        model_of("model=qwen3_8b", "model.config.num_local_experts=8")
+
+
+def test_config_given_with_name_is_its_own() -> None:
+    fields = ", ".join(f"{key}: {value}" for key, value in LLAMA_8B.items() if key != "architectures")
+    found = model_of("model=gpt_oss_20b", "model.name=a/b", "model.path=a/b", f"model.config={{{fields}}}")
+    assert found.shape == model_of(RANDOM).shape
+    assert (found.dtype, found.quantization) == ("bfloat16", None), "nothing of the former one's weights"
+    with pytest.raises(
+        ConfigError, match=r"model.config: num_hidden_layers is None; expected a whole number"
+    ):
+        model_of("model.path=a/b", "model.config.model_type=llama")
+
+
+def test_name_of_known_model_is_not_lent_to_another(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    with pytest.raises(
+        ConfigError,
+        match=r"model.name: is Qwen/Qwen3-8B, and what is served is another model than "
+        r"conf/model/qwen3_8b.yaml, which has that name; expected a name of its own.* Set model.name.",
+    ):
+        model_of(RANDOM, f"model.path={folder}", "model.name=Qwen/Qwen3-8B")
+    own = conf_of(tmp_path, model__mine=f"name: Qwen/Qwen3-8B\npath: /nowhere\nshape: {SHAPE_OF_QWEN}\n")
+    with pytest.raises(ConfigError, match=r"model.name: is Qwen/Qwen3-8B, and what is served is another"):
+        model_of(RANDOM, "model=mine", folder=own)
+
+
+def test_file_of_conf_is_no_path() -> None:
+    with pytest.raises(
+        ConfigError, match=r"model.path: is deepseek_r1, .* Choose the file by model=deepseek_r1"
+    ):
+        model_of(RANDOM, "model.path=deepseek_r1")
+
+
+def test_dtype_beside_fields_is_of_weights_unless_they_say_how_weights_are_stored() -> None:
+    assert model_of("model=qwen3_8b", "model.dtype=fp8").dtype == "fp8"
+    with pytest.raises(ConfigError, match=r"model.dtype: is fp8, and model.config says .*mxfp4.* Leave"):
+        model_of("model=gpt_oss_20b", "model.dtype=fp8")

@@ -121,7 +121,7 @@ def test_series_models_are_asked_for_too(python: str, capsys: pytest.CaptureFixt
 
 def test_label_alone_is_refused_with_what_to_write(python: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan(python, "model.name=mine") == cli.MISTAKE
-    assert "Set model.path to what is served under this name." in capsys.readouterr().err
+    assert "Set model.path to what is served under this name;" in capsys.readouterr().err
 
 
 def test_key_of_measured_trial_is_same_whether_id_was_found_or_not(python: str) -> None:
