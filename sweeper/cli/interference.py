@@ -124,7 +124,7 @@ def _check(
             node=planner.node,
             engine_release=planner.engine.release,
             model=planner.model,
-            space=settings.space,
+            space=planner.space,
             objectives=settings.objectives,
             load_points=settings.load_points,
             resolved=settings.resolved,

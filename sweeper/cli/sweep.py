@@ -118,7 +118,8 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
     for line in model_lines(planner):
         console.print(line, markup=False, soft_wrap=True)
     say_release(settings, planner, console)
-    check_search(settings)
+    say_left_out(planner, console)
+    check_search(settings, planner)
     no_effect.check(planner)
     code = show_plan(settings, planner, nodes, console) if settings.is_plan else OK
     # A missing file or package is found before a folder is made or an engine is started, and by a plan, too.
@@ -145,7 +146,7 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
         node=node,
         engine_release=planner.engine.release,
         model=planner.model,
-        space=settings.space,
+        space=planner.space,
         objectives=settings.objectives,
         constraints=settings.constraints,
         load_points=settings.load_points,
@@ -185,7 +186,7 @@ def _work(
     search = Search(
         storage=settings.storage or storage_url(settings.outputs),
         name=settings.name,
-        space=settings.space,
+        space=planner.space,
         objectives=settings.objectives,
         constraints=settings.constraints,
         method=settings.method,
@@ -240,6 +241,12 @@ def _find_nodes(
         console.print(f"node: {node.summary}", markup=False, soft_wrap=True)
     say_other_devices(nodes[0], console)
     return cluster, nodes
+
+
+def say_left_out(planner: Planner, console: Console) -> None:
+    """Print what the space could not have here, and why."""
+    for sentence in planner.left_out:
+        console.print(f"left out: {sentence}", markup=False, soft_wrap=True)
 
 
 def say_platform(settings: Settings, choice: Choice, console: Console) -> None:

@@ -29,7 +29,7 @@ from sweeper.config.device_ids import device_ids
 from sweeper.config.effect import Run
 from sweeper.config.release_source import Stated
 from sweeper.config.search import endings
-from sweeper.config.space import parse_condition, parse_domain, parse_rule
+from sweeper.config.space import parse_condition, parse_fitting, parse_rule
 from sweeper.errors import ConfigError
 from sweeper.goals.termination import Termination
 from sweeper.kinds import DATASETS, ENGINES, SEARCH_METHODS
@@ -388,13 +388,15 @@ def _space(root: Mapping[str, Any], platform: Platform) -> Space:
         for name, item in space["series"].items()
     )
     parsed = {name: parse_condition(f"space.knobs.{name}", value) for name, value in space["knobs"].items()}
+    fitted = {name: parse_fitting(f"space.knobs.{name}", value) for name, (value, _) in parsed.items()}
     # What one series sets or the search varies is not fixed for the others.
     return Space(
         # They say how we would start a server; one that already runs has its own, which it reports itself.
         base={} if is_attached else _knobs("knobs", root["knobs"]),
         series=series,
-        domains={name: parse_domain(f"space.knobs.{name}", value) for name, (value, _) in parsed.items()},
+        domains={name: domain for name, (domain, _) in fitted.items()},
         conditions={name: condition for name, (_, condition) in parsed.items() if condition is not None},
+        fittings={name: fitting for name, (_, fitting) in fitted.items() if fitting is not None},
         rules=tuple(parse_rule(f"space.rules[{place}]", rule) for place, rule in enumerate(space["rules"])),
     )
 

@@ -13,7 +13,8 @@ from hydra.errors import HydraException
 from sweeper import knobs
 from sweeper.config.checks import check_choice, nonempty, scalar
 from sweeper.errors import ConfigError, nearest
-from sweeper.space.domains import Choice, Domain, Range
+from sweeper.records.kinds import NEEDS
+from sweeper.space.domains import Choice, Domain, Fitting, Range
 from sweeper.space.rules import Rule
 
 # Stored as 64-bit numbers, and a search computes with them.
@@ -69,6 +70,40 @@ def parse_condition(key: str, value: Any) -> tuple[Any, Rule | None]:
         )
     rest = {name: item for name, item in value.items() if name != "when"}
     return rest, Rule(text=condition, where=where)
+
+
+def parse_fitting(key: str, value: Any) -> tuple[Domain, Fitting | None]:
+    """Read a domain, and whether its values are those that model, devices and release have room for.
+
+    Args:
+        key: Its dotted path, for messages.
+        value: A domain as composed, its condition taken off: ``fits``, or ``{fits: true, choices: [...],
+            needs: experts}``. A parallel size without choices takes the sizes that the devices allow.
+
+    Returns:
+        The domain, without values where the devices say them, and the fitting or None.
+
+    Raises:
+        ConfigError: It is no domain, says what is not part of a fitting, or has no choices to take from.
+    """
+    if value == "fits":
+        value = {"fits": True}
+    if not isinstance(value, dict) or not {"fits", "needs"} & set(value):
+        return parse_domain(key, value), None
+    needs, rest = value.get("needs"), {k: v for k, v in value.items() if k not in ("fits", "needs")}
+    if value.get("fits") is not True:
+        raise ConfigError(f"{key}.fits: is {value.get('fits')!r}; expected true. Set it, or leave needs out.")
+    needed = needs if isinstance(needs, list) else [] if needs is None else [needs]
+    for one in needed:
+        check_choice(f"{key}.needs", one, NEEDS)
+    name = key.rpartition(".")[2]
+    if not rest and name not in knobs.PARALLEL_SIZES:
+        raise ConfigError(
+            f"{key}: says fits and no values; expected choices to take from, such as "
+            "{fits: true, choices: [auto, fp8]}, since only parallel sizes "
+            f"({', '.join(knobs.PARALLEL_SIZES)}) follow from the devices. Give them."
+        )
+    return parse_domain(key, rest) if rest else Choice(values=()), Fitting(needs=tuple(needed))
 
 
 def parse_rule(key: str, value: Any) -> Rule:

@@ -155,7 +155,8 @@ class InstancesEngine:
             return self._start_several(spec, placement, restart=restart, cancelled=cancelled)
         assignment = served_assignment(spec)
         if way(spec) == "split":
-            assignment[_DATA_PARALLEL] = count(spec.assignment)
+            # Each instance may itself be one server with replicas.
+            assignment[_DATA_PARALLEL] = knobs.replicas(spec.assignment)
         server = self._engine.start(
             replace(spec, assignment=assignment), placement, restart=restart, cancelled=cancelled
         )

@@ -76,6 +76,9 @@ def read_effective(*, server_info: object, metrics: str, log: str, asked: Iterab
     reported: dict[str, object] = {}
     for source in (_from_log(lines), _from_metrics(metrics), _from_server_info(server_info)):
         reported |= {name: value for name, value in source.items() if _is_told(value)}
+    replicas = _replicas(metrics)
+    if replicas > 1:
+        reported["data_parallel_size"] = replicas
     block_size = _block_size(reported, lines)
     if block_size is not None:
         reported["block_size"] = block_size
@@ -156,6 +159,20 @@ def _entries(pairs: Mapping[str, object]) -> dict[str, object]:
 def _is_off(name: str, lines: list[Line]) -> bool:
     found = [match[1] for line in lines if (match := _CONFIG_LINE.search(line.text))]
     return any(parse_pairs(text).get(name, ...) is None for text in found)
+
+
+def _replicas(metrics: str) -> int:
+    """Count the engine cores that report metrics, each under a label of its own.
+
+    Replicas of a model without experts need not agree on anything, so each is told that it is the only one,
+    and the configuration that vLLM logs and serves says 1 whatever was asked.
+
+    Source:
+        vLLM 0.32.0: EngineCoreProc.run_engine_core (``data_parallel and model_config.is_moe``),
+        ParallelConfig.data_parallel_size of dense models; v1/metrics/loggers.py (label ``engine``).
+    """
+    labels = (labels for name, labels, _ in samples(metrics) if name.startswith("vllm:"))
+    return len({found["engine"] for found in labels if "engine" in found})
 
 
 def _block_size(reported: Mapping[str, object], lines: list[Line]) -> int | None:

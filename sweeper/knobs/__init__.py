@@ -40,13 +40,21 @@ from sweeper.knobs.launcher import (
 )
 from sweeper.knobs.names import HOST_SETTINGS, is_host_setting, is_of_sweeper, is_variable
 from sweeper.knobs.numerics import MAY_CHANGE_ANSWERS, why_answers_may_change
-from sweeper.knobs.parallelism import PARALLEL_SIZES, devices, ranks, replicas, why_shape_forbids
+from sweeper.knobs.parallelism import (
+    EXPERT_PARALLEL,
+    PARALLEL_SIZES,
+    devices,
+    ranks,
+    replicas,
+    why_shape_forbids,
+)
 from sweeper.knobs.refusals import Refusal, RefusalKind
 from sweeper.knobs.release_order import ReleaseKey, is_clean, release_key, releases, why_unplaced
 from sweeper.knobs.runtime_variables import is_read_by_runtime, runtime_variables
 from sweeper.knobs.sharing import client_arguments, client_variables, refuse_unshared
 
 __all__ = [
+    "EXPERT_PARALLEL",
     "GIVEN_FLAGS",
     "GIVEN_VARIABLES",
     "HOST_SETTINGS",

@@ -16,6 +16,7 @@ from sweeper.engines import instances
 from sweeper.errors import ConfigError, KnobError
 from sweeper.kinds import ENGINES, EngineKind
 from sweeper.models import fit
+from sweeper.plan.not_modelled import why_no_bar
 from sweeper.records import (
     Assignment,
     ClientSpec,
@@ -85,7 +86,11 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Planner:
-    """Turns points of the space into jobs for one engine release on one node."""
+    """Turns points of the space into jobs for one engine release on one node.
+
+    Attributes:
+        left_out: Sentences about what the space could not have here (``fitting``).
+    """
 
     study: str
     trials_folder: str
@@ -106,6 +111,7 @@ class Planner:
     modelled_device: str | None = None
     control: str | None = None
     control_every: int | None = None
+    left_out: tuple[str, ...] = ()
     _planned_grid: list[Job] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def default(self) -> Job | None:
@@ -290,7 +296,15 @@ class Planner:
             )
         if refusals:
             return Refusal(FailureClass.UNSUPPORTED, refusals[0].message)
-        return self._size_refusal(spec) or self._shape_refusal(spec) or self._memory_refusal(spec)
+        refusal = self._size_refusal(spec) or self._shape_refusal(spec) or self._memory_refusal(spec)
+        return refusal or self._repeated_refusal(spec)
+
+    def _repeated_refusal(self, spec: TrialSpec) -> Refusal | None:
+        """Refuse a series that differs from an earlier one in knobs only that are not modelled."""
+        if self.platform is not Platform.SIMULATED:
+            return None
+        why = why_no_bar(self.space, spec)
+        return None if why is None else Refusal(FailureClass.NOT_MODELLED, why)
 
     def _against_the_others(self, spec: TrialSpec) -> Iterator[knobs.Refusal]:
         """Refuse what contradicts the model, or what the client cannot be given."""

@@ -19,9 +19,14 @@ if TYPE_CHECKING:
 
 
 def planner_of(settings: Settings, node: Node) -> Planner:
-    """Make the planner of a study: its engine is found and its model provided."""
+    """Make the planner of a study: its engine is found, its model provided, and its space fitted to both.
+
+    Raises:
+        ConfigError: One of them is not here, or no setting of the space can fit.
+    """
     from sweeper import knobs
     from sweeper.engines import checks
+    from sweeper.plan.fitting import fitted
     from sweeper.plan.planner import Planner
 
     engine, model, space = settings.engine, provide_model(settings), settings.space
@@ -35,7 +40,7 @@ def planner_of(settings: Settings, node: Node) -> Planner:
         engine = replace(engine, python=_client_python(settings))
     if found is not None:
         engine = _settled(engine, settings, found=found.release, where=found.where)
-    return Planner(
+    planner = Planner(
         study=settings.name,
         trials_folder=str((settings.folder / "trials").absolute()),
         space=space,
@@ -56,6 +61,7 @@ def planner_of(settings: Settings, node: Node) -> Planner:
         control=settings.control,
         control_every=settings.control_every,
     )
+    return fitted(planner)
 
 
 def _settled(engine: EngineSpec, settings: Settings, *, found: str, where: str) -> EngineSpec:

@@ -68,10 +68,21 @@ def compose_for_platform(
     if again != overrides:
         composed = config.compose_run(again, config_dir=config_dir)
     overlay = _overlay_of(composed, config_dir)
-    # A model that is made here is one that this platform was meant for: nothing to scale down.
-    if overlay and not overlaid and composed["model"]["path"] != "tiny":
+    # A model that is made here is one that this platform was meant for: nothing to scale down, unless the
+    # experiment itself is for any model and says what it becomes here.
+    is_needed = composed["model"]["path"] != "tiny" or _is_for_any_model(composed, overlay)
+    if overlay and not overlaid and is_needed:
         composed = config.compose_run([*again, f"+overlay={overlay}"], config_dir=config_dir)
     return composed, choice
+
+
+def _is_for_any_model(composed: Mapping[str, Any], overlay: str | None) -> bool:
+    """Whether an experiment that leaves its parallel sizes to the model has an overlay of its own."""
+    own = f"{composed['platform']['overlay']}_{composed['study']['experiment']}"
+    return overlay == own and any(
+        given == "fits" or (isinstance(given, dict) and given.get("fits"))
+        for given in composed["space"]["knobs"].values()
+    )
 
 
 def _overlay_of(composed: Mapping[str, Any], config_dir: Path | None) -> str | None:

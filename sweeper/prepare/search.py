@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sweeper.space.space import Point
 
 
-def check_search(settings: Settings) -> None:
+def check_search(settings: Settings, planner: Planner) -> None:
     """Check that the method's packages are here, and that its start and stages lie in the space.
 
     Raises:
@@ -29,8 +29,8 @@ def check_search(settings: Settings) -> None:
 
     if not method.is_exhaustive:
         check_method(settings.method)
-    check_starts(settings.starts, settings.space)
-    check_stages(settings.stages, settings.space)
+    check_starts(settings.starts, planner.space)
+    check_stages(settings.stages, planner.space)
 
 
 def hints_of(settings: Settings, planner: Planner, say: Callable[[str], object]) -> Hints:
@@ -59,7 +59,7 @@ def hints_of(settings: Settings, planner: Planner, say: Callable[[str], object])
         )
         estimate = _announced(modelled, say)
     return Hints(
-        defaults=planner.unsaid(settings.space.base, planner.model),
+        defaults=planner.unsaid(planner.space.base, planner.model),
         starts=settings.starts,
         estimate=estimate,
         stages=settings.stages,

@@ -29,6 +29,9 @@ Source:
     (MI300A) SPX, TPX and CPX, 4 (MI308X) SPX, DPX and CPX; __aqua_vanjaram_get_px_mode_info has the counts.
 """
 
+NEEDS = ("experts", "latent_attention", "grouped_attention", "amd")
+"""What a knob may need of the model or of the device, for those that are left out of a space elsewhere."""
+
 INSTANCES_BY = ("auto", "data_parallel", "split")
 """How several instances become one service: by the engine's own data parallelism, or as servers between
 which the requests are split; ``auto`` takes the first where the release has it."""

@@ -53,3 +53,14 @@ class Range:
 
 
 Domain = Choice | Range
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitting:
+    """That of a domain those values are taken which model, devices and release have room for.
+
+    Attributes:
+        needs: What the model or the device has to have (``records.kinds.NEEDS``); all of them.
+    """
+
+    needs: tuple[str, ...] = ()

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from sweeper.errors import ConfigError, nearest
 from sweeper.kinds import DEFAULT_ENGINE, ENGINES
 from sweeper.records import Assignment, Model, Scalar, content_key
-from sweeper.space.domains import Choice, Domain
+from sweeper.space.domains import Choice, Domain, Fitting
 from sweeper.space.rules import Rule
 
 LARGEST_GRID = 100_000
@@ -69,6 +69,8 @@ class Space:
     Attributes:
         conditions: For some of the domains, where the knob is in the space; elsewhere points leave it out,
             also where base or series set it.
+        fittings: Domains whose values are still to be taken from what model, devices and release allow
+            (``plan.fitting``); a planned space has none.
     """
 
     base: Assignment = field(default_factory=dict)
@@ -76,6 +78,7 @@ class Space:
     domains: Mapping[str, Domain] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     conditions: Mapping[str, Rule] = field(default_factory=dict)
+    fittings: Mapping[str, Fitting] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._check_conditions()
@@ -148,10 +151,14 @@ class Space:
             yield self.point({**series, **dict(zip(axes, values, strict=True))})
 
     def size(self) -> int | None:
-        """Count the combinations of all domains, conditions and rules aside; None when one is continuous."""
+        """Count the combinations of all domains, conditions and rules aside.
+
+        Returns:
+            The count; None when one is continuous, or has its values from the devices yet to come.
+        """
         count = max(len(self.series), 1)
         for domain in self.domains.values():
-            values = len(domain.values) if isinstance(domain, Choice) else domain.count()
+            values = (len(domain.values) or None) if isinstance(domain, Choice) else domain.count()
             if values is None:
                 return None
             count *= values

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from sweeper.errors import PlacementError
 from sweeper.processes import process as processes
@@ -29,6 +30,19 @@ _BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
 def named(pid: int) -> str:
     """Return a process id with the process's title, for a message."""
     return f"{pid} ({processes.title(pid) or 'unknown'})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """Who uses the devices of an engine, as far as it can be told.
+
+    Attributes:
+        foreign: Ids of processes that are not the engine's.
+        unused: Devices on which no process of the engine holds memory, as the node counts them.
+    """
+
+    foreign: frozenset[int]
+    unused: tuple[int, ...]
 
 
 class DeviceProcesses:
@@ -58,13 +72,35 @@ class DeviceProcesses:
             Ids of the others; None where that is unknown, also when none of those reported is ours: then they
             are of another namespace.
         """
-        told = None if ours is None else self.pids()
-        if ours is None or told is None or not told & set(ours):
+        found = self.use(ours)
+        return None if found is None else found.foreign
+
+    def use(self, ours: Collection[int] | None) -> Use | None:
+        """Find which processes are not ours, and which devices have none of ours.
+
+        Args:
+            ours: As for ``foreign``.
+
+        Returns:
+            Both; None where that is unknown, as for ``foreign``.
+        """
+        told = None if ours is None else self._by_device()
+        if ours is None or told is None:
             return None
-        return told - set(ours)
+        own = frozenset(ours)
+        everyone = frozenset[int]().union(*told.values())
+        if not everyone & own:
+            return None
+        unused = tuple(sorted(device for device, pids in told.items() if not pids & own))
+        return Use(foreign=everyone - own, unused=unused)
 
     def pids(self) -> frozenset[int] | None:
         """Ask for the ids of all processes that hold memory there; None where that is unknown."""
+        told = self._by_device()
+        return None if told is None else frozenset[int]().union(*told.values())
+
+    def _by_device(self) -> Mapping[int, frozenset[int]] | None:
+        """Ask for the ids of the processes on each device; None where that is unknown."""
         try:
             if self._platform is Platform.MI300X:
                 return self._of_amd()
@@ -75,7 +111,7 @@ class DeviceProcesses:
             return None
         return None
 
-    def _of_amd(self) -> frozenset[int] | None:
+    def _of_amd(self) -> Mapping[int, frozenset[int]] | None:
         """Ask amd-smi, one device at a time.
 
         Source:
@@ -88,18 +124,17 @@ class DeviceProcesses:
             if isinstance(numbers, Absent):
                 return None
             self._numbers = {hip: gpu for gpu, hip in numbers.items()}
-        found: set[int] = set()
+        found: dict[int, frozenset[int]] = {}
         for device in self._devices:
             number = self._numbers.get(device)
             answer = ask(self._run, ("amd-smi", "process", "--gpu", str(number), "--json"))
             rows = None if isinstance(answer, Absent) else json_rows(answer.stdout)
             if number is None or rows is None:
                 return None
-            for row in rows:
-                found.update(_amd_pids(row))
-        return frozenset(found)
+            found[device] = frozenset(pid for row in rows for pid in _amd_pids(row))
+        return found
 
-    def _of_nvidia(self) -> frozenset[int] | None:
+    def _of_nvidia(self) -> Mapping[int, frozenset[int]] | None:
         """Ask nvidia-smi, which lists a process under the GPUs that it has a context on.
 
         Source:
@@ -108,8 +143,12 @@ class DeviceProcesses:
         gpus, apps = (_csv(self._run, command) for command in (_NVIDIA_GPUS, _NVIDIA_APPS))
         if gpus is None or apps is None:
             return None
-        uuids = {uuid for index, uuid in gpus if index.isdigit() and int(index) in self._devices}
-        return frozenset(int(pid) for uuid, pid in apps if uuid in uuids and pid.isdigit())
+        uuids = {uuid: int(index) for index, uuid in gpus if index.isdigit()}
+        found: dict[int, set[int]] = {device: set() for device in self._devices}
+        for uuid, pid in apps:
+            if uuids.get(uuid) in found and pid.isdigit():
+                found[uuids[uuid]].add(int(pid))
+        return {device: frozenset(pids) for device, pids in found.items()}
 
 
 def _amd_pids(row: Mapping[str, object]) -> Iterator[int]:

@@ -4,7 +4,9 @@ A server that is proven once, at its start, may be another one later: it died an
 took its port. So the proof brackets what is measured. One greedy question is asked before the first load of a
 start and again after the last, and has to be answered alike; before and after every load the engine has to
 live, its port has to be held by the process that was proven, and no other process may be on its devices,
-where a long load is looked at in between, too.
+where a long load is looked at in between, too. Each of its devices has to hold memory of the engine: one that
+is idle was counted as used, in what is compared per GPU. Partitions are left out of that: how the tools share
+out a GPU's memory among them is not known to us.
 
 Before the load the question is asked twice. A cache of prefixes whose blocks are short enough keeps part of
 it, and an answer that begins from the cache is computed in other steps than one that begins from nothing: its
@@ -26,6 +28,7 @@ from sweeper.engines.endpoint import SANITY_PROMPT
 from sweeper.errors import MeasurementError
 from sweeper.records import FailureClass
 from sweeper.topology.device_processes import DeviceProcesses, named
+from sweeper.topology.node import ranges
 
 WATCH_INTERVAL_S = 30.0
 """Between two looks at who is on the devices, while a load runs."""
@@ -37,15 +40,17 @@ _PATIENCE_S = 10.0
 class Proof:
     """What is proven of one start of an engine, from its first load to its last."""
 
-    def __init__(self, server: Server, processes: DeviceProcesses) -> None:
+    def __init__(self, server: Server, processes: DeviceProcesses, *, has_whole_devices: bool = True) -> None:
         """Take an engine that is ready.
 
         Args:
             server: The engine.
             processes: Which processes are on its devices.
+            has_whole_devices: Whether its devices are whole GPUs, and no partitions.
         """
         self._server = server
         self._device_processes = processes
+        self._has_whole_devices = has_whole_devices
         self._answers: list[str | None] = []
 
     def ask(self) -> str | None:
@@ -84,12 +89,21 @@ class Proof:
 
         Raises:
             EngineError: It has died.
-            MeasurementError: Another process answers in its place, or computes on its devices.
+            MeasurementError: Another process answers in its place or computes on its devices, or it leaves
+                one of them idle.
         """
         self._server.check_alive()
-        foreign = self._device_processes.foreign(self._server.prove_ours())
-        self._refuse(map(named, sorted(foreign or ())))
-        return None if foreign is None else 0
+        use = self._device_processes.use(self._server.prove_ours())
+        if use is None:
+            return None
+        self._refuse(map(named, sorted(use.foreign)))
+        if use.unused and self._has_whole_devices:
+            raise self._doubt(
+                f"devices: the engine holds no memory on {ranges(use.unused)} of those that it was given; "
+                "expected it on all of them. Compare the parallel sizes it was asked for with its log.",
+                FailureClass.WRONG_ENGINE,
+            )
+        return 0
 
     @contextmanager
     def watched(self) -> Iterator[None]:

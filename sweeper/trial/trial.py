@@ -205,7 +205,15 @@ class Trial:
         processes = DeviceProcesses(
             platform=self._spec.platform, devices=self._placement.devices, run=self._probe
         )
-        return Proof(server, processes)
+        return Proof(server, processes, has_whole_devices=self._gpus() == len(self._placement.devices))
+
+    def _gpus(self) -> float:
+        """Count the GPUs of the placement, a partition as its share."""
+        return gpus_used(
+            len(self._placement.devices),
+            partition_mode=self._placement.partition_mode,
+            partitions_per_gpu=self._placement.partitions_per_gpu,
+        )
 
     def _ask(self, start: _Start) -> None:
         """Ask the greedy question, before anything loads the engine."""
@@ -267,13 +275,10 @@ class Trial:
         """Return why what is left to measure cannot matter; None where it can."""
         if self._spec.stop_rule is None or not self._record.measurements:
             return None
-        gpus = gpus_used(
-            len(self._placement.devices),
-            partition_mode=self._placement.partition_mode,
-            partitions_per_gpu=self._placement.partitions_per_gpu,
-        )
         measured = self._record.measurements
-        return pruner.reason_to_stop(self._spec.stop_rule, self._spec.load_points, measured, gpus=gpus)
+        return pruner.reason_to_stop(
+            self._spec.stop_rule, self._spec.load_points, measured, gpus=self._gpus()
+        )
 
     def _has_devices(self) -> bool:
         """Return whether this trial starts processes on devices of its own."""

@@ -317,6 +317,7 @@ def test_more_direct_source_of_configuration_wins() -> None:
     )
     assert effective == {
         "block_size": 128,
+        "data_parallel_size": 2,  # engines 0 and 1 of the metrics
         "dtype": "bfloat16",
         "enable_prefix_caching": False,
         "enforce_eager": True,
@@ -328,6 +329,17 @@ def test_more_direct_source_of_configuration_wins() -> None:
         "scheduling_policy": "fcfs",
         "tensor_parallel_size": 1,
     }
+
+
+def test_replicas_are_those_that_report_for_each_of_a_dense_model_says_that_it_is_alone() -> None:
+    # vLLM 0.32.0 with --data-parallel-size 2 and a model without experts: two engine cores, each with size 1.
+    log = "INFO core.py:133] Initializing a V1 LLM engine (v0.32.0) with config: data_parallel_size=1"
+    page = "\n".join(f'vllm:num_requests_running{{engine="{i}",model_name="m"}} 0.0' for i in range(2))
+    effective = vllm_reports.read_effective(server_info=None, metrics=page, log=log, asked=[])
+    assert effective == {"data_parallel_size": 2}
+    alone = vllm_reports.read_effective(server_info=None, metrics=page.split("\n")[0], log=log, asked=[])
+    assert alone == {"data_parallel_size": 1}
+    assert vllm_reports.differences({"data_parallel_size": 2}, alone) == {"data_parallel_size": (2, 1)}
 
 
 def test_old_release_tells_its_configuration_in_its_log() -> None:

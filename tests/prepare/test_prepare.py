@@ -13,7 +13,7 @@ from sweeper.errors import ConfigError, PlacementError
 from sweeper.prepare import interpreter, platform
 from sweeper.prepare import node as prepare
 from sweeper.prepare.model import provide_model
-from sweeper.prepare.platform import Choice
+from sweeper.prepare.platform import Choice, compose_for_platform
 from sweeper.records import Platform
 
 
@@ -156,3 +156,13 @@ def test_tiny_model_is_made_where_it_is_needed(tmp_path: Path) -> None:
 def test_hub_model_is_left_as_it_is() -> None:
     asked = settings_for(Platform.SIMULATED)
     assert provide_model(asked) == asked.model
+
+
+def test_experiment_for_any_model_is_scaled_down_for_a_tiny_one_too() -> None:
+    asked = ["platform=cpu", "model=tiny_llama"]
+    tuned, _ = compose_for_platform(["+experiment=tune", *asked], config_dir=None)
+    assert tuned["knobs"]["enforce_eager"] is True
+    assert (tuned["search"]["trials"], tuned["workload"]["num_prompts"]) == (6, 24)
+    # One that was written for this platform is taken as it is.
+    own, _ = compose_for_platform(["+experiment=tune_cpu", *asked], config_dir=None)
+    assert own["search"]["trials"] == 16

@@ -40,6 +40,9 @@ def test_amd_smi_is_asked_for_each_device_and_one_that_only_opened_it_does_not_c
     assert processes.pids() == {70, 71}
     assert processes.foreign({70, 71, 72}) == frozenset()
     assert processes.foreign({70}) == {71}
+    used = processes.use({70})
+    assert used is not None
+    assert used.unused == (2,)
 
 
 def test_idle_amd_device_says_so_in_sentence() -> None:

@@ -51,7 +51,7 @@ def silent(command: Sequence[str]) -> Answer:
 
 
 def nvidia(*pids: int) -> Runner:
-    """A node of five GPUs, where these processes come to the second once it was seen to be free."""
+    """A node of five GPUs, where these processes come to the first four once they were seen to be free."""
     looks = itertools.count()
 
     def answer(command: Sequence[str]) -> Answer:
@@ -60,7 +60,8 @@ def nvidia(*pids: int) -> Runner:
         if "--query-compute-apps=gpu_uuid,pid" not in command:
             return Answer(exit_status=9, stdout="")
         there = pids if next(looks) else ()
-        return Answer(exit_status=0, stdout="".join(f"GPU-1, {pid}\n" for pid in there) + "GPU-4, 999\n")
+        listed = [f"GPU-{gpu}, {pid}\n" for gpu in range(4) for pid in there]
+        return Answer(exit_status=0, stdout="".join(listed) + "GPU-4, 999\n")
 
     return answer
 
@@ -125,6 +126,24 @@ def test_another_process_on_devices_costs_trial_and_is_named(spec: TrialSpec, pl
     assert f"used by process {os.getpid()} (" in str(result.failure_message)
     assert result.failure_class is not None
     assert result.failure_class.is_transient, "the neighbour may be gone the next time"
+
+
+@pytest.mark.parametrize("is_partition", [False, True])
+def test_engine_that_leaves_one_of_its_devices_idle_is_none_of_what_was_asked(is_partition: bool) -> None:
+    # It was given 0 to 3 for two replicas of two, and only one of them came up.
+    def probe(command: Sequence[str]) -> Answer:
+        if "--query-gpu=index,uuid" in command:
+            return Answer(exit_status=0, stdout="".join(f"{i}, GPU-{i}\n" for i in range(4)))
+        return Answer(exit_status=0, stdout="GPU-0, 70\nGPU-1, 71\n")
+
+    server = StandInServer(diary=[], engine_pids=frozenset({70, 71}))
+    processes = DeviceProcesses(platform=Platform.CUDA, devices=(0, 1, 2, 3), run=probe)
+    if is_partition:  # whose memory the tools may count at the first one of its GPU
+        assert Proof(server, processes, has_whole_devices=False).look() == 0
+        return
+    with pytest.raises(MeasurementError, match="holds no memory on 2-3 of those that it was given") as told:
+        Proof(server, processes).look()
+    assert told.value.failure is FailureClass.WRONG_ENGINE
 
 
 @pytest.mark.parametrize("probe", [silent, nvidia(4_000_001)], ids=["no tool", "ids of another namespace"])
