@@ -118,7 +118,7 @@ _REFERENCE = re.compile(
     r"|Background loop (?:has errored|is not)|Task finished unexpectedly|\d+ validation errors? for"
     r"|ActorDiedError|RayActorError|The actor (?:died|is dead)|WorkerCrashedError|ChildFailedError"
     r"|ShardCannotStart|ShardFailed|Shard \S+ failed to start|BrokenProcessPool|EngineGenerateError"
-    r"|: cancelled$|Executor failed|Error in engine|Exception in worker|Failed core proc",
+    r"|failed to be inspected|Error raised in subprocess|: cancelled$|Executor failed|Error in engine|Exception in worker|Failed core proc",
     re.IGNORECASE,
 )
 # What follows when a program is ended, or when its other end is gone.
