@@ -2,9 +2,9 @@
 
     python benchmarks/architectures.py [--like mixtral ...] [--results FILE] > docs/architectures.md
 
-Each tiny model is started as a sweep starts it, on one core of this machine's CPU, with a KV cache of 1 GiB; the
-engine proves what it runs with, answers a prompt, and logs how many tokens its cache holds. With ``--results``
-rows are kept in a file as they come, and what stands there is not started again.
+Each tiny model is started as a sweep starts it, on one core of this machine's CPU, with a KV cache of 1 GiB;
+the engine proves what it runs with, answers a prompt, and logs how many tokens its cache holds. With
+``--results`` rows are kept in a file as they come, and what stands there is not started again.
 
 A start takes from half a minute to two minutes; all of them, about half an hour.
 """
@@ -46,8 +46,8 @@ _HEAD = """# Builds on the real engine
 
 Made by `python benchmarks/architectures.py`: vLLM {release} (CPU build), tiny models with random weights
 (`python -m sweeper tiny-model --like BUILD`), each started as a sweep starts it, with a KV cache of
-{gib} GiB and sequences of at most {length} tokens. The engine logs how many tokens its KV cache holds; `fit` works
-the same out from config.json alone.
+{gib} GiB and sequences of at most {length} tokens. The engine logs how many tokens its KV cache holds; `fit`
+works the same out from config.json alone.
 
 | build | block, tokens | blocks | tokens logged | tokens of fit | off, tokens | answers |
 |---|--:|--:|--:|--:|--:|---|
