@@ -175,8 +175,8 @@ def _line(row: Started, *, folder: Path, release: str) -> str:
         ours, off = f"{tokens:,}", f"{tokens - int(row.tokens or 0):+,}"
     except PlacementError:
         ours, off = "not worked out", ""
-    answers = "yes" if row.answer else "no"
-    return f"| {row.like} | {row.block_tokens} | {row.blocks:,} | {row.tokens:,} | {ours} | {off} | {answers} |\n"
+    counted = (row.like, f"{row.block_tokens}", f"{row.blocks:,}", f"{row.tokens:,}", ours, off)
+    return f"| {' | '.join(counted)} | {'yes' if row.answer else 'no'} |\n"
 
 
 def _logged_tokens(log: str) -> int | None:
