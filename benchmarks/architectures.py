@@ -1,10 +1,10 @@
 """What the real vLLM keeps in its KV cache, for tiny models of each build, beside what ``fit`` says.
 
-    python benchmarks/architectures.py [--like mixtral ...] [--results FILE] > docs/architectures.md
+    python benchmarks/architectures.py [--like mixtral ...] [--again] > docs/architectures.md
 
 Each tiny model is started as a sweep starts it, on one core of this machine's CPU, with a KV cache of 1 GiB;
-the engine proves what it runs with, answers a prompt, and logs how many tokens its cache holds. With
-``--results`` rows are kept in a file as they come, and what stands there is not started again.
+the engine proves what it runs with, answers a prompt, and logs how many tokens its cache holds. What it said
+is kept in architectures.json beside this file, and not asked again unless told to.
 
 A start takes from half a minute to two minutes; all of them, about half an hour.
 """
@@ -23,12 +23,13 @@ from pathlib import Path
 
 from sweeper.engines import vllm_environment
 from sweeper.engines.vllm import VllmEngine
-from sweeper.errors import ConfigError, EngineError, MeasurementError, PlacementError
+from sweeper.errors import EngineError, MeasurementError
 from sweeper.models import config_json, tiny
 from sweeper.models.fit import Fit, fit
 from sweeper.prepare import interpreter
 from sweeper.records import Assignment, EngineSpec, LoadPoint, Model, Placement, Platform, TrialSpec
 
+RELEASE = "0.32.0"
 KV_CACHE_GIB = 1
 MAX_MODEL_LEN = 2048
 KNOBS: Assignment = {
@@ -36,21 +37,35 @@ KNOBS: Assignment = {
     "max_model_len": MAX_MODEL_LEN,
     "max_num_seqs": 8,
     "VLLM_CPU_KVCACHE_SPACE": KV_CACHE_GIB,
+    # On CPUs with AVX512-BF16 the build keeps states in this type whatever is said; so it is said on all.
+    "mamba_ssm_cache_dtype": "float32",
 }
 """What each is started with."""
+
+RESULTS = Path(__file__).with_suffix(".json")
+"""What the engine said, row by row."""
 
 _SIZE_LINE = re.compile(r"KV cache size: ([\d,]+) tokens")
 _LOAD = LoadPoint(dataset="random", num_prompts=1, input_len=8, output_len=8)
 
 _HEAD = """# Builds on the real engine
 
-Made by `python benchmarks/architectures.py`: vLLM {release} (CPU build), tiny models with random weights
+Made by `python benchmarks/architectures.py`: vLLM {release} (CPU build) on tiny models with random weights
 (`python -m sweeper tiny-model --like BUILD`), each started as a sweep starts it, with a KV cache of
-{gib} GiB and sequences of at most {length} tokens. The engine logs how many tokens its KV cache holds; `fit`
-works the same out from config.json alone.
+{gib} GiB and sequences of at most {length} tokens. The engine logs how many tokens its KV cache holds, and
+reports its blocks; `fit` works the same out from config.json alone, down to how many tokens a block has and
+which layers share blocks. Only the CPU build was asked; GPUs lay their cache out by the same code of vLLM
+with other sizes of blocks.
 
-| build | block, tokens | blocks | tokens logged | tokens of fit | off, tokens | answers |
-|---|--:|--:|--:|--:|--:|---|
+| build | blocks | tokens logged | tokens of fit | off | groups of layers, by fit | answers |
+|---|--:|--:|--:|--:|---|---|
+"""
+
+
+_WHY = """
+vLLM's classes for models with images import torchvision, which the CPU build is installed without here: the
+builds of it that indexes carry are for torch with CUDA and do not load beside the CPU's. Their decoders are
+those of `gemma3_text`, `llama4_text` and `qwen2`. vLLM served Bamba with a class of its own up to 0.22.
 """
 
 
@@ -76,22 +91,20 @@ class Started:
 
 
 def main() -> None:
-    """Start each, and print the page."""
+    """Start those that are not known yet, and print the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--like", nargs="*", choices=tiny.known(), default=tiny.known(), metavar="BUILD")
     parser.add_argument("--python", default=str(interpreter.CPU_VLLM_FOLDER / "bin" / "python"))
-    parser.add_argument("--results", type=Path, help="a file of rows that are kept and not started again")
+    parser.add_argument("--again", action="store_true", help="start those too that are known")
     options = parser.parse_args()
-    known = _read(options.results)
-    rows = []
+    rows = read_rows()
     with tempfile.TemporaryDirectory() as folder:
         for like in options.like:
-            row = known.get(like) or started(like, folder=Path(folder), python=options.python)
-            rows.append(row)
-            print(row, file=sys.stderr, flush=True)
-            _keep(options.results, {**known, **{row.like: row for row in rows}})
-        release = vllm_environment.probe(options.python).release
-        print(page(rows, folder=Path(folder), release=release), end="")
+            if options.again or like not in rows:
+                rows[like] = started(like, folder=Path(folder), python=options.python)
+                print(rows[like], file=sys.stderr, flush=True)
+                _keep(rows)
+        print(page(list(rows.values()), folder=Path(folder)), end="")
 
 
 def started(like: str, *, folder: Path, python: str) -> Started:
@@ -140,43 +153,46 @@ def started(like: str, *, folder: Path, python: str) -> Started:
 def model_of(like: str, *, folder: Path) -> Model:
     """Make a tiny model below a folder, and read it as any model is read."""
     path = tiny.make(folder / "models", like=like)
-    try:
-        found = config_json.read(path)
-    except ConfigError:
-        return Model(name=like, path=str(path), shape=None, is_dummy=True, no_shape_because="not read")
-    return dataclasses.replace(found, name=like, path=str(path), is_dummy=True)
+    return dataclasses.replace(config_json.read(path), name=like, path=str(path), is_dummy=True)
 
 
-def fitted(model: Model, *, release: str, block_tokens: int) -> Fit:
+def fitted(model: Model) -> Fit:
     """Return what fit says of a device whose KV cache is as large as the engine's was."""
-    knobs = {**KNOBS, "block_size": block_tokens}
-    found = fit(model, knobs, release=release, device_memory_gib=64.0, accelerator="cpu")
+    found = fit(model, KNOBS, release=RELEASE, device_memory_gib=64.0, accelerator="cpu")
     return dataclasses.replace(
         found, weights_gib=0.0, activations_gib=0.0, runtime_gib=0.0, memory_gib=KV_CACHE_GIB, memory_frac=1.0
     )
 
 
-def page(rows: Sequence[Started], *, folder: Path, release: str) -> str:
-    """Return the page in Markdown."""
-    head = _HEAD.format(release=release, gib=KV_CACHE_GIB, length=MAX_MODEL_LEN)
-    ran = [row for row in rows if row.tokens is not None]
+def page(rows: Sequence[Started], *, folder: Path) -> str:
+    """Return the page in Markdown.
+
+    Args:
+        rows: What the engine said.
+        folder: For the models, which are made again.
+    """
+    text = _HEAD.format(release=RELEASE, gib=KV_CACHE_GIB, length=MAX_MODEL_LEN)
+    text += "".join(_line(row, folder=folder) for row in rows if row.tokens is not None)
     failed = [row for row in rows if row.failure]
-    text = head + "".join(_line(row, folder=folder, release=release) for row in ran)
     if failed:
         text += "\n## What the CPU build does not run\n\n"
-        text += "".join(f"- `{row.like}`: {row.failure}\n" for row in failed)
+        text += "".join(f"- `{row.like}`: `{row.failure}`\n" for row in failed)
+        text += _WHY
     return text
 
 
-def _line(row: Started, *, folder: Path, release: str) -> str:
-    try:
-        model = model_of(row.like, folder=folder)
-        tokens = fitted(model, release=release, block_tokens=int(row.block_tokens or 0)).tokens
-        ours, off = f"{tokens:,}", f"{tokens - int(row.tokens or 0):+,}"
-    except PlacementError:
-        ours, off = "not worked out", ""
-    counted = (row.like, f"{row.block_tokens}", f"{row.blocks:,}", f"{row.tokens:,}", ours, off)
-    return f"| {' | '.join(counted)} | {'yes' if row.answer else 'no'} |\n"
+def _line(row: Started, *, folder: Path) -> str:
+    found = fitted(model_of(row.like, folder=folder))
+    off = found.tokens - int(row.tokens or 0)
+    groups = "; ".join(group.words for group in found.cache.groups)
+    counted = (
+        row.like,
+        f"{row.blocks:,}",
+        f"{row.tokens:,}",
+        f"{found.tokens:,}",
+        f"{off:+,}" if off else "0",
+    )
+    return f"| {' | '.join(counted)} | {groups} | {'yes' if row.answer else 'no'} |\n"
 
 
 def _logged_tokens(log: str) -> int | None:
@@ -184,16 +200,16 @@ def _logged_tokens(log: str) -> int | None:
     return int(found[1].replace(",", "")) if found else None
 
 
-def _read(results: Path | None) -> dict[str, Started]:
-    if results is None or not results.exists():
+def read_rows() -> dict[str, Started]:
+    """Return what the engine said of each build, as it was kept."""
+    if not RESULTS.exists():
         return {}
-    return {like: Started(**row) for like, row in json.loads(results.read_text(encoding="utf-8")).items()}
+    return {like: Started(**row) for like, row in json.loads(RESULTS.read_text(encoding="utf-8")).items()}
 
 
-def _keep(results: Path | None, rows: dict[str, Started]) -> None:
-    if results is not None:
-        content = {like: dataclasses.asdict(row) for like, row in rows.items()}
-        results.write_text(json.dumps(content, indent=1), encoding="utf-8")
+def _keep(rows: dict[str, Started]) -> None:
+    content = {like: dataclasses.asdict(rows[like]) for like in tiny.known() if like in rows}
+    RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
