@@ -12,7 +12,7 @@ from sweeper.models import tiny
 ROWS = architectures.read_rows()
 RAN = [like for like, row in ROWS.items() if row.tokens is not None]
 STARTED = ("deepseek_v3", "gpt_oss", "falcon_h1", "gemma3_text")
-"""Experts and latent attention; experts, windows and sinks; Mamba beside attention; windows in uneven number."""
+"""Experts and latent attention; experts, windows and sinks; Mamba beside attention; uneven windows."""
 
 
 @pytest.mark.parametrize("like", RAN)
