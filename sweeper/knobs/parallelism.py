@@ -23,6 +23,7 @@ from sweeper.records.architecture import (
     DeltaAttention,
     Experts,
     LatentAttention,
+    Mamba,
     Mlp,
 )
 
@@ -138,7 +139,7 @@ def why_shape_forbids(assignment: Assignment, model: ModelShape | Architecture) 
     widths = _widths(built, has_whole_experts=bool(assignment.get(EXPERT_PARALLEL, False)))
     for knob in (TENSOR, SHARDS):
         size = _size(assignment, knob)
-        for attention in dict.fromkeys(layer.attention for layer, _ in built.runs):
+        for attention in dict.fromkeys(mixer for layer, _ in built.runs for mixer in layer.mixers):
             heads, kv_heads = _heads(attention)
             fits = [number for number in _divisors(heads) if _can_share(kv_heads, widths, number)]
             if heads and size not in fits:
@@ -165,6 +166,8 @@ def _heads(attention: AnyAttention) -> tuple[int, int]:
             return heads, heads
         case DeltaAttention(key_heads=keys, value_heads=values):
             return values, keys
+        case Mamba(inner=inner, heads=heads):
+            return heads or inner, heads or inner
 
 
 def _widths(built: Architecture, *, has_whole_experts: bool) -> list[int]:

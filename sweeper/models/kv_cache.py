@@ -31,7 +31,15 @@ from sweeper.knobs.release_order import is_between
 from sweeper.models.number_types import bytes_of
 from sweeper.models.shares import Share, stage_sizes, stages_of, whole
 from sweeper.records import Assignment, ModelShape
-from sweeper.records.architecture import AnyAttention, Architecture, Attention, LatentAttention, Layer
+from sweeper.records.architecture import (
+    AnyAttention,
+    Architecture,
+    Attention,
+    DeltaAttention,
+    LatentAttention,
+    Layer,
+    Mamba,
+)
 
 _FIRST_HYBRID_RELEASE = "0.9.1"
 """The first release with ``disable_hybrid_kv_cache_manager``. Source: knobs/data/vllm_flags.csv."""
@@ -176,9 +184,9 @@ def kv_cache(
         PlacementError: A knob is no whole number, or states are asked for without the hybrid manager.
     """
     share = Share.of(said)
-    pages = _pages(built, said, share, kv_dtype=kv_dtype, dtype=dtype, accelerator=accelerator)
+    pages = pages_of(built, said, share, kv_dtype=kv_dtype, dtype=dtype, accelerator=accelerator)
     if not is_between(release, _FIRST_HYBRID_RELEASE, None):
-        pages = [_kept_whole(page) for page in pages]
+        pages = [(place, _kept_whole(page)) for place, page in pages]
     elif _is_manager_off(built, said):
         pages = _without_manager(pages)
     groups = _grouped(pages)
@@ -254,12 +262,17 @@ def state_bytes(attention: AnyAttention, *, tensor: int, dtype: str, said: Assig
     around = dtype if asked == "auto" else asked
     recurrent = str(said.get("mamba_ssm_cache_dtype", "auto"))
     if recurrent == "auto":
-        recurrent = getattr(attention, "state_dtype", None) or around
+        own = attention.state_dtype if isinstance(attention, DeltaAttention | Mamba) else None
+        recurrent = own or around
     conv, state = attention.state_parts(tensor)
     return conv * bytes_of(around) + state * bytes_of(recurrent)
 
 
-def _pages(
+Placed = Sequence[tuple[int, Page]]
+"""Pages in the order of the layers, each with its layer's place; a layer may have none, or two."""
+
+
+def pages_of(
     built: Architecture,
     said: Assignment,
     share: Share,
@@ -267,11 +280,10 @@ def _pages(
     kv_dtype: str,
     dtype: str,
     accelerator: Accelerator,
-) -> list[Page | None]:
-    """Return what each layer keeps, in order; None where it keeps nothing."""
+) -> Placed:
+    """Return what the layers keep on one device, with the hybrid manager on."""
     width, tensor = bytes_of(kv_dtype), share.tensor
-    attentions = [layer.attention for layer in built.layers]
-    distinct = dict.fromkeys(attentions)
+    distinct = dict.fromkeys(mixer for layer, _ in built.runs for mixer in layer.mixers)
     states = {one: state_bytes(one, tensor=tensor, dtype=dtype, said=said) for one in distinct}
     tokens = whole(said, "block_size", default_block_tokens(built, accelerator))
     largest = max(states.values(), default=0)
@@ -288,7 +300,8 @@ def _pages(
         )
         for one in distinct
     }
-    return [page_of[one] for one in attentions]
+    mixers = [(place, mixer) for place, layer in enumerate(built.layers) for mixer in layer.mixers]
+    return [(place, page) for place, mixer in mixers if (page := page_of[mixer]) is not None]
 
 
 def _aligned_tokens(
@@ -316,11 +329,9 @@ def _page(attention: AnyAttention, *, tokens: int, token_bytes: int, state: int,
     return Page(keeps=keeps, tokens=tokens, bytes=tokens * token_bytes, window=window or 0, form=form)
 
 
-def _kept_whole(page: Page | None) -> Page | None:
+def _kept_whole(page: Page) -> Page:
     """Return the page of a layer that keeps every token; a state stays what it is."""
-    if page is None or page.keeps is Keeps.STATE:
-        return page
-    return replace(page, keeps=Keeps.ALL, window=0)
+    return page if page.keeps is Keeps.STATE else replace(page, keeps=Keeps.ALL, window=0)
 
 
 def _is_manager_off(built: Architecture, said: Assignment) -> bool:
@@ -332,32 +343,34 @@ def _is_manager_off(built: Architecture, said: Assignment) -> bool:
     return bool(said.get("disable_hybrid_kv_cache_manager", False)) or (has_chunks and not is_allowed)
 
 
-def _without_manager(pages: Sequence[Page | None]) -> list[Page | None]:
+def _without_manager(pages: Placed) -> Placed:
     """Return pages of layers that all keep every token, where some do.
 
     Raises:
         PlacementError: Some keep states beside the cache of others.
     """
-    kinds = {page.keeps for page in pages if page is not None}
+    kinds = {page.keeps for _, page in pages}
     if len(kinds) > 1 and Keeps.STATE in kinds:
         raise PlacementError(
             "knobs.disable_hybrid_kv_cache_manager: is true for a model that keeps states beside a KV cache; "
             "expected false: vLLM refuses it. Leave it out."
         )
-    return [_kept_whole(page) for page in pages] if Keeps.ALL in kinds else list(pages)
+    if Keeps.ALL not in kinds:
+        return pages
+    return [(place, _kept_whole(page)) for place, page in pages]
 
 
-def _grouped(pages: Sequence[Page | None]) -> tuple[Group, ...]:
+def _grouped(pages: Placed) -> tuple[Group, ...]:
     """Share layers out to groups: one where all are alike, else groups of equally many of each bucket."""
-    placed = {place: page for place, page in enumerate(pages) if page is not None}
-    distinct = list(dict.fromkeys(placed.values()))
+    distinct = list(dict.fromkeys(page for _, page in pages))
     if not distinct:
         return ()
     if len({(page.keeps, page.window, page.tokens) for page in distinct}) == 1:
-        return (_group_of_all(placed),)
+        total = sum(page.bytes for _, page in pages) if len(distinct) > 1 else 0
+        return (Group(page=distinct[0], layers=tuple(place for place, _ in pages), bytes=total),)
     largest = max(page.bytes for page in distinct)
     buckets: dict[Page, list[int]] = {}
-    for place, page in placed.items():
+    for place, page in pages:
         buckets.setdefault(_widened(page, largest), []).append(place)
     counts = [len(places) for places in buckets.values()]
     size = max(counts) if max(counts) < min(counts) * _WIDENED else min(counts)
@@ -366,14 +379,6 @@ def _grouped(pages: Sequence[Page | None]) -> tuple[Group, ...]:
         groups = math.ceil(len(places) / size)
         found += [Group(page=page, layers=tuple(places[start::groups])) for start in range(groups)]
     return tuple(found)
-
-
-def _group_of_all(placed: Mapping[int, Page]) -> Group:
-    """Return the one group of layers that need the same blocks, be their pages as large as they are."""
-    first = next(iter(placed.values()))
-    is_same = all(page == first for page in placed.values())
-    total = 0 if is_same else sum(page.bytes for page in placed.values())
-    return Group(page=first, layers=tuple(placed), bytes=total)
 
 
 def _widened(page: Page, largest: int) -> Page:
