@@ -65,7 +65,7 @@ with other sizes of blocks.
 _WHY = """
 vLLM's classes for models with images import torchvision, which the CPU build is installed without here: the
 builds of it that indexes carry are for torch with CUDA and do not load beside the CPU's. Their decoders are
-those of `gemma3_text`, `llama4_text` and `qwen2`. vLLM served Bamba with a class of its own up to 0.22.
+those of `gemma3_text`, `llama4_text` and `qwen2`. vLLM served Bamba with a class of its own up to 0.23.
 """
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from sweeper.errors import ConfigError
 from sweeper.models import config_json, tiny
-from sweeper.records.architecture import Attention, DeltaAttention, LatentAttention
+from sweeper.records.architecture import Attention, DeltaAttention, LatentAttention, Mamba
 from tests.surroundings import full_disk
 
 
@@ -99,7 +99,7 @@ def test_half_model_is_completed(tmp_path: Path) -> None:
 # Other builds
 
 
-OTHERS = [like for like in tiny.known() if like not in (tiny.USUAL, "bamba", "falcon_h1", "granitemoehybrid")]
+OTHERS = [like for like in tiny.known() if like != tiny.USUAL]
 
 
 @pytest.mark.parametrize("like", OTHERS)
@@ -128,6 +128,7 @@ def test_builds_differ_in_what_they_are_named_for(tmp_path: Path) -> None:
     kinds = {like: [layer.attention for layer in found.layers] for like, found in built.items() if found}
     assert all(isinstance(attention, LatentAttention) for attention in kinds["deepseek_v3"])
     assert [isinstance(a, DeltaAttention) for a in kinds["qwen3_next"]] == [True, True, True, False]
+    assert [isinstance(a, Mamba) for a in kinds["bamba"]] == [True, True, False, True]
     windows = [attention.window for attention in kinds["gpt_oss"] if isinstance(attention, Attention)]
     assert windows == [128, None, 128, None]
     assert [attention.window for attention in kinds["gemma3"]] == [512] * 5 + [None, 512]
