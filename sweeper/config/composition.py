@@ -222,7 +222,7 @@ def _with_own_models(
         for key in path:
             parent = parent[key]
         if choice is not None and model_layers.is_preset(given, choice_content(f"model/{choice}", folders)):
-            parent[last] = model_layers.as_preset(given)
+            parent[last] = model_layers.as_preset(given, place=place, folders=folders)
             continue
         found = layers(overrides, folders) if found is None else found
         settled = model_layers.settled(given, found, place=place, folders=folders)
@@ -257,7 +257,8 @@ def _checked_override(text: str, config_dir: Path | None) -> str:
         raise ConfigError(f"command line: '{text}' is a setting of Hydra; this program has no use for it.")
     if override.is_delete():
         return text
-    if not key.startswith(_FREE_KEYS):
+    # Fields of a config.json are free, too, where they are given all at once.
+    if not f"{key}.".startswith(_FREE_KEYS):
         if key not in _KEYS:
             hint = _knob_hint(key, text) or nearest(key, [*_KEYS, *known])
             raise ConfigError(

@@ -148,6 +148,7 @@ def why_shape_forbids(assignment: Assignment, model: ModelShape | Architecture) 
                     f"MLP of {' and '.join(map(str, widths))}; expected one of {', '.join(map(str, fits))}"
                 )
                 break
+    yield from _state_groups(assignment, built)
     stages = _size(assignment, PIPELINE)
     if built.layers and stages > len(built.layers):
         yield (
@@ -155,6 +156,21 @@ def why_shape_forbids(assignment: Assignment, model: ModelShape | Architecture) 
             "model's layers"
         )
     yield from _decode_context(assignment, built)
+
+
+def _state_groups(assignment: Assignment, built: Architecture) -> Iterator[str]:
+    """Groups of Mamba-2 are shared out evenly, or one is copied.
+
+    Source:
+        vLLM 0.32.0, MambaMixer2.__init__.
+    """
+    size = _size(assignment, TENSOR)
+    for mixer in dict.fromkeys(mixer for layer, _ in built.runs for mixer in layer.mixers):
+        if isinstance(mixer, Mamba) and mixer.heads is not None and mixer.groups > 1 and mixer.groups % size:
+            yield (
+                f"{TENSOR} = {size} cannot share out {mixer.groups} groups of Mamba-2; expected one of "
+                f"{', '.join(map(str, _divisors(mixer.groups)))}"
+            )
 
 
 def _heads(attention: AnyAttention) -> tuple[int, int]:

@@ -44,6 +44,11 @@ from sweeper.records.architecture import (
 _FIRST_HYBRID_RELEASE = "0.9.1"
 """The first release with ``disable_hybrid_kv_cache_manager``. Source: knobs/data/vllm_flags.csv."""
 
+_READ_RELEASE = "0.32.0"
+"""The release whose source was read. Until 0.19 the log divided the blocks evenly among the groups (vLLM
+issue 40691); which release since then began to count the steps under way, and sequences of the longest
+length, is not known here."""
+
 _CHUNKS_ALLOWED = "VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE"
 _KERNEL_TOKENS: Mapping[Accelerator, int] = {"rocm": 16, "cuda": 16, "cpu": 32}
 """Blocks are whole multiples of this. Source: get_supported_kernel_block_sizes of the default backends."""
@@ -74,6 +79,7 @@ class Page:
         bytes: Bytes of a block in this layer, padding included.
         window: Tokens in sight, of a window or chunk.
         form: What tells pages of equal size apart: heads and their dimension.
+        states: States of a sequence that are kept at once, each in a block of its own.
     """
 
     keeps: Keeps
@@ -81,6 +87,7 @@ class Page:
     bytes: int
     window: int = 0
     form: tuple[int, ...] = ()
+    states: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +120,6 @@ class KvCache:
         groups: Groups of layers; a sequence takes blocks for each.
         block_bytes: Bytes of one block, on the stage of the pipeline where it is largest.
         flight_tokens: Tokens of the steps that may be under way at once.
-        state_blocks: Blocks that a sequence takes in each group of states.
         spare_blocks: Blocks that are never given to a sequence.
         is_counted_by_length: The log's tokens are sequences of the longest length times that length.
     """
@@ -121,7 +127,6 @@ class KvCache:
     groups: tuple[Group, ...]
     block_bytes: int
     flight_tokens: int = 0
-    state_blocks: int = 1
     spare_blocks: int = 0
     is_counted_by_length: bool = True
 
@@ -152,7 +157,7 @@ class KvCache:
             case Keeps.ALL:
                 return math.ceil(tokens / page.tokens)
             case Keeps.STATE:
-                return self.state_blocks
+                return page.states
             case Keeps.CHUNK:
                 return math.ceil(min(page.window + self.flight_tokens, tokens) / page.tokens)
             case Keeps.WINDOW:
@@ -184,20 +189,26 @@ def kv_cache(
         PlacementError: A knob is no whole number, or states are asked for without the hybrid manager.
     """
     share = Share.of(said)
-    pages = pages_of(built, said, share, kv_dtype=kv_dtype, dtype=dtype, accelerator=accelerator)
+    is_known = is_between(release, _READ_RELEASE, None)
+    pages = pages_of(
+        built,
+        said,
+        share,
+        kv_dtype=kv_dtype,
+        dtype=dtype,
+        accelerator=accelerator,
+        # With prefix caching, states are kept at the ends of blocks beside the one that grows.
+        is_aligned=is_known and bool(said.get("enable_prefix_caching", False)),
+    )
     if not is_between(release, _FIRST_HYBRID_RELEASE, None):
         pages = [(place, _kept_whole(page)) for place, page in pages]
     elif _is_manager_off(built, said):
         pages = _without_manager(pages)
     groups = _grouped(pages)
-    is_known = is_between(release, "0.32.0", None)
-    is_aligned = bool(said.get("enable_prefix_caching", False)) and is_known
     return KvCache(
         groups=groups,
         block_bytes=_block_bytes(groups, stage_sizes(built, share.pipeline)),
         flight_tokens=_flight_tokens(said, share, release=release),
-        # With prefix caching a state is kept at the ends of blocks: the last one beside the one that grows.
-        state_blocks=2 if is_aligned else 1,
         spare_blocks=1 if is_known else 0,
         is_counted_by_length=is_known,
     )
@@ -280,6 +291,7 @@ def pages_of(
     kv_dtype: str,
     dtype: str,
     accelerator: Accelerator,
+    is_aligned: bool = False,
 ) -> Placed:
     """Return what the layers keep on one device, with the hybrid manager on."""
     width, tensor = bytes_of(kv_dtype), share.tensor
@@ -297,6 +309,7 @@ def pages_of(
             token_bytes=values_here(one, tensor) * width,
             state=max(largest, tokens * max(token_bytes, default=0)) if states[one] else 0,
             tensor=tensor,
+            states=_states_at_once(one, is_aligned=is_aligned),
         )
         for one in distinct
     }
@@ -315,9 +328,22 @@ def _aligned_tokens(
     return max(tokens, kernel * math.ceil(least / kernel))
 
 
-def _page(attention: AnyAttention, *, tokens: int, token_bytes: int, state: int, tensor: int) -> Page | None:
+def _states_at_once(attention: AnyAttention, *, is_aligned: bool) -> int:
+    """Return how many states of a sequence are kept.
+
+    Source:
+        vLLM 0.32.0, MambaSpec.max_memory_usage_bytes; mamba_mixer2.py keeps one more where a prompt is cut.
+    """
+    if not is_aligned:
+        return 1
+    return 3 if isinstance(attention, Mamba) and attention.heads is not None else 2
+
+
+def _page(
+    attention: AnyAttention, *, tokens: int, token_bytes: int, state: int, tensor: int, states: int
+) -> Page | None:
     if state:
-        return Page(keeps=Keeps.STATE, tokens=tokens, bytes=state)
+        return Page(keeps=Keeps.STATE, tokens=tokens, bytes=state, states=states)
     if not token_bytes:
         return None
     window = attention.window
@@ -409,6 +435,6 @@ def _block_bytes(groups: Sequence[Group], stages: Sequence[int]) -> int:
 def _flight_tokens(said: Assignment, share: Share, *, release: str) -> int:
     """Return the tokens of all steps under way: of one, until asynchronous ones were counted."""
     batches = 1
-    if is_between(release, "0.32.0", None):
+    if is_between(release, _READ_RELEASE, None):
         batches = share.pipeline + (1 if bool(said.get("async_scheduling", False)) else 0)
     return batches * whole(said, "max_num_batched_tokens", 2048)

@@ -26,6 +26,7 @@ def spec(layer, mode):
             shapes=((layer["bytes"],),),
             dtypes=(torch.int8,),
             mamba_cache_mode=mode,
+            num_prefill_checkpoint_blocks=max(0, layer["states"] - 2),
         )
     if layer["heads"] == 0:
         return specs.MLAAttentionSpec(

@@ -104,8 +104,10 @@ def test_states_of_mamba_fill_blocks_of_as_many_tokens() -> None:
     # 524.4 tokens, in whole sixteens 528.
     assert cache.block_bytes == 3 * 528 * token
     assert cache.blocks_of(528) == 1 + 10
-    # With prefix caching two states are kept in each group.
-    assert laid_out("ibm-ai-platform/Bamba-9B-v1", enable_prefix_caching=True).blocks_of(528) == 1 + 20
+    # With prefix caching three states of Mamba-2 are kept in each group, and two of other kinds.
+    assert laid_out("ibm-ai-platform/Bamba-9B-v1", enable_prefix_caching=True).blocks_of(528) == 1 + 30
+    jamba = laid_out("ai21labs/AI21-Jamba-1.5-Mini", enable_prefix_caching=True)
+    assert {group.page.states for group in jamba.groups} == {0, 2}
 
 
 def test_states_of_nemotron_are_kept_in_32_bits() -> None:
@@ -135,7 +137,15 @@ def test_groups_of_inputs_that_cannot_be_shared_out_are_copied() -> None:
 def case_of(built: Architecture, knobs: dict[str, Scalar], *, length: int, memory: int) -> dict[str, object]:
     share = Share.of(knobs)
     mode = "align" if knobs["enable_prefix_caching"] else "none"
-    pages = pages_of(built, knobs, share, kv_dtype="bfloat16", dtype="bfloat16", accelerator="rocm")
+    pages = pages_of(
+        built,
+        knobs,
+        share,
+        kv_dtype="bfloat16",
+        dtype="bfloat16",
+        accelerator="rocm",
+        is_aligned=mode == "align",
+    )
     stages, start = [], 0
     for count in stage_sizes(built, share.pipeline):
         here = range(start, start + count)
@@ -158,6 +168,7 @@ def as_layer(page: Page) -> dict[str, object]:
         "tokens": page.tokens,
         "bytes": page.bytes,
         "window": page.window,
+        "states": page.states,
         "heads": heads,
         "width": width,
     }
