@@ -17,6 +17,7 @@ import json
 import re
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,7 @@ _WHY = """
 vLLM's classes for models with images import torchvision, which the CPU build is installed without here: the
 builds of it that indexes carry are for torch with CUDA and do not load beside the CPU's. Their decoders are
 those of `gemma3_text`, `llama4_text` and `qwen2`. vLLM served Bamba with a class of its own up to 0.23.
+Gemma 3 starts and generates, but with these weights nothing that is text: a sweep refuses the empty answer.
 """
 
 
@@ -175,16 +177,20 @@ def page(rows: Sequence[Started], *, folder: Path) -> str:
     text += "".join(_line(row, folder=folder) for row in rows if row.tokens is not None)
     failed = [row for row in rows if row.failure]
     if failed:
-        text += "\n## What the CPU build does not run\n\n"
+        text += "\n## What did not start, or not answer\n\n"
         text += "".join(f"- `{row.like}`: `{row.failure}`\n" for row in failed)
         text += _WHY
+    missing = [like for like in tiny.known() if like not in {row.like for row in rows}]
+    if missing:
+        text += f"\nNot asked yet: {', '.join(missing)}.\n"
     return text
 
 
 def _line(row: Started, *, folder: Path) -> str:
     found = fitted(model_of(row.like, folder=folder))
     off = found.tokens - int(row.tokens or 0)
-    groups = "; ".join(group.words for group in found.cache.groups)
+    counts = Counter(group.words for group in found.cache.groups)
+    groups = "; ".join(f"{count} x ({words})" if count > 1 else words for words, count in counts.items())
     counted = (
         row.like,
         f"{row.blocks:,}",

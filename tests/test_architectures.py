@@ -11,8 +11,8 @@ from sweeper.models import tiny
 
 ROWS = architectures.read_rows()
 RAN = [like for like, row in ROWS.items() if row.tokens is not None]
-STARTED = ("deepseek_v3", "gpt_oss", "falcon_h1", "gemma3_text")
-"""Experts and latent attention; experts, windows and sinks; Mamba beside attention; uneven windows."""
+STARTED = ("deepseek_v3", "gpt_oss", "falcon_h1", "qwen3_next")
+"""Experts and latent attention; experts, windows and sinks; Mamba beside attention; linear attention."""
 
 
 @pytest.mark.parametrize("like", RAN)
@@ -21,10 +21,10 @@ def test_fit_counts_blocks_and_tokens_that_vllm_logged(like: str, tmp_path: Path
     assert (found.blocks, found.tokens) == (row.blocks, row.tokens)
 
 
-def test_every_build_was_asked_and_most_ran() -> None:
-    assert set(ROWS) == set(tiny.known())
+def test_builds_of_every_kind_were_asked_and_what_did_not_run_says_why() -> None:
+    assert set(ROWS) <= set(tiny.known())
     assert {"mixtral", "deepseek_v3", "gpt_oss", "gemma3_text", "qwen3_next", "falcon_h1"} <= set(RAN)
-    # What did not run says why in the engine's own words.
+    # In the engine's own words.
     assert all(row.failure for like, row in ROWS.items() if like not in RAN)
     assert "No module named 'torchvision'" in ROWS["gemma3"].failure
 
