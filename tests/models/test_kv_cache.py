@@ -74,7 +74,7 @@ def test_gpt_oss_on_mi325x_logs_what_was_published() -> None:
 
 
 def test_chunks_are_managed_unless_forbidden() -> None:
-    """Llama 4: vLLM 0.32.0 manages chunks; with the variable off, and before, every layer keeps every token."""
+    """Llama 4: vLLM 0.32.0 manages chunks; with the variable off, and before, each layer keeps all tokens."""
     name = "meta-llama/Llama-4-Scout-17B-16E-Instruct"
     assert sizes(laid_out(name, **{CHUNKS: "0"})) == [(Keeps.ALL, 48)]
     assert sizes(laid_out(name, release="0.11.0")) == [(Keeps.ALL, 48)]
