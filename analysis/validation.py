@@ -94,7 +94,8 @@ _NOT_EXPECTED = """\
   figure is one run; Case 2's 10 steps and Case 4's 8192 are the same setting and the same numbers.
 - ShareGPT's lengths are a distribution, not the file. Another draw moves the errors as the table of seeds
   shows.
-- No run of a partitioned GPU or of a mixture of experts has been compared, and of V1 hardly one online.
+- No run of a partitioned GPU has been compared, none of a mixture of experts was fitted to
+  ([predictions.md](predictions.md) has some), and of V1 hardly one online.
 """
 
 

@@ -123,11 +123,13 @@ def models_of(planner: Planner) -> list[Model]:
 
 def model_text(model: Model) -> str:
     """Name a model, where it is served from if that is not its name, and what is known of its weights."""
+    stored = model.quantization
     facts = [
         model.name,
         *([f"served from {model.path}"] if model.path != model.name else []),
         *([f"revision {model.revision}"] if model.revision else []),
         model.dtype or "type of its weights not known",
+        *([] if stored is None else [f"{stored.method} weights of {stored.bits:g} bits"]),
         *(["random weights"] if model.is_dummy else []),
         *([f"described by {model.described_by}"] if model.described_by else []),
     ]

@@ -84,8 +84,14 @@ def _show_grid(
         f"{len(jobs) - len(forecast.predictions) - refused} in the store"
     }
     facts |= {f"refused ({number})": reason for number, reason in enumerate(reasons, start=1)}
-    _show_facts(facts | forecast_facts(settings, forecast), console)
+    _show_facts(facts | forecast_facts(settings, forecast) | _error_facts(jobs), console)
     write_timeline(settings, forecast, console)
+
+
+def _error_facts(jobs: Sequence[Job]) -> dict[str, str]:
+    """Say how far off simulated numbers are to be expected; of measured ones nothing."""
+    told = [job.spec.expected_error for job in jobs if job.refusal is None]
+    return {"expected error": "; ".join(dict.fromkeys(text for text in told if text is not None))}
 
 
 def _fate(job: Job, known: FinishedTrial | None, reasons: Sequence[str], *, runs: bool) -> str:
@@ -127,7 +133,11 @@ def _show_search(
     _show_facts(facts, console)
     _show_domains(planner, console)
     _show_facts(
-        _space_facts(planner, found) | forecast_facts(settings, forecast) | _chosen_text(found, left), console
+        _space_facts(planner, found)
+        | forecast_facts(settings, forecast)
+        | _chosen_text(found, left)
+        | _error_facts([*again, *found.jobs]),
+        console,
     )
     write_timeline(settings, forecast, console)
 

@@ -21,7 +21,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeper.records.architecture import AnyAttention, Architecture, Attention, LatentAttention
+from sweeper.records.architecture import (
+    AnyAttention,
+    Architecture,
+    Attention,
+    DeltaAttention,
+    LatentAttention,
+    Mamba,
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -30,7 +37,7 @@ _STATE_FLOPS = 6
 """Operations for each number of a state and token: decay and correct it, add to it, read it out; two each.
 Source: transformers 4.57, modeling_qwen3_next.py, torch_recurrent_gated_delta_rule."""
 
-_STATE_BYTES = 2
+_VALUE_BYTES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,23 +85,30 @@ def work_of(built: Architecture, *, devices: int) -> AttentionWork:
     """Return the attention of a model on each device of a tensor-parallel group."""
     kinds = [(layer.attention, count) for layer, count in built.runs]
     looking = [(each, count) for each, count in kinds if each.cached_values]
-    states = sum(count * each.state_values for each, count in kinds) / devices
+    states = [(each.state_parts(devices), _state_bytes(each), count) for each, count in kinds]
     lengths = sorted({each.window for each, _ in looking if each.window is not None})
     return AttentionWork(
         whole=_sight(None, looking, devices),
         windows=tuple(_sight(window, looking, devices) for window in lengths),
         heads=sum(count * heads_of(each) for each, count in kinds) / devices,
-        state_bytes=states * _STATE_BYTES,
-        state_token_flops=states * _STATE_FLOPS,
+        state_bytes=sum(
+            count * (convolved * _VALUE_BYTES + kept * each) for (convolved, kept), each, count in states
+        ),
+        state_token_flops=sum(count * kept for (_, kept), _, count in states) * _STATE_FLOPS,
     )
 
 
 def heads_of(attention: AnyAttention) -> int:
-    """Return the query heads of an attention; of one with a state, those of its values."""
-    for name in ("heads", "value_heads"):
-        if hasattr(attention, name):
-            return int(getattr(attention, name))
-    return 0
+    """Return the query heads of an attention; of one with a state, its heads or its values', if any."""
+    if isinstance(attention, DeltaAttention):
+        return attention.value_heads
+    return attention.heads or 0
+
+
+def _state_bytes(attention: AnyAttention) -> int:
+    """Return the bytes of a number of its state; the convolution's are of the type that is computed in."""
+    is_wide = isinstance(attention, DeltaAttention | Mamba) and attention.state_dtype == "float32"
+    return 2 * _VALUE_BYTES if is_wide else _VALUE_BYTES
 
 
 def _sight(window: int | None, looking: Iterable[tuple[AnyAttention, int]], devices: int) -> Sight:

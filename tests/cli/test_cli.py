@@ -197,6 +197,9 @@ def test_plan_says_how_long_it_would_take_and_writes_its_time_line(
         r"predicted on a real node: 5 trials of .+ in [5-7] min, 0\.\d\d node-hours", _unwrapped(told)
     )
     assert "(basis: modelled)" in _unwrapped(told)
+    assert "expected error requests/s 6 %, mean TTFT 15 %, mean TPOT 8 % (runs not fitted)" in _unwrapped(
+        told
+    )
     assert "time-line: plan.csv; draw it with: python -m analysis timeline plan.csv" in told
     assert len(pd.read_csv("plan.csv")) == 5 * 4
     assert not Path("outputs").exists()

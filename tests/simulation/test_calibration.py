@@ -120,3 +120,19 @@ def test_parameters_changed_by_hand_rename_calibration_and_void_its_errors() -> 
     untouched = MINE.with_changes({})
     assert (untouched.name, untouched.errors_pct) == ("mine", MINE.errors_pct)
     assert json.loads(json.dumps(dict(untouched.values))) == asdict(MINE.calibration)
+
+
+def test_kind_of_model_that_was_never_compared_comes_first() -> None:
+    told = error_of(MINE, kinds=["latent attention", "a mixture of experts"])
+    assert told == ("unknown: never compared with a measurement of latent attention, of a mixture of experts")
+    seen = replace(MINE, compared=replace(MINE.compared, kinds=("latent attention", "a mixture of experts")))
+    assert error_of(seen, kinds=["latent attention"]) == error_of(MINE)
+
+
+def test_trials_carry_later_parameters_only_where_they_are_changed() -> None:
+    plain = calibration.load().with_changes({})
+    assert "expert_skew" in plain.values
+    assert set(plain.values) - set(plain.trial_values) == set(calibration.LATER)
+    changed = plain.with_changes({"expert_skew": 0.5})
+    assert changed.trial_values["expert_skew"] == 0.5
+    assert "dequantized_gemm_frac" not in changed.trial_values
