@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sweeper.cli.arguments import ConsoleCommand
 from sweeper.cli.exit_codes import OK
+from sweeper.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,21 +40,37 @@ class InstallCpuVllm(ConsoleCommand):
 
 
 class MakeTinyModel(ConsoleCommand):
-    """Make the tiny model."""
+    """Make a tiny model."""
 
     name = "tiny-model"
     summary = "make a tiny model with random weights, without a download"
-    description = "Make a tiny Llama with random weights: config.json and tokenizer, no download."
+    description = (
+        "Make a tiny model with random weights: config.json and tokenizer, no download. The usual one is a "
+        "Llama; --like makes one with experts, latent attention, windows, states or an encoder of images."
+    )
+    epilog = (
+        "example: python -m sweeper tiny-model --like mixtral, then "
+        "python -m sweeper +experiment=cpu_smoke model.path=FOLDER with the folder that it prints"
+    )
 
     def declare(self, parser: ArgumentParser) -> None:
-        """Declare the folder."""
-        parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs/models/tiny-llama"))
+        """Declare the build and the folder."""
+        from sweeper.models import tiny
+
+        parser.add_argument("folder", type=Path, nargs="?", help="where to; below outputs/models without it")
+        parser.add_argument("--output", type=Path, metavar="DIR", help="the same, as an option")
+        parser.add_argument(
+            "--like", default=tiny.USUAL, metavar="BUILD", help=f"one of {', '.join(tiny.known())}"
+        )
 
     def run(self, options: Namespace, console: Console) -> int:
         """Make it, and print its folder."""
         from sweeper.models import tiny
 
-        console.print(str(tiny.make(options.folder)), markup=False, soft_wrap=True)
+        if options.folder is not None and options.output is not None:
+            raise ConfigError("--output: is given beside a folder; expected one of the two. Drop one.")
+        folder = options.folder or options.output or Path("outputs/models") / f"tiny-{options.like}"
+        console.print(str(tiny.make(folder, like=options.like)), markup=False, soft_wrap=True)
         return OK
 
 

@@ -111,6 +111,7 @@ def _with_own_config(made: Model, *, where: str) -> Model:
         return replace(made, shape=tiny.SHAPE, dtype=made.dtype or USUAL_DTYPE, is_dummy=True)
     if not is_folder(made.path) or not (Path(made.path) / "config.json").exists():
         return made
+    made = replace(made, is_dummy=made.is_dummy or tiny.has_random_weights(Path(made.path)))
     try:
         own = config_json.read(Path(made.path))
     except ConfigError as exc:

@@ -118,6 +118,7 @@ _REFERENCE = re.compile(
     r"|Background loop (?:has errored|is not)|Task finished unexpectedly|\d+ validation errors? for"
     r"|ActorDiedError|RayActorError|The actor (?:died|is dead)|WorkerCrashedError|ChildFailedError"
     r"|ShardCannotStart|ShardFailed|Shard \S+ failed to start|BrokenProcessPool|EngineGenerateError"
+    r"|failed to be inspected|Error raised in subprocess"
     r"|: cancelled$|Executor failed|Error in engine|Exception in worker|Failed core proc",
     re.IGNORECASE,
 )
@@ -152,7 +153,8 @@ def _statements(lines: Sequence[Line], *, with_chatter: bool = False) -> list[_S
             model, field = head["model"], None
         detail = _pydantic_detail(line.text, model, field)
         if detail is not None:
-            found.append(_Statement(text=detail, is_exception=True))
+            refers = _REFERENCE.search(detail) is not None
+            found.append(_Statement(text=detail, is_exception=True, is_reference=refers))
             continue
         if model is not None and re.fullmatch(r"[\w.]+", line.text):
             field = line.text

@@ -305,7 +305,7 @@ def benchmark_arguments(
     )
     is_random = has_random_lengths and not is_batch
     lengths = ("--random-input-len", "--random-output-len") if is_random else ("--input-len", "--output-len")
-    is_too_small = model.is_dummy and model.shape is not None and model.shape.vocab < _DRAWN_TOKEN_IDS
+    is_too_small = model.is_dummy and model.built is not None and model.built.vocab < _DRAWN_TOKEN_IDS
     wider = ("--hf-overrides", json.dumps({"vocab_size": _DRAWN_TOKEN_IDS})) if is_too_small else ()
     return (
         *("--model", model.path),

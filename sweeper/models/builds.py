@@ -226,6 +226,12 @@ def _llama4(fields: Fields) -> Architecture:
     return stack_of(fields, layers)
 
 
+def _qwen_vl(fields: Fields) -> Architecture:
+    """Qwen2-VL and Qwen2.5-VL, whose files have the decoder's fields beside the encoder's part."""
+    stack = _dense(fields)
+    return replace(stack, encoder_parameters=_encoder(fields.part("vision_config"), stack.hidden))
+
+
 def _two_matrices(fields: Fields) -> Architecture:
     return _same(fields, attention_of(fields), mlp_of(fields, matrices=2))
 
@@ -235,6 +241,10 @@ BUILDS: Mapping[str, Callable[[Fields], Architecture]] = {
     "granite": _dense,
     "qwen3": _windowed,
     "qwen2": _windowed,
+    "qwen2_vl": _qwen_vl,
+    "qwen2_5_vl": _qwen_vl,
+    "qwen2_vl_text": _dense,
+    "qwen2_5_vl_text": _dense,
     "mistral": _windowed,
     "phi3": _windowed,
     "gemma2": _alternating(2),
@@ -276,7 +286,8 @@ def _encoder(vision: Fields, decoder_hidden: int) -> int:
     """Count a vision transformer of the usual build and the projection out of it, about."""
     if not vision.values:
         return 0
-    hidden = vision.number("hidden_size")
+    # In Qwen2-VL's encoder, hidden_size is the decoder's width and embed_dim its own.
+    hidden = vision.number("embed_dim", vision.optional("hidden_size"))
     layers = vision.number("num_hidden_layers", vision.number("depth", 0))
     intermediate = vision.number("intermediate_size", 4 * hidden)
     patch = vision.number("patch_size", 14)

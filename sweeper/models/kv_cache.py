@@ -202,7 +202,7 @@ def kv_cache(
     )
     if not is_between(release, _FIRST_HYBRID_RELEASE, None):
         pages = [(place, _kept_whole(page)) for place, page in pages]
-    elif _is_manager_off(built, said):
+    elif _is_manager_off(built, said, release=release):
         pages = _without_manager(pages)
     groups = _grouped(pages)
     return KvCache(
@@ -360,12 +360,17 @@ def _kept_whole(page: Page) -> Page:
     return page if page.keeps is Keeps.STATE else replace(page, keeps=Keeps.ALL, window=0)
 
 
-def _is_manager_off(built: Architecture, said: Assignment) -> bool:
-    """Whether every layer keeps every token: as asked, or because chunks are not managed by default."""
+def _is_manager_off(built: Architecture, said: Assignment, *, release: str) -> bool:
+    """Whether every layer keeps every token: as asked, or because chunks are not managed by default.
+
+    Source:
+        vLLM 0.32.0, envs.py, where chunks are managed by default; before it they are taken not to be.
+    """
     has_chunks = any(
         isinstance(one.attention, Attention) and one.attention.is_chunked for one, _ in built.runs
     )
-    is_allowed = str(said.get(_CHUNKS_ALLOWED, "0")) == "1"
+    unsaid = "1" if is_between(release, _READ_RELEASE, None) else "0"
+    is_allowed = str(said.get(_CHUNKS_ALLOWED, unsaid)) == "1"
     return bool(said.get("disable_hybrid_kv_cache_manager", False)) or (has_chunks and not is_allowed)
 
 

@@ -249,6 +249,12 @@ def test_tiny_model_is_made_on_request(capsys: pytest.CaptureFixture[str]) -> No
     code, told = run(capsys, "tiny-model", "models")
     assert code == cli.OK
     assert (Path(told.strip()) / "tokenizer.json").is_file()
+    code, told = run(capsys, "tiny-model", "--like", "mixtral", "--output", "models")
+    assert code == cli.OK
+    assert Path(told.strip()).name.startswith("tiny-mixtral-")
+    code, told = run(capsys, "tiny-model", "models", "--output", "models")
+    assert code == cli.MISTAKE
+    assert "--output: is given beside a folder" in told
 
 
 def test_cleaning_up_where_nothing_is_left_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import yaml
 
 from sweeper import config
 from sweeper.config import Settings
-from sweeper.models import published
+from sweeper.models import published, tiny
 from sweeper.records import Platform
 
 DATA = Path(published.__file__).parent / "data"
@@ -51,3 +51,11 @@ def test_another_build_never_carries_name_of_model_before_it(tmp_path: Path) -> 
     assert found.name == "DeepSeek-V3"
     assert found.built is not None
     assert found.built.kv_bytes_per_token() == 70_272
+
+
+def test_folder_of_tiny_model_is_served_with_random_weights(tmp_path: Path) -> None:
+    made = settings(tiny.make(tmp_path, like="mixtral"), Platform.CPU).model
+    assert made.is_dummy
+    assert made.name.startswith("tiny-mixtral-")
+    # Any other folder is expected to hold its weights.
+    assert not settings(folder_of(tmp_path, "Qwen/Qwen3-235B-A22B"), Platform.CPU).model.is_dummy

@@ -73,11 +73,12 @@ def test_gpt_oss_on_mi325x_logs_what_was_published() -> None:
     assert abs(cache.logged_tokens(blocks, max_model_len=131072) - 157_200) <= 73 + 16
 
 
-def test_chunks_keep_every_token_unless_allowed() -> None:
-    """Llama 4: vLLM turns its hybrid manager off for chunks, unless a variable allows it."""
-    plain = laid_out("meta-llama/Llama-4-Scout-17B-16E-Instruct")
-    assert sizes(plain) == [(Keeps.ALL, 48)]
-    allowed = laid_out("meta-llama/Llama-4-Scout-17B-16E-Instruct", **{CHUNKS: "1"})
+def test_chunks_are_managed_unless_forbidden() -> None:
+    """Llama 4: vLLM 0.32.0 manages chunks; with the variable off, and before, each layer keeps all tokens."""
+    name = "meta-llama/Llama-4-Scout-17B-16E-Instruct"
+    assert sizes(laid_out(name, **{CHUNKS: "0"})) == [(Keeps.ALL, 48)]
+    assert sizes(laid_out(name, release="0.11.0")) == [(Keeps.ALL, 48)]
+    allowed = laid_out(name)
     assert sizes(allowed) == [(Keeps.CHUNK, 12)] * 3 + [(Keeps.ALL, 12)]
     # 8192 tokens of a chunk and two steps of 2048 are 768 blocks.
     assert allowed.blocks_of(131072) == 8192 + 3 * 768

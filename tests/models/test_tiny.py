@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from sweeper.errors import ConfigError
-from sweeper.models import tiny
+from sweeper.models import config_json, tiny
+from sweeper.records.architecture import Attention, DeltaAttention, LatentAttention, Mamba
 from tests.surroundings import full_disk
 
 
@@ -93,6 +94,75 @@ def test_half_model_is_completed(tmp_path: Path) -> None:
     (path / "config.json").unlink()
     assert tiny.make(tmp_path) == path
     assert (path / "config.json").read_text() == whole
+
+
+# Other builds
+
+
+OTHERS = [like for like in tiny.known() if like != tiny.USUAL]
+
+
+@pytest.mark.parametrize("like", OTHERS)
+def test_model_of_every_build_is_whole_small_and_read_as_any_other(like: str, tmp_path: Path) -> None:
+    path = tiny.make(tmp_path, like=like)
+    model = config_json.read(path)
+    assert path.name.startswith(f"tiny-{like}-")
+    assert model.dtype == "bfloat16"
+    assert model.built is not None
+    assert model.built.parameters < 10_000_000
+    config = load(path / "config.json")
+    text = config.get("text_config", config)
+    assert isinstance(text, dict)
+    added = json.loads((path / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
+    assert all(token["id"] < text["vocab_size"] for token in added)
+    assert {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"} <= {
+        file.name for file in path.iterdir()
+    }
+
+
+def test_builds_differ_in_what_they_are_named_for(tmp_path: Path) -> None:
+    built = {like: config_json.read(tiny.make(tmp_path, like=like)).built for like in OTHERS}
+    with_experts = {like for like, found in built.items() if found is not None and found.has_experts}
+    assert {"mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v3", "gpt_oss", "llama4"} <= with_experts
+    assert not with_experts & {"qwen3", "gemma3", "mistral", "starcoder2"}
+    kinds = {like: [layer.attention for layer in found.layers] for like, found in built.items() if found}
+    assert all(isinstance(attention, LatentAttention) for attention in kinds["deepseek_v3"])
+    assert [isinstance(a, DeltaAttention) for a in kinds["qwen3_next"]] == [True, True, True, False]
+    assert [isinstance(a, Mamba) for a in kinds["bamba"]] == [True, True, False, True]
+    windows = [attention.window for attention in kinds["gpt_oss"] if isinstance(attention, Attention)]
+    assert windows == [128, None, 128, None]
+    assert [attention.window for attention in kinds["gemma3"]] == [512] * 5 + [None, 512]
+
+
+@pytest.mark.parametrize("like", ["gemma3", "qwen2_vl", "llama4"])
+def test_tokens_of_images_are_numbered_as_config_says(like: str, tmp_path: Path) -> None:
+    path = tiny.make(tmp_path, like=like)
+    config = load(path / "config.json")
+    added = json.loads((path / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
+    names = {token["id"]: token["content"] for token in added}
+    image = {"gemma3": "<image_soft_token>", "qwen2_vl": "<|image_pad|>", "llama4": "<|patch|>"}[like]
+    place = config.get("image_token_index", config.get("image_token_id"))
+    assert isinstance(place, int)
+    assert names[place] == image
+    assert len(names) == len(set(names.values())) > 3
+
+
+def test_build_that_is_not_known_is_refused_with_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"--like: there is no 'mixtrel'; expected one of llama, .*mixtral.* Choose"
+    ):
+        tiny.make(tmp_path, like="mixtrel")
+
+
+def test_folder_made_here_is_known_to_have_no_weights(tmp_path: Path) -> None:
+    path = tiny.make(tmp_path, like="mixtral")
+    assert tiny.has_random_weights(path)
+    assert tiny.has_random_weights(tiny.make(tmp_path))
+    config = load(path / "config.json")
+    # A change makes it somebody's own, whose weights may lie beside it.
+    (path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2}))
+    assert not tiny.has_random_weights(path)
+    assert not tiny.has_random_weights(tmp_path)
 
 
 ROUND_TRIP = """
