@@ -16,7 +16,7 @@ CLOSE_SHARE = 0.01
 _HEAD = """# Published starts on Instinct GPUs
 
 Made by `python -m sweeper models --starts`. What vLLM logged when it started, as people published it, beside
-what `python -m sweeper fit` works out for the same knobs: GiB of weights on a device, GiB left for the KV cache,
+what `fit` works out for the same knobs: GiB of weights on a device, GiB left for the KV cache,
 and blocks or tokens of the cache. Two columns for the last: from the memory that fit leaves over, and from the
 memory that vLLM said was left, which checks the groups and pages alone.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -435,3 +436,13 @@ def test_four_bit_weights_fit_where_sixteen_do_not(tmp_path: Path) -> None:
     )
     assert not plain.is_feasible
     assert fitted(packed, tensor_parallel_size=2).is_feasible
+
+
+def test_fit_of_deep_stack_costs_trial_nothing(tmp_path: Path) -> None:
+    """A plan works it out for each trial: a stack of 94 layers takes a fraction of a millisecond."""
+    model = of_published(tmp_path, "Qwen/Qwen3-235B-A22B")
+    fitted(model)
+    start_s = time.process_time()
+    for _ in range(100):
+        fitted(model, tensor_parallel_size=8)
+    assert time.process_time() - start_s < 1
