@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from sweeper.cli import fit_words
 from sweeper.cli.arguments import ConsoleCommand, Parser
 from sweeper.cli.exit_codes import OK
-from sweeper.errors import ConfigError, KnobError, PlacementError, nearest
+from sweeper.errors import ConfigError, KnobError, PlacementError
 from sweeper.knobs import Accelerator
-from sweeper.records import Model, Platform, Scalar
+from sweeper.records import Model, Scalar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +47,7 @@ class ShowFit(ConsoleCommand):
 
     def declare(self, parser: ArgumentParser) -> None:
         """Declare the model, its knobs and the node."""
-        parser.add_argument("model", help="a name of conf/model, or a config.json or its folder")
+        parser.add_argument("model", help="a name of conf/model, a config.json or its folder, or org/name")
         parser.add_argument("knobs", nargs="*", metavar="knob=value", help="such as max_model_len=8192")
         parser.add_argument(
             "--device", help=f"GPU of the node: {', '.join(_DEVICES)}; without it, {_DEVICES[0]}"
@@ -176,23 +176,13 @@ def _assignment(texts: list[str], *, release: str) -> dict[str, Scalar]:
 
 
 def _model(name: str) -> Model:
-    from sweeper import config
-    from sweeper.models import config_json
+    from sweeper.prepare.model import named
 
-    known = config.groups()["model"]
-    if name in known:
-        # A measured platform refuses no build.
-        composed = config.compose_run([f"model={name}", "platform=mi300x"])
-        return config.settings(composed, platform=Platform.MI300X).model
-    if Path(name).exists():
-        try:
-            return config_json.read(Path(name))
-        except ConfigError as exc:
-            raise ConfigError(f"{exc} Memory is not worked out.") from exc
-    raise ConfigError(
-        f"model: there is no '{name}'; expected a name of conf/model ({', '.join(known)}), or the path of a "
-        f"config.json. Choose one.{nearest(name, known)}"
-    )
+    try:
+        return named(name)
+    except ConfigError as exc:
+        told = f"{exc} Memory is not worked out." if Path(name).exists() else str(exc)
+        raise ConfigError(told) from exc
 
 
 def _named(device: str | None, mode: str | None, memory_mode: str | None) -> dict[str, _Devices]:

@@ -1,8 +1,8 @@
-"""``python -m sweeper models``: published models counted beside what their makers state, as Markdown."""
+"""``python -m sweeper models``: published models, and published starts, counted beside what is stated."""
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from sweeper.cli.arguments import ConsoleCommand
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ShowModels(ConsoleCommand):
-    """Print docs/models.md."""
+    """Print docs/models.md or docs/starts.md."""
 
     name = "models"
     summary = "published models counted beside what their makers state, as Markdown"
@@ -22,9 +22,18 @@ class ShowModels(ConsoleCommand):
         "config.json, beside what their makers state. Downloads nothing."
     )
 
+    def declare(self, parser: ArgumentParser) -> None:
+        """Declare which page."""
+        parser.add_argument(
+            "--starts",
+            action="store_true",
+            help="memory that vLLM logged on Instinct GPUs instead, beside what fit says of it",
+        )
+
     def run(self, options: Namespace, console: Console) -> int:
         """Print the page."""
-        from sweeper.models import published
+        from sweeper.models import published, starts
 
-        console.print(published.page(), markup=False, soft_wrap=True, end="")
+        page = starts.page() if options.starts else published.page()
+        console.print(page, markup=False, soft_wrap=True, end="")
         return OK
