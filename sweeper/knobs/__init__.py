@@ -30,7 +30,7 @@ from sweeper.knobs.checks import check
 from sweeper.knobs.engine_defaults import defaults
 from sweeper.knobs.forms import command_line, environment, launcher, serve_line
 from sweeper.knobs.generations import NO_KNOBS, Accelerator, Generation, accelerator_of, engine_generation
-from sweeper.knobs.history import since_removed
+from sweeper.knobs.history import first_with, lost, since_removed
 from sweeper.knobs.launcher import (
     GIVEN_FLAGS,
     GIVEN_VARIABLES,
@@ -73,6 +73,7 @@ __all__ = [
     "engine_generation",
     "environment",
     "every_name",
+    "first_with",
     "is_clean",
     "is_host_setting",
     "is_of_sweeper",
@@ -81,6 +82,7 @@ __all__ = [
     "knob_type",
     "known_names",
     "launcher",
+    "lost",
     "ranks",
     "refuse_given",
     "refuse_load_format",

@@ -21,18 +21,9 @@ if TYPE_CHECKING:
 def planner_of(settings: Settings, node: Node) -> Planner:
     """Make the planner of a study: its engine is found and its model provided."""
     from sweeper import knobs
-    from sweeper.engines import checks
     from sweeper.plan.planner import Planner
 
-    engine, model = settings.engine, provide_model(settings)
-    kind = ENGINES[engine.kind]
-    if kind.is_run_by_python:
-        engine = replace(engine, python=find_engine_python(settings))
-    found = checks.find(engine, kind=kind)
-    if not (kind.is_run_by_python or kind.is_modelled):
-        engine = replace(engine, python=_client_python(settings))
-    if found is not None:
-        engine = _settled(engine, settings, found=found.release, where=found.where)
+    engine, model = found_engine(settings), provide_model(settings)
     return Planner(
         study=settings.name,
         trials_folder=str((settings.folder / "trials").absolute()),
@@ -54,6 +45,24 @@ def planner_of(settings: Settings, node: Node) -> Planner:
         control=settings.control,
         control_every=settings.control_every,
     )
+
+
+def found_engine(settings: Settings) -> EngineSpec:
+    """Return what serves, with the interpreter and the release that were found.
+
+    Raises:
+        ConfigError: It is not there, or its release is not what the settings insist on.
+    """
+    from sweeper.engines import checks
+
+    engine = settings.engine
+    kind = ENGINES[engine.kind]
+    if kind.is_run_by_python:
+        engine = replace(engine, python=find_engine_python(settings))
+    found = checks.find(engine, kind=kind)
+    if not (kind.is_run_by_python or kind.is_modelled):
+        engine = replace(engine, python=_client_python(settings))
+    return engine if found is None else _settled(engine, settings, found=found.release, where=found.where)
 
 
 def _settled(engine: EngineSpec, settings: Settings, *, found: str, where: str) -> EngineSpec:

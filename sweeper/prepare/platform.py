@@ -77,5 +77,6 @@ def compose_for_platform(
 def _overlay_of(composed: Mapping[str, Any], config_dir: Path | None) -> str | None:
     """Return what an experiment becomes on this platform: its own overlay where it has one."""
     general: str | None = composed["platform"]["overlay"]
-    own = f"{general}_{composed['study']['experiment']}"
+    study = composed["study"]
+    own = f"{general}_{study['counterpart_of'] or study['experiment']}"
     return own if own in config.groups(config_dir).get("overlay", ()) else general
