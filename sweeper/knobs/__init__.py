@@ -19,6 +19,7 @@ The files, each importing only from those before it:
 - ``forms``: how a release writes an assignment. ``generations``: V0 or V1. ``parallelism``: how many
   devices an assignment takes. ``engine_defaults``: what holds unsaid. ``bench``: the load generator that
   comes with vLLM. ``sharing``: what server and client have to be given alike.
+- ``translation``: what an assignment becomes on a later release.
 - ``refusals``, ``launcher``, ``presence``, ``values``, ``conflicts``: what can rule out a knob.
   ``checks``: all of it.
 - ``numerics``: which knobs may change an answer.
@@ -45,6 +46,7 @@ from sweeper.knobs.refusals import Refusal, RefusalKind
 from sweeper.knobs.release_order import ReleaseKey, is_clean, release_key, releases, why_unplaced
 from sweeper.knobs.runtime_variables import is_read_by_runtime, runtime_variables
 from sweeper.knobs.sharing import client_arguments, client_variables, refuse_unshared
+from sweeper.knobs.translation import Translation, translated
 
 __all__ = [
     "GIVEN_FLAGS",
@@ -60,6 +62,7 @@ __all__ = [
     "Refusal",
     "RefusalKind",
     "ReleaseKey",
+    "Translation",
     "accelerator_of",
     "bench_client",
     "check",
@@ -94,6 +97,7 @@ __all__ = [
     "serve_line",
     "since_removed",
     "takes_json",
+    "translated",
     "why_answers_may_change",
     "why_shape_forbids",
     "why_unplaced",
