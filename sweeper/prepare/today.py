@@ -61,7 +61,8 @@ def fitted(
         and refused where it is read.
     """
     asked = _experiment(overrides)
-    found = _Found.of(composed, choice)
+    stated_by = config.release_stated_by(overrides, config_dir=config_dir)
+    found = _Found.of(composed, choice, stated_by)
     if found is None or asked is None:
         return Release(composed=composed)
     names = found.names - _said(overrides)
@@ -75,7 +76,7 @@ def fitted(
         return Release(composed=composed, remedy=remedy)
     again = [f"+{config.TODAY}={asked}" if _names_experiment(text) else text for text in overrides]
     exchanged, _ = compose_for_platform(again, config_dir=config_dir)
-    counterpart = _Found.of(exchanged, choice) or found
+    counterpart = _Found.of(exchanged, choice, stated_by) or found
     if knobs.lost(counterpart.names - _said(overrides), release=found.release):
         return Release(composed=composed)
     needed = knobs.first_with(counterpart.names - _said(overrides), release=found.release)
@@ -93,10 +94,12 @@ class _Found:
     names: frozenset[str]
 
     @classmethod
-    def of(cls, composed: Mapping[str, Any], choice: Choice) -> _Found | None:
+    def of(
+        cls, composed: Mapping[str, Any], choice: Choice, stated_by: config.Stated | None
+    ) -> _Found | None:
         """Look up the release; None where none is started here, or the configuration cannot be read."""
         try:
-            settings = config.settings(composed, platform=choice.platform)
+            settings = config.settings(composed, platform=choice.platform, release_stated_by=stated_by)
             if not ENGINES[settings.engine.kind].is_run_by_python:
                 return None
             release = found_engine(settings).release

@@ -137,6 +137,12 @@ def test_release_that_has_the_knobs_runs_the_experiment_itself(node: Node) -> No
     assert "study: case2_sched_steps-mi300x in" in told.text
 
 
+def test_release_that_is_stated_for_a_build_counts(node: Node) -> None:
+    told = node.plan("+experiment=case2_sched_steps", "engine.release=0.32.0", release="0.1.dev9453")
+    assert told.first_line.startswith("today: vLLM 0.32.0 has no")
+    assert told.code == cli.OK
+
+
 def test_release_without_the_knobs_of_either_names_the_one_that_the_counterpart_needs(node: Node) -> None:
     # num_scheduler_steps went with 0.10.1, and stream_interval came with 0.11.1.
     told = node.plan("+experiment=case2_sched_steps", release="0.10.2")
@@ -170,6 +176,21 @@ def test_own_experiment_is_refused_and_told_the_counterpart(node: Node, defaults
     assert told.code == cli.MISTAKE
     assert "num_scheduler_steps was removed in vLLM 0.10.1" in told.text
     assert remedy in told.text
+
+
+def test_own_experiment_may_have_a_counterpart_of_its_own(node: Node) -> None:
+    head = "# @package _global_\ndefaults: [{override /workload: random}]\n"
+    for group, knob in (("experiment", "num_scheduler_steps: 10"), ("today", "async_scheduling: true")):
+        Path("mine", group).mkdir(parents=True)
+        Path("mine", group, "mine.yaml").write_text(
+            f"{head}study: {{experiment: mine, question: 'How many?', counterpart_of: mine}}\n"
+            f"knobs: {{{knob}}}\nspace: {{series: {{one: {{}}}}}}\n"
+        )
+    told = node.plan("--config-dir=mine", "+experiment=mine", release="0.32.0")
+    assert told.code == cli.OK
+    assert told.first_line.startswith(
+        "today: vLLM 0.32.0 has no num_scheduler_steps: mine runs as its counter"
+    )
 
 
 def composed(name: str) -> config.Composed:
