@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sweeper.kinds import ENGINES
 from sweeper.prepare.interpreter import find_engine_python
-from sweeper.prepare.model import provide_model
+from sweeper.prepare.model import looked_up, provide_model, with_models_looked_up
 from sweeper.records import EngineSpec
 
 if TYPE_CHECKING:
@@ -23,11 +23,14 @@ def planner_of(settings: Settings, node: Node) -> Planner:
     from sweeper import knobs
     from sweeper.plan.planner import Planner
 
-    engine, model = found_engine(settings), provide_model(settings)
+    engine, model, space = found_engine(settings), provide_model(settings), settings.space
+    if ENGINES[engine.kind].is_run_by_python and engine.python is not None:
+        model = looked_up(model, python=engine.python)
+        space = with_models_looked_up(space, python=engine.python)
     return Planner(
         study=settings.name,
         trials_folder=str((settings.folder / "trials").absolute()),
-        space=settings.space,
+        space=space,
         engine=engine,
         model=model,
         platform=settings.platform,

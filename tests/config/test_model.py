@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from sweeper import cli, config
 from sweeper.errors import ConfigError
 from sweeper.models import tiny
 from sweeper.records import Model, Platform
+from tests.stubbed_node import stub
 
-RECORDED = Path(__file__).parents[1] / "recorded"
 LLAMA_8B = {
     "model_type": "llama",
     "architectures": ["LlamaForCausalLM"],
@@ -67,15 +66,15 @@ def test_another_preset_is_taken_whole() -> None:
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["model.name=Qwen/Qwen3-235B-A22B", "model.path=Qwen/Qwen3-235B-A22B"],
-        ["model.path=Qwen/Qwen3-235B-A22B"],
-        ["model.name=Qwen/Qwen3-235B-A22B"],
+        ["model.name=org/unknown", "model.path=org/unknown"],
+        ["model.path=org/unknown"],
+        ["model.name=org/unknown"],
     ],
 )
 def test_another_name_or_path_keeps_nothing_of_former_model(overrides: list[str]) -> None:
     found = model_of(RANDOM, *overrides)
-    says_only(found, "Qwen/Qwen3-235B-A22B")
-    assert found.path == "Qwen/Qwen3-235B-A22B"
+    says_only(found, "org/unknown")
+    assert found.path == "org/unknown"
 
 
 def test_revision_and_dummy_weights_do_not_outlive_their_model() -> None:
@@ -179,22 +178,18 @@ def test_local_copy_keeps_name_of_model_that_it_is(tmp_path: Path) -> None:
     assert found.shape == model_of(RANDOM).shape
 
 
-def test_folder_that_is_another_model_is_no_copy(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, num_hidden_layers=80)
-    with pytest.raises(
-        ConfigError,
-        match=r"config.json says layers 80 where meta-llama/Llama-3.1-8B has 32; expected a copy of "
-        r"meta-llama/Llama-3.1-8B, since its name is kept. Give the model a name of its own: model.name=NAME",
-    ):
-        model_of(RANDOM, f"model.path={folder}")
+def test_folder_that_is_another_model_goes_by_its_own_name(tmp_path: Path) -> None:
+    other = folder_of(tmp_path, "larger", num_hidden_layers=80)
+    found = model_of(RANDOM, f"model.path={other}")
+    assert found.shape is not None
+    assert (found.name, found.shape.layers) == ("larger", 80)
     quantised = folder_of(tmp_path, "fp8", quantization_config={"quant_method": "fp8"})
-    with pytest.raises(ConfigError, match=r"says dtype fp8 where meta-llama/Llama-3.1-8B has bfloat16"):
-        model_of(RANDOM, f"model.path={quantised}")
+    found = model_of(RANDOM, f"model.path={quantised}", platform=Platform.SIMULATED)
+    assert (found.name, found.dtype) == ("fp8", "fp8")
     unread = folder_of(tmp_path, "moe", num_local_experts=8)
-    with pytest.raises(
-        ConfigError, match=r"cannot be seen to be a copy of meta-llama/Llama-3.1-8B: .*experts"
-    ):
-        model_of(RANDOM, f"model.path={unread}")
+    found = model_of(RANDOM, f"model.path={unread}")
+    says_only(found, "moe")
+    assert "has 'num_local_experts' with model_type 'llama'" in str(found.no_shape_because)
 
 
 def test_folder_of_another_name_is_read(tmp_path: Path) -> None:
@@ -221,10 +216,10 @@ def test_model_that_is_made_here_describes_itself() -> None:
 
 
 def test_simulated_number_needs_shape_and_says_whose(capsys: pytest.CaptureFixture[str]) -> None:
-    names = ["model.path=Qwen/Qwen3-235B-A22B", "model.name=Qwen3-235B"]
+    names = ["model.path=org/unknown", "model.name=mine"]
     assert cli.main([RANDOM, "platform=simulated", *names]) == cli.MISTAKE
     told = capsys.readouterr().err
-    assert "model.shape: is not given for Qwen3-235B (no config.json: 'Qwen/Qwen3-235B-A22B' is no" in told
+    assert "model.config: is not given for mine (no config.json: 'org/unknown' is no" in told
 
 
 def test_keys_of_shipped_models_are_what_they_were(tmp_path: Path) -> None:
@@ -243,23 +238,10 @@ def test_keys_of_shipped_models_are_what_they_were(tmp_path: Path) -> None:
 @pytest.fixture
 def mi300x(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A node in CPX/NPS4 by its recorded amd-smi, and an interpreter whose environment has vLLM 0.32.0."""
-    tools = tmp_path / "tools"
-    (tools / "site" / "vllm-0.32.0.dist-info").mkdir(parents=True)
-    (tools / "site" / "vllm-0.32.0.dist-info" / "METADATA").write_text("Name: vllm\nVersion: 0.32.0\n")
-    (tools / "amd-smi").write_text(
-        f"#!{sys.executable}\nimport pathlib, sys\n"
-        f"folder = pathlib.Path({str(RECORDED / 'rocm_6.4_cpx_nps4')!r})\n"
-        "print((folder / (sys.argv[1] + '.json')).read_text(encoding='utf-8'), end='')\n"
-    )
-    (tools / "python").write_text(f'#!/bin/sh\nPYTHONPATH={tools / "site"} exec {sys.executable} "$@"\n')
-    for program in ("amd-smi", "python"):
-        (tools / program).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
-    monkeypatch.chdir(tmp_path)
-    return str(tools / "python")
+    return stub(tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize("name", ["Qwen/Qwen2.5-1.5B-Instruct", "deepseek-ai/DeepSeek-R1"])
+@pytest.mark.parametrize("name", ["Qwen/Qwen2.5-1.5B-Instruct", "org/unknown"])
 def test_measured_platform_refuses_nothing_for_shape_that_is_not_known(
     name: str, mi300x: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -286,3 +268,53 @@ def test_plan_shows_what_is_really_served(
     asked = ["+experiment=serving_random", "platform=simulated", "plan=true", f"model.path={folder}"]
     assert cli.main(asked) == cli.OK
     assert f"model: meta-llama/Llama-3.1-8B, served from {folder}, bfloat16\n" in capsys.readouterr().out
+
+
+def test_field_of_config_is_not_changed_under_name_that_stays() -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"command line: model.config: is given text_config.num_hidden_layers=3, and model.name is "
+        r"still google/gemma-3-27b-it, which has text_config.num_hidden_layers=62; expected a name",
+    ):
+        model_of("model=gemma_3_27b_it", "model.config.text_config.num_hidden_layers=3")
+    with pytest.raises(
+        ConfigError, match=r"is given num_local_experts=8, .* which has num_local_experts=null"
+    ):
+        model_of("model=qwen3_8b", "model.config.num_local_experts=8")
+
+
+def test_config_given_with_name_is_its_own() -> None:
+    fields = ", ".join(f"{key}: {value}" for key, value in LLAMA_8B.items() if key != "architectures")
+    found = model_of("model=gpt_oss_20b", "model.name=a/b", "model.path=a/b", f"model.config={{{fields}}}")
+    assert found.shape == model_of(RANDOM).shape
+    assert (found.dtype, found.quantization) == ("bfloat16", None), "nothing of the former one's weights"
+    with pytest.raises(
+        ConfigError, match=r"model.config: num_hidden_layers is None; expected a whole number"
+    ):
+        model_of("model.path=a/b", "model.config.model_type=llama")
+
+
+def test_name_of_known_model_is_not_lent_to_another(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    with pytest.raises(
+        ConfigError,
+        match=r"model.name: is Qwen/Qwen3-8B, and what is served is another model than "
+        r"conf/model/qwen3_8b.yaml, which has that name; expected a name of its own.* Set model.name.",
+    ):
+        model_of(RANDOM, f"model.path={folder}", "model.name=Qwen/Qwen3-8B")
+    own = conf_of(tmp_path, model__mine=f"name: Qwen/Qwen3-8B\npath: /nowhere\nshape: {SHAPE_OF_QWEN}\n")
+    with pytest.raises(ConfigError, match=r"model.name: is Qwen/Qwen3-8B, and what is served is another"):
+        model_of(RANDOM, "model=mine", folder=own)
+
+
+def test_file_of_conf_is_no_path() -> None:
+    with pytest.raises(
+        ConfigError, match=r"model.path: is deepseek_r1, .* Choose the file by model=deepseek_r1"
+    ):
+        model_of(RANDOM, "model.path=deepseek_r1")
+
+
+def test_dtype_beside_fields_is_of_weights_unless_they_say_how_weights_are_stored() -> None:
+    assert model_of("model=qwen3_8b", "model.dtype=fp8").dtype == "fp8"
+    with pytest.raises(ConfigError, match=r"model.dtype: is fp8, and model.config says .*mxfp4.* Leave"):
+        model_of("model=gpt_oss_20b", "model.dtype=fp8")
