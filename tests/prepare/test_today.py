@@ -40,13 +40,15 @@ class Node:
         self._monkeypatch = monkeypatch
         self._capsys = capsys
 
-    def told(self, *overrides: str, release: str | None = None, python: str = "") -> Told:
+    def told(
+        self, *overrides: str, release: str | None = None, python: str = "", platform: str = "mi300x"
+    ) -> Told:
         """Run a sweep's command line on it."""
         if release is not None:
             self._monkeypatch.setenv("STANDIN_VERSION", release)
             python = str(write_interpreter(Path(f"venv-{release}")).absolute())
         self._monkeypatch.setenv("SWEEPER_VLLM_PYTHON", python)
-        code = cli.main([*overrides, "platform=mi300x"])
+        code = cli.main([*overrides, f"platform={platform}"])
         found = self._capsys.readouterr()
         return Told(code=code, text=found.out + found.err)
 
@@ -87,6 +89,17 @@ def test_every_experiment_is_planned_without_refusal_for_the_real_vllm(
     )
     assert not re.search(r"^refused|[1-9]\d* refused", ruled_out.sub("", told.text), re.MULTILINE), told.text
     assert not re.search(r": left out$", told.text, re.MULTILINE), "what became of a knob is said"
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if re.match(r"case\d_|quick_start", name)])
+def test_every_case_is_planned_without_refusal_for_the_real_vllm_on_two_cores(
+    name: str, node: Node, vllm_python: str
+) -> None:
+    told = node.told(f"+experiment={name}", "plan=true", python=vllm_python, platform="cpu")
+    assert told.code == cli.OK, told.text
+    assert " run, 0 refused" in told.text, told.text
+    assert "model: tiny-llama" in told.text
 
 
 def test_first_lines_say_release_counterpart_and_what_became_of_each_knob(node: Node) -> None:
