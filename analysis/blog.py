@@ -145,8 +145,9 @@ def _commands(study: Study) -> list[str]:
                 f"To serve with the {answer['objective']} ({escaped(answer['setting'])}; verdict: "
                 f"{answer['verdict']}):\n\n{code_block(line)}"
             )
-            until = serving.valid_until(study.frame, str(answer["trial_key"]))
-            parts += [escaped(until)] if until else []
+            today = serving.today(study.frame, str(answer["trial_key"]))
+            if today is not None:
+                parts += [escaped(today.about), *([code_block(today.line)] if today.line else [])]
         elif why:
             parts.append(f"The {answer['objective']} ({escaped(answer['setting'])}): {escaped(why)}")
     if not command:

@@ -112,6 +112,12 @@ def _origin(study: Study) -> str:
     lines = [f"- Study: `{study.name}`, {len(trials)} trials ({counts})"]
     if study.experiment:
         lines.append(f"- Experiment: `{study.experiment}`")
+    if study.counterpart_of:
+        changes = "; ".join(f"{knob}: {became}" for knob, became in study.changes.items())
+        lines.append(
+            f"- Stands in for `{study.counterpart_of}`, some of whose knobs this vLLM lacks: "
+            f"{escaped(changes)}"
+        )
     if study.source:
         lines.append(f"- Source: {escaped(study.source)}")
     lines += _left_out(study)
@@ -189,11 +195,11 @@ def bounds(study: Study) -> list[str]:
 
 def _command(frame: pd.DataFrame, trial_key: str) -> str:
     line, why = serving.serve_line(frame, trial_key), serving.why_no_line(frame, trial_key)
-    until = serving.valid_until(frame, trial_key)
+    today = serving.today(frame, trial_key)
     ran = frame.loc[frame["trial_key"] == trial_key, "command"].dropna()
     parts = [f"To serve with it:\n\n{code_block(line)}"] if line else [escaped(why)] if why else []
-    if until:
-        parts.append(escaped(until))
+    if today is not None:
+        parts += [escaped(today.about), *([code_block(today.line)] if today.line else [])]
     if not ran.empty and ran.iloc[0] != line:
         parts.append(f"As it was run:\n\n{code_block(ran.iloc[0])}")
     return "\n\n".join(parts)

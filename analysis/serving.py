@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +48,51 @@ def serve_line(frame: pd.DataFrame, trial_key: str) -> str:
         return _command_line(ran, _assignment(row))
     if pd.isna(row["version.vllm"]):
         return ran
-    address = _address(row)
     try:
-        return knobs.serve_line(
-            _assignment(row),
-            release=release_of(row),
-            model=address,
-            served_name=str(row["model"]),
-            revision=None if _is_local(address) else _text(row, "model_revision") or None,
-            has_dummy_weights=bool(row["model_is_dummy"]) and _is_local(address),
-        )
+        return _line_of(row, _assignment(row), release=release_of(row))
     except ConfigError:
         return ran
+
+
+@dataclass(frozen=True, kw_only=True)
+class Today:
+    """What stands beside a line that the newest release would refuse.
+
+    Attributes:
+        about: For which releases the line is, and what the newest one makes of it, which was not measured.
+        line: The line for the newest release; empty where it cannot take what is left.
+    """
+
+    about: str
+    line: str
+
+
+def today(frame: pd.DataFrame, trial_key: str) -> Today | None:
+    """Return the line for the newest release; None where that takes the line of the trial as it is."""
+    until = valid_until(frame, trial_key)
+    if not until:
+        return None
+    row, newest = _row(frame, trial_key), knobs.releases()[-1]
+    found = knobs.translated(_assignment(row), release=newest)
+    changes = "; ".join(found.changes)
+    refused = knobs.check(found.assignment, release=newest)
+    if refused:
+        about = f"vLLM {newest} has no counterpart of it ({changes}): {refused[0].message}"
+        return Today(about=f"{until} {about}", line="")
+    about = f"Nearest to it for vLLM {newest}, which was not measured: {changes}."
+    return Today(about=f"{until} {about}", line=_line_of(row, found.assignment, release=newest))
+
+
+def _line_of(row: pd.Series[Any], assignment: Mapping[str, Scalar], *, release: str) -> str:
+    address = _address(row)
+    return knobs.serve_line(
+        assignment,
+        release=release,
+        model=address,
+        served_name=str(row["model"]),
+        revision=None if _is_local(address) else _text(row, "model_revision") or None,
+        has_dummy_weights=bool(row["model_is_dummy"]) and _is_local(address),
+    )
 
 
 def why_no_line(frame: pd.DataFrame, trial_key: str) -> str:
@@ -83,7 +117,12 @@ def valid_until(frame: pd.DataFrame, trial_key: str) -> str:
     if not has_line_of_vllm or pd.isna(row["version.vllm"]):
         return ""
     last, gone = knobs.since_removed(_assignment(row), release=release_of(row))
-    return f"This line is valid up to vLLM {last}: newer releases lack {' and '.join(gone)}." if last else ""
+    if not last:
+        return ""
+    return (
+        f"This line is for vLLM {release_of(row)} and valid up to {last}: newer releases lack "
+        f"{' and '.join(gone)}."
+    )
 
 
 def _row(frame: pd.DataFrame, trial_key: str) -> pd.Series[Any]:

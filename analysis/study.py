@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,6 +39,8 @@ class Study:
         attempts: With earlier attempts of a trial, too.
         location: Where the results lie, if not in the study's folder.
         experiment: Names the folder of published figures; None where the study belongs to none.
+        counterpart_of: The experiment that it stands in for, on a vLLM that lacks its knobs; empty for none.
+        changes: What became there of each knob of that experiment.
         price_per_gpu_hour: What a GPU costs by the hour; None where it was not given.
         currency: Of the price; may be empty.
     """
@@ -54,6 +56,8 @@ class Study:
     series: Mapping[str, Series]
     objectives: tuple[Objective, ...] = DEFAULT_OBJECTIVES
     constraints: tuple[Constraint, ...] = ()
+    counterpart_of: str = ""
+    changes: Mapping[str, str] = field(default_factory=dict)
     price_per_gpu_hour: float | None = None
     currency: str = ""
 
@@ -113,6 +117,7 @@ class Study:
             series=about.series,
             objectives=about.objectives or DEFAULT_OBJECTIVES,
             constraints=about.constraints,
+            **_counterpart(about),
             **_price(about),
         )
 
@@ -136,10 +141,24 @@ def _without_repetitions(frame: pd.DataFrame) -> pd.DataFrame:
     return frame if others.empty else others
 
 
+def _counterpart(about: Description) -> dict[str, Any]:
+    """Read what the study stands in for; studies from before there were counterparts name nothing."""
+    given = _asked(about)
+    changes = given.get("changes")
+    return {
+        "counterpart_of": str(given.get("counterpart_of") or ""),
+        "changes": changes if isinstance(changes, dict) else {},
+    }
+
+
+def _asked(about: Description) -> dict[str, Any]:
+    study = about.config.get("study")
+    return study if isinstance(study, dict) else {}
+
+
 def _price(about: Description) -> dict[str, Any]:
     """Read what a GPU costs; studies from before there was a price name none."""
-    study = about.config.get("study")
-    given = study if isinstance(study, dict) else {}
+    given = _asked(about)
     price = given.get("price_per_gpu_hour")
     is_price = isinstance(price, int | float) and not isinstance(price, bool)
     return {"price_per_gpu_hour": price if is_price else None, "currency": str(given.get("currency") or "")}

@@ -319,7 +319,10 @@ def _recommendation(objective: Objective, judged: Sequence[Finalist]) -> str:
 def _serve_lines(study: Study, judged: Sequence[Finalist]) -> list[str]:
     choice = recommended(judged)
     line = "" if choice is None else serving.serve_line(study.every_row, choice.trial_key)
-    return [line] if line else []
+    if choice is None or not line:
+        return []
+    today = serving.today(study.every_row, choice.trial_key)
+    return [line, *([] if today is None else filter(None, (f"# {today.about}", today.line)))]
 
 
 def _comparison_text(comparison: Comparison | None) -> str:

@@ -2,7 +2,8 @@
 
 SweeperError
 +-- ConfigError        fix the file or the command line; nothing ran
-|   `-- KnobError      a knob does not exist in this release, or its value is not allowed
+|   |-- KnobError      a knob does not exist in this release, or its value is not allowed
+|   `-- MissingFileError   a file is not there yet; a run is refused, a plan needs none
 +-- PlacementError     this trial cannot fit on this node; go on with the others
 +-- EngineError        this trial failed; record it and go on
 |   `-- Stopped          somebody asked for a stop; the trial is interrupted
@@ -56,6 +57,10 @@ class ConfigError(SweeperError):
 
 class KnobError(ConfigError):
     """A knob is unknown to the engine's release, or has a value that it does not take."""
+
+
+class MissingFileError(ConfigError):
+    """A file that a run sends is not there yet; the message holds the command that makes it."""
 
 
 class PlacementError(SweeperError):

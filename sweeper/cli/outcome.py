@@ -155,7 +155,9 @@ def _show_summary(settings: Settings, planner: Planner, console: Console) -> lis
         if place < len(found):
             key = str(found[place]["trial_key"])
             line = serving.serve_line(study.frame, key) or serving.why_no_line(study.frame, key)
-            for said in filter(None, (line, serving.valid_until(study.frame, key))):
+            today = serving.today(study.frame, key)
+            beside = () if today is None else (today.about, today.line)
+            for said in filter(None, (line, *beside)):
                 console.print(f"  {legible(said)}", markup=False, soft_wrap=True)
             cost = costs.line(study, str(found[place]["setting"]))
             if cost:

@@ -17,7 +17,7 @@ from sweeper.cli.long_work import LongWork
 from sweeper.cli.outcome import conclude
 from sweeper.cli.plan import show_plan
 from sweeper.cli.signals import StopSignals
-from sweeper.errors import ConfigError
+from sweeper.errors import ConfigError, KnobError, MissingFileError
 from sweeper.executors.deferred import DeferredExecutor
 from sweeper.kinds import ENGINES, SEARCH_METHODS
 from sweeper.prepare.executor import start_executor
@@ -50,11 +50,14 @@ def run_sweep(arguments: list[str], console: Console, *, commands: Collection[st
         The exit code.
     """
     from sweeper import config
+    from sweeper.prepare import today
     from sweeper.prepare.platform import compose_for_platform
     from sweeper.text import confidential
 
     options, overrides = read_options(arguments, commands)
     composed, choice = compose_for_platform(overrides, config_dir=options.config_dir)
+    release = today.fitted(overrides, composed, choice, config_dir=options.config_dir)
+    composed = release.composed
     if options.cfg:
         import yaml
 
@@ -69,8 +72,13 @@ def run_sweep(arguments: list[str], console: Console, *, commands: Collection[st
         )
     stated_by = config.release_stated_by(overrides, config_dir=options.config_dir)
     settings = config.settings(composed, platform=choice.platform, release_stated_by=stated_by)
+    for line in release.lines:
+        console.print(line, markup=False, soft_wrap=True)
     with ExitStack() as stack:
-        return _run(settings, choice, overrides, console, stack)
+        try:
+            return _run(settings, choice, overrides, console, stack)
+        except KnobError as exc:
+            raise KnobError("\n  ".join(filter(None, (str(exc), release.remedy)))) from exc
 
 
 def read_options(arguments: list[str], commands: Collection[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -123,7 +131,14 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
     no_effect.check(planner)
     code = show_plan(settings, planner, nodes, console) if settings.is_plan else OK
     # A missing file or package is found before a folder is made or an engine is started, and by a plan, too.
-    requirements.check(settings.client, settings.load_points, engine=planner.engine)
+    try:
+        requirements.check(settings.client, settings.load_points, engine=planner.engine)
+    except MissingFileError as exc:
+        if not settings.is_plan:
+            raise
+        # What would run is shown all the same: it does not depend on what the file holds.
+        console.print(f"still missing: {exc}", markup=False, soft_wrap=True)
+        return code
     for sentence in requirements.repetitions(settings.load_points, engine=planner.engine):
         console.print(sentence, markup=False, soft_wrap=True)
     if settings.is_plan:

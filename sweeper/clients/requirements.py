@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
 from sweeper import knobs
 from sweeper.clients import conversations
-from sweeper.errors import ConfigError
+from sweeper.errors import ConfigError, MissingFileError
 from sweeper.kinds import CLIENTS, DATASETS, ENGINES, opened
 from sweeper.records import ClientSpec, EngineSpec, LoadPoint, TrialSpec
 
@@ -60,15 +61,19 @@ def check_sharegpt_file(path: str | None, *, output_len: int | None = None) -> N
     """Check that the ShareGPT file is there and whole, and that something of it may pass vLLM's sampler.
 
     Raises:
-        ConfigError: It is not; the message says where to get it, and how to make one like it.
+        MissingFileError: It is not there; the message holds the command that makes one like it, and the one
+            that fetches it.
+        ConfigError: It is damaged, or nothing of it passes.
     """
     got = "is not given" if path is None else _why_no_sharegpt(Path(path), output_len=output_len)
     if got is None:
         return
-    raise ConfigError(
-        f"workload.dataset_path: {got}; expected a file in ShareGPT's format for dataset sharegpt. "
-        f"Download {SHAREGPT_FILE} from {SHAREGPT_URL}, or make a file with the same lengths: "
-        "python -m sweeper sharegpt sharegpt.json. Then set workload.dataset_path=PATH."
+    is_missing = path is None or not Path(path).exists()
+    target = path if path is not None and is_missing else "sharegpt.json"
+    raise (MissingFileError if is_missing else ConfigError)(
+        f"workload.dataset_path: {got}; expected a file in ShareGPT's format for dataset sharegpt. Make one "
+        f"with the same lengths: python -m sweeper sharegpt {shlex.quote(target)} (or download "
+        f"{SHAREGPT_FILE} from {SHAREGPT_URL}). Then set workload.dataset_path={shlex.quote(target)}."
     )
 
 

@@ -7,14 +7,17 @@ the user named the release. YAML holds values; types and checks are here. No oth
 exists.
 """
 
-from sweeper.config.composition import about, compose_run, conf_folder, groups
-from sweeper.config.release_source import release_stated_by
+from sweeper.config.composition import TODAY, about, bases, compose_run, conf_folder, groups
+from sweeper.config.release_source import Stated, release_stated_by
 from sweeper.config.settings import Settings, settings
 from sweeper.config.space import parse_domain
 
 __all__ = [
+    "TODAY",
     "Settings",
+    "Stated",
     "about",
+    "bases",
     "compose_run",
     "conf_folder",
     "groups",

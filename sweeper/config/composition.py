@@ -33,6 +33,9 @@ from sweeper.errors import ConfigError, nearest, nearest_name
 _TYPES = dict(key_types())
 _KEYS = tuple(_TYPES)
 # Each is a folder of conf/ whose file lands at the key of its name.
+TODAY = "today"
+"""The group of what experiments become on a release that lacks their knobs."""
+_EXPERIMENTS = "/experiment/"
 _GROUPS = ("platform", "engine", "model", "workload", "client", "search", "objective", "executor")
 # Below these, names are the user's own; whether a knob exists is asked of the engine's release.
 _FREE_KEYS = (
@@ -64,6 +67,18 @@ def about(experiment: str, config_dir: Path | None = None) -> str:
     roots = (root for root in (conf_folder(), config_dir) if root is not None)
     paths = (root / "experiment" / f"{experiment}.yaml" for root in roots)
     return next((own_files.head_of(path) for path in paths if path.is_file()), "")
+
+
+def bases(experiment: str, config_dir: Path) -> tuple[str, ...]:
+    """Return the experiments that one of the user's own is built on: those in its defaults list."""
+    path = config_dir / "experiment" / f"{experiment}.yaml"
+    try:
+        content = safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, YAMLError):
+        return ()
+    listed = content.get("defaults") if isinstance(content, dict) else None
+    texts = map(str, listed) if isinstance(listed, list) else ()
+    return tuple(text.removeprefix(_EXPERIMENTS) for text in texts if text.startswith(_EXPERIMENTS))
 
 
 class _Refused(Exception):
@@ -301,7 +316,7 @@ def _checked_choice(override: Override, group: str, names: Sequence[str], config
     if config_dir is not None:
         own_files.check(config_dir, group, value)
     # The documented form is +experiment=NAME; without the plus it can mean nothing else.
-    return f"+{group}={value}" if group in ("experiment", "setting", "overlay") else f"{group}={value}"
+    return f"+{group}={value}" if group in ("experiment", "setting", "overlay", TODAY) else f"{group}={value}"
 
 
 def _with_purposes(group: str, names: Sequence[str]) -> str:

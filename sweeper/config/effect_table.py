@@ -260,6 +260,7 @@ EFFECTS: tuple[Effect, ...] = (
         keys=(
             *("study.name", "study.experiment", "study.question", "study.source", "study.outputs"),
             *("study.storage", "study.results", "study.isolation", "study.order", "study.control"),
+            *("study.counterpart_of", "study.changes.*"),
             # What a GPU costs is said by the plan; a run is told the same, so that one file serves both.
             "study.price_per_gpu_hour",
         )
@@ -357,7 +358,7 @@ EFFECTS: tuple[Effect, ...] = (
     Effect(keys=("calibration.*",), idle=(_UNMODELLED,)),
     Effect(keys=("repeats",), idle=(_NO_RESTARTS,)),
     Effect(
-        keys=("runs_per_start", "max_attempts", "retry_pause_s", "retry_failed", "plan"),
+        keys=("runs_per_start", "max_attempts", "retry_pause_s", "retry_failed", "plan", "strict"),
     ),
     Effect(keys=("plan_csv",), idle=(_NO_PLAN,), is_shown=False),
 )

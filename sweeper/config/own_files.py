@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sweeper.errors import ConfigError
 
-GLOBAL_GROUPS = ("experiment", "setting", "overlay")
+GLOBAL_GROUPS = ("experiment", "today", "setting", "overlay")
 """Groups whose files are laid over the whole configuration."""
 
 _DIRECTIVE = "# @package _global_"

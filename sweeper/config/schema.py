@@ -18,12 +18,18 @@ from sweeper.schedule.scheduler import ISOLATIONS, ORDERS
 
 @dataclass
 class StudyConfig:
-    """What is asked, and where its answers go."""
+    """What is asked, and where its answers go.
+
+    ``counterpart_of`` names the experiment that this one stands in for where the engine's release lacks its
+    knobs; ``changes`` is knob to what became of it there.
+    """
 
     name: str = ""
     experiment: str = ""
     question: str = ""
     source: str = ""
+    counterpart_of: str = ""
+    changes: dict[str, str] = field(default_factory=dict)
     outputs: str = "outputs"
     storage: str | None = None
     results: str | None = None
@@ -229,6 +235,7 @@ class RootConfig:
     max_attempts: int = 2
     retry_pause_s: float = 10.0
     retry_failed: bool = False
+    strict: bool = False
     plan: bool = False
     plan_csv: str | None = None
 

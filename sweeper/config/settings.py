@@ -160,7 +160,7 @@ def settings(
     check_whole_numbers("", root)
     study, engine, workload = root["study"], root["engine"], root["workload"]
     experiment = study["experiment"] or "study"
-    name = study["name"] or f"{experiment}-{platform}"
+    name = study["name"] or _study_name(study, experiment, platform)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ConfigError(
             f"study.name: '{name}' cannot name a folder; expected letters, digits, '.', '_' and '-'."
@@ -198,7 +198,7 @@ def settings(
     found = Settings(
         name=name,
         experiment=experiment,
-        question=study["question"],
+        question=_question(study),
         source=study["source"],
         outputs=outputs,
         folder=outputs / name,
@@ -253,6 +253,19 @@ def settings(
     # Last, so that a value which is wrong by itself is answered first.
     left_out = unused.check(root, platform=platform, presets=getattr(composed, "presets", {}))
     return replace(found, left_out=left_out)
+
+
+def _study_name(study: Mapping[str, Any], experiment: str, platform: Platform) -> str:
+    """Name a study after its experiment; a counterpart of the same name never shares a folder with it."""
+    mark = "-today" if study["counterpart_of"] == experiment else ""
+    return f"{experiment}{mark}-{platform}"
+
+
+def _question(study: Mapping[str, Any]) -> str:
+    """Return what is asked, which is the title of reports and charts; a counterpart says that it is one."""
+    asked: str = study["question"]
+    of = study["counterpart_of"]
+    return f"{asked} (today's counterpart of {of})" if of else asked
 
 
 def _modelled_device(chosen: str | None, platform: Platform) -> str | None:

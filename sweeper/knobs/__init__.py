@@ -19,6 +19,7 @@ The files, each importing only from those before it:
 - ``forms``: how a release writes an assignment. ``generations``: V0 or V1. ``parallelism``: how many
   devices an assignment takes. ``engine_defaults``: what holds unsaid. ``bench``: the load generator that
   comes with vLLM. ``sharing``: what server and client have to be given alike.
+- ``translation``: what an assignment becomes on a later release.
 - ``refusals``, ``launcher``, ``presence``, ``values``, ``conflicts``: what can rule out a knob.
   ``checks``: all of it.
 - ``numerics``: which knobs may change an answer.
@@ -30,7 +31,7 @@ from sweeper.knobs.checks import check
 from sweeper.knobs.engine_defaults import defaults
 from sweeper.knobs.forms import command_line, environment, launcher, serve_line
 from sweeper.knobs.generations import NO_KNOBS, Accelerator, Generation, accelerator_of, engine_generation
-from sweeper.knobs.history import since_removed
+from sweeper.knobs.history import first_with, lost, since_removed
 from sweeper.knobs.launcher import (
     GIVEN_FLAGS,
     GIVEN_VARIABLES,
@@ -52,6 +53,7 @@ from sweeper.knobs.refusals import Refusal, RefusalKind
 from sweeper.knobs.release_order import ReleaseKey, is_clean, release_key, releases, why_unplaced
 from sweeper.knobs.runtime_variables import is_read_by_runtime, runtime_variables
 from sweeper.knobs.sharing import client_arguments, client_variables, refuse_unshared
+from sweeper.knobs.translation import Translation, translated
 
 __all__ = [
     "EXPERT_PARALLEL",
@@ -68,6 +70,7 @@ __all__ = [
     "Refusal",
     "RefusalKind",
     "ReleaseKey",
+    "Translation",
     "accelerator_of",
     "bench_client",
     "check",
@@ -81,6 +84,7 @@ __all__ = [
     "engine_generation",
     "environment",
     "every_name",
+    "first_with",
     "is_clean",
     "is_host_setting",
     "is_of_sweeper",
@@ -89,6 +93,7 @@ __all__ = [
     "knob_type",
     "known_names",
     "launcher",
+    "lost",
     "ranks",
     "refuse_given",
     "refuse_load_format",
@@ -100,6 +105,7 @@ __all__ = [
     "serve_line",
     "since_removed",
     "takes_json",
+    "translated",
     "why_answers_may_change",
     "why_shape_forbids",
     "why_unplaced",

@@ -104,6 +104,36 @@ def run_at(knob: str, release: str) -> Run | None:
     return next((run for run in runs_of(knob) if run.holds(release)), None)
 
 
+def lost(names: Iterable[str], *, release: str) -> tuple[str, ...]:
+    """Return the flags and variables that some earlier release had and this one has not, sorted."""
+    return tuple(
+        sorted(
+            name
+            for name in set(names)
+            if run_at(name, release) is None
+            and any(run.last and release_key(run.last) < release_key(release) for run in runs_of(name))
+        )
+    )
+
+
+def first_with(names: Iterable[str], *, release: str) -> str | None:
+    """Return the earliest release after this one that has all of the flags and variables that it lacks.
+
+    Returns:
+        The release; None where it lacks none of them that a later one has.
+    """
+    later = [
+        min((str(run.first) for run in runs_of(name) if _comes_after(run, release)), key=release_key)
+        for name in set(names)
+        if run_at(name, release) is None and any(_comes_after(run, release) for run in runs_of(name))
+    ]
+    return max(later, key=release_key, default=None)
+
+
+def _comes_after(run: Run, release: str) -> bool:
+    return run.first is not None and release_key(run.first) > release_key(release)
+
+
 def since_removed(names: Iterable[str], *, release: str) -> tuple[str | None, tuple[str, ...]]:
     """Return what of an assignment for one release the newest release no longer knows.
 

@@ -25,21 +25,13 @@ def planner_of(settings: Settings, node: Node) -> Planner:
         ConfigError: One of them is not here, or no setting of the space can fit.
     """
     from sweeper import knobs
-    from sweeper.engines import checks
     from sweeper.plan.fitting import fitted
     from sweeper.plan.planner import Planner
 
-    engine, model, space = settings.engine, provide_model(settings), settings.space
-    kind = ENGINES[engine.kind]
-    if kind.is_run_by_python:
-        python = find_engine_python(settings)
-        engine = replace(engine, python=python)
-        model, space = looked_up(model, python=python), with_models_looked_up(space, python=python)
-    found = checks.find(engine, kind=kind)
-    if not (kind.is_run_by_python or kind.is_modelled):
-        engine = replace(engine, python=_client_python(settings))
-    if found is not None:
-        engine = _settled(engine, settings, found=found.release, where=found.where)
+    engine, model, space = found_engine(settings), provide_model(settings), settings.space
+    if ENGINES[engine.kind].is_run_by_python and engine.python is not None:
+        model = looked_up(model, python=engine.python)
+        space = with_models_looked_up(space, python=engine.python)
     planner = Planner(
         study=settings.name,
         trials_folder=str((settings.folder / "trials").absolute()),
@@ -62,6 +54,24 @@ def planner_of(settings: Settings, node: Node) -> Planner:
         control_every=settings.control_every,
     )
     return fitted(planner)
+
+
+def found_engine(settings: Settings) -> EngineSpec:
+    """Return what serves, with the interpreter and the release that were found.
+
+    Raises:
+        ConfigError: It is not there, or its release is not what the settings insist on.
+    """
+    from sweeper.engines import checks
+
+    engine = settings.engine
+    kind = ENGINES[engine.kind]
+    if kind.is_run_by_python:
+        engine = replace(engine, python=find_engine_python(settings))
+    found = checks.find(engine, kind=kind)
+    if not (kind.is_run_by_python or kind.is_modelled):
+        engine = replace(engine, python=_client_python(settings))
+    return engine if found is None else _settled(engine, settings, found=found.release, where=found.where)
 
 
 def _settled(engine: EngineSpec, settings: Settings, *, found: str, where: str) -> EngineSpec:

@@ -88,5 +88,6 @@ def _is_for_any_model(composed: Mapping[str, Any], overlay: str | None) -> bool:
 def _overlay_of(composed: Mapping[str, Any], config_dir: Path | None) -> str | None:
     """Return what an experiment becomes on this platform: its own overlay where it has one."""
     general: str | None = composed["platform"]["overlay"]
-    own = f"{general}_{composed['study']['experiment']}"
+    study = composed["study"]
+    own = f"{general}_{study['counterpart_of'] or study['experiment']}"
     return own if own in config.groups(config_dir).get("overlay", ()) else general

@@ -116,7 +116,7 @@ def test_line_with_flag_that_is_gone_says_up_to_which_release_it_is_valid(
     steps = trial(runs=RUNS, release="0.6.2", knobs={"num_scheduler_steps": 15, "max_num_seqs": 64})
     # The parser of vLLM 0.10.1 is the first that does not know --num-scheduler-steps.
     assert serving.valid_until(frame_of(tmp_path, steps), steps.spec.key) == (
-        "This line is valid up to vLLM 0.10.0: newer releases lack --num-scheduler-steps."
+        "This line is for vLLM 0.6.2 and valid up to 0.10.0: newer releases lack --num-scheduler-steps."
     )
 
 
@@ -129,5 +129,48 @@ def test_of_several_flags_that_are_gone_first_to_go_counts(trial: MakeTrial, tmp
     # --swap-space went with 0.18.0, long after --num-scheduler-steps.
     both = trial(runs=RUNS, release="0.6.2", knobs={"num_scheduler_steps": 15, "swap_space": 4})
     assert serving.valid_until(frame_of(tmp_path, both), both.spec.key) == (
-        "This line is valid up to vLLM 0.10.0: newer releases lack --num-scheduler-steps and --swap-space."
+        "This line is for vLLM 0.6.2 and valid up to 0.10.0: newer releases lack --num-scheduler-steps "
+        "and --swap-space."
     )
+
+
+def test_line_of_the_newest_release_stands_beside_one_that_it_would_refuse(
+    trial: MakeTrial, tmp_path: Path
+) -> None:
+    tuned = {
+        "num_scheduler_steps": 10,
+        "max_seq_len_to_capture": 16384,
+        "enable_chunked_prefill": False,
+        "NCCL_MIN_NCHANNELS": 112,
+    }
+    steps = trial(runs=RUNS, release="0.6.2", knobs=tuned)
+    found = serving.today(frame_of(tmp_path, steps), steps.spec.key)
+    assert found is not None
+    assert found.about.endswith(
+        "Nearest to it for vLLM 0.33.0, which was not measured: max_seq_len_to_capture is left out (V1 "
+        "captures graphs by tokens per step, not by sequence length, so no value of another knob means the "
+        "same); "
+        "num_scheduler_steps=10 becomes async_scheduling=True."
+    )
+    assert found.line.startswith("NCCL_MIN_NCHANNELS=112 vllm serve ")
+    assert found.line.endswith("--port 8000 --async-scheduling --no-enable-chunked-prefill")
+    assert "num-scheduler-steps" not in found.line
+
+
+def test_line_that_the_newest_release_takes_has_none_beside_it(trial: MakeTrial, tmp_path: Path) -> None:
+    plain = trial(runs=RUNS, release="0.6.2", knobs={"max_num_seqs": 64})
+    assert serving.today(frame_of(tmp_path, plain), plain.spec.key) is None
+
+
+def test_setting_that_the_newest_release_refuses_altogether_has_a_reason_and_no_line(
+    trial: MakeTrial, tmp_path: Path
+) -> None:
+    # Without chunks a step must hold the longest prompt; 0.6.2 was never asked.
+    knobs = {"swap_space": 4, "enable_chunked_prefill": False}
+    knobs |= {"max_num_batched_tokens": 512, "max_model_len": 2048}
+    made = trial(runs=RUNS, release="0.6.2", knobs=knobs)
+    found = serving.today(frame_of(tmp_path, made), made.spec.key)
+    assert found is not None
+    assert found.line == ""
+    assert "vLLM 0.33.0 has no counterpart of it" in found.about
+    assert "refuses fewer tokens in a step than max_model_len = 2048" in found.about

@@ -77,11 +77,15 @@ def test_line_for_production_says_up_to_which_release_it_is_valid(
     code, told = run(capsys, *A_SEARCH[:4], *steps, "study.name=steps")
     assert code == cli.OK
     lines = told.splitlines()
-    (place,) = (number for number, line in enumerate(lines) if line.startswith("  vllm serve "))
-    assert "--num-scheduler-steps 15" in lines[place]
+    (place,) = (number for number, line in enumerate(lines) if "--num-scheduler-steps 15" in line)
+    assert lines[place].startswith("  vllm serve ")
     assert lines[place + 1] == (
-        "  This line is valid up to vLLM 0.10.0: newer releases lack --num-scheduler-steps."
+        "  This line is for vLLM 0.6.2 and valid up to 0.10.0: newer releases lack --num-scheduler-steps. "
+        "Nearest to it for vLLM 0.33.0, which was not measured: num_scheduler_steps=15 becomes "
+        "async_scheduling=True."
     )
+    assert lines[place + 2].startswith("  vllm serve ")
+    assert "--async-scheduling" in lines[place + 2]
 
 
 def test_same_command_again_measures_nothing(capsys: pytest.CaptureFixture[str]) -> None:

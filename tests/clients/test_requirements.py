@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.clients import conversations, requirements
-from sweeper.errors import ConfigError
+from sweeper.errors import ConfigError, MissingFileError
 from sweeper.records import ClientSpec, EngineSpec, LoadPoint
 from sweeper.workload import sharegpt
 from tests.standin_benchmarks import write_scripts
@@ -28,13 +28,13 @@ def test_missing_sharegpt_file_is_told_with_its_source_and_its_substitute(tmp_pa
         requirements.check(ClientSpec(), [SHAREGPT], engine=NOW)
     assert str(caught.value) == (
         "workload.dataset_path: is not given; expected a file in ShareGPT's format for dataset sharegpt. "
-        "Download ShareGPT_V3_unfiltered_cleaned_split.json from https://huggingface.co/datasets/"
-        "anon8231489123/ShareGPT_Vicuna_unfiltered/resolve/main/ShareGPT_V3_unfiltered_cleaned_split.json, "
-        "or make a file with the same lengths: python -m sweeper sharegpt sharegpt.json. "
-        "Then set workload.dataset_path=PATH."
+        "Make one with the same lengths: python -m sweeper sharegpt sharegpt.json (or download "
+        "ShareGPT_V3_unfiltered_cleaned_split.json from https://huggingface.co/datasets/"
+        "anon8231489123/ShareGPT_Vicuna_unfiltered/resolve/main/ShareGPT_V3_unfiltered_cleaned_split.json). "
+        "Then set workload.dataset_path=sharegpt.json."
     )
     path = tmp_path / "share.json"
-    with pytest.raises(ConfigError, match=r"there is no file .*share\.json"):
+    with pytest.raises(MissingFileError, match=rf"there is no file .*python -m sweeper sharegpt {path} "):
         requirements.check_sharegpt_file(str(path))
     sharegpt.write(path, count=3, seed=0)
     requirements.check_sharegpt_file(str(path))
