@@ -148,6 +148,7 @@ def why_shape_forbids(assignment: Assignment, model: ModelShape | Architecture) 
                     f"MLP of {' and '.join(map(str, widths))}; expected one of {', '.join(map(str, fits))}"
                 )
                 break
+    yield from _blocks(assignment, built)
     yield from _state_groups(assignment, built)
     stages = _size(assignment, PIPELINE)
     if built.layers and stages > len(built.layers):
@@ -156,6 +157,28 @@ def why_shape_forbids(assignment: Assignment, model: ModelShape | Architecture) 
             "model's layers"
         )
     yield from _decode_context(assignment, built)
+
+
+def _blocks(assignment: Assignment, built: Architecture) -> Iterator[str]:
+    """A slice of an expert holds whole blocks of fp8 weights, which share a scale.
+
+    Source:
+        vLLM 0.32.0, quantization/utils/fp8_utils.py, validate_fp8_block_shape_moe; replicas slice experts,
+        too, unless expert parallelism keeps them whole.
+    """
+    rows = built.block_rows
+    if rows is None or assignment.get(EXPERT_PARALLEL, False):
+        return
+    sizes = {layer.mlp.intermediate for layer, _ in built.runs if isinstance(layer.mlp, Experts)} - {0}
+    slices = _size(assignment, TENSOR) * _size(assignment, DATA)
+    for width in sorted(sizes):
+        if width % (slices * rows):
+            fits = [number for number in _divisors(width) if width % (number * rows) == 0]
+            yield (
+                f"{TENSOR} x {DATA} = {slices} slices experts of {width} into parts that are no whole fp8 "
+                "blocks of "
+                f"{rows}; expected one of {', '.join(map(str, fits)) or 'none'}, or {EXPERT_PARALLEL}"
+            )
 
 
 def _state_groups(assignment: Assignment, built: Architecture) -> Iterator[str]:

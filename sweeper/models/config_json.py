@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sweeper.errors import ConfigError
 from sweeper.models import builds, quantization
-from sweeper.records import Model, ModelShape
-from sweeper.records.architecture import MOST_LAYERS
+from sweeper.records import Model, ModelShape, Quantization
+from sweeper.records.architecture import MOST_LAYERS, Architecture
 
 _FIELDS = {
     "layers": "num_hidden_layers",
@@ -84,9 +85,15 @@ def describe(config: Mapping[str, Any], *, where: str, name: str, path: str) -> 
         path=path,
         dtype="fp8" if is_plain_fp8 else _dtype(config, where),
         shape=_shape(config, where) if is_llamas else None,
-        architecture=None if is_llamas else builds.architecture_of(config, where=where),
+        architecture=None if is_llamas else _architecture(config, stored, where=where),
         quantization=None if is_plain_fp8 else stored,
     )
+
+
+def _architecture(config: Mapping[str, Any], stored: Quantization | None, *, where: str) -> Architecture:
+    built = builds.architecture_of(config, where=where)
+    has_blocks = stored is not None and "experts" in stored.parts
+    return replace(built, block_rows=quantization.block_rows(config) if has_blocks else None)
 
 
 def why_no_shape(path: str) -> str:

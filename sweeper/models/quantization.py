@@ -57,6 +57,15 @@ def read(config: Mapping[str, Any], *, where: str) -> Quantization | None:
     return Quantization(method=method, bits=bits, parts=_parts(stored, method))
 
 
+def block_rows(config: Mapping[str, Any]) -> int | None:
+    """Return the rows of the blocks of fp8 weights that share a scale; None where they are not stored so."""
+    stored = config.get("quantization_config")
+    size = stored.get("weight_block_size") if isinstance(stored, Mapping) else None
+    is_pair = isinstance(size, Sequence) and not isinstance(size, str) and len(size) == 2
+    rows = size[0] if is_pair and size is not None else None
+    return rows if isinstance(rows, int) and rows > 0 else None
+
+
 def _bits(stored: Mapping[str, Any], method: str) -> float | None:
     match method:
         case "fp8" | "fbgemm_fp8" | "modelopt" if "fp4" not in str(stored).lower():

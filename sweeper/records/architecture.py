@@ -322,6 +322,7 @@ class Architecture:
         is_tied: Whether the head is the table of embeddings.
         draft_layers: Layers that predict tokens beyond the next one; loaded only for speculative decoding.
         encoder_parameters: Weights of the encoder of images, about; 0 without one.
+        block_rows: Rows of the blocks that share a scale, where weights are fp8 by blocks; else None.
     """
 
     model_type: str
@@ -332,6 +333,7 @@ class Architecture:
     is_tied: bool = False
     draft_layers: int = 0
     encoder_parameters: int = 0
+    block_rows: int | None = None
 
     @cached_property
     def runs(self) -> tuple[tuple[Layer, int], ...]:

@@ -113,6 +113,8 @@ class Model:
         for name in ("architecture", "quantization"):  # came later: old keys hold where they are unused
             if content[name] is None:
                 del content[name]
+        if found.architecture is not None and found.architecture.block_rows is None:
+            del content["architecture"]["block_rows"]
         if found.quantization is not None:
             content["quantization"]["parts"] = sorted(found.quantization.parts)
         if self.revision is not None:

@@ -6,6 +6,7 @@ import pytest
 
 from sweeper import knobs
 from sweeper.errors import KnobError
+from sweeper.prepare.model import named
 from sweeper.records import ModelShape, Scalar
 from tests.knobs.asking import only_refusal
 
@@ -114,3 +115,29 @@ def test_kv_heads_are_copied_where_they_are_fewer_than_devices() -> None:
         {"tensor_parallel_size": 16, "decode_context_parallel_size": 2},
     ):
         assert not list(knobs.why_shape_forbids(assignment, LLAMA_70B)), assignment
+
+
+@pytest.mark.parametrize(
+    ("preset", "assignment", "is_refused"),
+    [
+        ("qwen3_235b_a22b_fp8", {"tensor_parallel_size": 4}, False),
+        ("qwen3_235b_a22b_fp8", {"tensor_parallel_size": 8}, True),
+        ("qwen3_235b_a22b_fp8", {"tensor_parallel_size": 8, "enable_expert_parallel": True}, False),
+        ("qwen3_235b_a22b_fp8", {"tensor_parallel_size": 1, "data_parallel_size": 8}, True),
+        ("qwen3_235b_a22b", {"tensor_parallel_size": 4, "data_parallel_size": 2}, False),
+        ("deepseek_r1", {"tensor_parallel_size": 8}, False),
+    ],
+)
+def test_slices_of_experts_are_whole_blocks_of_fp8_weights(
+    preset: str, assignment: dict[str, int], is_refused: bool
+) -> None:
+    """1536 rows of an expert in blocks of 128 are 12 blocks: four devices share them, eight cannot."""
+    built = named(preset).built
+    assert built is not None
+    said = [line for line in knobs.why_shape_forbids(assignment, built) if "fp8 blocks" in line]
+    assert bool(said) is is_refused
+    if is_refused:
+        assert (
+            "slices experts of 1536" in said[0]
+            and "expected one of 1, 2, 3, 4, 6, 12, or enable_expert" in said[0]
+        )
