@@ -37,8 +37,12 @@ _GROUPS = ("platform", "engine", "model", "workload", "client", "search", "objec
 # Below these, names are the user's own; whether a knob exists is asked of the engine's release.
 _FREE_KEYS = (
     *("knobs.", "space.knobs.", "space.series.", "objective.", "calibration."),
-    *("workload.goodput.", "workload.max_rate."),
+    *("workload.goodput.", "workload.max_rate.", "workload.options.", "workload.ramp_up."),
+    *("workload.sampling.", "workload.extra_body."),
 )
+_FREE_MAPPINGS = ("workload.options", "workload.sampling", "workload.extra_body")
+"""May be given as a whole, too: ``workload.options={prefix_len: 64}``."""
+
 # Entries with keys of their own, which Hydra cannot add to: they are merged behind it.
 _ENTRIES = ("objective.", "space.series.", "+objective.", "+space.series.", "++objective.", "++space.series.")
 
@@ -249,7 +253,7 @@ def _checked_override(text: str, config_dir: Path | None) -> str:
         raise ConfigError(f"command line: '{text}' is a setting of Hydra; this program has no use for it.")
     if override.is_delete():
         return text
-    if not key.startswith(_FREE_KEYS):
+    if not key.startswith(_FREE_KEYS) and key not in _FREE_MAPPINGS:
         if key not in _KEYS:
             hint = _knob_hint(key, text) or nearest(key, [*_KEYS, *known])
             raise ConfigError(

@@ -82,7 +82,11 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column("repeat", INT, "Client run within the engine start; null where nothing was measured"),
     ),
     "Load point": (
-        _column("dataset", STRING, "What is sent: sharegpt, random, latency or throughput"),
+        _column(
+            "dataset",
+            STRING,
+            "What is sent: sharegpt, random, custom, ...; latency and throughput have no server",
+        ),
         _column("num_prompts", INT, "Requests sent", "requests"),
         _column("request_rate_per_s", FLOAT, "Mean of the Poisson arrivals; null sends all at once", "1/s"),
         _column("max_concurrency", INT, "Requests under way at once; null is unlimited", "requests"),
@@ -94,6 +98,11 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column("client_seed", INT, "Seed of arrivals and sampling"),
         _column(
             "keeps_prefix_cache", BOOL, "Began with what the engine remembered of earlier runs of the trial"
+        ),
+        _column("dataset_options", STRING, "What the dataset was told beside lengths; null for nothing"),
+        _column("arrivals", STRING, "Ramp and burstiness of the arrivals; null for Poisson at one rate"),
+        _column(
+            "request_form", STRING, "Endpoint, sampling and what else was in the body; null for the usual"
         ),
         _column("goodput_bounds", STRING, "Milliseconds that a good request keeps, as --goodput takes them"),
         _column(

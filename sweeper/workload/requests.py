@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sweeper.errors import ConfigError, nearest
 from sweeper.kinds import DATASETS, opened
-from sweeper.records import LoadPoint
+from sweeper.records import LoadPoint, Ramp
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -119,26 +119,84 @@ def make_workload(point: LoadPoint, *, seed: int) -> Workload:
         ConfigError: The dataset is unknown, or the load point lacks a length or has an impossible one.
     """
     _check(point)
-    draw: Draw = opened(DATASETS[point.dataset].draw)
+    draw: Draw = opened(_place(point))
     input_tokens, output_tokens, originals = draw(point, np.random.default_rng([seed, _LENGTHS]))
     return Workload(
-        arrival_s=arrivals_s(
-            requests=point.num_prompts,
-            rate_per_s=point.request_rate_per_s,
-            rng=np.random.default_rng([seed, _ARRIVALS]),
-        ),
+        arrival_s=_arrivals_s(point, np.random.default_rng([seed, _ARRIVALS])),
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         prompt_ids=originals + _content_offset(point, seed),
     )
 
 
-def arrivals_s(*, requests: int, rate_per_s: float | None, rng: np.random.Generator) -> Floats:
-    """Draw Poisson arrivals; the first is at 0, as a client sends its first request at once.
+def _place(point: LoadPoint) -> str:
+    """Return where the lengths of a dataset are drawn.
+
+    Raises:
+        ConfigError: They are not modelled.
+    """
+    place = DATASETS[point.dataset].draw
+    if place is None:
+        raise ConfigError(
+            f"workload.dataset: is {point.dataset}, whose lengths are not known before it is sent; expected "
+            "on the "
+            "simulated platform a dataset whose lengths are. Measure it, or use dataset custom or random."
+        )
+    return place
+
+
+def _arrivals_s(point: LoadPoint, rng: np.random.Generator) -> Floats:
+    """Return when each request of a load point is sent, as ``arrivals_s``."""
+    times = DATASETS[point.dataset].times
+    if times is not None:
+        own: Floats = opened(times)(point)
+        return own
+    if point.ramp is not None:
+        return ramped_s(requests=point.num_prompts, ramp=point.ramp, burstiness=point.burstiness, rng=rng)
+    return arrivals_s(
+        requests=point.num_prompts,
+        rate_per_s=point.request_rate_per_s,
+        burstiness=point.burstiness,
+        rng=rng,
+    )
+
+
+def ramped_s(*, requests: int, ramp: Ramp, burstiness: float, rng: np.random.Generator) -> Floats:
+    """Draw arrivals at a rate that rises from request to request; the first is at 0.
+
+    Args:
+        requests: How many.
+        ramp: From which rate to which, and how.
+        burstiness: Shape of the gaps' Gamma distribution; 1 is Poisson.
+        rng: Generator.
+
+    Returns:
+        Seconds, ascending, shape (requests,).
+
+    Source:
+        vllm/benchmarks/serve.py of 0.32.0: the rate follows the request's index.
+    """
+    progress = np.arange(requests) / max(requests - 1, 1)
+    if ramp.strategy == "linear":
+        rates = ramp.start_per_s + (ramp.end_per_s - ramp.start_per_s) * progress
+    else:
+        rates = ramp.start_per_s * (ramp.end_per_s / ramp.start_per_s) ** progress
+    gaps = rng.gamma(burstiness, 1 / burstiness, requests) / rates
+    gaps[:1] = 0.0
+    return np.cumsum(gaps)
+
+
+def arrivals_s(
+    *, requests: int, rate_per_s: float | None, burstiness: float = 1.0, rng: np.random.Generator
+) -> Floats:
+    """Draw arrivals, Poisson unless a burstiness says otherwise.
+
+    The first is at 0, as a client sends its first request at once.
 
     Args:
         requests: How many.
         rate_per_s: Mean arrivals per second; None lets all arrive at 0.
+        burstiness: Shape of the gaps' Gamma distribution; 1 is Poisson.
         rng: Generator; the same one gives the same gaps, stretched, at every rate.
 
     Returns:
@@ -156,7 +214,10 @@ def arrivals_s(*, requests: int, rate_per_s: float | None, rng: np.random.Genera
         raise ConfigError(
             f"load point: request_rate_per_s is {rate_per_s:g}; expected above 0. Use null for all at once."
         )
-    gaps = rng.standard_exponential(requests) / rate_per_s
+    if burstiness == 1.0:
+        gaps = rng.standard_exponential(requests) / rate_per_s
+    else:
+        gaps = rng.gamma(burstiness, 1 / burstiness, requests) / rate_per_s
     gaps[:1] = 0.0
     return np.cumsum(gaps)
 
@@ -239,6 +300,14 @@ def draw_sharegpt(point: LoadPoint, rng: np.random.Generator) -> tuple[Ints, Int
     while np.any(originals[originals] != originals):
         originals = originals[originals]
     return prompts[originals], answers, originals
+
+
+def draw_prefix_repetition(point: LoadPoint, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
+    """Return prompts of a prefix and a suffix each, in random order; which prefix is drawn with them."""
+    options = dict(point.options)
+    whole = np.full(point.num_prompts, int(options["prefix_len"]) + int(options["suffix_len"]), np.int64)
+    assert point.output_len is not None
+    return whole, np.full(point.num_prompts, point.output_len, np.int64), np.arange(point.num_prompts)
 
 
 def _stratified(count: int, rng: np.random.Generator) -> Floats:

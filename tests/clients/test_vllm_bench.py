@@ -141,8 +141,8 @@ def test_flag_for_api_follows_release(tmp_path: Path) -> None:
 
 
 def test_unknown_dataset_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="dataset 'sonnet'; expected random or sharegpt"):
-        arguments(tmp_path, replace(POINT, dataset="sonnet"))
+    with pytest.raises(ConfigError, match="dataset 'sonet'; expected burstgpt or custom or hf or"):
+        arguments(tmp_path, replace(POINT, dataset="sonet"))
 
 
 # Reports
