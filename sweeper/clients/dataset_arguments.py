@@ -41,6 +41,8 @@ def _options(point: LoadPoint) -> list[str]:
     declared, words = DATASETS[point.dataset].options, []
     for name, value in point.options:
         option = declared[name]
+        if option.flag is None:
+            continue
         if option.type is bool:
             words += [option.flag] if value else []
         else:
@@ -129,15 +131,21 @@ def custom(point: LoadPoint) -> list[str]:
 
 def timed_trace(point: LoadPoint) -> list[str]:
     """Return the arguments for a trace in Mooncake's layout, replayed at its own times."""
-    chunk = (
-        [] if "chunk_len" in dict(point.options) else ["--timed-trace-chunk-hash-size", str(TRACE_CHUNK_LEN)]
-    )
+    speed = float(point.option("speed") or 1.0)
+    # Its times are in milliseconds.
+    return [*trace_lengths(point), "--self-timed", "--timed-trace-sec-multiplier", f"{0.001 / speed:g}"]
+
+
+def trace_lengths(point: LoadPoint) -> list[str]:
+    """Return the arguments for the lengths and equal beginnings of a trace, sent at a rate."""
+    has_chunk = point.option("chunk_len") is not None
+    chunk = [] if has_chunk else ["--timed-trace-chunk-hash-size", str(TRACE_CHUNK_LEN)]
     return [
         *_from_file("timed_trace", point),
-        *("--self-timed", "--timed-trace-label-timestamp", "timestamp"),
+        *("--timed-trace-label-timestamp", "timestamp"),
         *("--timed-trace-label-input-length", "input_length"),
         *("--timed-trace-label-output-length", "output_length"),
-        *("--timed-trace-label-hash-ids", "hash_ids", "--timed-trace-sec-multiplier", "0.001"),
+        *("--timed-trace-label-hash-ids", "hash_ids"),
         *chunk,
     ]
 

@@ -36,23 +36,25 @@ def _check_dataset(point: LoadPoint, *, release: str) -> None:
     if name not in DATASETS or DATASETS[name].arguments is None:
         able = " or ".join(sorted(kind.name for kind in DATASETS.values() if kind.arguments is not None))
         raise ConfigError(f"load point: dataset '{name}'; expected {able}. Choose one of them.")
-    span = knobs.bench_releases(name)
+    kind = DATASETS[name]
+    span = knobs.bench_releases(kind.bench_name or name)
     # A dataset of a plug-in may be one of vLLM's under another name.
     if span is not None and not knobs.is_between(release, span[0], None):
         raise ConfigError(
             f"workload.dataset: is '{name}', and vllm bench serve of vLLM {release} cannot send it "
-            f"({_when(name)}); expected a dataset that it knows. Take a later vLLM (client.python names one "
+            f"({_when(kind.bench_name or name)}); expected a dataset that it knows. Take a later vLLM "
+            "(client.python names one "
             "for "
             "the client alone), or another dataset."
         )
     if span is not None and span[1] is not None and knobs.is_between(release, span[1], None):
         raise ConfigError(
             f"workload.dataset: is '{name}', and vllm bench serve of vLLM {release} cannot send it any more "
-            f"({_when(name)}); expected a dataset that it knows. Use dataset custom with a file of prompts, "
+            f"({_when(kind.bench_name or name)}); expected a dataset that it knows. Use dataset custom with "
+            "a file of prompts, "
             "or "
             "prefix_repetition."
         )
-    kind = DATASETS[name]
     reads_answers = knobs.is_between(release, OWN_OUTPUT_LEN_SINCE, None)
     if kind.has_answers_in_file and point.output_len is None and not reads_answers:
         raise ConfigError(
@@ -67,7 +69,9 @@ def _flags(point: LoadPoint) -> Iterator[tuple[str, object, str]]:
     """Return each key that needs a flag, its value, and the flag."""
     options = DATASETS[point.dataset].options
     for name, value in point.options:
-        yield f"options.{name}", value, options[name].flag
+        flag = options[name].flag
+        if flag is not None:
+            yield f"options.{name}", value, flag
     if point.burstiness != LoadPoint.burstiness:
         yield "burstiness", f"{point.burstiness:g}", "--burstiness"
     if point.ramp is not None:

@@ -65,12 +65,15 @@ def _check_option(where: str, value: Any, option: DatasetOption) -> None:
     if value is None:
         return
     # true is a whole number to Python, but not to anybody else.
-    if not isinstance(value, option.type) or (isinstance(value, bool) and option.type is not bool):
+    kinds = (int, float) if option.type is float else option.type
+    if not isinstance(value, kinds) or (isinstance(value, bool) and option.type is not bool):
         raise ConfigError(
             f"{where}: is {value!r}; expected {option.meaning} ({option.type.__name__}). Change it."
         )
-    if isinstance(value, int) and value < option.low:
-        raise ConfigError(f"{where}: is {value}; expected {option.low} or more: {option.meaning}. Raise it.")
+    if isinstance(value, (int, float)) and not value >= option.low:
+        raise ConfigError(
+            f"{where}: is {value:g}; expected {option.low:g} or more: {option.meaning}. Raise it."
+        )
 
 
 def _burstiness(given: Any, workload: Mapping[str, Any], *, has_ramp: bool) -> float:

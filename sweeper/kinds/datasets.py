@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sweeper.kinds.registry import Registry
 
@@ -13,16 +13,16 @@ class DatasetOption:
     """Something that a dataset takes beside lengths (``workload.options``).
 
     Attributes:
-        flag: Of ``vllm bench serve``.
-        type: ``int``, ``str`` or ``bool``; a bool is a flag without a value, written where it is true.
+        flag: Of ``vllm bench serve``; None where the dataset's own arguments say it.
+        type: ``int``, ``float``, ``str`` or ``bool``; a bool is a flag without a value, for true.
         low: Smallest number.
         is_required: Nothing is sent without it.
         meaning: In words, with its unit.
     """
 
-    flag: str
-    type: type[int] | type[str] | type[bool] = int
-    low: int = 0
+    flag: str | None
+    type: type[int] | type[float] | type[str] | type[bool] = int
+    low: float = 0
     is_required: bool = False
     meaning: str
 
@@ -35,6 +35,7 @@ class DatasetKind:
 
     Attributes:
         name: Value of ``workload.dataset``.
+        bench_name: What ``--dataset-name`` calls it, where that is another name.
         needs_server: It is sent to a server; otherwise it is a benchmark with the engine inside it.
         reads_file: It is read from ``workload.dataset_path``.
         options: Name in ``workload.options`` to what it is.
@@ -62,6 +63,7 @@ class DatasetKind:
     """
 
     name: str
+    bench_name: str | None = None
     needs_server: bool = True
     reads_file: bool = False
     draws_lengths: bool = False
@@ -180,12 +182,23 @@ _TIMED_TRACE = DatasetKind(
     most_input_len=131072,
     most_total_len=262144,
     options={
+        "speed": DatasetOption(
+            flag=None, type=float, low=0.001, meaning="how many times as fast as it was; 1 is as it was"
+        ),
         "chunk_len": DatasetOption(
             flag="--timed-trace-chunk-hash-size",
             low=1,
             meaning="tokens that one of hash_ids stands for; 512 unless given",
         ),
     },
+)
+_TRACE_LENGTHS = replace(
+    _TIMED_TRACE,
+    name="trace_lengths",
+    bench_name="timed_trace",
+    times=None,
+    arguments="sweeper.clients.dataset_arguments:trace_lengths",
+    options={"chunk_len": _TIMED_TRACE.options["chunk_len"]},
 )
 _HF = DatasetKind(
     name="hf",
@@ -211,7 +224,17 @@ _THROUGHPUT = DatasetKind(name="throughput", needs_server=False)
 DATASETS = Registry(
     "workload.dataset",
     (
-        *(_SHAREGPT, _RANDOM, _CUSTOM, _PREFIX_REPETITION, _SONNET, _BURSTGPT, _TIMED_TRACE, _HF),
+        *(
+            _SHAREGPT,
+            _RANDOM,
+            _CUSTOM,
+            _PREFIX_REPETITION,
+            _SONNET,
+            _BURSTGPT,
+            _TIMED_TRACE,
+            _TRACE_LENGTHS,
+            _HF,
+        ),
         *(_LATENCY, _THROUGHPUT),
     ),
     declared_by=DatasetKind,

@@ -119,7 +119,7 @@ def trace_times_s(point: LoadPoint) -> Floats:
     """Return when each request of a trace is sent, seconds from the first, shape (requests,)."""
     rows = [row for _, row in _read(point, _objects)][: point.num_prompts]
     times = np.array([row["timestamp"] for row in rows], np.float64) / 1000
-    return times - times[:1]
+    return (times - times[:1]) / float(point.option("speed") or 1.0)
 
 
 def _read(point: LoadPoint, reader: Any) -> Sequence[tuple[int, Any]]:

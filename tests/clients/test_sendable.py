@@ -36,6 +36,9 @@ POINTS = {
     ),
     "burstgpt": LoadPoint(dataset="burstgpt", num_prompts=8, dataset_path="b.csv"),
     "timed_trace": LoadPoint(dataset="timed_trace", num_prompts=8, dataset_path="t.jsonl"),
+    "trace_lengths": LoadPoint(
+        dataset="trace_lengths", num_prompts=8, request_rate_per_s=2.0, dataset_path="t.jsonl"
+    ),
     "hf": LoadPoint(dataset="hf", num_prompts=8, dataset_path="org/data", options=(("split", "train"),)),
 }
 RELEASES = [release for release in knobs.releases() if knobs.is_between(release, "0.9.1", None)]
@@ -55,7 +58,7 @@ def test_dataset_is_sent_with_flags_of_its_release_or_refused_with_the_first_tha
     name: str, release: str
 ) -> None:
     point = POINTS[name]
-    span = knobs.bench_releases(name)
+    span = knobs.bench_releases(DATASETS[name].bench_name or name)
     assert span is not None
     first, without = span
     is_there = knobs.is_between(release, first, None) and not (
@@ -101,7 +104,7 @@ def test_installed_client_takes_every_word(vllm_python: str) -> None:
     """The real parser of the CPU build, given the words of every dataset that its release sends."""
     lines = []
     for name, point in POINTS.items():
-        span = knobs.bench_releases(name)
+        span = knobs.bench_releases(DATASETS[name].bench_name or name)
         assert span is not None
         if span[1] is None or not knobs.is_between("0.32.0", span[1], None):
             lines.append(words(point))
