@@ -131,7 +131,22 @@ _TEXTS = {
     "workload.endpoint": "chat",
     "workload.ramp_up.strategy": "exponential",
 }
+_CONFIG: Mapping[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "vocab_size": 99,
+    "max_position_embeddings": 4096,
+}
+_SHAPE: Mapping[str, Any] = {
+    **{"layers": 8, "hidden": 64, "intermediate": 128, "heads": 4, "kv_heads": 4, "head_dim": 16},
+    **{"vocab": 99, "max_positions": 4096, "tied_embeddings": False},
+}
 _OTHERS: Mapping[str, Any] = {
+    "model.config": _CONFIG,
+    "space.series.*.model.config": _CONFIG,
     "engine.prefix": ["numactl", "--localalloc"],
     "workload.goodput.*": 100.0,
     "workload.max_rate.bounds.*": 100.0,
@@ -236,6 +251,9 @@ def _prepare(root: dict[str, Any], pattern: str) -> None:
         root["workload"]["request_rate_per_s"] = None
     if pattern == "workload.burstiness" and root["client"]["kind"] != "offline":
         root["workload"]["request_rate_per_s"] = [1.0]
+    if ".shape." in pattern:
+        described = root["model"] if pattern.startswith("model.") else root["space"]["series"]["one"]["model"]
+        described.update(config=None, shape=dict(_SHAPE))
     if pattern.startswith("workload.max_rate."):
         root["workload"]["max_rate"] = {
             **asdict(MaxRateConfig()),

@@ -138,23 +138,29 @@ def _models(about: Description) -> dict[str, Model]:
     given = [about.config.get("model"), *(entry.get("model") for entry in series.values() if entry)]
     found = {}
     for entry in given:
-        shape = _shape(entry)
-        if entry and shape is not None:
+        described = _described(entry)
+        if entry and described is not None and described.shape is not None:
             found[entry["name"]] = Model(
-                name=entry["name"], path=entry["path"], dtype=entry.get("dtype") or "bfloat16", shape=shape
+                name=entry["name"],
+                path=entry["path"],
+                dtype=entry.get("dtype") or "bfloat16",
+                shape=described.shape,
             )
     return found
 
 
-def _shape(model: Mapping[str, Any] | None) -> ModelShape | None:
-    """Return the dimensions of a model of the configuration; of a folder that is still here, its own."""
+def _described(model: Mapping[str, Any] | None) -> Model | None:
+    """Return a model of the configuration; of a folder that is still here, as that says."""
     if not model:
         return None
-    if model.get("shape"):
-        shape = model["shape"]
-        return ModelShape(**shape) if shape.get("layers") else None
+    name, path = str(model.get("name")), str(model.get("path"))
     try:
-        return config_json.read(Path(model["path"])).shape
+        if model.get("config"):
+            return config_json.describe(model["config"], where="model.config", name=name, path=path)
+        if model.get("shape"):
+            shape = model["shape"]
+            return Model(name=name, path=path, shape=ModelShape(**shape)) if shape.get("layers") else None
+        return config_json.read(Path(path))
     except ConfigError:
         return None
 

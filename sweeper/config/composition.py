@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError, safe_load
 
 from sweeper import knobs
-from sweeper.config import model, own_files
+from sweeper.config import model, model_layers, own_files
 from sweeper.config.layers import choice_content, layers
 from sweeper.config.schema import RootConfig, key_types
 from sweeper.config.unused import flat
@@ -39,6 +39,7 @@ _FREE_KEYS = (
     *("knobs.", "space.knobs.", "space.series.", "objective.", "calibration."),
     *("workload.goodput.", "workload.max_rate.", "workload.options.", "workload.ramp_up."),
     *("workload.sampling.", "workload.extra_body."),
+    "model.config.",
 )
 _FREE_MAPPINGS = ("workload.options", "workload.sampling", "workload.extra_body")
 """May be given as a whole, too: ``workload.options={prefix_len: 64}``."""
@@ -83,9 +84,11 @@ class Composed(dict[str, Any]):
 
     Attributes:
         presets: What the shipped files of the chosen groups say, by dotted path: the user did not ask for it.
+        described: The file of conf/model that describes a model by its id alone, by the model's dotted key.
     """
 
     presets: Mapping[str, Any] = MappingProxyType({})
+    described: Mapping[str, str] = MappingProxyType({})
 
 
 def compose_run(overrides: Sequence[str], *, config_dir: Path | None = None) -> Composed:
@@ -153,7 +156,7 @@ def _compose(overrides: Sequence[str], entries: Sequence[Override] = ()) -> Comp
             OmegaConf.set_struct(composed, False)
             del composed["hydra"]
             plain = _merged(composed, entries)
-            found = Composed(_with_own_models(plain, [*overrides, *entries], choices, folders))
+            found = _with_own_models(plain, [*overrides, *entries], choices, folders)
     except (HydraException, OmegaConfBaseException, YAMLError) as exc:
         raise _Refused(exc) from exc
     found.presets = _presets(choices)
@@ -213,21 +216,27 @@ def _with_own_models(
     overrides: Sequence[str | Override],
     choices: Mapping[str, str],
     folders: Sequence[Path],
-) -> dict[str, Any]:
+) -> Composed:
     """Leave to each model only what was said of it, and nothing of one that it took the place of."""
-    found = None
+    found, described = None, dict[str, str]()
     for place in model.places(plain):
         given = model.at(plain, place)
         choice = choices.get("model" if place == "model" else f"model@{place}")
-        if choice is not None and model.is_preset(given, choice_content(f"model/{choice}", folders)):
-            continue
-        found = layers(overrides, folders) if found is None else found
         *path, last = place.split(".")
         parent: Any = plain
         for key in path:
             parent = parent[key]
-        parent[last] = model.settled(given, found, place=place)
-    return plain
+        if choice is not None and model_layers.is_preset(given, choice_content(f"model/{choice}", folders)):
+            parent[last] = model_layers.as_preset(given)
+            continue
+        found = layers(overrides, folders) if found is None else found
+        settled = model_layers.settled(given, found, place=place, folders=folders)
+        parent[last] = dict(settled.values)
+        if settled.preset is not None:
+            described[place] = settled.preset
+    composed = Composed(plain)
+    composed.described = described
+    return composed
 
 
 def _checked_override(text: str, config_dir: Path | None) -> str:

@@ -306,7 +306,7 @@ EFFECTS: tuple[Effect, ...] = (
     Effect(keys=("engine.stop_timeout_s",)),
     Effect(
         keys=(
-            *("model.name", "model.path", "model.dtype", "model.is_dummy", "model.revision"),
+            *("model.name", "model.path", "model.dtype", "model.is_dummy", "model.revision", "model.config"),
             *(f"model.shape.{name}" for name in _SHAPE),
         )
     ),
@@ -352,6 +352,7 @@ EFFECTS: tuple[Effect, ...] = (
         keys=(
             *(f"space.series.*.{name}" for name in ("label", "published", "run")),
             *(f"space.series.*.model.{name}" for name in ("name", "path", "dtype", "is_dummy", "revision")),
+            "space.series.*.model.config",
             *(f"space.series.*.model.shape.{name}" for name in _SHAPE),
         )
     ),

@@ -90,13 +90,14 @@ class ShapeConfig:
 
 @dataclass
 class ModelConfig:
-    """The model that is served."""
+    """The model that is served; ``config`` holds fields of its config.json under their names there."""
 
     name: str = ""
     path: str = ""
     dtype: str | None = None
     is_dummy: bool = Model.is_dummy
     revision: str | None = None
+    config: dict[str, Any] | None = None
     shape: ShapeConfig = field(default_factory=ShapeConfig)
 
 

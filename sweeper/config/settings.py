@@ -217,7 +217,11 @@ def settings(
         modelled_device=_modelled_device(root["platform"]["device"], platform),
         engine=serving.engine(engine, platform),
         allow_unknown=engine["allow_unknown"],
-        model=model.model(root["model"], needs_shape=platform is Platform.SIMULATED),
+        model=model.model(
+            root["model"],
+            needs_shape=platform is Platform.SIMULATED,
+            preset=getattr(composed, "described", {}).get("model"),
+        ),
         load_points=load_points,
         warmup_prompts=check_not_negative("workload.warmup_prompts", workload["warmup_prompts"]),
         client=load.client(root["client"], load_points),
@@ -407,8 +411,16 @@ def _space(root: Mapping[str, Any], platform: Platform) -> Space:
     has_second_run = root["workload"]["second_run"]
     for name in space["knobs"]:
         check_no_secret(f"space.knobs.{name}", name)
+    described = getattr(root, "described", {})
     series = tuple(
-        _series(name, item, platform, has_second_run=has_second_run) for name, item in space["series"].items()
+        _series(
+            name,
+            item,
+            platform,
+            has_second_run=has_second_run,
+            preset=described.get(f"space.series.{name}.model"),
+        )
+        for name, item in space["series"].items()
     )
     parsed = {name: parse_condition(f"space.knobs.{name}", value) for name, value in space["knobs"].items()}
     # What one series sets or the search varies is not fixed for the others.
@@ -422,7 +434,9 @@ def _space(root: Mapping[str, Any], platform: Platform) -> Space:
     )
 
 
-def _series(name: str, item: Mapping[str, Any], platform: Platform, *, has_second_run: bool) -> Series:
+def _series(
+    name: str, item: Mapping[str, Any], platform: Platform, *, has_second_run: bool, preset: str | None
+) -> Series:
     where = f"space.series.{name}"
     # What is not modelled needs no shape; its series are refused on the simulated platform.
     startable = [kind.name for kind in ENGINES.values() if kind.has_devices]
@@ -443,7 +457,7 @@ def _series(name: str, item: Mapping[str, Any], platform: Platform, *, has_secon
         engine=item["engine"],
         model=None
         if item["model"] is None
-        else model.model(item["model"], where=f"{where}.model", needs_shape=needs_shape),
+        else model.model(item["model"], where=f"{where}.model", needs_shape=needs_shape, preset=preset),
         knobs=_knobs(f"{where}.knobs", item["knobs"]),
     )
 

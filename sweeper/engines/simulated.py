@@ -363,7 +363,7 @@ def _kv_blocks(spec: TrialSpec, device: Device, settings: Mapping[str, Scalar]) 
             "max_num_seqs or max_num_batched_tokens, or raise tensor_parallel_size.",
             failure=FailureClass.OUT_OF_MEMORY,
         )
-    return found.blocks
+    return found.plain_blocks
 
 
 def _scheduler_config(settings: Mapping[str, Scalar], *, is_v1: bool) -> SchedulerConfig:

@@ -55,6 +55,7 @@ class DatasetKind:
             index of the one whose prompt it sends: what is modelled in its place; None where nothing is.
         check: Function from a load point that raises ``ConfigError`` where its file is wrong; None for none.
         repeated: Function from a load point to how many prompts are sent more than once at least, or to None.
+        is_read_for_lengths: What is drawn of it tells its lengths, in place of the usual ones below.
         mean_input_len: Prompt tokens in the mean, where it has own lengths; ShareGPT's unless it says others.
         mean_output_len: Answer tokens in the mean, where nothing else is asked.
         longest_output_len: Answer tokens of the longest that usually comes.
@@ -80,6 +81,7 @@ class DatasetKind:
     most_input_len: int = 1024
     most_total_len: int = 2048
     options: Mapping[str, DatasetOption] = field(default_factory=dict)
+    is_read_for_lengths: bool = False
     has_answers_in_file: bool = False
     has_own_answers: bool = False
     needs_output_len: bool = False
@@ -115,6 +117,7 @@ _RANDOM = DatasetKind(
 )
 _PREFIX_REPETITION = DatasetKind(
     name="prefix_repetition",
+    is_read_for_lengths=True,
     has_own_lengths=True,
     needs_output_len=True,
     arguments="sweeper.clients.dataset_arguments:prefix_repetition",
@@ -146,6 +149,7 @@ _SONNET = DatasetKind(
 _BURSTGPT = DatasetKind(
     name="burstgpt",
     reads_file=True,
+    is_read_for_lengths=True,
     has_own_lengths=True,
     has_own_answers=True,
     arguments="sweeper.clients.dataset_arguments:from_file",
@@ -157,6 +161,7 @@ _BURSTGPT = DatasetKind(
 _CUSTOM = DatasetKind(
     name="custom",
     reads_file=True,
+    is_read_for_lengths=True,
     has_own_lengths=True,
     has_answers_in_file=True,
     arguments="sweeper.clients.dataset_arguments:custom",
@@ -173,6 +178,7 @@ _CUSTOM = DatasetKind(
 _TIMED_TRACE = DatasetKind(
     name="timed_trace",
     reads_file=True,
+    is_read_for_lengths=True,
     has_own_lengths=True,
     has_own_answers=True,
     times="sweeper.workload.files:trace_times_s",

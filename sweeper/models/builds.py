@@ -117,7 +117,9 @@ def architecture_of(
 # ---- parts ----
 
 
-def _attention(fields: Fields, *, window: int | None = WHOLE, is_gated: bool = False) -> Attention:
+def _attention(
+    fields: Fields, *, window: int | None = WHOLE, is_gated: bool = False, is_chunked: bool = False
+) -> Attention:
     heads = fields.size("num_attention_heads")
     return Attention(
         heads=heads,
@@ -125,6 +127,7 @@ def _attention(fields: Fields, *, window: int | None = WHOLE, is_gated: bool = F
         head_dim=fields.number("head_dim", fields.size("hidden_size") // heads),
         window=window,
         is_gated=is_gated,
+        is_chunked=is_chunked,
     )
 
 
@@ -299,7 +302,7 @@ def _llama4(fields: Fields) -> Architecture:
     layers = []
     for place in range(fields.layers()):
         is_whole = (place + 1) % 4 == 0
-        attention = _attention(fields, window=WHOLE if is_whole else chunk)
+        attention = _attention(fields, window=WHOLE if is_whole else chunk, is_chunked=not is_whole)
         layers.append(Layer(attention=attention, mlp=experts if (place + 1) % step == 0 else dense))
     return _stack(fields, layers)
 

@@ -1,4 +1,4 @@
-"""A model as its own config.json describes it, for a model that has no file in conf/model.
+"""A model as the fields of its config.json describe it: from a file, or written out in conf/model.
 
 Dense decoders of Llama's build become a `ModelShape`, as they always did, so that the keys of stored trials
 hold; every other build that ``builds`` knows becomes an `Architecture`. A build is known by its
@@ -57,18 +57,34 @@ def read(path: Path) -> Model:
         out. ``torch_dtype`` is ``dtype`` since transformers 4.56.
     """
     file = path / "config.json" if path.is_dir() else path
-    config = _json(file)
-    _refuse_other_classes(config, file)
-    _refuse_contradictions(config, file)
-    stored = quantization.read(config, where=str(file))
+    config = content(file)
+    name = str(config.get("_name_or_path") or file.resolve().parent.name)
+    return describe(config, where=str(file), name=name, path=str(file.parent))
+
+
+def describe(config: Mapping[str, Any], *, where: str, name: str, path: str) -> Model:
+    """Return the model that the fields of a config.json describe.
+
+    Args:
+        config: The fields, under the names that they have there.
+        where: The file, or the key that holds them, for messages.
+        name: What the model is served as.
+        path: Where the engine finds it.
+
+    Raises:
+        ConfigError: They lack a dimension, or are of a build that is not known.
+    """
+    _refuse_other_classes(config, where)
+    _refuse_contradictions(config, where)
+    stored = quantization.read(config, where=where)
     is_plain_fp8 = stored is not None and stored.bits == 8 and len(stored.parts) == len(quantization.ALL)
     is_llamas = _is_built_as_llama(config)
     return Model(
-        name=str(config.get("_name_or_path") or file.resolve().parent.name),
-        path=str(file.parent),
-        dtype="fp8" if is_plain_fp8 else _dtype(config, file),
-        shape=_shape(config, file) if is_llamas else None,
-        architecture=None if is_llamas else builds.architecture_of(config, where=str(file)),
+        name=name,
+        path=path,
+        dtype="fp8" if is_plain_fp8 else _dtype(config, where),
+        shape=_shape(config, where) if is_llamas else None,
+        architecture=None if is_llamas else builds.architecture_of(config, where=where),
         quantization=None if is_plain_fp8 else stored,
     )
 
@@ -81,10 +97,30 @@ def why_no_shape(path: str) -> str:
     if not (folder / "config.json").exists():
         return f"no config.json in {path}"
     try:
+        fields = content(folder / "config.json")
+        if is_unknown_build(fields):
+            return why_unknown(fields)
         read(folder)
     except ConfigError as exc:
         return str(exc)
     return f"{path}/config.json was not read"
+
+
+def is_unknown_build(config: Mapping[str, Any] | None) -> bool:
+    """Whether the fields of a config.json are of a build that this release cannot read."""
+    return bool(config) and _unknown_type(config or {}) is not None
+
+
+def why_unknown(config: Mapping[str, Any]) -> str:
+    """Return in words that the build is not known."""
+    return f"model_type '{_unknown_type(config)}' is not known to this release"
+
+
+def _unknown_type(config: Mapping[str, Any]) -> str | None:
+    """Return the ``model_type`` whose build is not known: the decoder's, in a model of several parts."""
+    text = config.get("text_config")
+    kind = str((text if isinstance(text, Mapping) else config).get("model_type", "not given"))
+    return None if kind in builds.BUILDS else kind
 
 
 def _kind(config: Mapping[str, Any]) -> str:
@@ -103,7 +139,7 @@ def _is_built_as_llama(config: Mapping[str, Any]) -> bool:
     return not has_others and not is_shorter
 
 
-def _refuse_other_classes(config: Mapping[str, Any], file: Path) -> None:
+def _refuse_other_classes(config: Mapping[str, Any], where: str) -> None:
     """Refuse a class that is not a whole model of its ``model_type``."""
     kind = _kind(config)
     wanted = _BUILDS.get(kind)
@@ -114,13 +150,13 @@ def _refuse_other_classes(config: Mapping[str, Any], file: Path) -> None:
     is_known = named.lower() == wanted.lower() if wanted else named.endswith(_SERVED)
     if not is_known:
         raise ConfigError(
-            f"{file}: architectures is {classes!r} with model_type '{kind}'; expected "
+            f"{where}: architectures is {classes!r} with model_type '{kind}'; expected "
             f"{[wanted] if wanted else 'a class that ends in ' + ' or '.join(_SERVED)}, since another class "
             "may be built otherwise. Take another, or measure."
         )
 
 
-def _refuse_contradictions(config: Mapping[str, Any], file: Path) -> None:
+def _refuse_contradictions(config: Mapping[str, Any], where: str) -> None:
     """Refuse a dense build that has what makes another one: experts, or latent attention."""
     kind = _kind(config)
     if kind not in _BUILDS:
@@ -129,29 +165,34 @@ def _refuse_contradictions(config: Mapping[str, Any], file: Path) -> None:
     for name in (*_EXPERTS, "kv_lora_rank"):
         if any(part.get(name) for part in parts):
             raise ConfigError(
-                f"{file}: has '{name}' with model_type '{kind}', which is a dense decoder "
+                f"{where}: has '{name}' with model_type '{kind}', which is a dense decoder "
                 "like Llama and has none; expected the model_type of its own build. Correct the "
                 "file, or measure."
             )
 
 
-def _shape(config: Mapping[str, Any], file: Path) -> ModelShape:
-    shape = {name: _number(config, key, file) for name, key in _FIELDS.items()}
+def _shape(config: Mapping[str, Any], where: str) -> ModelShape:
+    shape = {name: _number(config, key, where) for name, key in _FIELDS.items()}
     if shape["layers"] > MOST_LAYERS:
         raise ConfigError(
-            f"{file}: num_hidden_layers is {shape['layers']:,}; expected at most {MOST_LAYERS:,}. "
+            f"{where}: num_hidden_layers is {shape['layers']:,}; expected at most {MOST_LAYERS:,}. "
             "Name another file."
         )
     heads = shape["heads"]
     return ModelShape(
         **shape,
-        kv_heads=_number({"n": config.get("num_key_value_heads") or heads}, "n", file),
-        head_dim=_number({"n": config.get("head_dim") or shape["hidden"] // heads}, "n", file),
+        kv_heads=_number({"n": config.get("num_key_value_heads") or heads}, "n", where),
+        head_dim=_number({"n": config.get("head_dim") or shape["hidden"] // heads}, "n", where),
         tied_embeddings=bool(config.get("tie_word_embeddings", False)),
     )
 
 
-def _json(file: Path) -> Mapping[str, Any]:
+def content(file: Path) -> Mapping[str, Any]:
+    """Return the fields of a config.json as they stand there.
+
+    Raises:
+        ConfigError: It is not there, or is no JSON object.
+    """
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except OSError as exc:
@@ -167,17 +208,17 @@ def _json(file: Path) -> Mapping[str, Any]:
     return config
 
 
-def _number(config: Mapping[str, Any], key: str, file: Path) -> int:
+def _number(config: Mapping[str, Any], key: str, where: str) -> int:
     value = config.get(key)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(
-            f"{file}: {key} is {value!r}; expected a whole number of at least 1, as in the config.json of a "
+            f"{where}: {key} is {value!r}; expected a whole number of at least 1, as in the config.json of a "
             "dense decoder like Llama. Name another file."
         )
     return value
 
 
-def _dtype(config: Mapping[str, Any], file: Path) -> str:
+def _dtype(config: Mapping[str, Any], where: str) -> str:
     """Return the type that is computed in; models of several parts say it in one of them."""
     text = config.get("text_config")
     parts = (config, text) if isinstance(text, Mapping) else (config,)
@@ -186,5 +227,5 @@ def _dtype(config: Mapping[str, Any], file: Path) -> str:
     )
     dtype = str(said).removeprefix("torch.")
     if dtype not in _DTYPES:
-        raise ConfigError(f"{file}: torch_dtype is '{dtype}'; expected one of {', '.join(_DTYPES)}.")
+        raise ConfigError(f"{where}: torch_dtype is '{dtype}'; expected one of {', '.join(_DTYPES)}.")
     return dtype

@@ -35,6 +35,7 @@ class Attention:
         head_dim: Numbers of a head.
         window: Tokens that are seen; ``WHOLE`` for all.
         is_gated: The queries' projection makes an output gate of the same size as well (Qwen3-Next).
+        is_chunked: The window begins anew after so many tokens, instead of moving along (Llama 4).
     """
 
     heads: int
@@ -42,6 +43,7 @@ class Attention:
     head_dim: int
     window: int | None = WHOLE
     is_gated: bool = False
+    is_chunked: bool = False
 
     def parameters(self, hidden: int) -> int:
         """Count the weights of the four projections."""
@@ -57,6 +59,11 @@ class Attention:
     def state_values(self) -> int:
         """Numbers that are kept of a sequence whatever its length."""
         return 0
+
+    def state_parts(self, tensor: int = 1) -> tuple[int, int]:
+        """Return the numbers that one of so many devices keeps of a sequence whatever its length: none."""
+        del tensor
+        return 0, 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +109,11 @@ class LatentAttention:
         """Numbers that are kept of a sequence whatever its length."""
         return 0
 
+    def state_parts(self, tensor: int = 1) -> tuple[int, int]:
+        """Return the numbers that one of so many devices keeps of a sequence whatever its length: none."""
+        del tensor
+        return 0, 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class DeltaAttention:
@@ -139,8 +151,19 @@ class DeltaAttention:
     @property
     def state_values(self) -> int:
         """Numbers that are kept of a sequence whatever its length: its state, and the convolution's."""
+        return sum(self.state_parts())
+
+    def state_parts(self, tensor: int = 1) -> tuple[int, int]:
+        """Return the numbers that one of so many devices keeps: of the convolution, of the state.
+
+        Source:
+            vLLM 0.32.0, mamba_utils.py, gated_delta_net_state_shape.
+        """
         keys, values = self.key_heads * self.key_dim, self.value_heads * self.value_dim
-        return self.value_heads * self.key_dim * self.value_dim + (2 * keys + values) * (self.kernel - 1)
+        return (
+            (2 * keys + values) // tensor * (self.kernel - 1),
+            self.value_heads // tensor * self.key_dim * self.value_dim,
+        )
 
 
 AnyAttention = Attention | LatentAttention | DeltaAttention

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from sweeper.records.architecture import Architecture, Attention, Layer, Mlp
 
@@ -61,6 +62,10 @@ class Quantization:
     parts: frozenset[str] = frozenset({"attention", "mlp", "experts", "shared"})
 
 
+_NOTHING_FOUND: Mapping[str, Any] = {"shape": None, "architecture": None, "quantization": None, "dtype": None}
+"""What a model has of which nothing is known but its id."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """The model that is served.
@@ -75,6 +80,9 @@ class Model:
         is_dummy: Weights are random, so only speed means anything.
         revision: Revision on the hub, or a content hash of a local folder.
         no_shape_because: Why there is no shape, in words.
+        described_by: What says of what it is built, where that is looked up by its id, in words.
+        is_looked_up: Whether that is so on a platform that measures. It may be found at one time and not at
+            another, so it takes no part in the identity there.
     """
 
     name: str
@@ -86,6 +94,8 @@ class Model:
     no_shape_because: str | None = None
     architecture: Architecture | None = None
     quantization: Quantization | None = None
+    described_by: str | None = None
+    is_looked_up: bool = False
 
     @property
     def built(self) -> Architecture | None:
@@ -95,13 +105,15 @@ class Model:
     @property
     def identity(self) -> Mapping[str, object]:
         """What makes it this model: where a local folder lies does not, once its content has a hash."""
-        content = asdict(self)
-        del content["no_shape_because"]
+        found = replace(self, **_NOTHING_FOUND) if self.is_looked_up else self
+        content = asdict(found)
+        for name in ("no_shape_because", "described_by", "is_looked_up"):
+            del content[name]
         for name in ("architecture", "quantization"):  # came later: old keys hold where they are unused
             if content[name] is None:
                 del content[name]
-        if self.quantization is not None:
-            content["quantization"]["parts"] = sorted(self.quantization.parts)
+        if found.quantization is not None:
+            content["quantization"]["parts"] = sorted(found.quantization.parts)
         if self.revision is not None:
             del content["path"]
         return content

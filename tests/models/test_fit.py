@@ -21,6 +21,7 @@ from sweeper.models.fit import (
     kv_bytes_per_token,
     weight_bytes,
 )
+from sweeper.models.kv_cache import Group, Keeps, KvCache, Page
 from sweeper.records import Assignment, Model, ModelShape, Placement, Scalar
 from sweeper.simulation.calibration import Calibration
 from sweeper.simulation.costs import CostModel
@@ -232,13 +233,18 @@ def test_releases_differ_by_their_defaults_and_by_what_they_count(llama_8b: Mode
 # How many sequences then fit
 
 
+CACHE_OF_ONE_MIB = KvCache(
+    groups=(Group(page=Page(keeps=Keeps.ALL, tokens=16, bytes=2**20), layers=(0,)),), block_bytes=2**20
+)
+
+
 def plain(**changes: float) -> Fit:
     """A device of 10 GiB: 4 of weights, 1 of work, so 5 are left; a block of 16 tokens takes 1 MiB."""
-    values: dict[str, float] = {
+    values: dict[str, object] = {
         "weights_gib": 4.0,
         "activations_gib": 0.75,
         "runtime_gib": 0.25,
-        "kv_token_bytes": 65_536,
+        "cache": CACHE_OF_ONE_MIB,
         "memory_gib": 12.5,
         "memory_frac": 0.8,
         "max_model_len": 8000,
@@ -363,7 +369,7 @@ def test_checkpoint_of_gpt_oss_is_as_large_as_published(tmp_path: Path) -> None:
 def test_latent_cache_is_on_every_device(tmp_path: Path) -> None:
     model = of_published(tmp_path, "deepseek-ai/DeepSeek-V3", quant_method="fp8")
     one, eight = fitted(model), fitted(model, tensor_parallel_size=8)
-    assert one.kv_token_bytes == eight.kv_token_bytes == 61 * 576 * 2
+    assert one.cache.block_bytes == eight.cache.block_bytes == 61 * 576 * 2 * 16
     assert (one.is_feasible, eight.is_feasible) == (False, True)
 
 
@@ -388,18 +394,26 @@ def test_experts_that_cannot_be_shared_out_evenly_fill_one_device_more(tmp_path:
 
 def test_window_bounds_cache_of_sequence(tmp_path: Path) -> None:
     model = of_published(tmp_path, "google/gemma-3-27b-it")
-    found = fitted(model, max_model_len=32768)
-    per_layer = 2 * 16 * 128 * 2
-    assert found.kv_cache_gib == pytest.approx(per_layer * (10 * 32768 + 52 * 1024) / 2**30)
-    assert found.sequences(1024) > found.sequences(2048) > 0
+    found = fitted(model, max_model_len=32768, max_num_batched_tokens=1024, async_scheduling=False)
+    # 10 whole layers are the group, so 52 windows of 1024 make 6 of it, of 10 pages of 128 KiB a block.
+    assert len(found.cache.groups) == 7
+    assert found.cache.block_bytes == 10 * 16 * (2 * 16 * 128 * 2)
+    # A window keeps 1023 tokens and a step of 1024: 128 blocks, and one more since it need not begin with one.
+    assert found.cache.blocks_of(32768) == 32768 // 16 + 6 * (128 + 1)
+    assert found.sequences(1024) > found.sequences(2048) > found.sequences(4096) > 0
 
 
 def test_state_is_kept_whatever_length(tmp_path: Path) -> None:
     model = of_published(tmp_path, "Qwen/Qwen3-Next-80B-A3B-Instruct")
-    found = fitted(model, tensor_parallel_size=2, max_model_len=8192)
-    state = 36 * (32 * 128 * 128 + (2 * 16 * 128 + 32 * 128) * 3) * 2 // 2
-    assert found.state_bytes == state
-    assert found.kv_token_bytes == 12 * 2 * 1 * 256 * 2
+    found = fitted(model, tensor_parallel_size=2, max_model_len=8192, enable_prefix_caching=False)
+    # A state takes 2 bytes x (16 heads x 128 x 128 + 3 inputs of (2 x 8 + 16) x 128) on each of two devices;
+    # a token of a whole layer 2 x 1 head x 256 x 2 bytes: 536 tokens are as much, in sixteens 544.
+    state, token = 2 * (16 * 128 * 128 + 3 * (2 * 8 + 16) * 128), 2 * 256 * 2
+    assert (state, token) == (548_864, 1024)
+    assert found.cache.block_bytes == 12 * 544 * token
+    # 36 states make 3 groups of 12 layers; 8192 tokens take 16 blocks of 544 tokens.
+    assert found.cache.blocks_of(8192) == 16 + 3
+    assert found.cache.blocks_of(16) == 1 + 3
 
 
 def test_four_bit_weights_fit_where_sixteen_do_not(tmp_path: Path) -> None:
