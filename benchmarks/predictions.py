@@ -133,6 +133,36 @@ _UNMEASURED = (
         device="mi355x",
         knobs={},
     ),
+    Unmeasured(
+        title="Mixtral 8x7B on 2 MI300X, today's vLLM with its defaults",
+        model="mixtral_8x7b_instruct",
+        devices=2,
+        knobs={},
+    ),
+    Unmeasured(
+        title="Qwen3-235B-A22B FP8 on 4 MI300X, today's vLLM with its defaults",
+        model="qwen3_235b_a22b_fp8",
+        devices=4,
+        knobs={},
+    ),
+    Unmeasured(
+        title="DeepSeek-R1 (FP8) on 8 MI300X, today's vLLM with its defaults",
+        model="deepseek_r1",
+        devices=8,
+        knobs={},
+    ),
+    Unmeasured(
+        title="DeepSeek-R1 (FP8) on 8 MI300X, expert parallel",
+        model="deepseek_r1",
+        devices=8,
+        knobs={"enable_expert_parallel": True},
+    ),
+    Unmeasured(
+        title="gpt-oss-120b (mxfp4) on one MI300X, today's vLLM with its defaults",
+        model="gpt_oss_120b",
+        devices=1,
+        knobs={},
+    ),
 )
 
 
@@ -197,7 +227,7 @@ def pairs(source: Mapping[str, Any]) -> Iterator[Pair]:
 
 def _predict(
     *,
-    model: str,
+    model: str | Mapping[str, Any],
     device: str,
     release: str,
     knobs: Mapping[str, Scalar],
@@ -263,6 +293,13 @@ def _why() -> Iterator[str]:
     yield (
         "- Small models. Costs for each head, layer and sequence are fitted to 64 heads on 4 GPUs; of an 8B "
         "model on one GPU they make up most of a step, and were compared with none while they were fitted."
+    )
+    yield (
+        "- Mixtures of experts. Nothing was fitted to any: experts are taken to be as fast as large "
+        "multiplications are, to be chosen evenly, and to cost as many launches more as they have kernels. "
+        "Steps of a few requests come out too short, most of all where many layers have a state; kernels "
+        "that convert weights (mxfp4) or scale them by block may be part of that. MLPerf's harness has "
+        "AITER's kernels for experts, of which the calibration of V0 knows nothing."
     )
     yield (
         "- Medians. vLLM 0.6.0 gives the tokens of a group of steps together, and holds requests whose "
@@ -336,7 +373,11 @@ def _not_compared() -> Iterator[str]:
     yield "- 405B on 8 MI325X (docs.vultr.com/inference-cookbook): tokens per request are not told."
     yield "- Llama 3.1 8B by a vLLM developer (vllm-project/vllm pull request 18566): the GPU is not named."
     yield "- 405B FP8 on 8 MI300X (substratus.ai): the setup was found, its results were not."
-    yield "- H100 numbers of TensorRT-LLM: another engine. MLPerf: another scheduler and other kernels."
+    yield "- H100 numbers of TensorRT-LLM: another engine. MLPerf's Llama 2 70B: another scheduler."
+    yield (
+        "- gpt-oss-120b on 4 MI300X (SemiAnalysisAI/InferenceX issue 828): tokens for each joule are told, "
+        "how many requests ran at a time is not."
+    )
     yield "- vLLM on H200, and 8B on a CPX partition: no number that tells model, load and release was found."
 
 

@@ -7,6 +7,7 @@ from datetime import date
 
 from sweeper import knobs
 from sweeper.calibrate.figures import FIT, VALIDATION, Figure, predict, relative_errors
+from sweeper.simulation.builds import kinds_of
 from sweeper.simulation.calibration import WORDS, Compared, NamedCalibration, bare_name
 
 LONG_TTFT_MS = 2000.0
@@ -79,4 +80,5 @@ def _compared(figures: Sequence[Figure]) -> Compared:
             sorted({figure.placement.partition_mode for figure in figures if figure.placement.partition_mode})
         ),
         models=tuple(sorted({bare_name(spec.model.name) for spec in specs})),
+        kinds=tuple(sorted({kind for spec in specs for kind in kinds_of(spec.model, spec.assignment)})),
     )

@@ -18,6 +18,7 @@ from typing import Any
 
 from sweeper import config
 from sweeper.calibrate.figures import FIT, VALIDATION, Figure
+from sweeper.models import config_json
 from sweeper.records import EngineSpec, LoadPoint, Model, Placement, Platform, TrialSpec
 from sweeper.simulation.device import device_named
 
@@ -92,7 +93,7 @@ def source_figures(source: Mapping[str, Any], *, role: str = VALIDATION) -> list
 
 def trial_of(
     *,
-    model: str,
+    model: str | Mapping[str, Any],
     device: str,
     release: str,
     knobs: Mapping[str, Any],
@@ -102,7 +103,7 @@ def trial_of(
     """Make the trial of one run on the simulated platform, with the usual calibration of its engine.
 
     Args:
-        model: Name of its file in ``conf/model``.
+        model: Name of its file in ``conf/model``, or its ``name`` and the ``config`` of its config.json.
         device: One of ``simulation.device.DEVICES``.
         release: Of vLLM.
         knobs: With the tensor parallel size.
@@ -117,7 +118,7 @@ def trial_of(
         assignment=dict(knobs),
         load_points=(load,),
         engine=EngineSpec(kind="simulated", release=release, python=None),
-        model=_model(model),
+        model=_model(model) if isinstance(model, str) else _described(model),
         platform=Platform.SIMULATED,
         devices_wanted=int(knobs["tensor_parallel_size"]),
         modelled_device=device,
@@ -136,3 +137,7 @@ def _model(name: str) -> Model:
     overrides = ["+experiment=quick_start", "platform=simulated", f"model={name}"]
     found = config.settings(config.compose_run(overrides), platform=Platform.SIMULATED)
     return replace(found.model, revision=None)
+
+
+def _described(model: Mapping[str, Any]) -> Model:
+    return config_json.describe(model["config"], where=str(DATA), name=model["name"], path=model["name"])

@@ -8,6 +8,7 @@ content, so the same study always gives the same split.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,13 +140,9 @@ def _models(about: Description) -> dict[str, Model]:
     found = {}
     for entry in given:
         described = _described(entry)
-        if entry and described is not None and described.shape is not None:
-            found[entry["name"]] = Model(
-                name=entry["name"],
-                path=entry["path"],
-                dtype=entry.get("dtype") or "bfloat16",
-                shape=described.shape,
-            )
+        if entry and described is not None and described.built is not None:
+            dtype = entry.get("dtype") or described.dtype or "bfloat16"
+            found[entry["name"]] = replace(described, name=entry["name"], path=entry["path"], dtype=dtype)
     return found
 
 

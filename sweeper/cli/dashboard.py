@@ -129,6 +129,7 @@ def model_text(model: Model) -> str:
         *([f"revision {model.revision}"] if model.revision else []),
         model.dtype or "type of its weights not known",
         *(["random weights"] if model.is_dummy else []),
+        *([f"described by {model.described_by}"] if model.described_by else []),
     ]
     return ", ".join(facts)
 
@@ -144,7 +145,7 @@ def model_lines(planner: Planner) -> list[str]:
     return lines + [
         f"memory: not worked out for {model.name}: {model.no_shape_because}"
         for model in models
-        if model.shape is None
+        if model.built is None
     ]
 
 

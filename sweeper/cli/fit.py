@@ -1,4 +1,4 @@
-"""``python -m sweeper fit``: which tensor parallel size fits where, and how many sequences then fit."""
+"""``python -m sweeper fit``: which parallel sizes fit where, why others do not, and how many sequences."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweeper.cli import fit_words
 from sweeper.cli.arguments import ConsoleCommand, Parser
 from sweeper.cli.exit_codes import OK
 from sweeper.errors import ConfigError, KnobError, PlacementError, nearest
-from sweeper.records import PARTITIONS_PER_GPU, Model, Platform, Scalar
+from sweeper.knobs import Accelerator
+from sweeper.records import Model, Platform, Scalar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from sweeper.models.fit import Fit
 
 _RELEASE = "0.32.0"
+GIB = 2**30
+_DEVICES = ("mi300x", "mi325x", "mi355x", "h100", "h200")
 
 _LEGEND = """\
 {model}, vLLM {release}
@@ -33,15 +37,24 @@ class ShowFit(ConsoleCommand):
     name = "fit"
     summary = "work out what fits in which partition mode; starts nothing"
     description = (
-        "Work out which tensor parallel sizes of a model fit an MI300X node in each partition "
-        "mode, and how many sequences then fit. Starts nothing, asks no hardware."
+        "Work out which parallel sizes of a model fit a node in each partition mode, and how many "
+        "sequences then fit. Starts nothing, asks no hardware."
     )
-    epilog = "example: python -m sweeper fit llama_3_1_70b_instruct max_model_len=8192 --mode CPX"
+    epilog = (
+        "examples: python -m sweeper fit llama_3_1_70b_instruct max_model_len=8192 --mode CPX\n"
+        "          python -m sweeper fit path/to/config.json --device mi325x --sizes"
+    )
 
     def declare(self, parser: ArgumentParser) -> None:
         """Declare the model, its knobs and the node."""
         parser.add_argument("model", help="a name of conf/model, or a config.json or its folder")
         parser.add_argument("knobs", nargs="*", metavar="knob=value", help="such as max_model_len=8192")
+        parser.add_argument(
+            "--device", help=f"GPU of the node: {', '.join(_DEVICES)}; without it, {_DEVICES[0]}"
+        )
+        parser.add_argument(
+            "--sizes", action="store_true", help="every tensor, pipeline, data and expert parallel size"
+        )
         parser.add_argument("--mode", help="compute mode: SPX, DPX, QPX or CPX; without it, all of them")
         parser.add_argument("--memory-mode", help="NPS1, NPS2 or NPS4; without it, the finest that is legal")
         parser.add_argument(
@@ -56,33 +69,20 @@ class ShowFit(ConsoleCommand):
         return parser.parse_intermixed_args(arguments)
 
     def run(self, options: Namespace, console: Console) -> int:
-        """Work it out and show a table, and a line for each mode."""
-        from sweeper.models.fit import by_tensor_parallel
+        """Work it out and show tables, and a line for each mode."""
+        from sweeper.models.fit import built_of
 
         assignment = _assignment(options.knobs, release=options.release)
         model = _model(options.model)
         nodes = _nodes(options)
         try:
-            found = {
-                name: by_tensor_parallel(
-                    model,
-                    assignment,
-                    release=options.release,
-                    device_memory_gib=node.memory_gib,
-                    devices=node.devices,
-                )
-                for name, node in nodes.items()
-            }
+            built_of(model)
+            lines = _sizes(model, assignment, nodes, options) if options.sizes else None
+            lines = lines or _modes(model, assignment, nodes, options)
         except PlacementError as exc:
-            raise ConfigError(str(exc)) from exc
-        console.print(_LEGEND.format(model=model.name, release=options.release), markup=False, soft_wrap=True)
-        console.print(
-            _aligned(_rows(found, assignment, nodes, options.mean_tokens)), markup=False, soft_wrap=True
-        )
-        for name, fits in found.items():
-            line = _answer(name, fits, assignment, devices=nodes[name].devices)
+            raise ConfigError(f"memory is not worked out: {exc}") from exc
+        for line in lines:
             console.print(line, markup=False, soft_wrap=True)
-        console.print("An estimate; docs/fit.md says how good it is.", markup=False, soft_wrap=True)
         return OK
 
 
@@ -92,6 +92,56 @@ class _Devices:
 
     devices: int
     memory_gib: float
+    accelerator: Accelerator = "rocm"
+
+
+def _modes(
+    model: Model, assignment: Mapping[str, Scalar], nodes: Mapping[str, _Devices], options: Namespace
+) -> list[str]:
+    """Return a table of tensor parallel sizes in each mode, and a line for each mode."""
+    from sweeper.models.fit import by_tensor_parallel
+
+    found = {
+        name: by_tensor_parallel(
+            model,
+            assignment,
+            release=options.release,
+            device_memory_gib=node.memory_gib,
+            devices=node.devices,
+            accelerator=node.accelerator,
+        )
+        for name, node in nodes.items()
+    }
+    answers = [_answer(name, fits, assignment, devices=nodes[name].devices) for name, fits in found.items()]
+    last = next(fit for fits in found.values() for fit in fits.values())
+    return [
+        _LEGEND.format(model=model.name, release=options.release),
+        _aligned(_rows(found, assignment, nodes, options.mean_tokens)),
+        *answers,
+        *fit_words.notes(last, model, release=options.release),
+    ]
+
+
+def _sizes(
+    model: Model, assignment: Mapping[str, Scalar], nodes: Mapping[str, _Devices], options: Namespace
+) -> list[str]:
+    """Return a table of all parallel sizes of each mode."""
+    from sweeper.models.sizes import sizes
+
+    lines = [fit_words.SIZES_LEGEND.format(model=model.name, release=options.release)]
+    for name, node in nodes.items():
+        found = sizes(
+            model,
+            assignment,
+            release=options.release,
+            device_memory_gib=node.memory_gib,
+            devices=node.devices,
+            accelerator=node.accelerator,
+        )
+        lines.append(f"{name}: {node.devices} devices of {node.memory_gib:.4g} GiB")
+        lines.append(_aligned(fit_words.size_rows(found), is_text=True) + "\n")
+    held = next(size.fit for size in found if size.fit is not None)
+    return [*lines, *fit_words.notes(held, model, release=options.release)]
 
 
 def _nodes(options: Namespace) -> dict[str, _Devices]:
@@ -101,9 +151,11 @@ def _nodes(options: Namespace) -> dict[str, _Devices]:
         if value is not None and value <= 0:
             raise ConfigError(f"--{name.replace('_', '-')}: is {value:g}; expected more than 0. Correct it.")
     if options.device_memory is None:
-        return _partitions(options.mode, options.memory_mode)
+        return _named(options.device, options.mode, options.memory_mode)
     if options.mode or options.memory_mode:
         raise ConfigError("--device-memory: is given beside a mode; expected one of the two. Drop one.")
+    if options.device:
+        raise ConfigError("--device-memory: is given beside --device; expected one of the two. Drop one.")
     node = _Devices(devices=options.devices, memory_gib=options.device_memory)
     return {f"{node.devices} x {node.memory_gib:g} GiB": node}
 
@@ -129,8 +181,9 @@ def _model(name: str) -> Model:
 
     known = config.groups()["model"]
     if name in known:
-        composed = config.compose_run([f"model={name}", "platform=simulated"])
-        return config.settings(composed, platform=Platform.SIMULATED).model
+        # A measured platform refuses no build.
+        composed = config.compose_run([f"model={name}", "platform=mi300x"])
+        return config.settings(composed, platform=Platform.MI300X).model
     if Path(name).exists():
         try:
             return config_json.read(Path(name))
@@ -142,19 +195,29 @@ def _model(name: str) -> Model:
     )
 
 
-def _partitions(mode: str | None, memory_mode: str | None) -> dict[str, _Devices]:
+def _named(device: str | None, mode: str | None, memory_mode: str | None) -> dict[str, _Devices]:
+    """Return a node of this GPU in the mode asked for, or in all that it has."""
     from sweeper import topology
+    from sweeper.simulation.device import device_named, partition_of
 
-    found = {}
-    for compute in [mode] if mode else topology.LEGAL_MEMORY_MODES:
-        finest = topology.LEGAL_MEMORY_MODES.get(compute, ("NPS1",))[-1]
-        try:
-            node = topology.modelled_mi300x(compute, memory_mode or finest)
-        except PlacementError as exc:
-            raise ConfigError(f"--mode, --memory-mode: {exc}") from exc
-        memory_gib = topology.MI300X_MEMORY_GIB / PARTITIONS_PER_GPU[compute]
-        found[f"{compute}/{node.memory_mode}"] = _Devices(devices=len(node.devices), memory_gib=memory_gib)
-    return found
+    try:
+        whole = device_named(device)
+        if not whole.has_partitions:
+            topology.modelled_node(device, mode=mode, memory_mode=memory_mode)
+            return {
+                device or "": _Devices(devices=8, memory_gib=whole.memory_bytes / GIB, accelerator="cuda")
+            }
+        found = {}
+        for compute in [mode] if mode else topology.LEGAL_MEMORY_MODES:
+            finest = topology.LEGAL_MEMORY_MODES.get(compute, ("NPS1",))[-1]
+            node = topology.modelled_node(device, mode=compute, memory_mode=memory_mode or finest)
+            memory_gib = partition_of(compute, device=device).memory_bytes / GIB
+            found[f"{compute}/{node.memory_mode}"] = _Devices(
+                devices=len(node.devices), memory_gib=memory_gib
+            )
+        return found
+    except PlacementError as exc:
+        raise ConfigError(f"--device, --mode, --memory-mode: {exc}") from exc
 
 
 def _rows(
@@ -178,10 +241,22 @@ def _rows(
     return rows
 
 
-def _aligned(rows: list[list[str]]) -> str:
-    """Align columns to the right; unlike a drawn table, nothing is cut off where the terminal is narrow."""
+def _aligned(rows: list[list[str]], *, is_text: bool = False) -> str:
+    """Align columns to the right; unlike a drawn table, nothing is cut off where the terminal is narrow.
+
+    Args:
+        rows: Cells; the head first.
+        is_text: The first and the last column are texts, and aligned to the left.
+    """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(map(str.rjust, row, widths)) for row in rows)
+    last = len(widths) - 1
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if is_text and place in (0, last) else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
 
 
 def _answer(name: str, fits: Mapping[int, Fit], assignment: Mapping[str, Scalar], *, devices: int) -> str:

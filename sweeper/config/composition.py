@@ -41,9 +41,6 @@ _FREE_KEYS = (
     *("workload.sampling.", "workload.extra_body."),
     "model.config.",
 )
-_FREE_MAPPINGS = ("workload.options", "workload.sampling", "workload.extra_body")
-"""May be given as a whole, too: ``workload.options={prefix_len: 64}``."""
-
 # Entries with keys of their own, which Hydra cannot add to: they are merged behind it.
 _ENTRIES = ("objective.", "space.series.", "+objective.", "+space.series.", "++objective.", "++space.series.")
 
@@ -227,7 +224,7 @@ def _with_own_models(
         for key in path:
             parent = parent[key]
         if choice is not None and model_layers.is_preset(given, choice_content(f"model/{choice}", folders)):
-            parent[last] = model_layers.as_preset(given)
+            parent[last] = model_layers.as_preset(given, place=place, folders=folders)
             continue
         found = layers(overrides, folders) if found is None else found
         settled = model_layers.settled(given, found, place=place, folders=folders)
@@ -262,7 +259,8 @@ def _checked_override(text: str, config_dir: Path | None) -> str:
         raise ConfigError(f"command line: '{text}' is a setting of Hydra; this program has no use for it.")
     if override.is_delete():
         return text
-    if not key.startswith(_FREE_KEYS) and key not in _FREE_MAPPINGS:
+    # Such names are free, too, where they are given all at once.
+    if not f"{key}.".startswith(_FREE_KEYS):
         if key not in _KEYS:
             hint = _knob_hint(key, text) or nearest(key, [*_KEYS, *known])
             raise ConfigError(

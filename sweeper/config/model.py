@@ -16,6 +16,7 @@ from sweeper.config.description import MADE_HERE, USUAL_DTYPE, described, is_fol
 from sweeper.errors import ConfigError
 from sweeper.models import config_json, tiny
 from sweeper.records import Model
+from sweeper.records.model import DESCRIBES
 
 _DTYPES = ("bfloat16", "float16", "float32", "fp8")
 
@@ -71,17 +72,11 @@ def model(
         made = _as_described(made, said, where=where)
     made = _with_own_config(made, where=where)
     if preset is not None:
-        made = replace(made, described_by=f"conf/model/{preset}.yaml", is_looked_up=not needs_shape)
+        looked_up = () if needs_shape else DESCRIBES
+        made = replace(made, described_by=f"conf/model/{preset}.yaml", looked_up=looked_up)
     if made.shape is not None:
         return replace(made, dtype=made.dtype or USUAL_DTYPE)
     if made.architecture is not None:
-        if needs_shape:
-            raise ConfigError(
-                f"{where}.path: {made.path} is no dense decoder built as Llama is "
-                f"({made.architecture.words}), and what a step of it takes is not "
-                "modelled; expected a dense decoder on the simulated platform. Measure it: platform=mi300x, "
-                "cuda or cpu."
-            )
         return made
     why = config_json.why_no_shape(made.path)
     if needs_shape:

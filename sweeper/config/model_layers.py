@@ -47,10 +47,16 @@ def is_preset(given: Mapping[str, Any], preset: Mapping[str, Any] | None) -> boo
     return dict(given) == {**asdict(ModelConfig()), **preset, "shape": shape}
 
 
-def as_preset(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of a model that is word for word a file of conf/model."""
+def as_preset(given: Mapping[str, Any], *, place: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
+    """Return the keys of a model that is word for word a file of conf/model.
+
+    Raises:
+        ConfigError: It is a user's own file, and has the name of another model.
+    """
     has_shape = bool(given["shape"] and given["shape"]["layers"])
-    return _with_dtype({**given, "shape": given["shape"] if has_shape else None})
+    whole = _with_dtype({**given, "shape": given["shape"] if has_shape else None})
+    _refuse_borrowed_name(whole, folders, place=place)
+    return whole
 
 
 def settled(
@@ -62,7 +68,7 @@ def settled(
         given: The model as Hydra merged it, typed and resolved.
         layers: Of the whole configuration.
         place: Its dotted key.
-        folders: Those of conf/, whose models are known by their ids.
+        folders: Those of conf/, whose models are known by their ids, the shipped one first.
 
     Raises:
         ConfigError: A name comes without its model, or what describes a model was changed under a name that
@@ -78,7 +84,8 @@ def settled(
         # Hydra merged the former model's into it.
         if kept.get(key) is not None and key not in told.read:
             kept[key] = _only(given[key], told.values[key])
-    whole = {**asdict(ModelConfig()), "shape": None, **kept}
+    whole = _whole(kept)
+    _refuse_choice(whole["path"], folders, place=place)
     preset = _preset_of(whole, folders)
     if preset is not None:
         whole = {**whole, **preset.description, "is_dummy": whole["is_dummy"]}
@@ -144,7 +151,7 @@ def _path_of(name: str, *, place: str, where: str) -> str:
     raise ConfigError(
         f"{where}: {place}.name is '{name}', and {place}.path is not given with it; expected both, or a name "
         f"that is a hub id or a folder, since a name alone would go to the model that was there before. Set "
-        f"{place}.path to what is served under this name."
+        f"{place}.path to what is served under this name; a file of conf/model is chosen by model=NAME."
     )
 
 
@@ -198,13 +205,17 @@ def _shape_told(below: _Told) -> Mapping[str, Any]:
     return {} if known is None else keys_of_shape(known)
 
 
-def _changes(known: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+def _changes(
+    known: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
     """Yield each key that is asked for otherwise than it is known, a missing one as null."""
     defaults = {"tied_embeddings": False}
     for name, value in asked.items():
         was = known.get(name, defaults.get(name))
-        if was != value:
-            yield name, "null" if was is None else was, value
+        if isinstance(value, Mapping) and isinstance(was, Mapping):
+            yield from _changes(was, value, f"{prefix}{name}.")
+        elif was != value:
+            yield f"{prefix}{name}", "null" if was is None else was, value
 
 
 def _resolved(said: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,6 +258,16 @@ def _with_dtype(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, "dtype": None if found is None else found.dtype}
 
 
+def _refuse_choice(path: str, folders: Sequence[Path], *, place: str) -> None:
+    """Refuse as a path what is the name of a file of conf/model."""
+    is_choice = any((folder / "model" / f"{path}.yaml").is_file() for folder in folders)
+    if is_choice and "/" not in path and not is_folder(path):
+        raise ConfigError(
+            f"{place}.path: is {path}, which is a file of conf/model; expected an id of the hub or a folder. "
+            f"Choose the file by model={path}."
+        )
+
+
 def _preset_of(given: Mapping[str, Any], folders: Sequence[Path]) -> presets.Preset | None:
     """Return the file of conf/model that describes an id of which nothing else is said.
 
@@ -267,18 +288,32 @@ def _preset_model(preset: presets.Preset) -> Model | None:
 
 
 def _refuse_borrowed_name(given: Mapping[str, Any], folders: Sequence[Path], *, place: str) -> None:
-    """Refuse what describes another model than conf/model does under its name."""
-    name = str(given["name"])
-    known = [(preset.choice, _preset_model(preset)) for preset in presets.of_id(name, folders)]
-    known = [(choice, model) for choice, model in known if model is not None]
     try:
-        own = description.of_whatever(given, where=place) if known else None
+        own = description.of_whatever(given, where=place)
     except ConfigError:
-        return
-    if own is None or any(_decoder(own) == _decoder(model) for _, model in known if model is not None):
+        return  # it is refused with its reason where the model is made, or nothing is worked out of it
+    if own is not None:
+        refuse_borrowed_name(own, folders[:1], name=str(given["name"]), place=place)
+
+
+def refuse_borrowed_name(own: Model, folders: Sequence[Path], *, name: str, place: str = "model") -> None:
+    """Refuse the name that conf/model has for a model of another build.
+
+    Args:
+        own: What is known of the model.
+        folders: Those of conf/.
+        name: What it is to be served as.
+        place: Its dotted key.
+
+    Raises:
+        ConfigError: It is the name of another model.
+    """
+    known = [(preset.choice, _preset_model(preset)) for preset in presets.of_id(name, folders)]
+    others = [choice for choice, model in known if model is not None and _decoder(model) != _decoder(own)]
+    if not others or len(others) < len(known):
         return
     raise ConfigError(
-        f"{place}.name: is {name}, and what is given describes another model than model/{known[0][0]}.yaml, "
+        f"{place}.name: is {name}, and what is served is another model than conf/model/{others[0]}.yaml, "
         f"which has that name; expected a name of its own, so that no number is taken for that model's. Set "
         f"{place}.name."
     )

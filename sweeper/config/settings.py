@@ -237,7 +237,7 @@ def settings(
         executor=root["executor"]["kind"],
         address=root["executor"]["address"],
         max_parallel=root["executor"]["max_parallel"],
-        calibration=dict(root["calibration"]) if calibrated is None else calibrated.values,
+        calibration=dict(root["calibration"]) if calibrated is None else calibrated.trial_values,
         calibrated=calibrated,
         repeats=root["repeats"],
         runs_per_start=root["runs_per_start"],

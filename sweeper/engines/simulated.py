@@ -31,16 +31,19 @@ from sweeper.records import (
 from sweeper.simulation.calibration import Calibration, parameters
 from sweeper.simulation.costs import CostModel
 from sweeper.simulation.device import Device, partition_of
-from sweeper.simulation.scheduler import KvCache, SchedulerConfig, simulate
+from sweeper.simulation.kv_cache import KvCache
+from sweeper.simulation.precision import precision_of
+from sweeper.simulation.scheduler import SchedulerConfig, simulate
 from sweeper.simulation.settings import (
     _SHORT_SUFFIXES,
     _accelerator,
     _is_off,
+    built_of,
     generation_of,
     ignored_knobs,
     is_v1,
     resolve,
-    shape_of,
+    sharing_of,
 )
 from sweeper.workload.requests import Workload
 
@@ -295,11 +298,13 @@ def _refuse(spec: TrialSpec, placement: Placement, settings: Mapping[str, Scalar
             "whose speed is modelled. Use one of them, or measure.",
             failure=FailureClass.UNSUPPORTED,
         )
-    heads = shape_of(spec).heads
-    if heads % int(settings["tensor_parallel_size"]):
+    uneven = [
+        heads for heads in fit.head_counts(built_of(spec)) if heads % int(settings["tensor_parallel_size"])
+    ]
+    if uneven:
         raise EngineError(
             f"simulated engine: tensor_parallel_size is {settings['tensor_parallel_size']}; expected a "
-            f"divisor of the model's {heads} attention heads. Choose one.",
+            f"divisor of the model's {uneven[0]} attention heads. Choose one.",
             failure=FailureClass.BAD_ARGUMENT,
         )
     wanted = int(settings["tensor_parallel_size"]) * int(settings["data_parallel_size"])
@@ -321,9 +326,9 @@ def _costs(
         device=device,
         devices=devices,
         gpus=_gpus(device, devices),
-        shape=shape_of(spec),
+        built=built_of(spec),
         calibration=calibration,
-        weight_bits=8 if settings["quantization"] == "fp8" else 16,
+        precision=precision_of(settings, spec.model.quantization),
         kv_bits=8 if str(settings["kv_cache_dtype"]).startswith(_SHORT_SUFFIXES) else 16,
         is_v1=has_v1,
         uses_graphs=not settings["enforce_eager"],
@@ -332,6 +337,7 @@ def _costs(
         hides_host=has_v1 and bool(settings["async_scheduling"]),
         has_more_channels=int(settings.get("NCCL_MIN_NCHANNELS", 0)) >= _MANY_CHANNELS,
         has_numa_balancing=not _is_off(settings["host_numa_balancing"]),
+        sharing=sharing_of(spec, settings),
     )
 
 

@@ -23,6 +23,7 @@ from sweeper.records.architecture import (
     DeltaAttention,
     Experts,
     LatentAttention,
+    Mamba,
     Mlp,
 )
 
@@ -138,7 +139,7 @@ def why_shape_forbids(assignment: Assignment, model: ModelShape | Architecture) 
     widths = _widths(built, has_whole_experts=bool(assignment.get(EXPERT_PARALLEL, False)))
     for knob in (TENSOR, SHARDS):
         size = _size(assignment, knob)
-        for attention in dict.fromkeys(layer.attention for layer, _ in built.runs):
+        for attention in dict.fromkeys(mixer for layer, _ in built.runs for mixer in layer.mixers):
             heads, kv_heads = _heads(attention)
             fits = [number for number in _divisors(heads) if _can_share(kv_heads, widths, number)]
             if heads and size not in fits:
@@ -147,6 +148,7 @@ def why_shape_forbids(assignment: Assignment, model: ModelShape | Architecture) 
                     f"MLP of {' and '.join(map(str, widths))}; expected one of {', '.join(map(str, fits))}"
                 )
                 break
+    yield from _state_groups(assignment, built)
     stages = _size(assignment, PIPELINE)
     if built.layers and stages > len(built.layers):
         yield (
@@ -154,6 +156,21 @@ def why_shape_forbids(assignment: Assignment, model: ModelShape | Architecture) 
             "model's layers"
         )
     yield from _decode_context(assignment, built)
+
+
+def _state_groups(assignment: Assignment, built: Architecture) -> Iterator[str]:
+    """Groups of Mamba-2 are shared out evenly, or one is copied.
+
+    Source:
+        vLLM 0.32.0, MambaMixer2.__init__.
+    """
+    size = _size(assignment, TENSOR)
+    for mixer in dict.fromkeys(mixer for layer, _ in built.runs for mixer in layer.mixers):
+        if isinstance(mixer, Mamba) and mixer.heads is not None and mixer.groups > 1 and mixer.groups % size:
+            yield (
+                f"{TENSOR} = {size} cannot share out {mixer.groups} groups of Mamba-2; expected one of "
+                f"{', '.join(map(str, _divisors(mixer.groups)))}"
+            )
 
 
 def _heads(attention: AnyAttention) -> tuple[int, int]:
@@ -165,6 +182,8 @@ def _heads(attention: AnyAttention) -> tuple[int, int]:
             return heads, heads
         case DeltaAttention(key_heads=keys, value_heads=values):
             return values, keys
+        case Mamba(inner=inner, heads=heads):
+            return heads or inner, heads or inner
 
 
 def _widths(built: Architecture, *, has_whole_experts: bool) -> list[int]:

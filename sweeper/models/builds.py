@@ -7,84 +7,22 @@ other things elsewhere. A build that is not listed is refused with its name, so 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from sweeper.errors import ConfigError, nearest
+from sweeper.models import hybrid_builds
+from sweeper.models.config_fields import Fields, attention_of, mlp_of, stack_of
 from sweeper.records.architecture import (
-    MOST_LAYERS,
     WHOLE,
     AnyAttention,
     Architecture,
-    Attention,
     DeltaAttention,
     Experts,
     LatentAttention,
     Layer,
     Mlp,
 )
-
-
-@dataclass(frozen=True)
-class Fields:
-    """The fields of a config.json, and where it lies, for messages."""
-
-    values: Mapping[str, Any]
-    where: str
-    prefix: str = ""
-
-    def number(self, name: str, default: int | None = None, *, least: int = 0, most: int = 2**60) -> int:
-        """Return a whole number, of at least 0 unless told otherwise.
-
-        Raises:
-            ConfigError: It is missing without a default, or something else.
-        """
-        value = self.values.get(name)
-        value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise ConfigError(
-                f"{self.where}: {self.prefix}{name} is {value!r}; expected a whole number of {least} to "
-                f"{most:,}, as in the config.json of a {self.values.get('model_type')!r} model. Correct it, "
-                "or name another."
-            )
-        return value
-
-    def size(self, name: str, default: int | None = None) -> int:
-        """Return a dimension: a whole number of at least 1."""
-        return self.number(name, default, least=1)
-
-    def layers(self) -> int:
-        """Return the number of layers."""
-        return self.number("num_hidden_layers", least=1, most=MOST_LAYERS)
-
-    def optional(self, name: str) -> int | None:
-        """Return a whole number, or None where it is missing or null."""
-        return None if self.values.get(name) is None else self.number(name)
-
-    def part(self, name: str) -> Fields:
-        """Return a part that has fields of its own; empty where there is none."""
-        part = self.values.get(name)
-        return Fields(part if isinstance(part, Mapping) else {}, self.where, f"{self.prefix}{name}.")
-
-    def numbers(self, name: str) -> Sequence[int]:
-        """Return a list of whole numbers; empty where there is none."""
-        value = self.values.get(name)
-        return [item for item in value if isinstance(item, int)] if isinstance(value, list) else []
-
-    def layer_kinds(self) -> Sequence[str]:
-        """Return ``layer_types``, a word for each layer; empty where there are none.
-
-        Raises:
-            ConfigError: They are not as many as there are layers.
-        """
-        value = self.values.get("layer_types")
-        kinds = [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
-        if kinds and len(kinds) != self.layers():
-            raise ConfigError(
-                f"{self.where}: {self.prefix}layer_types has {len(kinds)} words; expected one for each of "
-                f"{self.layers()} layers. Correct it, or name another."
-            )
-        return kinds
 
 
 def architecture_of(
@@ -117,39 +55,9 @@ def architecture_of(
 # ---- parts ----
 
 
-def _attention(
-    fields: Fields, *, window: int | None = WHOLE, is_gated: bool = False, is_chunked: bool = False
-) -> Attention:
-    heads = fields.size("num_attention_heads")
-    return Attention(
-        heads=heads,
-        kv_heads=fields.size("num_key_value_heads", heads),
-        head_dim=fields.number("head_dim", fields.size("hidden_size") // heads),
-        window=window,
-        is_gated=is_gated,
-        is_chunked=is_chunked,
-    )
-
-
-def _mlp(fields: Fields, matrices: int = 3) -> Mlp:
-    return Mlp(intermediate=fields.size("intermediate_size"), matrices=matrices)
-
-
-def _stack(fields: Fields, layers: Sequence[Layer]) -> Architecture:
-    return Architecture(
-        model_type=str(fields.values["model_type"]),
-        hidden=fields.size("hidden_size"),
-        vocab=fields.size("vocab_size"),
-        max_positions=fields.size("max_position_embeddings"),
-        layers=tuple(layers),
-        is_tied=bool(fields.values.get("tie_word_embeddings", False)),
-        draft_layers=fields.number("num_nextn_predict_layers", 0),
-    )
-
-
 def _same(fields: Fields, attention: AnyAttention, mlp: Mlp | Experts) -> Architecture:
     layer = Layer(attention=attention, mlp=mlp)
-    return _stack(fields, [layer] * fields.layers())
+    return stack_of(fields, [layer] * fields.layers())
 
 
 def _windows(fields: Fields, window: int | None, *, every: int = 0) -> list[int | None]:
@@ -162,7 +70,9 @@ def _windows(fields: Fields, window: int | None, *, every: int = 0) -> list[int 
 
 def _in_windows(fields: Fields, windows: Sequence[int | None], mlp: Mlp | Experts) -> Architecture:
     """Return a stack of layers that differ in their windows alone."""
-    return _stack(fields, [Layer(attention=_attention(fields, window=window), mlp=mlp) for window in windows])
+    return stack_of(
+        fields, [Layer(attention=attention_of(fields, window=window), mlp=mlp) for window in windows]
+    )
 
 
 def _numbered_experts(fields: Fields, *, has_shared: bool = False) -> Experts:
@@ -180,7 +90,7 @@ def _numbered_experts(fields: Fields, *, has_shared: bool = False) -> Experts:
 
 
 def _dense(fields: Fields) -> Architecture:
-    return _same(fields, _attention(fields), _mlp(fields))
+    return _same(fields, attention_of(fields), mlp_of(fields))
 
 
 def window_in_use(config: Mapping[str, Any]) -> int | None:
@@ -200,7 +110,7 @@ def window_in_use(config: Mapping[str, Any]) -> int | None:
 
 def _windowed(fields: Fields) -> Architecture:
     """Mistral, Phi-3, Qwen2 and Qwen3: one window for all layers or some, where it is used."""
-    return _in_windows(fields, _windows(fields, window_in_use(fields.values)), _mlp(fields))
+    return _in_windows(fields, _windows(fields, window_in_use(fields.values)), mlp_of(fields))
 
 
 def _alternating(every: int) -> Callable[[Fields], Architecture]:
@@ -209,7 +119,7 @@ def _alternating(every: int) -> Callable[[Fields], Architecture]:
     def read(fields: Fields) -> Architecture:
         step = fields.number("sliding_window_pattern", every)
         windows = _windows(fields, fields.optional("sliding_window"), every=step)
-        stack = _in_windows(fields, windows, _mlp(fields))
+        stack = _in_windows(fields, windows, mlp_of(fields))
         return replace(stack, is_tied=bool(fields.values.get("tie_word_embeddings", True)))
 
     return read
@@ -225,6 +135,14 @@ def _local_experts(every: int) -> Callable[[Fields], Architecture]:
     return read
 
 
+_LINEAR_QWENS = ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")
+
+
+def _qwen_dense(fields: Fields) -> Architecture:
+    """Qwen3.5 without experts: linear attention but in every so many-th layer."""
+    return stack_of(fields, [Layer(attention=one, mlp=mlp_of(fields)) for one in _qwen_attentions(fields)])
+
+
 def _qwen_moe(fields: Fields) -> Architecture:
     """Qwen2-MoE and Qwen3-MoE: experts in every so many-th layer, but for those listed."""
     experts = Experts(
@@ -237,22 +155,23 @@ def _qwen_moe(fields: Fields) -> Architecture:
     layers = []
     for place, attention in enumerate(_qwen_attentions(fields)):
         has_experts = place not in dense and (place + 1) % step == 0
-        layers.append(Layer(attention=attention, mlp=experts if has_experts else _mlp(fields)))
-    return _stack(fields, layers)
+        layers.append(Layer(attention=attention, mlp=experts if has_experts else mlp_of(fields)))
+    return stack_of(fields, layers)
 
 
 def _qwen_attentions(fields: Fields) -> list[AnyAttention]:
     count = fields.layers()
-    if fields.values["model_type"] != "qwen3_next":
-        return [_attention(fields)] * count
+    if fields.values["model_type"] not in _LINEAR_QWENS:
+        return [attention_of(fields)] * count
     delta = DeltaAttention(
         key_heads=fields.number("linear_num_key_heads"),
         value_heads=fields.number("linear_num_value_heads"),
         key_dim=fields.number("linear_key_head_dim"),
         value_dim=fields.number("linear_value_head_dim"),
         kernel=fields.number("linear_conv_kernel_dim"),
+        state_dtype=fields.text("mamba_ssm_dtype"),
     )
-    whole = _attention(fields, is_gated=True)
+    whole = attention_of(fields, is_gated=True)
     kinds = fields.layer_kinds()
     every = fields.size("full_attention_interval", 4)
     is_whole = [kind == "full_attention" for kind in kinds] or [(n + 1) % every == 0 for n in range(count)]
@@ -273,7 +192,7 @@ def _deepseek(fields: Fields) -> Architecture:
 
 
 def _glm_moe(fields: Fields) -> Architecture:
-    return _first_dense(fields, _attention(fields))
+    return _first_dense(fields, attention_of(fields))
 
 
 def _first_dense(fields: Fields, attention: AnyAttention) -> Architecture:
@@ -287,10 +206,10 @@ def _first_dense(fields: Fields, attention: AnyAttention) -> Architecture:
     count, dense = fields.layers(), fields.number("first_k_dense_replace", 0)
     step = fields.size("moe_layer_freq", 1)
     layers = [
-        Layer(attention=attention, mlp=experts if n >= dense and n % step == 0 else _mlp(fields))
+        Layer(attention=attention, mlp=experts if n >= dense and n % step == 0 else mlp_of(fields))
         for n in range(count)
     ]
-    return _stack(fields, layers)
+    return stack_of(fields, layers)
 
 
 def _llama4(fields: Fields) -> Architecture:
@@ -302,13 +221,13 @@ def _llama4(fields: Fields) -> Architecture:
     layers = []
     for place in range(fields.layers()):
         is_whole = (place + 1) % 4 == 0
-        attention = _attention(fields, window=WHOLE if is_whole else chunk, is_chunked=not is_whole)
+        attention = attention_of(fields, window=WHOLE if is_whole else chunk, is_chunked=not is_whole)
         layers.append(Layer(attention=attention, mlp=experts if (place + 1) % step == 0 else dense))
-    return _stack(fields, layers)
+    return stack_of(fields, layers)
 
 
 def _two_matrices(fields: Fields) -> Architecture:
-    return _same(fields, _attention(fields), _mlp(fields, matrices=2))
+    return _same(fields, attention_of(fields), mlp_of(fields, matrices=2))
 
 
 BUILDS: Mapping[str, Callable[[Fields], Architecture]] = {
@@ -325,6 +244,9 @@ BUILDS: Mapping[str, Callable[[Fields], Architecture]] = {
     "qwen2_moe": _qwen_moe,
     "qwen3_moe": _qwen_moe,
     "qwen3_next": _qwen_moe,
+    "qwen3_5_text": _qwen_dense,
+    "qwen3_5_moe_text": _qwen_moe,
+    **hybrid_builds.BUILDS,
     "deepseek_v2": _deepseek,
     "deepseek_v3": _deepseek,
     "kimi_k2": _deepseek,

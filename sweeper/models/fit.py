@@ -33,7 +33,7 @@ from sweeper.models.number_types import GIB, compute_dtype, kv_dtype
 from sweeper.models.shares import whole
 from sweeper.models.weights import built_of, weight_bytes
 from sweeper.records import Assignment, Model
-from sweeper.records.architecture import Architecture, Attention, DeltaAttention, LatentAttention
+from sweeper.records.architecture import Architecture, Attention, DeltaAttention, LatentAttention, Mamba
 
 __all__ = [
     "GIB",
@@ -261,10 +261,12 @@ def by_tensor_parallel(
 def head_counts(built: Architecture) -> list[int]:
     """Return the numbers of heads that tensor parallelism has to share out evenly."""
     counts = set()
-    for layer, _ in built.runs:
-        match layer.attention:
+    for mixer in {mixer for layer, _ in built.runs for mixer in layer.mixers}:
+        match mixer:
             case DeltaAttention(key_heads=keys, value_heads=values):
                 counts |= {keys, values}
+            case Mamba(inner=inner, heads=heads):
+                counts.add(heads or inner)
             case Attention(heads=heads) | LatentAttention(heads=heads):
                 counts.add(heads)
     return sorted(counts)

@@ -31,10 +31,23 @@ from sweeper.knobs.release_order import is_between
 from sweeper.models.number_types import bytes_of
 from sweeper.models.shares import Share, stage_sizes, stages_of, whole
 from sweeper.records import Assignment, ModelShape
-from sweeper.records.architecture import AnyAttention, Architecture, Attention, LatentAttention, Layer
+from sweeper.records.architecture import (
+    AnyAttention,
+    Architecture,
+    Attention,
+    DeltaAttention,
+    LatentAttention,
+    Layer,
+    Mamba,
+)
 
 _FIRST_HYBRID_RELEASE = "0.9.1"
 """The first release with ``disable_hybrid_kv_cache_manager``. Source: knobs/data/vllm_flags.csv."""
+
+_READ_RELEASE = "0.32.0"
+"""The release whose source was read. Until 0.19 the log divided the blocks evenly among the groups (vLLM
+issue 40691); which release since then began to count the steps under way, and sequences of the longest
+length, is not known here."""
 
 _CHUNKS_ALLOWED = "VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE"
 _KERNEL_TOKENS: Mapping[Accelerator, int] = {"rocm": 16, "cuda": 16, "cpu": 32}
@@ -66,6 +79,7 @@ class Page:
         bytes: Bytes of a block in this layer, padding included.
         window: Tokens in sight, of a window or chunk.
         form: What tells pages of equal size apart: heads and their dimension.
+        states: States of a sequence that are kept at once, each in a block of its own.
     """
 
     keeps: Keeps
@@ -73,6 +87,7 @@ class Page:
     bytes: int
     window: int = 0
     form: tuple[int, ...] = ()
+    states: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +120,6 @@ class KvCache:
         groups: Groups of layers; a sequence takes blocks for each.
         block_bytes: Bytes of one block, on the stage of the pipeline where it is largest.
         flight_tokens: Tokens of the steps that may be under way at once.
-        state_blocks: Blocks that a sequence takes in each group of states.
         spare_blocks: Blocks that are never given to a sequence.
         is_counted_by_length: The log's tokens are sequences of the longest length times that length.
     """
@@ -113,7 +127,6 @@ class KvCache:
     groups: tuple[Group, ...]
     block_bytes: int
     flight_tokens: int = 0
-    state_blocks: int = 1
     spare_blocks: int = 0
     is_counted_by_length: bool = True
 
@@ -144,7 +157,7 @@ class KvCache:
             case Keeps.ALL:
                 return math.ceil(tokens / page.tokens)
             case Keeps.STATE:
-                return self.state_blocks
+                return page.states
             case Keeps.CHUNK:
                 return math.ceil(min(page.window + self.flight_tokens, tokens) / page.tokens)
             case Keeps.WINDOW:
@@ -176,20 +189,26 @@ def kv_cache(
         PlacementError: A knob is no whole number, or states are asked for without the hybrid manager.
     """
     share = Share.of(said)
-    pages = _pages(built, said, share, kv_dtype=kv_dtype, dtype=dtype, accelerator=accelerator)
+    is_known = is_between(release, _READ_RELEASE, None)
+    pages = pages_of(
+        built,
+        said,
+        share,
+        kv_dtype=kv_dtype,
+        dtype=dtype,
+        accelerator=accelerator,
+        # With prefix caching, states are kept at the ends of blocks beside the one that grows.
+        is_aligned=is_known and bool(said.get("enable_prefix_caching", False)),
+    )
     if not is_between(release, _FIRST_HYBRID_RELEASE, None):
-        pages = [_kept_whole(page) for page in pages]
+        pages = [(place, _kept_whole(page)) for place, page in pages]
     elif _is_manager_off(built, said):
         pages = _without_manager(pages)
     groups = _grouped(pages)
-    is_known = is_between(release, "0.32.0", None)
-    is_aligned = bool(said.get("enable_prefix_caching", False)) and is_known
     return KvCache(
         groups=groups,
         block_bytes=_block_bytes(groups, stage_sizes(built, share.pipeline)),
         flight_tokens=_flight_tokens(said, share, release=release),
-        # With prefix caching a state is kept at the ends of blocks: the last one beside the one that grows.
-        state_blocks=2 if is_aligned else 1,
         spare_blocks=1 if is_known else 0,
         is_counted_by_length=is_known,
     )
@@ -254,12 +273,17 @@ def state_bytes(attention: AnyAttention, *, tensor: int, dtype: str, said: Assig
     around = dtype if asked == "auto" else asked
     recurrent = str(said.get("mamba_ssm_cache_dtype", "auto"))
     if recurrent == "auto":
-        recurrent = getattr(attention, "state_dtype", None) or around
+        own = attention.state_dtype if isinstance(attention, DeltaAttention | Mamba) else None
+        recurrent = own or around
     conv, state = attention.state_parts(tensor)
     return conv * bytes_of(around) + state * bytes_of(recurrent)
 
 
-def _pages(
+Placed = Sequence[tuple[int, Page]]
+"""Pages in the order of the layers, each with its layer's place; a layer may have none, or two."""
+
+
+def pages_of(
     built: Architecture,
     said: Assignment,
     share: Share,
@@ -267,11 +291,11 @@ def _pages(
     kv_dtype: str,
     dtype: str,
     accelerator: Accelerator,
-) -> list[Page | None]:
-    """Return what each layer keeps, in order; None where it keeps nothing."""
+    is_aligned: bool = False,
+) -> Placed:
+    """Return what the layers keep on one device, with the hybrid manager on."""
     width, tensor = bytes_of(kv_dtype), share.tensor
-    attentions = [layer.attention for layer in built.layers]
-    distinct = dict.fromkeys(attentions)
+    distinct = dict.fromkeys(mixer for layer, _ in built.runs for mixer in layer.mixers)
     states = {one: state_bytes(one, tensor=tensor, dtype=dtype, said=said) for one in distinct}
     tokens = whole(said, "block_size", default_block_tokens(built, accelerator))
     largest = max(states.values(), default=0)
@@ -285,10 +309,12 @@ def _pages(
             token_bytes=values_here(one, tensor) * width,
             state=max(largest, tokens * max(token_bytes, default=0)) if states[one] else 0,
             tensor=tensor,
+            states=_states_at_once(one, is_aligned=is_aligned),
         )
         for one in distinct
     }
-    return [page_of[one] for one in attentions]
+    mixers = [(place, mixer) for place, layer in enumerate(built.layers) for mixer in layer.mixers]
+    return [(place, page) for place, mixer in mixers if (page := page_of[mixer]) is not None]
 
 
 def _aligned_tokens(
@@ -302,9 +328,22 @@ def _aligned_tokens(
     return max(tokens, kernel * math.ceil(least / kernel))
 
 
-def _page(attention: AnyAttention, *, tokens: int, token_bytes: int, state: int, tensor: int) -> Page | None:
+def _states_at_once(attention: AnyAttention, *, is_aligned: bool) -> int:
+    """Return how many states of a sequence are kept.
+
+    Source:
+        vLLM 0.32.0, MambaSpec.max_memory_usage_bytes; mamba_mixer2.py keeps one more where a prompt is cut.
+    """
+    if not is_aligned:
+        return 1
+    return 3 if isinstance(attention, Mamba) and attention.heads is not None else 2
+
+
+def _page(
+    attention: AnyAttention, *, tokens: int, token_bytes: int, state: int, tensor: int, states: int
+) -> Page | None:
     if state:
-        return Page(keeps=Keeps.STATE, tokens=tokens, bytes=state)
+        return Page(keeps=Keeps.STATE, tokens=tokens, bytes=state, states=states)
     if not token_bytes:
         return None
     window = attention.window
@@ -316,11 +355,9 @@ def _page(attention: AnyAttention, *, tokens: int, token_bytes: int, state: int,
     return Page(keeps=keeps, tokens=tokens, bytes=tokens * token_bytes, window=window or 0, form=form)
 
 
-def _kept_whole(page: Page | None) -> Page | None:
+def _kept_whole(page: Page) -> Page:
     """Return the page of a layer that keeps every token; a state stays what it is."""
-    if page is None or page.keeps is Keeps.STATE:
-        return page
-    return replace(page, keeps=Keeps.ALL, window=0)
+    return page if page.keeps is Keeps.STATE else replace(page, keeps=Keeps.ALL, window=0)
 
 
 def _is_manager_off(built: Architecture, said: Assignment) -> bool:
@@ -332,32 +369,34 @@ def _is_manager_off(built: Architecture, said: Assignment) -> bool:
     return bool(said.get("disable_hybrid_kv_cache_manager", False)) or (has_chunks and not is_allowed)
 
 
-def _without_manager(pages: Sequence[Page | None]) -> list[Page | None]:
+def _without_manager(pages: Placed) -> Placed:
     """Return pages of layers that all keep every token, where some do.
 
     Raises:
         PlacementError: Some keep states beside the cache of others.
     """
-    kinds = {page.keeps for page in pages if page is not None}
+    kinds = {page.keeps for _, page in pages}
     if len(kinds) > 1 and Keeps.STATE in kinds:
         raise PlacementError(
             "knobs.disable_hybrid_kv_cache_manager: is true for a model that keeps states beside a KV cache; "
             "expected false: vLLM refuses it. Leave it out."
         )
-    return [_kept_whole(page) for page in pages] if Keeps.ALL in kinds else list(pages)
+    if Keeps.ALL not in kinds:
+        return pages
+    return [(place, _kept_whole(page)) for place, page in pages]
 
 
-def _grouped(pages: Sequence[Page | None]) -> tuple[Group, ...]:
+def _grouped(pages: Placed) -> tuple[Group, ...]:
     """Share layers out to groups: one where all are alike, else groups of equally many of each bucket."""
-    placed = {place: page for place, page in enumerate(pages) if page is not None}
-    distinct = list(dict.fromkeys(placed.values()))
+    distinct = list(dict.fromkeys(page for _, page in pages))
     if not distinct:
         return ()
     if len({(page.keeps, page.window, page.tokens) for page in distinct}) == 1:
-        return (_group_of_all(placed),)
+        total = sum(page.bytes for _, page in pages) if len(distinct) > 1 else 0
+        return (Group(page=distinct[0], layers=tuple(place for place, _ in pages), bytes=total),)
     largest = max(page.bytes for page in distinct)
     buckets: dict[Page, list[int]] = {}
-    for place, page in placed.items():
+    for place, page in pages:
         buckets.setdefault(_widened(page, largest), []).append(place)
     counts = [len(places) for places in buckets.values()]
     size = max(counts) if max(counts) < min(counts) * _WIDENED else min(counts)
@@ -366,14 +405,6 @@ def _grouped(pages: Sequence[Page | None]) -> tuple[Group, ...]:
         groups = math.ceil(len(places) / size)
         found += [Group(page=page, layers=tuple(places[start::groups])) for start in range(groups)]
     return tuple(found)
-
-
-def _group_of_all(placed: Mapping[int, Page]) -> Group:
-    """Return the one group of layers that need the same blocks, be their pages as large as they are."""
-    first = next(iter(placed.values()))
-    is_same = all(page == first for page in placed.values())
-    total = 0 if is_same else sum(page.bytes for page in placed.values())
-    return Group(page=first, layers=tuple(placed), bytes=total)
 
 
 def _widened(page: Page, largest: int) -> Page:
@@ -404,6 +435,6 @@ def _block_bytes(groups: Sequence[Group], stages: Sequence[int]) -> int:
 def _flight_tokens(said: Assignment, share: Share, *, release: str) -> int:
     """Return the tokens of all steps under way: of one, until asynchronous ones were counted."""
     batches = 1
-    if is_between(release, "0.32.0", None):
+    if is_between(release, _READ_RELEASE, None):
         batches = share.pipeline + (1 if bool(said.get("async_scheduling", False)) else 0)
     return batches * whole(said, "max_num_batched_tokens", 2048)

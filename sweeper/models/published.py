@@ -17,17 +17,17 @@ CLOSE_SHARE = 0.01
 
 _HEAD = """# Published models, counted
 
-Made by `python -m sweeper models`. For each model: its weights as they follow from its
-config.json, without layers that only predict further tokens, beside what its maker states; the weights that
-a token passes through; and the KV cache of one token that every layer sees, in 16 bits, over all devices of
-one replica.
+Made by `python -m sweeper models`. For each model: its weights as they follow from its config.json, without
+layers that only predict further tokens (drafts, apart), beside what its maker states; the weights that a
+token passes through; and, in 16 bits over all devices of one replica, the bytes of KV cache of one token that
+every layer sees, and those of a sequence's state.
 
 Makers count active weights in two ways: a token reads one row of the table of embeddings and all of the head
 (first number: DeepSeek, OpenAI), or both tables count whole (in brackets: Qwen, Mistral, Meta). The stated
 one lies at one of the two, rounded as its maker rounds.
 
-| model | build | weights, B | stated, B | off | active, B | stated, B | KV bytes a token | stated where |
-|---|---|--:|--:|--:|--:|--:|--:|---|
+| model | build | weights, B | stated | off | active, B | stated | KV bytes | state | draft, B | source |
+|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|
 """
 _ROUNDED = {"moonshotai/Kimi-K2-Instruct": "stated as 1T; 1026B are counted"}
 
@@ -91,6 +91,8 @@ def _row(model: PublishedModel) -> str:
         _active(built),
         "all" if model.active_b is None else f"{model.active_b:g}",
         f"{built.kv_bytes_per_token():,.0f}",
+        f"{2 * built.state_values():,}",
+        f"{built.draft_parameters / 1e9:.2f}" if built.draft_layers else "",
         model.source,
     )
     return f"| {' | '.join(cells)} |\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from sweeper.errors import PlacementError
@@ -44,7 +45,18 @@ class Share:
             pipeline=whole(said, "pipeline_parallel_size", 1),
             data=whole(said, "data_parallel_size", 1),
             has_whole_experts=bool(said.get("enable_expert_parallel", False)),
+            redundant_experts=_redundant_experts(said) if said.get("enable_eplb", False) else 0,
         )
+
+
+def _redundant_experts(said: Assignment) -> int:
+    """Return the copies of experts that ``eplb_config`` asks for; 0 where it says none, or cannot be read."""
+    try:
+        asked = json.loads(str(said.get("eplb_config", "{}")))
+    except ValueError:
+        return 0
+    count = asked.get("num_redundant_experts", 0) if isinstance(asked, dict) else 0
+    return count if isinstance(count, int) and count > 0 else 0
 
 
 def stage_sizes(built: Architecture, stages: int) -> list[int]:

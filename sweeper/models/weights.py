@@ -17,6 +17,7 @@ from sweeper.records.architecture import (
     Experts,
     LatentAttention,
     Layer,
+    Mamba,
     Mlp,
 )
 
@@ -68,7 +69,9 @@ def weight_bytes(model: Model, assignment: Assignment) -> float:
 def _layer_bytes(layer: Layer, hidden: int, share: Share, *, bits: Mapping[str, float], width: int) -> float:
     """Return the bytes of one layer on the device that holds most of it."""
     norms = 2 * hidden * width
-    attention = _attention_weights(layer.attention, hidden, share.tensor) * bits["attention"]
+    attention = bits["attention"] * sum(
+        _attention_weights(mixer, hidden, share.tensor) for mixer in layer.mixers
+    )
     match layer.mlp:
         case Mlp() as mlp:
             return norms + attention + mlp.parameters(hidden) / share.tensor * bits["mlp"]
@@ -76,8 +79,8 @@ def _layer_bytes(layer: Layer, hidden: int, share: Share, *, bits: Mapping[str, 
             here = (experts.count + share.redundant_experts) / share.expert_devices
             if share.has_whole_experts:
                 here = math.ceil(here)
-            routed = 3 * hidden * experts.intermediate * here * bits["experts"]
-            shared = 3 * hidden * experts.shared / share.tensor * bits["shared"]
+            routed = experts.matrices * hidden * experts.intermediate * here * bits["experts"]
+            shared = experts.matrices * hidden * experts.shared / share.tensor * bits["shared"]
             return norms + attention + routed + shared + hidden * experts.count * width
 
 
@@ -90,5 +93,5 @@ def _attention_weights(attention: AnyAttention, hidden: int, tensor: int) -> flo
         case LatentAttention():
             down = hidden * ((attention.query_rank or 0) + attention.kv_rank + attention.rope_dim)
             return down + (attention.parameters(hidden) - down) / tensor
-        case DeltaAttention():
+        case DeltaAttention() | Mamba():
             return attention.parameters(hidden) / tensor

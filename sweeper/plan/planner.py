@@ -27,6 +27,7 @@ from sweeper.records import (
     Scalar,
     TrialSpec,
 )
+from sweeper.simulation.builds import kinds_of
 from sweeper.simulation.calibration import NamedCalibration
 from sweeper.simulation.device import USUAL_DEVICE
 from sweeper.space import control
@@ -233,6 +234,7 @@ class Planner:
             datasets=[point.dataset for point in spec.load_points],
             mode=self.node.partition_mode,
             model=spec.model.name,
+            kinds=kinds_of(spec.model, spec.assignment),
         )
 
     def _engine_of(self, series: Series | None) -> EngineSpec:

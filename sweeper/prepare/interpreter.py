@@ -22,6 +22,15 @@ CPU_VLLM_FOLDER = Path(".venv-vllm")
 
 
 def find_engine_python(settings: Settings) -> str:
+    """Find the interpreter of the environment that a study's vLLM lies in (``find_python``).
+
+    Raises:
+        ConfigError: There is none; the message says how to provide one.
+    """
+    return find_python(settings.engine.python, settings.platform)
+
+
+def find_python(given: str | None, platform: Platform) -> str:
     """Find the interpreter of vLLM's environment.
 
     Looked at in this order: ``engine.python``, the variable SWEEPER_VLLM_PYTHON, the folder
@@ -30,12 +39,12 @@ def find_engine_python(settings: Settings) -> str:
     Raises:
         ConfigError: None of them is there; the message says how to provide one.
     """
-    if settings.engine.python:
-        return settings.engine.python
+    if given:
+        return given
     if os.environ.get("SWEEPER_VLLM_PYTHON"):
         return os.environ["SWEEPER_VLLM_PYTHON"]
     local = CPU_VLLM_FOLDER / "bin" / "python"
-    if settings.platform is Platform.CPU and local.exists():
+    if platform is Platform.CPU and local.exists():
         # Not resolved: a virtual environment's interpreter is a link, and the link is what names it.
         return str(local.absolute())
     if _has_vllm():
@@ -45,7 +54,7 @@ def find_engine_python(settings: Settings) -> str:
         return beside
     remedy = (
         "Install the CPU build into an environment of its own: python -m sweeper cpu-vllm"
-        if settings.platform is Platform.CPU
+        if platform is Platform.CPU
         else "Name the interpreter of the environment that holds vLLM: engine.python=/path/to/bin/python"
     )
     raise ConfigError(

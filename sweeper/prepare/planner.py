@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sweeper.kinds import ENGINES
 from sweeper.prepare.interpreter import find_engine_python
-from sweeper.prepare.model import provide_model
+from sweeper.prepare.model import looked_up, provide_model, with_models_looked_up
 from sweeper.records import EngineSpec
 
 if TYPE_CHECKING:
@@ -24,10 +24,12 @@ def planner_of(settings: Settings, node: Node) -> Planner:
     from sweeper.engines import checks
     from sweeper.plan.planner import Planner
 
-    engine, model = settings.engine, provide_model(settings)
+    engine, model, space = settings.engine, provide_model(settings), settings.space
     kind = ENGINES[engine.kind]
     if kind.is_run_by_python:
-        engine = replace(engine, python=find_engine_python(settings))
+        python = find_engine_python(settings)
+        engine = replace(engine, python=python)
+        model, space = looked_up(model, python=python), with_models_looked_up(space, python=python)
     found = checks.find(engine, kind=kind)
     if not (kind.is_run_by_python or kind.is_modelled):
         engine = replace(engine, python=_client_python(settings))
@@ -36,7 +38,7 @@ def planner_of(settings: Settings, node: Node) -> Planner:
     return Planner(
         study=settings.name,
         trials_folder=str((settings.folder / "trials").absolute()),
-        space=settings.space,
+        space=space,
         engine=engine,
         model=model,
         platform=settings.platform,

@@ -43,7 +43,7 @@ def hints_of(settings: Settings, planner: Planner, say: Callable[[str], object])
     from sweeper.search import Hints
     from sweeper.topology import modelled_as
 
-    is_known = planner.model.shape is not None
+    is_known = planner.model.built is not None
     may_ask = (settings.platform is Platform.MI300X and is_known) or (
         settings.platform is Platform.SIMULATED and SEARCH_METHODS[settings.method].asks_the_model
     )

@@ -125,6 +125,7 @@ class DeltaAttention:
         key_dim: Numbers of a key head.
         value_dim: Numbers of a value head.
         kernel: Tokens that the convolution before it sees.
+        state_dtype: Type that the state is kept in where the model's config says it.
 
     Source:
         transformers 4.57, modeling_qwen3_next.py, Qwen3NextGatedDeltaNet.
@@ -135,6 +136,7 @@ class DeltaAttention:
     key_dim: int
     value_dim: int
     kernel: int
+    state_dtype: str | None = None
     window: int | None = 0
 
     def parameters(self, hidden: int) -> int:
@@ -166,7 +168,64 @@ class DeltaAttention:
         )
 
 
-AnyAttention = Attention | LatentAttention | DeltaAttention
+@dataclass(frozen=True, kw_only=True)
+class Mamba:
+    """Selective state space: a state of fixed size instead of a KV cache, of the first or the second kind.
+
+    Attributes:
+        inner: Width between its projections in and out.
+        state: Numbers of the state for each of them.
+        kernel: Tokens that the convolution before it sees.
+        heads: Heads that share out ``inner``, of Mamba-2; None for the first Mamba.
+        groups: Groups of heads that share their inputs' projections, of Mamba-2.
+        time_rank: Width through which time steps are projected, of the first Mamba.
+        state_dtype: Type that the state is kept in where the model's config says it.
+
+    Source:
+        transformers 5, modeling_jamba.py (JambaMambaMixer), modeling_bamba.py (BambaMixer).
+    """
+
+    inner: int
+    state: int
+    kernel: int
+    heads: int | None = None
+    groups: int = 1
+    time_rank: int = 0
+    state_dtype: str | None = None
+    window: int | None = 0
+
+    def parameters(self, hidden: int) -> int:
+        """Count the weights of projections, convolution, and what the state passes through."""
+        if self.heads is not None:
+            mixed = self.inner + 2 * self.groups * self.state
+            projected = hidden * (self.inner + mixed + self.heads)
+            return projected + mixed * self.kernel + self.inner * hidden + 3 * self.heads + self.inner
+        steps = self.inner * (self.time_rank + 2 * self.state) + self.time_rank * self.inner
+        return 3 * hidden * self.inner + self.inner * self.kernel + steps + self.inner * (self.state + 1)
+
+    @property
+    def cached_values(self) -> int:
+        """Numbers that are kept of each token: none."""
+        return 0
+
+    @property
+    def state_values(self) -> int:
+        """Numbers that are kept of a sequence whatever its length: its state, and the convolution's."""
+        return sum(self.state_parts())
+
+    def state_parts(self, tensor: int = 1) -> tuple[int, int]:
+        """Return the numbers that one of so many devices keeps: of the convolution, of the state.
+
+        Source:
+            vLLM 0.32.0, mamba_utils.py, mamba1_state_shape and mamba2_state_shape: groups that cannot be
+            shared out evenly are copied until each device has one.
+        """
+        groups = self.groups if self.groups % tensor == 0 else tensor
+        mixed = self.inner if self.heads is None else self.inner + 2 * groups * self.state
+        return mixed // tensor * (self.kernel - 1), self.inner // tensor * self.state
+
+
+AnyAttention = Attention | LatentAttention | DeltaAttention | Mamba
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,36 +258,55 @@ class Experts:
         per_token: Routed experts of one token.
         intermediate: Width of each.
         shared: Width of the shared experts together; 0 without any.
+        matrices: Of each expert: 3 with a gate, 2 without.
     """
 
     count: int
     per_token: int
     intermediate: int
     shared: int = 0
+    matrices: int = 3
 
     def parameters(self, hidden: int) -> int:
         """Count the weights of all experts and of the router."""
-        return 3 * hidden * (self.count * self.intermediate + self.shared) + hidden * self.count
+        return self.matrices * hidden * (self.count * self.intermediate + self.shared) + hidden * self.count
 
     def active(self, hidden: int) -> int:
         """Count the weights that one token passes through."""
-        return 3 * hidden * (self.per_token * self.intermediate + self.shared) + hidden * self.count
+        return (
+            self.matrices * hidden * (self.per_token * self.intermediate + self.shared) + hidden * self.count
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One layer: an attention and what follows it."""
+    """One layer: an attention and what follows it.
+
+    Attributes:
+        attention: What mixes tokens.
+        mlp: What follows it; one of width 0 where nothing does.
+        beside: A second one that mixes the same input at its side (Falcon-H1); None almost everywhere.
+    """
 
     attention: AnyAttention
     mlp: Mlp | Experts
+    beside: Mamba | None = None
+
+    @property
+    def mixers(self) -> tuple[AnyAttention, ...]:
+        """All that mixes tokens in this layer, each with a cache or state of its own."""
+        return (self.attention,) if self.beside is None else (self.beside, self.attention)
 
     def parameters(self, hidden: int) -> int:
         """Count its weights, two norms among them."""
-        return self.attention.parameters(hidden) + self.mlp.parameters(hidden) + 2 * hidden
+        return self._mixing(hidden) + self.mlp.parameters(hidden) + 2 * hidden
 
     def active(self, hidden: int) -> int:
         """Count its weights that one token passes through."""
-        return self.attention.parameters(hidden) + self.mlp.active(hidden) + 2 * hidden
+        return self._mixing(hidden) + self.mlp.active(hidden) + 2 * hidden
+
+    def _mixing(self, hidden: int) -> int:
+        return sum(mixer.parameters(hidden) for mixer in self.mixers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,8 +343,8 @@ class Architecture:
         """What layers it has, in words: ``3 x latent attention, MLP; 58 x latent attention, experts``."""
         found: dict[str, int] = {}
         for layer, count in self.runs:
-            kind = "experts" if isinstance(layer.mlp, Experts) else "MLP"
-            name = f"{_attention_name(layer.attention)}, {kind}"
+            mixers = " beside ".join(map(_attention_name, layer.mixers))
+            name = f"{mixers}{_mlp_name(layer.mlp)}"
             found[name] = found.get(name, 0) + count
         return "; ".join(f"{count} x {name}" for name, count in found.items())
 
@@ -276,6 +354,15 @@ class Architecture:
         tables = self.vocab * self.hidden * (1 if self.is_tied else 2)
         layers = sum(count * layer.parameters(self.hidden) for layer, count in self.runs)
         return layers + tables + self.hidden + self.encoder_parameters
+
+    @property
+    def draft_parameters(self) -> int:
+        """Weights of the layers that predict further tokens: each as the last one, and what joins its inputs.
+
+        Source:
+            DeepSeek-V3, arXiv:2412.19437, section 2.2: a projection from twice the width to the width.
+        """
+        return self.draft_layers * (self.layers[-1].parameters(self.hidden) + 2 * self.hidden * self.hidden)
 
     @property
     def active_parameters(self) -> int:
@@ -304,7 +391,7 @@ class Architecture:
 
     def state_values(self) -> int:
         """Return how many numbers are kept of a sequence whatever its length."""
-        return sum(count * layer.attention.state_values for layer, count in self.runs)
+        return sum(count * sum(one.state_values for one in layer.mixers) for layer, count in self.runs)
 
 
 def _in_sight(attention: AnyAttention, tokens: int) -> int:
@@ -317,12 +404,20 @@ def runs_of(layers: Sequence[Layer]) -> Iterator[tuple[Layer, int]]:
         yield layer, sum(1 for _ in equal)
 
 
+def _mlp_name(mlp: Mlp | Experts) -> str:
+    if isinstance(mlp, Experts):
+        return ", experts"
+    return ", MLP" if mlp.intermediate else ""
+
+
 def _attention_name(attention: AnyAttention) -> str:
     match attention:
         case LatentAttention():
             return "latent attention"
         case DeltaAttention():
             return "linear attention"
+        case Mamba():
+            return "Mamba" if attention.heads is None else "Mamba-2"
         case Attention(window=None):
             return "attention"
     return f"attention over {attention.window} tokens"

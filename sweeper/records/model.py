@@ -62,8 +62,8 @@ class Quantization:
     parts: frozenset[str] = frozenset({"attention", "mlp", "experts", "shared"})
 
 
-_NOTHING_FOUND: Mapping[str, Any] = {"shape": None, "architecture": None, "quantization": None, "dtype": None}
-"""What a model has of which nothing is known but its id."""
+DESCRIBES = ("shape", "architecture", "quantization", "dtype")
+"""Fields of a model that say what it is built of, and how its weights are stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +81,8 @@ class Model:
         revision: Revision on the hub, or a content hash of a local folder.
         no_shape_because: Why there is no shape, in words.
         described_by: What says of what it is built, where that is looked up by its id, in words.
-        is_looked_up: Whether that is so on a platform that measures. It may be found at one time and not at
-            another, so it takes no part in the identity there.
+        looked_up: Which of the fields of ``DESCRIBES`` were looked up so on a platform that measures. They
+            may be found at one time and not at another, so they take no part in the identity there.
     """
 
     name: str
@@ -95,7 +95,7 @@ class Model:
     architecture: Architecture | None = None
     quantization: Quantization | None = None
     described_by: str | None = None
-    is_looked_up: bool = False
+    looked_up: tuple[str, ...] = ()
 
     @property
     def built(self) -> Architecture | None:
@@ -105,9 +105,10 @@ class Model:
     @property
     def identity(self) -> Mapping[str, object]:
         """What makes it this model: where a local folder lies does not, once its content has a hash."""
-        found = replace(self, **_NOTHING_FOUND) if self.is_looked_up else self
+        nothing: dict[str, Any] = dict.fromkeys(self.looked_up)
+        found = replace(self, **nothing) if nothing else self
         content = asdict(found)
-        for name in ("no_shape_because", "described_by", "is_looked_up"):
+        for name in ("no_shape_because", "described_by", "looked_up"):
             del content[name]
         for name in ("architecture", "quantization"):  # came later: old keys hold where they are unused
             if content[name] is None:

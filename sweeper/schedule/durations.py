@@ -32,7 +32,8 @@ from sweeper.records import (
 from sweeper.simulation.calibration import parameters
 from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import USUAL_DEVICE, device_named, partition_of
-from sweeper.simulation.settings import generation_of, is_v1, resolve, shape_of
+from sweeper.simulation.precision import precision_of
+from sweeper.simulation.settings import built_of, generation_of, is_v1, resolve, sharing_of
 from sweeper.workload import rate_search
 from sweeper.workload.lengths import expected
 
@@ -166,7 +167,7 @@ def _seconds(row: Mapping[str, Any], name: str) -> float:
 
 def _first_guess(spec: TrialSpec, device: str | None) -> Prediction:
     """Predict a trial on a device that is modelled, or assume; None is one that is not."""
-    is_modelled = spec.platform in _MODELLED and spec.model.shape is not None
+    is_modelled = spec.platform in _MODELLED and spec.model.built is not None
     engine = ENGINES[spec.engine.kind]
     if not is_modelled or device is None or not engine.is_started_by_us:
         start_s = ASSUMED_START_S if engine.is_started_by_us else 0.0
@@ -267,9 +268,10 @@ def _costs(spec: TrialSpec, device_name: str) -> tuple[CostModel, _Limits]:
         device=device,
         devices=devices,
         gpus=max(1, round(devices * device.gpu_frac)),
-        shape=shape_of(spec),
+        built=built_of(spec),
         calibration=parameters(spec.calibration, generation=generation_of(spec)),
-        weight_bits=8 if settings["quantization"] == "fp8" else 16,
+        precision=precision_of(settings, spec.model.quantization),
+        sharing=sharing_of(spec, settings),
         kv_bits=8 if str(settings["kv_cache_dtype"]).startswith("fp8") else 16,
         is_v1=is_v1(spec),
         uses_graphs=not settings["enforce_eager"],

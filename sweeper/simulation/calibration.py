@@ -52,6 +52,9 @@ class Calibration:
     Attributes:
         gemm_frac: Part of the peak matrix rate that large multiplications reach.
         fp8_gemm_frac: Part of ``gemm_frac`` that FP8 linear layers reach.
+        dequantized_gemm_frac: Part of ``gemm_frac`` that layers reach whose weights are converted to a wider
+            type before they are multiplied (int4; mxfp4 on a device without four-bit matrix instructions).
+        expert_skew: How unevenly a router chooses experts: exponent of Zipf's law, 0 is uniform.
         gemm_half_tokens: Tokens at which a multiplication reaches half of that.
         weight_read_frac: Part of the memory bandwidth with which weights are read.
         prefill_attention_frac: Part of the peak matrix rate that attention over prompts reaches.
@@ -105,6 +108,8 @@ class Calibration:
     boot_s: float = _DEFAULTS["boot_s"]
     restart_noise: float = _DEFAULTS["restart_noise"]
     run_noise: float = _DEFAULTS["run_noise"]
+    dequantized_gemm_frac: float = _DEFAULTS["dequantized_gemm_frac"]
+    expert_skew: float = _DEFAULTS["expert_skew"]
 
     def override(self, values: Mapping[str, float]) -> Calibration:
         """Return a copy with some parameters replaced.
@@ -126,6 +131,15 @@ class Calibration:
         return replace(self, **dict(values))
 
 
+LATER: Mapping[str, float] = {
+    name: getattr(Calibration(), name) for name in ("dequantized_gemm_frac", "expert_skew")
+}
+"""Parameters that came after stored trials, and their defaults: keys do not name them where they stay so.
+
+Both are assumed; nothing was fitted to tell them. Half of the speed stands for kernels that convert weights
+in their inner loop; training aims at a uniform choice of experts (``experts``)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Compared:
     """What the runs had in common that a calibration was compared with; elsewhere its error is not known.
@@ -135,12 +149,14 @@ class Compared:
         datasets: As load points name them.
         modes: Partition modes of the devices.
         models: Names without owner.
+        kinds: What these had beyond a dense model built as Llama is, as ``builds.kinds_of`` names it.
     """
 
     generations: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     modes: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -204,6 +220,11 @@ class NamedCalibration:
         return replace(whole, name=f"{self.name} with {changes}", errors_pct={})
 
     @property
+    def trial_values(self) -> dict[str, float]:
+        """Values as trials carry them: what came later is left out where it has its default."""
+        return {name: value for name, value in self.values.items() if value != LATER.get(name)}
+
+    @property
     def errors_text(self) -> str:
         """The mean absolute error on runs that were not fitted; where there are none, on those that were."""
         role = "validation" if self.errors_pct.get("validation") else "fit"
@@ -214,7 +235,13 @@ class NamedCalibration:
         return f"{words} ({'runs not fitted' if role == 'validation' else 'the runs fitted'})"
 
     def expected_error(
-        self, *, generation: str, datasets: Iterable[str], mode: str | None, model: str
+        self,
+        *,
+        generation: str,
+        datasets: Iterable[str],
+        mode: str | None,
+        model: str,
+        kinds: Iterable[str] = (),
     ) -> str:
         """Describe how far off a simulated number of this kind is to be expected.
 
@@ -223,7 +250,11 @@ class NamedCalibration:
             datasets: Of the load points.
             mode: Partition mode of the devices, or None.
             model: Name of the model.
+            kinds: What it has beyond a dense model built as Llama is (``builds.kinds_of``).
         """
+        new = [kind for kind in kinds if kind not in self.compared.kinds]
+        if new:
+            return f"unknown: never compared with a measurement of {', of '.join(new)}"
         if not self.errors_pct:
             return self.errors_text
         lacking: list[str] = []

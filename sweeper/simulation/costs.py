@@ -1,25 +1,55 @@
 """How long one step takes: a roofline of the device, and the host's work around it.
 
 A step is one forward pass over some prompt tokens and one token of each decoding sequence. Its device time
-is the sum of matrix multiplications (bound by compute or by reading the weights), attention, all-reduces and
-kernel launches; its host time is scheduling, input preparation and output processing. Peaks come from
-``device``; how much of them software reaches is what ``calibration`` holds.
+is the sum of matrix multiplications (``matrices``), attention (``attention``), collectives between devices
+(``communication``) and kernel launches; its host time is scheduling, input preparation and output processing.
+Peaks come from ``device``; how much of them software reaches is what ``calibration`` holds.
 
-Left out: pipeline parallelism, mixture-of-experts models, and the differences between attention backends.
+Left out: pipeline parallelism, the differences between attention backends, and replicas of different load:
+where replicas share experts, each is taken to have as many tokens in a step as the one that is looked at.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeper.records import ModelShape
+from sweeper.records.architecture import Architecture, Attention, Experts, LatentAttention, Layer
+from sweeper.simulation import attention, matrices
 from sweeper.simulation.calibration import Calibration
+from sweeper.simulation.communication import (
+    Groups,
+    Links,
+    Sharing,
+    allreduce_token_s,
+    exchange_token_s,
+    links,
+)
 from sweeper.simulation.device import Device
+from sweeper.simulation.precision import Precision
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_LLAMA_KERNELS = 10
+"""Kernels of a layer of Llama: norm, QKV, rotation, writing the cache, attention, output; norm, gate and up,
+activation, down."""
+
+_MORE_KERNELS: Mapping[str, int] = {"latent": 5, "state": 2, "experts": 4, "shared": 4}
+"""Kernels of a layer beyond that.
+
+Source: vLLM 0.32.0. Latent attention has ten in place of QKV to output (two projections down and up, two
+norms, two products that are absorbed; layers/mla.py, attention/mla_attention.py); a state seven in place of
+five (two projections, convolution, gates, recurrence, norm, output; layers/mamba/gdn). Experts: router,
+top-k, sorting, and the sum over experts beside two products and an activation (fused_moe/fused_moe.py);
+shared ones are an MLP and a sum."""
+
+_PLAIN = Precision()
+_ALONE = Sharing()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +63,9 @@ class Step:
         decodes: Sequences that get one more token.
         context_tokens: Tokens that these attend to, together.
         samples: Sequences whose next token is sampled: decodes, and prompts that end in this step.
+        prompts: Of each prompt, the tokens computed before and those of this step; looked at only where
+            layers have windows. None takes prompts of the mean length.
+        contexts: Tokens that each decode attends to, shape (decodes,); the same holds.
     """
 
     prefill_tokens: int = 0
@@ -41,11 +74,30 @@ class Step:
     decodes: int = 0
     context_tokens: float = 0.0
     samples: int = 0
+    prompts: tuple[Ints, Ints] | None = field(default=None, compare=False)
+    contexts: Ints | None = field(default=None, compare=False)
 
     @property
     def tokens(self) -> int:
         """Rows of its matrix multiplications."""
         return self.prefill_tokens + self.decodes
+
+    @property
+    def each_context(self) -> Ints:
+        """Tokens that each decode attends to, shape (decodes,)."""
+        if self.contexts is not None:
+            return self.contexts
+        return np.full(self.decodes, round(self.context_tokens / max(1, self.decodes)), np.int64)
+
+    @property
+    def each_prompt(self) -> tuple[Ints, Ints]:
+        """Tokens of each prompt before this step, and in it, shape (prefill_sequences,)."""
+        if self.prompts is not None:
+            return self.prompts
+        count = max(1, self.prefill_sequences)
+        chunk = self.prefill_tokens / count
+        before = self.prefill_pairs / count / chunk - (chunk + 1) / 2 if chunk else 0.0
+        return np.full(count, round(max(0.0, before)), np.int64), np.full(count, round(chunk), np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +108,8 @@ class CostModel:
         device: Each device of the group.
         devices: Tensor-parallel size.
         gpus: Physical GPUs that they belong to.
-        shape: Of the model.
-        weight_bits: 16 or 8, of the weights of the layers.
+        built: What the model is built of.
+        precision: How the matrices of its layers are stored and multiplied.
         kv_bits: 16 or 8, of the KV cache.
         is_v1: Whether vLLM's V1 engine serves.
         uses_graphs: Whether decoding is replayed from graphs.
@@ -67,15 +119,16 @@ class CostModel:
         has_more_channels: Whether ``NCCL_MIN_NCHANNELS`` is raised to 112.
         has_numa_balancing: Whether the host's kernel moves memory between NUMA nodes.
         calibration: Efficiencies and overheads.
+        sharing: How its experts are spread over replicas and devices.
         slowdown: Factor on every time, for noise.
     """
 
     device: Device
     devices: int
     gpus: int
-    shape: ModelShape
+    built: Architecture
     calibration: Calibration
-    weight_bits: int = 16
+    precision: Precision = _PLAIN
     kv_bits: int = 16
     is_v1: bool = False
     uses_graphs: bool = True
@@ -84,21 +137,26 @@ class CostModel:
     hides_host: bool = False
     has_more_channels: bool = False
     has_numa_balancing: bool = True
+    sharing: Sharing = _ALONE
     slowdown: float = 1.0
 
     @property
     def weight_bytes(self) -> float:
-        """Weights on each device; embeddings, head and norms stay 16 bits wide."""
-        shape = self.shape
-        linear = self._linear_parameters
-        return (linear * self.weight_bits / 8 + (shape.parameters - linear) * 2) / self.devices
+        """Weights on each device; embeddings, head, norms and routers stay 16 bits wide."""
+        return self._matrices.stored_bytes
 
     @property
     def kv_token_bytes(self) -> float:
-        """KV cache of one token on each device; heads are copied where there are fewer than devices."""
-        shape = self.shape
-        kv_heads = max(shape.kv_heads / self.devices, 1.0)
-        return 2 * shape.layers * kv_heads * shape.head_dim * self.kv_bits / 8
+        """KV cache of one token on each device, over the layers that see everything.
+
+        Heads are copied where there are fewer than devices; a latent vector is on every device.
+        """
+        return self._attention.whole.cached_bytes * self.kv_bits / 8
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether some layers see a part of the sequence only; then a step's sequences count one by one."""
+        return bool(self._attention.windows)
 
     def step_s(self, step: Step) -> float:
         """Time of one step, device and host.
@@ -122,7 +180,10 @@ class CostModel:
         # Device time is affine in the context, so the mean context of a group gives its exact time.
         first = replace(step, context_tokens=step.context_tokens + step.decodes * (steps - 1) / 2)
         growth_s = steps * step.decodes * steps * self._context_token_s
-        device_s = steps * self.device_s(first) + growth_s * np.arange(groups)
+        device_s = steps * self._whole_s(first) + growth_s * np.arange(groups)
+        if self.has_windows and step.decodes:
+            # Of a window it is not, once a sequence has filled it.
+            device_s += self._windows_s(step, steps=steps * groups).reshape(groups, steps).sum(axis=1)
         host_s = self.host_s(sequences=step.prefill_sequences + step.decodes, tokens=step.samples * steps)
         together_s = np.maximum(device_s, host_s) if self.hides_host else device_s + host_s
         return np.asarray(self.slowdown * together_s, np.float64)
@@ -133,13 +194,8 @@ class CostModel:
         Returns:
             Seconds.
         """
-        return (
-            self._gemm_s(step.tokens)
-            + self._attention_s(step)
-            + self._allreduce_s(step.tokens)
-            + self._launch_s(step)
-            + self.calibration.sample_s * step.samples
-        )
+        whole_s = self._whole_s(step)
+        return whole_s + float(self._windows_s(step, steps=1)[0]) if self.has_windows else whole_s
 
     def host_s(self, *, sequences: int, tokens: int) -> float:
         """Host time of one step, or one group of steps.
@@ -160,68 +216,130 @@ class CostModel:
             host_s *= fit.v1_host_frac
         return host_s if self.has_numa_balancing else host_s * (1 - fit.numa_host_frac)
 
-    @property
-    def _linear_parameters(self) -> float:
-        """Weights of the layers' matrices, which is what every token is multiplied with."""
-        shape = self.shape
-        attention = shape.hidden * shape.head_dim * 2 * (shape.heads + shape.kv_heads)
-        return shape.layers * (attention + 3 * shape.hidden * shape.intermediate)
+    @cached_property
+    def _groups(self) -> Groups:
+        return Groups(tensor=self.devices, sharing=self.sharing)
 
-    @property
-    def _peak_flop_per_s(self) -> float:
-        return self.device.fp8_flop_per_s if self.weight_bits == 8 else self.device.bf16_flop_per_s
+    @cached_property
+    def _matrices(self) -> matrices.MatrixWork:
+        return matrices.work_of(
+            self.built, self.precision, self._groups, device=self.device, calibration=self.calibration
+        )
 
-    @property
+    @cached_property
+    def _attention(self) -> attention.AttentionWork:
+        return attention.work_of(self.built, devices=self.devices)
+
+    @cached_property
+    def _prefill_flop_per_s(self) -> float:
+        return self.device.bf16_flop_per_s * self.calibration.prefill_attention_frac
+
+    @cached_property
+    def _kv_bytes_per_s(self) -> float:
+        return self.device.memory_bytes_per_s * self.calibration.kv_read_frac
+
+    @cached_property
     def _context_token_s(self) -> float:
-        """Decode attention to one token of context."""
-        read_s = self.kv_token_bytes / (self.device.memory_bytes_per_s * self.calibration.kv_read_frac)
-        return read_s * self._fp8_kv_factor
+        """Decode attention to one token of context, in the layers that see everything."""
+        return self._sight_token_s(self._attention.whole)
 
-    @property
+    @cached_property
     def _fp8_kv_factor(self) -> float:
         return 1 + self.calibration.fp8_kv_frac if self.kv_bits == 8 else 1.0
 
-    def _gemm_s(self, tokens: int) -> float:
-        """Matrix multiplications at an efficiency of n / (n + half), or reading weights if that is longer."""
-        fit = self.calibration
-        # Slow fp8 layers are slow for each token; what a small batch takes depends on reading the weights.
-        slowed = tokens / fit.fp8_gemm_frac if self.weight_bits == 8 else tokens
-        flops = 2 * self._linear_parameters * (slowed + fit.gemm_half_tokens) / self.devices
-        compute_s = flops / (self._peak_flop_per_s * fit.gemm_frac)
-        return max(compute_s, self.weight_bytes / (self.device.memory_bytes_per_s * fit.weight_read_frac))
+    def _sight_token_s(self, sight: attention.Sight) -> float:
+        """Reading one token, or computing with it if that is longer."""
+        read_s = sight.cached_bytes * self.kv_bits / 8 / self._kv_bytes_per_s * self._fp8_kv_factor
+        if not sight.token_flops:
+            return read_s
+        return max(read_s, sight.token_flops / self._prefill_flop_per_s)
+
+    def _whole_s(self, step: Step) -> float:
+        """Device time without the layers that see a window."""
+        return (
+            self._matrices.seconds(step.tokens)
+            + self._attention_s(step)
+            + self._collectives_s(step.tokens)
+            + self._launch_s(step)
+            + self.calibration.sample_s * step.samples
+        )
+
+    def _windows_s(self, step: Step, *, steps: int) -> Floats:
+        """Attention of the layers that see a window, in consecutive steps, shape (steps,)."""
+        total_s = np.zeros(steps)
+        for sight in self._attention.windows:
+            window = int(sight.window or 0)
+            if step.decodes:
+                seen = attention.context_in(window, step.each_context, steps=steps)
+                total_s += seen * self._sight_token_s(sight)
+            if step.prefill_tokens:
+                before, chunks = step.each_prompt
+                pairs = attention.pairs_in(window, before=before, chunks=chunks)
+                total_s[0] += sight.pair_flops * pairs / self._prefill_flop_per_s
+        return total_s
 
     def _attention_s(self, step: Step) -> float:
-        """Scores and weighted sums of prompts (compute), and reading the KV cache for decodes (memory)."""
-        fit, shape = self.calibration, self.shape
-        prefill_flops = 4 * shape.layers * shape.heads * shape.head_dim * step.prefill_pairs / self.devices
-        prefill_s = prefill_flops / (self.device.bf16_flop_per_s * fit.prefill_attention_frac)
+        """Scores and weighted sums of prompts (compute), and reading caches and states (memory)."""
+        work = self._attention
+        prefill_s = (
+            work.whole.pair_flops * step.prefill_pairs + work.state_token_flops * step.prefill_tokens
+        ) / self._prefill_flop_per_s
         # The share of a partition has fewer compute units, so the same heads take it longer.
-        heads = shape.layers * shape.heads / self.devices / self.device.gpu_frac
+        heads = work.heads / self.device.gpu_frac
         decode_s = step.decodes * (
-            fit.decode_head_s * heads * self._fp8_kv_factor
+            self.calibration.decode_head_s * heads * self._fp8_kv_factor
             + self._capture_s(is_mixed=step.prefill_tokens > 0)
         )
-        return prefill_s + decode_s + step.context_tokens * self._context_token_s
+        # A state is read and written whole.
+        states_s = (step.decodes + step.prefill_sequences) * 2 * work.state_bytes / self._kv_bytes_per_s
+        return prefill_s + decode_s + states_s + step.context_tokens * self._context_token_s
 
     def _capture_s(self, *, is_mixed: bool) -> float:
         if self.is_v1 or not self.uses_graphs or is_mixed:
             return 0.0
-        return self.calibration.capture_s * self.capture_tokens * self.shape.layers
+        return self.calibration.capture_s * self.capture_tokens * len(self.built.layers)
 
-    def _allreduce_s(self, tokens: int) -> float:
-        """Two ring all-reduces a layer of one hidden vector a token.
+    @cached_property
+    def _collectives(self) -> tuple[float, float]:
+        """Time of all collectives of a step: at its start, and for each of its tokens."""
+        shared = sum(n for layer, n in self.built.runs if isinstance(layer.mlp, Experts))
+        exchanges = shared if self.sharing.replicas > 1 else 0
+        start_s = token_s = 0.0
+        if self.devices > 1:
+            # After attention and after what follows it, but for experts that other replicas compute.
+            reduces = 2 * len(self.built.layers) - exchanges
+            ways = self._links(devices=self.devices, gpus=self.gpus)
+            token_s += reduces * allreduce_token_s(ways, devices=self.devices, hidden=self.built.hidden)
+            start_s += reduces * ways.start_s
+        if exchanges:
+            groups = self._groups
+            gpus = max(1, round(groups.ranks * self.device.gpu_frac))
+            ways = self._links(devices=groups.ranks, gpus=gpus)
+            start_s += exchanges * ways.start_s
+            token_s += sum(
+                n * exchange_token_s(ways, groups, hidden=self.built.hidden, per_token=layer.mlp.per_token)
+                for layer, n in self.built.runs
+                if isinstance(layer.mlp, Experts)
+            )
+        return start_s, token_s
 
-        Source: each device sends and receives 2 (n - 1) / n of the data (ring all-reduce, Patarasuk and
-        Yuan, 2009).
-        """
-        if self.devices == 1:
-            return 0.0
-        fit = self.calibration
-        speed = self.device.group_bytes_per_s(devices=self.devices, gpus=self.gpus) * fit.link_frac
-        if self.has_more_channels:
-            speed *= 1 + fit.channels_frac
-        sent_bytes = 2 * (self.devices - 1) / self.devices * tokens * self.shape.hidden * 2
-        return 2 * self.shape.layers * (fit.allreduce_s + sent_bytes / speed)
+    def _links(self, *, devices: int, gpus: int) -> Links:
+        return links(
+            self.device,
+            devices=devices,
+            gpus=gpus,
+            calibration=self.calibration,
+            has_more_channels=self.has_more_channels,
+        )
+
+    def _collectives_s(self, tokens: int) -> float:
+        start_s, token_s = self._collectives
+        return start_s + tokens * token_s
+
+    @cached_property
+    def _llama_layers(self) -> float:
+        """Layers of Llama that launch as many kernels."""
+        return sum(n * _kernels(layer) for layer, n in self.built.runs) / _LLAMA_KERNELS
 
     def _launch_s(self, step: Step) -> float:
         fit = self.calibration
@@ -231,4 +349,19 @@ class CostModel:
             per_layer_s += fit.eager_layer_s
         if step.prefill_tokens > 0 and step.decodes > 0:
             per_layer_s += fit.mixed_layer_s
-        return self.shape.layers * per_layer_s
+        return self._llama_layers * per_layer_s
+
+
+def _kernels(layer: Layer) -> int:
+    """Count the kernels of a layer."""
+    kernels = _LLAMA_KERNELS
+    match layer.attention:
+        case Attention():
+            pass
+        case LatentAttention():
+            kernels += _MORE_KERNELS["latent"]
+        case _:
+            kernels += _MORE_KERNELS["state"]
+    if isinstance(layer.mlp, Experts):
+        kernels += _MORE_KERNELS["experts"] + (_MORE_KERNELS["shared"] if layer.mlp.shared else 0)
+    return kernels

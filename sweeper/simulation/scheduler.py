@@ -20,14 +20,16 @@ server and the network add.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.metrics import RequestRecords
 from sweeper.simulation.costs import CostModel, Step
+from sweeper.simulation.kv_cache import KvCache
+from sweeper.simulation.sequences import Sequences
 from sweeper.workload.requests import Workload
 
 Floats = NDArray[np.float64]
@@ -64,122 +66,6 @@ class SchedulerConfig:
         return self.is_v1 or self.chunked_prefill
 
 
-@dataclass(kw_only=True)
-class KvCache:
-    """The blocks of one engine, and the prompts that it remembers; both outlive a run.
-
-    A prompt is remembered in whole blocks from its end of computation until its blocks are needed; of those
-    that no running sequence uses, the one used longest ago goes first.
-
-    Attributes:
-        blocks: All there are.
-        block_tokens: Tokens in one.
-        keeps_prefixes: Whether prompts are remembered at all.
-        prefix_queries: Prompt tokens looked up, since the start.
-        prefix_hits: Prompt tokens found.
-        preemptions: Sequences that lost their blocks.
-        peak_blocks: Most blocks that running sequences held.
-    """
-
-    blocks: int
-    block_tokens: int = 16
-    keeps_prefixes: bool = False
-    prefix_queries: int = 0
-    prefix_hits: int = 0
-    preemptions: int = 0
-    peak_blocks: int = 0
-    # Blocks of single sequences; of prompts in use; of prompts not in use.
-    _private: int = field(default=0, init=False)
-    _pinned: int = field(default=0, init=False)
-    _idle: int = field(default=0, init=False)
-    # Blocks of each remembered prompt, the one used longest ago first, and how many sequences use it.
-    _remembered: OrderedDict[int, int] = field(default_factory=OrderedDict, init=False)
-    _users: dict[int, int] = field(default_factory=dict, init=False)
-
-    @property
-    def free_blocks(self) -> int:
-        """Blocks that a sequence could get, those of unused prompts included."""
-        return self.blocks - self._private - self._pinned
-
-    @property
-    def used_blocks(self) -> int:
-        """Blocks that running sequences hold."""
-        return self._private + self._pinned
-
-    def blocks_for(self, tokens: int) -> int:
-        """Blocks that so many tokens fill, the last perhaps in part."""
-        return -(-tokens // self.block_tokens)
-
-    def found_tokens(self, prompt_id: int, *, prompt_tokens: int) -> int:
-        """Tokens of a prompt that need not be computed: whole blocks, and never its last token."""
-        if not self.keeps_prefixes:
-            return 0
-        reusable = min(self._remembered.get(prompt_id, 0), (prompt_tokens - 1) // self.block_tokens)
-        return reusable * self.block_tokens
-
-    def look_up(self, prompt_id: int, *, prompt_tokens: int) -> int:
-        """Count the query, and hold what is found for a sequence.
-
-        Returns:
-            Tokens found; above 0, the prompt is held until ``let_go``.
-        """
-        if not self.keeps_prefixes:
-            return 0
-        found = self.found_tokens(prompt_id, prompt_tokens=prompt_tokens)
-        self.prefix_queries += prompt_tokens
-        self.prefix_hits += found
-        if found:
-            self._hold(prompt_id)
-        return found
-
-    def forget(self) -> None:
-        """Forget every prompt that no running sequence uses, as vLLM's reset of its prefix cache does."""
-        for prompt_id in [known for known in self._remembered if not self._users.get(known)]:
-            del self._remembered[prompt_id]
-        self._idle = 0
-
-    def let_go(self, prompt_id: int) -> None:
-        """End one sequence's use of a remembered prompt."""
-        self._users[prompt_id] -= 1
-        if not self._users[prompt_id]:
-            del self._users[prompt_id]
-            self._pinned -= self._remembered[prompt_id]
-            self._idle += self._remembered[prompt_id]
-            self._remembered.move_to_end(prompt_id)
-
-    def remember(self, prompt_id: int, *, prompt_tokens: int) -> int:
-        """Keep a computed prompt, held for the sequence that computed it.
-
-        Returns:
-            Blocks that passed from the sequence to the memory; 0 if there was nothing new.
-        """
-        full = prompt_tokens // self.block_tokens
-        if not self.keeps_prefixes or not full or prompt_id in self._remembered:
-            return 0
-        self._remembered[prompt_id] = full
-        self._users[prompt_id] = 1
-        self._pinned += full
-        self._private -= full
-        return full
-
-    def take(self, blocks: int) -> None:
-        """Give blocks to sequences, forgetting idle prompts where it must; negative ones come back."""
-        self._private += blocks
-        while self._idle and self.used_blocks + self._idle > self.blocks:
-            self._forget_oldest()
-        self.peak_blocks = max(self.peak_blocks, self.used_blocks)
-
-    def _hold(self, prompt_id: int) -> None:
-        if prompt_id not in self._users:
-            self._idle -= self._remembered[prompt_id]
-            self._pinned += self._remembered[prompt_id]
-        self._users[prompt_id] = self._users.get(prompt_id, 0) + 1
-
-    def _forget_oldest(self) -> None:
-        oldest = next(prompt_id for prompt_id in self._remembered if prompt_id not in self._users)
-        self._idle -= self._remembered.pop(oldest)
-
-
 def simulate(
     workload: Workload,
     *,
@@ -204,79 +90,6 @@ def simulate(
     return _Run(workload, config=config, costs=costs, kv=kv, max_concurrency=max_concurrency).finish()
 
 
-class _Sequences:
-    """How far each request is, and the blocks that it holds. Arrays are by request."""
-
-    def __init__(self, workload: Workload, kv: KvCache) -> None:
-        count = workload.requests
-        self.workload, self.kv = workload, kv
-        self.generated = np.zeros(count, np.int64)
-        self.computed = np.zeros(count, np.int64)
-        self.target = workload.input_tokens.copy()  # to compute before it decodes; grows by a preemption
-        self.private = np.zeros(count, np.int64)
-        self.shared = np.zeros(count, np.int64)
-
-    def admit(self, index: int, *, kept: int) -> bool:
-        """Give a waiting request the blocks of its prompt, if there are enough besides those kept."""
-        target = int(self.target[index])
-        prompt_id = int(self.workload.prompt_ids[index])
-        found = self.kv.found_tokens(prompt_id, prompt_tokens=target)
-        wanted = self.kv.blocks_for(target) - found // self.kv.block_tokens
-        # What is found may be idle and so counted as free; it will be held, and cannot be given away as well.
-        if wanted + found // self.kv.block_tokens + kept > self.kv.free_blocks:
-            return False
-        self.computed[index] = self.kv.look_up(prompt_id, prompt_tokens=target)
-        self.shared[index] = found // self.kv.block_tokens
-        self.private[index] = wanted
-        self.kv.take(wanted)
-        return True
-
-    def release(self, indices: Ints) -> None:
-        """Take all blocks of some requests back."""
-        self.kv.take(-int(self.private[indices].sum()))
-        self.private[indices] = 0
-        for index in indices[self.shared[indices] > 0]:
-            self.kv.let_go(int(self.workload.prompt_ids[index]))
-        self.shared[indices] = 0
-
-    def remember(self, index: int) -> None:
-        """Keep the prompt of a request for others, once it is computed."""
-        prompt_tokens = int(self.workload.input_tokens[index])
-        if self.shared[index] == 0:
-            passed = self.kv.remember(int(self.workload.prompt_ids[index]), prompt_tokens=prompt_tokens)
-            self.shared[index] = passed
-            self.private[index] -= passed
-
-    def context(self, indices: Ints) -> Ints:
-        """Tokens that the next decode of each attends to, its own included."""
-        return self.workload.input_tokens[indices] + self.generated[indices]
-
-    def lacking(self, indices: Ints, *, tokens: int) -> int:
-        """Blocks that all of them lack together."""
-        return int(self.growth(indices, tokens=tokens).sum())
-
-    def growth(self, indices: Ints, *, tokens: int) -> Ints:
-        """Blocks that each lacks to decode so many more tokens, or as many as it has left."""
-        held = self.private[indices] + self.shared[indices]
-        left = self.workload.output_tokens[indices] - self.generated[indices]
-        # The last token of all is never written to the cache.
-        wanted = -(-(self.context(indices) + np.minimum(tokens, left) - 1) // self.kv.block_tokens)
-        return np.asarray(np.maximum(wanted - held, 0), np.int64)
-
-    def grow(self, indices: Ints, *, tokens: int) -> None:
-        """Allocate the blocks that they lack."""
-        growth = self.growth(indices, tokens=tokens)
-        self.private[indices] += growth
-        self.kv.take(int(growth.sum()))
-
-    def preempt(self, index: int) -> None:
-        """Take all blocks of a request; it will compute its prompt and its answer so far again."""
-        self.release(np.array([index]))
-        self.computed[index] = 0
-        self.target[index] = self.workload.input_tokens[index] + self.generated[index]
-        self.kv.preemptions += 1
-
-
 class _Run:
     """The state of one run. Arrays are by request; ``running`` is in order of admission."""
 
@@ -294,7 +107,7 @@ class _Run:
         self.now_s = 0.0
         self.sent_s = workload.arrival_s.copy()
         self.last_s = np.full(count, np.nan)
-        self.sequences = _Sequences(workload, kv)
+        self.sequences = Sequences(workload, kv)
         fits = workload.input_tokens + workload.output_tokens <= config.max_model_len
         self.coming = deque(int(index) for index in np.flatnonzero(fits))
         self.waiting: deque[int] = deque()
@@ -388,14 +201,17 @@ class _Run:
     def _compute(self, indices: Ints, *, chunks: Ints, decoders: Ints) -> None:
         """Run one step over pieces of prompts and one token of each decoder."""
         before = self.sequences.computed[indices]
+        contexts = self.sequences.context(decoders)
         ends = before + chunks >= self.sequences.target[indices]
         step = Step(
             prefill_tokens=int(chunks.sum()),
             prefill_pairs=float((chunks * before + chunks * (chunks + 1) / 2).sum()),
             prefill_sequences=len(indices),
             decodes=len(decoders),
-            context_tokens=float(self.sequences.context(decoders).sum()),
+            context_tokens=float(contexts.sum()),
             samples=len(decoders) + int(ends.sum()),
+            prompts=(before, chunks),
+            contexts=contexts,
         )
         self.now_s += self.costs.step_s(step)
         self.sequences.computed[indices] += chunks
@@ -418,10 +234,12 @@ class _Run:
         steps = min(self.config.scheduler_steps, int(left.max()))
         groups = max(1, int(left.min()) // steps)
         groups = self._affordable(running, steps=steps, groups=groups)
+        contexts = self.sequences.context(running)
         step = Step(
             decodes=len(running),
-            context_tokens=float(self.sequences.context(running).sum()),
+            context_tokens=float(contexts.sum()),
             samples=len(running),
+            contexts=contexts,
         )
         ends_s = self.now_s + np.cumsum(self.costs.groups_s(step, steps=steps, groups=groups))
         ends_s = self._until_arrival(ends_s)

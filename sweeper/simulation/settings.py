@@ -9,11 +9,12 @@ from sweeper.errors import EngineError
 from sweeper.models import fit
 from sweeper.records import (
     FailureClass,
-    ModelShape,
     Platform,
     Scalar,
     TrialSpec,
 )
+from sweeper.records.architecture import Architecture
+from sweeper.simulation.communication import GATHERS, Sharing
 
 MODELLED_KNOBS = frozenset(
     {
@@ -43,6 +44,9 @@ MODELLED_KNOBS = frozenset(
 )
 """Knobs that can change the model's numbers or its refusal to start."""
 
+_OF_EXPERTS: Mapping[str, Scalar] = {"enable_expert_parallel": False, "all2all_backend": GATHERS}
+"""Knobs that change them for a model with experts only, and their defaults."""
+
 _V0_ONLY = frozenset({"num_scheduler_steps", "max_seq_len_to_capture"})
 _STEADY_DEFAULTS: Mapping[str, Scalar] = {
     "tensor_parallel_size": 1,
@@ -64,19 +68,19 @@ in an untouched Linux."""
 _SHORT_SUFFIXES = ("fp8", "int8")
 
 
-def shape_of(spec: TrialSpec) -> ModelShape:
-    """Return the dimensions of the trial's model.
+def built_of(spec: TrialSpec) -> Architecture:
+    """Return what the trial's model is built of.
 
     Raises:
-        EngineError: They are not known, and nothing is modelled without them.
+        EngineError: That is not known, and nothing is modelled without it.
     """
-    if spec.model.shape is None:
+    if spec.model.built is None:
         raise EngineError(
             f"simulated engine: the shape of {spec.model.name} is not known "
             f"({spec.model.no_shape_because}); expected the numbers of its config.json. Give model.shape.",
             failure=FailureClass.NOT_MODELLED,
         )
-    return spec.model.shape
+    return spec.model.built
 
 
 def resolve(spec: TrialSpec) -> dict[str, Scalar]:
@@ -85,16 +89,19 @@ def resolve(spec: TrialSpec) -> dict[str, Scalar]:
     Returns:
         Setting to value. ``dtype`` and ``quantization`` say how the weights are kept.
     """
-    asked = {name: value for name, value in spec.assignment.items() if name in MODELLED_KNOBS}
+    of_experts = _OF_EXPERTS if built_of(spec).has_experts else {}
+    known = MODELLED_KNOBS.union(of_experts)
+    asked = {name: value for name, value in spec.assignment.items() if name in known}
     moved = knobs.defaults(
         spec.engine.release,
         accelerator=_accelerator(spec),
         assignment=spec.assignment,
-        max_positions=shape_of(spec).max_positions,
+        max_positions=built_of(spec).max_positions,
     )
     settings: dict[str, Scalar] = {
         **_STEADY_DEFAULTS,
-        "max_model_len": shape_of(spec).max_positions,
+        **of_experts,
+        "max_model_len": built_of(spec).max_positions,
         "quantization": "fp8" if spec.model.dtype == "fp8" else "none",
         **moved,
         **asked,
@@ -107,9 +114,22 @@ def resolve(spec: TrialSpec) -> dict[str, Scalar]:
     return settings
 
 
+def sharing_of(spec: TrialSpec, settings: Mapping[str, Scalar]) -> Sharing:
+    """Return how the experts of a trial's model are spread; of a model without any, each replica is whole."""
+    if not built_of(spec).has_experts:
+        return Sharing()
+    return Sharing(
+        replicas=int(settings["data_parallel_size"]),
+        has_whole_experts=bool(settings["enable_expert_parallel"]),
+        backend=str(settings["all2all_backend"]),
+    )
+
+
 def ignored_knobs(spec: TrialSpec) -> tuple[str, ...]:
     """Return the knobs of the assignment that cannot change the model's numbers, in alphabetical order."""
     known = MODELLED_KNOBS - _V0_ONLY if is_v1(spec) else MODELLED_KNOBS
+    if built_of(spec).has_experts:
+        known = known.union(_OF_EXPERTS)
     return tuple(sorted(set(spec.assignment) - known))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,12 @@ def test_fit_reads_models_own_file_and_asks_for_nothing_else(
         (("tiny_llama", "--mode", "CPX", "--memory-mode", "NPS2"), "expected NPS1 or NPS4 with CPX"),
         (("tiny_llama", "--mode", "CPXX"), "got 'CPXX'; expected one of SPX, DPX, QPX, CPX"),
         (("tiny_llama", "--mode", "CPX", "--device-memory", "80"), "is given beside a mode"),
+        (("tiny_llama", "--device", "h100", "--mode", "CPX"), "has no"),
+        (
+            ("tiny_llama", "--device", "mi200"),
+            "'mi200' is no device that is modelled; expected one of mi300x",
+        ),
+        (("tiny_llama", "--device", "h100", "--device-memory", "80"), "is given beside --device"),
         (("tiny_llama", "--device-memory", "-1"), "--device-memory: is -1; expected more than 0"),
         (("tiny_llama", "--mean-tokens", "0"), "--mean-tokens: is 0; expected more than 0"),
         (("tiny_llama", "tensor_parallel_size=3"), "expected a divisor of the model's 8 attention heads"),
@@ -118,6 +125,72 @@ def test_fit_names_what_is_wrong_with_command(
     code, told = run(capsys, "fit", *arguments)
     assert code == cli.MISTAKE
     assert message in told
+
+
+@pytest.mark.parametrize(
+    ("device", "mode", "memory_gib"),
+    [("mi325x", "SPX", 256), ("mi325x", "CPX", 32), ("mi355x", "QPX", 72), ("mi300x", "DPX", 96)],
+)
+def test_fit_knows_memory_of_gpu_and_of_its_partitions(
+    device: str, mode: str, memory_gib: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("fit", "llama_3_1_8b", "max_model_len=8192", "--device", device, "--mode", mode)
+    code, told = run(capsys, *arguments)
+    assert code == cli.OK
+    (line,) = [
+        words
+        for words in map(str.split, told.splitlines())
+        if words[:1] and words[0].startswith(mode + "/") and words[1] == "1"
+    ]
+    assert line[6] == f"{memory_gib * 0.92:.1f}"
+
+
+def test_fit_takes_defaults_of_nvidia_for_its_gpus(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = run(capsys, "fit", "gpt_oss_120b", "--device", "h100")
+    assert code == cli.OK
+    assert row(told, "h100", 2)[6] == "73.3"  # 79.65 GiB x 0.92
+    assert (
+        "KV cache groups: 1 of 18 layers, a window of 128, 16 tokens a block; 1 of 18 layers, all tokens, "
+        "16 tokens a block." in told
+    )
+
+
+def table(told: str) -> dict[str, str]:
+    """Return the rest of each row of the table of sizes by its size."""
+    lines = told.splitlines()
+    head = next(line for line in lines if line.startswith("size "))
+    start = head.index("devices")
+    rows = itertools.takewhile(bool, lines[lines.index(head) + 1 :])
+    return {row[:start].strip(): " ".join(row[start:].split()) for row in rows}
+
+
+def test_table_of_sizes_says_what_is_legal_and_why_not(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = run(capsys, "fit", "qwen3_235b_a22b", "--mode", "SPX", "--sizes", "max_model_len=32768")
+    assert code == cli.OK
+    found = table(told)
+    # 235B of 2 bytes are 438 GiB, so 4 GPUs hold them and 2 do not.
+    assert found["TP 2"].startswith("2 yes no")
+    assert "needs" in found["TP 2"]
+    assert found["TP 4"].startswith("4 yes yes")
+    # With data parallelism the replicas share out the experts, but each holds the attention.
+    assert found["TP 2 x DP 4, EP"].startswith("8 yes yes")
+    # A replica's tokens: its cache is its own.
+    assert int(found["TP 8"].split()[5].replace(",", "")) > int(
+        found["TP 4 x DP 2"].split()[5].replace(",", "")
+    )
+
+
+def test_table_of_sizes_names_what_cannot_be_shared_out(capsys: pytest.CaptureFixture[str]) -> None:
+    _, told = run(capsys, "fit", "qwen2_7b_instruct", "--mode", "SPX", "--sizes")
+    assert table(told)["TP 8"] == (
+        "8 no no tensor_parallel_size = 8 cannot share out 28 attention heads, 4 KV heads and an MLP of "
+        "18944; expected one of 1, 2, 4"
+    )
+
+
+def test_fit_tells_drafts_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    _, told = run(capsys, "fit", "deepseek_r1", "--mode", "SPX")
+    assert "Not counted: 1 layer that predicts further tokens" in told
 
 
 def test_page_about_partitions_is_what_command_prints(capsys: pytest.CaptureFixture[str]) -> None:

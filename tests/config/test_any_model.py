@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 import yaml
 
 from sweeper import config
 from sweeper.config import Settings
-from sweeper.errors import ConfigError
 from sweeper.models import published
 from sweeper.records import Platform
 
@@ -39,10 +37,12 @@ def test_folder_describes_mixture_of_experts(tmp_path: Path) -> None:
     assert found.built.kv_bytes_per_token() == 192_512
 
 
-def test_simulated_number_of_build_that_is_not_modelled_is_refused(tmp_path: Path) -> None:
+def test_other_build_is_simulated_as_its_folder_describes_it(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "deepseek-ai/DeepSeek-V3")
-    with pytest.raises(ConfigError, match=r"model\.path: .*58 x latent attention, experts.* is not modelled"):
-        settings(folder, Platform.SIMULATED, "model.name=my-deepseek")
+    found = settings(folder, Platform.SIMULATED, "model.name=my-deepseek").model
+    assert (found.name, found.shape) == ("my-deepseek", None)
+    assert found.built is not None
+    assert found.built.words == "3 x latent attention, MLP; 58 x latent attention, experts"
 
 
 def test_another_build_never_carries_name_of_model_before_it(tmp_path: Path) -> None:

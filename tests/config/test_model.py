@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from sweeper import cli, config
 from sweeper.errors import ConfigError
 from sweeper.models import tiny
 from sweeper.records import Model, Platform
+from tests.stubbed_node import stub
 
-RECORDED = Path(__file__).parents[1] / "recorded"
 LLAMA_8B = {
     "model_type": "llama",
     "architectures": ["LlamaForCausalLM"],
@@ -239,20 +238,7 @@ def test_keys_of_shipped_models_are_what_they_were(tmp_path: Path) -> None:
 @pytest.fixture
 def mi300x(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A node in CPX/NPS4 by its recorded amd-smi, and an interpreter whose environment has vLLM 0.32.0."""
-    tools = tmp_path / "tools"
-    (tools / "site" / "vllm-0.32.0.dist-info").mkdir(parents=True)
-    (tools / "site" / "vllm-0.32.0.dist-info" / "METADATA").write_text("Name: vllm\nVersion: 0.32.0\n")
-    (tools / "amd-smi").write_text(
-        f"#!{sys.executable}\nimport pathlib, sys\n"
-        f"folder = pathlib.Path({str(RECORDED / 'rocm_6.4_cpx_nps4')!r})\n"
-        "print((folder / (sys.argv[1] + '.json')).read_text(encoding='utf-8'), end='')\n"
-    )
-    (tools / "python").write_text(f'#!/bin/sh\nPYTHONPATH={tools / "site"} exec {sys.executable} "$@"\n')
-    for program in ("amd-smi", "python"):
-        (tools / program).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
-    monkeypatch.chdir(tmp_path)
-    return str(tools / "python")
+    return stub(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["Qwen/Qwen2.5-1.5B-Instruct", "org/unknown"])
@@ -282,3 +268,53 @@ def test_plan_shows_what_is_really_served(
     asked = ["+experiment=serving_random", "platform=simulated", "plan=true", f"model.path={folder}"]
     assert cli.main(asked) == cli.OK
     assert f"model: meta-llama/Llama-3.1-8B, served from {folder}, bfloat16\n" in capsys.readouterr().out
+
+
+def test_field_of_config_is_not_changed_under_name_that_stays() -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"command line: model.config: is given text_config.num_hidden_layers=3, and model.name is "
+        r"still google/gemma-3-27b-it, which has text_config.num_hidden_layers=62; expected a name",
+    ):
+        model_of("model=gemma_3_27b_it", "model.config.text_config.num_hidden_layers=3")
+    with pytest.raises(
+        ConfigError, match=r"is given num_local_experts=8, .* which has num_local_experts=null"
+    ):
+        model_of("model=qwen3_8b", "model.config.num_local_experts=8")
+
+
+def test_config_given_with_name_is_its_own() -> None:
+    fields = ", ".join(f"{key}: {value}" for key, value in LLAMA_8B.items() if key != "architectures")
+    found = model_of("model=gpt_oss_20b", "model.name=a/b", "model.path=a/b", f"model.config={{{fields}}}")
+    assert found.shape == model_of(RANDOM).shape
+    assert (found.dtype, found.quantization) == ("bfloat16", None), "nothing of the former one's weights"
+    with pytest.raises(
+        ConfigError, match=r"model.config: num_hidden_layers is None; expected a whole number"
+    ):
+        model_of("model.path=a/b", "model.config.model_type=llama")
+
+
+def test_name_of_known_model_is_not_lent_to_another(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    with pytest.raises(
+        ConfigError,
+        match=r"model.name: is Qwen/Qwen3-8B, and what is served is another model than "
+        r"conf/model/qwen3_8b.yaml, which has that name; expected a name of its own.* Set model.name.",
+    ):
+        model_of(RANDOM, f"model.path={folder}", "model.name=Qwen/Qwen3-8B")
+    own = conf_of(tmp_path, model__mine=f"name: Qwen/Qwen3-8B\npath: /nowhere\nshape: {SHAPE_OF_QWEN}\n")
+    with pytest.raises(ConfigError, match=r"model.name: is Qwen/Qwen3-8B, and what is served is another"):
+        model_of(RANDOM, "model=mine", folder=own)
+
+
+def test_file_of_conf_is_no_path() -> None:
+    with pytest.raises(
+        ConfigError, match=r"model.path: is deepseek_r1, .* Choose the file by model=deepseek_r1"
+    ):
+        model_of(RANDOM, "model.path=deepseek_r1")
+
+
+def test_dtype_beside_fields_is_of_weights_unless_they_say_how_weights_are_stored() -> None:
+    assert model_of("model=qwen3_8b", "model.dtype=fp8").dtype == "fp8"
+    with pytest.raises(ConfigError, match=r"model.dtype: is fp8, and model.config says .*mxfp4.* Leave"):
+        model_of("model=gpt_oss_20b", "model.dtype=fp8")

@@ -65,7 +65,7 @@ def test_type_of_weights_is_read_by_its_old_and_its_new_name(tmp_path: Path) -> 
         ({"kv_lora_rank": 512}, "has 'kv_lora_rank' with model_type 'llama'"),
         ({"quantization_config": {"quant_method": "newest"}}, "quant_method is 'newest', of which it is not"),
         ({"torch_dtype": "int4"}, "torch_dtype is 'int4'; expected one of bfloat16"),
-        ({"model_type": "bamba"}, "model_type is 'bamba', whose build is not known here; expected one of"),
+        ({"model_type": "zamba2"}, "model_type is 'zamba2', whose build is not known here; expected one of"),
         ({"model_type": "newest"}, "model_type is 'newest', whose build is not known here; expected one of"),
         ({"model_type": ...}, "model_type is 'not given', whose build is not known here"),
         (

@@ -392,13 +392,25 @@ def test_experts_that_cannot_be_shared_out_evenly_fill_one_device_more(tmp_path:
     assert whole.weights_gib - sliced.weights_gib == pytest.approx(experts)
 
 
+def test_redundant_experts_are_shared_out_too(tmp_path: Path) -> None:
+    model = of_published(tmp_path, "Qwen/Qwen3-235B-A22B")
+    knobs: dict[str, Scalar] = {"tensor_parallel_size": 8, "enable_expert_parallel": True}
+    config = '{"num_redundant_experts": 32}'
+    more = fitted(model, **knobs, enable_eplb=True, eplb_config=config)
+    # 128 + 32 experts on 8 devices are 20 on each instead of 16, in 94 layers of 3 x 4096 x 1536 x 2 bytes.
+    assert more.weights_gib - fitted(model, **knobs).weights_gib == pytest.approx(
+        94 * 4 * 3 * 4096 * 1536 * 2 / 2**30
+    )
+    assert fitted(model, **knobs, eplb_config=config).weights_gib == fitted(model, **knobs).weights_gib
+
+
 def test_window_bounds_cache_of_sequence(tmp_path: Path) -> None:
     model = of_published(tmp_path, "google/gemma-3-27b-it")
     found = fitted(model, max_model_len=32768, max_num_batched_tokens=1024, async_scheduling=False)
     # 10 whole layers are the group, so 52 windows of 1024 make 6 of it, of 10 pages of 128 KiB a block.
     assert len(found.cache.groups) == 7
     assert found.cache.block_bytes == 10 * 16 * (2 * 16 * 128 * 2)
-    # A window keeps 1023 tokens and a step of 1024: 128 blocks, and one more since it need not begin with one.
+    # A window keeps 1023 tokens and a step of 1024: 128 blocks, and one more, as it may begin inside one.
     assert found.cache.blocks_of(32768) == 32768 // 16 + 6 * (128 + 1)
     assert found.sequences(1024) > found.sequences(2048) > found.sequences(4096) > 0
 

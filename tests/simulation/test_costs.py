@@ -9,6 +9,7 @@ from sweeper.records import ModelShape
 from sweeper.simulation.calibration import Calibration
 from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import Device
+from sweeper.simulation.precision import uniform
 
 # Round numbers: 1 PFLOP/s, 1 TB/s, links of 10 GB/s.
 DEVICE = Device(
@@ -58,7 +59,7 @@ BARE = Calibration(
     channels_frac=0.25,
     numa_host_frac=0.2,
 )
-BASE = CostModel(device=DEVICE, devices=1, gpus=1, shape=SHAPE, calibration=BARE)
+BASE = CostModel(device=DEVICE, devices=1, gpus=1, built=SHAPE.architecture, calibration=BARE)
 ONE_DECODE = Step(decodes=1, samples=1)
 READ_S = 48.806e-6  # 2 bytes x 24.403e6 weights at 1 TB/s
 
@@ -71,7 +72,7 @@ def test_weights_are_shared_out_and_only_layers_are_quantized() -> None:
     assert BASE.weight_bytes == pytest.approx(48.806e6)
     assert replace(BASE, devices=2).weight_bytes == pytest.approx(24.403e6)
     # 14.4e6 x 1 byte + 10.003e6 x 2 bytes.
-    assert replace(BASE, weight_bits=8).weight_bytes == pytest.approx(34.406e6)
+    assert replace(BASE, precision=uniform(8)).weight_bytes == pytest.approx(34.406e6)
 
 
 def test_kv_cache_of_token_counts_kv_heads() -> None:
@@ -95,12 +96,12 @@ def test_large_step_is_bound_by_compute() -> None:
 
 
 def test_fp8_weights_double_peak() -> None:
-    assert replace(BASE, weight_bits=8).step_s(Step(prefill_tokens=10_000)) == pytest.approx(144e-6)
+    assert replace(BASE, precision=uniform(8)).step_s(Step(prefill_tokens=10_000)) == pytest.approx(144e-6)
 
 
 def test_fp8_layers_reach_part_of_what_wide_ones_do() -> None:
     half = with_fit(fp8_gemm_frac=0.5)
-    assert replace(half, weight_bits=8).step_s(Step(prefill_tokens=10_000)) == pytest.approx(288e-6)
+    assert replace(half, precision=uniform(8)).step_s(Step(prefill_tokens=10_000)) == pytest.approx(288e-6)
     assert half.step_s(Step(prefill_tokens=10_000)) == BASE.step_s(Step(prefill_tokens=10_000))
 
 

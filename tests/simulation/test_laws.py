@@ -14,7 +14,9 @@ from sweeper.records import LoadPoint, ModelShape
 from sweeper.simulation.calibration import Calibration
 from sweeper.simulation.costs import CostModel, Floats, Step
 from sweeper.simulation.device import MI300X
-from sweeper.simulation.scheduler import KvCache, SchedulerConfig, simulate
+from sweeper.simulation.kv_cache import KvCache
+from sweeper.simulation.precision import uniform
+from sweeper.simulation.scheduler import SchedulerConfig, simulate
 from sweeper.workload.requests import Workload, make_workload
 
 LLAMA_70B = ModelShape(
@@ -27,7 +29,7 @@ LLAMA_70B = ModelShape(
     vocab=128256,
     max_positions=131072,
 )
-COSTS = CostModel(device=MI300X, devices=4, gpus=4, shape=LLAMA_70B, calibration=Calibration())
+COSTS = CostModel(device=MI300X, devices=4, gpus=4, built=LLAMA_70B.architecture, calibration=Calibration())
 
 V0 = SchedulerConfig(
     is_v1=False, max_num_seqs=64, max_num_batched_tokens=131072, max_model_len=131072, chunked_prefill=False
@@ -78,7 +80,7 @@ class Watched(CostModel):
 
 
 def watched() -> Watched:
-    return Watched(device=MI300X, devices=4, gpus=4, shape=LLAMA_70B, calibration=Calibration())
+    return Watched(device=MI300X, devices=4, gpus=4, built=LLAMA_70B.architecture, calibration=Calibration())
 
 
 # --- time ---
@@ -145,7 +147,7 @@ def test_in_long_run_littles_law_holds_for_those_who_wait_for_first_token(
 @KINDS
 @pytest.mark.parametrize(("devices", "weight_bits"), [(1, 8), (4, 16), (8, 16)])
 def test_throughput_is_never_above_roofline(config: SchedulerConfig, devices: int, weight_bits: int) -> None:
-    costs = replace(COSTS, devices=devices, gpus=devices, weight_bits=weight_bits)
+    costs = replace(COSTS, devices=devices, gpus=devices, precision=uniform(weight_bits))
     workload = sharegpt()
     seen = serve(workload, replace(config, max_num_seqs=1000), costs=costs)
     duration_s = float(seen.last_token_s.max())

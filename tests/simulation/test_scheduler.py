@@ -12,7 +12,8 @@ from sweeper.records import LoadPoint, ModelShape
 from sweeper.simulation.calibration import Calibration
 from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import MI300X
-from sweeper.simulation.scheduler import KvCache, SchedulerConfig, simulate
+from sweeper.simulation.kv_cache import KvCache
+from sweeper.simulation.scheduler import SchedulerConfig, simulate
 from sweeper.workload.requests import Workload, make_workload
 
 SHAPE = ModelShape(
@@ -25,7 +26,7 @@ SHAPE = ModelShape(
     vocab=128256,
     max_positions=131072,
 )
-COSTS = CostModel(device=MI300X, devices=4, gpus=4, shape=SHAPE, calibration=Calibration())
+COSTS = CostModel(device=MI300X, devices=4, gpus=4, built=SHAPE.architecture, calibration=Calibration())
 # One second for each step or group of steps, and next to nothing else: a tiny model, a host that is slow.
 TINY = ModelShape(
     layers=1, hidden=1, intermediate=1, heads=1, kv_heads=1, head_dim=1, vocab=1, max_positions=1000
@@ -41,7 +42,7 @@ ONE_SECOND = CostModel(
     device=MI300X,
     devices=1,
     gpus=1,
-    shape=TINY,
+    built=TINY.architecture,
     calibration=replace(Calibration(), host_step_s=1.0, **NOTHING),
 )
 WHOLE = SchedulerConfig(

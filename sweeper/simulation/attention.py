@@ -1,0 +1,164 @@
+"""What attention costs: scores over prompts, and what decoding reads of a cache or a state.
+
+Three kinds. Grouped heads read keys and values of every token in sight; a layer with a window sees no more
+tokens than that. Latent attention computes prompts with keys and values of every head, made anew, and decodes
+on the cached vectors themselves (absorbed), which every device keeps whole. Layers with a state read and
+write it once in a step, whatever the length of the sequence.
+
+Left out: chunks of attention (Llama 4) see between one token and a whole chunk, and are taken to be windows;
+prompts that are computed in several pieces make the keys of latent attention for earlier pieces again.
+
+Source:
+    vLLM 0.32.0: model_executor/layers/attention/mla_attention.py (its introduction: prompts expanded, decodes
+    absorbed), model_executor/layers/mamba (states).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeper.records.architecture import AnyAttention, Architecture, Attention, LatentAttention
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_STATE_FLOPS = 6
+"""Operations for each number of a state and token: decay and correct it, add to it, read it out; two each.
+Source: transformers 4.57, modeling_qwen3_next.py, torch_recurrent_gated_delta_rule."""
+
+_STATE_BYTES = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """Layers that see equally far, together, on one device.
+
+    Attributes:
+        window: Tokens that they see; None for all.
+        pair_flops: Operations for each pair of a prompt's token and a token that it attends to.
+        cached_bytes: What decoding reads of each token in sight, with one byte a number.
+        token_flops: Operations of decoding for each token in sight, where they count beside reading it.
+    """
+
+    window: int | None
+    pair_flops: float
+    cached_bytes: float
+    token_flops: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionWork:
+    """All attention of a model on one device.
+
+    Attributes:
+        whole: Layers that see everything.
+        windows: Layers that see a window, by its length.
+        heads: Query heads over all layers.
+        state_bytes: What its states keep of a sequence.
+        state_token_flops: Operations for each prompt token of layers with a state.
+    """
+
+    whole: Sight
+    windows: tuple[Sight, ...]
+    heads: float
+    state_bytes: float
+    state_token_flops: float
+
+    @property
+    def sights(self) -> tuple[Sight, ...]:
+        """All that look back at tokens, those that see everything first."""
+        return (self.whole, *self.windows)
+
+
+def work_of(built: Architecture, *, devices: int) -> AttentionWork:
+    """Return the attention of a model on each device of a tensor-parallel group."""
+    kinds = [(layer.attention, count) for layer, count in built.runs]
+    looking = [(each, count) for each, count in kinds if each.cached_values]
+    states = sum(count * each.state_values for each, count in kinds) / devices
+    lengths = sorted({each.window for each, _ in looking if each.window is not None})
+    return AttentionWork(
+        whole=_sight(None, looking, devices),
+        windows=tuple(_sight(window, looking, devices) for window in lengths),
+        heads=sum(count * heads_of(each) for each, count in kinds) / devices,
+        state_bytes=states * _STATE_BYTES,
+        state_token_flops=states * _STATE_FLOPS,
+    )
+
+
+def heads_of(attention: AnyAttention) -> int:
+    """Return the query heads of an attention; of one with a state, those of its values."""
+    for name in ("heads", "value_heads"):
+        if hasattr(attention, name):
+            return int(getattr(attention, name))
+    return 0
+
+
+def _sight(window: int | None, looking: Iterable[tuple[AnyAttention, int]], devices: int) -> Sight:
+    own = [(each, count) for each, count in looking if each.window == window]
+    return Sight(
+        window=window,
+        pair_flops=sum(count * _pair_flops(each) for each, count in own) / devices,
+        cached_bytes=sum(count * _cached_here(each, devices) for each, count in own),
+        token_flops=sum(count * _token_flops(each) for each, count in own) / devices,
+    )
+
+
+def _pair_flops(attention: AnyAttention) -> int:
+    match attention:
+        case LatentAttention():
+            return 2 * attention.heads * (attention.plain_dim + attention.rope_dim + attention.value_dim)
+        case Attention():
+            return 4 * attention.heads * attention.head_dim
+    return 0
+
+
+def _token_flops(attention: AnyAttention) -> int:
+    """Absorbed, each head compares and sums whole cached vectors; grouped heads are bound by reading."""
+    if isinstance(attention, LatentAttention):
+        return 2 * attention.heads * (2 * attention.kv_rank + attention.rope_dim)
+    return 0
+
+
+def _cached_here(attention: AnyAttention, devices: int) -> float:
+    """Return the cached numbers of a token on one device; a head is kept whole, a latent vector by each."""
+    if isinstance(attention, Attention):
+        return 2 * max(attention.kv_heads / devices, 1.0) * attention.head_dim
+    return float(attention.cached_values)
+
+
+def pairs_in(window: int, *, before: Ints, chunks: Ints) -> float:
+    """Count the pairs of pieces of prompts within a window.
+
+    Args:
+        window: Tokens in sight.
+        before: Tokens of each sequence that were computed already, shape (sequences,).
+        chunks: Tokens computed now, same shape.
+    """
+    return float((_pairs_up_to(window, before + chunks) - _pairs_up_to(window, before)).sum())
+
+
+def _pairs_up_to(window: int, tokens: Ints) -> Floats:
+    short = np.minimum(tokens, window).astype(np.float64)
+    return np.asarray(short * (short + 1) / 2 + (tokens - short) * window, np.float64)
+
+
+def context_in(window: int, contexts: Ints, *, steps: int) -> Floats:
+    """Count the tokens in sight of all sequences in consecutive steps, each one token longer.
+
+    Args:
+        window: Tokens in sight.
+        contexts: Tokens of each sequence at the first step, shape (sequences,).
+        steps: How many.
+
+    Returns:
+        Shape (steps,).
+    """
+    room = np.clip(window - contexts, 0, steps)
+    ended = np.cumsum(np.bincount(room, minlength=steps + 1))[:steps]
+    growing = len(contexts) - ended
+    first = float(np.minimum(contexts, window).sum())
+    return np.asarray(first + np.concatenate([[0.0], np.cumsum(growing[:-1])]), np.float64)
