@@ -8,11 +8,14 @@ ends with the last request sent.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 
+from sweeper.clients.single_requests import has_times, joined
 from sweeper.metrics import Bools, Floats, RequestRecords, statistics_ms, tpot_ms, ttft_ms
 
 REACHED_FRAC = 0.9
@@ -63,6 +66,32 @@ class Window:
     def length_s(self) -> float:
         """Seconds of the window."""
         return max(0.0, self.end_s - self.begin_s)
+
+
+def columns(reports: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Return the columns of a run's steady part, of the reports of its clients.
+
+    Returns:
+        Number by column; empty where a report has no times of single requests.
+    """
+    if not all(has_times(report) for report in reports):
+        return {}
+    return of_records(joined(reports))
+
+
+def of_records(records: RequestRecords) -> dict[str, float | None]:
+    """Return the columns of a run's steady part; those of its numbers are missing where it is too short."""
+    found = window(records)
+    if found is None:
+        return {}
+    is_known = found.state is not Steadiness.TOO_SHORT
+    return {
+        "ramp_s": found.ramp_s,
+        "drain_s": found.drain_s,
+        "steady_s": found.length_s if is_known else None,
+        "steady_drifts": float(found.state is Steadiness.DRIFTS) if is_known else None,
+        **found.numbers,
+    }
 
 
 def window(records: RequestRecords) -> Window | None:

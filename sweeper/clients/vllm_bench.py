@@ -6,13 +6,14 @@ only when every request completed; its JSON is kept as it came, next to our read
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper import knobs
-from sweeper.clients import dataset_arguments, plausibility, sendable
+from sweeper.clients import dataset_arguments, plausibility, sendable, single_requests, steady_state
 from sweeper.clients.bench_report import check_complete, read_object, read_report
 from sweeper.clients.bench_worker import BenchWorker
 from sweeper.clients.measuring import Load, Reading, ServerClient
@@ -111,11 +112,17 @@ class VllmBenchClient(ServerClient[_Run]):
         check_complete(sent.report, wanted=load.point.num_prompts, log_path=log_path)
         self._check_whole(load, sent)
         plausibility.check_single_requests(sent.report, log_path=log_path)
+        metrics = read_report(sent.report, log_path=log_path)
+        raw = self._raw(load)
+        steady = steady_state.columns([sent.report])
+        if not self._spec.client.keeps_requests:
+            # Answers and the gaps between tokens would be most of what a study takes on disk.
+            trial_files.write(raw, json.dumps(single_requests.without_tokens(sent.report)))
         return Reading(
-            metrics=read_report(sent.report, log_path=log_path),
-            raw_path=self._raw(load),
+            metrics=metrics,
+            raw_path=raw,
             # Large against duration_s: the latencies are those of a client that had no core.
-            telemetry={"client_cpu_wait_s": sent.cpu_wait_s},
+            telemetry={"client_cpu_wait_s": sent.cpu_wait_s, **steady},
             peak_kv_cache_usage=sent.peak_kv_cache_usage,
         )
 
@@ -189,7 +196,7 @@ def benchmark_arguments(
         *("--percentile-metrics", ",".join(latency.name for latency in REQUEST_LATENCIES)),
         *("--metric-percentiles", ",".join(map(str, PERCENTILES))),
         *("--disable-tqdm", "--save-result"),
-        *(["--save-detailed"] if spec.client.keeps_requests else []),
+        "--save-detailed",
         *("--result-dir", str(result.parent), "--result-filename", result.name),
     ]
 

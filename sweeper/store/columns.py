@@ -113,6 +113,24 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         ),
     ),
     "Metrics, as vLLM's benchmarks define them": _metric_columns(),
+    "The steady part of the run, from the times of single requests; null where they are not known": (
+        _column("ramp_s", FLOAT, "Until nine tenths of the usual number of requests were under way", "s"),
+        _column("drain_s", FLOAT, "From the last request sent to the last token", "s"),
+        _column("steady_s", FLOAT, "Between the two; null where too short to say anything of it", "s"),
+        _column("steady_drifts", FLOAT, "1 where latencies moved from its first to its last third", "flag"),
+        _column("steady_request_throughput_per_s", FLOAT, "Completed within it, per second", "1/s"),
+        _column("steady_output_throughput_tok_per_s", FLOAT, "Tokens produced within it, per second", "1/s"),
+        *(
+            _column(
+                f"steady_{statistic}_{latency}_ms",
+                FLOAT,
+                f"{statistic} {latency.upper()} of the requests sent within it",
+                "ms",
+            )
+            for latency in ("ttft", "tpot")
+            for statistic in ("mean", "median", "p99")
+        ),
+    ),
     "Telemetry, seen during the run; null where the platform does not tell": (
         _column("prefix_cache_hit_rate", FLOAT, "Prompt tokens found in the prefix cache", "fraction"),
         _column("kv_cache_usage", FLOAT, "Highest share of the KV cache seen in use", "fraction"),

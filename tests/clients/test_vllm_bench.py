@@ -118,7 +118,8 @@ def test_random_load_point_is_told_in_benchmarks_own_flags(tmp_path: Path) -> No
         "--percentile-metrics": "ttft,tpot,itl,e2el",
         "--metric-percentiles": "50,90,95,99",
         "--disable-tqdm": "--save-result",
-        "--save-result": "--result-dir",
+        "--save-result": "--save-detailed",
+        "--save-detailed": "--result-dir",
         "--result-dir": str(tmp_path / "raw"),
         "--result-filename": "one.json",
     }
