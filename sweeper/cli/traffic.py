@@ -43,13 +43,14 @@ class Traffic(ConsoleCommand):
 
     def run(self, options: Namespace, console: Console) -> int:
         """Read the log, print what it says, and write trace and workload."""
+        from sweeper.text.writing import write_answer
         from sweeper.workload import logs, traffic
 
         log = logs.read(options.log)
         name = options.name or options.log.name.partition(".")[0]
         for line in said(traffic.summarize(log)):
             console.print(line, markup=False, soft_wrap=True)
-        trace = traffic.write_trace(log, options.output / f"{name}.jsonl")
+        trace = write_answer(options.output / f"{name}.jsonl", traffic.trace(log))
         preset = _write_preset(
             options.output / "workload" / f"{name}.yaml", trace, log.has_times, len(log.requests)
         )

@@ -53,6 +53,8 @@ class DatasetKind:
             releases; None where that does not send it.
         draw: Function from a load point and a generator to lengths in, lengths out, and for each request the
             index of the one whose prompt it sends: what is modelled in its place; None where nothing is.
+        pieces: Function from a load point, its prompt lengths and a generator to each prompt in pieces, equal
+            where prompts begin alike (``Workload.pieces``); None where none do.
         check: Function from a load point that raises ``ConfigError`` where its file is wrong; None for none.
         repeated: Function from a load point to how many prompts are sent more than once at least, or to None.
         is_read_for_lengths: What is drawn of it tells its lengths, in place of the usual ones below.
@@ -73,6 +75,7 @@ class DatasetKind:
     arguments: str | None = None
     script_arguments: str | None = None
     draw: str | None = "sweeper.workload.requests:draw_random"
+    pieces: str | None = None
     check: str | None = None
     repeated: str | None = None
     mean_input_len: float = 215.0
@@ -106,6 +109,7 @@ _SHAREGPT = DatasetKind(
 _RANDOM = DatasetKind(
     name="random",
     draws_lengths=True,
+    pieces="sweeper.workload.requests:pieces_after_one_prefix",
     arguments="sweeper.clients.dataset_arguments:random",
     script_arguments="sweeper.clients.dataset_arguments:random_for_script",
     options={
@@ -120,6 +124,7 @@ _PREFIX_REPETITION = DatasetKind(
     is_read_for_lengths=True,
     has_own_lengths=True,
     needs_output_len=True,
+    pieces="sweeper.workload.requests:pieces_after_prefixes",
     arguments="sweeper.clients.dataset_arguments:prefix_repetition",
     draw="sweeper.workload.requests:draw_prefix_repetition",
     check="sweeper.clients.requirements:check_prefix_repetition",
@@ -138,6 +143,7 @@ _PREFIX_REPETITION = DatasetKind(
 _SONNET = DatasetKind(
     name="sonnet",
     reads_file=True,
+    pieces="sweeper.workload.requests:pieces_after_one_prefix",
     arguments="sweeper.clients.dataset_arguments:sonnet",
     check="sweeper.clients.requirements:check_text_file",
     options={
@@ -182,6 +188,7 @@ _TIMED_TRACE = DatasetKind(
     has_own_lengths=True,
     has_own_answers=True,
     times="sweeper.workload.files:trace_times_s",
+    pieces="sweeper.workload.files:trace_pieces",
     arguments="sweeper.clients.dataset_arguments:timed_trace",
     draw="sweeper.workload.files:draw_timed_trace",
     check="sweeper.workload.files:check_timed_trace",

@@ -21,7 +21,7 @@ import numpy as np
 
 from sweeper.errors import ConfigError
 from sweeper.records import LoadPoint
-from sweeper.workload.requests import Floats, Ints
+from sweeper.workload.requests import Floats, Ints, Prompt
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text, about: what a prompt's tokens are modelled by where no tokenizer is at hand."""
@@ -29,6 +29,9 @@ CHARACTERS_PER_TOKEN = 4
 _MODEL, _ASKED, _ANSWERED = "Model", "Request tokens", "Response tokens"
 _BURSTGPT_MODEL = "GPT-4"
 """Rows of this model alone are sent, as vLLM's benchmark does."""
+
+TRACE_BLOCK_TOKENS = 512
+"""Tokens that one of ``hash_ids`` stands for in Mooncake's traces."""
 
 _TRACE_KEYS = ("timestamp", "input_length", "output_length")
 
@@ -113,6 +116,34 @@ def draw_timed_trace(point: LoadPoint, rng: np.random.Generator) -> tuple[Ints, 
     asked = np.array([max(1, int(row["input_length"])) for row in rows], np.int64)
     answers = np.array([max(1, int(row["output_length"])) for row in rows], np.int64)
     return asked, answers, np.arange(point.num_prompts, dtype=np.int64)
+
+
+def trace_pieces(point: LoadPoint, input_tokens: Ints, rng: np.random.Generator) -> tuple[Prompt, ...]:
+    """Return the prompts of a trace in the blocks that its ``hash_ids`` stand for."""
+    rows = [row for _, row in _read(point, _objects)][: point.num_prompts]
+    block = int(point.option("chunk_len") or TRACE_BLOCK_TOKENS)
+    numbers: dict[tuple[int, int], int] = {}
+    return tuple(
+        _in_blocks(row.get("hash_ids") or (), int(end), block=block, numbers=numbers)
+        for row, end in zip(rows, input_tokens, strict=True)
+    )
+
+
+def _in_blocks(
+    hashes: Sequence[int], tokens: int, *, block: int, numbers: dict[tuple[int, int], int]
+) -> Prompt:
+    """Number each block by the one before it and its hash: equal where all up to its end is equal."""
+    before, end, pieces = -1, 0, []
+    for one in hashes:
+        before = numbers.setdefault((before, one), len(numbers))
+        end = min(end + block, tokens)
+        pieces.append((before, end))
+        if end == tokens:
+            break
+    if end < tokens:
+        # What the trace says nothing of is nobody else's.
+        pieces.append((numbers.setdefault((before, -1 - len(numbers)), len(numbers)), tokens))
+    return tuple(pieces)
 
 
 def trace_times_s(point: LoadPoint) -> Floats:

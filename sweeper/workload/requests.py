@@ -23,6 +23,7 @@ from sweeper.records import LoadPoint, Ramp
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Split = Callable[[LoadPoint, Ints, np.random.Generator], tuple["Prompt", ...]]
 Draw = Callable[[LoadPoint, np.random.Generator], tuple[Ints, Ints, Ints]]
 
 SHAREGPT_MIN_TOKENS = 4
@@ -52,7 +53,10 @@ SHAREGPT_REPEAT_FRAC = 0.009
 """Part of the requests that send an earlier request's prompt again. Stands for the prompts of ShareGPT that
 share a beginning: "Serving LLMs on AMD MI300X" (Case 3) saw 0.9 % prefix hits on a fresh server."""
 
-_LENGTHS, _ARRIVALS = 0, 1
+_LENGTHS, _ARRIVALS, _PIECES = 0, 1, 2
+
+Prompt = tuple[tuple[int, int], ...]
+"""A prompt in pieces: the number of each, and the tokens up to its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +68,16 @@ class Workload:
         input_tokens: Prompt lengths, same shape, at least 1.
         output_tokens: Tokens to generate, same shape, at least 1.
         prompt_ids: Equal where prompts are equal, also between workloads; same shape.
+        pieces: Of each prompt, where some begin alike without being equal: a number for each piece, equal
+            where everything up to its end is equal, and the tokens up to there. Empty where prompts are equal
+            as a whole or not at all.
     """
 
     arrival_s: Floats
     input_tokens: Ints
     output_tokens: Ints
     prompt_ids: Ints
+    pieces: tuple[Prompt, ...] = ()
 
     def __post_init__(self) -> None:
         shapes = {
@@ -102,7 +110,14 @@ class Workload:
             input_tokens=self.input_tokens[share],
             output_tokens=self.output_tokens[share],
             prompt_ids=self.prompt_ids[share],
+            pieces=self.pieces[share],
         )
+
+    def prompt(self, index: int) -> Prompt:
+        """Return a request's prompt in pieces; a single one unless some prompts begin alike."""
+        if self.pieces:
+            return self.pieces[index]
+        return ((int(self.prompt_ids[index]), int(self.input_tokens[index])),)
 
 
 def make_workload(point: LoadPoint, *, seed: int) -> Workload:
@@ -121,12 +136,24 @@ def make_workload(point: LoadPoint, *, seed: int) -> Workload:
     _check(point)
     draw: Draw = opened(_place(point))
     input_tokens, output_tokens, originals = draw(point, np.random.default_rng([seed, _LENGTHS]))
+    offset = _content_offset(point, seed)
     return Workload(
         arrival_s=_arrivals_s(point, np.random.default_rng([seed, _ARRIVALS])),
         input_tokens=input_tokens,
         output_tokens=output_tokens,
-        prompt_ids=originals + _content_offset(point, seed),
+        prompt_ids=originals + offset,
+        pieces=_pieces(point, input_tokens, seed=seed, offset=offset),
     )
+
+
+def _pieces(point: LoadPoint, input_tokens: Ints, *, seed: int, offset: int) -> tuple[Prompt, ...]:
+    """Return which prompts of a load point begin alike; nothing where none do."""
+    place = DATASETS[point.dataset].pieces
+    if place is None:
+        return ()
+    split: Split = opened(place)
+    prompts = split(point, input_tokens, np.random.default_rng([seed, _PIECES]))
+    return tuple(tuple((number + offset, end) for number, end in prompt) for prompt in prompts)
 
 
 def _place(point: LoadPoint) -> str:
@@ -283,7 +310,29 @@ def draw_random(point: LoadPoint, rng: np.random.Generator) -> tuple[Ints, Ints,
         random_lengths(requests=point.num_prompts, mean_tokens=mean, range_ratio=point.range_ratio, rng=rng)
         for mean in (point.input_len, point.output_len)
     ]
-    return lengths[0], lengths[1], own
+    return lengths[0] + int(point.option("prefix_len") or 0), lengths[1], own
+
+
+def pieces_after_one_prefix(
+    point: LoadPoint, input_tokens: Ints, rng: np.random.Generator
+) -> tuple[Prompt, ...]:
+    """Return prompts that all begin with the same ``prefix_len`` tokens; nothing without such."""
+    shared = int(point.option("prefix_len") or 0)
+    if not shared:
+        return ()
+    return tuple(((0, shared), (1 + place, int(end))) for place, end in enumerate(input_tokens))
+
+
+def pieces_after_prefixes(
+    point: LoadPoint, input_tokens: Ints, rng: np.random.Generator
+) -> tuple[Prompt, ...]:
+    """Return prompts of which equally many begin with each of ``num_prefixes`` prefixes, in random order."""
+    options = dict(point.options)
+    prefixes, shared = int(options["num_prefixes"]), int(options["prefix_len"])
+    which = rng.permutation(np.arange(point.num_prompts) % prefixes)
+    return tuple(
+        ((int(which[place]), shared), (prefixes + place, int(end))) for place, end in enumerate(input_tokens)
+    )
 
 
 def draw_sharegpt(point: LoadPoint, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
@@ -318,6 +367,8 @@ def _stratified(count: int, rng: np.random.Generator) -> Floats:
 def _content_offset(point: LoadPoint, seed: int) -> int:
     """Return prompts of different seeds, datasets or lengths different identities; rates do not matter."""
     text = f"{seed}/{point.dataset}/{point.input_len}/{point.range_ratio}"
+    if point.options:
+        text += f"/{point.dataset_options}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") << 24
 
 

@@ -11,12 +11,10 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeper.text.writing import write_answer
 from sweeper.workload.logs import BLOCK_TOKENS, Log, LoggedRequest
 
 _PER_MINUTE_S = 60.0
@@ -71,13 +69,10 @@ def summarize(log: Log) -> Summary:
     )
 
 
-def write_trace(log: Log, path: Path) -> Path:
-    """Write the trace of a log: a JSON object per request, times from 0 on in milliseconds, no text.
+def trace(log: Log) -> str:
+    """Return the trace of a log: a JSON object per request, times from 0 on in milliseconds, no text.
 
     A log without times gets 0 everywhere, so that only its lengths can be sent.
-
-    Raises:
-        AnswerError: It cannot be written.
     """
     times = _times_s(log)
     first = 0.0 if times is None else float(times[0])
@@ -95,7 +90,7 @@ def write_trace(log: Log, path: Path) -> Path:
             "hash_ids": blocks,
         }
         lines.append(json.dumps(content))
-    return write_answer(path, "\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
 
 
 def _times_s(log: Log) -> NDArray[np.float64] | None:

@@ -78,12 +78,13 @@ def test_prompts_that_begin_alike_are_seen_and_their_words_are_not_kept(tmp_path
     assert len(first) == 3, "1200 tokens in blocks of 512"
     assert first[0] == second[0] and first[1] != second[1], "the system's prompt fills the first block"
     assert traffic.summarize(log).shared_frac == pytest.approx(2 * 512 / 3600)
-    trace = traffic.write_trace(log, tmp_path / "trace.jsonl").read_text(encoding="utf-8")
+    trace = traffic.trace(log)
     assert "shortly" not in trace and json.loads(trace.splitlines()[2])["timestamp"] == 2000
 
 
 def test_trace_is_replayed_with_its_times_and_lengths(tmp_path: Path) -> None:
-    trace = traffic.write_trace(logs.read(written(tmp_path, LAYOUTS["azure"])), tmp_path / "trace.jsonl")
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text(traffic.trace(logs.read(written(tmp_path, LAYOUTS["azure"]))), encoding="utf-8")
     point = LoadPoint(
         dataset="timed_trace", num_prompts=3, dataset_path=str(trace), options=(("speed", 2.0),)
     )
