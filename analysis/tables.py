@@ -38,6 +38,9 @@ _LOAD_WORDS: Mapping[str, Callable[[Any], str]] = {
     "dataset": str,
     "range_ratio": lambda value: f"range {value}",
     "ignore_eos": lambda value: "ignoring EOS" if value else "until EOS",
+    "dataset_options": lambda value: "no options" if value is None else str(value),
+    "arrivals": lambda value: "Poisson" if value is None else str(value),
+    "request_form": lambda value: "completions" if value is None else str(value),
 }
 LOAD_POINT = LOAD_COLUMNS
 """Columns in which load points differ, in the order of an axis."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from sweeper import config
 from sweeper.config import unused
-from sweeper.config.schema import MaxRateConfig, ObjectiveConfig, SeriesConfig
+from sweeper.config.schema import MaxRateConfig, ObjectiveConfig, RampConfig, SeriesConfig
 from sweeper.errors import ConfigError
 from sweeper.records import Platform
 
@@ -75,6 +75,16 @@ LOADS = tuple(
         "sharegpt": ("workload.input_len=null",),
         "latency": ("client=offline",),
         "throughput": ("client=offline",),
+        "custom": ("workload.input_len=null", "workload.dataset_path=prompts.jsonl"),
+        "prefix_repetition": (
+            "workload.input_len=null",
+            "workload.options={num_prefixes: 2, prefix_len: 64, suffix_len: 16}",
+        ),
+        "timed_trace": (
+            "workload.input_len=null",
+            "workload.output_len=null",
+            "workload.dataset_path=t.jsonl",
+        ),
     }.items()
 )
 WALKS = tuple(
@@ -118,6 +128,8 @@ _TEXTS = {
     "objective.*.per": "gpu",
     "engine.url": "http://127.0.0.1:8001",
     "study.results": "elsewhere",
+    "workload.endpoint": "chat",
+    "workload.ramp_up.strategy": "exponential",
 }
 _CONFIG: Mapping[str, Any] = {
     "model_type": "llama",
@@ -145,6 +157,11 @@ _OTHERS: Mapping[str, Any] = {
     "search.stages": [["max_num_seqs"]],
     "search.stop_margin": 0.5,
     "workload.range_ratio": 0.5,
+    "workload.sampling.*": 0.5,
+    "workload.extra_body.*": 0.5,
+    "workload.prompts_per_user": 5,
+    "workload.burstiness": 0.5,
+    "workload.options.*": 32,
     "calibration.*": 0.5,
     "knobs.*": 7,
     "space.series.*.knobs.*": 7,
@@ -155,6 +172,9 @@ _OTHERS: Mapping[str, Any] = {
 _NAMES = {
     "workload.goodput": "ttft_ms",
     "workload.max_rate.bounds": "p99_ttft_ms",
+    "workload.sampling": "top_p",
+    "workload.extra_body": "min_tokens",
+    "workload.options": "prefix_len",
     "calibration": "gemm_frac",
     "knobs": "max_num_seqs",
     "space.knobs": "max_num_seqs",
@@ -164,6 +184,7 @@ _NAMES = {
 COMPANIONS: Mapping[str, tuple[str, Any]] = {
     "study.control_every": ("study.control", "base"),
     "study.currency": ("study.price_per_gpu_hour", 1.0),
+    "workload.prompts_per_user": ("workload.max_concurrency", 4),
     "engine.instances_by": ("knobs.instances", 2),
     "search.stop_margin": ("search.stops_early", True),
     "search.patience": ("search.min_improvement", 0.5),
@@ -225,6 +246,11 @@ def _prepare(root: dict[str, Any], pattern: str) -> None:
         if ".model." in pattern:
             series["model"] = {**copy.deepcopy(root["model"]), "name": "own"}
         root["space"]["series"] = {"one": series}
+    if pattern.startswith("workload.ramp_up."):
+        root["workload"]["ramp_up"] = asdict(RampConfig())
+        root["workload"]["request_rate_per_s"] = None
+    if pattern == "workload.burstiness" and root["client"]["kind"] != "offline":
+        root["workload"]["request_rate_per_s"] = [1.0]
     if ".shape." in pattern:
         described = root["model"] if pattern.startswith("model.") else root["space"]["series"]["one"]["model"]
         described.update(config=None, shape=dict(_SHAPE))

@@ -34,6 +34,7 @@ from sweeper.cli.models import ShowModels
 from sweeper.cli.node import ShowNode
 from sweeper.cli.partitions import ShowPartitions
 from sweeper.cli.sweep import run_sweep
+from sweeper.cli.traffic import Traffic
 from sweeper.errors import AnswerError, ConfigError, SweeperError
 from sweeper.text.output import Stream, check_written, failure_text
 from sweeper.text.printable import LINES, legible
@@ -57,6 +58,7 @@ _COMMANDS: dict[str, ConsoleCommand] = {
         InstallCpuVllm(),
         MakeTinyModel(),
         MakeShareGpt(),
+        Traffic(),
         OpenDashboard(),
         CheckInterference(),
         CleanUp(),

@@ -21,6 +21,7 @@ from sweeper.clients.vllm_bench import goodput_arguments
 from sweeper.engines.environment import client_environment, find_interpreter
 from sweeper.engines.vllm_environment import probe, write_metadata_stub
 from sweeper.errors import ConfigError
+from sweeper.kinds import DATASETS
 from sweeper.processes import process
 from sweeper.records import LoadPoint, Placement, TrialSpec
 from sweeper.records.metrics import PERCENTILES, REQUEST_LATENCIES
@@ -147,6 +148,28 @@ def check_point(point: LoadPoint, *, release: str) -> None:
         raise ConfigError(
             f"workload.ignore_eos: is true, and {SCRIPT} of vLLM {release} cannot make answers run to their "
             "full length (it has --ignore-eos from 0.6.3). Set it to false, or take a later release."
+        )
+    if DATASETS[point.dataset].script_arguments is None:
+        raise ConfigError(
+            f"workload.dataset: is '{point.dataset}', and {SCRIPT} of vLLM {release} is not given it here; "
+            "expected sharegpt or random. Take a later release, or name one for the client "
+            "(client.python=...)."
+        )
+    for key, said in (
+        ("ramp_up and burstiness", point.arrivals),
+        ("endpoint and sampling", point.request_form),
+    ):
+        if said is not None:
+            raise ConfigError(
+                f"workload: {key}: is {said}, which {SCRIPT} of vLLM {release} is not told here; expected "
+                "the "
+                "usual. Leave it out, or take a later release."
+            )
+    if point.options:
+        raise ConfigError(
+            f"workload.options: is {point.dataset_options}, which {SCRIPT} of vLLM {release} is not told "
+            "here; "
+            "expected none. Leave it out, or take a later release."
         )
     if point.goodput_ms and not _has("--goodput", release):
         raise ConfigError(

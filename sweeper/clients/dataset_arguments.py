@@ -10,9 +10,20 @@ from sweeper.records import LoadPoint
 # Random lengths were drawn from [ratio * len, len] before, and from len * (1 +/- ratio) since.
 _RATIO_ABOUT_THE_MEAN = "0.8.4"
 
+OWN_OUTPUT_LEN = -1
+"""Stands for the answer lengths of a custom file in ``--custom-output-len``."""
+
+OWN_OUTPUT_LEN_SINCE = "0.14.0"
+"""First release that reads them. Source: vllm/benchmarks/datasets.py of 0.13.0 and 0.14.0."""
+
+TRACE_CHUNK_LEN = 512
+"""Tokens that one of ``hash_ids`` stands for in Mooncake's traces. Source: the traces' own description."""
+
 
 def of(point: LoadPoint) -> list[str]:
     """Write the words of ``vllm bench serve`` for the dataset of a load point.
+
+    The words of its options (``workload.options``) come last.
 
     Raises:
         ConfigError: It cannot send this dataset.
@@ -22,6 +33,20 @@ def of(point: LoadPoint) -> list[str]:
         able = " or ".join(sorted(known.name for known in DATASETS.values() if known.arguments is not None))
         raise ConfigError(f"load point: dataset '{point.dataset}'; expected {able}. Choose one of them.")
     words: list[str] = opened(kind.arguments)(point)
+    return [*words, *_options(point)]
+
+
+def _options(point: LoadPoint) -> list[str]:
+    """Return the arguments for what the dataset was told beside lengths."""
+    declared, words = DATASETS[point.dataset].options, []
+    for name, value in point.options:
+        option = declared[name]
+        if option.flag is None:
+            continue
+        if option.type is bool:
+            words += [option.flag] if value else []
+        else:
+            words += [option.flag, str(value)]
     return words
 
 
@@ -33,7 +58,11 @@ def of_script(point: LoadPoint, *, release: str) -> list[str]:
     """
     place = DATASETS[point.dataset].script_arguments
     if place is None:
-        return of(point)
+        raise ConfigError(
+            f"workload.dataset: is '{point.dataset}', and the benchmark script of vLLM {release} is not "
+            "given it "
+            "here; expected sharegpt or random. Take vLLM 0.9.1 or later for the client (client.python=...)."
+        )
     words: list[str] = opened(place)(point, release=release)
     return words
 
@@ -43,6 +72,11 @@ def sharegpt(point: LoadPoint) -> list[str]:
     path = [] if point.dataset_path is None else ["--dataset-path", point.dataset_path]
     output = [] if point.output_len is None else ["--sharegpt-output-len", str(point.output_len)]
     return ["--dataset-name", "sharegpt", *path, *output]
+
+
+def sharegpt_for_script(point: LoadPoint, *, release: str) -> list[str]:
+    """Return the same for the script, which takes it in the same words in every release."""
+    return sharegpt(point)
 
 
 def random(point: LoadPoint) -> list[str]:
@@ -66,3 +100,61 @@ def random_for_script(point: LoadPoint, *, release: str) -> list[str]:
         *("--random-input-len", str(round(point.input_len * longest))),
         *("--random-output-len", str(round(point.output_len * longest))),
     ]
+
+
+def prefix_repetition(point: LoadPoint) -> list[str]:
+    """Return the arguments for the answers; the lengths of the prompts are options."""
+    return ["--dataset-name", "prefix_repetition", "--prefix-repetition-output-len", str(point.output_len)]
+
+
+def sonnet(point: LoadPoint) -> list[str]:
+    """Return the arguments for prompts made of lines of a text."""
+    return [
+        *_from_file("sonnet", point),
+        *("--sonnet-input-len", str(point.input_len), "--sonnet-output-len", str(point.output_len)),
+    ]
+
+
+def from_file(point: LoadPoint) -> list[str]:
+    """Return the arguments for a file that says all by itself."""
+    return _from_file(point.dataset, point)
+
+
+def custom(point: LoadPoint) -> list[str]:
+    """Return the arguments for prompts of a file, in its order, and the length of their answers."""
+    return [
+        *_from_file("custom", point),
+        # The lengths of the file itself; releases before have no other than the one given.
+        *("--custom-output-len", str(OWN_OUTPUT_LEN if point.output_len is None else point.output_len)),
+    ]
+
+
+def timed_trace(point: LoadPoint) -> list[str]:
+    """Return the arguments for a trace in Mooncake's layout, replayed at its own times."""
+    speed = float(point.option("speed") or 1.0)
+    # Its times are in milliseconds.
+    return [*trace_lengths(point), "--self-timed", "--timed-trace-sec-multiplier", f"{0.001 / speed:g}"]
+
+
+def trace_lengths(point: LoadPoint) -> list[str]:
+    """Return the arguments for the lengths and equal beginnings of a trace, sent at a rate."""
+    has_chunk = point.option("chunk_len") is not None
+    chunk = [] if has_chunk else ["--timed-trace-chunk-hash-size", str(TRACE_CHUNK_LEN)]
+    return [
+        *_from_file("timed_trace", point),
+        *("--timed-trace-label-timestamp", "timestamp"),
+        *("--timed-trace-label-input-length", "input_length"),
+        *("--timed-trace-label-output-length", "output_length"),
+        *("--timed-trace-label-hash-ids", "hash_ids"),
+        *chunk,
+    ]
+
+
+def hugging_face(point: LoadPoint) -> list[str]:
+    """Return the arguments for a dataset of the hub, or a folder with a copy of one."""
+    output = [] if point.output_len is None else ["--hf-output-len", str(point.output_len)]
+    return [*_from_file("hf", point), *output]
+
+
+def _from_file(name: str, point: LoadPoint) -> list[str]:
+    return ["--dataset-name", name, "--dataset-path", str(point.dataset_path)]

@@ -25,6 +25,7 @@ from sweeper.records import (
     Measurement,
 )
 from sweeper.records.metrics import LATENCIES, METRICS, PERCENTILE_NAMES, statistic_names
+from sweeper.workload import lengths
 
 LARGEST = 2.0**53
 """No number of a report is larger: beyond it a float does not tell neighbouring whole numbers apart."""
@@ -243,10 +244,11 @@ def _token_bounds(point: LoadPoint) -> dict[str, tuple[float, float]]:
     answer = kind.most_total_len if point.output_len is None else point.output_len * longest
     bounds = {"total_output_tokens": (1.0, requests * answer * (1 + _TOKEN_TOLERANCE) + aside)}
     if not kind.has_own_lengths and point.input_len is not None:
-        shortest = requests * point.input_len * (1 - point.range_ratio) / _PROMPT_FACTOR
+        shared = lengths.expected(point).mean_input - point.input_len
+        shortest = requests * (shared + point.input_len * (1 - point.range_ratio)) / _PROMPT_FACTOR
         bounds["total_input_tokens"] = (
             max(1.0, shortest),
-            requests * point.input_len * longest * _PROMPT_FACTOR + aside,
+            requests * (shared + point.input_len * longest) * _PROMPT_FACTOR + aside,
         )
     elif kind.has_own_lengths:
         most = requests * kind.most_input_len * (1 + _TOKEN_TOLERANCE) + aside

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sweeper import knobs
-from sweeper.clients import conversations
+from sweeper.clients import conversations, sendable
 from sweeper.errors import ConfigError, MissingFileError
 from sweeper.kinds import CLIENTS, DATASETS, ENGINES, opened
 from sweeper.records import ClientSpec, EngineSpec, LoadPoint, TrialSpec
@@ -75,6 +75,36 @@ def check_sharegpt_file(path: str | None, *, output_len: int | None = None) -> N
         f"with the same lengths: python -m sweeper sharegpt {shlex.quote(target)} (or download "
         f"{SHAREGPT_FILE} from {SHAREGPT_URL}). Then set workload.dataset_path={shlex.quote(target)}."
     )
+
+
+def check_prefix_repetition(point: LoadPoint) -> None:
+    """Check that as many requests are sent as are asked for.
+
+    Raises:
+        ConfigError: The prefixes cannot be shared out evenly, of which the benchmark would send fewer.
+    """
+    prefixes = point.option("num_prefixes")
+    if isinstance(prefixes, int) and point.num_prompts % prefixes:
+        raise ConfigError(
+            f"workload.num_prompts: is {point.num_prompts} with {prefixes} prefixes; expected a multiple of "
+            "workload.options.num_prefixes, for the benchmark sends each prefix equally often. Change one."
+        )
+
+
+def check_text_file(point: LoadPoint) -> None:
+    """Check that there is a text to take lines from.
+
+    Raises:
+        ConfigError: There is no file, or nothing in it.
+    """
+    path = None if point.dataset_path is None else Path(point.dataset_path)
+    if path is None or not path.is_file() or not path.stat().st_size:
+        got = "is not given" if path is None else f"{path} is no file with text in it"
+        raise ConfigError(
+            f"workload.dataset_path: {got}; expected a text file for dataset {point.dataset}, such as "
+            "sonnet.txt "
+            "of vLLM's folder benchmarks/. Set workload.dataset_path=PATH."
+        )
 
 
 def repetitions(points: Iterable[LoadPoint], *, engine: EngineSpec) -> tuple[str, ...]:
@@ -154,6 +184,9 @@ def check_vllm_bench(client: ClientSpec, points: Iterable[LoadPoint], engine: En
         bench_script.find_script(client.script, bench_script.SCRIPT, release=engine.release)
         for point in points:
             bench_script.check_point(point, release=engine.release)
+    elif client.python is None and ENGINES[engine.kind].is_run_by_python:
+        for point in points:
+            sendable.check(point, release=engine.release)
 
 
 def check_locust_client(client: ClientSpec, points: Iterable[LoadPoint], engine: EngineSpec) -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sweeper.clients import warm_up_point
+from sweeper.clients import steady_state, warm_up_point
 from sweeper.engines import Cancelled, Server
 from sweeper.engines.simulated import Served, SimulatedServer
 from sweeper.errors import EngineError, MeasurementError, Stopped
@@ -79,6 +79,7 @@ class SimulatedClient:
                 ),
                 "kv_cache_usage": served.kv_cache_usage,
                 "preemptions": float(served.preemptions),
+                **(steady_state.of_records(served.records) if DATASETS[point.dataset].needs_server else {}),
             },
             measured_s=metrics["duration_s"] or 0.0,
             client_overhead_s=time.monotonic() - began,

@@ -15,23 +15,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from sweeper.clients import Client, plausibility
+from sweeper.clients import Client, plausibility, steady_state
 from sweeper.clients.measuring import Load, MeasuringClient, Reading
+from sweeper.clients.single_requests import joined
 from sweeper.engines import Cancelled, Server
 from sweeper.engines.instances import SplitServer, part_of, together
 from sweeper.errors import EngineError, MeasurementError
-from sweeper.metrics import RequestRecords, summarize
+from sweeper.metrics import summarize
 from sweeper.records import FailureClass, LoadPoint, Measurement, Placement, TrialSpec
 from sweeper.text import trial_files
 
 _SEED_STEP = 1_000_000_007
 """Between the seeds of neighbouring servers: far apart, so that no load point's seed is another's share."""
-
-_DETAILS = ("start_times", "ttfts", "itls", "latencies", "input_lens", "output_lens")
-"""Of each request, in the benchmark's JSON with ``--save-detailed``: seconds on the machine's monotonic
-clock, seconds, and tokens. Source: vllm/benchmarks/serve.py of 0.32.0."""
 
 
 class SplitClient(MeasuringClient[Sequence[Measurement]]):
@@ -102,6 +97,7 @@ class SplitClient(MeasuringClient[Sequence[Measurement]]):
             raw_path=self._write(load, sent),
             telemetry={
                 "client_cpu_wait_s": _largest(sent, "client_cpu_wait_s"),
+                **steady_state.columns(reports),
                 # Large against duration_s: the servers were not loaded at the same time.
                 "instances_start_spread_s": start_spread_s(reports),
             },
@@ -152,45 +148,10 @@ def split(point: LoadPoint, *, parts: int) -> tuple[LoadPoint, ...]:
     )
 
 
-def joined(reports: Sequence[Mapping[str, Any]]) -> RequestRecords:
-    """Put the requests of several reports on one clock.
-
-    Args:
-        reports: The benchmark's JSON of each server, with the times of single requests.
-
-    Raises:
-        MeasurementError: A report has no such times.
-    """
-    for report in reports:
-        plausibility.check_single_requests(report)
-        missing = [name for name in _DETAILS if not isinstance(report.get(name), list)]
-        if missing:
-            raise MeasurementError(
-                f"client: its report has no {', '.join(missing)}; expected the times of single requests, "
-                "from which the numbers of several instances are computed. Use a vLLM whose benchmark has "
-                "--save-detailed with start times (client.python=...), or engine.instances_by=data_parallel.",
-                failure=FailureClass.CLIENT,
-            )
-    arrival = _column(reports, "start_times")
-    gaps = [gap for report in reports for request in report["itls"] for gap in request]
-    return RequestRecords(
-        arrival_s=arrival,
-        first_token_s=arrival + _column(reports, "ttfts"),
-        last_token_s=arrival + _column(reports, "latencies"),
-        input_tokens=_column(reports, "input_lens").astype(np.int64),
-        output_tokens=_column(reports, "output_lens").astype(np.int64),
-        inter_token_s=np.array(gaps, dtype=np.float64),
-    )
-
-
 def start_spread_s(reports: Sequence[Mapping[str, Any]]) -> float:
     """Seconds between the first requests of the server that was loaded first and of the one loaded last."""
     firsts = [min(report["start_times"]) for report in reports]
     return float(max(firsts) - min(firsts))
-
-
-def _column(reports: Sequence[Mapping[str, Any]], name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.array([value for report in reports for value in report[name]], dtype=np.float64)
 
 
 def _share(whole: int, index: int, parts: int) -> int:

@@ -6,13 +6,14 @@ only when every request completed; its JSON is kept as it came, next to our read
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper import knobs
-from sweeper.clients import dataset_arguments, plausibility
+from sweeper.clients import dataset_arguments, plausibility, sendable, single_requests, steady_state
 from sweeper.clients.bench_report import check_complete, read_object, read_report
 from sweeper.clients.bench_worker import BenchWorker
 from sweeper.clients.measuring import Load, Reading, ServerClient
@@ -25,6 +26,12 @@ from sweeper.processes import process
 from sweeper.records import FailureClass, LoadPoint, Placement, TrialSpec
 from sweeper.records.metrics import PERCENTILES, REQUEST_LATENCIES
 from sweeper.text import trial_files
+
+_BACKENDS: Mapping[str, tuple[str, ...]] = {
+    "completions": ("openai", "--endpoint", "/v1/completions"),
+    "chat": ("openai-chat", "--endpoint", "/v1/chat/completions"),
+}
+"""What ``--backend`` is told for each endpoint, and where it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,11 +112,17 @@ class VllmBenchClient(ServerClient[_Run]):
         check_complete(sent.report, wanted=load.point.num_prompts, log_path=log_path)
         self._check_whole(load, sent)
         plausibility.check_single_requests(sent.report, log_path=log_path)
+        metrics = read_report(sent.report, log_path=log_path)
+        raw = self._raw(load)
+        steady = steady_state.columns([sent.report])
+        if not self._spec.client.keeps_requests:
+            # Answers and the gaps between tokens would be most of what a study takes on disk.
+            trial_files.write(raw, json.dumps(single_requests.without_tokens(sent.report)))
         return Reading(
-            metrics=read_report(sent.report, log_path=log_path),
-            raw_path=self._raw(load),
+            metrics=metrics,
+            raw_path=raw,
             # Large against duration_s: the latencies are those of a client that had no core.
-            telemetry={"client_cpu_wait_s": sent.cpu_wait_s},
+            telemetry={"client_cpu_wait_s": sent.cpu_wait_s, **steady},
             peak_kv_cache_usage=sent.peak_kv_cache_usage,
         )
 
@@ -158,12 +171,13 @@ def benchmark_arguments(
     Raises:
         ConfigError: The load point names a dataset that this client does not know.
     """
+    sendable.check(point, release=release)
     # The flag that chooses the API was called otherwise before 0.11.1; both take the same word.
     backend = "--endpoint-type" if knobs.client_flag_exists("--endpoint-type", release) else "--backend"
-    rate = "inf" if point.request_rate_per_s is None else f"{point.request_rate_per_s:g}"
     concurrency = [] if point.max_concurrency is None else ["--max-concurrency", str(point.max_concurrency)]
     return [
-        *(backend, "openai", "--base-url", base_url, "--endpoint", "/v1/completions"),
+        *(backend, *_BACKENDS[point.form.endpoint]),
+        *("--base-url", base_url),
         *("--model", spec.model.path, "--served-model-name", spec.model.name),
         *knobs.client_arguments(
             spec.assignment,
@@ -172,17 +186,40 @@ def benchmark_arguments(
             trusts=spec.client.trust_remote_code,
         ),
         *dataset_arguments.of(point),
-        *("--num-prompts", str(point.num_prompts), "--request-rate", rate),
+        *("--num-prompts", str(point.num_prompts)),
+        *arrival_arguments(point),
         *concurrency,
-        *("--seed", str(point.client_seed), "--temperature", "0"),
+        *("--seed", str(point.client_seed)),
+        *form_arguments(point),
         *(["--ignore-eos"] if point.ignore_eos else []),
         *goodput_arguments(point),
         *("--percentile-metrics", ",".join(latency.name for latency in REQUEST_LATENCIES)),
         *("--metric-percentiles", ",".join(map(str, PERCENTILES))),
         *("--disable-tqdm", "--save-result"),
-        *(["--save-detailed"] if spec.client.keeps_requests else []),
+        "--save-detailed",
         *("--result-dir", str(result.parent), "--result-filename", result.name),
     ]
+
+
+def arrival_arguments(point: LoadPoint) -> list[str]:
+    """When requests are sent, in the benchmark's words: at a rate, rising or in bursts."""
+    rate = "inf" if point.request_rate_per_s is None else f"{point.request_rate_per_s:g}"
+    ramp, is_poisson = point.ramp, point.burstiness == LoadPoint.burstiness
+    if ramp is not None:
+        words = ["--ramp-up-strategy", ramp.strategy]
+        words += ["--ramp-up-start-rps", str(ramp.start_per_s), "--ramp-up-end-rps", str(ramp.end_per_s)]
+    else:
+        words = ["--request-rate", rate]
+    return [*words, *([] if is_poisson else ["--burstiness", f"{point.burstiness:g}"])]
+
+
+def form_arguments(point: LoadPoint) -> list[str]:
+    """How requests are put, in the benchmark's words: sampling, and what is added to their body."""
+    sampling = {"temperature": 0.0, **dict(point.form.sampling)}
+    words = [
+        word for name, value in sampling.items() for word in (f"--{name.replace('_', '-')}", f"{value:g}")
+    ]
+    return [*words, *([] if point.form.extra_body is None else ["--extra-body", point.form.extra_body])]
 
 
 def goodput_arguments(point: LoadPoint) -> list[str]:

@@ -40,7 +40,9 @@ _GROUPS = ("platform", "engine", "model", "workload", "client", "search", "objec
 # Below these, names are the user's own; whether a knob exists is asked of the engine's release.
 _FREE_KEYS = (
     *("knobs.", "space.knobs.", "space.series.", "objective.", "calibration."),
-    *("workload.goodput.", "workload.max_rate.", "model.config."),
+    *("workload.goodput.", "workload.max_rate.", "workload.options.", "workload.ramp_up."),
+    *("workload.sampling.", "workload.extra_body."),
+    "model.config.",
 )
 # Entries with keys of their own, which Hydra cannot add to: they are merged behind it.
 _ENTRIES = ("objective.", "space.series.", "+objective.", "+space.series.", "++objective.", "++space.series.")
@@ -272,7 +274,7 @@ def _checked_override(text: str, config_dir: Path | None) -> str:
         raise ConfigError(f"command line: '{text}' is a setting of Hydra; this program has no use for it.")
     if override.is_delete():
         return text
-    # Fields of a config.json are free, too, where they are given all at once.
+    # Such names are free, too, where they are given all at once.
     if not f"{key}.".startswith(_FREE_KEYS):
         if key not in _KEYS:
             hint = _knob_hint(key, text) or nearest(key, [*_KEYS, *known])

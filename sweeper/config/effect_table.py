@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from sweeper.config.effect import Effect, Idle
-from sweeper.config.schema import ShapeConfig
+from sweeper.config.schema import RampConfig, ShapeConfig
 from sweeper.kinds import DATASETS, DEFAULT_CLIENT
 from sweeper.records import Platform
 
@@ -138,6 +138,22 @@ _NO_SINGLE_REQUESTS = Idle(
     remedy="Remove it, or use client=vllm_bench.",
 )
 
+_NO_REQUESTS = Idle(
+    when=lambda run: run.is_offline or not run.client.is_of_vllm,
+    because="client.kind is '{client}', which is told nothing of single requests; expected vLLM's benchmark",
+    remedy="Leave it out, or use client=vllm_bench.",
+)
+_NO_OPTIONS = Idle(
+    when=lambda run: run.client.datasets is not None,
+    because="client.kind is '{client}', which is told lengths alone; expected none",
+    remedy="Leave it out, or use client=vllm_bench.",
+)
+_NO_CONTENT = Idle(
+    when=lambda run: run.is_simulated,
+    because="nothing is asked on the simulated platform, whose requests are lengths and times",
+    is_said=True,
+)
+
 _GIVEN_KNOBS = Idle(
     when=lambda run: run.is_attached,
     because="engine.kind is 'attach', and an endpoint that already runs keeps its own settings",
@@ -238,6 +254,7 @@ _NO_OFFLINE_TGI = Idle(
     "they measure",
     remedy="Use client=vllm_bench.",
 )
+_RAMP = tuple(field.name for field in fields(RampConfig))
 _SHAPE = tuple(field.name for field in fields(ShapeConfig))
 
 _STARTS_VLLM = Idle(
@@ -307,6 +324,16 @@ EFFECTS: tuple[Effect, ...] = (
     # The benchmarks without a server, and the model of one, always let answers run to their end.
     Effect(keys=("workload.ignore_eos",), idle=(_OVERRIDDEN, _ANSWERS_END)),
     Effect(keys=("workload.warmup_prompts",), idle=(_WARMS_ITSELF,)),
+    Effect(keys=("workload.options.*",), idle=(_OVERRIDDEN, _NO_OPTIONS)),
+    Effect(keys=("workload.prompts_per_user",), idle=(_OVERRIDDEN,)),
+    Effect(
+        keys=("workload.burstiness", *(f"workload.ramp_up.{name}" for name in _RAMP)),
+        idle=(_OVERRIDDEN, _NO_REQUESTS),
+    ),
+    Effect(
+        keys=("workload.endpoint", "workload.sampling.*", "workload.extra_body.*"),
+        idle=(_OVERRIDDEN, _NO_REQUESTS, _NO_CONTENT),
+    ),
     Effect(keys=("workload.second_run",), idle=(_REMEMBERS_NOTHING,)),
     Effect(keys=("workload.points",)),
     Effect(keys=("workload.goodput.*",), idle=(_NO_SINGLE_REQUESTS,)),

@@ -129,6 +129,15 @@ class MaxRateConfig:
 
 
 @dataclass
+class RampConfig:
+    """A request rate that rises over the run, in place of ``workload.request_rate_per_s``."""
+
+    strategy: str = "linear"
+    start_per_s: int = 1
+    end_per_s: int = 10
+
+
+@dataclass
 class WorkloadConfig:
     """What the client sends. A list in place of a number makes one load point per value.
 
@@ -151,6 +160,13 @@ class WorkloadConfig:
     points: list[Any] | None = None
     goodput: dict[str, float] = field(default_factory=dict)
     max_rate: MaxRateConfig | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    prompts_per_user: int | None = None
+    burstiness: float = LoadPoint.burstiness
+    ramp_up: RampConfig | None = None
+    endpoint: str = "completions"
+    sampling: dict[str, float] = field(default_factory=dict)
+    extra_body: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

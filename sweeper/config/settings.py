@@ -11,7 +11,7 @@ from typing import Any
 
 from sweeper import knobs
 from sweeper.config import engine as serving
-from sweeper.config import initial_points, model, objective, unused
+from sweeper.config import initial_points, model, objective, requests, unused
 from sweeper.config import workload as load
 from sweeper.config.checks import (
     MOST_STARTS,
@@ -331,14 +331,26 @@ def _load_points(workload: Mapping[str, Any]) -> tuple[LoadPoint, ...]:
 def _product(workload: Mapping[str, Any]) -> Iterator[LoadPoint]:
     """Return a load point for every combination of the workload's lists."""
     check_choice("workload.dataset", workload["dataset"], tuple(DATASETS))
+    kind = DATASETS[workload["dataset"]]
     axes = {
-        "num_prompts": _numbers("num_prompts", workload, may_be_null=False, whole=True),
+        "num_prompts": _prompts(workload),
         "input_len": _numbers("input_len", workload, whole=True),
         "output_len": _numbers("output_len", workload, whole=True),
         "max_concurrency": _numbers("max_concurrency", workload, whole=True),
         "request_rate_per_s": _numbers("request_rate_per_s", workload),
     }
-    if not DATASETS[workload["dataset"]].has_own_lengths:
+    if kind.times is not None and workload["request_rate_per_s"] not in (None, [None]):
+        raise ConfigError(
+            f"workload.request_rate_per_s: is {workload['request_rate_per_s']}, and dataset {kind.name} has "
+            "a "
+            "time for each request; expected null. Set it to null, or take only its lengths: "
+            "python -m sweeper traffic."
+        )
+    if kind.needs_output_len and None in axes["output_len"]:
+        raise ConfigError(
+            f"workload.output_len: is null; expected a number of tokens for dataset {kind.name}. Set it."
+        )
+    if not kind.has_own_lengths:
         for key in ("input_len", "output_len"):
             if None in axes[key]:
                 raise ConfigError(
@@ -357,8 +369,31 @@ def _product(workload: Mapping[str, Any]) -> Iterator[LoadPoint]:
             client_seed=workload["client_seed"],
             goodput_ms=load.goodput(workload["goodput"], workload["dataset"]),
             rate_search=load.rate_search(workload["max_rate"], workload),
-            **dict(zip(axes, values, strict=True)),
+            **requests.of(workload),
+            **_settled(dict(zip(axes, values, strict=True)), workload["prompts_per_user"]),
         )
+
+
+def _prompts(workload: Mapping[str, Any]) -> list[Any]:
+    """Return the numbers of prompts; a single stand-in where they follow from ``max_concurrency``."""
+    each = workload["prompts_per_user"]
+    if each is None:
+        return _numbers("num_prompts", workload, may_be_null=False, whole=True)
+    check_count("workload.prompts_per_user", each, most=_MOST)
+    if None in _numbers("max_concurrency", workload, whole=True):
+        raise ConfigError(
+            f"workload.prompts_per_user: is {each}, and max_concurrency has null, which is no number of "
+            "users; "
+            "expected how many there are at once. Set workload.max_concurrency, or leave it out."
+        )
+    return [each]
+
+
+def _settled(values: Mapping[str, Any], prompts_per_user: int | None) -> dict[str, Any]:
+    """Return the values of a load point; with users, each sends as many prompts as every other."""
+    if prompts_per_user is None:
+        return dict(values)
+    return {**values, "num_prompts": prompts_per_user * values["max_concurrency"]}
 
 
 def _numbers(

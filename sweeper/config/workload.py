@@ -27,6 +27,13 @@ _SINGLE: Mapping[str, tuple[type, ...]] = {
     "ignore_eos": (bool,),
     "client_seed": (int,),
     "max_rate": (dict, type(None)),
+    "options": (dict,),
+    "prompts_per_user": (int, type(None)),
+    "burstiness": (int, float),
+    "ramp_up": (dict, type(None)),
+    "endpoint": (str,),
+    "sampling": (dict,),
+    "extra_body": (dict,),
 }
 _RATE_SEARCH: Mapping[str, Any] = asdict(MaxRateConfig())
 POINT_KEYS = (*_NUMBERS, *_SINGLE)

@@ -6,7 +6,7 @@ lie below the records, since a trial's identity, the knobs, the space and the sc
 """
 
 from sweeper.kinds.clients import CLIENTS, DEFAULT_CLIENT, ClientKind
-from sweeper.kinds.datasets import DATASETS, DatasetKind
+from sweeper.kinds.datasets import DATASETS, DatasetKind, DatasetOption
 from sweeper.kinds.engines import DEFAULT_ENGINE, ENGINES, MODEL_OF_ENGINE, EngineKind
 from sweeper.kinds.registry import Registry, opened
 from sweeper.kinds.search_methods import SEARCH_METHODS, SearchMethod
@@ -21,6 +21,7 @@ __all__ = [
     "SEARCH_METHODS",
     "ClientKind",
     "DatasetKind",
+    "DatasetOption",
     "EngineKind",
     "Registry",
     "SearchMethod",

@@ -25,7 +25,14 @@ The files, each importing only from those before it:
 - ``numerics``: which knobs may change an answer.
 """
 
-from sweeper.knobs.bench import bench_client, client_flag_exists
+from sweeper.knobs.bench import (
+    BenchFlag,
+    bench_client,
+    bench_flag,
+    bench_flags,
+    bench_releases,
+    client_flag_exists,
+)
 from sweeper.knobs.catalogue import Knob, describe, every_name, knob_type, known_names, takes_json
 from sweeper.knobs.checks import check
 from sweeper.knobs.engine_defaults import defaults
@@ -50,7 +57,7 @@ from sweeper.knobs.parallelism import (
     why_shape_forbids,
 )
 from sweeper.knobs.refusals import Refusal, RefusalKind
-from sweeper.knobs.release_order import ReleaseKey, is_clean, release_key, releases, why_unplaced
+from sweeper.knobs.release_order import ReleaseKey, is_between, is_clean, release_key, releases, why_unplaced
 from sweeper.knobs.runtime_variables import is_read_by_runtime, runtime_variables
 from sweeper.knobs.sharing import client_arguments, client_variables, refuse_unshared
 from sweeper.knobs.translation import Translation, translated
@@ -65,6 +72,7 @@ __all__ = [
     "PARALLEL_SIZES",
     "TGI_GIVEN_FLAGS",
     "Accelerator",
+    "BenchFlag",
     "Generation",
     "Knob",
     "Refusal",
@@ -73,6 +81,9 @@ __all__ = [
     "Translation",
     "accelerator_of",
     "bench_client",
+    "bench_flag",
+    "bench_flags",
+    "bench_releases",
     "check",
     "client_arguments",
     "client_flag_exists",
@@ -85,6 +96,7 @@ __all__ = [
     "environment",
     "every_name",
     "first_with",
+    "is_between",
     "is_clean",
     "is_host_setting",
     "is_of_sweeper",

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from sweeper.knobs.release_order import is_between
 from sweeper.knobs.tables import first_release, table
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchFlag:
+    """A flag of ``vllm bench serve`` in one release.
+
+    Attributes:
+        name: Such as ``--burstiness``.
+        takes: What follows it: ``value``, ``list`` (words), ``none``, or ``bool`` (nothing; it has
+            a ``--no-`` twin).
+        type: Python's name of the value's type, such as ``int``; empty where the release says none.
+    """
+
+    name: str
+    takes: str
+    type: str
 
 
 def bench_client(release: str) -> Literal["script", "command"]:
@@ -37,4 +55,49 @@ def client_flag_exists(flag: str, release: str) -> bool:
         and not (row["version_removed"] and is_between(release, row["version_removed"], None))
         for row in table("vllm_bench_history.csv")
         if (row["client"], row["kind"], row["item"]) == (client, "flag", flag)
+    )
+
+
+def bench_flag(name: str, release: str) -> BenchFlag | None:
+    """Return a flag of ``vllm bench serve`` as a release has it; None where it has none of that name.
+
+    Args:
+        name: With its dashes.
+        release: Release of vLLM.
+
+    Source:
+        The syntax tree of each release's benchmark, in data/bench_serve.csv.
+    """
+    for row in table("bench_serve.csv"):
+        if (row["kind"], row["item"]) == ("flag", name) and _is_in(row, release):
+            return BenchFlag(name=name, takes=row["takes"], type=row["type"])
+    return None
+
+
+def bench_flags(release: str) -> tuple[str, ...]:
+    """Return the flags of ``vllm bench serve`` in a release, in alphabetical order."""
+    return tuple(
+        row["item"] for row in table("bench_serve.csv") if row["kind"] == "flag" and _is_in(row, release)
+    )
+
+
+def bench_releases(item: str) -> tuple[str, str | None] | None:
+    """Return the first release whose ``vllm bench serve`` has something, and the first that has it no more.
+
+    Args:
+        item: A flag with its dashes, or a dataset as ``--dataset-name`` takes it.
+
+    Returns:
+        The two, the second None where it is there still; None where no release has it.
+    """
+    for row in table("bench_serve.csv"):
+        if row["item"] == item:
+            return row["version_added"], row["version_removed"] or None
+    return None
+
+
+def _is_in(row: Mapping[str, str], release: str) -> bool:
+    # The table begins with 0.8.5; the command is used from 0.9.1.
+    return is_between(release, row["version_added"], None) and not (
+        row["version_removed"] and is_between(release, row["version_removed"], None)
     )

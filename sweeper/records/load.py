@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from sweeper.kinds import DATASETS
+from sweeper.records.kinds import Scalar
 
 GOODPUT_BOUNDS = ("ttft_ms", "tpot_ms", "e2el_ms")
 """Latencies of a request that goodput can bound. Source: vLLM's benchmark, ``--goodput``."""
@@ -15,9 +17,15 @@ MEASURED_ITERATIONS = 5
 
 LOAD_COLUMNS = (
     *("request_rate_per_s", "max_concurrency", "input_len", "output_len", "num_prompts", "dataset"),
-    *("range_ratio", "ignore_eos"),
+    *("range_ratio", "ignore_eos", "dataset_options", "arrivals", "request_form"),
 )
 """Columns in which load points differ. The seed is none of them: other seeds are repeats."""
+
+SAMPLING = (
+    *("temperature", "top_p", "top_k", "min_p"),
+    *("frequency_penalty", "presence_penalty", "repetition_penalty"),
+)
+"""Sampling parameters of a request. Source: vLLM's benchmark, its group of sampling parameters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +46,53 @@ class RateSearch:
 
     def __str__(self) -> str:
         return ", ".join(f"{metric} <= {bound:g}" for metric, bound in self.bounds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ramp:
+    """A request rate that rises over the run, from request to request.
+
+    Source: vLLM's benchmark, ``--ramp-up-strategy``.
+
+    Attributes:
+        strategy: ``linear``: the rate rises by the same amount from request to request; ``exponential``: by
+            the same factor.
+        start_per_s: Rate of the first request, per second.
+        end_per_s: Rate of the last one, per second.
+    """
+
+    strategy: Literal["linear", "exponential"]
+    start_per_s: int
+    end_per_s: int
+
+    def __str__(self) -> str:
+        return f"{self.strategy} ramp from {self.start_per_s} to {self.end_per_s} QPS"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestForm:
+    """How each request is put to the server, beside its prompt and length.
+
+    Attributes:
+        endpoint: ``completions``: text in, text out; ``chat``: messages, which the server puts into the
+            model's chat template.
+        sampling: Pairs of one of ``SAMPLING`` and its value; without a temperature it is 0.
+        extra_body: JSON object that is added to the body of every request, such as
+            ``{"chat_template_kwargs": {"enable_thinking": false}}``; None adds nothing.
+    """
+
+    endpoint: Literal["completions", "chat"] = "completions"
+    sampling: tuple[tuple[str, float], ...] = ()
+    extra_body: str | None = None
+
+    def __str__(self) -> str:
+        parts: list[str] = [self.endpoint] if self.endpoint != RequestForm.endpoint else []
+        parts += [f"{name} {value:g}" for name, value in self.sampling]
+        parts += [] if self.extra_body is None else [self.extra_body]
+        return ", ".join(parts)
+
+
+_USUAL_FORM = RequestForm()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +117,11 @@ class LoadPoint:
         goodput_ms: What a request has to keep to count as good: pairs of one of ``GOODPUT_BOUNDS`` and
             milliseconds; empty leaves goodput unknown.
         rate_search: Bounds whose highest request rate is searched for; None measures at one rate.
+        options: Pairs of what the dataset takes beside lengths (``DatasetKind.options``) and its value.
+        burstiness: Shape of the Gamma distribution of the gaps between arrivals: 1 is Poisson, below 1 comes
+            in bursts, above 1 is more even.
+        ramp: Rise of the request rate over the run, in place of ``request_rate_per_s``; None for none.
+        form: How each request is put.
     """
 
     dataset: str
@@ -77,15 +137,44 @@ class LoadPoint:
     keeps_prefix_cache: bool = False
     goodput_ms: tuple[tuple[str, float], ...] = ()
     rate_search: RateSearch | None = None
+    options: tuple[tuple[str, Scalar], ...] = ()
+    burstiness: float = 1.0
+    ramp: Ramp | None = None
+    form: RequestForm = _USUAL_FORM
 
     @property
     def identity(self) -> Mapping[str, object]:
         """What is sent, as plain data; what came later is left out where unused, so that old keys hold."""
         content = asdict(self)
-        for name in ("goodput_ms", "rate_search"):
+        for name in ("goodput_ms", "rate_search", "options", "ramp"):
             if not content[name]:
                 del content[name]
+        if self.burstiness == LoadPoint.burstiness:
+            del content["burstiness"]
+        if self.form == _USUAL_FORM:
+            del content["form"]
         return content
+
+    def option(self, name: str) -> Scalar | None:
+        """Return an option of the dataset; None where it was not given."""
+        return dict(self.options).get(name)
+
+    @property
+    def dataset_options(self) -> str | None:
+        """The dataset's options in words: ``num_prefixes=10, prefix_len=256``; None without any."""
+        return ", ".join(f"{name}={value}" for name, value in self.options) or None
+
+    @property
+    def arrivals(self) -> str | None:
+        """How arrivals differ from Poisson at one rate, in words; None where they do not."""
+        parts = [] if self.ramp is None else [str(self.ramp)]
+        parts += [] if self.burstiness == LoadPoint.burstiness else [f"burstiness {self.burstiness:g}"]
+        return ", ".join(parts) or None
+
+    @property
+    def request_form(self) -> str | None:
+        """How requests are put where that is not the usual way, in words; None where it is."""
+        return str(self.form) or None
 
     @property
     def goodput_bounds(self) -> str | None:
@@ -106,9 +195,13 @@ class LoadPoint:
             what = "batch of" if kind.is_batch else "requests:"
             return f"{what} {self.num_prompts}, {self.input_len} in, {self.output_len} out"
         rate = "all at once" if self.request_rate_per_s is None else f"{self.request_rate_per_s:g} QPS"
+        rate = rate if self.ramp is None else str(self.ramp)
         parts = [rate if self.rate_search is None else f"highest rate with {self.rate_search}"]
         if self.max_concurrency is not None:
             parts.append(f"{self.max_concurrency} at a time")
+        if self.burstiness != LoadPoint.burstiness:
+            parts.append(f"burstiness {self.burstiness:g}")
+        parts += [text for text in (self.dataset_options, self.request_form) if text is not None]
         if self.keeps_prefix_cache:
             parts.append("second run")
         return ", ".join(parts)

@@ -35,6 +35,7 @@ from sweeper.simulation.device import USUAL_DEVICE, device_named, partition_of
 from sweeper.simulation.precision import precision_of
 from sweeper.simulation.settings import built_of, generation_of, is_v1, resolve, sharing_of
 from sweeper.workload import rate_search
+from sweeper.workload.lengths import expected
 
 ASSUMED_START_S = 60.0
 """Start of an engine on a machine without a model; vLLM's CPU build takes 20 to 60 s."""
@@ -207,9 +208,10 @@ def _repeated(spec: TrialSpec, *, start_s: float, load_s: float, basis: str) -> 
 
 
 def _assumed_point_s(point: LoadPoint) -> float:
-    prompt_tokens, output_tokens = _lengths(point)
+    lengths = expected(point)
+    prompt_tokens, output_tokens = lengths.mean_input, lengths.mean_output
     one_s = prompt_tokens / ASSUMED_PREFILL_TOKENS_PER_S + output_tokens / ASSUMED_DECODE_TOKENS_PER_S
-    return _rounds(point) * max(_arrivals_s(point), point.num_prompts * one_s)
+    return _rounds(point) * max(lengths.last_arrival_s, point.num_prompts * one_s)
 
 
 def _point_s(point: LoadPoint, costs: CostModel, limits: _Limits, *, replicas: int) -> float:
@@ -218,7 +220,8 @@ def _point_s(point: LoadPoint, costs: CostModel, limits: _Limits, *, replicas: i
     The work is that of a batch that stays full: all prompts are computed, and every decoded token shares its
     step with a batch's worth of others.
     """
-    prompt_tokens, output_tokens = _lengths(point)
+    lengths = expected(point)
+    prompt_tokens, output_tokens = lengths.mean_input, lengths.mean_output
     requests = math.ceil(point.num_prompts / replicas)
     places = math.ceil((point.max_concurrency or requests) / replicas)
     batch = max(1, min(requests, limits.sequences, places))
@@ -241,8 +244,8 @@ def _point_s(point: LoadPoint, costs: CostModel, limits: _Limits, *, replicas: i
         for sequences in (batch, 1)
     )
     work_s = requests / batch * min(many, prefill_s * batch) + requests * output_tokens / batch * step_s
-    rest_s = (_longest_answer(point) - output_tokens) * alone_s
-    return _rounds(point) * (max(_arrivals_s(point) + output_tokens * alone_s, work_s) + rest_s)
+    rest_s = (lengths.longest_output - output_tokens) * alone_s
+    return _rounds(point) * (max(lengths.last_arrival_s + output_tokens * alone_s, work_s) + rest_s)
 
 
 def _decode_s(costs: CostModel, limits: _Limits, *, sequences: int, context_tokens: float) -> float:
@@ -251,25 +254,8 @@ def _decode_s(costs: CostModel, limits: _Limits, *, sequences: int, context_toke
     return float(costs.groups_s(step, steps=limits.steps, groups=1)[0]) / limits.steps
 
 
-def _arrivals_s(point: LoadPoint) -> float:
-    return 0.0 if point.request_rate_per_s is None else point.num_prompts / point.request_rate_per_s
-
-
 def _rounds(point: LoadPoint) -> int:
     return MEASURED_ITERATIONS if DATASETS[point.dataset].is_batch else 1
-
-
-def _lengths(point: LoadPoint) -> tuple[float, float]:
-    kind = DATASETS[point.dataset]
-    prompt_tokens = kind.mean_input_len if point.input_len is None else point.input_len
-    output_tokens = kind.mean_output_len if point.output_len is None else point.output_len
-    return float(prompt_tokens), float(output_tokens)
-
-
-def _longest_answer(point: LoadPoint) -> float:
-    if point.output_len is None:
-        return DATASETS[point.dataset].longest_output_len
-    return point.output_len * (1 + point.range_ratio)
 
 
 def _costs(spec: TrialSpec, device_name: str) -> tuple[CostModel, _Limits]:

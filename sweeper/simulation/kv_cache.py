@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from sweeper.workload.requests import Prompt
 
 
 @dataclass(kw_only=True)
@@ -11,7 +14,8 @@ class KvCache:
     """The blocks of one engine, and the prompts that it remembers; both outlive a run.
 
     A prompt is remembered in whole blocks from its end of computation until its blocks are needed; of those
-    that no running sequence uses, the one used longest ago goes first.
+    that no running sequence uses, the one used longest ago goes first. Where prompts begin alike they come in
+    pieces, each of which is remembered once.
 
     Attributes:
         blocks: All there are.
@@ -34,7 +38,7 @@ class KvCache:
     _private: int = field(default=0, init=False)
     _pinned: int = field(default=0, init=False)
     _idle: int = field(default=0, init=False)
-    # Blocks of each remembered prompt, the one used longest ago first, and how many sequences use it.
+    # Blocks of each remembered piece, the one used longest ago first, and how many sequences use it.
     _remembered: OrderedDict[int, int] = field(default_factory=OrderedDict, init=False)
     _users: dict[int, int] = field(default_factory=dict, init=False)
 
@@ -52,57 +56,74 @@ class KvCache:
         """Blocks that so many tokens fill, the last perhaps in part."""
         return -(-tokens // self.block_tokens)
 
-    def found_tokens(self, prompt_id: int, *, prompt_tokens: int) -> int:
+    def found_tokens(self, prompt: Prompt, *, prompt_tokens: int) -> int:
         """Tokens of a prompt that need not be computed: whole blocks, and never its last token."""
         if not self.keeps_prefixes:
             return 0
-        reusable = min(self._remembered.get(prompt_id, 0), (prompt_tokens - 1) // self.block_tokens)
-        return reusable * self.block_tokens
+        known = sum(self._remembered[piece] for piece in self._known(prompt))
+        return min(known, (prompt_tokens - 1) // self.block_tokens) * self.block_tokens
 
-    def look_up(self, prompt_id: int, *, prompt_tokens: int) -> int:
+    def look_up(self, prompt: Prompt, *, prompt_tokens: int) -> tuple[int, tuple[int, ...]]:
         """Count the query, and hold what is found for a sequence.
 
         Returns:
-            Tokens found; above 0, the prompt is held until ``let_go``.
+            Tokens found, and the pieces that are held until ``let_go``.
         """
         if not self.keeps_prefixes:
-            return 0
-        found = self.found_tokens(prompt_id, prompt_tokens=prompt_tokens)
+            return 0, ()
+        found = self.found_tokens(prompt, prompt_tokens=prompt_tokens)
         self.prefix_queries += prompt_tokens
         self.prefix_hits += found
-        if found:
-            self._hold(prompt_id)
-        return found
+        held = self._known(prompt) if found else ()
+        for piece in held:
+            self._hold(piece)
+        return found, held
 
     def forget(self) -> None:
         """Forget every prompt that no running sequence uses, as vLLM's reset of its prefix cache does."""
-        for prompt_id in [known for known in self._remembered if not self._users.get(known)]:
-            del self._remembered[prompt_id]
+        for piece in [known for known in self._remembered if not self._users.get(known)]:
+            del self._remembered[piece]
         self._idle = 0
 
-    def let_go(self, prompt_id: int) -> None:
-        """End one sequence's use of a remembered prompt."""
-        self._users[prompt_id] -= 1
-        if not self._users[prompt_id]:
-            del self._users[prompt_id]
-            self._pinned -= self._remembered[prompt_id]
-            self._idle += self._remembered[prompt_id]
-            self._remembered.move_to_end(prompt_id)
+    def let_go(self, pieces: Sequence[int]) -> None:
+        """End one sequence's use of remembered pieces; the last of a prompt is the first to be forgotten."""
+        for piece in reversed(pieces):
+            self._users[piece] -= 1
+            if not self._users[piece]:
+                del self._users[piece]
+                self._pinned -= self._remembered[piece]
+                self._idle += self._remembered[piece]
+                self._remembered.move_to_end(piece)
 
-    def remember(self, prompt_id: int, *, prompt_tokens: int) -> int:
+    def remember(self, prompt: Prompt, *, held: Sequence[int] = ()) -> tuple[int, tuple[int, ...]]:
         """Keep a computed prompt, held for the sequence that computed it.
 
+        Args:
+            prompt: Its pieces.
+            held: Those that the sequence holds already.
+
         Returns:
-            Blocks that passed from the sequence to the memory; 0 if there was nothing new.
+            Blocks that passed from the sequence to the memory, and the pieces that it holds besides.
         """
-        full = prompt_tokens // self.block_tokens
-        if not self.keeps_prefixes or not full or prompt_id in self._remembered:
-            return 0
-        self._remembered[prompt_id] = full
-        self._users[prompt_id] = 1
-        self._pinned += full
-        self._private -= full
-        return full
+        if not self.keeps_prefixes:
+            return 0, ()
+        passed, new, before = 0, [], 0
+        for piece, end in prompt:
+            full = end // self.block_tokens - before // self.block_tokens
+            before = end
+            if piece in held:
+                continue
+            if piece in self._remembered:
+                # Somebody else computed it meanwhile; what follows it is kept by whoever holds it.
+                break
+            if full:
+                self._remembered[piece] = full
+                self._users[piece] = 1
+                passed += full
+                new.append(piece)
+        self._pinned += passed
+        self._private -= passed
+        return passed, tuple(new)
 
     def take(self, blocks: int) -> None:
         """Give blocks to sequences, forgetting idle prompts where it must; negative ones come back."""
@@ -111,12 +132,24 @@ class KvCache:
             self._forget_oldest()
         self.peak_blocks = max(self.peak_blocks, self.used_blocks)
 
-    def _hold(self, prompt_id: int) -> None:
-        if prompt_id not in self._users:
-            self._idle -= self._remembered[prompt_id]
-            self._pinned += self._remembered[prompt_id]
-        self._users[prompt_id] = self._users.get(prompt_id, 0) + 1
+    def _known(self, prompt: Prompt) -> tuple[int, ...]:
+        """Return the pieces from the first on that are remembered, over those that fill no block."""
+        known: list[int] = []
+        before = 0
+        for piece, end in prompt:
+            if piece in self._remembered:
+                known.append(piece)
+            elif end // self.block_tokens > before // self.block_tokens:
+                break
+            before = end
+        return tuple(known)
+
+    def _hold(self, piece: int) -> None:
+        if piece not in self._users:
+            self._idle -= self._remembered[piece]
+            self._pinned += self._remembered[piece]
+        self._users[piece] = self._users.get(piece, 0) + 1
 
     def _forget_oldest(self) -> None:
-        oldest = next(prompt_id for prompt_id in self._remembered if prompt_id not in self._users)
+        oldest = next(piece for piece in self._remembered if piece not in self._users)
         self._idle -= self._remembered.pop(oldest)

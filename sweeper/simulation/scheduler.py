@@ -326,8 +326,8 @@ class _Run:
     def _fits_uncut(self, index: int, budget: int) -> bool:
         if self.config.chunked_prefill:
             return True
-        prompt_id, target = int(self.workload.prompt_ids[index]), int(self.sequences.target[index])
-        return target - self.kv.found_tokens(prompt_id, prompt_tokens=target) <= budget
+        prompt, target = self.workload.prompt(index), int(self.sequences.target[index])
+        return target - self.kv.found_tokens(prompt, prompt_tokens=target) <= budget
 
     # What the client saw
 

@@ -21,7 +21,8 @@ class Sequences:
         computed: Tokens that each has in the cache before it decodes.
         target: Tokens to compute before it decodes; a preemption adds what it had generated.
         private: Blocks of its own.
-        shared: Blocks of a remembered prompt that it uses.
+        shared: Blocks of remembered prompts that each uses.
+        held: The pieces of prompts that they are in, by request.
     """
 
     def __init__(self, workload: Workload, kv: KvCache) -> None:
@@ -32,17 +33,20 @@ class Sequences:
         self.target = workload.input_tokens.copy()
         self.private = np.zeros(count, np.int64)
         self.shared = np.zeros(count, np.int64)
+        self.held: dict[int, tuple[int, ...]] = {}
 
     def admit(self, index: int, *, kept: int) -> bool:
         """Give a waiting request the blocks of its prompt, if there are enough besides those kept."""
         target = int(self.target[index])
-        prompt_id = int(self.workload.prompt_ids[index])
-        found = self.kv.found_tokens(prompt_id, prompt_tokens=target)
+        prompt = self.workload.prompt(index)
+        found = self.kv.found_tokens(prompt, prompt_tokens=target)
         wanted = self.kv.blocks_for(target) - found // self.kv.block_tokens
         # What is found may be idle and so counted as free; it will be held, and cannot be given away as well.
         if wanted + found // self.kv.block_tokens + kept > self.kv.free_blocks:
             return False
-        self.computed[index] = self.kv.look_up(prompt_id, prompt_tokens=target)
+        self.computed[index], held = self.kv.look_up(prompt, prompt_tokens=target)
+        if held:
+            self.held[index] = held
         self.shared[index] = found // self.kv.block_tokens
         self.private[index] = wanted
         self.kv.take(wanted)
@@ -53,15 +57,16 @@ class Sequences:
         self.kv.take(-int(self.private[indices].sum()))
         self.private[indices] = 0
         for index in indices[self.shared[indices] > 0]:
-            self.kv.let_go(int(self.workload.prompt_ids[index]))
+            self.kv.let_go(self.held.pop(int(index)))
         self.shared[indices] = 0
 
     def remember(self, index: int) -> None:
         """Keep the prompt of a request for others, once it is computed."""
-        prompt_tokens = int(self.workload.input_tokens[index])
-        if self.shared[index] == 0:
-            passed = self.kv.remember(int(self.workload.prompt_ids[index]), prompt_tokens=prompt_tokens)
-            self.shared[index] = passed
+        held = self.held.get(index, ())
+        passed, new = self.kv.remember(self.workload.prompt(index), held=held)
+        if new:
+            self.held[index] = (*held, *new)
+            self.shared[index] += passed
             self.private[index] -= passed
 
     def context(self, indices: Ints) -> Ints:

@@ -82,7 +82,11 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column("repeat", INT, "Client run within the engine start; null where nothing was measured"),
     ),
     "Load point": (
-        _column("dataset", STRING, "What is sent: sharegpt, random, latency or throughput"),
+        _column(
+            "dataset",
+            STRING,
+            "What is sent: sharegpt, random, custom, ...; latency and throughput have no server",
+        ),
         _column("num_prompts", INT, "Requests sent", "requests"),
         _column("request_rate_per_s", FLOAT, "Mean of the Poisson arrivals; null sends all at once", "1/s"),
         _column("max_concurrency", INT, "Requests under way at once; null is unlimited", "requests"),
@@ -95,6 +99,11 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column(
             "keeps_prefix_cache", BOOL, "Began with what the engine remembered of earlier runs of the trial"
         ),
+        _column("dataset_options", STRING, "What the dataset was told beside lengths; null for nothing"),
+        _column("arrivals", STRING, "Ramp and burstiness of the arrivals; null for Poisson at one rate"),
+        _column(
+            "request_form", STRING, "Endpoint, sampling and what else was in the body; null for the usual"
+        ),
         _column("goodput_bounds", STRING, "Milliseconds that a good request keeps, as --goodput takes them"),
         _column(
             "max_rate_slo",
@@ -104,6 +113,24 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         ),
     ),
     "Metrics, as vLLM's benchmarks define them": _metric_columns(),
+    "The steady part of the run, from the times of single requests; null where they are not known": (
+        _column("ramp_s", FLOAT, "Until nine tenths of the usual number of requests were under way", "s"),
+        _column("drain_s", FLOAT, "From the last request sent to the last token", "s"),
+        _column("steady_s", FLOAT, "Between the two; null where too short to say anything of it", "s"),
+        _column("steady_drifts", FLOAT, "1 where latencies moved from its first to its last third", "flag"),
+        _column("steady_request_throughput_per_s", FLOAT, "Completed within it, per second", "1/s"),
+        _column("steady_output_throughput_tok_per_s", FLOAT, "Tokens produced within it, per second", "1/s"),
+        *(
+            _column(
+                f"steady_{statistic}_{latency}_ms",
+                FLOAT,
+                f"{statistic} {latency.upper()} of the requests sent within it",
+                "ms",
+            )
+            for latency in ("ttft", "tpot")
+            for statistic in ("mean", "median", "p99")
+        ),
+    ),
     "Telemetry, seen during the run; null where the platform does not tell": (
         _column("prefix_cache_hit_rate", FLOAT, "Prompt tokens found in the prefix cache", "fraction"),
         _column("kv_cache_usage", FLOAT, "Highest share of the KV cache seen in use", "fraction"),

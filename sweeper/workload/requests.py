@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from sweeper.errors import ConfigError, nearest
 from sweeper.kinds import DATASETS, opened
-from sweeper.records import LoadPoint
+from sweeper.records import LoadPoint, Ramp
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Split = Callable[[LoadPoint, Ints, np.random.Generator], tuple["Prompt", ...]]
 Draw = Callable[[LoadPoint, np.random.Generator], tuple[Ints, Ints, Ints]]
 
 SHAREGPT_MIN_TOKENS = 4
@@ -52,7 +53,10 @@ SHAREGPT_REPEAT_FRAC = 0.009
 """Part of the requests that send an earlier request's prompt again. Stands for the prompts of ShareGPT that
 share a beginning: "Serving LLMs on AMD MI300X" (Case 3) saw 0.9 % prefix hits on a fresh server."""
 
-_LENGTHS, _ARRIVALS = 0, 1
+_LENGTHS, _ARRIVALS, _PIECES = 0, 1, 2
+
+Prompt = tuple[tuple[int, int], ...]
+"""A prompt in pieces: the number of each, and the tokens up to its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +68,16 @@ class Workload:
         input_tokens: Prompt lengths, same shape, at least 1.
         output_tokens: Tokens to generate, same shape, at least 1.
         prompt_ids: Equal where prompts are equal, also between workloads; same shape.
+        pieces: Of each prompt, where some begin alike without being equal: a number for each piece, equal
+            where everything up to its end is equal, and the tokens up to there. Empty where prompts are equal
+            as a whole or not at all.
     """
 
     arrival_s: Floats
     input_tokens: Ints
     output_tokens: Ints
     prompt_ids: Ints
+    pieces: tuple[Prompt, ...] = ()
 
     def __post_init__(self) -> None:
         shapes = {
@@ -102,7 +110,14 @@ class Workload:
             input_tokens=self.input_tokens[share],
             output_tokens=self.output_tokens[share],
             prompt_ids=self.prompt_ids[share],
+            pieces=self.pieces[share],
         )
+
+    def prompt(self, index: int) -> Prompt:
+        """Return a request's prompt in pieces; a single one unless some prompts begin alike."""
+        if self.pieces:
+            return self.pieces[index]
+        return ((int(self.prompt_ids[index]), int(self.input_tokens[index])),)
 
 
 def make_workload(point: LoadPoint, *, seed: int) -> Workload:
@@ -119,26 +134,96 @@ def make_workload(point: LoadPoint, *, seed: int) -> Workload:
         ConfigError: The dataset is unknown, or the load point lacks a length or has an impossible one.
     """
     _check(point)
-    draw: Draw = opened(DATASETS[point.dataset].draw)
+    draw: Draw = opened(_place(point))
     input_tokens, output_tokens, originals = draw(point, np.random.default_rng([seed, _LENGTHS]))
+    offset = _content_offset(point, seed)
     return Workload(
-        arrival_s=arrivals_s(
-            requests=point.num_prompts,
-            rate_per_s=point.request_rate_per_s,
-            rng=np.random.default_rng([seed, _ARRIVALS]),
-        ),
+        arrival_s=_arrivals_s(point, np.random.default_rng([seed, _ARRIVALS])),
         input_tokens=input_tokens,
         output_tokens=output_tokens,
-        prompt_ids=originals + _content_offset(point, seed),
+        prompt_ids=originals + offset,
+        pieces=_pieces(point, input_tokens, seed=seed, offset=offset),
     )
 
 
-def arrivals_s(*, requests: int, rate_per_s: float | None, rng: np.random.Generator) -> Floats:
-    """Draw Poisson arrivals; the first is at 0, as a client sends its first request at once.
+def _pieces(point: LoadPoint, input_tokens: Ints, *, seed: int, offset: int) -> tuple[Prompt, ...]:
+    """Return which prompts of a load point begin alike; nothing where none do."""
+    place = DATASETS[point.dataset].pieces
+    if place is None:
+        return ()
+    split: Split = opened(place)
+    prompts = split(point, input_tokens, np.random.default_rng([seed, _PIECES]))
+    return tuple(tuple((number + offset, end) for number, end in prompt) for prompt in prompts)
+
+
+def _place(point: LoadPoint) -> str:
+    """Return where the lengths of a dataset are drawn.
+
+    Raises:
+        ConfigError: They are not modelled.
+    """
+    place = DATASETS[point.dataset].draw
+    if place is None:
+        raise ConfigError(
+            f"workload.dataset: is {point.dataset}, whose lengths are not known before it is sent; expected "
+            "on the "
+            "simulated platform a dataset whose lengths are. Measure it, or use dataset custom or random."
+        )
+    return place
+
+
+def _arrivals_s(point: LoadPoint, rng: np.random.Generator) -> Floats:
+    """Return when each request of a load point is sent, as ``arrivals_s``."""
+    times = DATASETS[point.dataset].times
+    if times is not None:
+        own: Floats = opened(times)(point)
+        return own
+    if point.ramp is not None:
+        return ramped_s(requests=point.num_prompts, ramp=point.ramp, burstiness=point.burstiness, rng=rng)
+    return arrivals_s(
+        requests=point.num_prompts,
+        rate_per_s=point.request_rate_per_s,
+        burstiness=point.burstiness,
+        rng=rng,
+    )
+
+
+def ramped_s(*, requests: int, ramp: Ramp, burstiness: float, rng: np.random.Generator) -> Floats:
+    """Draw arrivals at a rate that rises from request to request; the first is at 0.
+
+    Args:
+        requests: How many.
+        ramp: From which rate to which, and how.
+        burstiness: Shape of the gaps' Gamma distribution; 1 is Poisson.
+        rng: Generator.
+
+    Returns:
+        Seconds, ascending, shape (requests,).
+
+    Source:
+        vllm/benchmarks/serve.py of 0.32.0: the rate follows the request's index.
+    """
+    progress = np.arange(requests) / max(requests - 1, 1)
+    if ramp.strategy == "linear":
+        rates = ramp.start_per_s + (ramp.end_per_s - ramp.start_per_s) * progress
+    else:
+        rates = ramp.start_per_s * (ramp.end_per_s / ramp.start_per_s) ** progress
+    gaps = rng.gamma(burstiness, 1 / burstiness, requests) / rates
+    gaps[:1] = 0.0
+    return np.cumsum(gaps)
+
+
+def arrivals_s(
+    *, requests: int, rate_per_s: float | None, burstiness: float = 1.0, rng: np.random.Generator
+) -> Floats:
+    """Draw arrivals, Poisson unless a burstiness says otherwise.
+
+    The first is at 0, as a client sends its first request at once.
 
     Args:
         requests: How many.
         rate_per_s: Mean arrivals per second; None lets all arrive at 0.
+        burstiness: Shape of the gaps' Gamma distribution; 1 is Poisson.
         rng: Generator; the same one gives the same gaps, stretched, at every rate.
 
     Returns:
@@ -156,7 +241,10 @@ def arrivals_s(*, requests: int, rate_per_s: float | None, rng: np.random.Genera
         raise ConfigError(
             f"load point: request_rate_per_s is {rate_per_s:g}; expected above 0. Use null for all at once."
         )
-    gaps = rng.standard_exponential(requests) / rate_per_s
+    if burstiness == 1.0:
+        gaps = rng.standard_exponential(requests) / rate_per_s
+    else:
+        gaps = rng.gamma(burstiness, 1 / burstiness, requests) / rate_per_s
     gaps[:1] = 0.0
     return np.cumsum(gaps)
 
@@ -222,7 +310,29 @@ def draw_random(point: LoadPoint, rng: np.random.Generator) -> tuple[Ints, Ints,
         random_lengths(requests=point.num_prompts, mean_tokens=mean, range_ratio=point.range_ratio, rng=rng)
         for mean in (point.input_len, point.output_len)
     ]
-    return lengths[0], lengths[1], own
+    return lengths[0] + int(point.option("prefix_len") or 0), lengths[1], own
+
+
+def pieces_after_one_prefix(
+    point: LoadPoint, input_tokens: Ints, rng: np.random.Generator
+) -> tuple[Prompt, ...]:
+    """Return prompts that all begin with the same ``prefix_len`` tokens; nothing without such."""
+    shared = int(point.option("prefix_len") or 0)
+    if not shared:
+        return ()
+    return tuple(((0, shared), (1 + place, int(end))) for place, end in enumerate(input_tokens))
+
+
+def pieces_after_prefixes(
+    point: LoadPoint, input_tokens: Ints, rng: np.random.Generator
+) -> tuple[Prompt, ...]:
+    """Return prompts of which equally many begin with each of ``num_prefixes`` prefixes, in random order."""
+    options = dict(point.options)
+    prefixes, shared = int(options["num_prefixes"]), int(options["prefix_len"])
+    which = rng.permutation(np.arange(point.num_prompts) % prefixes)
+    return tuple(
+        ((int(which[place]), shared), (prefixes + place, int(end))) for place, end in enumerate(input_tokens)
+    )
 
 
 def draw_sharegpt(point: LoadPoint, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
@@ -241,6 +351,14 @@ def draw_sharegpt(point: LoadPoint, rng: np.random.Generator) -> tuple[Ints, Int
     return prompts[originals], answers, originals
 
 
+def draw_prefix_repetition(point: LoadPoint, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
+    """Return prompts of a prefix and a suffix each, in random order; which prefix is drawn with them."""
+    options = dict(point.options)
+    whole = np.full(point.num_prompts, int(options["prefix_len"]) + int(options["suffix_len"]), np.int64)
+    assert point.output_len is not None
+    return whole, np.full(point.num_prompts, point.output_len, np.int64), np.arange(point.num_prompts)
+
+
 def _stratified(count: int, rng: np.random.Generator) -> Floats:
     """Draw numbers from 0 to 1, one from each of ``count`` equal slices, in random order."""
     return (rng.permutation(count) + rng.random(count)) / max(count, 1)
@@ -249,6 +367,8 @@ def _stratified(count: int, rng: np.random.Generator) -> Floats:
 def _content_offset(point: LoadPoint, seed: int) -> int:
     """Return prompts of different seeds, datasets or lengths different identities; rates do not matter."""
     text = f"{seed}/{point.dataset}/{point.input_len}/{point.range_ratio}"
+    if point.options:
+        text += f"/{point.dataset_options}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") << 24
 
 

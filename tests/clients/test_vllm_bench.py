@@ -118,7 +118,8 @@ def test_random_load_point_is_told_in_benchmarks_own_flags(tmp_path: Path) -> No
         "--percentile-metrics": "ttft,tpot,itl,e2el",
         "--metric-percentiles": "50,90,95,99",
         "--disable-tqdm": "--save-result",
-        "--save-result": "--result-dir",
+        "--save-result": "--save-detailed",
+        "--save-detailed": "--result-dir",
         "--result-dir": str(tmp_path / "raw"),
         "--result-filename": "one.json",
     }
@@ -141,8 +142,8 @@ def test_flag_for_api_follows_release(tmp_path: Path) -> None:
 
 
 def test_unknown_dataset_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="dataset 'sonnet'; expected random or sharegpt"):
-        arguments(tmp_path, replace(POINT, dataset="sonnet"))
+    with pytest.raises(ConfigError, match="dataset 'sonet'; expected burstgpt or custom or hf or"):
+        arguments(tmp_path, replace(POINT, dataset="sonet"))
 
 
 # Reports

@@ -122,7 +122,7 @@ def test_no_prompts_make_empty_workload() -> None:
     [
         (
             replace(SHAREGPT, dataset="sharegtp"),
-            r"'sharegtp'; expected one of sharegpt, random\. .*'sharegpt'\?",
+            r"'sharegtp'; expected one of sharegpt, random, custom, .*'sharegpt'\?",
         ),
         (replace(RANDOM, input_len=None), "input_len None and output_len 20; expected both"),
         (replace(RANDOM, output_len=0), "output_len is 0; expected at least 1 token"),

@@ -1,0 +1,107 @@
+"""``traffic``: a workload from a log of one's own requests."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweeper.cli.arguments import ConsoleCommand
+from sweeper.cli.exit_codes import OK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+    from sweeper.workload.traffic import Summary
+
+
+class Traffic(ConsoleCommand):
+    """Make a workload from a log of requests."""
+
+    name = "traffic"
+    summary = "make a workload from a log of your own requests"
+    description = (
+        "Read a log of requests, say what is in it, and write a workload that replays it or sends its "
+        "lengths. "
+        "The workload holds times, lengths and which prompts begin alike, and no text."
+    )
+    epilog = (
+        "Reads JSON lines with OpenAI's usage, Mooncake's traces, and CSV with a time and the tokens of "
+        "prompt and "
+        "answer (Azure's traces and BurstGPT among them)."
+    )
+
+    def declare(self, parser: ArgumentParser) -> None:
+        """Declare the log, and where the workload goes."""
+        parser.add_argument("log", type=Path)
+        parser.add_argument(
+            "--output", type=Path, default=Path("outputs/traffic"), help="folder of the workload"
+        )
+        parser.add_argument("--name", help="of the workload; the log's own name unless given")
+
+    def run(self, options: Namespace, console: Console) -> int:
+        """Read the log, print what it says, and write trace and workload."""
+        from sweeper.text.writing import write_answer
+        from sweeper.workload import logs, traffic
+
+        log = logs.read(options.log)
+        name = options.name or options.log.name.partition(".")[0]
+        for line in said(traffic.summarize(log)):
+            console.print(line, markup=False, soft_wrap=True)
+        trace = write_answer(options.output / f"{name}.jsonl", traffic.trace(log))
+        preset = _write_preset(
+            options.output / "workload" / f"{name}.yaml", trace, log.has_times, len(log.requests)
+        )
+        console.print(f"wrote {trace} and {preset}", markup=False, soft_wrap=True)
+        for line in _how(name, options.output, log.has_times):
+            console.print(line, markup=False, soft_wrap=True)
+        return OK
+
+
+def said(found: Summary) -> Iterator[str]:
+    """Describe a log in lines."""
+    yield f"{found.requests} requests ({found.layout})" + "".join(
+        f"; left out {count}: {reason}" for reason, count in found.left_out.items()
+    )
+    if found.span_s is None:
+        yield "arrivals: the log has no times, so only its lengths can be sent"
+    else:
+        busiest = (
+            "" if found.busiest_per_s is None else f", {found.busiest_per_s:.3g}/s in the busiest minute"
+        )
+        bursts = "" if found.burstiness is None else f"; burstiness {found.burstiness:.2g} (1 is Poisson)"
+        yield f"arrivals: {found.span_s:.4g} s, {found.rate_per_s or 0:.3g}/s{busiest}{bursts}"
+    for what, (mean, median, high, most) in (
+        ("prompts", found.input_tokens),
+        ("answers", found.output_tokens),
+    ):
+        middle = f"{mean:.0f} tokens in the mean, median {median:.0f}"
+        yield f"{what}: {middle}, 99 % below {high:.0f}, longest {most}"
+    if found.shared_frac is not None:
+        yield f"prompts that begin alike: {found.shared_frac:.1%} of all prompt tokens came before"
+
+
+def _write_preset(path: Path, trace: Path, has_times: bool, requests: int) -> Path:
+    from sweeper.text.writing import write_answer
+
+    dataset = "timed_trace" if has_times else "trace_lengths"
+    lines = [
+        f"# Traffic of {trace.name}: lengths, times and equal beginnings; no text.",
+        f"dataset: {dataset}",
+        f"dataset_path: {trace.absolute()}",
+        f"num_prompts: {requests}",
+        "request_rate_per_s: [null]   # its own times; with dataset trace_lengths, rates of your choice",
+        "ignore_eos: true             # answers as long as they were",
+        "",
+    ]
+    return write_answer(path, "\n".join(lines))
+
+
+def _how(name: str, folder: Path, has_times: bool) -> Iterator[str]:
+    base = f"python -m sweeper --config-dir {folder} +experiment=tune workload={name}"
+    if has_times:
+        yield f"replay it:          {base}"
+        yield f"twice as fast:      {base} workload.options.speed=2"
+    yield f"its lengths, rates: {base} workload.dataset=trace_lengths workload.request_rate_per_s=[1,2,4]"

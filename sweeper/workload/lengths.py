@@ -1,0 +1,70 @@
+"""How long prompts and answers of a load point are, before any is sent: to forecast and to judge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from sweeper.errors import ConfigError
+from sweeper.kinds import DATASETS
+from sweeper.records import LoadPoint
+from sweeper.workload.requests import make_workload
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """Lengths of a load point's requests, in tokens.
+
+    Attributes:
+        mean_input: Of the prompts, what they share included.
+        mean_output: Of the answers.
+        longest_output: Of the longest answer that usually comes.
+        last_arrival_s: When the last request is sent, seconds after the first; 0 where all are sent at once.
+    """
+
+    mean_input: float
+    mean_output: float
+    longest_output: float
+    last_arrival_s: float
+
+
+@lru_cache(maxsize=256)
+def expected(point: LoadPoint) -> Lengths:
+    """Return the lengths that a load point asks for, or those that its dataset is known to have.
+
+    A file is read for them; where it cannot be, the dataset's usual lengths stand in for it.
+    """
+    kind = DATASETS[point.dataset]
+    if kind.is_read_for_lengths:
+        try:
+            return _drawn(point)
+        except ConfigError:
+            pass  # what is wrong with the file is said by the check before anything starts
+    shared = point.option("prefix_len") if kind.draws_lengths else None
+    longest = (
+        kind.longest_output_len if point.output_len is None else point.output_len * (1 + point.range_ratio)
+    )
+    return Lengths(
+        mean_input=(kind.mean_input_len if point.input_len is None else point.input_len) + float(shared or 0),
+        mean_output=kind.mean_output_len if point.output_len is None else point.output_len,
+        longest_output=longest,
+        last_arrival_s=_last_arrival_s(point),
+    )
+
+
+def _drawn(point: LoadPoint) -> Lengths:
+    sent = make_workload(point, seed=point.client_seed)
+    return Lengths(
+        mean_input=float(sent.input_tokens.mean()),
+        mean_output=float(sent.output_tokens.mean()),
+        longest_output=float(sent.output_tokens.max()),
+        last_arrival_s=_last_arrival_s(point),
+    )
+
+
+def _last_arrival_s(point: LoadPoint) -> float:
+    if point.ramp is None and DATASETS[point.dataset].times is None:
+        rate = point.request_rate_per_s
+        return 0.0 if rate is None else point.num_prompts / rate
+    sent = make_workload(point, seed=point.client_seed)
+    return float(sent.arrival_s[-1]) if sent.requests else 0.0

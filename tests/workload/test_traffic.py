@@ -1,0 +1,163 @@
+"""A workload from a log of one's own requests: five layouts, what is said of them, and broken files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sweeper import cli
+from sweeper.errors import ConfigError
+from sweeper.records import LoadPoint
+from sweeper.workload import logs, traffic
+from sweeper.workload.requests import make_workload
+
+SYSTEM = "You answer shortly and well. " * 100  # 2900 characters
+LAYOUTS = {
+    "openai": "\n".join(
+        json.dumps(
+            {
+                "timestamp": 1716000000 + place,
+                "request": {
+                    "messages": [
+                        {"role": "system", "content": SYSTEM},
+                        {"role": "user", "content": f"{place} " * 900},
+                    ]
+                },
+                "response": {"body": {"usage": {"prompt_tokens": 1200, "completion_tokens": 10 + place}}},
+            }
+        )
+        for place in range(3)
+    ),
+    "mooncake": "\n".join(
+        json.dumps(
+            {
+                "timestamp": 1000 * place,
+                "input_length": 1200,
+                "output_length": 10 + place,
+                "hash_ids": [7, place, 9],
+            }
+        )
+        for place in range(3)
+    ),
+    "azure": "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+    + "\n".join(f"2024-05-10 00:00:0{place}.0000000,1200,{10 + place}" for place in range(3)),
+    "burstgpt": "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+    + "\n".join(f"{place},GPT-4,1200,{10 + place},1210,API" for place in range(3)),
+    "csv": "arrival_time,prompt_tokens,completion_tokens\n"
+    + "\n".join(f"{place},1200,{10 + place}" for place in range(3)),
+}
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "log.txt"
+    path.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layout_is_found_and_its_numbers_are_read(layout: str, tmp_path: Path) -> None:
+    log = logs.read(written(tmp_path, LAYOUTS[layout]))
+    assert (log.layout, len(log.requests), log.has_times) == (layout, 3, True)
+    assert [request.input_tokens for request in log.requests] == [1200] * 3
+    assert [request.output_tokens for request in log.requests] == [10, 11, 12]
+    times = [request.time_s for request in log.requests]
+    assert times[0] is not None and times[2] is not None
+    assert times[2] - times[0] == pytest.approx(2.0)
+    found = traffic.summarize(log)
+    assert found.span_s == pytest.approx(2.0)
+    assert found.rate_per_s == pytest.approx(1.0)
+    assert found.input_tokens[0] == 1200
+
+
+def test_prompts_that_begin_alike_are_seen_and_their_words_are_not_kept(tmp_path: Path) -> None:
+    log = logs.read(written(tmp_path, LAYOUTS["openai"]))
+    first, second = log.requests[0].blocks, log.requests[1].blocks
+    assert len(first) == 3, "1200 tokens in blocks of 512"
+    assert first[0] == second[0] and first[1] != second[1], "the system's prompt fills the first block"
+    assert traffic.summarize(log).shared_frac == pytest.approx(2 * 512 / 3600)
+    trace = traffic.trace(log)
+    assert "shortly" not in trace and json.loads(trace.splitlines()[2])["timestamp"] == 2000
+
+
+def test_trace_is_replayed_with_its_times_and_lengths(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text(traffic.trace(logs.read(written(tmp_path, LAYOUTS["azure"]))), encoding="utf-8")
+    point = LoadPoint(
+        dataset="timed_trace", num_prompts=3, dataset_path=str(trace), options=(("speed", 2.0),)
+    )
+    sent = make_workload(point, seed=0)
+    assert sent.arrival_s.tolist() == [0.0, 0.5, 1.0], "twice as fast"
+    assert sent.output_tokens.tolist() == [10, 11, 12]
+    lengths = make_workload(
+        LoadPoint(dataset="trace_lengths", num_prompts=3, dataset_path=str(trace), request_rate_per_s=2.0),
+        seed=0,
+    )
+    assert lengths.output_tokens.tolist() == [10, 11, 12]
+    assert not np.allclose(lengths.arrival_s, sent.arrival_s)
+
+
+def test_log_without_times_or_order(tmp_path: Path) -> None:
+    log = logs.read(written(tmp_path, "prompt_tokens,completion_tokens\n5,6\n7,0\n8,9"))
+    assert not log.has_times and log.left_out == {"no answer": 1}
+    assert traffic.summarize(log).rate_per_s is None
+    shuffled = logs.read(written(tmp_path, "time,prompt_tokens,completion_tokens\n9,5,6\n1,7,8"))
+    assert [request.time_s for request in shuffled.requests] == [1.0, 9.0]
+
+
+BROKEN = {
+    "empty": ("", "is empty; expected a log of requests"),
+    "json list": ("[{}]", "is a JSON list; expected a JSON object per line"),
+    "unknown object": ('{"a": 1}', r"line 1: has neither input_length .* only a; expected"),
+    "cut line": (
+        '{"input_length": 1, "output_length": 2}\n{"input_le',
+        r"line 2: is no JSON .*Mend or remove",
+    ),
+    "no object": (
+        '{"input_length": 1, "output_length": 2}\n[]',
+        r"line 2: is a list; expected a JSON object",
+    ),
+    "no columns": ("a,b\n1,2", r"has the columns a, b; expected the tokens"),
+    "negative": ("input_tokens,output_tokens\n-1,2", r"line 2: the tokens of its prompt are '-1'; expected"),
+    "fraction": (
+        "input_tokens,output_tokens\n1,2.5",
+        r"line 2: the tokens of its answer are '2.5'; expected",
+    ),
+    "word": ("input_tokens,output_tokens\n1,many", r"line 2: the tokens of its answer are 'many'; expected"),
+    "time": ("time,input_tokens,output_tokens\nsoon,1,2", r"line 2: its time is 'soon'; expected a number"),
+    "some times": ("time,input_tokens,output_tokens\n1,1,2\n,1,2", r"1 of 2 requests have no time"),
+    "unanswered": ("input_tokens,output_tokens\n1,0", r"none of 1 requests has tokens in and out"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_log_is_refused_with_its_line_and_what_to_do(case: str, tmp_path: Path) -> None:
+    text, message = BROKEN[case]
+    with pytest.raises(ConfigError, match=message):
+        logs.read(written(tmp_path, text))
+
+
+def test_log_that_is_no_text_or_no_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "log.gz"
+    path.write_bytes(b"\x1f\x8b\xff\xfe")
+    with pytest.raises(ConfigError, match=r"is no text in UTF-8 .*Unpack or convert it"):
+        logs.read(path)
+    with pytest.raises(ConfigError, match=r"cannot be read \(No such file"):
+        logs.read(tmp_path / "nothing.csv")
+    with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory"):
+        logs.read(tmp_path)
+
+
+def test_command_says_what_is_in_the_log_and_writes_workload_that_plans(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    log = written(tmp_path, LAYOUTS["openai"])
+    assert cli.main(["traffic", str(log), "--output", "mine", "--name", "chat"]) == cli.OK
+    said = capsys.readouterr().out
+    assert "3 requests (openai)" in said and "28.4% of all prompt tokens came before" in said
+    sweep = ("--config-dir", "mine", "workload=chat", "platform=simulated", "executor=inline")
+    more = ("space.knobs.max_num_seqs=[64]", "knobs.tensor_parallel_size=1", "study.name=chat")
+    assert cli.main([*sweep, *more]) == cli.OK
