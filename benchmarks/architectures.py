@@ -52,7 +52,7 @@ _LOAD = LoadPoint(dataset="random", num_prompts=1, input_len=8, output_len=8)
 _HEAD = """# Builds on the real engine
 
 Made by `python benchmarks/architectures.py`: vLLM {release} (CPU build) on tiny models with random weights
-(`python -m sweeper tiny-model --like BUILD`), each started as a sweep starts it, with a KV cache of
+(by `tiny-model --like`), each started as a sweep starts it, with a KV cache of
 {gib} GiB and sequences of at most {length} tokens. The engine logs how many tokens its KV cache holds, and
 reports its blocks; `fit` works the same out from config.json alone, down to how many tokens a block has and
 which layers share blocks. Only the CPU build was asked; GPUs lay their cache out by the same code of vLLM

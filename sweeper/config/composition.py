@@ -45,7 +45,11 @@ _FREE_KEYS = (
     "model.config.",
 )
 # Entries with keys of their own, which Hydra cannot add to: they are merged behind it.
-_ENTRIES = ("objective.", "space.series.", "+objective.", "+space.series.", "++objective.", "++space.series.")
+_ENTRIES = tuple(
+    f"{sign}{key}."
+    for sign in ("", "+", "++")
+    for key in ("objective", "space.series", "workload.max_rate", "workload.ramp_up")
+)
 
 
 def conf_folder() -> Path:

@@ -59,7 +59,9 @@ def test_preset_is_what_is_published_under_its_name(preset: str) -> None:
         built = PUBLISHED[name].architecture
         # A dense decoder is a shape, which does not keep of which family it is.
         kind = built.model_type if found.shape is None else "llama"
-        assert found.built == replace(built, model_type=kind)
+        # How a checkpoint is stored is no part of what is published of a model's size.
+        assert found.built is not None
+        assert replace(found.built, block_rows=None) == replace(built, model_type=kind)
     is_fp8 = "fp8" in preset
     assert (found.dtype == "fp8") >= is_fp8
 
