@@ -133,11 +133,16 @@ def timed_trace(point: LoadPoint) -> list[str]:
     """Return the arguments for a trace in Mooncake's layout, replayed at its own times."""
     speed = float(point.option("speed") or 1.0)
     # Its times are in milliseconds.
-    return [*trace_lengths(point), "--self-timed", "--timed-trace-sec-multiplier", f"{0.001 / speed:g}"]
+    return [*_trace(point), "--self-timed", "--timed-trace-sec-multiplier", f"{0.001 / speed:g}"]
 
 
 def trace_lengths(point: LoadPoint) -> list[str]:
     """Return the arguments for the lengths and equal beginnings of a trace, sent at a rate."""
+    # Left out, the trace's own times would hold (vllm/benchmarks/datasets of 0.32.0, get_samples).
+    return [*_trace(point), "--no-self-timed"]
+
+
+def _trace(point: LoadPoint) -> list[str]:
     has_chunk = point.option("chunk_len") is not None
     chunk = [] if has_chunk else ["--timed-trace-chunk-hash-size", str(TRACE_CHUNK_LEN)]
     return [

@@ -70,7 +70,8 @@ def test_dataset_is_sent_with_flags_of_its_release_or_refused_with_the_first_tha
         return
     sendable.check(point, release=release)
     flags = [word for word in words(point) if word.startswith("--")]
-    assert [flag for flag in flags if knobs.bench_flag(flag, release) is None] == []
+    assert [flag for flag in flags if knobs.bench_flag(flag, release) is None] in ([], ["--no-self-timed"])
+    assert ("--no-self-timed" in flags) is (name == "trace_lengths")
 
 
 def test_what_a_release_lacks_is_refused_with_the_flag_and_the_first_that_has_it() -> None:

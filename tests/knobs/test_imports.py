@@ -28,6 +28,7 @@ ORDER = (
     "names",
     "runtime_variables",
     "history",
+    "translation",
     "catalogue",
     "forms",
     "generations",
