@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from sweeper.processes import process
 from sweeper.records import FailureClass, LoadPoint, Placement, TrialSpec
 from sweeper.records.metrics import PERCENTILES, REQUEST_LATENCIES
 from sweeper.text import trial_files
+
+_MISSING_PACKAGE = re.compile(r"No module named '([\w.]+)'")
 
 _BACKENDS: Mapping[str, tuple[str, ...]] = {
     "completions": ("openai", "--endpoint", "/v1/completions"),
@@ -73,6 +76,7 @@ class VllmBenchClient(ServerClient[_Run]):
             owner=process.current(),
             stub=write_metadata_stub(self._folder, environment),
         )
+        self._python = interpreter
         self._worker = BenchWorker(spec, placement, interpreter=interpreter, env=self._environment)
 
     def close(self) -> None:
@@ -98,8 +102,10 @@ class VllmBenchClient(ServerClient[_Run]):
         if report is None or report.get("completed") != load.point.num_prompts:
             blame_engine(load.server)
         if report is None:
-            reason = reply.get("error") or "it left no result"
-            raise self._worker.error(f"client: {reason}", FailureClass.CLIENT)
+            reason = str(reply.get("error") or "it left no result")
+            raise self._worker.error(
+                f"client: {with_missing_package(reason, self._python)}", FailureClass.CLIENT
+            )
         return _Run(
             report=report,
             peak_kv_cache_usage=peak,
@@ -147,6 +153,15 @@ class VllmBenchClient(ServerClient[_Run]):
 
     def _log_path(self, load: Load) -> Path:
         return self._worker.log_path
+
+
+def with_missing_package(reason: str, python: str) -> str:
+    """Add to a reason what to install, where a package is missing that only some datasets are read with."""
+    missing = _MISSING_PACKAGE.search(reason)
+    if missing is None:
+        return reason
+    package = missing[1].partition(".")[0]
+    return f"{reason}; expected it beside vLLM. Install it: {python} -m pip install {package}"
 
 
 def benchmark_arguments(

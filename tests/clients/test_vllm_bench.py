@@ -663,3 +663,10 @@ def test_real_benchmark_measures_real_engine(tmp_path: Path, vllm_python: str) -
     # The second run sends the prompts of the first; only a cache that was emptied knows none of them.
     assert again.telemetry["prefix_cache_hit_rate"] == 0.0
     assert not [p for p in process.descendants(os.getpid()) if "VLLM" in process.title(p.pid)]
+
+
+def test_package_that_a_dataset_is_read_with_is_named_with_what_installs_it() -> None:
+    reason = "client: ModuleNotFoundError: No module named 'pandas.io'"
+    told = vllm_bench.with_missing_package(reason, "/venv/bin/python")
+    assert told.endswith("Install it: /venv/bin/python -m pip install pandas")
+    assert vllm_bench.with_missing_package("it left no result", "/venv/bin/python") == "it left no result"
