@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -101,7 +103,7 @@ def test_what_a_release_lacks_is_refused_with_the_flag_and_the_first_that_has_it
 
 
 @pytest.mark.vllm
-def test_installed_client_takes_every_word(vllm_python: str) -> None:
+def test_installed_client_takes_every_word(vllm_python: str, tmp_path: Path) -> None:
     """The real parser of the CPU build, given the words of every dataset that its release sends."""
     lines = []
     for name, point in POINTS.items():
