@@ -124,6 +124,12 @@ def test_installed_client_takes_every_word(vllm_python: str, tmp_path: Path) -> 
         "for line in json.load(sys.stdin): parser.parse_args([*line, '--num-prompts', '8'])\n"
     )
     found = subprocess.run(
-        [vllm_python, "-c", code], input=json.dumps(lines), capture_output=True, text=True, timeout=300
+        [vllm_python, "-c", code],
+        input=json.dumps(lines),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        # What it imports keeps a cache in the temporary folder.
+        env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     assert found.returncode == 0, found.stderr[-2000:]
