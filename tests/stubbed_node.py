@@ -29,9 +29,9 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tools / "site" / "vllm-0.32.0.dist-info").mkdir(parents=True)
     (tools / "site" / "vllm-0.32.0.dist-info" / "METADATA").write_text("Name: vllm\nVersion: 0.32.0\n")
     (tools / "amd-smi").write_text(
-        f"#!{sys.executable}\nimport pathlib, sys\n"
-        f"folder = pathlib.Path({str(RECORDED / 'rocm_6.4_cpx_nps4')!r})\n"
-        "print((folder / (sys.argv[1] + '.json')).read_text(encoding='utf-8'), end='')\n"
+        f"#!{sys.executable}\nimport pathlib, sys\nfolder = "
+        f"pathlib.Path({str(RECORDED / 'rocm_6.4_cpx_nps4')!r})\nprint((folder / (sys.argv[1] + "
+        "'.json')).read_text(encoding='utf-8'), end='')\n"
     )
     (tools / "python").write_text(f'#!/bin/sh\nPYTHONPATH={tools / "site"} exec {sys.executable} "$@"\n')
     for program in ("amd-smi", "python"):

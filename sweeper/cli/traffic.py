@@ -24,13 +24,11 @@ class Traffic(ConsoleCommand):
     summary = "make a workload from a log of your own requests"
     description = (
         "Read a log of requests, say what is in it, and write a workload that replays it or sends its "
-        "lengths. "
-        "The workload holds times, lengths and which prompts begin alike, and no text."
+        "lengths. The workload holds times, lengths and which prompts begin alike, and no text."
     )
     epilog = (
         "Reads JSON lines with OpenAI's usage, Mooncake's traces, and CSV with a time and the tokens of "
-        "prompt and "
-        "answer (Azure's traces and BurstGPT among them)."
+        "prompt and answer (Azure's traces and BurstGPT among them)."
     )
 
     def declare(self, parser: ArgumentParser) -> None:

@@ -162,14 +162,12 @@ def check_point(point: LoadPoint, *, release: str) -> None:
         if said is not None:
             raise ConfigError(
                 f"workload: {key}: is {said}, which {SCRIPT} of vLLM {release} is not told here; expected "
-                "the "
-                "usual. Leave it out, or take a later release."
+                "the usual. Leave it out, or take a later release."
             )
     if point.options:
         raise ConfigError(
             f"workload.options: is {point.dataset_options}, which {SCRIPT} of vLLM {release} is not told "
-            "here; "
-            "expected none. Leave it out, or take a later release."
+            "here; expected none. Leave it out, or take a later release."
         )
     if point.goodput_ms and not _has("--goodput", release):
         raise ConfigError(

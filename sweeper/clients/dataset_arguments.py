@@ -60,8 +60,8 @@ def of_script(point: LoadPoint, *, release: str) -> list[str]:
     if place is None:
         raise ConfigError(
             f"workload.dataset: is '{point.dataset}', and the benchmark script of vLLM {release} is not "
-            "given it "
-            "here; expected sharegpt or random. Take vLLM 0.9.1 or later for the client (client.python=...)."
+            "given it here; expected sharegpt or random. Take vLLM 0.9.1 or later for the client "
+            "(client.python=...)."
         )
     words: list[str] = opened(place)(point, release=release)
     return words

@@ -102,8 +102,7 @@ def check_text_file(point: LoadPoint) -> None:
         got = "is not given" if path is None else f"{path} is no file with text in it"
         raise ConfigError(
             f"workload.dataset_path: {got}; expected a text file for dataset {point.dataset}, such as "
-            "sonnet.txt "
-            "of vLLM's folder benchmarks/. Set workload.dataset_path=PATH."
+            "sonnet.txt of vLLM's folder benchmarks/. Set workload.dataset_path=PATH."
         )
 
 

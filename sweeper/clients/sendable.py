@@ -43,23 +43,18 @@ def _check_dataset(point: LoadPoint, *, release: str) -> None:
         raise ConfigError(
             f"workload.dataset: is '{name}', and vllm bench serve of vLLM {release} cannot send it "
             f"({_when(kind.bench_name or name)}); expected a dataset that it knows. Take a later vLLM "
-            "(client.python names one "
-            "for "
-            "the client alone), or another dataset."
+            "(client.python names one for the client alone), or another dataset."
         )
     if span is not None and span[1] is not None and knobs.is_between(release, span[1], None):
         raise ConfigError(
             f"workload.dataset: is '{name}', and vllm bench serve of vLLM {release} cannot send it any more "
             f"({_when(kind.bench_name or name)}); expected a dataset that it knows. Use dataset custom with "
-            "a file of prompts, "
-            "or "
-            "prefix_repetition."
+            "a file of prompts, or prefix_repetition."
         )
     reads_answers = knobs.is_between(release, OWN_OUTPUT_LEN_SINCE, None)
     if kind.has_answers_in_file and point.output_len is None and not reads_answers:
         raise ConfigError(
-            f"workload.output_len: is null, and vllm bench serve of vLLM {release} does not read the "
-            "answer "
+            f"workload.output_len: is null, and vllm bench serve of vLLM {release} does not read the answer "
             f"lengths of a file (it does from {OWN_OUTPUT_LEN_SINCE}); expected one for all. Set "
             "workload.output_len, or take a later vLLM."
         )

@@ -99,16 +99,13 @@ def _ramp(given: Mapping[str, Any] | None, workload: Mapping[str, Any]) -> Ramp 
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ConfigError(
                 f"{where}.{key}: is {value!r}; expected a whole number of requests per second from 1, as "
-                "vLLM's "
-                "benchmark takes it. Change it."
+                "vLLM's benchmark takes it. Change it."
             )
     if workload["request_rate_per_s"] not in (None, [None]) or workload["max_rate"] is not None:
         raise ConfigError(
             f"{where}: is given with request_rate_per_s {workload['request_rate_per_s']} or max_rate; "
-            "expected "
-            "one of them, since a ramp says the rates itself. Set workload.request_rate_per_s=null, and "
-            "leave "
-            "max_rate out."
+            "expected one of them, since a ramp says the rates itself. Set "
+            "workload.request_rate_per_s=null, and leave max_rate out."
         )
     return Ramp(strategy=given["strategy"], start_per_s=given["start_per_s"], end_per_s=given["end_per_s"])
 
@@ -123,8 +120,7 @@ def _form(workload: Mapping[str, Any]) -> RequestForm:
     if own:
         raise ConfigError(
             f"workload.extra_body: has {', '.join(own)}, which the client writes itself; expected other "
-            "keys. "
-            "Leave it out."
+            "keys. Leave it out."
         )
     body = workload["extra_body"]
     form = RequestForm(

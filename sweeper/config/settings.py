@@ -342,9 +342,8 @@ def _product(workload: Mapping[str, Any]) -> Iterator[LoadPoint]:
     if kind.times is not None and workload["request_rate_per_s"] not in (None, [None]):
         raise ConfigError(
             f"workload.request_rate_per_s: is {workload['request_rate_per_s']}, and dataset {kind.name} has "
-            "a "
-            "time for each request; expected null. Set it to null, or take only its lengths: "
-            "python -m sweeper traffic."
+            "a time for each request; expected null. Set it to null, or take only its lengths: python -m "
+            "sweeper traffic."
         )
     if kind.needs_output_len and None in axes["output_len"]:
         raise ConfigError(
@@ -383,8 +382,7 @@ def _prompts(workload: Mapping[str, Any]) -> list[Any]:
     if None in _numbers("max_concurrency", workload, whole=True):
         raise ConfigError(
             f"workload.prompts_per_user: is {each}, and max_concurrency has null, which is no number of "
-            "users; "
-            "expected how many there are at once. Set workload.max_concurrency, or leave it out."
+            "users; expected how many there are at once. Set workload.max_concurrency, or leave it out."
         )
     return [each]
 

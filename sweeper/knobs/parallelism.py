@@ -176,8 +176,8 @@ def _blocks(assignment: Assignment, built: Architecture) -> Iterator[str]:
             fits = [number for number in _divisors(width) if width % (number * rows) == 0]
             yield (
                 f"{TENSOR} x {DATA} = {slices} slices experts of {width} into parts that are no whole fp8 "
-                "blocks of "
-                f"{rows}; expected one of {', '.join(map(str, fits)) or 'none'}, or {EXPERT_PARALLEL}"
+                f"blocks of {rows}; expected one of {', '.join(map(str, fits)) or 'none'}, or "
+                f"{EXPERT_PARALLEL}"
             )
 
 

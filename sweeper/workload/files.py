@@ -63,9 +63,8 @@ def check_burstgpt(point: LoadPoint) -> None:
     if not _read(point, _burstgpt_rows):
         raise ConfigError(
             f"workload.dataset_path: {point.dataset_path} has no answered request of {_BURSTGPT_MODEL}; "
-            "expected some, "
-            "for vLLM's benchmark sends these alone. Take BurstGPT_without_fails_2.csv, or use dataset "
-            "custom."
+            "expected some, for vLLM's benchmark sends these alone. Take BurstGPT_without_fails_2.csv, or "
+            "use dataset custom."
         )
 
 
@@ -75,8 +74,7 @@ def check_timed_trace(point: LoadPoint) -> None:
     if len(rows) < point.num_prompts:
         raise ConfigError(
             f"workload.num_prompts: is {point.num_prompts}, and {point.dataset_path} has {len(rows)} "
-            "requests; "
-            "expected no more than it has, each of which is sent once. Lower it."
+            "requests; expected no more than it has, each of which is sent once. Lower it."
         )
     for number, row in rows:
         for key in _TRACE_KEYS:
@@ -170,8 +168,7 @@ def _read(point: LoadPoint, reader: Any) -> Sequence[tuple[int, Any]]:
     except UnicodeDecodeError as exc:
         raise ConfigError(
             f"workload.dataset_path: {path} is no text in UTF-8; expected the file of dataset "
-            f"{point.dataset}. Name "
-            "another."
+            f"{point.dataset}. Name another."
         ) from exc
     if not found:
         raise ConfigError(
@@ -195,14 +192,12 @@ def _objects(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             except ValueError as exc:
                 raise ConfigError(
                     f"workload.dataset_path: {path}, line {number}: is no JSON ({exc}); expected an object "
-                    "per line. "
-                    "Mend the line."
+                    "per line. Mend the line."
                 ) from exc
             if not isinstance(row, dict):
                 raise ConfigError(
                     f"workload.dataset_path: {path}, line {number}: is a {type(row).__name__}; expected a "
-                    "JSON object "
-                    "per line. Mend the line."
+                    "JSON object per line. Mend the line."
                 )
             yield number, row
 
@@ -213,9 +208,8 @@ def _burstgpt_rows(path: Path) -> Iterator[tuple[int, tuple[int, int]]]:
         missing = [name for name in (_MODEL, _ASKED, _ANSWERED) if name not in (reader.fieldnames or ())]
         if missing:
             raise ConfigError(
-                f"workload.dataset_path: {path} has no column {', '.join(missing)}; expected BurstGPT's "
-                "CSV. Name "
-                "another file."
+                f"workload.dataset_path: {path} has no column {', '.join(missing)}; expected BurstGPT's CSV. "
+                "Name another file."
             )
         for number, row in enumerate(reader, start=2):
             try:
@@ -223,8 +217,7 @@ def _burstgpt_rows(path: Path) -> Iterator[tuple[int, tuple[int, int]]]:
             except (TypeError, ValueError) as exc:
                 raise ConfigError(
                     f"workload.dataset_path: {path}, line {number}: has {_ASKED} {row[_ASKED]!r} and "
-                    f"{_ANSWERED} "
-                    f"{row[_ANSWERED]!r}; expected whole numbers. Mend the line."
+                    f"{_ANSWERED} {row[_ANSWERED]!r}; expected whole numbers. Mend the line."
                 ) from exc
             if row[_MODEL] == _BURSTGPT_MODEL and asked > 0 and answered > 0:
                 yield number, (asked, answered)

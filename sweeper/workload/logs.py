@@ -126,8 +126,7 @@ def read(path: Path) -> Log:
     if not kept:
         raise ConfigError(
             f"{path}: none of {len(whole)} requests has tokens in and out; expected at least one that was "
-            "answered. "
-            "Name a log with the lengths of answers."
+            "answered. Name a log with the lengths of answers."
         )
     if any(request.time_s is None for request in kept) and any(
         request.time_s is not None for request in kept
@@ -135,8 +134,7 @@ def read(path: Path) -> Log:
         without = sum(request.time_s is None for request in kept)
         raise ConfigError(
             f"{path}: {without} of {len(kept)} requests have no time; expected all or none of them to have "
-            "one. "
-            "Add the times, or take out the column."
+            "one. Add the times, or take out the column."
         )
     kept.sort(key=lambda request: request.time_s or 0.0)
     return Log(layout=layout, requests=tuple(kept), left_out=left_out)
@@ -175,10 +173,8 @@ def _json_rows(path: Path, lines: Sequence[tuple[int, str]]) -> tuple[str, Itera
         return "openai", (_openai_row(path, number, _object(path, number, line)) for number, line in lines)
     raise ConfigError(
         f"{path}, line {lines[0][0]}: has neither input_length and output_length (Mooncake's layout) nor "
-        "usage "
-        f"(OpenAI's answers), only {', '.join(map(str, list(first)[:8]))}; expected one of them. See: "
-        "python -m "
-        "sweeper traffic --help"
+        f"usage (OpenAI's answers), only {', '.join(map(str, list(first)[:8]))}; expected one of them. See: "
+        "python -m sweeper traffic --help"
     )
 
 
@@ -268,9 +264,9 @@ def _csv_rows(path: Path, lines: Sequence[tuple[int, str]]) -> tuple[str, Iterat
     answered = next((names[key] for key in _OUTPUT_COLUMNS if key in names), None)
     if asked is None or answered is None:
         raise ConfigError(
-            f"{path}: has the columns {', '.join(names) or 'none'}; expected the tokens of prompt and "
-            "answer under "
-            f"names such as {_INPUT_COLUMNS[0]} and {_OUTPUT_COLUMNS[0]}, or JSON lines. Rename the columns."
+            f"{path}: has the columns {', '.join(names) or 'none'}; expected the tokens of prompt and answer "
+            f"under names such as {_INPUT_COLUMNS[0]} and {_OUTPUT_COLUMNS[0]}, or JSON lines. Rename the "
+            "columns."
         )
     layout = "azure" if "contexttokens" in names else "burstgpt" if "request tokens" in names else "csv"
     numbers = [number for number, _ in lines[1:]]

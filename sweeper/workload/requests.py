@@ -166,8 +166,8 @@ def _place(point: LoadPoint) -> str:
     if place is None:
         raise ConfigError(
             f"workload.dataset: is {point.dataset}, whose lengths are not known before it is sent; expected "
-            "on the "
-            "simulated platform a dataset whose lengths are. Measure it, or use dataset custom or random."
+            "on the simulated platform a dataset whose lengths are. Measure it, or use dataset custom or "
+            "random."
         )
     return place
 

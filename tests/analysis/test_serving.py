@@ -149,8 +149,7 @@ def test_line_of_the_newest_release_stands_beside_one_that_it_would_refuse(
     assert found.about.endswith(
         "Nearest to it for vLLM 0.33.0, which was not measured: max_seq_len_to_capture is left out (V1 "
         "captures graphs by tokens per step, not by sequence length, so no value of another knob means the "
-        "same); "
-        "num_scheduler_steps=10 becomes async_scheduling=True."
+        "same); num_scheduler_steps=10 becomes async_scheduling=True."
     )
     assert found.line.startswith("NCCL_MIN_NCHANNELS=112 vllm serve ")
     assert found.line.endswith("--port 8000 --async-scheduling --no-enable-chunked-prefill")

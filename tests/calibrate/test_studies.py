@@ -272,9 +272,8 @@ def test_study_that_product_has_just_measured_is_calibrated(
     python = write_interpreter(tmp_path / "bin")
     smi = tmp_path / "bin" / "amd-smi"
     smi.write_text(
-        f"#!{sys.executable}\nimport pathlib, sys\n"
-        f"folder = pathlib.Path({str(recorded)!r})\n"
-        "print((folder / (sys.argv[1] + '.json')).read_text(encoding='utf-8'), end='')\n"
+        f"#!{sys.executable}\nimport pathlib, sys\nfolder = pathlib.Path({str(recorded)!r})\nprint((folder / "
+        "(sys.argv[1] + '.json')).read_text(encoding='utf-8'), end='')\n"
     )
     smi.chmod(0o755)
     (tmp_path / "conf" / "experiment").mkdir(parents=True)

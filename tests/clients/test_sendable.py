@@ -117,11 +117,9 @@ def test_installed_client_takes_every_word(vllm_python: str, tmp_path: Path) -> 
         words(LoadPoint(dataset="random", num_prompts=8, input_len=9, output_len=9, ramp=ramp, form=form))
     )
     code = (
-        "import argparse, json, sys\n"
-        "from vllm.benchmarks.serve import add_cli_args\n"
-        "parser = argparse.ArgumentParser()\n"
-        "add_cli_args(parser)\n"
-        "for line in json.load(sys.stdin): parser.parse_args([*line, '--num-prompts', '8'])\n"
+        "import argparse, json, sys\nfrom vllm.benchmarks.serve import add_cli_args\nparser = "
+        "argparse.ArgumentParser()\nadd_cli_args(parser)\nfor line in json.load(sys.stdin): "
+        "parser.parse_args([*line, '--num-prompts', '8'])\n"
     )
     found = subprocess.run(
         [vllm_python, "-c", code],
