@@ -6,6 +6,7 @@ from sweeper import knobs
 from sweeper.errors import ConfigError
 from sweeper.kinds import DATASETS, opened
 from sweeper.records import LoadPoint
+from sweeper.workload.logs import BLOCK_TOKENS
 
 # Random lengths were drawn from [ratio * len, len] before, and from len * (1 +/- ratio) since.
 _RATIO_ABOUT_THE_MEAN = "0.8.4"
@@ -16,9 +17,6 @@ OWN_OUTPUT_LEN = -1
 OWN_OUTPUT_LEN_SINCE = "0.14.0"
 """First release that reads them. Source: vllm/benchmarks/datasets.py of 0.13.0 and 0.14.0."""
 
-TRACE_CHUNK_LEN = 512
-"""Tokens that one of ``hash_ids`` stands for in Mooncake's traces. Source: the traces' own description."""
-
 
 def of(point: LoadPoint) -> list[str]:
     """Write the words of ``vllm bench serve`` for the dataset of a load point.
@@ -28,12 +26,21 @@ def of(point: LoadPoint) -> list[str]:
     Raises:
         ConfigError: It cannot send this dataset.
     """
+    words: list[str] = opened(check_known(point))(point)
+    return [*words, *_options(point)]
+
+
+def check_known(point: LoadPoint) -> str:
+    """Return where the words of a dataset are written.
+
+    Raises:
+        ConfigError: There is no such dataset, or it is not sent to a server.
+    """
     kind = DATASETS.get(point.dataset)
     if kind is None or kind.arguments is None:
         able = " or ".join(sorted(known.name for known in DATASETS.values() if known.arguments is not None))
         raise ConfigError(f"load point: dataset '{point.dataset}'; expected {able}. Choose one of them.")
-    words: list[str] = opened(kind.arguments)(point)
-    return [*words, *_options(point)]
+    return kind.arguments
 
 
 def _options(point: LoadPoint) -> list[str]:
@@ -144,7 +151,7 @@ def trace_lengths(point: LoadPoint) -> list[str]:
 
 def _trace(point: LoadPoint) -> list[str]:
     has_chunk = point.option("chunk_len") is not None
-    chunk = [] if has_chunk else ["--timed-trace-chunk-hash-size", str(TRACE_CHUNK_LEN)]
+    chunk = [] if has_chunk else ["--timed-trace-chunk-hash-size", str(BLOCK_TOKENS)]
     return [
         *_from_file("timed_trace", point),
         *("--timed-trace-label-timestamp", "timestamp"),

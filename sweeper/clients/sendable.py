@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sweeper import knobs
-from sweeper.clients.dataset_arguments import OWN_OUTPUT_LEN_SINCE
+from sweeper.clients.dataset_arguments import OWN_OUTPUT_LEN_SINCE, check_known
 from sweeper.errors import ConfigError
 from sweeper.kinds import DATASETS
 from sweeper.records import LoadPoint
@@ -33,9 +33,7 @@ def check(point: LoadPoint, *, release: str) -> None:
 
 def _check_dataset(point: LoadPoint, *, release: str) -> None:
     name = point.dataset
-    if name not in DATASETS or DATASETS[name].arguments is None:
-        able = " or ".join(sorted(kind.name for kind in DATASETS.values() if kind.arguments is not None))
-        raise ConfigError(f"load point: dataset '{name}'; expected {able}. Choose one of them.")
+    check_known(point)
     kind = DATASETS[name]
     span = knobs.bench_releases(kind.bench_name or name)
     # A dataset of a plug-in may be one of vLLM's under another name.

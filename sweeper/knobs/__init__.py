@@ -29,7 +29,6 @@ from sweeper.knobs.bench import (
     BenchFlag,
     bench_client,
     bench_flag,
-    bench_flags,
     bench_releases,
     client_flag_exists,
 )
@@ -82,7 +81,6 @@ __all__ = [
     "accelerator_of",
     "bench_client",
     "bench_flag",
-    "bench_flags",
     "bench_releases",
     "check",
     "client_arguments",

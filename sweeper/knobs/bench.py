@@ -51,8 +51,7 @@ def client_flag_exists(flag: str, release: str) -> bool:
     """
     client = {"script": "benchmark_serving.py", "command": "vllm bench serve"}[bench_client(release)]
     return any(
-        is_between(release, first_release(row["version_added"]), None)
-        and not (row["version_removed"] and is_between(release, row["version_removed"], None))
+        _is_in(row, release)
         for row in table("vllm_bench_history.csv")
         if (row["client"], row["kind"], row["item"]) == (client, "flag", flag)
     )
@@ -74,13 +73,6 @@ def bench_flag(name: str, release: str) -> BenchFlag | None:
     return None
 
 
-def bench_flags(release: str) -> tuple[str, ...]:
-    """Return the flags of ``vllm bench serve`` in a release, in alphabetical order."""
-    return tuple(
-        row["item"] for row in table("bench_serve.csv") if row["kind"] == "flag" and _is_in(row, release)
-    )
-
-
 def bench_releases(item: str) -> tuple[str, str | None] | None:
     """Return the first release whose ``vllm bench serve`` has something, and the first that has it no more.
 
@@ -97,7 +89,6 @@ def bench_releases(item: str) -> tuple[str, str | None] | None:
 
 
 def _is_in(row: Mapping[str, str], release: str) -> bool:
-    # The table begins with 0.8.5; the command is used from 0.9.1.
-    return is_between(release, row["version_added"], None) and not (
+    return is_between(release, first_release(row["version_added"]), None) and not (
         row["version_removed"] and is_between(release, row["version_removed"], None)
     )

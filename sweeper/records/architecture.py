@@ -14,6 +14,7 @@ Field names are those of transformers' configuration classes, on which every pub
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -115,8 +116,26 @@ class LatentAttention:
         return 0, 0
 
 
+class _Recurrent(ABC):
+    """What keeps a state of fixed size of each sequence, in place of something of each token."""
+
+    @property
+    def cached_values(self) -> int:
+        """Numbers that are kept of each token: none."""
+        return 0
+
+    @property
+    def state_values(self) -> int:
+        """Numbers that are kept of a sequence whatever its length: its state, and the convolution's."""
+        return sum(self.state_parts())
+
+    @abstractmethod
+    def state_parts(self, tensor: int = 1) -> tuple[int, int]:
+        """Return the numbers that one of so many devices keeps: of the convolution, of the state."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class DeltaAttention:
+class DeltaAttention(_Recurrent):
     """Gated delta rule: a linear attention with a state of fixed size instead of a KV cache.
 
     Attributes:
@@ -145,16 +164,6 @@ class DeltaAttention:
         projected = hidden * (2 * keys + 2 * values + 2 * self.value_heads)
         return projected + (2 * keys + values) * self.kernel + values * hidden
 
-    @property
-    def cached_values(self) -> int:
-        """Numbers that are kept of each token: none."""
-        return 0
-
-    @property
-    def state_values(self) -> int:
-        """Numbers that are kept of a sequence whatever its length: its state, and the convolution's."""
-        return sum(self.state_parts())
-
     def state_parts(self, tensor: int = 1) -> tuple[int, int]:
         """Return the numbers that one of so many devices keeps: of the convolution, of the state.
 
@@ -169,7 +178,7 @@ class DeltaAttention:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mamba:
+class Mamba(_Recurrent):
     """Selective state space: a state of fixed size instead of a KV cache, of the first or the second kind.
 
     Attributes:
@@ -202,16 +211,6 @@ class Mamba:
             return projected + mixed * self.kernel + self.inner * hidden + 3 * self.heads + self.inner
         steps = self.inner * (self.time_rank + 2 * self.state) + self.time_rank * self.inner
         return 3 * hidden * self.inner + self.inner * self.kernel + steps + self.inner * (self.state + 1)
-
-    @property
-    def cached_values(self) -> int:
-        """Numbers that are kept of each token: none."""
-        return 0
-
-    @property
-    def state_values(self) -> int:
-        """Numbers that are kept of a sequence whatever its length: its state, and the convolution's."""
-        return sum(self.state_parts())
 
     def state_parts(self, tensor: int = 1) -> tuple[int, int]:
         """Return the numbers that one of so many devices keeps: of the convolution, of the state.

@@ -21,6 +21,7 @@ import numpy as np
 
 from sweeper.errors import ConfigError
 from sweeper.records import LoadPoint
+from sweeper.workload.logs import BLOCK_TOKENS
 from sweeper.workload.requests import Floats, Ints, Prompt
 
 CHARACTERS_PER_TOKEN = 4
@@ -29,9 +30,6 @@ CHARACTERS_PER_TOKEN = 4
 _MODEL, _ASKED, _ANSWERED = "Model", "Request tokens", "Response tokens"
 _BURSTGPT_MODEL = "GPT-4"
 """Rows of this model alone are sent, as vLLM's benchmark does."""
-
-TRACE_BLOCK_TOKENS = 512
-"""Tokens that one of ``hash_ids`` stands for in Mooncake's traces."""
 
 _TRACE_KEYS = ("timestamp", "input_length", "output_length")
 
@@ -119,7 +117,7 @@ def draw_timed_trace(point: LoadPoint, rng: np.random.Generator) -> tuple[Ints, 
 def trace_pieces(point: LoadPoint, input_tokens: Ints, rng: np.random.Generator) -> tuple[Prompt, ...]:
     """Return the prompts of a trace in the blocks that its ``hash_ids`` stand for."""
     rows = [row for _, row in _read(point, _objects)][: point.num_prompts]
-    block = int(point.option("chunk_len") or TRACE_BLOCK_TOKENS)
+    block = int(point.option("chunk_len") or BLOCK_TOKENS)
     numbers: dict[tuple[int, int], int] = {}
     return tuple(
         _in_blocks(row.get("hash_ids") or (), int(end), block=block, numbers=numbers)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from sweeper.errors import ConfigError
 from sweeper.kinds import DATASETS
 from sweeper.records import LoadPoint
-from sweeper.workload.requests import make_workload
+from sweeper.workload.requests import Workload, make_workload
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +58,13 @@ def _drawn(point: LoadPoint) -> Lengths:
         mean_input=float(sent.input_tokens.mean()),
         mean_output=float(sent.output_tokens.mean()),
         longest_output=float(sent.output_tokens.max()),
-        last_arrival_s=_last_arrival_s(point),
+        last_arrival_s=_last_arrival_s(point, sent),
     )
 
 
-def _last_arrival_s(point: LoadPoint) -> float:
+def _last_arrival_s(point: LoadPoint, sent: Workload | None = None) -> float:
     if point.ramp is None and DATASETS[point.dataset].times is None:
         rate = point.request_rate_per_s
         return 0.0 if rate is None else point.num_prompts / rate
-    sent = make_workload(point, seed=point.client_seed)
+    sent = sent or make_workload(point, seed=point.client_seed)
     return float(sent.arrival_s[-1]) if sent.requests else 0.0

@@ -27,7 +27,7 @@ from typing import Any
 from sweeper.errors import ConfigError
 
 BLOCK_TOKENS = 512
-"""Tokens of a block of a prompt, as in Mooncake's traces."""
+"""Tokens of a block of a prompt: what one of ``hash_ids`` stands for in Mooncake's traces."""
 
 TIME_KEYS = ("timestamp", "time", "created_at", "created", "start_time", "arrival_time", "arrived_at", "ts")
 """Where a time is looked for, in this order, without regard to case."""
