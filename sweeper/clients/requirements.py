@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sweeper import knobs
-from sweeper.clients import conversations, sendable
+from sweeper.clients import conversations, given_arguments, sendable
 from sweeper.errors import ConfigError, MissingFileError
 from sweeper.kinds import CLIENTS, DATASETS, ENGINES, opened
 from sweeper.records import ClientSpec, EngineSpec, LoadPoint, TrialSpec
@@ -177,6 +177,8 @@ def check_vllm_bench(client: ClientSpec, points: Iterable[LoadPoint], engine: En
     is_script = _is_script(client, engine)
     if client.script is not None and not is_script:
         raise ConfigError(_no_script_wanted(client, engine))
+    if ENGINES[engine.kind].is_run_by_python and (is_script or client.python is None):
+        given_arguments.check(client.arguments, release=engine.release)
     if ENGINES[engine.kind].is_run_by_python and is_script:
         from sweeper.clients import bench_script
 

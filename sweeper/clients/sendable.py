@@ -1,6 +1,6 @@
 """What ``vllm bench serve`` of a release can send, looked at before anything is started.
 
-Source: the parser of each release's benchmark, in sweeper/knobs/data/bench_serve.csv.
+Source: the parser of each release's benchmark, in sweeper/knobs/data/vllm_bench.csv.
 """
 
 from __future__ import annotations

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper import knobs
-from sweeper.clients import dataset_arguments, plausibility, sendable, single_requests, steady_state
+from sweeper.clients import (
+    dataset_arguments,
+    given_arguments,
+    plausibility,
+    sendable,
+    single_requests,
+    steady_state,
+)
 from sweeper.clients.bench_report import check_complete, read_object, read_report
 from sweeper.clients.bench_worker import BenchWorker
 from sweeper.clients.measuring import Load, Reading, ServerClient
@@ -67,6 +74,7 @@ class VllmBenchClient(ServerClient[_Run]):
         environment = probe(python)
         self._release = _release_of(environment.release, spec, python)
         _check_has_command(self._release, python)
+        given_arguments.check(spec.client.arguments, release=self._release)
         trial_files.make_folder(self._folder)
         interpreter = find_interpreter(python)
         self._environment = client_environment(
@@ -189,7 +197,7 @@ def benchmark_arguments(
     if knobs.bench_client(release) == "command":
         sendable.check(point, release=release)
     # The flag that chooses the API was called otherwise before 0.11.1; both take the same word.
-    backend = "--endpoint-type" if knobs.client_flag_exists("--endpoint-type", release) else "--backend"
+    backend = "--endpoint-type" if knobs.bench_flag("--endpoint-type", release) else "--backend"
     concurrency = [] if point.max_concurrency is None else ["--max-concurrency", str(point.max_concurrency)]
     return [
         *(backend, *_BACKENDS[point.form.endpoint]),
@@ -208,6 +216,7 @@ def benchmark_arguments(
         *("--seed", str(point.client_seed)),
         *form_arguments(point),
         *(["--ignore-eos"] if point.ignore_eos else []),
+        *given_arguments.words(spec.client.arguments, release=release),
         *goodput_arguments(point),
         *("--percentile-metrics", ",".join(latency.name for latency in REQUEST_LATENCIES)),
         *("--metric-percentiles", ",".join(map(str, PERCENTILES))),

@@ -80,6 +80,10 @@ _NOT_OF_THIS_CLIENT = Idle(
     when=lambda run: not run.client.has_own_python,
     because=f"client.kind is '{{client}}'; expected {DEFAULT_CLIENT}, which alone has it",
 )
+_NO_ARGUMENTS = Idle(
+    when=lambda run: not run.client.takes_arguments,
+    because=f"client.kind is '{{client}}'; expected {DEFAULT_CLIENT}, which alone is given any",
+)
 _KNOB_OF_BOTH = Idle(
     when=lambda run: not run.is_attached,
     because="engine.kind is '{engine}', whose knob trust_remote_code reaches server and client alike",
@@ -347,6 +351,7 @@ EFFECTS: tuple[Effect, ...] = (
     Effect(keys=("client.kind",), idle=(_STARTS_VLLM, _SHARES_NOTHING)),
     Effect(keys=("client.script",), idle=(_NO_SCRIPT, _NOT_STARTED)),
     Effect(keys=("client.python", "client.start_timeout_s"), idle=(_NOT_OF_THIS_CLIENT, _NOT_STARTED)),
+    Effect(keys=("client.arguments.*",), idle=(_NO_ARGUMENTS, _NOT_STARTED)),
     Effect(keys=("client.trust_remote_code",), idle=(_NOT_OF_THIS_CLIENT, _KNOB_OF_BOTH)),
     Effect(keys=("knobs.*",), idle=(_GIVEN_KNOBS,)),
     Effect(

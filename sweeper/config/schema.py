@@ -116,6 +116,7 @@ class ClientConfig:
     python: str | None = None
     start_timeout_s: float = ClientSpec.start_timeout_s
     trust_remote_code: bool = ClientSpec.trust_remote_code
+    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

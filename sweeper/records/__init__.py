@@ -21,10 +21,12 @@ from sweeper.records.kinds import (
     MASK_VARIABLES,
     PARTITIONS_PER_GPU,
     Assignment,
+    GivenArgument,
     Platform,
     Provenance,
     Scalar,
     TrialState,
+    argument_flag,
     content_key,
 )
 from sweeper.records.load import (
@@ -79,6 +81,7 @@ __all__ = [
     "Constraint",
     "EngineSpec",
     "FailureClass",
+    "GivenArgument",
     "LoadPoint",
     "Measurement",
     "Model",
@@ -96,6 +99,7 @@ __all__ = [
     "TrialResult",
     "TrialSpec",
     "TrialState",
+    "argument_flag",
     "content_key",
     "gpus_of_row",
     "gpus_used",

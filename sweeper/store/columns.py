@@ -208,6 +208,7 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
             "Version of a build that tells no release, so that engine_release was stated; else null",
         ),
         _column("client", STRING, "What loads it: vllm_bench, offline or locust"),
+        _column("client_arguments", STRING, "What it was given by client.arguments; null for nothing"),
         _column("model", STRING, "Name under which the model is served"),
         _column("model_path", STRING, "Hub id or folder that the engine was given"),
         _column("model_revision", STRING, "Revision on the hub, or content hash of a local folder"),

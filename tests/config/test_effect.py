@@ -223,7 +223,8 @@ def acting(spec: TrialSpec, *overrides: str) -> set[str]:
     """Name the keys of engine and client that are said to act."""
     root = config.compose_run(["workload=random", *overrides, "platform=cpu"])
     run = Run(root=root, platform=spec.platform, datasets=frozenset(p.dataset for p in spec.load_points))
-    keys = {key for effect in EFFECTS for key in effect.keys if not effect.idle_in(run)}
+    # A name below client.arguments is read with the others.
+    keys = {key.removesuffix(".*") for effect in EFFECTS for key in effect.keys if not effect.idle_in(run)}
     return {key for key in keys if key.startswith(("engine.", "client."))} - _ELSEWHERE
 
 
@@ -314,6 +315,7 @@ MOVES_THE_PLAN = {
     "workload.endpoint": "chat",
     "workload.sampling.top_p": ("+workload.sampling.top_p=0.9",),
     "workload.extra_body": ("workload.extra_body={min_tokens: 3}",),
+    "client.arguments.num_warmups": ("+client.arguments.num_warmups=3",),
     "client.kind": "locust workload.request_rate_per_s=[1]",
     "knobs.max_model_len": 4096,
     "space.knobs.max_num_seqs": "[4]",
