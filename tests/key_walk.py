@@ -187,6 +187,7 @@ COMPANIONS: Mapping[str, tuple[str, Any]] = {
     "study.control_every": ("study.control", "base"),
     "study.currency": ("study.price_per_gpu_hour", 1.0),
     "workload.prompts_per_user": ("workload.max_concurrency", 4),
+    "workload.warmup_per_user": ("workload.max_concurrency", 4),
     "engine.instances_by": ("knobs.instances", 2),
     "search.stop_margin": ("search.stops_early", True),
     "search.patience": ("search.min_improvement", 0.5),

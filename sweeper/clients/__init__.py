@@ -11,7 +11,7 @@ from typing import Protocol
 
 from sweeper.engines import Cancelled, Server
 from sweeper.errors import MeasurementError
-from sweeper.kinds import ENGINES
+from sweeper.kinds import DATASETS, ENGINES
 from sweeper.records import FailureClass, LoadPoint, Measurement, TrialSpec
 
 _WARM_UP_SEED = 1_000_003
@@ -79,9 +79,23 @@ def warm_up_point(point: LoadPoint, *, prompts: int) -> LoadPoint:
     Their seed is another one: with the prompts of the measured run they would fill the prefix cache with
     just what is about to be asked.
     """
+    dataset = DATASETS[point.dataset].without_times or point.dataset
+    declared = DATASETS[dataset].options
     return replace(
         point,
-        num_prompts=prompts,
+        dataset=dataset,
+        options=tuple((name, value) for name, value in point.options if name in declared),
+        num_prompts=_whole_rounds(prompts, point),
         request_rate_per_s=None,
+        ramp=None,
+        burstiness=LoadPoint.burstiness,
         client_seed=point.client_seed + _WARM_UP_SEED,
     )
+
+
+def _whole_rounds(prompts: int, point: LoadPoint) -> int:
+    """Round up to what shared prefixes can be sent with: each is sent equally often, and at least once."""
+    prefixes = point.option("num_prefixes")
+    if not isinstance(prefixes, int) or isinstance(prefixes, bool):
+        return prompts
+    return -(-prompts // prefixes) * prefixes

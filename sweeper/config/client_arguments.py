@@ -57,7 +57,9 @@ SET_BY: Mapping[str, str] = {
         ),
         "workload.dataset_path",
     ),
-    "custom_skip_chat_template": "workload.options.skip_chat_template",
+    **dict.fromkeys(
+        ("skip_chat_template", "custom_skip_chat_template"), "workload.options.skip_chat_template"
+    ),
     **{name: f"workload.sampling.{name}" for name in SAMPLING},
 }
 """Argument to the key that sets it; the options of datasets set theirs, too."""

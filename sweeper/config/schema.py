@@ -157,6 +157,7 @@ class WorkloadConfig:
     ignore_eos: bool = LoadPoint.ignore_eos
     client_seed: int = LoadPoint.client_seed
     warmup_prompts: int = 0
+    warmup_per_user: int = LoadPoint.warmup_per_user
     second_run: bool = False
     points: list[Any] | None = None
     goodput: dict[str, float] = field(default_factory=dict)

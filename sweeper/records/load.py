@@ -122,6 +122,7 @@ class LoadPoint:
             in bursts, above 1 is more even.
         ramp: Rise of the request rate over the run, in place of ``request_rate_per_s``; None for none.
         form: How each request is put.
+        warmup_per_user: Requests of each user that are sent just before the load point and thrown away.
     """
 
     dataset: str
@@ -141,6 +142,7 @@ class LoadPoint:
     burstiness: float = 1.0
     ramp: Ramp | None = None
     form: RequestForm = _USUAL_FORM
+    warmup_per_user: int = 0
 
     @property
     def identity(self) -> Mapping[str, object]:
@@ -153,11 +155,18 @@ class LoadPoint:
             del content["burstiness"]
         if self.form == _USUAL_FORM:
             del content["form"]
+        if not self.warmup_per_user:
+            del content["warmup_per_user"]
         return content
 
     def option(self, name: str) -> Scalar | None:
         """Return an option of the dataset; None where it was not given."""
         return dict(self.options).get(name)
+
+    @property
+    def warmup_prompts(self) -> int | None:
+        """Requests just before the load point whose numbers are thrown away: as many as its users say."""
+        return self.warmup_per_user * (self.max_concurrency or 0) or None
 
     @property
     def dataset_options(self) -> str | None:

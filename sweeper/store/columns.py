@@ -104,6 +104,13 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column(
             "request_form", STRING, "Endpoint, sampling and what else was in the body; null for the usual"
         ),
+        _column(
+            "warmup_prompts",
+            INT,
+            "Requests just before this load point that were thrown away, as many as its users say "
+            "(workload.warmup_per_user); null for none",
+            "requests",
+        ),
         _column("goodput_bounds", STRING, "Milliseconds that a good request keeps, as --goodput takes them"),
         _column(
             "max_rate_slo",

@@ -310,6 +310,7 @@ MOVES_THE_PLAN = {
     "workload.goodput.ttft_ms": 100,
     "workload.options.prefix_len": ("+workload.options.prefix_len=64",),
     "workload.prompts_per_user": ("workload.prompts_per_user=3", "workload.max_concurrency=[1,4]"),
+    "workload.warmup_per_user": ("workload.warmup_per_user=2", "workload.max_concurrency=[1,4]"),
     "workload.burstiness": ("workload.burstiness=0.5", "workload.request_rate_per_s=[3]"),
     "workload.ramp_up": ("workload.ramp_up.start_per_s=1", "workload.ramp_up.end_per_s=9"),
     "workload.endpoint": "chat",
