@@ -17,6 +17,7 @@ from typing import Any
 
 from sweeper.clients import Client, plausibility, steady_state
 from sweeper.clients.measuring import Load, MeasuringClient, Reading
+from sweeper.clients.short_answers import RequestLengths
 from sweeper.clients.single_requests import joined
 from sweeper.engines import Cancelled, Server
 from sweeper.engines.instances import SplitServer, part_of, together
@@ -92,8 +93,9 @@ class SplitClient(MeasuringClient[Sequence[Measurement]]):
             MeasurementError: Their times are not reported.
         """
         reports = [_report(part) for part in sent]
+        records = joined(reports)
         return Reading(
-            metrics=summarize(joined(reports), goodput_bounds_ms=dict(load.point.goodput_ms) or None),
+            metrics=summarize(records, goodput_bounds_ms=dict(load.point.goodput_ms) or None),
             raw_path=self._write(load, sent),
             telemetry={
                 "client_cpu_wait_s": _largest(sent, "client_cpu_wait_s"),
@@ -102,6 +104,9 @@ class SplitClient(MeasuringClient[Sequence[Measurement]]):
                 "instances_start_spread_s": start_spread_s(reports),
             },
             peak_kv_cache_usage=_largest(sent, "kv_cache_usage"),
+            lengths=RequestLengths(
+                inputs=tuple(records.input_tokens.tolist()), outputs=tuple(records.output_tokens.tolist())
+            ),
         )
 
     def _servers(self, server: Server) -> Sequence[Server]:

@@ -19,6 +19,7 @@ from sweeper.clients import (
     given_arguments,
     plausibility,
     sendable,
+    short_answers,
     single_requests,
     steady_state,
 )
@@ -28,6 +29,7 @@ from sweeper.clients.measuring import Load, Reading, ServerClient
 from sweeper.clients.program import blame_engine
 from sweeper.clients.tokenizer import tokenizer_of
 from sweeper.engines.environment import client_environment, find_interpreter
+from sweeper.engines.packages import install_command
 from sweeper.engines.vllm_environment import probe, write_metadata_stub
 from sweeper.errors import ConfigError, MeasurementError
 from sweeper.processes import process
@@ -138,6 +140,7 @@ class VllmBenchClient(ServerClient[_Run]):
             # Large against duration_s: the latencies are those of a client that had no core.
             telemetry={"client_cpu_wait_s": sent.cpu_wait_s, **steady},
             peak_kv_cache_usage=sent.peak_kv_cache_usage,
+            lengths=short_answers.lengths_of(sent.report),
         )
 
     def _check_whole(self, load: Load, sent: _Run) -> None:
@@ -169,7 +172,7 @@ def with_missing_package(reason: str, python: str) -> str:
     if missing is None:
         return reason
     package = missing[1].partition(".")[0]
-    return f"{reason}; expected it beside vLLM. Install it: {python} -m pip install {package}"
+    return f"{reason}; expected it beside vLLM. Install it: {install_command(python, package)}"
 
 
 def benchmark_arguments(

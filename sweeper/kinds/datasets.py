@@ -45,6 +45,7 @@ class DatasetKind:
         times: Function from a load point to when each request is sent, in seconds from the first; None where
             a rate says it.
         without_times: Dataset that sends the same at a rate, or all at once; None where there is none.
+        package: Package beside vLLM with which its client reads it; None where it needs no other.
         draws_lengths: Its lengths are drawn around ``input_len`` and ``output_len`` (``range_ratio``).
         has_own_lengths: Its prompts have lengths of their own, so that ``input_len`` means nothing.
         is_batch: One batch is measured again and again, in place of requests.
@@ -93,6 +94,7 @@ class DatasetKind:
     needs_output_len: bool = False
     times: str | None = None
     is_templated: bool = False
+    package: str | None = None
     sends_tokens: bool = False
     without_times: str | None = None
 
@@ -165,6 +167,7 @@ _BURSTGPT = DatasetKind(
     has_own_lengths=True,
     has_own_answers=True,
     arguments="sweeper.clients.dataset_arguments:from_file",
+    package="pandas",
     draw="sweeper.workload.files:draw_burstgpt",
     check="sweeper.workload.files:check_burstgpt",
     most_input_len=131072,
@@ -178,6 +181,7 @@ _CUSTOM = DatasetKind(
     has_answers_in_file=True,
     arguments="sweeper.clients.dataset_arguments:custom",
     is_templated=True,
+    package="pandas",
     draw="sweeper.workload.files:draw_custom",
     check="sweeper.workload.files:check_custom",
     most_input_len=131072,
@@ -228,6 +232,7 @@ _HF = DatasetKind(
     reads_file=True,
     has_own_lengths=True,
     arguments="sweeper.clients.dataset_arguments:hugging_face",
+    package="datasets",
     is_templated=True,
     draw=None,
     most_input_len=131072,

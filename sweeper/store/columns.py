@@ -153,6 +153,16 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
             "conversations than requests are sent: the prefix cache may know them; null where none need be",
             "requests",
         ),
+        _column(
+            "short_answers",
+            INT,
+            "Answers with fewer tokens than output_len, which is less work than asked for; null where no "
+            "one length was asked for, or the lengths are not reported",
+            "requests",
+        ),
+        _column(
+            "short_answers_because", STRING, "Why, in a sentence with what to do; null where there are none"
+        ),
         _column("preemptions", INT, "Requests put back because the KV cache was full", "requests"),
         _column(
             "foreign_processes",

@@ -148,6 +148,7 @@ def _measurement_values(measurement: Measurement) -> dict[str, Any]:
         "started_at": _utc(measurement.started_at),
         "ended_at": _utc(measurement.ended_at),
         "raw_path": measurement.raw_path,
+        "short_answers_because": measurement.short_answers_because,
     }
 
 

@@ -673,5 +673,6 @@ def test_real_benchmark_measures_real_engine(tmp_path: Path, vllm_python: str) -
 def test_package_that_a_dataset_is_read_with_is_named_with_what_installs_it() -> None:
     reason = "client: ModuleNotFoundError: No module named 'pandas.io'"
     told = vllm_bench.with_missing_package(reason, "/venv/bin/python")
-    assert told.endswith("Install it: /venv/bin/python -m pip install pandas")
+    # There is no pip beside that interpreter, as where uv made the environment.
+    assert told.endswith("Install it: uv pip install --python /venv/bin/python pandas")
     assert vllm_bench.with_missing_package("it left no result", "/venv/bin/python") == "it left no result"
