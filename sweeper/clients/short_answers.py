@@ -172,14 +172,15 @@ def _by_model_length(short: Sequence[tuple[int, int]], effective: Mapping[str, S
 def _by_cap(short: Sequence[tuple[int, int]], *, answers: int) -> str | None:
     """Explain answers that are all cut at one length.
 
-    Source: get_diff_sampling_param, vllm/config/model.py of 0.32.0: ``max_new_tokens`` of the model's
-    generation_config.json limits every answer of the server.
+    Source: OpenAIServingCompletion, vllm/entrypoints/openai of 0.32.0: ``max_new_tokens`` of a generation
+    config that is given limits every answer of the server; in earlier releases that of the model's own did.
     """
     if answers < 2 or len(short) < answers or len({answer for _, answer in short}) > 1:
         return None
     return (
-        "all end at one length, as max_new_tokens of the model's generation_config.json (or of the knob "
-        "override_generation_config) ends them. Set knobs.generation_config=vllm to read none, or raise it."
+        "all end at one length, as max_new_tokens of a generation config ends them: of the knobs "
+        "generation_config and override_generation_config, or of the model's own. Raise it, or leave these "
+        "knobs out and set knobs.generation_config=vllm, which reads none."
     )
 
 
