@@ -55,7 +55,8 @@ def warm_up_point(point: LoadPoint, *, prompts: int) -> LoadPoint:
         request_rate_per_s=None,
         ramp=None,
         burstiness=LoadPoint.burstiness,
-        client_seed=point.client_seed + _WARM_UP_SEED,
+        # numpy takes seeds below 2**32.
+        client_seed=(point.client_seed + _WARM_UP_SEED) % 2**32,
     )
 
 

@@ -58,8 +58,13 @@ class SplitClient(MeasuringClient[Sequence[Measurement]]):
         began = time.monotonic()
         together(
             [
-                _warming(client, one, point, prompts=prompts)
-                for client, one in zip(self._clients, self._servers(server), strict=True)
+                _warming(client, one, share, prompts=share.num_prompts)
+                for client, one, share in zip(
+                    self._clients,
+                    self._servers(server),
+                    warm_up_shares(point, prompts=prompts, parts=len(self._clients)),
+                    strict=True,
+                )
             ],
             cancelled=cancelled,
         )
@@ -151,6 +156,17 @@ def split(point: LoadPoint, *, parts: int) -> tuple[LoadPoint, ...]:
         )
         for index in range(parts)
     )
+
+
+def warm_up_shares(point: LoadPoint, *, prompts: int, parts: int) -> tuple[LoadPoint, ...]:
+    """Deal a warm-up out: as many to each server; by users, to each what its own users send.
+
+    Raises:
+        MeasurementError: There are fewer users than parts.
+    """
+    if not point.warmup_per_user:
+        return (replace(point, num_prompts=prompts),) * parts
+    return split(replace(point, num_prompts=max(prompts, parts)), parts=parts)
 
 
 def start_spread_s(reports: Sequence[Mapping[str, Any]]) -> float:

@@ -77,6 +77,8 @@ class VllmBenchClient(ServerClient[_Run]):
         self._release = _release_of(environment.release, spec, python)
         _check_has_command(self._release, python)
         given_arguments.check(spec.client.arguments, release=self._release)
+        for point in spec.load_points:
+            sendable.check(point, release=self._release)
         trial_files.make_folder(self._folder)
         interpreter = find_interpreter(python)
         self._environment = client_environment(
