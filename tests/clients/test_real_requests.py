@@ -112,9 +112,19 @@ def test_answers_that_may_end_are_counted_and_explained(bench: Bench) -> None:
     assert "as max_new_tokens of a generation config ends them" in str(measured.short_answers_because)
 
 
+def test_answers_for_which_the_longest_sequence_has_no_room_are_refused_with_that_reason(
+    bench: Bench,
+) -> None:
+    # 64 tokens in all, of which the prompt takes 60.
+    with pytest.raises(
+        MeasurementError, match=r"4 of 4 answers have 4 tokens where 10 .* sequence of 64 tok"
+    ):
+        bench.measure(replace(POINT, input_len=60, output_len=10))
+
+
 def test_prompts_that_are_too_long_are_refused_with_what_the_server_said(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sweeper.clients.program._DEATH_S", 0.0)
     with pytest.raises(MeasurementError, match=r"0 of 4 requests completed, 4 failed; .*The first error: "):
-        bench.measure(replace(POINT, input_len=60, output_len=10))
+        bench.measure(replace(POINT, input_len=80, output_len=4))

@@ -115,7 +115,7 @@ def test_lengths_are_read_from_the_report() -> None:
     [
         (
             ["", "Bad Request"],
-            r"The first error: Bad Request: so a server answers what is longer than its max",
+            r"The first error: Bad Request: so a server answers a prompt for which its max",
         ),
         (
             ["Traceback\n  File\nConnectionResetError: peer"],
