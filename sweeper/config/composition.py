@@ -44,11 +44,12 @@ _FREE_KEYS = (
     *("workload.sampling.", "workload.extra_body."),
     "model.config.",
 )
-# Entries with keys of their own, which Hydra cannot add to: they are merged behind it.
-_ENTRIES = tuple(
-    f"{sign}{key}."
-    for sign in ("", "+", "++")
-    for key in ("objective", "space.series", "workload.max_rate", "workload.ramp_up")
+# Entries with keys of their own, which Hydra cannot add to: they are merged behind it. So is a whole one in
+# place of none, at which OmegaConf 2.3 breaks off without a sentence.
+_OPTIONAL = ("workload.max_rate", "workload.ramp_up")
+_ENTRIES = (
+    *(f"{sign}{key}." for sign in ("", "+", "++") for key in ("objective", "space.series", *_OPTIONAL)),
+    *(f"{sign}{key}={{" for sign in ("", "+", "++") for key in _OPTIONAL),
 )
 
 

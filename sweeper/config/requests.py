@@ -32,6 +32,7 @@ def of(workload: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: A key is unknown, a value is not allowed, or two of them exclude each other.
     """
+    _check_times(workload)
     ramp = _ramp(workload["ramp_up"], workload)
     return {
         "options": _options(workload["options"], workload["dataset"]),
@@ -39,6 +40,16 @@ def of(workload: Mapping[str, Any]) -> dict[str, Any]:
         "ramp": ramp,
         "form": _form(workload),
     }
+
+
+def _check_times(workload: Mapping[str, Any]) -> None:
+    """Check that nothing else says when requests are sent, where the dataset does."""
+    given = [key for key in ("ramp_up", "max_rate") if workload[key] is not None]
+    if given and DATASETS[workload["dataset"]].times is not None:
+        raise ConfigError(
+            f"workload.{given[0]}: is given with dataset {workload['dataset']}, which has a time for each "
+            "request; expected none. Leave it out, or choose a dataset that is sent at a rate."
+        )
 
 
 def _options(given: Mapping[str, Any], dataset: str) -> tuple[tuple[str, Scalar], ...]:

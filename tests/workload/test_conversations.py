@@ -290,5 +290,11 @@ def test_times_exclude_rates(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     )
     assert cli.main([*SIMULATED, *words, "workload.request_rate_per_s=[2]"]) == 2
     assert "dataset timed_conversations has a time for each request; expected null" in capsys.readouterr().err
-    assert cli.main([*SIMULATED, *words, "workload.request_rate_per_s=[null]"]) == 0
+    no_rate = "workload.request_rate_per_s=[null]"
+    ramp = "workload.ramp_up={strategy: linear, start_per_s: 1, end_per_s: 2}"
+    assert cli.main([*SIMULATED, *words, no_rate, ramp]) == 2
+    assert "workload.ramp_up: is given with dataset timed_conversations, which has a time for each" in (
+        capsys.readouterr().err
+    )
+    assert cli.main([*SIMULATED, *words, no_rate]) == 0
     assert (Store(tmp_path / "talk").read()["duration_s"] > 58).all()
