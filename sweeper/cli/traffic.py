@@ -29,8 +29,8 @@ class Traffic(ConsoleCommand):
         "log names conversations (session_id), a second workload sends them turn by turn."
     )
     epilog = (
-        "Reads JSON lines with OpenAI's usage, Mooncake's traces, and CSV with a time and the tokens of "
-        "prompt and answer (Azure's traces and BurstGPT among them)."
+        "Reads JSON lines with OpenAI's usage, Mooncake's and Bailian's traces, and CSV with a time and the "
+        "tokens of prompt and answer (Azure's traces and BurstGPT among them)."
     )
 
     def declare(self, parser: ArgumentParser) -> None:

@@ -6,6 +6,9 @@ Layouts, found by what stands in the file:
   ``request``) and the ``usage`` of its answer; a time under one of ``TIME_KEYS``.
 - ``mooncake``: a JSON object per line with ``timestamp`` (milliseconds), ``input_length``, ``output_length``
   and ``hash_ids``. Source: the traces published with Mooncake.
+- ``bailian``: the same with ``timestamp`` in seconds, ``hash_ids`` of 16 tokens each, and conversations by
+  ``chat_id`` and ``parent_chat_id``. Source: the traces published as qwen-bailian-usagetraces-anon; their
+  units as aiperf 0.13.0 reads them, aiperf/dataset/loader/bailian_trace.py.
 - ``azure``: CSV with ``TIMESTAMP``, ``ContextTokens``, ``GeneratedTokens``. Source: Azure's public traces.
 - ``burstgpt``: CSV with ``Timestamp``, ``Request tokens``, ``Response tokens``. Source: BurstGPT.
 - ``csv``: any other CSV with a time and two lengths under usual names.
@@ -16,7 +19,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,8 @@ from sweeper.errors import ConfigError
 
 TIME_KEYS = ("timestamp", "time", "created_at", "created", "start_time", "arrival_time", "arrived_at", "ts")
 """Where a time is looked for, in this order, without regard to case."""
+
+_BAILIAN_BLOCK_TOKENS = 16
 
 SESSION_KEYS = ("session_id", "session id", "conversation_id", "chat_id", "thread_id")
 """Where the name of a request's conversation is looked for, as ``TIME_KEYS``. BurstGPT has the second."""
@@ -61,6 +66,7 @@ class Row:
     session: Any = None
     duration: tuple[Any, float] = (None, 1.0)
     system: str | None = None
+    block_tokens: int | None = None
 
 
 def rows(path: Path) -> tuple[str, Iterator[Row]]:
@@ -101,6 +107,8 @@ def _lines(path: Path) -> Sequence[tuple[int, str]]:
 
 def _json_rows(path: Path, lines: Sequence[tuple[int, str]]) -> tuple[str, Iterator[Row]]:
     first = _object(path, *lines[0])
+    if "parent_chat_id" in first:
+        return "bailian", _bailian_rows((number, _object(path, number, line)) for number, line in lines)
     if "input_length" in first:
         return "mooncake", (_mooncake_row(number, _object(path, number, line)) for number, line in lines)
     if _usage(first) is not None:
@@ -140,6 +148,20 @@ def _mooncake_row(number: int, content: Mapping[str, Any]) -> Row:
         session=_first_of(content, SESSION_KEYS),
         duration=_duration_in(content),
     )
+
+
+def _bailian_rows(lines: Iterable[tuple[int, Mapping[str, Any]]]) -> Iterator[Row]:
+    """Return rows whose conversations are named by their first request."""
+    first_of: dict[Any, Any] = {}
+    for number, content in lines:
+        name, parent = content.get("chat_id"), content.get("parent_chat_id")
+        first_of[name] = name if parent in (None, -1) else first_of.get(parent, parent)
+        yield replace(
+            _mooncake_row(number, content),
+            time=content.get("timestamp"),
+            session=first_of[name],
+            block_tokens=_BAILIAN_BLOCK_TOKENS,
+        )
 
 
 def _openai_row(path: Path, number: int, content: Mapping[str, Any]) -> Row:

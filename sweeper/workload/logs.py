@@ -87,7 +87,7 @@ class Log:
 class _Numbers:
     """Numbers in place of what is not kept: blocks of texts, names of conversations, system prompts."""
 
-    blocks: dict[tuple[int, str], int] = field(default_factory=dict)
+    blocks: dict[tuple[int, str | tuple[int, ...]], int] = field(default_factory=dict)
     sessions: dict[str, int] = field(default_factory=dict)
     systems: dict[str, int] = field(default_factory=dict)
 
@@ -136,6 +136,8 @@ def _request(path: Path, row: Row, *, characters: float, numbers: _Numbers) -> L
         blocks = tuple(_numbered(row.text, round(characters * BLOCK_TOKENS), numbers.blocks))
         # The text alone does not say the template's tokens; the log's own count is what holds.
         blocks = blocks[: max(1, math.ceil(tokens / BLOCK_TOKENS))]
+    elif row.block_tokens is not None:
+        blocks = tuple(_together(row.blocks, BLOCK_TOKENS // row.block_tokens, numbers.blocks))
     return LoggedRequest(
         time_s=_time_s(where, row.time),
         input_tokens=tokens,
@@ -220,7 +222,17 @@ def _characters_per_token(rows: Sequence[Row]) -> float:
     return sum(size for size, _ in pairs) / sum(tokens for _, tokens in pairs) if pairs else 4.0
 
 
-def _numbered(text: str, size: int, numbers: dict[tuple[int, str], int]) -> Iterator[int]:
+def _together(
+    blocks: Sequence[int], size: int, numbers: dict[tuple[int, str | tuple[int, ...]], int]
+) -> Iterator[int]:
+    """Number so many smaller blocks at a time, by the number of the ones before them and their own."""
+    before = -1
+    for start in range(0, len(blocks), size):
+        before = numbers.setdefault((before, tuple(blocks[start : start + size])), len(numbers))
+        yield before
+
+
+def _numbered(text: str, size: int, numbers: dict[tuple[int, str | tuple[int, ...]], int]) -> Iterator[int]:
     """Number each block of a text: by the number of the one before it, and what stands in it."""
     before = -1
     for start in range(0, len(text), max(1, size)):

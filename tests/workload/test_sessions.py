@@ -61,6 +61,20 @@ LAYOUTS = {
             *(("secret", 10, 1150, 30), ("secret", 30, 1250, 4)),
         )
     ),
+    # Blocks of 16 tokens: 63 for 1000, 72 for 1150, 79 for 1250.
+    "bailian": "\n".join(
+        json.dumps(
+            {
+                **{"chat_id": chat, "parent_chat_id": parent, "timestamp": time, "turn": 1, "type": "text"},
+                **{"input_length": asked, "output_length": answered, "latency_s": 1.5},
+                "hash_ids": [1000 * (name == "other") + place for place in range(-(-asked // 16))],
+            }
+        )
+        for chat, parent, name, time, asked, answered in (
+            *((7, -1, "secret", 0, 1000, 20), (8, -1, "other", 5, 400, 9)),
+            *((9, 7, "secret", 10, 1150, 30), (10, 9, "secret", 30, 1250, 4)),
+        )
+    ),
     "burstgpt": "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens\n"
     "0,secret,1.5,GPT-4,1000,20\n5,other,1.5,GPT-4,400,9\n10,secret,1.5,GPT-4,1150,30\n"
     "30,secret,1.5,GPT-4,1250,4",
@@ -117,6 +131,15 @@ def test_what_is_sent_again_has_times_and_lengths_of_log_and_nothing_of_its_word
     assert by_users.turns is not None
     assert by_users.turns.pause_s.tolist() == [0, 8.5, 18.5, 0]
     assert not by_users.turns.earliest_s.any()
+
+
+def test_blocks_of_16_tokens_are_put_together_to_those_of_a_trace(tmp_path: Path) -> None:
+    first, other, second, third = logs.read(log_of(tmp_path, LAYOUTS["bailian"])).requests
+    # 512 tokens are 32 of them: two blocks for 1000 tokens, three for the later ones. The first is the same;
+    # the second of 1000 tokens ends before that of the longer ones does.
+    assert [len(one.blocks) for one in (first, other, second, third)] == [2, 1, 3, 3]
+    assert first.blocks[0] == second.blocks[0] == third.blocks[0] != other.blocks[0]
+    assert second.blocks[1] == third.blocks[1] != first.blocks[1]
 
 
 def test_equal_system_prompts_of_log_are_shared(tmp_path: Path) -> None:
