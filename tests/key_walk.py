@@ -181,6 +181,7 @@ _NAMES = {
     "workload.max_rate.bounds": "p99_ttft_ms",
     "workload.sampling": "top_p",
     "workload.extra_body": "min_tokens",
+    "workload.options": "prefix_len",
     "calibration": "gemm_frac",
     "knobs": "max_num_seqs",
     "space.knobs": "max_num_seqs",
@@ -248,7 +249,9 @@ def set_key(root: dict[str, Any], pattern: str, value: Any) -> str:
 def _option(root: Mapping[str, Any]) -> str:
     """Give a number that the dataset takes; where it takes none, that of another."""
     declared = DATASETS[root["workload"]["dataset"]].options
-    return next((name for name, option in declared.items() if option.type in (int, float)), "prefix_len")
+    return next(
+        (name for name, option in declared.items() if option.type in (int, float)), _NAMES["workload.options"]
+    )
 
 
 def _prepare(root: dict[str, Any], pattern: str) -> None:

@@ -44,13 +44,14 @@ _FREE_KEYS = (
     *("workload.sampling.", "workload.extra_body."),
     "model.config.",
 )
-# Entries with keys of their own, which Hydra cannot add to: they are merged behind it. So is a whole one in
-# place of none, at which OmegaConf 2.3 breaks off without a sentence.
-_OPTIONAL = ("workload.max_rate", "workload.ramp_up")
-_ENTRIES = (
-    *(f"{sign}{key}." for sign in ("", "+", "++") for key in ("objective", "space.series", *_OPTIONAL)),
-    *(f"{sign}{key}={{" for sign in ("", "+", "++") for key in _OPTIONAL),
+# Entries with keys of their own, which Hydra cannot add to: they are merged behind it.
+_ENTRIES = tuple(
+    f"{sign}{key}."
+    for sign in ("", "+", "++")
+    for key in ("objective", "space.series", "workload.max_rate", "workload.ramp_up")
 )
+# A whole one in place of none is merged so, too: OmegaConf 2.3 breaks off at it without a sentence.
+_WHOLE = tuple(f"{entry.removesuffix('.')}={{" for entry in _ENTRIES if "workload." in entry)
 
 
 def conf_folder() -> Path:
@@ -123,7 +124,7 @@ def compose_run(overrides: Sequence[str], *, config_dir: Path | None = None) -> 
     checked, entries = list[str](), list[Override]()
     for text in map(_quoted, overrides):
         word = _checked_override(text, config_dir)
-        if text.startswith(_ENTRIES):
+        if text.startswith((*_ENTRIES, *_WHOLE)):
             entries.append(OverridesParser.create().parse_override(word))
         else:
             checked.append(word)
