@@ -44,6 +44,13 @@ _NOT_STARTED = Idle(
     because="nothing is started on the simulated platform",
     is_said=True,
 )
+_NOT_READ = Idle(
+    when=lambda run: (
+        run.is_simulated and not any(DATASETS[name].is_read_for_lengths for name in run.datasets)
+    ),
+    because="the simulated platform draws the lengths of dataset '{dataset}' and does not read its file",
+    is_said=True,
+)
 _NO_PYTHON = Idle(
     when=lambda run: not run.needs_engine_python,
     because="neither engine '{engine}' nor client '{client}' runs it (client.python is taken before it)",
@@ -315,7 +322,7 @@ EFFECTS: tuple[Effect, ...] = (
         keys=("workload.dataset", "workload.num_prompts", "workload.output_len", "workload.client_seed"),
         idle=(_OVERRIDDEN,),
     ),
-    Effect(keys=("workload.dataset_path",), idle=(_OVERRIDDEN, _NO_FILE, _NOT_STARTED)),
+    Effect(keys=("workload.dataset_path",), idle=(_OVERRIDDEN, _NO_FILE, _NOT_READ)),
     Effect(
         keys=("workload.request_rate_per_s", "workload.max_concurrency"), idle=(_OVERRIDDEN, _ALL_AT_ONCE)
     ),
