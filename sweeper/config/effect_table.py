@@ -160,6 +160,12 @@ _NO_CONTENT = Idle(
     because="nothing is asked on the simulated platform, whose requests are lengths and times",
     is_said=True,
 )
+# Conversations are refused at any endpoint but chat, whoever serves them.
+_NO_ENDPOINT = Idle(
+    when=lambda run: run.is_simulated and not any(DATASETS[name].conversations for name in run.datasets),
+    because=_NO_CONTENT.because,
+    is_said=True,
+)
 
 _GIVEN_KNOBS = Idle(
     when=lambda run: run.is_attached,
@@ -338,9 +344,10 @@ EFFECTS: tuple[Effect, ...] = (
         idle=(_OVERRIDDEN, _NO_REQUESTS),
     ),
     Effect(
-        keys=("workload.endpoint", "workload.sampling.*", "workload.extra_body.*"),
+        keys=("workload.sampling.*", "workload.extra_body.*"),
         idle=(_OVERRIDDEN, _NO_REQUESTS, _NO_CONTENT),
     ),
+    Effect(keys=("workload.endpoint",), idle=(_OVERRIDDEN, _NO_REQUESTS, _NO_ENDPOINT)),
     Effect(keys=("workload.second_run",), idle=(_REMEMBERS_NOTHING,)),
     Effect(keys=("workload.points",)),
     Effect(keys=("workload.goodput.*",), idle=(_NO_SINGLE_REQUESTS,)),
