@@ -84,8 +84,8 @@ def _first_error(report: Mapping[str, object]) -> str:
         return "See the client's log for the first error."
     last_line = first.splitlines()[-1][:_LONGEST_ERROR]
     refused = (
-        ": so a server answers a prompt for which its max_model_len has no room (in earlier releases together "
-        "with the answer asked for), or what it does not know"
+        ": so a server answers a prompt for which its max_model_len has no room (in earlier releases with "
+        "the answer asked for), or what it does not know"
     )
     return f"The first error: {last_line}{refused if last_line == _REFUSED else ''}. See the engine's log."
 
