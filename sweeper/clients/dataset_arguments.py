@@ -5,6 +5,7 @@ from __future__ import annotations
 from sweeper import knobs
 from sweeper.errors import ConfigError
 from sweeper.kinds import CLIENTS, DATASETS, opened
+from sweeper.models.chat_template import lacks_chat_template
 from sweeper.records import LoadPoint
 from sweeper.workload.logs import BLOCK_TOKENS
 
@@ -32,16 +33,22 @@ def of(point: LoadPoint) -> list[str]:
     return [*words, *_options(point)]
 
 
-def unless_templated_twice(point: LoadPoint, *, release: str) -> list[str]:
-    """Return the argument by which prompts for the chat endpoint are not put into the chat template before.
+def untemplated(point: LoadPoint, *, release: str, tokenizer: str) -> list[str]:
+    """Return the argument by which a client does not put the prompts of a file into a chat template.
 
-    The server puts them into it; what ``workload.options`` says of it holds as it stands.
+    It would put them into it for either endpoint. At the chat endpoint the server does so; and a model without
+    a template has none to put them into. What ``workload.options`` says of it holds as it stands.
+
+    Args:
+        point: What is sent.
+        release: Of the vLLM whose benchmark it is.
+        tokenizer: Folder or hub id; only a folder is looked into.
 
     Source: CustomDataset.sample, vllm/benchmarks/datasets of 0.32.0, which does so whatever the backend.
     """
-    kind = DATASETS[point.dataset]
-    is_told = point.option(_SKIP) is not None
-    if point.form.endpoint != "chat" or not kind.is_templated or is_told:
+    if not DATASETS[point.dataset].is_templated or point.option(_SKIP) is not None:
+        return []
+    if point.form.endpoint != "chat" and not lacks_chat_template(tokenizer):
         return []
     flags = ("--skip-chat-template", "--custom-skip-chat-template")
     return [flag for flag in flags if knobs.bench_flag(flag, release) is not None]

@@ -215,7 +215,7 @@ def benchmark_arguments(
             trusts=spec.client.trust_remote_code,
         ),
         *dataset_arguments.of(point),
-        *dataset_arguments.unless_templated_twice(point, release=release),
+        *dataset_arguments.untemplated(point, release=release, tokenizer=tokenizer or spec.model.path),
         *("--num-prompts", str(point.num_prompts)),
         *arrival_arguments(point),
         *concurrency,

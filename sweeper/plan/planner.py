@@ -16,6 +16,7 @@ from sweeper.engines import instances
 from sweeper.errors import ConfigError, KnobError
 from sweeper.kinds import ENGINES, EngineKind
 from sweeper.models import fit
+from sweeper.plan.chat import check_chat
 from sweeper.plan.not_modelled import why_no_bar
 from sweeper.records import (
     Assignment,
@@ -276,6 +277,8 @@ class Planner:
             return None
         if not kind.takes_vllm_flags:
             return self._foreign_refusal(spec, kind)
+        if not kind.is_modelled:
+            check_chat(spec)
         broken = self.space.broken_rule(
             spec.assignment, defaults=self.rule_defaults(spec.assignment, spec.model)
         )

@@ -15,6 +15,7 @@ from sweeper.clients import dataset_arguments, sendable
 from sweeper.clients.vllm_bench import arrival_arguments, form_arguments
 from sweeper.errors import ConfigError
 from sweeper.kinds import DATASETS
+from sweeper.models import tiny
 from sweeper.records import LoadPoint, Ramp, RequestForm
 
 POINTS = {
@@ -103,10 +104,12 @@ def test_what_a_release_lacks_is_refused_with_the_flag_and_the_first_that_has_it
     assert point.identity["options"] == (("prefix_len", 32),)
 
 
-def test_prompts_for_the_chat_endpoint_are_put_into_its_template_once() -> None:
-    def told(point: LoadPoint, release: str = "0.32.0", endpoint: str = "chat") -> list[str]:
+def test_prompts_are_put_into_a_chat_template_once_and_only_where_there_is_one(tmp_path: Path) -> None:
+    def told(
+        point: LoadPoint, release: str = "0.32.0", endpoint: str = "chat", tokenizer: str = "org/name"
+    ) -> list[str]:
         asked = replace(point, form=RequestForm(endpoint=endpoint))  # type: ignore[arg-type]
-        return dataset_arguments.unless_templated_twice(asked, release=release)
+        return dataset_arguments.untemplated(asked, release=release, tokenizer=tokenizer)
 
     custom = POINTS["custom"]
     assert told(custom) == ["--skip-chat-template"]
@@ -115,6 +118,12 @@ def test_prompts_for_the_chat_endpoint_are_put_into_its_template_once() -> None:
     assert told(replace(custom, options=(("skip_chat_template", False),))) == []
     assert told(POINTS["random"]) == []
     assert told(POINTS["hf"]) == ["--skip-chat-template"]
+
+    folder = tiny.make(tmp_path)
+    base = str(folder)
+    assert told(custom, endpoint="completions", tokenizer=base) == ["--skip-chat-template"]
+    (folder / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
+    assert told(custom, endpoint="completions", tokenizer=base) == []
 
 
 def test_token_ids_are_not_sent_to_the_chat_endpoint() -> None:
