@@ -136,4 +136,6 @@ def _write_conversations(name: str, folder: Path, log: Log) -> Iterator[str]:
     if log.has_times:
         yield f"turn by turn:       {base}"
     by_users = "workload.dataset=custom_conversations workload.max_concurrency=[4,16,64]"
+    # Without it users would answer at once, which nobody does.
+    by_users += "" if found.pauses_s else " workload.options.pause_s=10"
     yield f"by so many users:   {base} {by_users}"

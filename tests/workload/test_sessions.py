@@ -232,6 +232,7 @@ def test_command_writes_conversations_that_run_turn_by_turn_and_by_users(
     # 130, 70 and what the first ones have besides their system prompt.
     assert "conversations: 2 of 2 turns in the mean, longest 3; messages of" in said
     assert "pauses between turns: 13.5 s in the middle" in said
+    assert "workload.options.pause_s" not in said
     sweep = (
         *("--config-dir", "mine", "workload=chat_conversations", "platform=simulated", "executor=inline"),
         *("engine.release=0.32.0", "space.knobs.max_num_seqs=[64]", "knobs.tensor_parallel_size=1"),
@@ -239,6 +240,12 @@ def test_command_writes_conversations_that_run_turn_by_turn_and_by_users(
     assert cli.main([*sweep, "study.name=replay"]) == cli.OK
     by_users = ("workload.dataset=custom_conversations", "workload.max_concurrency=[1,2]", "study.name=users")
     assert cli.main([*sweep, *by_users]) == cli.OK
+    # Where the log does not say how long answers took, pauses are the user's to choose.
+    silent = log_of(tmp_path, LAYOUTS["openai"].replace("latency_ms", "cost"))
+    assert cli.main(["traffic", str(silent), "--output", "mine", "--name", "silent"]) == cli.OK
+    said = capsys.readouterr().out
+    assert "pauses between turns: unknown" in said
+    assert "workload.max_concurrency=[4,16,64] workload.options.pause_s=10" in said
     replay, users = (Store(Path("outputs") / name).read() for name in ("replay", "users"))
     assert (replay["completed"] == 4).all()
     assert (replay["total_input_tokens"] == 3800).all()
