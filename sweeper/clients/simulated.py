@@ -65,7 +65,8 @@ class SimulatedClient:
         if metrics["completed"] != point.num_prompts:
             raise MeasurementError(
                 f"simulated client: {metrics['completed']} of {point.num_prompts} requests completed; "
-                "expected all. The others are longer than max_model_len: raise it or shorten them.",
+                "expected all. The others are longer than max_model_len, the longest with "
+                f"{self._longest(point):,} tokens of prompt and answer: raise it or shorten them.",
                 failure=FailureClass.CLIENT,
             )
         return Measurement(
@@ -129,6 +130,11 @@ class SimulatedClient:
         served = server.serve(workload, max_concurrency=point.max_concurrency)
         _raise_if(cancelled)
         return served
+
+    def _longest(self, point: LoadPoint) -> int:
+        """Return the tokens of the longest request, prompt and answer together."""
+        sent = self._workload(point, seed=point.client_seed)
+        return int((sent.input_tokens + sent.output_tokens).max())
 
     def _workload(self, point: LoadPoint, *, seed: int) -> Workload:
         if not DATASETS[point.dataset].needs_server:
