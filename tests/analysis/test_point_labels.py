@@ -1,0 +1,50 @@
+"""Numbers at points: none covers another, and none is written twice beside itself."""
+
+from __future__ import annotations
+
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.point_labels import PointLabels
+
+
+@pytest.fixture
+def axes() -> Axes:
+    """A panel of 4 by 4 inches from 0 to 100: a unit is 2.88 points of type."""
+    panel = Figure(figsize=(4, 4)).add_axes((0, 0, 1, 1))
+    panel.set_xlim(0, 100)
+    panel.set_ylim(0, 100)
+    return panel
+
+
+def test_numbers_of_points_that_lie_apart_are_all_written(axes: Axes) -> None:
+    points = [(20.0, 20.0), (50.0, 50.0), (80.0, 80.0)]
+    labels = PointLabels(axes, points)
+
+    assert all(labels.write(str(place), point, colour="k") for place, point in enumerate(points))
+    assert [text.get_text() for text in axes.texts] == ["0", "1", "2"]
+
+
+def test_same_number_is_written_once_for_points_that_lie_together(axes: Axes) -> None:
+    labels = PointLabels(axes, [(50.0, 50.0), (51.0, 50.0)])
+
+    assert labels.write("16", (50.0, 50.0), colour="k")
+    assert not labels.write("16", (51.0, 50.0), colour="k")
+    assert labels.write("64", (51.0, 50.0), colour="k")
+
+
+def test_number_without_room_is_left_out(axes: Axes) -> None:
+    crowd = [(40.0 + x, 40.0 + y) for x in range(0, 21, 2) for y in range(0, 21, 2)]
+
+    assert not PointLabels(axes, crowd).write("256", (50.0, 50.0), colour="k")
+
+
+def test_numbers_stay_within_panel(axes: Axes) -> None:
+    labels = PointLabels(axes, [(0.0, 100.0)])
+
+    assert labels.write("1", (0.0, 100.0), colour="k")
+    # Of the eight places around the upper left corner only the one below and to the right is inside.
+    (text,) = axes.texts
+    right, up = text.get_position()
+    assert right > 0 > up
