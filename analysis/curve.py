@@ -55,6 +55,7 @@ _TPOT = "median_tpot_ms"
 _TTFT = "median_ttft_ms"
 _PROMPTS = "num_prompts"
 _KEY = "load_key"
+_RUN = "keeps_prefix_cache"
 
 _NUMBERS = (PER_GPU, STREAMING, OVERALL)
 _COLUMNS = [
@@ -66,7 +67,7 @@ _COLUMNS = [
 ]
 _READ = (
     *("setting", "users", "restart", "state", "failure_class", "engine", "provenance", "trial_key"),
-    *("max_rate_slo", "devices", "partition_mode", "partitions_per_gpu", tables.RUN, *tables.LOAD_POINT),
+    *("max_rate_slo", "devices", "partition_mode", "partitions_per_gpu", _RUN, *tables.LOAD_POINT),
     *(_OUTPUT, _TOTAL, _TPOT, _TTFT),
 )
 
@@ -328,7 +329,7 @@ def _unit(studies: Sequence[Study]) -> str:
 
 def _key_columns(rows: pd.DataFrame) -> list[str]:
     """Name the columns in which loads differ besides the users; how many prompts follows from these."""
-    names = [name for name in tables.LOAD_POINT if name not in ("max_concurrency", _PROMPTS)] + [tables.RUN]
+    names = [name for name in tables.LOAD_POINT if name not in ("max_concurrency", _PROMPTS)] + [_RUN]
     same = rows.groupby(["setting", *names, "users"], dropna=False, sort=False)[_PROMPTS]
     return [*names, _PROMPTS] if (same.nunique() > 1).any() else names
 

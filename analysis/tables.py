@@ -48,9 +48,7 @@ LOAD_POINT = LOAD_COLUMNS
 HIGHEST_RATE = "highest rate within bounds"
 """Names the load point of what a search over the request rate found."""
 
-RUN = "keeps_prefix_cache"
-"""Column that tells a second run, on what the first left in the prefix cache, from a first."""
-
+_RUN = "keeps_prefix_cache"
 _RUN_WORDS = {False: "fresh run", True: "second run"}
 _RATE_AXIS = "Request rate (QPS)"
 
@@ -80,7 +78,7 @@ def settings(frame: pd.DataFrame, series: Mapping[str, Series] | None = None) ->
     """
     known = series or {}
     rows = frame.explode("series", ignore_index=True)
-    rows[RUN] = rows[RUN].astype("boolean").fillna(False).astype(bool)
+    rows[_RUN] = rows[_RUN].astype("boolean").fillna(False).astype(bool)
     rows["series"] = [None if pd.isna(name) else str(name) for name in rows["series"]]
     order = {name: (entry.order, name) for name, entry in known.items()}
     after = (len(known), "")
@@ -230,8 +228,10 @@ def load_point_text(row: Row) -> str:
 
 
 def load_words(row: Row, varying: Sequence[str]) -> str:
-    """Name a load by some columns, of ``LOAD_POINT`` and ``RUN``: ``1024 in, 256 out``."""
-    words = (_RUN_WORDS[bool(row[RUN])] if name == RUN else _LOAD_WORDS[name](row[name]) for name in varying)
+    """Name a load by some columns, of ``LOAD_POINT`` and ``keeps_prefix_cache``: ``1024 in, 256 out``."""
+    words = (
+        _RUN_WORDS[bool(row[_RUN])] if name == _RUN else _LOAD_WORDS[name](row[name]) for name in varying
+    )
     return ", ".join(words)
 
 
@@ -258,9 +258,9 @@ def short_state(row: Row) -> str:
 def _of_run(group: pd.DataFrame, run: str | None) -> pd.DataFrame:
     """Keep the run that a series shows: rows of the other one would be averaged with it."""
     if run == "second":
-        return group[group[RUN]]
-    has_fresh = ~group.groupby("trial_key")[RUN].transform("all")
-    return group[~group[RUN] | (~has_fresh if run is None else False)]
+        return group[group[_RUN]]
+    has_fresh = ~group.groupby("trial_key")[_RUN].transform("all")
+    return group[~group[_RUN] | (~has_fresh if run is None else False)]
 
 
 def _label(name: str, series: Mapping[str, Series]) -> str:
@@ -308,7 +308,7 @@ def _value_text(value: Any) -> str:
 def _with_load_points(rows: pd.DataFrame) -> pd.DataFrame:
     varying = [name for name in LOAD_POINT if rows[name].nunique(dropna=False) > 1]
     # Series that show one run each share a load point; only where a setting has both are they distinguished.
-    has_both_runs = bool((rows.groupby("setting", sort=False)[RUN].nunique() > 1).any())
+    has_both_runs = bool((rows.groupby("setting", sort=False)[_RUN].nunique() > 1).any())
     is_rate_only = varying in ([], ["request_rate_per_s"]) and not has_both_runs
     records = rows.to_dict("records")
     labels = [
@@ -319,7 +319,7 @@ def _with_load_points(rows: pd.DataFrame) -> pd.DataFrame:
     # No rate means everything at once: the highest load, so it stands last. Settings keep their order.
     load = rows[list(LOAD_POINT)].apply(pd.to_numeric, errors="coerce").astype("float64").fillna(math.inf)
     place = {name: index for index, name in enumerate(dict.fromkeys(rows["setting"]))}
-    keys = load.assign(_setting=rows["setting"].map(place), _run=rows[RUN])
+    keys = load.assign(_setting=rows["setting"].map(place), _run=rows[_RUN])
     order = keys.sort_values(["_setting", *LOAD_POINT, "_run"], kind="stable").index
     named: pd.DataFrame = rows.assign(load_point=labels, load_axis=title).loc[order]
     return named
@@ -332,7 +332,7 @@ def _rate_text(row: Row) -> str:
 
 def _load_text(row: Row, varying: Sequence[str], *, with_run: bool) -> str:
     words = [_LOAD_WORDS[name](None if pd.isna(row[name]) else row[name]) for name in varying]
-    return ", ".join([*words, _RUN_WORDS[row[RUN]]] if with_run else words)
+    return ", ".join([*words, _RUN_WORDS[row[_RUN]]] if with_run else words)
 
 
 # ---- numbers ----
