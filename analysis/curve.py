@@ -62,7 +62,7 @@ _COLUMNS = [
     *("study", "setting", "load", "users"),
     *(f"{name}{end}" for name in _NUMBERS for end in ("", "_low", "_high")),
     *("total_tok_per_s_per_gpu", _TPOT, _TTFT, "gpus", "n", "state", "reason", "breaks", "is_bunched"),
-    *(f"is_{name}_frontier" for name in ("streaming", "overall")),
+    *("is_streaming_frontier", "is_overall_frontier"),
     *("provenance", "trial_key"),
 ]
 _READ = (
@@ -106,7 +106,7 @@ class Curve:
 
     def frontier(self, speed: str) -> pd.DataFrame:
         """Return the points that no other of their study is better than in both, in the order of a speed."""
-        return self.points[self.points[_frontier_column(speed)]].sort_values(speed, kind="stable")
+        return self.points[self.points[frontier_column(speed)]].sort_values(speed, kind="stable")
 
     def best(self, study: str) -> Mapping[Any, Any] | None:
         """Return the point of a study that gives the most per GPU within the bounds; None where none does.
@@ -258,7 +258,7 @@ def _judge(group: pd.DataFrame, bounds: Sequence[Constraint]) -> tuple[frozenset
 
 
 def _with_frontiers(points: pd.DataFrame) -> pd.DataFrame:
-    return points.assign(**{_frontier_column(speed): _on_frontier(points, speed) for speed in SPEEDS})
+    return points.assign(**{frontier_column(speed): _on_frontier(points, speed) for speed in SPEEDS})
 
 
 def _on_frontier(points: pd.DataFrame, speed: str) -> list[bool]:
@@ -292,7 +292,8 @@ def _is_known(points: pd.DataFrame, speed: str) -> pd.Series[bool]:
     return is_told & ~points["is_bunched"].astype(bool) if speed == STREAMING else is_told
 
 
-def _frontier_column(speed: str) -> str:
+def frontier_column(speed: str) -> str:
+    """Name the column that tells which points are on the frontier by a speed."""
     return f"is_{speed.partition('_')[0]}_frontier"
 
 

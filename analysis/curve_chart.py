@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from analysis import style, tables
-from analysis.curve import BROKEN, OVERALL, PER_GPU, SPEEDS, STREAMING, Curve
+from analysis.curve import BROKEN, OVERALL, PER_GPU, SPEEDS, STREAMING, Curve, frontier_column
 from analysis.page import (
     Words,
     draw_legend,
@@ -97,18 +97,20 @@ def _draw_panel(axes: Axes, curve: Curve, speed: str, looks: Mapping[Line, dict[
         frontier = curve.frontier(speed)
         mine = frontier[frontier["study"] == study]
         axes.plot(mine[speed], mine[PER_GPU], zorder=1.5, **_frontier_look(place))
-    labels = PointLabels(axes, zip(known[speed], known[PER_GPU], strict=True))
     # Pale ones first: they lie under the others.
     for line in sorted(looks, key=lambda one: looks[one]["color"] != style.PALE):
         _draw_line(axes, _of(known, line), speed, looks[line])
-    ring = [point for study in _studies(curve) if curve.bounds and (point := curve.best(study)) is not None]
-    for point in ring:
-        axes.plot(point[speed], point[PER_GPU], zorder=5, **_RING)
-    first = known.sort_values(f"is_{speed.partition('_')[0]}_frontier", ascending=False, kind="stable")
-    for row in first.to_dict("records"):
-        colour = looks[(row["study"], row["setting"])]["color"]
-        if colour != style.PALE:
-            labels.write(str(row["users"]), (row[speed], row[PER_GPU]), colour=colour)
+    found = [point for study in _studies(curve) if curve.bounds and (point := curve.best(study)) is not None]
+    rings = [
+        (point[speed], point[PER_GPU]) for point in found if speed != STREAMING or not point["is_bunched"]
+    ]
+    for ring in rings:
+        axes.plot(*ring, zorder=5, **_RING)
+    labels = PointLabels(axes, zip(known[speed], known[PER_GPU], strict=True), rings=rings)
+    frontier_first = known.sort_values(frontier_column(speed), ascending=False, kind="stable")
+    for row in frontier_first.to_dict("records"):
+        if looks[(row["study"], row["setting"])]["color"] != style.PALE:
+            labels.write(str(row["users"]), (row[speed], row[PER_GPU]))
 
 
 def _draw_line(axes: Axes, points: pd.DataFrame, speed: str, look: Mapping[str, Any]) -> None:
@@ -138,11 +140,12 @@ def _finish_axes(axes: Axes, curve: Curve, known: pd.DataFrame, speed: str) -> N
 
     title, words = _PANELS[speed]
     per = {"endpoint": "of the endpoint"}.get(curve.unit, f"per {curve.unit}")
+    highest = float(curve.known(OVERALL)[PER_GPU].max())
     finish_value_axis(
-        axes, f"Output tokens per second {per}", highest=float(known[PER_GPU].max()), vertical=True,
-        room=_ROOM,
+        axes, f"Output tokens per second {per}", highest=highest, vertical=True, room=_ROOM
     )  # fmt: skip
-    axes.set_xlim(0, float(known[speed].max()) * _ROOM)
+    fastest = float(known[speed].max())
+    axes.set_xlim(0, fastest * _ROOM if fastest > 0 else 1.0)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.grid(axis="x")
@@ -150,6 +153,10 @@ def _finish_axes(axes: Axes, curve: Curve, known: pd.DataFrame, speed: str) -> N
     if speed != SPEEDS[0]:
         axes.set_ylabel("")
         axes.tick_params(axis="y", labelleft=False)
+    if known.empty:
+        axes.text(
+            0.5, 0.5, "not known: answers of one token, or in bunches", **_MIDDLE, transform=axes.transAxes
+        )
     axes.text(
         0.985, 0.975, title, transform=axes.transAxes, ha="right", va="top", fontsize=10, weight="bold",
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}, zorder=6,
@@ -173,6 +180,7 @@ def _shade(axes: Axes, curve: Curve, speed: str) -> None:
 # ---- looks ----
 
 _SHADE: dict[str, Any] = {"facecolor": style.FAILED, "alpha": 0.09, "linewidth": 0}
+_MIDDLE: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "color": style.FAINT_INK}
 _RING: dict[str, Any] = {
     "marker": "o",
     "markersize": 15,

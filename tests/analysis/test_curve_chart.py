@@ -156,6 +156,18 @@ def test_setting_without_point_says_why_in_legend(trial: MakeTrial, study_folder
     assert "the one setting (no value at 4)" in texts(draw(study))
 
 
+def test_answers_of_one_token_leave_stream_unknown(trial: MakeTrial, study_folder: MakeFolder) -> None:
+    # One token has no time after it: TPOT is 0, and 1000 / 0 is no speed.
+    numbers = {users: (tokens, 0.0) for users, (tokens, _) in OPEN.items()}
+    study = Study.load(study_folder(trial(points=closed(1, 4, 16), runs_at=runs_of(numbers))))
+
+    streaming, overall = draw(study).axes
+
+    assert "not known: answers of one token, or in bunches" in texts(streaming)
+    assert [(80, 20), (60, 60), (40, 160)] in lines(overall)
+    assert "| the one setting | 16 | 160 | no value | 40.00 |" in report.text(study, drawn=[])
+
+
 # ---- reports ----
 
 
