@@ -237,6 +237,21 @@ def test_users_who_wait_and_then_stream_fast_are_no_bunches(make_study: Callable
     assert curve.curves([make_study()])[0].bunched.empty
 
 
+def test_slow_first_run_makes_no_bunches_of_others(trial: MakeTrial, study_folder: MakeFolder) -> None:
+    # Alone its user got 40 tokens/s, for something else ran; with 16, who queue, 90 and 10: more than twice
+    # 40 and more than five times 10. But another setting streams 100 to one user, and 90 is no wonder.
+    slow = {1: (30.0, 25.0), 4: (200.0, 12.5), 16: (160.0, 1000 / 90)}
+    points = closed(1, 4, 16)
+    study = Study.load(
+        study_folder(
+            trial(knobs={"k": 1}, points=points, runs_at=runs_of(OPEN)),
+            trial(knobs={"k": 2}, points=points, runs_at=runs_of(slow)),
+        )
+    )
+
+    assert curve.curves([study])[0].bunched.empty
+
+
 def test_studies_share_curve_of_equal_load_and_are_not_pooled(make_study: Callable[..., Study]) -> None:
     first, second = make_study(name="a"), make_study(name="b", points=closed(1, 4, 16, prompts_each=20))
 
