@@ -213,7 +213,7 @@ def _words(curve: Curve, studies: Sequence[Study], names: Sequence[str]) -> Word
 
 
 def _caption(curve: Curve, study: Study, name: str) -> str:
-    mine = curve.points[curve.points["study"] == name].assign(published_value=math.nan)
+    mine = curve.points[curve.points["study"] == name].assign(published_value=math.nan, load_point="")
     if mine.empty:
         return ""
     text = figures.caption_of(study, mine)
