@@ -105,24 +105,21 @@ def sentence(curve: Curve, study: str) -> str:
     waits = (
         "" if math.isnan(first) else f"; half of the first tokens come after {tables.number_text(first)} ms"
     )
-    streams = (
-        "" if math.isnan(best[STREAMING]) else f"{_number(best, STREAMING)} while the answer streams and "
-    )
+    is_known = not best["is_bunched"] and not math.isnan(best[STREAMING])
+    streams = f"{_number(best, STREAMING)} while the answer streams and " if is_known else ""
     return (
-        f"{where}The most {_of(curve.unit)} {within} gives **{escaped(best['setting'])}** at {best['users']} "
-        f"users: {_number(best, PER_GPU)} output tokens per second. A user gets {streams}"
+        f"{where}The most {_of(curve.unit)} {within} gives **{escaped(best['setting'])}** at "
+        f"{_users(best)}: {_number(best, PER_GPU)} output tokens per second. A user gets {streams}"
         f"{_number(best, OVERALL)} over the whole request{waits}."
     )
 
 
 def bunched_text(curve: Curve) -> str:
     """Say which points are left out of the stream's panel; empty where none is."""
-    where = [f"{row['setting']} at {row['users']}" for row in curve.bunched.to_dict("records")]
+    where = [f"{row['setting']} at {_users(row)}" for row in curve.bunched.to_dict("records")]
     if not where:
         return ""
-    return (
-        f"Left out while streaming, for the tokens reached the client in bunches: {', '.join(where)} users."
-    )
+    return f"Left out while streaming, for the tokens reached the client in bunches: {', '.join(where)}."
 
 
 def _to_serve(curve: Curve, study: Study) -> str:
@@ -185,6 +182,10 @@ def _number(row: tables.Row, name: str) -> str:
     has_interval = low is not None and not math.isnan(low) and high is not None
     spread = f" ± {tables.number_text((high - low) / 2)}" if has_interval and high is not None else ""
     return f"{tables.number_text(row[name])}{spread}"
+
+
+def _users(row: tables.Row) -> str:
+    return "1 user" if row["users"] == 1 else f"{row['users']} users"
 
 
 def _of(unit: str) -> str:

@@ -187,6 +187,29 @@ def test_report_shows_curve_and_names_its_point(bounded: Study) -> None:
     assert "SIMULATED - no GPU was measured" in drawing and "Whom does it serve?" in drawing
 
 
+def test_report_says_which_stream_came_in_bunches(trial: MakeTrial, study_folder: MakeFolder) -> None:
+    bunched = {**OPEN, 4: (240.0, 0.25)}
+    tight = {"metric": "mean_tpot_ms", "limit": 11.0, "is_upper": True}
+    made = trial(points=closed(1, 4, 16), runs_at=runs_of(bunched))
+    study = Study.load(study_folder(made, about={"constraints": [tight]}))
+
+    written = report.text(study, drawn=report.draw(study))
+
+    assert "in bunches: the one setting at 4 users. Measure again on a machine that is less busy." in written
+    assert "| the one setting | 4 | 60.00 | in bunches | 60.00 |" in written
+    # Of its users nothing is said of a stream that nobody saw.
+    assert "at 4 users: 60.00 output tokens per second. A user gets 60.00 over the whole request" in written
+
+
+def test_one_user_is_no_users(trial: MakeTrial, study_folder: MakeFolder) -> None:
+    tight = {"metric": "mean_tpot_ms", "limit": 11.0, "is_upper": True}
+    made = trial(points=closed(1, 4, 16), runs_at=runs_of(OPEN))
+
+    written = report.text(Study.load(study_folder(made, about={"constraints": [tight]})), drawn=[])
+
+    assert "gives **the one setting** at 1 user: 20.00 output tokens per second." in written
+
+
 def test_study_over_rates_has_no_curve_in_its_report(trial: MakeTrial, study_folder: MakeFolder) -> None:
     runs = [[{"output_throughput_tok_per_s": 80.0, "median_tpot_ms": 10.0, "request_throughput_per_s": 1.0}]]
     folder = study_folder(trial(rates=(1.0, 2.0, 4.0, 8.0), runs=runs))
