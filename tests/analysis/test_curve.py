@@ -24,7 +24,7 @@ import pytest
 from analysis import curve
 from analysis.curve import OVERALL, PER_GPU, STREAMING
 from analysis.study import Study
-from sweeper.records import LoadPoint, TrialResult
+from sweeper.records import LoadPoint, Platform, Provenance, TrialResult
 
 MakeTrial = Callable[..., TrialResult]
 MakeFolder = Callable[..., Path]
@@ -184,6 +184,29 @@ def test_failed_setting_keeps_its_place_without_numbers(trial: MakeTrial, study_
     assert list(failed["state"]) == ["failed"] * 3
     assert failed[PER_GPU].isna().all() and not failed["is_overall_frontier"].any()
     assert set(found.known(OVERALL)["setting"]) == {"k=1"}
+
+
+def test_endpoint_is_not_divided_by_devices_that_nobody_knows(
+    trial: MakeTrial, study_folder: MakeFolder
+) -> None:
+    made = trial(points=closed(1, 4, 16), runs_at=runs_of(OPEN), provenance=Provenance.MEASURED)
+    engine = replace(made.spec.engine, kind="attach", url="http://127.0.0.1:8000")
+    behind = replace(made, spec=replace(made.spec, engine=engine))
+
+    found = curve.curves([Study.load(study_folder(behind))])[0]
+
+    assert found.unit == "endpoint"
+    assert list(found.points[PER_GPU]) == [80.0, 240.0, 640.0]
+
+
+def test_core_of_cpu_is_no_gpu(trial: MakeTrial, study_folder: MakeFolder) -> None:
+    made = trial(points=closed(1, 4, 16), runs_at=runs_of(OPEN), provenance=Provenance.MEASURED)
+    on_cores = replace(made, spec=replace(made.spec, platform=Platform.CPU))
+
+    found = curve.curves([Study.load(study_folder(on_cores))])[0]
+
+    assert found.unit == "CPU core"
+    assert list(found.points[PER_GPU]) == [20.0, 60.0, 160.0]
 
 
 def test_intervals_rest_on_engine_starts(trial: MakeTrial, study_folder: MakeFolder) -> None:
