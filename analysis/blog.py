@@ -8,11 +8,12 @@ mean is left to its author.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import figures, report, serving, standings, tables
+from analysis import curve_pages, figures, report, serving, standings, tables
 from analysis.markdown import code_block, escaped
 from analysis.study import Study
 from sweeper.text.printable import shortened
@@ -36,7 +37,7 @@ def write(studies: Sequence[Study], *, out: Path) -> list[Path]:
     """
     written: list[Path] = []
     for study in studies:
-        drawn = figures.write(study)
+        drawn = report.draw(study)
         folder = out / "figures" / study.name
         written += [write_answer(folder / path.name, path.read_bytes()) for path in drawn]
     index = write_answer(out / "index.md", text(studies, pictures=_relative(written, out)))
@@ -105,6 +106,7 @@ def _section(study: Study, pictures: Sequence[Path]) -> list[str]:
     if study.source:
         parts.append(f"The question is from: {escaped(study.source)}.")
     parts += ["### Environment", report.environment(study.frame)]
+    parts.append(_lowered(curve_pages.section([study], drawn=pictures, beside=Path())))
     by_metric = {path.stem: path for path in pictures}
     for metric in figures.metrics_of(study):
         if metric.column in by_metric:
@@ -158,5 +160,5 @@ def _commands(study: Study) -> list[str]:
 
 
 def _lowered(section: str) -> str:
-    """Make a report's section one of an article's: its heading is one level lower."""
-    return f"#{section}" if section else ""
+    """Make a report's section one of an article's: its headings are one level lower."""
+    return re.sub(r"^(?=##+ )", "#", section, flags=re.MULTILINE)

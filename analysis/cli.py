@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from analysis import blog, claims_report, compare, figures, guide, mad, report, timeline
+from analysis import blog, claims_report, compare, guide, mad, report, timeline
 from analysis.study import Study
 from sweeper.errors import SweeperError
 from sweeper.store.store import columns_markdown
@@ -93,7 +93,7 @@ class Figures(_OfOneStudy):
 
     def lines(self, options: argparse.Namespace) -> Iterable[str]:
         """Write it, and return the paths."""
-        return [str(path) for path in figures.write(Study.load(options.folder))]
+        return [str(path) for path in report.draw(Study.load(options.folder))]
 
 
 class Report(_OfOneStudy):
@@ -139,15 +139,18 @@ class Claims(_Answer):
 
 
 class Compare(_Answer):
-    """Show two studies side by side."""
+    """Show studies side by side."""
 
     name = "compare"
-    summary = "show two studies side by side, with their differences"
+    summary = "show two or more studies side by side, with their differences"
 
     def declare(self, parser: argparse.ArgumentParser) -> None:
         """Declare what it takes."""
         parser.add_argument("first", type=_place, help="folder of the study to compare with")
         parser.add_argument("second", type=_place, help="folder of the study that is compared")
+        parser.add_argument(
+            "further", type=_place, nargs="*", help="folders of more studies, each compared with the first"
+        )
         parser.add_argument(
             "--out",
             type=Path,
@@ -157,8 +160,9 @@ class Compare(_Answer):
 
     def lines(self, options: argparse.Namespace) -> Iterable[str]:
         """Write it, and return the paths."""
-        first, second = Study.load(options.first), Study.load(options.second)
-        written = compare.write(first, second, out=options.out or second.folder / f"compare-{first.name}")
+        studies = [Study.load(place) for place in (options.first, options.second, *options.further)]
+        out = options.out or studies[1].folder / f"compare-{studies[0].name}"
+        written = compare.write_all(studies, out=out)
         return [str(path) for path in written]
 
 

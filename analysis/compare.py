@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import figures, pairs, report, style, tables
+from analysis import curve_pages, figures, pairs, report, style, tables
+from analysis.curve import curves
 from analysis.facts import FACTS
 from analysis.markdown import escaped
 from analysis.page import Metric, Words
@@ -147,12 +148,12 @@ def text(first: Study, second: Study, *, drawn: Sequence[Path] = ()) -> str:
             "Nothing, for settings that both have.",
         ),
         _only(first, second),
+        _curves([first, second], drawn=drawn),
     ]
-    for metric in _metrics(first, second):
-        table = paired(first, second, metric)
-        if not table.empty:
-            parts.append(_metric_text(metric, table, pictures.get(_stem(metric))))
-    if len(parts) == 6:
+    known = [(metric, paired(first, second, metric)) for metric in _metrics(first, second)]
+    found = [(metric, table) for metric, table in known if not table.empty]
+    parts += [_metric_text(metric, table, pictures.get(_stem(metric))) for metric, table in found]
+    if not found:
         parts.append("The two have no setting and load point with numbers in common.")
     else:
         parts.append(
@@ -164,9 +165,41 @@ def text(first: Study, second: Study, *, drawn: Sequence[Path] = ()) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def write_all(studies: Sequence[Study], *, out: Path) -> list[Path]:
+    """Compare two studies, or more: each with the first, and the curves of all in one chart.
+
+    Args:
+        studies: Two or more.
+        out: Folder of ``compare.md``; of more than two, each comparison with the first has a folder in it.
+
+    Returns:
+        The files written.
+    """
+    first, *others = studies
+    if len(others) == 1:
+        return write(first, others[0], out=out)
+    names = _names(studies)
+    written = curve_pages.write(studies, folder=out, names=names)
+    shared = _curves(studies, drawn=written)
+    pages = []
+    for study, name in zip(others, names[1:], strict=True):
+        pages += write(first, study, out=out / name)
+    listed = [
+        f"- `{name}`: {report.provenance_sentence(study)}"
+        + ("" if study is first else f" [Against the first]({name}/compare.md)")
+        for study, name in zip(studies, names, strict=True)
+    ]
+    parts = [f"# {', '.join(names[1:])} against {names[0]}", "\n".join(listed), shared]
+    page = write_answer(out / "compare.md", "\n\n".join(part for part in parts if part) + "\n")
+    return [*written, *pages, page]
+
+
 def write(first: Study, second: Study, *, out: Path) -> list[Path]:
-    """Write ``compare.md`` and a paired chart per metric, with its data, into a folder; return the files."""
-    written: list[Path] = []
+    """Write ``compare.md`` and its charts with their data into a folder; return the files.
+
+    The charts are a paired one for each metric, and the curves that the two have in common.
+    """
+    written = curve_pages.write([first, second], folder=out, names=_names([first, second]))
     for metric in _metrics(first, second):
         table = paired(first, second, metric)
         if table.empty:
@@ -177,6 +210,23 @@ def write(first: Study, second: Study, *, out: Path) -> list[Path]:
         written += figures.save(figure, table, out / _stem(metric))
     reading = write_answer(out / "compare.md", text(first, second, drawn=written))
     return [*written, reading]
+
+
+def _curves(studies: Sequence[Study], *, drawn: Sequence[Path]) -> str:
+    """Return the section on the curves that studies have in common; why there is none, where each has one."""
+    folder = next((path.parent for path in drawn), Path())
+    text = curve_pages.section(studies, drawn=drawn, beside=folder, names=_names(studies))
+    if text or not all(curves([study]) for study in studies):
+        return text
+    return "The studies have curves over the users at once, at different loads: those do not compare."
+
+
+def _names(studies: Sequence[Study]) -> list[str]:
+    """Name studies so that no two are called the same."""
+    names = [study.name for study in studies]
+    return [
+        name if names.count(name) == 1 else f"{name}-{place}" for place, name in enumerate(names, start=1)
+    ]
 
 
 # ---- both sides ----

@@ -110,6 +110,11 @@ class Legend:
     rows: int
 
 
+def legend_width_in(labels: Sequence[str]) -> float:
+    """Return the width of a legend of one column, inches."""
+    return _HANDLE_IN + _CHARACTER_IN * max((len(drawn(label)) for label in labels), default=0)
+
+
 def lay_legend(labels: Sequence[str], *, width_in: float) -> Legend:
     """Fit labels into a page of some width (inches): up to three columns, or one of broken lines."""
     room_in = width_in - 0.5
@@ -196,10 +201,12 @@ def _band(figure: Figure, text: str, *, bottom: float, height: float) -> None:
     figure.text(0.5, bottom + height * 0.47, text, ha="center", va="center", fontsize=9.5, weight="bold")
 
 
-def draw_legend(page: Page, handles: list[Any], columns: int) -> None:
-    """Put a legend between title and data."""
+def draw_legend(page: Page, handles: list[Any], columns: int, *, from_in: float = 0.0) -> None:
+    """Put a legend between title and data, so many inches right of the page's margin."""
+    left, top = page.legend_corner
+    corner = (left + from_in / page.figure.get_figwidth(), top)
     page.figure.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=page.legend_corner, ncols=columns, fontsize=8.5,
+        handles=handles, loc="upper left", bbox_to_anchor=corner, ncols=columns, fontsize=8.5,
         borderaxespad=0.0, handlelength=2.2, handleheight=1.1, columnspacing=1.8,
     )  # fmt: skip
 

@@ -14,10 +14,12 @@ from analysis import (
     bests,
     claims_report,
     costs,
+    curve_pages,
     drift,
     figures,
     serving,
     standings,
+    steadiness,
     tables,
     verdicts,
 )
@@ -52,9 +54,14 @@ def write(place: Path | str) -> ReportFiles:
         StoreError: ``study.json`` or a stored part cannot be read.
     """
     study = Study.load(place)
-    drawn = figures.write(study)
+    drawn = draw(study)
     report = write_answer(study.folder / "report.md", text(study, drawn=drawn))
     return ReportFiles(report=report, figures=tuple(drawn))
+
+
+def draw(study: Study) -> list[Path]:
+    """Draw every chart of a study into its ``figures/`` folder; return the files (PNG, SVG, CSV)."""
+    return [*curve_pages.write([study], folder=study.folder / "figures"), *figures.write(study)]
 
 
 def text(study: Study, *, drawn: list[Path]) -> str:
@@ -64,6 +71,7 @@ def text(study: Study, *, drawn: list[Path]) -> str:
         provenance_sentence(study),
         _origin(study),
         _answers(study),
+        curve_pages.section([study], drawn=drawn, beside=study.folder),
     ]
     for metric in figures.metrics_of(study):
         picture = study.folder / "figures" / f"{metric.column}.png"
@@ -73,6 +81,7 @@ def text(study: Study, *, drawn: list[Path]) -> str:
         costs_section(study),
         verdicts.section(study),
         repeatability(study),
+        steadiness.section(study),
         answers_section(study),
         hit_rates(study),
         claims_section(study),

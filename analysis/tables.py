@@ -227,6 +227,14 @@ def load_point_text(row: Row) -> str:
     )
 
 
+def load_words(row: Row, varying: Sequence[str]) -> str:
+    """Name a load by some columns, of ``LOAD_POINT`` and ``keeps_prefix_cache``: ``1024 in, 256 out``."""
+    words = (
+        _RUN_WORDS[bool(row[_RUN])] if name == _RUN else _LOAD_WORDS[name](row[name]) for name in varying
+    )
+    return ", ".join(words)
+
+
 def no_number_text(row: Row) -> str:
     """Explain why a row of a summary has no number."""
     if row["state"] == str(TrialState.COMPLETE):

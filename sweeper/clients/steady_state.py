@@ -52,7 +52,9 @@ class Window:
         drain_s: From the window to the last token.
         state: Whether it is one.
         numbers: Of the window, by the names of the whole run with ``steady_`` before them; empty where the
-            run is too short to say. Rates count what was completed, and tokens produced, within it.
+            run is too short to say. Rates count requests by the part of their time that lies within it, and
+            the tokens produced within it: of a closed loop every user has a request under way when the window
+            begins and when it ends, and whole ones would count half a request of each too few.
     """
 
     begin_s: float
@@ -114,7 +116,7 @@ def window(records: RequestRecords) -> Window | None:
     latency = float(np.median((records.last_token_s - records.arrival_s)[done]))
     is_short = inside.sum() < FEWEST_REQUESTS or end - begin < FEWEST_LATENCIES * latency
     state = Steadiness.TOO_SHORT if is_short else _steadiness(records, sent_inside)
-    numbers = {} if is_short else _numbers(records, inside, sent_inside, begin=begin, end=end)
+    numbers = {} if is_short else _numbers(records, sent_inside, begin=begin, end=end)
     return Window(
         begin_s=begin, end_s=end, ramp_s=begin - first, drain_s=last - end, state=state, numbers=numbers
     )
@@ -157,17 +159,26 @@ def _steadiness(records: RequestRecords, sent_inside: Bools) -> Steadiness:
 
 
 def _numbers(
-    records: RequestRecords, inside: Bools, sent_inside: Bools, *, begin: float, end: float
+    records: RequestRecords, sent_inside: Bools, *, begin: float, end: float
 ) -> dict[str, float | None]:
     length_s = end - begin
     found: dict[str, float | None] = {
-        "steady_request_throughput_per_s": float(inside.sum()) / length_s,
+        "steady_request_throughput_per_s": _requests_within(records, begin, end) / length_s,
         "steady_output_throughput_tok_per_s": _tokens_within(records, begin, end) / length_s,
     }
     for name, values in (("ttft", ttft_ms(records)), ("tpot", tpot_ms(records))):
         all_of_them = statistics_ms(name, values[sent_inside])
         found |= {f"steady_{full.format(name)}": all_of_them[full.format(name)] for full in _REPORTED}
     return found
+
+
+def _requests_within(records: RequestRecords, begin: float, end: float) -> float:
+    """Count the requests of a window, each by the part of its time that lies within."""
+    done = records.is_complete
+    first, last = records.arrival_s[done], records.last_token_s[done]
+    span = np.maximum(last - first, np.finfo(float).tiny)
+    overlap = np.clip(np.minimum(last, end) - np.maximum(first, begin), 0.0, None)
+    return float(np.minimum(overlap / span, 1.0).sum())
 
 
 def _tokens_within(records: RequestRecords, begin: float, end: float) -> float:

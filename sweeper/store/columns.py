@@ -125,7 +125,12 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column("drain_s", FLOAT, "From the last request sent to the last token", "s"),
         _column("steady_s", FLOAT, "Between the two; null where too short to say anything of it", "s"),
         _column("steady_drifts", FLOAT, "1 where latencies moved from its first to its last third", "flag"),
-        _column("steady_request_throughput_per_s", FLOAT, "Completed within it, per second", "1/s"),
+        _column(
+            "steady_request_throughput_per_s",
+            FLOAT,
+            "Requests answered per second within it, each by the part of its time that lies within",
+            "1/s",
+        ),
         _column("steady_output_throughput_tok_per_s", FLOAT, "Tokens produced within it, per second", "1/s"),
         *(
             _column(

@@ -72,3 +72,14 @@ def test_few_requests_say_nothing_and_none_say_none() -> None:
         inter_token_s=np.zeros(0),
     )
     assert window(failed) is None
+
+
+def test_users_who_begin_together_and_fall_out_of_step_have_sum_of_their_rates() -> None:
+    # 8 users begin at once with requests of 1.5 to 2.9 s: at first none has done anything, at the end each
+    # is somewhere within a request. Whole ones would count half a request of each too few, 4 of some 70.
+    lengths = [1.5 + 0.2 * user for user in range(8)]
+    sent = sorted((start, length) for length in lengths for start in np.arange(0, 20, length))
+    found = window(records(np.array([s for s, _ in sent]), latency_s=np.array([n for _, n in sent])))
+    assert found is not None and found.state is Steadiness.STEADY
+    rate = sum(1 / length for length in lengths)
+    assert found.numbers["steady_request_throughput_per_s"] == pytest.approx(rate, rel=0.01)
