@@ -25,6 +25,7 @@ from analysis.facts import FACTS_OF_ONE
 from analysis.markdown import code_block, escaped
 from analysis.study import Study, is_control
 from sweeper import published
+from sweeper.records import MAX_RATE, MAX_USERS
 from sweeper.text.writing import write_answer
 
 _TOUCHES = {
@@ -229,7 +230,8 @@ def table_of(table: pd.DataFrame) -> pd.DataFrame:
 
 def _cell_with_completed(row: tables.Row) -> str:
     completed = row["completed_per_s"]
-    more = "" if math.isnan(completed) else f", {tables.number_text(completed)} completed"
+    metric = MAX_USERS if row["load_point"] == tables.MOST_USERS else MAX_RATE
+    more = "" if math.isnan(completed) else f", {standings.completed_text(metric, completed)}"
     return f"{tables.cell_text(row)}{more}"
 
 

@@ -61,7 +61,7 @@ def _modelled(spec: TrialSpec, device: str) -> TrialSpec:
     points = tuple(
         replace(point, num_prompts=min(point.num_prompts, MOST_PROMPTS))
         for point in spec.load_points
-        if point.rate_search is None
+        if point.search is None
     )
     engine = EngineSpec(kind="simulated", release=spec.engine.release)
     return replace(
