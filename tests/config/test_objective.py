@@ -134,7 +134,7 @@ def test_users_are_searched_for_beside_others() -> None:
     [
         (
             [*USERS, "objective.throughput.max_concurrency=16"],
-            "objective.throughput.max_concurrency: is 16, .*; expected one of 1, 4, 64. Choose one, or add it "
+            "throughput.max_concurrency: is 16, .*; expected one of 1, 4, 64. Choose one, or add it "
             "to workload.max_concurrency",
         ),
         (
