@@ -265,7 +265,7 @@ def marks_text(study: Study, table: pd.DataFrame, *, axis: str | None = None) ->
 
 def caption_of(study: Study, table: pd.DataFrame) -> str:
     """Describe what a chart rests on: study, provenance, sample, version, model, published figures."""
-    frame = study.frame[study.frame["trial_key"].isin(set(table["trial_key"]))]
+    frame = _rows_shown(study, table)
     starts = table.loc[table["n"] > 0, "n"]
     repeats = _span(starts)
     spread = (
@@ -281,12 +281,7 @@ def caption_of(study: Study, table: pd.DataFrame) -> str:
         f"{engine}, {_values(frame, 'model')} ({_values(frame, 'model_dtype')})"
         + ("; dummy weights: only speed means anything" if bool(frame["model_is_dummy"].any()) else ""),
     ]
-    kept = [
-        text
-        for metric, point in tables.ANSWERS.items()
-        if point in set(table["load_point"])
-        for text in frame[SEARCH_SLOS[metric]].dropna().unique()
-    ]
+    kept = [text for slo in SEARCH_SLOS.values() for text in frame[slo].dropna().unique()]
     if kept:
         sentences.append(f"Bounds: {'; '.join(kept)}")
     beside = table.dropna(subset=["published_value"])
@@ -294,6 +289,17 @@ def caption_of(study: Study, table: pd.DataFrame) -> str:
         methods = " or ".join(sorted(set(beside["published_method"])))
         sentences.append(f"Published: {beside['published_source'].iloc[0]}; by {methods}")
     return ". ".join(sentences) + "."
+
+
+def _rows_shown(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows behind a chart: the probes of a search where it shows what they found, else the others."""
+    rows = study.frame[study.frame["trial_key"].isin(set(table["trial_key"]))]
+    points = set(table["load_point"])
+    for metric, point in tables.ANSWERS.items():
+        if point in points:
+            return rows[rows[SEARCH_SLOS[metric]].notna()]
+    chosen = rows[~tables.is_probe(rows)]
+    return rows if chosen.empty else chosen
 
 
 def _other_engines(frame: pd.DataFrame) -> str:

@@ -150,7 +150,7 @@ def _answers(study: Study) -> str:
             ""
             if answer["runner_up"] is None
             else f"; next is {escaped(answer['runner_up'])} with "
-            f"{tables.number_text(answer['runner_up_value'])}"
+            f"{tables.metric_text(answer['runner_up_value'], standings.metric_of(answer))}"
         )
         verdict = f"{answer['verdict']}: {_TOUCHES[answer['verdict']]}"
         ties = standings.ties_text(answer)

@@ -115,14 +115,19 @@ def _best_text(study: Study, answer: tables.Row) -> str:
 
 def value_text(study: Study, answer: tables.Row) -> str:
     """Write the number of a row of ``best``; of what a search found also what was completed at it."""
-    text, metric = tables.number_text(answer["value"]), str(answer["objective"]).split()[1]
+    metric = metric_of(answer)
+    text = tables.metric_text(answer["value"], metric)
     if metric not in SEARCH_SLOS:
         return text
     completed = completed_at_heaviest(study, metric).get(str(answer["setting"]))
     if metric == MAX_RATE:
         return f"{text} offered, {tables.number_text(completed)} completed" if completed else text
-    text = f"{answer['value']:,.4g}"
     return f"{text}, {completed_text(metric, completed)}" if completed else text
+
+
+def metric_of(answer: tables.Row) -> str:
+    """Return the metric that a row of ``best`` is about, which its objective names after its direction."""
+    return str(answer["objective"]).split()[1]
 
 
 def completed_text(metric: str, completed: float) -> str:
@@ -211,7 +216,7 @@ def closing_lines(study: Study) -> list[str]:
 
 
 def _front_text(row: tables.Row, study: Study) -> str:
-    values = (f"{o.name} {tables.number_text(row[o.name])}" for o in study.objectives)
+    values = (f"{o.name} {tables.metric_text(row[o.name], o.metric)}" for o in study.objectives)
     return f"{row['setting']}: {', '.join(values)}"
 
 

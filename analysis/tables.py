@@ -510,13 +510,14 @@ def cell_text(row: Row) -> str:
 
 
 def mean_text(row: Row) -> str:
-    """Write the mean of a row of a summary; users are counted, so a whole number of them stays whole."""
-    return f"{row['mean']:,.10g}" if is_count(row) else number_text(row["mean"])
+    """Write the mean of a row of a summary."""
+    return metric_text(row["mean"], MAX_USERS if row["load_point"] == MOST_USERS else "")
 
 
-def is_count(row: Row) -> bool:
-    """Return whether a row of a summary counts users, and its mean is a whole number of them."""
-    return bool(row["load_point"] == MOST_USERS and row["mean"] == round(row["mean"]))
+def metric_text(value: float, metric: str) -> str:
+    """Write a value of a metric; users are counted, so a whole number of them stays whole."""
+    is_whole = metric == MAX_USERS and value == round(value)
+    return f"{value:,.10g}" if is_whole else number_text(value)
 
 
 def _cell(value: object, is_markdown: bool) -> str:

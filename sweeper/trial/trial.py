@@ -295,5 +295,6 @@ def _of(done: int, total: int) -> str:
 
 
 def _gentlest(points: tuple[LoadPoint, ...]) -> LoadPoint:
-    """Return the load point of the lowest request rate."""
-    return min(points, key=lambda point: point.request_rate_per_s or float("inf"))
+    """Return the load point of the lowest request rate, or of the fewest users where none has a rate."""
+    most = float("inf")
+    return min(points, key=lambda point: (point.request_rate_per_s or most, point.users or most))

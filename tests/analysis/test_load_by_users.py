@@ -197,3 +197,7 @@ def test_chart_and_report_of_most_users_say_bounds_and_whole_numbers(
     assert metric.title == "Most users within bounds"
     caption = figures.caption_of(study, figures.chart_table(study, metric))
     assert f"Bounds: {TPOT} <= 30." in caption
+    # Probes with 1 and with 20 users, of ten prompts each; the load point that was chosen has two users.
+    assert "10, 200 random prompts" in caption
+    usual = next(one for one in figures.metrics_of(study) if one.column == TPOT)
+    assert "20 random prompts" in figures.caption_of(study, figures.chart_table(study, usual))
