@@ -292,7 +292,7 @@ def caption_of(study: Study, table: pd.DataFrame) -> str:
 
 
 def _rows_shown(study: Study, table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows behind a chart: the probes of a search where it shows what they found, else the others."""
+    """Return the rows behind a chart: the probes of a search where it shows their answer, else the others."""
     rows = study.frame[study.frame["trial_key"].isin(set(table["trial_key"]))]
     points = set(table["load_point"])
     for metric, point in tables.ANSWERS.items():
