@@ -17,7 +17,7 @@ from sweeper.records import (
     RateSearch,
     UserSearch,
 )
-from sweeper.records.metrics import REQUEST_LATENCIES, statistic_names
+from sweeper.records.metrics import REQUEST_LATENCIES, STEADY_LATENCIES, statistic_names
 
 # Numbers and lists of numbers, which are checked with those of the workload itself.
 _NUMBERS = ("num_prompts", "input_len", "output_len", "max_concurrency", "request_rate_per_s")
@@ -39,6 +39,8 @@ _SINGLE: Mapping[str, tuple[type, ...]] = {
 }
 _RATE_SEARCH: Mapping[str, Any] = asdict(MaxRateConfig())
 _USER_SEARCH: Mapping[str, Any] = asdict(MaxUsersConfig())
+_FEWEST_STEADY = 40
+"""Prompts of a run with users, of whose answers three quarters still come while all are at work."""
 POINT_KEYS = (*_NUMBERS, *_SINGLE)
 """Keys of the workload that one of its points may replace."""
 
@@ -156,12 +158,20 @@ def _user_search(given: Mapping[str, Any] | None, workload: Mapping[str, Any]) -
             "or choose another workload.dataset."
         )
     _check_runs_once(where, workload)
+    each = workload["prompts_per_user"]
+    steady = [metric for metric in given["bounds"] if metric in STEADY_LATENCIES]
+    if steady and each is not None and each * given["low"] < _FEWEST_STEADY:
+        raise ConfigError(
+            f"{where}.bounds: has {steady[0]}, and {given['low']} users of {each} prompts send "
+            f"{each * given['low']}; expected {_FEWEST_STEADY} or more, of which a part is steady. Raise "
+            f"{where}.low or workload.prompts_per_user, or bound {steady[0].removeprefix('steady_')}."
+        )
     return UserSearch(
         low=given["low"],
         high=given["high"],
         resolution=given["resolution"],
         bounds=_bounds_of(given),
-        prompts_per_user=workload["prompts_per_user"],
+        prompts_per_user=each,
     )
 
 
@@ -185,7 +195,7 @@ def _checked_search(
         raise ConfigError(f"{where}.bounds: is empty; expected such as {{p99_ttft_ms: 2000}}.")
     latencies = [name for one in REQUEST_LATENCIES for name in statistic_names(one.name)]
     for metric, bound in given["bounds"].items():
-        check_choice(f"{where}.bounds", metric, latencies)
+        check_choice(f"{where}.bounds", metric, [*latencies, *STEADY_LATENCIES])
         _check_single(f"{where}: {metric}", bound, (int, float))
         check_positive(f"{where}: {metric}", bound)
     return given

@@ -357,6 +357,15 @@ SEARCH_SLOS: Mapping[str, str] = {MAX_RATE: "max_rate_slo", MAX_USERS: "max_user
 """What searches over the load find, to the column with the bounds of one: it tells its probes."""
 
 
+STEADY_LATENCIES: Mapping[str, str] = {
+    f"steady_{name}": f"{statistic} {latency.upper()}"
+    for latency in ("ttft", "tpot")
+    for statistic in ("mean", "median", "p99")
+    for name in (f"{statistic}_{latency}_ms",)
+}
+"""Latencies of the requests sent in the steady part of a run, to their words; unknown where it has none."""
+
+
 def reported_by(benchmark: Benchmark) -> tuple[str, ...]:
     """Return the names of the metrics that one of vLLM's benchmarks reports."""
     return tuple(metric.name for metric in METRICS if benchmark in metric.benchmarks)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from sweeper.records.metrics import METRICS
+from sweeper.records.metrics import METRICS, STEADY_LATENCIES
 from sweeper.text.tables import markdown_table
 
 SCHEMA_VERSION = 1
@@ -133,14 +133,8 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column("steady_request_throughput_per_s", FLOAT, "Completed within it, per second", "1/s"),
         _column("steady_output_throughput_tok_per_s", FLOAT, "Tokens produced within it, per second", "1/s"),
         *(
-            _column(
-                f"steady_{statistic}_{latency}_ms",
-                FLOAT,
-                f"{statistic} {latency.upper()} of the requests sent within it",
-                "ms",
-            )
-            for latency in ("ttft", "tpot")
-            for statistic in ("mean", "median", "p99")
+            _column(name, FLOAT, f"{words} of the requests sent within it", "ms")
+            for name, words in STEADY_LATENCIES.items()
         ),
     ),
     "Telemetry, seen during the run; null where the platform does not tell": (

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from sweeper.errors import MeasurementError
 from sweeper.records import FailureClass, LoadPoint, Measurement, RateSearch, UserSearch
+from sweeper.records.metrics import STEADY_LATENCIES
 
 Measure = Callable[[LoadPoint], Measurement]
 Search = RateSearch | UserSearch
@@ -100,11 +101,13 @@ def _keeps_bounds(search: Search, probe: Measurement) -> bool:
 
 
 def _value(search: Search, probe: Measurement, metric: str) -> float:
-    value = probe.metrics.get(metric)
+    # The steady part's numbers are seen beside those that the client reports.
+    value = {**probe.telemetry, **probe.metrics}.get(metric)
     if value is None:
+        more = ", and enough of them for a steady part" if metric in STEADY_LATENCIES else ""
         raise MeasurementError(
             f"client: {metric} is not told at {_load_text(probe.load_point)}; expected it: {search.key} "
-            "bounds it. Bound another latency, or send requests that have this one.",
+            f"bounds it. Bound another latency, or send requests that have this one{more}.",
             failure=FailureClass.CLIENT,
         )
     return value

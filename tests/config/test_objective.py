@@ -118,8 +118,8 @@ def test_entry_singles_out_load_point_by_users() -> None:
 
 def test_users_are_searched_for_beside_others() -> None:
     (point,) = settings(CASE_2, *MOST_USERS).load_points
-    bounds = (("median_ttft_ms", 2000.0), ("p99_tpot_ms", 100.0))
-    assert point.user_search == UserSearch(low=1, high=64, resolution=1, bounds=bounds, prompts_per_user=10)
+    bounds = (("steady_p99_ttft_ms", 2000.0), ("steady_p99_tpot_ms", 100.0))
+    assert point.user_search == UserSearch(low=4, high=64, resolution=1, bounds=bounds, prompts_per_user=10)
     assert (point.num_prompts, point.max_concurrency) == (640, None)
     both = settings(
         CASE_2,
@@ -164,6 +164,10 @@ def test_users_are_searched_for_beside_others() -> None:
             r"given with max_concurrency \[8\]; .* chooses the users",
         ),
         ([*MOST_USERS, "workload.request_rate_per_s=[8]"], "given with request_rate_per_s"),
+        (
+            [*MOST_USERS, "workload.max_users.low=3"],
+            "has steady_p99_ttft_ms, and 3 users of 10 prompts send 30; expected 40 or more",
+        ),
         ([*MOST_USERS, "workload.second_run=true"], "workload.max_users: is given with second_run"),
         (
             [*SEARCHED, "workload.max_users.high=8", "workload.max_users.bounds.p99_ttft_ms=5"],

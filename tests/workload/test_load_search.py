@@ -142,6 +142,19 @@ def test_latency_that_is_not_told_of_users_names_their_key() -> None:
         measurements(replace(CLOSED, user_search=search), served)
 
 
+def test_bound_on_steady_part_is_kept_by_what_was_seen_of_it() -> None:
+    def steadily(point: LoadPoint) -> Measurement:
+        whole = served(point)
+        seen = {"steady_p99_ttft_ms": 10.0 * (point.users or 0)}
+        return replace(whole, metrics={"p99_ttft_ms": 9000.0}, telemetry=seen)
+
+    search = replace(USERS, high=16, bounds=(("steady_p99_ttft_ms", 55.0),))
+    found = measurements(replace(CLOSED, user_search=search), steadily)
+    assert [m.load_point.users for m in found if "max_users" in m.metrics] == [5]
+    with pytest.raises(MeasurementError, match=r"have this one, and enough of them for a steady part"):
+        measurements(replace(CLOSED, user_search=search), served)
+
+
 def test_trial_finds_users_on_one_simulated_server(simulated_spec: TrialSpec, placement: Placement) -> None:
     search = UserSearch(low=1, high=64, resolution=1, bounds=(("mean_tpot_ms", 25.0),), prompts_per_user=2)
     point = replace(simulated_spec.load_points[0], user_search=search, max_concurrency=None)
