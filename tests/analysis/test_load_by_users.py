@@ -10,9 +10,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis import bests, figures, report, standings, tables
+from analysis import bests, claims, figures, report, standings, tables
+from analysis.claims import Claim
 from analysis.lines import line_axis
 from analysis.study import Study
+from sweeper import published
+from sweeper.errors import StoreError
 from sweeper.records import LoadPoint, Ramp, TrialResult, UserSearch
 
 MakeTrial = Callable[..., TrialResult]
@@ -201,3 +204,56 @@ def test_chart_and_report_of_most_users_say_bounds_and_whole_numbers(
     assert "10, 200 random prompts" in caption
     usual = next(one for one in figures.metrics_of(study) if one.column == TPOT)
     assert "20 random prompts" in figures.caption_of(study, figures.chart_table(study, usual))
+
+
+CLAIM = Claim(
+    id="c1",
+    experiment="steps",
+    statement="Fast is faster.",
+    where="here",
+    metric=TPOT,
+    powers={"slow": 1, "fast": -1},
+    low=1.0,
+)
+
+
+def test_claim_at_rate_is_not_judged_on_as_many_users(study: Study) -> None:
+    assert claims.check_study(replace(CLAIM, request_rate_per_s=16.0), study).findings == ()
+    (found,) = claims.check_study(replace(CLAIM, max_concurrency=16), study).findings
+    # 10 + 16 against 12 ms
+    assert (found.load_point, found.ratio.value) == ("16 users", pytest.approx(26 / 12))
+    every = claims.check_study(CLAIM, study).findings
+    assert [finding.load_point for finding in every] == ["1 user", "4 users", "16 users", "64 users"]
+
+
+PUBLISHED = "series,metric,request_rate_per_s,{0}value,low,high,method,system,model,source\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "line", "beside"),
+    [
+        ("", "theirs,mean_tpot_ms,,9.0,,,printed label,a system,{model},a page", []),
+        ("max_concurrency,", "theirs,mean_tpot_ms,,16,9.0,,,printed label,a system,{model},a page", [16]),
+    ],
+    ids=["all at once", "of users"],
+)
+def test_published_numbers_stand_beside_load_that_they_are_of(
+    head: str, line: str, beside: list[int], trial: MakeTrial, study_folder: MakeFolder, tmp_path: Path
+) -> None:
+    result = trial(series=("fast",), points=with_users(4, 16), runs_at=by_users)
+    series = {"fast": {"label": "fast", "published": "theirs", "order": 0}}
+    study = Study.load(study_folder(result, about={"experiment": "users", "series": series}))
+    (tmp_path / "experiments" / "users").mkdir(parents=True)
+    path = tmp_path / "experiments" / "users" / "published.csv"
+    path.write_text(PUBLISHED.format(head) + line.format(model=result.spec.model.name) + "\n")
+    metric = next(one for one in figures.metrics_of(study) if one.column == TPOT)
+    table = figures.chart_table(study, metric, experiments=tmp_path / "experiments")
+    assert table.loc[table["published_value"].notna(), "max_concurrency"].tolist() == beside
+
+
+def test_published_number_that_is_given_twice_is_named_with_its_users(tmp_path: Path) -> None:
+    (tmp_path / "users").mkdir()
+    line = "theirs,mean_tpot_ms,,16,9.0,,,printed label,a system,a model,a page\n"
+    (tmp_path / "users" / "published.csv").write_text(PUBLISHED.format("max_concurrency,") + line * 2)
+    with pytest.raises(StoreError, match="gives mean_tpot_ms of series 'theirs' at 16 users twice"):
+        published.load("users", root=tmp_path)
