@@ -165,7 +165,8 @@ def _check_is_measured(
         answers = " or ".join(dict.fromkeys(search.answer for search in searched))
         raise ConfigError(
             f"{where}.metric: is {metric}, and every load point searches for the heaviest load; expected "
-            f"{answers}, or a load point that is measured as it is."
+            f"{answers}, or a load point that is measured as it is. Change the metric, take the entry out "
+            f"(~{where}), or add such a load point to workload.points."
         )
     _check_client_tells(where, metric, {point.dataset for point in counted})
     if metric == "request_goodput_per_s" and not all(point.goodput_ms for point in counted):
