@@ -32,6 +32,7 @@ def of(workload: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: A key is unknown, a value is not allowed, or two of them exclude each other.
     """
+    _check_times(workload)
     ramp = _ramp(workload["ramp_up"], workload)
     return {
         "options": _options(workload["options"], workload["dataset"]),
@@ -86,6 +87,16 @@ def _burstiness(given: Any, workload: Mapping[str, Any], *, has_ramp: bool) -> f
     return float(given)
 
 
+def _check_times(workload: Mapping[str, Any]) -> None:
+    """Check that nothing else says when requests are sent, where the dataset does."""
+    given = [key for key in ("ramp_up", "max_rate") if workload[key] is not None]
+    if given and DATASETS[workload["dataset"]].times is not None:
+        raise ConfigError(
+            f"workload.{given[0]}: is given with dataset {workload['dataset']}, which has a time for each "
+            "request; expected none. Leave it out, or choose a dataset that is sent at a rate."
+        )
+
+
 def _ramp(given: Mapping[str, Any] | None, workload: Mapping[str, Any]) -> Ramp | None:
     if given is None:
         return None
@@ -128,6 +139,11 @@ def _form(workload: Mapping[str, Any]) -> RequestForm:
         sampling=tuple(sorted((name, float(value)) for name, value in workload["sampling"].items())),
         extra_body=json.dumps(body, sort_keys=True) if body else None,
     )
+    if form.endpoint != "chat" and DATASETS[workload["dataset"]].conversations is not None:
+        raise ConfigError(
+            f"workload.endpoint: is {form.endpoint} with dataset {workload['dataset']}; expected chat, which "
+            "alone knows of earlier turns. Set workload.endpoint=chat."
+        )
     if form != RequestForm() and not DATASETS[workload["dataset"]].needs_server:
         raise ConfigError(
             f"workload: endpoint, sampling and extra_body are given ({form}) with dataset "
