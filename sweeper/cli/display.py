@@ -105,6 +105,8 @@ class Display:
             return
         if result.state is TrialState.COMPLETE:
             self._say(f"done    {self._position()} {result.spec.label}{took}: {_headline(result)}")
+            for sentence in _short_answers(result):
+                self._say(f"short   {sentence}")
         else:
             reason = f"{result.failure_class}: " if result.failure_class else ""
             self._say(
@@ -219,6 +221,16 @@ def _headline(result: TrialResult) -> str:
     ]
     shown = [*found, *([f"{' / '.join(rates[:6])} requests/s"] if rates else [])]
     return f"{', '.join(shown) or 'no throughput'} ({result.provenance})"
+
+
+def _short_answers(result: TrialResult) -> tuple[str, ...]:
+    """Return of which load points answers are shorter than asked, and why, each once."""
+    told = {
+        measured.load_point.label: measured.short_answers_because
+        for measured in result.measurements
+        if measured.short_answers_because is not None
+    }
+    return tuple(f"{label}: {because}" for label, because in told.items())
 
 
 def _duration(seconds: float) -> str:

@@ -10,9 +10,8 @@ from dataclasses import replace
 from typing import Protocol
 
 from sweeper.engines import Cancelled, Server
-from sweeper.errors import MeasurementError
-from sweeper.kinds import ENGINES
-from sweeper.records import FailureClass, LoadPoint, Measurement, TrialSpec
+from sweeper.kinds import DATASETS
+from sweeper.records import LoadPoint, Measurement
 
 _WARM_UP_SEED = 1_000_003
 
@@ -40,48 +39,30 @@ class Client(Protocol):
         ...
 
 
-def output_tokens_wanted(spec: TrialSpec, point: LoadPoint) -> int | None:
-    """How many tokens all answers of a load point have together; None where they may end as they like.
-
-    TGI does not know ``ignore_eos``, so that its answers may end early whatever is asked.
-    """
-    heeds = ENGINES[spec.engine.kind].heeds_ignore_eos
-    is_fixed = point.ignore_eos and not point.range_ratio and heeds
-    return point.num_prompts * point.output_len if is_fixed and point.output_len is not None else None
-
-
-def check_lengths(told: float | None, spec: TrialSpec, point: LoadPoint, *, log_path: str | None) -> None:
-    """Check that answers that were to run to their full length did: shorter ones are less work.
-
-    Args:
-        told: Output tokens of all answers as the client counted them; None where it did not.
-        spec: The trial.
-        point: What was asked.
-        log_path: The client's log.
-
-    Raises:
-        MeasurementError: There are more or fewer tokens than were asked for.
-    """
-    wanted = output_tokens_wanted(spec, point)
-    if wanted is not None and told is not None and told != wanted:
-        raise MeasurementError(
-            f"client: the answers have {told:g} tokens together; expected {wanted}, {point.output_len} for "
-            f"each of {point.num_prompts} requests, since they ignore the end of a text. Look whether the "
-            "model's length (max_model_len) or the engine cut them short.",
-            failure=FailureClass.CLIENT,
-            log_path=log_path,
-        )
-
-
 def warm_up_point(point: LoadPoint, *, prompts: int) -> LoadPoint:
     """Return what a warm-up sends: other requests of the load point's kind, all at once.
 
     Their seed is another one: with the prompts of the measured run they would fill the prefix cache with
     just what is about to be asked.
     """
+    dataset = DATASETS[point.dataset].without_times or point.dataset
+    declared = DATASETS[dataset].options
     return replace(
         point,
-        num_prompts=prompts,
+        dataset=dataset,
+        options=tuple((name, value) for name, value in point.options if name in declared),
+        num_prompts=_whole_rounds(prompts, point),
         request_rate_per_s=None,
-        client_seed=point.client_seed + _WARM_UP_SEED,
+        ramp=None,
+        burstiness=LoadPoint.burstiness,
+        # numpy takes seeds below 2**32.
+        client_seed=(point.client_seed + _WARM_UP_SEED) % 2**32,
     )
+
+
+def _whole_rounds(prompts: int, point: LoadPoint) -> int:
+    """Round up to what shared prefixes can be sent with: each is sent equally often, and at least once."""
+    prefixes = point.option("num_prefixes")
+    if not isinstance(prefixes, int) or isinstance(prefixes, bool):
+        return prompts
+    return -(-prompts // prefixes) * prefixes

@@ -17,6 +17,10 @@ _RENAMED = {
     metric.name: metric.reported_as for metric in METRICS if metric.reported_as not in ((), (metric.name,))
 }
 
+_LONGEST_ERROR = 300
+_REFUSED = "Bad Request"
+"""What vLLM's benchmark keeps of an answer with HTTP status 400."""
+
 
 def read_object(path: Path) -> dict[str, object] | None:
     """Read the JSON object that a benchmark left; None where there is no file, or it holds something else."""
@@ -61,7 +65,7 @@ def check_complete(report: Mapping[str, object], *, wanted: int, log_path: str |
     if completed != wanted or failed:
         raise MeasurementError(
             f"client: {_count(completed)} of {wanted} requests completed, {_count(failed)} failed; "
-            "expected all to complete. See the client's log for the first error.",
+            f"expected all to complete. {_first_error(report)}",
             failure=FailureClass.CLIENT,
             log_path=log_path,
         )
@@ -69,6 +73,21 @@ def check_complete(report: Mapping[str, object], *, wanted: int, log_path: str |
         plausibility.refuse(f"num_prompts is {sent:g}; expected {wanted}, as asked", log_path=log_path)
     if plausibility.number(report, "duration", log_path=log_path) is None:
         plausibility.refuse("it has no duration; expected seconds", log_path=log_path)
+
+
+def _first_error(report: Mapping[str, object]) -> str:
+    """Describe why the first request failed, as the report says it; else where to look."""
+    errors = report.get("errors")
+    texts = (str(error).strip() for error in errors) if isinstance(errors, list) else ()
+    first = next(filter(None, texts), None)
+    if first is None:
+        return "See the client's log for the first error."
+    last_line = first.splitlines()[-1][:_LONGEST_ERROR]
+    refused = (
+        ": so a server answers a prompt for which its max_model_len has no room (in earlier releases with "
+        "the answer asked for), or what it does not know"
+    )
+    return f"The first error: {last_line}{refused if last_line == _REFUSED else ''}. See the engine's log."
 
 
 def _count(number: float | None) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper import knobs
-from sweeper.clients import dataset_arguments, plausibility, program
+from sweeper.clients import dataset_arguments, given_arguments, plausibility, program
 from sweeper.clients.bench_report import check_complete, read_object, read_report
 from sweeper.clients.measuring import Load, ProgramClient, Reading
 from sweeper.clients.tokenizer import tokenizer_of
@@ -136,7 +136,7 @@ def check_point(point: LoadPoint, *, release: str) -> None:
         ConfigError: It cannot; the message names flag and release.
 
     Source:
-        data/vllm_bench_history.csv.
+        data/vllm_bench.csv.
     """
     if point.max_concurrency is not None and not _has("--max-concurrency", release):
         raise ConfigError(
@@ -216,6 +216,7 @@ def script_arguments(
         # Earlier ones send 0 whatever is asked.
         *(["--temperature", "0"] if _has("--temperature", release) else []),
         *(["--ignore-eos"] if point.ignore_eos else []),
+        *given_arguments.words(spec.client.arguments, release=release),
         *goodput_arguments(point),
         *("--percentile-metrics", ",".join(latency.name for latency in REQUEST_LATENCIES)),
         *("--metric-percentiles", ",".join(map(str, PERCENTILES))),
@@ -240,4 +241,4 @@ def read_result(path: Path) -> Mapping[str, object] | None:
 
 
 def _has(flag: str, release: str) -> bool:
-    return knobs.client_flag_exists(flag, release)
+    return knobs.bench_flag(flag, release) is not None

@@ -11,6 +11,8 @@ from sweeper.workload.logs import BLOCK_TOKENS
 # Random lengths were drawn from [ratio * len, len] before, and from len * (1 +/- ratio) since.
 _RATIO_ABOUT_THE_MEAN = "0.8.4"
 
+_SKIP = "skip_chat_template"
+
 OWN_OUTPUT_LEN = -1
 """Stands for the answer lengths of a custom file in ``--custom-output-len``."""
 
@@ -28,6 +30,21 @@ def of(point: LoadPoint) -> list[str]:
     """
     words: list[str] = opened(check_known(point))(point)
     return [*words, *_options(point)]
+
+
+def unless_templated_twice(point: LoadPoint, *, release: str) -> list[str]:
+    """Return the argument by which prompts for the chat endpoint are not put into the chat template before.
+
+    The server puts them into it; what ``workload.options`` says of it holds as it stands.
+
+    Source: CustomDataset.sample, vllm/benchmarks/datasets of 0.32.0, which does so whatever the backend.
+    """
+    kind = DATASETS[point.dataset]
+    is_told = point.option(_SKIP) is not None
+    if point.form.endpoint != "chat" or not kind.is_templated or is_told:
+        return []
+    flags = ("--skip-chat-template", "--custom-skip-chat-template")
+    return [flag for flag in flags if knobs.bench_flag(flag, release) is not None]
 
 
 def check_known(point: LoadPoint) -> str:

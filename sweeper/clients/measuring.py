@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from sweeper.clients import check_lengths, plausibility, program, warm_up_point
+from sweeper.clients import plausibility, program, short_answers, warm_up_point
+from sweeper.clients.short_answers import RequestLengths, Short
 from sweeper.engines import Cancelled, Server
 from sweeper.engines.endpoint import Endpoint
 from sweeper.errors import EngineError
@@ -51,12 +52,14 @@ class Reading:
         raw_path: The report as it came.
         telemetry: What the client itself reports besides, such as how long it waited for a core.
         peak_kv_cache_usage: Largest share of the engine's KV cache seen in use, 0 to 1; None where unknown.
+        lengths: Tokens of the single requests; None where they are not reported.
     """
 
     metrics: Mapping[str, float | None]
     raw_path: Path
     telemetry: Mapping[str, float | None] = field(default_factory=dict)
     peak_kv_cache_usage: float | None = None
+    lengths: RequestLengths | None = None
 
 
 class MeasuringClient(ABC, Generic[Sent]):
@@ -98,6 +101,7 @@ class MeasuringClient(ABC, Generic[Sent]):
         sent = self._send(load)
         ended_at = time.time()
         reading = self._read(load, sent)
+        short = self._short(load, reading)
         counted = self._counted(load, reading, before)
         measured_s = reading.metrics["duration_s"] or 0.0
         return Measurement(
@@ -105,12 +109,13 @@ class MeasuringClient(ABC, Generic[Sent]):
             restart=restart,
             repeat=repeat,
             metrics=reading.metrics,
-            telemetry=counted,
+            telemetry=counted if short is None else {**counted, "short_answers": float(short.count)},
             measured_s=measured_s,
             client_overhead_s=time.monotonic() - began - measured_s,
             started_at=started_at,
             ended_at=ended_at,
             raw_path=str(reading.raw_path),
+            short_answers_because=short.because if short is not None and short.count else None,
         )
 
     def close(self) -> None:
@@ -146,6 +151,10 @@ class MeasuringClient(ABC, Generic[Sent]):
         """Return the telemetry of a load: what the engine counted during it, and what the client reported."""
         after, peak = load.server.counters(), reading.peak_kv_cache_usage
         return {**telemetry(before, after, peak_kv_cache_usage=peak), **reading.telemetry}
+
+    def _short(self, load: Load, reading: Reading) -> Short | None:
+        """Find the answers that are shorter than asked; None where that is not known."""
+        return short_answers.find(reading.lengths, self._spec, load.point, effective=load.server.effective)
 
     def _raw(self, load: Load) -> Path:
         """Return the path of a load's report as it came."""
@@ -200,7 +209,8 @@ class ServerClient(MeasuringClient[Sent]):
         check_engine(before, load.server, answered=load.point.num_prompts, log_path=log_path)
         if self.counts_tokens:
             tokens = reading.metrics["total_output_tokens"]
-            check_lengths(tokens, self._spec, load.point, log_path=log_path)
+            short = self._short(load, reading)
+            short_answers.check(tokens, self._spec, load.point, short=short, log_path=log_path)
         return super()._counted(load, reading, before)
 
     @abstractmethod

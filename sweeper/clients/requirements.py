@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sweeper import knobs
-from sweeper.clients import conversations, sendable
+from sweeper.clients import conversations, given_arguments, sendable
+from sweeper.engines import packages
 from sweeper.errors import ConfigError, MissingFileError
 from sweeper.kinds import CLIENTS, DATASETS, ENGINES, opened
 from sweeper.records import ClientSpec, EngineSpec, LoadPoint, TrialSpec
@@ -177,6 +178,8 @@ def check_vllm_bench(client: ClientSpec, points: Iterable[LoadPoint], engine: En
     is_script = _is_script(client, engine)
     if client.script is not None and not is_script:
         raise ConfigError(_no_script_wanted(client, engine))
+    if ENGINES[engine.kind].is_run_by_python and (is_script or client.python is None):
+        given_arguments.check(client.arguments, release=engine.release)
     if ENGINES[engine.kind].is_run_by_python and is_script:
         from sweeper.clients import bench_script
 
@@ -186,6 +189,19 @@ def check_vllm_bench(client: ClientSpec, points: Iterable[LoadPoint], engine: En
     elif client.python is None and ENGINES[engine.kind].is_run_by_python:
         for point in points:
             sendable.check(point, release=engine.release)
+    _check_packages(client.python or engine.python, points)
+
+
+def _check_packages(python: str | None, points: Iterable[LoadPoint]) -> None:
+    """Check that what reads the datasets is installed beside vLLM."""
+    for point in points:
+        package = DATASETS[point.dataset].package
+        if python is not None and package is not None and packages.missing(python, (package,)):
+            raise ConfigError(
+                f"workload.dataset: is '{point.dataset}', and the environment of {python} has no {package}, "
+                "with which vLLM's benchmark reads it; expected it beside vLLM. Install it: "
+                f"{packages.install_command(python, package)}"
+            )
 
 
 def check_locust_client(client: ClientSpec, points: Iterable[LoadPoint], engine: EngineSpec) -> None:

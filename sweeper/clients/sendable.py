@@ -1,6 +1,6 @@
 """What ``vllm bench serve`` of a release can send, looked at before anything is started.
 
-Source: the parser of each release's benchmark, in sweeper/knobs/data/bench_serve.csv.
+Source: the parser of each release's benchmark, in sweeper/knobs/data/vllm_bench.csv.
 """
 
 from __future__ import annotations
@@ -48,6 +48,11 @@ def _check_dataset(point: LoadPoint, *, release: str) -> None:
             f"workload.dataset: is '{name}', and vllm bench serve of vLLM {release} cannot send it any more "
             f"({_when(kind.bench_name or name)}); expected a dataset that it knows. Use dataset custom with "
             "a file of prompts, or prefix_repetition."
+        )
+    if kind.sends_tokens and point.form.endpoint == "chat":
+        raise ConfigError(
+            f"workload.endpoint: is chat with dataset '{name}', whose prompts are token ids; expected "
+            "completions, which alone takes them. Set workload.endpoint=completions."
         )
     reads_answers = knobs.is_between(release, OWN_OUTPUT_LEN_SINCE, None)
     if kind.has_answers_in_file and point.output_len is None and not reads_answers:

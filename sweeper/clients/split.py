@@ -17,6 +17,7 @@ from typing import Any
 
 from sweeper.clients import Client, plausibility, steady_state
 from sweeper.clients.measuring import Load, MeasuringClient, Reading
+from sweeper.clients.short_answers import RequestLengths
 from sweeper.clients.single_requests import joined
 from sweeper.engines import Cancelled, Server
 from sweeper.engines.instances import SplitServer, part_of, together
@@ -57,8 +58,13 @@ class SplitClient(MeasuringClient[Sequence[Measurement]]):
         began = time.monotonic()
         together(
             [
-                _warming(client, one, point, prompts=prompts)
-                for client, one in zip(self._clients, self._servers(server), strict=True)
+                _warming(client, one, share, prompts=share.num_prompts)
+                for client, one, share in zip(
+                    self._clients,
+                    self._servers(server),
+                    warm_up_shares(point, prompts=prompts, parts=len(self._clients)),
+                    strict=True,
+                )
             ],
             cancelled=cancelled,
         )
@@ -92,8 +98,9 @@ class SplitClient(MeasuringClient[Sequence[Measurement]]):
             MeasurementError: Their times are not reported.
         """
         reports = [_report(part) for part in sent]
+        records = joined(reports)
         return Reading(
-            metrics=summarize(joined(reports), goodput_bounds_ms=dict(load.point.goodput_ms) or None),
+            metrics=summarize(records, goodput_bounds_ms=dict(load.point.goodput_ms) or None),
             raw_path=self._write(load, sent),
             telemetry={
                 "client_cpu_wait_s": _largest(sent, "client_cpu_wait_s"),
@@ -102,6 +109,9 @@ class SplitClient(MeasuringClient[Sequence[Measurement]]):
                 "instances_start_spread_s": start_spread_s(reports),
             },
             peak_kv_cache_usage=_largest(sent, "kv_cache_usage"),
+            lengths=RequestLengths(
+                inputs=tuple(records.input_tokens.tolist()), outputs=tuple(records.output_tokens.tolist())
+            ),
         )
 
     def _servers(self, server: Server) -> Sequence[Server]:
@@ -146,6 +156,17 @@ def split(point: LoadPoint, *, parts: int) -> tuple[LoadPoint, ...]:
         )
         for index in range(parts)
     )
+
+
+def warm_up_shares(point: LoadPoint, *, prompts: int, parts: int) -> tuple[LoadPoint, ...]:
+    """Deal a warm-up out: as many to each server; by users, to each what its own users send.
+
+    Raises:
+        MeasurementError: There are fewer users than parts.
+    """
+    if not point.warmup_per_user:
+        return (replace(point, num_prompts=prompts),) * parts
+    return split(replace(point, num_prompts=max(prompts, parts)), parts=parts)
 
 
 def start_spread_s(reports: Sequence[Mapping[str, Any]]) -> float:

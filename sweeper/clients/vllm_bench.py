@@ -14,13 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper import knobs
-from sweeper.clients import dataset_arguments, plausibility, sendable, single_requests, steady_state
+from sweeper.clients import (
+    dataset_arguments,
+    given_arguments,
+    plausibility,
+    sendable,
+    short_answers,
+    single_requests,
+    steady_state,
+)
 from sweeper.clients.bench_report import check_complete, read_object, read_report
 from sweeper.clients.bench_worker import BenchWorker
 from sweeper.clients.measuring import Load, Reading, ServerClient
 from sweeper.clients.program import blame_engine
 from sweeper.clients.tokenizer import tokenizer_of
 from sweeper.engines.environment import client_environment, find_interpreter
+from sweeper.engines.packages import install_command
 from sweeper.engines.vllm_environment import probe, write_metadata_stub
 from sweeper.errors import ConfigError, MeasurementError
 from sweeper.processes import process
@@ -67,6 +76,9 @@ class VllmBenchClient(ServerClient[_Run]):
         environment = probe(python)
         self._release = _release_of(environment.release, spec, python)
         _check_has_command(self._release, python)
+        given_arguments.check(spec.client.arguments, release=self._release)
+        for point in spec.load_points:
+            sendable.check(point, release=self._release)
         trial_files.make_folder(self._folder)
         interpreter = find_interpreter(python)
         self._environment = client_environment(
@@ -130,6 +142,7 @@ class VllmBenchClient(ServerClient[_Run]):
             # Large against duration_s: the latencies are those of a client that had no core.
             telemetry={"client_cpu_wait_s": sent.cpu_wait_s, **steady},
             peak_kv_cache_usage=sent.peak_kv_cache_usage,
+            lengths=short_answers.lengths_of(sent.report),
         )
 
     def _check_whole(self, load: Load, sent: _Run) -> None:
@@ -161,7 +174,7 @@ def with_missing_package(reason: str, python: str) -> str:
     if missing is None:
         return reason
     package = missing[1].partition(".")[0]
-    return f"{reason}; expected it beside vLLM. Install it: {python} -m pip install {package}"
+    return f"{reason}; expected it beside vLLM. Install it: {install_command(python, package)}"
 
 
 def benchmark_arguments(
@@ -189,7 +202,7 @@ def benchmark_arguments(
     if knobs.bench_client(release) == "command":
         sendable.check(point, release=release)
     # The flag that chooses the API was called otherwise before 0.11.1; both take the same word.
-    backend = "--endpoint-type" if knobs.client_flag_exists("--endpoint-type", release) else "--backend"
+    backend = "--endpoint-type" if knobs.bench_flag("--endpoint-type", release) else "--backend"
     concurrency = [] if point.max_concurrency is None else ["--max-concurrency", str(point.max_concurrency)]
     return [
         *(backend, *_BACKENDS[point.form.endpoint]),
@@ -202,12 +215,14 @@ def benchmark_arguments(
             trusts=spec.client.trust_remote_code,
         ),
         *dataset_arguments.of(point),
+        *dataset_arguments.unless_templated_twice(point, release=release),
         *("--num-prompts", str(point.num_prompts)),
         *arrival_arguments(point),
         *concurrency,
         *("--seed", str(point.client_seed)),
         *form_arguments(point),
         *(["--ignore-eos"] if point.ignore_eos else []),
+        *given_arguments.words(spec.client.arguments, release=release),
         *goodput_arguments(point),
         *("--percentile-metrics", ",".join(latency.name for latency in REQUEST_LATENCIES)),
         *("--metric-percentiles", ",".join(map(str, PERCENTILES))),

@@ -59,15 +59,17 @@ def main() -> None:
 class _Watch:
     """Counts answers without the server's own count of their tokens.
 
-    Source: async_request_openai_completions, vllm/benchmarks/lib/endpoint_request_func.py of 0.32.0: success
-    means that one message with a choice came; an error in the stream, or its early end, changes nothing.
+    Source: async_request_openai_completions, and the same for chat, in vllm/benchmarks/lib of 0.32.0
+    (endpoint_request_func.py): success means that one message with a choice came; an error in the stream, or
+    its early end, changes nothing.
     """
 
     def __init__(self, serve: Any) -> None:
         self.uncounted = 0
         functions = getattr(serve, "ASYNC_REQUEST_FUNCS", {})
-        if "openai" in functions:
-            functions["openai"] = self._watched(functions["openai"])
+        for backend in ("openai", "openai-chat"):
+            if backend in functions:
+                functions[backend] = self._watched(functions[backend])
 
     def _watched(self, request: Any) -> Any:
         async def watched(*args: Any, **kwargs: Any) -> Any:
@@ -84,11 +86,17 @@ def _run(serve: Any, task: Any) -> None:
     os.environ["OPENAI_API_KEY"] = task["api_key"]
     parser = _parser()
     serve.add_cli_args(parser)
+    # By itself it ends the process, and what was wrong would stand in the log alone.
+    parser.error = _refuse
     args = parser.parse_args(task["args"])
     if hasattr(serve, "main_async"):
         asyncio.run(serve.main_async(args))
     else:  # before 0.10.2
         serve.main(args)
+
+
+def _refuse(message: str) -> None:
+    raise ValueError(f"the benchmark does not take its arguments: {message}")
 
 
 def _parser() -> Any:

@@ -41,7 +41,7 @@ _GROUPS = ("platform", "engine", "model", "workload", "client", "search", "objec
 _FREE_KEYS = (
     *("knobs.", "space.knobs.", "space.series.", "objective.", "calibration."),
     *("workload.goodput.", "workload.max_rate.", "workload.max_users.", "workload.options."),
-    *("workload.ramp_up.", "workload.sampling.", "workload.extra_body."),
+    *("workload.ramp_up.", "workload.sampling.", "workload.extra_body.", "client.arguments."),
     "model.config.",
 )
 # Entries with keys of their own, which Hydra cannot add to: they are merged behind it.

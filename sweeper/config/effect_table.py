@@ -75,8 +75,8 @@ _NO_SERVER = Idle(
     "wait for, to ask or to warm up",
 )
 _NO_WARM_UP = Idle(
-    when=lambda run: not run.root["workload"]["warmup_prompts"],
-    because="workload.warmup_prompts is 0, so that there is no warm-up to limit",
+    when=lambda run: not any(run.root["workload"][key] for key in ("warmup_prompts", "warmup_per_user")),
+    because="workload.warmup_prompts and warmup_per_user are 0, so that there is no warm-up to limit",
     remedy="Leave it out, or set workload.warmup_prompts.",
 )
 _NO_WATCHED_PROGRAM = Idle(
@@ -86,6 +86,10 @@ _NO_WATCHED_PROGRAM = Idle(
 _NOT_OF_THIS_CLIENT = Idle(
     when=lambda run: not run.client.has_own_python,
     because=f"client.kind is '{{client}}'; expected {DEFAULT_CLIENT}, which alone has it",
+)
+_NO_ARGUMENTS = Idle(
+    when=lambda run: not run.client.takes_arguments,
+    because=f"client.kind is '{{client}}'; expected {DEFAULT_CLIENT}, which alone is given any",
 )
 _KNOB_OF_BOTH = Idle(
     when=lambda run: not run.is_attached,
@@ -132,7 +136,7 @@ _ANSWERS_END = Idle(
 _WARMS_ITSELF = Idle(
     when=lambda run: run.is_offline,
     because="client.kind is '{client}', whose benchmarks warm up by themselves or not at all",
-    remedy="Set workload.warmup_prompts=0.",
+    remedy="Set it to 0.",
 )
 _REMEMBERS_NOTHING = Idle(
     when=lambda run: run.is_offline or not any(kind.keeps_prefixes for kind in run.engines),
@@ -336,7 +340,7 @@ EFFECTS: tuple[Effect, ...] = (
     Effect(keys=("workload.range_ratio",), idle=(_OVERRIDDEN, _NOT_DRAWN)),
     # The benchmarks without a server, and the model of one, always let answers run to their end.
     Effect(keys=("workload.ignore_eos",), idle=(_OVERRIDDEN, _ANSWERS_END)),
-    Effect(keys=("workload.warmup_prompts",), idle=(_WARMS_ITSELF,)),
+    Effect(keys=("workload.warmup_prompts", "workload.warmup_per_user"), idle=(_WARMS_ITSELF,)),
     Effect(keys=("workload.options.*",), idle=(_OVERRIDDEN, _NO_OPTIONS)),
     Effect(keys=("workload.prompts_per_user",), idle=(_OVERRIDDEN,)),
     Effect(
@@ -363,6 +367,7 @@ EFFECTS: tuple[Effect, ...] = (
     Effect(keys=("client.kind",), idle=(_STARTS_VLLM, _SHARES_NOTHING)),
     Effect(keys=("client.script",), idle=(_NO_SCRIPT, _NOT_STARTED)),
     Effect(keys=("client.python", "client.start_timeout_s"), idle=(_NOT_OF_THIS_CLIENT, _NOT_STARTED)),
+    Effect(keys=("client.arguments.*",), idle=(_NO_ARGUMENTS, _NOT_STARTED)),
     Effect(keys=("client.trust_remote_code",), idle=(_NOT_OF_THIS_CLIENT, _KNOB_OF_BOTH)),
     Effect(keys=("knobs.*",), idle=(_GIVEN_KNOBS,)),
     Effect(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from sweeper.config.checks import check_choice, check_positive
+from sweeper.config.checks import check_choice, check_not_negative, check_positive
 from sweeper.config.schema import RampConfig
 from sweeper.errors import ConfigError, nearest
 from sweeper.kinds import DATASETS, DatasetOption
@@ -40,6 +40,25 @@ def of(workload: Mapping[str, Any]) -> dict[str, Any]:
         "ramp": ramp,
         "form": _form(workload),
     }
+
+
+def warm_up(workload: Mapping[str, Any]) -> int:
+    """Check how many requests each user sends before a load point, to be thrown away.
+
+    Raises:
+        ConfigError: It is negative, or it is not said how many users there are.
+    """
+    each = int(check_not_negative("workload.warmup_per_user", workload["warmup_per_user"]))
+    users = workload["max_concurrency"]
+    # A search over the users says how many there are.
+    is_open = None in (users if isinstance(users, list) else [users]) and workload["max_users"] is None
+    if each and is_open:
+        raise ConfigError(
+            f"workload.warmup_per_user: is {each}, and max_concurrency has null, which is no number of "
+            "users; expected how many there are at once. Set workload.max_concurrency, or "
+            "workload.warmup_prompts for a warm-up of one size."
+        )
+    return each
 
 
 def _options(given: Mapping[str, Any], dataset: str) -> tuple[tuple[str, Scalar], ...]:

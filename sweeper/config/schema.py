@@ -116,6 +116,7 @@ class ClientConfig:
     python: str | None = None
     start_timeout_s: float = ClientSpec.start_timeout_s
     trust_remote_code: bool = ClientSpec.trust_remote_code
+    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -166,6 +167,7 @@ class WorkloadConfig:
     ignore_eos: bool = LoadPoint.ignore_eos
     client_seed: int = LoadPoint.client_seed
     warmup_prompts: int = 0
+    warmup_per_user: int = LoadPoint.warmup_per_user
     second_run: bool = False
     points: list[Any] | None = None
     goodput: dict[str, float] = field(default_factory=dict)

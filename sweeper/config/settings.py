@@ -369,6 +369,7 @@ def _product(workload: Mapping[str, Any]) -> Iterator[LoadPoint]:
             goodput_ms=load.goodput(workload["goodput"], workload["dataset"]),
             **searched,
             **requests.of(workload),
+            warmup_per_user=requests.warm_up(workload),
             **_settled(dict(zip(axes, values, strict=True)), workload["prompts_per_user"], searched),
         )
 

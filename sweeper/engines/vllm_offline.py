@@ -49,7 +49,7 @@ WARM_UP_ITERATIONS = 3
 """Of the latency benchmark. Source: AMD's vllm_benchmark_report.sh, which calls it with this."""
 
 FIRST_COMMAND = "0.8.5"
-"""First release with ``vllm bench latency`` and ``throughput``. Source: data/vllm_bench_history.csv."""
+"""First release with ``vllm bench latency`` and ``throughput``. Source: data/vllm_bench.csv."""
 
 # The latency benchmark draws its prompts from these token ids whatever the model's vocabulary.
 # Source: vllm/benchmarks/latency.py of 0.32.0, np.random.randint(10000).

@@ -27,6 +27,7 @@ class ClientKind:
         reads_tokenizer: It reads the model's tokenizer as the server does, and must be given the same.
         is_of_vllm: It is a benchmark of vLLM, a script in early releases.
         stays_up: It is a process that stays up for the life of the engine.
+        takes_arguments: It is given what ``client.arguments`` holds.
         has_own_python: It can run in another environment than the engine (``client.python``).
     """
 
@@ -43,6 +44,7 @@ class ClientKind:
     is_of_vllm: bool = False
     stays_up: bool = False
     has_own_python: bool = False
+    takes_arguments: bool = False
 
     @property
     def has_engine_inside(self) -> bool:
@@ -61,6 +63,7 @@ _VLLM_BENCH = ClientKind(
     is_of_vllm=True,
     stays_up=True,
     has_own_python=True,
+    takes_arguments=True,
 )
 _OFFLINE = ClientKind(
     name="offline",

@@ -44,6 +44,8 @@ class DatasetKind:
         needs_output_len: Its prompts have lengths of their own, its answers have not.
         times: Function from a load point to when each request is sent, in seconds from the first; None where
             a rate says it.
+        without_times: Dataset that sends the same at a rate, or all at once; None where there is none.
+        package: Package beside vLLM with which its client reads it; None where it needs no other.
         draws_lengths: Its lengths are drawn around ``input_len`` and ``output_len`` (``range_ratio``).
         has_own_lengths: Its prompts have lengths of their own, so that ``input_len`` means nothing.
         conversations: Function from a load point and a generator to the conversations whose turns it sends
@@ -52,6 +54,8 @@ class DatasetKind:
         is_batch: One batch is measured again and again, in place of requests.
         arguments: Function from a load point to its words for ``vllm bench serve``; None where that cannot
             send it.
+        is_templated: vLLM's client puts its prompts into the model's chat template.
+        sends_tokens: Its prompts are token ids, which the chat endpoint does not take.
         script_arguments: Function from a load point and a release to its words for the script of earlier
             releases; None where that does not send it.
         draw: Function from a load point and a generator to lengths in, lengths out, and for each request the
@@ -93,6 +97,10 @@ class DatasetKind:
     has_own_answers: bool = False
     needs_output_len: bool = False
     times: str | None = None
+    is_templated: bool = False
+    package: str | None = None
+    sends_tokens: bool = False
+    without_times: str | None = None
 
 
 _SHAREGPT = DatasetKind(
@@ -163,6 +171,7 @@ _BURSTGPT = DatasetKind(
     has_own_lengths=True,
     has_own_answers=True,
     arguments="sweeper.clients.dataset_arguments:from_file",
+    package="pandas",
     draw="sweeper.workload.files:draw_burstgpt",
     check="sweeper.workload.files:check_burstgpt",
     most_input_len=131072,
@@ -175,6 +184,8 @@ _CUSTOM = DatasetKind(
     has_own_lengths=True,
     has_answers_in_file=True,
     arguments="sweeper.clients.dataset_arguments:custom",
+    is_templated=True,
+    package="pandas",
     draw="sweeper.workload.files:draw_custom",
     check="sweeper.workload.files:check_custom",
     most_input_len=131072,
@@ -192,8 +203,10 @@ _TIMED_TRACE = DatasetKind(
     has_own_lengths=True,
     has_own_answers=True,
     times="sweeper.workload.files:trace_times_s",
+    without_times="trace_lengths",
     pieces="sweeper.workload.files:trace_pieces",
     arguments="sweeper.clients.dataset_arguments:timed_trace",
+    sends_tokens=True,
     draw="sweeper.workload.files:draw_timed_trace",
     check="sweeper.workload.files:check_timed_trace",
     most_input_len=131072,
@@ -214,6 +227,7 @@ _TRACE_LENGTHS = replace(
     name="trace_lengths",
     bench_name="timed_trace",
     times=None,
+    without_times=None,
     arguments="sweeper.clients.dataset_arguments:trace_lengths",
     options={"chunk_len": _TIMED_TRACE.options["chunk_len"]},
 )
@@ -222,6 +236,8 @@ _HF = DatasetKind(
     reads_file=True,
     has_own_lengths=True,
     arguments="sweeper.clients.dataset_arguments:hugging_face",
+    package="datasets",
+    is_templated=True,
     draw=None,
     most_input_len=131072,
     most_total_len=262144,

@@ -29,8 +29,10 @@ from sweeper.knobs.bench import (
     BenchFlag,
     bench_client,
     bench_flag,
+    bench_flags,
+    bench_name,
     bench_releases,
-    client_flag_exists,
+    every_bench_flag,
 )
 from sweeper.knobs.catalogue import Knob, describe, every_name, knob_type, known_names, takes_json
 from sweeper.knobs.checks import check
@@ -81,10 +83,11 @@ __all__ = [
     "accelerator_of",
     "bench_client",
     "bench_flag",
+    "bench_flags",
+    "bench_name",
     "bench_releases",
     "check",
     "client_arguments",
-    "client_flag_exists",
     "client_variables",
     "command_line",
     "defaults",
@@ -92,6 +95,7 @@ __all__ = [
     "devices",
     "engine_generation",
     "environment",
+    "every_bench_flag",
     "every_name",
     "first_with",
     "is_between",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sweeper.kinds import CLIENTS
-from sweeper.knobs.bench import client_flag_exists
+from sweeper.knobs.bench import bench_flag
 from sweeper.knobs.forms import environment
 from sweeper.knobs.generations import is_set
 from sweeper.knobs.refusals import Refusal
@@ -35,7 +35,7 @@ def client_arguments(
     """
     trusts = trusts or is_set(assignment.get("trust_remote_code", assignment.get("TRUST_REMOTE_CODE", False)))
     mode = assignment.get("tokenizer_mode")
-    has_mode = mode is not None and client_flag_exists("--tokenizer-mode", release)
+    has_mode = mode is not None and bench_flag("--tokenizer-mode", release) is not None
     return (
         *("--tokenizer", tokenizer),
         *(("--tokenizer-mode", str(mode)) if has_mode else ()),
@@ -58,11 +58,7 @@ def refuse_unshared(assignment: Assignment, *, release: str, client: str) -> Ite
         client: One of ``kinds.CLIENTS``.
     """
     mode = assignment.get("tokenizer_mode", "auto")
-    if (
-        CLIENTS[client].reads_tokenizer
-        and mode != "auto"
-        and not client_flag_exists("--tokenizer-mode", release)
-    ):
+    if CLIENTS[client].reads_tokenizer and mode != "auto" and bench_flag("--tokenizer-mode", release) is None:
         yield Refusal(
             knob="tokenizer_mode",
             value=mode,

@@ -21,10 +21,12 @@ from sweeper.records.kinds import (
     MASK_VARIABLES,
     PARTITIONS_PER_GPU,
     Assignment,
+    GivenArgument,
     Platform,
     Provenance,
     Scalar,
     TrialState,
+    argument_flag,
     content_key,
 )
 from sweeper.records.load import (
@@ -85,6 +87,7 @@ __all__ = [
     "Constraint",
     "EngineSpec",
     "FailureClass",
+    "GivenArgument",
     "LoadPoint",
     "Measurement",
     "Model",
@@ -103,6 +106,7 @@ __all__ = [
     "TrialSpec",
     "TrialState",
     "UserSearch",
+    "argument_flag",
     "content_key",
     "gpus_of_row",
     "gpus_used",

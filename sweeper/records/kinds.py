@@ -15,6 +15,9 @@ Assignment = Mapping[str, Scalar]
 starts with ``host_`` is a setting of the host, every other name is a flag of the server
 (``max_num_seqs`` is ``--max-num-seqs``)."""
 
+GivenArgument = tuple[str, Scalar | tuple[str, ...]]
+"""An argument of the load generator, its name in underscores, and its value: a tuple is a list of words."""
+
 HOST_PREFIX = "host_"
 """How the names of knobs begin that are settings of the host, and no server's."""
 
@@ -72,6 +75,11 @@ class TrialState(StrEnum):
     FAILED = "failed"
     INFEASIBLE = "infeasible"
     SKIPPED = "skipped"
+
+
+def argument_flag(name: str) -> str:
+    """Return the flag of an argument: ``--num-warmups`` of ``num_warmups``."""
+    return "--" + name.replace("_", "-")
 
 
 def content_key(content: object) -> str:

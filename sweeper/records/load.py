@@ -105,6 +105,7 @@ class LoadPoint:
         ramp: Rise of the request rate over the run, in place of ``request_rate_per_s``; None for none.
         form: How each request is put.
         user_search: Bounds with which the most users of a closed loop are searched for; None for no search.
+        warmup_per_user: Requests of each user that are sent just before the load point and thrown away.
     """
 
     dataset: str
@@ -125,6 +126,7 @@ class LoadPoint:
     ramp: Ramp | None = None
     form: RequestForm = _USUAL_FORM
     user_search: UserSearch | None = None
+    warmup_per_user: int = 0
 
     @property
     def identity(self) -> Mapping[str, object]:
@@ -137,11 +139,18 @@ class LoadPoint:
             del content["burstiness"]
         if self.form == _USUAL_FORM:
             del content["form"]
+        if not self.warmup_per_user:
+            del content["warmup_per_user"]
         return content
 
     def option(self, name: str) -> Scalar | None:
         """Return an option of the dataset; None where it was not given."""
         return dict(self.options).get(name)
+
+    @property
+    def warmup_prompts(self) -> int | None:
+        """Requests just before the load point whose numbers are thrown away: as many as its users say."""
+        return self.warmup_per_user * (self.max_concurrency or 0) or None
 
     @property
     def dataset_options(self) -> str | None:

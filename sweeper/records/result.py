@@ -19,6 +19,7 @@ class Measurement:
         metrics: Names and units as in ``sweeper.store`` (``mean_ttft_ms``, ``completed``, ...).
         telemetry: What the engine counted during the run (``prefix_cache_hit_rate``, ...).
         raw_path: The client's own JSON, kept as it came; None for the simulated client.
+        short_answers_because: Why answers are shorter than asked, in a sentence; None where none is.
     """
 
     load_point: LoadPoint
@@ -31,6 +32,7 @@ class Measurement:
     started_at: float
     ended_at: float
     raw_path: str | None = None
+    short_answers_because: str | None = None
 
 
 PHASES = ("free_wait_s", "engine_start_s", "warmup_s", "stop_s")

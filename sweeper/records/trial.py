@@ -14,8 +14,10 @@ from sweeper.records.kinds import (
     INSTANCES,
     PARTITIONS_PER_GPU,
     Assignment,
+    GivenArgument,
     Platform,
     Provenance,
+    Scalar,
     content_key,
 )
 from sweeper.records.load import LoadPoint
@@ -87,6 +89,7 @@ class ClientSpec:
         start_timeout_s: Until it has imported what it needs.
         trust_remote_code: Whether it runs a tokenizer that is code of the model's own folder, for a server
             that was not started here; one that was has the knob of that name, which reaches both.
+        arguments: What the load generator is given beside what other keys set, in the order of names.
     """
 
     kind: str = DEFAULT_CLIENT
@@ -95,6 +98,13 @@ class ClientSpec:
     keeps_requests: bool = False
     start_timeout_s: float = 600.0
     trust_remote_code: bool = False
+    arguments: tuple[GivenArgument, ...] = ()
+
+    @property
+    def arguments_text(self) -> str | None:
+        """Its arguments in words: ``logprobs=5, no_oversample=true``; None without any."""
+        texts = (f"{name}={_argument_text(value)}" for name, value in self.arguments)
+        return ", ".join(texts) or None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,6 +229,7 @@ class TrialSpec:
                 "calibration": dict(self.calibration),
                 # Left out where it is the usual one, so that keys from before there was a choice still hold.
                 **({} if self.client.kind == ClientSpec.kind else {"client": self.client.kind}),
+                **({"client_arguments": dict(self.client.arguments)} if self.client.arguments else {}),
                 **({} if self.partitioning is None else {"partitioning": self.partitioning}),
                 **({} if self.modelled_device in _USUAL_DEVICES else {"device": self.modelled_device}),
                 **({} if self.engine.build is None else {"build": self.engine.build}),
@@ -229,6 +240,12 @@ class TrialSpec:
                 **({} if self.final is None else {"final": self.final}),
             }
         )
+
+
+def _argument_text(value: Scalar | tuple[str, ...]) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return " ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def gpus_used(

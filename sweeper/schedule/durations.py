@@ -179,6 +179,11 @@ def _first_guess(spec: TrialSpec, device: str | None) -> Prediction:
     if spec.warmup_prompts:
         warm = replace(spec.load_points[0], num_prompts=spec.warmup_prompts, request_rate_per_s=None)
         start_s += _point_s(warm, costs, limits, replicas=1)
+    for point in _loads(spec):
+        if point.warmup_prompts is not None:
+            warm = replace(point, num_prompts=point.warmup_prompts)
+            each_s = _point_s(warm, costs, limits, replicas=knobs.replicas(spec.assignment))
+            start_s += each_s * spec.runs_per_start
     load_s = sum(
         _point_s(point, costs, limits, replicas=knobs.replicas(spec.assignment)) for point in _loads(spec)
     )

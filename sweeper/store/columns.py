@@ -110,6 +110,13 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column(
             "request_form", STRING, "Endpoint, sampling and what else was in the body; null for the usual"
         ),
+        _column(
+            "warmup_prompts",
+            INT,
+            "Requests just before this load point that were thrown away, as many as its users say "
+            "(workload.warmup_per_user); null for none",
+            "requests",
+        ),
         _column("goodput_bounds", STRING, "Milliseconds that a good request keeps, as --goodput takes them"),
         _column(
             "max_rate_slo",
@@ -151,6 +158,16 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
             "Requests at least whose prompt was sent before in this run, for the dataset has fewer "
             "conversations than requests are sent: the prefix cache may know them; null where none need be",
             "requests",
+        ),
+        _column(
+            "short_answers",
+            INT,
+            "Answers with fewer tokens than output_len, which is less work than asked for; null where no "
+            "one length was asked for, or the lengths are not reported",
+            "requests",
+        ),
+        _column(
+            "short_answers_because", STRING, "Why, in a sentence with what to do; null where there are none"
         ),
         _column("preemptions", INT, "Requests put back because the KV cache was full", "requests"),
         _column(
@@ -214,6 +231,7 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
             "Version of a build that tells no release, so that engine_release was stated; else null",
         ),
         _column("client", STRING, "What loads it: vllm_bench, offline or locust"),
+        _column("client_arguments", STRING, "What it was given by client.arguments; null for nothing"),
         _column("model", STRING, "Name under which the model is served"),
         _column("model_path", STRING, "Hub id or folder that the engine was given"),
         _column("model_revision", STRING, "Revision on the hub, or content hash of a local folder"),

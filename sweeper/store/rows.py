@@ -92,6 +92,7 @@ def _trial_values(result: TrialResult) -> dict[str, Any]:
         "engine_release": spec.engine.release,
         "engine_build": spec.engine.build,
         "client": spec.client.kind,
+        "client_arguments": spec.client.arguments_text,
         "model": spec.model.name,
         "model_path": spec.model.path,
         "model_revision": spec.model.revision,
@@ -147,6 +148,7 @@ def _measurement_values(measurement: Measurement) -> dict[str, Any]:
         "started_at": _utc(measurement.started_at),
         "ended_at": _utc(measurement.ended_at),
         "raw_path": measurement.raw_path,
+        "short_answers_because": measurement.short_answers_because,
     }
 
 

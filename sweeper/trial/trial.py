@@ -229,6 +229,14 @@ class Trial:
             seconds = start.client.warm_up(start.server, point, prompts=prompts, cancelled=self._cancelled)
         self._record.spend("warmup_s", seconds)
 
+    def _warm_up_for(self, start: _Start, point: LoadPoint) -> None:
+        """Send what a load point's users send before it; a second run has the first for that."""
+        prompts = point.warmup_prompts
+        if prompts is None or point.keeps_prefix_cache:
+            return
+        seconds = start.client.warm_up(start.server, point, prompts=prompts, cancelled=self._cancelled)
+        self._record.spend("warmup_s", seconds)
+
     def _loads(self, start: _Start) -> str | None:
         """Measure every load point, or as many as can matter; return why not all."""
         in_all = self._spec.repeats * self._spec.runs_per_start * len(self._spec.load_points)
@@ -252,6 +260,7 @@ class Trial:
         """Measure one load, seen before, while and after it ran to be that of this engine alone."""
         if self._cancelled():
             raise Stopped
+        self._warm_up_for(start, point)
         start.proof.look()
         self._before_load()
         if self._starts_with_each_load():

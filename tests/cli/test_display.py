@@ -46,6 +46,21 @@ def test_plain_lines_tell_start_end_and_place(simulated_spec: TrialSpec, placeme
     assert lines[2].endswith("requests/s (simulated)")
 
 
+def test_short_answers_are_told_once_for_each_load_point(
+    simulated_spec: TrialSpec, placement: Placement
+) -> None:
+    display, out, _ = shown(terminal=False)
+    result = finished(simulated_spec, placement)
+    measured = result.measurements[0]
+    short = replace(measured, short_answers_because="2 of 4 answers have 7 tokens where 8 were asked for: x")
+    with display:
+        display.finished(replace(result, measurements=(measured, short, short)), will_retry=False)
+    told = [line for line in out.getvalue().splitlines() if line.startswith("short")]
+    assert told == [
+        f"short   {measured.load_point.label}: 2 of 4 answers have 7 tokens where 8 were asked for: x"
+    ]
+
+
 def test_failure_is_told_with_class_and_line(simulated_spec: TrialSpec, placement: Placement) -> None:
     display, out, _ = shown(terminal=False)
     lost = replace(

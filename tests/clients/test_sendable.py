@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,27 @@ def test_what_a_release_lacks_is_refused_with_the_flag_and_the_first_that_has_it
         sendable.check(own, release="0.13.0")
     sendable.check(own, release="0.14.0")
     assert point.identity["options"] == (("prefix_len", 32),)
+
+
+def test_prompts_for_the_chat_endpoint_are_put_into_its_template_once() -> None:
+    def told(point: LoadPoint, release: str = "0.32.0", endpoint: str = "chat") -> list[str]:
+        asked = replace(point, form=RequestForm(endpoint=endpoint))  # type: ignore[arg-type]
+        return dataset_arguments.unless_templated_twice(asked, release=release)
+
+    custom = POINTS["custom"]
+    assert told(custom) == ["--skip-chat-template"]
+    assert told(custom, "0.11.0") == ["--custom-skip-chat-template"]
+    assert told(custom, endpoint="completions") == []
+    assert told(replace(custom, options=(("skip_chat_template", False),))) == []
+    assert told(POINTS["random"]) == []
+    assert told(POINTS["hf"]) == ["--skip-chat-template"]
+
+
+def test_token_ids_are_not_sent_to_the_chat_endpoint() -> None:
+    for name in ("timed_trace", "trace_lengths"):
+        chat = replace(POINTS[name], form=RequestForm(endpoint="chat"))
+        with pytest.raises(ConfigError, match=r"workload\.endpoint: is chat with dataset .*token ids"):
+            sendable.check(chat, release="0.32.0")
 
 
 @pytest.mark.vllm

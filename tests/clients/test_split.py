@@ -137,6 +137,13 @@ def test_every_part_is_warmed_and_closed(tmp_path: Path) -> None:
     client, parts = opened(tmp_path)
     assert client.warm_up(two_servers(), POINT, prompts=7, cancelled=never) >= 0.0
     assert [part.points[0].num_prompts for part in parts] == [7, 7]
+    # By users: three of them are two and one, of whom each sends two.
+    users = replace(POINT, request_rate_per_s=None, warmup_per_user=2)
+    assert client.warm_up(two_servers(), users, prompts=6, cancelled=never) >= 0.0
+    assert [(part.points[1].num_prompts, part.points[1].max_concurrency) for part in parts] == [
+        (3, 2),
+        (3, 1),
+    ]
     client.close()
     assert all(part.is_closed for part in parts)
 

@@ -508,11 +508,13 @@ def test_worker_imports_once_and_runs_what_it_is_sent(tmp_path: Path) -> None:
     waited_s = received[1].pop("cpu_wait_s")
     assert isinstance(waited_s, float)
     assert waited_s >= 0.0
+    problem = "argument --number: invalid int value: 'seven'"
+    refused = f"ValueError: the benchmark does not take its arguments: {problem}"
     assert received == [
         {"ready": True},
         {"id": 1, "ok": True, "uncounted": 0},
-        # argparse leaves with exit code 2, which must not end the worker.
-        {"id": 2, "ok": False, "error": "SystemExit: 2"},
+        # By itself argparse would end the worker, and leave what was wrong to the log.
+        {"id": 2, "ok": False, "error": refused},
         {"id": 3, "ok": False, "error": "ValueError: thirteen"},
     ]
     assert json.loads(Path(result).read_text()) == {"number": 7, "key": "k3y"}
@@ -526,16 +528,18 @@ from types import SimpleNamespace
 async def request(number, session=None):
     # Whole, broken off, whole, failed.
     return SimpleNamespace(success=number != 3, output_tokens=0 if number in (1, 3) else 16)
-ASYNC_REQUEST_FUNCS = {"openai": request}
+ASYNC_REQUEST_FUNCS = {"openai": request, "openai-chat": request}
 def add_cli_args(parser):
     parser.add_argument("--requests", type=int)
+    parser.add_argument("--backend")
 async def main_async(args):
     for number in range(args.requests):
-        await ASYNC_REQUEST_FUNCS["openai"](number, session=None)
+        await ASYNC_REQUEST_FUNCS[args.backend](number, session=None)
 """
 
 
-def test_worker_counts_answers_that_server_did_not_count(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["openai", "openai-chat"])
+def test_worker_counts_answers_that_server_did_not_count(tmp_path: Path, backend: str) -> None:
     package = tmp_path / "vllm"
     for folder in (package, package / "benchmarks", package / "utils"):
         folder.mkdir()
@@ -545,7 +549,8 @@ def test_worker_counts_answers_that_server_did_not_count(tmp_path: Path) -> None
         "from argparse import ArgumentParser as FlexibleArgumentParser"
     )
     asked: list[dict[str, object]] = [
-        {"id": number, "api_key": "k3y", "args": ["--requests", str(number)]} for number in (1, 4, 1)
+        {"id": number, "api_key": "k3y", "args": ["--requests", str(number), "--backend", backend]}
+        for number in (1, 4, 1)
     ]
     received, _ = exchange(tmp_path, asked)
     assert [reply["uncounted"] for reply in received[1:]] == [0, 1, 0]
@@ -668,5 +673,6 @@ def test_real_benchmark_measures_real_engine(tmp_path: Path, vllm_python: str) -
 def test_package_that_a_dataset_is_read_with_is_named_with_what_installs_it() -> None:
     reason = "client: ModuleNotFoundError: No module named 'pandas.io'"
     told = vllm_bench.with_missing_package(reason, "/venv/bin/python")
-    assert told.endswith("Install it: /venv/bin/python -m pip install pandas")
+    # There is no pip beside that interpreter, as where uv made the environment.
+    assert told.endswith("Install it: uv pip install --python /venv/bin/python pandas")
     assert vllm_bench.with_missing_package("it left no result", "/venv/bin/python") == "it left no result"

@@ -223,7 +223,8 @@ def acting(spec: TrialSpec, *overrides: str) -> set[str]:
     """Name the keys of engine and client that are said to act."""
     root = config.compose_run(["workload=random", *overrides, "platform=cpu"])
     run = Run(root=root, platform=spec.platform, datasets=frozenset(p.dataset for p in spec.load_points))
-    keys = {key for effect in EFFECTS for key in effect.keys if not effect.idle_in(run)}
+    # A name below client.arguments is read with the others.
+    keys = {key.removesuffix(".*") for effect in EFFECTS for key in effect.keys if not effect.idle_in(run)}
     return {key for key in keys if key.startswith(("engine.", "client."))} - _ELSEWHERE
 
 
@@ -313,11 +314,13 @@ MOVES_THE_PLAN = {
     ),
     "workload.options.prefix_len": ("+workload.options.prefix_len=64",),
     "workload.prompts_per_user": ("workload.prompts_per_user=3", "workload.max_concurrency=[1,4]"),
+    "workload.warmup_per_user": ("workload.warmup_per_user=2", "workload.max_concurrency=[1,4]"),
     "workload.burstiness": ("workload.burstiness=0.5", "workload.request_rate_per_s=[3]"),
     "workload.ramp_up": ("workload.ramp_up.start_per_s=1", "workload.ramp_up.end_per_s=9"),
     "workload.endpoint": "chat",
     "workload.sampling.top_p": ("+workload.sampling.top_p=0.9",),
     "workload.extra_body": ("workload.extra_body={min_tokens: 3}",),
+    "client.arguments.num_warmups": ("+client.arguments.num_warmups=3",),
     "client.kind": "locust workload.request_rate_per_s=[1]",
     "knobs.max_model_len": 4096,
     "space.knobs.max_num_seqs": "[4]",

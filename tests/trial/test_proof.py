@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.clients import check_lengths
+from sweeper.clients.short_answers import check as check_lengths
 from sweeper.engines.instances import InstancesEngine, SplitServer
 from sweeper.engines.vllm import VllmEngine
 from sweeper.errors import MeasurementError

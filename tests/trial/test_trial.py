@@ -109,6 +109,26 @@ def test_engine_and_client_start_on_numa_node_of_their_devices(
     assert free.key != amd.key, "bound and not bound are two things to measure"
 
 
+def test_warm_up_grows_with_the_users_of_a_load_point(spec: TrialSpec, placement: Placement) -> None:
+    few, many = (
+        replace(ALL_AT_ONCE, max_concurrency=users, num_prompts=4 * users, warmup_per_user=2)
+        for users in (1, 256)
+    )
+    again = replace(many, keeps_prefix_cache=True)
+    engine = StandInEngine()
+    closed = replace(spec, load_points=(few, many, again), warmup_prompts=0)
+    result = run(closed, placement, engine, StandInClient())
+    assert result.state is TrialState.COMPLETE
+    sent = [line for line in engine.diary if line.startswith(("warm up", "measure"))]
+    # Two of each user; a second run has the first for that, whose prompts it is to find in the cache.
+    assert sent == [
+        *(f"warm up with 2 at {few.label}", f"measure {few.label}"),
+        *(f"warm up with 512 at {many.label}", f"measure {many.label}"),
+        f"measure {again.label}",
+    ]
+    assert result.phases["warmup_s"] == 0.5
+
+
 def test_repeats_are_starts_and_runs_are_within_one(spec: TrialSpec, placement: Placement) -> None:
     twice = replace(spec, repeats=2, runs_per_start=2, load_points=(GENTLE,), warmup_prompts=0)
     result = run(twice, placement, StandInEngine(), StandInClient())
