@@ -148,11 +148,12 @@ def _draw_slot(axes: Axes, row: Row, *, middle: float, place: int, look: _Slots)
         axes.bar(centre, row["mean"], ours, **_bar_look(place))
         _whisker(axes, row, centre)
         top = row["mean"] if math.isnan(row["high"]) else row["high"]
-        _value_text(axes, centre, top, row["mean"], style.INK, look)
+        _value_text(axes, centre, top, tables.mean_text(row), style.INK, look)
     if not math.isnan(row["published_value"]):
         hollow = middle + look.width * 0.29
         axes.bar(hollow, row["published_value"], look.width * 0.34, **_hollow_look())
-        _value_text(axes, hollow, row["published_value"], row["published_value"], style.FAINT_INK, look)
+        published = tables.number_text(row["published_value"])
+        _value_text(axes, hollow, row["published_value"], published, style.FAINT_INK, look)
 
 
 def _bar_look(place: int) -> dict[str, Any]:
@@ -182,9 +183,9 @@ def _whisker(axes: Axes, row: Row, centre: float) -> None:
         )
 
 
-def _value_text(axes: Axes, x: float, y: float, value: float, colour: str, look: _Slots) -> None:
+def _value_text(axes: Axes, x: float, y: float, text: str, colour: str, look: _Slots) -> None:
     axes.annotate(
-        tables.number_text(value), (x, y), xytext=(0, 2.5), textcoords="offset points", ha="center",
+        text, (x, y), xytext=(0, 2.5), textcoords="offset points", ha="center",
         va="bottom", fontsize=_NUMBER_SIZE, color=colour, rotation=look.rotation,
     )  # fmt: skip
 
@@ -302,7 +303,7 @@ def _draw_panel(axes: Axes, rows: Sequence[Row | None]) -> None:
             end = max(end, row["published_value"])
         cross = "\N{MULTIPLICATION SIGN} " if row["standing"] == BREAKS else ""
         colour = style.FAILED if cross else style.INK
-        _row_text(axes, end, place, f"{cross}{tables.number_text(row['mean'])}", colour)
+        _row_text(axes, end, place, f"{cross}{tables.mean_text(row)}", colour)
     limits = {row["bound"] for row in rows if row is not None and not math.isnan(row["bound"])}
     for limit in limits:
         axes.axvline(limit, **_bound_look())

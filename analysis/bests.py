@@ -22,7 +22,8 @@ from sweeper.errors import ConfigError
 from sweeper.goals.objectives import counts, objective_value, row_value
 from sweeper.goals.objectives import front as objectives_front
 from sweeper.intervals import Estimate, estimate
-from sweeper.records import MAX_RATE, Constraint, Objective, TrialState
+from sweeper.records import SEARCH_SLOS, Constraint, Objective, TrialState
+from sweeper.records.goal import load_text
 
 _SAME = 1e-9
 """Share by which two numbers may differ and be the same one: rounding."""
@@ -35,6 +36,7 @@ _MOST_NAMED = 6
 _MANY_TIMES = 10
 _VALUE = "_value"
 _HELD = ("devices", "partition_mode")
+_READ = ("request_rate_per_s", "max_concurrency", "dataset", "keeps_prefix_cache")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,7 +253,7 @@ def _scores(rows: pd.DataFrame, quantity: Objective | Constraint) -> dict[str, E
 def _counted(rows: pd.DataFrame, quantity: Objective | Constraint) -> pd.DataFrame:
     """Return the rows that count for an objective or a bound, each with its value."""
     told = tables.of_metric(rows, quantity.metric)
-    read = (quantity.metric, "request_rate_per_s", "dataset", "keeps_prefix_cache", "max_rate_slo", *_HELD)
+    read = (quantity.metric, *_READ, *SEARCH_SLOS.values(), *_HELD)
     records = told[[name for name in read if name in told]].to_dict("records")
     values = [row_value(quantity, row) for row in records]  # type: ignore[arg-type]
     chosen = [counts(quantity, row) for row in records]  # type: ignore[arg-type]
@@ -336,20 +338,23 @@ def _verdict(first: Estimate, second: Estimate | None) -> str:
 def _objective_text(objective: Objective, rows: pd.DataFrame) -> str:
     divided = "" if objective.per is None else f" per {objective.per.upper()}"
     kind = "highest" if objective.is_higher_better else "lowest"
-    # A search over the rate has one answer, at no load point that was chosen beforehand.
-    where = "" if objective.metric == MAX_RATE else f", {_where_text(objective, rows)}"
+    # A search over loads has one answer, at no load point that was chosen beforehand.
+    where = "" if objective.metric in SEARCH_SLOS else f", {_where_text(objective, rows)}"
     return f"{kind} {objective.metric}{divided}{where}"
 
 
 def at_text(point: str) -> str:
     """Put a load point into a sentence: ``at 16 QPS``, ``all at once``."""
-    return point if point == tables.ALL_AT_ONCE else f"at {point}"
+    return point if point.startswith(tables.ALL_AT_ONCE) else f"at {point}"
 
 
 def _where_text(objective: Objective, rows: pd.DataFrame) -> str:
     """Describe at which load a setting is judged, and how several are combined."""
-    if objective.request_rate_per_s is not None:
-        return f"at {objective.request_rate_per_s:g} QPS"
+    named = load_text(
+        request_rate_per_s=objective.request_rate_per_s, max_concurrency=objective.max_concurrency
+    )
+    if named:
+        return named
     counted = _counted(rows, objective).drop_duplicates("load_point").to_dict("records")
     points = [tables.load_point_text(row) for row in counted]
     if len(points) == 1:

@@ -20,6 +20,7 @@ from analysis.ratios import Factor, Ratio, Verdict, combine, judge, ratio
 from analysis.study import Study
 from sweeper import published
 from sweeper.intervals import Estimate
+from sweeper.records import users_text
 
 
 class ClaimKind(StrEnum):
@@ -48,7 +49,8 @@ class Claim:
             ``published.csv``, or by its own name where nothing was published for it.
         low: The ratio lies above this; None leaves that side open.
         high: The ratio lies below this; None leaves that side open.
-        request_rate_per_s: The load point that counts; None means every one of them.
+        request_rate_per_s: Rate of the load point that counts; None means every one of them.
+        max_concurrency: Users of the load point that counts; None as above.
         stated: What one ratio of 1 stands for, where the source states a number; 1 otherwise.
         open_reason: Why no measurement of this experiment can decide it; None where one can.
     """
@@ -63,6 +65,7 @@ class Claim:
     low: float | None = None
     high: float | None = None
     request_rate_per_s: float | None = None
+    max_concurrency: int | None = None
     stated: float = 1.0
     open_reason: str | None = None
 
@@ -114,8 +117,9 @@ def check(claim: Claim, numbers: Numbers, *, source: str, of: str) -> Answer:
     if claim.open_reason is not None:
         return _answer(claim, (), source=source, of=of, note=claim.open_reason)
     findings = []
+    load = (claim.request_rate_per_s, claim.max_concurrency)
     for point in dict.fromkeys(point for _, point in numbers):
-        if claim.request_rate_per_s is not None and point != _rate_text(claim.request_rate_per_s):
+        if load != (None, None) and point != _load_text(*load):
             continue
         factors = [
             Factor(
@@ -150,7 +154,10 @@ def check_published(claim: Claim, *, experiments: Path | None = None) -> Answer:
     frame = published.load(claim.experiment, root=experiments)
     here = frame[frame["metric"] == claim.metric]
     numbers = {
-        (str(row["series"]), _rate_text(row["request_rate_per_s"])): _published_factor(row)
+        (
+            str(row["series"]),
+            _load_text(row["request_rate_per_s"], row["max_concurrency"]),
+        ): _published_factor(row)
         for row in here.to_dict("records")
     }
     of = ", ".join(dict.fromkeys(str(system) for system in here["system"])) or "no figure"
@@ -176,7 +183,7 @@ def check_study(claim: Claim, study: Study, *, experiments: Path | None = None) 
             estimate=tables.estimate_of(row), power=1, is_measured=row["provenance"] == "measured"
         )
         for name in _names(study, row["series"]):
-            numbers.setdefault((name, str(row["load_point"])), factor)
+            numbers.setdefault((name, _point_text(row)), factor)
     models = ", ".join(dict.fromkeys(study.frame["model"]))
     platforms = ", ".join(dict.fromkeys(study.frame["platform"]))
     answer = check(
@@ -226,5 +233,12 @@ def _names(study: Study, series: str | None) -> tuple[str, ...]:
     return tuple(name for name in (known.published if known else None, series) if name is not None)
 
 
-def _rate_text(rate: float | None) -> str:
-    return "all at once" if rate is None or pd.isna(rate) else f"{rate:g}"
+def _point_text(row: tables.Row) -> str:
+    """Name the load point of a row of a summary; a bare number is a rate."""
+    return tables.load_point_text(row) if row["load_axis"] == tables.USERS_AXIS else str(row["load_point"])
+
+
+def _load_text(rate: float | None, users: float | None) -> str:
+    if rate is not None and not pd.isna(rate):
+        return f"{rate:g}"
+    return "all at once" if users is None or pd.isna(users) else users_text(int(users))

@@ -23,7 +23,7 @@ from analysis.page import SIMULATED_BAND, Metric, Row, words_of
 from analysis.study import Study
 from sweeper import published
 from sweeper.kinds import ENGINES
-from sweeper.records import MAX_RATE
+from sweeper.records import SEARCH_SLOS
 from sweeper.records.metrics import Chart, charted, title_of
 from sweeper.text.writing import write_answer
 
@@ -58,6 +58,8 @@ METRICS = _shown(Chart.BARS)
 """The three charts of every case of the article. TTFT: time to first token; TPOT: time per output token."""
 
 _LINE_METRICS = _shown(Chart.LINES)
+_SIZES = ("num_prompts", "input_len")
+"""Axes of lines over what is sent, in place of how heavy the load is."""
 _MEMORY = Metric(column="gpu_memory_gib", title="Device memory in use (GiB)", is_higher_better=False)
 _HIT_RATE = "prefix_cache_hit_rate"
 
@@ -68,10 +70,10 @@ def metrics_of(study: Study) -> tuple[Metric, ...]:
     Studies over batch or length have total throughput and TTFT, as such comparisons show them; device
     memory is drawn for those, and where different engines are drawn side by side, if it was counted.
     """
-    is_line = line_axis(study.frame) is not None
+    is_line = line_axis(study.frame) in _SIZES
     usual: tuple[Metric, ...] = _LINE_METRICS if is_line else METRICS
-    if study.frame["max_rate_slo"].notna().all():
-        usual = ()  # every row is a probe at some rate; what they found is the objective
+    if tables.is_probe(study.frame).all():
+        usual = ()  # every row is a probe at some load; what they found is the objective
     drawn = {metric.column for metric in usual}
     wanted = {objective.metric: objective for objective in study.objectives if objective.metric not in drawn}
     further = tuple(
@@ -100,19 +102,19 @@ def chart_table(study: Study, metric: Metric, *, experiments: Path | None = None
 
     Returns:
         A row per setting and load point: ``setting``, ``series``, ``load_point``, ``request_rate_per_s``,
-        ``num_prompts``, ``input_len``, ``mean``, ``low``, ``high``, ``n``, ``state``, ``reason``,
-        ``prefix_cache_hit_rate`` (mean, where it was counted), ``published_value``, ``published_low``,
-        ``published_high``, ``published_method``, ``published_system``, ``published_source``,
-        ``provenance``, ``trial_key``, ``load_axis``, ``standing`` (``best``, ``front``, ``breaks a bound``
-        or empty), ``breaks`` (which bounds, and by how much), ``bound`` (limit of the metric at the load
-        point), ``completed_per_s`` (at the highest rate within bounds: what was completed of it). Published
-        values of another model are left out.
+        ``max_concurrency``, ``num_prompts``, ``input_len``, ``mean``, ``low``, ``high``, ``n``, ``state``,
+        ``reason``, ``prefix_cache_hit_rate`` (mean, where it was counted), ``published_value``,
+        ``published_low``, ``published_high``, ``published_method``, ``published_system``,
+        ``published_source``, ``provenance``, ``trial_key``, ``load_axis``, ``standing`` (``best``, ``front``,
+        ``breaks a bound`` or empty), ``breaks`` (which bounds, and by how much), ``bound`` (limit of the
+        metric at the load point), ``completed_per_s`` (at the heaviest load within bounds: what was
+        completed). Published values of another model are left out.
         Device memory has a row per setting: its highest over the load points.
     """
     ours = tables.summary(study.frame, metric=metric.column, series=study.series)
-    is_highest_rate = metric.column == MAX_RATE
+    is_heaviest = metric.column in SEARCH_SLOS
     hit_rates = tables.summary(study.frame, metric=_HIT_RATE, series=study.series)["mean"]
-    ours[_HIT_RATE] = math.nan if is_highest_rate else hit_rates
+    ours[_HIT_RATE] = math.nan if is_heaviest else hit_rates
     models = dict(zip(study.frame["trial_key"], study.frame["model"], strict=True))
     theirs = published.load(study.experiment, root=experiments)
     loads = [name for name in published.LOAD_COLUMNS if name in theirs.columns]
@@ -134,14 +136,15 @@ def chart_table(study: Study, metric: Metric, *, experiments: Path | None = None
     ours["standing"] = [stand.of(name) for name in ours["setting"]]
     ours["breaks"] = [stand.breaks(name) for name in ours["setting"]]
     ours["bound"] = _bounds(study, ours, metric)
-    completed = standings.completed_at_highest_rate(study) if is_highest_rate else {}
+    completed = standings.completed_at_heaviest(study, metric.column) if is_heaviest else {}
     ours["completed_per_s"] = [completed.get(name, math.nan) for name in ours["setting"]]
     table = ours[_CHART_COLUMNS]
     return _highest_of_each(table) if metric is _MEMORY else table
 
 
 _CHART_COLUMNS = [
-    *("setting", "series", "load_point", "request_rate_per_s", "num_prompts", "input_len"),
+    *("setting", "series", "load_point", "request_rate_per_s", "max_concurrency"),
+    *("num_prompts", "input_len"),
     *("mean", "low", "high", "n", "state", "reason", _HIT_RATE),
     *(f"published_{name}" for name in ("value", "low", "high", "method", "system", "source")),
     *("provenance", "trial_key", "load_axis", "standing", "breaks", "bound", "completed_per_s"),
@@ -150,12 +153,15 @@ _CHART_COLUMNS = [
 
 def _bounds(study: Study, table: pd.DataFrame, metric: Metric) -> pd.Series[float]:
     is_only = table["load_point"].nunique() == 1
-    rates = [None if pd.isna(rate) else float(rate) for rate in table["request_rate_per_s"]]
+    loads = ("request_rate_per_s", "max_concurrency")
     limits = [
         standings.bound_at(
-            study.constraints, metric=metric.column, request_rate_per_s=rate, is_only_load=is_only
+            study.constraints,
+            metric=metric.column,
+            is_only_load=is_only,
+            **{name: None if pd.isna(row[name]) else float(row[name]) for name in loads},
         )
-        for rate in rates
+        for row in table.to_dict("records")
     ]
     return pd.Series(limits, dtype="float64")
 
@@ -216,12 +222,13 @@ def write(study: Study, *, experiments: Path | None = None) -> list[Path]:
         table = chart_table(study, metric, experiments=experiments)
         if table["mean"].isna().all():
             continue
+        over = None if metric is _MEMORY or metric.column in SEARCH_SLOS else axis
         figure = draw(
             table,
             metric=metric,
             subtitle=study.question or study.name,
-            caption=f"{caption_of(study, table)} {marks_text(study, table)}".rstrip(),
-            axis=None if metric is _MEMORY else axis,
+            caption=" ".join([caption_of(study, table), marks_text(study, table, axis=over)]).rstrip(),
+            axis=over,
         )
         written += save(figure, table.drop(columns="load_axis"), folder / metric.column)
     return written
@@ -236,21 +243,29 @@ def save(figure: Figure, table: pd.DataFrame, stem: Path) -> list[Path]:
     return [picture, drawing, data]
 
 
-def marks_text(study: Study, table: pd.DataFrame) -> str:
-    """Describe what the marks of a chart mean; empty where it has none."""
+def marks_text(study: Study, table: pd.DataFrame, *, axis: str | None = None) -> str:
+    """Describe what the marks of a chart mean; empty where it has none.
+
+    Args:
+        study: The study.
+        table: What ``chart_table`` gave.
+        axis: As for ``draw``; lines are not pale where they break a bound: the legend says so.
+    """
     parts = []
+    is_line = axis is not None and table["setting"].nunique() <= MOST_GROUPED
     if bool((table["standing"] == standings.BREAKS).any()):
-        parts.append("Pale with a cross: breaks a bound of the study, so it cannot be the best")
+        look = "With a cross in the legend" if is_line else "Pale with a cross"
+        parts.append(f"{look}: breaks a bound of the study, so it cannot be the best")
     elif bool((table["standing"] == "").all()) and study.constraints:
         parts.append("No setting is marked: none keeps every bound and has all numbers")
     if bool(table["bound"].notna().any()):
-        parts.append("Red line: the bound")
+        parts.append(f"Red {'stroke: the bound at that load' if is_line else 'line: the bound'}")
     return "".join(f"{part}. " for part in parts).rstrip()
 
 
 def caption_of(study: Study, table: pd.DataFrame) -> str:
     """Describe what a chart rests on: study, provenance, sample, version, model, published figures."""
-    frame = study.frame[study.frame["trial_key"].isin(set(table["trial_key"]))]
+    frame = _rows_shown(study, table)
     starts = table.loc[table["n"] > 0, "n"]
     repeats = _span(starts)
     spread = (
@@ -266,11 +281,25 @@ def caption_of(study: Study, table: pd.DataFrame) -> str:
         f"{engine}, {_values(frame, 'model')} ({_values(frame, 'model_dtype')})"
         + ("; dummy weights: only speed means anything" if bool(frame["model_is_dummy"].any()) else ""),
     ]
+    kept = [text for slo in SEARCH_SLOS.values() for text in frame[slo].dropna().unique()]
+    if kept:
+        sentences.append(f"Bounds: {'; '.join(kept)}")
     beside = table.dropna(subset=["published_value"])
     if not beside.empty:
         methods = " or ".join(sorted(set(beside["published_method"])))
         sentences.append(f"Published: {beside['published_source'].iloc[0]}; by {methods}")
     return ". ".join(sentences) + "."
+
+
+def _rows_shown(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows behind a chart: the probes of a search where it shows their answer, else the others."""
+    rows = study.frame[study.frame["trial_key"].isin(set(table["trial_key"]))]
+    points = set(table["load_point"])
+    for metric, point in tables.ANSWERS.items():
+        if point in points:
+            return rows[rows[SEARCH_SLOS[metric]].notna()]
+    chosen = rows[~tables.is_probe(rows)]
+    return rows if chosen.empty else chosen
 
 
 def _other_engines(frame: pd.DataFrame) -> str:

@@ -1,4 +1,4 @@
-"""Lines: a metric over the batch or over the prompt's length, where those are what the load points vary."""
+"""Lines: a metric over users, batch or prompt length, where one of those is what the load points vary."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 AXES: Mapping[str, str] = {
     "num_prompts": "Prompts sent (batch)",
     "input_len": "Prompt length (tokens)",
+    "max_concurrency": tables.USERS_AXIS,
 }
 """Columns that a line can run over, and their words on the axis."""
 
@@ -44,8 +45,11 @@ def line_axis(frame: pd.DataFrame) -> str | None:
         A column of ``AXES`` when it alone distinguishes the load points, with at least three values; None
         where the load points differ in rate, in several ways, or hardly at all: bars suit those.
     """
-    varying = [name for name in tables.LOAD_POINT if frame[name].nunique(dropna=False) > 1]
-    if len(varying) != 1 or varying[0] not in AXES or frame[varying[0]].nunique() < _FEWEST_POINTS:
+    rows = frame[~tables.is_probe(frame)]
+    varying = tables.varying_loads(rows)
+    if len(varying) != 1 or varying[0] not in AXES or rows[varying[0]].nunique() < _FEWEST_POINTS:
+        return None
+    if varying[0] == "max_concurrency" and not tables.are_of_users(rows):
         return None
     return varying[0]
 
@@ -63,7 +67,7 @@ def draw_lines(table: pd.DataFrame, *, axis: str, metric: Metric, words: Words) 
 
     Args:
         table: A row per setting and load point: ``setting``, ``mean``, ``low``, ``high``, ``state``,
-            ``published_value``, ``published_system``, ``breaks`` and the column ``axis``.
+            ``published_value``, ``published_system``, ``breaks``, ``bound`` and the column ``axis``.
         axis: A column of ``AXES``.
         metric: The metric drawn.
         words: Title, caption and other text around it.
@@ -84,6 +88,7 @@ def draw_lines(table: pd.DataFrame, *, axis: str, metric: Metric, words: Words) 
     _finish_axes(axes, table, axis=axis, metric=metric)
     for place, setting in enumerate(settings):
         _draw_line(axes, table[table["setting"] == setting].sort_values(axis), axis=axis, place=place)
+    _draw_bounds(axes, table, axis=axis)
     looks = [_line_look(place) for place in range(len(settings))] + [_published_look(style.INK)]
     handles = [Line2D([], [], label=label, **look) for label, look in zip(legend.labels, looks, strict=False)]
     draw_legend(page, handles, legend.columns)
@@ -112,6 +117,15 @@ def _draw_line(axes: Axes, table: pd.DataFrame, *, axis: str, place: int) -> Non
         missing, [0.012 * place] * len(missing), marker="x", color=style.COLOURS[place], markersize=7,
         markeredgewidth=1.8, linestyle="none", clip_on=False, transform=axes.get_xaxis_transform(), zorder=4,
     )  # fmt: skip
+
+
+def _draw_bounds(axes: Axes, table: pd.DataFrame, *, axis: str) -> None:
+    """Draw each bound as a stroke at the load points where it holds."""
+    for row in table[table["bound"].notna()].drop_duplicates([axis, "bound"]).to_dict("records"):
+        axes.plot(
+            [row[axis]], [row["bound"]], marker="_", color=style.FAILED, markersize=26, markeredgewidth=1.6,
+            linestyle="none", zorder=4,
+        )  # fmt: skip
 
 
 def _line_look(place: int) -> dict[str, Any]:
@@ -161,6 +175,9 @@ def _finish_axes(axes: Axes, table: pd.DataFrame, *, axis: str, metric: Metric) 
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
     highest = float(table[["mean", "high", "published_value"]].max().max())
+    # A bound far above everything is kept with ease: room for it would press the lines flat.
+    near = table.loc[table["bound"] <= 1.5 * highest, "bound"]
+    highest = highest if near.empty else max(highest, float(near.max()))
     finish_value_axis(axes, metric.title, highest=highest, vertical=True, room=1.1)
     lowest = float(table[["mean", "published_value"]].min().min())
     if lowest > 0 and highest / lowest > _WIDE_RANGE:

@@ -27,6 +27,7 @@ from analysis.facts import FACTS_OF_ONE
 from analysis.markdown import code_block, escaped
 from analysis.study import Study, is_control
 from sweeper import published
+from sweeper.records import MAX_RATE, MAX_USERS
 from sweeper.text.writing import write_answer
 
 _TOUCHES = {
@@ -158,7 +159,7 @@ def _answers(study: Study) -> str:
             ""
             if answer["runner_up"] is None
             else f"; next is {escaped(answer['runner_up'])} with "
-            f"{tables.number_text(answer['runner_up_value'])}"
+            f"{tables.metric_text(answer['runner_up_value'], standings.metric_of(answer))}"
         )
         verdict = f"{answer['verdict']}: {_TOUCHES[answer['verdict']]}"
         ties = standings.ties_text(answer)
@@ -238,7 +239,8 @@ def table_of(table: pd.DataFrame) -> pd.DataFrame:
 
 def _cell_with_completed(row: tables.Row) -> str:
     completed = row["completed_per_s"]
-    more = "" if math.isnan(completed) else f", {tables.number_text(completed)} completed"
+    metric = MAX_USERS if row["load_point"] == tables.MOST_USERS else MAX_RATE
+    more = "" if math.isnan(completed) else f", {standings.completed_text(metric, completed)}"
     return f"{tables.cell_text(row)}{more}"
 
 

@@ -15,8 +15,8 @@ import pandas as pd
 from analysis import bests, tables
 from analysis.bests import Breach
 from analysis.study import Study
-from sweeper.goals.objectives import objective_value
-from sweeper.records import MAX_RATE, Constraint, TrialState
+from sweeper.goals.objectives import is_at, objective_value
+from sweeper.records import MAX_RATE, MAX_USERS, SEARCH_SLOS, Constraint, TrialState
 
 BEST = "best"
 FRONT = "front"
@@ -114,11 +114,25 @@ def _best_text(study: Study, answer: tables.Row) -> str:
 
 
 def value_text(study: Study, answer: tables.Row) -> str:
-    """Write the number of a row of ``best``; of a searched rate also what was completed at it."""
-    text = tables.number_text(answer["value"])
-    completed = completed_at_highest_rate(study).get(str(answer["setting"]))
-    is_rate = str(answer["objective"]).split()[1] == MAX_RATE
-    return f"{text} offered, {tables.number_text(completed)} completed" if is_rate and completed else text
+    """Write the number of a row of ``best``; of what a search found also what was completed at it."""
+    metric = metric_of(answer)
+    text = tables.metric_text(answer["value"], metric)
+    if metric not in SEARCH_SLOS:
+        return text
+    completed = completed_at_heaviest(study, metric).get(str(answer["setting"]))
+    if metric == MAX_RATE:
+        return f"{text} offered, {tables.number_text(completed)} completed" if completed else text
+    return f"{text}, {completed_text(metric, completed)}" if completed else text
+
+
+def metric_of(answer: tables.Row) -> str:
+    """Return the metric that a row of ``best`` is about, which its objective names after its direction."""
+    return str(answer["objective"]).split()[1]
+
+
+def completed_text(metric: str, completed: float) -> str:
+    """Write what was completed at the load that a search found, requests per second."""
+    return f"{tables.number_text(completed)} completed{' per second' if metric == MAX_USERS else ''}"
 
 
 def ties_text(answer: tables.Row) -> str:
@@ -130,15 +144,19 @@ def ties_text(answer: tables.Row) -> str:
     )
 
 
-def completed_at_highest_rate(study: Study) -> dict[str, float]:
-    """Give, for each setting, the requests completed per second at the highest rate that kept its bounds.
+def completed_at_heaviest(study: Study, answer: str) -> dict[str, float]:
+    """Return, for each setting, the requests completed per second at the heaviest load that kept its bounds.
 
     A rate is what is offered; the last requests of a run end after it, so what is completed is less.
+
+    Args:
+        study: The study.
+        answer: Metric that the search finds: ``max_rate_per_s`` or ``max_users``.
     """
     rows = tables.settings(study.frame, study.series)
-    if MAX_RATE not in rows:
+    if answer not in rows:
         return {}
-    rows = rows[rows[MAX_RATE].notna() & rows["request_throughput_per_s"].notna()]
+    rows = rows[rows[answer].notna() & rows["request_throughput_per_s"].notna()]
     means = rows.groupby("setting", sort=False)["request_throughput_per_s"].mean()
     return {str(setting): float(value) for setting, value in means.items()}
 
@@ -198,17 +216,23 @@ def closing_lines(study: Study) -> list[str]:
 
 
 def _front_text(row: tables.Row, study: Study) -> str:
-    values = (f"{o.name} {tables.number_text(row[o.name])}" for o in study.objectives)
+    values = (f"{o.name} {tables.metric_text(row[o.name], o.metric)}" for o in study.objectives)
     return f"{row['setting']}: {', '.join(values)}"
 
 
 def bound_at(
-    constraints: Sequence[Constraint], *, metric: str, request_rate_per_s: float | None, is_only_load: bool
+    constraints: Sequence[Constraint],
+    *,
+    metric: str,
+    request_rate_per_s: float | None,
+    max_concurrency: float | None,
+    is_only_load: bool,
 ) -> float | None:
     """Return the limit of a metric at a load point, to be drawn there; None where it has none."""
     for constraint in constraints:
-        is_here = constraint.request_rate_per_s == request_rate_per_s or (
-            constraint.request_rate_per_s is None and is_only_load
+        names_load = (constraint.request_rate_per_s, constraint.max_concurrency) != (None, None)
+        is_here = (names_load or is_only_load) and is_at(
+            constraint, request_rate_per_s=request_rate_per_s, max_concurrency=max_concurrency
         )
         if constraint.metric == metric and constraint.per is None and is_here:
             return constraint.limit

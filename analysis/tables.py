@@ -19,7 +19,18 @@ import pandas as pd
 from analysis import markdown
 from analysis.study import Series
 from sweeper.intervals import Estimate, estimate
-from sweeper.records import LOAD_COLUMNS, MAX_RATE, FailureClass, Scalar, TrialState
+from sweeper.kinds import DATASETS
+from sweeper.records import (
+    LOAD_COLUMNS,
+    MAX_RATE,
+    MAX_USERS,
+    SEARCH_SLOS,
+    FailureClass,
+    Scalar,
+    TrialState,
+    users_of,
+    users_text,
+)
 from sweeper.text.tables import markdown_table
 
 Row = Mapping[Hashable, Any]
@@ -31,7 +42,7 @@ ALL_AT_ONCE = "all at once"
 # The words of a load point on an axis, by column.
 _LOAD_WORDS: Mapping[str, Callable[[Any], str]] = {
     "request_rate_per_s": lambda value: ALL_AT_ONCE if value is None else f"{value:g} QPS",
-    "max_concurrency": lambda value: "no limit" if value is None else f"{value} at a time",
+    "max_concurrency": lambda value: "no limit" if value is None else f"{int(value)} at a time",
     "input_len": lambda value: "recorded input" if value is None else f"{value} in",
     "output_len": lambda value: "recorded output" if value is None else f"{value} out",
     "num_prompts": lambda value: f"{value} prompts",
@@ -48,9 +59,18 @@ LOAD_POINT = LOAD_COLUMNS
 HIGHEST_RATE = "highest rate within bounds"
 """Names the load point of what a search over the request rate found."""
 
+MOST_USERS = "most users within bounds"
+"""Names the load point of what a search over the users found."""
+
+ANSWERS: Mapping[str, str] = {MAX_RATE: HIGHEST_RATE, MAX_USERS: MOST_USERS}
+
 _RUN = "keeps_prefix_cache"
 _RUN_WORDS = {False: "fresh run", True: "second run"}
 _RATE_AXIS = "Request rate (QPS)"
+USERS_AXIS = "Concurrency (users)"
+"""Title of an axis of load points that differ in the users of a closed loop."""
+
+_HEAVINESS = ("request_rate_per_s", "max_concurrency")
 
 
 def estimate_of(row: Row) -> Estimate:
@@ -95,15 +115,45 @@ def settings(frame: pd.DataFrame, series: Mapping[str, Series] | None = None) ->
 def of_metric(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Keep the rows that have a metric, of settings and load points that are named.
 
-    The probes of a search for a rate lie at rates that differ from setting to setting: in a table of load
-    points they have no place. They have ``max_rate_per_s`` alone, which has a load point of its own.
+    The probes of a search lie at loads that differ from setting to setting: in a table of load points they
+    have no place. They have what the search found alone, which has a load point of its own.
     """
-    if "max_rate_slo" not in rows:
-        return rows
-    is_probe = rows["max_rate_slo"].notna()
-    if metric != MAX_RATE:
-        return rows[~is_probe]
-    return rows[is_probe].assign(load_point=HIGHEST_RATE, load_axis="")
+    if metric in SEARCH_SLOS:
+        slo = SEARCH_SLOS[metric]
+        found = rows[rows[slo].notna()] if slo in rows else rows.iloc[:0]
+        return found.assign(load_point=ANSWERS[metric], load_axis="")
+    return rows[~is_probe(rows)]
+
+
+def is_probe(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Return which rows are probes of a search for the heaviest load within bounds."""
+    marks = [rows[slo].notna() for slo in SEARCH_SLOS.values() if slo in rows]
+    none = pd.Series(False, index=rows.index, dtype=bool)
+    return pd.concat([none, *marks], axis="columns").any(axis="columns").astype(bool)
+
+
+def varying_loads(frame: pd.DataFrame) -> list[str]:
+    """Return the columns of ``LOAD_POINT`` in which load points differ by themselves.
+
+    Probes of a search differ as it leads; where users each send as many prompts as the others, how many there
+    are in all says nothing of its own.
+
+    Args:
+        frame: Rows of the store.
+    """
+    chosen = frame[~is_probe(frame)]
+    rows = frame if chosen.empty else chosen
+    varying = [name for name in LOAD_POINT if rows[name].nunique(dropna=False) > 1]
+    if {"num_prompts", "max_concurrency"} <= set(varying) and are_of_users(rows):
+        follows = rows.groupby("max_concurrency")["num_prompts"].nunique().max() == 1
+        return [name for name in varying if name != "num_prompts" or not follows]
+    return varying
+
+
+def are_of_users(rows: pd.DataFrame) -> bool:
+    """Return whether all load points are closed loops of users."""
+    loads = rows[[*_HEAVINESS, "arrivals", "dataset"]].drop_duplicates()
+    return not loads.empty and all(_users(row) is not None for row in loads.to_dict("records"))
 
 
 def summary(frame: pd.DataFrame, *, metric: str, series: Mapping[str, Series] | None = None) -> pd.DataFrame:
@@ -220,11 +270,12 @@ def number_text(value: float) -> str:
 
 
 def load_point_text(row: Row) -> str:
-    """Name a load point where no axis gives the unit: ``16 QPS``."""
+    """Name a load point where no axis gives the unit: ``16 QPS``, ``64 users``."""
     point = str(row["load_point"])
-    return (
-        f"{point} QPS" if row["load_axis"] == _RATE_AXIS and not pd.isna(row["request_rate_per_s"]) else point
-    )
+    if row["load_axis"] == USERS_AXIS:
+        return users_text(int(point))
+    has_rate = row["load_axis"] == _RATE_AXIS and not pd.isna(row["request_rate_per_s"])
+    return f"{point} QPS" if has_rate else point
 
 
 def load_words(row: Row, varying: Sequence[str]) -> str:
@@ -306,16 +357,16 @@ def _value_text(value: Any) -> str:
 
 
 def _with_load_points(rows: pd.DataFrame) -> pd.DataFrame:
-    varying = [name for name in LOAD_POINT if rows[name].nunique(dropna=False) > 1]
+    varying = varying_loads(rows)
     # Series that show one run each share a load point; only where a setting has both are they distinguished.
     has_both_runs = bool((rows.groupby("setting", sort=False)[_RUN].nunique() > 1).any())
-    is_rate_only = varying in ([], ["request_rate_per_s"]) and not has_both_runs
-    records = rows.to_dict("records")
+    title = "Load point" if has_both_runs else _axis_of(rows, varying)
     labels = [
-        _rate_text(row) if is_rate_only else _load_text(row, varying, with_run=has_both_runs)
-        for row in records
+        ", ".join(
+            [*_load_words(row, varying, title=title), *([_RUN_WORDS[row[_RUN]]] if has_both_runs else [])]
+        )
+        for row in rows.to_dict("records")
     ]
-    title = _RATE_AXIS if is_rate_only else "Load point"
     # No rate means everything at once: the highest load, so it stands last. Settings keep their order.
     load = rows[list(LOAD_POINT)].apply(pd.to_numeric, errors="coerce").astype("float64").fillna(math.inf)
     place = {name: index for index, name in enumerate(dict.fromkeys(rows["setting"]))}
@@ -325,14 +376,50 @@ def _with_load_points(rows: pd.DataFrame) -> pd.DataFrame:
     return named
 
 
-def _rate_text(row: Row) -> str:
-    rate = row["request_rate_per_s"]
-    return ALL_AT_ONCE if pd.isna(rate) else f"{rate:g}"
+def _axis_of(rows: pd.DataFrame, varying: Sequence[str]) -> str:
+    """Return the title of the axis of load points: of what alone they differ in, or of nothing particular."""
+    if set(varying) <= {"max_concurrency"} and are_of_users(rows):
+        return USERS_AXIS
+    return _RATE_AXIS if set(varying) <= {"request_rate_per_s"} else "Load point"
 
 
-def _load_text(row: Row, varying: Sequence[str], *, with_run: bool) -> str:
-    words = [_LOAD_WORDS[name](None if pd.isna(row[name]) else row[name]) for name in varying]
-    return ", ".join([*words, _RUN_WORDS[row[_RUN]]] if with_run else words)
+def _load_words(row: Row, varying: Sequence[str], *, title: str) -> list[str]:
+    if title == USERS_AXIS:
+        return [str(_users(row))]
+    if title == _RATE_AXIS:
+        rate = row["request_rate_per_s"]
+        return _heaviness_words(row, _HEAVINESS[:1]) if pd.isna(rate) else [f"{rate:g}"]
+    further = [name for name in varying if name not in _HEAVINESS]
+    words = [_LOAD_WORDS[name](None if pd.isna(row[name]) else row[name]) for name in further]
+    return [*_heaviness_words(row, [name for name in varying if name in _HEAVINESS]), *words]
+
+
+def _heaviness_words(row: Row, varying: Sequence[str]) -> list[str]:
+    """Return how heavy a load point is, by those of rate and concurrency in which its siblings differ."""
+    users = _users(row)
+    if users is not None:
+        return [users_text(users)] if varying else []
+    rate, most = row["request_rate_per_s"], row["max_concurrency"]
+    words: list[str] = []
+    if "request_rate_per_s" in varying:
+        words.append(_without_rate(row) if pd.isna(rate) else _LOAD_WORDS["request_rate_per_s"](rate))
+    if "max_concurrency" in varying:
+        words.append(_LOAD_WORDS["max_concurrency"](None if pd.isna(most) else most))
+    return words
+
+
+def _without_rate(row: Row) -> str:
+    """Return when requests are sent that have no rate, where other load points have one."""
+    kind = DATASETS.get(str(row["dataset"]))
+    if isinstance(row["arrivals"], str):
+        return "no constant rate"
+    return ALL_AT_ONCE if kind is None or kind.times is None else "its own times"
+
+
+def _users(row: Row) -> int | None:
+    known = {name: None if pd.isna(row[name]) else row[name] for name in (*_HEAVINESS, "arrivals")}
+    users = users_of(**known, dataset=str(row["dataset"]))
+    return None if users is None else int(users)
 
 
 # ---- numbers ----
@@ -427,7 +514,18 @@ def cell_text(row: Row) -> str:
     if row["n"] == 0:
         return no_number_text(row)
     spread = "" if math.isnan(row["low"]) else f" ± {number_text((row['high'] - row['low']) / 2)}"
-    return f"{number_text(row['mean'])}{spread} (n={row['n']})"
+    return f"{mean_text(row)}{spread} (n={row['n']})"
+
+
+def mean_text(row: Row) -> str:
+    """Write the mean of a row of a summary."""
+    return metric_text(row["mean"], MAX_USERS if row["load_point"] == MOST_USERS else "")
+
+
+def metric_text(value: float, metric: str) -> str:
+    """Write a value of a metric; users are counted, so a whole number of them stays whole."""
+    is_whole = metric == MAX_USERS and value == round(value)
+    return f"{value:,.10g}" if is_whole else number_text(value)
 
 
 def _cell(value: object, is_markdown: bool) -> str:

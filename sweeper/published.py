@@ -1,6 +1,6 @@
 """Figures that others published for the same question, each with source and method of reading.
 
-``experiments/<experiment>/published.csv`` holds one value per series, metric and request rate. A value
+``experiments/<experiment>/published.csv`` holds one value per series, metric and load point. A value
 that was printed has no range; one that was read off a chart has the range of that reading.
 """
 
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from sweeper.errors import StoreError
+from sweeper.records.goal import load_text
 
 COLUMNS = (
     "series",
@@ -27,8 +29,9 @@ COLUMNS = (
 )
 """Columns that a ``published.csv`` must have; metrics are named as in ``sweeper.store``."""
 
-LOAD_COLUMNS = ("request_rate_per_s", "num_prompts", "input_len")
-"""What tells the load points of a published series apart; a file has the last two where they vary."""
+LOAD_COLUMNS = ("request_rate_per_s", "max_concurrency", "num_prompts", "input_len")
+"""What tells the load points of a published series apart; a file has the last two where they vary, and
+``max_concurrency`` where users of a closed loop, or a limit, were published."""
 
 
 def experiments_folder() -> Path:
@@ -64,7 +67,9 @@ def load(experiment: str | None, *, root: Path | None = None) -> pd.DataFrame:
     missing = [name for name in COLUMNS if name not in frame.columns]
     if missing:
         raise StoreError(f"{path}: lacks {missing}; expected the columns {list(COLUMNS)}. Add them.")
-    for name in ("value", "low", "high", "request_rate_per_s"):
+    # A file from before there were users says nothing of them: its loads had none.
+    frame = frame if "max_concurrency" in frame.columns else frame.assign(max_concurrency=float("nan"))
+    for name in ("value", "low", "high", "request_rate_per_s", "max_concurrency"):
         wrong = frame[name][pd.to_numeric(frame[name], errors="coerce").isna() & frame[name].notna()]
         if not wrong.empty:
             raise StoreError(f"{path}: '{name}' holds '{wrong.iloc[0]}'; expected a number. Correct the row.")
@@ -73,10 +78,17 @@ def load(experiment: str | None, *, root: Path | None = None) -> pd.DataFrame:
     if not twice.empty:
         row = twice.iloc[0]
         raise StoreError(
-            f"{path}: gives {row['metric']} of series '{row['series']}' at {row['request_rate_per_s']:g} QPS "
-            "twice; expected one value. Remove one."
+            f"{path}: gives {row['metric']} of series '{row['series']}' {_load_text(row)} twice; expected "
+            "one value. Remove one."
         )
     return frame
+
+
+def _load_text(row: pd.Series[Any]) -> str:
+    rate, most = (None if pd.isna(row[name]) else row[name] for name in LOAD_COLUMNS[:2])
+    return load_text(request_rate_per_s=rate, max_concurrency=None if most is None else int(most)) or (
+        "all at once"
+    )
 
 
 def is_same_model(one: str | None, other: str | None) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 from sweeper import config
 from sweeper.config import unused
-from sweeper.config.schema import MaxRateConfig, ObjectiveConfig, RampConfig, SeriesConfig
+from sweeper.config.schema import MaxRateConfig, MaxUsersConfig, ObjectiveConfig, RampConfig, SeriesConfig
 from sweeper.errors import ConfigError
 from sweeper.kinds import DATASETS
 from sweeper.records import Platform
@@ -157,6 +157,7 @@ _OTHERS: Mapping[str, Any] = {
     "engine.prefix": ["numactl", "--localalloc"],
     "workload.goodput.*": 100.0,
     "workload.max_rate.bounds.*": 100.0,
+    "workload.max_users.bounds.*": 100.0,
     "workload.points": [{"num_prompts": 7}, {"num_prompts": 9}],
     "space.rules": ["max_num_seqs > 1"],
     "space.knobs.*": [1, 2],
@@ -180,6 +181,7 @@ _OTHERS: Mapping[str, Any] = {
 _NAMES = {
     "workload.goodput": "ttft_ms",
     "workload.max_rate.bounds": "p99_ttft_ms",
+    "workload.max_users.bounds": "p99_ttft_ms",
     "workload.sampling": "top_p",
     "workload.extra_body": "min_tokens",
     "workload.options": "prefix_len",
@@ -280,12 +282,22 @@ def _prepare(root: dict[str, Any], pattern: str) -> None:
         }
         root["workload"]["request_rate_per_s"] = None
         root["objective"]["throughput"]["metric"] = "max_rate_per_s"
+    if pattern.startswith("workload.max_users."):
+        root["workload"]["max_users"] = {
+            **asdict(MaxUsersConfig()),
+            "high": 9,
+            "bounds": {"p99_ttft_ms": 1.0},
+        }
+        root["workload"]["request_rate_per_s"] = None
+        root["objective"]["throughput"]["metric"] = "max_users"
     if pattern in ("objective.*.at_most", "objective.*.at_least"):
         root["objective"]["kept"] = asdict(ObjectiveConfig())
         root["objective"]["throughput"]["direction"] = None
         root["objective"]["other"] = {**asdict(ObjectiveConfig()), "metric": "completed"}
     if pattern == "objective.*.request_rate_per_s" and root["workload"]["request_rate_per_s"] != [1]:
         root["workload"]["request_rate_per_s"] = [1.0] if root["client"]["kind"] != "offline" else [None]
+    if pattern == "objective.*.max_concurrency" and root["client"]["kind"] != "offline":
+        root["workload"]["max_concurrency"] = [5]
     if pattern in COMPANIONS:
         other, value = COMPANIONS[pattern]
         set_key(root, other, value)

@@ -16,7 +16,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sweeper.records import Placement, TrialResult, TrialSpec, TrialState
+from sweeper.records import SEARCH_SLOS, Placement, TrialResult, TrialSpec, TrialState
+from sweeper.records.metrics import BY_NAME
 from sweeper.sweep.outlook import Outlook
 from sweeper.text.printable import legible
 from sweeper.trial import stages
@@ -206,13 +207,20 @@ def device_label(placement: Placement) -> str:
 
 
 def _headline(result: TrialResult) -> str:
+    """Return the numbers of a trial in a few words: what its searches found, and its rates elsewhere."""
+    found = [
+        f"{BY_NAME[name].words} {m.metrics[name]:g}"
+        for m in result.measurements
+        for name in SEARCH_SLOS
+        if m.metrics.get(name) is not None
+    ]
     rates = [
         f"{value:.2f}"
         for m in result.measurements
-        if (value := m.metrics.get("request_throughput_per_s")) is not None
+        if m.load_point.search is None and (value := m.metrics.get("request_throughput_per_s")) is not None
     ]
-    suffix = f" ({result.provenance})"
-    return f"{' / '.join(rates[:6])} requests/s{suffix}" if rates else f"no throughput{suffix}"
+    shown = [*found, *([f"{' / '.join(rates[:6])} requests/s"] if rates else [])]
+    return f"{', '.join(shown) or 'no throughput'} ({result.provenance})"
 
 
 def _short_answers(result: TrialResult) -> tuple[str, ...]:

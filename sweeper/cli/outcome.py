@@ -171,4 +171,4 @@ def _show_summary(settings: Settings, planner: Planner, console: Console) -> lis
 def _number_or_reason(row: Any) -> str:
     from analysis import tables
 
-    return tables.number_text(row["mean"]) if row["n"] else tables.no_number_text(row)
+    return tables.mean_text(row) if row["n"] else tables.no_number_text(row)

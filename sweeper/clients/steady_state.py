@@ -3,7 +3,9 @@
 A run begins with an empty engine and ends with the last answers alone. Both belong to the benchmark's
 numbers, and neither is what a service that never stops sees. From the times of single requests the part
 between is found: it begins when the requests under way first reach nine tenths of their usual number, and
-ends with the last request sent.
+ends with the last request sent. Users of a closed loop all begin at once, so that number is there from the
+start; but their first prompts wait for each other as they never will again, and the part begins when those
+have been answered.
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ FEWEST_REQUESTS = 30
 
 FEWEST_LATENCIES = 3.0
 """Of the median request fit into the window, or it is a part of one wave."""
+
+_AT_ONCE_FRAC = 0.5
+"""Of the median latency, within which requests have begun together if the load is reached by then."""
 
 _DRIFT_ERRORS, _DRIFT_FRAC = 3.0, 0.1
 """The window drifts where its thirds differ by more standard errors, and by more of the mean, than these."""
@@ -110,16 +115,25 @@ def window(records: RequestRecords) -> Window | None:
         return None
     first, last = float(records.arrival_s.min()), float(records.last_token_s[done].max())
     end = float(records.arrival_s.max())
-    begin = _reached_s(records, until=end)
+    latency = float(np.median((records.last_token_s - records.arrival_s)[done]))
+    begin = min(_begin_s(records, reached=_reached_s(records, until=end), latency=latency), end)
     inside = done & (records.last_token_s >= begin) & (records.last_token_s <= end)
     sent_inside = done & (records.arrival_s >= begin) & (records.arrival_s <= end)
-    latency = float(np.median((records.last_token_s - records.arrival_s)[done]))
     is_short = inside.sum() < FEWEST_REQUESTS or end - begin < FEWEST_LATENCIES * latency
     state = Steadiness.TOO_SHORT if is_short else _steadiness(records, sent_inside)
     numbers = {} if is_short else _numbers(records, sent_inside, begin=begin, end=end)
     return Window(
         begin_s=begin, end_s=end, ramp_s=begin - first, drain_s=last - end, state=state, numbers=numbers
     )
+
+
+def _begin_s(records: RequestRecords, *, reached: float, latency: float) -> float:
+    """Return when the load has been reached, and the requests that reached it at once have been answered."""
+    first = records.arrival_s <= reached
+    if reached - float(records.arrival_s.min()) > _AT_ONCE_FRAC * latency:
+        return reached
+    answered = records.last_token_s[first & records.is_complete]
+    return float(answered.max()) if len(answered) else reached
 
 
 def _reached_s(records: RequestRecords, *, until: float) -> float:

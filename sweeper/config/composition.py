@@ -40,15 +40,15 @@ _GROUPS = ("platform", "engine", "model", "workload", "client", "search", "objec
 # Below these, names are the user's own; whether a knob exists is asked of the engine's release.
 _FREE_KEYS = (
     *("knobs.", "space.knobs.", "space.series.", "objective.", "calibration."),
-    *("workload.goodput.", "workload.max_rate.", "workload.options.", "workload.ramp_up."),
-    *("workload.sampling.", "workload.extra_body.", "client.arguments."),
+    *("workload.goodput.", "workload.max_rate.", "workload.max_users.", "workload.options."),
+    *("workload.ramp_up.", "workload.sampling.", "workload.extra_body.", "client.arguments."),
     "model.config.",
 )
 # Entries with keys of their own, which Hydra cannot add to: they are merged behind it.
 _ENTRIES = tuple(
     f"{sign}{key}."
     for sign in ("", "+", "++")
-    for key in ("objective", "space.series", "workload.max_rate", "workload.ramp_up")
+    for key in ("objective", "space.series", "workload.max_rate", "workload.max_users", "workload.ramp_up")
 )
 # A whole one in place of none is merged so, too: OmegaConf 2.3 breaks off at it without a sentence.
 _WHOLE = tuple(f"{entry.removesuffix('.')}={{" for entry in _ENTRIES if "workload." in entry)

@@ -359,6 +359,8 @@ EFFECTS: tuple[Effect, ...] = (
         keys=(
             *(f"workload.max_rate.{name}" for name in ("low", "high", "resolution")),
             "workload.max_rate.bounds.*",
+            *(f"workload.max_users.{name}" for name in ("low", "high", "resolution")),
+            "workload.max_users.bounds.*",
         ),
         idle=(_OVERRIDDEN, _NO_SINGLE_REQUESTS),
     ),
@@ -396,7 +398,10 @@ EFFECTS: tuple[Effect, ...] = (
     Effect(
         keys=tuple(
             f"objective.*.{name}"
-            for name in ("metric", "direction", "at_most", "at_least", "request_rate_per_s", "per")
+            for name in (
+                *("metric", "direction", "at_most", "at_least"),
+                *("request_rate_per_s", "max_concurrency", "per"),
+            )
         )
     ),
     Effect(keys=("executor.kind", "executor.max_parallel")),

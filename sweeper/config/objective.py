@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeper.config.checks import check_choice
 from sweeper.errors import ConfigError, nearest
 from sweeper.kinds import DATASETS
-from sweeper.records import GPU, MAX_RATE, METRIC_NAMES, Constraint, LoadPoint, Objective
+from sweeper.records import (
+    GPU,
+    METRIC_NAMES,
+    SEARCH_SLOS,
+    Constraint,
+    LoadPoint,
+    Objective,
+    RateSearch,
+    UserSearch,
+)
 
 _DIRECTIONS = ("maximize", "minimize")
+_LOAD_KEYS: Mapping[str, tuple[str, str]] = {
+    "request_rate_per_s": ("rate", "none (no load point has a rate)"),
+    "max_concurrency": ("number of users or requests at once", "none (no load point has a limit)"),
+}
+"""What an entry may single a load point out by: in words, and what is said where no load point has it."""
+_SEARCHES = {
+    RateSearch.answer: (RateSearch.key, "the rate"),
+    UserSearch.answer: (UserSearch.key, "users"),
+}
 
 
 def objectives(
@@ -88,7 +106,7 @@ def _limit(name: str, item: Mapping[str, Any]) -> dict[str, Any]:
 
 def _quantity(name: str, item: Mapping[str, Any], load_points: Sequence[LoadPoint]) -> dict[str, Any]:
     """Check what is looked at: the metric, where it is taken, and what it is divided by."""
-    where, metric, rate = f"objective.{name}", item["metric"], item["request_rate_per_s"]
+    where, metric = f"objective.{name}", item["metric"]
     if metric not in METRIC_NAMES:
         raise ConfigError(
             f"{where}.metric: '{metric}' is not a metric.{nearest(metric, METRIC_NAMES)} "
@@ -96,34 +114,74 @@ def _quantity(name: str, item: Mapping[str, Any], load_points: Sequence[LoadPoin
         )
     if item["per"] is not None:
         check_choice(f"{where}.per", item["per"], (GPU,))
-    rates = {point.request_rate_per_s for point in load_points if point.rate_search is None}
-    if rate is not None and rate not in rates:
+    load = {key: item[key] for key in _LOAD_KEYS}
+    for key, value in load.items():
+        _check_is_sent(f"{where}.{key}", key, value, load_points)
+    counted = _counted(load, load_points)
+    if not counted and any(value is not None for value in load.values()):
+        told = " and ".join(f"{key} {value:g}" for key, value in load.items() if value is not None)
         raise ConfigError(
-            f"{where}.request_rate_per_s: is {rate:g}, and no load point has that rate; expected one of "
-            f"{_rates_text(rates)}. Choose one of them, or add it to workload.request_rate_per_s."
+            f"{where}: names {told}, which no load point has together; expected one of the load points "
+            f"{'; '.join(point.label for point in load_points)}. Leave one of them out."
         )
-    _check_is_measured(where, metric, rate, load_points)
-    return {"metric": metric, "request_rate_per_s": rate, "per": item["per"]}
+    _check_is_measured(where, metric, counted, has_load=any(load.values()), load_points=load_points)
+    return {"metric": metric, "per": item["per"], **load}
 
 
-def _check_is_measured(where: str, metric: str, rate: float | None, load_points: Sequence[LoadPoint]) -> None:
+def _counted(load: Mapping[str, Any], load_points: Sequence[LoadPoint]) -> list[LoadPoint]:
+    """Return the load points at loads of their own that an entry looks at."""
+    return [
+        point
+        for point in load_points
+        if point.search is None and all(value in (None, getattr(point, key)) for key, value in load.items())
+    ]
+
+
+def _check_is_sent(where: str, key: str, value: float | None, load_points: Sequence[LoadPoint]) -> None:
+    known = {getattr(point, key) for point in load_points if point.search is None} - {None}
+    if value is None or value in known:
+        return
+    words, none = _LOAD_KEYS[key]
+    numbers = ", ".join(f"{number:g}" for number in sorted(known)) or none
+    raise ConfigError(
+        f"{where}: is {value:g}, and no load point has that {words}; expected one of {numbers}. Choose one, "
+        f"or add it to workload.{key}."
+    )
+
+
+def _check_is_measured(
+    where: str,
+    metric: str,
+    counted: Sequence[LoadPoint],
+    *,
+    has_load: bool,
+    load_points: Sequence[LoadPoint],
+) -> None:
     """Refuse what no load point will ever report: such a study would run to its end without an answer."""
-    if metric == MAX_RATE and (rate is not None or not any(point.rate_search for point in load_points)):
+    if metric in SEARCH_SLOS:
+        _check_is_searched(where, metric, has_load=has_load, load_points=load_points)
+    searched = [point.search for point in load_points if point.search is not None]
+    if metric not in SEARCH_SLOS and len(searched) == len(load_points):
+        answers = " or ".join(dict.fromkeys(search.answer for search in searched))
         raise ConfigError(
-            f"{where}.metric: is {MAX_RATE}, which a search over the rate finds; expected workload.max_rate, "
-            "and no request_rate_per_s here. Set workload.max_rate with low, high, resolution and bounds."
+            f"{where}.metric: is {metric}, and every load point searches for the heaviest load; expected "
+            f"{answers}, or a load point that is measured as it is. Change the metric, take the entry out "
+            f"(~{where}), or add such a load point to workload.points."
         )
-    if metric != MAX_RATE and all(point.rate_search for point in load_points):
-        raise ConfigError(
-            f"{where}.metric: is {metric}, and every load point searches for a rate; expected {MAX_RATE}, or "
-            "a load point at a rate of its own."
-        )
-    counted = [p for p in load_points if p.rate_search is None and rate in (None, p.request_rate_per_s)]
     _check_client_tells(where, metric, {point.dataset for point in counted})
     if metric == "request_goodput_per_s" and not all(point.goodput_ms for point in counted):
         raise ConfigError(
             f"{where}.metric: is request_goodput_per_s, and workload.goodput is empty; expected what a good "
             "request keeps, such as workload.goodput.ttft_ms=2000."
+        )
+
+
+def _check_is_searched(where: str, metric: str, *, has_load: bool, load_points: Sequence[LoadPoint]) -> None:
+    if has_load or not any(p.search is not None and p.search.answer == metric for p in load_points):
+        key, over = _SEARCHES[metric]
+        raise ConfigError(
+            f"{where}.metric: is {metric}, which a search over {over} finds; expected {key}, and no "
+            f"request_rate_per_s or max_concurrency here. Set {key} with low, high, resolution and bounds."
         )
 
 
@@ -147,8 +205,3 @@ def _check_distinct(names: Mapping[str, str]) -> None:
         other = next(e for e, n in names.items() if n == name)
         if other != entry:
             raise ConfigError(f"objective.{entry}: asks for {name}, as objective.{other} does. Remove one.")
-
-
-def _rates_text(rates: Iterable[float | None]) -> str:
-    numbers = sorted(rate for rate in rates if rate is not None)
-    return ", ".join(f"{rate:g}" for rate in numbers) or "none (everything is sent at once)"

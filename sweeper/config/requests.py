@@ -51,7 +51,7 @@ def warm_up(workload: Mapping[str, Any]) -> int:
     each = int(check_not_negative("workload.warmup_per_user", workload["warmup_per_user"]))
     users = workload["max_concurrency"]
     # A search over the users says how many there are.
-    is_open = None in (users if isinstance(users, list) else [users]) and workload.get("max_users") is None
+    is_open = None in (users if isinstance(users, list) else [users]) and workload["max_users"] is None
     if each and is_open:
         raise ConfigError(
             f"workload.warmup_per_user: is {each}, and max_concurrency has null, which is no number of "

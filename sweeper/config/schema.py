@@ -130,6 +130,16 @@ class MaxRateConfig:
 
 
 @dataclass
+class MaxUsersConfig:
+    """A search for the most users of a closed loop with whom bounds are kept; as ``MaxRateConfig``."""
+
+    low: int = 1
+    high: int = 0
+    resolution: int = 1
+    bounds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
 class RampConfig:
     """A request rate that rises over the run, in place of ``workload.request_rate_per_s``."""
 
@@ -162,6 +172,7 @@ class WorkloadConfig:
     points: list[Any] | None = None
     goodput: dict[str, float] = field(default_factory=dict)
     max_rate: MaxRateConfig | None = None
+    max_users: MaxUsersConfig | None = None
     options: dict[str, Any] = field(default_factory=dict)
     prompts_per_user: int | None = None
     burstiness: float = LoadPoint.burstiness
@@ -220,6 +231,7 @@ class ObjectiveConfig:
     at_most: float | None = None
     at_least: float | None = None
     request_rate_per_s: float | None = None
+    max_concurrency: int | None = None
     per: str | None = None
 
 

@@ -357,7 +357,7 @@ def _product(workload: Mapping[str, Any]) -> Iterator[LoadPoint]:
                 )
     if not 0 <= workload["range_ratio"] < 1:
         raise ConfigError(f"workload.range_ratio: is {workload['range_ratio']}; expected 0 <= ratio < 1.")
-    path = workload["dataset_path"]
+    path, searched = workload["dataset_path"], load.searches(workload)
     for values in itertools.product(*axes.values()):
         yield LoadPoint(
             dataset=workload["dataset"],
@@ -367,10 +367,10 @@ def _product(workload: Mapping[str, Any]) -> Iterator[LoadPoint]:
             ignore_eos=workload["ignore_eos"],
             client_seed=workload["client_seed"],
             goodput_ms=load.goodput(workload["goodput"], workload["dataset"]),
-            rate_search=load.rate_search(workload["max_rate"], workload),
+            **searched,
             **requests.of(workload),
             warmup_per_user=requests.warm_up(workload),
-            **_settled(dict(zip(axes, values, strict=True)), workload["prompts_per_user"]),
+            **_settled(dict(zip(axes, values, strict=True)), workload["prompts_per_user"], searched),
         )
 
 
@@ -380,19 +380,25 @@ def _prompts(workload: Mapping[str, Any]) -> list[Any]:
     if each is None:
         return _numbers("num_prompts", workload, may_be_null=False, whole=True)
     check_count("workload.prompts_per_user", each, most=_MOST)
-    if None in _numbers("max_concurrency", workload, whole=True):
+    if workload["max_users"] is None and None in _numbers("max_concurrency", workload, whole=True):
         raise ConfigError(
             f"workload.prompts_per_user: is {each}, and max_concurrency has null, which is no number of "
-            "users; expected how many there are at once. Set workload.max_concurrency, or leave it out."
+            "users; expected how many there are at once. Set workload.max_concurrency or workload.max_users, "
+            "or leave it out."
         )
     return [each]
 
 
-def _settled(values: Mapping[str, Any], prompts_per_user: int | None) -> dict[str, Any]:
+def _settled(
+    values: Mapping[str, Any], prompts_per_user: int | None, searched: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the values of a load point; with users, each sends as many prompts as every other."""
     if prompts_per_user is None:
         return dict(values)
-    return {**values, "num_prompts": prompts_per_user * values["max_concurrency"]}
+    # What searches for users is planned for the most; each probe sends as many as its own users do.
+    search = searched["user_search"]
+    users = values["max_concurrency"] if search is None else search.high
+    return {**values, "num_prompts": prompts_per_user * users}
 
 
 def _numbers(

@@ -8,7 +8,7 @@ from typing import Any
 
 from sweeper.config import client_arguments
 from sweeper.config.checks import check_choice, check_positive, nonempty
-from sweeper.config.schema import MaxRateConfig
+from sweeper.config.schema import MaxRateConfig, MaxUsersConfig
 from sweeper.errors import ConfigError, nearest
 from sweeper.kinds import CLIENTS, DATASETS
 from sweeper.records import (
@@ -16,8 +16,9 @@ from sweeper.records import (
     ClientSpec,
     LoadPoint,
     RateSearch,
+    UserSearch,
 )
-from sweeper.records.metrics import REQUEST_LATENCIES, statistic_names
+from sweeper.records.metrics import REQUEST_LATENCIES, STEADY_LATENCIES, statistic_names
 
 # Numbers and lists of numbers, which are checked with those of the workload itself.
 _NUMBERS = ("num_prompts", "input_len", "output_len", "max_concurrency", "request_rate_per_s")
@@ -28,6 +29,7 @@ _SINGLE: Mapping[str, tuple[type, ...]] = {
     "ignore_eos": (bool,),
     "client_seed": (int,),
     "max_rate": (dict, type(None)),
+    "max_users": (dict, type(None)),
     "options": (dict,),
     "prompts_per_user": (int, type(None)),
     "burstiness": (int, float),
@@ -37,6 +39,9 @@ _SINGLE: Mapping[str, tuple[type, ...]] = {
     "extra_body": (dict,),
 }
 _RATE_SEARCH: Mapping[str, Any] = asdict(MaxRateConfig())
+_USER_SEARCH: Mapping[str, Any] = asdict(MaxUsersConfig())
+_FEWEST_STEADY = 40
+"""Prompts of a run with users, of whose answers three quarters still come while all are at work."""
 POINT_KEYS = (*_NUMBERS, *_SINGLE)
 """Keys of the workload that one of its points may replace."""
 
@@ -90,36 +95,34 @@ def goodput(given: Mapping[str, float], dataset: str) -> tuple[tuple[str, float]
     return tuple(sorted(given.items()))
 
 
-def rate_search(given: Mapping[str, Any] | None, workload: Mapping[str, Any]) -> RateSearch | None:
-    """Check a search for the highest request rate that keeps its bounds.
+def searches(workload: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a search for the heaviest load that keeps its bounds, by rate or by users.
 
     Args:
-        given: ``max_rate`` of the workload or of one of its points, as composed; None for no search.
-        workload: What else the load point sends.
+        workload: The workload, with what one of its points replaces.
+
+    Returns:
+        Arguments of ``LoadPoint``: ``rate_search`` and ``user_search``, each None for no search.
 
     Raises:
-        ConfigError: Range, resolution or bounds are wrong, or the rate is given already.
+        ConfigError: Range, resolution or bounds are wrong, the load is given already, or both are.
     """
+    if workload["max_rate"] is not None and workload["max_users"] is not None:
+        raise ConfigError(
+            "workload: has max_rate and max_users; expected one of them for a load point. Put each into "
+            "one of workload.points."
+        )
+    return {
+        "rate_search": _rate_search(workload["max_rate"], workload),
+        "user_search": _user_search(workload["max_users"], workload),
+    }
+
+
+def _rate_search(given: Mapping[str, Any] | None, workload: Mapping[str, Any]) -> RateSearch | None:
     if given is None:
         return None
-    where = "workload.max_rate"
-    for key in given:
-        check_choice(where, key, tuple(_RATE_SEARCH))
-    given = {**_RATE_SEARCH, **given}
-    _check_single(f"{where}.bounds", given["bounds"], (dict,))
-    for key, value in {**given, **given["bounds"]}.items():
-        if key != "bounds":
-            _check_single(f"{where}: {key}", value, (int, float))
-            check_positive(f"{where}: {key}", value)
-    if given["low"] > given["high"]:
-        raise ConfigError(
-            f"{where}: has low={given['low']:g} above high={given['high']:g}; expected low <= high."
-        )
-    if not given["bounds"]:
-        raise ConfigError(f"{where}.bounds: is empty; expected such as {{p99_ttft_ms: 2000}}.")
-    for metric in given["bounds"]:
-        latencies = [name for one in REQUEST_LATENCIES for name in statistic_names(one.name)]
-        check_choice(f"{where}.bounds", metric, latencies)
+    where = RateSearch.key
+    given = _checked_search(where, given, usual=_RATE_SEARCH, kinds=(int, float))
     has_rate = workload["request_rate_per_s"] not in (None, [None])
     if has_rate or not DATASETS[workload["dataset"]].needs_server:
         raise ConfigError(
@@ -127,14 +130,85 @@ def rate_search(given: Mapping[str, Any] | None, workload: Mapping[str, Any]) ->
             f"{workload['request_rate_per_s']}; expected a dataset that is sent to a server, and null: the "
             "search chooses the rates. Set it to null, or put max_rate into one of workload.points."
         )
-    if workload["second_run"]:
-        raise ConfigError(f"{where}: is given with second_run; expected one of them. Leave one out.")
+    _check_runs_once(where, workload)
     return RateSearch(
         low=float(given["low"]),
         high=float(given["high"]),
         resolution=float(given["resolution"]),
-        bounds=tuple((metric, float(bound)) for metric, bound in given["bounds"].items()),
+        bounds=_bounds_of(given),
     )
+
+
+def _user_search(given: Mapping[str, Any] | None, workload: Mapping[str, Any]) -> UserSearch | None:
+    if given is None:
+        return None
+    where = UserSearch.key
+    given = _checked_search(where, given, usual=_USER_SEARCH, kinds=(int,))
+    for key in ("request_rate_per_s", "max_concurrency", "ramp_up"):
+        if workload[key] not in (None, [None]):
+            raise ConfigError(
+                f"{where}: is given with {key} {workload[key]}; expected null: the search chooses the users, "
+                "who send as fast as they are answered. Set it to null, or put max_users into one of "
+                "workload.points."
+            )
+    kind = DATASETS[workload["dataset"]]
+    if not kind.needs_server or kind.times is not None:
+        why = "which has a time for each request" if kind.needs_server else "which is sent to no server"
+        raise ConfigError(
+            f"{where}: is given for dataset {kind.name}, {why}; expected one that users send. Leave it out, "
+            "or choose another workload.dataset."
+        )
+    _check_runs_once(where, workload)
+    each = workload["prompts_per_user"]
+    steady = [metric for metric in given["bounds"] if metric in STEADY_LATENCIES]
+    if steady and each is not None and each * given["low"] < _FEWEST_STEADY:
+        raise ConfigError(
+            f"{where}.bounds: has {steady[0]}, and {given['low']} users of {each} prompts send "
+            f"{each * given['low']}; expected {_FEWEST_STEADY} or more, of which a part is steady. Raise "
+            f"{where}.low or workload.prompts_per_user, or bound {steady[0].removeprefix('steady_')}."
+        )
+    return UserSearch(
+        low=given["low"],
+        high=given["high"],
+        resolution=given["resolution"],
+        bounds=_bounds_of(given),
+        prompts_per_user=each,
+    )
+
+
+def _checked_search(
+    where: str, given: Mapping[str, Any], *, usual: Mapping[str, Any], kinds: tuple[type, ...]
+) -> Mapping[str, Any]:
+    """Return a search with its defaults, its range and its bounds checked."""
+    for key in given:
+        check_choice(where, key, tuple(usual))
+    given = {**usual, **given}
+    _check_single(f"{where}.bounds", given["bounds"], (dict,))
+    for key, value in given.items():
+        if key != "bounds":
+            _check_single(f"{where}: {key}", value, kinds)
+            check_positive(f"{where}: {key}", value)
+    if given["low"] > given["high"]:
+        raise ConfigError(
+            f"{where}: has low={given['low']:g} above high={given['high']:g}; expected low <= high."
+        )
+    if not given["bounds"]:
+        raise ConfigError(f"{where}.bounds: is empty; expected such as {{p99_ttft_ms: 2000}}.")
+    latencies = [name for one in REQUEST_LATENCIES for name in statistic_names(one.name)]
+    for metric, bound in given["bounds"].items():
+        check_choice(f"{where}.bounds", metric, [*latencies, *STEADY_LATENCIES])
+        _check_single(f"{where}: {metric}", bound, (int, float))
+        check_positive(f"{where}: {metric}", bound)
+    return given
+
+
+def _bounds_of(given: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
+    return tuple((metric, float(bound)) for metric, bound in given["bounds"].items())
+
+
+def _check_runs_once(where: str, workload: Mapping[str, Any]) -> None:
+    if workload["second_run"]:
+        raise ConfigError(f"{where}: is given with second_run; expected one of them. Leave one out.")
 
 
 def client(given: Mapping[str, Any], load_points: Sequence[LoadPoint]) -> ClientSpec:
@@ -158,10 +232,10 @@ def client(given: Mapping[str, Any], load_points: Sequence[LoadPoint]) -> Client
                 f"workload.dataset: is '{point.dataset}' with client '{kind}', which sends {sends}. "
                 "Datasets latency and throughput need client=offline, the others a client with a server."
             )
-        if not declared.reports_requests and (point.goodput_ms or point.rate_search):
-            key = "goodput" if point.goodput_ms else "max_rate"
+        if not declared.reports_requests and (point.goodput_ms or point.search):
+            key = "workload.goodput" if point.search is None else point.search.key
             raise ConfigError(
-                f"workload.{key}: is given with client {kind}, which reports no single requests; expected "
+                f"{key}: is given with client {kind}, which reports no single requests; expected "
                 "client=vllm_bench."
             )
         is_known = declared.datasets is None or point.dataset in declared.datasets

@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 
 from sweeper.records import (
     LOAD_COLUMNS,
-    MAX_RATE,
+    SEARCH_SLOS,
     Constraint,
+    LoadPoint,
     Measurement,
     Objective,
     Placement,
@@ -36,7 +37,8 @@ def objective_value(
     that has none where the load is heaviest.
 
     Second runs do not count: only some settings have them, and they answer from a warm prefix cache. Nor do
-    the probes of a search for a rate, at whatever rates it led to; what it found, ``max_rate_per_s``, does.
+    the probes of a search, at whatever loads it led to; what it found, ``max_rate_per_s`` or ``max_users``,
+    does.
 
     Args:
         objective: Metric, load point and divisor; without a load point, all count that can have the metric.
@@ -58,9 +60,9 @@ def objective_value(
 
 
 def load_key(quantity: Objective | Constraint, row: Mapping[str, Any]) -> tuple[object, ...]:
-    """Return what identifies the load point of a row; the probes of a search for a rate are one."""
-    if quantity.metric == MAX_RATE:
-        return (MAX_RATE,)
+    """Return what identifies the load point of a row; the probes of a search are one."""
+    if quantity.metric in SEARCH_SLOS:
+        return (quantity.metric,)
     return tuple(_plain(row.get(name)) for name in LOAD_COLUMNS)
 
 
@@ -69,9 +71,10 @@ def counts(quantity: Objective | Constraint, row: Mapping[str, Any]) -> bool:
     return counts_load(
         quantity,
         request_rate_per_s=_number(row.get("request_rate_per_s")),
+        max_concurrency=_number(row.get("max_concurrency")),
         dataset=dataset if isinstance(dataset := row.get("dataset"), str) else None,
         keeps_prefix_cache=row.get("keeps_prefix_cache") is True,
-        is_probe=isinstance(row.get("max_rate_slo"), str),
+        answer=next((name for name, slo in SEARCH_SLOS.items() if isinstance(row.get(slo), str)), None),
     )
 
 
@@ -79,24 +82,38 @@ def counts_load(
     quantity: Objective | Constraint,
     *,
     request_rate_per_s: float | None,
+    max_concurrency: float | None,
     dataset: str | None,
     keeps_prefix_cache: bool,
-    is_probe: bool,
+    answer: str | None,
 ) -> bool:
     """Return whether what is measured at a load counts for an objective or a bound.
 
     Args:
         quantity: The objective or bound.
-        request_rate_per_s: Of the load; None is everything at once.
+        request_rate_per_s: Of the load; None is no rate.
+        max_concurrency: Of the load; None is no limit.
         dataset: What is sent, which decides whether the metric is reported; None where it is not known.
         keeps_prefix_cache: The load is a second run.
-        is_probe: It is a probe of a search over the rate.
+        answer: Metric that a search finds, of which it is a probe; None where it is none.
     """
-    if keeps_prefix_cache or is_probe != (quantity.metric == MAX_RATE):
+    if keeps_prefix_cache or answer != (quantity.metric if quantity.metric in SEARCH_SLOS else None):
         return False
     if dataset is not None and not is_reported_at(quantity.metric, dataset):
         return False
-    return is_probe or quantity.request_rate_per_s in (None, request_rate_per_s)
+    return answer is not None or is_at(
+        quantity, request_rate_per_s=request_rate_per_s, max_concurrency=max_concurrency
+    )
+
+
+def is_at(
+    quantity: Objective | Constraint, *, request_rate_per_s: float | None, max_concurrency: float | None
+) -> bool:
+    """Return whether a load is the one that a quantity names; one that names none is at every load."""
+    return quantity.request_rate_per_s in (None, request_rate_per_s) and quantity.max_concurrency in (
+        None,
+        max_concurrency,
+    )
 
 
 def row_value(quantity: Objective | Constraint, row: Mapping[str, Any]) -> float | None:
@@ -159,7 +176,7 @@ def trial_attributes(spec: TrialSpec, rows: Sequence[Mapping[str, Any]]) -> dict
 
     Args:
         spec: The trial.
-        rows: Its metric columns with ``request_rate_per_s``; missing values are None or NaN.
+        rows: As in ``objective_value``.
 
     Returns:
         Key, series, and the mean of each main metric at each load point: plain numbers, so that the
@@ -167,16 +184,23 @@ def trial_attributes(spec: TrialSpec, rows: Sequence[Mapping[str, Any]]) -> dict
     """
     found: dict[str, Any] = {"key": spec.key, "series": ", ".join(spec.series) or None}
     for metric in (one.name for one in METRICS if one.is_on_dashboard):
+        quantity = Objective(metric=metric, direction="maximize")
         for point in spec.load_points:
-            if point.keeps_prefix_cache or point.rate_search is not None:
+            if point.keeps_prefix_cache or point.search is not None:
                 continue
-            rate = point.request_rate_per_s
-            matching = [row for row in rows if _number(row.get("request_rate_per_s")) == rate]
-            value = objective_value(Objective(metric=metric, direction="maximize"), matching)
+            mine = [row for row in rows if _is_measured_at(point, row)]
+            value = objective_value(quantity, mine)
             if value is not None:
                 found[f"{metric} ({point.label})"] = round(value, 4)
-    highest = objective_value(Objective(metric=MAX_RATE, direction="maximize"), rows)
-    return found if highest is None else {**found, MAX_RATE: highest}
+    answers = {
+        name: objective_value(Objective(metric=name, direction="maximize"), rows) for name in SEARCH_SLOS
+    }
+    return found | {name: value for name, value in answers.items() if value is not None}
+
+
+def _is_measured_at(point: LoadPoint, row: Mapping[str, Any]) -> bool:
+    """Return whether a row is of a load point, by all that tells it from its siblings and is in the row."""
+    return all(_plain(row[name]) == _plain(getattr(point, name)) for name in LOAD_COLUMNS if name in row)
 
 
 def bound_attributes(violated: Mapping[str, float] | None) -> dict[str, Any]:
@@ -193,7 +217,7 @@ def measured_row(measurement: Measurement, placement: Placement | None = None) -
         **measurement.metrics,
         **{name: getattr(measurement.load_point, name) for name in LOAD_COLUMNS},
         "keeps_prefix_cache": measurement.load_point.keeps_prefix_cache,
-        "max_rate_slo": measurement.load_point.max_rate_slo,
+        **{slo: getattr(measurement.load_point, slo) for slo in SEARCH_SLOS.values()},
         "devices": [] if placement is None else list(placement.devices),
         "partition_mode": None if placement is None else placement.partition_mode,
         "partitions_per_gpu": None if placement is None else placement.partitions_per_gpu,

@@ -3,7 +3,8 @@
 A trial is stopped when a constraint is broken already, or when the best that its remaining load points could
 still bring leaves it behind a trial that is known. That best is taken generously: a latency of zero, a
 throughput as high as the rate at which requests are sent. Where nothing bounds it from above (everything at
-once, tokens per second) the trial goes on. A margin keeps noise from deciding.
+once, users of a closed loop, who send as fast as they are answered, tokens per second) the trial goes on. A
+margin keeps noise from deciding.
 
 So that this happens early, a trial with such a rule measures the load points first that decide most.
 """
@@ -15,8 +16,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from sweeper.goals.objectives import counts_load, is_worse
-from sweeper.records import MAX_RATE, Constraint, LoadPoint, Measurement, Objective, StopRule
+from sweeper.goals.objectives import counts_load, is_at, is_worse
+from sweeper.records import Constraint, LoadPoint, Measurement, Objective, StopRule
 from sweeper.records.metrics import METRICS
 
 _OFFERED = tuple(metric.name for metric in METRICS if metric.is_offered)
@@ -32,14 +33,15 @@ def decision_order(
     """Sort load points, those that decide most first.
 
     An objective's own load point comes first, then those that a constraint names, then the others; of equals
-    the heavier load, which distinguishes settings better. A second run stays behind its first.
+    the heavier load, which distinguishes settings better: everything at once, then more users, then higher
+    rates. A second run stays behind its first.
     """
-    wanted = {objective.request_rate_per_s for objective in objectives} - {None}
-    bounded = {constraint.request_rate_per_s for constraint in constraints} - {None}
+    wanted = [objective for objective in objectives if _names_load(objective)]
+    bounded = [constraint for constraint in constraints if _names_load(constraint)]
 
-    def rank(group: Sequence[LoadPoint]) -> tuple[bool, bool, float]:
-        rate = group[0].request_rate_per_s
-        return (rate not in wanted, rate not in bounded, -math.inf if rate is None else -rate)
+    def rank(group: Sequence[LoadPoint]) -> tuple[bool, bool, bool, float]:
+        point = group[0]
+        return (not _is_named(point, wanted), not _is_named(point, bounded), *_lightness(point))
 
     return tuple(point for group in sorted(_groups(points), key=rank) for point in group)
 
@@ -66,6 +68,24 @@ def reason_to_stop(
     return None
 
 
+def _names_load(quantity: Objective | Constraint) -> bool:
+    return quantity.request_rate_per_s is not None or quantity.max_concurrency is not None
+
+
+def _is_named(point: LoadPoint, quantities: Sequence[Objective | Constraint]) -> bool:
+    return any(
+        is_at(one, request_rate_per_s=point.request_rate_per_s, max_concurrency=point.max_concurrency)
+        for one in quantities
+    )
+
+
+def _lightness(point: LoadPoint) -> tuple[bool, float]:
+    """Return what sorts load points from the heaviest: those without a rate, by users; then by rate."""
+    has_rate = point.request_rate_per_s is not None
+    heaviness = point.request_rate_per_s if has_rate else point.users
+    return has_rate, -math.inf if heaviness is None else -heaviness
+
+
 def _groups(points: Sequence[LoadPoint]) -> list[list[LoadPoint]]:
     """Join each second run with the run before it, whose prompts it finds in the cache."""
     groups: list[list[LoadPoint]] = []
@@ -85,9 +105,10 @@ def _counted(quantity: Objective | Constraint, points: Sequence[LoadPoint]) -> l
         if counts_load(
             quantity,
             request_rate_per_s=point.request_rate_per_s,
+            max_concurrency=point.max_concurrency,
             dataset=point.dataset,
             keeps_prefix_cache=point.keeps_prefix_cache,
-            is_probe=point.rate_search is not None,
+            answer=None if point.search is None else point.search.answer,
         )
     ]
 
@@ -131,8 +152,8 @@ def _most(metric: str, point: LoadPoint) -> float:
         The sum of n exponential gaps has a relative standard deviation of 1 / sqrt(n), so the requests of one
         run may come that much faster than asked for.
     """
-    if metric == MAX_RATE and point.rate_search is not None:
-        return point.rate_search.high
+    if point.search is not None and metric == point.search.answer:
+        return point.search.high
     if metric not in _OFFERED or point.request_rate_per_s is None:
         return math.inf
     return point.request_rate_per_s * (1 + _ARRIVAL_ERRORS / math.sqrt(point.num_prompts))
@@ -147,9 +168,9 @@ def _mean(metric: str, point: LoadPoint, measured: Sequence[Measurement]) -> flo
 
 
 def _is_of(measurement: Measurement, point: LoadPoint) -> bool:
-    """Return whether a run belongs to a load point; probes of a search over the rate are at other rates."""
-    if point.rate_search is not None:
-        return measurement.load_point.rate_search == point.rate_search
+    """Return whether a run belongs to a load point; the probes of a search are at other loads."""
+    if point.search is not None:
+        return measurement.load_point.search == point.search
     return measurement.load_point == point
 
 

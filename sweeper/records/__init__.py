@@ -36,12 +36,16 @@ from sweeper.records.load import (
     SAMPLING,
     LoadPoint,
     Ramp,
-    RateSearch,
     RequestForm,
+    users_of,
+    users_text,
 )
+from sweeper.records.load_search import RateSearch, UserSearch
 from sweeper.records.metrics import (
     MAX_RATE,
+    MAX_USERS,
     METRIC_NAMES,
+    SEARCH_SLOS,
 )
 from sweeper.records.model import (
     Model,
@@ -71,11 +75,13 @@ __all__ = [
     "LOAD_COLUMNS",
     "MASK_VARIABLES",
     "MAX_RATE",
+    "MAX_USERS",
     "MEASURED_ITERATIONS",
     "METRIC_NAMES",
     "PARTITIONS_PER_GPU",
     "PHASES",
     "SAMPLING",
+    "SEARCH_SLOS",
     "Assignment",
     "ClientSpec",
     "Constraint",
@@ -99,8 +105,11 @@ __all__ = [
     "TrialResult",
     "TrialSpec",
     "TrialState",
+    "UserSearch",
     "argument_flag",
     "content_key",
     "gpus_of_row",
     "gpus_used",
+    "users_of",
+    "users_text",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sweeper.records.load import users_text
+
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
@@ -12,7 +14,9 @@ class Objective:
     Attributes:
         metric: A metric column of the store, such as ``request_throughput_per_s``.
         direction: ``maximize`` or ``minimize``.
-        request_rate_per_s: The load point that counts; None takes the mean over all load points.
+        request_rate_per_s: Rate of the load point that counts; None takes the mean over all load points.
+        max_concurrency: Requests under way at once, or users of a closed loop, of the load point that counts;
+            None as above.
         per: ``GPU`` divides by the GPUs used; None takes the metric as it is.
     """
 
@@ -20,11 +24,12 @@ class Objective:
     direction: str
     request_rate_per_s: float | None = None
     per: str | None = None
+    max_concurrency: int | None = None
 
     @property
     def name(self) -> str:
         """Name on the dashboard's axes; the unit is the end of the metric's own name."""
-        return _quantity_name(self.metric, self.request_rate_per_s, self.per)
+        return _quantity_name(self)
 
     @property
     def is_higher_better(self) -> bool:
@@ -45,7 +50,9 @@ class Constraint:
         metric: A metric column of the store, such as ``p99_ttft_ms``.
         limit: The bound, in the metric's unit; a value equal to it keeps it.
         is_upper: Whether values may not lie above it; otherwise not below.
-        request_rate_per_s: The load point that counts; None takes the mean over all load points.
+        request_rate_per_s: Rate of the load point that counts; None takes the mean over all load points.
+        max_concurrency: Requests under way at once, or users of a closed loop, of the load point that counts;
+            None as above.
         per: As in ``Objective``.
     """
 
@@ -54,11 +61,12 @@ class Constraint:
     is_upper: bool
     request_rate_per_s: float | None = None
     per: str | None = None
+    max_concurrency: int | None = None
 
     @property
     def name(self) -> str:
         """Return the bound in words: ``p99_ttft_ms at 16 QPS <= 2000``."""
-        quantity = _quantity_name(self.metric, self.request_rate_per_s, self.per)
+        quantity = _quantity_name(self)
         return f"{quantity} {'<=' if self.is_upper else '>='} {self.limit:g}"
 
     def violation(self, value: float) -> float:
@@ -88,7 +96,20 @@ class StopRule:
     margin: float = 0.05
 
 
-def _quantity_name(metric: str, rate: float | None, per: str | None) -> str:
-    divided = "" if per is None else f" per {per.upper()}"
-    at = "" if rate is None else f" at {rate:g} QPS"
-    return f"{metric}{divided}{at}"
+def load_text(*, request_rate_per_s: float | None, max_concurrency: int | None) -> str:
+    """Return the load point that a quantity is taken at in words; empty where it is taken at all.
+
+    ``at 16 QPS``, ``at 64 users``; ``at 16 QPS, 64 at a time`` where both are told.
+    """
+    if request_rate_per_s is None:
+        return "" if max_concurrency is None else f"at {users_text(max_concurrency)}"
+    limited = "" if max_concurrency is None else f", {max_concurrency} at a time"
+    return f"at {request_rate_per_s:g} QPS{limited}"
+
+
+def _quantity_name(quantity: Objective | Constraint) -> str:
+    divided = "" if quantity.per is None else f" per {quantity.per.upper()}"
+    where = load_text(
+        request_rate_per_s=quantity.request_rate_per_s, max_concurrency=quantity.max_concurrency
+    )
+    return f"{quantity.metric}{divided}{' ' if where else ''}{where}"

@@ -1,4 +1,4 @@
-"""What a client sends: a load point, and the search for the highest rate that keeps its bounds."""
+"""What a client sends: a load point, by request rate or by users of a closed loop."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 
 from sweeper.kinds import DATASETS
 from sweeper.records.kinds import Scalar
+from sweeper.records.load_search import RateSearch, UserSearch
 
 GOODPUT_BOUNDS = ("ttft_ms", "tpot_ms", "e2el_ms")
 """Latencies of a request that goodput can bound. Source: vLLM's benchmark, ``--goodput``."""
@@ -26,26 +27,6 @@ SAMPLING = (
     *("frequency_penalty", "presence_penalty", "repetition_penalty"),
 )
 """Sampling parameters of a request. Source: vLLM's benchmark, its group of sampling parameters."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RateSearch:
-    """A search for the highest request rate at which a running server keeps its bounds.
-
-    Attributes:
-        low: Smallest rate tried, requests per second.
-        high: Largest rate tried, requests per second.
-        resolution: Distance of neighbouring rates: how well the answer is known, requests per second.
-        bounds: Pairs of a latency metric, such as ``p99_ttft_ms``, and the most it may be.
-    """
-
-    low: float
-    high: float
-    resolution: float
-    bounds: tuple[tuple[str, float], ...]
-
-    def __str__(self) -> str:
-        return ", ".join(f"{metric} <= {bound:g}" for metric, bound in self.bounds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +85,8 @@ class LoadPoint:
             server: one batch again and again, and everything at once.
         num_prompts: Requests sent; for ``latency``, those of one batch.
         request_rate_per_s: Mean of the Poisson arrivals; None sends everything at once.
-        max_concurrency: Requests under way at once; None is unlimited.
+        max_concurrency: Requests under way at once; None is unlimited. Where nothing says when requests are
+            sent, it is a closed loop of as many users, each of whom sends the next when the last is answered.
         input_len: Prompt tokens of every dataset but sharegpt.
         output_len: Output tokens of the same; for sharegpt, replaces the recorded lengths.
         range_ratio: Random lengths lie in len * (1 +/- ratio); 0 fixes them.
@@ -122,6 +104,7 @@ class LoadPoint:
             in bursts, above 1 is more even.
         ramp: Rise of the request rate over the run, in place of ``request_rate_per_s``; None for none.
         form: How each request is put.
+        user_search: Bounds with which the most users of a closed loop are searched for; None for no search.
         warmup_per_user: Requests of each user that are sent just before the load point and thrown away.
     """
 
@@ -142,13 +125,14 @@ class LoadPoint:
     burstiness: float = 1.0
     ramp: Ramp | None = None
     form: RequestForm = _USUAL_FORM
+    user_search: UserSearch | None = None
     warmup_per_user: int = 0
 
     @property
     def identity(self) -> Mapping[str, object]:
         """What is sent, as plain data; what came later is left out where unused, so that old keys hold."""
         content = asdict(self)
-        for name in ("goodput_ms", "rate_search", "options", "ramp"):
+        for name in ("goodput_ms", "rate_search", "options", "ramp", "user_search"):
             if not content[name]:
                 del content[name]
         if self.burstiness == LoadPoint.burstiness:
@@ -192,9 +176,29 @@ class LoadPoint:
         return " ".join(words) or None
 
     @property
+    def search(self) -> RateSearch | UserSearch | None:
+        """What the load point searches for; None where it is measured as it is."""
+        return self.rate_search or self.user_search
+
+    @property
     def max_rate_slo(self) -> str | None:
         """What the search over the request rate keeps, in words; None where there is no such search."""
         return None if self.rate_search is None else str(self.rate_search)
+
+    @property
+    def max_users_slo(self) -> str | None:
+        """What the search over the users keeps, in words; None where there is no such search."""
+        return None if self.user_search is None else str(self.user_search)
+
+    @property
+    def users(self) -> int | None:
+        """Users of the closed loop that it is; None where requests are sent at times that others set."""
+        return users_of(
+            request_rate_per_s=self.request_rate_per_s,
+            max_concurrency=self.max_concurrency,
+            arrivals=self.arrivals,
+            dataset=self.dataset,
+        )
 
     @property
     def label(self) -> str:
@@ -203,14 +207,48 @@ class LoadPoint:
         if not kind.needs_server:
             what = "batch of" if kind.is_batch else "requests:"
             return f"{what} {self.num_prompts}, {self.input_len} in, {self.output_len} out"
-        rate = "all at once" if self.request_rate_per_s is None else f"{self.request_rate_per_s:g} QPS"
-        rate = rate if self.ramp is None else str(self.ramp)
-        parts = [rate if self.rate_search is None else f"highest rate with {self.rate_search}"]
-        if self.max_concurrency is not None:
-            parts.append(f"{self.max_concurrency} at a time")
+        parts = self._load_words()
         if self.burstiness != LoadPoint.burstiness:
             parts.append(f"burstiness {self.burstiness:g}")
         parts += [text for text in (self.dataset_options, self.request_form) if text is not None]
         if self.keeps_prefix_cache:
             parts.append("second run")
         return ", ".join(parts)
+
+    def _load_words(self) -> list[str]:
+        """Return how heavy the load is, in words: its users, or the rate and the most at a time."""
+        if self.search is None and self.users is not None:
+            return [users_text(self.users)]
+        if self.ramp is not None:
+            words = str(self.ramp)
+        elif self.search is not None:
+            words = self.search.label
+        elif self.request_rate_per_s is not None:
+            words = f"{self.request_rate_per_s:g} QPS"
+        else:
+            words = "all at once" if DATASETS[self.dataset].times is None else "at its own times"
+        is_limited = self.max_concurrency is not None and self.user_search is None
+        return [words, *([f"{self.max_concurrency} at a time"] if is_limited else [])]
+
+
+def users_of(
+    *, request_rate_per_s: float | None, max_concurrency: int | None, arrivals: str | None, dataset: str
+) -> int | None:
+    """Return the users of a closed loop; None where a load point is none.
+
+    Args:
+        request_rate_per_s: Of the load point.
+        max_concurrency: Of the load point.
+        arrivals: Of the load point: without a rate it is a ramp that has them.
+        dataset: What is sent; some have times of their own, others no server and so no users.
+    """
+    if request_rate_per_s is not None or arrivals is not None:
+        return None
+    kind = DATASETS.get(dataset)
+    is_open = kind is not None and (kind.times is not None or not kind.needs_server)
+    return None if is_open else max_concurrency
+
+
+def users_text(users: int) -> str:
+    """Return a number of users in words."""
+    return "1 user" if users == 1 else f"{users:,} users"

@@ -2,7 +2,8 @@
 
 Columns of the store, charts, the block of ``benchmark_results.md``, what a calibration is fitted to and what
 the dashboard shows come from here: another metric, or a chart of another one, is a change of this file.
-Names and definitions are those of vLLM's benchmarks; ``max_rate_per_s`` alone is ours.
+Names and definitions are those of vLLM's benchmarks; ``max_rate_per_s`` and
+``max_users`` alone are ours.
 """
 
 from __future__ import annotations
@@ -258,7 +259,7 @@ METRICS: tuple[Metric, ...] = (
         unit="tokens/s",
         description="Output tokens per second of the run",
         is_higher_better=True,
-        title="output_throughput_tok_per_s",
+        title="Output tokens per second",
         words="output tokens/s",
         benchmarks=_RATES_OF,
         reported_as=("output_throughput",),
@@ -325,6 +326,16 @@ METRICS: tuple[Metric, ...] = (
         title="Highest request rate within bounds (offered, per second)",
         words="highest rate within bounds",
     ),
+    Metric(
+        name="max_users",
+        unit="users",
+        description="Most users of a closed loop tried with whom max_users_slo was kept, in the row of that "
+        "probe; 0, in the row of the fewest, where it never was. Ours, not vLLM's",
+        is_whole=True,
+        is_higher_better=True,
+        title="Most users within bounds",
+        words="most users within bounds",
+    ),
 )
 """Every metric, in the order of the columns of the store."""
 
@@ -338,6 +349,21 @@ _BENCHMARK_OF = {"latency": Benchmark.LATENCY, "throughput": Benchmark.THROUGHPU
 
 MAX_RATE = "max_rate_per_s"
 """The highest request rate that keeps its bounds; measured by load points that search for it."""
+
+MAX_USERS = "max_users"
+"""The most users of a closed loop with whom bounds are kept; measured by load points that search for it."""
+
+SEARCH_SLOS: Mapping[str, str] = {MAX_RATE: "max_rate_slo", MAX_USERS: "max_users_slo"}
+"""What searches over the load find, to the column with the bounds of one: it tells its probes."""
+
+
+STEADY_LATENCIES: Mapping[str, str] = {
+    f"steady_{name}": f"{statistic} {latency.upper()}"
+    for latency in ("ttft", "tpot")
+    for statistic in ("mean", "median", "p99")
+    for name in (f"{statistic}_{latency}_ms",)
+}
+"""Latencies of the requests sent in the steady part of a run, to their words; unknown where it has none."""
 
 
 def reported_by(benchmark: Benchmark) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import USUAL_DEVICE, device_named, partition_of
 from sweeper.simulation.precision import precision_of
 from sweeper.simulation.settings import built_of, generation_of, is_v1, resolve, sharing_of
-from sweeper.workload import rate_search
+from sweeper.workload import load_search
 from sweeper.workload.lengths import expected
 
 ASSUMED_START_S = 60.0
@@ -197,13 +197,9 @@ def _first_guess(spec: TrialSpec, device: str | None) -> Prediction:
 
 
 def _loads(spec: TrialSpec) -> Iterator[LoadPoint]:
-    """Return the loads of one start, each probe of a search over the rate as one of its own."""
+    """Return the loads of one start, each probe of a search over loads as one of its own."""
     for point in spec.load_points:
-        if point.rate_search is None:
-            yield point
-            continue
-        for rate in rate_search.usual_rates(point.rate_search):
-            yield replace(point, request_rate_per_s=rate)
+        yield from load_search.usual_probes(point)
 
 
 def _repeated(spec: TrialSpec, *, start_s: float, load_s: float, basis: str) -> Prediction:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from sweeper.records.metrics import METRICS
+from sweeper.records.metrics import METRICS, STEADY_LATENCIES
 from sweeper.text.tables import markdown_table
 
 SCHEMA_VERSION = 1
@@ -88,8 +88,14 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
             "What is sent: sharegpt, random, custom, ...; latency and throughput have no server",
         ),
         _column("num_prompts", INT, "Requests sent", "requests"),
-        _column("request_rate_per_s", FLOAT, "Mean of the Poisson arrivals; null sends all at once", "1/s"),
-        _column("max_concurrency", INT, "Requests under way at once; null is unlimited", "requests"),
+        _column("request_rate_per_s", FLOAT, "Mean of the Poisson arrivals; null: no rate", "1/s"),
+        _column(
+            "max_concurrency",
+            INT,
+            "Requests under way at once, or users of a closed loop where nothing else says when requests are "
+            "sent; null is unlimited",
+            "requests",
+        ),
         _column("input_len", INT, "Prompt length of every dataset but sharegpt", "tokens"),
         _column("output_len", INT, "Output length asked for; null keeps those of the dataset", "tokens"),
         _column("range_ratio", FLOAT, "Random lengths lie in len * (1 +/- ratio)", "fraction"),
@@ -118,6 +124,12 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
             "Bounds whose highest request rate was searched for: the row is a probe at one rate of that "
             "search; null for any other load point",
         ),
+        _column(
+            "max_users_slo",
+            STRING,
+            "Bounds with which the most users of a closed loop were searched for: the row is a probe with "
+            "some of them; null for any other load point",
+        ),
     ),
     "Metrics, as vLLM's benchmarks define them": _metric_columns(),
     "The steady part of the run, from the times of single requests; null where they are not known": (
@@ -133,14 +145,8 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         ),
         _column("steady_output_throughput_tok_per_s", FLOAT, "Tokens produced within it, per second", "1/s"),
         *(
-            _column(
-                f"steady_{statistic}_{latency}_ms",
-                FLOAT,
-                f"{statistic} {latency.upper()} of the requests sent within it",
-                "ms",
-            )
-            for latency in ("ttft", "tpot")
-            for statistic in ("mean", "median", "p99")
+            _column(name, FLOAT, f"{words} of the requests sent within it", "ms")
+            for name, words in STEADY_LATENCIES.items()
         ),
     ),
     "Telemetry, seen during the run; null where the platform does not tell": (

@@ -37,7 +37,12 @@ _KINDS: Mapping[str, type] = {
     "config": dict,
 }
 _SERIES_KINDS: Mapping[str, type] = {"label": str, "published": str, "run": str, "engine": str, "order": int}
-_QUANTITY_KINDS: Mapping[str, type] = {"metric": str, "request_rate_per_s": numbers.Real, "per": str}
+_QUANTITY_KINDS: Mapping[str, type] = {
+    "metric": str,
+    "request_rate_per_s": numbers.Real,
+    "max_concurrency": numbers.Real,
+    "per": str,
+}
 _OBJECTIVE_KINDS: Mapping[str, type] = {**_QUANTITY_KINDS, "direction": str}
 _CONSTRAINT_KINDS: Mapping[str, type] = {**_QUANTITY_KINDS, "limit": numbers.Real}
 _KIND_NAMES: Mapping[type, str] = {
@@ -233,6 +238,7 @@ def _objectives(content: Mapping[str, Any], path: str) -> tuple[Objective, ...]:
             metric=entry.get("metric") or "",
             direction=entry.get("direction") or "",
             request_rate_per_s=entry.get("request_rate_per_s"),
+            max_concurrency=entry.get("max_concurrency"),
             per=entry.get("per"),
         )
         for entry in entries
@@ -265,6 +271,7 @@ def _constraints(content: Mapping[str, Any], path: str) -> tuple[Constraint, ...
             limit=entry["limit"],
             is_upper=entry["is_upper"],
             request_rate_per_s=entry.get("request_rate_per_s"),
+            max_concurrency=entry.get("max_concurrency"),
             per=entry.get("per"),
         )
         for entry in entries

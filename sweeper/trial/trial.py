@@ -40,7 +40,7 @@ from sweeper.trial import host_settings, numa, outcome, telemetry
 from sweeper.trial.outcome import lost
 from sweeper.trial.proof import Proof
 from sweeper.trial.record import TrialRecord
-from sweeper.workload import rate_search
+from sweeper.workload import load_search
 
 __all__ = ["Trial", "lost", "run"]
 
@@ -246,7 +246,7 @@ class Trial:
                 return reason
             self._record.begin(f"load{_of(len(self._record.measurements), in_all)}: {point.label}")
             measure = partial(self._measure, start, repeat)
-            self._record.measurements += rate_search.measurements(point, measure)
+            self._record.measurements += load_search.measurements(point, measure)
         return None
 
     def _loads_in_order(self) -> tuple[LoadPoint, ...]:
@@ -304,5 +304,6 @@ def _of(done: int, total: int) -> str:
 
 
 def _gentlest(points: tuple[LoadPoint, ...]) -> LoadPoint:
-    """Return the load point of the lowest request rate."""
-    return min(points, key=lambda point: point.request_rate_per_s or float("inf"))
+    """Return the load point of the lowest request rate, or of the fewest users where none has a rate."""
+    most = float("inf")
+    return min(points, key=lambda point: (point.request_rate_per_s or most, point.users or most))

@@ -48,10 +48,22 @@ def test_closed_loop_of_users_has_rate_of_users_over_latency() -> None:
     assert found.numbers["steady_request_throughput_per_s"] == pytest.approx(16.0, rel=0.02)
 
 
+def test_users_who_begin_at_once_are_steady_when_their_first_answers_are_there() -> None:
+    # The first answer of each of 8 users takes 4 s, every later one 0.5 s: 60 of these end at 34 s.
+    later = np.concatenate([np.full(8, 4.0 + 0.5 * place) for place in range(60)])
+    starts = np.concatenate([np.zeros(8), later])
+    latency = np.concatenate([np.full(8, 4.0), np.full(480, 0.5)])
+    found = window(records(starts, latency_s=latency))
+    assert found is not None and found.state is Steadiness.STEADY
+    assert (found.begin_s, found.ramp_s) == (4.0, 4.0)
+    assert found.numbers["steady_p99_ttft_ms"] == pytest.approx(50.0), "of 0.5 s; the first waits 400 ms"
+    assert found.numbers["steady_request_throughput_per_s"] == pytest.approx(16.0, rel=0.02)
+
+
 def test_everything_at_once_has_no_steady_part() -> None:
     found = window(records(np.zeros(100), latency_s=np.linspace(1, 20, 100)))
     assert found is not None and found.state is Steadiness.TOO_SHORT and found.numbers == {}
-    assert found.drain_s == pytest.approx(20.0)
+    assert (found.ramp_s, found.drain_s) == (0.0, pytest.approx(20.0))
 
 
 def test_queue_that_grows_is_no_steady_load() -> None:

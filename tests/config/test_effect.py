@@ -308,6 +308,10 @@ MOVES_THE_PLAN = {
     "workload.second_run": "true",
     "workload.points": "[{input_len: 9}, {input_len: 10}]",
     "workload.goodput.ttft_ms": 100,
+    "workload.max_users.high": (
+        *("workload.max_users.high=8", "workload.max_users.bounds.p99_ttft_ms=5"),
+        *("workload.request_rate_per_s=null", "objective.throughput.metric=max_users"),
+    ),
     "workload.options.prefix_len": ("+workload.options.prefix_len=64",),
     "workload.prompts_per_user": ("workload.prompts_per_user=3", "workload.max_concurrency=[1,4]"),
     "workload.warmup_per_user": ("workload.warmup_per_user=2", "workload.max_concurrency=[1,4]"),

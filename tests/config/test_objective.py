@@ -11,7 +11,7 @@ from sweeper import config
 from sweeper.config import objective
 from sweeper.config.schema import ObjectiveConfig
 from sweeper.errors import ConfigError
-from sweeper.records import Constraint, LoadPoint, Objective, Platform, RateSearch
+from sweeper.records import Constraint, LoadPoint, Objective, Platform, RateSearch, UserSearch
 
 CASE_2 = "+experiment=case2_sched_steps"
 AT_16 = (LoadPoint(dataset="sharegpt", num_prompts=8, request_rate_per_s=16.0),)
@@ -82,7 +82,7 @@ def test_load_point_can_search_for_rate_beside_others_at_their_own() -> None:
         (["workload.goodput.ttft_ms=0"], "workload.goodput.ttft_ms: is 0"),
         (
             [*SEARCHED, "objective.throughput.metric=mean_ttft_ms"],
-            "every load point searches for a rate; expected max_rate_per_s",
+            "every load point searches for the heaviest load; expected max_rate_per_s",
         ),
         ([*SEARCHED, "workload.max_rate.high=0.5"], "workload.max_rate: has low=1 above high=0.5"),
         ([*SEARCHED, "workload.points=[{max_rate: {high: 8}}]"], "workload.max_rate.bounds: is empty"),
@@ -94,6 +94,101 @@ def test_load_point_can_search_for_rate_beside_others_at_their_own() -> None:
     ],
 )
 def test_mistake_is_said_in_one_sentence(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        settings(CASE_2, *overrides)
+
+
+USERS = (
+    *("workload.request_rate_per_s=null", "workload.max_concurrency=[1,4,64]"),
+    "workload.prompts_per_user=10",
+)
+MOST_USERS = ("+overlay=max_users", "workload.max_users.high=64")
+
+
+def test_entry_singles_out_load_point_by_users() -> None:
+    found = settings(CASE_2, *USERS, "objective.throughput.max_concurrency=64")
+    (wanted,) = found.objectives
+    assert (wanted.name, wanted.max_concurrency) == ("request_throughput_per_s at 64 users", 64)
+    assert [(point.label, point.num_prompts) for point in found.load_points] == [
+        ("1 user", 10),
+        ("4 users", 40),
+        ("64 users", 640),
+    ]
+
+
+def test_users_are_searched_for_beside_others() -> None:
+    (point,) = settings(CASE_2, *MOST_USERS).load_points
+    bounds = (("steady_p99_ttft_ms", 2000.0), ("steady_p99_tpot_ms", 100.0))
+    assert point.user_search == UserSearch(low=4, high=64, resolution=1, bounds=bounds, prompts_per_user=10)
+    assert (point.num_prompts, point.max_concurrency) == (640, None)
+    both = settings(
+        CASE_2,
+        "workload.request_rate_per_s=null",
+        "workload.points=[{max_concurrency: 16}, {max_users: {high: 8, bounds: {p99_ttft_ms: 5}}}]",
+    ).load_points
+    assert [(p.users, p.max_users_slo) for p in both] == [(16, None), (None, "p99_ttft_ms <= 5")]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            [*USERS, "objective.throughput.max_concurrency=16"],
+            "throughput.max_concurrency: is 16, .*; expected one of 1, 4, 64. Choose one, or add it "
+            "to workload.max_concurrency",
+        ),
+        (
+            ["objective.throughput.max_concurrency=16"],
+            r"max_concurrency: is 16, .* expected one of none \(no load point has a limit\)",
+        ),
+        (
+            [
+                "workload.points=[{max_concurrency: 4}, {request_rate_per_s: 8, max_concurrency: 6}]",
+                *("objective.throughput.max_concurrency=4", "objective.throughput.request_rate_per_s=8"),
+            ],
+            "names request_rate_per_s 8 and max_concurrency 4, which no load point has together",
+        ),
+        ([*MOST_USERS, "workload.max_users.high=0"], "workload.max_users: high: is 0"),
+        ([*MOST_USERS, "workload.max_users.low=65"], "workload.max_users: has low=65 above high=64"),
+        ([*MOST_USERS, "workload.points=[{max_users: {high: 8}}]"], "workload.max_users.bounds: is empty"),
+        (
+            [*MOST_USERS, "workload.points=[{max_users: {high: 8.5, bounds: {p99_ttft_ms: 5}}}]"],
+            "workload.max_users: high: is 8.5; expected a single value of type int",
+        ),
+        (
+            [*MOST_USERS, "workload.max_users.bounds.ttft=5"],
+            "workload.max_users.bounds: 'ttft' is not allowed",
+        ),
+        (
+            [*MOST_USERS, "workload.max_concurrency=[8]"],
+            r"given with max_concurrency \[8\]; .* chooses the users",
+        ),
+        ([*MOST_USERS, "workload.request_rate_per_s=[8]"], "given with request_rate_per_s"),
+        (
+            [*MOST_USERS, "workload.max_users.low=3"],
+            "has steady_p99_ttft_ms, and 3 users of 10 prompts send 30; expected 40 or more",
+        ),
+        ([*MOST_USERS, "workload.second_run=true"], "workload.max_users: is given with second_run"),
+        (
+            [*SEARCHED, "workload.max_users.high=8", "workload.max_users.bounds.p99_ttft_ms=5"],
+            "workload: has max_rate and max_users; expected one of them",
+        ),
+        (
+            [*MOST_USERS, "objective.throughput.metric=max_rate_per_s"],
+            "is max_rate_per_s, which a search over the rate finds; expected workload.max_rate",
+        ),
+        (
+            [*USERS, "objective.throughput.metric=max_users"],
+            "is max_users, which a search over users finds; expected workload.max_users",
+        ),
+        (
+            [*MOST_USERS, "objective.throughput.metric=mean_ttft_ms"],
+            "every load point searches for the heaviest load; expected max_users, or a load point that is",
+        ),
+        ([*MOST_USERS, "client=locust"], "expected .* at a rate|reports no single requests"),
+    ],
+)
+def test_mistake_about_users_is_said_in_one_sentence(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         settings(CASE_2, *overrides)
 

@@ -64,8 +64,8 @@ def test_without_points_there_is_one_that_replaces_nothing() -> None:
             [{"input_len": 8}, {"inputlen": 8}],
             "workload.points[1]: 'inputlen' is not part of a load point; expected one of num_prompts, "
             "input_len, output_len, max_concurrency, request_rate_per_s, dataset, dataset_path, range_ratio, "
-            "ignore_eos, client_seed, max_rate, options, prompts_per_user, burstiness, ramp_up, endpoint, "
-            "sampling, extra_body. Did you mean 'input_len'?",
+            "ignore_eos, client_seed, max_rate, max_users, options, prompts_per_user, burstiness, "
+            "ramp_up, endpoint, sampling, extra_body. Did you mean 'input_len'?",
         ),
         (
             [{"client_seed": True}],

@@ -22,6 +22,20 @@ from sweeper.records import (
 )
 
 
+def of_load(point: LoadPoint, **metrics: float) -> Measurement:
+    return Measurement(
+        load_point=point,
+        restart=0,
+        repeat=0,
+        metrics=metrics,
+        telemetry={},
+        measured_s=1.0,
+        client_overhead_s=0.0,
+        started_at=0.0,
+        ended_at=1.0,
+    )
+
+
 def test_objective_is_mean_over_its_load_point() -> None:
     rows = [
         {"mean_ttft_ms": 10.0, "request_rate_per_s": 16.0},
@@ -96,6 +110,7 @@ def test_measurement_is_laid_out_with_rate_of_its_load_point() -> None:
         "request_form": None,
         "keeps_prefix_cache": False,
         "max_rate_slo": None,
+        "max_users_slo": None,
         "devices": [],
         "partition_mode": None,
         "partitions_per_gpu": None,
@@ -145,6 +160,42 @@ def test_probes_of_rate_search_count_for_what_it_found_and_nothing_else() -> Non
     ]
     assert objective_value(Objective(metric="mean_ttft_ms", direction="minimize"), rows) == 10.0
     assert objective_value(Objective(metric="max_rate_per_s", direction="maximize"), rows) == 16.0
+
+
+def test_load_point_by_users_counts_alone_where_objective_names_it() -> None:
+    rows = [
+        {"p99_ttft_ms": 10.0, "request_rate_per_s": None, "max_concurrency": 4},
+        {"p99_ttft_ms": 70.0, "request_rate_per_s": float("nan"), "max_concurrency": 64.0},
+        {"p99_ttft_ms": 40.0, "request_rate_per_s": 16.0, "max_concurrency": None},
+    ]
+    everywhere = Objective(metric="p99_ttft_ms", direction="minimize")
+    assert objective_value(everywhere, rows) == 40.0  # (10 + 70 + 40) / 3
+    assert objective_value(replace(everywhere, max_concurrency=64), rows) == 70.0
+    assert objective_value(replace(everywhere, max_concurrency=8), rows) is None
+    bound = Constraint(metric="p99_ttft_ms", limit=50.0, is_upper=True, max_concurrency=64)
+    # 70 is (70 - 50) / 50 = 0.4 above, and it is at 64 users that this counts.
+    assert violations((bound,), rows) == {"p99_ttft_ms at 64 users <= 50": 0.4}
+
+
+def test_probes_of_each_search_count_for_its_own_answer() -> None:
+    rows = [
+        {"max_rate_slo": "p99_ttft_ms <= 100", "max_users_slo": None, "max_rate_per_s": 16.0},
+        {"max_rate_slo": None, "max_users_slo": "p99_ttft_ms <= 100", "max_users": 40},
+        {"max_rate_slo": None, "max_users_slo": "p99_ttft_ms <= 100", "max_users": None},
+    ]
+    assert objective_value(Objective(metric="max_rate_per_s", direction="maximize"), rows) == 16.0
+    assert objective_value(Objective(metric="max_users", direction="maximize"), rows) == 40.0
+
+
+def test_dashboard_keeps_numbers_of_users_apart(simulated_spec: TrialSpec) -> None:
+    one = replace(simulated_spec.load_points[0], max_concurrency=1, num_prompts=10)
+    many = replace(one, max_concurrency=64, num_prompts=640)
+    rows = [measured_row(of_load(point, mean_ttft_ms=ms)) for point, ms in ((one, 10.0), (many, 90.0))]
+    shown = trial_attributes(replace(simulated_spec, load_points=(one, many)), rows)
+    assert {name: value for name, value in shown.items() if "ttft" in name} == {
+        "mean_ttft_ms (1 user)": 10.0,
+        "mean_ttft_ms (64 users)": 90.0,
+    }
 
 
 def test_third_of_gpu_counts_as_its_share_whatever_mode_is_called() -> None:

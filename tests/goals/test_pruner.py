@@ -17,6 +17,7 @@ from sweeper.records import (
     TrialResult,
     TrialSpec,
     TrialState,
+    UserSearch,
 )
 from sweeper.trial import trial
 from tests.stand_ins import StandInClient, StandInEngine
@@ -50,6 +51,48 @@ def test_heaviest_load_comes_first_where_all_count_alike() -> None:
 def test_objectives_load_comes_first_and_then_what_bound_names() -> None:
     at_2 = replace(THROUGHPUT, request_rate_per_s=2.0)
     assert decision_order((BASE, AT_16, AT_8, AT_2), [at_2], [SLO]) == (AT_2, AT_8, BASE, AT_16)
+
+
+def test_more_users_come_first_and_those_that_are_named_before_them() -> None:
+    one, few, many = (replace(BASE, request_rate_per_s=None, max_concurrency=users) for users in (1, 16, 256))
+    at_once = replace(BASE, request_rate_per_s=None)
+    at_rate = replace(BASE, request_rate_per_s=16.0)
+    points = (at_rate, one, few, many, at_once)
+    rate = Objective(metric="request_throughput_per_s", direction="maximize")
+    assert decision_order(points, (rate,), ()) == (at_once, many, few, one, at_rate)
+    at_16 = Constraint(metric="p99_ttft_ms", limit=9.0, is_upper=True, max_concurrency=16)
+    assert decision_order(points, (rate,), (at_16,)) == (few, at_once, many, one, at_rate)
+    at_1 = replace(rate, max_concurrency=1)
+    assert decision_order(points, (at_1,), (at_16,)) == (one, few, at_once, many, at_rate)
+
+
+def test_bound_at_some_users_ends_trial_and_at_others_does_not() -> None:
+    few, many = (replace(BASE, request_rate_per_s=None, max_concurrency=users) for users in (16, 256))
+    slow = measured(many, p99_ttft_ms=900.0)
+    rate = Objective(metric="request_throughput_per_s", direction="maximize")
+    bound = Constraint(metric="p99_ttft_ms", limit=500.0, is_upper=True, max_concurrency=256)
+    rule = StopRule(objectives=(rate,), constraints=(bound,))
+    assert reason_to_stop(rule, (few, many), [slow], gpus=1.0) == (
+        "breaks p99_ttft_ms at 256 users <= 500: 900, and may be 5% off at most"
+    )
+    elsewhere = replace(rule, constraints=(replace(bound, max_concurrency=16),))
+    assert reason_to_stop(elsewhere, (few, many), [slow], gpus=1.0) is None
+
+
+def test_users_bound_no_throughput_but_search_for_them_does() -> None:
+    closed = replace(BASE, request_rate_per_s=None, max_concurrency=16)
+    rate = Objective(metric="request_throughput_per_s", direction="maximize")
+    rule = StopRule(objectives=(rate,), incumbents=((1e6,),))
+    assert reason_to_stop(rule, (closed,), [], gpus=1.0) is None
+    search = UserSearch(low=1, high=64, resolution=1, bounds=(("p99_ttft_ms", 500.0),))
+    searching = replace(BASE, request_rate_per_s=None, user_search=search)
+    most = Objective(metric="max_users", direction="maximize")
+    known = replace(rule, objectives=(most,), incumbents=((100.0,),))
+    assert reason_to_stop(known, (searching,), [], gpus=1.0) == (
+        "max_users can come to 64 at best, 100 is known"
+    )
+    within = replace(known, incumbents=((64.0,),))
+    assert reason_to_stop(within, (searching,), [], gpus=1.0) is None
 
 
 def test_second_run_stays_behind_its_first() -> None:

@@ -17,6 +17,7 @@ UNIT_ENDINGS = {
     "s": "_s",
     "tokens": "_tokens",
     "requests": "",
+    "users": "_users",
 }
 
 

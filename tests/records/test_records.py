@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
-from sweeper.records import ClientSpec, FailureClass, LoadPoint, Model, Objective, TrialSpec, content_key
+from sweeper.records import (
+    ClientSpec,
+    FailureClass,
+    LoadPoint,
+    Model,
+    Objective,
+    Ramp,
+    TrialSpec,
+    UserSearch,
+    content_key,
+)
 
 
 def test_key_ignores_order_of_knobs_folders_series_and_attempts(simulated_spec: TrialSpec) -> None:
@@ -47,13 +57,44 @@ def test_llama_70b_has_its_70_billion_parameters(llama_70b: Model) -> None:
 def test_load_point_names_itself_by_what_tells_it_apart() -> None:
     point = LoadPoint(dataset="sharegpt", num_prompts=1000, request_rate_per_s=16.0)
     assert point.label == "16 QPS"
-    assert replace(point, request_rate_per_s=None, max_concurrency=8).label == "all at once, 8 at a time"
+    assert replace(point, max_concurrency=8).label == "16 QPS, 8 at a time"
+    assert replace(point, request_rate_per_s=None).label == "all at once"
+    assert replace(point, request_rate_per_s=None, max_concurrency=8).label == "8 users"
+    assert replace(point, request_rate_per_s=None, max_concurrency=1).label == "1 user"
+    trace = LoadPoint(dataset="timed_trace", num_prompts=9, max_concurrency=8)
+    assert trace.label == "at its own times, 8 at a time"
+
+
+def test_users_are_there_only_where_nothing_else_says_when_requests_are_sent() -> None:
+    closed = LoadPoint(dataset="random", num_prompts=8, input_len=4, output_len=4, max_concurrency=8)
+    assert closed.users == 8
+    ramp = Ramp(strategy="linear", start_per_s=1, end_per_s=9)
+    for open_loop in (
+        replace(closed, max_concurrency=None),
+        replace(closed, request_rate_per_s=16.0),
+        replace(closed, ramp=ramp),
+        replace(closed, dataset="timed_trace"),
+        replace(closed, dataset="latency"),
+    ):
+        assert open_loop.users is None
+
+
+def test_load_points_without_search_for_users_keep_their_key() -> None:
+    point = LoadPoint(dataset="random", num_prompts=8, input_len=4, output_len=4, max_concurrency=8)
+    assert "user_search" not in point.identity
+    search = UserSearch(low=1, high=8, resolution=1, bounds=(("p99_ttft_ms", 5.0),), prompts_per_user=3)
+    searched = replace(point, max_concurrency=None, user_search=search)
+    assert searched.identity["user_search"] == asdict(search)
+    assert searched.label == "most users with p99_ttft_ms <= 5"
 
 
 def test_objective_names_its_load_point() -> None:
     everywhere = Objective(metric="mean_ttft_ms", direction="minimize")
     assert everywhere.name == "mean_ttft_ms"
     assert replace(everywhere, request_rate_per_s=16.0).name == "mean_ttft_ms at 16 QPS"
+    assert replace(everywhere, max_concurrency=64).name == "mean_ttft_ms at 64 users"
+    both = replace(everywhere, request_rate_per_s=16.0, max_concurrency=64)
+    assert both.name == "mean_ttft_ms at 16 QPS, 64 at a time"
 
 
 def test_only_failures_that_may_pass_are_transient() -> None:
