@@ -92,6 +92,7 @@ def _trial_values(result: TrialResult) -> dict[str, Any]:
         "engine_release": spec.engine.release,
         "engine_build": spec.engine.build,
         "client": spec.client.kind,
+        "client_version": spec.client.version,
         "model": spec.model.name,
         "model_path": spec.model.path,
         "model_revision": spec.model.revision,

@@ -149,6 +149,15 @@ def trace_times_s(point: LoadPoint) -> Floats:
     return (times - times[:1]) / float(point.option("speed") or 1.0)
 
 
+def rows(point: LoadPoint) -> list[Mapping[str, Any]]:
+    """Return the JSON objects of a load point's file, a line each.
+
+    Raises:
+        ConfigError: It is missing, or a line is no JSON object.
+    """
+    return [row for _, row in _read(point, _objects)]
+
+
 def _read(point: LoadPoint, reader: Any) -> Sequence[tuple[int, Any]]:
     if point.dataset_path is None:
         raise ConfigError(
