@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sweeper import knobs
 from sweeper.errors import ConfigError
-from sweeper.kinds import DATASETS, opened
+from sweeper.kinds import CLIENTS, DATASETS, opened
 from sweeper.records import LoadPoint
 from sweeper.workload.logs import BLOCK_TOKENS
 
@@ -37,6 +37,13 @@ def check_known(point: LoadPoint) -> str:
         ConfigError: There is no such dataset, or it is not sent to a server.
     """
     kind = DATASETS.get(point.dataset)
+    if kind is not None and kind.conversations is not None:
+        clients = [one.name for one in CLIENTS.values() if kind.name in (one.datasets or ())]
+        expected = " or ".join(f"client={name}" for name in clients) or "the simulated platform"
+        raise ConfigError(
+            f"workload.dataset: is {kind.name}, whose requests wait for the answers before them, and vLLM's "
+            f"benchmark sends single ones; expected {expected}. Set it, or choose another dataset."
+        )
     if kind is None or kind.arguments is None:
         able = " or ".join(sorted(known.name for known in DATASETS.values() if known.arguments is not None))
         raise ConfigError(f"load point: dataset '{point.dataset}'; expected {able}. Choose one of them.")

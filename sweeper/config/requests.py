@@ -128,6 +128,11 @@ def _form(workload: Mapping[str, Any]) -> RequestForm:
         sampling=tuple(sorted((name, float(value)) for name, value in workload["sampling"].items())),
         extra_body=json.dumps(body, sort_keys=True) if body else None,
     )
+    if form.endpoint != "chat" and DATASETS[workload["dataset"]].conversations is not None:
+        raise ConfigError(
+            f"workload.endpoint: is {form.endpoint} with dataset {workload['dataset']}; expected chat, which "
+            "alone knows of earlier turns. Set workload.endpoint=chat."
+        )
     if form != RequestForm() and not DATASETS[workload["dataset"]].needs_server:
         raise ConfigError(
             f"workload: endpoint, sampling and extra_body are given ({form}) with dataset "

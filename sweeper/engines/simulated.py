@@ -45,6 +45,7 @@ from sweeper.simulation.settings import (
     resolve,
     sharing_of,
 )
+from sweeper.workload.drawing import Ints
 from sweeper.workload.requests import Workload
 
 _NOT_MODELLED: Mapping[str, str] = {
@@ -256,7 +257,8 @@ class _Replicas:
             )
         peak_blocks = max(kv.peak_blocks for kv in self._caches)
         self._peak_blocks = max(self._peak_blocks, peak_blocks)
-        records = _interleaved(served, requests=workload.requests)
+        shares = [workload.share(index=index, parts=parts) for index in range(parts)]
+        records = _interleaved(served, shares=shares)
         return records, peak_blocks / self._caches[0].blocks
 
     def counters(self) -> Mapping[str, float]:
@@ -394,12 +396,11 @@ def _share(whole: int | None, *, index: int, parts: int) -> int | None:
     return max(1, whole // parts + (index < whole % parts))
 
 
-def _interleaved(parts: list[RequestRecords], *, requests: int) -> RequestRecords:
+def _interleaved(parts: list[RequestRecords], *, shares: list[Ints]) -> RequestRecords:
     """Put the requests of several replicas back in the order in which they were dealt out."""
     if len(parts) == 1:
         return parts[0]
-    order = np.concatenate([np.arange(index, requests, len(parts)) for index in range(len(parts))])
-    back = np.argsort(order)
+    back = np.argsort(np.concatenate(shares))
     return RequestRecords(
         arrival_s=np.concatenate([part.arrival_s for part in parts])[back],
         first_token_s=np.concatenate([part.first_token_s for part in parts])[back],

@@ -46,6 +46,9 @@ class DatasetKind:
             a rate says it.
         draws_lengths: Its lengths are drawn around ``input_len`` and ``output_len`` (``range_ratio``).
         has_own_lengths: Its prompts have lengths of their own, so that ``input_len`` means nothing.
+        conversations: Function from a load point and a generator to the conversations whose turns it sends
+            (``workload.conversations``), one after the other of each: a turn's prompt holds all of them
+            before it, and it is sent after the answer to the one before. None where requests are single.
         is_batch: One batch is measured again and again, in place of requests.
         arguments: Function from a load point to its words for ``vllm bench serve``; None where that cannot
             send it.
@@ -75,6 +78,7 @@ class DatasetKind:
     arguments: str | None = None
     script_arguments: str | None = None
     draw: str | None = "sweeper.workload.requests:draw_random"
+    conversations: str | None = None
     pieces: str | None = None
     check: str | None = None
     repeated: str | None = None
@@ -231,6 +235,51 @@ _HF = DatasetKind(
         ),
     },
 )
+_PAUSE = DatasetOption(
+    flag=None, type=float, meaning="seconds from the end of an answer to the next message of its conversation"
+)
+_CONVERSATIONS = DatasetKind(
+    name="conversations",
+    draws_lengths=True,
+    is_read_for_lengths=True,
+    conversations="sweeper.workload.conversations:draw",
+    draw=None,
+    check="sweeper.workload.conversations:check_drawn",
+    options={
+        "turns": DatasetOption(
+            flag=None, low=1, is_required=True, meaning="messages of a user in each conversation"
+        ),
+        "system_len": DatasetOption(
+            flag=None, meaning="tokens of the system prompt, which all conversations have in common"
+        ),
+        "context_len": DatasetOption(
+            flag=None,
+            meaning="tokens that each conversation begins with besides, such as a text to talk about",
+        ),
+        "pause_s": _PAUSE,
+    },
+)
+_CUSTOM_CONVERSATIONS = DatasetKind(
+    name="custom_conversations",
+    reads_file=True,
+    has_own_lengths=True,
+    has_answers_in_file=True,
+    is_read_for_lengths=True,
+    conversations="sweeper.workload.conversation_files:of",
+    draw=None,
+    check="sweeper.workload.conversation_files:check",
+    most_input_len=1048576,
+    most_total_len=2097152,
+    options={"pause_s": replace(_PAUSE, meaning=f"{_PAUSE.meaning}, where the file says none")},
+)
+_TIMED_CONVERSATIONS = replace(
+    _CUSTOM_CONVERSATIONS,
+    name="timed_conversations",
+    times="sweeper.workload.conversation_files:times_s",
+    conversations="sweeper.workload.conversation_files:timed",
+    check="sweeper.workload.conversation_files:check_timed",
+    options={"speed": _TIMED_TRACE.options["speed"]},
+)
 _LATENCY = DatasetKind(name="latency", needs_server=False, is_batch=True)
 _THROUGHPUT = DatasetKind(name="throughput", needs_server=False)
 
@@ -248,6 +297,7 @@ DATASETS = Registry(
             _TRACE_LENGTHS,
             _HF,
         ),
+        *(_CONVERSATIONS, _CUSTOM_CONVERSATIONS, _TIMED_CONVERSATIONS),
         *(_LATENCY, _THROUGHPUT),
     ),
     declared_by=DatasetKind,

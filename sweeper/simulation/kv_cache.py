@@ -111,11 +111,9 @@ class KvCache:
         for piece, end in prompt:
             full = end // self.block_tokens - before // self.block_tokens
             before = end
-            if piece in held:
+            # What somebody else computed meanwhile stays theirs, and this sequence's own blocks its own.
+            if piece in held or piece in self._remembered:
                 continue
-            if piece in self._remembered:
-                # Somebody else computed it meanwhile; what follows it is kept by whoever holds it.
-                break
             if full:
                 self._remembered[piece] = full
                 self._users[piece] = 1

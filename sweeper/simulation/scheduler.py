@@ -30,6 +30,7 @@ from sweeper.metrics import RequestRecords
 from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.kv_cache import KvCache
 from sweeper.simulation.sequences import Sequences
+from sweeper.simulation.users import SimulatedUsers
 from sweeper.workload.requests import Workload
 
 Floats = NDArray[np.float64]
@@ -105,19 +106,15 @@ class _Run:
         count = workload.requests
         self.workload, self.config, self.costs, self.kv = workload, config, costs, kv
         self.now_s = 0.0
-        self.sent_s = workload.arrival_s.copy()
+        self.client = SimulatedUsers(workload, max_concurrency=max_concurrency, longest=config.max_model_len)
         self.last_s = np.full(count, np.nan)
         self.sequences = Sequences(workload, kv)
-        fits = workload.input_tokens + workload.output_tokens <= config.max_model_len
-        self.coming = deque(int(index) for index in np.flatnonzero(fits))
         self.waiting: deque[int] = deque()
         self.running = np.empty(0, np.int64)
-        # When each place of the client became free; None where it has any number of them.
-        self.places = None if max_concurrency is None else deque([0.0] * max_concurrency)
         self.emitted: list[tuple[Ints, Floats]] = []
 
     def finish(self) -> RequestRecords:
-        while self.coming or self.waiting or len(self.running):
+        while self.client.has_more or self.waiting or len(self.running):
             self._take_arrivals()
             if self.config.mixes:
                 progressed = self._mixed_step()
@@ -130,27 +127,18 @@ class _Run:
     # Arrivals and departures
 
     def _take_arrivals(self) -> None:
-        while self._next_arrival_s <= self.now_s:
-            index = self.coming.popleft()
-            if self.places is not None:
-                self.sent_s[index] = max(self.workload.arrival_s[index], self.places.popleft())
-            self.waiting.append(index)
-
-    @property
-    def _next_arrival_s(self) -> float:
-        if not self.coming or (self.places is not None and not self.places):
-            return np.inf
-        return float(self.workload.arrival_s[self.coming[0]])
+        while self.client.next_s <= self.now_s:
+            self.waiting.append(self.client.send())
 
     def _sleep(self) -> None:
         """Wait for the next arrival, when there is nothing to do."""
-        if self._next_arrival_s <= self.now_s or not np.isfinite(self._next_arrival_s):
+        if self.client.next_s <= self.now_s or not np.isfinite(self.client.next_s):
             raise RuntimeError(
                 f"scheduler model: {len(self.waiting)} requests wait at {self.now_s:.3f} s and none can run; "
                 f"expected that each fits in {self.kv.blocks} blocks and a step of "
                 f"{self.config.max_num_batched_tokens} tokens. Check the memory before the start."
             )
-        self.now_s = self._next_arrival_s
+        self.now_s = self.client.next_s
 
     def _emit(self, indices: Ints, *, tokens: Ints, times_s: Floats) -> None:
         """Send tokens of each request at each of some times, and let go of the requests that are done.
@@ -165,10 +153,9 @@ class _Run:
         done = indices[self.sequences.generated[indices] >= self.workload.output_tokens[indices]]
         if len(done):
             self.last_s[done] = times_s[-1]
-            self.sequences.release(done)
+            self.sequences.finish(done)
             self.running = self.running[np.isnan(self.last_s[self.running])]
-            if self.places is not None:
-                self.places.extend([self.now_s] * len(done))
+            self.client.answered(done, at_s=self.now_s)
 
     # Prompts
 
@@ -255,7 +242,7 @@ class _Run:
         """
         if self.waiting or len(self.running) >= self.config.max_num_seqs:
             return ends_s
-        return ends_s[: 1 + int(np.searchsorted(ends_s, self._next_arrival_s))]
+        return ends_s[: 1 + int(np.searchsorted(ends_s, self.client.next_s))]
 
     def _affordable(self, indices: Ints, *, steps: int, groups: int) -> int:
         """Lower the number of groups until there are blocks for them; one group is secured already."""
@@ -342,7 +329,7 @@ class _Run:
         first_s = np.full(count, np.nan)
         first_s[indices[is_first]] = times_s[is_first]
         return RequestRecords(
-            arrival_s=self.sent_s,
+            arrival_s=self.client.sent_s,
             first_token_s=first_s,
             last_token_s=self.last_s,
             input_tokens=self.workload.input_tokens,

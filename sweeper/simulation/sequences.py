@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.simulation.kv_cache import KvCache
-from sweeper.workload.requests import Workload
+from sweeper.workload.requests import Prompt, Workload
 
 Ints = NDArray[np.int64]
 
@@ -60,10 +60,20 @@ class Sequences:
             self.kv.let_go(self.held.pop(int(index)))
         self.shared[indices] = 0
 
+    def finish(self, indices: Ints) -> None:
+        """Take the blocks of answered requests back; where a turn follows, the answer is kept for it."""
+        for index in indices:
+            if self.workload.goes_on(int(index)):
+                self._keep(int(index), self.workload.answered(int(index)))
+        self.release(indices)
+
     def remember(self, index: int) -> None:
         """Keep the prompt of a request for others, once it is computed."""
+        self._keep(index, self.workload.prompt(index))
+
+    def _keep(self, index: int, said: Prompt) -> None:
         held = self.held.get(index, ())
-        passed, new = self.kv.remember(self.workload.prompt(index), held=held)
+        passed, new = self.kv.remember(said, held=held)
         if new:
             self.held[index] = (*held, *new)
             self.shared[index] += passed

@@ -15,14 +15,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from sweeper.errors import ConfigError
 from sweeper.records import LoadPoint
+from sweeper.workload.drawing import Floats, Ints
 from sweeper.workload.logs import BLOCK_TOKENS
-from sweeper.workload.requests import Floats, Ints, Prompt
+from sweeper.workload.requests import Prompt
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text, about: what a prompt's tokens are modelled by where no tokenizer is at hand."""
@@ -40,15 +41,15 @@ def check_custom(point: LoadPoint) -> None:
     Raises:
         ConfigError: It is missing or not as expected; the message names file and line.
     """
-    rows = _read(point, _objects)
+    rows = read_objects(point)
     for number, row in rows:
         if not isinstance(row.get("prompt"), str) or not row["prompt"]:
-            raise _wrong(
+            raise wrong(
                 point, number, "has no text under 'prompt'", '{"prompt": "...", "output_tokens": 128}'
             )
         length = row.get("output_tokens")
-        if point.output_len is None and (not _is_whole(length) or length < 1):
-            raise _wrong(
+        if point.output_len is None and (not is_whole(length) or length < 1):
+            raise wrong(
                 point,
                 number,
                 f"has output_tokens {length!r}, and workload.output_len is null",
@@ -68,7 +69,7 @@ def check_burstgpt(point: LoadPoint) -> None:
 
 def check_timed_trace(point: LoadPoint) -> None:
     """Check a trace; as ``check_custom``. Its times rise from request to request."""
-    rows, before = _read(point, _objects), -np.inf
+    rows, before = read_objects(point), -np.inf
     if len(rows) < point.num_prompts:
         raise ConfigError(
             f"workload.num_prompts: is {point.num_prompts}, and {point.dataset_path} has {len(rows)} "
@@ -77,9 +78,9 @@ def check_timed_trace(point: LoadPoint) -> None:
     for number, row in rows:
         for key in _TRACE_KEYS:
             if not isinstance(row.get(key), (int, float)) or isinstance(row.get(key), bool):
-                raise _wrong(point, number, f"has no number under '{key}'", ", ".join(_TRACE_KEYS))
+                raise wrong(point, number, f"has no number under '{key}'", ", ".join(_TRACE_KEYS))
         if row["timestamp"] < before:
-            raise _wrong(point, number, "lies before the line above it", "requests in order of time")
+            raise wrong(point, number, "lies before the line above it", "requests in order of time")
         before = row["timestamp"]
 
 
@@ -90,7 +91,7 @@ def draw_custom(point: LoadPoint, rng: np.random.Generator) -> tuple[Ints, Ints,
         Prompt tokens, answer tokens, and the index of the request whose prompt is sent, each (requests,).
     """
     check_custom(point)
-    rows = [row for _, row in _read(point, _objects)]
+    rows = [row for _, row in read_objects(point)]
     places = np.arange(point.num_prompts) % len(rows)
     asked = np.array([max(1, round(len(row["prompt"]) / CHARACTERS_PER_TOKEN)) for row in rows], np.int64)
     answers = np.array([point.output_len or row["output_tokens"] for row in rows], np.int64)
@@ -108,7 +109,7 @@ def draw_burstgpt(point: LoadPoint, rng: np.random.Generator) -> tuple[Ints, Int
 def draw_timed_trace(point: LoadPoint, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
     """Return the lengths of a trace in its order; as ``draw_custom``."""
     check_timed_trace(point)
-    rows = [row for _, row in _read(point, _objects)][: point.num_prompts]
+    rows = [row for _, row in read_objects(point)][: point.num_prompts]
     asked = np.array([max(1, int(row["input_length"])) for row in rows], np.int64)
     answers = np.array([max(1, int(row["output_length"])) for row in rows], np.int64)
     return asked, answers, np.arange(point.num_prompts, dtype=np.int64)
@@ -116,7 +117,7 @@ def draw_timed_trace(point: LoadPoint, rng: np.random.Generator) -> tuple[Ints, 
 
 def trace_pieces(point: LoadPoint, input_tokens: Ints, rng: np.random.Generator) -> tuple[Prompt, ...]:
     """Return the prompts of a trace in the blocks that its ``hash_ids`` stand for."""
-    rows = [row for _, row in _read(point, _objects)][: point.num_prompts]
+    rows = [row for _, row in read_objects(point)][: point.num_prompts]
     block = int(point.option("chunk_len") or BLOCK_TOKENS)
     numbers: dict[tuple[int, int], int] = {}
     return tuple(
@@ -144,18 +145,18 @@ def _in_blocks(
 
 def trace_times_s(point: LoadPoint) -> Floats:
     """Return when each request of a trace is sent, seconds from the first, shape (requests,)."""
-    rows = [row for _, row in _read(point, _objects)][: point.num_prompts]
+    rows = [row for _, row in read_objects(point)][: point.num_prompts]
     times = np.array([row["timestamp"] for row in rows], np.float64) / 1000
     return (times - times[:1]) / float(point.option("speed") or 1.0)
 
 
-def rows(point: LoadPoint) -> list[Mapping[str, Any]]:
-    """Return the JSON objects of a load point's file, a line each.
+def read_objects(point: LoadPoint) -> Sequence[tuple[int, Mapping[str, Any]]]:
+    """Return the JSON objects of a load point's file, each with the number of its line.
 
     Raises:
-        ConfigError: It is missing, or a line is no JSON object.
+        ConfigError: It is missing, empty, or a line is no object.
     """
-    return [row for _, row in _read(point, _objects)]
+    return _read(point, _objects)
 
 
 def _read(point: LoadPoint, reader: Any) -> Sequence[tuple[int, Any]]:
@@ -230,12 +231,14 @@ def _burstgpt_rows(path: Path) -> Iterator[tuple[int, tuple[int, int]]]:
                 yield number, (asked, answered)
 
 
-def _wrong(point: LoadPoint, number: int, got: str, expected: str) -> ConfigError:
+def wrong(point: LoadPoint, number: int, got: str, expected: str) -> ConfigError:
+    """Return the error of a line of a load point's file."""
     return ConfigError(
         f"workload.dataset_path: {point.dataset_path}, line {number}: {got}; expected {expected}. Mend the "
         "line."
     )
 
 
-def _is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Return whether a value is a whole number, which true is not."""
     return isinstance(value, int) and not isinstance(value, bool)

@@ -12,42 +12,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sweeper.errors import ConfigError, nearest
 from sweeper.kinds import DATASETS, opened
-from sweeper.records import LoadPoint, Ramp
+from sweeper.records import LoadPoint
+from sweeper.workload import conversations
+from sweeper.workload.conversations import Turns
+from sweeper.workload.drawing import Floats, Ints, arrivals_s, ramped_s, random_lengths, sharegpt_lengths
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Split = Callable[[LoadPoint, Ints, np.random.Generator], tuple["Prompt", ...]]
 Draw = Callable[[LoadPoint, np.random.Generator], tuple[Ints, Ints, Ints]]
-
-SHAREGPT_MIN_TOKENS = 4
-"""Shortest prompt and shortest answer that are kept. Source: vLLM, benchmarks/benchmark_serving.py 0.6.2."""
-
-SHAREGPT_MAX_PROMPT_TOKENS = 1024
-"""Longest prompt that is kept. Source: as above."""
-
-SHAREGPT_MAX_TOTAL_TOKENS = 2048
-"""Largest sum of prompt and answer that is kept. Source: as above."""
-
-SHAREGPT_PROMPT_MEDIAN = 163.0
-SHAREGPT_PROMPT_SIGMA = 1.8
-"""Log-normal prompt lengths before the filter; 215 tokens in the mean after it, the public figure. The spread
-is chosen, not measured."""
-
-SHAREGPT_SHORT_FRAC = 0.295
-SHAREGPT_SHORT_TOKENS = 40
-SHAREGPT_OUTPUT_SCALE = 299.0
-SHAREGPT_OUTPUT_SHAPE = 1.34
-"""Answer lengths: a part of short ones up to a bound, even in the logarithm, and Weibull lengths for the
-rest; 198 tokens in the mean, the public figure. Part and shape are not measured. They are fitted, together
-with ``simulation.calibration.Calibration``, to Cases 1 and 2 of "Serving LLMs on AMD MI300X": the longest
-answers decide how long a run drains, the shortest weigh most in the mean TPOT."""
 
 SHAREGPT_REPEAT_FRAC = 0.009
 """Part of the requests that send an earlier request's prompt again. Stands for the prompts of ShareGPT that
@@ -71,6 +47,8 @@ class Workload:
         pieces: Of each prompt, where some begin alike without being equal: a number for each piece, equal
             where everything up to its end is equal, and the tokens up to there. Empty where prompts are equal
             as a whole or not at all.
+        turns: How requests are turns of conversations; None where each is one of its own. With them, arrivals
+            are not each request's own: the k-th that is sent is not sent before the k-th of them.
     """
 
     arrival_s: Floats
@@ -78,6 +56,7 @@ class Workload:
     output_tokens: Ints
     prompt_ids: Ints
     pieces: tuple[Prompt, ...] = ()
+    turns: Turns | None = None
 
     def __post_init__(self) -> None:
         shapes = {
@@ -102,22 +81,42 @@ class Workload:
         """How many there are."""
         return len(self.arrival_s)
 
+    def share(self, *, index: int, parts: int) -> Ints:
+        """Return which requests go to one of several replicas behind a round-robin balancer.
+
+        The turns of a conversation stay with one, as behind a balancer that keeps sessions.
+        """
+        if self.turns is None:
+            return np.arange(index, self.requests, parts)
+        return np.flatnonzero((np.cumsum(~self.turns.follows) - 1) % parts == index)
+
     def part(self, *, index: int, parts: int) -> Workload:
-        """Return the share of one of several replicas behind a round-robin balancer, arrivals unchanged."""
-        share = slice(index, None, parts)
+        """Return the share of one of several replicas."""
+        share = self.share(index=index, parts=parts)
+        # Of arrivals that are nobody's own, each replica gets as many as it has requests, evenly.
+        spread = np.arange(len(share)) * self.requests // max(len(share), 1)
         return Workload(
-            arrival_s=self.arrival_s[share],
+            arrival_s=self.arrival_s[share if self.turns is None else spread],
             input_tokens=self.input_tokens[share],
             output_tokens=self.output_tokens[share],
             prompt_ids=self.prompt_ids[share],
-            pieces=self.pieces[share],
+            pieces=tuple(self.pieces[place] for place in share) if self.pieces else (),
+            turns=None if self.turns is None else self.turns.at(share),
         )
+
+    def goes_on(self, index: int) -> bool:
+        """Whether another turn of its conversation follows a request."""
+        return self.turns is not None and index + 1 < self.requests and bool(self.turns.follows[index + 1])
 
     def prompt(self, index: int) -> Prompt:
         """Return a request's prompt in pieces; a single one unless some prompts begin alike."""
         if self.pieces:
             return self.pieces[index]
         return ((int(self.prompt_ids[index]), int(self.input_tokens[index])),)
+
+    def answered(self, index: int) -> Prompt:
+        """Return a request's prompt and answer in pieces, as far as the turn after it has them."""
+        return self.pieces[index + 1][: len(self.pieces[index]) + 1]
 
 
 def make_workload(point: LoadPoint, *, seed: int) -> Workload:
@@ -134,6 +133,8 @@ def make_workload(point: LoadPoint, *, seed: int) -> Workload:
         ConfigError: The dataset is unknown, or the load point lacks a length or has an impossible one.
     """
     _check(point)
+    if DATASETS[point.dataset].conversations is not None:
+        return _of_conversations(point, seed=seed)
     draw: Draw = opened(_place(point))
     input_tokens, output_tokens, originals = draw(point, np.random.default_rng([seed, _LENGTHS]))
     offset = _content_offset(point, seed)
@@ -146,6 +147,20 @@ def make_workload(point: LoadPoint, *, seed: int) -> Workload:
     )
 
 
+def _of_conversations(point: LoadPoint, *, seed: int) -> Workload:
+    """Return the turns of a load point's conversations, one conversation after the other."""
+    said, offset = conversations.of(point, seed=seed), _content_offset(point, seed)
+    input_tokens, output_tokens = conversations.lengths_of(said)
+    return Workload(
+        arrival_s=_arrivals_s(point, np.random.default_rng([seed, _ARRIVALS])),
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        prompt_ids=np.arange(point.num_prompts) + offset,
+        pieces=_moved(conversations.pieces_of(said), offset=offset),
+        turns=conversations.turns_of(said),
+    )
+
+
 def _pieces(point: LoadPoint, input_tokens: Ints, *, seed: int, offset: int) -> tuple[Prompt, ...]:
     """Return which prompts of a load point begin alike; nothing where none do."""
     place = DATASETS[point.dataset].pieces
@@ -153,6 +168,11 @@ def _pieces(point: LoadPoint, input_tokens: Ints, *, seed: int, offset: int) -> 
         return ()
     split: Split = opened(place)
     prompts = split(point, input_tokens, np.random.default_rng([seed, _PIECES]))
+    return _moved(prompts, offset=offset)
+
+
+def _moved(prompts: tuple[Prompt, ...], *, offset: int) -> tuple[Prompt, ...]:
+    """Return prompts whose pieces have the numbers of a load point's contents."""
     return tuple(tuple((number + offset, end) for number, end in prompt) for prompt in prompts)
 
 
@@ -186,120 +206,6 @@ def _arrivals_s(point: LoadPoint, rng: np.random.Generator) -> Floats:
         burstiness=point.burstiness,
         rng=rng,
     )
-
-
-def ramped_s(*, requests: int, ramp: Ramp, burstiness: float, rng: np.random.Generator) -> Floats:
-    """Draw arrivals at a rate that rises from request to request; the first is at 0.
-
-    Args:
-        requests: How many.
-        ramp: From which rate to which, and how.
-        burstiness: Shape of the gaps' Gamma distribution; 1 is Poisson.
-        rng: Generator.
-
-    Returns:
-        Seconds, ascending, shape (requests,).
-
-    Source:
-        vllm/benchmarks/serve.py of 0.32.0: the rate follows the request's index.
-    """
-    progress = np.arange(requests) / max(requests - 1, 1)
-    if ramp.strategy == "linear":
-        rates = ramp.start_per_s + (ramp.end_per_s - ramp.start_per_s) * progress
-    else:
-        rates = ramp.start_per_s * (ramp.end_per_s / ramp.start_per_s) ** progress
-    gaps = rng.gamma(burstiness, 1 / burstiness, requests) / rates
-    gaps[:1] = 0.0
-    return np.cumsum(gaps)
-
-
-def arrivals_s(
-    *, requests: int, rate_per_s: float | None, burstiness: float = 1.0, rng: np.random.Generator
-) -> Floats:
-    """Draw arrivals, Poisson unless a burstiness says otherwise.
-
-    The first is at 0, as a client sends its first request at once.
-
-    Args:
-        requests: How many.
-        rate_per_s: Mean arrivals per second; None lets all arrive at 0.
-        burstiness: Shape of the gaps' Gamma distribution; 1 is Poisson.
-        rng: Generator; the same one gives the same gaps, stretched, at every rate.
-
-    Returns:
-        Seconds, ascending, shape (requests,).
-
-    Raises:
-        ConfigError: The rate is not above 0.
-
-    Source:
-        vLLM, benchmarks/benchmark_serving.py, get_request at burstiness 1: exponential gaps.
-    """
-    if rate_per_s is None:
-        return np.zeros(requests)
-    if not rate_per_s > 0:
-        raise ConfigError(
-            f"load point: request_rate_per_s is {rate_per_s:g}; expected above 0. Use null for all at once."
-        )
-    if burstiness == 1.0:
-        gaps = rng.standard_exponential(requests) / rate_per_s
-    else:
-        gaps = rng.gamma(burstiness, 1 / burstiness, requests) / rate_per_s
-    gaps[:1] = 0.0
-    return np.cumsum(gaps)
-
-
-def sharegpt_lengths(*, requests: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
-    """Draw prompt and answer lengths with the statistics of ShareGPT as vLLM's benchmark filters it.
-
-    A fitted distribution, not the dataset: lengths of prompt and answer are independent of each other. The
-    draw is stratified, one length from each of as many equal slices as there are requests, so that the totals
-    of every seed are close to the public figures, as those of the dataset's usual sample are.
-
-    Args:
-        requests: How many.
-        rng: Generator.
-
-    Returns:
-        Prompt tokens and answer tokens, each of shape (requests,).
-    """
-    normal = NormalDist(np.log(SHAREGPT_PROMPT_MEDIAN), SHAREGPT_PROMPT_SIGMA)
-    low, high = (
-        normal.cdf(np.log(edge)) for edge in (SHAREGPT_MIN_TOKENS - 0.5, SHAREGPT_MAX_PROMPT_TOKENS + 0.5)
-    )
-    levels = low + (high - low) * _stratified(requests, rng)
-    prompts = np.exp([normal.inv_cdf(level) for level in levels])
-
-    levels = _stratified(requests, rng)
-    low, high = np.log(SHAREGPT_MIN_TOKENS - 0.5), np.log(SHAREGPT_SHORT_TOKENS + 0.5)
-    short = np.exp(low + (high - low) * levels / SHAREGPT_SHORT_FRAC)
-    survival = np.clip((1 - levels) / (1 - SHAREGPT_SHORT_FRAC), 0, 1)
-    long = SHAREGPT_OUTPUT_SCALE * (-np.log(survival)) ** (1 / SHAREGPT_OUTPUT_SHAPE)
-    answers = np.where(levels < SHAREGPT_SHORT_FRAC, short, np.maximum(long, SHAREGPT_MIN_TOKENS))
-
-    prompt_tokens = np.rint(prompts).astype(np.int64)
-    answer_tokens = np.minimum(np.rint(answers).astype(np.int64), SHAREGPT_MAX_TOTAL_TOKENS - prompt_tokens)
-    return prompt_tokens, answer_tokens
-
-
-def random_lengths(*, requests: int, mean_tokens: int, range_ratio: float, rng: np.random.Generator) -> Ints:
-    """Draw whole lengths uniformly from mean * (1 +/- ratio), both ends included, at least 1.
-
-    Args:
-        requests: How many.
-        mean_tokens: Middle of the range, tokens.
-        range_ratio: Half its width as a part of the mean, 0 to 1.
-        rng: Generator.
-
-    Returns:
-        Tokens, shape (requests,).
-
-    Source:
-        vLLM bench serve's random dataset since 0.9.1, whose ``--random-range-ratio`` means this.
-    """
-    low = max(1, int(np.floor(mean_tokens * (1 - range_ratio))))
-    high = max(low, int(np.ceil(mean_tokens * (1 + range_ratio))))
-    return rng.integers(low, high, size=requests, endpoint=True)
 
 
 def draw_random(point: LoadPoint, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
@@ -357,11 +263,6 @@ def draw_prefix_repetition(point: LoadPoint, rng: np.random.Generator) -> tuple[
     whole = np.full(point.num_prompts, int(options["prefix_len"]) + int(options["suffix_len"]), np.int64)
     assert point.output_len is not None
     return whole, np.full(point.num_prompts, point.output_len, np.int64), np.arange(point.num_prompts)
-
-
-def _stratified(count: int, rng: np.random.Generator) -> Floats:
-    """Draw numbers from 0 to 1, one from each of ``count`` equal slices, in random order."""
-    return (rng.permutation(count) + rng.random(count)) / max(count, 1)
 
 
 def _content_offset(point: LoadPoint, seed: int) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sweeper.errors import ConfigError
-from sweeper.workload.requests import SHAREGPT_MIN_TOKENS, Ints, sharegpt_lengths
+from sweeper.workload.drawing import SHAREGPT_MIN_TOKENS, Ints, sharegpt_lengths
 
 _TEXT = """
     a above advance after again all an and another answer any are around as at average batch because before

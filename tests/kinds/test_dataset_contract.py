@@ -18,7 +18,10 @@ from sweeper.workload.requests import make_workload
 
 REQUESTS = 300
 MISSING = "/data/prompts.json"
-OPTIONS = {"prefix_repetition": (("num_prefixes", 3), ("prefix_len", 512), ("suffix_len", 64))}
+OPTIONS = {
+    "prefix_repetition": (("num_prefixes", 3), ("prefix_len", 512), ("suffix_len", 64)),
+    "conversations": (("turns", 5), ("system_len", 200), ("pause_s", 2.5)),
+}
 FILES = {
     "custom": "\n".join(
         json.dumps({"prompt": f"word {place} " * 40, "output_tokens": 50 + place % 7})
@@ -35,6 +38,18 @@ FILES = {
     "sonnet": "A line of a text.\n" * 100,
 }
 FILES["trace_lengths"] = FILES["timed_trace"]
+FILES["custom_conversations"] = FILES["timed_conversations"] = "\n".join(
+    json.dumps(
+        {
+            "session_id": str(place),
+            "turns": [
+                {"text": f"word {place} " * 20, "output_length": 30 + place % 7, "timestamp": 50 * place},
+                {"input_length": 40 + place % 5, "output_length": 20, "delay": 100},
+            ],
+        }
+    )
+    for place in range(2500)
+)
 
 
 @pytest.fixture(params=list(DATASETS))
@@ -62,7 +77,7 @@ def test_what_is_drawn_is_whole_and_same_for_seed(kind: DatasetKind, point: Load
         with pytest.raises(ConfigError, match="expected one of"):
             make_workload(point, seed=1)
         return
-    if kind.draw is None:
+    if kind.draw is None and kind.conversations is None:
         with pytest.raises(ConfigError, match="whose lengths are not known before it is sent"):
             make_workload(point, seed=1)
         return
@@ -77,7 +92,7 @@ def test_lengths_are_those_that_are_promised(kind: DatasetKind, point: LoadPoint
     if not kind.has_own_lengths:
         assert kind.mean_input_len > 0
         return
-    if kind.draw is None:
+    if kind.draw is None and kind.conversations is None:
         return
     many = replace(point, num_prompts=4200)
     drawn, told = make_workload(many, seed=1), expected(many)
@@ -91,8 +106,8 @@ def test_lengths_are_those_that_are_promised(kind: DatasetKind, point: LoadPoint
 @pytest.mark.parametrize("release", ["0.6.2", "0.8.4", "0.32.0"])
 def test_benchmark_is_told_which_dataset_it_is(kind: DatasetKind, point: LoadPoint, release: str) -> None:
     if kind.arguments is None:
-        assert not kind.needs_server
-        with pytest.raises(ConfigError, match="Choose one of them"):
+        assert kind.conversations or not kind.needs_server
+        with pytest.raises(ConfigError, match=r"choose another dataset|Choose one of them"):
             dataset_arguments.of(point)
         return
     spoken = [dataset_arguments.of(point)]

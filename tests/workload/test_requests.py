@@ -7,7 +7,8 @@ import pytest
 
 from sweeper.errors import ConfigError
 from sweeper.records import LoadPoint
-from sweeper.workload.requests import Workload, arrivals_s, make_workload, random_lengths, sharegpt_lengths
+from sweeper.workload.drawing import arrivals_s, random_lengths, sharegpt_lengths
+from sweeper.workload.requests import Workload, make_workload
 
 SHAREGPT = LoadPoint(dataset="sharegpt", num_prompts=1000, request_rate_per_s=16)
 RANDOM = LoadPoint(dataset="random", num_prompts=50, input_len=100, output_len=20)

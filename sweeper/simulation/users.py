@@ -1,0 +1,110 @@
+"""Who sends what when: the client of a modelled run, with arrivals, users, and conversations that go on.
+
+The k-th request is sent at the k-th arrival of the workload, or as soon after it as there is one to send: the
+next turn of a conversation whose pause is over, else the first one of another, where a place is free. So a
+rate is that of all requests, turns included, and without one (all arrivals at 0) each is sent as soon as it
+can be.
+
+A place is one of ``max_concurrency`` users. One who has begun a conversation holds it to its end, pauses
+included.
+
+Source: aiperf 0.13.0, aiperf/timing/strategies/request_rate.py and concurrency.py: turns go before new
+conversations, and a place is held for a whole one. It lets an arrival pass at which there is nothing to send;
+here, as in vLLM's benchmark, whatever comes next is sent for it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeper.workload.conversations import Turns
+from sweeper.workload.requests import Workload
+
+Ints = NDArray[np.int64]
+
+
+class SimulatedUsers:
+    """Sends the requests of a workload.
+
+    Attributes:
+        sent_s: When each was sent, seconds from the first arrival, shape (requests,).
+    """
+
+    def __init__(self, workload: Workload, *, max_concurrency: int | None, longest: int) -> None:
+        """Begin with nothing sent.
+
+        Args:
+            workload: What is sent.
+            max_concurrency: Requests, or conversations, under way at once; None is unlimited.
+            longest: Most tokens of prompt and answer together; longer requests are never sent, and what
+                follows them in their conversation neither.
+        """
+        self._workload = workload
+        self._fits = workload.input_tokens + workload.output_tokens <= longest
+        turns = workload.turns or _single(workload)
+        self._pause_s, self._earliest_s = turns.pause_s, turns.earliest_s
+        self._openers = deque(int(index) for index in np.flatnonzero(self._fits & ~turns.follows))
+        # Arrivals that are still to come, where they are nobody's own.
+        self._arrivals_s = deque([] if workload.turns is None else workload.arrival_s.tolist())
+        self._pausing: list[tuple[float, int]] = []
+        # When each place became free; None where there is any number of them.
+        self._places = None if max_concurrency is None else deque([0.0] * max_concurrency)
+        self.sent_s = workload.arrival_s.copy()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something is still to be sent, as far as is known before what is under way is answered."""
+        return bool(self._openers or self._pausing)
+
+    @property
+    def next_s(self) -> float:
+        """When the next request is sent, seconds; infinite where an answer has to come first."""
+        arrival_s = self._arrivals_s[0] if self._arrivals_s else 0.0
+        return max(min(self._turn_s, self._opener_s), arrival_s)
+
+    def send(self) -> int:
+        """Send the next request, at ``next_s``; return which it is."""
+        now_s = self.next_s
+        if self._arrivals_s:
+            self._arrivals_s.popleft()
+        if self._turn_s <= now_s:
+            _, index = heapq.heappop(self._pausing)
+        else:
+            index = self._openers.popleft()
+            if self._places is not None:
+                self._places.popleft()
+        self.sent_s[index] = now_s
+        return index
+
+    def answered(self, indices: Ints, *, at_s: float) -> None:
+        """Take note that requests were answered."""
+        for index in (int(one) for one in indices):
+            if self._workload.goes_on(index) and self._fits[index + 1]:
+                ready_s = max(at_s + self._pause_s[index + 1], self._earliest_s[index + 1])
+                heapq.heappush(self._pausing, (float(ready_s), index + 1))
+            elif self._places is not None:
+                self._places.append(at_s)
+
+    @property
+    def _turn_s(self) -> float:
+        return self._pausing[0][0] if self._pausing else np.inf
+
+    @property
+    def _opener_s(self) -> float:
+        if not self._openers or (self._places is not None and not self._places):
+            return np.inf
+        place_s = 0.0 if self._places is None else self._places[0]
+        return max(float(self._earliest_s[self._openers[0]]), place_s)
+
+
+def _single(workload: Workload) -> Turns:
+    """Return requests that are no turns, each with an arrival of its own."""
+    return Turns(
+        follows=np.zeros(workload.requests, np.bool_),
+        pause_s=np.zeros(workload.requests),
+        earliest_s=workload.arrival_s,
+    )

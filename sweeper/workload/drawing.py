@@ -1,0 +1,156 @@
+"""Distributions that a load is drawn from: gaps between arrivals, and lengths."""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeper.errors import ConfigError
+from sweeper.records import Ramp
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+SHAREGPT_MIN_TOKENS = 4
+"""Shortest prompt and shortest answer that are kept. Source: vLLM, benchmarks/benchmark_serving.py 0.6.2."""
+
+SHAREGPT_MAX_PROMPT_TOKENS = 1024
+"""Longest prompt that is kept. Source: as above."""
+
+SHAREGPT_MAX_TOTAL_TOKENS = 2048
+"""Largest sum of prompt and answer that is kept. Source: as above."""
+
+SHAREGPT_PROMPT_MEDIAN = 163.0
+SHAREGPT_PROMPT_SIGMA = 1.8
+"""Log-normal prompt lengths before the filter; 215 tokens in the mean after it, the public figure. The spread
+is chosen, not measured."""
+
+SHAREGPT_SHORT_FRAC = 0.295
+SHAREGPT_SHORT_TOKENS = 40
+SHAREGPT_OUTPUT_SCALE = 299.0
+SHAREGPT_OUTPUT_SHAPE = 1.34
+"""Answer lengths: a part of short ones up to a bound, even in the logarithm, and Weibull lengths for the
+rest; 198 tokens in the mean, the public figure. Part and shape are not measured. They are fitted, together
+with ``simulation.calibration.Calibration``, to Cases 1 and 2 of "Serving LLMs on AMD MI300X": the longest
+answers decide how long a run drains, the shortest weigh most in the mean TPOT."""
+
+
+def ramped_s(*, requests: int, ramp: Ramp, burstiness: float, rng: np.random.Generator) -> Floats:
+    """Draw arrivals at a rate that rises from request to request; the first is at 0.
+
+    Args:
+        requests: How many.
+        ramp: From which rate to which, and how.
+        burstiness: Shape of the gaps' Gamma distribution; 1 is Poisson.
+        rng: Generator.
+
+    Returns:
+        Seconds, ascending, shape (requests,).
+
+    Source:
+        vllm/benchmarks/serve.py of 0.32.0: the rate follows the request's index.
+    """
+    progress = np.arange(requests) / max(requests - 1, 1)
+    if ramp.strategy == "linear":
+        rates = ramp.start_per_s + (ramp.end_per_s - ramp.start_per_s) * progress
+    else:
+        rates = ramp.start_per_s * (ramp.end_per_s / ramp.start_per_s) ** progress
+    gaps = rng.gamma(burstiness, 1 / burstiness, requests) / rates
+    gaps[:1] = 0.0
+    return np.cumsum(gaps)
+
+
+def arrivals_s(
+    *, requests: int, rate_per_s: float | None, burstiness: float = 1.0, rng: np.random.Generator
+) -> Floats:
+    """Draw arrivals, Poisson unless a burstiness says otherwise.
+
+    The first is at 0, as a client sends its first request at once.
+
+    Args:
+        requests: How many.
+        rate_per_s: Mean arrivals per second; None lets all arrive at 0.
+        burstiness: Shape of the gaps' Gamma distribution; 1 is Poisson.
+        rng: Generator; the same one gives the same gaps, stretched, at every rate.
+
+    Returns:
+        Seconds, ascending, shape (requests,).
+
+    Raises:
+        ConfigError: The rate is not above 0.
+
+    Source:
+        vLLM, benchmarks/benchmark_serving.py, get_request at burstiness 1: exponential gaps.
+    """
+    if rate_per_s is None:
+        return np.zeros(requests)
+    if not rate_per_s > 0:
+        raise ConfigError(
+            f"load point: request_rate_per_s is {rate_per_s:g}; expected above 0. Use null for all at once."
+        )
+    if burstiness == 1.0:
+        gaps = rng.standard_exponential(requests) / rate_per_s
+    else:
+        gaps = rng.gamma(burstiness, 1 / burstiness, requests) / rate_per_s
+    gaps[:1] = 0.0
+    return np.cumsum(gaps)
+
+
+def sharegpt_lengths(*, requests: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
+    """Draw prompt and answer lengths with the statistics of ShareGPT as vLLM's benchmark filters it.
+
+    A fitted distribution, not the dataset: lengths of prompt and answer are independent of each other. The
+    draw is stratified, one length from each of as many equal slices as there are requests, so that the totals
+    of every seed are close to the public figures, as those of the dataset's usual sample are.
+
+    Args:
+        requests: How many.
+        rng: Generator.
+
+    Returns:
+        Prompt tokens and answer tokens, each of shape (requests,).
+    """
+    normal = NormalDist(np.log(SHAREGPT_PROMPT_MEDIAN), SHAREGPT_PROMPT_SIGMA)
+    low, high = (
+        normal.cdf(np.log(edge)) for edge in (SHAREGPT_MIN_TOKENS - 0.5, SHAREGPT_MAX_PROMPT_TOKENS + 0.5)
+    )
+    levels = low + (high - low) * _stratified(requests, rng)
+    prompts = np.exp([normal.inv_cdf(level) for level in levels])
+
+    levels = _stratified(requests, rng)
+    low, high = np.log(SHAREGPT_MIN_TOKENS - 0.5), np.log(SHAREGPT_SHORT_TOKENS + 0.5)
+    short = np.exp(low + (high - low) * levels / SHAREGPT_SHORT_FRAC)
+    survival = np.clip((1 - levels) / (1 - SHAREGPT_SHORT_FRAC), 0, 1)
+    long = SHAREGPT_OUTPUT_SCALE * (-np.log(survival)) ** (1 / SHAREGPT_OUTPUT_SHAPE)
+    answers = np.where(levels < SHAREGPT_SHORT_FRAC, short, np.maximum(long, SHAREGPT_MIN_TOKENS))
+
+    prompt_tokens = np.rint(prompts).astype(np.int64)
+    answer_tokens = np.minimum(np.rint(answers).astype(np.int64), SHAREGPT_MAX_TOTAL_TOKENS - prompt_tokens)
+    return prompt_tokens, answer_tokens
+
+
+def random_lengths(*, requests: int, mean_tokens: int, range_ratio: float, rng: np.random.Generator) -> Ints:
+    """Draw whole lengths uniformly from mean * (1 +/- ratio), both ends included, at least 1.
+
+    Args:
+        requests: How many.
+        mean_tokens: Middle of the range, tokens.
+        range_ratio: Half its width as a part of the mean, 0 to 1.
+        rng: Generator.
+
+    Returns:
+        Tokens, shape (requests,).
+
+    Source:
+        vLLM bench serve's random dataset since 0.9.1, whose ``--random-range-ratio`` means this.
+    """
+    low = max(1, int(np.floor(mean_tokens * (1 - range_ratio))))
+    high = max(low, int(np.ceil(mean_tokens * (1 + range_ratio))))
+    return rng.integers(low, high, size=requests, endpoint=True)
+
+
+def _stratified(count: int, rng: np.random.Generator) -> Floats:
+    """Draw numbers from 0 to 1, one from each of ``count`` equal slices, in random order."""
+    return (rng.permutation(count) + rng.random(count)) / max(count, 1)
