@@ -107,9 +107,9 @@ class AiperfClient(ForeignClient[_Run]):
         wanted = dataset.output_tokens if load.point.ignore_eos and self._heeds_ignore_eos() else None
         if wanted is not None and told != wanted:
             raise MeasurementError(
-                f"client: the answers have {told:g} tokens together; expected {wanted}, as the file asks for, "
-                "since they ignore the end of a text. Look whether the model's length (max_model_len) or the "
-                "engine cut them short.",
+                f"client: the answers have {told:g} tokens together; expected {wanted}, as their lengths ask "
+                "for, since they ignore the end of a text. Look whether the model's length (max_model_len) "
+                "or the engine cut them short.",
                 failure=FailureClass.CLIENT,
                 log_path=str(self._log_path(load)),
             )

@@ -18,6 +18,7 @@ from typing import Any
 from sweeper.kinds import DATASETS, opened
 from sweeper.records import LoadPoint
 from sweeper.text import trial_files
+from sweeper.workload import conversations as talks
 from sweeper.workload import files
 from sweeper.workload.logs import BLOCK_TOKENS
 
@@ -44,19 +45,13 @@ def random(point: LoadPoint, *, file: Path) -> Dataset:
     ratio = {"randomRangeRatio": f"{point.range_ratio:g}"} if point.range_ratio else {}
     prefix = point.option("prefix_len")
     shared = {"prefixPrompts": {"poolSize": 1, "length": prefix}} if prefix else {}
-    return Dataset(
-        settings={
-            "type": "synthetic",
-            "entries": point.num_prompts,
-            "prompts": {**lengths, **ratio},
-            **shared,
-        }
-    )
+    prompts = {"prompts": {**lengths, **ratio}, **shared}
+    return Dataset(settings={"type": "synthetic", "entries": point.num_prompts, **prompts})
 
 
 def custom(point: LoadPoint, *, file: Path) -> Dataset:
     """The prompts of a file in its order, and again from the first on where more are asked for."""
-    rows = files.rows(point)
+    rows = [row for _, row in files.read_objects(point)]
     sent = [rows[place % len(rows)] for place in range(point.num_prompts)]
     answers = [point.output_len or int(row["output_tokens"]) for row in sent]
     written = (
@@ -77,7 +72,7 @@ def trace_lengths(point: LoadPoint, *, file: Path) -> Dataset:
 
 
 def _trace(point: LoadPoint, file: Path, times: Iterable[Mapping[str, float]]) -> Dataset:
-    rows = files.rows(point)[: point.num_prompts]
+    rows = [row for _, row in files.read_objects(point)][: point.num_prompts]
     answers = [max(1, int(row["output_length"])) for row in rows]
     written = (
         {
@@ -110,4 +105,16 @@ def _of_file(
             **(more or {}),
         },
         output_tokens=output_tokens,
+    )
+
+
+def conversations(point: LoadPoint, *, file: Path) -> Dataset:
+    """Conversations, each turn sent after the answer to the one before and a pause."""
+    held = talks.of(point, seed=point.client_seed)
+    _, answers = talks.lengths_of(held)
+    trial_files.write(file, "".join(f"{line}\n" for line in talks.multi_turn(point, seed=point.client_seed)))
+    return Dataset(
+        settings={"type": "file", "path": str(file), "format": "multi_turn", "sampling": "sequential"},
+        sessions=len(held),
+        output_tokens=int(answers.sum()),
     )

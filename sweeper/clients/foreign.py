@@ -9,10 +9,11 @@ from typing import TypeVar
 
 from sweeper.clients import own_environment, plausibility
 from sweeper.clients.measuring import Load, ProgramClient
+from sweeper.engines import Cancelled, Server
 from sweeper.engines.environment import client_environment, find_interpreter
 from sweeper.kinds import CLIENTS, ENGINES
 from sweeper.processes import process
-from sweeper.records import Placement, TrialSpec
+from sweeper.records import LoadPoint, Placement, TrialSpec
 from sweeper.text import trial_files
 
 Sent = TypeVar("Sent")
@@ -32,6 +33,13 @@ class ForeignClient(ProgramClient[Sent]):
         python = own_environment.find_python(kind, spec.client.python)
         self._version = own_environment.version_at(kind, python)
         self._python = find_interpreter(python, key="client.python")
+
+    def warm_up(self, server: Server, point: LoadPoint, *, prompts: int, cancelled: Cancelled) -> float:
+        """Send some requests at once whose numbers are thrown away; return the seconds it took."""
+        took_s = super().warm_up(server, point, prompts=prompts, cancelled=cancelled)
+        for path in (self._folder / "raw").glob(f"{self._spec.attempt}-warm-up.*"):
+            _remove(path)
+        return took_s
 
     def _environment(self) -> dict[str, str]:
         """Return the environment of a load's program, without a secret."""
@@ -67,8 +75,11 @@ class ForeignClient(ProgramClient[Sent]):
     def _remove(self, load: Load, *names: str) -> None:
         """Remove files and folders of a load that nothing needs any more."""
         for name in names:
-            path = self._beside(load, name)
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+            _remove(self._beside(load, name))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

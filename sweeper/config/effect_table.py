@@ -78,8 +78,7 @@ _NO_WATCHED_PROGRAM = Idle(
 )
 _NOT_OF_THIS_CLIENT = Idle(
     when=lambda run: not run.client.has_own_python,
-    because=f"client.kind is '{{client}}'; expected one that runs in an environment of its own or the engine's, "
-    f"such as {DEFAULT_CLIENT}",
+    because=f"client.kind is '{{client}}'; expected {DEFAULT_CLIENT}, or one with an environment of its own",
 )
 _NOT_WAITED_FOR = Idle(
     when=lambda run: not run.client.stays_up,

@@ -110,8 +110,12 @@ _LOCUST = ClientKind(
     needs_rate=True,
 )
 _AIPERF_WRITERS = {
-    name: f"sweeper.clients.aiperf_datasets:{name}"
-    for name in ("random", "custom", "timed_trace", "trace_lengths")
+    **{
+        name: f"sweeper.clients.aiperf_datasets:{name}"
+        for name in ("random", "custom", "timed_trace", "trace_lengths", "conversations")
+    },
+    "custom_conversations": "sweeper.clients.aiperf_datasets:conversations",
+    "timed_conversations": "sweeper.clients.aiperf_datasets:conversations",
 }
 _AIPERF = ClientKind(
     name="aiperf",
