@@ -66,7 +66,7 @@ class AiperfClient(ForeignClient[_Run]):
         records = artifacts / aiperf_report.RECORDS
         if not records.is_file():
             program.blame_engine(load.server)
-            raise self._no_result(load, ended, named="aiperf")
+            raise self._no_result(load, ended, named="aiperf", why=aiperf_report.why_ended(artifacts))
         requests = aiperf_report.read_requests(records, log_path=str(self._log_path(load)))
         if len(requests) != load.point.num_prompts or any(row.get("error") for row in requests):
             program.blame_engine(load.server)

@@ -10,7 +10,7 @@ models.py).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,17 +74,32 @@ def trace_lengths(point: LoadPoint, *, file: Path) -> Dataset:
 def _trace(point: LoadPoint, file: Path, times: Iterable[Mapping[str, float]]) -> Dataset:
     rows = [row for _, row in files.read_objects(point)][: point.num_prompts]
     answers = [max(1, int(row["output_length"])) for row in rows]
+    block = int(point.option("chunk_len") or BLOCK_TOKENS)
+    numbers: dict[tuple[Hashable, int], int] = {}
     written = (
-        {
-            **time,
-            "input_length": max(1, int(row["input_length"])),
-            "output_length": tokens,
-            **({"hash_ids": row["hash_ids"]} if row.get("hash_ids") else {}),
-        }
+        {**time, **_prompt(row, block=block, numbers=numbers), "output_length": tokens}
         for time, row, tokens in zip(times, rows, answers, strict=True)
     )
-    block = {"blockSize": int(point.option("chunk_len") or BLOCK_TOKENS)}
-    return _of_file(file, written, layout="mooncake_trace", output_tokens=sum(answers), more=block)
+    more = {"blockSize": block}
+    return _of_file(file, written, layout="mooncake_trace", output_tokens=sum(answers), more=more)
+
+
+def _prompt(
+    row: Mapping[str, Any], *, block: int, numbers: dict[tuple[Hashable, int], int]
+) -> dict[str, Any]:
+    """Return the length of a prompt and the numbers of its blocks.
+
+    aiperf wants a number to be of one length always, and so many as make up the prompt. A last block that is
+    not full gets a number of its own for each length, and what the trace tells nothing of is nobody else's.
+    """
+    tokens = max(1, int(row["input_length"]))
+    sizes = [block] * (tokens // block) + ([tokens % block] if tokens % block else [])
+    told = row.get("hash_ids")
+    if not told:
+        return {"input_length": tokens}
+    names = [told[place] if place < len(told) else object() for place in range(len(sizes))]
+    found = [numbers.setdefault((name, size), len(numbers)) for name, size in zip(names, sizes, strict=True)]
+    return {"input_length": tokens, "hash_ids": found}
 
 
 def _of_file(

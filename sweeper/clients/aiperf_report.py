@@ -32,6 +32,8 @@ RECORDS = "profile_export.jsonl"
 
 _LATENCY, _FIRST, _GAPS = "request_latency", "time_to_first_token", "inter_chunk_latency"
 _INPUT, _OUTPUT = "input_sequence_length", "output_sequence_length"
+_ERROR = " - ERROR - "
+_LONGEST = 300
 _OF_A_TOKEN = (_GAPS,)
 """As many numbers as there were messages."""
 
@@ -47,6 +49,16 @@ def read_requests(path: Path, *, log_path: str | None) -> Sequence[Mapping[str, 
         return [row for row in rows if row["metadata"]["benchmark_phase"] == "profiling"]
     except (OSError, ValueError, KeyError, TypeError) as exc:
         plausibility.refuse(f"{path.name} is not as aiperf writes it ({exc!r})", log_path=log_path)
+
+
+def why_ended(artifacts: Path) -> str | None:
+    """Return what aiperf says first of its failure in its own log; None where it says nothing there."""
+    try:
+        lines = (artifacts / "logs" / "aiperf.log").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    said = (line.partition(_ERROR)[2] for line in lines if _ERROR in line)
+    return next((" ".join(text.split())[:_LONGEST] for text in said), None)
 
 
 def check_complete(rows: Sequence[Mapping[str, Any]], *, wanted: int, log_path: str | None) -> None:
@@ -125,4 +137,4 @@ def _whole(metadata: Mapping[str, Any], name: str, log_path: str | None) -> int:
 
 def _said(error: object) -> str:
     told = error.get("message") if isinstance(error, dict) else error
-    return " ".join(str(told).split())[:300]
+    return " ".join(str(told).split())[:_LONGEST]

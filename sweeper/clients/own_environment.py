@@ -81,7 +81,9 @@ def install(
     # uv needs no pip inside, and making one takes a while.
     virtual_environment.make(folder, with_pip=uv is None)
     virtual_environment.run(
-        install_command(python, f"{package.distribution}=={release}", uv=uv),
+        install_command(
+            python, f"{package.distribution}=={release}", uv=uv, links=virtual_environment.find_links()
+        ),
         of=f"install-client {kind.name}",
         size=package.size,
     )
@@ -89,17 +91,17 @@ def install(
     return python
 
 
-def install_command(python: Path, requirement: str, *, uv: str | None) -> tuple[str, ...]:
+def install_command(python: Path, requirement: str, *, uv: str | None, links: str | None) -> tuple[str, ...]:
     """Return what installs a requirement into an environment.
 
     Args:
         python: Interpreter of the environment.
         requirement: Such as ``aiperf==0.13.0``.
         uv: Path of uv; None takes the environment's pip.
+        links: Where pip is set to look for wheels besides the index; None for nowhere.
     """
     if uv is None:
         return (str(python), "-m", "pip", "install", requirement)
-    links = virtual_environment.find_links()
     # uv does not read pip's settings.
     source = [word for place in (links or "").split() for word in ("--find-links", place)]
     if not links and "--torch-backend" in virtual_environment.output((uv, "pip", "install", "--help")):
