@@ -34,6 +34,12 @@ _LATENCY, _FIRST, _GAPS = "request_latency", "time_to_first_token", "inter_chunk
 _INPUT, _OUTPUT = "input_sequence_length", "output_sequence_length"
 _ERROR = " - ERROR - "
 _LONGEST = 300
+_NO_TEXT = "InvalidInferenceResultError"
+_HINT = (
+    " (aiperf takes an answer without a text for a failure; a model of random weights may write half "
+    "characters alone, which are none: ask for longer answers, or for plain tokens alone by "
+    "workload.extra_body.allowed_token_ids)"
+)
 _OF_A_TOKEN = (_GAPS,)
 """As many numbers as there were messages."""
 
@@ -136,5 +142,6 @@ def _whole(metadata: Mapping[str, Any], name: str, log_path: str | None) -> int:
 
 
 def _said(error: object) -> str:
-    told = error.get("message") if isinstance(error, dict) else error
-    return " ".join(str(told).split())[:_LONGEST]
+    told = error if isinstance(error, dict) else {"message": error}
+    said = " ".join(str(told.get("message")).split())[:_LONGEST]
+    return said + (_HINT if told.get("type") == _NO_TEXT else "")

@@ -296,6 +296,14 @@ def test_file_that_is_no_report_is_refused(tmp_path: Path) -> None:
             aiperf_report.read_requests(path, log_path=None)
 
 
+def test_answer_without_a_text_is_explained() -> None:
+    failed = {**line(), "error": {"type": "InvalidInferenceResultError", "message": "no content"}}
+    with pytest.raises(
+        MeasurementError, match=r"0 of 1 .* no content \(aiperf takes an answer without a text"
+    ):
+        aiperf_report.check_complete([failed], wanted=1, log_path=None)
+
+
 # Whole runs
 
 
