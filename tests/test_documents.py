@@ -1,4 +1,4 @@
-"""What README, docs/ and conf/README.md say works as pasted: every command and every YAML block of theirs.
+"""What the README files and docs/ say works as pasted: every command and every YAML block of theirs.
 
 A command is run here, on the simulated platform or on a stubbed node, or it stands in ``ELSEWHERE`` with the
 reason why it cannot run here. A sweep is run as its plan, which reads, checks and places what it would.
@@ -31,7 +31,7 @@ from tests.standin_server import write_interpreter
 ROOT = Path(__file__).resolve().parents[1]
 RECORDED = ROOT / "tests" / "recorded" / "rocm_6.2_spx"
 DOCUMENTS = (
-    *(ROOT / "README.md", ROOT / "conf" / "README.md"),
+    *(ROOT / "README.md", ROOT / "conf" / "README.md", ROOT / "examples" / "README.md"),
     *sorted((ROOT / "docs").glob("*.md")),
 )
 
@@ -132,6 +132,7 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
         small = ["executor=inline", "platform=simulated", "workload.num_prompts=20"]
         for name in ("case2_sched_steps-simulated", "A", "B"):
             assert cli.main(["+experiment=case2_sched_steps", *small, f"study.name={name}"]) == cli.OK
+        assert cli.main(["traffic", str(ROOT / "examples" / "requests.csv")]) == cli.OK
     return folder
 
 
@@ -139,6 +140,7 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def machine(tmp_path: Path, studies: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A reader's folder, with an interpreter of vLLM and an amd-smi that answers as on an MI300X node."""
     shutil.copytree(studies / "outputs", tmp_path / "outputs")
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
     tools = tmp_path / "tools"
     tools.mkdir()
     stub = tools / "amd-smi"

@@ -43,6 +43,7 @@ TRIALS = {
     "case7_tensor_parallel": 4,
     "case8_max_num_seqs": 4,
     "cpx_density": 7,
+    "gpu_check": 6,
     "intro_405b": 4,
     "intro_70b": 3,
     "mad_report": 4,

@@ -246,7 +246,7 @@ def _seen(row: Mapping[str, object], static: Mapping[str, object]) -> Seen:
         mode=_upper(partition, "accelerator_partition", "compute_partition"),
         memory_mode=_upper(partition, "memory_partition"),
         name=word(asic.get("market_name")),
-        memory_gib=gib(vram.get("size", vram.get("vram_size"))),
+        memory_gib=gib(vram.get("size", vram.get("vram_size"))) or None,  # 0: not told
         compute_units=integer(asic.get("num_compute_units")) or None,
         numa_node=first(node_number(numa.get("affinity")), node_number(numa.get("node"))),
         gfx_target=_gfx(asic.get("target_graphics_version")),

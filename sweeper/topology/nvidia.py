@@ -61,7 +61,7 @@ def _nvidia_device(row: Sequence[str], root: Path) -> Device:
         parent=int(index),
         partition_id=0,
         name=name,
-        memory_gib=gib(memory_mib),
+        memory_gib=gib(memory_mib) or None,  # a GPU has some: 0 says that the tool does not know
         numa_node=node_number(contents(root / "sys/bus/pci/devices" / bdf / "numa_node")),
         bdf=bdf,
         uuid=uuid,

@@ -34,8 +34,7 @@ def gib(size: object) -> float | None:
         return None
     per_gib = {"B": 2**30, "KB": 2**20, "MB": 2**10, "MIB": 2**10, "GB": 1, "GIB": 1}
     scale = per_gib.get((match[2] or str(unit)).upper())
-    in_gib = None if scale is None else float(match[1]) / scale
-    return in_gib or None
+    return None if scale is None else float(match[1]) / scale
 
 
 def first(*values: T | None) -> T | None:
