@@ -17,6 +17,7 @@ from sweeper import config
 from sweeper.config import unused
 from sweeper.config.schema import MaxRateConfig, ObjectiveConfig, RampConfig, SeriesConfig
 from sweeper.errors import ConfigError
+from sweeper.kinds import DATASETS
 from sweeper.records import Platform
 
 TABLE = Path(__file__).resolve().parents[1] / "docs" / "keys.md"
@@ -88,6 +89,12 @@ LOADS = tuple(
             "workload.input_len=null",
             "workload.output_len=null",
             "workload.dataset_path=t.jsonl",
+        ),
+        "conversations": ("workload.endpoint=chat", "workload.options={turns: 3}"),
+        "custom_conversations": (
+            "workload.input_len=null",
+            "workload.endpoint=chat",
+            "workload.dataset_path=talks.jsonl",
         ),
     }.items()
 )
@@ -232,7 +239,7 @@ def value_of(pattern: str) -> Any:
 def set_key(root: dict[str, Any], pattern: str, value: Any) -> str:
     """Set a key in a composed configuration, whatever it stands below; give its path."""
     path = pattern
-    for below, name in _NAMES.items():
+    for below, name in {**_NAMES, "workload.options": _option(root)}.items():
         path = path.replace(f"{below}.*", f"{below}.{name}")
     _prepare(root, pattern)
     *parents, last = path.split(".")
@@ -241,6 +248,14 @@ def set_key(root: dict[str, Any], pattern: str, value: Any) -> str:
         node = node[parent]
     node[last] = value
     return path
+
+
+def _option(root: Mapping[str, Any]) -> str:
+    """Give a number that the dataset takes; where it takes none, that of another."""
+    declared = DATASETS[root["workload"]["dataset"]].options
+    return next(
+        (name for name, option in declared.items() if option.type in (int, float)), _NAMES["workload.options"]
+    )
 
 
 def _prepare(root: dict[str, Any], pattern: str) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from sweeper.workload.logs import Log
     from sweeper.workload.traffic import Summary
 
 
@@ -24,11 +25,12 @@ class Traffic(ConsoleCommand):
     summary = "make a workload from a log of your own requests"
     description = (
         "Read a log of requests, say what is in it, and write a workload that replays it or sends its "
-        "lengths. The workload holds times, lengths and which prompts begin alike, and no text."
+        "lengths. The workload holds times, lengths and which prompts begin alike, and no text. Where the "
+        "log names conversations (session_id), a second workload sends them turn by turn."
     )
     epilog = (
-        "Reads JSON lines with OpenAI's usage, Mooncake's traces, and CSV with a time and the tokens of "
-        "prompt and answer (Azure's traces and BurstGPT among them)."
+        "Reads JSON lines with OpenAI's usage, Mooncake's and Bailian's traces, and CSV with a time and the "
+        "tokens of prompt and answer (Azure's traces and BurstGPT among them)."
     )
 
     def declare(self, parser: ArgumentParser) -> None:
@@ -55,6 +57,9 @@ class Traffic(ConsoleCommand):
         console.print(f"wrote {trace} and {preset}", markup=False, soft_wrap=True)
         for line in _how(name, options.output, log.has_times):
             console.print(line, markup=False, soft_wrap=True)
+        if log.has_conversations:
+            for line in _write_conversations(f"{name}_conversations", options.output, log):
+                console.print(line, markup=False, soft_wrap=True)
         return OK
 
 
@@ -103,3 +108,31 @@ def _how(name: str, folder: Path, has_times: bool) -> Iterator[str]:
         yield f"replay it:          {base}"
         yield f"twice as fast:      {base} workload.options.speed=2"
     yield f"its lengths, rates: {base} workload.dataset=trace_lengths workload.request_rate_per_s=[1,2,4]"
+
+
+def _write_conversations(name: str, folder: Path, log: Log) -> Iterator[str]:
+    """Write the conversations of a log and their workload; return what is said of them."""
+    from sweeper.text.writing import write_answer
+    from sweeper.workload import sessions
+
+    found = sessions.conversations(log)
+    yield from sessions.said(found)
+    path = write_answer(folder / f"{name}.jsonl", "\n".join(sessions.lines(found)) + "\n")
+    dataset = "timed_conversations" if log.has_times else "custom_conversations"
+    lines = [
+        f"# Conversations of {path.name}: messages, answers and times; no text.",
+        f"dataset: {dataset}",
+        f"dataset_path: {path.absolute()}",
+        f"num_prompts: {len(log.requests)}   # turns, those of all conversations together",
+        "request_rate_per_s: [null]   # its own times; with custom_conversations, your rates or users",
+        "ignore_eos: true             # answers as long as they were",
+        "endpoint: chat               # a conversation is sent as messages",
+        "",
+    ]
+    preset = write_answer(folder / "workload" / f"{name}.yaml", "\n".join(lines))
+    yield f"wrote {path} and {preset}"
+    base = f"python -m sweeper --config-dir {folder} +experiment=tune workload={name}"
+    if log.has_times:
+        yield f"turn by turn:       {base}"
+    by_users = "workload.dataset=custom_conversations workload.max_concurrency=[4,16,64]"
+    yield f"by so many users:   {base} {by_users}"

@@ -50,6 +50,8 @@ _ENTRIES = tuple(
     for sign in ("", "+", "++")
     for key in ("objective", "space.series", "workload.max_rate", "workload.ramp_up")
 )
+# A whole one in place of none is merged so, too: OmegaConf 2.3 breaks off at it without a sentence.
+_WHOLE = tuple(f"{entry.removesuffix('.')}={{" for entry in _ENTRIES if "workload." in entry)
 
 
 def conf_folder() -> Path:
@@ -122,7 +124,7 @@ def compose_run(overrides: Sequence[str], *, config_dir: Path | None = None) -> 
     checked, entries = list[str](), list[Override]()
     for text in map(_quoted, overrides):
         word = _checked_override(text, config_dir)
-        if text.startswith(_ENTRIES):
+        if text.startswith((*_ENTRIES, *_WHOLE)):
             entries.append(OverridesParser.create().parse_override(word))
         else:
             checked.append(word)

@@ -32,6 +32,7 @@ def of(workload: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: A key is unknown, a value is not allowed, or two of them exclude each other.
     """
+    _check_times(workload)
     ramp = _ramp(workload["ramp_up"], workload)
     return {
         "options": _options(workload["options"], workload["dataset"]),
@@ -84,6 +85,16 @@ def _burstiness(given: Any, workload: Mapping[str, Any], *, has_ramp: bool) -> f
             "whose gaps it spreads. Set workload.request_rate_per_s or workload.ramp_up."
         )
     return float(given)
+
+
+def _check_times(workload: Mapping[str, Any]) -> None:
+    """Check that nothing else says when requests are sent, where the dataset does."""
+    given = [key for key in ("ramp_up", "max_rate") if workload[key] is not None]
+    if given and DATASETS[workload["dataset"]].times is not None:
+        raise ConfigError(
+            f"workload.{given[0]}: is given with dataset {workload['dataset']}, which has a time for each "
+            "request; expected none. Leave it out, or choose a dataset that is sent at a rate."
+        )
 
 
 def _ramp(given: Mapping[str, Any] | None, workload: Mapping[str, Any]) -> Ramp | None:

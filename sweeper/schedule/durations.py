@@ -211,7 +211,8 @@ def _assumed_point_s(point: LoadPoint) -> float:
     lengths = expected(point)
     prompt_tokens, output_tokens = lengths.mean_input, lengths.mean_output
     one_s = prompt_tokens / ASSUMED_PREFILL_TOKENS_PER_S + output_tokens / ASSUMED_DECODE_TOKENS_PER_S
-    return _rounds(point) * max(lengths.last_arrival_s, point.num_prompts * one_s)
+    pauses_s = lengths.pauses_s / min(point.max_concurrency or math.inf, lengths.conversations or 1)
+    return _rounds(point) * max(lengths.last_arrival_s, point.num_prompts * one_s + pauses_s)
 
 
 def _point_s(point: LoadPoint, costs: CostModel, limits: _Limits, *, replicas: int) -> float:
@@ -223,7 +224,8 @@ def _point_s(point: LoadPoint, costs: CostModel, limits: _Limits, *, replicas: i
     lengths = expected(point)
     prompt_tokens, output_tokens = lengths.mean_input, lengths.mean_output
     requests = math.ceil(point.num_prompts / replicas)
-    places = math.ceil((point.max_concurrency or requests) / replicas)
+    users = min(point.max_concurrency or point.num_prompts, lengths.conversations or point.num_prompts)
+    places = math.ceil(users / replicas)
     batch = max(1, min(requests, limits.sequences, places))
     tokens = max(1, round(prompt_tokens))
     prefill_s = costs.step_s(
@@ -245,6 +247,8 @@ def _point_s(point: LoadPoint, costs: CostModel, limits: _Limits, *, replicas: i
     )
     work_s = requests / batch * min(many, prefill_s * batch) + requests * output_tokens / batch * step_s
     rest_s = (lengths.longest_output - output_tokens) * alone_s
+    # Users pause side by side; while one does, others are served.
+    work_s += lengths.pauses_s / users
     return _rounds(point) * (max(lengths.last_arrival_s + output_tokens * alone_s, work_s) + rest_s)
 
 

@@ -3,8 +3,9 @@
 A JSON object per line: ``session_id``, and ``turns``, each with ``text`` and ``output_length``, perhaps a
 ``delay`` (milliseconds from the end of the answer before it) or a ``timestamp`` (milliseconds). A first turn
 with ``"role": "system"`` is the system prompt. Lines of one ``session_id`` are one conversation. In place of
-a text a turn may have ``input_length``, the tokens of a message whose words are nobody's: those of the file
-then need not leave the place where they were written.
+a text a turn may have ``input_length``, the tokens of a message whose words are made: then those of a log
+need not leave the place where they were written. System prompts without a text are one where length and
+``id`` are equal.
 
 Source: aiperf 0.13.0, aiperf/dataset/loader/multi_turn.py and models.py; ``input_length`` is ours.
 """
@@ -105,7 +106,8 @@ def _sped_up(conversation: Conversation, *, begin_s: float, speed: float) -> Con
         turns=tuple(
             replace(
                 turn,
-                pause_s=turn.pause_s / speed,
+                # Its own time holds, not the pause that it was once sent after.
+                pause_s=turn.pause_s / speed if turn.time_s is None else 0.0,
                 time_s=None if turn.time_s is None else (turn.time_s - begin_s) / speed,
             )
             for turn in conversation.turns
@@ -153,7 +155,7 @@ def _conversation(
     if first.get("role") == "system":
         turns = turns[1:]
         tokens, text = _said(point, number, first)
-        system = systems.setdefault(text or f"{tokens} tokens", len(systems))
+        system = systems.setdefault(text or f"{tokens} tokens, {first.get('id')}", len(systems))
     if not turns:
         raise wrong(point, number, "has a system prompt and no message of a user", _EXPECTED)
     return Conversation(

@@ -20,12 +20,17 @@ class Lengths:
         mean_output: Of the answers.
         longest_output: Of the longest answer that usually comes.
         last_arrival_s: When the last request is sent, seconds after the first; 0 where all are sent at once.
+        pauses_s: What all users pause between their turns, together.
+        conversations: How many there are, each with one request under way at most; None where requests
+            are single.
     """
 
     mean_input: float
     mean_output: float
     longest_output: float
     last_arrival_s: float
+    pauses_s: float = 0.0
+    conversations: int | None = None
 
 
 @lru_cache(maxsize=256)
@@ -59,6 +64,8 @@ def _drawn(point: LoadPoint) -> Lengths:
         mean_output=float(sent.output_tokens.mean()),
         longest_output=float(sent.output_tokens.max()),
         last_arrival_s=_last_arrival_s(point, sent),
+        pauses_s=0.0 if sent.turns is None else float(sent.turns.pause_s.sum()),
+        conversations=None if sent.turns is None else int((~sent.turns.follows).sum()),
     )
 
 

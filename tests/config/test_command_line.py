@@ -54,3 +54,11 @@ def test_objective_can_be_taken_out() -> None:
 def test_unknown_key_of_entry_is_named() -> None:
     with pytest.raises(ConfigError, match=r"objective\.wait\.metrc.*is not a key of the configuration"):
         composed("objective.wait.metrc=mean_ttft_ms")
+
+
+@pytest.mark.parametrize("sign", ["", "+", "++"])
+def test_whole_ramp_and_search_can_be_given_at_once(sign: str) -> None:
+    ramp = composed(sign + "workload.ramp_up={strategy: linear, start_per_s: 1, end_per_s: 9}")
+    assert ramp["workload"]["ramp_up"] == {"strategy": "linear", "start_per_s": 1, "end_per_s": 9}
+    search = composed(sign + "workload.max_rate={low: 1, high: 2, bounds: {p99_ttft_ms: 100}}")
+    assert search["workload"]["max_rate"]["bounds"] == {"p99_ttft_ms": 100.0}

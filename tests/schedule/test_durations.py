@@ -55,6 +55,23 @@ def test_run_takes_at_least_as_long_as_its_requests_arrive(spec: TrialSpec) -> N
     assert 300 < Predictor().predict(slow).load_s < 301
 
 
+def test_users_of_conversations_pause_side_by_side(spec: TrialSpec) -> None:
+    def load_s(pause_s: float, users: int) -> float:
+        point = LoadPoint(
+            dataset="conversations",
+            num_prompts=40,
+            input_len=32,
+            output_len=8,
+            max_concurrency=users,
+            options=(("pause_s", pause_s), ("turns", 5)),
+        )
+        return Predictor().predict(replace(spec, load_points=(point,))).load_s
+
+    # 8 conversations with 4 pauses of 10 s each: 320 s for one user, 80 s for four.
+    assert load_s(10.0, 1) - load_s(0.0, 1) == pytest.approx(320)
+    assert load_s(10.0, 4) - load_s(0.0, 4) == pytest.approx(80)
+
+
 def test_every_probe_of_search_over_rate_takes_its_time(spec: TrialSpec) -> None:
     search = RateSearch(low=1.0, high=3.0, resolution=1.0, bounds=(("p99_ttft_ms", 100.0),))
     point = replace(LOAD, num_prompts=600, rate_search=search)

@@ -1,0 +1,271 @@
+"""Reads the lines of a log of requests into rows: which layout it is, and where in it everything stands.
+
+Layouts, found by what stands in the file:
+
+- ``openai``: a JSON object per line with a request (``messages`` or ``prompt``, perhaps below ``body`` or
+  ``request``) and the ``usage`` of its answer; a time under one of ``TIME_KEYS``.
+- ``mooncake``: a JSON object per line with ``timestamp`` (milliseconds), ``input_length``, ``output_length``
+  and ``hash_ids``. Source: the traces published with Mooncake.
+- ``bailian``: the same with ``timestamp`` in seconds, ``hash_ids`` of 16 tokens each, and conversations by
+  ``chat_id`` and ``parent_chat_id``. Source: the traces published as qwen-bailian-usagetraces-anon; their
+  units as aiperf 0.13.0 reads them, aiperf/dataset/loader/bailian_trace.py.
+- ``azure``: CSV with ``TIMESTAMP``, ``ContextTokens``, ``GeneratedTokens``. Source: Azure's public traces.
+- ``burstgpt``: CSV with ``Timestamp``, ``Request tokens``, ``Response tokens``. Source: BurstGPT.
+- ``csv``: any other CSV with a time and two lengths under usual names.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sweeper.errors import ConfigError
+
+TIME_KEYS = ("timestamp", "time", "created_at", "created", "start_time", "arrival_time", "arrived_at", "ts")
+"""Where a time is looked for, in this order, without regard to case."""
+
+_BAILIAN_BLOCK_TOKENS = 16
+
+SESSION_KEYS = ("session_id", "session id", "conversation_id", "chat_id", "thread_id")
+"""Where the name of a request's conversation is looked for, as ``TIME_KEYS``. BurstGPT has the second."""
+
+_DURATIONS_S: Mapping[str, float] = {
+    **dict.fromkeys(("duration_s", "latency_s", "elapsed_s", "elapsed time"), 1.0),
+    **dict.fromkeys(("duration_ms", "latency_ms", "elapsed_ms"), 1e-3),
+}
+"""How long the answer took, under names that say the unit; BurstGPT's ``Elapsed time`` is in seconds."""
+
+_INPUT_COLUMNS = (
+    "input_tokens",
+    "prompt_tokens",
+    "contexttokens",
+    "request tokens",
+    "input_length",
+    "input_len",
+)
+_OUTPUT_COLUMNS = (
+    *("output_tokens", "completion_tokens", "generatedtokens", "response tokens", "output_length"),
+    "output_len",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What a line says, before it is judged."""
+
+    number: int
+    time: Any
+    input_tokens: Any
+    output_tokens: Any
+    text: str | None = None
+    blocks: tuple[int, ...] = ()
+    session: Any = None
+    duration: tuple[Any, float] = (None, 1.0)
+    system: str | None = None
+    block_tokens: int | None = None
+
+
+def rows(path: Path) -> tuple[str, Iterator[Row]]:
+    """Return the layout of a log, and its rows.
+
+    Raises:
+        ConfigError: It is missing, empty, no text, or in none of the layouts. A row that is broken raises it
+            when it is reached; the message names the line.
+    """
+    lines = _lines(path)
+    return _json_rows(path, lines) if lines[0][1].lstrip().startswith("{") else _csv_rows(path, lines)
+
+
+def _lines(path: Path) -> Sequence[tuple[int, str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as exc:
+        raise ConfigError(
+            f"{path}: cannot be read ({exc.strerror}); expected a log of requests. Name another file."
+        ) from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(
+            f"{path}: is no text in UTF-8 (byte {exc.start}); expected JSON lines or CSV. Unpack or convert "
+            "it."
+        ) from exc
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    if not lines:
+        raise ConfigError(f"{path}: is empty; expected a log of requests. Name another file.")
+    if lines[0][1].lstrip().startswith("["):
+        raise ConfigError(
+            f"{path}: is a JSON list; expected a JSON object per line. Convert it: jq -c '.[]' {path.name}."
+        )
+    return lines
+
+
+# ---- JSON lines ----
+
+
+def _json_rows(path: Path, lines: Sequence[tuple[int, str]]) -> tuple[str, Iterator[Row]]:
+    first = _object(path, *lines[0])
+    if "parent_chat_id" in first:
+        return "bailian", _bailian_rows((number, _object(path, number, line)) for number, line in lines)
+    if "input_length" in first:
+        return "mooncake", (_mooncake_row(number, _object(path, number, line)) for number, line in lines)
+    if _usage(first) is not None:
+        return "openai", (_openai_row(path, number, _object(path, number, line)) for number, line in lines)
+    raise ConfigError(
+        f"{path}, line {lines[0][0]}: has neither input_length and output_length (Mooncake's layout) nor "
+        f"usage (OpenAI's answers), only {', '.join(map(str, list(first)[:8]))}; expected one of them. See: "
+        "python -m sweeper traffic --help"
+    )
+
+
+def _object(path: Path, number: int, line: str) -> Mapping[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError as exc:
+        raise ConfigError(
+            f"{path}, line {number}: is no JSON ({exc}); expected an object per line. Mend or remove the "
+            "line."
+        ) from exc
+    if not isinstance(found, dict):
+        raise ConfigError(
+            f"{path}, line {number}: is a {type(found).__name__}; expected a JSON object. Mend or remove "
+            "the line."
+        )
+    return found
+
+
+def _mooncake_row(number: int, content: Mapping[str, Any]) -> Row:
+    stamp, hashes = content.get("timestamp"), content.get("hash_ids")
+    is_whole = isinstance(hashes, list) and all(isinstance(one, int) for one in hashes)
+    return Row(
+        number=number,
+        time=stamp / 1000 if isinstance(stamp, (int, float)) else stamp,
+        input_tokens=content.get("input_length"),
+        output_tokens=content.get("output_length"),
+        blocks=tuple(hashes) if is_whole and hashes is not None else (),
+        session=_first_of(content, SESSION_KEYS),
+        duration=_duration_in(content),
+    )
+
+
+def _bailian_rows(lines: Iterable[tuple[int, Mapping[str, Any]]]) -> Iterator[Row]:
+    """Return rows whose conversations are named by their first request."""
+    first_of: dict[Any, Any] = {}
+    for number, content in lines:
+        name, parent = content.get("chat_id"), content.get("parent_chat_id")
+        first_of[name] = name if parent in (None, -1) else first_of.get(parent, parent)
+        yield replace(
+            _mooncake_row(number, content),
+            time=content.get("timestamp"),
+            session=first_of[name],
+            block_tokens=_BAILIAN_BLOCK_TOKENS,
+        )
+
+
+def _openai_row(path: Path, number: int, content: Mapping[str, Any]) -> Row:
+    usage = _usage(content) or {}
+    asked = usage.get("prompt_tokens", usage.get("input_tokens"))
+    answered = usage.get("completion_tokens", usage.get("output_tokens"))
+    return Row(
+        number=number,
+        time=_first_of(content, TIME_KEYS),
+        input_tokens=asked,
+        output_tokens=answered,
+        text=_prompt(content),
+        session=_first_of(content, SESSION_KEYS),
+        duration=_duration_in(content),
+        system=_system(content),
+    )
+
+
+def _parts(content: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Return the object itself and those below it that a request or an answer is usually under."""
+    yield content
+    for key in ("request", "response", "body", "metadata"):
+        below = content.get(key)
+        if isinstance(below, dict):
+            yield from _parts(below)
+
+
+def _usage(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    return next((part["usage"] for part in _parts(content) if isinstance(part.get("usage"), dict)), None)
+
+
+def _first_of(content: Mapping[str, Any], keys: Iterable[str]) -> Any:
+    """Return what stands under the first of some keys that has a value, in the object or below it."""
+    for part in _parts(content):
+        lower = {str(key).lower(): value for key, value in part.items()}
+        for key in keys:
+            if lower.get(key) is not None:
+                return lower[key]
+    return None
+
+
+def _duration_in(content: Mapping[str, Any]) -> tuple[Any, float]:
+    """Return how long the answer took, and the seconds of its unit."""
+    return next(
+        (
+            (found, unit)
+            for key, unit in _DURATIONS_S.items()
+            if (found := _first_of(content, (key,))) is not None
+        ),
+        (None, 1.0),
+    )
+
+
+def _system(content: Mapping[str, Any]) -> str | None:
+    """Return the system prompt, for its length and to see whether others have the same."""
+    for part in _parts(content):
+        messages = part.get("messages")
+        if isinstance(messages, list) and messages and isinstance(messages[0], dict):
+            is_system = messages[0].get("role") in ("system", "developer")
+            return json.dumps(messages[0].get("content")) if is_system else None
+    return None
+
+
+def _prompt(content: Mapping[str, Any]) -> str | None:
+    for part in _parts(content):
+        if isinstance(part.get("prompt"), str):
+            return str(part["prompt"])
+        if isinstance(part.get("messages"), list):
+            # Role and content alone: ids and names of a message are no part of what the model reads.
+            return json.dumps(
+                [(one.get("role"), one.get("content")) for one in part["messages"] if isinstance(one, dict)]
+            )
+    return None
+
+
+# ---- CSV ----
+
+
+def _csv_rows(path: Path, lines: Sequence[tuple[int, str]]) -> tuple[str, Iterator[Row]]:
+    reader = csv.DictReader(line for _, line in lines)
+    names = {name.strip().lower(): name for name in reader.fieldnames or ()}
+    time = next((names[key] for key in TIME_KEYS if key in names), None)
+    asked = next((names[key] for key in _INPUT_COLUMNS if key in names), None)
+    answered = next((names[key] for key in _OUTPUT_COLUMNS if key in names), None)
+    if asked is None or answered is None:
+        raise ConfigError(
+            f"{path}: has the columns {', '.join(names) or 'none'}; expected the tokens of prompt and answer "
+            f"under names such as {_INPUT_COLUMNS[0]} and {_OUTPUT_COLUMNS[0]}, or JSON lines. Rename the "
+            "columns."
+        )
+    layout = "azure" if "contexttokens" in names else "burstgpt" if "request tokens" in names else "csv"
+    numbers = [number for number, _ in lines[1:]]
+    return layout, _table_rows(zip(numbers, reader, strict=False), time=time, asked=asked, answered=answered)
+
+
+def _table_rows(
+    rows: Iterable[tuple[int, Mapping[str, Any]]], *, time: str | None, asked: str, answered: str
+) -> Iterator[Row]:
+    for number, row in rows:
+        yield Row(
+            number=number,
+            time=None if time is None else row.get(time),
+            input_tokens=row.get(asked),
+            output_tokens=row.get(answered),
+            session=_first_of(row, SESSION_KEYS),
+            duration=_duration_in(row),
+        )
