@@ -63,13 +63,14 @@ class AiperfClient(ForeignClient[_Run]):
             (self._python, "-m", "aiperf", "profile", "--config", str(config)),
             env={**environment, aiperf_config.KEY_VARIABLE: load.server.api_key},
         )
-        records = artifacts / aiperf_report.RECORDS
-        if not records.is_file():
+        records, log_path = artifacts / aiperf_report.RECORDS, str(self._log_path(load))
+        requests = aiperf_report.read_requests(records, log_path=log_path) if records.is_file() else []
+        has_failed = any(row.get("error") for row in requests)
+        if has_failed or len(requests) != load.point.num_prompts:
             program.blame_engine(load.server)
+        # Where requests failed it ends with a code, too, and their errors say more.
+        if not requests or (ended.exit_code and not has_failed):
             raise self._no_result(load, ended, named="aiperf", why=aiperf_report.why_ended(artifacts))
-        requests = aiperf_report.read_requests(records, log_path=str(self._log_path(load)))
-        if len(requests) != load.point.num_prompts or any(row.get("error") for row in requests):
-            program.blame_engine(load.server)
         return _Run(
             summary=read_object(artifacts / aiperf_report.SUMMARY) or {},
             requests=aiperf_report.sending_order(requests),
