@@ -2,9 +2,10 @@
 
 ``write_foreign_interpreter`` makes an executable that takes the same command lines as the interpreter of an
 environment with one of them. Layouts are those of aiperf 0.13.0 and guidellm 0.8.1. What it shall do wrong
-comes from STANDIN: ``die`` (ends with STANDIN_LAST_WORDS in its log), ``slow`` (never ends), ``lose-one``
-(writes one request too few), ``killed`` (dies when its requests are written), ``fail-one`` (one request has an error), ``cut-short`` (answers lack a token),
-``another`` (the report is of another version), ``late`` (all requests go out at once).
+comes from STANDIN: ``die`` (ends with STANDIN_LAST_WORDS in its log), ``slow`` (never ends), ``killed`` (dies
+when its requests are written), ``torn`` (the same, within a line), ``lose-one`` (writes one request too few),
+``fail-one`` (one request has an error), ``cut-short`` (answers lack a token), ``another`` (the report is of
+another version), ``late`` (all requests go out at once).
 """
 
 from __future__ import annotations
@@ -109,7 +110,9 @@ def aiperf(config: Path) -> None:
         lines[0] = {**lines[0], "metrics": {}, "error": {"type": "HTTP", "message": "503 full"}}
     text = "".join(f"{json.dumps(line)}\n" for line in reversed(lines))
     (artifacts / "profile_export.jsonl").write_text(text)
-    if "killed" in faults():
+    if "torn" in faults():
+        (artifacts / "profile_export.jsonl").write_text(text[:-40])
+    if faults() & {"killed", "torn"}:
         os.kill(os.getpid(), signal.SIGKILL)
     of = "9.9.9" if "another" in faults() else version("aiperf")
     summary = {"aiperf_version": of, "effective_concurrency": {"unit": "requests", "avg": 1.5}}

@@ -63,14 +63,7 @@ class AiperfClient(ForeignClient[_Run]):
             (self._python, "-m", "aiperf", "profile", "--config", str(config)),
             env={**environment, aiperf_config.KEY_VARIABLE: load.server.api_key},
         )
-        records, log_path = artifacts / aiperf_report.RECORDS, str(self._log_path(load))
-        requests = aiperf_report.read_requests(records, log_path=log_path) if records.is_file() else []
-        has_failed = any(row.get("error") for row in requests)
-        if has_failed or len(requests) != load.point.num_prompts:
-            program.blame_engine(load.server)
-        # Where requests failed it ends with a code, too, and their errors say more.
-        if not requests or (ended.exit_code and not has_failed):
-            raise self._no_result(load, ended, named="aiperf", why=aiperf_report.why_ended(artifacts))
+        requests = self._requests(load, ended, artifacts)
         return _Run(
             summary=read_object(artifacts / aiperf_report.SUMMARY) or {},
             requests=aiperf_report.sending_order(requests),
@@ -92,6 +85,30 @@ class AiperfClient(ForeignClient[_Run]):
             telemetry=steady_state.of_records(records),
             peak_kv_cache_usage=sent.peak_kv_cache_usage,
         )
+
+    def _requests(self, load: Load, ended: program.Ended, artifacts: Path) -> Sequence[Mapping[str, Any]]:
+        """Read what aiperf wrote of each request.
+
+        Raises:
+            EngineError: It wrote nothing, or ended early; or the engine died.
+            MeasurementError: It wrote something else.
+        """
+        no_result = self._no_result(load, ended, named="aiperf", why=aiperf_report.why_ended(artifacts))
+        path = artifacts / aiperf_report.RECORDS
+        try:
+            found = aiperf_report.read_requests(path, log_path=str(self._log_path(load)))
+        except MeasurementError as exc:
+            program.blame_engine(load.server)
+            if path.is_file() and not ended.exit_code:
+                raise
+            raise no_result from exc
+        has_failed = any(row.get("error") for row in found)
+        if has_failed or len(found) != load.point.num_prompts:
+            program.blame_engine(load.server)
+        # Where requests failed it ends with a code, too, and their errors say more.
+        if ended.exit_code and not has_failed:
+            raise no_result
+        return found
 
     def _dataset(self, load: Load) -> Dataset:
         """Write the dataset of a load point for aiperf."""

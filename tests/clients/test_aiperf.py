@@ -355,6 +355,7 @@ FAULTS = {
     "cut-short": (MeasurementError, r"the answers have 12 tokens together; expected 18", FailureClass.CLIENT),
     "another": (MeasurementError, r"is of version 9\.9\.9, and 0\.13\.0 was found", FailureClass.CLIENT),
     "killed": (EngineError, r"aiperf ended with exit code 137 and left no result", FailureClass.CLIENT),
+    "torn": (EngineError, r"aiperf ended with exit code 137 and left no result", FailureClass.CLIENT),
     "die": (
         EngineError,
         r"aiperf ended with exit code 1 and left no result; it says: no tokenizer of that name",
