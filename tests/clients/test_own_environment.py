@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from sweeper import cli
+from sweeper.cli.exit_codes import MISTAKE
 from sweeper.clients import own_environment
 from sweeper.errors import ConfigError
 from sweeper.kinds import CLIENTS
@@ -107,3 +109,19 @@ def test_version_is_told_and_an_old_or_missing_client_is_one_sentence(tmp_path: 
         own_environment.version_at(AIPERF, "/nowhere/python")
     with pytest.raises(ConfigError, match="does not run a short program"):
         own_environment.version_at(AIPERF, "/bin/false")
+
+
+def test_command_installs_and_prints_the_interpreter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uv = tmp_path / "uv"
+    # What it installs is a client that tells its version.
+    python = tmp_path / "venv" / "bin" / "python"
+    stand_in = write_foreign_interpreter(tmp_path / "standin")
+    uv.write_text(f"#!/bin/sh\ncp -f --remove-destination {stand_in} {python}\n")
+    uv.chmod(0o755)
+    monkeypatch.setattr(own_environment, "find_uv", lambda: str(uv))
+    assert cli.main(["install-client", "guidellm", "--into", str(tmp_path / "venv")]) == cli.OK
+    assert f"guidellm 0.8.1: {python}" in capsys.readouterr().out
+    assert cli.main(["install-client", "locust"]) == MISTAKE
+    assert "invalid choice: 'locust'" in capsys.readouterr().err

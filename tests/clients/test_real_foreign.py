@@ -109,10 +109,11 @@ def test_random_prompts_have_their_lengths_at_a_rate_and_by_users(engine: Served
 
 
 def test_trace_is_replayed_at_its_times(engine: Served, tmp_path: Path) -> None:
+    # The CPU build caches prefixes in blocks of 128 tokens.
     rows = [
         {
             "timestamp": 1000 * time_s,
-            "input_length": 64,
+            "input_length": 512,
             "output_length": 4 + place,
             "hash_ids": [1, 2, 3, place + 9],
         }
@@ -125,16 +126,16 @@ def test_trace_is_replayed_at_its_times(engine: Served, tmp_path: Path) -> None:
         num_prompts=4,
         ignore_eos=True,
         dataset_path=str(path),
-        options=(("chunk_len", 16),),
+        options=(("chunk_len", 128),),
         form=RequestForm(extra_body=LETTERS),
     )
     measured = engine.measure("aiperf", point)
-    assert measured.metrics["total_input_tokens"] == 4 * 64
+    assert measured.metrics["total_input_tokens"] == 4 * 512
     assert measured.metrics["total_output_tokens"] == 4 + 5 + 6 + 7
     begun = [row["metadata"]["request_start_ns"] / 1e9 for row in requests_of(measured)]
     assert [time_s - begun[0] for time_s in begun] == pytest.approx(TIMES_S, abs=0.15)
-    # Three of the prompts begin with the 48 tokens of the first.
-    assert (measured.telemetry["prefix_cache_hit_rate"] or 0.0) > 0.2
+    # Three of the four prompts begin with the 384 tokens of the first: 3 * 384 of 4 * 512.
+    assert measured.telemetry["prefix_cache_hit_rate"] == pytest.approx(0.5625)
 
 
 def test_conversations_grow_turn_by_turn_and_are_found_in_the_prefix_cache(engine: Served) -> None:
@@ -142,10 +143,10 @@ def test_conversations_grow_turn_by_turn_and_are_found_in_the_prefix_cache(engin
         dataset="conversations",
         num_prompts=6,
         max_concurrency=2,
-        input_len=30,
+        input_len=130,
         output_len=6,
         ignore_eos=True,
-        options=(("pause_s", 0.3), ("system_len", 40), ("turns", 3)),
+        options=(("pause_s", 0.3), ("system_len", 260), ("turns", 3)),
         form=RequestForm(endpoint="chat", extra_body=LETTERS),
     )
     measured = engine.measure("aiperf", point)
