@@ -26,7 +26,8 @@ class Traffic(ConsoleCommand):
     description = (
         "Read a log of requests, say what is in it, and write a workload that replays it or sends its "
         "lengths. The workload holds times, lengths and which prompts begin alike, and no text. Where the "
-        "log names conversations (session_id), a second workload sends them turn by turn."
+        "log holds conversations (session_id, or messages that go on), a second workload sends them turn by "
+        "turn."
     )
     epilog = (
         "Reads JSON lines with OpenAI's usage, Mooncake's and Bailian's traces, and CSV with a time and the "

@@ -44,6 +44,13 @@ _NOT_STARTED = Idle(
     because="nothing is started on the simulated platform",
     is_said=True,
 )
+_NOT_READ = Idle(
+    when=lambda run: (
+        run.is_simulated and not any(DATASETS[name].is_read_for_lengths for name in run.datasets)
+    ),
+    because="the simulated platform draws the lengths of dataset '{dataset}' and does not read its file",
+    is_said=True,
+)
 _NO_PYTHON = Idle(
     when=lambda run: not run.needs_engine_python,
     because="neither engine '{engine}' nor client '{client}' runs it (client.python is taken before it)",
@@ -156,6 +163,12 @@ _NO_OPTIONS = Idle(
 _NO_CONTENT = Idle(
     when=lambda run: run.is_simulated,
     because="nothing is asked on the simulated platform, whose requests are lengths and times",
+    is_said=True,
+)
+# Conversations are refused at any endpoint but chat, whoever serves them.
+_NO_ENDPOINT = Idle(
+    when=lambda run: run.is_simulated and not any(DATASETS[name].conversations for name in run.datasets),
+    because=_NO_CONTENT.because,
     is_said=True,
 )
 
@@ -320,7 +333,7 @@ EFFECTS: tuple[Effect, ...] = (
         keys=("workload.dataset", "workload.num_prompts", "workload.output_len", "workload.client_seed"),
         idle=(_OVERRIDDEN,),
     ),
-    Effect(keys=("workload.dataset_path",), idle=(_OVERRIDDEN, _NO_FILE, _NOT_STARTED)),
+    Effect(keys=("workload.dataset_path",), idle=(_OVERRIDDEN, _NO_FILE, _NOT_READ)),
     Effect(
         keys=("workload.request_rate_per_s", "workload.max_concurrency"), idle=(_OVERRIDDEN, _ALL_AT_ONCE)
     ),
@@ -336,9 +349,10 @@ EFFECTS: tuple[Effect, ...] = (
         idle=(_OVERRIDDEN, _NO_REQUESTS),
     ),
     Effect(
-        keys=("workload.endpoint", "workload.sampling.*", "workload.extra_body.*"),
+        keys=("workload.sampling.*", "workload.extra_body.*"),
         idle=(_OVERRIDDEN, _NO_REQUESTS, _NO_CONTENT),
     ),
+    Effect(keys=("workload.endpoint",), idle=(_OVERRIDDEN, _NO_REQUESTS, _NO_ENDPOINT)),
     Effect(keys=("workload.second_run",), idle=(_REMEMBERS_NOTHING,)),
     Effect(keys=("workload.points",)),
     Effect(keys=("workload.goodput.*",), idle=(_NO_SINGLE_REQUESTS,)),

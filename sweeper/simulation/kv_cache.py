@@ -38,9 +38,11 @@ class KvCache:
     _private: int = field(default=0, init=False)
     _pinned: int = field(default=0, init=False)
     _idle: int = field(default=0, init=False)
-    # Blocks of each remembered piece, the one used longest ago first, and how many sequences use it.
-    _remembered: OrderedDict[int, int] = field(default_factory=OrderedDict, init=False)
+    # Blocks of each remembered piece, how many sequences use it, and those without any, the one used longest
+    # ago first.
+    _remembered: dict[int, int] = field(default_factory=dict, init=False)
     _users: dict[int, int] = field(default_factory=dict, init=False)
+    _unused: OrderedDict[int, None] = field(default_factory=OrderedDict, init=False)
 
     @property
     def free_blocks(self) -> int:
@@ -81,8 +83,9 @@ class KvCache:
 
     def forget(self) -> None:
         """Forget every prompt that no running sequence uses, as vLLM's reset of its prefix cache does."""
-        for piece in [known for known in self._remembered if not self._users.get(known)]:
+        for piece in self._unused:
             del self._remembered[piece]
+        self._unused.clear()
         self._idle = 0
 
     def let_go(self, pieces: Sequence[int]) -> None:
@@ -93,7 +96,7 @@ class KvCache:
                 del self._users[piece]
                 self._pinned -= self._remembered[piece]
                 self._idle += self._remembered[piece]
-                self._remembered.move_to_end(piece)
+                self._unused[piece] = None
 
     def remember(self, prompt: Prompt, *, held: Sequence[int] = ()) -> tuple[int, tuple[int, ...]]:
         """Keep a computed prompt, held for the sequence that computed it.
@@ -146,8 +149,9 @@ class KvCache:
         if piece not in self._users:
             self._idle -= self._remembered[piece]
             self._pinned += self._remembered[piece]
+            del self._unused[piece]
         self._users[piece] = self._users.get(piece, 0) + 1
 
     def _forget_oldest(self) -> None:
-        oldest = next(piece for piece in self._remembered if piece not in self._users)
+        oldest, _ = self._unused.popitem(last=False)
         self._idle -= self._remembered.pop(oldest)

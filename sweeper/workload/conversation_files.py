@@ -39,9 +39,8 @@ def check(point: LoadPoint) -> None:
     turns = sum(len(conversation.turns) for conversation in _read(point))
     if turns < point.num_prompts:
         raise ConfigError(
-            f"workload.num_prompts: is {point.num_prompts}, and {point.dataset_path} has {turns} turns in "
-            f"its "
-            "conversations; expected no more than it has, each of which is sent once. Lower it."
+            f"workload.num_prompts: {point.num_prompts} turns are asked for, or by workload.warmup_prompts, "
+            f"and {point.dataset_path} has {turns}; expected no more, for each is sent once. Lower it."
         )
 
 

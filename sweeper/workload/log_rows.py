@@ -112,7 +112,8 @@ def _json_rows(path: Path, lines: Sequence[tuple[int, str]]) -> tuple[str, Itera
     if "input_length" in first:
         return "mooncake", (_mooncake_row(number, _object(path, number, line)) for number, line in lines)
     if _usage(first) is not None:
-        return "openai", (_openai_row(path, number, _object(path, number, line)) for number, line in lines)
+        chains = _Chains()
+        return "openai", (_openai_row(number, _object(path, number, line), chains) for number, line in lines)
     raise ConfigError(
         f"{path}, line {lines[0][0]}: has neither input_length and output_length (Mooncake's layout) nor "
         f"usage (OpenAI's answers), only {', '.join(map(str, list(first)[:8]))}; expected one of them. See: "
@@ -164,17 +165,18 @@ def _bailian_rows(lines: Iterable[tuple[int, Mapping[str, Any]]]) -> Iterator[Ro
         )
 
 
-def _openai_row(path: Path, number: int, content: Mapping[str, Any]) -> Row:
+def _openai_row(number: int, content: Mapping[str, Any], chains: _Chains) -> Row:
     usage = _usage(content) or {}
     asked = usage.get("prompt_tokens", usage.get("input_tokens"))
     answered = usage.get("completion_tokens", usage.get("output_tokens"))
+    session = _first_of(content, SESSION_KEYS)
     return Row(
         number=number,
         time=_first_of(content, TIME_KEYS),
         input_tokens=asked,
         output_tokens=answered,
         text=_prompt(content),
-        session=_first_of(content, SESSION_KEYS),
+        session=chains.name(_messages(content)) if session is None else session,
         duration=_duration_in(content),
         system=_system(content),
     )
@@ -215,14 +217,52 @@ def _duration_in(content: Mapping[str, Any]) -> tuple[Any, float]:
     )
 
 
+class _Chains:
+    """Names the conversations of requests that have no name, by the messages that they begin with.
+
+    A request goes on with the one whose messages it repeats, and adds an answer to. Of two that asked the
+    same, each is gone on with once.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, list[str]] = {}
+        self._conversations = 0
+
+    def name(self, messages: Sequence[Mapping[str, Any]]) -> str | None:
+        """Return the name of a request's conversation; None where it has no messages."""
+        if not messages:
+            return None
+        begun, so_far = list[int](), 0
+        for message in messages:
+            so_far = hash((so_far, message.get("role"), json.dumps(message.get("content"))))
+            begun.append(so_far)
+        found = self._go_on(messages, begun)
+        if found is None:
+            self._conversations += 1
+            found = f"unnamed {self._conversations}"
+        self._waiting.setdefault(begun[-1], []).append(found)
+        return found
+
+    def _go_on(self, messages: Sequence[Mapping[str, Any]], begun: Sequence[int]) -> str | None:
+        for place in range(len(messages) - 1, 0, -1):
+            waiting = self._waiting.get(begun[place - 1])
+            if waiting and messages[place].get("role") == "assistant":
+                return waiting.pop(0)
+        return None
+
+
+def _messages(content: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return the messages of a request; none where it has a single prompt."""
+    for part in _parts(content):
+        if isinstance(part.get("messages"), list):
+            return [one for one in part["messages"] if isinstance(one, dict)]
+    return ()
+
+
 def _system(content: Mapping[str, Any]) -> str | None:
     """Return the system prompt, for its length and to see whether others have the same."""
-    for part in _parts(content):
-        messages = part.get("messages")
-        if isinstance(messages, list) and messages and isinstance(messages[0], dict):
-            is_system = messages[0].get("role") in ("system", "developer")
-            return json.dumps(messages[0].get("content")) if is_system else None
-    return None
+    first = next(iter(_messages(content)), {})
+    return json.dumps(first.get("content")) if first.get("role") in ("system", "developer") else None
 
 
 def _prompt(content: Mapping[str, Any]) -> str | None:
@@ -231,9 +271,7 @@ def _prompt(content: Mapping[str, Any]) -> str | None:
             return str(part["prompt"])
         if isinstance(part.get("messages"), list):
             # Role and content alone: ids and names of a message are no part of what the model reads.
-            return json.dumps(
-                [(one.get("role"), one.get("content")) for one in part["messages"] if isinstance(one, dict)]
-            )
+            return json.dumps([(one.get("role"), one.get("content")) for one in _messages(part)])
     return None
 
 

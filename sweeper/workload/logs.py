@@ -1,7 +1,7 @@
 """Reads logs of requests: how long each prompt and answer was, when it came, and which prompts begin alike.
 
-The layouts are those of ``workload.log_rows``. Requests with a name under one of its ``SESSION_KEYS`` are
-turns of conversations (``workload.sessions``).
+The layouts are those of ``workload.log_rows``. Requests of one name under one of its ``SESSION_KEYS``, or
+whose messages go on with those of another, are turns of a conversation (``workload.sessions``).
 
 Of a text nothing is kept: blocks of prompts get numbers, equal where everything up to their end is equal.
 """

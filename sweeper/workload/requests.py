@@ -93,16 +93,22 @@ class Workload:
     def part(self, *, index: int, parts: int) -> Workload:
         """Return the share of one of several replicas."""
         share = self.share(index=index, parts=parts)
-        # Of arrivals that are nobody's own, each replica gets as many as it has requests, evenly.
-        spread = np.arange(len(share)) * self.requests // max(len(share), 1)
         return Workload(
-            arrival_s=self.arrival_s[share if self.turns is None else spread],
+            arrival_s=self._arrivals_of(share),
             input_tokens=self.input_tokens[share],
             output_tokens=self.output_tokens[share],
             prompt_ids=self.prompt_ids[share],
             pieces=tuple(self.pieces[place] for place in share) if self.pieces else (),
             turns=None if self.turns is None else self.turns.at(share),
         )
+
+    def _arrivals_of(self, share: Ints) -> Floats:
+        if self.turns is None:
+            return self.arrival_s[share]
+        if self.turns.earliest_s.any():
+            return np.sort(self.turns.earliest_s[share])
+        # Of a rate, a replica gets as many arrivals as it has requests, evenly.
+        return self.arrival_s[np.arange(len(share)) * self.requests // max(len(share), 1)]
 
     def goes_on(self, index: int) -> bool:
         """Whether another turn of its conversation follows a request."""

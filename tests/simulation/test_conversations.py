@@ -180,6 +180,11 @@ def test_times_of_file_are_kept_unless_answer_comes_later(tmp_path: Path) -> Non
     _, seen = served(point, costs=ONE_SECOND)
     # Each answer takes 2 s: that to 0 is there at 2, so that the turn of 1 s is sent then.
     assert seconds(seen.arrival_s) == [0, 2, 20, 4.5, 30]
+    # Of two replicas each keeps the times of its own conversations.
+    second = make_workload(point, seed=0).part(index=1, parts=2)
+    assert second.arrival_s.tolist() == [4.5, 30]
+    alone = simulate(second, config=V1, costs=ONE_SECOND, kv=roomy())
+    assert seconds(alone.arrival_s) == [4.5, 30]
     _, fast = served(replace(point, options=(("speed", 2.0),)), costs=ONE_SECOND)
     assert seconds(fast.arrival_s)[2:4] == [10, 2.25]
 

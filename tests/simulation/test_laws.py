@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeper.metrics import RequestRecords, summarize, ttft_ms
-from sweeper.records import LoadPoint, ModelShape
+from sweeper.records import LoadPoint, ModelShape, Ramp
 from sweeper.simulation.calibration import Calibration
 from sweeper.simulation.costs import CostModel, Floats, Step
 from sweeper.simulation.device import MI300X
@@ -268,3 +270,44 @@ def test_same_seed_gives_same_times_and_another_one_others(config: SchedulerConf
     assert np.array_equal(one.first_token_s, again.first_token_s)
     assert np.array_equal(one.inter_token_s, again.inter_token_s)
     assert not np.array_equal(one.first_token_s, other.first_token_s)
+
+
+# --- arrivals ---
+
+
+@KINDS
+def test_trace_is_sent_at_its_times_and_ramp_from_gap_to_gap(config: SchedulerConfig, tmp_path: Path) -> None:
+    times_ms = [0, 40, 40, 900, 2500]
+    path = tmp_path / "trace.jsonl"
+    rows = ({"timestamp": time, "input_length": 300, "output_length": 20} for time in times_ms)
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    trace = LoadPoint(dataset="timed_trace", num_prompts=5, dataset_path=str(path))
+    seen = serve(make_workload(trace, seed=0), config)
+    assert seen.arrival_s == pytest.approx([0, 0.04, 0.04, 0.9, 2.5])
+    assert (seen.first_token_s > seen.arrival_s).all()
+
+    # From 1 to 9 a second, evenly from request to request: the gap in the middle is a fifth of a second.
+    ramp = Ramp(strategy="linear", start_per_s=1, end_per_s=9)
+    steady = LoadPoint(
+        dataset="random", num_prompts=2001, input_len=8, output_len=1, ramp=ramp, burstiness=1e6
+    )
+    sent_s = serve(make_workload(steady, seed=0), config).arrival_s
+    assert np.diff(sent_s)[[0, 999, 1999]] == pytest.approx([1, 1 / 5, 1 / 9], rel=0.02)
+
+
+@KINDS
+def test_closed_loop_of_so_many_users_has_never_more_under_way(config: SchedulerConfig) -> None:
+    point = LoadPoint(dataset="random", num_prompts=40, input_len=200, output_len=20, range_ratio=0.5)
+    workload = make_workload(point, seed=0)
+
+    def by_users(users: int) -> RequestRecords:
+        kv = KvCache(blocks=100_000)
+        return simulate(workload, config=config, costs=COSTS, kv=kv, max_concurrency=users)
+
+    for users in (1, 4):
+        seen = by_users(users)
+        for moment in seen.arrival_s:
+            assert ((seen.arrival_s <= moment) & (seen.last_token_s > moment)).sum() <= users
+    # One user never idles: the next request is sent when the last one is answered.
+    alone = by_users(1)
+    assert alone.arrival_s[1:] == pytest.approx(alone.last_token_s[:-1])

@@ -177,7 +177,7 @@ def test_broken_file_is_refused_with_its_line_and_what_is_expected(case: str, tm
 
 
 def test_more_turns_than_file_has_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"num_prompts: is 5, and .* has 4 turns .*Lower it"):
+    with pytest.raises(ConfigError, match=r"num_prompts: 5 turns are asked for, .* has 4; .*Lower it"):
         conversation_files.check(talks(tmp_path, prompts=5))
 
 
@@ -297,4 +297,7 @@ def test_times_exclude_rates(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         capsys.readouterr().err
     )
     assert cli.main([*SIMULATED, *words, no_rate]) == 0
+    said = capsys.readouterr().out
+    # The file is read for lengths and times, and there is no other endpoint for them.
+    assert not any(f"left out: workload.{key}" in said for key in ("dataset_path", "endpoint"))
     assert (Store(tmp_path / "talk").read()["duration_s"] > 58).all()

@@ -179,6 +179,38 @@ def test_prompt_that_cannot_hold_what_was_said_begins_another_conversation(tmp_p
     assert said[2].startswith("1 prompts are shorter than all that was said before")
 
 
+def test_messages_that_go_on_with_others_are_a_conversation_without_a_name(tmp_path: Path) -> None:
+    def row(time: float, asked: int, *texts: str) -> Mapping[str, Any]:
+        roles = ("system", "user", "assistant")
+        messages = [
+            {"role": roles[0] if place == 0 else roles[1 + (place + 1) % 2], "content": text}
+            for place, text in enumerate(texts)
+        ]
+        return {
+            **{"created": time, "messages": messages},
+            "usage": {"prompt_tokens": asked, "completion_tokens": 10},
+        }
+
+    hello = ("Be brief.", "Hello")
+    rows = [
+        row(0, 100, *hello),
+        row(1, 100, *hello),
+        row(2, 150, *hello, "Hi!", "Who are you?"),
+        row(3, 160, *hello, "Good day.", "Where am I?"),
+        row(4, 230, *hello, "Hi!", "Who are you?", "A model.", "Why?"),
+        # Its beginning is nobody's whole prompt, and this one's answer was edited by the user's program.
+        row(5, 90, "Be brief.", "Other", "Hi!", "Hello?"),
+    ]
+    # An agent's results of tools come between an answer and the next request.
+    tools = json.loads(json.dumps(rows[4]))
+    tools["messages"] += [{"role": "assistant", "content": ""}, {"role": "tool"}, {"role": "tool"}]
+    tools.update(created=6, usage={"prompt_tokens": 400, "completion_tokens": 10})
+    found = sessions.conversations(logs.read(log_of(tmp_path, "\n".join(map(json.dumps, [*rows, tools])))))
+    asked = [[turn.request.input_tokens for turn in turns] for turns in found.turns]
+    assert asked == [[100, 150, 230, 400], [100, 160], [90]]
+    assert [turn.message_tokens for turn in found.turns[0]][1:] == [40, 70, 160]
+
+
 def test_log_whose_names_are_all_different_has_no_conversations(tmp_path: Path) -> None:
     log = logs.read(log_of(tmp_path, "session_id,input_tokens,output_tokens\na,100,50\nb,60,5\n,9,9\n,9,9"))
     assert not log.has_conversations
