@@ -235,6 +235,25 @@ def test_conversations_are_written_turn_by_turn_with_their_lengths(tmp_path: Pat
     assert (told.sessions, told.output_tokens) == (2, 5 * 4)
 
 
+def test_conversations_with_times_say_so_where_it_looks(tmp_path: Path) -> None:
+    file = tmp_path / "chats.jsonl"
+    turns = [{"text": "one", "output_length": 3, "timestamp": 500}, {"text": "two", "output_length": 2}]
+    file.write_text(json.dumps({"session_id": "a", "turns": turns}) + "\n")
+    point = replace(
+        CHATS,
+        dataset="timed_conversations",
+        num_prompts=2,
+        dataset_path=str(file),
+        options=(),
+        output_len=None,
+    )
+    aiperf_datasets.conversations(point, file=tmp_path / "sent.jsonl")
+    (row,) = written(tmp_path / "sent.jsonl")
+    # Times begin with the first; aiperf 0.13.0 refuses a schedule without one beside the turns.
+    assert (row["timestamp"], row["turns"][0]["timestamp"]) == (0, 0.0)
+    assert aiperf_config.phase(point, PLAIN)["type"] == "fixed_schedule"
+
+
 # How its report is read
 
 

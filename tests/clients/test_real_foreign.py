@@ -164,3 +164,33 @@ def test_conversations_grow_turn_by_turn_and_are_found_in_the_prefix_cache(engin
             assert waited_ns / 1e9 == pytest.approx(0.3, abs=0.2)
     # The second and third turn of each hold all that was said before them.
     assert (measured.telemetry["prefix_cache_hit_rate"] or 0.0) > 0.3
+
+
+def test_conversations_begin_at_their_times(engine: Served, tmp_path: Path) -> None:
+    path = tmp_path / "chats.jsonl"
+    chats = [
+        [{"text": "one two three", "output_length": 5, "timestamp": 0}, {"text": "four", "output_length": 4}],
+        [
+            {"text": "hello there", "output_length": 3, "timestamp": 700},
+            {"text": "more", "output_length": 6, "timestamp": 1500},
+        ],
+    ]
+    path.write_text("".join(f"{json.dumps({'turns': turns})}\n" for turns in chats))
+    point = LoadPoint(
+        dataset="timed_conversations",
+        num_prompts=4,
+        ignore_eos=True,
+        dataset_path=str(path),
+        form=RequestForm(endpoint="chat", extra_body=LETTERS),
+    )
+    measured = engine.measure("aiperf", point)
+    assert measured.metrics["total_output_tokens"] == 5 + 4 + 3 + 6
+    begun = {
+        (row["metadata"]["conversation_id"], row["metadata"]["turn_index"]): row["metadata"][
+            "request_start_ns"
+        ]
+        for row in requests_of(measured)
+    }
+    first = begun["conversation-0", 0]
+    assert (begun["conversation-1", 0] - first) / 1e9 == pytest.approx(0.7, abs=0.2)
+    assert (begun["conversation-1", 1] - first) / 1e9 == pytest.approx(1.5, abs=0.2)
