@@ -68,6 +68,10 @@ RUNS = tuple(
     for client in _CLIENTS
     for platform in Platform
     if engine == "vllm" or (client != "offline" and platform is not Platform.SIMULATED)
+) + tuple(
+    # Clients with an environment of their own, which know neither engine nor platform.
+    Case(title=f"vllm {client} mi300x", overrides=(*_RANDOM, f"client={client}", "platform=mi300x"))
+    for client in ("aiperf", "guidellm")
 )
 LOADS = tuple(
     Case(title=dataset, overrides=(*_RANDOM, f"workload.dataset={dataset}", *more))

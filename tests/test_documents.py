@@ -45,6 +45,7 @@ ELSEWHERE = {
     ".venv/bin/mypy": "make check runs it",
     "python -m pytest": "is what runs this test",
     "python -m sweeper cpu-vllm": "installs 3 GB; make test runs it",
+    "python -m sweeper install-client": "installs 1.5 GB; its steps are in tests/clients",
     "pip install": "installs",
     "ray start": "needs machines of a cluster; tests/executors/test_cluster.py starts two nodes",
     "sudo amd-smi": "changes a GPU",

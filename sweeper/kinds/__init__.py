@@ -5,7 +5,7 @@ imported when it is first used. Everything else asks the record and never compar
 lie below the records, since a trial's identity, the knobs, the space and the schedule ask them, too.
 """
 
-from sweeper.kinds.clients import CLIENTS, DEFAULT_CLIENT, ClientKind
+from sweeper.kinds.clients import CLIENTS, DEFAULT_CLIENT, ClientKind, ClientPackage
 from sweeper.kinds.datasets import DATASETS, DatasetKind, DatasetOption
 from sweeper.kinds.engines import DEFAULT_ENGINE, ENGINES, MODEL_OF_ENGINE, EngineKind
 from sweeper.kinds.registry import Registry, opened
@@ -20,6 +20,7 @@ __all__ = [
     "MODEL_OF_ENGINE",
     "SEARCH_METHODS",
     "ClientKind",
+    "ClientPackage",
     "DatasetKind",
     "DatasetOption",
     "EngineKind",

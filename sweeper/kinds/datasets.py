@@ -291,6 +291,7 @@ _CUSTOM_CONVERSATIONS = DatasetKind(
 _TIMED_CONVERSATIONS = replace(
     _CUSTOM_CONVERSATIONS,
     name="timed_conversations",
+    without_times="custom_conversations",
     times="sweeper.workload.conversation_files:times_s",
     conversations="sweeper.workload.conversation_files:timed",
     check="sweeper.workload.conversation_files:check_timed",

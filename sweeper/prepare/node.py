@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from sweeper import topology
 from sweeper.config import Settings
 from sweeper.errors import ConfigError, PlacementError
-from sweeper.records import EngineSpec, Model, Platform
+from sweeper.records import ClientSpec, EngineSpec, Model, Platform
 from sweeper.topology import Absent, Node
 
 if TYPE_CHECKING:
@@ -61,14 +61,17 @@ def join_cluster(settings: Settings, choice: Choice) -> Cluster:
     return Cluster(settings.address, read=partial(_read_here, wanted))
 
 
-def needed_paths(settings: Settings, *, engine: EngineSpec, model: Model) -> dict[str, str]:
+def needed_paths(
+    settings: Settings, *, engine: EngineSpec, model: Model, client: ClientSpec
+) -> dict[str, str]:
     """Return the paths that trials open, each with its key, for a cluster whose nodes must all have them.
 
     Args:
         engine: What serves, with the interpreter that was found.
         model: With the path that the engine opens.
+        client: What loads, with the interpreter that was found.
     """
-    given = [("engine.python", engine.python), ("model.path", model.path)]
+    given = [("engine.python", engine.python), ("model.path", model.path), ("client.python", client.python)]
     given += [("workload.dataset_path", point.dataset_path) for point in settings.load_points]
     # A model may be named by its id on the hub: only what lies on this machine is asked of the others.
     return {path: key for key, path in given if path and Path(path).exists()}

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sweeper.kinds import ENGINES
+from sweeper.prepare.client import found_client
 from sweeper.prepare.interpreter import find_engine_python
 from sweeper.prepare.model import looked_up, provide_model, with_models_looked_up
 from sweeper.records import EngineSpec
@@ -43,7 +44,7 @@ def planner_of(settings: Settings, node: Node) -> Planner:
         accelerator=knobs.accelerator_of(settings.platform, modelled_device=settings.modelled_device),
         modelled_device=settings.modelled_device,
         load_points=settings.load_points,
-        client=settings.client,
+        client=found_client(settings),
         warmup_prompts=settings.warmup_prompts,
         repeats=settings.repeats,
         runs_per_start=settings.runs_per_start,

@@ -84,7 +84,9 @@ class ClientSpec:
         kind: One of ``kinds.CLIENTS``.
         script: The folder ``benchmarks/`` of vLLM's repository, or a script in it, for releases whose load
             generator is no command yet.
-        python: Interpreter that runs the load generator; None takes the engine's.
+        python: Interpreter that runs the load generator; None takes the engine's, or finds the environment of
+            its own.
+        version: Of the client that has an environment of its own, as found there; None for any other.
         keeps_requests: Its own JSON keeps the times of single requests.
         start_timeout_s: Until it has imported what it needs.
         trust_remote_code: Whether it runs a tokenizer that is code of the model's own folder, for a server
@@ -95,6 +97,7 @@ class ClientSpec:
     kind: str = DEFAULT_CLIENT
     script: str | None = None
     python: str | None = None
+    version: str | None = None
     keeps_requests: bool = False
     start_timeout_s: float = 600.0
     trust_remote_code: bool = False

@@ -235,7 +235,12 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
             STRING,
             "Version of a build that tells no release, so that engine_release was stated; else null",
         ),
-        _column("client", STRING, "What loads it: vllm_bench, offline or locust"),
+        _column("client", STRING, "What loads it: vllm_bench, offline, locust, aiperf or guidellm"),
+        _column(
+            "client_version",
+            STRING,
+            "Version of a client that has an environment of its own; null for any other",
+        ),
         _column("client_arguments", STRING, "What it was given by client.arguments; null for nothing"),
         _column("model", STRING, "Name under which the model is served"),
         _column("model_path", STRING, "Hub id or folder that the engine was given"),

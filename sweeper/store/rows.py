@@ -92,6 +92,7 @@ def _trial_values(result: TrialResult) -> dict[str, Any]:
         "engine_release": spec.engine.release,
         "engine_build": spec.engine.build,
         "client": spec.client.kind,
+        "client_version": spec.client.version,
         "client_arguments": spec.client.arguments_text,
         "model": spec.model.name,
         "model_path": spec.model.path,

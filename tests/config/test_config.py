@@ -35,6 +35,8 @@ def test_every_experiment_composes_and_asks_question(name: str) -> None:
 WORKLOAD_OF = {
     "offline": ["workload=random", "workload.dataset=throughput"],
     "locust": ["workload=random", "workload.request_rate_per_s=1"],
+    "aiperf": ["workload=random"],
+    "guidellm": ["workload=random"],
 }
 
 # An engine that only runs on a real machine, and what it cannot be without.

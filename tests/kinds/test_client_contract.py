@@ -28,6 +28,7 @@ from sweeper.records import (
     TrialSpec,
 )
 from tests.standin_benchmarks import QuietServer, write_old_interpreter
+from tests.standin_foreign import write_foreign_interpreter
 from tests.standin_server import PLACEMENT, make_spec, never, write_interpreter
 from tests.standin_stream import served
 
@@ -79,6 +80,24 @@ def locust(folder: Path, simulated: TrialSpec) -> Iterator[Loaded]:
         yield Loaded(spec=spec, placement=PLACEMENT, server=QuietServer(base_url=url))
 
 
+@contextmanager
+def foreign(folder: Path, kind: str) -> Iterator[Loaded]:
+    python = write_foreign_interpreter(folder / "bin")
+    client = ClientSpec(kind=kind, python=str(python))
+    spec = make_spec(folder / "outputs", "python", load_points=(STEADY,), client=client)
+    with served() as there:
+        url = f"http://127.0.0.1:{there.server_address[1]}"
+        yield Loaded(spec=spec, placement=PLACEMENT, server=QuietServer(base_url=url))
+
+
+def aiperf(folder: Path, simulated: TrialSpec) -> AbstractContextManager[Loaded]:
+    return foreign(folder, "aiperf")
+
+
+def guidellm(folder: Path, simulated: TrialSpec) -> AbstractContextManager[Loaded]:
+    return foreign(folder, "guidellm")
+
+
 def of_the_model(folder: Path, simulated: TrialSpec) -> AbstractContextManager[Loaded]:
     devices = Placement(node="here", devices=(0, 1, 2, 3), parents=(0, 1, 2, 3))
     return by_its_engine(simulated, devices)
@@ -88,6 +107,8 @@ STAND_INS: Mapping[str, Callable[[Path, TrialSpec], AbstractContextManager[Loade
     "vllm_bench": vllm_bench,
     "offline": offline,
     "locust": locust,
+    "aiperf": aiperf,
+    "guidellm": guidellm,
     MODEL_OF_ENGINE: of_the_model,
 }
 MARKS = {"locust": pytest.mark.locust}

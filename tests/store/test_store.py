@@ -20,6 +20,7 @@ import pytest
 from sweeper.errors import StoreError
 from sweeper.records import (
     METRIC_NAMES,
+    ClientSpec,
     FailureClass,
     LoadPoint,
     Measurement,
@@ -111,6 +112,18 @@ def test_stored_measurement_is_read_back_as_it_was(store: Store, simulated_spec:
     assert row["version.vllm"] == "0.6.2"
     assert row["command"] == "vllm serve 'my model'"
     assert row["ended_at"] == datetime(2023, 11, 14, 22, 13, 22, tzinfo=UTC)  # 1.7e9 s + 2 s
+
+
+def test_row_says_which_version_of_a_foreign_client_measured(store: Store, simulated_spec: TrialSpec) -> None:
+    client = ClientSpec(kind="aiperf", python="python", version="0.13.0")
+    found = dataclasses.replace(simulated_spec, client=client)
+    store.append(complete(found), queued_s=0.0, knobs=[])
+    store.append(complete(simulated_spec), queued_s=0.0, knobs=[])
+    rows = store.read().groupby("client")["client_version"].agg(set)
+    assert rows["aiperf"] == {"0.13.0"}
+    assert pd.isna(list(rows["vllm_bench"])).all()
+    # Where it lies and which it is are no part of what is measured.
+    assert found.key == dataclasses.replace(found, client=ClientSpec(kind="aiperf")).key != simulated_spec.key
 
 
 def test_each_run_of_complete_trial_has_its_row(store: Store, simulated_spec: TrialSpec) -> None:
