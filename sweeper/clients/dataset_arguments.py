@@ -36,8 +36,8 @@ def of(point: LoadPoint) -> list[str]:
 def untemplated(point: LoadPoint, *, release: str, tokenizer: str) -> list[str]:
     """Return the argument by which a client does not put the prompts of a file into a chat template.
 
-    It would put them into it for either endpoint. At the chat endpoint the server does so; and a model without
-    a template has none to put them into. What ``workload.options`` says of it holds as it stands.
+    It would put them into it for either endpoint. At the chat endpoint the server does so; and a model
+    without a template has none to put them into. What ``workload.options`` says of it holds as it stands.
 
     Args:
         point: What is sent.

@@ -7,8 +7,8 @@ from sweeper.errors import ConfigError
 from sweeper.models.chat_template import lacks_chat_template
 from sweeper.records import TrialSpec
 
-# Before, a model without a template was given a usual one. Source: transformers 4.44, release notes; vLLM 0.6.0
-# asks for a later one.
+# Before, a model without a template was given a usual one. Source: transformers 4.44, release notes; vLLM
+# 0.6.0 asks for a later one.
 _NO_USUAL_TEMPLATE = "0.6.0"
 
 
@@ -26,7 +26,7 @@ def check_chat(spec: TrialSpec) -> None:
         return
     if lacks_chat_template(tokenizer):
         raise ConfigError(
-            f"workload.endpoint: is chat, and {tokenizer} has no chat template, without which vLLM refuses each "
-            "request; expected chat_template.jinja there. Set knobs.chat_template to the file of one, or set "
-            "workload.endpoint=completions."
+            f"workload.endpoint: is chat, and {tokenizer} has no chat template, without which vLLM refuses "
+            "each request; expected chat_template.jinja there. Set knobs.chat_template to the file of one, "
+            "or set workload.endpoint=completions."
         )
