@@ -24,8 +24,14 @@ figures: install
 	done
 	$(BIN)/python -m analysis blog outputs/article $(CASES:%=outputs/%-simulated)
 
+# The quick ones in several processes, a file in one; then those that start Ray, the real vLLM or many processes,
+# one at a time. Both parts run whatever the first found.
+TOGETHER := not vllm and not ray and not slow and not locust
+WORKERS  ?= $(shell n=$$(nproc); echo $$((n > 8 ? 8 : n)))
+
 test: install-dev $(VLLM)/.installed check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "$(TOGETHER)"; together=$$?; \
+	$(BIN)/python -m pytest -m "not ($(TOGETHER))" && exit $$together
 
 faults: install-dev
 	FAULTS_TABLE=docs/faults.md $(BIN)/python -m pytest tests/faults
