@@ -1,0 +1,38 @@
+"""Where answers were shorter than asked: less work was done there, so the numbers flatter the setting."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analysis import tables
+from analysis.study import Study
+from sweeper.records import TrialState
+
+_MOST_ROWS = 12
+_BECAUSE = "short_answers_because"
+
+
+def section(study: Study) -> str:
+    """Return the report's section on answers that came short; nothing where none did."""
+    frame = study.frame
+    if _BECAUSE not in frame or frame[_BECAUSE].isna().all():
+        return ""
+    rows = tables.settings(frame, study.series)
+    rows = rows[rows["state"].eq(str(TrialState.COMPLETE)) & rows[_BECAUSE].notna()]
+    lines = [_line(group) for _, group in rows.groupby(["setting", "load_point"], sort=False)]
+    if not lines:
+        return ""
+    more = f"\n\n{len(lines) - _MOST_ROWS} more are in the data." if len(lines) > _MOST_ROWS else ""
+    return (
+        "## Short answers\n\nLess was generated here than asked for, so these numbers are of less work than "
+        f"those beside them.\n\n{tables.to_markdown(pd.DataFrame(lines[:_MOST_ROWS]))}{more}"
+    )
+
+
+def _line(rows: pd.DataFrame) -> dict[str, str]:
+    first = rows.iloc[0].to_dict()
+    return {
+        "setting": str(first["setting"]),
+        "load point": tables.load_point_text(first),
+        "answers": str(first[_BECAUSE]),
+    }
