@@ -7,6 +7,8 @@ import signal
 import sys
 from types import FrameType
 
+from sweeper.interrupts import Interrupt, give_again_what_is_dropped
+
 _STOPPED = 128 + signal.SIGINT
 
 
@@ -19,12 +21,16 @@ class _Once:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if not self.is_spent:
             self.is_spent = True
-            raise KeyboardInterrupt
+            raise Interrupt(self._rearm)
+
+    def _rearm(self) -> None:
+        self.is_spent = False
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
     try:
+        give_again_what_is_dropped()
         signal.signal(signal.SIGINT, _Once())
         from sweeper import cli
 

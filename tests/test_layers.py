@@ -27,7 +27,7 @@ FLOORS = (
     {"goals"},
     {"records"},
     {"kinds"},
-    {"errors", "intervals"},
+    {"errors", "interrupts", "intervals"},
 )
 """Folders of ``sweeper``, its flat modules, and ``analysis``, from the top down. What lies on one floor does
 not know of its neighbours there."""

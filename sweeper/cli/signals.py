@@ -8,6 +8,8 @@ import signal
 from types import FrameType
 from typing import Any
 
+from sweeper.interrupts import Interrupt
+
 _STDERR = 2
 _NOW = 3
 
@@ -56,7 +58,10 @@ class StopSignals:
             self._say(f"stopping: waiting for {self._waits_for}; once more does not wait for the results")
         elif self._count == _NOW and not self._is_settled:
             self._is_settled = True
-            raise KeyboardInterrupt
+            raise Interrupt(self._rearm)
+
+    def _rearm(self) -> None:
+        self._count, self._is_settled = _NOW - 1, False
 
     def _say(self, text: str) -> None:
         # Straight to the terminal: a stream may just be in use by whom the signal interrupted.
