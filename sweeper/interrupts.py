@@ -1,8 +1,9 @@
 """Ctrl-C that is not lost where Python drops an exception.
 
-A signal's handler runs between two instructions, whatever these belong to: also a finalizer or the callback
-of a weak reference. What is raised there Python prints and forgets, so that the wish to stop would be lost and
-the user would see a traceback. It is given again a moment later, when that code has ended.
+A signal's handler runs between two instructions, whatever these belong to: also a finalizer or the
+callback of a weak reference. What is raised there Python prints and forgets, so that the wish to stop
+would be lost and the user would see a traceback. It is given again a moment later, when that code has
+ended.
 """
 
 from __future__ import annotations
