@@ -74,7 +74,7 @@ CATALOGUE: tuple[Check, ...] = (
         scope=Scope.MI300X_HOST,
         expected="iommu=pt among the kernel's parameters, with intel_iommu=on on processors of Intel",
         why="without pass-through each transfer between GPUs or from the host is translated",
-        command=_APPEND.format("iommu=pt"),
+        command=_APPEND.format("iommu=pt (with intel_iommu=on on processors of Intel)"),
         source=f"{GUIDE}, GRUB settings",
     ),
     Check(

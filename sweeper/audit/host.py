@@ -96,7 +96,7 @@ def _numa_nodes(node: NodeReader) -> Reading:
     nodes = [cpus for cpus in node.texts("sys/devices/system/node/node[0-9]*/cpulist").values() if cpus]
     if not sockets or not nodes:
         raise UnreadableError("sockets or NUMA nodes are not told", remedy=_IN_CONTAINER)
-    found = f"{len(nodes)} nodes on {len(sockets)} sockets"
+    found = f"NUMA nodes: {len(nodes)}, sockets: {len(sockets)}"
     return Reading(verdict=verdict_of(len(nodes) == len(sockets)), found=found)
 
 

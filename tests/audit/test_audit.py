@@ -59,7 +59,7 @@ def test_every_fault_of_a_bad_node_is_found_with_who_has_it_and_what_changes_it(
         "transparent_hugepages": "never",
         "iommu": "iommu=soft",
         "pci_realloc": "no pci=",
-        "numa_nodes": "3 nodes on 2 sockets",
+        "numa_nodes": "NUMA nodes: 3, sockets: 2",
         "open_files": "1024, hard limit 4096",
         "locked_memory": "8192 KiB",
         "shared_memory": "0.1 GiB",
