@@ -19,7 +19,7 @@ FLOORS = (
     {"executors"},
     {"search", "trial"},
     {"clients", "config", "plan"},
-    {"engines", "schedule", "store"},
+    {"audit", "engines", "schedule", "store"},
     {"topology"},
     {"simulation"},
     {"models"},

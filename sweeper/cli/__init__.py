@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import sweeper
 from sweeper.cli.analysis import Analyse, load_own_analysis
 from sweeper.cli.arguments import ConsoleCommand
+from sweeper.cli.audit import AuditNode
 from sweeper.cli.calibrate import Calibrate
 from sweeper.cli.cleanup import CleanUp
 from sweeper.cli.dashboard import OpenDashboard
@@ -50,6 +51,7 @@ _COMMANDS: dict[str, ConsoleCommand] = {
     command.name: command
     for command in (
         ShowNode(),
+        AuditNode(),
         ShowFit(),
         ShowPartitions(),
         ShowModels(),

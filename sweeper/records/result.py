@@ -47,7 +47,8 @@ class TrialResult:
         failure_message: The engine's own line where it left one, else ours.
         effective: Configuration that the engine itself reported, by knob name.
         versions: ``vllm``, ``torch``, ``rocm``, ``driver``, ``kernel``, ... as far as they are known.
-        surroundings: Under what it ran: ``container``, ``numa_balancing``, ``environment``.
+        surroundings: Under what it ran: ``container``, ``numa_balancing``, ``environment``,
+            ``audit``.
         sanity_text: The answer to a greedy question, before and after the loads; that of all starts where
             they differ.
         phases: Seconds spent on each of ``PHASES``.

@@ -278,6 +278,12 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column("container", STRING, "Kind of container that the trial ran in; none outside of one"),
         _column("numa_balancing", INT, "The kernel's NUMA balancing; 0 is off"),
         _column("environment", STRING, "Variables that change speed, by an allow-list, JSON"),
+        _column(
+            "audit",
+            STRING,
+            "The node's settings against AMD's guides as the engine found them: a hash of what was read, "
+            "then the checks that differ and those that were unreadable (python -m sweeper audit)",
+        ),
     ),
 }
 """The declared columns under their headings, in the order in which they stand in a part."""

@@ -109,7 +109,10 @@ def _result(
             **({} if spec.is_modelled else surroundings.versions()),
             **(server.versions if server else {}),
         },
-        surroundings={} if spec.is_modelled else surroundings.surroundings(os.environ),
+        surroundings={
+            **({} if spec.is_modelled else surroundings.surroundings(os.environ)),
+            **({} if record.audit is None else {"audit": record.audit}),
+        },
         phases=record.phases,
         sanity_fingerprint=None if answer is None else fingerprint(answer),
         sanity_text=None if answer is None else _kept(answer, server),

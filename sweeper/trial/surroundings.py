@@ -17,8 +17,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from sweeper.records import Scalar
+from sweeper.audit import digest_for
+from sweeper.kinds import ENGINES
+from sweeper.records import Scalar, TrialSpec
 from sweeper.text import confidential
+from sweeper.topology import Runner
 
 _RELEVANT = re.compile(
     r"^(?:VLLM|NCCL|RCCL|HIP|HSA|HSAKMT|ROCR|ROCM|AMD|GPU|MIOPEN|HIPBLASLT|ROCBLAS|TENSILE|PYTORCH|TORCH|CUDA"
@@ -54,6 +57,22 @@ def surroundings(environment: Mapping[str, str], *, root: Path = Path("/")) -> d
         **({} if balancing is None else {"numa_balancing": balancing}),
         "environment": json.dumps(relevant(environment), sort_keys=True),
     }
+
+
+def audit_of(spec: TrialSpec, run: Runner, *, root: Path = Path("/")) -> str | None:
+    """Return the digest of the node's settings as a trial's engine finds them.
+
+    Args:
+        spec: The trial.
+        run: Runs amd-smi.
+        root: Where ``/proc`` and ``/sys`` lie.
+
+    Returns:
+        The digest of ``audit``; None for a modelled trial, and for an endpoint that runs wherever it does.
+    """
+    if spec.is_modelled or not ENGINES[spec.engine.kind].has_devices:
+        return None
+    return digest_for(spec.platform, run, root=root)
 
 
 def container(root: Path = Path("/")) -> str:

@@ -40,6 +40,7 @@ from sweeper.trial import host_settings, numa, outcome, telemetry
 from sweeper.trial.outcome import lost
 from sweeper.trial.proof import Proof
 from sweeper.trial.record import TrialRecord
+from sweeper.trial.surroundings import audit_of
 from sweeper.workload import load_search
 
 __all__ = ["Trial", "lost", "run"]
@@ -130,6 +131,7 @@ class Trial:
             engine = self._engine or engine_of(self._spec)
             open_client = self._open_client or client_of(self._spec)
             with self._changed_host() as self._record.host, self._bound() as self._record.numa_binding:
+                self._record.audit = audit_of(self._spec, self._probe, root=self._proc.parent)
                 reason = self._starts(engine, open_client)
         except (Exception, KeyboardInterrupt) as exc:
             return outcome.failed(self._record, exc)

@@ -20,7 +20,9 @@ from sweeper.records import (
     TrialSpec,
     TrialState,
 )
+from sweeper.store.store import Store
 from sweeper.trial import trial
+from tests.audit import nodes
 from tests.stand_ins import StandInClient, StandInEngine
 from tests.standin_server import PLACEMENT, make_spec, never, write_interpreter
 
@@ -107,6 +109,37 @@ def test_engine_and_client_start_on_numa_node_of_their_devices(
     assert result_of(free).effective["numa_binding"] == "not bound: switched off"
     assert bound == [{cpu}, os.sched_getaffinity(0)]
     assert free.key != amd.key, "bound and not bound are two things to measure"
+
+
+def test_row_has_digest_of_node_as_its_engine_found_it(
+    spec: TrialSpec, simulated_spec: TrialSpec, placement: Placement, tmp_path: Path
+) -> None:
+    root = nodes.write(tmp_path, {**nodes.GOOD_FILES, "proc/sys/kernel/numa_balancing": "1\n"})
+    store = Store(tmp_path / "study")
+
+    def audit_of(spec: TrialSpec) -> str | None:
+        result = trial.run(
+            spec,
+            placement,
+            cancelled=lambda: False,
+            engine=StandInEngine(),
+            open_client=lambda spec, placement: StandInClient(),
+            proc=root / "proc",
+        )
+        store.append(result, queued_s=0.0, knobs=())
+        digest = result.surroundings.get("audit")
+        return None if digest is None else str(digest)
+
+    left = audit_of(spec)
+    changed = audit_of(replace(spec, assignment={**spec.assignment, "host_numa_balancing": False}))
+    assert left is not None
+    assert changed is not None
+    assert left.endswith(" differs: numa_balancing")
+    assert changed.endswith(" good"), "the host was changed before, and put back after"
+    assert audit_of(simulated_spec) is None
+    stored = store.read()["audit"]
+    assert set(stored.dropna()) == {left, changed}
+    assert stored.isna().any()
 
 
 def test_warm_up_grows_with_the_users_of_a_load_point(spec: TrialSpec, placement: Placement) -> None:
