@@ -147,7 +147,7 @@ def _pairs_text(study: Study) -> str:
     more = len(found) - _MOST_PAIRS
     return (
         "### More than the knob differs\n\nThese settings differ in one knob, and their engines ran other "
-        "kernels: a difference in their numbers is that of both, unless the knob is what chooses the kernel.\n\n"
+        "kernels: a difference in their numbers is that of both, unless the knob chooses the kernel.\n\n"
         + tables.to_markdown(shown, is_text=True)
         + (f"\n\n{more} more are in the data." if more > 0 else "")
     )
