@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import curve_pages, figures, pairs, report, style, tables
+from analysis import curve_pages, figures, kernels, pairs, report, style, tables
 from analysis.curve import curves
 from analysis.facts import FACTS
 from analysis.markdown import escaped
@@ -147,6 +147,7 @@ def text(first: Study, second: Study, *, drawn: Sequence[Path] = ()) -> str:
             effective_differences(first, second),
             "Nothing, for settings that both have.",
         ),
+        _kernels(first, second),
         _only(first, second),
         _curves([first, second], drawn=drawn),
     ]
@@ -328,6 +329,18 @@ def _text(value: object) -> str:
 def _listed(title: str, table: pd.DataFrame, otherwise: str) -> str:
     body = otherwise if table.empty else tables.to_markdown(table, is_text=True)
     return f"## {title}\n\n{body}"
+
+
+def _kernels(first: Study, second: Study) -> str:
+    """Return the section on kernels; nothing where one of the two tells none."""
+    ones, others = (
+        {_same_setting(study, row.to_dict()): row for _, row in kernels.trials(study).iterrows()}
+        for study in (first, second)
+    )
+    if not ones or not others:
+        return ""
+    same = "The same, as far as both logs tell, for settings that both have."
+    return _listed("Kernels that ran", kernels.between(ones, others), same)
 
 
 def _only(first: Study, second: Study) -> str:

@@ -24,6 +24,9 @@ _DROPPED = re.compile(r"^RAY_|^PYTHONHOME$|^VIRTUAL_ENV$|^VLLM_API_KEY$|^OPENAI_
 
 # /opt/rocm and amdgpu tell their releases here; both are absent on other machines.
 _ROCM_FILE = Path("/opt/rocm/.info/version")
+# What the amdgpu driver tells of each device.
+_KFD = Path("/sys/class/kfd/kfd/topology/nodes")
+_TARGET = re.compile(r"^gfx_target_version (\d+)$", re.MULTILINE)
 _DRIVER_FILES = (Path("/sys/module/amdgpu/version"), Path("/sys/module/nvidia/version"))
 
 
@@ -127,10 +130,38 @@ def _trial_folder(spec: TrialSpec) -> Path | None:
 
 
 def machine_versions() -> dict[str, str]:
-    """Versions of what every engine here runs on: ``kernel``, ``rocm``, ``driver`` as far as known."""
+    """Versions below every engine: ``kernel``, ``rocm``, ``driver`` and ``gfx_target``, as far as known."""
     driver = next((text for path in _DRIVER_FILES if (text := _first_line(path))), None)
-    found = {"kernel": host.release(), "rocm": _first_line(_ROCM_FILE), "driver": driver}
+    found = {
+        "kernel": host.release(),
+        "rocm": _first_line(_ROCM_FILE),
+        "driver": driver,
+        "gfx_target": gfx_target(),
+    }
     return {name: version for name, version in found.items() if version}
+
+
+def gfx_target(kfd: Path = _KFD) -> str | None:
+    """Return the instruction set of the GPUs that the kernel shows, such as ``gfx942``; None without any.
+
+    Args:
+        kfd: Folder of the nodes of the amdgpu driver; a processor is one too, with a target of 0.
+
+    Source:
+        ROCm's thunk, ``topology.c``: ``gfx_target_version`` is major * 10000 + minor * 100 + stepping, each
+        two digits; the name writes the stepping as a hexadecimal digit.
+    """
+    texts = (_text(path) for path in sorted(kfd.glob("*/properties")))
+    found = {int(match[1]) for text in texts if (match := _TARGET.search(text))} - {0}
+    named = [f"gfx{code // 10000}{code // 100 % 100:x}{code % 100:x}" for code in sorted(found)]
+    return ", ".join(named) or None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _first_line(path: Path) -> str | None:

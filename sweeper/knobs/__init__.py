@@ -22,9 +22,10 @@ The files, each importing only from those before it:
 - ``translation``: what an assignment becomes on a later release.
 - ``refusals``, ``launcher``, ``presence``, ``values``, ``conflicts``: what can rule out a knob.
   ``checks``: all of it.
-- ``numerics``: which knobs may change an answer.
+- ``numerics``: which knobs may change an answer. ``aiter``: which of AMD's kernels are switched on.
 """
 
+from sweeper.knobs.aiter import AiterSwitches, aiter_switches
 from sweeper.knobs.bench import (
     BenchFlag,
     bench_client,
@@ -73,6 +74,7 @@ __all__ = [
     "PARALLEL_SIZES",
     "TGI_GIVEN_FLAGS",
     "Accelerator",
+    "AiterSwitches",
     "BenchFlag",
     "Generation",
     "Knob",
@@ -81,6 +83,7 @@ __all__ = [
     "ReleaseKey",
     "Translation",
     "accelerator_of",
+    "aiter_switches",
     "bench_client",
     "bench_flag",
     "bench_flags",

@@ -46,6 +46,7 @@ class TrialResult:
     Attributes:
         failure_message: The engine's own line where it left one, else ours.
         effective: Configuration that the engine itself reported, by knob name.
+        kernels: What its log told of the kernels that ran, by the names of the columns ``kernel_*``.
         versions: ``vllm``, ``torch``, ``rocm``, ``driver``, ``kernel``, ... as far as they are known.
         surroundings: Under what it ran: ``container``, ``numa_balancing``, ``environment``,
             ``audit``.
@@ -63,6 +64,7 @@ class TrialResult:
     failure_message: str | None = None
     log_path: str | None = None
     effective: Mapping[str, Scalar] = field(default_factory=dict)
+    kernels: Mapping[str, Scalar] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     surroundings: Mapping[str, Scalar] = field(default_factory=dict)
     phases: Mapping[str, float] = field(default_factory=dict)

@@ -261,6 +261,27 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column("sanity_text", STRING, "That answer, the same before and after the loads"),
         _column("raw_path", STRING, "The client's own JSON as it came"),
     ),
+    "Kernels, as the engine's log names them; null where it does not": (
+        _column("kernel_attention", STRING, "Backends of attention; of decode where prefill has its own"),
+        _column("kernel_attention_prefill", STRING, "What prefill has of its own: of MLA, of Gated DeltaNet"),
+        _column("kernel_moe", STRING, "Backends of experts, with the quantization they are for"),
+        _column("kernel_linear", STRING, "Kernels of quantized matrices"),
+        _column("kernel_all_reduce", STRING, "How tensor parallel ranks add up, in order of dispatch"),
+        _column("kernel_graphs", STRING, "Mode of graphs that was left in the end: NONE, PIECEWISE, ..."),
+        _column("kernel_compile", STRING, "Level of compilation: NONE, ..., VLLM_COMPILE"),
+        _column("kernel_aiter", BOOL, "AITER is switched on; null off ROCm, or where the release has none"),
+        _column("kernel_aiter_switches", STRING, "AITER's sub-switches that are on; empty where it is off"),
+        _column("kernel_aiter_modules", STRING, "Modules of AITER that were loaded"),
+        _column(
+            "kernel_untuned_shapes",
+            INT,
+            "Shapes for which no tuned kernel was found; they are listed in .untuned.csv next to the log",
+            "shapes",
+        ),
+        _column(
+            "kernel_kv_scales_missing", BOOL, "An fp8 KV cache runs with scales of 1, as none were found"
+        ),
+    ),
     "Versions": (
         _column("version.sweeper", STRING, "This package"),
         _column("version.vllm", STRING, "vLLM, found in its environment or modelled"),

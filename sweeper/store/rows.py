@@ -112,6 +112,7 @@ def _trial_values(result: TrialResult) -> dict[str, Any]:
         **_named("version.", result.versions),
         **_named("knob.", spec.assignment),
         **_named("effective.", result.effective),
+        **_declared_or_extra(result.kernels),
         **_declared_or_extra(result.surroundings),
         **_declared_or_extra(result.phases),
     }

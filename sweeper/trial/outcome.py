@@ -20,7 +20,7 @@ from sweeper.engines.endpoint import fingerprint, joined
 from sweeper.errors import EngineError, Stopped, SweeperError
 from sweeper.records import FailureClass, Placement, Scalar, TrialResult, TrialSpec, TrialState
 from sweeper.text import confidential
-from sweeper.trial import surroundings
+from sweeper.trial import kernels, surroundings
 from sweeper.trial.record import TrialRecord
 
 _LONGEST_TEXT = 20_000
@@ -104,6 +104,7 @@ def _result(
             **record.host,
             **({} if record.numa_binding is None else {"numa_binding": record.numa_binding}),
         },
+        kernels=_kept_values(kernels.together(record.kernels), server),
         # A modelled trial does not depend on this machine.
         versions={
             **({} if spec.is_modelled else surroundings.versions()),

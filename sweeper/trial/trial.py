@@ -36,7 +36,7 @@ from sweeper.records import (
 from sweeper.topology import Runner, run_command
 from sweeper.topology.device_processes import DeviceProcesses
 from sweeper.topology.free_devices import FreeDevices
-from sweeper.trial import host_settings, numa, outcome, telemetry
+from sweeper.trial import host_settings, kernels, numa, outcome, telemetry
 from sweeper.trial.outcome import lost
 from sweeper.trial.proof import Proof
 from sweeper.trial.record import TrialRecord
@@ -202,6 +202,7 @@ class Trial:
         finally:
             self._record.begin("stops the engine")
             self._record.spend("stop_s", server.stop())
+            self._record.kernels.append(kernels.kernels_of(server, self._spec))
 
     def _proof_of(self, server: Server) -> Proof:
         processes = DeviceProcesses(

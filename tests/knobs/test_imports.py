@@ -36,6 +36,7 @@ ORDER = (
     "engine_defaults",
     "bench",
     "numerics",
+    "aiter",
     "refusals",
     "launcher",
     "presence",
