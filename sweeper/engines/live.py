@@ -129,6 +129,15 @@ class LiveLimits:
             EngineError: The engine does not answer, or a stop was asked for.
             MeasurementError: It refuses, or confirms nothing or something else; the message says which.
         """
+        try:
+            confirmed = self._tried(endpoint, limits, timeout_s)
+        finally:
+            # Clients reset the cache, too: a change that was given up must not come true later.
+            (self.folder / _LIMITS).unlink(missing_ok=True)
+        return self._checked(limits, confirmed)
+
+    def _tried(self, endpoint: Endpoint, limits: Mapping[str, int], timeout_s: float) -> Confirmed | None:
+        """Ask until the engine is idle or time is up, and return the last that its scheduler confirms."""
         deadline = time.monotonic() + timeout_s
         while True:
             self._changes += 1
@@ -142,7 +151,7 @@ class LiveLimits:
                 )
             confirmed = self._read()
             if confirmed is None or "change" not in confirmed.refused or time.monotonic() > deadline:
-                return self._checked(limits, confirmed)
+                return confirmed
             time.sleep(_POLL_S)
 
     def _ask(self, limits: Mapping[str, int]) -> None:

@@ -19,8 +19,11 @@ import pytest
 from sweeper.engines import live
 from sweeper.engines.endpoint import Answer, Endpoint
 from sweeper.engines.live import LiveLimits
+from sweeper.engines.vllm import VllmEngine
 from sweeper.errors import EngineError, MeasurementError
+from sweeper.processes import orphans
 from sweeper.records import FailureClass
+from tests.standin_server import PLACEMENT, make_spec, never, write_interpreter
 
 FILE = Path(live.__file__).with_name("live_scheduler.py")
 
@@ -245,9 +248,32 @@ def test_busy_engine_refuses(
     with pytest.raises(MeasurementError, match=reason):
         change(limits, scheduler, max_num_seqs=8)
     assert scheduler.max_num_running_reqs == 32
+    vars(scheduler).update(requests={}, is_reset=True)
+    scheduler.reset_prefix_cache()  # as a client does, between loads
+    assert scheduler.max_num_running_reqs == 32
 
 
 # Engines that are not as they should be
+
+
+def test_started_engine_that_ignores_class_is_ended(tmp_path: Path, limits: LiveLimits) -> None:
+    spec = make_spec(tmp_path / "outputs", str(write_interpreter(tmp_path / "bin")))
+    with pytest.raises(MeasurementError, match="ignored --scheduler-cls") as caught:
+        VllmEngine(live_limits=limits).start(spec, PLACEMENT, restart=0, cancelled=never)
+    assert caught.value.failure is FailureClass.WRONG_ENGINE
+    assert orphans.find_orphans(tmp_path / "outputs") == []
+
+
+def test_engine_of_fixed_limits_is_not_asked(tmp_path: Path) -> None:
+    spec = make_spec(tmp_path / "outputs", str(write_interpreter(tmp_path / "bin")))
+    server = VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
+    try:
+        assert not {"set_live", "started_with"} & set(server.effective)
+        assert "--scheduler-cls" not in server.command
+        with pytest.raises(MeasurementError, match="started with fixed limits"):
+            server.change_limits({"max_num_seqs": 8})
+    finally:
+        server.stop()
 
 
 def test_engine_that_ignores_class_is_found_at_its_start(limits: LiveLimits) -> None:
