@@ -9,7 +9,7 @@ a fresh one.
 Source:
     vllm/v1/core/sched/scheduler.py, async_scheduler.py and vllm/v1/engine/core.py of the source distributions
     of 0.9.1, 0.9.2, 0.10.0 to 0.10.2, 0.11.0 to 0.14.0, 0.16.0 to 0.20.0, 0.22.0, 0.24.0, 0.26.0, 0.28.0 and
-    0.30.0, and of 0.32.0 as installed; run on 0.32.0 (CPU build).
+    0.30.0, and of 0.32.0 as installed; run on 0.11.0 and 0.32.0 (CPU builds).
 """
 
 from __future__ import annotations
