@@ -1,28 +1,37 @@
-"""One engine, many limits: what a live scheduler gives, on a real engine.
+"""One engine, many limits: what settings on one start give, beside a fresh start of each.
 
-Starts vLLM once with ``live_scheduler.LiveScheduler`` at the largest limits, then for each wanted number of
-sequences writes the limit, waits with one request for the scheduler's confirmation, and measures one load
-with vLLM's own client. To be held against a fresh start of each limit by the same load.
+Starts vLLM once at the largest limits, with the live scheduler that is shipped (`sweeper.engines.live`), then
+for each setting changes the limits, believes only what the scheduler confirms, and measures one load with
+vLLM's own client. With --fresh, each setting is measured on a start of its own by the same load, too, the two
+ways in turn; the prefix cache is empty before every load.
 
-    python benchmarks/live_limits.py PYTHON MODEL FOLDER --seqs 256 32 256 32 [-- ENGINE ARGUMENTS]
+    python benchmarks/live_limits.py PYTHON MODEL FOLDER --seqs 8 32 --tokens 512 2048 [--fresh] [--starts 3]
+        [-- ENGINE ARGUMENTS]
 
-Only the standard library is needed; PYTHON has vLLM. Writes FOLDER/live.json, engine.log and the client's
-files.
+Run it where the sweeper is installed; PYTHON has vLLM. Writes FOLDER/live.json, each start's log and the
+client's files. Results: docs/live.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from sweeper.engines import live
+from sweeper.engines.endpoint import Endpoint
+from sweeper.engines.live import LiveLimits
+from sweeper.engines.vllm_environment import probe, write_metadata_stub
+from sweeper.knobs.live import LiveGroup, groups
 
 _PORT = 18741
 # `vllm bench serve` without the other commands: those ask for metadata, which a CPU build may lack.
@@ -31,39 +40,42 @@ _CLIENT = (
     "serve.add_cli_args(parser); serve.main(parser.parse_args())"
 )
 _START_S = 240
+_KEPT = ("request_throughput", "output_throughput", "mean_ttft_ms", "mean_tpot_ms", "p99_itl_ms")
+
+Row = dict[str, Any]
 
 
 def main() -> int:
-    """Measure, print one line per load, and end the engine."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Measure, print one line per load and what each way took, and end each engine."""
+    own, engine = _split(sys.argv[1:])
+    args = _parser().parse_args(own)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    # Asked to end (timeout, a scheduler), it ends its engine first: one left behind holds the device.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    rows: list[Row] = []
+    for start in range(args.starts):
+        for way in ("live", "fresh") if args.fresh else ("live",):
+            began = time.monotonic()
+            rows += _live(args, engine, start) if way == "live" else _fresh(args, engine, start)
+            rows.append({"way": way, "start": start, "wall_s": round(time.monotonic() - began, 1)})
+            print(json.dumps(rows[-1]), flush=True)
+            (args.folder / "live.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("python", help="an interpreter that has vLLM")
     parser.add_argument("model", help="a model folder; its weights are made at random")
     parser.add_argument("folder", type=Path, help="takes the results; made where missing")
     parser.add_argument("--seqs", type=int, nargs="+", required=True, help="limits in the order measured")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[2048], help="tokens a step, likewise")
+    parser.add_argument("--starts", type=int, default=1, help="how often all of it is done")
+    parser.add_argument("--fresh", action="store_true", help="also on a start of each setting")
     parser.add_argument("--prompts", type=int, default=240)
     parser.add_argument("--input-len", type=int, default=512)
     parser.add_argument("--output-len", type=int, default=128)
-    own, engine = _split(sys.argv[1:])
-    args = parser.parse_args(own)
-    args.folder.mkdir(parents=True, exist_ok=True)
-    limits = args.folder.resolve() / "limits.json"
-    # Asked to end (timeout, a scheduler), it ends its engine first: one left behind holds the device.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    began = time.monotonic()
-    server = _start(args, engine, limits)
-    try:
-        _wait_ready(server)
-        print(f"engine ready after {time.monotonic() - began:.1f} s", flush=True)
-        rows = [_measured(args, limits, number, seqs) for number, seqs in enumerate(args.seqs)]
-        (args.folder / "live.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    finally:
-        server.send_signal(signal.SIGINT)
-        try:
-            server.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
-    return 0
+    return parser
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
@@ -73,69 +85,88 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
     return words[:at], words[at + 1 :]
 
 
-def _start(args: argparse.Namespace, engine: list[str], limits: Path) -> subprocess.Popen[bytes]:
-    here = str(Path(__file__).resolve().parent)
-    paths = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
-    largest = str(max(args.seqs))
+def _group(args: argparse.Namespace) -> LiveGroup:
+    """Return the one start that serves all settings, by the rules of the release."""
+    product = itertools.product(args.seqs, args.tokens)
+    settings = [{"max_num_seqs": seqs, "max_num_batched_tokens": tokens} for seqs, tokens in product]
+    [group] = groups(settings, release=probe(args.python).release)
+    return group
+
+
+def _live(args: argparse.Namespace, engine: list[str], start: int) -> Iterator[Row]:
+    group, folder = _group(args), args.folder / f"live-{start}"
+    limits = LiveLimits(folder)
+    with _started(args, [*_flags(group.start), *live.ARGUMENTS, *engine], folder, limits) as endpoint:
+        limits.started()
+        for number, setting in enumerate(group.members):
+            said = limits.change(endpoint, group.limits(setting))
+            yield _measured(args, folder, number, {"way": "live", "start": start, **said.limits})
+
+
+def _fresh(args: argparse.Namespace, engine: list[str], start: int) -> Iterator[Row]:
+    for number, setting in enumerate(_group(args).members):
+        folder = args.folder / f"fresh-{start}-{number}"
+        with _started(args, [*_flags(setting), *engine], folder, None):
+            yield _measured(args, folder, number, {"way": "fresh", "start": start, **setting})
+
+
+def _flags(setting: Mapping[str, object]) -> list[str]:
+    return [word for knob, value in setting.items() for word in (f"--{knob.replace('_', '-')}", str(value))]
+
+
+@contextmanager
+def _started(
+    args: argparse.Namespace, flags: list[str], folder: Path, limits: LiveLimits | None
+) -> Iterator[Endpoint]:
+    folder.mkdir(parents=True, exist_ok=True)
+    stub = write_metadata_stub(folder, probe(args.python))
+    paths = filter(None, (str(stub or ""), os.environ.get("PYTHONPATH")))
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "VLLM_SERVER_DEV_MODE": "1"}
+    if limits is not None:
+        env |= limits.environment(env)
     command = [
         *(args.python, "-m", "vllm.entrypoints.openai.api_server", "--model", args.model),
-        *("--load-format", "dummy", "--host", "127.0.0.1", "--port", str(_PORT), "--max-num-seqs", largest),
-        *("--scheduler-cls", "live_scheduler.LiveScheduler", "--no-enable-prefix-caching", *engine),
+        *("--load-format", "dummy", "--host", "127.0.0.1", "--port", str(_PORT), *flags),
     ]
-    with (args.folder / "engine.log").open("wb") as log:
-        return subprocess.Popen(
-            command,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": paths, "LIVE_LIMITS": str(limits)},
-            start_new_session=True,
+    with (folder / "engine.log").open("wb") as log:
+        server = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, env=env, start_new_session=True
         )
+    try:
+        endpoint = Endpoint(base_url=f"http://127.0.0.1:{_PORT}")
+        _wait_ready(server, endpoint)
+        yield endpoint
+    finally:
+        server.send_signal(signal.SIGINT)
+        try:
+            server.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
 
 
-def _wait_ready(server: subprocess.Popen[bytes]) -> None:
+def _wait_ready(server: subprocess.Popen[bytes], endpoint: Endpoint) -> None:
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline and server.poll() is None:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{_PORT}/health", timeout=2).close()
+        if endpoint.get("/health", timeout_s=2).is_ok:
             return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.5)
+        time.sleep(0.5)
     raise SystemExit("the engine did not become ready: see engine.log")
 
 
-def _measured(args: argparse.Namespace, limits: Path, number: int, seqs: int) -> dict[str, Any]:
-    confirmed = limits.with_name(limits.name + ".confirmed")
-    confirmed.unlink(missing_ok=True)
-    limits.write_text(json.dumps({"max_num_seqs": seqs}), encoding="utf-8")
-    body = {"model": args.model, "prompt": "w5 w6 w7", "max_tokens": 2}
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{_PORT}/v1/completions",
-        json.dumps(body).encode(),
-        {"Content-Type": "application/json"},
-    )
-    urllib.request.urlopen(request, timeout=60).close()
-    said = json.loads(confirmed.read_text(encoding="utf-8"))
-    if said["max_num_seqs"] != seqs:
-        raise SystemExit(f"the scheduler has {said} where {seqs} sequences were asked for")
-    name = f"load-{number}-{seqs}.json"
+def _measured(args: argparse.Namespace, folder: Path, number: int, setting: Row) -> Row:
+    name = f"load-{number}.json"
     command = [
         *(args.python, "-c", _CLIENT, "--backend", "vllm"),
         *("--model", args.model, "--base-url", f"http://127.0.0.1:{_PORT}", "--dataset-name", "random"),
-        *(
-            "--random-input-len",
-            str(args.input_len),
-            "--random-output-len",
-            str(args.output_len),
-            "--ignore-eos",
-        ),
-        *("--num-prompts", str(args.prompts), "--seed", str(number), "--save-result"),
-        *("--result-dir", str(args.folder), "--result-filename", name),
+        *("--random-input-len", str(args.input_len), "--random-output-len", str(args.output_len)),
+        *("--ignore-eos", "--num-prompts", str(args.prompts), "--seed", str(number), "--save-result"),
+        *("--result-dir", str(folder), "--result-filename", name),
     ]
-    with (args.folder / f"client-{number}.log").open("wb") as log:
+    with (folder / f"client-{number}.log").open("wb") as log:
         subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=True)
-    result = json.loads((args.folder / name).read_text(encoding="utf-8"))
-    kept = ("request_throughput", "output_throughput", "mean_ttft_ms", "mean_tpot_ms", "p99_itl_ms")
-    row = {"max_num_seqs": seqs, "completed": result["completed"], **{key: result[key] for key in kept}}
+    result = json.loads((folder / name).read_text(encoding="utf-8"))
+    row = {**setting, "completed": result["completed"], **{key: round(result[key], 3) for key in _KEPT}}
     print(json.dumps(row), flush=True)
     return row
 

@@ -45,7 +45,7 @@ DOORS = {
     "matplotlib": {"analysis"},
     "locust": {"clients"},
     "gevent": {"clients"},
-    "vllm": {"clients"},  # the worker that runs inside the engine's own environment
+    "vllm": {"clients", "engines"},  # files that run inside the engine's own environment
 }
 
 

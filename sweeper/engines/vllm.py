@@ -19,12 +19,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sweeper import knobs
-from sweeper.engines import Cancelled, vllm_reports
+from sweeper.engines import Cancelled, live, vllm_reports
 from sweeper.engines.checks import Found
 from sweeper.engines.environment import (
     find_interpreter,
 )
 from sweeper.engines.launched import LaunchedServer, bring_up, launch
+from sweeper.engines.live import LiveLimits
 from sweeper.engines.vllm_environment import (
     EngineEnvironment,
     check_release,
@@ -35,7 +36,7 @@ from sweeper.engines.vllm_environment import (
 )
 from sweeper.processes import process as processes
 from sweeper.processes.ports import ReservedPort
-from sweeper.records import EngineSpec, FailureClass, Placement, TrialSpec
+from sweeper.records import EngineSpec, FailureClass, Placement, Scalar, TrialSpec
 
 
 def server_command(spec: TrialSpec, *, python: str, port: int) -> tuple[str, ...]:
@@ -61,6 +62,14 @@ def server_command(spec: TrialSpec, *, python: str, port: int) -> tuple[str, ...
 class VllmEngine:
     """Starts servers in the environment that the trial's spec names."""
 
+    def __init__(self, *, live_limits: LiveLimits | None = None) -> None:
+        """Start servers as they are, or one whose limits can be changed while it runs.
+
+        Args:
+            live_limits: Its limits, and where its scheduler finds them.
+        """
+        self._live_limits = live_limits
+
     def start(
         self, spec: TrialSpec, placement: Placement, *, restart: int, cancelled: Cancelled
     ) -> VllmServer:
@@ -74,7 +83,9 @@ class VllmEngine:
         environment = probe(vllm_python(spec.engine))
         check_release(spec.engine, environment)
         return bring_up(
-            lambda reserved: _launch(spec, placement, environment, reserved, restart=restart),
+            lambda reserved: _launch(
+                spec, placement, environment, reserved, restart=restart, live_limits=self._live_limits
+            ),
             cancelled=cancelled,
         )
 
@@ -84,6 +95,7 @@ class VllmServer(LaunchedServer):
 
     # vLLM names its processes so from 0.10 on; earlier ones cannot be distinguished from passing helpers.
     core_title = "VLLM::"
+    live_limits: LiveLimits | None = None
 
     def prove(self) -> None:
         """Check that what answers is ours and runs as asked, and keep what it reports.
@@ -102,6 +114,31 @@ class VllmServer(LaunchedServer):
         )
         self.effective = {**reported, **self.surroundings()}
         self._refuse_differences()
+        if self.live_limits is not None:
+            self._keep(self.live_limits.started())
+
+    def change_limits(self, limits: Mapping[str, int]) -> None:
+        """Change limits of the scheduler, the engine idle and its prefix cache emptied, and keep what holds.
+
+        Args:
+            limits: Knob to limit (``knobs.live``), each within what the engine was started with.
+
+        Raises:
+            EngineError: It does not answer, or a stop was asked for.
+            MeasurementError: It was not started for this, refuses, or confirms something else.
+        """
+        if self.live_limits is None:
+            raise self._doubt(
+                "engine: it was started with fixed limits; expected a live scheduler. Start it afresh.",
+                FailureClass.WRONG_ENGINE,
+            )
+        self._keep(self.live_limits.change(self._endpoint, limits))
+
+    def _keep(self, confirmed: live.Confirmed) -> None:
+        """Keep what the scheduler confirms, over what the API server reports of the start."""
+        told: dict[str, Scalar] = {"set_live": live.listed(confirmed.changed)}
+        told |= {"started_with": live.listed(confirmed.started)}
+        self.effective = {**self.effective, **confirmed.limits, **told}
 
     def counters(self) -> Mapping[str, float]:
         """Return what the engine has counted so far (`vllm_reports.read_metrics`); empty if it is silent."""
@@ -137,6 +174,7 @@ def _launch(
     reserved: ReservedPort,
     *,
     restart: int,
+    live_limits: LiveLimits | None,
 ) -> VllmServer:
     python = find_interpreter(vllm_python(spec.engine))
     api_key = secrets.token_urlsafe(24)
@@ -150,8 +188,11 @@ def _launch(
         owner=processes.current(),
         stub=write_metadata_stub(Path(spec.folder).resolve(), environment),
     )
+    if live_limits is not None:
+        command = (*command, *live.ARGUMENTS)
+        env |= live_limits.environment(env)
     process, log_path = launch(spec, placement, command=command, env=env, port=reserved.port, restart=restart)
-    return VllmServer(
+    server = VllmServer(
         spec,
         process=process,
         reserved=reserved,
@@ -160,6 +201,8 @@ def _launch(
         log_path=log_path,
         versions=environment.versions,
     )
+    server.live_limits = live_limits
+    return server
 
 
 def find(engine: EngineSpec) -> Found:

@@ -19,6 +19,7 @@ The files, each importing only from those before it:
 - ``forms``: how a release writes an assignment. ``generations``: V0 or V1. ``parallelism``: how many
   devices an assignment takes. ``engine_defaults``: what holds unsaid. ``bench``: the load generator that
   comes with vLLM. ``sharing``: what server and client have to be given alike.
+- ``live``: which settings differ in limits alone that a running engine can change.
 - ``translation``: what an assignment becomes on a later release.
 - ``refusals``, ``launcher``, ``presence``, ``values``, ``conflicts``: what can rule out a knob.
   ``checks``: all of it.

@@ -33,6 +33,7 @@ ORDER = (
     "forms",
     "generations",
     "parallelism",
+    "live",
     "engine_defaults",
     "bench",
     "numerics",
