@@ -30,7 +30,7 @@ from analysis.study import Study
 from sweeper.goals.objectives import counts, objective_value
 from sweeper.goals.objectives import front as objectives_front
 from sweeper.intervals import Estimate, estimate
-from sweeper.kinds import DATASETS, ENGINES
+from sweeper.kinds import ENGINES
 from sweeper.records import Constraint, Objective, TrialState, gpus_of_row
 
 FEWEST_USERS = 3
@@ -202,16 +202,11 @@ def _closed_loops(rows: pd.DataFrame) -> pd.DataFrame:
     Where a rate or the file says when requests come, ``max_concurrency`` is a limit that is perhaps never
     reached.
     """
-    is_open = rows["request_rate_per_s"].notna() | rows["arrivals"].notna()
-    is_open |= rows["dataset"].map(_has_times).astype(bool)
-    closed = rows[~is_open & rows["max_concurrency"].notna()]
+    users = [tables.users_at(row) for row in rows[list(tables.LOAD_POINT)].to_dict("records")]
+    every = rows.assign(users=pd.array(users, dtype="Int64"))
+    closed = every[every["users"].notna()]
     # No more can be under way than are sent.
-    return closed.assign(users=closed[["max_concurrency", _PROMPTS]].min(axis=1).astype(int))
-
-
-def _has_times(dataset: object) -> bool:
-    kind = DATASETS.get(str(dataset))
-    return kind is not None and kind.times is not None
+    return closed.assign(users=closed[["users", _PROMPTS]].min(axis=1).astype(int))
 
 
 def _point(group: pd.DataFrame, bounds: Sequence[Constraint], broken: frozenset[str]) -> dict[str, object]:

@@ -18,6 +18,7 @@ from analysis.markdown import code_block, escaped
 from analysis.page import Words
 from analysis.ratios import NOISE
 from analysis.study import Study
+from sweeper.records import users_text
 from sweeper.text.printable import shortened
 
 _SPEED_WORDS = (
@@ -185,7 +186,7 @@ def _number(row: tables.Row, name: str) -> str:
 
 
 def _users(row: tables.Row) -> str:
-    return "1 user" if row["users"] == 1 else f"{row['users']} users"
+    return users_text(int(row["users"]))
 
 
 def _of(unit: str) -> str:

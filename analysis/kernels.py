@@ -155,14 +155,26 @@ def _pairs_text(study: Study) -> str:
 
 def _neighbours(study: Study) -> Iterator[tuple[str, pd.Series, pd.Series]]:
     """Yield the pairs of settings, of one release and model, that differ in one knob, with that knob."""
-    rows = trials(study).drop_duplicates("trial_key")
-    knobs = [column for column in rows.columns if column.startswith("knob.")]
-    for (_, one), (_, other) in itertools.combinations(rows.iterrows(), 2):
-        if any(text(one[name]) != text(other[name]) for name in ("engine_release", "model", "platform")):
-            continue
-        changed = [name for name in knobs if text(one[name]) != text(other[name])]
-        if len(changed) == 1:
-            yield changed[0], one, other
+    frame = trials(study).drop_duplicates("trial_key")
+    rows = [row for _, row in frame.iterrows()]
+    knobs = [column for column in frame.columns if column.startswith("knob.")]
+    same = ("engine_release", "model", "platform")
+    written = [{name: text(row[name]) for name in (*same, *knobs)} for row in rows]
+    # Rows that agree in all but one knob stand in one group of it, so that few pairs are looked at.
+    found = []
+    for knob in knobs:
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for place, values in enumerate(written):
+            rest = tuple(value for name, value in values.items() if name != knob)
+            groups.setdefault(rest, []).append(place)
+        for places in groups.values():
+            found += [
+                (one, other, knob)
+                for one, other in itertools.combinations(places, 2)
+                if written[one][knob] != written[other][knob]
+            ]
+    for one, other, knob in sorted(found):
+        yield knob, rows[one], rows[other]
 
 
 def _knob_row(knob: str, one: pd.Series, other: pd.Series) -> dict[str, str]:

@@ -153,7 +153,7 @@ def varying_loads(frame: pd.DataFrame) -> list[str]:
 def are_of_users(rows: pd.DataFrame) -> bool:
     """Return whether all load points are closed loops of users."""
     loads = rows[[*_HEAVINESS, "arrivals", "dataset"]].drop_duplicates()
-    return not loads.empty and all(_users(row) is not None for row in loads.to_dict("records"))
+    return not loads.empty and all(users_at(row) is not None for row in loads.to_dict("records"))
 
 
 def summary(frame: pd.DataFrame, *, metric: str, series: Mapping[str, Series] | None = None) -> pd.DataFrame:
@@ -385,7 +385,7 @@ def _axis_of(rows: pd.DataFrame, varying: Sequence[str]) -> str:
 
 def _load_words(row: Row, varying: Sequence[str], *, title: str) -> list[str]:
     if title == USERS_AXIS:
-        return [str(_users(row))]
+        return [str(users_at(row))]
     if title == _RATE_AXIS:
         rate = row["request_rate_per_s"]
         return _heaviness_words(row, _HEAVINESS[:1]) if pd.isna(rate) else [f"{rate:g}"]
@@ -396,7 +396,7 @@ def _load_words(row: Row, varying: Sequence[str], *, title: str) -> list[str]:
 
 def _heaviness_words(row: Row, varying: Sequence[str]) -> list[str]:
     """Return how heavy a load point is, by those of rate and concurrency in which its siblings differ."""
-    users = _users(row)
+    users = users_at(row)
     if users is not None:
         return [users_text(users)] if varying else []
     rate, most = row["request_rate_per_s"], row["max_concurrency"]
@@ -416,7 +416,8 @@ def _without_rate(row: Row) -> str:
     return ALL_AT_ONCE if kind is None or kind.times is None else "its own times"
 
 
-def _users(row: Row) -> int | None:
+def users_at(row: Row) -> int | None:
+    """Return the users of a row's closed loop; None where its requests have times that others set."""
     known = {name: None if pd.isna(row[name]) else row[name] for name in (*_HEAVINESS, "arrivals")}
     users = users_of(**known, dataset=str(row["dataset"]))
     return None if users is None else int(users)

@@ -18,8 +18,6 @@ from sweeper.audit.reading import (
     NodeReader,
     UnreadableError,
     judged,
-    number,
-    section,
     verdict_of,
 )
 from sweeper.errors import PlacementError
@@ -28,6 +26,7 @@ from sweeper.topology.amd_smi import AMD_ADVICE, device_numbers, driver_advice
 from sweeper.topology.device_processes import DeviceProcesses, named
 from sweeper.topology.modes import MI300X_GPUS
 from sweeper.topology.probes import Absent
+from sweeper.topology.values import quantity, section
 
 _PCI = "sys/bus/pci/devices"
 _MI300X = ("0x74a1", "0x74b5")
@@ -101,7 +100,7 @@ def _ways(row: Row) -> Iterator[tuple[object, str | None]]:
 
 
 def _way(kind: object, hops: object, status: object) -> str | None:
-    count = number(hops)
+    count = quantity(hops)
     if kind in (None, "N/A") or count is None:
         return None
     broken = "" if status in (None, "N/A", "ENABLED") else f", {str(status).lower()}"
@@ -122,7 +121,7 @@ def _cap_w(row: Row) -> str | None:
     limit = section(row, "limit")
     first = section(limit, "ppt0")
     for told in (first.get("socket_power_limit"), limit.get("socket_power"), limit.get("current_power")):
-        watts = number(told)
+        watts = quantity(told)
         if watts:  # 0: not told
             return f"{watts:.0f} W"
     return None
@@ -139,7 +138,7 @@ def _clocks(node: NodeReader) -> Reading:
 
 def _clock(row: Row) -> str | None:
     level = str(row.get("perf_level", "N/A")).rsplit("LEVEL_", maxsplit=1)[-1].lower()
-    most = number(section(section(row, "clock"), "gfx_0").get("max_clk"))
+    most = quantity(section(section(row, "clock"), "gfx_0").get("max_clk"))
     if level in ("n/a", "unknown", "none") or most is None:
         return None
     return f"{level}, {most:.0f} MHz at most"
@@ -168,7 +167,7 @@ def _ecc_errors(node: NodeReader) -> Reading:
 def _ecc(row: Row) -> str | None:
     ecc = section(row, "ecc")
     lost, deferred, mended = (
-        number(ecc.get(f"total_{kind}_count")) for kind in ("uncorrectable", "deferred", "correctable")
+        quantity(ecc.get(f"total_{kind}_count")) for kind in ("uncorrectable", "deferred", "correctable")
     )
     if lost is None:
         return None
@@ -189,7 +188,7 @@ def _throttling(node: NodeReader) -> Reading:
 
 def _throttled(row: Row) -> str | None:
     throttle = section(row, "throttle")
-    counts = {kind: number(throttle.get(f"{kind}_accumulated")) for kind in _THERMAL}
+    counts = {kind: quantity(throttle.get(f"{kind}_accumulated")) for kind in _THERMAL}
     active = [
         name.removesuffix("_violation_status")
         for name, status in throttle.items()

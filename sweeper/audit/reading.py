@@ -131,20 +131,3 @@ def in_words(values: Mapping[str, T]) -> str:
         f"{value} on {', '.join(names) if len(names) <= few and place else len(names)}"
         for place, (value, names) in enumerate(groups)
     )
-
-
-def section(row: Mapping[str, object], name: str) -> Mapping[str, object]:
-    """Return a part of amd-smi's row; empty where it is N/A or missing."""
-    found = row.get(name)
-    return found if isinstance(found, Mapping) else {}
-
-
-def number(told: object) -> float | None:
-    """Return a number of amd-smi, bare, as text or with its unit; None for N/A."""
-    value = told.get("value") if isinstance(told, Mapping) else told
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        return float(str(value).split()[0])
-    except (ValueError, IndexError):
-        return None

@@ -22,9 +22,7 @@ from typing import Any
 import numpy as np
 
 from sweeper.clients import plausibility
-from sweeper.errors import MeasurementError
 from sweeper.metrics import RequestRecords
-from sweeper.records import FailureClass
 
 SUMMARY = "profile_export_aiperf.json"
 RECORDS = "profile_export.jsonl"
@@ -76,11 +74,13 @@ def check_complete(rows: Sequence[Mapping[str, Any]], *, wanted: int, log_path: 
     errors = [_said(row["error"]) for row in rows if row.get("error")]
     cancelled = sum(bool(row["metadata"].get("was_cancelled")) for row in rows)
     if len(rows) != wanted or errors or cancelled:
-        first = f" The first error: {errors[0]}." if errors else ""
-        raise MeasurementError(
-            f"client: {len(rows) - len(errors)} of {wanted} requests completed, {len(errors)} failed and "
-            f"{cancelled} were given up; expected all to complete.{first} See aiperf's log.",
-            failure=FailureClass.CLIENT,
+        plausibility.refuse_unanswered(
+            done=len(rows) - len(errors),
+            failed=len(errors),
+            given_up=cancelled,
+            wanted=wanted,
+            first=errors[0] if errors else None,
+            client="aiperf",
             log_path=log_path,
         )
 

@@ -56,11 +56,13 @@ def requests_of(
     )
     if len(done) != wanted or failed or given_up:
         errors = [str((row.get("info") or {}).get("error") or "not told") for row in failed]
-        first = f" The first error: {' '.join(errors[0].split())[:300]}." if errors else ""
-        raise MeasurementError(
-            f"client: {len(done)} of {wanted} requests completed, {len(failed)} failed and {len(given_up)} "
-            f"were given up; expected all to complete.{first} See guidellm's log.",
-            failure=FailureClass.CLIENT,
+        plausibility.refuse_unanswered(
+            done=len(done),
+            failed=len(failed),
+            given_up=len(given_up),
+            wanted=wanted,
+            first=" ".join(errors[0].split())[:300] if errors else None,
+            client="guidellm",
             log_path=log_path,
         )
     return sorted(done, key=lambda row: _time(row, "request_start", log_path))

@@ -200,6 +200,39 @@ def refuse(problem: str, *, log_path: str | None) -> NoReturn:
     )
 
 
+def refuse_unanswered(
+    *,
+    done: int,
+    failed: int,
+    given_up: int,
+    wanted: int,
+    first: str | None,
+    client: str,
+    log_path: str | None,
+) -> NoReturn:
+    """Refuse a load of which some requests were not answered.
+
+    Args:
+        done: Requests answered.
+        failed: Requests that ended in an error.
+        given_up: Requests that the client gave up.
+        wanted: Requests that were to be answered.
+        first: The first error in words; None where none is told.
+        client: Whose log has more.
+        log_path: That log.
+
+    Raises:
+        MeasurementError: Always.
+    """
+    why = "" if first is None else f" The first error: {first}."
+    raise MeasurementError(
+        f"client: {done} of {wanted} requests completed, {failed} failed and {given_up} were given up; "
+        f"expected all to complete.{why} See {client}'s log.",
+        failure=FailureClass.CLIENT,
+        log_path=log_path,
+    )
+
+
 def _is_possible(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import shlex
-import subprocess
 from pathlib import Path
 
 from sweeper.engines.environment import find_interpreter
+from sweeper.processes import virtual_environment
 
 _MISSING = """
 import importlib.util, sys
@@ -26,18 +26,8 @@ def missing(python: str, packages: tuple[str, ...]) -> tuple[str, ...]:
     Raises:
         ConfigError: There is no such interpreter.
     """
-    try:
-        answer = subprocess.run(
-            [find_interpreter(python), "-c", _MISSING, *packages],
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=60,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    said = answer.stdout.split()
+    question = (find_interpreter(python), "-c", _MISSING, *packages)
+    said = virtual_environment.output(question).split()
     return tuple(name for name in packages if name in said)
 
 

@@ -14,7 +14,7 @@ from sweeper.errors import PlacementError
 from sweeper.records import Platform
 from sweeper.topology.amd_smi import device_numbers, json_rows
 from sweeper.topology.probes import Absent, Answer, Runner, ask, run_command
-from sweeper.topology.values import gib
+from sweeper.topology.values import gib, quantity, section
 
 _AMD = ("amd-smi", "metric", "--json")
 _NVIDIA = (
@@ -108,15 +108,15 @@ def read_amd_gauges(text: str, numbers: Iterable[int]) -> Gauges:
     """
     wanted = set(numbers)
     rows = [row for row in json_rows(text) or [] if row["gpu"] in wanted]
-    power = [_value(_section(row, "power"), "socket_power") for row in rows]
-    memory = [gib(_section(row, "mem_usage").get("used_vram")) for row in rows]
+    power = [quantity(section(row, "power").get("socket_power")) for row in rows]
+    memory = [gib(section(row, "mem_usage").get("used_vram")) for row in rows]
     return Gauges(
         power_w=_sum(power),
         memory_gib=_sum(memory),
         clock_mhz=_mean([clock for row in rows for clock in _clocks(row, "gfx")]),
         memory_clock_mhz=_mean([clock for row in rows for clock in _clocks(row, "mem")]),
         temperature_c=_max(
-            [_value(_section(row, "temperature"), spot) for row in rows for spot in ("hotspot", "edge")]
+            [quantity(section(row, "temperature").get(spot)) for row in rows for spot in ("hotspot", "edge")]
         ),
         is_throttled=_any([_amd_throttled(row) for row in rows]),
     )
@@ -128,22 +128,26 @@ def read_nvidia_gauges(text: str, indices: Iterable[int]) -> Gauges:
     rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines())]
     rows = [row for row in rows if len(row) == 7 and row[0] in wanted]
     return Gauges(
-        power_w=_sum([_number(row[1]) for row in rows]),
+        power_w=_sum([quantity(row[1]) for row in rows]),
         memory_gib=_sum([gib(row[2]) for row in rows]),
-        clock_mhz=_mean([_number(row[3]) for row in rows]),
-        memory_clock_mhz=_mean([_number(row[4]) for row in rows]),
-        temperature_c=_max([_number(row[5]) for row in rows]),
+        clock_mhz=_mean([quantity(row[3]) for row in rows]),
+        memory_clock_mhz=_mean([quantity(row[4]) for row in rows]),
+        temperature_c=_max([quantity(row[5]) for row in rows]),
         is_throttled=_any([_nvidia_throttled(row[6]) for row in rows]),
     )
 
 
 def _clocks(row: Mapping[str, object], kind: str) -> list[float | None]:
-    clocks = _section(row, "clock")
-    return [_value(clock, "clk") for name, clock in clocks.items() if name.startswith(f"{kind}_")]
+    clocks = section(row, "clock")
+    return [
+        quantity(clock.get("clk") if isinstance(clock, Mapping) else None)
+        for name, clock in clocks.items()
+        if name.startswith(f"{kind}_")
+    ]
 
 
 def _amd_throttled(row: Mapping[str, object]) -> bool | None:
-    told = _section(row, "power").get("throttle_status")
+    told = section(row, "power").get("throttle_status")
     return {"THROTTLED": True, "UNTHROTTLED": False}.get(str(told).upper())
 
 
@@ -151,25 +155,6 @@ def _nvidia_throttled(text: str) -> bool | None:
     try:
         return bool(int(text, 16) & _NVIDIA_THROTTLES)
     except ValueError:
-        return None
-
-
-def _section(row: Mapping[str, object], name: str) -> Mapping[str, object]:
-    found = row.get(name)
-    return found if isinstance(found, Mapping) else {}
-
-
-def _value(section: object, name: str) -> float | None:
-    told = section.get(name) if isinstance(section, Mapping) else None
-    return _number(told.get("value") if isinstance(told, Mapping) else told)
-
-
-def _number(told: object) -> float | None:
-    if isinstance(told, bool) or not isinstance(told, int | float | str):
-        return None
-    try:
-        return float(str(told).split()[0])
-    except (ValueError, IndexError):
         return None
 
 

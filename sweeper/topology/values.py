@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -24,6 +25,23 @@ def integer(value: object) -> int | None:
 
 
 node_number = integer  # -1, no NUMA node, is no count and thus None
+
+
+def section(row: Mapping[str, object], name: str) -> Mapping[str, object]:
+    """Return a part of amd-smi's row; empty where it is N/A or missing."""
+    found = row.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def quantity(told: object) -> float | None:
+    """Return a number of a tool, bare, as text or with its unit; None for N/A."""
+    value = told.get("value") if isinstance(told, Mapping) else told
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(str(value).split()[0])
+    except (ValueError, IndexError):
+        return None
 
 
 def gib(size: object) -> float | None:

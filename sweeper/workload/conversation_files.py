@@ -33,20 +33,24 @@ def check(point: LoadPoint) -> None:
 
     Raises:
         ConfigError: It is missing or not as expected, or has fewer turns than are asked for; the message
-        names
-            file and line.
+            names file and line.
     """
-    turns = sum(len(conversation.turns) for conversation in _read(point))
+    _checked(point)
+
+
+def _checked(point: LoadPoint) -> list[Conversation]:
+    found = _read(point)
+    turns = sum(len(conversation.turns) for conversation in found)
     if turns < point.num_prompts:
         raise ConfigError(
             f"workload.num_prompts: {point.num_prompts} turns are asked for, or by workload.warmup_prompts, "
             f"and {point.dataset_path} has {turns}; expected no more, for each is sent once. Lower it."
         )
+    return found
 
 
 def check_timed(point: LoadPoint) -> None:
     """Check a file of conversations that say when they begin; as ``check``."""
-    check(point)
     _in_time(point)
 
 
@@ -56,8 +60,7 @@ def of(point: LoadPoint, rng: np.random.Generator) -> tuple[Conversation, ...]:
     Raises:
         ConfigError: As ``check``.
     """
-    check(point)
-    return _first(point, [_untimed(conversation) for conversation in _read(point)])
+    return _first(point, [_untimed(conversation) for conversation in _checked(point)])
 
 
 def timed(point: LoadPoint, rng: np.random.Generator) -> tuple[Conversation, ...]:
@@ -66,7 +69,6 @@ def timed(point: LoadPoint, rng: np.random.Generator) -> tuple[Conversation, ...
     Raises:
         ConfigError: As ``check_timed``.
     """
-    check_timed(point)
     found = _in_time(point)
     begin, speed = found[0].turns[0].time_s or 0.0, float(point.option("speed") or 1.0)
     return _first(point, [_sped_up(conversation, begin_s=begin, speed=speed) for conversation in found])
@@ -116,15 +118,13 @@ def _sped_up(conversation: Conversation, *, begin_s: float, speed: float) -> Con
 
 def _in_time(point: LoadPoint) -> list[Conversation]:
     """Return the conversations in the order of their beginnings."""
-    found = _read(point)
+    found = _checked(point)
     without = sum(conversation.turns[0].time_s is None for conversation in found)
     if without:
         raise ConfigError(
             f"workload.dataset_path: {point.dataset_path} has {without} conversations of {len(found)} "
-            f"without a "
-            "'timestamp' in their first turn; expected when each begins, in milliseconds. Add it, or use "
-            "dataset "
-            "custom_conversations, which begins them at a rate or by users."
+            "without a 'timestamp' in their first turn; expected when each begins, in milliseconds. Add it, "
+            "or use dataset custom_conversations, which begins them at a rate or by users."
         )
     return sorted(found, key=lambda conversation: conversation.turns[0].time_s or 0.0)
 
