@@ -11,20 +11,10 @@ from sweeper.cli.exit_codes import MISTAKE
 from sweeper.clients import own_environment
 from sweeper.errors import ConfigError
 from sweeper.kinds import CLIENTS
+from tests.installing import write_uv
 from tests.standin_foreign import write_foreign_interpreter
 
 AIPERF = CLIENTS["aiperf"]
-
-
-def write_uv(folder: Path, *, exit_code: int) -> Path:
-    """A uv that notes how it was called and then succeeds or fails."""
-    folder.mkdir(exist_ok=True)
-    uv = folder / "uv"
-    uv.write_text(
-        f'#!/bin/sh\necho "$@" >> {folder}/calls\necho "error: no such wheel" >&2\nexit {exit_code}\n'
-    )
-    uv.chmod(0o755)
-    return uv
 
 
 def installs(folder: Path) -> list[str]:

@@ -18,11 +18,10 @@ from sweeper.clients import own_environment, plausibility
 from sweeper.clients.registry import client_of
 from sweeper.engines import Server
 from sweeper.engines.vllm import VllmEngine
-from sweeper.engines.vllm_environment import probe
 from sweeper.kinds import CLIENTS
-from sweeper.models import tiny
 from sweeper.records import ClientSpec, LoadPoint, Measurement, RequestForm, TrialSpec
-from tests.standin_server import PLACEMENT, make_spec, never
+from tests.real_engine import make_real_spec
+from tests.standin_server import PLACEMENT, never
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
@@ -71,19 +70,16 @@ def engine(tmp_path_factory: pytest.TempPathFactory, vllm_python: str) -> Iterat
     folder = tmp_path_factory.mktemp("real")
     template = folder / "chat.jinja"
     template.write_text(TEMPLATE)
-    spec = make_spec(
-        folder / "outputs",
+    spec = make_real_spec(
+        folder,
         vllm_python,
-        model=tiny.describe(folder / "models"),
         assignment={
             "max_num_seqs": 8,
             "enforce_eager": True,
             "enable_prefix_caching": True,
             "chat_template": str(template),
         },
-        start_timeout_s=600.0,
     )
-    spec = replace(spec, engine=replace(spec.engine, release=probe(vllm_python).release))
     server = VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
     try:
         yield Served(spec=spec, server=server)

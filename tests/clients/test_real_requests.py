@@ -12,11 +12,11 @@ import pytest
 
 from sweeper.clients.vllm_bench import VllmBenchClient
 from sweeper.engines.vllm import VllmEngine
-from sweeper.engines.vllm_environment import probe
 from sweeper.errors import MeasurementError
 from sweeper.models import tiny
 from sweeper.records import ClientSpec, LoadPoint, Measurement
-from tests.standin_server import PLACEMENT, make_spec, never
+from tests.real_engine import make_real_spec
+from tests.standin_server import PLACEMENT, never
 
 CAP = 12
 POINT = LoadPoint(dataset="random", num_prompts=4, input_len=16, output_len=8, ignore_eos=True)
@@ -43,8 +43,8 @@ class Bench:
 def bench(tmp_path_factory: pytest.TempPathFactory, vllm_python: str) -> Iterator[Bench]:
     folder = tmp_path_factory.mktemp("real")
     model = tiny.describe(folder / "models")
-    spec = make_spec(
-        folder / "outputs",
+    spec = make_real_spec(
+        folder,
         vllm_python,
         model=model,
         assignment={
@@ -54,9 +54,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, vllm_python: str) -> Iterato
             "override_generation_config": json.dumps({"max_new_tokens": CAP}),
         },
         client=ClientSpec(arguments=GIVEN, keeps_requests=True),
-        start_timeout_s=600.0,
     )
-    spec = replace(spec, engine=replace(spec.engine, release=probe(vllm_python).release))
     client = VllmBenchClient(spec, PLACEMENT)
     try:
         server = VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=never)

@@ -12,11 +12,10 @@ import pytest
 
 from sweeper.clients.vllm_bench import VllmBenchClient
 from sweeper.engines.vllm import VllmEngine
-from sweeper.engines.vllm_environment import probe
-from sweeper.models import tiny
 from sweeper.records import LoadPoint, Measurement, UserSearch
 from sweeper.workload import load_search
-from tests.standin_server import PLACEMENT, POINT, make_spec, never
+from tests.real_engine import make_real_spec
+from tests.standin_server import PLACEMENT, POINT, never
 
 USERS = (1, 2, 4, 8)
 EACH = 6
@@ -35,14 +34,11 @@ def most_under_way(measured: Measurement, outputs: Path) -> int:
 @pytest.mark.vllm
 @pytest.mark.slow
 def test_users_of_real_client_send_next_when_last_is_answered(tmp_path: Path, vllm_python: str) -> None:
-    spec = make_spec(
-        tmp_path / "outputs",
+    spec = make_real_spec(
+        tmp_path,
         vllm_python,
-        model=tiny.describe(tmp_path / "models"),
         assignment={"max_num_seqs": 4, "enforce_eager": True},
-        start_timeout_s=600.0,
     )
-    spec = replace(spec, engine=replace(spec.engine, release=probe(vllm_python).release))
     points: list[LoadPoint] = [
         replace(CLOSED, max_concurrency=users, num_prompts=EACH * users) for users in USERS
     ]

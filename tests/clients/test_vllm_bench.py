@@ -25,6 +25,7 @@ from sweeper.errors import ConfigError, EngineError, MeasurementError
 from sweeper.models import tiny
 from sweeper.processes import orphans, process, supervisor
 from sweeper.records import FailureClass, LoadPoint, Model, TrialSpec
+from tests.real_engine import make_real_spec
 from tests.standin_benchmarks import QuietServer
 from tests.standin_server import PLACEMENT, POINT, make_spec, never, write_interpreter
 from tests.standin_stream import served
@@ -613,14 +614,12 @@ def with_a_tokenizer_of_its_own(model: Model) -> Model:
 def test_model_whose_tokenizer_is_code_is_measured_where_both_sides_trust_it(
     tmp_path: Path, vllm_python: str
 ) -> None:
-    spec = make_spec(
-        tmp_path / "outputs",
+    spec = make_real_spec(
+        tmp_path,
         vllm_python,
         model=with_a_tokenizer_of_its_own(tiny.describe(tmp_path / "models")),
         assignment={"max_num_seqs": 8, "enforce_eager": True, "trust_remote_code": True},
-        start_timeout_s=600.0,
     )
-    spec = replace(spec, engine=replace(spec.engine, release=probe(vllm_python).release))
     client = VllmBenchClient(spec, PLACEMENT)
     try:
         server = VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
@@ -637,14 +636,11 @@ def test_model_whose_tokenizer_is_code_is_measured_where_both_sides_trust_it(
 @pytest.mark.vllm
 @pytest.mark.slow
 def test_real_benchmark_measures_real_engine(tmp_path: Path, vllm_python: str) -> None:
-    spec = make_spec(
-        tmp_path / "outputs",
+    spec = make_real_spec(
+        tmp_path,
         vllm_python,
-        model=tiny.describe(tmp_path / "models"),
         assignment={"max_num_seqs": 8, "enforce_eager": True},
-        start_timeout_s=600.0,
     )
-    spec = replace(spec, engine=replace(spec.engine, release=probe(vllm_python).release))
     client = VllmBenchClient(spec, PLACEMENT)
     try:
         server = VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=never)

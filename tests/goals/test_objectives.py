@@ -20,20 +20,7 @@ from sweeper.records import (
     RateSearch,
     TrialSpec,
 )
-
-
-def of_load(point: LoadPoint, **metrics: float) -> Measurement:
-    return Measurement(
-        load_point=point,
-        restart=0,
-        repeat=0,
-        metrics=metrics,
-        telemetry={},
-        measured_s=1.0,
-        client_overhead_s=0.0,
-        started_at=0.0,
-        ended_at=1.0,
-    )
+from tests.goals.test_pruner import measured
 
 
 def test_objective_is_mean_over_its_load_point() -> None:
@@ -190,7 +177,7 @@ def test_probes_of_each_search_count_for_its_own_answer() -> None:
 def test_dashboard_keeps_numbers_of_users_apart(simulated_spec: TrialSpec) -> None:
     one = replace(simulated_spec.load_points[0], max_concurrency=1, num_prompts=10)
     many = replace(one, max_concurrency=64, num_prompts=640)
-    rows = [measured_row(of_load(point, mean_ttft_ms=ms)) for point, ms in ((one, 10.0), (many, 90.0))]
+    rows = [measured_row(measured(point, mean_ttft_ms=ms)) for point, ms in ((one, 10.0), (many, 90.0))]
     shown = trial_attributes(replace(simulated_spec, load_points=(one, many)), rows)
     assert {name: value for name, value in shown.items() if "ttft" in name} == {
         "mean_ttft_ms (1 user)": 10.0,

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sweeper.engines import vllm_environment
 from sweeper.engines.vllm import VllmEngine
 from sweeper.errors import PlacementError
 from sweeper.models import config_json, published, tiny
@@ -27,7 +26,8 @@ from sweeper.records import Assignment, Model, ModelShape, Placement, Scalar
 from sweeper.simulation.calibration import Calibration
 from sweeper.simulation.costs import CostModel
 from sweeper.simulation.device import MI300X
-from tests.standin_server import make_spec, never
+from tests.real_engine import make_real_spec
+from tests.standin_server import never
 
 GIB = 2**30
 DATA = Path(published.__file__).parent / "data"
@@ -324,14 +324,12 @@ def test_real_vllm_has_as_many_cache_blocks_as_bytes_of_token_say(tmp_path: Path
     config = json.loads((Path(made.path) / "config.json").read_text())
     config |= {"num_hidden_layers": 6, "num_key_value_heads": 2, "head_dim": 64, "torch_dtype": "float16"}
     (Path(made.path) / "config.json").write_text(json.dumps(config))
-    spec = make_spec(
-        tmp_path / "outputs",
+    spec = make_real_spec(
+        tmp_path,
         vllm_python,
         model=replace(made, shape=shape, dtype="float16"),
         assignment={"enforce_eager": True, "block_size": 32, "max_num_seqs": 8, "VLLM_CPU_KVCACHE_SPACE": 1},
-        start_timeout_s=600.0,
     )
-    spec = replace(spec, engine=replace(spec.engine, release=vllm_environment.probe(vllm_python).release))
     placement = Placement(node="here", devices=(0,), parents=(0,))
     server = VllmEngine().start(spec, placement, restart=0, cancelled=never)
     try:

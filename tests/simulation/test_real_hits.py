@@ -5,23 +5,22 @@ from __future__ import annotations
 import json
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sweeper.engines import Server, vllm_environment
+from sweeper.engines import Server
 from sweeper.engines.vllm import VllmEngine
-from sweeper.models import tiny
 from sweeper.records import LoadPoint
 from sweeper.simulation.kv_cache import KvCache
 from sweeper.simulation.scheduler import simulate
 from sweeper.workload import conversations
 from sweeper.workload.requests import make_workload
+from tests.real_engine import make_real_spec
 from tests.simulation.test_scheduler import COSTS, V1
-from tests.standin_server import PLACEMENT, make_spec, never
+from tests.standin_server import PLACEMENT, never
 
 # Lengths at, before and after ends of blocks: answers from 1 token on.
 POINT = LoadPoint(
@@ -59,19 +58,16 @@ def answered(server: Server, model: str, prompt: list[int], *, tokens: int) -> l
 def test_real_vllm_finds_as_many_tokens_of_conversations_as_the_model(
     tmp_path: Path, vllm_python: str
 ) -> None:
-    spec = make_spec(
-        tmp_path / "outputs",
+    spec = make_real_spec(
+        tmp_path,
         vllm_python,
-        model=tiny.describe(tmp_path / "models"),
         assignment={
             "max_num_seqs": 8,
             "enforce_eager": True,
             "enable_prefix_caching": True,
             "block_size": 32,
         },
-        start_timeout_s=600.0,
     )
-    spec = replace(spec, engine=replace(spec.engine, release=vllm_environment.probe(vllm_python).release))
     rng = np.random.default_rng(0)
 
     def words(count: int) -> list[int]:
