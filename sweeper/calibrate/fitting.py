@@ -33,6 +33,8 @@ would see its jumps and not its slope."""
 _LONGEST_MOVE = 0.5
 _DAMPING = 0.05
 _TRIES = 4
+_ENOUGH = 1e-3
+"""Part of the squares that a round has to save for another one to be worth it."""
 
 
 def fit(
@@ -89,8 +91,11 @@ def fit(
         better = _better(residuals, moved, at, damping)
         if better is None:
             break
+        gained = float(at @ at - better[1] @ better[1])
         moved, at, damping = better
         tell(f"round {number}: weighted squares {float(at @ at):.4f}")
+        if gained < _ENOUGH * float(at @ at):
+            break
     return values(moved)
 
 

@@ -65,11 +65,12 @@ def judged(
         values=dict(values),
         fitted=dict(fitted),
         errors_pct=errors_pct(figures, predict(figures, values)),
-        compared=_compared(figures),
+        compared=compared_of(figures),
     )
 
 
-def _compared(figures: Sequence[Figure]) -> Compared:
+def compared_of(figures: Sequence[Figure]) -> Compared:
+    """Return what the runs of figures have in common."""
     specs = [figure.spec for figure in figures]
     return Compared(
         generations=tuple(

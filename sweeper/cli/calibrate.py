@@ -44,7 +44,7 @@ class Calibrate(ConsoleCommand):
             const="article",
             choices=("article", "tables"),
             help="fit to published figures instead: of the article (vLLM 0.6.2), or of AMD's validation "
-            "tables (vLLM 0.10.0)",
+            "tables (its images of vLLM 0.6.6 to 0.10.0; each becomes a calibration of its own)",
         )
         parser.add_argument("--name", help="what to call it; platform.calibration=NAME chooses it")
         parser.add_argument("--start", help="calibration to start from; default: the shipped one")
@@ -83,8 +83,9 @@ class Calibrate(ConsoleCommand):
 
     def run(self, options: argparse.Namespace, console: Console) -> int:
         """Fit it, write it, and say how far off it is."""
-        makers = {"article": _article, "tables": _tables, None: _measured}
-        made = makers[options.published](options, console)
+        if options.published == "tables":
+            return _tables(options, console)
+        made = _article(options, console) if options.published else _measured(options, console)
         path = made.write(options.into)
         _tell_errors(made, console)
         _say(console, f"{path}: use it with platform.calibration={options.name}")
@@ -126,20 +127,17 @@ def _article(options: argparse.Namespace, console: Console) -> NamedCalibration:
     return _judged(figures, values, options, about=calibration.load().about, fitted=fitted)
 
 
-def _tables(options: argparse.Namespace, console: Console) -> NamedCalibration:
-    """Fit what changed with V1 to AMD's table of the smaller model; the larger one's judges it."""
-    from sweeper.calibrate import public
-    from sweeper.calibrate.figures import FIT
-    from sweeper.calibrate.fitting import fit
+def _tables(options: argparse.Namespace, console: Console) -> int:
+    """Fit every stack of AMD's validation tables, and write each under its name."""
+    from sweeper.calibrate import shipping
 
-    figures = public.table_figures()
-    _tell_split(figures, console)
-    values: Mapping[str, float] = asdict(_start(options, generation="v0").calibration)
-    if options.fit == "all":
-        own = [figure for figure in figures if figure.role == FIT]
-        values = fit(own, values, parameters=public.PARAMETERS, rounds=options.rounds, tell=_teller(console))
-    fitted = dict.fromkeys(public.PARAMETERS, "AMD's validation table of 70B")
-    return _judged(figures, values, options, about=public.ABOUT, fitted=fitted)
+    for made in shipping.made(date_made=datetime.now(UTC).date(), tell=_teller(console)):
+        path = made.write(options.into)
+        _tell_errors(made, console)
+        _say(
+            console, f"{path}: use it with platform.calibration={path if options.into != _OWN else made.name}"
+        )
+    return OK
 
 
 def _measured(options: argparse.Namespace, console: Console) -> NamedCalibration:

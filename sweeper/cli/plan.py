@@ -90,8 +90,18 @@ def _show_grid(
 
 def _error_facts(jobs: Sequence[Job]) -> dict[str, str]:
     """Say how far off simulated numbers are to be expected; of measured ones nothing."""
-    told = [job.spec.expected_error for job in jobs if job.refusal is None]
-    return {"expected error": "; ".join(dict.fromkeys(text for text in told if text is not None))}
+    specs = [job.spec for job in jobs if job.refusal is None]
+    facts = {
+        "nearest stack": [
+            f"{spec.calibration_name}: {spec.calibration_nearness}" if spec.calibration_nearness else None
+            for spec in specs
+        ],
+        "expected error": [spec.expected_error for spec in specs],
+    }
+    return {
+        name: "; ".join(dict.fromkeys(text for text in told if text is not None))
+        for name, told in facts.items()
+    }
 
 
 def _fate(job: Job, known: FinishedTrial | None, reasons: Sequence[str], *, runs: bool) -> str:

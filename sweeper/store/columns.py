@@ -250,6 +250,12 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column("calibration", STRING, "Parameters of the simulation, JSON; null when measured"),
         _column("calibration_name", STRING, "Calibration that they are, with what was changed in it"),
         _column(
+            "calibration_nearness",
+            STRING,
+            "How near the stack that the calibration is of is to the trial's: 'the same stack', or what "
+            "differs, the weightiest first; null when measured",
+        ),
+        _column(
             "expected_error",
             STRING,
             "Mean error of this calibration on published or measured runs of this kind, or why it is not "

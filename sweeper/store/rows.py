@@ -101,6 +101,7 @@ def _trial_values(result: TrialResult) -> dict[str, Any]:
         "model_is_dummy": spec.model.is_dummy,
         "calibration": json.dumps(dict(spec.calibration), sort_keys=True) if spec.calibration else None,
         "calibration_name": spec.calibration_name,
+        "calibration_nearness": spec.calibration_nearness,
         "expected_error": spec.expected_error,
         "modelled_device": spec.modelled_device,
         "command": shlex.join(result.command) if result.command else None,
