@@ -52,6 +52,7 @@ class Figure:
         placement: The block of devices that it holds.
         role: ``FIT`` or ``VALIDATION``.
         parameter: The single parameter that was fitted to it; None for those fitted together, or none.
+        platform: Where it was measured; None where it was published.
         remark: Why it is left out of the fit although it belongs to the fitted runs; empty for all others.
     """
 
@@ -66,6 +67,7 @@ class Figure:
     placement: Placement
     role: str = FIT
     parameter: str | None = None
+    platform: str | None = None
     remark: str = ""
 
     @property

@@ -35,20 +35,27 @@ class LeftOut:
     predicted: Sequence[float]
 
 
+def nearest_without(name: str) -> tuple[str, Calibration]:
+    """Return the stack that is nearest to one where that itself is not known, fitted without it."""
+    table = next(table for table in stacks.TABLES if table.name == name)
+    found = stacks.fit_all(without_stacks=(name,))
+    asked = Asked(
+        release=table.stack.release,
+        generation=table.stack.generation,
+        device=table.stack.device,
+        weights=table.stack.weights[0],
+        aiter=bool(table.stack.aiter),
+    )
+    others = {other.name: other.stack for other in stacks.TABLES if other.name in found}
+    basis = min(others, key=lambda other: others[other].distance(asked))
+    return basis, found[basis]
+
+
 def without_each_stack() -> Iterator[LeftOut]:
     """Predict the tables of each stack from the nearest of the others, fitted without it."""
     for table in stacks.TABLES:
-        found = stacks.fit_all(without_stacks=(table.name,))
-        asked = Asked(
-            release=table.stack.release,
-            generation=table.stack.generation,
-            device=table.stack.device,
-            weights=table.stack.weights[0],
-            aiter=bool(table.stack.aiter),
-        )
-        others = {other.name: other.stack for other in stacks.TABLES if other.name in found}
-        basis = min(others, key=lambda name: others[name].distance(asked))
-        yield _left_out("stack", table.name, basis, stacks.table_figures(table.name), found[basis])
+        basis, found = nearest_without(table.name)
+        yield _left_out("stack", table.name, basis, stacks.table_figures(table.name), found)
 
 
 def without_large_model() -> Iterator[LeftOut]:

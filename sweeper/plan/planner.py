@@ -218,6 +218,7 @@ class Planner:
             calibration_nearness=(
                 None if self.calibrated is None else stacks.nearness(self.calibrated, stacks.asked_of(spec))
             ),
+            stack_distance=None if self.calibrated is None else stacks.distance(self.calibrated, spec),
         )
         return Job(spec=spec, points=(point,), refusal=self._refusal(spec))
 

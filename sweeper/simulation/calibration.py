@@ -227,7 +227,7 @@ class NamedCalibration:
         if not values:
             return whole
         changes = ", ".join(f"{name}={value:g}" for name, value in sorted(values.items()))
-        return replace(whole, name=f"{self.name} with {changes}", errors_pct={})
+        return replace(whole, name=f"{self.name} with {changes}", errors_pct={}, stack=None)
 
     @property
     def trial_values(self) -> dict[str, float]:

@@ -6,9 +6,13 @@ from functools import cache
 
 from sweeper.records import TrialSpec
 from sweeper.simulation import calibration
+from sweeper.simulation.builds import kinds_of
 from sweeper.simulation.calibration import Calibration, NamedCalibration
 from sweeper.simulation.settings import generation_of
 from sweeper.simulation.stack import Asked, Stack, has_aiter, weights_of
+
+NEW = 3.0
+"""What a kind of run adds to a distance that its calibration was never compared with."""
 
 
 def asked_of(spec: TrialSpec) -> Asked:
@@ -30,6 +34,20 @@ def nearest(asked: Asked) -> NamedCalibration:
 def nearness(named: NamedCalibration, asked: Asked) -> str | None:
     """Say how near a calibration's stack is to a run's; None where its file does not say what it is of."""
     return None if named.stack is None else named.stack.nearness(asked)
+
+
+def distance(named: NamedCalibration, spec: TrialSpec) -> float | None:
+    """Return how far a trial is from what a calibration is of; None where its file does not say what that is.
+
+    What it was never compared with (a dataset, a build of models) counts as another stack.
+    """
+    if named.stack is None:
+        return None
+    compared = named.compared
+    is_new = any(point.dataset not in compared.datasets for point in spec.load_points) or any(
+        kind not in compared.kinds for kind in kinds_of(spec.model, spec.assignment)
+    )
+    return named.stack.distance(asked_of(spec)) + (NEW if is_new else 0.0)
 
 
 def parameters_of(spec: TrialSpec) -> Calibration:

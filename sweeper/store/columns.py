@@ -261,6 +261,12 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
             "Mean error of this calibration on published or measured runs of this kind, or why it is not "
             "known; null when measured",
         ),
+        _column(
+            "interval_80",
+            STRING,
+            "JSON of a simulated number's metric to the ends of its interval, which held four of five "
+            "published numbers of its kind that were not seen; null when measured",
+        ),
         _column("modelled_device", STRING, "GPU that is modelled, such as mi300x; null when measured"),
         _column("command", STRING, "Command line of the engine, quoted for a shell, without secrets"),
         _column("sanity_fingerprint", STRING, "Of the answer to a greedy question"),
