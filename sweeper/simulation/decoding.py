@@ -169,11 +169,10 @@ class Decoding:
         size, advanced = self._block_tokens, self.advanced
         if tokens == 1:
             return self._places[-advanced % size]
-        blocks = sum(
-            count * (-(-((place + advanced) % size + tokens) // size) - ((place + advanced) % size > 0))
-            for place, count in enumerate(self._places)
-            if count
-        )
+        # Beside whole blocks, one for each sequence that has less room in its last block than is left.
+        whole, rest = divmod(tokens, size)
+        first = (1 - rest - advanced) % size
+        blocks = whole * len(self._bases) + sum((self._places * 2)[first : first + rest])
         if tokens <= self.least_left:
             return blocks
         for end in range(advanced + 1, advanced + tokens):

@@ -246,11 +246,10 @@ class Run(ABC):
             samples=len(decoding),
             contexts=self._each_context(),
         )
-        ends_s = self.now_s + np.cumsum(self.costs.groups_s(step, steps=steps, groups=groups))
-        ends_s = self._until_arrival(ends_s)
-        self._tell([], decodes=True, steps=steps * len(ends_s))
-        self._take(decoding.lacking(steps * len(ends_s)))
-        times_s = ends_s.tolist()
+        took_s = self.costs.groups_s(step, steps=steps, groups=groups)
+        times_s = self._until_arrival(self.now_s + np.cumsum(took_s)).tolist()
+        self._tell([], decodes=True, steps=steps * len(times_s))
+        self._take(decoding.lacking(steps * len(times_s)))
         self.now_s = times_s[-1]
         self._let_go(decoding.advance(steps, times_s=times_s))
         return True

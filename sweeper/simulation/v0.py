@@ -52,6 +52,8 @@ class V0Run(Run):
 
     def _prompt_step(self) -> bool:
         """Compute waiting prompts, whole; return false if none can start."""
+        if not self.waiting:
+            return False
         budget, free_seqs = self.config.max_num_batched_tokens, self.config.max_num_seqs - len(self.running)
         kept = self._kept()
         pieces: list[Piece] = []
