@@ -134,7 +134,11 @@ class Decoding:
         return left
 
     def advance(self, tokens: int, *, times_s: list[float]) -> list[int]:
-        """Give each its tokens with each of some messages; return those that ended with the last of them."""
+        """Give each its tokens with each of some messages, before the last of which none may end.
+
+        Returns:
+            Those that ended with the last.
+        """
         self._messages_s += times_s
         self.advanced += tokens * len(times_s)
         self.granted = 0
