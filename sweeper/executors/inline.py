@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
+from sweeper.clients.warm_clients import WarmClients
 from sweeper.executors import Ticket
 from sweeper.records import Placement, TrialResult, TrialSpec
 from sweeper.trial import trial
@@ -26,11 +27,12 @@ class InlineExecutor:
         self._numbers = itertools.count(1)
         self._running: dict[Future[TrialResult], tuple[Ticket, TrialSpec, Placement]] = {}
         self._stop = threading.Event()
+        self._warm = WarmClients()
 
     def submit(self, spec: TrialSpec, placement: Placement) -> Ticket:
         """Start a trial on devices that the caller holds."""
         ticket = Ticket(next(self._numbers))
-        future = self._pool.submit(trial.run, spec, placement, cancelled=self._stop.is_set)
+        future = self._pool.submit(trial.run, spec, placement, cancelled=self._stop.is_set, warm=self._warm)
         self._running[future] = (ticket, spec, placement)
         return ticket
 
@@ -60,3 +62,4 @@ class InlineExecutor:
         """End the threads, waiting for trials that are still cleaning up."""
         self._stop.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._warm.close()
