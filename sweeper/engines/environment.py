@@ -118,9 +118,9 @@ def outputs_folder(spec: TrialSpec) -> Path:
     return (_trial_folder(spec) or Path(spec.folder).resolve()).parents[2]
 
 
-def clients_folder(spec: TrialSpec) -> Path:
-    """Folder of what is kept warm for the trials of a study: ``<study>/clients``."""
-    return (_trial_folder(spec) or Path(spec.folder).resolve()).parents[1] / "clients"
+def kept_folder(spec: TrialSpec) -> Path:
+    """Folder of what is kept warm for the trials of a study: ``<study>/kept``."""
+    return (_trial_folder(spec) or Path(spec.folder).resolve()).parents[1] / "kept"
 
 
 def trial_key(spec: TrialSpec) -> str:

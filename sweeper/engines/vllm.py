@@ -21,10 +21,8 @@ from pathlib import Path
 from sweeper import knobs
 from sweeper.engines import Cancelled, live, vllm_reports
 from sweeper.engines.checks import Found
-from sweeper.engines.environment import (
-    find_interpreter,
-)
-from sweeper.engines.launched import LaunchedServer, bring_up, launch
+from sweeper.engines.environment import find_interpreter, kept_folder
+from sweeper.engines.launched import LaunchedServer, Warm, bring_up, launch
 from sweeper.engines.live import LiveLimits
 from sweeper.engines.vllm_environment import (
     EngineEnvironment,
@@ -36,7 +34,25 @@ from sweeper.engines.vllm_environment import (
 )
 from sweeper.processes import process as processes
 from sweeper.processes.ports import ReservedPort
-from sweeper.records import EngineSpec, FailureClass, Placement, Scalar, TrialSpec
+from sweeper.processes.warm import WarmProcesses
+from sweeper.records import EngineSpec, FailureClass, Placement, Platform, Scalar, TrialSpec
+
+_SERVER_WORKER = Path(__file__).with_name("vllm_server_worker.py")
+# Python, -m and the module.
+_BEFORE_ARGUMENTS = 3
+# Compared with starts that import for themselves on this one; what a GPU's platform keeps of its imports
+# was not.
+_KEPT_ON = {Platform.CPU}
+
+
+def _kept(warm: WarmProcesses | None, spec: TrialSpec, live_limits: LiveLimits | None) -> Warm | None:
+    """Return who keeps what this trial's server imports; None where that was not tried.
+
+    One whose limits can be changed imports from a folder of its own, and serves many settings by one start.
+    """
+    if warm is None or live_limits is not None or spec.platform not in _KEPT_ON:
+        return None
+    return Warm(processes=warm, worker=_SERVER_WORKER, skips=_BEFORE_ARGUMENTS, own=("VLLM_API_KEY",))
 
 
 def server_command(spec: TrialSpec, *, python: str, port: int) -> tuple[str, ...]:
@@ -62,13 +78,15 @@ def server_command(spec: TrialSpec, *, python: str, port: int) -> tuple[str, ...
 class VllmEngine:
     """Starts servers in the environment that the trial's spec names."""
 
-    def __init__(self, *, live_limits: LiveLimits | None = None) -> None:
+    def __init__(self, *, live_limits: LiveLimits | None = None, warm: WarmProcesses | None = None) -> None:
         """Start servers as they are, or one whose limits can be changed while it runs.
 
         Args:
             live_limits: Its limits, and where its scheduler finds them.
+            warm: Who keeps what servers import from one start to the next; None keeps nothing.
         """
         self._live_limits = live_limits
+        self._warm = warm
 
     def start(
         self, spec: TrialSpec, placement: Placement, *, restart: int, cancelled: Cancelled
@@ -84,7 +102,13 @@ class VllmEngine:
         check_release(spec.engine, environment)
         return bring_up(
             lambda reserved: _launch(
-                spec, placement, environment, reserved, restart=restart, live_limits=self._live_limits
+                spec,
+                placement,
+                environment,
+                reserved,
+                restart=restart,
+                live_limits=self._live_limits,
+                warm=_kept(self._warm, spec, self._live_limits),
             ),
             cancelled=cancelled,
         )
@@ -175,6 +199,7 @@ def _launch(
     *,
     restart: int,
     live_limits: LiveLimits | None,
+    warm: Warm | None,
 ) -> VllmServer:
     python = find_interpreter(vllm_python(spec.engine))
     api_key = secrets.token_urlsafe(24)
@@ -186,12 +211,16 @@ def _launch(
         python=python,
         api_key=api_key,
         owner=processes.current(),
-        stub=write_metadata_stub(Path(spec.folder).resolve(), environment),
+        stub=write_metadata_stub(
+            Path(spec.folder).resolve() if warm is None else kept_folder(spec), environment
+        ),
     )
     if live_limits is not None:
         command = (*command, *live.ARGUMENTS)
         env |= live_limits.environment(env)
-    process, log_path = launch(spec, placement, command=command, env=env, port=reserved.port, restart=restart)
+    process, log_path = launch(
+        spec, placement, command=command, env=env, port=reserved.port, restart=restart, warm=warm
+    )
     server = VllmServer(
         spec,
         process=process,

@@ -10,8 +10,8 @@ import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from sweeper.clients.warm_clients import WarmClients
 from sweeper.executors import Ticket
+from sweeper.processes.warm import WarmProcesses
 from sweeper.records import Placement, TrialResult, TrialSpec
 from sweeper.trial import trial
 
@@ -27,7 +27,7 @@ class InlineExecutor:
         self._numbers = itertools.count(1)
         self._running: dict[Future[TrialResult], tuple[Ticket, TrialSpec, Placement]] = {}
         self._stop = threading.Event()
-        self._warm = WarmClients()
+        self._warm = WarmProcesses()
 
     def submit(self, spec: TrialSpec, placement: Placement) -> Ticket:
         """Start a trial on devices that the caller holds."""

@@ -29,6 +29,8 @@ class EngineKind:
         is_started_by_us: The sweeper starts it with the knobs of a trial; otherwise it runs already.
         has_devices: It is a process on this machine's devices, which have to be free first.
         is_run_by_python: It is run by the interpreter ``engine.python``, in whose environment it is found.
+        is_kept_warm: What it imports can be kept from one start to the next: it is made with ``warm=`` then
+            (``sweeper.processes.warm``).
         is_run_by_command: It is run by ``engine.command`` behind ``engine.prefix``.
         takes_vllm_flags: Its knobs are vLLM's, which are looked up in the tables of the release.
         heeds_ignore_eos: It can be made to generate exactly the wanted number of tokens.
@@ -49,6 +51,7 @@ class EngineKind:
     has_devices: bool = True
     is_run_by_python: bool = False
     is_run_by_command: bool = False
+    is_kept_warm: bool = False
     takes_vllm_flags: bool = False
     heeds_ignore_eos: bool = True
     keeps_prefixes: bool = True
@@ -62,6 +65,7 @@ _VLLM = EngineKind(
     words="vLLM {version}{taken_for} at {python}",
     find="sweeper.engines.vllm:find",
     is_run_by_python=True,
+    is_kept_warm=True,
     takes_vllm_flags=True,
     counts_tokens=True,
 )

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.clients.kept_worker import Keeper, KeptWorker, Wanted
 from sweeper.clients.vllm_bench import VllmBenchClient
-from sweeper.clients.warm_clients import Kind, WarmClients
 from sweeper.engines.vllm import VllmEngine
 from sweeper.errors import EngineError
 from sweeper.processes import orphans, process
+from sweeper.processes.kept import Keeper, KeptWorker, Wanted
 from sweeper.processes.process import Process
+from sweeper.processes.warm import Kind, WarmProcesses
 from sweeper.records import FailureClass
 from tests.standin_server import PLACEMENT, POINT, make_spec, never, write_interpreter
 
@@ -28,10 +28,10 @@ _WITHIN_S = 20.0
 _WORKER = """
 import json, os, subprocess, sys
 
-def load_benchmark():
+def load():
     return {"imported_by": os.getpid()}
 
-def serve_loads(benchmark, requests, replies):
+def serve(benchmark, requests, replies):
     benchmark["loads"] = benchmark.get("loads", 0) + 1
     child = subprocess.Popen(["sleep", "600"], start_new_session=True)
     print("this worker's own log", flush=True)
@@ -67,8 +67,7 @@ class Loads:
             cwd=folder,
             log_path=self.log_path,
             note={"trial": folder.name},
-            requests=requests,
-            replies=replies,
+            pass_fds=(requests, replies),
         )
         self.worker: KeptWorker = keeper.fork(wanted)
         os.close(requests)
@@ -108,7 +107,7 @@ def make_keeper(worker_file: Path, folder: Path, *, also_for: Process | None = N
         worker_file,
         interpreter=sys.executable,
         env={"PATH": os.defpath},
-        log_path=folder / "clients" / "client-1.log",
+        log_path=folder / "kept" / "client-1.log",
         launch_s=60.0,
         also_for=also_for,
     )
@@ -132,7 +131,8 @@ def test_workers_share_import_and_nothing_else(keeper: Keeper, tmp_path: Path) -
         assert {k: v for k, v in environment.items() if k != "TMPDIR"} == {"PATH": os.defpath, "OF": name}
         temporary = Path(environment["TMPDIR"])
         assert temporary.is_dir()
-        assert loads.worker.stop()
+        loads.worker.stop()
+        assert loads.worker.leaves_keeper
         # What the worker started in a session of its own ends with it, too.
         assert not lives(told["pid"])
         assert not lives(told["child"])
@@ -152,13 +152,15 @@ def test_end_of_worker_is_told_and_its_keeper_forks_next(keeper: Keeper, tmp_pat
     assert loads.worker.poll() is None
     os.write(loads.requests, b"leave")
     assert until(lambda: loads.worker.poll() == 7)
-    assert loads.worker.stop()
+    loads.worker.stop()
+    assert loads.worker.leaves_keeper
     killed = Loads(keeper, tmp_path / "killed", {})
     pid = killed.told()["pid"]
     assert isinstance(pid, int)
     os.kill(pid, signal.SIGKILL)
     assert until(lambda: killed.worker.poll() == 128 + signal.SIGKILL)
-    assert killed.worker.stop()
+    killed.worker.stop()
+    assert killed.worker.leaves_keeper
     assert keeper.lives()
 
 
@@ -170,7 +172,8 @@ def test_worker_ends_with_its_keeper_and_has_its_exit_code(keeper: Keeper, tmp_p
     os.kill(imported_by, signal.SIGKILL)
     assert until(lambda: loads.worker.poll() == 128 + signal.SIGKILL)
     assert until(lambda: not lives(told["pid"]) and not lives(told["child"]))
-    assert not loads.worker.stop()
+    loads.worker.stop()
+    assert not loads.worker.leaves_keeper
     assert not keeper.lives()
 
 
@@ -181,7 +184,8 @@ def test_process_with_threads_is_not_forked_and_serves_one_worker(worker_file: P
     told = loads.told()
     assert told["pid"] == told["imported_by"]
     assert loads.log_path.read_text() == "this worker's own log\n"
-    assert not loads.worker.stop()
+    loads.worker.stop()
+    assert not loads.worker.leaves_keeper
     assert not lives(told["pid"])
     assert not lives(told["child"])
 
@@ -194,7 +198,8 @@ def test_keeper_that_dies_while_it_imports_leaves_its_words_in_log_of_trial(
     loads = Loads(keeper, tmp_path / "trial", {})
     assert until(lambda: loads.worker.poll() == 9)
     assert loads.log_path.read_text() == "no room\n"
-    assert not loads.worker.stop()
+    loads.worker.stop()
+    assert not loads.worker.leaves_keeper
 
 
 def test_all_end_with_second_process_that_they_are_for(worker_file: Path, tmp_path: Path) -> None:
@@ -214,7 +219,7 @@ def test_killed_owner_leaves_nothing(worker_file: Path, tmp_path: Path) -> None:
     program = f"""
 import os, sys, time
 from pathlib import Path
-from tests.clients.test_warm_clients import Loads, make_keeper
+from tests.processes.test_warm import Loads, make_keeper
 folder = Path({str(tmp_path)!r})
 loads = Loads(make_keeper(folder / {worker_file.name!r}, folder), folder / "trial", {{}})
 told = loads.told()
@@ -246,7 +251,7 @@ def test_free_keeper_is_taken_again_by_its_own_kind_only(worker_file: Path, tmp_
     kind, other = kind_of(worker_file), kind_of(worker_file, HF_HOME="elsewhere")
     marked = kind_of(worker_file, **{process.TRIAL_MARK: "another trial"})
     assert marked == kind
-    with WarmClients() as warm:
+    with WarmProcesses() as warm:
         first = warm.take(kind, folder=tmp_path, launch_s=60.0)
         warm.give_back(kind, first, is_sound=True)
         assert warm.take(marked, folder=tmp_path, launch_s=60.0) is first
@@ -261,7 +266,7 @@ def test_free_keeper_is_taken_again_by_its_own_kind_only(worker_file: Path, tmp_
 
 def test_as_many_are_kept_as_were_in_use_at_once(worker_file: Path, tmp_path: Path) -> None:
     kind = kind_of(worker_file)
-    with WarmClients() as warm:
+    with WarmProcesses() as warm:
         both = [warm.take(kind, folder=tmp_path, launch_s=60.0) for _ in range(2)]
         for keeper in both:
             warm.give_back(kind, keeper, is_sound=True)
@@ -277,7 +282,7 @@ def test_as_many_are_kept_as_were_in_use_at_once(worker_file: Path, tmp_path: Pa
 
 def test_dead_keeper_is_replaced(worker_file: Path, tmp_path: Path) -> None:
     kind = kind_of(worker_file)
-    with WarmClients() as warm:
+    with WarmProcesses() as warm:
         first = warm.take(kind, folder=tmp_path, launch_s=60.0)
         assert until(lambda: len(first.process.members()) == 1)
         warm.give_back(kind, first, is_sound=True)
@@ -295,7 +300,7 @@ def test_dead_keeper_is_replaced(worker_file: Path, tmp_path: Path) -> None:
 def test_two_engines_one_import(tmp_path: Path) -> None:
     spec = make_spec(tmp_path / "outputs", write_interpreter(tmp_path / "bin"))
     owners = []
-    with WarmClients() as warm:
+    with WarmProcesses() as warm:
         for key in (spec.key, "another"):
             own = replace(spec, folder=str(Path(spec.folder).with_name(key)))
             server = VllmEngine().start(own, PLACEMENT, restart=0, cancelled=never)
@@ -309,7 +314,7 @@ def test_two_engines_one_import(tmp_path: Path) -> None:
                 server.stop()
             assert Path(measured.raw_path).parent == Path(own.folder).resolve() / "raw"
             assert not lives(owners[-1][1])
-        (kept,) = (tmp_path / "outputs").glob("*/clients/*.start.json")
+        (kept,) = (tmp_path / "outputs").glob("*/kept/*.start.json")
         assert "ended_at" not in json.loads(kept.read_text())
     (first, second) = owners
     assert first[0] == second[0]
@@ -328,7 +333,7 @@ def test_benchmark_that_cannot_be_imported_fails_trial_with_reason_in_its_log(tm
     )
     alone.chmod(0o755)
     server = VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
-    with WarmClients() as warm:
+    with WarmProcesses() as warm:
         client = VllmBenchClient(spec, PLACEMENT, python=str(alone), warm=warm)
         try:
             with pytest.raises(EngineError, match=r"cannot import: ModuleNotFoundError: .*'vllm'") as caught:
