@@ -159,6 +159,7 @@ class BenchWorker:
             cwd=self._folder,
             log_path=self.log_path,
             note=self._note,
+            argv=(str(WORKER),),
             pass_fds=(requests, replies),
             grace_s=_STOP_GRACE_S,
         )

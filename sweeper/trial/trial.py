@@ -9,7 +9,7 @@ exceptions are caught broadly. How an engine is started or a load is sent lies b
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -59,6 +59,7 @@ def run(
     sys: Path = numa.SYS,
     before_load: Callable[[], object] = lambda: None,
     probe: Runner = run_command,
+    own_pids: Callable[[], Collection[int]] = tuple,
 ) -> TrialResult:
     """Run one trial to its end.
 
@@ -73,6 +74,7 @@ def run(
         sys: Where it shows its devices, for the processors of a NUMA node.
         before_load: Called before each measured load.
         probe: Runs the vendor's tool that lists the processes on the devices.
+        own_pids: Returns the ids of the processes of an engine that is there already for this trial.
 
     Returns:
         The result, complete or failed; an engine's failure is never an exception.
@@ -88,6 +90,7 @@ def run(
         sys=sys,
         before_load=before_load,
         probe=probe,
+        own_pids=own_pids,
     ).run()
 
 
@@ -117,6 +120,7 @@ class Trial:
         sys: Path,
         before_load: Callable[[], object],
         probe: Runner,
+        own_pids: Callable[[], Collection[int]],
     ) -> None:
         """Take what ``run`` takes; nothing is started yet."""
         self._spec = spec
@@ -129,6 +133,7 @@ class Trial:
         self._sys = sys
         self._before_load = before_load
         self._probe = probe
+        self._own_pids = own_pids
         self._record = TrialRecord(spec=spec, placement=placement)
 
     def run(self) -> TrialResult:
@@ -195,7 +200,8 @@ class Trial:
             run=self._probe,
         )
         limit_s = self._spec.engine.free_timeout_s
-        self._record.spend("free_wait_s", free.wait(limit_s=limit_s, cancelled=self._cancelled))
+        waited_s = free.wait(limit_s=limit_s, cancelled=self._cancelled, ours=self._own_pids())
+        self._record.spend("free_wait_s", waited_s)
 
     @contextmanager
     def _started(self, engine: Engine, restart: int) -> Iterator[Server]:
