@@ -1,22 +1,24 @@
 """How long a grid of scheduler settings takes here, and by vLLM's own ``vllm bench sweep serve``.
 
 Both measure the same 2 x 2 settings (max_num_seqs 8 and 32, max_num_batched_tokens 512 and 2048) of the same
-tiny model with the same load (40 random prompts of 128 tokens, 32 answered, all at once) on the real vLLM, one engine
-at a time, with the same variables and a compile cache of the same kind. They alternate, the order changing with
-every round, and what is reported is the ratio of wall times of one round: other programs on the machine slow both.
-The sweep's wall time is that of its whole command, proof, warm-up, charts and report included; the peer does
-nothing of these.
+tiny model with the same load (40 random prompts of 128 tokens, 32 answered, all at once) on the real vLLM,
+one engine at a time, with the same variables and a compile cache each. They alternate, the order changing
+with every round, and what is reported is the ratio of wall times of one round: other programs on the machine
+slow both. The sweep's wall time is that of its whole command, proof, warm-up, charts and report included; the
+peer does nothing of these.
 
-    python benchmarks/sweep_peer.py [--rounds 3] [--runs 1 3] [--ways fresh live]   # needs: python -m sweeper cpu-vllm
+    python benchmarks/sweep_peer.py [--rounds 3] [--runs 1 3] [--ways fresh live]   # needs: cpu-vllm
 
-``--runs`` are runs of the load per setting. With the CPU build from PyPI the command ``vllm`` does not find its own
-version; the peer is given the same entry of it that engines get here. Before the first round each is run once,
-untimed, on one setting, so that caches and disk are warm for both.
+``--runs`` are runs of the load per setting. With the CPU build from PyPI the command ``vllm`` does not find
+its own version; the peer is given the same entry of it that engines get here. Before the first round each is
+run once, untimed, on one setting, so that caches and disk are warm for both. ``--lock FILE`` waits before
+each run until no other program holds that file, so that runs of other people can come in between.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import statistics
@@ -24,7 +26,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from sweeper.engines.vllm_environment import probe, write_metadata_stub
@@ -44,9 +47,10 @@ def main() -> None:
     args = _parser().parse_args()
     with tempfile.TemporaryDirectory(prefix="sweep-peer-", dir=args.scratch) as scratch:
         bench = Bench(Path(scratch), python=args.python)
-        bench.warm_up()
+        with _alone(args.lock):
+            bench.warm_up()
         for runs in args.runs:
-            _compare(bench, runs=runs, ways=args.ways, rounds=args.rounds)
+            _compare(bench, runs=runs, ways=args.ways, rounds=args.rounds, lock=args.lock)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,22 +60,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ways", nargs="+", choices=list(_WAYS), default=list(_WAYS), help="of the sweeper")
     parser.add_argument("--python", default=".venv-vllm/bin/python", help="interpreter that has vLLM")
     parser.add_argument("--scratch", type=Path, help="takes a folder of its own; default: the usual one")
+    parser.add_argument("--lock", type=Path, help="file that other heavy programs hold while they run")
     return parser
 
 
-def _compare(bench: Bench, *, runs: int, ways: Sequence[str], rounds: int) -> None:
+def _compare(bench: Bench, *, runs: int, ways: Sequence[str], rounds: int, lock: Path | None) -> None:
     """Run all ways in turn, and print the ratio to the peer of every round and their median."""
     timed: dict[str, list[float]] = {name: [] for name in ("peer", *ways)}
     for number in range(rounds):
         for name in list(timed) if number % 2 == 0 else list(reversed(timed)):
-            run: Callable[[str], None] = (
-                (lambda folder: bench.peer(folder, runs=runs, seqs=SEQS, tokens=TOKENS))
-                if name == "peer"
-                else (lambda folder, way=name: bench.sweep(folder, *_WAYS[way], runs=runs))  # type: ignore[misc]
-            )
-            load, began = os.getloadavg()[0], time.monotonic()
-            run(f"{name}-{runs}-{number}")
-            timed[name].append(time.monotonic() - began)
+            folder = f"{name}-{runs}-{number}"
+            with _alone(lock):
+                load, began = os.getloadavg()[0], time.monotonic()
+                if name == "peer":
+                    bench.peer(folder, runs=runs)
+                else:
+                    bench.sweep(folder, *_WAYS[name], runs=runs)
+                timed[name].append(time.monotonic() - began)
             print(
                 f"{runs} runs, round {number + 1}: {name:5} {timed[name][-1]:6.1f} s "
                 f"(load average {load:.1f} before, {os.getloadavg()[0]:.1f} after)",
@@ -81,6 +86,17 @@ def _compare(bench: Bench, *, runs: int, ways: Sequence[str], rounds: int) -> No
         ratios = [own / peer for own, peer in zip(timed[name], timed["peer"], strict=True)]
         told = ", ".join(f"{ratio:.3f}" for ratio in ratios)
         print(f"{runs} runs: {name} / peer {statistics.median(ratios):.3f} (rounds: {told})", flush=True)
+
+
+@contextmanager
+def _alone(lock: Path | None) -> Iterator[None]:
+    """Hold a file that others hold while they load the machine."""
+    if lock is None:
+        yield
+        return
+    with lock.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 class Bench:
@@ -125,7 +141,9 @@ class Bench:
         if not (rows["state"] == "complete").all():
             raise SystemExit(f"{name}: not every trial is complete; see {self._scratch / name}")
 
-    def peer(self, name: str, *, runs: int, seqs: Sequence[int], tokens: Sequence[int]) -> None:
+    def peer(
+        self, name: str, *, runs: int, seqs: Sequence[int] = SEQS, tokens: Sequence[int] = TOKENS
+    ) -> None:
         """Run the grid by vLLM's own sweep, and check that every run left its numbers."""
         folder = self._scratch / name
         folder.mkdir()

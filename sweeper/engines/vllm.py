@@ -47,17 +47,6 @@ _BEFORE_ARGUMENTS = 3
 # was not.
 _KEPT_ON = {Platform.CPU}
 
-
-def _kept(warm: WarmProcesses | None, spec: TrialSpec, live_limits: LiveLimits | None) -> Warm | None:
-    """Return who keeps what this trial's server imports; None where that was not tried.
-
-    One whose limits can be changed imports from a folder of its own, and serves many settings by one start.
-    """
-    if warm is None or live_limits is not None or spec.platform not in _KEPT_ON:
-        return None
-    return Warm(processes=warm, worker=_SERVER_WORKER, skips=_BEFORE_ARGUMENTS, own=("VLLM_API_KEY",))
-
-
 _LIVE_FOLDER = "live"
 
 
@@ -239,6 +228,16 @@ class VllmServer(LaunchedServer):
         # The first answer takes seconds: it collects facts of the system, too.
         answer = self._endpoint.get("/server_info?config_format=json", timeout_s=60.0)
         return answer.content if answer.is_ok else None
+
+
+def _kept(warm: WarmProcesses | None, spec: TrialSpec, live_limits: LiveLimits | None) -> Warm | None:
+    """Return who keeps what this trial's server imports; None where that was not tried.
+
+    One whose limits can be changed imports from a folder of its own, and serves many settings by one start.
+    """
+    if warm is None or live_limits is not None or spec.platform not in _KEPT_ON:
+        return None
+    return Warm(processes=warm, worker=_SERVER_WORKER, skips=_BEFORE_ARGUMENTS, own=("VLLM_API_KEY",))
 
 
 def _launch(

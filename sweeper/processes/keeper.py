@@ -7,10 +7,10 @@ itself.
 
     python keeper.py CONTROL WORKER
 
-WORKER is a file with two functions: ``load()`` imports and returns what it imported, and ``serve(loaded, ...)``
-is a worker, given its own file descriptors. Protocol of the control socket, one JSON object a message:
-  reads  {"fork": 1} with file descriptors: a file that tells as JSON what the worker is to be (``env``, its whole
-         environment, ``cwd`` and ``argv``), its log, and its own
+WORKER is a file with two functions: ``load()`` imports and returns what it imported, and ``serve(loaded,
+...)`` is a worker, given its own file descriptors. Protocol of the control socket, one JSON object a message:
+  reads  {"fork": 1} with file descriptors: a file that tells as JSON what the worker is to be (``env``, its
+         whole environment, ``cwd`` and ``argv``), its log, and its own
   writes {"forked": 1, "pid": 12, "by": 11}, and when that worker has ended {"ended": 1, "code": 0}, where a
          code of 128 + n is signal n
 """
@@ -148,7 +148,7 @@ class _Forks:
 
 
 def _asked(control: socket.socket) -> tuple[int, list[int]] | None:
-    """Return the worker that is asked for next, and its file descriptors; None when the other end is closed."""
+    """Return the worker that is asked for next, and its file descriptors; None when nobody can ask."""
     message, fds, _, _ = socket.recv_fds(control, _LONGEST_MESSAGE, _DESCRIPTORS)
     return (int(json.loads(message)["fork"]), fds) if message else None
 

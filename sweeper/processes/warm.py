@@ -1,10 +1,10 @@
 """What one process keeps warm: that which has imported is kept from one trial to the next.
 
 Importing vLLM keeps a processor busy for many seconds: done for the client of each engine, it competes with
-the engine's own start; done for each engine, it is a good part of that. So whoever runs trials keeps processes
-that imported (``kept``), and a trial takes one that is free. It is for one interpreter, one environment and one
-set of processors; for another a new one is started, and of what is imported alike at most as many are kept as
-were in use at once.
+the engine's own start; done for each engine, it is a good part of that. So whoever runs trials keeps
+processes that imported (``kept``), and a trial takes one that is free. It is for one interpreter, one
+environment and one set of processors; for another a new one is started, and of what is imported alike at most
+as many are kept as were in use at once.
 """
 
 from __future__ import annotations

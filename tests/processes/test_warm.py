@@ -11,17 +11,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sweeper.clients.vllm_bench import VllmBenchClient
-from sweeper.engines.vllm import VllmEngine
+from sweeper.engines.live import LiveLimits
+from sweeper.engines.vllm import VllmEngine, _kept
 from sweeper.errors import EngineError
 from sweeper.processes import orphans, process
 from sweeper.processes.kept import Keeper, KeptWorker, Wanted
 from sweeper.processes.process import Process
 from sweeper.processes.warm import Kind, WarmProcesses
-from sweeper.records import FailureClass
+from sweeper.records import FailureClass, Platform, TrialSpec, TrialState
+from sweeper.trial import trial
+from tests.real_engine import make_real_spec
 from tests.standin_server import PLACEMENT, POINT, make_spec, never, write_interpreter
 
 _WITHIN_S = 20.0
@@ -297,29 +301,69 @@ def test_dead_keeper_is_replaced(worker_file: Path, tmp_path: Path) -> None:
 # Clients of trials
 
 
-def test_two_engines_one_import(tmp_path: Path) -> None:
-    spec = make_spec(tmp_path / "outputs", write_interpreter(tmp_path / "bin"))
-    owners = []
+def measured(spec: TrialSpec, warm: WarmProcesses, *, engine: Path) -> dict[str, Any]:
+    """Measure one trial on an engine of its own, and return its start files by the names of their logs."""
+    server = VllmEngine(warm=warm).start(spec, PLACEMENT, restart=0, cancelled=never)
+    client = VllmBenchClient(spec, PLACEMENT, warm=warm)
+    try:
+        raw = client.measure(server, POINT, restart=0, repeat=0, cancelled=never).raw_path
+        found = {path.name: json.loads(path.read_text()) for path in Path(spec.folder).glob("*.start.json")}
+        assert server.prove_ours() == {found["engine-1-0.start.json"]["program_pid"]}
+        assert server.effective["cpus"] and server.command[0] == str(engine)
+    finally:
+        client.close()
+        server.stop()
+    assert Path(raw).parent == Path(spec.folder).resolve() / "raw"
+    return found
+
+
+def test_two_trials_import_once_and_have_all_files_of_their_own(tmp_path: Path) -> None:
+    interpreter = write_interpreter(tmp_path / "bin")
+    spec = make_spec(tmp_path / "outputs", interpreter)
+    # A model in a folder is read there, which its engine's variables say.
+    Path(spec.model.path).mkdir(exist_ok=True)
     with WarmProcesses() as warm:
-        for key in (spec.key, "another"):
+        trials = [
+            measured(replace(spec, folder=str(Path(spec.folder).with_name(key))), warm, engine=interpreter)
+            for key in (spec.key, "another")
+        ]
+        kept = sorted((tmp_path / "outputs").glob("*/kept/*.start.json"))
+        assert [path.name.partition("-")[0] for path in kept] == ["vllm_bench_worker", "vllm_server_worker"]
+        assert not any("ended_at" in json.loads(path.read_text()) for path in kept)
+    first, second = trials
+    for name in ("client-1.start.json", "engine-1-0.start.json"):
+        assert first[name]["pid"] == second[name]["pid"]
+        assert first[name]["program_pid"] != second[name]["program_pid"]
+        assert not lives(first[name]["program_pid"]) and not lives(second[name]["program_pid"])
+    assert first["engine-1-0.start.json"]["command"][1:3] == ["-m", "vllm.entrypoints.openai.api_server"]
+    assert all("ended_at" in json.loads(path.read_text()) for path in kept)
+
+
+def test_engine_of_gpu_imports_for_itself(tmp_path: Path) -> None:
+    spec = make_spec(tmp_path / "outputs", write_interpreter(tmp_path / "bin"))
+    assert _kept(WarmProcesses(), spec, None) is not None
+    assert _kept(WarmProcesses(), replace(spec, platform=Platform.MI300X), None) is None
+    assert _kept(WarmProcesses(), spec, LiveLimits(tmp_path)) is None
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_real_engines_are_forked_and_answer_alike(tmp_path: Path, vllm_python: str) -> None:
+    spec = make_real_spec(tmp_path, vllm_python, assignment={"max_num_seqs": 8, "enforce_eager": True})
+    results, pids = [], []
+    with WarmProcesses() as warm:
+        for key in ("first", "second"):
             own = replace(spec, folder=str(Path(spec.folder).with_name(key)))
-            server = VllmEngine().start(own, PLACEMENT, restart=0, cancelled=never)
-            client = VllmBenchClient(own, PLACEMENT, warm=warm)
-            try:
-                measured = client.measure(server, POINT, restart=0, repeat=0, cancelled=never)
-                facts = json.loads((Path(own.folder) / "client-1.start.json").read_text())
-                owners.append((facts["pid"], facts["program_pid"]))
-            finally:
-                client.close()
-                server.stop()
-            assert Path(measured.raw_path).parent == Path(own.folder).resolve() / "raw"
-            assert not lives(owners[-1][1])
-        (kept,) = (tmp_path / "outputs").glob("*/kept/*.start.json")
-        assert "ended_at" not in json.loads(kept.read_text())
-    (first, second) = owners
-    assert first[0] == second[0]
-    assert first[1] != second[1]
-    assert "ended_at" in json.loads(kept.read_text())
+            results.append(trial.run(own, PLACEMENT, cancelled=never, warm=warm))
+            facts = [json.loads(p.read_text()) for p in sorted(Path(own.folder).glob("*.start.json"))]
+            pids.append([facts_of_one["pid"] for facts_of_one in facts])
+        results.append(trial.run(replace(spec, attempt=2), PLACEMENT, cancelled=never))
+    assert [result.state for result in results] == [TrialState.COMPLETE] * 3, results
+    assert pids[0] == pids[1]
+    # Forked or not, it is the same engine: greedy answers and what it reports are those of its own process.
+    first, second, alone = results
+    assert first.sanity_text == second.sanity_text == alone.sanity_text
+    assert first.effective == second.effective == alone.effective
 
 
 def test_benchmark_that_cannot_be_imported_fails_trial_with_reason_in_its_log(tmp_path: Path) -> None:
