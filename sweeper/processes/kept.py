@@ -15,7 +15,7 @@ import shutil
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sweeper.processes import process as processes
@@ -161,6 +161,8 @@ class KeptWorker:
         self._temporary = keeper.process.temporary / str(number)
         self._temporary.mkdir()
         log = wanted.log_path
+        # By its log is found what it started, also when its supervisor is gone.
+        self._launch = replace(keeper.process.launch, log_path=str(log.resolve()))
         self._start_file = log.with_name(f"{log.stem}{START_FILE_SUFFIX}")
         self._facts = {
             **_facts_of(keeper),
@@ -196,9 +198,7 @@ class KeptWorker:
         if not self._is_open:
             return []
         self._hear()
-        is_keeper = self._worker == self._keeper_pid
-        members = self._keeper.process.members()
-        return [p for p in members if self._worker and (is_keeper or p.pid != self._keeper_pid)]
+        return self._below() if self._worker else []
 
     def stop(self) -> float:
         """End the worker and everything it started; return the seconds it took. Safe to call twice."""
@@ -209,6 +209,7 @@ class KeptWorker:
         self.leaves_keeper = self._was_ended()
         if not self.leaves_keeper:
             self._keeper.stop()
+            processes.end(self._below(), grace_s=min(self._wanted.grace_s, _GRACE_S))
         self._is_open = False
         shutil.rmtree(self._temporary, ignore_errors=True)
         supervisor.cut(self._wanted.log_path)
@@ -217,6 +218,12 @@ class KeptWorker:
             self._start_file, {**self._facts, "ended_at": time.time(), "exit_code": code}
         )
         return time.monotonic() - began
+
+    def _below(self) -> list[Process]:
+        """Return the living processes of the worker: all below its supervisor but its keeper."""
+        others = {self._keeper_pid} - {self._worker}
+        members = self._launch.members()
+        return [p for p in members if p != self._launch.supervisor and p.pid not in others]
 
     def _was_ended(self) -> bool:
         """End the worker alone; whether that left a keeper that can fork the next."""

@@ -181,6 +181,19 @@ def test_worker_ends_with_its_keeper_and_has_its_exit_code(keeper: Keeper, tmp_p
     assert not keeper.lives()
 
 
+def test_what_worker_started_ends_though_its_supervisor_was_killed(worker_file: Path, tmp_path: Path) -> None:
+    worker_file.write_text(_WORKER.replace(", start_new_session=True", ""))
+    keeper = make_keeper(worker_file, tmp_path)
+    loads = Loads(keeper, tmp_path / "trial", {"PATH": os.defpath})
+    told = loads.told()
+    os.kill(keeper.process.launch.supervisor.pid, signal.SIGKILL)
+    assert until(lambda: not lives(told["imported_by"]) and not lives(told["pid"]))
+    assert lives(told["child"])
+    loads.worker.stop()
+    assert not loads.worker.leaves_keeper
+    assert not lives(told["child"])
+
+
 def test_process_with_threads_is_not_forked_and_serves_one_worker(worker_file: Path, tmp_path: Path) -> None:
     worker_file.write_text(_THREADED + _WORKER)
     keeper = make_keeper(worker_file, tmp_path)
