@@ -14,6 +14,9 @@ from sweeper.kinds import DEFAULT_ENGINE, ENGINES, MODEL_OF_ENGINE, EngineKind
 from sweeper.records import INSTANCES_BY, EngineSpec, Platform
 from sweeper.text import confidential
 
+LIVE = ("false", "auto", "true")
+"""Values of ``engine.live``."""
+
 _STAGES = ("free", "launch", "start", "ready", "sanity", "warmup", "load", "stop")
 _TIME_LIMITS = tuple(f"{stage}_timeout_s" for stage in _STAGES)
 
@@ -56,6 +59,17 @@ def engine(given: Mapping[str, Any], platform: Platform) -> EngineSpec:
         binds_numa=given["binds_numa"],
         **{key: given[key] for key in _TIME_LIMITS},
     )
+
+
+def live(given: object) -> str:
+    """Return whether settings may share an engine's start: one of ``LIVE``.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    text = str(given).lower() if isinstance(given, bool) else given
+    check_choice("engine.live", text, LIVE)
+    return str(text)
 
 
 def _release(given: str, kind: EngineKind) -> str:

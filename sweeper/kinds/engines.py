@@ -52,6 +52,8 @@ class EngineKind:
         keeps_prefixes: It can keep prompts for a second run.
         cache_off: Switch among its own knobs that makes it keep none; None for vLLM's, and where it has none.
         counts_tokens: A stream of its ends with the number of its tokens.
+        has_live_limits: Limits of its scheduler can be changed while it runs (``knobs.live``): its servers
+            are ``engines.shared.LiveServer``.
     """
 
     name: str
@@ -73,6 +75,7 @@ class EngineKind:
     keeps_prefixes: bool = True
     cache_off: str | None = None
     counts_tokens: bool = False
+    has_live_limits: bool = False
 
 
 VLLM_ENVIRONMENT = PythonEnvironment(
@@ -90,6 +93,7 @@ _VLLM = EngineKind(
     environment=VLLM_ENVIRONMENT,
     takes_vllm_flags=True,
     counts_tokens=True,
+    has_live_limits=True,
 )
 _SGLANG = EngineKind(
     name="sglang",

@@ -91,6 +91,8 @@ class Planner:
 
     Attributes:
         others: Engines that series name and that have an environment of their own, by kind.
+        live: Whether settings may share an engine's start (``plan.live``): ``false``, ``auto`` or ``true``.
+        fresh_because: Why none may, whatever ``live`` says, one sentence; None where some may.
         left_out: Sentences about what the space could not have here (``fitting``).
     """
 
@@ -114,6 +116,8 @@ class Planner:
     control: str | None = None
     control_every: int | None = None
     others: Mapping[str, EngineSpec] = field(default_factory=dict)
+    live: str = "false"
+    fresh_because: str | None = None
     left_out: tuple[str, ...] = ()
     _planned_grid: list[Job] = field(default_factory=list, init=False, repr=False, compare=False)
 
@@ -281,6 +285,14 @@ class Planner:
             self.engine.release, accelerator=self.accelerator, assignment=point.assignment
         )
         return bool(point.assignment.get("enable_prefix_caching", unsaid["enable_prefix_caching"]))
+
+    def refusal(self, spec: TrialSpec) -> Refusal | None:
+        """Return why a trial can never run here, or None.
+
+        Raises:
+            KnobError: A knob does not exist in this release, or has a value that it does not take.
+        """
+        return self._refusal(spec)
 
     def _refusal(self, spec: TrialSpec) -> Refusal | None:
         instances.check_client(spec.assignment, engine=spec.engine, client=spec.client)

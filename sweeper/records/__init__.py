@@ -53,6 +53,7 @@ from sweeper.records.model import (
     Quantization,
 )
 from sweeper.records.result import (
+    LIVE_COLUMNS,
     PHASES,
     Measurement,
     TrialResult,
@@ -72,6 +73,7 @@ __all__ = [
     "HOST_PREFIX",
     "INSTANCES",
     "INSTANCES_BY",
+    "LIVE_COLUMNS",
     "LOAD_COLUMNS",
     "MASK_VARIABLES",
     "MAX_RATE",
