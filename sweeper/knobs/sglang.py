@@ -16,7 +16,7 @@ from types import MappingProxyType
 from packaging.version import InvalidVersion, Version
 
 from sweeper.errors import nearest
-from sweeper.knobs.launcher import refuse_given
+from sweeper.knobs.launcher import refuse_given, refuse_near_path
 from sweeper.knobs.names import is_host_setting, is_of_sweeper, is_variable
 from sweeper.knobs.runtime_variables import is_read_by_runtime, runtime_variables
 from sweeper.knobs.tables import table
@@ -159,6 +159,7 @@ def _refusal(
 ) -> str | None:
     where = f"knob '{knob}' = {value!r}: "
     given = refuse_given(knob, value, flags=GIVEN_FLAGS)
+    given = given or refuse_near_path(knob, value)
     if given is not None:
         return given.message
     if is_host_setting(knob) or is_of_sweeper(knob):
