@@ -25,7 +25,7 @@ from sweeper.records import Scalar
 
 _ADDRESSES = ("--model", "--model-id", "serve")
 # Where an engine listened for us, which is no port for production.
-_OUR_PORT = ("--hostname", "--port")
+_OUR_PORT = ("--hostname", "--host", "--port")
 
 
 def serve_line(frame: pd.DataFrame, trial_key: str) -> str:
@@ -36,15 +36,15 @@ def serve_line(frame: pd.DataFrame, trial_key: str) -> str:
         trial_key: A trial in them.
 
     Returns:
-        The line for the release of vLLM that was measured or modelled, on vLLM's usual port. Of TGI, and
-        where that release cannot say a value, the command that was run; empty if there was none.
+        The line for the release of vLLM that was measured or modelled, on vLLM's usual port. Of another
+        engine, and where that release cannot say a value, the command that was run; empty if there was none.
     """
     row = _row(frame, trial_key)
     ran = _text(row, "command")
     kind = ENGINES.get(str(row["engine"]))
     if kind is not None and not kind.is_started_by_us:
         return ""
-    if kind is not None and kind.is_run_by_command:
+    if kind is not None and not kind.takes_vllm_flags:
         return _command_line(ran, _assignment(row))
     if pd.isna(row["version.vllm"]):
         return ran

@@ -42,10 +42,10 @@ def find_interpreter(python: str, *, key: str = "engine.python") -> str:
     """
     found = shutil.which(python)
     if found is None:
+        what = "the engine" if key == "engine.python" else "it"
         raise ConfigError(
             f"{key}: there is no interpreter {python}; expected a path or a name on PATH. "
-            f"Name the interpreter of the environment that {'vLLM' if key == 'engine.python' else 'it'} is "
-            "installed in."
+            f"Name the interpreter of the environment that {what} is installed in."
         )
     return os.path.abspath(found)  # noqa: PTH100 - Path.resolve would leave the venv
 

@@ -1,6 +1,6 @@
 """A server that we started: watched, proven ours, asked, and ended with all of its processes.
 
-What vLLM and TGI have in common is here; what is particular to each is in its own module.
+What vLLM, SGLang and TGI have in common is here; what is particular to each is in its own module.
 """
 
 from __future__ import annotations

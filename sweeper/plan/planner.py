@@ -90,6 +90,7 @@ class Planner:
     """Turns points of the space into jobs for one engine release on one node.
 
     Attributes:
+        others: Engines that series name and that have an environment of their own, by kind.
         live: Whether settings may share an engine's start (``plan.live``): ``false``, ``auto`` or ``true``.
         fresh_because: Why none may, whatever ``live`` says, one sentence; None where some may.
         left_out: Sentences about what the space could not have here (``fitting``).
@@ -114,6 +115,7 @@ class Planner:
     modelled_device: str | None = None
     control: str | None = None
     control_every: int | None = None
+    others: Mapping[str, EngineSpec] = field(default_factory=dict)
     live: str = "false"
     fresh_because: str | None = None
     left_out: tuple[str, ...] = ()
@@ -204,7 +206,7 @@ class Planner:
             model=(series.model if series is not None else None) or self.model,
             platform=self.platform,
             devices_wanted=devices_wanted(point.assignment),
-            client=self.client,
+            client=self._client_of(engine),
             warmup_prompts=self.warmup_prompts,
             repeats=self.repeats,
             runs_per_start=self.runs_per_start,
@@ -249,9 +251,16 @@ class Planner:
         )
 
     def _engine_of(self, series: Series | None) -> EngineSpec:
-        if series is None or ENGINES[series.engine].takes_vllm_flags:
+        if series is None or ENGINES[series.engine].takes_vllm_flags or series.engine == self.engine.kind:
             return self.engine
-        return replace(self.engine, kind=series.engine)
+        return self.others.get(series.engine) or replace(self.engine, kind=series.engine)
+
+    def _client_of(self, engine: EngineSpec) -> ClientSpec:
+        """Return what loads an engine: its own environment's vLLM only where that has one."""
+        is_beside = engine.kind in self.others and self.client.python is None
+        if not is_beside:
+            return self.client
+        return replace(self.client, python=self.engine.python, version=self.engine.version)
 
     def engine_of(self, point: Point) -> EngineSpec:
         """Return what serves a point of the space."""
@@ -263,11 +272,15 @@ class Planner:
 
     def _load_points_of(self, point: Point, engine: EngineSpec) -> tuple[LoadPoint, ...]:
         """Drop the second runs of a trial that remembers nothing: they would repeat the first ones."""
-        if ENGINES[engine.kind].keeps_prefixes and self._keeps_prefixes(point):
+        if self._keeps_prefixes(point, ENGINES[engine.kind]):
             return self.load_points
         return tuple(load for load in self.load_points if not load.keeps_prefix_cache)
 
-    def _keeps_prefixes(self, point: Point) -> bool:
+    def _keeps_prefixes(self, point: Point, kind: EngineKind) -> bool:
+        if not kind.keeps_prefixes:
+            return False
+        if kind.cache_off is not None:
+            return not point.assignment.get(kind.cache_off, False)
         unsaid = knobs.defaults(
             self.engine.release, accelerator=self.accelerator, assignment=point.assignment
         )
@@ -355,7 +368,9 @@ class Planner:
         broken = self.space.broken_rule(spec.assignment, defaults=self._sizes())
         if broken is not None:
             return _rule_refusal(broken)
-        mistakes = engine_checks.mistakes(spec.assignment, kind=kind, allow_unknown=self.allow_unknown)
+        mistakes = engine_checks.mistakes(
+            spec.assignment, kind=kind, allow_unknown=self.allow_unknown, engine=spec.engine
+        )
         if mistakes:
             raise KnobError(f"{kind.title}: " + "\n  ".join(mistakes))
         return self._size_refusal(spec) or self._shape_refusal(spec)

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 
 from sweeper.kinds import ENGINES
 from sweeper.prepare.client import found_client
-from sweeper.prepare.interpreter import find_engine_python
+from sweeper.prepare.interpreter import (
+    find_engine_python,
+    find_other_python,
+    has_environment_without_vllm,
+)
 from sweeper.prepare.model import (
     from_anywhere,
     looked_up,
@@ -46,6 +50,7 @@ def planner_of(settings: Settings, node: Node) -> Planner:
         trials_folder=str((settings.folder / "trials").absolute()),
         space=space,
         engine=engine,
+        others=_other_engines(settings, engine),
         model=model,
         platform=settings.platform,
         node=node,
@@ -94,13 +99,35 @@ def found_engine(settings: Settings) -> EngineSpec:
     return engine if found is None else _settled(engine, settings, found=found.release, where=found.where)
 
 
+def _other_engines(settings: Settings, own: EngineSpec) -> dict[str, EngineSpec]:
+    """Find the engines that series name beside the study's own, and that lie in an environment of their own.
+
+    Raises:
+        ConfigError: One is not there.
+    """
+    from sweeper.engines import checks
+
+    found = dict[str, EngineSpec]()
+    for name in {series.engine for series in settings.space.series} - {own.kind}:
+        kind = ENGINES[name]
+        if ENGINES[own.kind].is_modelled or not has_environment_without_vllm(kind):
+            continue
+        engine = replace(own, kind=name, build=None, python=find_other_python(kind))
+        told = checks.find(engine, kind=kind)
+        found[name] = engine if told is None else replace(engine, release=told.release.partition("+")[0])
+    return found
+
+
 def _settled(engine: EngineSpec, settings: Settings, *, found: str, where: str) -> EngineSpec:
     from sweeper.engines import release
 
-    stated_by = settings.release_stated_by
+    stated_by, kind = settings.release_stated_by, ENGINES[engine.kind]
+    is_other = has_environment_without_vllm(kind)
     return release.settled(
         engine,
         found=found,
+        title=kind.title if is_other else "vLLM",
+        example=engine.release if is_other else None,
         where=where,
         stated=stated_by is not None,
         insists=stated_by == "command line",
