@@ -320,6 +320,8 @@ def end_orphans(outputs: Path, console: Console) -> None:
     from sweeper.processes import orphans
     from sweeper.trial import host_settings
 
+    for abandoned in orphans.end_abandoned_containers(outputs):
+        console.print(f"ended a {abandoned}, which an earlier run left", markup=False, soft_wrap=True)
     for process in orphans.end_orphans(outputs):
         console.print(
             f"ended a process that an earlier run left behind: {process}", markup=False, soft_wrap=True

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sweeper import knobs
+from sweeper.engines import containers
 from sweeper.errors import ConfigError
 from sweeper.processes import masks, process
 from sweeper.processes.process import Process
@@ -84,6 +85,7 @@ def client_environment(
         process.TRIAL_MARK: trial_key(spec),
         process.OUTPUTS_MARK: str(outputs_folder(spec)),
         process.OWNER_MARK: str(owner),
+        **(containers.mark(spec.engine.container) if python == spec.engine.python else {}),
     }
 
 

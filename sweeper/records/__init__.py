@@ -16,6 +16,7 @@ from sweeper.records.goal import (
 from sweeper.records.kinds import (
     GPU,
     HOST_PREFIX,
+    IMAGE,
     INSTANCES,
     INSTANCES_BY,
     MASK_VARIABLES,
@@ -59,6 +60,7 @@ from sweeper.records.result import (
 )
 from sweeper.records.trial import (
     ClientSpec,
+    ContainerSpec,
     EngineSpec,
     Placement,
     TrialSpec,
@@ -70,6 +72,7 @@ __all__ = [
     "GOODPUT_BOUNDS",
     "GPU",
     "HOST_PREFIX",
+    "IMAGE",
     "INSTANCES",
     "INSTANCES_BY",
     "LOAD_COLUMNS",
@@ -85,6 +88,7 @@ __all__ = [
     "Assignment",
     "ClientSpec",
     "Constraint",
+    "ContainerSpec",
     "EngineSpec",
     "FailureClass",
     "GivenArgument",
