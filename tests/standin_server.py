@@ -10,7 +10,7 @@ STANDIN_LAST_WORDS and exit code STANDIN_EXIT), ``empty`` (answers without text)
 max_num_seqs 999 whatever it was asked), ``misnamed`` (serves another model), ``die-on-load`` (ends when
 the benchmark begins), ``lose-one`` (the benchmark completes one request too few), ``slow`` (the benchmark
 never ends), ``break-off`` (one answer came without the count that ends it), ``undercount`` (the engine says
-that it answered one request), ``flood`` (the benchmark writes to its log without an end), and ``drip-PAGE``
+that it answered one request), ``unstoppable`` (hears no request to end), ``flood`` (the benchmark writes to its log without an end), and ``drip-PAGE``
 for a page that is answered byte by byte and never whole (``drip-sanity`` for the greedy question;
 ``drip-metrics`` from the second time on). STANDIN_VERSION is the version that it tells, in place of a
 release.
@@ -21,6 +21,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import stat
 import sys
 import threading
@@ -109,6 +110,8 @@ def serve(arguments: list[str]) -> None:
     if "deaf" in faults():
         sys.stderr.write(os.environ.get("STANDIN_LAST_WORDS", "") + "\n")
         time.sleep(600)
+    if "unstoppable" in faults():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     state = State(arguments)
 
     class Handler(BaseHTTPRequestHandler):

@@ -51,7 +51,7 @@ _NO_IMAGE = Idle(
 )
 _ENGINE_INSIDE = Idle(
     when=lambda run: run.client.has_engine_inside,
-    because="client.kind is '{client}', which starts the engine inside its own benchmark, and in no container",
+    because="client.kind is '{client}', whose benchmark has the engine inside it, in no container",
     remedy="Leave it out, or use client=vllm_bench.",
 )
 _NOT_READ = Idle(

@@ -71,8 +71,8 @@ def _container(given: Mapping[str, Any]) -> ContainerSpec | None:
         return None
     if given["prefix"]:
         raise ConfigError(
-            f"engine.image: is given together with engine.prefix={list(given['prefix'])}; expected one way into "
-            "a container. Leave engine.prefix out, and put its words for the runtime into "
+            f"engine.image: is given together with engine.prefix={list(given['prefix'])}; expected one way "
+            "into a container. Leave engine.prefix out, and put its words for the runtime into "
             "engine.container_arguments."
         )
     return ContainerSpec(

@@ -10,10 +10,10 @@ launched as a process can run so; what it is given inside is what it is given ou
 * what it reads and writes of this machine is mounted at the same path.
 
 Source:
-    Devices, groups, network, ipc, SYS_PTRACE and seccomp: "vLLM inference" and "Running ROCm Docker containers"
-    of AMD's ROCm documentation; one GPU of several: "GPU isolation techniques" there. SYS_NICE for the CPU
-    build: "Installation, CPU" of vLLM's documentation. NVIDIA: --gpus of Docker's reference, CDI names for
-    podman of NVIDIA's Container Toolkit.
+    Devices, groups, network, ipc, SYS_PTRACE and seccomp: "vLLM inference" and "Running ROCm Docker
+    containers" of AMD's ROCm documentation; one GPU of several: "GPU isolation techniques" there. SYS_NICE
+    for the CPU build: "Installation, CPU" of vLLM's documentation. NVIDIA: --gpus of Docker's reference,
+    names for podman (CDI) of NVIDIA's Container Toolkit.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def _init(kind: str) -> list[str]:
     """Let a small program be the first process inside, where the runtime has one.
 
     The kernel keeps from a first process every signal that it does not handle, so that an engine which still
-    imports could not be asked to end. Docker brings one along; podman takes catatonit, which is packaged apart.
+    imports could not be asked to end. Docker brings one along; podman takes catatonit, a package of its own.
     """
     has_one = kind != PODMAN or any(shutil.which("catatonit", path=path) for path in (None, *_HELPERS))
     return ["--init"] if has_one else []
@@ -273,5 +273,5 @@ def _apptainer(
 
 
 def _inner(environment: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
-    """Write variables as Apptainer takes them from its own environment, so that no command line has a value."""
+    """Write variables as Apptainer takes them from its environment, so that no command line has a value."""
     return {f"APPTAINERENV_{name}": environment[name] for name in names}

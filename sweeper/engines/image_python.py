@@ -110,8 +110,7 @@ def _pump(source: int, target: int) -> None:
 
 
 def _inherited_pipes() -> Iterator[int]:
-    for name in sorted(os.listdir("/proc/self/fd"), key=int):
-        fd = int(name)
+    for fd in sorted(int(entry.name) for entry in Path("/proc/self/fd").iterdir()):
         with contextlib.suppress(OSError):
             if fd > 2 and stat.S_ISFIFO(os.fstat(fd).st_mode):
                 yield fd

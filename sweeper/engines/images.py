@@ -1,4 +1,4 @@
-"""Container images: which runtime runs them, what they hold, and their interpreters as programs of this machine.
+"""Container images: what runs them, what they hold, and their interpreters as programs of this machine.
 
 An image is known by its digest, since a tag may mean another image tomorrow. It is the digest of its registry
 where there is one, which ``docker pull NAME@sha256:...`` takes, else that of the local image.
@@ -60,8 +60,8 @@ def find_runtime(given: str | None) -> str:
         problems.append(problem)
     where = "engine.container_runtime" if given else "engine.image"
     raise ConfigError(
-        f"{where}: {'; '.join(problems)}; expected one that runs. Install or start it, or leave engine.image out "
-        "to run the engine as a process of this machine."
+        f"{where}: {'; '.join(problems)}; expected one that runs. Install or start it, or leave engine.image "
+        "out to run the engine as a process of this machine."
     )
 
 
@@ -138,15 +138,15 @@ def _pull(image: str, runtime: str, *, may_pull: bool) -> None:
     command = (runtime, "pull", image)
     if not may_pull:
         raise ConfigError(
-            f"engine.image: {image} is not on this machine, and a plan fetches nothing; expected it there, for "
-            f"what it holds decides what can run. Fetch it: {shlex.join(command)}"
+            f"engine.image: {image} is not on this machine, and a plan fetches nothing; expected it there, "
+            f"for what it holds decides what can run. Fetch it: {shlex.join(command)}"
         )
     answer = _ask(command, within_s=_PULL_S)
     if not answer.is_ok:
         raise ConfigError(
-            f"engine.image: {image} is not on this machine, and '{shlex.join(command)}' failed: {answer.text}; "
-            "expected one of both. Correct the name, log in to its registry, or load it from a file "
-            f"({runtime} load)."
+            f"engine.image: {image} is not on this machine, and '{shlex.join(command)}' failed: "
+            f"{answer.text}; expected one of both. Correct the name, log in to its registry, or load it from a "
+            f"file ({runtime} load)."
         )
 
 
@@ -155,8 +155,8 @@ def _digest_of_file(image: str) -> str:
     path = Path(image)
     if not path.is_file():
         raise ConfigError(
-            f"engine.image: {image} is no file; expected an image of Apptainer, such as vllm.sif, whose content "
-            f"can be told. Make one: apptainer pull vllm.sif docker://{image.removeprefix('docker://')}"
+            f"engine.image: {image} is no file; expected an image of Apptainer, such as vllm.sif, whose "
+            f"content can be told. Make one: apptainer pull vllm.sif docker://{image.removeprefix('docker://')}"
         )
     content = hashlib.sha256()
     with path.open("rb") as file:

@@ -186,7 +186,8 @@ class LaunchedServer:
         holders = ports.listeners(self._reserved.port)
         ours = self._process.pids()
         if not holders and self._is_unseen():
-            return self._prove_key()
+            self._prove_key()
+            return
         if not holders or not holders <= ours:
             raise self._error(
                 f"engine: port {self._reserved.port} is held by processes {sorted(holders)}; expected one of "
@@ -206,8 +207,8 @@ class LaunchedServer:
         ours = self._endpoint.get("/v1/models").status
         if stranger not in (401, 403) or ours != 200:
             raise self._doubt(
-                f"engine: port {self._reserved.port} answers a wrong key with status {stranger} and ours with "
-                f"{ours}; expected 401 and 200, which prove that it was started by us. End the other program.",
+                f"engine: port {self._reserved.port} answers a wrong key with status {stranger} and ours "
+                f"with {ours}; expected 401 and 200, which prove that we started it. End the other program.",
                 FailureClass.WRONG_ENGINE,
             )
 

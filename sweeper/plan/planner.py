@@ -256,8 +256,9 @@ class Planner:
             return engine
         if engine.container is not None:
             raise ConfigError(
-                f"space.series.{series.name}: is served by {series.engine}, and {engine.container.image} is the "
-                f"image of {engine.kind}; expected one of its own. Set space.series.{series.name}.knobs.{IMAGE}."
+                f"space.series.{series.name}: is served by {series.engine}, and {engine.container.image} is "
+                f"the image of {engine.kind}; expected one of its own. "
+                f"Set space.series.{series.name}.knobs.{IMAGE}."
             )
         return replace(engine, kind=series.engine)
 

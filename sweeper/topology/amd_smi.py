@@ -103,8 +103,8 @@ def device_numbers(run: Runner, *, root: Path = Path("/")) -> dict[int, int] | A
 def render_files(run: Runner, *, root: Path = Path("/")) -> dict[int, str]:
     """Map HIP's number of each device to its device file, such as ``/dev/dri/renderD128``.
 
-    amd-smi tells both from ROCm 6.4 on. Before, the kernel's list of compute nodes is taken, in its order, which
-    is the order in which HIP counts; it has a minor number for each partition, too.
+    amd-smi tells both from ROCm 6.4 on. Before, the kernel's list of compute nodes is taken, in its order,
+    which is the order in which HIP counts; it has a minor number for each partition, too.
 
     Returns:
         The files; empty where neither tells any.

@@ -50,8 +50,9 @@ def shown_devices(platform: Platform, devices: Sequence[int]) -> ShownDevices:
     unknown = [index for index in indices if index not in files]
     if unknown:
         raise PlacementError(
-            f"devices {unknown}: neither `amd-smi list -e` nor /sys/class/kfd tells their files below /dev/dri; "
-            f"expected one each, told are {sorted(files)}. Run the sweeper outside of containers that hide them."
+            f"devices {unknown}: neither `amd-smi list -e` nor /sys/class/kfd tells their files below "
+            f"/dev/dri; expected one each, told are {sorted(files)}. Run the sweeper outside of containers "
+            "that hide them."
         )
     nodes = tuple(files[index] for index in indices)
     return ShownDevices(platform=platform, indices=indices, nodes=nodes, groups=groups_of(nodes))
