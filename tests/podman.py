@@ -1,8 +1,8 @@
 """Real containers for tests, without a registry and without a trace on the machine.
 
 Images and containers lie in a storage of their own below a temporary folder. An image is a shell and nothing
-else; what runs in it are programs of this machine, mounted read-only. Where the machine's runtime cannot start
-a container because it may not raise process limits, as in some sandboxes, a small runtime drops them first.
+else; what runs in it are programs of this machine, mounted read-only. Where the machine's runtime cannot
+start a container because it may not raise process limits, as in some sandboxes, a small runtime drops them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -10,10 +10,10 @@ STANDIN_LAST_WORDS and exit code STANDIN_EXIT), ``empty`` (answers without text)
 max_num_seqs 999 whatever it was asked), ``misnamed`` (serves another model), ``die-on-load`` (ends when
 the benchmark begins), ``lose-one`` (the benchmark completes one request too few), ``slow`` (the benchmark
 never ends), ``break-off`` (one answer came without the count that ends it), ``undercount`` (the engine says
-that it answered one request), ``unstoppable`` (hears no request to end), ``flood`` (the benchmark writes to its log without an end), and ``drip-PAGE``
-for a page that is answered byte by byte and never whole (``drip-sanity`` for the greedy question;
-``drip-metrics`` from the second time on). STANDIN_VERSION is the version that it tells, in place of a
-release.
+that it answered one request), ``unstoppable`` (hears no request to
+end), ``flood`` (the benchmark writes to its log without an end), and ``drip-PAGE`` for a page that is
+answered byte by byte and never whole (``drip-sanity`` for the greedy question; ``drip-metrics`` from the
+second time on). STANDIN_VERSION is the version that it tells, in place of a release.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from sweeper.engines import open_pipes
 from sweeper.records import EngineSpec, LoadPoint, Model, ModelShape, Placement, Platform, TrialSpec
 
 RELEASE = "0.32.0"
@@ -240,5 +241,7 @@ if __name__ == "__main__":
             serve(rest)
         case [worker, first, second] if worker.endswith("vllm_bench_worker.py"):
             benchmark(first, second)
+        case [opener, *rest] if opener.endswith("open_pipes.py"):
+            open_pipes.main(*rest)
         case other:
             raise SystemExit(f"not understood: {other}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeper.cli.arguments import Parser
-from sweeper.cli.dashboard import engine_text, illustrator, model_lines, study_note
+from sweeper.cli.dashboard import engine_text, illustrator, image_lines, model_lines, study_note
 from sweeper.cli.exit_codes import OK
 from sweeper.cli.ledger import ledger_of
 from sweeper.cli.long_work import LongWork
@@ -123,7 +123,7 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
     node = max(nodes, key=lambda node: len(node.devices))
     planner = planner_of(settings, node)
     console.print(f"engine: {engine_text(planner)}", markup=False, soft_wrap=True)
-    for line in model_lines(planner):
+    for line in [*image_lines(planner), *model_lines(planner)]:
         console.print(line, markup=False, soft_wrap=True)
     say_release(settings, planner, console)
     say_left_out(planner, console)

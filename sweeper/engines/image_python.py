@@ -27,19 +27,7 @@ from sweeper.processes.containers import Container
 from sweeper.records import ContainerSpec
 
 _CHUNK = 65536
-# A shell could do this for numbers below ten only.
-_OPEN = """
-import os, sys
-count = int(sys.argv[1])
-words, rest = sys.argv[2:2 + count], sys.argv[2 + count:]
-for number, mode, path in zip(words[::3], words[1::3], words[2::3]):
-    found = os.open(path, os.O_RDONLY if mode == "r" else os.O_WRONLY)
-    if found != int(number):
-        os.dup2(found, int(number))
-        os.close(found)
-    os.set_inheritable(int(number), True)
-os.execv(sys.executable, [sys.executable, *rest])
-"""
+_OPEN = Path(__file__).with_name("open_pipes.py")
 
 
 def main() -> None:
@@ -54,7 +42,7 @@ def main() -> None:
         outputs = os.environ.get(processes.OUTPUTS_MARK)
         inside = containers.run(
             spec,
-            [spec.python, *_opening(relays), *arguments],
+            [*_opening(spec.python, relays), spec.python, *arguments],
             environment=os.environ,
             # What the program was given beside these can be told by its family only.
             surroundings={**os.environ, "PYTHONPATH": str(content["foreign_paths"])},
@@ -121,12 +109,12 @@ def _is_readable(fd: int) -> bool:
     return int(flags, 8) & os.O_ACCMODE == os.O_RDONLY
 
 
-def _opening(relays: list[_Relay]) -> list[str]:
-    """Return a program that opens the pipes under their numbers, and goes on with the arguments after it."""
+def _opening(python: str, relays: list[_Relay]) -> list[str]:
+    """Return what opens the pipes under their numbers, and goes on as the command that is put after it."""
     if not relays:
         return []
     words = [word for relay in relays for word in relay.words]
-    return ["-c", _OPEN, str(len(words)), *words]
+    return [python, str(_OPEN), str(len(words)), *words]
 
 
 def _run(inside: containers.Inside, relays: list[_Relay], *, reads: bool) -> int:

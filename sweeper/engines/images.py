@@ -145,8 +145,8 @@ def _pull(image: str, runtime: str, *, may_pull: bool) -> None:
     if not answer.is_ok:
         raise ConfigError(
             f"engine.image: {image} is not on this machine, and '{shlex.join(command)}' failed: "
-            f"{answer.text}; expected one of both. Correct the name, log in to its registry, or load it from a "
-            f"file ({runtime} load)."
+            f"{answer.text}; expected one of both. Correct the name, log in to its registry, or load it from "
+            f"a file ({runtime} load)."
         )
 
 
