@@ -130,6 +130,7 @@ _TEXTS = {
     "study.control": "base",
     "engine.release": "0.6.3",
     "engine.instances_by": "split",
+    "engine.live": "auto",
     "model.dtype": "float16",
     "space.series.*.model.dtype": "float16",
     "space.series.*.run": "fresh",

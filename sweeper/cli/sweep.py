@@ -114,6 +114,7 @@ def read_options(arguments: list[str], commands: Collection[str]) -> tuple[argpa
 def _run(settings: Settings, choice: Choice, overrides: list[str], console: Console, stack: ExitStack) -> int:
     from sweeper.clients import requirements
     from sweeper.plan import no_effect
+    from sweeper.plan.live import shared_starts
     from sweeper.prepare import node as prepare
     from sweeper.search import database
     from sweeper.store.study_folder import StudyFolder
@@ -147,7 +148,9 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
         database.check(settings.storage)
     if SEARCH_METHODS[settings.method].is_exhaustive:
         # A mistake in a knob is found before a folder is made or Ray is started.
-        planner.grid(seen=LongWork(console, "planning settings").seen)
+        grid = planner.grid(seen=LongWork(console, "planning settings").seen)
+        for line in shared_starts(planner, grid).lines:
+            console.print(f"live: {line}", markup=False, soft_wrap=True)
     folder = stack.enter_context(StudyFolder(settings.folder))
     end_orphans(settings.outputs, console)
     run_folder = folder.begin_run(resolved=settings.resolved, overrides=overrides)

@@ -79,6 +79,10 @@ _NO_KNOBS_OF_VLLM = Idle(
     when=lambda run: not any(kind.takes_vllm_flags for kind in run.engines),
     because="engine.kind is '{engine}', whose knobs no release table of vLLM is asked about",
 )
+_NO_LIVE_LIMITS = Idle(
+    when=lambda run: not run.is_simulated and not any(kind.has_live_limits for kind in run.engines),
+    because="engine.kind is '{engine}', whose limits cannot be changed while it runs",
+)
 _NO_SERVER = Idle(
     when=lambda run: run.client.has_engine_inside,
     because="client.kind is 'offline', whose benchmarks have the engine inside them: there is no server to "
@@ -333,6 +337,7 @@ EFFECTS: tuple[Effect, ...] = (
     ),
     Effect(keys=("engine.instances_by",), idle=(_ATTACHED, _ONE_INSTANCE)),
     Effect(keys=("engine.binds_numa",), idle=(_ATTACHED, _NOT_STARTED, _CORES)),
+    Effect(keys=("engine.live",), idle=(_ATTACHED, _NO_LIVE_LIMITS, _NOT_STARTED)),
     Effect(keys=("engine.allow_unknown",), idle=(_NO_KNOBS_OF_VLLM,)),
     Effect(keys=("engine.free_timeout_s", "engine.start_timeout_s"), idle=(_ATTACHED, _NOT_STARTED)),
     Effect(keys=("engine.launch_timeout_s",), idle=(_NO_WATCHED_PROGRAM, _NOT_STARTED)),

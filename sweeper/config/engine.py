@@ -14,6 +14,9 @@ from sweeper.kinds import DEFAULT_ENGINE, ENGINES, MODEL_OF_ENGINE
 from sweeper.records import INSTANCES_BY, ContainerSpec, EngineSpec, Platform
 from sweeper.text import confidential
 
+LIVE = ("false", "auto", "true")
+"""Values of ``engine.live``."""
+
 _STAGES = ("free", "launch", "start", "ready", "sanity", "warmup", "load", "stop")
 _TIME_LIMITS = tuple(f"{stage}_timeout_s" for stage in _STAGES)
 
@@ -90,6 +93,17 @@ def _reference(image: str | None) -> str | None:
             "rocm/vllm:rocm7.0.0_vllm_0.11.2_20251210, or a file of Apptainer."
         )
     return image
+
+
+def live(given: object) -> str:
+    """Return whether settings may share an engine's start: one of ``LIVE``.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    text = str(given).lower() if isinstance(given, bool) else given
+    check_choice("engine.live", text, LIVE)
+    return str(text)
 
 
 def _release(given: str) -> str:

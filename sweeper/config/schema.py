@@ -72,6 +72,7 @@ class EngineConfig:
     instances_by: str = EngineSpec.instances_by
     binds_numa: bool = EngineSpec.binds_numa
     allow_unknown: bool = False
+    live: Any = False
     free_timeout_s: float = EngineSpec.free_timeout_s
     launch_timeout_s: float = EngineSpec.launch_timeout_s
     start_timeout_s: float = EngineSpec.start_timeout_s

@@ -44,10 +44,12 @@ class LaunchedServer:
     Attributes:
         core_title: How the processes below the API server that must live are called; None where they
             cannot be distinguished from passing helpers.
+        log_from: Byte of its log from which on it speaks of the trial that it serves.
     """
 
     provenance = Provenance.MEASURED
     core_title: str | None = None
+    log_from = 0
 
     def __init__(
         self,
@@ -274,7 +276,7 @@ class LaunchedServer:
 
     def _log_tail(self) -> str:
         with Path(str(self.log_path)).open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES))
+            log.seek(max(self.log_from, log.seek(0, os.SEEK_END) - LOG_BYTES))
             return log.read().decode(errors="replace")
 
     def _last_line(self) -> str:

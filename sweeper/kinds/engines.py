@@ -34,6 +34,8 @@ class EngineKind:
         heeds_ignore_eos: It can be made to generate exactly the wanted number of tokens.
         keeps_prefixes: It can keep prompts for a second run.
         counts_tokens: A stream of its ends with the number of its tokens.
+        has_live_limits: Limits of its scheduler can be changed while it runs (``knobs.live``): its servers
+            are ``engines.shared.LiveServer``.
     """
 
     name: str
@@ -53,6 +55,7 @@ class EngineKind:
     heeds_ignore_eos: bool = True
     keeps_prefixes: bool = True
     counts_tokens: bool = False
+    has_live_limits: bool = False
 
 
 _VLLM = EngineKind(
@@ -64,6 +67,7 @@ _VLLM = EngineKind(
     is_run_by_python=True,
     takes_vllm_flags=True,
     counts_tokens=True,
+    has_live_limits=True,
 )
 _TGI = EngineKind(
     name="tgi",

@@ -94,6 +94,8 @@ class Planner:
     """Turns points of the space into jobs for one engine release on one node.
 
     Attributes:
+        live: Whether settings may share an engine's start (``plan.live``): ``false``, ``auto`` or ``true``.
+        fresh_because: Why none may, whatever ``live`` says, one sentence; None where some may.
         left_out: Sentences about what the space could not have here (``fitting``).
         images: What serves in each image that the knob ``image`` may name, with its own release.
     """
@@ -117,6 +119,8 @@ class Planner:
     modelled_device: str | None = None
     control: str | None = None
     control_every: int | None = None
+    live: str = "false"
+    fresh_because: str | None = None
     left_out: tuple[str, ...] = ()
     images: Mapping[str, EngineSpec] = field(default_factory=dict)
     _planned_grid: list[Job] = field(default_factory=list, init=False, repr=False, compare=False)
@@ -285,6 +289,14 @@ class Planner:
         release = self._in_image(point.assignment).release
         unsaid = knobs.defaults(release, accelerator=self.accelerator, assignment=point.assignment)
         return bool(point.assignment.get("enable_prefix_caching", unsaid["enable_prefix_caching"]))
+
+    def refusal(self, spec: TrialSpec) -> Refusal | None:
+        """Return why a trial can never run here, or None.
+
+        Raises:
+            KnobError: A knob does not exist in this release, or has a value that it does not take.
+        """
+        return self._refusal(spec)
 
     def _refusal(self, spec: TrialSpec) -> Refusal | None:
         instances.check_client(spec.assignment, engine=spec.engine, client=spec.client)

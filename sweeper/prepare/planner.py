@@ -63,8 +63,19 @@ def planner_of(settings: Settings, node: Node) -> Planner:
         calibrated=settings.calibrated,
         control=settings.control,
         control_every=settings.control_every,
+        live=settings.live,
+        fresh_because=_why_fresh(settings),
     )
     return fitted(planner)
+
+
+def _why_fresh(settings: Settings) -> str | None:
+    """Return why no setting of a study may share a start with another; None where some may."""
+    from sweeper import published
+
+    if published.load(settings.experiment).empty:
+        return None
+    return f"{settings.experiment} is compared with published figures, and each of those had its own start"
 
 
 def found_engine(settings: Settings) -> EngineSpec:

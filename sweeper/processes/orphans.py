@@ -90,13 +90,22 @@ def end_launched(folder: Path, *, grace_s: float = 2.0) -> list[Process]:
     Returns:
         Those that still live all the same; empty as a rule.
     """
-    found = map(read_start_file, folder.glob(f"**/*{START_FILE_SUFFIX}"))
-    launches = [launch for launch in found if launch is not None]
-    members = {member for launch in launches for member in launch.members()}
-    for launch in launches:
-        if launch.container is not None:
+    left = end(launched(folder), grace_s=grace_s)
+    for launch in map(read_start_file, folder.glob(f"**/*{START_FILE_SUFFIX}")):
+        if launch is not None and launch.container is not None:
             launch.container.remove()
-    return end(sorted(members), grace_s=grace_s)
+    return left
+
+
+def launched(folder: Path, name: str = "") -> list[Process]:
+    """Return the living processes of all that was started under supervision for a trial.
+
+    Args:
+        folder: The trial's own, with its start files.
+        name: What the names of the start files begin with.
+    """
+    launches = map(read_start_file, folder.glob(f"**/{name}*{START_FILE_SUFFIX}"))
+    return sorted({member for launch in launches if launch is not None for member in launch.members()})
 
 
 def find_orphans(outputs: Path) -> list[Process]:
@@ -111,7 +120,10 @@ def find_orphans(outputs: Path) -> list[Process]:
     """
     folder = str(outputs.resolve())
     orphans: set[Process] = set()
-    for path in Path(folder).glob(f"*/trials/*/**/*{START_FILE_SUFFIX}"):
+    for path in (
+        *Path(folder).glob(f"*/trials/*/**/*{START_FILE_SUFFIX}"),
+        *Path(folder).glob(f"*/clients/*{START_FILE_SUFFIX}"),
+    ):
         launch = read_start_file(path)
         if launch is not None and not is_alive(launch.owner):
             orphans.update(launch.members())

@@ -54,6 +54,7 @@ from sweeper.records.model import (
     Quantization,
 )
 from sweeper.records.result import (
+    LIVE_COLUMNS,
     PHASES,
     Measurement,
     TrialResult,
@@ -75,6 +76,7 @@ __all__ = [
     "IMAGE",
     "INSTANCES",
     "INSTANCES_BY",
+    "LIVE_COLUMNS",
     "LOAD_COLUMNS",
     "MASK_VARIABLES",
     "MAX_RATE",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -190,6 +190,9 @@ class TrialSpec:
         final: Which repetition of a finalist it is, from 0, after the search; None for any other trial.
         is_default: Whether that finalist is the setting that the others are compared with.
         stop_rule: When its remaining load points are left out; None measures all of them, as written.
+        live_start: What the engine is started with that several settings share, each by limits that are
+            changed while it runs; None for an engine started for this trial alone. A trial that shares a
+            start is another trial than one that does not, and is stored under another key.
     """
 
     study: str
@@ -216,6 +219,7 @@ class TrialSpec:
     final: int | None = None
     is_default: bool = False
     stop_rule: StopRule | None = None
+    live_start: Assignment | None = None
 
     @property
     def role(self) -> str | None:
@@ -268,8 +272,33 @@ class TrialSpec:
                 **({} if self.engine.binds_numa else {"binds_numa": False}),
                 **({} if self.control is None else {"control": self.control}),
                 **({} if self.final is None else {"final": self.final}),
+                # Not with what: a start that is larger because the study grew serves the same setting.
+                **({} if self.live_start is None else {"live": True}),
             }
         )
+
+    @cached_property
+    def start_key(self) -> str | None:
+        """Identity of the start that this trial shares; None where it has one of its own."""
+        if self.live_start is None:
+            return None
+        start = replace(
+            self,
+            assignment=self.live_start,
+            load_points=(),
+            warmup_prompts=0,
+            runs_per_start=1,
+            calibration={},
+        )
+        return start.key
+
+    @property
+    def fresh(self) -> TrialSpec:
+        """The same setting on a start of its own; its folder is that of its key."""
+        if self.live_start is None:
+            return self
+        fresh = replace(self, live_start=None)
+        return replace(fresh, folder=f"{self.folder.rpartition('/')[0]}/{fresh.key}")
 
 
 def _argument_text(value: Scalar | tuple[str, ...]) -> str:

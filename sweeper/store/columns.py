@@ -262,6 +262,20 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
             "known; null when measured",
         ),
         _column("modelled_device", STRING, "GPU that is modelled, such as mi300x; null when measured"),
+        _column(
+            "set_live",
+            STRING,
+            "Limits that were changed in a running engine whose start several settings share (engine.live), "
+            "as its scheduler confirmed them; empty where all are those of the start; null for an engine "
+            "started for this trial alone",
+        ),
+        _column("started_with", STRING, "Limits that such an engine was started with; null for any other"),
+        _column(
+            "live_trial",
+            INT,
+            "Which trial of its start it is, from 0: others than the first took no time for a start; null "
+            "for an engine started for this trial alone",
+        ),
         _column("command", STRING, "Command line of the engine, quoted for a shell, without secrets"),
         _column("sanity_fingerprint", STRING, "Of the answer to a greedy question"),
         _column("sanity_text", STRING, "That answer, the same before and after the loads"),

@@ -214,7 +214,8 @@ def read_in(spec: TrialSpec) -> set[str]:
 # Read before or after a trial; what only several instances, or an old release, have; and the limit of a
 # server that listens and is not healthy yet, which a stand-in may be too quick for (see test_vllm.py).
 _ELSEWHERE = {
-    *("engine.kind", "engine.release", "engine.allow_unknown", "engine.instances_by", "client.kind"),
+    *("engine.kind", "engine.release", "engine.allow_unknown", "engine.instances_by", "engine.live"),
+    "client.kind",
     *("client.script", "engine.stop_timeout_s", "engine.ready_timeout_s"),
 }
 
