@@ -12,9 +12,9 @@ the benchmark begins), ``lose-one`` (the benchmark completes one request too few
 never ends), ``break-off`` (one answer came without the count that ends it), ``undercount`` (the engine says
 that it answered one request), ``fixed`` (ignores ``--scheduler-cls``), ``wedged`` (its scheduler takes no
 notice of a change), ``unstoppable`` (hears no request to end), ``flood`` (the benchmark writes to its log
-without an end), and ``drip-PAGE`` for a page that is answered byte by byte and never whole (``drip-sanity`` for
-the greedy question; ``drip-metrics`` from the second time on). STANDIN_VERSION is the version that it tells, in
-place of a release.
+without an end), and ``drip-PAGE`` for a page that is answered byte by byte and never whole (``drip-sanity``
+for the greedy question; ``drip-metrics`` from the second time on). STANDIN_VERSION is the version that it
+tells, in place of a release.
 """
 
 from __future__ import annotations

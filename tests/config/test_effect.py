@@ -217,6 +217,8 @@ _ELSEWHERE = {
     *("engine.kind", "engine.release", "engine.allow_unknown", "engine.instances_by", "engine.live"),
     "client.kind",
     *("client.script", "engine.stop_timeout_s", "engine.ready_timeout_s"),
+    # The record holds them as its container, which runs in tests/engines/test_containers_real.py.
+    *("engine.image", "engine.container_runtime", "engine.container_arguments"),
 }
 
 
