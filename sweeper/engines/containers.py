@@ -183,6 +183,11 @@ def _with_hub(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def hub_folder(environment: Mapping[str, str]) -> str | None:
+    """Return where the hub's client keeps what it fetches; None where there is no home."""
+    return _with_hub(environment).get("HF_HOME")
+
+
 def _mounts(
     spec: ContainerSpec, environment: Mapping[str, str], *, folder: Path, writable: Sequence[str]
 ) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ where there is one, which ``docker pull NAME@sha256:...`` takes, else that of th
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -179,6 +180,11 @@ def write_python(container: ContainerSpec) -> Path:
     )
     words = (sys.executable, "-I", "-S", "-c", bootstrap, str(described))
     trial_files.write(described, json.dumps(content, indent=1))
+    hub = containers.hub_folder(os.environ)
+    if hub is not None:
+        # Only what is there can be mounted, and what is fetched without would go with the container.
+        with contextlib.suppress(OSError):
+            Path(hub).mkdir(parents=True, exist_ok=True)
     script = folder / "python"
     trial_files.write(script, f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
     script.chmod(0o755)
