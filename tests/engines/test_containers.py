@@ -47,7 +47,7 @@ def test_page_shows_the_commands_as_they_are() -> None:
 
 
 def test_partition_is_shown_its_own_render_node_and_counted_from_0(tmp_path: Path) -> None:
-    """Eight render nodes a GPU, from 128: device 9 in CPX is the second partition of the second GPU, 128 + 9."""
+    """Eight render nodes a GPU, from 128: device 9 in CPX is the second partition of the second GPU."""
     words = list(words_of("docker", BLOCKS[2], tmp_path))
     shown = [words[place + 1] for place, word in enumerate(words) if word == "--device"]
     assert shown == ["/dev/kfd", "/dev/dri/renderD137"]
@@ -139,8 +139,8 @@ def test_runtime_that_does_not_run_is_told_from_one_that_is_not_installed(
     with pytest.raises(ConfigError) as told:
         images.find_runtime(None)
     assert str(told.value).startswith(
-        "engine.image: docker is installed and not running (Cannot connect to the Docker daemon at unix:///x.); "
-        "podman is not installed; apptainer is not installed; expected one that runs."
+        "engine.image: docker is installed and not running (Cannot connect to the Docker daemon at "
+        "unix:///x.); podman is not installed; apptainer is not installed; expected one that runs."
     )
     with pytest.raises(ConfigError, match=r"engine.container_runtime: podman is not installed; expected one"):
         images.find_runtime("podman")
