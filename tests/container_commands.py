@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
-from sweeper.engines import containers, images, launched, vllm, vllm_environment
+from sweeper.engines import contained, containers, images, vllm, vllm_environment
 from sweeper.processes import containers as started
 from sweeper.processes import process as processes
 from sweeper.records import ContainerSpec, EngineSpec, Placement, Platform
@@ -98,8 +98,8 @@ def words_of(runtime: str, block: Block, folder: Path) -> tuple[str, ...]:
             owner=processes.current(),
             stub=None,
         )
-        with mock.patch.object(launched.trial_files, "make_folder", lambda _: None):
-            words, given = launched._inside(spec, placement, command, environment, folder=Path(spec.folder))
+        with mock.patch.object(contained.trial_files, "make_folder", lambda _: None):
+            words, given = contained.inside(spec, placement, command, environment, folder=Path(spec.folder))
     # What the engine counts: the devices that it is shown, from 0.
     assert given["HIP_VISIBLE_DEVICES"] == ",".join(map(str, range(size)))
     assert started.Container.marked(given) == started.Container(runtime=runtime, start=_START)

@@ -30,7 +30,7 @@ from sweeper.clients.measuring import Load, Reading, ServerClient
 from sweeper.clients.program import blame_engine
 from sweeper.clients.tokenizer import tokenizer_of
 from sweeper.clients.warm_clients import WarmClients
-from sweeper.engines.environment import client_environment, clients_folder, find_interpreter
+from sweeper.engines.environment import client_environment, clients_folder, find_interpreter, is_of_image
 from sweeper.engines.packages import install_command
 from sweeper.engines.vllm_environment import probe, write_metadata_stub
 from sweeper.errors import ConfigError, MeasurementError
@@ -92,7 +92,7 @@ class VllmBenchClient(ServerClient[_Run]):
             sendable.check(point, release=self._release)
         trial_files.make_folder(self._folder)
         interpreter = find_interpreter(python)
-        if spec.engine.container is not None and python == spec.engine.python:
+        if is_of_image(python, spec.engine):
             # Who keeps imports hands over open files, which no container runtime passes on.
             warm = None
         self._environment = client_environment(

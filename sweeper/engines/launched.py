@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from sweeper.engines import Cancelled, containers, vllm_reports
+from sweeper.engines import Cancelled, contained, vllm_reports
 from sweeper.engines.endpoint import Endpoint
 from sweeper.engines.environment import without_secrets
 from sweeper.errors import EngineError, MeasurementError, Stopped
@@ -26,7 +25,6 @@ from sweeper.processes.supervisor import Supervised
 from sweeper.records import FailureClass, Placement, Provenance, Scalar, TrialSpec
 from sweeper.text import confidential, trial_files
 from sweeper.topology.node import ranges
-from sweeper.topology.shown_devices import shown_devices
 
 LOG_BYTES = 400_000
 """How much of a log's beginning or end is read."""
@@ -144,9 +142,9 @@ class LaunchedServer:
         """
         ours = self._process.pids()
         holders = self._listeners()
-        if not holders and not self._proven and self._is_unseen():
+        if not holders and not self._proven and contained.is_unseen(self._process, self._reserved.port):
             self._raise_if_ended()
-            self._prove_key()
+            contained.prove_key(self._endpoint, self._reserved.port, log_path=self.log_path)
             return frozenset(ours)
         if not holders:
             self._raise_if_ended()
@@ -187,8 +185,8 @@ class LaunchedServer:
     def _prove_socket(self) -> None:
         holders = ports.listeners(self._reserved.port)
         ours = self._process.pids()
-        if not holders and self._is_unseen():
-            self._prove_key()
+        if not holders and contained.is_unseen(self._process, self._reserved.port):
+            contained.prove_key(self._endpoint, self._reserved.port, log_path=self.log_path)
             return
         if not holders or not holders <= ours:
             raise self._error(
@@ -197,22 +195,6 @@ class LaunchedServer:
                 FailureClass.PORT,
             )
         self._proven = self._listeners()
-
-    def _is_unseen(self) -> bool:
-        """Whether the server listens in a container of a user whose files we may not read, such as root's."""
-        is_inside = self._process.launch.container is not None
-        return is_inside and bool(self._process.pids()) and ports.is_listened_on(self._reserved.port)
-
-    def _prove_key(self) -> None:
-        """Check that the server knows our key and no other: nobody else was given it."""
-        stranger = replace(self._endpoint, api_key=secrets.token_urlsafe(24)).get("/v1/models").status
-        ours = self._endpoint.get("/v1/models").status
-        if stranger not in (401, 403) or ours != 200:
-            raise self._doubt(
-                f"engine: port {self._reserved.port} answers a wrong key with status {stranger} and ours "
-                f"with {ours}; expected 401 and 200, which prove that we started it. End the other program.",
-                FailureClass.WRONG_ENGINE,
-            )
 
     def _listeners(self) -> set[Process]:
         found = map(processes.find, ports.listeners(self._reserved.port))
@@ -356,7 +338,7 @@ def launch(
     name = f"engine-{spec.attempt}-{restart}"
     trial_files.make_folder(folder)
     if spec.engine.container is not None:
-        command, env = _inside(spec, placement, command, env, folder=folder)
+        command, env = contained.inside(spec, placement, command, env, folder=folder)
     stored = {"argv": list(command), "environment": without_secrets(env)}
     trial_files.write(folder / f"{name}.command.json", json.dumps(stored, indent=1))
     log_path = folder / f"{name}.log"
@@ -371,30 +353,3 @@ def launch(
         note={"trial": spec.key, "port": port, "devices": list(placement.devices)},
     )
     return process, log_path
-
-
-def _inside(
-    spec: TrialSpec, placement: Placement, command: Sequence[str], env: Mapping[str, str], *, folder: Path
-) -> tuple[Sequence[str], Mapping[str, str]]:
-    """Return the command that runs an engine in its container, and the environment of that command."""
-    container = spec.engine.container
-    assert container is not None
-    # An engine that is run by an interpreter is given a program of this machine that asks the image's.
-    program = container.python if command[0] == spec.engine.python else command[0]
-    caches = [
-        value
-        for name, value in env.items()
-        if value != os.environ.get(name) and name.endswith(("_DIR", "_ROOT")) and Path(value).is_absolute()
-    ]
-    for cache in caches:
-        trial_files.make_folder(Path(cache))
-    inside = containers.run(
-        container,
-        [program, *command[1:]],
-        environment=env,
-        surroundings=os.environ,
-        folder=folder,
-        writable=caches,
-        devices=shown_devices(spec.platform, placement.devices),
-    )
-    return inside.command, inside.environment

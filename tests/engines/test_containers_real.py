@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.engines import images, vllm_environment
+from sweeper.engines.tgi import TgiEngine
 from sweeper.engines.vllm import VllmEngine, VllmServer
 from sweeper.errors import ConfigError, EngineError
 from sweeper.processes import containers, orphans, process
@@ -25,6 +26,7 @@ from sweeper.records import ContainerSpec, EngineSpec, FailureClass, TrialSpec
 from tests import podman as containing
 from tests.podman import Podman
 from tests.standin_server import PLACEMENT, make_spec, never, write_interpreter
+from tests.standin_tgi import write_launcher
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,21 @@ def test_engine_in_container_is_proven_asked_and_ended(
     assert podman.running() == [] and server.pids() == set()
     stored = (Path(spec.folder) / "engine-1-0.command.json").read_text()
     assert "hf_secret_of_mine" not in stored and server.api_key not in stored
+
+
+def test_any_launched_engine_runs_in_an_image(
+    contained: Callable[..., TrialSpec], podman: Podman, tmp_path: Path
+) -> None:
+    launcher = write_launcher(tmp_path / "bin")
+    spec = contained(assignment={"max_total_tokens": 2048})
+    engine = replace(spec.engine, kind="tgi", command=str(launcher), python=None)
+    server = TgiEngine().start(replace(spec, engine=engine), PLACEMENT, restart=0, cancelled=never)
+    try:
+        assert server.effective["max_total_tokens"] == 2048
+        assert server.command[server.command.index("--entrypoint") + 1] == str(launcher)
+        assert len(podman.running()) == 1 and server.prove_ours()
+    finally:
+        server.stop()
 
 
 def test_interpreter_of_image_is_asked_inside(contained: Callable[..., TrialSpec]) -> None:
