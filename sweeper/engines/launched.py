@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from sweeper.engines import Cancelled, vllm_reports
+from sweeper.engines import Cancelled, contained, vllm_reports
 from sweeper.engines.endpoint import Endpoint
 from sweeper.engines.environment import kept_folder, without_secrets
 from sweeper.errors import EngineError, MeasurementError, Stopped
@@ -72,7 +72,7 @@ class LaunchedServer:
         self.base_url = f"http://127.0.0.1:{reserved.port}"
         self.api_key = api_key
         self._endpoint = Endpoint(base_url=self.base_url, api_key=api_key)
-        self.command = command
+        self.command = process.command or command
         self.log_path: str | None = str(log_path)
         self.versions = versions
         self.effective: Mapping[str, Scalar] = {}
@@ -144,6 +144,10 @@ class LaunchedServer:
         """
         ours = self._process.pids()
         holders = self._listeners()
+        if not holders and not self._proven and contained.is_unseen(self._process, self._reserved.port):
+            self._raise_if_ended()
+            contained.prove_key(self._endpoint, self._reserved.port, log_path=self.log_path)
+            return frozenset(ours)
         if not holders:
             self._raise_if_ended()
             raise self._error(
@@ -183,6 +187,9 @@ class LaunchedServer:
     def _prove_socket(self) -> None:
         holders = ports.listeners(self._reserved.port)
         ours = self._process.pids()
+        if not holders and contained.is_unseen(self._process, self._reserved.port):
+            contained.prove_key(self._endpoint, self._reserved.port, log_path=self.log_path)
+            return
         if not holders or not holders <= ours:
             raise self._error(
                 f"engine: port {self._reserved.port} is held by processes {sorted(holders)}; expected one of "
@@ -362,7 +369,7 @@ def launch(
     Args:
         spec: The trial, whose folder takes log, command and start file.
         placement: Its devices, for the start file.
-        command: Program and arguments, without secrets.
+        command: Program and arguments, without secrets; in a container, where the spec has one.
         env: Its whole environment; what may be stored of it is.
         port: Where it will listen, for the start file.
         restart: Start within the trial, for the names of the files.
@@ -373,6 +380,9 @@ def launch(
     """
     folder = Path(spec.folder).resolve()
     name = f"engine-{spec.attempt}-{restart}"
+    trial_files.make_folder(folder)
+    if spec.engine.container is not None:
+        command, env = contained.inside(spec, placement, command, env, folder=folder)
     stored = {"argv": list(command), "environment": without_secrets(env)}
     trial_files.write(folder / f"{name}.command.json", json.dumps(stored, indent=1))
     log_path = folder / f"{name}.log"

@@ -237,6 +237,8 @@ def _kept(warm: WarmProcesses | None, spec: TrialSpec, live_limits: LiveLimits |
     """
     if warm is None or live_limits is not None or spec.platform not in _KEPT_ON:
         return None
+    if spec.engine.container is not None:
+        return None
     return Warm(processes=warm, worker=_SERVER_WORKER, skips=_BEFORE_ARGUMENTS, own=("VLLM_API_KEY",))
 
 

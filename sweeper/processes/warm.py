@@ -161,6 +161,9 @@ class WarmProcesses:
 class Borrowed:
     """A worker whose keeper is given back when it has ended."""
 
+    command: tuple[str, ...] = ()
+    container = None
+
     def __init__(self, warm: WarmProcesses, kind: Kind, keeper: Keeper, wanted: Wanted) -> None:
         """Fork it.
 
