@@ -14,6 +14,7 @@ from sweeper.cli.forecast import forecast_facts, forecast_of, write_timeline
 from sweeper.cli.ledger import ledger_of
 from sweeper.cli.long_work import LongWork
 from sweeper.kinds import SEARCH_METHODS
+from sweeper.plan.live import shared_starts
 from sweeper.space.domains import Choice, Domain
 from sweeper.text.durations import duration_text
 
@@ -55,7 +56,9 @@ def _show_grid(
     from rich.table import Table
     from rich.text import Text
 
-    jobs = planner.grid(seen=LongWork(console, "planning settings").seen)
+    grid = planner.grid(seen=LongWork(console, "planning settings").seen)
+    shared = shared_starts(planner, grid, is_measured=ledger.is_complete)
+    jobs = list(shared.jobs)
     can_run = [job for job in jobs if job.refusal is None]
     jobs += [job for _, job in planner.controls(len(can_run))]
     jobs += _finals(settings, planner, can_run, ledger, is_over=not ledger.runnable(jobs))
@@ -83,6 +86,7 @@ def _show_grid(
         "trials": f"{len(jobs)}: {len(forecast.predictions)} run, {refused} refused, "
         f"{len(jobs) - len(forecast.predictions) - refused} in the store"
     }
+    facts |= {"live": "\n".join(shared.lines)} if shared.lines else {}
     facts |= {f"refused ({number})": reason for number, reason in enumerate(reasons, start=1)}
     _show_facts(facts | forecast_facts(settings, forecast) | _error_facts(jobs), console)
     write_timeline(settings, forecast, console)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from sweeper.executors import Ticket
 from sweeper.executors.ray_import import import_ray
 from sweeper.processes import orphans, process
 from sweeper.processes.process import Process
+from sweeper.processes.warm import WarmProcesses
 from sweeper.records import FailureClass, Placement, TrialResult, TrialSpec
 from sweeper.trial import trial
 
@@ -72,7 +74,16 @@ def run_in_worker(spec: TrialSpec, placement: Placement, driver: Process | None 
     def cancelled() -> bool:
         return _is_cancelled() or (driver is not None and not process.is_alive(driver))
 
-    return trial.run(spec, placement, cancelled=cancelled)
+    return trial.run(spec, placement, cancelled=cancelled, warm=_warm_processes(driver))
+
+
+@cache
+def _warm_processes(driver: Process | None) -> WarmProcesses:
+    """Return who keeps processes warm in this worker, which Ray gives one trial after another.
+
+    They end with the worker, which may outlive its driver for a while, and with the driver.
+    """
+    return WarmProcesses(also_for=driver)
 
 
 def _is_cancelled() -> bool:

@@ -30,7 +30,9 @@ def rounds(best: Sequence[Job], default: Job | None, *, repeats: int, seed: int)
         repeats: Rounds, which are engine starts of each setting.
         seed: Of the order within each round.
     """
-    settings = [job for job in best if default is None or job.spec.key != default.spec.key]
+    # What decides is measured on starts of its own, whatever the search did.
+    fresh = [replace(job, spec=job.spec.fresh) for job in best]
+    settings = [job for job in fresh if default is None or job.spec.key != default.spec.key]
     chances = random.Random(seed)
     planned = []
     for number in range(repeats):

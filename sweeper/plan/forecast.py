@@ -82,6 +82,7 @@ def forecast(
             devices=job.spec.devices_wanted,
             predicted_s=predictions[job.spec.key].total_s,
             is_exclusive=_changes_host(job.spec),
+            start_key=job.spec.start_key,
         )
         for job in jobs
     ]

@@ -35,7 +35,7 @@ def start_executor(
     if settings.executor == "inline":
         from sweeper.executors.inline import InlineExecutor
 
-        return InlineExecutor(max_parallel=devices)
+        return InlineExecutor(max_parallel=devices, is_alone=settings.isolation == "exclusive")
     from sweeper.executors.ray import RayExecutor
 
     if cluster is not None:

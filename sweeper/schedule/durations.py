@@ -114,7 +114,8 @@ class Predictor:
         )
         known = self._guess(spec)
         self._seen[spec.key] = seen
-        if known.start_s and seen.start_s:
+        is_started = not _seconds(first, "live_trial")
+        if known.start_s and seen.start_s and is_started:
             self._start_factors[spec.key] = seen.start_s / known.start_s
         if known.load_s and seen.load_s:
             self._load_factors[spec.key] = seen.load_s / known.load_s
@@ -152,6 +153,7 @@ def _middle(factors: Mapping[str, float]) -> float:
 def _row(result: TrialResult, measured: Measurement) -> dict[str, Any]:
     return {
         **result.phases,
+        "live_trial": result.effective.get("live_trial"),
         "measured_s": measured.measured_s,
         "client_overhead_s": measured.client_overhead_s,
     }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sweeper.errors import PlacementError
 from sweeper.records import Placement
 from sweeper.schedule.allocator import Allocator
+from sweeper.schedule.starts import Starts
 from sweeper.topology import Node
 
 
@@ -21,6 +22,7 @@ class Entry:
         predicted_s: How long it is expected to hold them.
         is_exclusive: Whether nothing else may run on its node.
         is_next: Whether its time is now, so that it comes before others that wait.
+        start_key: Of the engine's start, which it shares with others of this key; None for one of its own.
     """
 
     key: str
@@ -28,6 +30,7 @@ class Entry:
     predicted_s: float
     is_exclusive: bool = False
     is_next: bool = False
+    start_key: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,7 @@ class Occupancy:
         self.everything = {node.host: frozenset(device.index for device in node.devices) for node in nodes}
         self.runs: dict[Placement, Run] = {}
         self.lost: set[str] = set()
+        self.starts = Starts()
         self._isolation = isolation
 
     @property
@@ -117,6 +121,7 @@ class Occupancy:
             block=self.allocators[placement.node].block_of(placement),
             ends_s=now_s + entry.predicted_s,
         )
+        self.starts.begin(entry.start_key, placement)
 
     def release(self, placement: Placement) -> None:
         """Take devices back; those of a lost node are gone with it.
@@ -133,12 +138,14 @@ class Occupancy:
             )
         self.allocators[placement.node].release(placement)
         del self.runs[placement]
+        self.starts.end(placement)
 
     def lose(self, name: str) -> None:
         """Forget a node that is gone, and who ran there."""
         if name in self.allocators:
             self.lost.add(name)
             del self.allocators[name], self.everything[name]
+            self.starts.lose(name)
             self.runs = {place: run for place, run in self.runs.items() if place.node != name}
 
     def _is_taken_whole(self, name: str) -> bool:

@@ -12,6 +12,9 @@ others pass it only where they stay off that block or are predicted to be gone i
 Lifka, "The ANL/IBM SP scheduling system", 1995). The promised time is never moved back: once it is over
 no other enters the block, so wrong predictions cost time and never an order without end. A trial that many
 later arrivals have passed comes before all others.
+
+Trials that share an engine's start (``starts``) go on where it is before others get its devices, in whatever
+order.
 """
 
 from __future__ import annotations
@@ -69,7 +72,7 @@ class _Reservation:
 class _Attempt:
     """What one look at those who wait found out already: room only shrinks while trials start."""
 
-    no_room_for: set[tuple[str, int, bool]] = field(default_factory=set)
+    no_room_for: set[tuple[str, int, frozenset[int]]] = field(default_factory=set)
 
 
 class Scheduler:
@@ -176,16 +179,37 @@ class Scheduler:
         self._round += 1
         started: list[tuple[Entry, Placement]] = []
         attempt = _Attempt()
-        for waiting in self._in_order(now_s):
+        while (begun := self._start_some(attempt, now_s=now_s)) and begun[-1][0].start_key is not None:
+            # Who else shares that start is no longer best placed elsewhere.
+            started += begun
+        return started + begun
+
+    def _start_some(self, attempt: _Attempt, *, now_s: float) -> list[tuple[Entry, Placement]]:
+        """Start the trials that there is room for, up to the first that others may want to follow."""
+        started: list[tuple[Entry, Placement]] = []
+        order = self._in_order(now_s)
+        for number, waiting in enumerate(order):
             if self._is_full or (self._reservation is not None and not self.has_room):
                 break
             placement = self._place(waiting.entry, attempt, now_s=now_s)
             if placement is not None:
                 self._begin(waiting, placement, now_s=now_s)
                 started.append((waiting.entry, placement))
+                if waiting.entry.start_key is not None:
+                    break
             elif self._reservation is None:
-                self._reservation = self._reserve(waiting.entry, now_s=now_s)
+                self._reservation = self._reserve_first(order[number:], now_s=now_s)
         return started
+
+    def _reserve_first(self, order: Sequence[_Waiting], *, now_s: float) -> _Reservation | None:
+        """Reserve for the first, or for who shares the start that runs on the block that it would get."""
+        first = order[0]
+        found = self._reserve(first.entry, now_s=now_s)
+        if found is None or first.passed_by >= _PATIENCE or first.entry.is_next:
+            return found
+        start_key = self._nodes.starts.on(found.node, found.block)
+        follows = (one.entry for one in order if one.entry.start_key == start_key is not None)
+        return next((replace(found, key=entry.key) for entry in follows), found)
 
     def release(self, placement: Placement) -> None:
         """Take the devices of a trial back; those of a lost node are gone with it.
@@ -210,7 +234,10 @@ class Scheduler:
 
         def rank(waiting: _Waiting) -> tuple[float, ...]:
             entry = waiting.entry
-            before_all = (entry.key != holder, not entry.is_next, waiting.passed_by < _PATIENCE)
+            before_all = (
+                *(entry.key != holder, not entry.is_next, waiting.passed_by < _PATIENCE),
+                self._nodes.starts.rank(entry.start_key),
+            )
             if self._order == "as_written":
                 return (*before_all, waiting.number)
             if self._order == "shuffled":
@@ -234,8 +261,8 @@ class Scheduler:
         for name in nodes.fullest_first():
             if nodes.is_closed(name, entry):
                 continue
-            for within in self._allowed(name, entry, now_s=now_s):
-                tried = (name, entry.devices, within == nodes.everything[name])
+            for within in self._preferred(name, entry, now_s=now_s):
+                tried = (name, entry.devices, within)
                 if len(within) < entry.devices or tried in attempt.no_room_for:
                     continue
                 placement = nodes.allocators[name].acquire(entry.devices, within=within)
@@ -243,6 +270,14 @@ class Scheduler:
                     return placement
                 attempt.no_room_for.add(tried)
         return None
+
+    def _preferred(self, name: str, entry: Entry, *, now_s: float) -> list[frozenset[int]]:
+        """Return the parts of a node that an entry may take, best first by the engines that wait there."""
+        allowed = self._allowed(name, entry, now_s=now_s)
+        starts = self._nodes.starts
+        if not starts:
+            return allowed
+        return [part for within in allowed for part in starts.preferred(entry.start_key, name, within)]
 
     def _allowed(self, name: str, entry: Entry, *, now_s: float) -> list[frozenset[int]]:
         """Return the parts of a node that an entry may take: first off the reserved block, then in it."""

@@ -177,6 +177,7 @@ class Queue:
                 predicted_s=self.predicted_s(waiting.job),
                 is_exclusive=spec.is_exclusive,
                 is_next=spec.role is not None,
+                start_key=spec.start_key,
             )
         )
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sweeper.kinds import SEARCH_METHODS
+from sweeper.plan.live import shared_starts
 from sweeper.plan.planner import Job, Planner
 from sweeper.records import TrialResult, TrialState
 from sweeper.schedule.durations import Predictor
@@ -166,7 +167,9 @@ class GridSource(Source):
 
     def open(self) -> Opening:
         """Plan the grid and its controls; points in the store are reported as they are passed."""
-        jobs = self._planner.grid()
+        jobs = list(
+            shared_starts(self._planner, self._planner.grid(), is_measured=self._ledger.is_complete).jobs
+        )
         runnable = sum(job.refusal is None for job in jobs)
         self.controls = Controls(self._planner.controls(runnable), self._ledger)
         for job in jobs:

@@ -1,0 +1,159 @@
+"""Which trials of a study share an engine's start, and why others do not (``engine.live``).
+
+Sharing is for screening: what a smaller start would have made besides, KV blocks and captured graph sizes,
+stays that of the shared one. So finalists, controls and whatever is compared with published figures start
+afresh, and a setting that the store holds from a start of its own is not measured again on a shared one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from sweeper.errors import ConfigError
+from sweeper.kinds import CLIENTS, ENGINES
+from sweeper.knobs.live import LIVE_KNOBS, LiveGroup, groups, why_not_live
+from sweeper.plan.planner import Job, Planner
+from sweeper.records import INSTANCES, Assignment, TrialSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedStarts:
+    """The jobs of a grid with the starts that they share.
+
+    Attributes:
+        jobs: All of them, in the order given.
+        starts: What each shared start is made with, and how many settings it serves.
+        reasons: Why a job is on a start of its own though ``engine.live`` asks for sharing, by its label.
+    """
+
+    jobs: tuple[Job, ...]
+    starts: tuple[tuple[Assignment, int], ...] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Say in sentences what is shared and what is not; nothing where sharing was not asked for."""
+        if not self.starts and not self.reasons:
+            return ()
+        shared = [
+            f"{served} settings on one start with {_limits_text(start)}" for start, served in self.starts
+        ]
+        by_reason: dict[str, list[str]] = {}
+        for label, reason in self.reasons.items():
+            by_reason.setdefault(reason, []).append(label)
+        fresh = [f"on a start of its own: {', '.join(labels)}: {why}" for why, labels in by_reason.items()]
+        return (*(shared or ["no settings share a start"]), *fresh)
+
+
+def shared_starts(
+    planner: Planner, jobs: Sequence[Job], *, is_measured: Callable[[str], bool] = lambda key: False
+) -> SharedStarts:
+    """Find the jobs of a grid that share a start, and give it to them.
+
+    The start is that of all jobs that share it, those in the store included, so that a study that goes on
+    measures the rest as it measured the others.
+
+    Args:
+        planner: Of the study.
+        jobs: Its grid, as ``Planner.grid`` plans it.
+        is_measured: Whether the store holds a complete trial of a key.
+
+    Raises:
+        ConfigError: ``engine.live`` is ``true``, and a setting cannot share a start.
+    """
+    if planner.live == "false":
+        return SharedStarts(jobs=tuple(jobs))
+    reasons: dict[str, str] = {}
+    candidates: list[Job] = []
+    for job in jobs:
+        if job.refusal is not None or is_measured(job.spec.key):
+            continue
+        reason = why_fresh(planner, job.spec)
+        if reason is None:
+            candidates.append(job)
+        else:
+            reasons[job.spec.label] = reason
+    if planner.live == "true" and reasons:
+        label, reason = next(iter(reasons.items()))
+        raise ConfigError(
+            f"engine.live: is true, and '{label}' cannot share a start: {reason}; expected settings that all "
+            "can. Set engine.live=auto, which measures it on a start of its own."
+        )
+    shared: dict[str, Job] = {}
+    starts = []
+    for group in _groups(planner, candidates):
+        members = [job for job in candidates if any(job is member for member in group.jobs)]
+        refusal = planner.refusal(replace(members[0].spec, assignment=group.start))
+        if refusal is not None:
+            reasons |= {
+                job.spec.label: f"the start that it would share is refused: {refusal}" for job in members
+            }
+            continue
+        if len(members) == 1:
+            reasons[members[0].spec.label] = (
+                "no other setting differs from it in limits of the scheduler alone"
+            )
+            continue
+        starts.append((group.start, len(members)))
+        shared |= {job.spec.key: on_shared_start(job, group.start) for job in members}
+    return SharedStarts(
+        jobs=tuple(shared.get(job.spec.key, job) for job in jobs), starts=tuple(starts), reasons=reasons
+    )
+
+
+def on_shared_start(job: Job, start: Assignment) -> Job:
+    """Give a job a start that it shares, and the folder of the trial that it is then."""
+    spec = replace(job.spec, live_start=start)
+    return replace(job, spec=replace(spec, folder=f"{job.spec.folder.rpartition('/')[0]}/{spec.key}"))
+
+
+def why_fresh(planner: Planner, spec: TrialSpec) -> str | None:
+    """Return why a trial needs a start of its own, one sentence; None where it may share one."""
+    return next(_reasons(planner, spec), None)
+
+
+def _reasons(planner: Planner, spec: TrialSpec) -> Iterator[str]:
+    kind = ENGINES[spec.engine.kind]
+    if planner.fresh_because is not None:
+        yield planner.fresh_because
+    if not kind.has_live_limits:
+        yield f"the limits of {kind.title} cannot be changed while it runs"
+    if CLIENTS[spec.client.kind].has_engine_inside:
+        yield f"client.kind={spec.client.kind} starts the engine itself, once for each load"
+    if spec.repeats > 1:
+        yield f"repeats={spec.repeats} asks for starts of each setting; runs_per_start repeats loads on one"
+    if spec.is_exclusive:
+        yield "it changes settings of the host, which hold for one trial alone"
+    if INSTANCES in spec.assignment:
+        yield f"{INSTANCES} is set, and each instance has a scheduler of its own"
+    reason = why_not_live(spec.assignment, release=planner.engine.release, accelerator=planner.accelerator)
+    if reason is not None:
+        yield reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Group:
+    start: Assignment
+    jobs: tuple[Job, ...]
+
+
+def _groups(planner: Planner, jobs: Sequence[Job]) -> Iterator[_Group]:
+    """Sort jobs by the start that serves them: of one model and engine, and alike but for limits."""
+    kinds: dict[object, list[Job]] = {}
+    for job in jobs:
+        kinds.setdefault((str(job.spec.model.identity), job.spec.engine), []).append(job)
+    for alike in kinds.values():
+        by_assignment = {id(job.spec.assignment): job for job in alike}
+        found: tuple[LiveGroup, ...] = groups(
+            [job.spec.assignment for job in alike],
+            release=planner.engine.release,
+            accelerator=planner.accelerator,
+        )
+        for group in found:
+            members = tuple(by_assignment[id(member)] for member in group.members)
+            yield _Group(start=group.start, jobs=members)
+
+
+def _limits_text(start: Assignment) -> str:
+    return ", ".join(f"{knob} {start[knob]}" for knob in LIVE_KNOBS if knob in start)
