@@ -58,6 +58,8 @@ ELSEWHERE = {
     "python -m sweeper calibrate": "takes minutes; tests/calibrate runs its parts",
     "python -m sweeper study.name=toy": "needs its plug-in; tests/kinds/test_extending.py installs it",
     "python -m sweeper study.name=chats": "needs its plug-in; tests/kinds/test_extending.py installs it",
+    "python -m sweeper engine.image=": "needs an image; tests/test_container_studies.py makes two",
+    "docker run": "needs GPUs; tests/engines/test_containers.py makes it",
     "python -m sweeper interference": "takes minutes; tests/sweep/test_interference.py runs it",
 }
 

@@ -45,6 +45,8 @@ class EngineKind:
         is_started_by_us: The sweeper starts it with the knobs of a trial; otherwise it runs already.
         has_devices: It is a process on this machine's devices, which have to be free first.
         is_run_by_python: It is run by the interpreter ``engine.python``, in whose environment it is found.
+        is_kept_warm: What it imports can be kept from one start to the next: it is made with ``warm=`` then
+            (``sweeper.processes.warm``).
         environment: Where that environment is looked for; None where no interpreter runs it.
         is_run_by_command: It is run by ``engine.command`` behind ``engine.prefix``.
         takes_vllm_flags: Its knobs are vLLM's, which are looked up in the tables of the release.
@@ -70,6 +72,7 @@ class EngineKind:
     is_run_by_python: bool = False
     environment: PythonEnvironment | None = None
     is_run_by_command: bool = False
+    is_kept_warm: bool = False
     takes_vllm_flags: bool = False
     heeds_ignore_eos: bool = True
     keeps_prefixes: bool = True
@@ -90,6 +93,7 @@ _VLLM = EngineKind(
     words="vLLM {version}{taken_for} at {python}",
     find="sweeper.engines.vllm:find",
     is_run_by_python=True,
+    is_kept_warm=True,
     environment=VLLM_ENVIRONMENT,
     takes_vllm_flags=True,
     counts_tokens=True,

@@ -235,6 +235,12 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
             STRING,
             "Version of a build that tells no release, so that engine_release was stated; else null",
         ),
+        _column("image", STRING, "Container image that it ran in, as it was named; null for a process"),
+        _column(
+            "image_digest",
+            STRING,
+            "Its content: the digest of its registry, else the image's own; null for a process",
+        ),
         _column("client", STRING, "What loads it: vllm_bench, offline, locust, aiperf or guidellm"),
         _column(
             "client_version",

@@ -86,6 +86,26 @@ REFUSALS = {
         ["engine.prefix=[docker,run]"],
         "engine.prefix: is ['docker', 'run'], and engine.kind is 'vllm'; expected none, since only",
     ),
+    "two ways into a container": (
+        ["engine=tgi", "engine.image=tgi:3", "engine.prefix=[docker,run,tgi:3]"],
+        "engine.image: is given together with engine.prefix=['docker', 'run', 'tgi:3']; expected one way",
+    ),
+    "a container for an engine inside its benchmark": (
+        ["client=offline", "workload.dataset=latency", "engine.image=vllm:1"],
+        "engine.image: is 'vllm:1', and client.kind is 'offline', whose benchmark has the engine inside it,",
+    ),
+    "a container for what runs already": (
+        ["engine=attach", "engine.url=http://127.0.0.1:8000", "engine.image=vllm:1"],
+        "engine.image: is 'vllm:1', and engine.kind is 'attach': the endpoint runs already,",
+    ),
+    "words for a container without one": (
+        ["engine.container_arguments=[--privileged]"],
+        "engine.container_arguments: is ['--privileged'], and no image is named; expected a container",
+    ),
+    "a secret in a container's command line": (
+        ["engine.image=vllm:1", "engine.container_arguments=[--env,HF_TOKEN=hf_abc]"],
+        "engine.container_arguments: gives 'HF_TOKEN' a value, which every user of the machine could read;",
+    ),
     "a budget for a grid": (
         ["search.trials=3"],
         "search.trials: is 3, and search.method is 'grid', which measures every point of the space.",
@@ -218,6 +238,8 @@ _ELSEWHERE = {
     *("engine.kind", "engine.release", "engine.allow_unknown", "engine.instances_by", "engine.live"),
     "client.kind",
     *("client.script", "engine.stop_timeout_s", "engine.ready_timeout_s"),
+    # The record holds them as its container, which runs in tests/engines/test_containers_real.py.
+    *("engine.image", "engine.container_runtime", "engine.container_arguments"),
 }
 
 
