@@ -26,7 +26,7 @@ from sweeper.records import Scalar
 
 _ADDRESSES = ("--model", "--model-id", "serve")
 # Where an engine listened for us, which is no port for production.
-_OUR_PORT = ("--hostname", "--port")
+_OUR_PORT = ("--hostname", "--host", "--port")
 
 
 def serve_line(frame: pd.DataFrame, trial_key: str) -> str:
@@ -38,7 +38,7 @@ def serve_line(frame: pd.DataFrame, trial_key: str) -> str:
 
     Returns:
         The line for the release of vLLM that was measured or modelled, on vLLM's usual port; where it was
-        measured in a container image, the whole command of the container's runtime. Of TGI, and
+        measured in a container image, the whole command of the container's runtime. Of another engine, and
         where that release cannot say a value, the command that was run; empty if there was none.
     """
     row = _row(frame, trial_key)
@@ -49,7 +49,7 @@ def serve_line(frame: pd.DataFrame, trial_key: str) -> str:
     image = _text(row, "image")
     if image and kind is not None and kind.takes_vllm_flags and not pd.isna(row["version.vllm"]):
         return in_image(_line_of(row, _assignment(row), release=release_of(row)), ran=ran, image=image)
-    if kind is not None and kind.is_run_by_command:
+    if kind is not None and not kind.takes_vllm_flags:
         return _command_line(ran, _assignment(row))
     if pd.isna(row["version.vllm"]):
         return ran

@@ -27,6 +27,7 @@ ACTS, LEFT_OUT, REFUSED = "", "said", "refused"
 _RANDOM = ("workload=random", "workload.warmup_prompts=8")
 _ENGINES: Mapping[str, tuple[str, ...]] = {
     "vllm": (),
+    "sglang": ("engine=sglang",),
     "tgi": ("engine=tgi",),
     "attach": ("engine=attach", "engine.url=http://127.0.0.1:8000"),
 }
@@ -54,7 +55,8 @@ def _case(engine: str, client: str, platform: Platform) -> Case:
     )
 
 
-# TGI and endpoints are not modelled, and the benchmarks without a server start vLLM: refused as pairs.
+# Other engines and endpoints are not modelled, and the benchmarks without a server start vLLM: refused as
+# pairs.
 IMPOSSIBLE = tuple(
     _case(engine, client, platform)
     for engine in _ENGINES

@@ -25,6 +25,7 @@ from analysis import cli as analysis_cli
 from sweeper import cli, config
 from sweeper.records import Platform
 from sweeper.search import database
+from tests import standin_sglang
 from tests.engines.test_attach import wait_until_it_answers
 from tests.standin_server import write_interpreter
 
@@ -76,7 +77,11 @@ LLAMA = {
 }
 
 # A place in a document that stands for a place of the reader's own.
-PLACES = {"/path/to/vllm/bin/python": "vllm/python", "/shared/vllm/bin/python": "vllm/python"}
+PLACES = {
+    "/path/to/vllm/bin/python": "vllm/python",
+    "/shared/vllm/bin/python": "vllm/python",
+    "/path/to/sglang/bin/python": "sglang/python",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +158,7 @@ def machine(tmp_path: Path, studies: Path, monkeypatch: pytest.MonkeyPatch) -> P
     )
     stub.chmod(0o755)
     write_interpreter(tmp_path / "vllm")
+    standin_sglang.write_interpreter(tmp_path / "sglang")
     write_interpreter(tmp_path / ".venv-vllm" / "bin")
     (tmp_path / "path" / "to").mkdir(parents=True)
     (tmp_path / "path" / "to" / "config.json").write_text(json.dumps(LLAMA), encoding="utf-8")

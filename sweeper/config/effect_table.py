@@ -35,8 +35,8 @@ _NO_FOREIGN_KEY = Idle(
 )
 _NO_LAUNCHER = Idle(
     when=lambda run: not any(kind.is_run_by_command for kind in run.engines),
-    because="engine.kind is '{engine}'; expected none, since only TGI is started by a command: vLLM is "
-    "started by its interpreter (engine.python), and in a container by engine.image",
+    because="engine.kind is '{engine}'; expected none, since only TGI is started by a command: vLLM and "
+    "SGLang are started by their interpreter (engine.python), and in a container by engine.image",
     remedy="Leave it out, or set engine=tgi.",
 )
 _NOT_STARTED = Idle(
@@ -76,8 +76,8 @@ _ONE_INSTANCE = Idle(
     remedy="Leave it out, or set knobs.instances or space.knobs.instances.",
 )
 _NO_KNOBS_OF_VLLM = Idle(
-    when=lambda run: not any(kind.takes_vllm_flags for kind in run.engines),
-    because="engine.kind is '{engine}', whose knobs no release table of vLLM is asked about",
+    when=lambda run: not any(kind.takes_vllm_flags or kind.check is not None for kind in run.engines),
+    because="engine.kind is '{engine}', whose knobs no table of releases is asked about",
 )
 _NO_LIVE_LIMITS = Idle(
     when=lambda run: not run.is_simulated and not any(kind.has_live_limits for kind in run.engines),
@@ -286,8 +286,8 @@ _ONE_ENDPOINT = Idle(
 )
 _NO_OFFLINE_TGI = Idle(
     when=lambda run: run.client.has_engine_inside and run.has_foreign_engine,
-    because="client.kind is 'offline', whose benchmarks start vLLM themselves; expected no TGI among what "
-    "they measure",
+    because="client.kind is 'offline', whose benchmarks start vLLM themselves; expected no other engine "
+    "among what they measure",
     remedy="Use client=vllm_bench.",
 )
 _RAMP = tuple(field.name for field in fields(RampConfig))

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from sweeper import knobs
 from sweeper.config.checks import check_choice, check_positive
 from sweeper.errors import ConfigError
-from sweeper.kinds import DEFAULT_ENGINE, ENGINES, MODEL_OF_ENGINE
+from sweeper.kinds import DEFAULT_ENGINE, ENGINES, MODEL_OF_ENGINE, EngineKind
 from sweeper.records import INSTANCES_BY, ContainerSpec, EngineSpec, Platform
 from sweeper.text import confidential
 
@@ -45,7 +45,7 @@ def engine(given: Mapping[str, Any], platform: Platform) -> EngineSpec:
         )
     return EngineSpec(
         kind=kind,
-        release=_release(str(given["release"])),
+        release=_release(str(given["release"]), declared),
         python=None if declared.is_modelled else given["python"],
         url=None if declared.is_started_by_us else _url(given),
         api_key_env=None if declared.is_started_by_us else _variable(given["api_key_env"]),
@@ -106,7 +106,10 @@ def live(given: object) -> str:
     return str(text)
 
 
-def _release(given: str) -> str:
+def _release(given: str, kind: EngineKind) -> str:
+    if kind.is_run_by_python and not kind.takes_vllm_flags:
+        # It is found in the environment; what an experiment was written for is no release of vLLM.
+        return given
     unplaced = knobs.why_unplaced(given)
     if unplaced is not None:
         known = knobs.releases()

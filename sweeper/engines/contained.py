@@ -12,7 +12,7 @@ from sweeper.engines import containers
 from sweeper.engines.endpoint import Endpoint
 from sweeper.errors import MeasurementError
 from sweeper.processes import ports
-from sweeper.processes.supervisor import Supervised
+from sweeper.processes.supervisor import Program, Supervised
 from sweeper.records import FailureClass, Placement, TrialSpec
 from sweeper.text import trial_files
 from sweeper.topology.shown_devices import shown_devices
@@ -45,9 +45,9 @@ def inside(
     return inside.command, inside.environment
 
 
-def is_unseen(process: Supervised, port: int) -> bool:
+def is_unseen(process: Program, port: int) -> bool:
     """Whether a server listens in a container of a user whose files we may not read, such as root's."""
-    is_inside = process.launch.container is not None
+    is_inside = isinstance(process, Supervised) and process.launch.container is not None
     return is_inside and bool(process.pids()) and ports.is_listened_on(port)
 
 

@@ -94,6 +94,7 @@ class Planner:
     """Turns points of the space into jobs for one engine release on one node.
 
     Attributes:
+        others: Engines that series name and that have an environment of their own, by kind.
         live: Whether settings may share an engine's start (``plan.live``): ``false``, ``auto`` or ``true``.
         fresh_because: Why none may, whatever ``live`` says, one sentence; None where some may.
         left_out: Sentences about what the space could not have here (``fitting``).
@@ -119,6 +120,7 @@ class Planner:
     modelled_device: str | None = None
     control: str | None = None
     control_every: int | None = None
+    others: Mapping[str, EngineSpec] = field(default_factory=dict)
     live: str = "false"
     fresh_because: str | None = None
     left_out: tuple[str, ...] = ()
@@ -210,7 +212,7 @@ class Planner:
             model=(series.model if series is not None else None) or self.model,
             platform=self.platform,
             devices_wanted=devices_wanted(point.assignment),
-            client=self.client,
+            client=self._client_of(engine),
             warmup_prompts=self.warmup_prompts,
             repeats=self.repeats,
             runs_per_start=self.runs_per_start,
@@ -264,11 +266,20 @@ class Planner:
                 f"the image of {engine.kind}; expected one of its own. "
                 f"Set space.series.{series.name}.knobs.{IMAGE}."
             )
-        return replace(engine, kind=series.engine)
+        return self.others.get(series.engine) or replace(engine, kind=series.engine)
 
     def _in_image(self, assignment: Assignment) -> EngineSpec:
         """Return the study's engine in the image that an assignment names, if it names one."""
         return self.images.get(str(assignment.get(IMAGE)), self.engine)
+
+    def _client_of(self, engine: EngineSpec) -> ClientSpec:
+        """Return what loads an engine: its own environment's vLLM only where that has one."""
+        is_own_image = engine.container is not None and not ENGINES[engine.kind].takes_vllm_flags
+        has_none = engine.kind in self.others or (is_own_image and engine.kind != self.engine.kind)
+        is_beside = has_none and self.client.python is None
+        if not is_beside:
+            return self.client
+        return replace(self.client, python=self.engine.python, version=self.engine.version)
 
     def engine_of(self, point: Point) -> EngineSpec:
         """Return what serves a point of the space."""
@@ -281,11 +292,15 @@ class Planner:
 
     def _load_points_of(self, point: Point, engine: EngineSpec) -> tuple[LoadPoint, ...]:
         """Drop the second runs of a trial that remembers nothing: they would repeat the first ones."""
-        if ENGINES[engine.kind].keeps_prefixes and self._keeps_prefixes(point):
+        if self._keeps_prefixes(point, ENGINES[engine.kind]):
             return self.load_points
         return tuple(load for load in self.load_points if not load.keeps_prefix_cache)
 
-    def _keeps_prefixes(self, point: Point) -> bool:
+    def _keeps_prefixes(self, point: Point, kind: EngineKind) -> bool:
+        if not kind.keeps_prefixes:
+            return False
+        if kind.cache_off is not None:
+            return not point.assignment.get(kind.cache_off, False)
         release = self._in_image(point.assignment).release
         unsaid = knobs.defaults(release, accelerator=self.accelerator, assignment=point.assignment)
         return bool(point.assignment.get("enable_prefix_caching", unsaid["enable_prefix_caching"]))
@@ -352,6 +367,9 @@ class Planner:
         if "load_format" in spec.assignment:
             found = knobs.refuse_load_format(spec.assignment["load_format"], is_dummy=spec.model.is_dummy)
             yield from () if found is None else (found,)
+        for knob, value in spec.assignment.items():
+            near = knobs.refuse_near_path(knob, value)
+            yield from () if near is None else (near,)
         # What the client of another interpreter takes is not known here.
         if self.client.python is None:
             yield from knobs.refuse_unshared(
@@ -376,7 +394,9 @@ class Planner:
         broken = self.space.broken_rule(spec.assignment, defaults=self._sizes())
         if broken is not None:
             return _rule_refusal(broken)
-        mistakes = engine_checks.mistakes(spec.assignment, kind=kind, allow_unknown=self.allow_unknown)
+        mistakes = engine_checks.mistakes(
+            spec.assignment, kind=kind, allow_unknown=self.allow_unknown, engine=spec.engine
+        )
         if mistakes:
             raise KnobError(f"{kind.title}: " + "\n  ".join(mistakes))
         return self._size_refusal(spec) or self._shape_refusal(spec)

@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING
 
 from sweeper.kinds import ENGINES
 from sweeper.prepare.client import found_client
-from sweeper.prepare.interpreter import find_engine_python
-from sweeper.prepare.model import looked_up, provide_model, with_models_looked_up
+from sweeper.prepare.interpreter import (
+    find_engine_python,
+    find_other_python,
+    has_environment_without_vllm,
+)
+from sweeper.prepare.model import (
+    from_anywhere,
+    looked_up,
+    provide_model,
+    with_models_from_anywhere,
+    with_models_looked_up,
+)
 from sweeper.records import IMAGE, ContainerSpec, EngineSpec
 
 if TYPE_CHECKING:
@@ -38,6 +48,8 @@ def planner_of(settings: Settings, node: Node) -> Planner:
     if ENGINES[engine.kind].is_run_by_python and engine.python is not None:
         model = looked_up(model, python=engine.python)
         space = with_models_looked_up(space, python=engine.python)
+    if not ENGINES[engine.kind].is_modelled:
+        model, space = from_anywhere(model), with_models_from_anywhere(space)
     if engine.container is not None:
         read = _read_inside(settings, [model, *(item.model for item in space.series if item.model)])
         engine = with_mounts(engine, read)
@@ -48,6 +60,7 @@ def planner_of(settings: Settings, node: Node) -> Planner:
         space=space,
         engine=engine,
         images=images,
+        others=_other_engines(settings, engine),
         model=model,
         platform=settings.platform,
         node=node,
@@ -155,13 +168,36 @@ def _read_inside(settings: Settings, models: Sequence[Model]) -> list[str]:
     return [path for path in paths if path and Path(path).exists()]
 
 
+def _other_engines(settings: Settings, own: EngineSpec) -> dict[str, EngineSpec]:
+    """Find the engines that series name beside the study's own, and that lie in an environment of their own.
+
+    Raises:
+        ConfigError: One is not there.
+    """
+    from sweeper.engines import checks
+
+    found = dict[str, EngineSpec]()
+    beside = {series.engine for series in settings.space.series if IMAGE not in series.knobs}
+    for name in beside - {own.kind} if own.container is None else ():
+        kind = ENGINES[name]
+        if ENGINES[own.kind].is_modelled or not has_environment_without_vllm(kind):
+            continue
+        engine = replace(own, kind=name, build=None, python=find_other_python(kind))
+        told = checks.find(engine, kind=kind)
+        found[name] = engine if told is None else replace(engine, release=told.release.partition("+")[0])
+    return found
+
+
 def _settled(engine: EngineSpec, settings: Settings, *, found: str, where: str) -> EngineSpec:
     from sweeper.engines import release
 
-    stated_by = settings.release_stated_by
+    stated_by, kind = settings.release_stated_by, ENGINES[engine.kind]
+    is_other = has_environment_without_vllm(kind)
     return release.settled(
         engine,
         found=found,
+        title=kind.title if is_other else "vLLM",
+        example=engine.release if is_other else None,
         where=where,
         stated=stated_by is not None,
         insists=stated_by == "command line",

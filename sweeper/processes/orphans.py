@@ -122,7 +122,7 @@ def find_orphans(outputs: Path) -> list[Process]:
     orphans: set[Process] = set()
     for path in (
         *Path(folder).glob(f"*/trials/*/**/*{START_FILE_SUFFIX}"),
-        *Path(folder).glob(f"*/clients/*{START_FILE_SUFFIX}"),
+        *Path(folder).glob(f"*/kept/*{START_FILE_SUFFIX}"),
     ):
         launch = read_start_file(path)
         if launch is not None and not is_alive(launch.owner):

@@ -42,7 +42,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from sweeper.errors import EngineError
 from sweeper.processes import masks
@@ -80,6 +80,30 @@ _BOOTSTRAP = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
     "from sweeper.processes import supervisor; supervisor.main()"
 )
+
+
+class Program(Protocol):
+    """What runs for a trial: a process of its own under supervision, or a fork of one that is kept."""
+
+    def poll(self) -> int | None:
+        """Exit code, 128 + n when signal n ended it; None while it runs."""
+        ...
+
+    def floods(self) -> bool:
+        """Whether it has written more to its log than any sound program does."""
+        ...
+
+    def pids(self) -> set[int]:
+        """Ids of its living processes."""
+        ...
+
+    def members(self) -> list[Process]:
+        """Its living processes."""
+        ...
+
+    def stop(self) -> float:
+        """End it and everything it started; return the seconds it took. Safe to call twice."""
+        ...
 
 
 class Supervised:

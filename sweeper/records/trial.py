@@ -52,7 +52,8 @@ class EngineSpec:
 
     Attributes:
         kind: One of ``kinds.ENGINES``.
-        release: Version of vLLM, such as ``0.6.2``: found in its environment, or modelled.
+        release: Version of vLLM, such as ``0.6.2``: found in its environment, or modelled. Of an engine that
+            has an environment of its own, that engine's.
         build: Version that its environment reports where that does not say which release it is, and
             ``release`` was stated for it (``0.1.dev9453``); None where the release is the version that was
             found.
@@ -111,7 +112,8 @@ class ClientSpec:
             generator is no command yet.
         python: Interpreter that runs the load generator; None takes the engine's, or finds the environment of
             its own.
-        version: Of the client that has an environment of its own, as found there; None for any other.
+        version: Of the client that has an environment of its own, or of the vLLM whose benchmark loads an
+            engine of another environment, as found there; None for any other.
         keeps_requests: Its own JSON keeps the times of single requests.
         start_timeout_s: Until it has imported what it needs.
         trust_remote_code: Whether it runs a tokenizer that is code of the model's own folder, for a server

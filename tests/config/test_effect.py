@@ -30,6 +30,7 @@ from tests.clients.test_vllm_offline import make as offline_spec
 from tests.engines.test_attach import KEY, attached_spec, running  # noqa: F401 - a fixture
 from tests.engines.test_tgi import tgi_spec
 from tests.standin_server import PLACEMENT, make_spec, never, write_interpreter
+from tests.standin_sglang import sglang_spec
 
 _Spec = TypeVar("_Spec")
 
@@ -269,6 +270,15 @@ def test_tgi_reads_what_is_said_to_act_for_it(tmp_path: Path) -> None:
     assert said <= read_in(spec)
 
 
+def test_sglang_reads_what_is_said_to_act_for_it(tmp_path: Path) -> None:
+    made = sglang_spec(tmp_path)
+    spec = replace(made, client=replace(made.client, python=str(write_interpreter(tmp_path / "python"))))
+    said = acting(spec, "engine=sglang")
+    assert {"engine.python", "engine.allow_unknown"} & said
+    assert not {"engine.command", "engine.prefix", "engine.url"} & said
+    assert said <= read_in(spec)
+
+
 def test_attached_endpoint_reads_what_is_said_to_act_for_it(
     tmp_path: Path,
     running: tuple[str, Any],  # noqa: F811
@@ -399,7 +409,7 @@ def test_default_is_written_once() -> None:
 
 
 def test_files_of_conf_repeat_defaults_that_they_show() -> None:
-    for engine in ("vllm", "tgi"):
+    for engine in ("vllm", "sglang", "tgi"):
         composed = config.compose_run([f"engine={engine}", "platform=cpu"])["engine"]
         shown = {name: value for name, value in composed.items() if name.endswith("_s")}
         assert shown == {name: config_defaults("engine")[name] for name in shown}
