@@ -73,7 +73,8 @@ class LaunchedServer:
         self.base_url = f"http://127.0.0.1:{reserved.port}"
         self.api_key = api_key
         self._endpoint = Endpoint(base_url=self.base_url, api_key=api_key)
-        self.command = process.command or command
+        # In a container it is another one than the engine's own.
+        self.command = (process.command if isinstance(process, Supervised) else ()) or command
         self.log_path: str | None = str(log_path)
         self.versions = versions
         self.effective: Mapping[str, Scalar] = {}
