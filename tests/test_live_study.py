@@ -119,3 +119,24 @@ def test_fresh_starts_are_measured_after_all_when_asked_for(cut_off: LiveStudy) 
     # And are not measured again on a shared start: theirs is the better row.
     cut_off.run("space.knobs.max_num_seqs=[1,2,3]")
     assert len(cut_off.rows()) == SETTINGS + 2
+
+
+def test_search_stays_with_its_start_and_finalists_have_their_own(tmp_path: Path) -> None:
+    study = LiveStudy(tmp_path)
+    told = study.run(
+        *("search=tpe", "search.trials=5", "search.finalists=1", "search.final_repeats=1"),
+        *("space.knobs.max_num_seqs=[2,4,8,16,32,64]", "space.knobs.enforce_eager=[true,false]"),
+    )
+    assert "live: settings that differ in max_num_seqs alone share a start at the largest of each" in told
+    rows = study.rows()
+    searched, finals = rows[rows["role"].isna()], rows[rows["role"].notna()]
+    assert len(searched) == 5
+    # A start is expected to take a minute and a load of four short requests next to nothing.
+    assert sorted(searched["live_trial"]) == [0, 1, 2, 3, 4]
+    assert searched["knob.enforce_eager"].nunique() == 1
+    assert set(searched["started_with"]) == {
+        "long_prefill_token_threshold 0, max_num_batched_tokens 2048, max_num_seqs 64"
+    }
+    assert set(finals["role"]) == {"default", "finalist"}
+    assert finals["live_trial"].isna().all()
+    assert study.processes() == []

@@ -14,7 +14,7 @@ from sweeper.cli.forecast import forecast_facts, forecast_of, write_timeline
 from sweeper.cli.ledger import ledger_of
 from sweeper.cli.long_work import LongWork
 from sweeper.kinds import SEARCH_METHODS
-from sweeper.plan.live import shared_starts
+from sweeper.plan.live import search_line, shared_starts
 from sweeper.space.domains import Choice, Domain
 from sweeper.text.durations import duration_text
 
@@ -119,6 +119,7 @@ def _show_search(
     from sweeper.plan.sample import survey
 
     found = survey(planner, seed=settings.seed)
+    line = search_line(planner)
     spent = ledger.spent
     left = max((settings.trials or 0) - spent, 0)
     again = [job for _, job in planner.controls(settings.trials or 0)]
@@ -133,6 +134,7 @@ def _show_search(
         "bounds": "; ".join(bound.name for bound in settings.constraints),
         "load points": "; ".join(point.label for point in settings.load_points),
         "endings": _endings_text(settings),
+        "live": line or "",
     }
     _show_facts(facts, console)
     _show_domains(planner, console)

@@ -53,7 +53,7 @@ def stored_jobs(planner: Planner, keys: Sequence[str], trials: StoredTrials) -> 
         trials: What the store holds.
     """
     jobs = (planner.job(_point(planner.space, trials.rows_of(key)[0])) for key in keys)
-    return [job for key, job in zip(keys, jobs, strict=True) if job.spec.key == key]
+    return [job for key, job in zip(keys, jobs, strict=True) if key in (job.spec.key, job.spec.shared_key)]
 
 
 def _point(space: Space, row: Mapping[str, Any]) -> Point:

@@ -15,6 +15,7 @@ from sweeper.kinds import CLIENTS, ENGINES
 from sweeper.knobs.live import LIVE_KNOBS, LiveGroup, groups, why_not_live
 from sweeper.plan.planner import Job, Planner
 from sweeper.records import INSTANCES, Assignment, TrialSpec
+from sweeper.space.domains import Choice, Domain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,7 @@ def shared_starts(
                 job.spec.label: f"the start that it would share is refused: {refusal}" for job in members
             }
             continue
-        if len(members) == 1:
+        if len(members) == 1 and not is_measured(members[0].spec.shared_key):
             reasons[members[0].spec.label] = (
                 "no other setting differs from it in limits of the scheduler alone"
             )
@@ -157,3 +158,53 @@ def _groups(planner: Planner, jobs: Sequence[Job]) -> Iterator[_Group]:
 
 def _limits_text(start: Assignment) -> str:
     return ", ".join(f"{knob} {start[knob]}" for knob in LIVE_KNOBS if knob in start)
+
+
+def on_largest_start(planner: Planner, job: Job) -> Job:
+    """Give a job of a search the start that serves all of its neighbours, where they can share one.
+
+    Which settings a search will ask for is not known, so the start has the largest value of each limit that
+    varies.
+    """
+    start = None if job.refusal is not None else _largest_start(planner, job.spec)
+    return job if start is None else on_shared_start(job, start)
+
+
+def search_line(planner: Planner) -> str | None:
+    """Say what trials of a search share; None where sharing was not asked for.
+
+    Raises:
+        ConfigError: ``engine.live`` is ``true``, and the usual setting cannot share a start.
+    """
+    if planner.live == "false":
+        return None
+    limits = [knob for knob in LIVE_KNOBS if knob in planner.space.domains]
+    job = planner.default()
+    reason = None if job is None else why_fresh(planner, job.spec)
+    if not limits:
+        reason = f"the space varies none of {', '.join(LIVE_KNOBS)}"
+    if reason is None:
+        return f"settings that differ in {', '.join(limits)} alone share a start at the largest of each"
+    if planner.live == "true":
+        raise ConfigError(
+            f"engine.live: is true, and settings of this search cannot share a start: {reason}; expected "
+            "limits that vary and can be changed while an engine runs. Set engine.live=auto."
+        )
+    return f"every setting on a start of its own: {reason}"
+
+
+def _largest_start(planner: Planner, spec: TrialSpec) -> Assignment | None:
+    varying = {knob: planner.space.domains[knob] for knob in LIVE_KNOBS if knob in planner.space.domains}
+    if planner.live == "false" or not varying or why_fresh(planner, spec) is not None:
+        return None
+    largest = {knob: _largest_value(domain) for knob, domain in varying.items() if knob in spec.assignment}
+    if not largest or None in largest.values():
+        return None
+    start = {**spec.assignment, **{knob: value for knob, value in largest.items() if value is not None}}
+    return None if planner.refusal(replace(spec, assignment=start)) is not None else start
+
+
+def _largest_value(domain: Domain) -> int | None:
+    values = domain.values if isinstance(domain, Choice) else (domain.high,)
+    whole = [int(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    return max(whole, default=None)

@@ -77,7 +77,11 @@ class _Attempt:
 
 
 class Scheduler:
-    """Places trials on one or several nodes. It has one owner and is not safe to share between threads."""
+    """Places trials on one or several nodes. It has one owner and is not safe to share between threads.
+
+    Attributes:
+        starts: Which start that trials share is where.
+    """
 
     def __init__(
         self,
@@ -101,6 +105,7 @@ class Scheduler:
             PlacementError: Two nodes have one name.
         """
         self._nodes = Occupancy(nodes, isolation=isolation)
+        self.starts = self._nodes.starts
         self._max_parallel = max_parallel
         self._order = order
         self._chances = random.Random(seed)

@@ -80,6 +80,11 @@ class Queue:
         return len(self._backoff.retries)
 
     @property
+    def idle_starts(self) -> tuple[str, ...]:
+        """Starts that wait for a trial which shares them, by key."""
+        return self._scheduler.starts.idle
+
+    @property
     def is_pausing(self) -> bool:
         """Whether a job or devices are in a pause."""
         return bool(self._backoff)
