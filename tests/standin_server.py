@@ -23,6 +23,7 @@ import importlib
 import itertools
 import json
 import os
+import runpy
 import stat
 import sys
 import threading
@@ -227,7 +228,7 @@ def serve(arguments: list[str]) -> None:
     ThreadingHTTPServer(("127.0.0.1", state.port), Handler).serve_forever()
 
 
-def benchmark(requests_fd: str, replies_fd: str) -> None:
+def benchmark(requests_fd: str | int, replies_fd: str | int) -> None:
     """Speak the worker's protocol; each run sends one request and reports plausible numbers."""
     requests, replies = os.fdopen(int(requests_fd)), os.fdopen(int(replies_fd), "w", buffering=1)
     replies.write(json.dumps({"ready": True}) + "\n")
@@ -280,5 +281,8 @@ if __name__ == "__main__":
             serve(rest)
         case [worker, first, second] if worker.endswith("vllm_bench_worker.py"):
             benchmark(first, second)
+        case [keeper, control, worker] if keeper.endswith("keeper.py") and worker.endswith("_worker.py"):
+            keep = runpy.run_path(keeper)["keep"]
+            keep(int(control), loading=lambda: None, serving=lambda _, *fds: benchmark(*fds))
         case other:
             raise SystemExit(f"not understood: {other}")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from sweeper.engines import Cancelled, Server, vllm_reports
 from sweeper.errors import EngineError, Stopped
@@ -39,6 +40,22 @@ class Ended:
     peak_kv_cache_usage: float | None
 
 
+class Program(Protocol):
+    """What loads an engine: a process of its own under supervision, or a fork of one that is kept."""
+
+    def poll(self) -> int | None:
+        """Exit code, 128 + n when signal n ended it; None while it runs."""
+        ...
+
+    def floods(self) -> bool:
+        """Whether it has written more to its log than any sound program does."""
+        ...
+
+    def stop(self) -> object:
+        """End it and everything it started; safe to call twice."""
+        ...
+
+
 class Watch:
     """Every reason to stop waiting for a program that loads an engine, looked at again and again.
 
@@ -48,7 +65,7 @@ class Watch:
     """
 
     def __init__(
-        self, program: Supervised, server: Server, *, limit_s: float, log_path: Path, cancelled: Cancelled
+        self, program: Program, server: Server, *, limit_s: float, log_path: Path, cancelled: Cancelled
     ) -> None:
         """Begin; the clock runs from here.
 

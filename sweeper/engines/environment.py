@@ -118,6 +118,11 @@ def outputs_folder(spec: TrialSpec) -> Path:
     return (_trial_folder(spec) or Path(spec.folder).resolve()).parents[2]
 
 
+def clients_folder(spec: TrialSpec) -> Path:
+    """Folder of what is kept warm for the trials of a study: ``<study>/clients``."""
+    return (_trial_folder(spec) or Path(spec.folder).resolve()).parents[1] / "clients"
+
+
 def trial_key(spec: TrialSpec) -> str:
     """The key of a trial, also for one of its instances, which has fewer knobs and a folder below it."""
     folder = _trial_folder(spec)

@@ -202,7 +202,9 @@ def write_metadata_stub(folder: Path, environment: EngineEnvironment) -> Path | 
     stub = folder.resolve() / "python-path"
     version = f"{environment.release}+cpu"
     metadata = stub / f"vllm-{version}.dist-info" / "METADATA"
-    trial_files.write(metadata, f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
+    # Once: the trials of a study share that of their clients, and one may be reading it.
+    if not metadata.is_file():
+        trial_files.write(metadata, f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
     return stub
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
+from sweeper.clients.warm_clients import WarmClients
 from sweeper.executors import Ticket
 from sweeper.records import Placement, TrialResult, TrialSpec
 from sweeper.trial import trial
@@ -32,7 +33,8 @@ class InlineExecutor:
         self._numbers = itertools.count(1)
         self._running: dict[Future[TrialResult], tuple[Ticket, TrialSpec, Placement]] = {}
         self._stop = threading.Event()
-        self._engines = KeptEngines(is_alone=is_alone)
+        self._warm = WarmClients()
+        self._engines = KeptEngines(is_alone=is_alone, warm=self._warm)
 
     def submit(self, spec: TrialSpec, placement: Placement) -> Ticket:
         """Start a trial on devices that the caller holds."""
@@ -68,3 +70,4 @@ class InlineExecutor:
         self._stop.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._engines.close()
+        self._warm.close()

@@ -12,9 +12,11 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
+from sweeper.clients.warm_clients import WarmClients
 from sweeper.executors import Ticket
 from sweeper.executors.ray_holders import EngineHolder, Holders, actor_options, close_all
 from sweeper.executors.ray_import import import_ray
@@ -83,7 +85,16 @@ def run_in_worker(
     def cancelled() -> bool:
         return _is_cancelled() or (driver is not None and not process.is_alive(driver))
 
-    return trial.run(spec, placement, cancelled=cancelled)
+    return trial.run(spec, placement, cancelled=cancelled, warm=_warm_clients(driver))
+
+
+@cache
+def _warm_clients(driver: Process | None) -> WarmClients:
+    """Return who keeps warm clients in this worker, which Ray gives one trial after another.
+
+    They end with the worker, which may outlive its driver for a while, and with the driver.
+    """
+    return WarmClients(also_for=driver)
 
 
 def _is_cancelled() -> bool:

@@ -83,9 +83,18 @@ def end_launched(folder: Path, *, grace_s: float = 2.0) -> list[Process]:
     Returns:
         Those that still live all the same; empty as a rule.
     """
-    launches = map(read_start_file, folder.glob(f"**/*{START_FILE_SUFFIX}"))
-    members = {member for launch in launches if launch is not None for member in launch.members()}
-    return end(sorted(members), grace_s=grace_s)
+    return end(launched(folder), grace_s=grace_s)
+
+
+def launched(folder: Path, name: str = "") -> list[Process]:
+    """Return the living processes of all that was started under supervision for a trial.
+
+    Args:
+        folder: The trial's own, with its start files.
+        name: What the names of the start files begin with.
+    """
+    launches = map(read_start_file, folder.glob(f"**/{name}*{START_FILE_SUFFIX}"))
+    return sorted({member for launch in launches if launch is not None for member in launch.members()})
 
 
 def find_orphans(outputs: Path) -> list[Process]:
@@ -100,7 +109,10 @@ def find_orphans(outputs: Path) -> list[Process]:
     """
     folder = str(outputs.resolve())
     orphans: set[Process] = set()
-    for path in Path(folder).glob(f"*/trials/*/**/*{START_FILE_SUFFIX}"):
+    for path in (
+        *Path(folder).glob(f"*/trials/*/**/*{START_FILE_SUFFIX}"),
+        *Path(folder).glob(f"*/clients/*{START_FILE_SUFFIX}"),
+    ):
         launch = read_start_file(path)
         if launch is not None and not is_alive(launch.owner):
             orphans.update(launch.members())

@@ -81,12 +81,18 @@ class Supervised:
     """A program under supervision, seen from its owner.
 
     Use it as a context manager, or call `stop`: both leave no process of it behind.
+
+    Attributes:
+        launch: Which process it is, of whom, and where its output goes.
+        temporary: Folder for its temporary files, which goes with it.
     """
 
-    def __init__(self, supervisor: subprocess.Popen[bytes], launch: Launch) -> None:
+    def __init__(
+        self, supervisor: subprocess.Popen[bytes], launch: Launch, *, grace_s: float, temporary: Path
+    ) -> None:
         self._supervisor = supervisor
-        self._grace_s = 0.0
-        self._temporary: Path | None = None
+        self._grace_s = grace_s
+        self.temporary = temporary
         self.launch = launch
 
     @classmethod
@@ -102,6 +108,7 @@ class Supervised:
         launch_s: float = LAUNCH_S,
         note: Mapping[str, object] | None = None,
         pass_fds: Sequence[int] = (),
+        also_for: Process | None = None,
     ) -> Supervised:
         """Start a program under supervision.
 
@@ -115,6 +122,7 @@ class Supervised:
             launch_s: Seconds that the supervisor itself may take to be up.
             note: Further facts for the start file (port, devices, trial key).
             pass_fds: File descriptors that the program inherits.
+            also_for: Another process without which the program is to end, besides this one.
 
         Raises:
             EngineError: The supervisor itself could not be started, or not in time.
@@ -133,6 +141,7 @@ class Supervised:
                 json.dumps(note or {}),
             ),
             *(word for fd in pass_fds for word in ("--pass-fd", str(fd))),
+            *(() if also_for is None else ("--also-for", str(also_for))),
         ]
         report, told = os.pipe()
         temporary = _temporary_folder(env)
@@ -177,10 +186,7 @@ class Supervised:
             boot=processes.boot_id(),
             log_path=str(log),
         )
-        supervised = cls(supervisor, launch)
-        supervised._grace_s = grace_s
-        supervised._temporary = temporary
-        return supervised
+        return cls(supervisor, launch, grace_s=grace_s, temporary=temporary)
 
     def poll(self) -> int | None:
         """Exit code of the program, 128 + n when signal n ended it; None while it runs.
@@ -192,10 +198,7 @@ class Supervised:
 
     def floods(self) -> bool:
         """Whether the program has written more to its log than any sound program does."""
-        try:
-            return Path(self.launch.log_path).stat().st_size > LARGEST_LOG
-        except OSError:
-            return False
+        return floods(Path(self.launch.log_path))
 
     def pids(self) -> set[int]:
         """Ids of the program's living processes, without the supervisor."""
@@ -218,11 +221,8 @@ class Supervised:
             _end_child(self._supervisor, within_s=_MARGIN_S)
         # The supervisor leaves nothing behind, unless it was itself killed.
         processes.end(self.members(), grace_s=min(self._grace_s, 2.0))
-        if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-        if self.floods():
-            with contextlib.suppress(OSError):
-                os.truncate(self.launch.log_path, _KEPT_LOG)
+        shutil.rmtree(self.temporary, ignore_errors=True)
+        cut(Path(self.launch.log_path))
         return time.monotonic() - began
 
     def __enter__(self) -> Supervised:
@@ -235,6 +235,21 @@ class Supervised:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def floods(log_path: Path) -> bool:
+    """Whether a program has written more to its log than any sound program does."""
+    try:
+        return log_path.stat().st_size > LARGEST_LOG
+    except OSError:
+        return False
+
+
+def cut(log_path: Path) -> None:
+    """Keep the beginning of a log that a program has flooded; any other is left as it is."""
+    if floods(log_path):
+        with contextlib.suppress(OSError):
+            os.truncate(log_path, _KEPT_LOG)
 
 
 def _report(fd: int, *, within_s: float) -> str | None:
@@ -277,7 +292,7 @@ def main() -> None:
         signal.signal(number, lambda *_: None)
 
     facts = _facts(options)
-    _write(options.start_file, facts)
+    write_start_file(options.start_file, facts)
     environment = dict(os.environ)
     refusal = masks.refusal(environment)
     if refusal is not None:
@@ -296,12 +311,12 @@ def main() -> None:
             os.close(fd)
     program = launched.pid
     facts = {**facts, "program_pid": program, "seen": _seen_by(program)}
-    _write(options.start_file, facts)
+    write_start_file(options.start_file, facts)
 
-    code = _watch(program, signalled, Process.parse(options.owner))
+    code = _watch(program, signalled, [Process.parse(owner) for owner in (options.owner, *options.also_for)])
     code = _end_tree(program, code, grace_s=options.grace_s)
     shutil.rmtree(options.temporary, ignore_errors=True)
-    _write(options.start_file, facts | {"ended_at": time.time(), "exit_code": code})
+    write_start_file(options.start_file, facts | {"ended_at": time.time(), "exit_code": code})
     # No clean-up of the interpreter: there is nothing to clean, and it takes time.
     os._exit(code)
 
@@ -330,6 +345,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cwd", required=True)
     parser.add_argument("--grace-s", type=float, required=True)
     parser.add_argument("--owner", required=True)
+    parser.add_argument("--also-for", action="append", default=[])
     parser.add_argument("--note", type=json.loads, required=True)
     parser.add_argument("--pass-fd", type=int, action="append", default=[])
     parser.add_argument("--report-fd", type=int, required=True)
@@ -353,7 +369,7 @@ def _facts(options: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def _write(path: Path, facts: Mapping[str, object]) -> None:
+def write_start_file(path: Path, facts: Mapping[str, object]) -> None:
     """Write the start file aside and rename it; a full disk must not keep a tree from being ended."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -365,7 +381,7 @@ def _write(path: Path, facts: Mapping[str, object]) -> None:
 
 def _end_unstarted(options: argparse.Namespace, facts: Mapping[str, object], code: int) -> NoReturn:
     shutil.rmtree(options.temporary, ignore_errors=True)
-    _write(options.start_file, {**facts, "ended_at": time.time(), "exit_code": code})
+    write_start_file(options.start_file, {**facts, "ended_at": time.time(), "exit_code": code})
     os._exit(code)
 
 
@@ -421,8 +437,8 @@ def _launch(options: argparse.Namespace, environment: Mapping[str, str]) -> subp
     )
 
 
-def _watch(program: int, signalled: int, owner: Process) -> int | None:
-    """Wait until the program ends (its exit code), or the owner wants it ended or is gone (None)."""
+def _watch(program: int, signalled: int, owners: Sequence[Process]) -> int | None:
+    """Wait until the program ends (its exit code), or its owner wants it ended or an owner is gone (None)."""
     lifeline = sys.stdin.fileno()
     while True:
         ready, _, _ = select.select([lifeline, signalled], [], [], _OWNER_CHECK_S)
@@ -435,7 +451,7 @@ def _watch(program: int, signalled: int, owner: Process) -> int | None:
             return code
         if lifeline in ready and not os.read(lifeline, 512):
             return None
-        if not processes.is_alive(owner):
+        if not all(map(processes.is_alive, owners)):
             return None
 
 

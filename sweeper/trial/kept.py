@@ -13,6 +13,7 @@ import time
 from collections.abc import Collection
 from typing import cast
 
+from sweeper.clients.warm_clients import WarmClients
 from sweeper.engines import Cancelled
 from sweeper.engines.registry import engine_of
 from sweeper.engines.shared import LiveServer, SharedServer
@@ -67,13 +68,15 @@ class KeptEngine:
 class KeptEngines:
     """Runs trials on this machine, and holds the engines that some of them share."""
 
-    def __init__(self, *, is_alone: bool = False) -> None:
+    def __init__(self, *, is_alone: bool = False, warm: WarmClients | None = None) -> None:
         """Hold nothing yet.
 
         Args:
             is_alone: Whether no engine may wait while a trial runs beside it, on whatever devices.
+            warm: Who keeps what the trials' clients have imported.
         """
         self._is_alone = is_alone
+        self._warm = warm
         self._kept: dict[Placement, KeptEngine] = {}
         self._lock = threading.Lock()
 
@@ -87,10 +90,12 @@ class KeptEngines:
         """
         self._make_room(spec, placement)
         if spec.start_key is None:
-            return trial.run(spec, placement, cancelled=cancelled)
+            return trial.run(spec, placement, cancelled=cancelled, warm=self._warm)
         with self._lock:
             engine = self._kept.setdefault(placement, KeptEngine(spec.start_key))
-        result = trial.run(spec, placement, cancelled=cancelled, engine=engine, own_pids=engine.pids)
+        result = trial.run(
+            spec, placement, cancelled=cancelled, engine=engine, warm=self._warm, own_pids=engine.pids
+        )
         if result.state is TrialState.FAILED:
             self._end([placement])
         return result

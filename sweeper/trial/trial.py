@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sweeper.clients import Client, plausibility, requirements
 from sweeper.clients.registry import OpenClient, client_of
+from sweeper.clients.warm_clients import WarmClients
 from sweeper.engines import Cancelled, Engine, Server
 from sweeper.engines.environment import outputs_folder
 from sweeper.engines.registry import engine_of
@@ -53,6 +54,7 @@ def run(
     cancelled: Cancelled,
     engine: Engine | None = None,
     open_client: OpenClient | None = None,
+    warm: WarmClients | None = None,
     proc: Path = host_settings.PROC,
     sys: Path = numa.SYS,
     before_load: Callable[[], object] = lambda: None,
@@ -67,6 +69,7 @@ def run(
         cancelled: Polled throughout; true ends the trial as interrupted.
         engine: What serves, if not the one that the spec names.
         open_client: Opens the client that loads it.
+        warm: Who keeps what clients have imported for later trials; None keeps nothing.
         proc: Where the kernel shows its settings, for trials that change the host.
         sys: Where it shows its devices, for the processors of a NUMA node.
         before_load: Called before each measured load.
@@ -82,6 +85,7 @@ def run(
         cancelled=cancelled,
         engine=engine,
         open_client=open_client,
+        warm=warm,
         proc=proc,
         sys=sys,
         before_load=before_load,
@@ -111,6 +115,7 @@ class Trial:
         cancelled: Cancelled,
         engine: Engine | None,
         open_client: OpenClient | None,
+        warm: WarmClients | None,
         proc: Path,
         sys: Path,
         before_load: Callable[[], object],
@@ -123,6 +128,7 @@ class Trial:
         self._cancelled = cancelled
         self._engine = engine
         self._open_client = open_client
+        self._warm = warm
         self._proc = proc
         self._sys = sys
         self._before_load = before_load
@@ -134,7 +140,7 @@ class Trial:
         """Run it to its end, and return its result whatever happens."""
         try:
             engine = self._engine or engine_of(self._spec)
-            open_client = self._open_client or client_of(self._spec)
+            open_client = self._open_client or client_of(self._spec, self._warm)
             with self._changed_host() as self._record.host, self._bound() as self._record.numa_binding:
                 self._record.audit = audit_of(self._spec, self._probe, root=self._proc.parent)
                 reason = self._starts(engine, open_client)

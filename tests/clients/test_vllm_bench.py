@@ -18,6 +18,7 @@ import pytest
 
 from sweeper.clients import bench_report, measuring, vllm_bench, vllm_bench_worker
 from sweeper.clients.vllm_bench import VllmBenchClient
+from sweeper.clients.warm_clients import WarmClients
 from sweeper.engines import Cancelled
 from sweeper.engines.vllm import VllmEngine, VllmServer
 from sweeper.engines.vllm_environment import probe
@@ -57,11 +58,13 @@ def server(spec: TrialSpec) -> Iterator[VllmServer]:
         yield server
 
 
-@pytest.fixture
-def client(spec: TrialSpec) -> Iterator[VllmBenchClient]:
-    opened = VllmBenchClient(spec, PLACEMENT)
-    yield opened
-    opened.close()
+@pytest.fixture(params=["a process of its own", "a fork of a kept one"])
+def client(spec: TrialSpec, request: pytest.FixtureRequest) -> Iterator[VllmBenchClient]:
+    with WarmClients() as warm:
+        is_kept = "kept" in request.param
+        opened = VllmBenchClient(spec, PLACEMENT, warm=warm if is_kept else None)
+        yield opened
+        opened.close()
 
 
 def arguments(tmp_path: Path, point: LoadPoint, *, release: str = "0.32.0") -> dict[str, str]:
