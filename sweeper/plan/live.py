@@ -85,11 +85,9 @@ def shared_starts(
     starts = []
     for group in _groups(planner, candidates):
         members = [job for job in candidates if any(job is member for member in group.jobs)]
-        refusal = planner.refusal(replace(members[0].spec, assignment=group.start))
+        refusal = _start_refusal(planner, members[0].spec, group.start)
         if refusal is not None:
-            reasons |= {
-                job.spec.label: f"the start that it would share is refused: {refusal}" for job in members
-            }
+            reasons |= dict.fromkeys((job.spec.label for job in members), refusal)
             continue
         if len(members) == 1 and not is_measured(members[0].spec.shared_key):
             reasons[members[0].spec.label] = (
@@ -167,7 +165,9 @@ def on_largest_start(planner: Planner, job: Job) -> Job:
     varies.
     """
     start = None if job.refusal is not None else _largest_start(planner, job.spec)
-    return job if start is None else on_shared_start(job, start)
+    if start is None or _start_refusal(planner, job.spec, start) is not None:
+        return job
+    return on_shared_start(job, start)
 
 
 def search_line(planner: Planner) -> str | None:
@@ -181,6 +181,9 @@ def search_line(planner: Planner) -> str | None:
     limits = [knob for knob in LIVE_KNOBS if knob in planner.space.domains]
     job = planner.default()
     reason = None if job is None else why_fresh(planner, job.spec)
+    start = None if job is None else _largest_start(planner, job.spec)
+    if job is not None and start is not None:
+        reason = _start_refusal(planner, job.spec, start)
     if not limits:
         reason = f"the space varies none of {', '.join(LIVE_KNOBS)}"
     if reason is None:
@@ -200,8 +203,12 @@ def _largest_start(planner: Planner, spec: TrialSpec) -> Assignment | None:
     largest = {knob: _largest_value(domain) for knob, domain in varying.items() if knob in spec.assignment}
     if not largest or None in largest.values():
         return None
-    start = {**spec.assignment, **{knob: value for knob, value in largest.items() if value is not None}}
-    return None if planner.refusal(replace(spec, assignment=start)) is not None else start
+    return {**spec.assignment, **{knob: value for knob, value in largest.items() if value is not None}}
+
+
+def _start_refusal(planner: Planner, spec: TrialSpec, start: Assignment) -> str | None:
+    refusal = planner.refusal(replace(spec, assignment=start))
+    return None if refusal is None else f"the start that they would share is refused: {refusal}"
 
 
 def _largest_value(domain: Domain) -> int | None:

@@ -118,6 +118,9 @@ def test_search_has_start_at_largest_of_what_varies(planner: Planner) -> None:
     with pytest.raises(ConfigError, match="settings of this search cannot share a start: repeats=2"):
         search_line(replace(fresh, live="true"))
     assert search_line(replace(planner, live="false")) is None
+    base = {**SPACE.base, "max_num_seqs": 8}
+    ruled = replace(planner, space=replace(planner.space, base=base, rules=(Rule(text="max_num_seqs < 50"),)))
+    assert "the start that they would share is refused: breaks the rule" in str(search_line(ruled))
 
 
 @pytest.mark.parametrize(
@@ -159,7 +162,7 @@ def test_start_that_is_refused_is_not_shared(planner: Planner) -> None:
     )
     found = shared(replace(planner, space=rules))
     assert all(job.spec.live_start is None for job in found.jobs)
-    assert "the start that it would share is refused: breaks the rule" in found.lines[1]
+    assert "the start that they would share is refused: breaks the rule" in found.lines[1]
 
 
 def test_finalists_are_measured_on_starts_of_their_own(planner: Planner) -> None:
