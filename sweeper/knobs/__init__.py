@@ -48,6 +48,7 @@ from sweeper.knobs.launcher import (
     TGI_GIVEN_FLAGS,
     refuse_given,
     refuse_load_format,
+    refuse_near_path,
 )
 from sweeper.knobs.names import HOST_SETTINGS, is_host_setting, is_of_sweeper, is_variable
 from sweeper.knobs.numerics import MAY_CHANGE_ANSWERS, why_answers_may_change
@@ -115,6 +116,7 @@ __all__ = [
     "ranks",
     "refuse_given",
     "refuse_load_format",
+    "refuse_near_path",
     "refuse_unshared",
     "release_key",
     "releases",

@@ -328,6 +328,9 @@ class Planner:
         if "load_format" in spec.assignment:
             found = knobs.refuse_load_format(spec.assignment["load_format"], is_dummy=spec.model.is_dummy)
             yield from () if found is None else (found,)
+        for knob, value in spec.assignment.items():
+            near = knobs.refuse_near_path(knob, value)
+            yield from () if near is None else (near,)
         # What the client of another interpreter takes is not known here.
         if self.client.python is None:
             yield from knobs.refuse_unshared(

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 from sweeper.kinds import ENGINES
 from sweeper.prepare.client import found_client
 from sweeper.prepare.interpreter import find_engine_python
-from sweeper.prepare.model import looked_up, provide_model, with_models_looked_up
+from sweeper.prepare.model import (
+    from_anywhere,
+    looked_up,
+    provide_model,
+    with_models_from_anywhere,
+    with_models_looked_up,
+)
 from sweeper.records import EngineSpec
 
 if TYPE_CHECKING:
@@ -33,6 +39,8 @@ def planner_of(settings: Settings, node: Node) -> Planner:
     if ENGINES[engine.kind].is_run_by_python and engine.python is not None:
         model = looked_up(model, python=engine.python)
         space = with_models_looked_up(space, python=engine.python)
+    if not ENGINES[engine.kind].is_modelled:
+        model, space = from_anywhere(model), with_models_from_anywhere(space)
     planner = Planner(
         study=settings.name,
         trials_folder=str((settings.folder / "trials").absolute()),
