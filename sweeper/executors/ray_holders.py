@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sweeper.clients.warm_clients import WarmClients
 from sweeper.executors.ray_import import import_ray
 from sweeper.processes import orphans, process
 from sweeper.processes.process import Process
@@ -32,7 +33,8 @@ class EngineHolder:
         Args:
             driver: Who wants the results; without it everything ends, though no trial runs that would notice.
         """
-        self._engines = KeptEngines()
+        self._warm = WarmClients(also_for=driver)
+        self._engines = KeptEngines(warm=self._warm)
         self._is_over = threading.Event()
         if driver is not None:
             threading.Thread(target=self._watch, args=(driver,), name="driver", daemon=True).start()
@@ -53,14 +55,15 @@ class EngineHolder:
         self._is_over.set()
 
     def close(self) -> None:
-        """End the engine."""
+        """End the engine, and the client that is kept for it."""
         self._engines.close()
+        self._warm.close()
 
     def _watch(self, driver: Process) -> None:
         while not self._is_over.wait(_WATCH_S):
             if not process.is_alive(driver):
                 self._is_over.set()
-                self._engines.close()
+                self.close()
 
 
 def close_all(actors: Iterable[Any]) -> None:
