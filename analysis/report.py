@@ -11,6 +11,7 @@ import pandas as pd
 from analysis import (
     answers,
     article_claims,
+    audits,
     bests,
     claims_report,
     costs,
@@ -89,6 +90,7 @@ def text(study: Study, *, drawn: list[Path]) -> str:
         short_answers.section(study),
         answers_section(study),
         kernels.section(study),
+        audits.section(study),
         hit_rates(study),
         claims_section(study),
         _failures(study),

@@ -127,8 +127,12 @@ if __name__ == "__main__":
             serve(rest)
         case [worker, first, second] if worker.endswith("vllm_bench_worker.py"):
             benchmark(first, second)
-        case [keeper, control, worker] if keeper.endswith("keeper.py") and worker.endswith("_worker.py"):
-            keep = runpy.run_path(keeper)["keep"]
-            keep(int(control), loading=lambda: None, serving=lambda _, *fds: benchmark(*fds))
+        case [keeper, control, worker] if keeper.endswith("keeper.py"):
+            is_server = worker.endswith("vllm_server_worker.py")
+            runpy.run_path(keeper)["keep"](
+                int(control),
+                loading=lambda: None,
+                serving=lambda _, *fds: serve(sys.argv[1:]) if is_server else benchmark(*fds),
+            )
         case other:
             raise SystemExit(f"not understood: {other}")

@@ -11,10 +11,10 @@ max_num_seqs 999 whatever it was asked), ``misnamed`` (serves another model), ``
 the benchmark begins), ``lose-one`` (the benchmark completes one request too few), ``slow`` (the benchmark
 never ends), ``break-off`` (one answer came without the count that ends it), ``undercount`` (the engine says
 that it answered one request), ``fixed`` (ignores ``--scheduler-cls``), ``wedged`` (its scheduler takes no
-notice of a change), ``flood`` (the benchmark writes to its log without an end), and ``drip-PAGE``
-for a page that is answered byte by byte and never whole (``drip-sanity`` for the greedy question;
-``drip-metrics`` from the second time on). STANDIN_VERSION is the version that it tells, in place of a
-release.
+notice of a change), ``unstoppable`` (hears no request to end), ``flood`` (the benchmark writes to its log
+without an end), and ``drip-PAGE`` for a page that is answered byte by byte and never whole (``drip-sanity``
+for the greedy question; ``drip-metrics`` from the second time on). STANDIN_VERSION is the version that it
+tells, in place of a release.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import itertools
 import json
 import os
 import runpy
+import signal
 import stat
 import sys
 import threading
@@ -34,6 +35,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from sweeper.engines import open_pipes
 from sweeper.records import EngineSpec, LoadPoint, Model, ModelShape, Placement, Platform, TrialSpec
 
 RELEASE = "0.32.0"
@@ -148,6 +150,8 @@ def serve(arguments: list[str]) -> None:
     if "deaf" in faults():
         sys.stderr.write(os.environ.get("STANDIN_LAST_WORDS", "") + "\n")
         time.sleep(600)
+    if "unstoppable" in faults():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     state = State(arguments)
 
     class Handler(BaseHTTPRequestHandler):
@@ -281,8 +285,14 @@ if __name__ == "__main__":
             serve(rest)
         case [worker, first, second] if worker.endswith("vllm_bench_worker.py"):
             benchmark(first, second)
-        case [keeper, control, worker] if keeper.endswith("keeper.py") and worker.endswith("_worker.py"):
-            keep = runpy.run_path(keeper)["keep"]
-            keep(int(control), loading=lambda: None, serving=lambda _, *fds: benchmark(*fds))
+        case [opener, *rest] if opener.endswith("open_pipes.py"):
+            open_pipes.main(*rest)
+        case [keeper, control, worker] if keeper.endswith("keeper.py"):
+            is_server = worker.endswith("vllm_server_worker.py")
+            runpy.run_path(keeper)["keep"](
+                int(control),
+                loading=lambda: None,
+                serving=lambda _, *fds: serve(sys.argv[1:]) if is_server else benchmark(*fds),
+            )
         case other:
             raise SystemExit(f"not understood: {other}")

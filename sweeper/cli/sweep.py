@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeper.cli.arguments import Parser
-from sweeper.cli.dashboard import engine_text, illustrator, model_lines, study_note
+from sweeper.cli.dashboard import engine_text, illustrator, image_lines, model_lines, study_note
 from sweeper.cli.exit_codes import OK
 from sweeper.cli.ledger import ledger_of
 from sweeper.cli.long_work import LongWork
@@ -124,7 +124,7 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
     node = max(nodes, key=lambda node: len(node.devices))
     planner = planner_of(settings, node)
     console.print(f"engine: {engine_text(planner)}", markup=False, soft_wrap=True)
-    for line in model_lines(planner):
+    for line in [*image_lines(planner), *model_lines(planner)]:
         console.print(line, markup=False, soft_wrap=True)
     say_release(settings, planner, console)
     say_left_out(planner, console)
@@ -330,6 +330,8 @@ def end_orphans(outputs: Path, console: Console) -> None:
     from sweeper.processes import orphans
     from sweeper.trial import host_settings
 
+    for abandoned in orphans.end_abandoned_containers(outputs):
+        console.print(f"ended a {abandoned}, which an earlier run left", markup=False, soft_wrap=True)
     for process in orphans.end_orphans(outputs):
         console.print(
             f"ended a process that an earlier run left behind: {process}", markup=False, soft_wrap=True

@@ -3,7 +3,7 @@
 Starting the benchmark anew for each load would cost more than most loads take, so one process
 (``vllm_bench_worker``, in the environment of a vLLM) runs all loads of an engine. It imports the benchmark
 while the engine is still starting, or is forked from one that imported it for an earlier engine
-(``warm_clients``). A line for each load is written into one pipe, and the reply to it read out of another;
+(``processes.warm``). A line for each load is written into one pipe, and the reply to it read out of another;
 meanwhile the process, the engine, the clock and a request to stop are watched.
 """
 
@@ -14,18 +14,17 @@ import os
 import select
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
-from sweeper.clients.kept_worker import Keeper, Wanted
 from sweeper.clients.measuring import Load
-from sweeper.clients.program import Program, Watch, last_words
-from sweeper.clients.warm_clients import Kind, WarmClients
+from sweeper.clients.program import Watch, last_words
 from sweeper.engines import Cancelled, Server
-from sweeper.engines.environment import clients_folder
+from sweeper.engines.environment import kept_folder
 from sweeper.errors import EngineError
 from sweeper.processes import process
-from sweeper.processes.supervisor import Supervised
+from sweeper.processes.kept import Wanted
+from sweeper.processes.supervisor import Program, Supervised
+from sweeper.processes.warm import Borrowed, Kind, WarmProcesses
 from sweeper.records import FailureClass, Placement, TrialSpec
 
 WORKER = Path(__file__).with_name("vllm_bench_worker.py")
@@ -48,7 +47,7 @@ class BenchWorker:
         *,
         interpreter: str,
         env: Mapping[str, str],
-        warm: WarmClients | None = None,
+        warm: WarmProcesses | None = None,
     ) -> None:
         """Start it; this returns while it still imports.
 
@@ -151,21 +150,21 @@ class BenchWorker:
         )
 
     def _forked(
-        self, warm: WarmClients, interpreter: str, env: Mapping[str, str], requests: int, replies: int
-    ) -> _Borrowed:
+        self, warm: WarmProcesses, interpreter: str, env: Mapping[str, str], requests: int, replies: int
+    ) -> Borrowed:
         """Have one forked from a process that has imported, or will have."""
         kind = Kind.of(WORKER, interpreter=interpreter, env=env)
-        launch_s = self._spec.engine.launch_timeout_s
-        keeper = warm.take(kind, folder=clients_folder(self._spec), launch_s=launch_s)
         wanted = Wanted(
             env=env,
             cwd=self._folder,
             log_path=self.log_path,
             note=self._note,
-            requests=requests,
-            replies=replies,
+            argv=(str(WORKER),),
+            pass_fds=(requests, replies),
+            grace_s=_STOP_GRACE_S,
         )
-        return _Borrowed(warm, kind, keeper, wanted)
+        launch_s = self._spec.engine.launch_timeout_s
+        return warm.fork(kind, wanted, folder=kept_folder(self._spec), launch_s=launch_s)
 
     def _watch(self, server: Server, cancelled: Cancelled, *, limit_s: float) -> Watch:
         return Watch(self._process, server, limit_s=limit_s, log_path=self.log_path, cancelled=cancelled)
@@ -216,19 +215,3 @@ class BenchWorker:
         if not isinstance(content, dict):
             raise self.error(f"client: its worker says {line[:80]!r}; expected JSON", FailureClass.CLIENT)
         return content
-
-
-class _Borrowed:
-    """A forked worker whose keeper is given back with its end."""
-
-    def __init__(self, warm: WarmClients, kind: Kind, keeper: Keeper, wanted: Wanted) -> None:
-        self._give_back = partial(warm.give_back, kind, keeper)
-        try:
-            self._worker = keeper.fork(wanted)
-        except BaseException:
-            self._give_back(is_sound=False)
-            raise
-        self.poll, self.floods = self._worker.poll, self._worker.floods
-
-    def stop(self) -> None:
-        self._give_back(is_sound=self._worker.stop())

@@ -10,12 +10,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from sweeper.engines import Cancelled, Server, vllm_reports
 from sweeper.errors import EngineError, Stopped
 from sweeper.processes import process, supervisor
-from sweeper.processes.supervisor import Supervised
+from sweeper.processes.supervisor import Program, Supervised
 from sweeper.records import FailureClass
 
 _POLL_S = 0.25
@@ -38,22 +37,6 @@ class Ended:
 
     exit_code: int
     peak_kv_cache_usage: float | None
-
-
-class Program(Protocol):
-    """What loads an engine: a process of its own under supervision, or a fork of one that is kept."""
-
-    def poll(self) -> int | None:
-        """Exit code, 128 + n when signal n ended it; None while it runs."""
-        ...
-
-    def floods(self) -> bool:
-        """Whether it has written more to its log than any sound program does."""
-        ...
-
-    def stop(self) -> object:
-        """End it and everything it started; safe to call twice."""
-        ...
 
 
 class Watch:

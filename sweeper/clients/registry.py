@@ -6,15 +6,15 @@ from collections.abc import Callable
 from functools import partial
 
 from sweeper.clients import Client, requirements
-from sweeper.clients.warm_clients import WarmClients
 from sweeper.engines import instances
 from sweeper.kinds import CLIENTS, ENGINES, opened
+from sweeper.processes.warm import WarmProcesses
 from sweeper.records import Placement, TrialSpec
 
 OpenClient = Callable[[TrialSpec, Placement], Client]
 
 
-def client_of(spec: TrialSpec, warm: WarmClients | None = None) -> OpenClient:
+def client_of(spec: TrialSpec, warm: WarmProcesses | None = None) -> OpenClient:
     """Return what opens the client that a trial asks for.
 
     Args:

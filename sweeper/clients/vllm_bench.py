@@ -29,12 +29,12 @@ from sweeper.clients.bench_worker import BenchWorker
 from sweeper.clients.measuring import Load, Reading, ServerClient
 from sweeper.clients.program import blame_engine
 from sweeper.clients.tokenizer import tokenizer_of
-from sweeper.clients.warm_clients import WarmClients
-from sweeper.engines.environment import client_environment, clients_folder, find_interpreter
+from sweeper.engines.environment import client_environment, find_interpreter, is_of_image, kept_folder
 from sweeper.engines.packages import install_command
 from sweeper.engines.vllm_environment import probe, write_metadata_stub
 from sweeper.errors import ConfigError, MeasurementError
 from sweeper.processes import process
+from sweeper.processes.warm import WarmProcesses
 from sweeper.records import FailureClass, LoadPoint, Placement, TrialSpec
 from sweeper.records.metrics import PERCENTILES, REQUEST_LATENCIES
 from sweeper.text import trial_files
@@ -67,7 +67,7 @@ class VllmBenchClient(ServerClient[_Run]):
         placement: Placement,
         *,
         python: str | None = None,
-        warm: WarmClients | None = None,
+        warm: WarmProcesses | None = None,
     ) -> None:
         """Start the worker.
 
@@ -76,7 +76,8 @@ class VllmBenchClient(ServerClient[_Run]):
             placement: Its devices; the client itself uses none of them.
             python: Interpreter whose vLLM has the benchmark; None takes the one that ``spec.client`` names,
                 else the engine's own.
-            warm: Who keeps what has imported the benchmark for later trials; None keeps nothing.
+            warm: Who keeps what has imported the benchmark for later trials; None keeps nothing. Nothing
+                is kept in a container.
 
         Raises:
             ConfigError: No interpreter, or its vLLM has no usable benchmark.
@@ -91,12 +92,15 @@ class VllmBenchClient(ServerClient[_Run]):
             sendable.check(point, release=self._release)
         trial_files.make_folder(self._folder)
         interpreter = find_interpreter(python)
+        if is_of_image(python, spec.engine):
+            # Who keeps imports hands over open files, which no container runtime passes on.
+            warm = None
         self._environment = client_environment(
             spec,
             surroundings=os.environ,
             python=interpreter,
             owner=process.current(),
-            stub=write_metadata_stub(self._folder if warm is None else clients_folder(spec), environment),
+            stub=write_metadata_stub(self._folder if warm is None else kept_folder(spec), environment),
         )
         self._python = interpreter
         self._worker = BenchWorker(spec, placement, interpreter=interpreter, env=self._environment, warm=warm)

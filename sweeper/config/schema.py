@@ -66,6 +66,9 @@ class EngineConfig:
     api_key_env: str | None = None
     command: str = EngineSpec.command
     prefix: list[str] = field(default_factory=list)
+    image: str | None = None
+    container_runtime: str | None = None
+    container_arguments: list[str] = field(default_factory=list)
     instances_by: str = EngineSpec.instances_by
     binds_numa: bool = EngineSpec.binds_numa
     allow_unknown: bool = False

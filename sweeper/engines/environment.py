@@ -13,10 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sweeper import knobs
+from sweeper.engines import containers
 from sweeper.errors import ConfigError
+from sweeper.kinds import ENGINES
 from sweeper.processes import masks, process
 from sweeper.processes.process import Process
-from sweeper.records import MASK_VARIABLES, Platform, TrialSpec
+from sweeper.records import MASK_VARIABLES, EngineSpec, Platform, TrialSpec
 from sweeper.text import confidential
 
 # Variables of our own surroundings that would mislead the engine: another mask, Ray's, our interpreter.
@@ -42,10 +44,10 @@ def find_interpreter(python: str, *, key: str = "engine.python") -> str:
     """
     found = shutil.which(python)
     if found is None:
+        what = "the engine" if key == "engine.python" else "it"
         raise ConfigError(
             f"{key}: there is no interpreter {python}; expected a path or a name on PATH. "
-            f"Name the interpreter of the environment that {'vLLM' if key == 'engine.python' else 'it'} is "
-            "installed in."
+            f"Name the interpreter of the environment that {what} is installed in."
         )
     return os.path.abspath(found)  # noqa: PTH100 - Path.resolve would leave the venv
 
@@ -84,7 +86,14 @@ def client_environment(
         process.TRIAL_MARK: trial_key(spec),
         process.OUTPUTS_MARK: str(outputs_folder(spec)),
         process.OWNER_MARK: str(owner),
+        **(containers.mark(spec.engine.container) if is_of_image(python, spec.engine) else {}),
     }
+
+
+def is_of_image(python: str, engine: EngineSpec) -> bool:
+    """Return whether an interpreter is that of the engine's image, and runs in a container of its own."""
+    is_engines = ENGINES[engine.kind].is_run_by_python and python == engine.python
+    return engine.container is not None and is_engines
 
 
 def device_mask(platform: Platform, devices: Sequence[int]) -> dict[str, str]:
@@ -118,9 +127,9 @@ def outputs_folder(spec: TrialSpec) -> Path:
     return (_trial_folder(spec) or Path(spec.folder).resolve()).parents[2]
 
 
-def clients_folder(spec: TrialSpec) -> Path:
-    """Folder of what is kept warm for the trials of a study: ``<study>/clients``."""
-    return (_trial_folder(spec) or Path(spec.folder).resolve()).parents[1] / "clients"
+def kept_folder(spec: TrialSpec) -> Path:
+    """Folder of what is kept warm for the trials of a study: ``<study>/kept``."""
+    return (_trial_folder(spec) or Path(spec.folder).resolve()).parents[1] / "kept"
 
 
 def trial_key(spec: TrialSpec) -> str:

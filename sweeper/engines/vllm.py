@@ -22,10 +22,8 @@ from pathlib import Path
 from sweeper import knobs
 from sweeper.engines import Cancelled, live, vllm_reports
 from sweeper.engines.checks import Found
-from sweeper.engines.environment import (
-    find_interpreter,
-)
-from sweeper.engines.launched import LaunchedServer, bring_up, launch
+from sweeper.engines.environment import find_interpreter, kept_folder
+from sweeper.engines.launched import LaunchedServer, Warm, bring_up, launch
 from sweeper.engines.live import LiveLimits
 from sweeper.engines.shared import LogParts
 from sweeper.engines.vllm_environment import (
@@ -39,7 +37,15 @@ from sweeper.engines.vllm_environment import (
 from sweeper.knobs.live import live_limits_of
 from sweeper.processes import process as processes
 from sweeper.processes.ports import ReservedPort
-from sweeper.records import EngineSpec, FailureClass, Placement, Scalar, TrialSpec
+from sweeper.processes.warm import WarmProcesses
+from sweeper.records import EngineSpec, FailureClass, Placement, Platform, Scalar, TrialSpec
+
+_SERVER_WORKER = Path(__file__).with_name("vllm_server_worker.py")
+# Python, -m and the module.
+_BEFORE_ARGUMENTS = 3
+# Compared with starts that import for themselves on this one; what a GPU's platform keeps of its imports
+# was not.
+_KEPT_ON = {Platform.CPU}
 
 _LIVE_FOLDER = "live"
 
@@ -67,6 +73,14 @@ def server_command(spec: TrialSpec, *, python: str, port: int) -> tuple[str, ...
 class VllmEngine:
     """Starts servers in the environment that the trial's spec names."""
 
+    def __init__(self, *, warm: WarmProcesses | None = None) -> None:
+        """Start nothing yet.
+
+        Args:
+            warm: Who keeps what servers import from one start to the next; None keeps nothing.
+        """
+        self._warm = warm
+
     def start(
         self, spec: TrialSpec, placement: Placement, *, restart: int, cancelled: Cancelled
     ) -> VllmServer:
@@ -86,7 +100,13 @@ class VllmEngine:
         start = spec if spec.live_start is None else replace(spec, assignment=spec.live_start)
         server = bring_up(
             lambda reserved: _launch(
-                start, placement, environment, reserved, restart=restart, live_limits=live_limits
+                start,
+                placement,
+                environment,
+                reserved,
+                restart=restart,
+                live_limits=live_limits,
+                warm=_kept(self._warm, spec, live_limits),
             ),
             cancelled=cancelled,
         )
@@ -210,6 +230,18 @@ class VllmServer(LaunchedServer):
         return answer.content if answer.is_ok else None
 
 
+def _kept(warm: WarmProcesses | None, spec: TrialSpec, live_limits: LiveLimits | None) -> Warm | None:
+    """Return who keeps what this trial's server imports; None where that was not tried.
+
+    One whose limits can be changed imports from a folder of its own, and serves many settings by one start.
+    """
+    if warm is None or live_limits is not None or spec.platform not in _KEPT_ON:
+        return None
+    if spec.engine.container is not None:
+        return None
+    return Warm(processes=warm, worker=_SERVER_WORKER, skips=_BEFORE_ARGUMENTS, own=("VLLM_API_KEY",))
+
+
 def _launch(
     spec: TrialSpec,
     placement: Placement,
@@ -218,6 +250,7 @@ def _launch(
     *,
     restart: int,
     live_limits: LiveLimits | None,
+    warm: Warm | None,
 ) -> VllmServer:
     python = find_interpreter(vllm_python(spec.engine))
     api_key = secrets.token_urlsafe(24)
@@ -229,12 +262,16 @@ def _launch(
         python=python,
         api_key=api_key,
         owner=processes.current(),
-        stub=write_metadata_stub(Path(spec.folder).resolve(), environment),
+        stub=write_metadata_stub(
+            Path(spec.folder).resolve() if warm is None else kept_folder(spec), environment
+        ),
     )
     if live_limits is not None:
         command = (*command, *live.ARGUMENTS)
         env |= live_limits.environment(env)
-    process, log_path = launch(spec, placement, command=command, env=env, port=reserved.port, restart=restart)
+    process, log_path = launch(
+        spec, placement, command=command, env=env, port=reserved.port, restart=restart, warm=warm
+    )
     server = VllmServer(
         spec,
         process=process,

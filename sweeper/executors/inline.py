@@ -10,8 +10,8 @@ import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from sweeper.clients.warm_clients import WarmClients
 from sweeper.executors import Ticket
+from sweeper.processes.warm import WarmProcesses
 from sweeper.records import Placement, TrialResult, TrialSpec
 from sweeper.trial import trial
 from sweeper.trial.kept import KeptEngines
@@ -33,7 +33,7 @@ class InlineExecutor:
         self._numbers = itertools.count(1)
         self._running: dict[Future[TrialResult], tuple[Ticket, TrialSpec, Placement]] = {}
         self._stop = threading.Event()
-        self._warm = WarmClients()
+        self._warm = WarmProcesses()
         self._engines = KeptEngines(is_alone=is_alone, warm=self._warm)
 
     def submit(self, spec: TrialSpec, placement: Placement) -> Ticket:

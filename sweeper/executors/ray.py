@@ -16,12 +16,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from sweeper.clients.warm_clients import WarmClients
 from sweeper.executors import Ticket
 from sweeper.executors.ray_holders import EngineHolder, Holders, actor_options, close_all
 from sweeper.executors.ray_import import import_ray
 from sweeper.processes import orphans, process
 from sweeper.processes.process import Process
+from sweeper.processes.warm import WarmProcesses
 from sweeper.records import FailureClass, Placement, TrialResult, TrialSpec
 from sweeper.trial import trial
 
@@ -85,16 +85,16 @@ def run_in_worker(
     def cancelled() -> bool:
         return _is_cancelled() or (driver is not None and not process.is_alive(driver))
 
-    return trial.run(spec, placement, cancelled=cancelled, warm=_warm_clients(driver))
+    return trial.run(spec, placement, cancelled=cancelled, warm=_warm_processes(driver))
 
 
 @cache
-def _warm_clients(driver: Process | None) -> WarmClients:
-    """Return who keeps warm clients in this worker, which Ray gives one trial after another.
+def _warm_processes(driver: Process | None) -> WarmProcesses:
+    """Return who keeps processes warm in this worker, which Ray gives one trial after another.
 
     They end with the worker, which may outlive its driver for a while, and with the driver.
     """
-    return WarmClients(also_for=driver)
+    return WarmProcesses(also_for=driver)
 
 
 def _is_cancelled() -> bool:

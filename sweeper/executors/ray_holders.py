@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sweeper.clients.warm_clients import WarmClients
 from sweeper.executors.ray_import import import_ray
 from sweeper.processes import orphans, process
 from sweeper.processes.process import Process
+from sweeper.processes.warm import WarmProcesses
 from sweeper.records import Placement, TrialResult, TrialSpec
 from sweeper.trial.kept import KeptEngines
 
@@ -33,7 +33,7 @@ class EngineHolder:
         Args:
             driver: Who wants the results; without it everything ends, though no trial runs that would notice.
         """
-        self._warm = WarmClients(also_for=driver)
+        self._warm = WarmProcesses(also_for=driver)
         self._engines = KeptEngines(warm=self._warm)
         self._is_over = threading.Event()
         if driver is not None:

@@ -55,7 +55,7 @@ class ClientKind:
         is_of_vllm: It is a benchmark of vLLM, a script in early releases.
         stays_up: It is a process that stays up for the life of the engine.
         is_kept_warm: What it imports can be kept from one engine to the next: it is opened with ``warm=`` too
-            (``sweeper.clients.warm_clients``).
+            (``sweeper.processes.warm``).
         takes_arguments: It is given what ``client.arguments`` holds.
         has_own_python: It can run in another environment than the engine (``client.python``).
     """

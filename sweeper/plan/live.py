@@ -120,6 +120,8 @@ def _reasons(planner: Planner, spec: TrialSpec) -> Iterator[str]:
         yield f"the limits of {kind.title} cannot be changed while it runs"
     if CLIENTS[spec.client.kind].has_engine_inside:
         yield f"client.kind={spec.client.kind} starts the engine itself, once for each load"
+    if spec.engine.container is not None:
+        yield "it runs in a container, where limits were never changed"
     if spec.repeats > 1:
         yield f"repeats={spec.repeats} asks for starts of each setting; runs_per_start repeats loads on one"
     if spec.is_exclusive:
@@ -179,13 +181,7 @@ def search_line(planner: Planner) -> str | None:
     if planner.live == "false":
         return None
     limits = [knob for knob in LIVE_KNOBS if knob in planner.space.domains]
-    job = planner.default()
-    reason = None if job is None else why_fresh(planner, job.spec)
-    start = None if job is None else _largest_start(planner, job.spec)
-    if job is not None and start is not None:
-        reason = _start_refusal(planner, job.spec, start)
-    if not limits:
-        reason = f"the space varies none of {', '.join(LIVE_KNOBS)}"
+    reason = _why_search_fresh(planner, limits)
     if reason is None:
         return f"settings that differ in {', '.join(limits)} alone share a start at the largest of each"
     if planner.live == "true":
@@ -194,6 +190,20 @@ def search_line(planner: Planner) -> str | None:
             "limits that vary and can be changed while an engine runs. Set engine.live=auto."
         )
     return f"every setting on a start of its own: {reason}"
+
+
+def _why_search_fresh(planner: Planner, limits: Sequence[str]) -> str | None:
+    """Return why the usual setting, with its limits at the largest, cannot be a start that others share."""
+    if not limits:
+        return f"the space varies none of {', '.join(LIVE_KNOBS)}"
+    job = planner.default()
+    if job is None:
+        return None
+    # The usual setting may leave them to the release.
+    largest = {knob: _largest_value(planner.space.domains[knob]) for knob in limits}
+    given = {knob: value for knob, value in largest.items() if value is not None}
+    spec = replace(job.spec, assignment={**job.spec.assignment, **given})
+    return why_fresh(planner, spec) or _start_refusal(planner, spec, spec.assignment)
 
 
 def _largest_start(planner: Planner, spec: TrialSpec) -> Assignment | None:

@@ -14,6 +14,8 @@ the rest. So between the owner and the program stands a small process, started f
   the start file (``processes.find_orphans``), and by the owner at once, if it still lives;
 * when the program ends by itself, the supervisor ends its remains and passes its exit code on;
 * the program gets a folder for temporary files of its own, which goes with it;
+* what the program runs in a container (``containers``) is ended with it, and before the remains of the tree:
+  to end the client of a container runtime ends no container;
 * a program whose device mask is not exactly the expected one (``masks``) is not executed; what a started one
   really has, as the kernel shows it, is written into the start file.
 
@@ -40,11 +42,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from sweeper.errors import EngineError
 from sweeper.processes import masks
 from sweeper.processes import process as processes
+from sweeper.processes.containers import Container
 from sweeper.processes.orphans import Launch
 from sweeper.processes.process import Process
 from sweeper.records import FailureClass
@@ -57,6 +60,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 _OWNER_CHECK_S = 1.0
 # What the owner allows the supervisor beyond the grace before it ends the tree itself.
 _MARGIN_S = 5.0
+# The same where it ends a container, which takes a runtime seconds.
+_CONTAINER_MARGIN_S = 45.0
 LARGEST_LOG = 4 * 2**30
 """Bytes that a program may write to its log; who writes more fills the disk of everybody."""
 # What is kept of such a log.
@@ -77,6 +82,40 @@ _BOOTSTRAP = (
 )
 
 
+class Program(Protocol):
+    """What runs for a trial: a process of its own under supervision, or a fork of one that is kept."""
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """Its command line, without secrets; empty where that is known to its owner alone."""
+        ...
+
+    @property
+    def container(self) -> Container | None:
+        """What it runs in a container; None for a program that runs none."""
+        ...
+
+    def poll(self) -> int | None:
+        """Exit code, 128 + n when signal n ended it; None while it runs."""
+        ...
+
+    def floods(self) -> bool:
+        """Whether it has written more to its log than any sound program does."""
+        ...
+
+    def pids(self) -> set[int]:
+        """Ids of its living processes."""
+        ...
+
+    def members(self) -> list[Process]:
+        """Its living processes."""
+        ...
+
+    def stop(self) -> float:
+        """End it and everything it started; return the seconds it took. Safe to call twice."""
+        ...
+
+
 class Supervised:
     """A program under supervision, seen from its owner.
 
@@ -94,6 +133,7 @@ class Supervised:
         self._grace_s = grace_s
         self.temporary = temporary
         self.launch = launch
+        self.command: tuple[str, ...] = ()
 
     @classmethod
     def start(
@@ -185,8 +225,11 @@ class Supervised:
             owner=processes.current(),
             boot=processes.boot_id(),
             log_path=str(log),
+            container=Container.marked(env),
         )
-        return cls(supervisor, launch, grace_s=grace_s, temporary=temporary)
+        supervised = cls(supervisor, launch, grace_s=grace_s, temporary=temporary)
+        supervised.command = tuple(command)
+        return supervised
 
     def poll(self) -> int | None:
         """Exit code of the program, 128 + n when signal n ended it; None while it runs.
@@ -195,6 +238,11 @@ class Supervised:
         """
         code = self._supervisor.poll()
         return 128 - code if code is not None and code < 0 else code
+
+    @property
+    def container(self) -> Container | None:
+        """What it runs in a container; None for a program that runs none."""
+        return self.launch.container
 
     def floods(self) -> bool:
         """Whether the program has written more to its log than any sound program does."""
@@ -215,15 +263,20 @@ class Supervised:
         # Closing our end of the pipe is the request to stop.
         self._supervisor.stdin.close()
         try:
-            self._supervisor.wait(timeout=self._grace_s + _MARGIN_S)
+            self._supervisor.wait(timeout=self._grace_s + self._margin_s())
         except subprocess.TimeoutExpired:
             processes.end([self.launch.supervisor], grace_s=0.0)
             _end_child(self._supervisor, within_s=_MARGIN_S)
         # The supervisor leaves nothing behind, unless it was itself killed.
+        if self.launch.container is not None:
+            self.launch.container.remove()
         processes.end(self.members(), grace_s=min(self._grace_s, 2.0))
         shutil.rmtree(self.temporary, ignore_errors=True)
         cut(Path(self.launch.log_path))
         return time.monotonic() - began
+
+    def _margin_s(self) -> float:
+        return _MARGIN_S if self.launch.container is None else _CONTAINER_MARGIN_S
 
     def __enter__(self) -> Supervised:
         return self
@@ -314,9 +367,13 @@ def main() -> None:
     write_start_file(options.start_file, facts)
 
     code = _watch(program, signalled, [Process.parse(owner) for owner in (options.owner, *options.also_for)])
-    code = _end_tree(program, code, grace_s=options.grace_s)
+    container = Container.marked(environment)
+    code = _end_tree(program, code, grace_s=options.grace_s, container=container)
     shutil.rmtree(options.temporary, ignore_errors=True)
-    write_start_file(options.start_file, facts | {"ended_at": time.time(), "exit_code": code})
+    # One that could not be ended is not written down as such, so that the next start looks for it.
+    if container is None or container.remove():
+        facts = {**facts, "ended_at": time.time()}
+    write_start_file(options.start_file, facts | {"exit_code": code})
     # No clean-up of the interpreter: there is nothing to clean, and it takes time.
     os._exit(code)
 
@@ -356,8 +413,10 @@ def _options() -> argparse.Namespace:
 
 def _facts(options: argparse.Namespace) -> dict[str, object]:
     me = processes.current()
+    container = Container.marked(os.environ)
     return {
         **options.note,
+        **({} if container is None else {"container": str(container)}),
         "pid": me.pid,
         "start_time": me.start_time,
         "pgid": os.getpgid(0),
@@ -470,8 +529,11 @@ def _reap(program: int) -> int | None:
             code = plain if plain >= 0 else 128 - plain
 
 
-def _end_tree(program: int, code: int | None, *, grace_s: float) -> int:
-    """End the program gently by its root, then its remains; give the exit code that is passed on."""
+def _end_tree(program: int, code: int | None, *, grace_s: float, container: Container | None) -> int:
+    """End the program gently by its root, then its remains; give the exit code that is passed on.
+
+    A container runtime's client passes the gentle request on to what runs inside.
+    """
     deadline = time.monotonic() + grace_s
     if code is None:
         # The root first and alone: it knows how to close its children in order.
@@ -479,6 +541,9 @@ def _end_tree(program: int, code: int | None, *, grace_s: float) -> int:
         while code is None and time.monotonic() < deadline:
             time.sleep(0.02)
             code = _reap(program)
+    if container is not None:
+        container.remove()
+        code = _first(_reap(program), code)
     remains = [process.pid for process in processes.descendants(os.getpid())]
     _kill(remains, signal.SIGTERM)
     # Orphans of a root that is gone get a short grace: they have no process left to report to.

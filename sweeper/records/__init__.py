@@ -16,6 +16,7 @@ from sweeper.records.goal import (
 from sweeper.records.kinds import (
     GPU,
     HOST_PREFIX,
+    IMAGE,
     INSTANCES,
     INSTANCES_BY,
     MASK_VARIABLES,
@@ -60,6 +61,7 @@ from sweeper.records.result import (
 )
 from sweeper.records.trial import (
     ClientSpec,
+    ContainerSpec,
     EngineSpec,
     Placement,
     TrialSpec,
@@ -71,6 +73,7 @@ __all__ = [
     "GOODPUT_BOUNDS",
     "GPU",
     "HOST_PREFIX",
+    "IMAGE",
     "INSTANCES",
     "INSTANCES_BY",
     "LIVE_COLUMNS",
@@ -87,6 +90,7 @@ __all__ = [
     "Assignment",
     "ClientSpec",
     "Constraint",
+    "ContainerSpec",
     "EngineSpec",
     "FailureClass",
     "GivenArgument",

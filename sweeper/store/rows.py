@@ -99,6 +99,8 @@ def _trial_values(result: TrialResult) -> dict[str, Any]:
         "engine": spec.engine.kind,
         "engine_release": spec.engine.release,
         "engine_build": spec.engine.build,
+        "image": None if spec.engine.container is None else spec.engine.container.image,
+        "image_digest": None if spec.engine.container is None else spec.engine.container.digest,
         "client": spec.client.kind,
         "client_version": spec.client.version,
         "client_arguments": spec.client.arguments_text,

@@ -13,13 +13,13 @@ import time
 from collections.abc import Collection
 from typing import cast
 
-from sweeper.clients.warm_clients import WarmClients
 from sweeper.engines import Cancelled
 from sweeper.engines.live import listed
 from sweeper.engines.registry import engine_of
 from sweeper.engines.shared import LiveServer, SharedServer
 from sweeper.errors import EngineError, MeasurementError, Stopped
 from sweeper.knobs.live import live_limits_of
+from sweeper.processes.warm import WarmProcesses
 from sweeper.records import Placement, TrialResult, TrialSpec, TrialState
 from sweeper.trial import trial
 
@@ -73,7 +73,7 @@ class KeptEngine:
 class KeptEngines:
     """Runs trials on this machine, and holds the engines that some of them share."""
 
-    def __init__(self, *, is_alone: bool = False, warm: WarmClients | None = None) -> None:
+    def __init__(self, *, is_alone: bool = False, warm: WarmProcesses | None = None) -> None:
         """Hold nothing yet.
 
         Args:

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from sweeper.clients import Client, plausibility, requirements
 from sweeper.clients.registry import OpenClient, client_of
-from sweeper.clients.warm_clients import WarmClients
 from sweeper.engines import Cancelled, Engine, Server
 from sweeper.engines.environment import outputs_folder
 from sweeper.engines.registry import engine_of
 from sweeper.errors import Stopped
 from sweeper.goals import pruner
 from sweeper.kinds import CLIENTS, ENGINES
+from sweeper.processes.warm import WarmProcesses
 from sweeper.records import (
     LoadPoint,
     Measurement,
@@ -54,7 +54,7 @@ def run(
     cancelled: Cancelled,
     engine: Engine | None = None,
     open_client: OpenClient | None = None,
-    warm: WarmClients | None = None,
+    warm: WarmProcesses | None = None,
     proc: Path = host_settings.PROC,
     sys: Path = numa.SYS,
     before_load: Callable[[], object] = lambda: None,
@@ -69,7 +69,7 @@ def run(
         cancelled: Polled throughout; true ends the trial as interrupted.
         engine: What serves, if not the one that the spec names.
         open_client: Opens the client that loads it.
-        warm: Who keeps what clients have imported for later trials; None keeps nothing.
+        warm: Who keeps what engines and clients have imported for later trials; None keeps nothing.
         proc: Where the kernel shows its settings, for trials that change the host.
         sys: Where it shows its devices, for the processors of a NUMA node.
         before_load: Called before each measured load.
@@ -115,7 +115,7 @@ class Trial:
         cancelled: Cancelled,
         engine: Engine | None,
         open_client: OpenClient | None,
-        warm: WarmClients | None,
+        warm: WarmProcesses | None,
         proc: Path,
         sys: Path,
         before_load: Callable[[], object],
@@ -139,7 +139,7 @@ class Trial:
     def run(self) -> TrialResult:
         """Run it to its end, and return its result whatever happens."""
         try:
-            engine = self._engine or engine_of(self._spec)
+            engine = self._engine or engine_of(self._spec, self._warm)
             open_client = self._open_client or client_of(self._spec, self._warm)
             with self._changed_host() as self._record.host, self._bound() as self._record.numa_binding:
                 self._record.audit = audit_of(self._spec, self._probe, root=self._proc.parent)

@@ -18,13 +18,13 @@ import pytest
 
 from sweeper.clients import bench_report, measuring, vllm_bench, vllm_bench_worker
 from sweeper.clients.vllm_bench import VllmBenchClient
-from sweeper.clients.warm_clients import WarmClients
 from sweeper.engines import Cancelled
 from sweeper.engines.vllm import VllmEngine, VllmServer
 from sweeper.engines.vllm_environment import probe
 from sweeper.errors import ConfigError, EngineError, MeasurementError
 from sweeper.models import tiny
 from sweeper.processes import orphans, process, supervisor
+from sweeper.processes.warm import WarmProcesses
 from sweeper.records import FailureClass, LoadPoint, Model, TrialSpec
 from tests.real_engine import make_real_spec
 from tests.standin_benchmarks import QuietServer
@@ -60,7 +60,7 @@ def server(spec: TrialSpec) -> Iterator[VllmServer]:
 
 @pytest.fixture(params=["a process of its own", "a fork of a kept one"])
 def client(spec: TrialSpec, request: pytest.FixtureRequest) -> Iterator[VllmBenchClient]:
-    with WarmClients() as warm:
+    with WarmProcesses() as warm:
         is_kept = "kept" in request.param
         opened = VllmBenchClient(spec, PLACEMENT, warm=warm if is_kept else None)
         yield opened

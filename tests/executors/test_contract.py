@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
 import signal
 import tempfile
@@ -80,6 +81,22 @@ def test_trial_that_cannot_even_be_begun_is_failed_result(
     assert result.state is TrialState.FAILED
     assert result.failure_class is not None
     assert "no_such_parameter" in (result.failure_message or "")
+
+
+def test_trials_one_after_another_import_once(executor: Executor, tmp_path: Path) -> None:
+    spec = make_spec(tmp_path / "outputs", write_interpreter(tmp_path / "bin"))
+    Path(spec.model.path).mkdir(exist_ok=True)
+    kept = []
+    for name in ("first", "second", "third"):
+        own = replace(spec, folder=str(Path(spec.folder).with_name(name)))
+        executor.submit(own, PLACEMENT)
+        (result,) = results(executor, 1).values()
+        assert result.state is TrialState.COMPLETE, result.failure_message
+        files = [json.loads(path.read_text()) for path in sorted(Path(own.folder).glob("*.start.json"))]
+        assert all("ended_at" in facts for facts in files)
+        kept.append([facts["pid"] for facts in files])
+    assert kept[0] == kept[1] == kept[2]
+    assert len(set(kept[0])) == 2
 
 
 def test_closing_twice_is_harmless(simulated_spec: TrialSpec, placement: Placement) -> None:

@@ -89,6 +89,15 @@ def test_setting_measured_on_start_of_its_own_is_not_measured_again(planner: Pla
     assert {job.spec.label for job in found.jobs if job.spec.live_start is None} == {"few", "eager"}
 
 
+def test_setting_measured_in_both_ways_is_one_finalist(planner: Planner) -> None:
+    fresh, live = planner.grid(), shared(planner).jobs
+    keys = [live[1].spec.key, fresh[1].spec.key, fresh[0].spec.key, "of another study"]
+    for jobs in (fresh, live):
+        assert [
+            job.spec.label for job in finalists.settings_of(keys, {job.spec.key: job for job in jobs})
+        ] == ["few", "base"]
+
+
 def test_last_of_a_start_that_the_store_holds_is_not_measured_again(planner: Planner) -> None:
     alone = [job for job in planner.grid() if job.spec.label == "few"]
     (before,) = (job.spec.key for job in shared(planner).jobs if job.spec.label == "few")

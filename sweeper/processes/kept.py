@@ -1,4 +1,4 @@
-"""A process that has imported a benchmark and forks a worker for each engine (``keeper``), from our side.
+"""A process that has imported what many programs begin with, and forks them (``keeper``), from our side.
 
 It is started under supervision like everything else, so it and its workers end with their owner, however
 that ends. A worker is what a process of its own would be: an environment, a folder for temporary files, a log
@@ -15,7 +15,7 @@ import shutil
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sweeper.processes import process as processes
@@ -39,16 +39,18 @@ class Wanted:
         cwd: Its working directory.
         log_path: File that takes what it prints; begun anew.
         note: Further facts for its start file, which lies beside the log.
-        requests: File descriptor that it reads.
-        replies: File descriptor that it writes.
+        argv: Its command line after the interpreter.
+        pass_fds: File descriptors of its own.
+        grace_s: Seconds between SIGTERM and SIGKILL when it is ended.
     """
 
     env: Mapping[str, str]
     cwd: Path
     log_path: Path
     note: Mapping[str, object]
-    requests: int
-    replies: int
+    argv: Sequence[str] = ()
+    pass_fds: Sequence[int] = ()
+    grace_s: float = _GRACE_S
 
 
 class Keeper:
@@ -62,6 +64,7 @@ class Keeper:
         env: Mapping[str, str],
         log_path: Path,
         launch_s: float,
+        grace_s: float = _GRACE_S,
         also_for: Process | None = None,
     ) -> None:
         """Start it; this returns while it still imports.
@@ -72,6 +75,7 @@ class Keeper:
             env: Its whole environment.
             log_path: File that takes what it prints while it imports; the start file is written beside it.
             launch_s: Seconds that its supervisor may take to be up.
+            grace_s: Seconds between SIGTERM and SIGKILL when it is ended, its worker included.
             also_for: Another process without which it is to end, besides this one.
 
         Raises:
@@ -87,7 +91,7 @@ class Keeper:
                 cwd=log_path.parent,
                 log_path=log_path,
                 start_file=self.start_file,
-                grace_s=_GRACE_S,
+                grace_s=grace_s,
                 launch_s=launch_s,
                 pass_fds=(theirs.fileno(),),
                 also_for=also_for,
@@ -131,7 +135,13 @@ class Keeper:
 
 
 class KeptWorker:
-    """One worker of a keeper, from the request for it to its end."""
+    """One worker of a keeper, from the request for it to its end.
+
+    Attributes:
+        leaves_keeper: Whether its keeper lives on, with nothing of this worker left below it; once stopped.
+    """
+
+    leaves_keeper = False
 
     def __init__(self, keeper: Keeper, wanted: Wanted, *, number: int) -> None:
         """Ask for it.
@@ -151,6 +161,8 @@ class KeptWorker:
         self._temporary = keeper.process.temporary / str(number)
         self._temporary.mkdir()
         log = wanted.log_path
+        # By its log is found what it started, also when its supervisor is gone.
+        self._launch = replace(keeper.process.launch, log_path=str(log.resolve()))
         self._start_file = log.with_name(f"{log.stem}{START_FILE_SUFFIX}")
         self._facts = {
             **_facts_of(keeper),
@@ -177,18 +189,27 @@ class KeptWorker:
         """Whether it has written more to its log than any sound program does."""
         return supervisor.floods(self._wanted.log_path)
 
-    def stop(self) -> bool:
-        """End the worker and everything it started; safe to call twice.
+    def pids(self) -> set[int]:
+        """Ids of the worker's living processes, without those of its keeper."""
+        return {process.pid for process in self.members()}
 
-        Returns:
-            Whether its keeper lives on, with nothing of this worker left below it.
-        """
+    def members(self) -> list[Process]:
+        """The worker's living processes, without those of its keeper."""
         if not self._is_open:
-            return False
+            return []
         self._hear()
-        lives = self._was_ended()
-        if not lives:
+        return self._below() if self._worker else []
+
+    def stop(self) -> float:
+        """End the worker and everything it started; return the seconds it took. Safe to call twice."""
+        began = time.monotonic()
+        if not self._is_open:
+            return 0.0
+        self._hear()
+        self.leaves_keeper = self._was_ended()
+        if not self.leaves_keeper:
             self._keeper.stop()
+            processes.end(self._below(), grace_s=min(self._wanted.grace_s, _GRACE_S))
         self._is_open = False
         shutil.rmtree(self._temporary, ignore_errors=True)
         supervisor.cut(self._wanted.log_path)
@@ -196,7 +217,13 @@ class KeptWorker:
         supervisor.write_start_file(
             self._start_file, {**self._facts, "ended_at": time.time(), "exit_code": code}
         )
-        return lives
+        return time.monotonic() - began
+
+    def _below(self) -> list[Process]:
+        """Return the living processes of the worker: all below its supervisor but its keeper."""
+        others = {self._keeper_pid} - {self._worker}
+        members = self._launch.members()
+        return [p for p in members if p != self._launch.supervisor and p.pid not in others]
 
     def _was_ended(self) -> bool:
         """End the worker alone; whether that left a keeper that can fork the next."""
@@ -206,8 +233,10 @@ class KeptWorker:
             or self._keeper.process.poll() is not None
         ):
             return False
-        below = (p for p in self._keeper.process.members() if p.pid != self._keeper_pid)
-        if processes.end(list(below), grace_s=_GRACE_S):
+        # The root first and alone: it knows how to close its children in order.
+        root = [process for process in self.members() if process.pid == self._worker]
+        processes.end(root, grace_s=self._wanted.grace_s)
+        if processes.end(self.members(), grace_s=min(self._wanted.grace_s, _GRACE_S)):
             return False
         deadline = time.monotonic() + _TOLD_WITHIN_S
         while self._code is None and self._keeper.process.poll() is None and time.monotonic() < deadline:
@@ -215,14 +244,16 @@ class KeptWorker:
         return self._code is not None
 
     def _ask(self) -> None:
-        told = {"env": {**self._wanted.env, "TMPDIR": str(self._temporary)}, "cwd": str(self._wanted.cwd)}
+        wanted = self._wanted
+        env = {**wanted.env, "TMPDIR": str(self._temporary)}
+        told = {"env": env, "cwd": str(wanted.cwd), "argv": list(wanted.argv)}
         setup = os.memfd_create("worker", os.MFD_CLOEXEC)
-        log = os.open(self._wanted.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+        log = os.open(wanted.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
         try:
             with os.fdopen(os.dup(setup), "w", encoding="utf-8") as file:
                 json.dump(told, file)
             os.lseek(setup, 0, os.SEEK_SET)
-            self._keeper.ask(self._number, (setup, log, self._wanted.requests, self._wanted.replies))
+            self._keeper.ask(self._number, (setup, log, *wanted.pass_fds))
         finally:
             os.close(setup)
             os.close(log)

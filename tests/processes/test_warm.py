@@ -11,27 +11,31 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sweeper.clients.kept_worker import Keeper, KeptWorker, Wanted
 from sweeper.clients.vllm_bench import VllmBenchClient
-from sweeper.clients.warm_clients import Kind, WarmClients
-from sweeper.engines.vllm import VllmEngine
+from sweeper.engines.live import LiveLimits
+from sweeper.engines.vllm import VllmEngine, _kept
 from sweeper.errors import EngineError
 from sweeper.processes import orphans, process
+from sweeper.processes.kept import Keeper, KeptWorker, Wanted
 from sweeper.processes.process import Process
-from sweeper.records import FailureClass
+from sweeper.processes.warm import Kind, WarmProcesses
+from sweeper.records import FailureClass, Platform, TrialSpec, TrialState
+from sweeper.trial import trial
+from tests.real_engine import make_real_spec
 from tests.standin_server import PLACEMENT, POINT, make_spec, never, write_interpreter
 
 _WITHIN_S = 20.0
 _WORKER = """
 import json, os, subprocess, sys
 
-def load_benchmark():
+def load():
     return {"imported_by": os.getpid()}
 
-def serve_loads(benchmark, requests, replies):
+def serve(benchmark, requests, replies):
     benchmark["loads"] = benchmark.get("loads", 0) + 1
     child = subprocess.Popen(["sleep", "600"], start_new_session=True)
     print("this worker's own log", flush=True)
@@ -67,8 +71,7 @@ class Loads:
             cwd=folder,
             log_path=self.log_path,
             note={"trial": folder.name},
-            requests=requests,
-            replies=replies,
+            pass_fds=(requests, replies),
         )
         self.worker: KeptWorker = keeper.fork(wanted)
         os.close(requests)
@@ -108,7 +111,7 @@ def make_keeper(worker_file: Path, folder: Path, *, also_for: Process | None = N
         worker_file,
         interpreter=sys.executable,
         env={"PATH": os.defpath},
-        log_path=folder / "clients" / "client-1.log",
+        log_path=folder / "kept" / "client-1.log",
         launch_s=60.0,
         also_for=also_for,
     )
@@ -132,7 +135,8 @@ def test_workers_share_import_and_nothing_else(keeper: Keeper, tmp_path: Path) -
         assert {k: v for k, v in environment.items() if k != "TMPDIR"} == {"PATH": os.defpath, "OF": name}
         temporary = Path(environment["TMPDIR"])
         assert temporary.is_dir()
-        assert loads.worker.stop()
+        loads.worker.stop()
+        assert loads.worker.leaves_keeper
         # What the worker started in a session of its own ends with it, too.
         assert not lives(told["pid"])
         assert not lives(told["child"])
@@ -152,13 +156,15 @@ def test_end_of_worker_is_told_and_its_keeper_forks_next(keeper: Keeper, tmp_pat
     assert loads.worker.poll() is None
     os.write(loads.requests, b"leave")
     assert until(lambda: loads.worker.poll() == 7)
-    assert loads.worker.stop()
+    loads.worker.stop()
+    assert loads.worker.leaves_keeper
     killed = Loads(keeper, tmp_path / "killed", {})
     pid = killed.told()["pid"]
     assert isinstance(pid, int)
     os.kill(pid, signal.SIGKILL)
     assert until(lambda: killed.worker.poll() == 128 + signal.SIGKILL)
-    assert killed.worker.stop()
+    killed.worker.stop()
+    assert killed.worker.leaves_keeper
     assert keeper.lives()
 
 
@@ -170,8 +176,22 @@ def test_worker_ends_with_its_keeper_and_has_its_exit_code(keeper: Keeper, tmp_p
     os.kill(imported_by, signal.SIGKILL)
     assert until(lambda: loads.worker.poll() == 128 + signal.SIGKILL)
     assert until(lambda: not lives(told["pid"]) and not lives(told["child"]))
-    assert not loads.worker.stop()
+    loads.worker.stop()
+    assert not loads.worker.leaves_keeper
     assert not keeper.lives()
+
+
+def test_what_worker_started_ends_though_its_supervisor_was_killed(worker_file: Path, tmp_path: Path) -> None:
+    worker_file.write_text(_WORKER.replace(", start_new_session=True", ""))
+    keeper = make_keeper(worker_file, tmp_path)
+    loads = Loads(keeper, tmp_path / "trial", {"PATH": os.defpath})
+    told = loads.told()
+    os.kill(keeper.process.launch.supervisor.pid, signal.SIGKILL)
+    assert until(lambda: not lives(told["imported_by"]) and not lives(told["pid"]))
+    assert lives(told["child"])
+    loads.worker.stop()
+    assert not loads.worker.leaves_keeper
+    assert not lives(told["child"])
 
 
 def test_process_with_threads_is_not_forked_and_serves_one_worker(worker_file: Path, tmp_path: Path) -> None:
@@ -181,7 +201,8 @@ def test_process_with_threads_is_not_forked_and_serves_one_worker(worker_file: P
     told = loads.told()
     assert told["pid"] == told["imported_by"]
     assert loads.log_path.read_text() == "this worker's own log\n"
-    assert not loads.worker.stop()
+    loads.worker.stop()
+    assert not loads.worker.leaves_keeper
     assert not lives(told["pid"])
     assert not lives(told["child"])
 
@@ -194,7 +215,8 @@ def test_keeper_that_dies_while_it_imports_leaves_its_words_in_log_of_trial(
     loads = Loads(keeper, tmp_path / "trial", {})
     assert until(lambda: loads.worker.poll() == 9)
     assert loads.log_path.read_text() == "no room\n"
-    assert not loads.worker.stop()
+    loads.worker.stop()
+    assert not loads.worker.leaves_keeper
 
 
 def test_all_end_with_second_process_that_they_are_for(worker_file: Path, tmp_path: Path) -> None:
@@ -214,7 +236,7 @@ def test_killed_owner_leaves_nothing(worker_file: Path, tmp_path: Path) -> None:
     program = f"""
 import os, sys, time
 from pathlib import Path
-from tests.clients.test_warm_clients import Loads, make_keeper
+from tests.processes.test_warm import Loads, make_keeper
 folder = Path({str(tmp_path)!r})
 loads = Loads(make_keeper(folder / {worker_file.name!r}, folder), folder / "trial", {{}})
 told = loads.told()
@@ -246,7 +268,7 @@ def test_free_keeper_is_taken_again_by_its_own_kind_only(worker_file: Path, tmp_
     kind, other = kind_of(worker_file), kind_of(worker_file, HF_HOME="elsewhere")
     marked = kind_of(worker_file, **{process.TRIAL_MARK: "another trial"})
     assert marked == kind
-    with WarmClients() as warm:
+    with WarmProcesses() as warm:
         first = warm.take(kind, folder=tmp_path, launch_s=60.0)
         warm.give_back(kind, first, is_sound=True)
         assert warm.take(marked, folder=tmp_path, launch_s=60.0) is first
@@ -261,7 +283,7 @@ def test_free_keeper_is_taken_again_by_its_own_kind_only(worker_file: Path, tmp_
 
 def test_as_many_are_kept_as_were_in_use_at_once(worker_file: Path, tmp_path: Path) -> None:
     kind = kind_of(worker_file)
-    with WarmClients() as warm:
+    with WarmProcesses() as warm:
         both = [warm.take(kind, folder=tmp_path, launch_s=60.0) for _ in range(2)]
         for keeper in both:
             warm.give_back(kind, keeper, is_sound=True)
@@ -277,7 +299,7 @@ def test_as_many_are_kept_as_were_in_use_at_once(worker_file: Path, tmp_path: Pa
 
 def test_dead_keeper_is_replaced(worker_file: Path, tmp_path: Path) -> None:
     kind = kind_of(worker_file)
-    with WarmClients() as warm:
+    with WarmProcesses() as warm:
         first = warm.take(kind, folder=tmp_path, launch_s=60.0)
         assert until(lambda: len(first.process.members()) == 1)
         warm.give_back(kind, first, is_sound=True)
@@ -292,29 +314,69 @@ def test_dead_keeper_is_replaced(worker_file: Path, tmp_path: Path) -> None:
 # Clients of trials
 
 
-def test_two_engines_one_import(tmp_path: Path) -> None:
+def measured(spec: TrialSpec, warm: WarmProcesses, *, engine: Path) -> dict[str, Any]:
+    """Measure one trial on an engine of its own, and return its start files by the names of their logs."""
+    server = VllmEngine(warm=warm).start(spec, PLACEMENT, restart=0, cancelled=never)
+    client = VllmBenchClient(spec, PLACEMENT, warm=warm)
+    try:
+        raw = client.measure(server, POINT, restart=0, repeat=0, cancelled=never).raw_path
+        found = {path.name: json.loads(path.read_text()) for path in Path(spec.folder).glob("*.start.json")}
+        assert server.prove_ours() == {found["engine-1-0.start.json"]["program_pid"]}
+        assert server.effective["cpus"] and server.command[0] == str(engine)
+    finally:
+        client.close()
+        server.stop()
+    assert Path(raw).parent == Path(spec.folder).resolve() / "raw"
+    return found
+
+
+def test_two_trials_import_once_and_have_all_files_of_their_own(tmp_path: Path) -> None:
+    interpreter = write_interpreter(tmp_path / "bin")
+    spec = make_spec(tmp_path / "outputs", interpreter)
+    # A model in a folder is read there, which its engine's variables say.
+    Path(spec.model.path).mkdir(exist_ok=True)
+    with WarmProcesses() as warm:
+        trials = [
+            measured(replace(spec, folder=str(Path(spec.folder).with_name(key))), warm, engine=interpreter)
+            for key in (spec.key, "another")
+        ]
+        kept = sorted((tmp_path / "outputs").glob("*/kept/*.start.json"))
+        assert [path.name.partition("-")[0] for path in kept] == ["vllm_bench_worker", "vllm_server_worker"]
+        assert not any("ended_at" in json.loads(path.read_text()) for path in kept)
+    first, second = trials
+    for name in ("client-1.start.json", "engine-1-0.start.json"):
+        assert first[name]["pid"] == second[name]["pid"]
+        assert first[name]["program_pid"] != second[name]["program_pid"]
+        assert not lives(first[name]["program_pid"]) and not lives(second[name]["program_pid"])
+    assert first["engine-1-0.start.json"]["command"][1:3] == ["-m", "vllm.entrypoints.openai.api_server"]
+    assert all("ended_at" in json.loads(path.read_text()) for path in kept)
+
+
+def test_engine_of_gpu_imports_for_itself(tmp_path: Path) -> None:
     spec = make_spec(tmp_path / "outputs", write_interpreter(tmp_path / "bin"))
-    owners = []
-    with WarmClients() as warm:
-        for key in (spec.key, "another"):
+    assert _kept(WarmProcesses(), spec, None) is not None
+    assert _kept(WarmProcesses(), replace(spec, platform=Platform.MI300X), None) is None
+    assert _kept(WarmProcesses(), spec, LiveLimits(tmp_path)) is None
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_real_engines_are_forked_and_answer_alike(tmp_path: Path, vllm_python: str) -> None:
+    spec = make_real_spec(tmp_path, vllm_python, assignment={"max_num_seqs": 8, "enforce_eager": True})
+    results, pids = [], []
+    with WarmProcesses() as warm:
+        for key in ("first", "second"):
             own = replace(spec, folder=str(Path(spec.folder).with_name(key)))
-            server = VllmEngine().start(own, PLACEMENT, restart=0, cancelled=never)
-            client = VllmBenchClient(own, PLACEMENT, warm=warm)
-            try:
-                measured = client.measure(server, POINT, restart=0, repeat=0, cancelled=never)
-                facts = json.loads((Path(own.folder) / "client-1.start.json").read_text())
-                owners.append((facts["pid"], facts["program_pid"]))
-            finally:
-                client.close()
-                server.stop()
-            assert Path(measured.raw_path).parent == Path(own.folder).resolve() / "raw"
-            assert not lives(owners[-1][1])
-        (kept,) = (tmp_path / "outputs").glob("*/clients/*.start.json")
-        assert "ended_at" not in json.loads(kept.read_text())
-    (first, second) = owners
-    assert first[0] == second[0]
-    assert first[1] != second[1]
-    assert "ended_at" in json.loads(kept.read_text())
+            results.append(trial.run(own, PLACEMENT, cancelled=never, warm=warm))
+            facts = [json.loads(p.read_text()) for p in sorted(Path(own.folder).glob("*.start.json"))]
+            pids.append([facts_of_one["pid"] for facts_of_one in facts])
+        results.append(trial.run(replace(spec, attempt=2), PLACEMENT, cancelled=never))
+    assert [result.state for result in results] == [TrialState.COMPLETE] * 3, results
+    assert pids[0] == pids[1]
+    # Forked or not, it is the same engine: greedy answers and what it reports are those of its own process.
+    first, second, alone = results
+    assert first.sanity_text == second.sanity_text == alone.sanity_text
+    assert first.effective == second.effective == alone.effective
 
 
 def test_benchmark_that_cannot_be_imported_fails_trial_with_reason_in_its_log(tmp_path: Path) -> None:
@@ -328,7 +390,7 @@ def test_benchmark_that_cannot_be_imported_fails_trial_with_reason_in_its_log(tm
     )
     alone.chmod(0o755)
     server = VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
-    with WarmClients() as warm:
+    with WarmProcesses() as warm:
         client = VllmBenchClient(spec, PLACEMENT, python=str(alone), warm=warm)
         try:
             with pytest.raises(EngineError, match=r"cannot import: ModuleNotFoundError: .*'vllm'") as caught:
