@@ -296,6 +296,11 @@ class TrialSpec:
         return start.key
 
     @property
+    def shared_key(self) -> str:
+        """Identity of the same setting on a start that it shares, whatever that is made with."""
+        return replace(self, live_start=self.live_start or self.assignment).key
+
+    @property
     def fresh(self) -> TrialSpec:
         """The same setting on a start of its own; its folder is that of its key."""
         if self.live_start is None:
