@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,10 +117,36 @@ def provenance_sentence(study: Study) -> str:
 def _calibration_sentences(frame: pd.DataFrame) -> str:
     """Name the calibration and its expected error; rows of before these were stored name neither."""
     told = frame[["calibration_name", "expected_error"]].dropna().drop_duplicates()
-    return "".join(
+    words = "".join(
         f" Calibration `{row['calibration_name']}`; expected mean error: {row['expected_error']}."
         for row in told.to_dict("records")
     )
+    near = [text for text in frame["calibration_nearness"].dropna().unique() if text != "the same stack"]
+    words += "".join(f" It is of another stack: {text}." for text in near)
+    return words + _interval_sentence(frame)
+
+
+_WITH_INTERVALS = {
+    "output_throughput_tok_per_s": "throughput",
+    "mean_ttft_ms": "TTFT",
+    "mean_tpot_ms": "TPOT",
+    "mean_batch_latency_ms": "latency",
+}
+"""One metric of each kind whose errors are alike, and the kind."""
+
+
+def _interval_sentence(frame: pd.DataFrame) -> str:
+    """Say within what share of each other four of five unseen numbers and their predictions lay, at most."""
+    widest: dict[str, float] = {}
+    for text in frame["interval_80"].dropna().unique():
+        for metric, (low, high) in json.loads(text).items():
+            words = _WITH_INTERVALS.get(metric)
+            if words is not None and low > 0:
+                widest[words] = max(widest.get(words, 1.0), math.sqrt(high / low))
+    if not widest:
+        return ""
+    told = ", ".join(f"{words} within {wide - 1:.0%}" for words, wide in widest.items())
+    return f" Of published numbers of this kind that were not seen, four of five lay so near: {told}."
 
 
 def _origin(study: Study) -> str:

@@ -219,13 +219,16 @@ def _other_engine() -> str:
         [WORDS[metric], *(f"{other.errors_pct[role][metric]:.1f} %" for role in (FIT, VALIDATION))]
         for metric in other.errors_pct[VALIDATION]
     ]
-    head = ["mean absolute error", "fitted: 70B FP8", "not fitted: 405B FP8"]
+    head = ["mean absolute error", "fitted: 70B and 405B FP8", "not fitted: 405B, from 70B alone"]
     return (
-        f"## The engine V1\n\nReleases that run V1 have a calibration of their own, `{other.name}`: "
-        f"{other.about} It differs in {len(other.fitted)} parameters, which were fitted to the table of the "
-        "smaller model (`python -m sweeper calibrate --published tables`). Nothing served online is among "
-        f"them.\n\n{_table(head, rows)}\n\n"
-        "Every number of both tables stands in [predictions.md](predictions.md)."
+        "## Other stacks\n\nA calibration is of a stack: other releases, images and types of weights "
+        "have their "
+        f"own, and a run gets the nearest. For today's engine V1 that is `{other.name}`: {other.about} "
+        f"It has "
+        f"{len(other.fitted)} parameters of its own (`python -m sweeper calibrate --published tables`). "
+        f"Nothing "
+        f"served online is among what they were fitted to.\n\n{_table(head, rows)}\n\n"
+        "Every stack, and every number of its tables, stands in [predictions.md](predictions.md)."
     )
 
 

@@ -2,8 +2,9 @@
 
     python benchmarks/predictions.py > docs/predictions.md
 
-What was found stands in ``sweeper/calibrate/data/public_measurements.json``. Each engine has its usual
-calibration; one source is what that of V1 is fitted to, and says so.
+What was found stands in ``sweeper/calibrate/data/public_measurements.json``. Each run has the calibration of
+the stack nearest to it; tables that one is fitted to say so. What calibrations say of numbers that they have
+not seen was computed by ``python -m sweeper calibrate --published errors``.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from dataclasses import dataclass
 from statistics import geometric_mean
 from typing import Any
 
-from sweeper.calibrate import public
+from sweeper.calibrate import public, unseen
 from sweeper.clients.simulated import SimulatedClient
 from sweeper.engines.simulated import SimulatedEngine
 from sweeper.errors import SweeperError
 from sweeper.records import LoadPoint, Scalar
-from sweeper.simulation import calibration
+from sweeper.simulation import calibration, intervals, stacks
+from sweeper.simulation.intervals import Unseen
 
 FAR_OFF = 0.3
 """Relative error beyond which a prediction is called far off."""
@@ -184,16 +186,21 @@ def page(sources: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "Written by `python benchmarks/predictions.py > docs/predictions.md`; do not edit."
     yield ""
     yield (
-        f"The model of vLLM, with the usual calibrations of its engines (V0: `{calibration.USUAL['v0']}`, "
-        f"V1: `{calibration.USUAL['v1']}`), against public measurements. V0's is fitted to Llama 3.1 70B "
-        "in 16 bits on 4 MI300X, vLLM 0.6.2, ShareGPT; V1's to the first table below, which is marked. "
-        "Nothing else on this page was fitted to. Every predicted number is simulated; every published "
+        "The model of vLLM against public measurements. Each run is given the calibration of the stack "
+        "nearest "
+        "to it, which the tables name. Those that a calibration was fitted to are marked; nothing else "
+        "on this "
+        "page was fitted to, but for one parameter of V0 on one device (`single_host_frac`), which "
+        "`cmontemuino_8b` tells. Every predicted number is simulated; every published "
         "one stands at the address given. An error is predicted over published, less 1: above 0 the model "
         "promises too much throughput, or too long a latency. Speed is the geometric mean of predicted "
         "over published throughputs and of published over predicted latencies: below 1 the model is too "
         "slow."
     )
     yield ""
+    yield from _stacks()
+    yield from _left_out()
+    yield from _anchored(sources)
     yield from _summary(compared)
     yield from _why()
     for source, found in compared:
@@ -244,24 +251,145 @@ def _predict(
     return measured.metrics
 
 
-def _summary(compared: Sequence[tuple[Mapping[str, Any], list[Pair]]]) -> Iterator[str]:
-    yield "| source | numbers | mean absolute error | speed | worst |"
+def _basis(source: Mapping[str, Any]) -> str:
+    """Name the stack nearest to a source, and how near it is."""
+    asked = stacks.asked_of(public.source_figures(source)[0].spec)
+    basis = stacks.nearest(asked)
+    return f"`{basis.name}`: {stacks.nearness(basis, asked)}"
+
+
+def _stacks() -> Iterator[str]:
+    yield "## The stacks"
+    yield ""
+    yield "| calibration | stack | fitted | taken over | error, fitted |"
     yield "|---|---|---|---|---|"
+    for name in calibration.names():
+        named = calibration.load(name)
+        if named.stack is None:
+            continue
+        told = named.stack
+        aiter = {True: "on", False: "off", None: "not told"}[told.aiter]
+        what = (
+            f"vLLM {told.release} ({told.generation.upper()}), {told.image}; {told.device}, AITER "
+            f"{aiter}, weights "
+            f"{' or '.join(told.weights)}, KV cache {' or '.join(told.kv)}"
+        )
+        fitted = ", ".join(f"`{each}`" for each in named.fitted)
+        errors = ", ".join(
+            f"{calibration.WORDS[metric]} {error:.1f} %" for metric, error in named.errors_pct["fit"].items()
+        )
+        yield f"| `{name}` | {what} | {fitted} | the rest, from `{told.parent or 'assumptions'}` | {errors} |"
+    yield ""
+
+
+def _left_out() -> Iterator[str]:
+    """Write what calibrations say of numbers that they have not seen, and what intervals come of that."""
+    found = intervals.known()
+    yield "## Left out"
+    yield ""
+    yield (
+        "Each stack from the nearest of the others, fitted without it; and each 405B from fits that have "
+        "seen no "
+        "405B of any stack. Both leave out what they name whole: the shared physics is fitted without it too."
+    )
+    yield ""
+    yield "| left out | throughput | latency |"
+    yield "|---|---|---|"
+    groups = [name for name in dict.fromkeys(each.source for each in found) if name.endswith("left out)")]
+    for name in groups:
+        yield f"| {name} | {_means([each for each in found if each.source == name])} |"
+    for word in ("stack", "model"):
+        own = [each for each in found if each.source.endswith(f"({word} left out)")]
+        yield f"| **every {word}, together** | {_means(own)} |"
+    yield ""
+    yield "## Intervals"
+    yield ""
+    yield (
+        "Of every simulated number an interval is told that held four of five unseen ones of its kind. "
+        "Checked by "
+        "leaving each number, and each source, out of the errors that its own interval is made of:"
+    )
+    yield ""
+    yield "| kind | numbers | inside, one number left out | inside, its source left out |"
+    yield "|---|---|---|---|"
+    one = intervals.coverage(found, alike=lambda each, other: each is other)
+    whole = intervals.coverage(found, alike=lambda each, other: each.source == other.source)
+    for family, (inside, count) in one.items():
+        of_source, others = whole.get(family, (0, 0))
+        apart = f"{of_source / others:.0%}" if others else ""
+        yield f"| {family} | {count} | {inside / count:.0%} | {apart} |"
+    yield ""
+
+
+def _means(found: Sequence[Unseen]) -> str:
+    """Write the mean absolute errors of throughputs and of latencies, as two cells."""
+    cells = []
+    for family in ("throughput", "latency"):
+        errors = [
+            abs(each.predicted / each.published - 1)
+            for each in found
+            if intervals.family_of(each.metric) == family
+        ]
+        cells.append(f"{sum(errors) / len(errors):.1%} ({len(errors)})" if errors else "")
+    return " | ".join(cells)
+
+
+def _anchored(sources: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Write what two to four numbers of each source make of its others."""
+    found = unseen.anchored()
+    yield "## Two to four numbers known"
+    yield ""
+    yield (
+        "The first and last number of each metric of a source, four at most, move the nearest stack; all "
+        "others "
+        "are predicted. Of a source with four numbers or fewer each is predicted from the others. A "
+        "table of a "
+        "known stack starts from the nearest other one."
+    )
+    yield ""
+    yield "| source | predicted | mean absolute error without TTFT | TTFT |"
+    yield "|---|---|---|---|"
+    for source in sources:
+        own = [each for each in found if each.source == source["name"]]
+        if not own:
+            continue
+        cells = []
+        for is_ttft in (False, True):
+            errors = [
+                abs(each.predicted / each.published - 1)
+                for each in own
+                if (intervals.family_of(each.metric) == "TTFT") == is_ttft
+            ]
+            cells.append(f"{sum(errors) / len(errors):.1%}" if errors else "")
+        yield f"| {source['title']} | {len(own)} | {' | '.join(cells)} |"
+    yield ""
+
+
+def _summary(compared: Sequence[tuple[Mapping[str, Any], list[Pair]]]) -> Iterator[str]:
+    yield ""
+    yield "## Every source, from the nearest stack"
+    yield ""
+    yield "| source | nearest stack | numbers | mean absolute error | speed | worst |"
+    yield "|---|---|---|---|---|---|"
     for source, found in compared:
         errors = [pair.error for pair in found if pair.error is not None]
         if not errors:
-            yield f"| {source['title']} | 0 of {len(found)} | | | refused by the model |"
+            yield f"| {source['title']} | | 0 of {len(found)} | | | refused by the model |"
             continue
         mean = sum(abs(error) for error in errors) / len(errors)
         worst = max(errors, key=abs)
         speed = geometric_mean([pair.speed for pair in found if pair.speed is not None])
-        fitted = " **(fitted)**" if source["name"] == public.FITTED else ""
-        yield f"| {source['title']}{fitted} | {len(errors)} | {mean:.0%} | {speed:.2f} | {worst:+.0%} |"
+        fitted = " **(fitted)**" if source.get("stack") else ""
+        near = _basis(source)
+        yield (
+            f"| {source['title']}{fitted} | {near} | {len(errors)} | {mean:.0%} | {speed:.2f} | "
+            f"{worst:+.0%} |"
+        )
     errors = [
         pair.error
         for source, found in compared
         for pair in found
-        if pair.error is not None and source["name"] != public.FITTED
+        if pair.error is not None and not source.get("stack")
     ]
     far = sum(abs(error) > FAR_OFF for error in errors)
     yield ""
@@ -277,29 +405,32 @@ def _why() -> Iterator[str]:
     yield "## Where it fails, and why"
     yield ""
     yield (
-        "- FP8 weights and small batches. The article has no batch below some tens of sequences and no FP8 "
-        "layers outside of its introduction. What one decode step of a few sequences costs, and what FP8 "
-        "saves in it, is therefore extrapolated: the tables of latencies show how well."
+        "- Batches of 64 and 128 with short prompts come out a tenth too fast, single sequences a "
+        "twentieth too "
+        "slow: small matrices at tensor parallelism of 8 fill the GPU in steps, and the model's matrices are "
+        "straight lines in the number of rows."
     )
     yield (
-        "- Later releases. What V1 and its kernels changed is taken from one table of one image (vLLM "
-        "0.10.0, offline), which leaves AITER's kernels off. With them, or with those of later releases, it "
-        "is another machine."
+        "- Later releases, and AITER. No stack of vLLM after 0.10.0 or with AITER's kernels on is known; "
+        "runs of "
+        "those get the nearest, and their plan and rows say so. First tokens of small models on one GPU come "
+        "up to twice too early."
     )
     yield (
         "- Other GPUs. Peaks are exchanged and nothing else: an H100 is given the efficiencies of kernels on "
         "an MI300X. Where software was further on the NVIDIA side, the prediction is too slow."
     )
     yield (
-        "- Small models. Costs for each head, layer and sequence are fitted to 64 heads on 4 GPUs; of an 8B "
-        "model on one GPU they make up most of a step, and were compared with none while they were fitted."
+        "- Small models. Costs for each head, layer and sequence are fitted to 64 heads and more on 4 or "
+        "8 GPUs; "
+        "of an 8B model on one GPU they make up most of a step, and one source alone tells the host's "
+        "work there."
     )
     yield (
         "- Mixtures of experts. Nothing was fitted to any: experts are taken to be as fast as large "
         "multiplications are, to be chosen evenly, and to cost as many launches more as they have kernels. "
         "Steps of a few requests come out too short, most of all where many layers have a state; kernels "
-        "that convert weights (mxfp4) or scale them by block may be part of that. MLPerf's harness has "
-        "AITER's kernels for experts, of which the calibration of V0 knows nothing."
+        "that convert weights (mxfp4) or scale them by block may be part of that."
     )
     yield (
         "- Medians. vLLM 0.6.0 gives the tokens of a group of steps together, and holds requests whose "
@@ -373,7 +504,7 @@ def _not_compared() -> Iterator[str]:
     yield "- 405B on 8 MI325X (docs.vultr.com/inference-cookbook): tokens per request are not told."
     yield "- Llama 3.1 8B by a vLLM developer (vllm-project/vllm pull request 18566): the GPU is not named."
     yield "- 405B FP8 on 8 MI300X (substratus.ai): the setup was found, its results were not."
-    yield "- H100 numbers of TensorRT-LLM: another engine. MLPerf's Llama 2 70B: another scheduler."
+    yield "- H100 numbers of TensorRT-LLM: another engine."
     yield (
         "- gpt-oss-120b on 4 MI300X (SemiAnalysisAI/InferenceX issue 828): tokens for each joule are told, "
         "how many requests ran at a time is not."

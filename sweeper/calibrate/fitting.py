@@ -33,6 +33,8 @@ would see its jumps and not its slope."""
 _LONGEST_MOVE = 0.5
 _DAMPING = 0.05
 _TRIES = 4
+_ENOUGH = 1e-3
+"""Part of the squares that a round has to save for another one to be worth it."""
 
 
 def fit(
@@ -42,6 +44,7 @@ def fit(
     parameters: Sequence[str],
     rounds: int = 4,
     ridge: float = _RIDGE,
+    weighs_alike: bool = False,
     tell: Tell = lambda _: None,
 ) -> dict[str, float]:
     """Fit some parameters to figures, all others kept.
@@ -53,6 +56,7 @@ def fit(
         rounds: Most steps of the method.
         ridge: How firmly a parameter holds to its start: doubling it costs as much as an error of
             ``0.69 * ridge`` in a figure of weight 1.
+        weighs_alike: Each figure counts as much as any other; otherwise as ``Figure.weight`` says.
         tell: Called with a line after each round.
 
     Returns:
@@ -72,7 +76,7 @@ def fit(
     if not np.all(origin > 0):
         zero = parameters[int(np.argmin(origin))]
         raise ConfigError(f"calibrate: {zero} starts at 0; expected above 0, since it moves by factors.")
-    weights = np.array([figure.weight for figure in used])
+    weights = np.array([1.0 if weighs_alike else figure.weight for figure in used])
     targets = np.log([figure.value for figure in used])
 
     def values(moved: Floats) -> dict[str, float]:
@@ -89,8 +93,11 @@ def fit(
         better = _better(residuals, moved, at, damping)
         if better is None:
             break
+        gained = float(at @ at - better[1] @ better[1])
         moved, at, damping = better
         tell(f"round {number}: weighted squares {float(at @ at):.4f}")
+        if gained < _ENOUGH * float(at @ at):
+            break
     return values(moved)
 
 

@@ -19,8 +19,15 @@ def counts(figure: Figure) -> bool:
     return figure.metric != "mean_ttft_ms" or figure.value > LONG_TTFT_MS
 
 
-def errors_pct(figures: Sequence[Figure], predicted: Sequence[float]) -> dict[str, dict[str, float]]:
+def errors_pct(
+    figures: Sequence[Figure], predicted: Sequence[float], *, all_count: bool = False
+) -> dict[str, dict[str, float]]:
     """Return the mean absolute error of each metric in percent, of fitted figures and of others.
+
+    Args:
+        figures: The figures.
+        predicted: What the model says of each.
+        all_count: Short first tokens too, where no figure was read off a chart.
 
     Returns:
         ``fit`` and ``validation`` to metric to percent; what has no figures is left out.
@@ -28,7 +35,7 @@ def errors_pct(figures: Sequence[Figure], predicted: Sequence[float]) -> dict[st
     errors = [
         (figure, abs(error))
         for figure, error in zip(figures, relative_errors(figures, predicted), strict=True)
-        if counts(figure)
+        if all_count or counts(figure)
     ]
     told: dict[str, dict[str, float]] = {}
     for role in (FIT, VALIDATION):
@@ -65,11 +72,12 @@ def judged(
         values=dict(values),
         fitted=dict(fitted),
         errors_pct=errors_pct(figures, predict(figures, values)),
-        compared=_compared(figures),
+        compared=compared_of(figures),
     )
 
 
-def _compared(figures: Sequence[Figure]) -> Compared:
+def compared_of(figures: Sequence[Figure]) -> Compared:
+    """Return what the runs of figures have in common."""
     specs = [figure.spec for figure in figures]
     return Compared(
         generations=tuple(

@@ -1,10 +1,8 @@
 """Public measurements besides the article's: other models, loads, releases and GPUs.
 
 ``data/public_measurements.json`` holds what was found: each source with its address, what is known of its
-setup, and what had to be assumed where nothing is known. Of one pair of tables, which AMD publishes to
-validate its image of vLLM 0.10.0, the first is fitted (70B) and the second is validation (405B): they are
-what the model knows of V1 and of the kernels that came after the article, AITER's apart, which that image
-leaves off unless asked. All others are only compared.
+setup, and what had to be assumed where nothing is known. AMD's tables, which it publishes to validate its
+images, are what the calibrations of those stacks are fitted to (``stacks``). All others are only compared.
 """
 
 from __future__ import annotations
@@ -17,29 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from sweeper import config
-from sweeper.calibrate.figures import FIT, VALIDATION, Figure
+from sweeper.calibrate.figures import VALIDATION, Figure
 from sweeper.models import config_json
 from sweeper.records import EngineSpec, LoadPoint, Model, Placement, Platform, TrialSpec
 from sweeper.simulation.device import device_named
+from sweeper.simulation.stack import AITER_KNOB
 
 DATA = Path(__file__).parent / "data" / "public_measurements.json"
-
-FITTED = "amd_70b_fp8"
-"""The source whose numbers the calibration of V1 is fitted to."""
-
-VALIDATED = "amd_405b_fp8"
-"""The source that it is judged by: the same image and benchmarks, another model."""
-
-PARAMETERS = (
-    *("kernel_layer_s", "decode_head_s", "sample_s", "v1_host_frac"),
-    *("fp8_gemm_frac", "kv_read_frac", "fp8_kv_frac"),
-)
-"""What is fitted to it: what changed with V1 and its kernels. All else stays as the article has it."""
-
-ABOUT = (
-    "vLLM 0.10.0 (V1) without AITER's kernels on 8 MI300X, after AMD's validation tables of its image of "
-    "2025-08-12 (ROCm/vllm, docs/dev-docker); what they do not tell is as in article_0_6_2."
-)
 
 
 @cache
@@ -47,17 +29,6 @@ def sources() -> tuple[Mapping[str, Any], ...]:
     """Return every source, in the order in which reports show them."""
     found: list[dict[str, Any]] = json.loads(DATA.read_text(encoding="utf-8"))
     return tuple(found)
-
-
-def table_figures() -> list[Figure]:
-    """Return the figures of AMD's two validation tables, to fit and to judge by."""
-    roles = {FITTED: FIT, VALIDATED: VALIDATION}
-    return [
-        figure
-        for source in sources()
-        if source["name"] in roles
-        for figure in source_figures(source, role=roles[source["name"]])
-    ]
 
 
 def source_figures(source: Mapping[str, Any], *, role: str = VALIDATION) -> list[Figure]:
@@ -84,7 +55,7 @@ def source_figures(source: Mapping[str, Any], *, role: str = VALIDATION) -> list
                 model=source["model"],
                 device=source["device"],
                 release=source["release"],
-                knobs={**source["knobs"], **run["knobs"]},
+                knobs={**source["knobs"], **run["knobs"], **({AITER_KNOB: 1} if source.get("aiter") else {})},
                 load=LoadPoint(**run["load"]),
             )
         ]

@@ -1,14 +1,17 @@
 """Figures from a user's own measured studies: what a node really did, with the trial that models it.
 
 Runs of one setting at one load point are averaged; their spread is the range of the figure. Where a study
-measured enough settings, every fourth is kept out of the fit to judge it by. Which ones follows from their
-content, so the same study always gives the same split.
+measured enough settings, every fourth is kept out of the fit to judge it by; of fewer settings every second
+load point. Which ones follows from their content and order, so the same study always gives the same split.
+
+A CPU is fitted for itself: how many of the modelled device's operations and bytes it does in a second.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +40,20 @@ from sweeper.store.description import Description
 from sweeper.store.files import open_folder
 from sweeper.store.store import Store
 
-PLATFORMS = (str(Platform.MI300X), str(Platform.CUDA))
-"""Platforms whose rows can be fitted; a CPU's say nothing of a GPU."""
+PLATFORMS = (str(Platform.MI300X), str(Platform.CUDA), str(Platform.CPU))
+"""Platforms whose rows can be fitted; a CPU's say nothing of a GPU, and are fitted for themselves."""
+
+CPU_START: Mapping[str, float] = {
+    "gemm_frac": 2e-4,
+    "gemm_half_tokens": 16.0,
+    "weight_read_frac": 4e-3,
+    "prefill_attention_frac": 1e-4,
+    "kv_read_frac": 1e-3,
+    "decode_head_s": 1e-6,
+    "kernel_layer_s": 1e-4,
+    "sample_s": 1e-4,
+}
+"""Where the fit of a CPU begins, as parts of the modelled device's peaks: 0.26 TFLOP/s and 21 GB/s."""
 
 _HELD_OUT = 4
 _LOAD_POINT = tuple(
@@ -69,14 +84,16 @@ def study_figures(folder: Path) -> list[Figure]:
         )
         raise ConfigError(
             f"{folder}: holds {kinds}; expected rows measured on {' or '.join(PLATFORMS)}. A calibration is "
-            "fitted to what a GPU really did: run the study there."
+            "fitted to what a machine really did: run the study there."
         )
     _check_devices(folder, measured)
     models = _models(about)
     figures: list[Figure] = []
+    has_few = measured["trial_key"].nunique() < _HELD_OUT
     for number, (_, rows) in enumerate(measured.groupby("trial_key", sort=True)):
         is_held_out = number % _HELD_OUT == _HELD_OUT - 1
-        figures += _trial_figures(about, models, rows, role=VALIDATION if is_held_out else FIT)
+        roles = (FIT, VALIDATION) if has_few else (VALIDATION if is_held_out else FIT,)
+        figures += _trial_figures(about, models, rows, roles=roles)
     if not any(figure.role == FIT for figure in figures):
         raise ConfigError(
             f"{folder}: none of its {measured['trial_key'].nunique()} measured trials can be modelled; "
@@ -163,8 +180,9 @@ def _described(model: Mapping[str, Any] | None) -> Model | None:
 
 
 def _trial_figures(
-    about: Description, models: Mapping[str, Model], rows: Any, *, role: str
+    about: Description, models: Mapping[str, Model], rows: Any, *, roles: Sequence[str]
 ) -> Iterator[Figure]:
+    """Yield the figures of a trial; its load points take the roles in turn."""
     first = rows.iloc[0]
     if first["model"] not in models:
         return
@@ -189,12 +207,13 @@ def _trial_figures(
     )
     if not _can_be_modelled(spec, placement):
         return
-    for point in points:
+    for point, role in zip(points, cycle(roles), strict=False):
         same = rows[[_load_point(row) == point for row in rows.to_dict("records")]]
         for metric in METRICS:
             values = [float(value) for value in same[metric].dropna()]
             if values:
-                yield _figure(spec, placement, point, metric, values, role)
+                figure = _figure(spec, placement, point, metric, values, role)
+                yield replace(figure, platform=str(first["platform"]))
 
 
 def _can_be_modelled(spec: TrialSpec, placement: Placement) -> bool:

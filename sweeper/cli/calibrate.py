@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sweeper.cli.arguments import ConsoleCommand, Parser
 from sweeper.cli.exit_codes import OK
 from sweeper.errors import ConfigError
+from sweeper.records import Platform
 from sweeper.simulation import calibration
 from sweeper.simulation.calibration import WORDS, NamedCalibration
 
@@ -42,9 +43,16 @@ class Calibrate(ConsoleCommand):
             "--published",
             nargs="?",
             const="article",
-            choices=("article", "tables"),
+            choices=("article", "tables", "errors"),
             help="fit to published figures instead: of the article (vLLM 0.6.2), or of AMD's validation "
-            "tables (vLLM 0.10.0)",
+            "tables (its images of vLLM 0.6.6 to 0.10.0; each becomes a calibration of its own); errors "
+            "predicts every published number that was not seen, for the intervals",
+        )
+        parser.add_argument(
+            "--table",
+            type=Path,
+            help="CSV of a few measured numbers of one stack (docs/predictor.md): the nearest stack is moved "
+            "by them, and every number is predicted from the others",
         )
         parser.add_argument("--name", help="what to call it; platform.calibration=NAME chooses it")
         parser.add_argument("--start", help="calibration to start from; default: the shipped one")
@@ -62,8 +70,10 @@ class Calibrate(ConsoleCommand):
     def parse(self, parser: Parser, arguments: list[str]) -> argparse.Namespace:
         """Read the arguments, and refuse those that contradict each other."""
         options = parser.parse_args(arguments)
-        if bool(options.published) == bool(options.folders):
-            raise ConfigError("calibrate: give folders of measured studies, or --published, and not both.")
+        if sum(map(bool, (options.published, options.folders, options.table))) != 1:
+            raise ConfigError(
+                "calibrate: give folders of measured studies, or --published, or --table, just one."
+            )
         options.name = options.name or ("published" if options.published else None)
         if options.name is None:
             raise ConfigError(
@@ -83,8 +93,14 @@ class Calibrate(ConsoleCommand):
 
     def run(self, options: argparse.Namespace, console: Console) -> int:
         """Fit it, write it, and say how far off it is."""
-        makers = {"article": _article, "tables": _tables, None: _measured}
-        made = makers[options.published](options, console)
+        if options.published == "errors":
+            return _errors(options, console)
+        if options.published == "tables":
+            return _tables(options, console)
+        if options.table is not None:
+            made = _table(options, console)
+        else:
+            made = _article(options, console) if options.published else _measured(options, console)
         path = made.write(options.into)
         _tell_errors(made, console)
         _say(console, f"{path}: use it with platform.calibration={options.name}")
@@ -126,34 +142,82 @@ def _article(options: argparse.Namespace, console: Console) -> NamedCalibration:
     return _judged(figures, values, options, about=calibration.load().about, fitted=fitted)
 
 
-def _tables(options: argparse.Namespace, console: Console) -> NamedCalibration:
-    """Fit what changed with V1 to AMD's table of the smaller model; the larger one's judges it."""
-    from sweeper.calibrate import public
-    from sweeper.calibrate.figures import FIT
-    from sweeper.calibrate.fitting import fit
+def _tables(options: argparse.Namespace, console: Console) -> int:
+    """Fit every stack of AMD's validation tables, and write each under its name."""
+    from sweeper.calibrate import shipping
 
-    figures = public.table_figures()
-    _tell_split(figures, console)
-    values: Mapping[str, float] = asdict(_start(options, generation="v0").calibration)
-    if options.fit == "all":
-        own = [figure for figure in figures if figure.role == FIT]
-        values = fit(own, values, parameters=public.PARAMETERS, rounds=options.rounds, tell=_teller(console))
-    fitted = dict.fromkeys(public.PARAMETERS, "AMD's validation table of 70B")
-    return _judged(figures, values, options, about=public.ABOUT, fitted=fitted)
+    for made in shipping.made(date_made=datetime.now(UTC).date(), tell=_teller(console)):
+        path = made.write(options.into)
+        _tell_errors(made, console)
+        _say(
+            console, f"{path}: use it with platform.calibration={path if options.into != _OWN else made.name}"
+        )
+    return OK
+
+
+def _errors(options: argparse.Namespace, console: Console) -> int:
+    """Predict every published number from calibrations that have not seen it, and write how far off."""
+    from sweeper.calibrate import unseen
+    from sweeper.simulation import intervals
+
+    for path, found in (
+        (options.into / intervals.ERRORS.name, unseen.collect(_teller(console))),
+        (options.into / unseen.ANCHORED.name, unseen.collect_anchored(_teller(console))),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unseen.write(path, found)
+        _say(console, str(path))
+    return OK
+
+
+def _table(options: argparse.Namespace, console: Console) -> NamedCalibration:
+    """Move the nearest stack by the numbers of a table, and say how each is predicted from the others."""
+    from sweeper.calibrate import anchoring, table
+
+    read = table.read(options.table)
+    basis = calibration.load(options.start, folder=options.into) if options.start else None
+    made, told = anchoring.named(
+        read.figures,
+        name=options.name,
+        source=str(options.table),
+        image=read.image,
+        date=read.date,
+        basis=basis,
+        made=datetime.now(UTC).date(),
+    )
+    _say(console, f"{len(read.figures)} numbers; {made.about}")
+    for figure, predicted in told:
+        _say(
+            console,
+            f"{figure.series}, {figure.metric}: {figure.value:g}; from the others {predicted:.4g} "
+            f"({100 * (predicted / figure.value - 1):+.0f} %)",
+        )
+    return made
 
 
 def _measured(options: argparse.Namespace, console: Console) -> NamedCalibration:
     from sweeper.calibrate.figures import FIT
     from sweeper.calibrate.fitting import BASE, fit
-    from sweeper.calibrate.studies import study_figures
+    from sweeper.calibrate.studies import CPU_START, study_figures
 
     figures = [figure for folder in options.folders for figure in study_figures(folder)]
     start = _start(options, generation=_generation(figures))
     _tell_split(figures, console)
-    values: Mapping[str, float] = asdict(start.calibration)
+    is_cpu = {figure.platform for figure in figures} == {str(Platform.CPU)}
+    values: Mapping[str, float] = {**asdict(start.calibration), **(CPU_START if is_cpu else {})}
     if options.fit == "all":
         own = [figure for figure in figures if figure.role == FIT]
-        values = fit(own, values, parameters=BASE, rounds=options.rounds, tell=_teller(console))
+        # A CPU's start is an order of magnitude; a GPU's is a stack that is known.
+        rounds, ridge = (3 * options.rounds, 0.02) if is_cpu else (options.rounds, 0.15)
+        values = fit(
+            own,
+            values,
+            parameters=BASE,
+            rounds=rounds,
+            ridge=ridge,
+            weighs_alike=is_cpu,
+            tell=_teller(console),
+        )
     studies = ", ".join(dict.fromkeys(figure.experiment for figure in figures))
     releases = ", ".join(sorted({figure.spec.engine.release for figure in figures}))
     about = f"vLLM {releases} as measured in {studies}; all that was not fitted is that of {start.name}."

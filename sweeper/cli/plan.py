@@ -15,6 +15,7 @@ from sweeper.cli.ledger import ledger_of
 from sweeper.cli.long_work import LongWork
 from sweeper.kinds import SEARCH_METHODS
 from sweeper.plan.live import on_largest_start, search_line, shared_starts
+from sweeper.simulation.intervals import factor
 from sweeper.space.domains import Choice, Domain
 from sweeper.text.durations import duration_text
 
@@ -94,8 +95,36 @@ def _show_grid(
 
 def _error_facts(jobs: Sequence[Job]) -> dict[str, str]:
     """Say how far off simulated numbers are to be expected; of measured ones nothing."""
-    told = [job.spec.expected_error for job in jobs if job.refusal is None]
-    return {"expected error": "; ".join(dict.fromkeys(text for text in told if text is not None))}
+    specs = [job.spec for job in jobs if job.refusal is None]
+    facts = {
+        "nearest stack": [
+            f"{spec.calibration_name}: {spec.calibration_nearness}" if spec.calibration_nearness else None
+            for spec in specs
+        ],
+        "expected error": [spec.expected_error for spec in specs],
+        "four of five": [_interval_text(spec.stack_distance) for spec in specs],
+    }
+    return {
+        name: "; ".join(dict.fromkeys(text for text in told if text is not None))
+        for name, told in facts.items()
+    }
+
+
+def _interval_text(distance: float | None) -> str | None:
+    """Say within what percentage four of five numbers that were not seen lay, by kind of metric."""
+    if distance is None:
+        return None
+    found = {
+        name: factor(metric, distance)
+        for name, metric in (
+            ("throughput", "output_throughput_tok_per_s"),
+            ("TTFT", "mean_ttft_ms"),
+            ("TPOT", "mean_tpot_ms"),
+            ("latency", "mean_batch_latency_ms"),
+        )
+    }
+    told = [f"{name} within {wide - 1:.0%}" for name, wide in found.items() if wide is not None]
+    return ", ".join(told) if told else None
 
 
 def _fate(job: Job, known: FinishedTrial | None, reasons: Sequence[str], *, runs: bool) -> str:

@@ -102,6 +102,7 @@ def _as_described(made: Model, said: Model, *, where: str) -> Model:
         dtype=made.dtype or said.dtype,
         architecture=said.architecture,
         quantization=said.quantization,
+        scaled_by=said.scaled_by,
     )
 
 
@@ -132,6 +133,7 @@ def _with_own_config(made: Model, *, where: str) -> Model:
         dtype=own.dtype,
         architecture=own.architecture,
         quantization=own.quantization,
+        scaled_by=own.scaled_by,
     )
 
 

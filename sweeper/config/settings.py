@@ -44,9 +44,10 @@ from sweeper.records import (
     Scalar,
 )
 from sweeper.schedule.scheduler import ISOLATIONS, ORDERS
-from sweeper.simulation import calibration
+from sweeper.simulation import calibration, stacks
 from sweeper.simulation.calibration import NamedCalibration
 from sweeper.simulation.device import DEVICES, USUAL_DEVICE
+from sweeper.simulation.stack import Asked, has_aiter, weights_of
 from sweeper.space import control
 from sweeper.space.space import Series, Space
 from sweeper.text import confidential, urls
@@ -195,7 +196,12 @@ def settings(
     space = _space(root, platform)
     _check_control(study, space)
     outputs = Path(study["outputs"])
-    calibrated = _calibrated(root, platform, outputs)
+    served = model.model(
+        root["model"],
+        needs_shape=platform is Platform.SIMULATED,
+        preset=getattr(composed, "described", {}).get("model"),
+    )
+    calibrated = _calibrated(root, platform, outputs, served)
     load_points = _load_points(workload)
     found = Settings(
         name=name,
@@ -220,11 +226,7 @@ def settings(
         engine=serving.engine(engine, platform),
         allow_unknown=engine["allow_unknown"],
         live=serving.live(engine["live"]),
-        model=model.model(
-            root["model"],
-            needs_shape=platform is Platform.SIMULATED,
-            preset=getattr(composed, "described", {}).get("model"),
-        ),
+        model=served,
         load_points=load_points,
         warmup_prompts=check_not_negative("workload.warmup_prompts", workload["warmup_prompts"]),
         client=load.client(root["client"], load_points),
@@ -278,20 +280,30 @@ def _modelled_device(chosen: str | None, platform: Platform) -> str | None:
     return None
 
 
-def _calibrated(root: Mapping[str, Any], platform: Platform, outputs: Path) -> NamedCalibration | None:
-    """Find the calibration of a simulated platform, with what is changed in it."""
+def _calibrated(
+    root: Mapping[str, Any], platform: Platform, outputs: Path, served: Model
+) -> NamedCalibration | None:
+    """Find the calibration of a simulated platform, with what is changed in it.
+
+    Unless one is chosen it is that of the stack nearest to the study's.
+    """
     chosen = root["platform"]["calibration"]
     if platform is not Platform.SIMULATED:
         return None
-    generation = knobs.engine_generation(
-        str(root["engine"]["release"]),
-        accelerator=knobs.accelerator_of(
-            platform, modelled_device=_modelled_device(root["platform"]["device"], platform)
-        ),
-        assignment=root["knobs"],
+    if chosen is not None:
+        found = calibration.load(chosen, folder=outputs / calibration.FOLDER)
+        return found.with_changes(root["calibration"])
+    device = _modelled_device(root["platform"]["device"], platform)
+    release = str(root["engine"]["release"])
+    accelerator = knobs.accelerator_of(platform, modelled_device=device)
+    asked = Asked(
+        release=release,
+        generation=knobs.engine_generation(release, accelerator=accelerator, assignment=root["knobs"]),
+        device=device,
+        weights=weights_of(served),
+        aiter=has_aiter(root["knobs"]),
     )
-    found = calibration.load(chosen, folder=outputs / calibration.FOLDER, generation=generation)
-    return found.with_changes(root["calibration"])
+    return stacks.nearest(asked).with_changes(root["calibration"])
 
 
 def _check_control(study: Mapping[str, Any], space: Space) -> None:

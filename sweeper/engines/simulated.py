@@ -10,7 +10,7 @@ A knob that the model knows nothing of has no effect here; such knobs are report
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,8 +28,8 @@ from sweeper.records import (
     TrialSpec,
     content_key,
 )
-from sweeper.simulation.calibration import Calibration, parameters
-from sweeper.simulation.costs import CostModel
+from sweeper.simulation.calibration import Calibration
+from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import Device, partition_of
 from sweeper.simulation.kv_cache import KvCache
 from sweeper.simulation.precision import precision_of
@@ -40,12 +40,12 @@ from sweeper.simulation.settings import (
     _accelerator,
     _is_off,
     built_of,
-    generation_of,
     ignored_knobs,
     is_v1,
     resolve,
     sharing_of,
 )
+from sweeper.simulation.stacks import parameters_of
 from sweeper.workload.drawing import Ints
 from sweeper.workload.requests import Workload
 
@@ -100,7 +100,7 @@ class SimulatedEngine:
         """
         if cancelled():
             raise Stopped
-        calibration = parameters(spec.calibration, generation=generation_of(spec))
+        calibration = parameters_of(spec)
         settings = resolve(spec)
         _refuse(spec, placement, settings)
         costs = _costs(spec, placement, settings, calibration)
@@ -157,6 +157,15 @@ class SimulatedServer:
             release=spec.engine.release,
         )
         self._is_stopped = False
+
+    @property
+    def costs(self) -> CostModel:
+        """What its steps cost, with the noise of this start."""
+        return self._replicas.costs
+
+    def watch(self, listener: Callable[[Step, int, int], object] | None) -> None:
+        """Call a listener with each step that is asked for, as ``CostModel.watch`` says; None ends that."""
+        self._replicas.costs = replace(self._replicas.costs, watch=listener)
 
     def forget_prefixes(self) -> None:
         """Empty the prefix cache, between two runs."""
@@ -239,7 +248,7 @@ class _Replicas:
             for _ in range(int(settings["data_parallel_size"]))
         ]
         self._noise = noise
-        self._costs = replace(costs, slowdown=_noise_factor(noise, costs.calibration.restart_noise))
+        self.costs = replace(costs, slowdown=_noise_factor(noise, costs.calibration.restart_noise))
         self._peak_blocks = 0
 
     def forget(self) -> None:
@@ -250,8 +259,8 @@ class _Replicas:
     def serve(self, workload: Workload, *, max_concurrency: int | None) -> tuple[RequestRecords, float]:
         """Return what the client saw of a workload, and the largest part of the KV blocks in use."""
         costs = replace(
-            self._costs,
-            slowdown=self._costs.slowdown * _noise_factor(self._noise, self._costs.calibration.run_noise),
+            self.costs,
+            slowdown=self.costs.slowdown * _noise_factor(self._noise, self.costs.calibration.run_noise),
         )
         parts = len(self._caches)
         served: list[RequestRecords] = []

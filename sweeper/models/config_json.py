@@ -87,6 +87,7 @@ def describe(config: Mapping[str, Any], *, where: str, name: str, path: str) -> 
         shape=_shape(config, where) if is_llamas else None,
         architecture=None if is_llamas else _architecture(config, stored, where=where),
         quantization=None if is_plain_fp8 else stored,
+        scaled_by=stored.method if stored is not None and is_plain_fp8 and stored.method != "fp8" else None,
     )
 
 

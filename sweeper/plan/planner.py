@@ -30,6 +30,7 @@ from sweeper.records import (
     Scalar,
     TrialSpec,
 )
+from sweeper.simulation import stacks
 from sweeper.simulation.builds import kinds_of
 from sweeper.simulation.calibration import NamedCalibration
 from sweeper.simulation.device import USUAL_DEVICE
@@ -223,7 +224,14 @@ class Planner:
             modelled_device=self.modelled_device,
         )
         spec = replace(spec, folder=f"{self.trials_folder}/{spec.key}")
-        spec = replace(spec, expected_error=self._expected_error(spec))
+        spec = replace(
+            spec,
+            expected_error=self._expected_error(spec),
+            calibration_nearness=(
+                None if self.calibrated is None else stacks.nearness(self.calibrated, stacks.asked_of(spec))
+            ),
+            stack_distance=None if self.calibrated is None else stacks.distance(self.calibrated, spec),
+        )
         return Job(spec=spec, points=(point,), refusal=self._refusal(spec))
 
     def unsaid(self, assignment: Assignment, model: Model) -> dict[str, Scalar]:

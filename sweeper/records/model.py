@@ -81,6 +81,8 @@ class Model:
         revision: Revision on the hub, or a content hash of a local folder.
         no_shape_because: Why there is no shape, in words.
         described_by: What says of what it is built, where that is looked up by its id, in words.
+        scaled_by: Method that scales its fp8 weights otherwise than by one number for each matrix, such as
+            ``fbgemm_fp8``; kernels are chosen by it, and what is served is the same.
         looked_up: Which of the fields of ``DESCRIBES`` were looked up so on a platform that measures. They
             may be found at one time and not at another, so they take no part in the identity there.
     """
@@ -95,6 +97,7 @@ class Model:
     architecture: Architecture | None = None
     quantization: Quantization | None = None
     described_by: str | None = None
+    scaled_by: str | None = None
     looked_up: tuple[str, ...] = ()
 
     @property
@@ -108,7 +111,7 @@ class Model:
         nothing: dict[str, Any] = dict.fromkeys(self.looked_up)
         found = replace(self, **nothing) if nothing else self
         content = asdict(found)
-        for name in ("no_shape_because", "described_by", "looked_up"):
+        for name in ("no_shape_because", "described_by", "scaled_by", "looked_up"):
             del content[name]
         for name in ("architecture", "quantization"):  # came later: old keys hold where they are unused
             if content[name] is None:

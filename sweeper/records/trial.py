@@ -188,6 +188,8 @@ class TrialSpec:
         control: Which repetition of the study's control setting it is, from 0; None for any other trial.
         calibration: Parameters of the simulation; those that are not there have their defaults.
         calibration_name: What these are called; None where nothing is simulated.
+        calibration_nearness: How near the stack that these are of is to the trial's own, in words.
+        stack_distance: The same as a number (``simulation.stack``); None where it is not known.
         expected_error: How far off a simulated number of this kind is to be expected, in words.
         modelled_device: Which of ``simulation.device.DEVICES`` the devices are; None where none is simulated.
         final: Which repetition of a finalist it is, from 0, after the search; None for any other trial.
@@ -213,6 +215,8 @@ class TrialSpec:
     attempt: int = 1
     calibration: Mapping[str, float] = field(default_factory=dict)
     calibration_name: str | None = None
+    calibration_nearness: str | None = None
+    stack_distance: float | None = None
     expected_error: str | None = None
     modelled_device: str | None = None
     label: str = ""

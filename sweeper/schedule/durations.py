@@ -29,11 +29,11 @@ from sweeper.records import (
     TrialSpec,
     TrialState,
 )
-from sweeper.simulation.calibration import parameters
 from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import USUAL_DEVICE, device_named, partition_of
 from sweeper.simulation.precision import precision_of
-from sweeper.simulation.settings import built_of, generation_of, is_v1, resolve, sharing_of
+from sweeper.simulation.settings import built_of, is_v1, resolve, sharing_of
+from sweeper.simulation.stacks import parameters_of
 from sweeper.workload import load_search
 from sweeper.workload.lengths import expected
 
@@ -290,7 +290,7 @@ def _costs(spec: TrialSpec, device_name: str) -> tuple[CostModel, _Limits]:
         devices=devices,
         gpus=max(1, round(devices * device.gpu_frac)),
         built=built_of(spec),
-        calibration=parameters(spec.calibration, generation=generation_of(spec)),
+        calibration=parameters_of(spec),
         precision=precision_of(settings, spec.model.quantization),
         sharing=sharing_of(spec, settings),
         kv_bits=8 if str(settings["kv_cache_dtype"]).startswith("fp8") else 16,

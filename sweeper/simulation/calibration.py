@@ -18,6 +18,7 @@ from typing import Any
 
 from sweeper.errors import ConfigError, nearest
 from sweeper.records.metrics import Kind, fitted
+from sweeper.simulation.stack import Stack, stack_of
 from sweeper.text.writing import write_answer
 
 USUAL = {"v0": "article_0_6_2", "v1": "amd_0_10_0"}
@@ -71,6 +72,8 @@ class Calibration:
         host_token_s: Host work for each token given back; multi-step does not save it.
         host_prefix_sequence_s: Host work on top for each sequence when V0 looks after a prefix cache.
         v1_host_frac: Host work of V1 relative to V0.
+        single_host_frac: Host work of V0 on one device, whose worker is the engine's own process, relative to
+            that for several, which are sent each step.
         capture_s: Decoding one sequence with graphs: time for each token of ``max_seq_len_to_capture`` and
             layer, because V0 lays out block tables and launches attention for that length.
         fp8_kv_frac: Extra time of decode attention with an fp8 KV cache, as a part of it.
@@ -110,6 +113,7 @@ class Calibration:
     run_noise: float = _DEFAULTS["run_noise"]
     dequantized_gemm_frac: float = _DEFAULTS["dequantized_gemm_frac"]
     expert_skew: float = _DEFAULTS["expert_skew"]
+    single_host_frac: float = 1.0
 
     def override(self, values: Mapping[str, float]) -> Calibration:
         """Return a copy with some parameters replaced.
@@ -132,12 +136,14 @@ class Calibration:
 
 
 LATER: Mapping[str, float] = {
-    name: getattr(Calibration(), name) for name in ("dequantized_gemm_frac", "expert_skew")
+    name: getattr(Calibration(), name)
+    for name in ("dequantized_gemm_frac", "expert_skew", "single_host_frac")
 }
 """Parameters that came after stored trials, and their defaults: keys do not name them where they stay so.
 
-Both are assumed; nothing was fitted to tell them. Half of the speed stands for kernels that convert weights
-in their inner loop; training aims at a uniform choice of experts (``experts``)."""
+The first two are assumed; nothing was fitted to tell them. Half of the speed stands for kernels that convert
+weights in their inner loop; training aims at a uniform choice of experts (``experts``). The article has no
+run on one device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +194,8 @@ class NamedCalibration:
         fitted: Fitted parameter to the runs that it was fitted to; every other one is assumed.
         errors_pct: ``fit`` and ``validation`` to metric to mean absolute error in percent.
         compared: Runs that it was compared with.
+        stack: Software and device that it is of; None where its file does not say it.
+        taken: Parameter that was not fitted to the calibration, or the source, that it comes from.
     """
 
     name: str
@@ -197,6 +205,8 @@ class NamedCalibration:
     fitted: Mapping[str, str] = field(default_factory=dict)
     errors_pct: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     compared: Compared = Compared()
+    stack: Stack | None = None
+    taken: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def calibration(self) -> Calibration:
@@ -217,7 +227,7 @@ class NamedCalibration:
         if not values:
             return whole
         changes = ", ".join(f"{name}={value:g}" for name, value in sorted(values.items()))
-        return replace(whole, name=f"{self.name} with {changes}", errors_pct={})
+        return replace(whole, name=f"{self.name} with {changes}", errors_pct={}, stack=None)
 
     @property
     def trial_values(self) -> dict[str, float]:
@@ -324,7 +334,9 @@ def bare_name(model: str) -> str:
 def _read(path: Path) -> NamedCalibration:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        found = NamedCalibration(**{**content, "compared": Compared(**content.get("compared", {}))})
+        compared = Compared(**content.get("compared", {}))
+        stack = stack_of(content["stack"]) if content.get("stack") else None
+        found = NamedCalibration(**{**content, "compared": compared, "stack": stack})
     except (OSError, ValueError, TypeError, AttributeError) as exc:
         raise ConfigError(
             f"{path}: is no calibration ({exc}); expected JSON as 'python -m sweeper calibrate' writes it. "

@@ -11,7 +11,7 @@ where replicas share experts, each is taken to have as many tokens in a step as 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -121,6 +121,7 @@ class CostModel:
         calibration: Efficiencies and overheads.
         sharing: How its experts are spread over replicas and devices.
         slowdown: Factor on every time, for noise.
+        watch: Called with each first step, the steps of a group and the groups that are asked for.
     """
 
     device: Device
@@ -139,6 +140,7 @@ class CostModel:
     has_numa_balancing: bool = True
     sharing: Sharing = _ALONE
     slowdown: float = 1.0
+    watch: Callable[[Step, int, int], object] | None = field(default=None, compare=False)
 
     @property
     def weight_bytes(self) -> float:
@@ -177,6 +179,8 @@ class CostModel:
         Returns:
             Seconds, shape (groups,).
         """
+        if self.watch is not None:
+            self.watch(step, steps, groups)
         # Device time is affine in the context, so the mean context of a group gives its exact time.
         first = step
         if steps > 1:
@@ -219,6 +223,8 @@ class CostModel:
         host_s = fit.host_step_s + each * sequences + fit.host_token_s * tokens
         if self.is_v1:
             host_s *= fit.v1_host_frac
+        elif self.devices == 1:
+            host_s *= fit.single_host_frac
         return host_s if self.has_numa_balancing else host_s * (1 - fit.numa_host_frac)
 
     @cached_property

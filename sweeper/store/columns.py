@@ -256,10 +256,22 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column("calibration", STRING, "Parameters of the simulation, JSON; null when measured"),
         _column("calibration_name", STRING, "Calibration that they are, with what was changed in it"),
         _column(
+            "calibration_nearness",
+            STRING,
+            "How near the stack that the calibration is of is to the trial's: 'the same stack', or what "
+            "differs, the weightiest first; null when measured",
+        ),
+        _column(
             "expected_error",
             STRING,
             "Mean error of this calibration on published or measured runs of this kind, or why it is not "
             "known; null when measured",
+        ),
+        _column(
+            "interval_80",
+            STRING,
+            "JSON of a simulated number's metric to the ends of its interval, which held four of five "
+            "published numbers of its kind that were not seen; null when measured",
         ),
         _column("modelled_device", STRING, "GPU that is modelled, such as mi300x; null when measured"),
         _column(

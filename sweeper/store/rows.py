@@ -28,6 +28,7 @@ from sweeper.records import (
     TrialResult,
     TrialState,
 )
+from sweeper.simulation.intervals import interval
 from sweeper.store.columns import DECLARED, INT, SCHEMA_VERSION, SECTIONS, STRING, dynamic_field
 from sweeper.store.parts import common_type
 from sweeper.text.printable import whole
@@ -72,7 +73,11 @@ def storable(result: TrialResult) -> TrialResult:
 def _rows(result: TrialResult, *, queued_s: float) -> list[dict[str, Any]]:
     shared = _trial_values(result) | {"queued_s": queued_s}
     if result.state is TrialState.COMPLETE:
-        return [shared | _measurement_values(measurement) for measurement in result.measurements]
+        distance = result.spec.stack_distance
+        return [
+            shared | _measurement_values(measurement) | _intervals(measurement, distance)
+            for measurement in result.measurements
+        ]
     unmeasured = {"started_at": _utc(result.started_at), "ended_at": _utc(result.ended_at)}
     measured = {measurement.load_point for measurement in result.measurements}
     points = [_load_point_values(point) for point in result.spec.load_points if point not in measured]
@@ -111,6 +116,7 @@ def _trial_values(result: TrialResult) -> dict[str, Any]:
         "model_is_dummy": spec.model.is_dummy,
         "calibration": json.dumps(dict(spec.calibration), sort_keys=True) if spec.calibration else None,
         "calibration_name": spec.calibration_name,
+        "calibration_nearness": spec.calibration_nearness,
         "expected_error": spec.expected_error,
         "modelled_device": spec.modelled_device,
         "command": shlex.join(result.command) if result.command else None,
@@ -168,6 +174,15 @@ def _measurement_values(measurement: Measurement) -> dict[str, Any]:
         "raw_path": measurement.raw_path,
         "short_answers_because": measurement.short_answers_because,
     }
+
+
+def _intervals(measurement: Measurement, distance: float | None) -> dict[str, Any]:
+    """Return the intervals of a modelled measurement's numbers; of a measured one nothing."""
+    if distance is None:
+        return {}
+    found = {name: interval(name, value, distance) for name, value in measurement.metrics.items()}
+    wide = {name: ends for name, ends in found.items() if ends is not None}
+    return {"interval_80": json.dumps(wide, sort_keys=True) if wide else None}
 
 
 def _named(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:

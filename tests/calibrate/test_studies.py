@@ -112,7 +112,7 @@ def test_study_without_measured_rows_is_refused(
 ) -> None:
     folder = study(tmp_path / "made_up", simulated_spec, placement, is_measured=False)
     with pytest.raises(
-        ConfigError, match="holds simulated on simulated; expected rows measured on mi300x or cuda"
+        ConfigError, match="holds simulated on simulated; expected rows measured on mi300x or cuda or cpu"
     ):
         study_figures(folder)
     assert cli.main(["calibrate", str(folder), "--name", "mine"]) == cli.MISTAKE
@@ -232,8 +232,8 @@ def test_node_is_calibrated_under_name_that_simulated_study_uses(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give folders of measured studies, or --published, and not both"),
-        (["node", "--published"], "give folders of measured studies, or --published, and not both"),
+        ([], "give folders of measured studies, or --published, or --table, just one"),
+        (["node", "--published"], "give folders of measured studies, or --published, or --table, just one"),
         (["node"], "got no --name"),
         (["node", "--name", "article_0_6_2"], "'article_0_6_2' is a shipped calibration"),
         (["node", "--name", "x", "--rounds", "0"], "--rounds: is 0"),
@@ -295,6 +295,6 @@ def test_study_that_product_has_just_measured_is_calibrated(
     assert cli.main(["calibrate", "outputs/own-simulated", "--name", "other"]) == cli.MISTAKE
     told = capsys.readouterr().err
     assert (
-        "outputs/own-simulated: holds simulated on simulated; expected rows measured on mi300x or cuda"
+        "outputs/own-simulated: holds simulated on simulated; expected rows measured on mi300x or cuda or cpu"
         in told
     )

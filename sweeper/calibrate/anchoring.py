@@ -1,0 +1,164 @@
+"""A stack from a few of its numbers: the nearest known one, moved as little as these demand.
+
+What two to four numbers cannot tell stays as the nearest stack has it, by a ridge on every parameter. How
+good that is says leaving each number out in turn: it is predicted from a fit to the others alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import date as Day
+
+from sweeper.calibrate.figures import FIT, VALIDATION, Figure, predict
+from sweeper.calibrate.fitting import fit
+from sweeper.calibrate.judging import compared_of, errors_pct
+from sweeper.simulation import stacks
+from sweeper.simulation.calibration import NamedCalibration
+from sweeper.simulation.device import USUAL_DEVICE
+from sweeper.simulation.settings import generation_of
+from sweeper.simulation.stack import Stack, weights_of
+
+FEWEST = 2
+"""Numbers from which a stack can be fitted."""
+
+MOST_ANCHORS = 4
+_RIDGE = 0.05
+_ROUNDS = 5
+_COMMON = ("gemm_frac", "kernel_layer_s", "sample_s", "kv_read_frac", "weight_read_frac")
+
+
+def basis_of(figures: Sequence[Figure]) -> NamedCalibration:
+    """Return the shipped calibration nearest to the runs, by the first of them."""
+    return stacks.nearest(stacks.asked_of(figures[0].spec))
+
+
+def parameters_of(figures: Sequence[Figure]) -> tuple[str, ...]:
+    """Return what a few numbers move: the device's parts of a step, and the host's."""
+    is_v1 = generation_of(figures[0].spec) == "v1"
+    return (*_COMMON, "v1_host_frac" if is_v1 else "host_step_s")
+
+
+def anchored(figures: Sequence[Figure], start: Mapping[str, float]) -> dict[str, float]:
+    """Fit a stack to a few numbers.
+
+    Args:
+        figures: The numbers.
+        start: All parameters of the nearest stack.
+    """
+    return fit(
+        figures,
+        start,
+        parameters=parameters_of(figures),
+        rounds=_ROUNDS,
+        ridge=_RIDGE,
+        weighs_alike=True,
+    )
+
+
+def left_out_one_by_one(figures: Sequence[Figure], start: Mapping[str, float]) -> list[float]:
+    """Predict each number from a fit to all others of them."""
+    told = []
+    for number, figure in enumerate(figures):
+        others = [*figures[:number], *figures[number + 1 :]]
+        told += predict([figure], anchored(others, start))
+    return told
+
+
+def named(
+    figures: Sequence[Figure],
+    *,
+    name: str,
+    source: str,
+    image: str = "",
+    date: str = "",
+    basis: NamedCalibration | None = None,
+    made: Day,
+) -> tuple[NamedCalibration, list[tuple[Figure, float]]]:
+    """Make the calibration of a stack from a few of its numbers.
+
+    Args:
+        figures: The numbers, of one stack.
+        name: What to call it.
+        source: Where they come from.
+        image: As the source calls it.
+        date: Of the image or the measurement.
+        basis: Calibration to start from; None is that of the nearest stack.
+        made: Day of the fit.
+
+    Returns:
+        The calibration, whose errors are those of leaving each number out, and each number with what a fit to
+        the others says of it.
+    """
+    basis = basis or basis_of(figures)
+    start = asdict(basis.calibration)
+    told = left_out_one_by_one(figures, start)
+    values = anchored(figures, start)
+    asked = stacks.asked_of(figures[0].spec)
+    fitted = dict.fromkeys(parameters_of(figures), source)
+    return (
+        NamedCalibration(
+            name=name,
+            about=f"vLLM {asked.release} by {source}; the nearest stack known is {basis.name} "
+            f"({stacks.nearness(basis, asked)}), of which all is that was not fitted.",
+            made=made.isoformat(),
+            values=values,
+            fitted=fitted,
+            errors_pct={
+                FIT: _errors(figures, predict(figures, values), role=FIT),
+                VALIDATION: _errors(figures, told, role=VALIDATION),
+            },
+            compared=compared_of(figures),
+            stack=Stack(
+                release=asked.release,
+                generation=asked.generation,
+                device=asked.device or USUAL_DEVICE,
+                image=image,
+                date=date,
+                aiter=asked.aiter,
+                weights=tuple(dict.fromkeys(weights_of(f.spec.model) for f in figures)),
+                kv=tuple(
+                    dict.fromkeys(str(f.spec.assignment.get("kv_cache_dtype", "auto")) for f in figures)
+                ),
+                parent=basis.name,
+            ),
+            taken={entry: basis.name for entry in values if entry not in fitted},
+        ),
+        list(zip(figures, told, strict=True)),
+    )
+
+
+def _errors(figures: Sequence[Figure], predicted: Sequence[float], *, role: str) -> Mapping[str, float]:
+    own = [replace(figure, role=role) for figure in figures]
+    return errors_pct(own, predicted, all_count=True)[role]
+
+
+def split(figures: Sequence[Figure], *, most: int = MOST_ANCHORS) -> tuple[list[Figure], list[Figure]]:
+    """Choose the anchors of a source, before anything is predicted: the ends of each metric's list.
+
+    Returns:
+        Anchors, the first and the last number of each metric as far as there are places, and the rest.
+    """
+    by_metric: dict[str, list[Figure]] = {}
+    for figure in figures:
+        by_metric.setdefault(figure.metric, []).append(figure)
+    ends = [own[0] for own in by_metric.values()] + [own[-1] for own in by_metric.values() if len(own) > 1]
+    chosen = ends[: min(most, len(figures) - 1)]
+    return chosen, [figure for figure in figures if figure not in chosen]
+
+
+def unseen(figures: Sequence[Figure], *, basis: NamedCalibration | None = None) -> list[tuple[Figure, float]]:
+    """Predict what a source says beyond its anchors; of a source of few numbers each from the others.
+
+    Args:
+        figures: All numbers of the source.
+        basis: Calibration to start from; None is that of the nearest stack.
+
+    Returns:
+        Each number that was predicted without it, and the prediction.
+    """
+    start = asdict((basis or basis_of(figures)).calibration)
+    if len(figures) <= MOST_ANCHORS:
+        return list(zip(figures, left_out_one_by_one(figures, start), strict=True))
+    anchors, rest = split(figures)
+    return list(zip(rest, predict(rest, anchored(anchors, start)), strict=True))

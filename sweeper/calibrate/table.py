@@ -1,0 +1,259 @@
+"""Measured numbers that somebody typed into a table: a blog post, a colleague's mail, a page of a vendor.
+
+One number a row, all rows of one stack. Columns: ``model`` (a file of ``conf/model``), ``release`` (of
+vLLM), ``device``, ``mode`` (of its partitions), ``knobs`` and ``load`` (``name=value``, separated by ``;``),
+``metric`` (a metric column of the store), ``value`` (in its unit). ``image``, ``date`` and ``source`` may
+stand beside them. docs/predictor.md shows one.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeper import knobs
+from sweeper.calibrate import public
+from sweeper.calibrate.anchoring import FEWEST
+from sweeper.calibrate.figures import FIT, Figure, predict
+from sweeper.config import groups
+from sweeper.errors import ConfigError, SweeperError, nearest
+from sweeper.kinds import DATASETS
+from sweeper.records import LoadPoint, Scalar
+from sweeper.records.metrics import BY_NAME, is_reported_at
+from sweeper.simulation.device import DEVICES, PARTITION_MODES, USUAL_DEVICE
+
+COLUMNS = ("model", "release", "device", "mode", "knobs", "load", "metric", "value")
+"""What every row has; ``device``, ``mode`` and ``knobs`` may be empty."""
+
+BESIDE = ("image", "date", "source")
+"""What may stand beside them."""
+
+_LOAD: Mapping[str, type] = {
+    "dataset": str,
+    "num_prompts": int,
+    "request_rate_per_s": float,
+    "max_concurrency": int,
+    "input_len": int,
+    "output_len": int,
+    "range_ratio": float,
+    "burstiness": float,
+}
+_NEEDED = ("dataset", "num_prompts")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table, read.
+
+    Attributes:
+        figures: Its numbers, each with the trial that models it.
+        image: As the table calls it; empty where it does not.
+        date: Of the image or the measurement; empty where it is not told.
+    """
+
+    figures: tuple[Figure, ...]
+    image: str
+    date: str
+
+
+def read(path: Path) -> Table:
+    """Read a table of measured numbers.
+
+    Raises:
+        ConfigError: There is no such file, a row is wrong, or the rows are not of one stack.
+    """
+    rows = list(_rows(path))
+    figures = tuple(_figure(path, line, row) for line, row in rows)
+    if len(figures) < FEWEST:
+        raise ConfigError(
+            f"{path}: holds {len(figures)} number; expected at least {FEWEST}, of loads that differ. Add one."
+        )
+    _refuse_twice(path, rows)
+    for column in ("release", "device", "image"):
+        _refuse_several(path, rows, column)
+    first = rows[0][1]
+    return Table(figures=figures, image=first.get("image", ""), date=first.get("date", ""))
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(
+            f"--table: {path} cannot be read ({exc}); expected a CSV of measured numbers. Correct the path."
+        ) from exc
+    lines = csv.reader(text.splitlines())
+    header = [name.strip() for name in next(lines, [])]
+    missing = [name for name in COLUMNS if name not in header]
+    if missing:
+        raise ConfigError(
+            f"{path}, line 1: has no column {missing[0]}; expected {', '.join(COLUMNS)}. Write that line "
+            "first."
+        )
+    for name in header:
+        if name not in (*COLUMNS, *BESIDE):
+            raise ConfigError(
+                f"{path}, line 1: got column '{name}'; expected {', '.join((*COLUMNS, *BESIDE))}. Rename or "
+                f"remove it.{nearest(name, (*COLUMNS, *BESIDE))}"
+            )
+    for line, cells in enumerate(lines, start=2):
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(header):
+            raise ConfigError(
+                f"{path}, line {line}: has {len(cells)} cells; expected {len(header)}, as the first line. "
+                "Write a cell with a comma in it in double quotes."
+            )
+        yield line, {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+
+
+def _figure(path: Path, line: int, row: Mapping[str, str]) -> Figure:
+    where = f"{path}, line {line}"
+    known = groups()["model"]
+    if row["model"] not in known:
+        raise _wrong(where, "model", row["model"], "a file of conf/model", known)
+    try:
+        knobs.release_key(row["release"])
+    except SweeperError as exc:
+        raise ConfigError(
+            f"{where}, release: got '{row['release']}'; expected a release of vLLM such as 0.9.1. Correct it."
+        ) from exc
+    device = row["device"] or USUAL_DEVICE
+    if device not in DEVICES:
+        raise _wrong(where, "device", device, f"one of {', '.join(DEVICES)}", DEVICES)
+    mode = row["mode"] or None
+    if mode is not None and mode not in PARTITION_MODES:
+        raise _wrong(where, "mode", mode, f"one of {', '.join(PARTITION_MODES)}", PARTITION_MODES)
+    load = _load(where, row["load"])
+    _check_metric(where, row["metric"], load)
+    try:
+        spec = public.trial_of(
+            model=row["model"],
+            device=device,
+            release=row["release"],
+            knobs={"tensor_parallel_size": 1, **_knobs(where, row["knobs"], release=row["release"])},
+            load=load,
+            mode=mode,
+        )
+        figure = Figure(
+            experiment=path.stem,
+            series=f"line {line}",
+            metric=row["metric"],
+            value=_value(where, row["value"]),
+            point=load,
+            spec=spec,
+            placement=public.block_of(spec),
+            role=FIT,
+        )
+        predict([figure], {})
+    except SweeperError as exc:
+        if str(exc).startswith(where):
+            raise
+        raise ConfigError(f"{where}: cannot be modelled: {exc}") from exc
+    return figure
+
+
+def _pairs(where: str, column: str, text: str) -> Iterator[tuple[str, str]]:
+    for part in filter(None, (part.strip() for part in text.split(";"))):
+        name, sign, value = part.partition("=")
+        if not sign or not name.strip() or not value.strip():
+            raise ConfigError(
+                f"{where}, {column}: got '{part}'; expected name=value, separated by ';'. Correct it."
+            )
+        yield name.strip(), value.strip()
+
+
+def _knobs(where: str, text: str, *, release: str) -> dict[str, Scalar]:
+    found: dict[str, Scalar] = {}
+    known = knobs.every_name()
+    for name, value in _pairs(where, "knobs", text):
+        if name not in known:
+            raise _wrong(where, "knobs", name, f"a knob of vLLM {release}", known)
+        found[name] = _scalar(value)
+    return found
+
+
+def _scalar(text: str) -> Scalar:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _load(where: str, text: str) -> LoadPoint:
+    found: dict[str, object] = {}
+    for name, value in _pairs(where, "load", text):
+        if name not in _LOAD:
+            raise _wrong(where, "load", name, f"one of {', '.join(_LOAD)}", _LOAD)
+        try:
+            found[name] = _LOAD[name](value)
+        except ValueError as exc:
+            kind = "a whole number" if _LOAD[name] is int else "a number"
+            raise ConfigError(f"{where}, load: {name} is '{value}'; expected {kind}. Correct it.") from exc
+    for name in _NEEDED:
+        if name not in found:
+            raise ConfigError(
+                f"{where}, load: has no {name}; expected such as dataset=random;num_prompts=100;"
+                "input_len=1024;output_len=1024. Add it."
+            )
+    if found["dataset"] not in DATASETS:
+        raise _wrong(where, "load", str(found["dataset"]), f"one of {', '.join(DATASETS)}", DATASETS)
+    return LoadPoint(**found)  # type: ignore[arg-type]
+
+
+def _check_metric(where: str, metric: str, load: LoadPoint) -> None:
+    known = [name for name, each in BY_NAME.items() if each.fit is not None]
+    known += ["median_tpot_ms", "median_ttft_ms"]
+    if metric not in known:
+        raise _wrong(where, "metric", metric, f"one of {', '.join(known)}", known)
+    if not is_reported_at(metric, load.dataset):
+        raise ConfigError(
+            f"{where}, metric: {metric} is not reported at a load of dataset {load.dataset}; expected one "
+            "that its benchmark reports. Correct the metric or the load."
+        )
+
+
+def _value(where: str, text: str) -> float:
+    try:
+        value = float(text.replace(",", ""))
+    except ValueError:
+        value = math.nan
+    if not (0 < value < math.inf):
+        raise ConfigError(
+            f"{where}, value: got '{text}'; expected a number above 0, in the metric's unit. Correct it."
+        )
+    return value
+
+
+def _refuse_twice(path: Path, rows: Iterable[tuple[int, Mapping[str, str]]]) -> None:
+    seen: dict[tuple[str, ...], int] = {}
+    for line, row in rows:
+        what = tuple(row[name] for name in COLUMNS if name != "value")
+        if what in seen:
+            raise ConfigError(
+                f"{path}, line {line}: gives again what line {seen[what]} gives; expected each number once. "
+                "Remove one, or write their mean."
+            )
+        seen[what] = line
+
+
+def _refuse_several(path: Path, rows: Iterable[tuple[int, Mapping[str, str]]], column: str) -> None:
+    found = list(dict.fromkeys(row.get(column, "") for _, row in rows))
+    if len(found) > 1:
+        raise ConfigError(
+            f"{path}: holds rows of {' and '.join(found)} in column {column}; expected one stack. Write a "
+            "table for each."
+        )
+
+
+def _wrong(where: str, column: str, got: str, expected: str, known: Iterable[str]) -> ConfigError:
+    return ConfigError(
+        f"{where}, {column}: got '{got}'; expected {expected}. Correct it.{nearest(got, known)}"
+    )

@@ -1,0 +1,159 @@
+"""A stack: the software and the device that a calibration is of, and how far another one is from it.
+
+What is physics (peaks, shapes, links) is the same in all of them. What software makes of it changes from
+release to release, from image to image, with the type of the weights and with AITER's kernels; so numbers
+of one stack say the less about another the more of these differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from itertools import zip_longest
+from typing import NamedTuple
+
+from sweeper.records import Assignment, Model
+from sweeper.simulation.device import USUAL_DEVICE
+
+AITER_KNOB = "VLLM_ROCM_USE_AITER"
+"""What switches AITER's kernels on; releases leave it off unless asked."""
+
+_PLAIN = ("bfloat16", "float16", "half", "float32")
+_NEAR_MINORS = 0.5
+
+
+class Difference(NamedTuple):
+    """One thing in which two stacks differ.
+
+    Attributes:
+        words: For a reader.
+        weight: How much it counts; a minor release is 1.
+    """
+
+    words: str
+    weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The stack of a run.
+
+    Attributes:
+        release: Of vLLM.
+        generation: ``v0`` or ``v1``, which follows from the release.
+        device: One of ``DEVICES``; None is the usual one.
+        weights: Type of the weights, as ``weights_of`` names it; None where it is not known.
+        aiter: Whether AITER's kernels are on.
+    """
+
+    release: str
+    generation: str
+    device: str | None = None
+    weights: str | None = None
+    aiter: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """What a calibration is of.
+
+    Attributes:
+        release: Of vLLM.
+        generation: Form of the scheduler, ``v0`` or ``v1``.
+        device: One of ``DEVICES``.
+        image: Image or build, as its maker calls it; empty where it is not told.
+        date: Day of the image, ``2025-07-15``; empty where it is not told.
+        aiter: Whether AITER's kernels were on; None where it is not told.
+        weights: Types of the weights that were compared, as ``weights_of`` names them.
+        kv: Types of the KV cache that were compared: ``auto``, ``fp8``.
+        parent: Calibration from which all that was not fitted is taken; empty where there is none.
+    """
+
+    release: str
+    generation: str
+    device: str = USUAL_DEVICE
+    image: str = ""
+    date: str = ""
+    aiter: bool | None = None
+    weights: tuple[str, ...] = ()
+    kv: tuple[str, ...] = ()
+    parent: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("weights", "kv"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    def differences(self, asked: Asked) -> Iterator[Difference]:
+        """Yield in what a run's stack differs from this one, the weightiest first."""
+        device = asked.device or USUAL_DEVICE
+        if device != self.device:
+            yield Difference(f"{self.device} in place of {device}", 100.0)
+        if asked.generation != self.generation:
+            yield Difference(f"engine {self.generation.upper()} in place of {asked.generation.upper()}", 30.0)
+        minors = minors_between(self.release, asked.release)
+        if self.release != asked.release:
+            yield Difference(f"vLLM {self.release} in place of {asked.release}", minors)
+        if asked.weights is not None and self.weights and asked.weights not in self.weights:
+            yield Difference(
+                f"weights in {' or '.join(self.weights)} in place of {asked.weights}", 1 + _NEAR_MINORS
+            )
+        if self.aiter is None or asked.aiter != self.aiter:
+            had = {True: "on", False: "off", None: "not told"}[self.aiter]
+            if asked.aiter or self.aiter:
+                yield Difference(f"AITER {had} there, {'on' if asked.aiter else 'off'} here", 2.0)
+
+    def distance(self, asked: Asked) -> float:
+        """Return how far a run's stack is from this one; 0 is the same."""
+        return sum(difference.weight for difference in self.differences(asked))
+
+    def nearness(self, asked: Asked) -> str:
+        """Say how near this stack is to that of a run, in words."""
+        found = sorted(self.differences(asked), key=lambda each: -each.weight)
+        if not found:
+            return "the same stack"
+        return "; ".join(each.words for each in found)
+
+
+def stack_of(content: Mapping[str, object]) -> Stack:
+    """Read a stack as a calibration's file has it.
+
+    Raises:
+        TypeError: It has other fields than a stack.
+    """
+    known = {entry.name for entry in fields(Stack)}
+    if not isinstance(content, dict) or not {"release", "generation"} <= set(content) <= known:
+        raise TypeError(f"stack is {content!r:.60}")
+    return Stack(**content)
+
+
+def weights_of(model: Model) -> str:
+    """Name the type of a model's weights: kernels differ by it, and by how FP8 ones are scaled."""
+    stored = model.quantization
+    if stored is not None:
+        return stored.method
+    if model.scaled_by is not None:
+        return model.scaled_by
+    return "bfloat16" if model.dtype in _PLAIN else str(model.dtype)
+
+
+def has_aiter(assignment: Assignment) -> bool:
+    """Return whether the knobs switch AITER's kernels on."""
+    return str(assignment.get(AITER_KNOB, 0)).strip().lower() in ("1", "true")
+
+
+def minors_between(release: str, other: str) -> float:
+    """Return how many minor releases lie between two: 1 from 0.9 to 0.10, and a tenth for each patch."""
+    weights = (100.0, 1.0, 0.1)
+    mine, theirs = _numbers(release), _numbers(other)
+    pairs = zip_longest(mine[:3], theirs[:3], fillvalue=0)
+    return abs(sum(weight * (a - b) for weight, (a, b) in zip(weights, pairs, strict=False)))
+
+
+def _numbers(release: str) -> list[int]:
+    found = []
+    for part in release.split("."):
+        digits = "".join(c for c in part if c.isdigit()) if part[:1].isdigit() else ""
+        if not digits:
+            break
+        found.append(int(digits))
+    return found

@@ -1,0 +1,135 @@
+"""A table typed by hand from a blog post: a calibration comes of it, and each mistake gets one sentence."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from sweeper import cli
+from sweeper.calibrate import anchoring, table
+from sweeper.errors import ConfigError
+from sweeper.simulation import calibration
+
+HEADER = "model,release,device,mode,knobs,load,metric,value,source"
+LOAD = "dataset=latency;num_prompts={batch};input_len=128;output_len=128"
+
+
+def row(
+    *,
+    batch: int = 1,
+    value: str = "720",
+    model: str = "llama_3_1_8b",
+    release: str = "0.9.1",
+    device: str = "mi300x",
+    mode: str = "SPX",
+    knobs: str = "tensor_parallel_size=1;max_model_len=8192;VLLM_USE_V1=0",
+    load: str = LOAD,
+    metric: str = "mean_batch_latency_ms",
+) -> str:
+    return ",".join(
+        (model, release, device, mode, knobs, load.format(batch=batch), metric, value, "a blog post")
+    )
+
+
+def written(folder: Path, *rows: str, header: str = HEADER) -> Path:
+    path = folder / "blog.csv"
+    path.write_text("\n".join((header, *rows)) + "\n", encoding="utf-8")
+    return path
+
+
+def test_three_numbers_make_calibration_that_says_what_it_is_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, row(), row(batch=4, value='"800"'), row(batch=8, value="910"))
+    asked = ["calibrate", "--table", str(path), "--name", "blog", "--into", str(tmp_path)]
+    assert cli.main(asked) == cli.OK
+    told = " ".join(capsys.readouterr().out.split())
+    assert "3 numbers; vLLM 0.9.1 by" in told
+    assert "the nearest stack known is amd_0_8_5 (weights in fp8 in place of bfloat16; vLLM 0.8.5" in told
+    assert told.count("; from the others ") == 3
+    made = calibration.load("blog", folder=tmp_path)
+    assert made.stack is not None
+    assert (made.stack.release, made.stack.parent, made.stack.weights) == (
+        "0.9.1",
+        "amd_0_8_5",
+        ("bfloat16",),
+    )
+    assert set(made.fitted) == {*anchoring.parameters_of(table.read(path).figures)}
+    assert set(made.taken.values()) == {"amd_0_8_5"}
+    # Each of its numbers from the two others: what leaving one out says.
+    assert made.errors_pct["validation"]["mean_batch_latency_ms"] < 15
+    assert json.loads((tmp_path / "blog.json").read_text())["values"] == asdict(made.calibration)
+
+
+def test_numbers_move_nearest_stack_towards_them_and_what_they_do_not_tell_stays(tmp_path: Path) -> None:
+    figures = table.read(written(tmp_path, row(value="1440"), row(batch=8, value="1840"))).figures
+    start = anchoring.basis_of(figures).calibration
+    values = anchoring.anchored(figures, asdict(start))
+    off = [
+        abs(told / figure.value - 1)
+        for told, figure in zip(anchoring.predict(figures, values), figures, strict=True)
+    ]
+    before = [
+        abs(told / figure.value - 1)
+        for told, figure in zip(anchoring.predict(figures, asdict(start)), figures, strict=True)
+    ]
+    assert max(off) < 0.1 < min(before)
+    assert values["link_frac"] == start.link_frac
+
+
+GOOD = row(batch=4, value="800")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([row()], "holds 1 number; expected at least 2"),
+        ([row(model="llama_3_1_8c"), GOOD], r"line 2, model: got 'llama_3_1_8c'; .* 'llama_3_1_8b'\?"),
+        ([row(release="newest"), GOOD], "line 2, release: got 'newest'; expected a release of vLLM"),
+        ([row(device="mi300"), GOOD], r"line 2, device: got 'mi300'; .*Did you mean 'mi300x'\?"),
+        ([row(mode="SPZ"), GOOD], r"line 2, mode: got 'SPZ'; .*Did you mean 'SPX'\?"),
+        (
+            [row(knobs="tensor_parallel_size"), GOOD],
+            "line 2, knobs: got 'tensor_parallel_size'; .*name=value",
+        ),
+        ([row(knobs="max_num_seq=8"), GOOD], r"line 2, knobs: got 'max_num_seq'; .*'max_num_seqs'\?"),
+        ([row(knobs="tensor_parallel_size=3"), GOOD], "line 2: cannot be modelled: .*divisor of the model's"),
+        ([row(load="dataset=latency"), GOOD], "line 2, load: has no num_prompts"),
+        ([row(load=LOAD + ";rate=3"), GOOD], "line 2, load: got 'rate'; expected one of dataset"),
+        (
+            [row(load="dataset=latency;num_prompts=two"), GOOD],
+            "num_prompts is 'two'; expected a whole number",
+        ),
+        ([row(load="dataset=latencies;num_prompts=2"), GOOD], r"got 'latencies'; .*'latency'\?"),
+        ([row(metric="mean_batch_latency_s"), GOOD], r"line 2, metric: .*'mean_batch_latency_ms'\?"),
+        ([row(metric="mean_ttft_ms"), GOOD], "mean_ttft_ms is not reported at a load of dataset latency"),
+        ([row(value="fast"), GOOD], "line 2, value: got 'fast'; expected a number above 0"),
+        ([row(value="-3"), GOOD], "line 2, value: got '-3'; expected a number above 0"),
+        ([row(), row(value="730")], "line 3: gives again what line 2 gives"),
+        (
+            [row(), row(batch=4, release="0.9.2")],
+            "holds rows of 0.9.1 and 0.9.2 in column release; .*one stack",
+        ),
+        ([row() + ",more", GOOD], "line 2: has 10 cells; expected 9"),
+    ],
+)
+def test_each_mistake_is_answered_in_one_sentence_with_its_line(
+    tmp_path: Path, rows: list[str], message: str
+) -> None:
+    path = written(tmp_path, *rows)
+    with pytest.raises(ConfigError, match=message) as caught:
+        table.read(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_columns_are_checked_before_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError, match="line 1: has no column release"):
+        table.read(written(tmp_path, header="model,device,mode,knobs,load,metric,value"))
+    with pytest.raises(ConfigError, match=r"got column 'sauce'; .*Did you mean 'source'\?"):
+        table.read(written(tmp_path, header=HEADER.replace("source", "sauce")))
+    gone = str(tmp_path / "gone.csv")
+    assert cli.main(["calibrate", "--table", gone, "--name", "x"]) == cli.MISTAKE
+    assert "gone.csv cannot be read" in " ".join(capsys.readouterr().err.split())
