@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis import standings, style, tables
+from analysis import shared_starts, standings, style, tables
 from analysis.bars import MOST_GROUPED, MOST_LISTED, draw_groups, draw_list
 from analysis.lines import draw_lines, line_axis
 from analysis.page import SIMULATED_BAND, Metric, Row, words_of
@@ -283,6 +283,9 @@ def caption_of(study: Study, table: pd.DataFrame) -> str:
     kept = [text for slo in SEARCH_SLOS.values() for text in frame[slo].dropna().unique()]
     if kept:
         sentences.append(f"Bounds: {'; '.join(kept)}")
+    shared = shared_starts.sentence(frame)
+    if shared is not None:
+        sentences.append(shared)
     beside = table.dropna(subset=["published_value"])
     if not beside.empty:
         methods = " or ".join(sorted(set(beside["published_method"])))

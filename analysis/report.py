@@ -20,6 +20,7 @@ from analysis import (
     figures,
     kernels,
     serving,
+    shared_starts,
     short_answers,
     standings,
     steadiness,
@@ -126,6 +127,9 @@ def _origin(study: Study) -> str:
     states = trials["state"].value_counts()
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     lines = [f"- Study: `{study.name}`, {len(trials)} trials ({counts})"]
+    shared = shared_starts.sentence(study.frame)
+    if shared is not None:
+        lines.append(f"- {escaped(shared)}")
     if study.experiment:
         lines.append(f"- Experiment: `{study.experiment}`")
     if study.counterpart_of:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -114,7 +114,7 @@ def read_options(arguments: list[str], commands: Collection[str]) -> tuple[argpa
 def _run(settings: Settings, choice: Choice, overrides: list[str], console: Console, stack: ExitStack) -> int:
     from sweeper.clients import requirements
     from sweeper.plan import no_effect
-    from sweeper.plan.live import shared_starts
+    from sweeper.plan.live import search_line, shared_starts
     from sweeper.prepare import node as prepare
     from sweeper.search import database
     from sweeper.store.study_folder import StudyFolder
@@ -149,8 +149,9 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
     if SEARCH_METHODS[settings.method].is_exhaustive:
         # A mistake in a knob is found before a folder is made or Ray is started.
         grid = planner.grid(seen=LongWork(console, "planning settings").seen)
-        for line in shared_starts(planner, grid).lines:
-            console.print(f"live: {line}", markup=False, soft_wrap=True)
+        say_shared(shared_starts(planner, grid).lines, console)
+    else:
+        say_shared(filter(None, [search_line(planner)]), console)
     folder = stack.enter_context(StudyFolder(settings.folder))
     end_orphans(settings.outputs, console)
     run_folder = folder.begin_run(resolved=settings.resolved, overrides=overrides)
@@ -267,6 +268,12 @@ def say_left_out(planner: Planner, console: Console) -> None:
     """Print what the space could not have here, and why."""
     for sentence in planner.left_out:
         console.print(f"left out: {sentence}", markup=False, soft_wrap=True)
+
+
+def say_shared(lines: Iterable[str], console: Console) -> None:
+    """Print which settings share an engine's start, and why others do not."""
+    for line in lines:
+        console.print(f"live: {line}", markup=False, soft_wrap=True)
 
 
 def say_platform(settings: Settings, choice: Choice, console: Console) -> None:

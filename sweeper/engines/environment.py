@@ -15,7 +15,6 @@ from pathlib import Path
 from sweeper import knobs
 from sweeper.engines import containers
 from sweeper.errors import ConfigError
-from sweeper.kinds import ENGINES
 from sweeper.processes import masks, process
 from sweeper.processes.process import Process
 from sweeper.records import MASK_VARIABLES, EngineSpec, Platform, TrialSpec
@@ -23,6 +22,9 @@ from sweeper.text import confidential
 
 # Variables of our own surroundings that would mislead the engine: another mask, Ray's, our interpreter.
 _DROPPED = re.compile(r"^RAY_|^PYTHONHOME$|^VIRTUAL_ENV$|^VLLM_API_KEY$|^OPENAI_API_KEY$")
+
+IMAGE_FILE = "image.json"
+"""Lies beside an interpreter that is an image's (``images``), and describes the container."""
 
 # /opt/rocm and amdgpu tell their releases here; both are absent on other machines.
 _ROCM_FILE = Path("/opt/rocm/.info/version")
@@ -91,9 +93,8 @@ def client_environment(
 
 
 def is_of_image(python: str, engine: EngineSpec) -> bool:
-    """Return whether an interpreter is that of the engine's image, and runs in a container of its own."""
-    is_engines = ENGINES[engine.kind].is_run_by_python and python == engine.python
-    return engine.container is not None and is_engines
+    """Return whether an interpreter is that of an image, and runs in a container of its own."""
+    return engine.container is not None and Path(python).with_name(IMAGE_FILE).exists()
 
 
 def device_mask(platform: Platform, devices: Sequence[int]) -> dict[str, str]:

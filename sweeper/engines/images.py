@@ -22,6 +22,7 @@ from pathlib import Path
 
 from sweeper.engines import containers
 from sweeper.engines.containers import APPTAINER, RUNTIMES
+from sweeper.engines.environment import IMAGE_FILE
 from sweeper.errors import ConfigError
 from sweeper.records import ContainerSpec, EngineSpec, content_key
 from sweeper.text import trial_files
@@ -173,7 +174,7 @@ def write_python(container: ContainerSpec) -> Path:
     """
     content = {"container": asdict(container), "foreign_paths": os.environ.get("PYTHONPATH", "")}
     folder = _cache() / "images" / content_key(content)
-    described = folder / "image.json"
+    described = folder / IMAGE_FILE
     bootstrap = (
         f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from sweeper.engines import image_python; "
         "image_python.main()"

@@ -33,6 +33,7 @@ LOG_BYTES = 400_000
 
 _POLL_S = 0.25
 # How long the API server is given for its last words after a process below it has died.
+_UNREADY_GRACE_S = 5.0
 _LAST_WORDS_S = 5.0
 # Of a last line, what is quoted in a message.
 _LONGEST_LINE = 2000
@@ -72,7 +73,8 @@ class LaunchedServer:
         self.base_url = f"http://127.0.0.1:{reserved.port}"
         self.api_key = api_key
         self._endpoint = Endpoint(base_url=self.base_url, api_key=api_key)
-        self.command = process.command or command
+        # In a container it is another one than the engine's own.
+        self.command = (process.command if isinstance(process, Supervised) else ()) or command
         self.log_path: str | None = str(log_path)
         self.versions = versions
         self.effective: Mapping[str, Scalar] = {}
@@ -179,7 +181,13 @@ class LaunchedServer:
         return self._process.pids()
 
     def stop(self) -> float:
-        """End the engine and all of its processes; return the seconds it took. Safe to call twice."""
+        """End the engine and all of its processes; return the seconds it took. Safe to call twice.
+
+        One that serves nobody yet has nothing to finish, and may not hear while it loads and compiles.
+        """
+        if not self._is_ready:
+            grace_s = min(_UNREADY_GRACE_S, self._spec.engine.stop_timeout_s)
+            processes.end(self._process.members(), grace_s=grace_s)
         seconds = self._process.stop()
         self._reserved.release()
         return seconds

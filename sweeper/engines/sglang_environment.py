@@ -177,7 +177,7 @@ def _flag(action: Mapping[str, Any]) -> knobs.SglangFlag | None:
         type="bool" if form in ("switch", "pair") else _TYPES.get(str(action["type"]), "text"),
         choices=tuple(action["choices"] or ()),
         reported=dest if dest not in names else "",
-        aliases=tuple(name for name in names if name != knob),
+        aliases=tuple(sorted(name for name in names if name != knob)),
     )
 
 

@@ -235,7 +235,9 @@ def _kept(warm: WarmProcesses | None, spec: TrialSpec, live_limits: LiveLimits |
 
     One whose limits can be changed imports from a folder of its own, and serves many settings by one start.
     """
-    if warm is None or live_limits is not None or spec.platform not in _KEPT_ON:
+    # Who keeps imports hands over open files, which no container runtime passes on.
+    is_contained = spec.engine.container is not None
+    if warm is None or live_limits is not None or is_contained or spec.platform not in _KEPT_ON:
         return None
     if spec.engine.container is not None:
         return None

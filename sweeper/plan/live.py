@@ -15,6 +15,7 @@ from sweeper.kinds import CLIENTS, ENGINES
 from sweeper.knobs.live import LIVE_KNOBS, LiveGroup, groups, why_not_live
 from sweeper.plan.planner import Job, Planner
 from sweeper.records import INSTANCES, Assignment, TrialSpec
+from sweeper.space.domains import Choice, Domain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,13 +85,11 @@ def shared_starts(
     starts = []
     for group in _groups(planner, candidates):
         members = [job for job in candidates if any(job is member for member in group.jobs)]
-        refusal = planner.refusal(replace(members[0].spec, assignment=group.start))
+        refusal = _start_refusal(planner, members[0].spec, group.start)
         if refusal is not None:
-            reasons |= {
-                job.spec.label: f"the start that it would share is refused: {refusal}" for job in members
-            }
+            reasons |= dict.fromkeys((job.spec.label for job in members), refusal)
             continue
-        if len(members) == 1:
+        if len(members) == 1 and not is_measured(members[0].spec.shared_key):
             reasons[members[0].spec.label] = (
                 "no other setting differs from it in limits of the scheduler alone"
             )
@@ -121,6 +120,8 @@ def _reasons(planner: Planner, spec: TrialSpec) -> Iterator[str]:
         yield f"the limits of {kind.title} cannot be changed while it runs"
     if CLIENTS[spec.client.kind].has_engine_inside:
         yield f"client.kind={spec.client.kind} starts the engine itself, once for each load"
+    if spec.engine.container is not None:
+        yield "it runs in a container, where limits were never changed"
     if spec.repeats > 1:
         yield f"repeats={spec.repeats} asks for starts of each setting; runs_per_start repeats loads on one"
     if spec.is_exclusive:
@@ -157,3 +158,70 @@ def _groups(planner: Planner, jobs: Sequence[Job]) -> Iterator[_Group]:
 
 def _limits_text(start: Assignment) -> str:
     return ", ".join(f"{knob} {start[knob]}" for knob in LIVE_KNOBS if knob in start)
+
+
+def on_largest_start(planner: Planner, job: Job) -> Job:
+    """Give a job of a search the start that serves all of its neighbours, where they can share one.
+
+    Which settings a search will ask for is not known, so the start has the largest value of each limit that
+    varies.
+    """
+    start = None if job.refusal is not None else _largest_start(planner, job.spec)
+    if start is None or _start_refusal(planner, job.spec, start) is not None:
+        return job
+    return on_shared_start(job, start)
+
+
+def search_line(planner: Planner) -> str | None:
+    """Say what trials of a search share; None where sharing was not asked for.
+
+    Raises:
+        ConfigError: ``engine.live`` is ``true``, and the usual setting cannot share a start.
+    """
+    if planner.live == "false":
+        return None
+    limits = [knob for knob in LIVE_KNOBS if knob in planner.space.domains]
+    reason = _why_search_fresh(planner, limits)
+    if reason is None:
+        return f"settings that differ in {', '.join(limits)} alone share a start at the largest of each"
+    if planner.live == "true":
+        raise ConfigError(
+            f"engine.live: is true, and settings of this search cannot share a start: {reason}; expected "
+            "limits that vary and can be changed while an engine runs. Set engine.live=auto."
+        )
+    return f"every setting on a start of its own: {reason}"
+
+
+def _why_search_fresh(planner: Planner, limits: Sequence[str]) -> str | None:
+    """Return why the usual setting, with its limits at the largest, cannot be a start that others share."""
+    if not limits:
+        return f"the space varies none of {', '.join(LIVE_KNOBS)}"
+    job = planner.default()
+    if job is None:
+        return None
+    # The usual setting may leave them to the release.
+    largest = {knob: _largest_value(planner.space.domains[knob]) for knob in limits}
+    given = {knob: value for knob, value in largest.items() if value is not None}
+    spec = replace(job.spec, assignment={**job.spec.assignment, **given})
+    return why_fresh(planner, spec) or _start_refusal(planner, spec, spec.assignment)
+
+
+def _largest_start(planner: Planner, spec: TrialSpec) -> Assignment | None:
+    varying = {knob: planner.space.domains[knob] for knob in LIVE_KNOBS if knob in planner.space.domains}
+    if planner.live == "false" or not varying or why_fresh(planner, spec) is not None:
+        return None
+    largest = {knob: _largest_value(domain) for knob, domain in varying.items() if knob in spec.assignment}
+    if not largest or None in largest.values():
+        return None
+    return {**spec.assignment, **{knob: value for knob, value in largest.items() if value is not None}}
+
+
+def _start_refusal(planner: Planner, spec: TrialSpec, start: Assignment) -> str | None:
+    refusal = planner.refusal(replace(spec, assignment=start))
+    return None if refusal is None else f"the start that they would share is refused: {refusal}"
+
+
+def _largest_value(domain: Domain) -> int | None:
+    values = domain.values if isinstance(domain, Choice) else (domain.high,)
+    whole = [int(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    return max(whole, default=None)

@@ -274,7 +274,9 @@ class Planner:
 
     def _client_of(self, engine: EngineSpec) -> ClientSpec:
         """Return what loads an engine: its own environment's vLLM only where that has one."""
-        is_beside = engine.kind in self.others and self.client.python is None
+        is_own_image = engine.container is not None and not ENGINES[engine.kind].takes_vllm_flags
+        has_none = engine.kind in self.others or (is_own_image and engine.kind != self.engine.kind)
+        is_beside = has_none and self.client.python is None
         if not is_beside:
             return self.client
         return replace(self.client, python=self.engine.python, version=self.engine.version)

@@ -114,25 +114,6 @@ def found_engine(settings: Settings) -> EngineSpec:
     return engine if found is None else _settled(engine, settings, found=found.release, where=found.where)
 
 
-def _other_engines(settings: Settings, own: EngineSpec) -> dict[str, EngineSpec]:
-    """Find the engines that series name beside the study's own, and that lie in an environment of their own.
-
-    Raises:
-        ConfigError: One is not there.
-    """
-    from sweeper.engines import checks
-
-    found = dict[str, EngineSpec]()
-    for name in {series.engine for series in settings.space.series} - {own.kind}:
-        kind = ENGINES[name]
-        if ENGINES[own.kind].is_modelled or not has_environment_without_vllm(kind):
-            continue
-        engine = replace(own, kind=name, build=None, python=find_other_python(kind))
-        told = checks.find(engine, kind=kind)
-        found[name] = engine if told is None else replace(engine, release=told.release.partition("+")[0])
-    return found
-
-
 def found_images(settings: Settings, engine: EngineSpec) -> dict[str, EngineSpec]:
     """Return what serves in each image that the knob ``image`` may name; empty where it names none.
 
@@ -185,6 +166,26 @@ def _read_inside(settings: Settings, models: Sequence[Model]) -> list[str]:
     paths = [*(model.path for model in models), *(point.dataset_path for point in settings.load_points)]
     paths += [settings.client.script]
     return [path for path in paths if path and Path(path).exists()]
+
+
+def _other_engines(settings: Settings, own: EngineSpec) -> dict[str, EngineSpec]:
+    """Find the engines that series name beside the study's own, and that lie in an environment of their own.
+
+    Raises:
+        ConfigError: One is not there.
+    """
+    from sweeper.engines import checks
+
+    found = dict[str, EngineSpec]()
+    beside = {series.engine for series in settings.space.series if IMAGE not in series.knobs}
+    for name in beside - {own.kind} if own.container is None else ():
+        kind = ENGINES[name]
+        if ENGINES[own.kind].is_modelled or not has_environment_without_vllm(kind):
+            continue
+        engine = replace(own, kind=name, build=None, python=find_other_python(kind))
+        told = checks.find(engine, kind=kind)
+        found[name] = engine if told is None else replace(engine, release=told.release.partition("+")[0])
+    return found
 
 
 def _settled(engine: EngineSpec, settings: Settings, *, found: str, where: str) -> EngineSpec:

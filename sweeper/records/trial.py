@@ -73,7 +73,8 @@ class EngineSpec:
         sanity_timeout_s: Until one question is answered.
         warmup_timeout_s: For the warm-up.
         load_timeout_s: For one load.
-        stop_timeout_s: Between the request to end and the killing of what is left.
+        stop_timeout_s: Between the request to end and the killing of what is left; 5 s at most for one that
+            was never ready.
     """
 
     kind: str
@@ -293,6 +294,11 @@ class TrialSpec:
             calibration={},
         )
         return start.key
+
+    @property
+    def shared_key(self) -> str:
+        """Identity of the same setting on a start that it shares, whatever that is made with."""
+        return replace(self, live_start=self.live_start or self.assignment).key
 
     @property
     def fresh(self) -> TrialSpec:

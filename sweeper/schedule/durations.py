@@ -68,6 +68,20 @@ class Prediction:
         return self.start_s + self.load_s
 
 
+class SharedStarts:
+    """Which trial of a start that several share is predicted to make it; the others only load."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._makers: dict[str, str] = {}
+
+    def share(self, spec: TrialSpec, prediction: Prediction) -> Prediction:
+        """Return a trial's prediction without the start, where a trial seen earlier makes that."""
+        if spec.start_key is None or self._makers.setdefault(spec.start_key, spec.key) == spec.key:
+            return prediction
+        return replace(prediction, start_s=0.0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Seen:
     start_s: float

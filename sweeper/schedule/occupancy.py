@@ -103,6 +103,12 @@ class Occupancy:
         """Return the names of the nodes: empty ones are kept for wide and for exclusive trials."""
         return sorted(self.allocators, key=lambda name: len(self.allocators[name].free_devices))
 
+    def preferred(self, name: str, entry: Entry, allowed: Sequence[frozenset[int]]) -> list[frozenset[int]]:
+        """Return the parts of a node that an entry may take, best first by the engines that wait there."""
+        if not self.starts:
+            return list(allowed)
+        return [part for within in allowed for part in self.starts.preferred(entry.start_key, name, within)]
+
     def blocks_for(self, entry: Entry, name: str) -> tuple[frozenset[int], ...]:
         """Return the blocks of a node that an entry could hold if the node were empty."""
         if self.is_alone(entry):

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -76,7 +77,11 @@ class _Attempt:
 
 
 class Scheduler:
-    """Places trials on one or several nodes. It has one owner and is not safe to share between threads."""
+    """Places trials on one or several nodes. It has one owner and is not safe to share between threads.
+
+    Attributes:
+        starts: Which start that trials share is where.
+    """
 
     def __init__(
         self,
@@ -100,6 +105,7 @@ class Scheduler:
             PlacementError: Two nodes have one name.
         """
         self._nodes = Occupancy(nodes, isolation=isolation)
+        self.starts = self._nodes.starts
         self._max_parallel = max_parallel
         self._order = order
         self._chances = random.Random(seed)
@@ -179,37 +185,19 @@ class Scheduler:
         self._round += 1
         started: list[tuple[Entry, Placement]] = []
         attempt = _Attempt()
-        while (begun := self._start_some(attempt, now_s=now_s)) and begun[-1][0].start_key is not None:
-            # Who else shares that start is no longer best placed elsewhere.
-            started += begun
-        return started + begun
-
-    def _start_some(self, attempt: _Attempt, *, now_s: float) -> list[tuple[Entry, Placement]]:
-        """Start the trials that there is room for, up to the first that others may want to follow."""
-        started: list[tuple[Entry, Placement]] = []
-        order = self._in_order(now_s)
-        for number, waiting in enumerate(order):
-            if self._is_full or (self._reservation is not None and not self.has_room):
-                break
+        order = deque(self._in_order(now_s))
+        while order and not self._is_full and (self._reservation is None or self.has_room):
+            waiting = order.popleft()
             placement = self._place(waiting.entry, attempt, now_s=now_s)
             if placement is not None:
                 self._begin(waiting, placement, now_s=now_s)
                 started.append((waiting.entry, placement))
                 if waiting.entry.start_key is not None:
-                    break
+                    # Who else shares that start is no longer best placed elsewhere.
+                    order = deque(self._in_order(now_s))
             elif self._reservation is None:
-                self._reservation = self._reserve_first(order[number:], now_s=now_s)
+                self._reservation = self._reserve([waiting, *order], now_s=now_s)
         return started
-
-    def _reserve_first(self, order: Sequence[_Waiting], *, now_s: float) -> _Reservation | None:
-        """Reserve for the first, or for who shares the start that runs on the block that it would get."""
-        first = order[0]
-        found = self._reserve(first.entry, now_s=now_s)
-        if found is None or first.passed_by >= _PATIENCE or first.entry.is_next:
-            return found
-        start_key = self._nodes.starts.on(found.node, found.block)
-        follows = (one.entry for one in order if one.entry.start_key == start_key is not None)
-        return next((replace(found, key=entry.key) for entry in follows), found)
 
     def release(self, placement: Placement) -> None:
         """Take the devices of a trial back; those of a lost node are gone with it.
@@ -261,7 +249,7 @@ class Scheduler:
         for name in nodes.fullest_first():
             if nodes.is_closed(name, entry):
                 continue
-            for within in self._preferred(name, entry, now_s=now_s):
+            for within in nodes.preferred(name, entry, self._allowed(name, entry, now_s=now_s)):
                 tried = (name, entry.devices, within)
                 if len(within) < entry.devices or tried in attempt.no_room_for:
                     continue
@@ -270,14 +258,6 @@ class Scheduler:
                     return placement
                 attempt.no_room_for.add(tried)
         return None
-
-    def _preferred(self, name: str, entry: Entry, *, now_s: float) -> list[frozenset[int]]:
-        """Return the parts of a node that an entry may take, best first by the engines that wait there."""
-        allowed = self._allowed(name, entry, now_s=now_s)
-        starts = self._nodes.starts
-        if not starts:
-            return allowed
-        return [part for within in allowed for part in starts.preferred(entry.start_key, name, within)]
 
     def _allowed(self, name: str, entry: Entry, *, now_s: float) -> list[frozenset[int]]:
         """Return the parts of a node that an entry may take: first off the reserved block, then in it."""
@@ -297,18 +277,27 @@ class Scheduler:
             other.passed_by += waiting.round > other.round
         self._nodes.begin(entry, placement, now_s=now_s)
 
-    def _reserve(self, entry: Entry, *, now_s: float) -> _Reservation | None:
-        """Choose the block that is free soonest by prediction; who is late already may end at any time."""
+    def _reserve(self, order: Sequence[_Waiting], *, now_s: float) -> _Reservation | None:
+        """Choose the block that is free soonest by prediction; who is late already may end at any time.
+
+        It is for the first of those that wait, or for who shares the start that is on that block.
+        """
+        first = order[0]
         choices = [
-            (self._nodes.free_s(name, block, now_s=now_s), order, name, block)
-            for order, name in enumerate(self._nodes.allocators)
-            if entry.devices <= len(self._nodes.everything[name])
-            for block in self._nodes.blocks_for(entry, name)
+            (self._nodes.free_s(name, block, now_s=now_s), number, name, block)
+            for number, name in enumerate(self._nodes.allocators)
+            if first.entry.devices <= len(self._nodes.everything[name])
+            for block in self._nodes.blocks_for(first.entry, name)
         ]
         if not choices:
             return None
         free_s, _, name, block = min(choices, key=lambda choice: choice[:2])
-        return _Reservation(key=entry.key, node=name, block=block, free_s=free_s)
+        found = _Reservation(key=first.entry.key, node=name, block=block, free_s=free_s)
+        start_key = self._nodes.starts.on(name, block)
+        if start_key is None or first.passed_by >= _PATIENCE or first.entry.is_next:
+            return found
+        follows = (one.entry.key for one in order if one.entry.start_key == start_key)
+        return replace(found, key=next(follows, found.key))
 
     @property
     def _is_full(self) -> bool:

@@ -21,6 +21,11 @@ class Starts:
     def __bool__(self) -> bool:
         return bool(self._on)
 
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """Starts on blocks that are free, by key."""
+        return tuple(dict.fromkeys(key for place, key in self._on.items() if place not in self._busy))
+
     def begin(self, start_key: str | None, placement: Placement) -> None:
         """Note that an entry holds a block: whatever was on its devices has made room."""
         devices = set(placement.devices)

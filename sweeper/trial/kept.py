@@ -14,9 +14,11 @@ from collections.abc import Collection
 from typing import cast
 
 from sweeper.engines import Cancelled
+from sweeper.engines.live import listed
 from sweeper.engines.registry import engine_of
 from sweeper.engines.shared import LiveServer, SharedServer
-from sweeper.errors import EngineError
+from sweeper.errors import EngineError, MeasurementError, Stopped
+from sweeper.knobs.live import live_limits_of
 from sweeper.processes.warm import WarmProcesses
 from sweeper.records import Placement, TrialResult, TrialSpec, TrialState
 from sweeper.trial import trial
@@ -46,7 +48,10 @@ class KeptEngine:
         if self._server is not None and not _is_alive(self._server):
             self.stop()
         if self._server is None:
-            server = engine_of(spec).start(spec, placement, restart=restart, cancelled=cancelled)
+            try:
+                server = engine_of(spec).start(spec, placement, restart=restart, cancelled=cancelled)
+            except EngineError as exc:
+                raise _named(exc, spec) from exc
             # Only trials of such engines share a start (``plan.live``).
             self._server = cast(LiveServer, server)
             return SharedServer(self._server, start_s=self._server.start_s)
@@ -121,6 +126,18 @@ class KeptEngines:
                 engine = self._kept.pop(placement, None)
             if engine is not None:
                 engine.stop()
+
+
+def _named(error: EngineError, spec: TrialSpec) -> EngineError:
+    """Say of a start that failed that it was not made with the limits of the trial alone."""
+    if isinstance(error, Stopped | MeasurementError) or spec.live_start == spec.assignment:
+        return error
+    started = listed(live_limits_of(spec.live_start or {}))
+    return EngineError(
+        f"{error} (a start with {started}, which settings share; engine.live=false starts each with its own)",
+        failure=error.failure,
+        log_path=error.log_path,
+    )
 
 
 def _is_alive(server: LiveServer) -> bool:

@@ -43,9 +43,7 @@ def kernels_of(server: Server, spec: TrialSpec) -> dict[str, Scalar]:
         return {}
     if kernels.untuned:
         with suppress(OSError):
-            # In the trial's own folder: the log of a start that others share is in that of the first.
-            path = Path(spec.folder) / log.with_suffix(SHAPES_SUFFIX).name
-            path.write_text(shapes_csv(kernels.untuned), encoding="utf-8")
+            _shapes_path(server, log, spec).write_text(shapes_csv(kernels.untuned), encoding="utf-8")
     return {**kernels.columns, **_aiter(log, spec)}
 
 
@@ -74,6 +72,12 @@ def _shared(values: list[Scalar]) -> Scalar:
     if all(isinstance(value, bool | int) for value in different):
         return max(different, key=lambda value: int(value))
     return " | ".join(map(str, different))
+
+
+def _shapes_path(server: Server, log: Path, spec: TrialSpec) -> Path:
+    """Return where the shapes go: next to the log, or with a trial that has no log of its own."""
+    path = log.with_suffix(SHAPES_SUFFIX)
+    return Path(spec.folder) / path.name if isinstance(server, SharedServer) else path
 
 
 def _parts_of(server: Server) -> LogParts:

@@ -103,7 +103,7 @@ REFUSALS = {
         "engine.container_arguments: is ['--privileged'], and no image is named; expected a container",
     ),
     "a secret in a container's command line": (
-        ["engine.image=vllm:1", "engine.container_arguments=[--env,HF_TOKEN=hf_abc]"],
+        ["engine.image=vllm:1", "engine.container_arguments=[--env,'HF_TOKEN=hf_abc']"],
         "engine.container_arguments: gives 'HF_TOKEN' a value, which every user of the machine could read;",
     ),
     "a budget for a grid": (

@@ -120,7 +120,7 @@ def test_killed_container_is_a_death_with_the_engines_last_line(
     try:
         podman("kill", *podman.running())
         with pytest.raises(EngineError) as caught:
-            for _ in range(200):
+            for _ in range(900):
                 server.check_alive()
                 time.sleep(0.1)
         assert caught.value.failure is FailureClass.CRASH and "signal 9" in str(caught.value)
@@ -149,7 +149,7 @@ def test_container_is_ended_when_what_watches_it_is_killed(
     killed = client if victim == "client of the runtime" else launch.supervisor
     os.kill(killed.pid, signal.SIGKILL)
     with pytest.raises(EngineError):
-        for _ in range(200):
+        for _ in range(900):
             server.check_alive()
             time.sleep(0.1)
     server.stop()

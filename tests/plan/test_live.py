@@ -9,9 +9,10 @@ import pytest
 
 from sweeper.errors import ConfigError
 from sweeper.plan import finalists
-from sweeper.plan.live import SharedStarts, shared_starts
+from sweeper.plan.live import SharedStarts, on_largest_start, search_line, shared_starts
 from sweeper.plan.planner import Planner
-from sweeper.records import ClientSpec, EngineSpec, Model, Platform
+from sweeper.records import ClientSpec, ContainerSpec, EngineSpec, Model, Platform
+from sweeper.space.domains import Choice
 from sweeper.space.rules import Rule
 from sweeper.space.space import Series, Space
 from sweeper.topology import Device, Node
@@ -88,12 +89,59 @@ def test_setting_measured_on_start_of_its_own_is_not_measured_again(planner: Pla
     assert {job.spec.label for job in found.jobs if job.spec.live_start is None} == {"few", "eager"}
 
 
+def test_setting_measured_in_both_ways_is_one_finalist(planner: Planner) -> None:
+    fresh, live = planner.grid(), shared(planner).jobs
+    keys = [live[1].spec.key, fresh[1].spec.key, fresh[0].spec.key, "of another study"]
+    for jobs in (fresh, live):
+        assert [
+            job.spec.label for job in finalists.settings_of(keys, {job.spec.key: job for job in jobs})
+        ] == ["few", "base"]
+
+
+def test_last_of_a_start_that_the_store_holds_is_not_measured_again(planner: Planner) -> None:
+    alone = [job for job in planner.grid() if job.spec.label == "few"]
+    (before,) = (job.spec.key for job in shared(planner).jobs if job.spec.label == "few")
+    assert alone[0].spec.shared_key == before
+    (again,) = shared_starts(planner, alone, is_measured={before}.__contains__).jobs
+    assert again.spec.key == before
+    (fresh,) = shared_starts(planner, alone).jobs
+    assert fresh.spec.live_start is None
+
+
+def test_search_has_start_at_largest_of_what_varies(planner: Planner) -> None:
+    domains = {"max_num_seqs": Choice(values=(8, 64)), "enforce_eager": Choice(values=(True, False))}
+    planner = replace(planner, space=replace(SPACE, series=(), domains=domains))
+    jobs = [on_largest_start(planner, job) for job in planner.grid()]
+    starts = {(job.spec.live_start or {})["max_num_seqs"] for job in jobs}
+    assert starts == {64}
+    assert len({job.spec.start_key for job in jobs}) == len(
+        {job.spec.assignment["enforce_eager"] for job in jobs}
+    )
+    assert (
+        search_line(planner)
+        == "settings that differ in max_num_seqs alone share a start at the largest of each"
+    )
+    fresh = replace(planner, repeats=2)
+    assert on_largest_start(fresh, fresh.grid()[0]).spec.live_start is None
+    assert "every setting on a start of its own: repeats=2" in str(search_line(fresh))
+    with pytest.raises(ConfigError, match="settings of this search cannot share a start: repeats=2"):
+        search_line(replace(fresh, live="true"))
+    assert search_line(replace(planner, live="false")) is None
+    base = {**SPACE.base, "max_num_seqs": 8}
+    ruled = replace(planner, space=replace(planner.space, base=base, rules=(Rule(text="max_num_seqs < 50"),)))
+    assert "the start that they would share is refused: breaks the rule" in str(search_line(ruled))
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
         ({"repeats": 3}, "repeats=3 asks for starts of each setting"),
         ({"client": ClientSpec(kind="offline")}, "client.kind=offline starts the engine itself"),
         ({"fresh_because": "case1 is compared"}, "case1 is compared"),
+        (
+            {"engine": EngineSpec(kind="vllm", release="0.26.0", container=ContainerSpec(image="vllm"))},
+            "it runs in a container",
+        ),
         ({"engine": EngineSpec(kind="vllm", release="0.6.2")}, "vLLM 0.6.2 is before 0.9.1"),
         (
             {"space": replace(SPACE, base={**SPACE.base, "data_parallel_size": 1, "instances": 1})},
@@ -127,7 +175,7 @@ def test_start_that_is_refused_is_not_shared(planner: Planner) -> None:
     )
     found = shared(replace(planner, space=rules))
     assert all(job.spec.live_start is None for job in found.jobs)
-    assert "the start that it would share is refused: breaks the rule" in found.lines[1]
+    assert "the start that they would share is refused: breaks the rule" in found.lines[1]
 
 
 def test_finalists_are_measured_on_starts_of_their_own(planner: Planner) -> None:

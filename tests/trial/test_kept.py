@@ -139,6 +139,18 @@ def test_fault_fails_trial_and_leaves_no_engine(
     assert bench.run(bench.spec(max_num_seqs=8)).state is TrialState.COMPLETE
 
 
+def test_start_that_fails_is_said_to_be_a_shared_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STANDIN", "die")
+    monkeypatch.setenv("STANDIN_LAST_WORDS", "torch.OutOfMemoryError: HIP out of memory.")
+    failed = bench.run(bench.spec(max_num_seqs=4))
+    assert failed.failure_class is FailureClass.OUT_OF_MEMORY
+    assert "a start with max_num_batched_tokens 2048, max_num_seqs 32, which settings share" in str(
+        failed.failure_message
+    )
+    own = bench.run(bench.spec(max_num_seqs=32))
+    assert "which settings share" not in str(own.failure_message)
+
+
 def test_limit_above_start_is_failed_trial(bench: Bench) -> None:
     bench.run(bench.spec(max_num_seqs=8))
     failed = bench.run(bench.spec(max_num_seqs=33))
