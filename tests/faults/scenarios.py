@@ -93,8 +93,8 @@ def driver_faults(folder: Path) -> dict[str, Seen]:
     study.start()
     study.meet("loading", 2)
     engine = study.latest_engine(2)
-    # Who is stopped ends nobody: without supervisor and keeper the server stays, as if none had been there.
-    for pid in study.kept():
+    # Who is stopped ends nobody: the server stays, as if neither supervisor nor keeper had been there.
+    for pid in {int(engine["pid"]), *study.kept()}:
         os.kill(pid, signal.SIGSTOP)
     study.runs[-1].kill()
     stale_exit = study.wait_exit()
