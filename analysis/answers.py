@@ -38,6 +38,7 @@ _MODEL = ["model", "model_revision"]
 _OTHERS = {
     "engine": "another engine",
     "version.vllm": "another release",
+    "version.sglang": "another release",
     "version.torch": "another PyTorch",
     "platform": "another machine",
     "model_dtype": "other weights",

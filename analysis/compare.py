@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import curve_pages, figures, kernels, pairs, report, style, tables
+from analysis import audits, curve_pages, figures, kernels, pairs, report, style, tables
 from analysis.curve import curves
 from analysis.facts import FACTS
 from analysis.markdown import escaped
@@ -147,6 +147,7 @@ def text(first: Study, second: Study, *, drawn: Sequence[Path] = ()) -> str:
             effective_differences(first, second),
             "Nothing, for settings that both have.",
         ),
+        audits.between(first, second),
         _kernels(first, second),
         _only(first, second),
         _curves([first, second], drawn=drawn),

@@ -10,6 +10,8 @@ FACTS = {
     "Partition mode": "partition_mode",
     "Memory mode": "memory_mode",
     "Engine": "engine",
+    "Image": "image",
+    "Image digest": "image_digest",
     "Model": "model",
     "Model revision": "model_revision",
     "Weights": "model_dtype",

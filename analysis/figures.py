@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis import standings, style, tables
+from analysis import shared_starts, standings, style, tables
 from analysis.bars import MOST_GROUPED, MOST_LISTED, draw_groups, draw_list
 from analysis.lines import draw_lines, line_axis
 from analysis.page import SIMULATED_BAND, Metric, Row, words_of
@@ -271,8 +271,7 @@ def caption_of(study: Study, table: pd.DataFrame) -> str:
     spread = (
         "whiskers: 95 % t-interval over restarts" if starts.max() > 1 else "a single start gives no interval"
     )
-    release = _values(frame, "version.vllm").replace(" (modelled)", "")
-    engine = f"{'Simulated ' if study.is_simulated else ''}vLLM {release}" + _other_engines(frame)
+    engine = f"{'Simulated ' if study.is_simulated else ''}{_engines(frame)}"
     origin = "simulated" if study.is_simulated else f"measured on {_values(frame, 'platform')}"
     sentences = [
         f"Study {study.name}, {origin}",
@@ -284,6 +283,9 @@ def caption_of(study: Study, table: pd.DataFrame) -> str:
     kept = [text for slo in SEARCH_SLOS.values() for text in frame[slo].dropna().unique()]
     if kept:
         sentences.append(f"Bounds: {'; '.join(kept)}")
+    shared = shared_starts.sentence(frame)
+    if shared is not None:
+        sentences.append(shared)
     beside = table.dropna(subset=["published_value"])
     if not beside.empty:
         methods = " or ".join(sorted(set(beside["published_method"])))
@@ -302,15 +304,22 @@ def _rows_shown(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     return rows if chosen.empty else chosen
 
 
-def _other_engines(frame: pd.DataFrame) -> str:
-    """Name the engines besides vLLM, and whether they were run at all."""
-    said = ""
+def _engines(frame: pd.DataFrame) -> str:
+    """Name the engines with their releases: vLLM first, then others and whether they were run at all."""
+    others, run_at_all = "", list[str]()
     for name, rows in frame[frame["engine"].notna()].groupby("engine", sort=False):
-        kind = ENGINES.get(str(name))
-        if kind is not None and kind.is_started_by_us and not kind.takes_vllm_flags:
-            was_run = bool((rows["state"] == "complete").any())
-            said += f", {kind.title}" if was_run else f" ({kind.title} was not run)"
-    return said
+        title = tables.other_engine(rows.iloc[0])
+        if not title:
+            continue
+        ran = rows[rows["state"] == "complete"]
+        if ran.empty:
+            others += f" ({ENGINES[str(name)].title} was not run)"
+        else:
+            run_at_all += [tables.other_engine(row) for _, row in ran.iterrows()]
+    named = ", ".join(dict.fromkeys(run_at_all))
+    release = _values(frame, "version.vllm").replace(" (modelled)", "")
+    is_vllm = not named or bool(frame["version.vllm"].notna().any())
+    return ", ".join(filter(None, (f"vLLM {release}" if is_vllm else "", named))) + others
 
 
 def metric_title(column: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis import tables
 from analysis.study import Study
 from sweeper.errors import ConfigError
 from sweeper.kinds import DATASETS
@@ -86,7 +87,8 @@ def _entry(study: Study, row: Mapping[str, Any]) -> str:
         [
             "### Serving Benchmarks",
             "Simulated: no GPU was measured." if row["provenance"] != "measured" else "Measured.",
-            f"{row['model']}, vLLM {row['version.vllm']}, {row['num_prompts']} prompts of {row['dataset']}",
+            f"{row['model']}, {tables.other_engine(row) or 'vLLM ' + str(row['version.vllm'])}, "
+            f"{row['num_prompts']} prompts of {row['dataset']}",
             *([f"Series: {labels}"] if labels else []),
             f"Knobs: {chosen or 'none'}",
             f"Engine start {row['restart']}, run {row['repeat']}",

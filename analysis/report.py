@@ -12,6 +12,7 @@ import pandas as pd
 from analysis import (
     answers,
     article_claims,
+    audits,
     bests,
     claims_report,
     costs,
@@ -20,6 +21,7 @@ from analysis import (
     figures,
     kernels,
     serving,
+    shared_starts,
     short_answers,
     standings,
     steadiness,
@@ -89,6 +91,7 @@ def text(study: Study, *, drawn: list[Path]) -> str:
         short_answers.section(study),
         answers_section(study),
         kernels.section(study),
+        audits.section(study),
         hit_rates(study),
         claims_section(study),
         _failures(study),
@@ -151,6 +154,9 @@ def _origin(study: Study) -> str:
     states = trials["state"].value_counts()
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     lines = [f"- Study: `{study.name}`, {len(trials)} trials ({counts})"]
+    shared = shared_starts.sentence(study.frame)
+    if shared is not None:
+        lines.append(f"- {escaped(shared)}")
     if study.experiment:
         lines.append(f"- Experiment: `{study.experiment}`")
     if study.counterpart_of:

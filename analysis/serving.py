@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.container_lines import in_image
 from analysis.tables import release_of
 from sweeper import knobs
 from sweeper.errors import ConfigError
@@ -25,7 +26,7 @@ from sweeper.records import Scalar
 
 _ADDRESSES = ("--model", "--model-id", "serve")
 # Where an engine listened for us, which is no port for production.
-_OUR_PORT = ("--hostname", "--port")
+_OUR_PORT = ("--hostname", "--host", "--port")
 
 
 def serve_line(frame: pd.DataFrame, trial_key: str) -> str:
@@ -36,7 +37,8 @@ def serve_line(frame: pd.DataFrame, trial_key: str) -> str:
         trial_key: A trial in them.
 
     Returns:
-        The line for the release of vLLM that was measured or modelled, on vLLM's usual port. Of TGI, and
+        The line for the release of vLLM that was measured or modelled, on vLLM's usual port; where it was
+        measured in a container image, the whole command of the container's runtime. Of another engine, and
         where that release cannot say a value, the command that was run; empty if there was none.
     """
     row = _row(frame, trial_key)
@@ -44,7 +46,10 @@ def serve_line(frame: pd.DataFrame, trial_key: str) -> str:
     kind = ENGINES.get(str(row["engine"]))
     if kind is not None and not kind.is_started_by_us:
         return ""
-    if kind is not None and kind.is_run_by_command:
+    image = _text(row, "image")
+    if image and kind is not None and kind.takes_vllm_flags and not pd.isna(row["version.vllm"]):
+        return in_image(_line_of(row, _assignment(row), release=release_of(row)), ran=ran, image=image)
+    if kind is not None and not kind.takes_vllm_flags:
         return _command_line(ran, _assignment(row))
     if pd.isna(row["version.vllm"]):
         return ran

@@ -19,7 +19,7 @@ import pandas as pd
 from analysis import markdown
 from analysis.study import Series
 from sweeper.intervals import Estimate, estimate
-from sweeper.kinds import DATASETS
+from sweeper.kinds import DATASETS, ENGINES
 from sweeper.records import (
     LOAD_COLUMNS,
     MAX_RATE,
@@ -226,6 +226,15 @@ def release_of(row: Mapping[str, Any] | pd.Series[Any]) -> str:
         return str(row["engine_release"])
     # A modelled release is stored as "0.6.2 (modelled)".
     return str(row["version.vllm"]).split()[0]
+
+
+def other_engine(row: Mapping[str, Any] | pd.Series[Any]) -> str:
+    """Name the engine of a row and its version, such as ``SGLang 0.5.9``; empty where it is vLLM or none."""
+    kind = ENGINES.get(str(row["engine"]))
+    if kind is None or kind.takes_vllm_flags or not kind.is_started_by_us:
+        return ""
+    version = row.get(f"version.{kind.name}")
+    return kind.title if version is None or pd.isna(version) else f"{kind.title} {version}"
 
 
 def plain(value: Any) -> Scalar:

@@ -5,21 +5,23 @@ Two questions, on one core and after the program has started (imports are not co
     python benchmarks/simulation_speed.py [case] [growth]
 
 * ``case``: a full case of "Serving LLMs on AMD MI300X": 5 series, 3 request rates, 1000 prompts each.
-* ``growth``: one run at saturation with more prompts, and with more sequences at a time.
+* ``growth``: one run at saturation with more prompts, more sequences at a time, and more output tokens.
 
 Times are of the process (its own CPU seconds), so that other programs on the machine lengthen them less than
-they lengthen wall time. Each is the shortest of three, because everything else only adds to it.
+they lengthen wall time. Each is the shortest of three, because everything else only adds to it. Memory is the
+most that Python and NumPy held at a time in one more run, beyond what they held before it.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+import tracemalloc
 from collections.abc import Callable, Mapping
 from functools import partial
 
 from sweeper import config
-from sweeper.engines.simulated import SimulatedEngine
+from sweeper.engines.simulated import SimulatedEngine, SimulatedServer
 from sweeper.records import EngineSpec, LoadPoint, Placement, Platform, Scalar, TrialSpec
 from sweeper.workload.requests import make_workload
 
@@ -68,6 +70,13 @@ def _growth() -> None:
             knobs = {"max_num_seqs": sequences, "max_num_batched_tokens": 2048}
             took_s = _shortest_s(partial(_serve, knobs, prompts=2000, release=release))
             print(f"{title}:   2000 prompts, {sequences:4} sequences {took_s:6.2f} s", flush=True)
+        for tokens in (100, 1000, 10_000):
+            work = partial(_serve_long, output_tokens=tokens, release=release)
+            took_s, held_mib = _shortest_s(work), _most_mib(work)
+            print(
+                f"{title}: 1024 sequences, {tokens:6} output tokens {took_s:6.2f} s {held_mib:6.0f} MiB",
+                flush=True,
+            )
 
 
 def _shortest_s(work: Callable[[], None]) -> float:
@@ -79,6 +88,14 @@ def _shortest_s(work: Callable[[], None]) -> float:
     return min(times_s)
 
 
+def _most_mib(work: Callable[[], None]) -> float:
+    tracemalloc.start()
+    work()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return most / 2**20
+
+
 def _serve(
     knobs: Mapping[str, Scalar],
     *,
@@ -86,7 +103,22 @@ def _serve(
     prompts: int = 1000,
     release: str = "0.6.2",
 ) -> None:
-    """Start a simulated server of Llama 3.1 70B on 4 GPUs and send it ShareGPT at each rate."""
+    """Start a simulated server and send it ShareGPT at each rate."""
+    server = _started(knobs, release=release)
+    for rate in rates_per_s:
+        point = LoadPoint(dataset="sharegpt", num_prompts=prompts, request_rate_per_s=rate)
+        server.serve(make_workload(point, seed=0))
+
+
+def _serve_long(*, output_tokens: int, release: str) -> None:
+    """Start a simulated server and send it 1,024 requests at once, each with so long an answer."""
+    knobs = {"max_num_seqs": 1024, "max_num_batched_tokens": 8192, "enable_chunked_prefill": True}
+    point = LoadPoint(dataset="random", num_prompts=1024, input_len=128, output_len=output_tokens)
+    _started(knobs, release=release).serve(make_workload(point, seed=0))
+
+
+def _started(knobs: Mapping[str, Scalar], *, release: str) -> SimulatedServer:
+    """Start a simulated server of Llama 3.1 70B on 4 GPUs."""
     asked = {"tensor_parallel_size": 4, "max_num_seqs": 256, **knobs}
     spec = TrialSpec(
         study="speed",
@@ -99,10 +131,7 @@ def _serve(
         platform=Platform.SIMULATED,
         devices_wanted=4,
     )
-    server = SimulatedEngine().start(spec, _GPUS, restart=0, cancelled=lambda: False)
-    for rate in rates_per_s:
-        point = LoadPoint(dataset="sharegpt", num_prompts=prompts, request_rate_per_s=rate)
-        server.serve(make_workload(point, seed=0))
+    return SimulatedEngine().start(spec, _GPUS, restart=0, cancelled=lambda: False)
 
 
 _MODEL = config.settings(

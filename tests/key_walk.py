@@ -27,6 +27,7 @@ ACTS, LEFT_OUT, REFUSED = "", "said", "refused"
 _RANDOM = ("workload=random", "workload.warmup_prompts=8")
 _ENGINES: Mapping[str, tuple[str, ...]] = {
     "vllm": (),
+    "sglang": ("engine=sglang",),
     "tgi": ("engine=tgi",),
     "attach": ("engine=attach", "engine.url=http://127.0.0.1:8000"),
 }
@@ -54,7 +55,8 @@ def _case(engine: str, client: str, platform: Platform) -> Case:
     )
 
 
-# TGI and endpoints are not modelled, and the benchmarks without a server start vLLM: refused as pairs.
+# Other engines and endpoints are not modelled, and the benchmarks without a server start vLLM: refused as
+# pairs.
 IMPOSSIBLE = tuple(
     _case(engine, client, platform)
     for engine in _ENGINES
@@ -130,6 +132,7 @@ _TEXTS = {
     "study.control": "base",
     "engine.release": "0.6.3",
     "engine.instances_by": "split",
+    "engine.live": "auto",
     "model.dtype": "float16",
     "space.series.*.model.dtype": "float16",
     "space.series.*.run": "fresh",
@@ -138,6 +141,8 @@ _TEXTS = {
     "objective.*.direction": "minimize",
     "objective.*.per": "gpu",
     "engine.url": "http://127.0.0.1:8001",
+    "engine.image": "rocm/vllm:rocm7.0.0_vllm_0.11.2_20251210",
+    "engine.container_runtime": "podman",
     "study.results": "elsewhere",
     "workload.endpoint": "chat",
     "workload.ramp_up.strategy": "exponential",
@@ -159,6 +164,7 @@ _OTHERS: Mapping[str, Any] = {
     "model.config": _CONFIG,
     "space.series.*.model.config": _CONFIG,
     "engine.prefix": ["numactl", "--localalloc"],
+    "engine.container_arguments": ["--shm-size", "16g"],
     "workload.goodput.*": 100.0,
     "workload.max_rate.bounds.*": 100.0,
     "workload.max_users.bounds.*": 100.0,
@@ -202,6 +208,8 @@ COMPANIONS: Mapping[str, tuple[str, Any]] = {
     "workload.prompts_per_user": ("workload.max_concurrency", 4),
     "workload.warmup_per_user": ("workload.max_concurrency", 4),
     "engine.instances_by": ("knobs.instances", 2),
+    "engine.container_runtime": ("engine.image", "localhost/vllm:1"),
+    "engine.container_arguments": ("engine.image", "localhost/vllm:1"),
     "search.stop_margin": ("search.stops_early", True),
     "search.patience": ("search.min_improvement", 0.5),
     "search.final_repeats": ("search.finalists", 1),

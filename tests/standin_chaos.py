@@ -13,6 +13,7 @@ import http.client
 import itertools
 import json
 import os
+import runpy
 import stat
 import sys
 import time
@@ -89,7 +90,7 @@ def serve(arguments: list[str]) -> None:
     server.serve_forever()
 
 
-def benchmark(requests_fd: str, replies_fd: str) -> None:
+def benchmark(requests_fd: str | int, replies_fd: str | int) -> None:
     """Speak the protocol of ``vllm_bench_worker``."""
     requests, replies = os.fdopen(int(requests_fd)), os.fdopen(int(replies_fd), "w", buffering=1)
     replies.write(json.dumps({"ready": True}) + "\n")
@@ -126,5 +127,12 @@ if __name__ == "__main__":
             serve(rest)
         case [worker, first, second] if worker.endswith("vllm_bench_worker.py"):
             benchmark(first, second)
+        case [keeper, control, worker] if keeper.endswith("keeper.py"):
+            is_server = worker.endswith("vllm_server_worker.py")
+            runpy.run_path(keeper)["keep"](
+                int(control),
+                loading=lambda: None,
+                serving=lambda _, *fds: serve(sys.argv[1:]) if is_server else benchmark(*fds),
+            )
         case other:
             raise SystemExit(f"not understood: {other}")

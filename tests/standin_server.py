@@ -10,17 +10,21 @@ STANDIN_LAST_WORDS and exit code STANDIN_EXIT), ``empty`` (answers without text)
 max_num_seqs 999 whatever it was asked), ``misnamed`` (serves another model), ``die-on-load`` (ends when
 the benchmark begins), ``lose-one`` (the benchmark completes one request too few), ``slow`` (the benchmark
 never ends), ``break-off`` (one answer came without the count that ends it), ``undercount`` (the engine says
-that it answered one request), ``flood`` (the benchmark writes to its log without an end), and ``drip-PAGE``
-for a page that is answered byte by byte and never whole (``drip-sanity`` for the greedy question;
-``drip-metrics`` from the second time on). STANDIN_VERSION is the version that it tells, in place of a
-release.
+that it answered one request), ``fixed`` (ignores ``--scheduler-cls``), ``wedged`` (its scheduler takes no
+notice of a change), ``unstoppable`` (hears no request to end), ``flood`` (the benchmark writes to its log
+without an end), and ``drip-PAGE`` for a page that is answered byte by byte and never whole (``drip-sanity``
+for the greedy question; ``drip-metrics`` from the second time on). STANDIN_VERSION is the version that it
+tells, in place of a release.
 """
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import os
+import runpy
+import signal
 import stat
 import sys
 import threading
@@ -28,7 +32,10 @@ import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
+from sweeper.engines import open_pipes
 from sweeper.records import EngineSpec, LoadPoint, Model, ModelShape, Placement, Platform, TrialSpec
 
 RELEASE = "0.32.0"
@@ -62,7 +69,7 @@ def write_interpreter(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "python"
     root = Path(__file__).resolve().parents[1]
-    path.write_text(f'#!/bin/sh\nPYTHONPATH="{root}" exec "{sys.executable}" "{__file__}" "$@"\n')
+    path.write_text(f'#!/bin/sh\nPYTHONPATH="{root}:$PYTHONPATH" exec "{sys.executable}" "{__file__}" "$@"\n')
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path
 
@@ -92,6 +99,7 @@ class State:
         self.name = "another-model" if "misnamed" in faults() else pairs["--served-model-name"]
         self.port = int(pairs["--port"])
         self.max_num_seqs = 999 if "stubborn" in faults() else int(pairs.get("--max-num-seqs", 256))
+        self.max_num_batched_tokens = int(pairs.get("--max-num-batched-tokens", 2048))
         self.key = os.environ["VLLM_API_KEY"]
         # As JSON of the configuration where it can, and as Python prints it where it cannot.
         self.told: dict[str, object] = {"compilation_config": {"mode": 3, "cudagraph_mode": [2, 1]}}
@@ -100,6 +108,39 @@ class State:
         self.queries = 0
         self.resets = 0
         self.looks = 0
+        is_live = "--scheduler-cls" in pairs and "fixed" not in faults()
+        self.scheduler = live_scheduler(pairs) if is_live else None
+
+
+def live_scheduler(arguments: dict[str, str]) -> Any:
+    """Start the shipped scheduler as vLLM does, by its name on the path, over one that does nothing."""
+    config = SimpleNamespace(
+        async_scheduling=True,
+        max_num_seqs=int(arguments.get("--max-num-seqs", 256)),
+        max_num_batched_tokens=int(arguments.get("--max-num-batched-tokens", 2048)),
+        long_prefill_token_threshold=0,
+        enable_chunked_prefill=True,
+    )
+
+    class Scheduler:
+        def __init__(self, vllm_config: Any) -> None:
+            self.scheduler_config = vllm_config.scheduler_config
+            self.max_num_running_reqs = self.scheduler_config.max_num_seqs
+            self.max_num_scheduled_tokens = self.scheduler_config.max_num_batched_tokens
+            self.requests: dict[str, object] = {}
+
+        def reset_prefix_cache(self) -> bool:
+            return True
+
+    for name, content in (("scheduler", "Scheduler"), ("async_scheduler", "AsyncScheduler")):
+        module = ModuleType(f"vllm.v1.core.sched.{name}")
+        vars(module)[content] = Scheduler
+        sys.modules[module.__name__] = module
+    for name in ("vllm", "vllm.v1", "vllm.v1.core", "vllm.v1.core.sched"):
+        sys.modules[name] = ModuleType(name)
+    where, _, kind = arguments["--scheduler-cls"].partition(".")
+    found = getattr(importlib.import_module(where), kind)
+    return found(vllm_config=SimpleNamespace(scheduler_config=config))
 
 
 def serve(arguments: list[str]) -> None:
@@ -109,6 +150,8 @@ def serve(arguments: list[str]) -> None:
     if "deaf" in faults():
         sys.stderr.write(os.environ.get("STANDIN_LAST_WORDS", "") + "\n")
         time.sleep(600)
+    if "unstoppable" in faults():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     state = State(arguments)
 
     class Handler(BaseHTTPRequestHandler):
@@ -151,7 +194,10 @@ def serve(arguments: list[str]) -> None:
             metrics += f'vllm:request_success_total{{finished_reason="length"}} {state.queries}\n'
             metrics += f'vllm:request_success_total{{finished_reason="abort"}} {3 * state.queries}\n'
         config: dict[str, object] = {
-            "scheduler_config": {"max_num_seqs": state.max_num_seqs, "max_num_batched_tokens": 2048},
+            "scheduler_config": {
+                "max_num_seqs": state.max_num_seqs,
+                "max_num_batched_tokens": state.max_num_batched_tokens,
+            },
             **state.told,
         }
         pages = {
@@ -173,6 +219,8 @@ def serve(arguments: list[str]) -> None:
             sys.stderr.flush()
         elif path == "/reset_prefix_cache":
             state.resets += 1
+            if state.scheduler is not None and "wedged" not in faults():
+                state.scheduler.reset_prefix_cache()
         elif path == "/v1/completions":
             state.queries += 1
             text = "" if "empty" in faults() else f" Paris, said after {body['prompt']!r}"
@@ -184,7 +232,7 @@ def serve(arguments: list[str]) -> None:
     ThreadingHTTPServer(("127.0.0.1", state.port), Handler).serve_forever()
 
 
-def benchmark(requests_fd: str, replies_fd: str) -> None:
+def benchmark(requests_fd: str | int, replies_fd: str | int) -> None:
     """Speak the worker's protocol; each run sends one request and reports plausible numbers."""
     requests, replies = os.fdopen(int(requests_fd)), os.fdopen(int(replies_fd), "w", buffering=1)
     replies.write(json.dumps({"ready": True}) + "\n")
@@ -237,5 +285,14 @@ if __name__ == "__main__":
             serve(rest)
         case [worker, first, second] if worker.endswith("vllm_bench_worker.py"):
             benchmark(first, second)
+        case [opener, *rest] if opener.endswith("open_pipes.py"):
+            open_pipes.main(*rest)
+        case [keeper, control, worker] if keeper.endswith("keeper.py"):
+            is_server = worker.endswith("vllm_server_worker.py")
+            runpy.run_path(keeper)["keep"](
+                int(control),
+                loading=lambda: None,
+                serving=lambda _, *fds: serve(sys.argv[1:]) if is_server else benchmark(*fds),
+            )
         case other:
             raise SystemExit(f"not understood: {other}")

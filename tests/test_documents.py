@@ -25,6 +25,7 @@ from analysis import cli as analysis_cli
 from sweeper import cli, config
 from sweeper.records import Platform
 from sweeper.search import database
+from tests import standin_sglang
 from tests.engines.test_attach import wait_until_it_answers
 from tests.standin_server import write_interpreter
 
@@ -57,6 +58,8 @@ ELSEWHERE = {
     "python -m sweeper calibrate": "takes minutes; tests/calibrate runs its parts",
     "python -m sweeper study.name=toy": "needs its plug-in; tests/kinds/test_extending.py installs it",
     "python -m sweeper study.name=chats": "needs its plug-in; tests/kinds/test_extending.py installs it",
+    "python -m sweeper engine.image=": "needs an image; tests/test_container_studies.py makes two",
+    "docker run": "needs GPUs; tests/engines/test_containers.py makes it",
     "python -m sweeper interference": "takes minutes; tests/sweep/test_interference.py runs it",
 }
 
@@ -74,7 +77,11 @@ LLAMA = {
 }
 
 # A place in a document that stands for a place of the reader's own.
-PLACES = {"/path/to/vllm/bin/python": "vllm/python", "/shared/vllm/bin/python": "vllm/python"}
+PLACES = {
+    "/path/to/vllm/bin/python": "vllm/python",
+    "/shared/vllm/bin/python": "vllm/python",
+    "/path/to/sglang/bin/python": "sglang/python",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +158,7 @@ def machine(tmp_path: Path, studies: Path, monkeypatch: pytest.MonkeyPatch) -> P
     )
     stub.chmod(0o755)
     write_interpreter(tmp_path / "vllm")
+    standin_sglang.write_interpreter(tmp_path / "sglang")
     write_interpreter(tmp_path / ".venv-vllm" / "bin")
     (tmp_path / "path" / "to").mkdir(parents=True)
     (tmp_path / "path" / "to" / "config.json").write_text(json.dumps(LLAMA), encoding="utf-8")

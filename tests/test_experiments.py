@@ -355,9 +355,9 @@ def test_second_run_can_only_be_shown_where_there_is_one() -> None:
     ):
         composed("case1_chunked_prefill", "space.series.default.run=third")
     with pytest.raises(
-        ConfigError, match=r"default\.engine: 'sglang' is not allowed; expected one of vllm, tgi"
+        ConfigError, match=r"default\.engine: 'trtllm' is not allowed; expected one of vllm, sglang, tgi"
     ):
-        composed("case1_chunked_prefill", "space.series.default.engine=sglang")
+        composed("case1_chunked_prefill", "space.series.default.engine=trtllm")
 
 
 @pytest.mark.parametrize(

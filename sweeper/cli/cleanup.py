@@ -38,6 +38,9 @@ class CleanUp(ConsoleCommand):
         from sweeper.processes import orphans
         from sweeper.trial import host_settings
 
+        # First: what runs inside them would be found as processes, and the containers stay behind.
+        for abandoned in orphans.end_abandoned_containers(options.outputs):
+            console.print(f"ended: {abandoned}", markup=False)
         ended = orphans.end_orphans(options.outputs)
         for process in ended:
             console.print(f"ended: {process}", markup=False)

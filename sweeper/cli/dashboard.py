@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sweeper.cli.arguments import ConsoleCommand
 from sweeper.errors import AnswerError, ConfigError
 from sweeper.kinds import ENGINES, SEARCH_METHODS
-from sweeper.records import EngineSpec, Model, Platform, TrialResult, TrialState
+from sweeper.records import ContainerSpec, EngineSpec, Model, Platform, TrialResult, TrialState
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -105,9 +105,26 @@ def engine_text(planner: Planner) -> str:
         release=engine.release,
         version=engine.build or engine.release,
         taken_for=_taken_for(engine),
-        python=engine.python,
+        python=engine.python if engine.container is None else _image_text(engine.container),
         url=engine.url,
         command=" ".join([*engine.prefix, engine.command]),
+    )
+
+
+def image_lines(planner: Planner) -> list[str]:
+    """Name the release in each image that a study compares."""
+    return [
+        f"image: {_image_text(engine.container)}: vLLM {engine.build or engine.release}{_taken_for(engine)}"
+        if ENGINES[engine.kind].is_run_by_python
+        else f"image: {_image_text(engine.container)}: {ENGINES[engine.kind].title}"
+        for engine in planner.images.values()
+        if engine.container is not None
+    ]
+
+
+def _image_text(container: ContainerSpec) -> str:
+    return (
+        f"{container.python} of image {container.image} ({container.runtime}, {str(container.digest)[:19]})"
     )
 
 

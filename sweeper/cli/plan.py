@@ -14,6 +14,7 @@ from sweeper.cli.forecast import forecast_facts, forecast_of, write_timeline
 from sweeper.cli.ledger import ledger_of
 from sweeper.cli.long_work import LongWork
 from sweeper.kinds import SEARCH_METHODS
+from sweeper.plan.live import on_largest_start, search_line, shared_starts
 from sweeper.simulation.intervals import factor
 from sweeper.space.domains import Choice, Domain
 from sweeper.text.durations import duration_text
@@ -56,7 +57,9 @@ def _show_grid(
     from rich.table import Table
     from rich.text import Text
 
-    jobs = planner.grid(seen=LongWork(console, "planning settings").seen)
+    grid = planner.grid(seen=LongWork(console, "planning settings").seen)
+    shared = shared_starts(planner, grid, is_measured=ledger.is_complete)
+    jobs = list(shared.jobs)
     can_run = [job for job in jobs if job.refusal is None]
     jobs += [job for _, job in planner.controls(len(can_run))]
     jobs += _finals(settings, planner, can_run, ledger, is_over=not ledger.runnable(jobs))
@@ -84,6 +87,7 @@ def _show_grid(
         "trials": f"{len(jobs)}: {len(forecast.predictions)} run, {refused} refused, "
         f"{len(jobs) - len(forecast.predictions) - refused} in the store"
     }
+    facts |= {"live": "\n".join(shared.lines)} if shared.lines else {}
     facts |= {f"refused ({number})": reason for number, reason in enumerate(reasons, start=1)}
     _show_facts(facts | forecast_facts(settings, forecast) | _error_facts(jobs), console)
     write_timeline(settings, forecast, console)
@@ -144,13 +148,15 @@ def _show_search(
     from sweeper.plan.sample import survey
 
     found = survey(planner, seed=settings.seed)
+    sampled = [on_largest_start(planner, job) for job in found.jobs]
+    line = search_line(planner)
     spent = ledger.spent
     left = max((settings.trials or 0) - spent, 0)
     again = [job for _, job in planner.controls(settings.trials or 0)]
-    again += _finals(settings, planner, found.jobs, ledger, is_over=left == 0)
+    again += _finals(settings, planner, sampled, ledger, is_over=left == 0)
     # Which points the search will choose depends on what it finds; any others cost about as much.
-    to_run = ledger.runnable(again) + ledger.runnable(found.jobs)[:left]
-    forecast = forecast_of(settings, [*again, *found.jobs], to_run, nodes, ledger, console)
+    to_run = ledger.runnable(again) + ledger.runnable(sampled)[:left]
+    forecast = forecast_of(settings, [*again, *sampled], to_run, nodes, ledger, console)
     facts = {
         "search": f"{settings.method}, seed {settings.seed}: {settings.trials} trials, {spent} of them "
         f"in the store, {left} left",
@@ -158,6 +164,7 @@ def _show_search(
         "bounds": "; ".join(bound.name for bound in settings.constraints),
         "load points": "; ".join(point.label for point in settings.load_points),
         "endings": _endings_text(settings),
+        "live": line or "",
     }
     _show_facts(facts, console)
     _show_domains(planner, console)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeper.cli.arguments import Parser
-from sweeper.cli.dashboard import engine_text, illustrator, model_lines, study_note
+from sweeper.cli.dashboard import engine_text, illustrator, image_lines, model_lines, study_note
 from sweeper.cli.exit_codes import OK
 from sweeper.cli.ledger import ledger_of
 from sweeper.cli.long_work import LongWork
@@ -114,6 +114,7 @@ def read_options(arguments: list[str], commands: Collection[str]) -> tuple[argpa
 def _run(settings: Settings, choice: Choice, overrides: list[str], console: Console, stack: ExitStack) -> int:
     from sweeper.clients import requirements
     from sweeper.plan import no_effect
+    from sweeper.plan.live import search_line, shared_starts
     from sweeper.prepare import node as prepare
     from sweeper.search import database
     from sweeper.store.study_folder import StudyFolder
@@ -123,7 +124,7 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
     node = max(nodes, key=lambda node: len(node.devices))
     planner = planner_of(settings, node)
     console.print(f"engine: {engine_text(planner)}", markup=False, soft_wrap=True)
-    for line in model_lines(planner):
+    for line in [*image_lines(planner), *model_lines(planner)]:
         console.print(line, markup=False, soft_wrap=True)
     say_release(settings, planner, console)
     say_left_out(planner, console)
@@ -147,7 +148,10 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
         database.check(settings.storage)
     if SEARCH_METHODS[settings.method].is_exhaustive:
         # A mistake in a knob is found before a folder is made or Ray is started.
-        planner.grid(seen=LongWork(console, "planning settings").seen)
+        grid = planner.grid(seen=LongWork(console, "planning settings").seen)
+        say_shared(shared_starts(planner, grid).lines, console)
+    else:
+        say_shared(filter(None, [search_line(planner)]), console)
     folder = stack.enter_context(StudyFolder(settings.folder))
     end_orphans(settings.outputs, console)
     run_folder = folder.begin_run(resolved=settings.resolved, overrides=overrides)
@@ -266,6 +270,12 @@ def say_left_out(planner: Planner, console: Console) -> None:
         console.print(f"left out: {sentence}", markup=False, soft_wrap=True)
 
 
+def say_shared(lines: Iterable[str], console: Console) -> None:
+    """Print which settings share an engine's start, and why others do not."""
+    for line in lines:
+        console.print(f"live: {line}", markup=False, soft_wrap=True)
+
+
 def say_platform(settings: Settings, choice: Choice, console: Console) -> None:
     """Print where the numbers will come from, and where they go."""
     console.print(f"platform: {settings.platform}: {choice.reason}", markup=False, soft_wrap=True)
@@ -320,6 +330,8 @@ def end_orphans(outputs: Path, console: Console) -> None:
     from sweeper.processes import orphans
     from sweeper.trial import host_settings
 
+    for abandoned in orphans.end_abandoned_containers(outputs):
+        console.print(f"ended a {abandoned}, which an earlier run left", markup=False, soft_wrap=True)
     for process in orphans.end_orphans(outputs):
         console.print(
             f"ended a process that an earlier run left behind: {process}", markup=False, soft_wrap=True

@@ -1,9 +1,10 @@
 """The warm process that runs vLLM's serving benchmark, one load after another, seen from our side.
 
 Starting the benchmark anew for each load would cost more than most loads take, so one process
-(``vllm_bench_worker``, in the environment of a vLLM) imports it once, while the engine is still starting. A
-line for each load is written into one pipe, and the reply to it read out of another; meanwhile the process,
-the engine, the clock and a request to stop are watched.
+(``vllm_bench_worker``, in the environment of a vLLM) runs all loads of an engine. It imports the benchmark
+while the engine is still starting, or is forked from one that imported it for an earlier engine
+(``processes.warm``). A line for each load is written into one pipe, and the reply to it read out of another;
+meanwhile the process, the engine, the clock and a request to stop are watched.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from pathlib import Path
 from sweeper.clients.measuring import Load
 from sweeper.clients.program import Watch, last_words
 from sweeper.engines import Cancelled, Server
+from sweeper.engines.environment import kept_folder
 from sweeper.errors import EngineError
 from sweeper.processes import process
-from sweeper.processes.supervisor import Supervised
+from sweeper.processes.kept import Wanted
+from sweeper.processes.supervisor import Program, Supervised
+from sweeper.processes.warm import Borrowed, Kind, WarmProcesses
 from sweeper.records import FailureClass, Placement, TrialSpec
 
-_WORKER = Path(__file__).with_name("vllm_bench_worker.py")
+WORKER = Path(__file__).with_name("vllm_bench_worker.py")
 _POLL_S = 0.25
 _STOP_GRACE_S = 2.0
 _LONGEST_REPLY = 2**20
@@ -37,7 +41,13 @@ class BenchWorker:
     """
 
     def __init__(
-        self, spec: TrialSpec, placement: Placement, *, interpreter: str, env: Mapping[str, str]
+        self,
+        spec: TrialSpec,
+        placement: Placement,
+        *,
+        interpreter: str,
+        env: Mapping[str, str],
+        warm: WarmProcesses | None = None,
     ) -> None:
         """Start it; this returns while it still imports.
 
@@ -46,9 +56,12 @@ class BenchWorker:
             placement: Its devices, for the start file.
             interpreter: Of the environment whose vLLM has the benchmark.
             env: Its whole environment.
+            warm: Who keeps what has imported the benchmark; None starts a process that ends with this worker.
         """
-        folder = Path(spec.folder).resolve()
-        self.log_path = folder / f"client-{spec.attempt}.log"
+        self._spec = spec
+        self._folder = Path(spec.folder).resolve()
+        self.log_path = self._folder / f"client-{spec.attempt}.log"
+        self._note = {"trial": spec.key, "devices": list(placement.devices)}
         self._start_timeout_s = spec.client.start_timeout_s
         self._next = 1
         self._is_ready = False
@@ -56,17 +69,11 @@ class BenchWorker:
         requests_read, self._requests = os.pipe()
         self._replies, replies_write = os.pipe()
         try:
-            self._process = Supervised.start(
-                [interpreter, str(_WORKER), str(requests_read), str(replies_write)],
-                env=env,
-                cwd=folder,
-                log_path=self.log_path,
-                start_file=folder / f"client-{spec.attempt}{process.START_FILE_SUFFIX}",
-                grace_s=_STOP_GRACE_S,
-                launch_s=spec.engine.launch_timeout_s,
-                note={"trial": spec.key, "devices": list(placement.devices)},
-                pass_fds=(requests_read, replies_write),
-            )
+            self._process: Program
+            if warm is None:
+                self._process = self._started(interpreter, env, requests_read, replies_write)
+            else:
+                self._process = self._forked(warm, interpreter, env, requests_read, replies_write)
         except BaseException:
             os.close(self._requests)
             os.close(self._replies)
@@ -93,6 +100,8 @@ class BenchWorker:
                     raise self.error(f"{late}; see its log", FailureClass.CLIENT)
             elif reply.get("ready"):
                 self._is_ready = True
+                # A fork's process id is written down as soon as it is known.
+                self._process.poll()
             else:
                 raise self.error(f"client: cannot import: {reply.get('error')}", FailureClass.CLIENT)
 
@@ -125,6 +134,37 @@ class BenchWorker:
     def error(self, message: str, failure: FailureClass) -> EngineError:
         """Return a failure that names its log."""
         return EngineError(message, failure=failure, log_path=str(self.log_path))
+
+    def _started(self, interpreter: str, env: Mapping[str, str], requests: int, replies: int) -> Supervised:
+        """Start a process of its own."""
+        return Supervised.start(
+            [interpreter, str(WORKER), str(requests), str(replies)],
+            env=env,
+            cwd=self._folder,
+            log_path=self.log_path,
+            start_file=self._folder / f"{self.log_path.stem}{process.START_FILE_SUFFIX}",
+            grace_s=_STOP_GRACE_S,
+            launch_s=self._spec.engine.launch_timeout_s,
+            note=self._note,
+            pass_fds=(requests, replies),
+        )
+
+    def _forked(
+        self, warm: WarmProcesses, interpreter: str, env: Mapping[str, str], requests: int, replies: int
+    ) -> Borrowed:
+        """Have one forked from a process that has imported, or will have."""
+        kind = Kind.of(WORKER, interpreter=interpreter, env=env)
+        wanted = Wanted(
+            env=env,
+            cwd=self._folder,
+            log_path=self.log_path,
+            note=self._note,
+            argv=(str(WORKER),),
+            pass_fds=(requests, replies),
+            grace_s=_STOP_GRACE_S,
+        )
+        launch_s = self._spec.engine.launch_timeout_s
+        return warm.fork(kind, wanted, folder=kept_folder(self._spec), launch_s=launch_s)
 
     def _watch(self, server: Server, cancelled: Cancelled, *, limit_s: float) -> Watch:
         return Watch(self._process, server, limit_s=limit_s, log_path=self.log_path, cancelled=cancelled)

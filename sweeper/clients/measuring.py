@@ -273,6 +273,11 @@ def check_engine(before: Mapping[str, float], server: Server, *, answered: int, 
         plausibility.check_engine_agrees(before, server.counters, answered=answered, log_path=log_path)
 
 
+# vLLM's, and SGLang's, which refuses while it still ends a request, unless it may wait for that.
+# Source: sglang/srt/entrypoints/http_server.py of 0.4.10 (without a wait) and 0.5.23.
+_EMPTIES_CACHE = ("/reset_prefix_cache", "/flush_cache?timeout=10")
+
+
 def telemetry(
     before: Mapping[str, float], after: Mapping[str, float], *, peak_kv_cache_usage: float | None
 ) -> dict[str, float | None]:
@@ -293,8 +298,8 @@ def empty_prefix_cache(server: Server, *, cancelled: Cancelled) -> bool:
         EngineError: A stop was asked for meanwhile.
     """
     there = Endpoint(base_url=server.base_url, api_key=server.api_key, cancelled=cancelled)
-    # Releases without this route answer 404, and nothing is lost.
-    return there.post("/reset_prefix_cache", {}).is_ok
+    # Releases without these routes answer 404, and nothing is lost.
+    return any(there.post(path, {}).is_ok for path in _EMPTIES_CACHE)
 
 
 def _difference(before: Mapping[str, float], after: Mapping[str, float], name: str) -> float | None:

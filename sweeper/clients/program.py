@@ -14,7 +14,7 @@ from pathlib import Path
 from sweeper.engines import Cancelled, Server, vllm_reports
 from sweeper.errors import EngineError, Stopped
 from sweeper.processes import process, supervisor
-from sweeper.processes.supervisor import Supervised
+from sweeper.processes.supervisor import Program, Supervised
 from sweeper.records import FailureClass
 
 _POLL_S = 0.25
@@ -48,7 +48,7 @@ class Watch:
     """
 
     def __init__(
-        self, program: Supervised, server: Server, *, limit_s: float, log_path: Path, cancelled: Cancelled
+        self, program: Program, server: Server, *, limit_s: float, log_path: Path, cancelled: Cancelled
     ) -> None:
         """Begin; the clock runs from here.
 

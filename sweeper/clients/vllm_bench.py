@@ -1,7 +1,8 @@
 """Loads an engine by vLLM's own serving benchmark, so that numbers compare with what others publish.
 
-The benchmark runs in the engine's environment, in one warm process per trial (``bench_worker``). A run counts
-only when every request completed; its JSON is kept as it came, next to our reading of it (``bench_report``).
+The benchmark runs in the engine's environment, in one warm process per engine (``bench_worker``). A run
+counts only when every request completed; its JSON is kept as it came, next to our reading of it
+(``bench_report``).
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from sweeper.clients.bench_worker import BenchWorker
 from sweeper.clients.measuring import Load, Reading, ServerClient
 from sweeper.clients.program import blame_engine
 from sweeper.clients.tokenizer import tokenizer_of
-from sweeper.engines.environment import client_environment, find_interpreter
+from sweeper.engines.environment import client_environment, find_interpreter, is_of_image, kept_folder
 from sweeper.engines.packages import install_command
 from sweeper.engines.vllm_environment import probe, write_metadata_stub
 from sweeper.errors import ConfigError, MeasurementError
 from sweeper.processes import process
+from sweeper.processes.warm import WarmProcesses
 from sweeper.records import FailureClass, LoadPoint, Placement, TrialSpec
 from sweeper.records.metrics import PERCENTILES, REQUEST_LATENCIES
 from sweeper.text import trial_files
@@ -59,7 +61,14 @@ class _Run:
 class VllmBenchClient(ServerClient[_Run]):
     """One warm benchmark process for one trial; opening it returns at once, while it still imports."""
 
-    def __init__(self, spec: TrialSpec, placement: Placement, *, python: str | None = None) -> None:
+    def __init__(
+        self,
+        spec: TrialSpec,
+        placement: Placement,
+        *,
+        python: str | None = None,
+        warm: WarmProcesses | None = None,
+    ) -> None:
         """Start the worker.
 
         Args:
@@ -67,6 +76,8 @@ class VllmBenchClient(ServerClient[_Run]):
             placement: Its devices; the client itself uses none of them.
             python: Interpreter whose vLLM has the benchmark; None takes the one that ``spec.client`` names,
                 else the engine's own.
+            warm: Who keeps what has imported the benchmark for later trials; None keeps nothing. Nothing
+                is kept in a container.
 
         Raises:
             ConfigError: No interpreter, or its vLLM has no usable benchmark.
@@ -81,15 +92,18 @@ class VllmBenchClient(ServerClient[_Run]):
             sendable.check(point, release=self._release)
         trial_files.make_folder(self._folder)
         interpreter = find_interpreter(python)
+        if is_of_image(python, spec.engine):
+            # Who keeps imports hands over open files, which no container runtime passes on.
+            warm = None
         self._environment = client_environment(
             spec,
             surroundings=os.environ,
             python=interpreter,
             owner=process.current(),
-            stub=write_metadata_stub(self._folder, environment),
+            stub=write_metadata_stub(self._folder if warm is None else kept_folder(spec), environment),
         )
         self._python = interpreter
-        self._worker = BenchWorker(spec, placement, interpreter=interpreter, env=self._environment)
+        self._worker = BenchWorker(spec, placement, interpreter=interpreter, env=self._environment, warm=warm)
 
     def close(self) -> None:
         """End the worker; safe to call twice."""

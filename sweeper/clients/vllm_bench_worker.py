@@ -1,8 +1,8 @@
 """Runs vLLM's own serving benchmark, one load point after another, in one warm process.
 
 This file is run by path with the interpreter of the engine's environment, so it imports nothing of the
-sweeper and is written for any Python that vLLM runs on. Importing the benchmark takes many seconds;
-here it is done once, while the engine itself is still starting.
+sweeper and is written for any Python that vLLM runs on. Importing the benchmark takes many seconds; it is
+done once, while the engine itself is still starting, or once for all engines (``processes.keeper``).
 
 Protocol, one JSON object a line, on the two file descriptors given as arguments:
   reads  {"id": 1, "api_key": "...", "args": ["--backend", "openai", ...]}
@@ -29,22 +29,35 @@ def main() -> None:
     """Import the benchmark, say so, and run what is asked for until the requests end."""
     # Our own folder comes first on the path and holds modules with common names.
     sys.path.pop(0)
-    requests = os.fdopen(int(sys.argv[1]), encoding="utf-8")
-    replies = os.fdopen(int(sys.argv[2]), "w", encoding="utf-8", buffering=1)
+    requests, replies = int(sys.argv[1]), int(sys.argv[2])
     try:
-        from vllm.benchmarks import serve
+        benchmark = load()
     except BaseException as exc:
         traceback.print_exc()
-        replies.write(json.dumps({"ready": False, "error": _text(exc)}) + "\n")
+        os.write(replies, (json.dumps({"ready": False, "error": _text(exc)}) + "\n").encode())
         return
-    watch = _Watch(serve)
+    serve(benchmark, requests, replies)
+
+
+def load() -> Any:
+    """Import the benchmark and return its module."""
+    from vllm.benchmarks import serve as benchmark
+
+    return benchmark
+
+
+def serve(benchmark: Any, requests_fd: int, replies_fd: int) -> None:
+    """Say that the benchmark is imported, and run it for each request until they end."""
+    requests = os.fdopen(requests_fd, encoding="utf-8")
+    replies = os.fdopen(replies_fd, "w", encoding="utf-8", buffering=1)
+    watch = _Watch(benchmark)
     replies.write(json.dumps({"ready": True}) + "\n")
     for line in requests:
         task = json.loads(line)
         try:
             waited_s = _cpu_wait_s()
             watch.uncounted = 0
-            _run(serve, task)
+            _run(benchmark, task)
             told = {"cpu_wait_s": _since(waited_s), "uncounted": watch.uncounted}
             reply = {"id": task["id"], "ok": True, **told}
         except KeyboardInterrupt:
@@ -81,18 +94,18 @@ class _Watch:
         return watched
 
 
-def _run(serve: Any, task: Any) -> None:
+def _run(benchmark: Any, task: Any) -> None:
     # Read by the benchmark for each request; it travels by pipe so that no command line shows it.
     os.environ["OPENAI_API_KEY"] = task["api_key"]
     parser = _parser()
-    serve.add_cli_args(parser)
+    benchmark.add_cli_args(parser)
     # By itself it ends the process, and what was wrong would stand in the log alone.
     parser.error = _refuse
     args = parser.parse_args(task["args"])
-    if hasattr(serve, "main_async"):
-        asyncio.run(serve.main_async(args))
+    if hasattr(benchmark, "main_async"):
+        asyncio.run(benchmark.main_async(args))
     else:  # before 0.10.2
-        serve.main(args)
+        benchmark.main(args)
 
 
 def _refuse(message: str) -> None:

@@ -18,7 +18,7 @@ from sweeper.kinds import (
     EngineKind,
     SearchMethod,
 )
-from sweeper.records import INSTANCES, Platform
+from sweeper.records import IMAGE, INSTANCES, Platform
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +93,17 @@ class Run:
     @property
     def has_instances(self) -> bool:
         """Whether some setting has several engines."""
+        return any(place.get(INSTANCES) not in (None, 1) for place in self._knobs)
+
+    @property
+    def has_images(self) -> bool:
+        """Whether some setting runs in a container."""
+        return bool(self.root["engine"]["image"]) or any(place.get(IMAGE) for place in self._knobs)
+
+    @property
+    def _knobs(self) -> list[Mapping[str, Any]]:
         space = self.root["space"]
-        places = [self.root["knobs"], space["knobs"], *(item["knobs"] for item in space["series"].values())]
-        return any(place.get(INSTANCES) not in (None, 1) for place in places)
+        return [self.root["knobs"], space["knobs"], *(item["knobs"] for item in space["series"].values())]
 
     @property
     def needs_engine_python(self) -> bool:

@@ -35,14 +35,24 @@ _NO_FOREIGN_KEY = Idle(
 )
 _NO_LAUNCHER = Idle(
     when=lambda run: not any(kind.is_run_by_command for kind in run.engines),
-    because="engine.kind is '{engine}'; expected none, since only TGI is started by a command: vLLM is "
-    "started by its interpreter (engine.python), directly and in no container",
+    because="engine.kind is '{engine}'; expected none, since only TGI is started by a command: vLLM and "
+    "SGLang are started by their interpreter (engine.python), and in a container by engine.image",
     remedy="Leave it out, or set engine=tgi.",
 )
 _NOT_STARTED = Idle(
     when=lambda run: run.is_simulated,
     because="nothing is started on the simulated platform",
     is_said=True,
+)
+_NO_IMAGE = Idle(
+    when=lambda run: not run.has_images,
+    because="no image is named; expected a container that this is for",
+    remedy="Leave it out, or set engine.image.",
+)
+_ENGINE_INSIDE = Idle(
+    when=lambda run: run.client.has_engine_inside,
+    because="client.kind is '{client}', whose benchmark has the engine inside it, in no container",
+    remedy="Leave it out, or use client=vllm_bench.",
 )
 _NOT_READ = Idle(
     when=lambda run: (
@@ -66,8 +76,12 @@ _ONE_INSTANCE = Idle(
     remedy="Leave it out, or set knobs.instances or space.knobs.instances.",
 )
 _NO_KNOBS_OF_VLLM = Idle(
-    when=lambda run: not any(kind.takes_vllm_flags for kind in run.engines),
-    because="engine.kind is '{engine}', whose knobs no release table of vLLM is asked about",
+    when=lambda run: not any(kind.takes_vllm_flags or kind.check is not None for kind in run.engines),
+    because="engine.kind is '{engine}', whose knobs no table of releases is asked about",
+)
+_NO_LIVE_LIMITS = Idle(
+    when=lambda run: not run.is_simulated and not any(kind.has_live_limits for kind in run.engines),
+    because="engine.kind is '{engine}', whose limits cannot be changed while it runs",
 )
 _NO_SERVER = Idle(
     when=lambda run: run.client.has_engine_inside,
@@ -272,8 +286,8 @@ _ONE_ENDPOINT = Idle(
 )
 _NO_OFFLINE_TGI = Idle(
     when=lambda run: run.client.has_engine_inside and run.has_foreign_engine,
-    because="client.kind is 'offline', whose benchmarks start vLLM themselves; expected no TGI among what "
-    "they measure",
+    because="client.kind is 'offline', whose benchmarks start vLLM themselves; expected no other engine "
+    "among what they measure",
     remedy="Use client=vllm_bench.",
 )
 _RAMP = tuple(field.name for field in fields(RampConfig))
@@ -316,8 +330,14 @@ EFFECTS: tuple[Effect, ...] = (
     Effect(keys=("engine.url",), idle=(_NOT_ATTACHED,), is_shown=False),
     Effect(keys=("engine.api_key_env",), idle=(_NO_FOREIGN_KEY,), is_shown=False),
     Effect(keys=("engine.command", "engine.prefix"), idle=(_NO_LAUNCHER, _NOT_STARTED)),
+    Effect(keys=("engine.image",), idle=(_ATTACHED, _ENGINE_INSIDE, _NOT_STARTED)),
+    Effect(
+        keys=("engine.container_runtime", "engine.container_arguments"),
+        idle=(_ATTACHED, _ENGINE_INSIDE, _NO_IMAGE, _NOT_STARTED),
+    ),
     Effect(keys=("engine.instances_by",), idle=(_ATTACHED, _ONE_INSTANCE)),
     Effect(keys=("engine.binds_numa",), idle=(_ATTACHED, _NOT_STARTED, _CORES)),
+    Effect(keys=("engine.live",), idle=(_ATTACHED, _NO_LIVE_LIMITS, _NOT_STARTED)),
     Effect(keys=("engine.allow_unknown",), idle=(_NO_KNOBS_OF_VLLM,)),
     Effect(keys=("engine.free_timeout_s", "engine.start_timeout_s"), idle=(_ATTACHED, _NOT_STARTED)),
     Effect(keys=("engine.launch_timeout_s",), idle=(_NO_WATCHED_PROGRAM, _NOT_STARTED)),

@@ -10,9 +10,12 @@ from urllib.parse import urlsplit
 from sweeper import knobs
 from sweeper.config.checks import check_choice, check_positive
 from sweeper.errors import ConfigError
-from sweeper.kinds import DEFAULT_ENGINE, ENGINES, MODEL_OF_ENGINE
-from sweeper.records import INSTANCES_BY, EngineSpec, Platform
+from sweeper.kinds import DEFAULT_ENGINE, ENGINES, MODEL_OF_ENGINE, EngineKind
+from sweeper.records import INSTANCES_BY, ContainerSpec, EngineSpec, Platform
 from sweeper.text import confidential
+
+LIVE = ("false", "auto", "true")
+"""Values of ``engine.live``."""
 
 _STAGES = ("free", "launch", "start", "ready", "sanity", "warmup", "load", "stop")
 _TIME_LIMITS = tuple(f"{stage}_timeout_s" for stage in _STAGES)
@@ -28,12 +31,8 @@ def engine(given: Mapping[str, Any], platform: Platform) -> EngineSpec:
     check_choice("engine.instances_by", given["instances_by"], INSTANCES_BY)
     for key in _TIME_LIMITS:
         check_positive(f"engine.{key}", given[key])
-    secret = confidential.assigned_secret(_words("engine.prefix", given["prefix"]))
-    if secret is not None:
-        raise ConfigError(
-            f"engine.prefix: gives '{secret}' a value, which every user of the machine could read; expected "
-            f"its name alone, as in --env {secret}. Export {secret} before the start."
-        )
+    for key in ("prefix", "container_arguments"):
+        _refuse_secret(f"engine.{key}", given[key])
     kind = given["kind"]
     if kind == "auto":
         kind = MODEL_OF_ENGINE if platform is Platform.SIMULATED else DEFAULT_ENGINE
@@ -46,19 +45,71 @@ def engine(given: Mapping[str, Any], platform: Platform) -> EngineSpec:
         )
     return EngineSpec(
         kind=kind,
-        release=_release(str(given["release"])),
+        release=_release(str(given["release"]), declared),
         python=None if declared.is_modelled else given["python"],
         url=None if declared.is_started_by_us else _url(given),
         api_key_env=None if declared.is_started_by_us else _variable(given["api_key_env"]),
         command=_program(given["command"]),
         prefix=tuple(given["prefix"]),
+        container=None if declared.is_modelled or not declared.is_started_by_us else _container(given),
         instances_by=given["instances_by"],
         binds_numa=given["binds_numa"],
         **{key: given[key] for key in _TIME_LIMITS},
     )
 
 
-def _release(given: str) -> str:
+def _refuse_secret(key: str, words: Sequence[object]) -> None:
+    secret = confidential.assigned_secret(_words(key, words))
+    if secret is not None:
+        raise ConfigError(
+            f"{key}: gives '{secret}' a value, which every user of the machine could read; expected "
+            f"its name alone, as in --env {secret}. Export {secret} before the start."
+        )
+
+
+def _container(given: Mapping[str, Any]) -> ContainerSpec | None:
+    """Make the container of the engine; where only a knob names images, it has none of its own yet."""
+    said = (given["image"], given["container_runtime"], given["container_arguments"])
+    if not any(said):
+        return None
+    if given["prefix"]:
+        raise ConfigError(
+            f"engine.image: is given together with engine.prefix={list(given['prefix'])}; expected one way "
+            "into a container. Leave engine.prefix out, and put its words for the runtime into "
+            "engine.container_arguments."
+        )
+    return ContainerSpec(
+        image=_reference(given["image"]),
+        runtime=given["container_runtime"],
+        arguments=tuple(given["container_arguments"]),
+        python=given["python"] or ContainerSpec.python,
+    )
+
+
+def _reference(image: str | None) -> str | None:
+    if image is not None and (not image or image.startswith("-") or any(map(str.isspace, image))):
+        raise ConfigError(
+            f"engine.image: is '{image}'; expected one reference of an image, such as "
+            "rocm/vllm:rocm7.0.0_vllm_0.11.2_20251210, or a file of Apptainer."
+        )
+    return image
+
+
+def live(given: object) -> str:
+    """Return whether settings may share an engine's start: one of ``LIVE``.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    text = str(given).lower() if isinstance(given, bool) else given
+    check_choice("engine.live", text, LIVE)
+    return str(text)
+
+
+def _release(given: str, kind: EngineKind) -> str:
+    if kind.is_run_by_python and not kind.takes_vllm_flags:
+        # It is found in the environment; what an experiment was written for is no release of vLLM.
+        return given
     unplaced = knobs.why_unplaced(given)
     if unplaced is not None:
         known = knobs.releases()

@@ -66,9 +66,13 @@ class EngineConfig:
     api_key_env: str | None = None
     command: str = EngineSpec.command
     prefix: list[str] = field(default_factory=list)
+    image: str | None = None
+    container_runtime: str | None = None
+    container_arguments: list[str] = field(default_factory=list)
     instances_by: str = EngineSpec.instances_by
     binds_numa: bool = EngineSpec.binds_numa
     allow_unknown: bool = False
+    live: Any = False
     free_timeout_s: float = EngineSpec.free_timeout_s
     launch_timeout_s: float = EngineSpec.launch_timeout_s
     start_timeout_s: float = EngineSpec.start_timeout_s

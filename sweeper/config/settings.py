@@ -65,6 +65,7 @@ class Settings:
         results: Folder or URL of this study's results; None is its own folder.
         engine: With the release that the experiment was written for; a measured platform replaces it by
             the one it finds.
+        live: Whether settings may share an engine's start: ``false``, ``auto`` or ``true``.
         release_stated_by: Where the user named the engine's release; None where only our own files do.
         devices: How many of the node's devices are used, the first ones; None takes all.
         device_ids: Which of them may be used, as the platform counts them; None takes all.
@@ -108,6 +109,7 @@ class Settings:
     modelled_device: str | None
     engine: EngineSpec
     allow_unknown: bool
+    live: str
     model: Model
     load_points: tuple[LoadPoint, ...]
     warmup_prompts: int
@@ -223,6 +225,7 @@ def settings(
         modelled_device=_modelled_device(root["platform"]["device"], platform),
         engine=serving.engine(engine, platform),
         allow_unknown=engine["allow_unknown"],
+        live=serving.live(engine["live"]),
         model=served,
         load_points=load_points,
         warmup_prompts=check_not_negative("workload.warmup_prompts", workload["warmup_prompts"]),

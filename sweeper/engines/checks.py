@@ -34,11 +34,21 @@ def find(engine: EngineSpec, *, kind: EngineKind) -> Found | None:
     return found
 
 
-def mistakes(assignment: Assignment, *, kind: EngineKind, allow_unknown: bool) -> tuple[str, ...]:
-    """Find what the engine would not take, or would ignore; each is one line of an error."""
+def mistakes(
+    assignment: Assignment, *, kind: EngineKind, allow_unknown: bool, engine: EngineSpec | None = None
+) -> tuple[str, ...]:
+    """Find what the engine would not take, or would ignore; each is one line of an error.
+
+    Args:
+        assignment: Knob to value.
+        kind: The engine.
+        allow_unknown: Whether names pass that are not known.
+        engine: As a trial has it, where its interpreter and release are known.
+    """
     if kind.check is None:
         return ()
-    return tuple(opened(kind.check)(assignment, allow_unknown=allow_unknown))
+    facts = {"engine": engine} if kind.is_run_by_python else {}
+    return tuple(opened(kind.check)(assignment, allow_unknown=allow_unknown, **facts))
 
 
 def flags(kind: EngineKind) -> Set[str]:

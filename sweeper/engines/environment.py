@@ -13,14 +13,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sweeper import knobs
+from sweeper.engines import containers
 from sweeper.errors import ConfigError
 from sweeper.processes import masks, process
 from sweeper.processes.process import Process
-from sweeper.records import MASK_VARIABLES, Platform, TrialSpec
+from sweeper.records import MASK_VARIABLES, EngineSpec, Platform, TrialSpec
 from sweeper.text import confidential
 
 # Variables of our own surroundings that would mislead the engine: another mask, Ray's, our interpreter.
 _DROPPED = re.compile(r"^RAY_|^PYTHONHOME$|^VIRTUAL_ENV$|^VLLM_API_KEY$|^OPENAI_API_KEY$")
+
+IMAGE_FILE = "image.json"
+"""Lies beside an interpreter that is an image's (``images``), and describes the container."""
 
 # /opt/rocm and amdgpu tell their releases here; both are absent on other machines.
 _ROCM_FILE = Path("/opt/rocm/.info/version")
@@ -42,10 +46,10 @@ def find_interpreter(python: str, *, key: str = "engine.python") -> str:
     """
     found = shutil.which(python)
     if found is None:
+        what = "the engine" if key == "engine.python" else "it"
         raise ConfigError(
             f"{key}: there is no interpreter {python}; expected a path or a name on PATH. "
-            f"Name the interpreter of the environment that {'vLLM' if key == 'engine.python' else 'it'} is "
-            "installed in."
+            f"Name the interpreter of the environment that {what} is installed in."
         )
     return os.path.abspath(found)  # noqa: PTH100 - Path.resolve would leave the venv
 
@@ -84,7 +88,13 @@ def client_environment(
         process.TRIAL_MARK: trial_key(spec),
         process.OUTPUTS_MARK: str(outputs_folder(spec)),
         process.OWNER_MARK: str(owner),
+        **(containers.mark(spec.engine.container) if is_of_image(python, spec.engine) else {}),
     }
+
+
+def is_of_image(python: str, engine: EngineSpec) -> bool:
+    """Return whether an interpreter is that of an image, and runs in a container of its own."""
+    return engine.container is not None and Path(python).with_name(IMAGE_FILE).exists()
 
 
 def device_mask(platform: Platform, devices: Sequence[int]) -> dict[str, str]:
@@ -116,6 +126,11 @@ def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
 def outputs_folder(spec: TrialSpec) -> Path:
     """The folder of all studies, above ``<study>/trials/<key>``."""
     return (_trial_folder(spec) or Path(spec.folder).resolve()).parents[2]
+
+
+def kept_folder(spec: TrialSpec) -> Path:
+    """Folder of what is kept warm for the trials of a study: ``<study>/kept``."""
+    return (_trial_folder(spec) or Path(spec.folder).resolve()).parents[1] / "kept"
 
 
 def trial_key(spec: TrialSpec) -> str:

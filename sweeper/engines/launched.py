@@ -1,6 +1,6 @@
 """A server that we started: watched, proven ours, asked, and ended with all of its processes.
 
-What vLLM and TGI have in common is here; what is particular to each is in its own module.
+What vLLM, SGLang and TGI have in common is here; what is particular to each is in its own module.
 """
 
 from __future__ import annotations
@@ -9,19 +9,21 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from sweeper.engines import Cancelled, vllm_reports
+from sweeper.engines import Cancelled, contained, vllm_reports
 from sweeper.engines.endpoint import Endpoint
-from sweeper.engines.environment import without_secrets
+from sweeper.engines.environment import kept_folder, without_secrets
 from sweeper.errors import EngineError, MeasurementError, Stopped
 from sweeper.processes import ports, supervisor
 from sweeper.processes import process as processes
+from sweeper.processes.kept import Wanted
 from sweeper.processes.ports import ReservedPort
 from sweeper.processes.process import Process
-from sweeper.processes.supervisor import Supervised
+from sweeper.processes.supervisor import Program, Supervised
+from sweeper.processes.warm import Kind, WarmProcesses
 from sweeper.records import FailureClass, Placement, Provenance, Scalar, TrialSpec
 from sweeper.text import confidential, trial_files
 from sweeper.topology.node import ranges
@@ -31,6 +33,7 @@ LOG_BYTES = 400_000
 
 _POLL_S = 0.25
 # How long the API server is given for its last words after a process below it has died.
+_UNREADY_GRACE_S = 5.0
 _LAST_WORDS_S = 5.0
 # Of a last line, what is quoted in a message.
 _LONGEST_LINE = 2000
@@ -42,16 +45,18 @@ class LaunchedServer:
     Attributes:
         core_title: How the processes below the API server that must live are called; None where they
             cannot be distinguished from passing helpers.
+        log_from: Byte of its log from which on it speaks of the trial that it serves.
     """
 
     provenance = Provenance.MEASURED
     core_title: str | None = None
+    log_from = 0
 
     def __init__(
         self,
         spec: TrialSpec,
         *,
-        process: Supervised,
+        process: Program,
         reserved: ReservedPort,
         api_key: str,
         command: tuple[str, ...],
@@ -68,7 +73,8 @@ class LaunchedServer:
         self.base_url = f"http://127.0.0.1:{reserved.port}"
         self.api_key = api_key
         self._endpoint = Endpoint(base_url=self.base_url, api_key=api_key)
-        self.command = command
+        # In a container it is another one than the engine's own.
+        self.command = (process.command if isinstance(process, Supervised) else ()) or command
         self.log_path: str | None = str(log_path)
         self.versions = versions
         self.effective: Mapping[str, Scalar] = {}
@@ -140,6 +146,10 @@ class LaunchedServer:
         """
         ours = self._process.pids()
         holders = self._listeners()
+        if not holders and not self._proven and contained.is_unseen(self._process, self._reserved.port):
+            self._raise_if_ended()
+            contained.prove_key(self._endpoint, self._reserved.port, log_path=self.log_path)
+            return frozenset(ours)
         if not holders:
             self._raise_if_ended()
             raise self._error(
@@ -171,7 +181,13 @@ class LaunchedServer:
         return self._process.pids()
 
     def stop(self) -> float:
-        """End the engine and all of its processes; return the seconds it took. Safe to call twice."""
+        """End the engine and all of its processes; return the seconds it took. Safe to call twice.
+
+        One that serves nobody yet has nothing to finish, and may not hear while it loads and compiles.
+        """
+        if not self._is_ready:
+            grace_s = min(_UNREADY_GRACE_S, self._spec.engine.stop_timeout_s)
+            processes.end(self._process.members(), grace_s=grace_s)
         seconds = self._process.stop()
         self._reserved.release()
         return seconds
@@ -179,6 +195,9 @@ class LaunchedServer:
     def _prove_socket(self) -> None:
         holders = ports.listeners(self._reserved.port)
         ours = self._process.pids()
+        if not holders and contained.is_unseen(self._process, self._reserved.port):
+            contained.prove_key(self._endpoint, self._reserved.port, log_path=self.log_path)
+            return
         if not holders or not holders <= ours:
             raise self._error(
                 f"engine: port {self._reserved.port} is held by processes {sorted(holders)}; expected one of "
@@ -249,7 +268,7 @@ class LaunchedServer:
 
     def _log_tail(self) -> str:
         with Path(str(self.log_path)).open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES))
+            log.seek(max(self.log_from, log.seek(0, os.SEEK_END) - LOG_BYTES))
             return log.read().decode(errors="replace")
 
     def _last_line(self) -> str:
@@ -303,6 +322,46 @@ def bring_up(launch_on: Callable[[ReservedPort], _Server], *, cancelled: Cancell
     return server
 
 
+@dataclass(frozen=True, kw_only=True)
+class Warm:
+    """Who keeps what the main process of an engine imports.
+
+    Attributes:
+        processes: Keeps it.
+        worker: File with what is imported, and what the process is then.
+        skips: Words of the command line before its arguments: the interpreter, and what is run.
+        own: Variables of one start alone, which nothing reads while it imports.
+    """
+
+    processes: WarmProcesses
+    worker: Path
+    skips: int
+    own: tuple[str, ...]
+
+    def fork(
+        self,
+        spec: TrialSpec,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        log_path: Path,
+        note: Mapping[str, object],
+    ) -> Program:
+        """Start the process as ``launch`` does, from one that has imported."""
+        folder = log_path.parent
+        wanted = Wanted(
+            env=env,
+            cwd=folder,
+            log_path=log_path,
+            note={**note, "command": list(command)},
+            argv=(str(self.worker), *command[self.skips :]),
+            grace_s=spec.engine.stop_timeout_s,
+        )
+        kind = Kind.of(self.worker, interpreter=command[0], env=env, own=self.own)
+        launch_s = spec.engine.launch_timeout_s
+        return self.processes.fork(kind, wanted, folder=kept_folder(spec), launch_s=launch_s)
+
+
 def launch(
     spec: TrialSpec,
     placement: Placement,
@@ -311,25 +370,33 @@ def launch(
     env: Mapping[str, str],
     port: int,
     restart: int,
-) -> tuple[Supervised, Path]:
+    warm: Warm | None = None,
+) -> tuple[Program, Path]:
     """Start an engine's program under supervision, with a note of what was started next to its log.
 
     Args:
         spec: The trial, whose folder takes log, command and start file.
         placement: Its devices, for the start file.
-        command: Program and arguments, without secrets.
+        command: Program and arguments, without secrets; in a container, where the spec has one.
         env: Its whole environment; what may be stored of it is.
         port: Where it will listen, for the start file.
         restart: Start within the trial, for the names of the files.
+        warm: Who keeps what it imports, and what that is; None starts a process of its own.
 
     Returns:
         The supervised program, and the path of its log.
     """
     folder = Path(spec.folder).resolve()
     name = f"engine-{spec.attempt}-{restart}"
+    trial_files.make_folder(folder)
+    if spec.engine.container is not None:
+        command, env = contained.inside(spec, placement, command, env, folder=folder)
     stored = {"argv": list(command), "environment": without_secrets(env)}
     trial_files.write(folder / f"{name}.command.json", json.dumps(stored, indent=1))
     log_path = folder / f"{name}.log"
+    note = {"trial": spec.key, "port": port, "devices": list(placement.devices)}
+    if warm is not None:
+        return warm.fork(spec, command, env=env, log_path=log_path, note=note), log_path
     process = Supervised.start(
         command,
         env=env,
@@ -338,6 +405,6 @@ def launch(
         start_file=folder / f"{name}{processes.START_FILE_SUFFIX}",
         grace_s=spec.engine.stop_timeout_s,
         launch_s=spec.engine.launch_timeout_s,
-        note={"trial": spec.key, "port": port, "devices": list(placement.devices)},
+        note=note,
     )
     return process, log_path

@@ -33,6 +33,7 @@ from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import Device, partition_of
 from sweeper.simulation.kv_cache import KvCache
 from sweeper.simulation.precision import precision_of
+from sweeper.simulation.rules import NEWEST, rules_of
 from sweeper.simulation.scheduler import SchedulerConfig, simulate
 from sweeper.simulation.settings import (
     _SHORT_SUFFIXES,
@@ -149,7 +150,11 @@ class SimulatedServer:
         self.block_tokens = int(settings["block_size"])
         self._fingerprint = content_key(["simulated", spec.engine.release, spec.model.name])
         self._replicas = _Replicas(
-            settings, costs=costs, blocks=blocks, noise=np.random.default_rng([int(spec.key, 16), restart])
+            settings,
+            costs=costs,
+            blocks=blocks,
+            noise=np.random.default_rng([int(spec.key, 16), restart]),
+            release=spec.engine.release,
         )
         self._is_stopped = False
 
@@ -225,9 +230,15 @@ class _Replicas:
     """Engines of one server that share its requests, each with a cache of its own."""
 
     def __init__(
-        self, settings: Mapping[str, Scalar], *, costs: CostModel, blocks: int, noise: np.random.Generator
+        self,
+        settings: Mapping[str, Scalar],
+        *,
+        costs: CostModel,
+        blocks: int,
+        noise: np.random.Generator,
+        release: str,
     ) -> None:
-        self._config = _scheduler_config(settings, is_v1=costs.is_v1)
+        self._config = _scheduler_config(settings, is_v1=costs.is_v1, release=release)
         self._caches = [
             KvCache(
                 blocks=blocks,
@@ -383,7 +394,7 @@ def _kv_blocks(spec: TrialSpec, device: Device, settings: Mapping[str, Scalar]) 
     return found.plain_blocks
 
 
-def _scheduler_config(settings: Mapping[str, Scalar], *, is_v1: bool) -> SchedulerConfig:
+def _scheduler_config(settings: Mapping[str, Scalar], *, is_v1: bool, release: str) -> SchedulerConfig:
     return SchedulerConfig(
         is_v1=is_v1,
         max_num_seqs=int(settings["max_num_seqs"]),
@@ -391,6 +402,8 @@ def _scheduler_config(settings: Mapping[str, Scalar], *, is_v1: bool) -> Schedul
         max_model_len=int(settings["max_model_len"]),
         chunked_prefill=bool(settings["enable_chunked_prefill"]),
         scheduler_steps=int(settings.get("num_scheduler_steps", 1)),
+        long_prefill_tokens=int(settings.get("long_prefill_token_threshold", 0)),
+        rules=rules_of(release) if is_v1 else NEWEST,
     )
 
 

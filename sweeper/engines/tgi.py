@@ -243,7 +243,8 @@ class TgiEngine:
         refusals = check(spec.assignment)
         if refusals:
             raise ConfigError("TGI: " + "\n  ".join(refusals))
-        find_program(spec.engine)
+        if spec.engine.container is None:
+            find_program(spec.engine)
         return bring_up(
             lambda reserved: _launch(spec, placement, reserved, restart=restart), cancelled=cancelled
         )
@@ -347,4 +348,5 @@ def find(engine: EngineSpec) -> None:
     Raises:
         ConfigError: It is not.
     """
-    find_program(engine)
+    if engine.container is None:
+        find_program(engine)

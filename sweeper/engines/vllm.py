@@ -16,16 +16,16 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from sweeper import knobs
 from sweeper.engines import Cancelled, live, vllm_reports
 from sweeper.engines.checks import Found
-from sweeper.engines.environment import (
-    find_interpreter,
-)
-from sweeper.engines.launched import LaunchedServer, bring_up, launch
+from sweeper.engines.environment import find_interpreter, kept_folder
+from sweeper.engines.launched import LaunchedServer, Warm, bring_up, launch
 from sweeper.engines.live import LiveLimits
+from sweeper.engines.shared import LogParts
 from sweeper.engines.vllm_environment import (
     EngineEnvironment,
     check_release,
@@ -34,9 +34,20 @@ from sweeper.engines.vllm_environment import (
     vllm_python,
     write_metadata_stub,
 )
+from sweeper.knobs.live import live_limits_of
 from sweeper.processes import process as processes
 from sweeper.processes.ports import ReservedPort
-from sweeper.records import EngineSpec, FailureClass, Placement, Scalar, TrialSpec
+from sweeper.processes.warm import WarmProcesses
+from sweeper.records import EngineSpec, FailureClass, Placement, Platform, Scalar, TrialSpec
+
+_SERVER_WORKER = Path(__file__).with_name("vllm_server_worker.py")
+# Python, -m and the module.
+_BEFORE_ARGUMENTS = 3
+# Compared with starts that import for themselves on this one; what a GPU's platform keeps of its imports
+# was not.
+_KEPT_ON = {Platform.CPU}
+
+_LIVE_FOLDER = "live"
 
 
 def server_command(spec: TrialSpec, *, python: str, port: int) -> tuple[str, ...]:
@@ -62,18 +73,21 @@ def server_command(spec: TrialSpec, *, python: str, port: int) -> tuple[str, ...
 class VllmEngine:
     """Starts servers in the environment that the trial's spec names."""
 
-    def __init__(self, *, live_limits: LiveLimits | None = None) -> None:
-        """Start servers as they are, or one whose limits can be changed while it runs.
+    def __init__(self, *, warm: WarmProcesses | None = None) -> None:
+        """Start nothing yet.
 
         Args:
-            live_limits: Its limits, and where its scheduler finds them.
+            warm: Who keeps what servers import from one start to the next; None keeps nothing.
         """
-        self._live_limits = live_limits
+        self._warm = warm
 
     def start(
         self, spec: TrialSpec, placement: Placement, *, restart: int, cancelled: Cancelled
     ) -> VllmServer:
         """Start a server on the placement's devices and wait until it is ready and proven ours.
+
+        One that shares its start is started with what all its settings can be made of, and then made the
+        trial's own.
 
         Raises:
             EngineError: It did not come up; nothing of it is left running.
@@ -82,20 +96,42 @@ class VllmEngine:
         """
         environment = probe(vllm_python(spec.engine))
         check_release(spec.engine, environment)
-        return bring_up(
+        live_limits = None if spec.live_start is None else LiveLimits(Path(spec.folder) / _LIVE_FOLDER)
+        start = spec if spec.live_start is None else replace(spec, assignment=spec.live_start)
+        server = bring_up(
             lambda reserved: _launch(
-                spec, placement, environment, reserved, restart=restart, live_limits=self._live_limits
+                start,
+                placement,
+                environment,
+                reserved,
+                restart=restart,
+                live_limits=live_limits,
+                warm=_kept(self._warm, spec, live_limits),
             ),
             cancelled=cancelled,
         )
+        if live_limits is not None:
+            try:
+                server.serve(spec, cancelled=cancelled)
+            except BaseException:
+                server.stop()
+                raise
+        return server
 
 
 class VllmServer(LaunchedServer):
-    """One running vLLM, from launch to end; `VllmEngine.start` hands out proven ones only."""
+    """One running vLLM, from launch to end; `VllmEngine.start` hands out proven ones only.
+
+    Attributes:
+        live_limits: Its limits, where they can be changed while it runs.
+        served: How many trials it was given, where several share its start.
+    """
 
     # vLLM names its processes so from 0.10 on; earlier ones cannot be distinguished from passing helpers.
     core_title = "VLLM::"
     live_limits: LiveLimits | None = None
+    served = 0
+    _log_of_start = 0
 
     def prove(self) -> None:
         """Check that what answers is ours and runs as asked, and keep what it reports.
@@ -116,6 +152,33 @@ class VllmServer(LaunchedServer):
         self._refuse_differences()
         if self.live_limits is not None:
             self._keep(self.live_limits.started())
+
+    def serve(self, spec: TrialSpec, *, cancelled: Cancelled) -> None:
+        """Become the setting of a trial that shares this start, and prove that it is.
+
+        Args:
+            spec: The trial; what it is beside limits of the scheduler was started.
+            cancelled: Polled from here on by whatever waits.
+
+        Raises:
+            EngineError: It has ended, does not answer, or a stop was asked for.
+            MeasurementError: It was not started for this, refuses, confirms something else, or reports
+                another configuration than the trial asks for.
+        """
+        self._spec = spec
+        self._endpoint = replace(self._endpoint, cancelled=cancelled)
+        self.log_from = Path(str(self.log_path)).stat().st_size
+        self._log_of_start = self._log_of_start or self.log_from
+        self.check_alive()
+        self.change_limits(live_limits_of(spec.assignment))
+        self.effective = {**self.effective, "live_trial": self.served}
+        self.served += 1
+        self._refuse_differences()
+
+    @property
+    def log_parts(self) -> LogParts:
+        """Where in its log its start is, and the trial that it serves now."""
+        return (0, self._log_of_start), (self.log_from, None)
 
     def change_limits(self, limits: Mapping[str, int]) -> None:
         """Change limits of the scheduler, the engine idle and its prefix cache emptied, and keep what holds.
@@ -167,6 +230,20 @@ class VllmServer(LaunchedServer):
         return answer.content if answer.is_ok else None
 
 
+def _kept(warm: WarmProcesses | None, spec: TrialSpec, live_limits: LiveLimits | None) -> Warm | None:
+    """Return who keeps what this trial's server imports; None where that was not tried.
+
+    One whose limits can be changed imports from a folder of its own, and serves many settings by one start.
+    """
+    # Who keeps imports hands over open files, which no container runtime passes on.
+    is_contained = spec.engine.container is not None
+    if warm is None or live_limits is not None or is_contained or spec.platform not in _KEPT_ON:
+        return None
+    if spec.engine.container is not None:
+        return None
+    return Warm(processes=warm, worker=_SERVER_WORKER, skips=_BEFORE_ARGUMENTS, own=("VLLM_API_KEY",))
+
+
 def _launch(
     spec: TrialSpec,
     placement: Placement,
@@ -175,6 +252,7 @@ def _launch(
     *,
     restart: int,
     live_limits: LiveLimits | None,
+    warm: Warm | None,
 ) -> VllmServer:
     python = find_interpreter(vllm_python(spec.engine))
     api_key = secrets.token_urlsafe(24)
@@ -186,12 +264,16 @@ def _launch(
         python=python,
         api_key=api_key,
         owner=processes.current(),
-        stub=write_metadata_stub(Path(spec.folder).resolve(), environment),
+        stub=write_metadata_stub(
+            Path(spec.folder).resolve() if warm is None else kept_folder(spec), environment
+        ),
     )
     if live_limits is not None:
         command = (*command, *live.ARGUMENTS)
         env |= live_limits.environment(env)
-    process, log_path = launch(spec, placement, command=command, env=env, port=reserved.port, restart=restart)
+    process, log_path = launch(
+        spec, placement, command=command, env=env, port=reserved.port, restart=restart, warm=warm
+    )
     server = VllmServer(
         spec,
         process=process,

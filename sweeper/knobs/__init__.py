@@ -23,7 +23,8 @@ The files, each importing only from those before it:
 - ``translation``: what an assignment becomes on a later release.
 - ``refusals``, ``launcher``, ``presence``, ``values``, ``conflicts``: what can rule out a knob.
   ``checks``: all of it.
-- ``numerics``: which knobs may change an answer. ``aiter``: which of AMD's kernels are switched on.
+- ``sglang``: the knobs of SGLang, another engine. ``numerics``: which knobs may change an answer. ``aiter``:
+  which of AMD's kernels are switched on.
 """
 
 from sweeper.knobs.aiter import AiterSwitches, aiter_switches
@@ -48,6 +49,7 @@ from sweeper.knobs.launcher import (
     TGI_GIVEN_FLAGS,
     refuse_given,
     refuse_load_format,
+    refuse_near_path,
 )
 from sweeper.knobs.names import HOST_SETTINGS, is_host_setting, is_of_sweeper, is_variable
 from sweeper.knobs.numerics import MAY_CHANGE_ANSWERS, why_answers_may_change
@@ -62,6 +64,18 @@ from sweeper.knobs.parallelism import (
 from sweeper.knobs.refusals import Refusal, RefusalKind
 from sweeper.knobs.release_order import ReleaseKey, is_between, is_clean, release_key, releases, why_unplaced
 from sweeper.knobs.runtime_variables import is_read_by_runtime, runtime_variables
+from sweeper.knobs.sglang import (
+    SGLANG_CACHE_OFF,
+    SglangFlag,
+    SglangFlags,
+    by_knob,
+    check_sglang,
+    covered_sglang,
+    sglang_command_line,
+    sglang_flags,
+    sglang_releases,
+    sglang_variables,
+)
 from sweeper.knobs.sharing import client_arguments, client_variables, refuse_unshared
 from sweeper.knobs.translation import Translation, translated
 
@@ -73,6 +87,7 @@ __all__ = [
     "MAY_CHANGE_ANSWERS",
     "NO_KNOBS",
     "PARALLEL_SIZES",
+    "SGLANG_CACHE_OFF",
     "TGI_GIVEN_FLAGS",
     "Accelerator",
     "AiterSwitches",
@@ -82,6 +97,8 @@ __all__ = [
     "Refusal",
     "RefusalKind",
     "ReleaseKey",
+    "SglangFlag",
+    "SglangFlags",
     "Translation",
     "accelerator_of",
     "aiter_switches",
@@ -90,10 +107,13 @@ __all__ = [
     "bench_flags",
     "bench_name",
     "bench_releases",
+    "by_knob",
     "check",
+    "check_sglang",
     "client_arguments",
     "client_variables",
     "command_line",
+    "covered_sglang",
     "defaults",
     "describe",
     "devices",
@@ -115,12 +135,17 @@ __all__ = [
     "ranks",
     "refuse_given",
     "refuse_load_format",
+    "refuse_near_path",
     "refuse_unshared",
     "release_key",
     "releases",
     "replicas",
     "runtime_variables",
     "serve_line",
+    "sglang_command_line",
+    "sglang_flags",
+    "sglang_releases",
+    "sglang_variables",
     "since_removed",
     "takes_json",
     "translated",

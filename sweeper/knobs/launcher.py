@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 
 from sweeper.knobs.names import is_variable
@@ -137,6 +138,17 @@ def refuse_load_format(value: Scalar, *, is_dummy: bool) -> Refusal | None:
         else "it makes random weights, and model.is_dummy is false. Set model.is_dummy=true, which does it."
     )
     return Refusal(knob="load_format", value=value, kind="conflict", reason=reason, is_mistake=True)
+
+
+def refuse_near_path(knob: str, value: Scalar) -> Refusal | None:
+    """Refuse a file or folder named from where the study was started, which no engine finds there."""
+    if not isinstance(value, str) or "/" not in value or value.startswith("/") or not Path(value).exists():
+        return None
+    reason = (
+        "it is named from the folder in which the study is started, and an engine runs in a folder of its "
+        f"trial's. Write {Path(value).absolute()}."
+    )
+    return Refusal(knob=knob, value=value, kind="conflict", reason=reason, is_mistake=True)
 
 
 def _of_variable(name: str) -> str | None:

@@ -50,7 +50,12 @@ class LiveGroup:
 
     def limits(self, member: Assignment) -> dict[str, int]:
         """Return what a running engine is asked for to become this setting."""
-        return {knob: _whole(member[knob]) for knob in LIVE_KNOBS if knob in member}
+        return live_limits_of(member)
+
+
+def live_limits_of(assignment: Assignment) -> dict[str, int]:
+    """Return the limits of a setting that a running engine can be asked for."""
+    return {knob: _whole(assignment[knob]) for knob in LIVE_KNOBS if knob in assignment}
 
 
 def groups(

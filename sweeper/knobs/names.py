@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sweeper.records import HOST_PREFIX, INSTANCES
+from sweeper.records import HOST_PREFIX, IMAGE, INSTANCES
 
 # Knob to the name that sysctl has for it.
 HOST_SETTINGS: Mapping[str, str] = {"host_numa_balancing": "kernel.numa_balancing"}
@@ -17,7 +17,7 @@ def is_variable(knob: str) -> bool:
 
 def is_of_sweeper(knob: str) -> bool:
     """Return whether a knob is the sweeper's own, which no server and no host is given."""
-    return knob == INSTANCES
+    return knob in (INSTANCES, IMAGE)
 
 
 def is_host_setting(knob: str) -> bool:

@@ -1,9 +1,10 @@
 """How many devices an assignment takes, and which ways of sharing a model out no release can run.
 
 The devices of one replica are those that its weights, its layers and its prompts are divided among: tensor x
-pipeline x prefill context parallel size (TGI has ``num_shard`` in their place). Replicas multiply them: data
-parallelism, and the sweeper's own ``instances``. What multiplies nothing: decode context parallelism uses the
-devices of tensor parallelism again, and expert parallelism only says where experts lie.
+pipeline x prefill context parallel size (TGI has ``num_shard`` in their place, SGLang ``tp_size`` and
+``pp_size``). Replicas multiply them: data parallelism, and the sweeper's own ``instances``. What multiplies
+nothing: decode context parallelism uses the devices of tensor parallelism again, and expert parallelism only
+says where experts lie.
 
 That holds for every release: one without a flag refuses it, and does not read it as something else.
 """
@@ -35,10 +36,15 @@ DATA = "data_parallel_size"
 DATA_LOCAL = "data_parallel_size_local"
 SHARDS = "num_shard"
 EXPERT_PARALLEL = "enable_expert_parallel"
+SGLANG_TENSOR = "tp_size"
+SGLANG_PIPELINE = "pp_size"
+SGLANG_DATA = "dp_size"
+# With it, SGLang's data parallel ranks share the devices of tensor parallelism.
+_SHARES_DEVICES = "enable_dp_attention"
 
-_OF_A_REPLICA = (TENSOR, PIPELINE, PREFILL_CONTEXT, SHARDS)
+_OF_A_REPLICA = (TENSOR, PIPELINE, PREFILL_CONTEXT, SHARDS, SGLANG_TENSOR, SGLANG_PIPELINE)
 
-PARALLEL_SIZES = (*_OF_A_REPLICA, DATA, INSTANCES)
+PARALLEL_SIZES = (*_OF_A_REPLICA, DATA, SGLANG_DATA, INSTANCES)
 """Knobs whose values multiply the devices of a trial; each is 1 where it is left out."""
 
 
@@ -56,9 +62,15 @@ def replicas(assignment: Assignment) -> int:
     """Count the copies of the model that share a trial's load and its devices.
 
     Of data parallel replicas those on this node count, where ``data_parallel_size_local`` says how many.
+    SGLang's count unless attention alone is data parallel.
+
+    Source:
+        SGLang 0.5.9: DataParallelController.launch_dp_schedulers gives each rank devices of its own, and
+        launch_dp_attention_schedulers gives all of them those of one.
     """
     here = _size(assignment, DATA_LOCAL if _is_size(assignment.get(DATA_LOCAL, 0)) else DATA)
-    return here * _size(assignment, INSTANCES)
+    of_sglang = 1 if assignment.get(_SHARES_DEVICES) else _size(assignment, SGLANG_DATA)
+    return here * of_sglang * _size(assignment, INSTANCES)
 
 
 def devices(assignment: Assignment) -> int:
@@ -137,7 +149,7 @@ def why_shape_forbids(assignment: Assignment, model: ModelShape | Architecture) 
     """
     built = model.architecture if isinstance(model, ModelShape) else model
     widths = _widths(built, has_whole_experts=bool(assignment.get(EXPERT_PARALLEL, False)))
-    for knob in (TENSOR, SHARDS):
+    for knob in (TENSOR, SHARDS, SGLANG_TENSOR):
         size = _size(assignment, knob)
         for attention in dict.fromkeys(mixer for layer, _ in built.runs for mixer in layer.mixers):
             heads, kv_heads = _heads(attention)

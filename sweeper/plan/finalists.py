@@ -30,7 +30,9 @@ def rounds(best: Sequence[Job], default: Job | None, *, repeats: int, seed: int)
         repeats: Rounds, which are engine starts of each setting.
         seed: Of the order within each round.
     """
-    settings = [job for job in best if default is None or job.spec.key != default.spec.key]
+    # What decides is measured on starts of its own, whatever the search did.
+    fresh = [replace(job, spec=job.spec.fresh) for job in best]
+    settings = [job for job in fresh if default is None or job.spec.key != default.spec.key]
     chances = random.Random(seed)
     planned = []
     for number in range(repeats):
@@ -42,6 +44,19 @@ def rounds(best: Sequence[Job], default: Job | None, *, repeats: int, seed: int)
     return planned
 
 
+def settings_of(keys: Sequence[str], jobs: Mapping[str, Job]) -> list[Job]:
+    """Return the settings that trials measured, best first: one of two trials may have shared a start.
+
+    Args:
+        keys: Trials, best first.
+        jobs: Of the study by the key of their trial, as they are planned now.
+    """
+    by_key = {key: job for job in jobs.values() for key in (job.spec.shared_key, job.spec.fresh.key)}
+    by_key |= jobs
+    found = (by_key[key] for key in keys if key in by_key)
+    return list({job.spec.fresh.key: job for job in found}.values())
+
+
 def stored_jobs(planner: Planner, keys: Sequence[str], trials: StoredTrials) -> list[Job]:
     """Plan trials of the store again, from the knobs in their rows; no search is asked for its points.
 
@@ -51,7 +66,7 @@ def stored_jobs(planner: Planner, keys: Sequence[str], trials: StoredTrials) -> 
         trials: What the store holds.
     """
     jobs = (planner.job(_point(planner.space, trials.rows_of(key)[0])) for key in keys)
-    return [job for key, job in zip(keys, jobs, strict=True) if job.spec.key == key]
+    return [job for key, job in zip(keys, jobs, strict=True) if key in (job.spec.key, job.spec.shared_key)]
 
 
 def _point(space: Space, row: Mapping[str, Any]) -> Point:

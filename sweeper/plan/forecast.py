@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sweeper.plan.planner import Job, Seen, unseen
 from sweeper.records import Platform, TrialSpec
-from sweeper.schedule.durations import Prediction, Predictor
+from sweeper.schedule.durations import Prediction, Predictor, SharedStarts
 from sweeper.schedule.occupancy import Entry
 from sweeper.schedule.scheduler import Scheduler, Span, idle_share, makespan_s, play
 from sweeper.text.writing import write_answer
@@ -75,13 +75,15 @@ def forecast(
         nodes: Where the trials would run.
         seen: Is called with the trials placed so far and all there are.
     """
-    predictions = {job.spec.key: predictor.predict(job.spec) for job in jobs}
+    starts = SharedStarts()
+    predictions = {job.spec.key: starts.share(job.spec, predictor.predict(job.spec)) for job in jobs}
     entries = [
         Entry(
             key=job.spec.key,
             devices=job.spec.devices_wanted,
             predicted_s=predictions[job.spec.key].total_s,
             is_exclusive=_changes_host(job.spec),
+            start_key=job.spec.start_key,
         )
         for job in jobs
     ]

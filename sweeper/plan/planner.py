@@ -19,6 +19,7 @@ from sweeper.models import fit
 from sweeper.plan.chat import check_chat
 from sweeper.plan.not_modelled import why_no_bar
 from sweeper.records import (
+    IMAGE,
     Assignment,
     ClientSpec,
     EngineSpec,
@@ -39,6 +40,9 @@ from sweeper.topology import Node
 
 # These refusals are mistakes in the configuration; the others depend on the point and become rows.
 _MISTAKES = frozenset({"unknown", "not_yet", "removed", "no_effect", "bad_value"})
+
+# Of these, what another release may have or not.
+_OF_RELEASE = frozenset({"not_yet", "removed"})
 
 NODE_DEVICES = "node_devices"
 """Name by which a rule speaks of how many devices the node has."""
@@ -91,7 +95,11 @@ class Planner:
     """Turns points of the space into jobs for one engine release on one node.
 
     Attributes:
+        others: Engines that series name and that have an environment of their own, by kind.
+        live: Whether settings may share an engine's start (``plan.live``): ``false``, ``auto`` or ``true``.
+        fresh_because: Why none may, whatever ``live`` says, one sentence; None where some may.
         left_out: Sentences about what the space could not have here (``fitting``).
+        images: What serves in each image that the knob ``image`` may name, with its own release.
     """
 
     study: str
@@ -113,7 +121,11 @@ class Planner:
     modelled_device: str | None = None
     control: str | None = None
     control_every: int | None = None
+    others: Mapping[str, EngineSpec] = field(default_factory=dict)
+    live: str = "false"
+    fresh_because: str | None = None
     left_out: tuple[str, ...] = ()
+    images: Mapping[str, EngineSpec] = field(default_factory=dict)
     _planned_grid: list[Job] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def default(self) -> Job | None:
@@ -190,7 +202,7 @@ class Planner:
             KnobError: A knob does not exist in this release, or has a value that it does not take.
         """
         series = None if point.series is None else self.space.named(point.series)
-        engine = self._engine_of(series)
+        engine = self._engine_of(series, point.assignment)
         spec = TrialSpec(
             study=self.study,
             folder="",
@@ -201,7 +213,7 @@ class Planner:
             model=(series.model if series is not None else None) or self.model,
             platform=self.platform,
             devices_wanted=devices_wanted(point.assignment),
-            client=self.client,
+            client=self._client_of(engine),
             warmup_prompts=self.warmup_prompts,
             repeats=self.repeats,
             runs_per_start=self.runs_per_start,
@@ -230,7 +242,7 @@ class Planner:
         built = model.built
         found = [
             knobs.defaults(
-                self.engine.release,
+                self._in_image(assignment).release,
                 accelerator=self.accelerator,
                 assignment=assignment,
                 max_positions=positions,
@@ -252,14 +264,35 @@ class Planner:
             kinds=kinds_of(spec.model, spec.assignment),
         )
 
-    def _engine_of(self, series: Series | None) -> EngineSpec:
-        if series is None or ENGINES[series.engine].takes_vllm_flags:
-            return self.engine
-        return replace(self.engine, kind=series.engine)
+    def _engine_of(self, series: Series | None, assignment: Assignment) -> EngineSpec:
+        engine = self._in_image(assignment)
+        if series is None or ENGINES[series.engine].takes_vllm_flags or series.engine == engine.kind:
+            return engine
+        if engine.container is not None:
+            raise ConfigError(
+                f"space.series.{series.name}: is served by {series.engine}, and {engine.container.image} is "
+                f"the image of {engine.kind}; expected one of its own. "
+                f"Set space.series.{series.name}.knobs.{IMAGE}."
+            )
+        return self.others.get(series.engine) or replace(engine, kind=series.engine)
+
+    def _in_image(self, assignment: Assignment) -> EngineSpec:
+        """Return the study's engine in the image that an assignment names, if it names one."""
+        return self.images.get(str(assignment.get(IMAGE)), self.engine)
+
+    def _client_of(self, engine: EngineSpec) -> ClientSpec:
+        """Return what loads an engine: its own environment's vLLM only where that has one."""
+        is_own_image = engine.container is not None and not ENGINES[engine.kind].takes_vllm_flags
+        has_none = engine.kind in self.others or (is_own_image and engine.kind != self.engine.kind)
+        is_beside = has_none and self.client.python is None
+        if not is_beside:
+            return self.client
+        return replace(self.client, python=self.engine.python, version=self.engine.version)
 
     def engine_of(self, point: Point) -> EngineSpec:
         """Return what serves a point of the space."""
-        return self._engine_of(None if point.series is None else self.space.named(point.series))
+        series = None if point.series is None else self.space.named(point.series)
+        return self._engine_of(series, point.assignment)
 
     def loads_of(self, point: Point) -> tuple[LoadPoint, ...]:
         """Return the load points that a point of the space is measured at."""
@@ -267,15 +300,26 @@ class Planner:
 
     def _load_points_of(self, point: Point, engine: EngineSpec) -> tuple[LoadPoint, ...]:
         """Drop the second runs of a trial that remembers nothing: they would repeat the first ones."""
-        if ENGINES[engine.kind].keeps_prefixes and self._keeps_prefixes(point):
+        if self._keeps_prefixes(point, ENGINES[engine.kind]):
             return self.load_points
         return tuple(load for load in self.load_points if not load.keeps_prefix_cache)
 
-    def _keeps_prefixes(self, point: Point) -> bool:
-        unsaid = knobs.defaults(
-            self.engine.release, accelerator=self.accelerator, assignment=point.assignment
-        )
+    def _keeps_prefixes(self, point: Point, kind: EngineKind) -> bool:
+        if not kind.keeps_prefixes:
+            return False
+        if kind.cache_off is not None:
+            return not point.assignment.get(kind.cache_off, False)
+        release = self._in_image(point.assignment).release
+        unsaid = knobs.defaults(release, accelerator=self.accelerator, assignment=point.assignment)
         return bool(point.assignment.get("enable_prefix_caching", unsaid["enable_prefix_caching"]))
+
+    def refusal(self, spec: TrialSpec) -> Refusal | None:
+        """Return why a trial can never run here, or None.
+
+        Raises:
+            KnobError: A knob does not exist in this release, or has a value that it does not take.
+        """
+        return self._refusal(spec)
 
     def _refusal(self, spec: TrialSpec) -> Refusal | None:
         instances.check_client(spec.assignment, engine=spec.engine, client=spec.client)
@@ -285,6 +329,8 @@ class Planner:
             return None
         if not kind.takes_vllm_flags:
             return self._foreign_refusal(spec, kind)
+        if kind.is_modelled and IMAGE in spec.assignment:
+            return Refusal(FailureClass.NOT_MODELLED, "the model of vLLM runs in no container image")
         if not kind.is_modelled:
             check_chat(spec)
         broken = self.space.broken_rule(
@@ -294,21 +340,26 @@ class Planner:
             return _rule_refusal(broken)
         refusals = knobs.check(
             instances.served_assignment(spec),
-            release=self.engine.release,
+            release=spec.engine.release,
             allow_unknown=self.allow_unknown,
             accelerator=self.accelerator,
-            build=self.engine.build,
+            build=spec.engine.build,
         )
         refusals = (*refusals, *self._against_the_others(spec))
-        mistakes = [refusal for refusal in refusals if refusal.is_mistake or refusal.kind in _MISTAKES]
+        mistakes = [refusal for refusal in refusals if self._is_mistake(refusal)]
         if mistakes:
             raise KnobError(
-                f"vLLM {self.engine.release}: " + "\n  ".join(refusal.message for refusal in mistakes)
+                f"vLLM {spec.engine.release}: " + "\n  ".join(refusal.message for refusal in mistakes)
             )
         if refusals:
             return Refusal(FailureClass.UNSUPPORTED, refusals[0].message)
         refusal = self._size_refusal(spec) or self._shape_refusal(spec) or self._memory_refusal(spec)
         return refusal or self._repeated_refusal(spec)
+
+    def _is_mistake(self, refusal: knobs.Refusal) -> bool:
+        """Whether no trial of the study may start: of several images, one may lack what the others have."""
+        is_of_release = len(self.images) > 1 and refusal.kind in _OF_RELEASE
+        return refusal.is_mistake or (refusal.kind in _MISTAKES and not is_of_release)
 
     def _repeated_refusal(self, spec: TrialSpec) -> Refusal | None:
         """Refuse a series that differs from an earlier one in knobs only that are not modelled."""
@@ -324,10 +375,13 @@ class Planner:
         if "load_format" in spec.assignment:
             found = knobs.refuse_load_format(spec.assignment["load_format"], is_dummy=spec.model.is_dummy)
             yield from () if found is None else (found,)
+        for knob, value in spec.assignment.items():
+            near = knobs.refuse_near_path(knob, value)
+            yield from () if near is None else (near,)
         # What the client of another interpreter takes is not known here.
         if self.client.python is None:
             yield from knobs.refuse_unshared(
-                spec.assignment, release=self.engine.release, client=self.client.kind
+                spec.assignment, release=spec.engine.release, client=self.client.kind
             )
 
     def rule_defaults(self, assignment: Assignment, model: Model | None = None) -> dict[str, Scalar]:
@@ -348,7 +402,9 @@ class Planner:
         broken = self.space.broken_rule(spec.assignment, defaults=self._sizes())
         if broken is not None:
             return _rule_refusal(broken)
-        mistakes = engine_checks.mistakes(spec.assignment, kind=kind, allow_unknown=self.allow_unknown)
+        mistakes = engine_checks.mistakes(
+            spec.assignment, kind=kind, allow_unknown=self.allow_unknown, engine=spec.engine
+        )
         if mistakes:
             raise KnobError(f"{kind.title}: " + "\n  ".join(mistakes))
         return self._size_refusal(spec) or self._shape_refusal(spec)
@@ -384,7 +440,7 @@ class Planner:
         found = fit.fit(
             spec.model,
             spec.assignment,
-            release=self.engine.release,
+            release=spec.engine.release,
             device_memory_gib=memory,
             accelerator=self.accelerator,
         )

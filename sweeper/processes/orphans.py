@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sweeper.processes import containers
+from sweeper.processes.containers import Abandoned, Container
 from sweeper.processes.process import (
     OUTPUTS_MARK,
     OWNER_MARK,
@@ -34,19 +36,22 @@ class Launch:
         owner: The process that started it and is to end it.
         boot: Boot in which it was started.
         log_path: Where its output goes.
+        container: What it runs in a container; None for a program that runs none.
     """
 
     supervisor: Process
     owner: Process
     boot: str
     log_path: str
+    container: Container | None = None
 
     def members(self) -> list[Process]:
         """Living processes of the program and its supervisor, also when the supervisor is gone.
 
         A process belongs to it when it is a descendant of the supervisor, or is in its session and writes
         to its log. The second proof holds for orphans and for processes that overwrote their environment;
-        the log keeps other processes out should the session's number have been reused.
+        the log keeps other processes out should the session's number have been reused. What runs in its
+        container belongs to it, whoever is its parent.
         """
         if self.boot != boot_id():
             return []
@@ -54,7 +59,8 @@ class Launch:
         if is_alive(self.supervisor):
             found = {self.supervisor, *descendants(self.supervisor.pid)}
         writers = (p for p in session_members(self.supervisor.pid) if _writes_to(p.pid, self.log_path))
-        return sorted(found | set(writers))
+        inside = [] if self.container is None else containers.members(self.container)
+        return sorted({*found, *writers, *inside})
 
 
 def read_start_file(path: Path) -> Launch | None:
@@ -68,6 +74,7 @@ def read_start_file(path: Path) -> Launch | None:
             owner=Process.parse(str(content["owner"])),
             boot=str(content["boot_id"]),
             log_path=str(content["log_path"]),
+            container=Container.read(content.get("container")),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -83,9 +90,22 @@ def end_launched(folder: Path, *, grace_s: float = 2.0) -> list[Process]:
     Returns:
         Those that still live all the same; empty as a rule.
     """
-    launches = map(read_start_file, folder.glob(f"**/*{START_FILE_SUFFIX}"))
-    members = {member for launch in launches if launch is not None for member in launch.members()}
-    return end(sorted(members), grace_s=grace_s)
+    left = end(launched(folder), grace_s=grace_s)
+    for launch in map(read_start_file, folder.glob(f"**/*{START_FILE_SUFFIX}")):
+        if launch is not None and launch.container is not None:
+            launch.container.remove()
+    return left
+
+
+def launched(folder: Path, name: str = "") -> list[Process]:
+    """Return the living processes of all that was started under supervision for a trial.
+
+    Args:
+        folder: The trial's own, with its start files.
+        name: What the names of the start files begin with.
+    """
+    launches = map(read_start_file, folder.glob(f"**/{name}*{START_FILE_SUFFIX}"))
+    return sorted({member for launch in launches if launch is not None for member in launch.members()})
 
 
 def find_orphans(outputs: Path) -> list[Process]:
@@ -100,7 +120,10 @@ def find_orphans(outputs: Path) -> list[Process]:
     """
     folder = str(outputs.resolve())
     orphans: set[Process] = set()
-    for path in Path(folder).glob(f"*/trials/*/**/*{START_FILE_SUFFIX}"):
+    for path in (
+        *Path(folder).glob(f"*/trials/*/**/*{START_FILE_SUFFIX}"),
+        *Path(folder).glob(f"*/kept/*{START_FILE_SUFFIX}"),
+    ):
         launch = read_start_file(path)
         if launch is not None and not is_alive(launch.owner):
             orphans.update(launch.members())
@@ -127,6 +150,25 @@ def end_orphans(outputs: Path, *, grace_s: float = 10.0) -> list[Process]:
         ended.update(orphans)
         end(orphans, grace_s=grace_s)
     return sorted(ended)
+
+
+def end_abandoned_containers(outputs: Path) -> list[Abandoned]:
+    """End the containers that earlier sweeps on this outputs folder left running.
+
+    Runtimes are asked that a start file names which no end was written into; other containers than ours, and
+    those of a sweep that still runs, are left alone.
+
+    Returns:
+        Those that were found and are gone now.
+    """
+    starts = map(read_start_file, Path(outputs).resolve().glob(f"*/trials/*/**/*{START_FILE_SUFFIX}"))
+    runtimes = {
+        start.container.runtime
+        for start in starts
+        if start is not None and start.container is not None and not is_alive(start.owner)
+    }
+    found = containers.find_abandoned(outputs, runtimes)
+    return [abandoned for abandoned in found if abandoned.container.remove()]
 
 
 def _owner(pid: int) -> Process | None:

@@ -14,6 +14,8 @@ the rest. So between the owner and the program stands a small process, started f
   the start file (``processes.find_orphans``), and by the owner at once, if it still lives;
 * when the program ends by itself, the supervisor ends its remains and passes its exit code on;
 * the program gets a folder for temporary files of its own, which goes with it;
+* what the program runs in a container (``containers``) is ended with it, and before the remains of the tree:
+  to end the client of a container runtime ends no container;
 * a program whose device mask is not exactly the expected one (``masks``) is not executed; what a started one
   really has, as the kernel shows it, is written into the start file.
 
@@ -40,11 +42,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from sweeper.errors import EngineError
 from sweeper.processes import masks
 from sweeper.processes import process as processes
+from sweeper.processes.containers import Container
 from sweeper.processes.orphans import Launch
 from sweeper.processes.process import Process
 from sweeper.records import FailureClass
@@ -57,6 +60,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 _OWNER_CHECK_S = 1.0
 # What the owner allows the supervisor beyond the grace before it ends the tree itself.
 _MARGIN_S = 5.0
+# The same where it ends a container, which takes a runtime seconds.
+_CONTAINER_MARGIN_S = 45.0
 LARGEST_LOG = 4 * 2**30
 """Bytes that a program may write to its log; who writes more fills the disk of everybody."""
 # What is kept of such a log.
@@ -77,17 +82,58 @@ _BOOTSTRAP = (
 )
 
 
+class Program(Protocol):
+    """What runs for a trial: a process of its own under supervision, or a fork of one that is kept."""
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """Its command line, without secrets; empty where that is known to its owner alone."""
+        ...
+
+    @property
+    def container(self) -> Container | None:
+        """What it runs in a container; None for a program that runs none."""
+        ...
+
+    def poll(self) -> int | None:
+        """Exit code, 128 + n when signal n ended it; None while it runs."""
+        ...
+
+    def floods(self) -> bool:
+        """Whether it has written more to its log than any sound program does."""
+        ...
+
+    def pids(self) -> set[int]:
+        """Ids of its living processes."""
+        ...
+
+    def members(self) -> list[Process]:
+        """Its living processes."""
+        ...
+
+    def stop(self) -> float:
+        """End it and everything it started; return the seconds it took. Safe to call twice."""
+        ...
+
+
 class Supervised:
     """A program under supervision, seen from its owner.
 
     Use it as a context manager, or call `stop`: both leave no process of it behind.
+
+    Attributes:
+        launch: Which process it is, of whom, and where its output goes.
+        temporary: Folder for its temporary files, which goes with it.
     """
 
-    def __init__(self, supervisor: subprocess.Popen[bytes], launch: Launch) -> None:
+    def __init__(
+        self, supervisor: subprocess.Popen[bytes], launch: Launch, *, grace_s: float, temporary: Path
+    ) -> None:
         self._supervisor = supervisor
-        self._grace_s = 0.0
-        self._temporary: Path | None = None
+        self._grace_s = grace_s
+        self.temporary = temporary
         self.launch = launch
+        self.command: tuple[str, ...] = ()
 
     @classmethod
     def start(
@@ -102,6 +148,7 @@ class Supervised:
         launch_s: float = LAUNCH_S,
         note: Mapping[str, object] | None = None,
         pass_fds: Sequence[int] = (),
+        also_for: Process | None = None,
     ) -> Supervised:
         """Start a program under supervision.
 
@@ -115,6 +162,7 @@ class Supervised:
             launch_s: Seconds that the supervisor itself may take to be up.
             note: Further facts for the start file (port, devices, trial key).
             pass_fds: File descriptors that the program inherits.
+            also_for: Another process without which the program is to end, besides this one.
 
         Raises:
             EngineError: The supervisor itself could not be started, or not in time.
@@ -133,6 +181,7 @@ class Supervised:
                 json.dumps(note or {}),
             ),
             *(word for fd in pass_fds for word in ("--pass-fd", str(fd))),
+            *(() if also_for is None else ("--also-for", str(also_for))),
         ]
         report, told = os.pipe()
         temporary = _temporary_folder(env)
@@ -176,10 +225,10 @@ class Supervised:
             owner=processes.current(),
             boot=processes.boot_id(),
             log_path=str(log),
+            container=Container.marked(env),
         )
-        supervised = cls(supervisor, launch)
-        supervised._grace_s = grace_s
-        supervised._temporary = temporary
+        supervised = cls(supervisor, launch, grace_s=grace_s, temporary=temporary)
+        supervised.command = tuple(command)
         return supervised
 
     def poll(self) -> int | None:
@@ -190,12 +239,14 @@ class Supervised:
         code = self._supervisor.poll()
         return 128 - code if code is not None and code < 0 else code
 
+    @property
+    def container(self) -> Container | None:
+        """What it runs in a container; None for a program that runs none."""
+        return self.launch.container
+
     def floods(self) -> bool:
         """Whether the program has written more to its log than any sound program does."""
-        try:
-            return Path(self.launch.log_path).stat().st_size > LARGEST_LOG
-        except OSError:
-            return False
+        return floods(Path(self.launch.log_path))
 
     def pids(self) -> set[int]:
         """Ids of the program's living processes, without the supervisor."""
@@ -212,18 +263,20 @@ class Supervised:
         # Closing our end of the pipe is the request to stop.
         self._supervisor.stdin.close()
         try:
-            self._supervisor.wait(timeout=self._grace_s + _MARGIN_S)
+            self._supervisor.wait(timeout=self._grace_s + self._margin_s())
         except subprocess.TimeoutExpired:
             processes.end([self.launch.supervisor], grace_s=0.0)
             _end_child(self._supervisor, within_s=_MARGIN_S)
         # The supervisor leaves nothing behind, unless it was itself killed.
+        if self.launch.container is not None:
+            self.launch.container.remove()
         processes.end(self.members(), grace_s=min(self._grace_s, 2.0))
-        if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-        if self.floods():
-            with contextlib.suppress(OSError):
-                os.truncate(self.launch.log_path, _KEPT_LOG)
+        shutil.rmtree(self.temporary, ignore_errors=True)
+        cut(Path(self.launch.log_path))
         return time.monotonic() - began
+
+    def _margin_s(self) -> float:
+        return _MARGIN_S if self.launch.container is None else _CONTAINER_MARGIN_S
 
     def __enter__(self) -> Supervised:
         return self
@@ -235,6 +288,21 @@ class Supervised:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def floods(log_path: Path) -> bool:
+    """Whether a program has written more to its log than any sound program does."""
+    try:
+        return log_path.stat().st_size > LARGEST_LOG
+    except OSError:
+        return False
+
+
+def cut(log_path: Path) -> None:
+    """Keep the beginning of a log that a program has flooded; any other is left as it is."""
+    if floods(log_path):
+        with contextlib.suppress(OSError):
+            os.truncate(log_path, _KEPT_LOG)
 
 
 def _report(fd: int, *, within_s: float) -> str | None:
@@ -277,7 +345,7 @@ def main() -> None:
         signal.signal(number, lambda *_: None)
 
     facts = _facts(options)
-    _write(options.start_file, facts)
+    write_start_file(options.start_file, facts)
     environment = dict(os.environ)
     refusal = masks.refusal(environment)
     if refusal is not None:
@@ -296,12 +364,16 @@ def main() -> None:
             os.close(fd)
     program = launched.pid
     facts = {**facts, "program_pid": program, "seen": _seen_by(program)}
-    _write(options.start_file, facts)
+    write_start_file(options.start_file, facts)
 
-    code = _watch(program, signalled, Process.parse(options.owner))
-    code = _end_tree(program, code, grace_s=options.grace_s)
+    code = _watch(program, signalled, [Process.parse(owner) for owner in (options.owner, *options.also_for)])
+    container = Container.marked(environment)
+    code = _end_tree(program, code, grace_s=options.grace_s, container=container)
     shutil.rmtree(options.temporary, ignore_errors=True)
-    _write(options.start_file, facts | {"ended_at": time.time(), "exit_code": code})
+    # One that could not be ended is not written down as such, so that the next start looks for it.
+    if container is None or container.remove():
+        facts = {**facts, "ended_at": time.time()}
+    write_start_file(options.start_file, facts | {"exit_code": code})
     # No clean-up of the interpreter: there is nothing to clean, and it takes time.
     os._exit(code)
 
@@ -330,6 +402,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cwd", required=True)
     parser.add_argument("--grace-s", type=float, required=True)
     parser.add_argument("--owner", required=True)
+    parser.add_argument("--also-for", action="append", default=[])
     parser.add_argument("--note", type=json.loads, required=True)
     parser.add_argument("--pass-fd", type=int, action="append", default=[])
     parser.add_argument("--report-fd", type=int, required=True)
@@ -340,8 +413,10 @@ def _options() -> argparse.Namespace:
 
 def _facts(options: argparse.Namespace) -> dict[str, object]:
     me = processes.current()
+    container = Container.marked(os.environ)
     return {
         **options.note,
+        **({} if container is None else {"container": str(container)}),
         "pid": me.pid,
         "start_time": me.start_time,
         "pgid": os.getpgid(0),
@@ -353,7 +428,7 @@ def _facts(options: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def _write(path: Path, facts: Mapping[str, object]) -> None:
+def write_start_file(path: Path, facts: Mapping[str, object]) -> None:
     """Write the start file aside and rename it; a full disk must not keep a tree from being ended."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -365,7 +440,7 @@ def _write(path: Path, facts: Mapping[str, object]) -> None:
 
 def _end_unstarted(options: argparse.Namespace, facts: Mapping[str, object], code: int) -> NoReturn:
     shutil.rmtree(options.temporary, ignore_errors=True)
-    _write(options.start_file, {**facts, "ended_at": time.time(), "exit_code": code})
+    write_start_file(options.start_file, {**facts, "ended_at": time.time(), "exit_code": code})
     os._exit(code)
 
 
@@ -421,8 +496,8 @@ def _launch(options: argparse.Namespace, environment: Mapping[str, str]) -> subp
     )
 
 
-def _watch(program: int, signalled: int, owner: Process) -> int | None:
-    """Wait until the program ends (its exit code), or the owner wants it ended or is gone (None)."""
+def _watch(program: int, signalled: int, owners: Sequence[Process]) -> int | None:
+    """Wait until the program ends (its exit code), or its owner wants it ended or an owner is gone (None)."""
     lifeline = sys.stdin.fileno()
     while True:
         ready, _, _ = select.select([lifeline, signalled], [], [], _OWNER_CHECK_S)
@@ -435,7 +510,7 @@ def _watch(program: int, signalled: int, owner: Process) -> int | None:
             return code
         if lifeline in ready and not os.read(lifeline, 512):
             return None
-        if not processes.is_alive(owner):
+        if not all(map(processes.is_alive, owners)):
             return None
 
 
@@ -454,8 +529,11 @@ def _reap(program: int) -> int | None:
             code = plain if plain >= 0 else 128 - plain
 
 
-def _end_tree(program: int, code: int | None, *, grace_s: float) -> int:
-    """End the program gently by its root, then its remains; give the exit code that is passed on."""
+def _end_tree(program: int, code: int | None, *, grace_s: float, container: Container | None) -> int:
+    """End the program gently by its root, then its remains; give the exit code that is passed on.
+
+    A container runtime's client passes the gentle request on to what runs inside.
+    """
     deadline = time.monotonic() + grace_s
     if code is None:
         # The root first and alone: it knows how to close its children in order.
@@ -463,6 +541,9 @@ def _end_tree(program: int, code: int | None, *, grace_s: float) -> int:
         while code is None and time.monotonic() < deadline:
             time.sleep(0.02)
             code = _reap(program)
+    if container is not None:
+        container.remove()
+        code = _first(_reap(program), code)
     remains = [process.pid for process in processes.descendants(os.getpid())]
     _kill(remains, signal.SIGTERM)
     # Orphans of a root that is gone get a short grace: they have no process left to report to.

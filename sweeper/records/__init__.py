@@ -16,6 +16,7 @@ from sweeper.records.goal import (
 from sweeper.records.kinds import (
     GPU,
     HOST_PREFIX,
+    IMAGE,
     INSTANCES,
     INSTANCES_BY,
     MASK_VARIABLES,
@@ -53,12 +54,14 @@ from sweeper.records.model import (
     Quantization,
 )
 from sweeper.records.result import (
+    LIVE_COLUMNS,
     PHASES,
     Measurement,
     TrialResult,
 )
 from sweeper.records.trial import (
     ClientSpec,
+    ContainerSpec,
     EngineSpec,
     Placement,
     TrialSpec,
@@ -70,8 +73,10 @@ __all__ = [
     "GOODPUT_BOUNDS",
     "GPU",
     "HOST_PREFIX",
+    "IMAGE",
     "INSTANCES",
     "INSTANCES_BY",
+    "LIVE_COLUMNS",
     "LOAD_COLUMNS",
     "MASK_VARIABLES",
     "MAX_RATE",
@@ -85,6 +90,7 @@ __all__ = [
     "Assignment",
     "ClientSpec",
     "Constraint",
+    "ContainerSpec",
     "EngineSpec",
     "FailureClass",
     "GivenArgument",

@@ -43,6 +43,10 @@ INSTANCES = "instances"
 """The knob of the sweeper itself: how many engines of one assignment share a trial's devices and load."""
 
 
+IMAGE = "image"
+"""The knob of the sweeper itself: the container image that the engine runs in, where images are compared."""
+
+
 class Platform(StrEnum):
     """The machine that is measured."""
 

@@ -35,6 +35,9 @@ class Measurement:
     short_answers_because: str | None = None
 
 
+LIVE_COLUMNS = ("set_live", "started_with", "live_trial")
+"""What a server whose start several settings share says of that, among its ``effective`` values."""
+
 PHASES = ("free_wait_s", "engine_start_s", "warmup_s", "stop_s")
 """What a trial spends its time on besides its loads, in seconds."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,7 @@ from sweeper.kinds import DEFAULT_CLIENT, ENGINES
 from sweeper.records.goal import StopRule
 from sweeper.records.kinds import (
     HOST_PREFIX,
+    IMAGE,
     INSTANCES,
     PARTITIONS_PER_GPU,
     Assignment,
@@ -25,12 +26,34 @@ from sweeper.records.model import Model
 
 
 @dataclass(frozen=True, kw_only=True)
+class ContainerSpec:
+    """The container that an engine runs in.
+
+    Attributes:
+        image: Reference as the user wrote it; None where only the knob ``image`` names some.
+        runtime: Program that runs it: docker, podman or apptainer, or a path of one; None is yet to be found.
+        arguments: Words for the runtime beside those that the sweeper gives it.
+        digest: Content of the image, as ``sha256:...``; None until it was looked up.
+        python: Interpreter in the image.
+        mounts: Files and folders of this machine that it may read, at the same paths.
+    """
+
+    image: str | None = None
+    runtime: str | None = None
+    arguments: tuple[str, ...] = ()
+    digest: str | None = None
+    python: str = "python3"
+    mounts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineSpec:
     """What serves, and how long its stages may take (seconds).
 
     Attributes:
         kind: One of ``kinds.ENGINES``.
-        release: Version of vLLM, such as ``0.6.2``: found in its environment, or modelled.
+        release: Version of vLLM, such as ``0.6.2``: found in its environment, or modelled. Of an engine that
+            has an environment of its own, that engine's.
         build: Version that its environment reports where that does not say which release it is, and
             ``release`` was stated for it (``0.1.dev9453``); None where the release is the version that was
             found.
@@ -39,6 +62,8 @@ class EngineSpec:
         api_key_env: Environment variable that holds its key; the key itself is in no record.
         command: Program that starts TGI.
         prefix: Words before that program, such as those that run it in a container.
+        container: What it runs in; None for a process of this machine. ``python`` is then a program of this
+            machine that runs the image's interpreter.
         instances_by: How the knob ``instances`` is realised: one of ``INSTANCES_BY``.
         binds_numa: Whether engine and client are kept on the NUMA node of their devices.
         free_timeout_s: Until its devices are seen to be free.
@@ -48,7 +73,8 @@ class EngineSpec:
         sanity_timeout_s: Until one question is answered.
         warmup_timeout_s: For the warm-up.
         load_timeout_s: For one load.
-        stop_timeout_s: Between the request to end and the killing of what is left.
+        stop_timeout_s: Between the request to end and the killing of what is left; 5 s at most for one that
+            was never ready.
     """
 
     kind: str
@@ -59,6 +85,7 @@ class EngineSpec:
     api_key_env: str | None = None
     command: str = "text-generation-launcher"
     prefix: tuple[str, ...] = ()
+    container: ContainerSpec | None = None
     instances_by: str = "auto"
     binds_numa: bool = True
     free_timeout_s: float = 120.0
@@ -86,7 +113,8 @@ class ClientSpec:
             generator is no command yet.
         python: Interpreter that runs the load generator; None takes the engine's, or finds the environment of
             its own.
-        version: Of the client that has an environment of its own, as found there; None for any other.
+        version: Of the client that has an environment of its own, or of the vLLM whose benchmark loads an
+            engine of another environment, as found there; None for any other.
         keeps_requests: Its own JSON keeps the times of single requests.
         start_timeout_s: Until it has imported what it needs.
         trust_remote_code: Whether it runs a tokenizer that is code of the model's own folder, for a server
@@ -167,6 +195,9 @@ class TrialSpec:
         final: Which repetition of a finalist it is, from 0, after the search; None for any other trial.
         is_default: Whether that finalist is the setting that the others are compared with.
         stop_rule: When its remaining load points are left out; None measures all of them, as written.
+        live_start: What the engine is started with that several settings share, each by limits that are
+            changed while it runs; None for an engine started for this trial alone. A trial that shares a
+            start is another trial than one that does not, and is stored under another key.
     """
 
     study: str
@@ -195,6 +226,7 @@ class TrialSpec:
     final: int | None = None
     is_default: bool = False
     stop_rule: StopRule | None = None
+    live_start: Assignment | None = None
 
     @property
     def role(self) -> str | None:
@@ -224,7 +256,8 @@ class TrialSpec:
         """Identity by content: 16 hex digits; order of knobs, folders, series and attempts do not matter."""
         return content_key(
             {
-                "assignment": dict(self.assignment),
+                # An image is what it holds, whatever it is called.
+                "assignment": {name: value for name, value in self.assignment.items() if name != IMAGE},
                 "engine": self.engine.kind,
                 "release": self.engine.release,
                 "model": self.model.identity,
@@ -241,12 +274,43 @@ class TrialSpec:
                 **({} if self.modelled_device in _USUAL_DEVICES else {"device": self.modelled_device}),
                 **({} if self.engine.build is None else {"build": self.engine.build}),
                 **({} if self.engine.url is None else {"url": self.engine.url}),
+                **({} if self.engine.container is None else {"image": self.engine.container.digest}),
                 **({"instances_by": self.engine.instances_by} if INSTANCES in self.assignment else {}),
                 **({} if self.engine.binds_numa else {"binds_numa": False}),
                 **({} if self.control is None else {"control": self.control}),
                 **({} if self.final is None else {"final": self.final}),
+                # Not with what: a start that is larger because the study grew serves the same setting.
+                **({} if self.live_start is None else {"live": True}),
             }
         )
+
+    @cached_property
+    def start_key(self) -> str | None:
+        """Identity of the start that this trial shares; None where it has one of its own."""
+        if self.live_start is None:
+            return None
+        start = replace(
+            self,
+            assignment=self.live_start,
+            load_points=(),
+            warmup_prompts=0,
+            runs_per_start=1,
+            calibration={},
+        )
+        return start.key
+
+    @property
+    def shared_key(self) -> str:
+        """Identity of the same setting on a start that it shares, whatever that is made with."""
+        return replace(self, live_start=self.live_start or self.assignment).key
+
+    @property
+    def fresh(self) -> TrialSpec:
+        """The same setting on a start of its own; its folder is that of its key."""
+        if self.live_start is None:
+            return self
+        fresh = replace(self, live_start=None)
+        return replace(fresh, folder=f"{self.folder.rpartition('/')[0]}/{fresh.key}")
 
 
 def _argument_text(value: Scalar | tuple[str, ...]) -> str:

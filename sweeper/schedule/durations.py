@@ -68,6 +68,20 @@ class Prediction:
         return self.start_s + self.load_s
 
 
+class SharedStarts:
+    """Which trial of a start that several share is predicted to make it; the others only load."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._makers: dict[str, str] = {}
+
+    def share(self, spec: TrialSpec, prediction: Prediction) -> Prediction:
+        """Return a trial's prediction without the start, where a trial seen earlier makes that."""
+        if spec.start_key is None or self._makers.setdefault(spec.start_key, spec.key) == spec.key:
+            return prediction
+        return replace(prediction, start_s=0.0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Seen:
     start_s: float
@@ -114,7 +128,8 @@ class Predictor:
         )
         known = self._guess(spec)
         self._seen[spec.key] = seen
-        if known.start_s and seen.start_s:
+        is_started = not _seconds(first, "live_trial")
+        if known.start_s and seen.start_s and is_started:
             self._start_factors[spec.key] = seen.start_s / known.start_s
         if known.load_s and seen.load_s:
             self._load_factors[spec.key] = seen.load_s / known.load_s
@@ -152,6 +167,7 @@ def _middle(factors: Mapping[str, float]) -> float:
 def _row(result: TrialResult, measured: Measurement) -> dict[str, Any]:
     return {
         **result.phases,
+        "live_trial": result.effective.get("live_trial"),
         "measured_s": measured.measured_s,
         "client_overhead_s": measured.client_overhead_s,
     }

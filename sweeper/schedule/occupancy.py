@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sweeper.errors import PlacementError
 from sweeper.records import Placement
 from sweeper.schedule.allocator import Allocator
+from sweeper.schedule.starts import Starts
 from sweeper.topology import Node
 
 
@@ -21,6 +22,7 @@ class Entry:
         predicted_s: How long it is expected to hold them.
         is_exclusive: Whether nothing else may run on its node.
         is_next: Whether its time is now, so that it comes before others that wait.
+        start_key: Of the engine's start, which it shares with others of this key; None for one of its own.
     """
 
     key: str
@@ -28,6 +30,7 @@ class Entry:
     predicted_s: float
     is_exclusive: bool = False
     is_next: bool = False
+    start_key: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,7 @@ class Occupancy:
         self.everything = {node.host: frozenset(device.index for device in node.devices) for node in nodes}
         self.runs: dict[Placement, Run] = {}
         self.lost: set[str] = set()
+        self.starts = Starts()
         self._isolation = isolation
 
     @property
@@ -99,6 +103,12 @@ class Occupancy:
         """Return the names of the nodes: empty ones are kept for wide and for exclusive trials."""
         return sorted(self.allocators, key=lambda name: len(self.allocators[name].free_devices))
 
+    def preferred(self, name: str, entry: Entry, allowed: Sequence[frozenset[int]]) -> list[frozenset[int]]:
+        """Return the parts of a node that an entry may take, best first by the engines that wait there."""
+        if not self.starts:
+            return list(allowed)
+        return [part for within in allowed for part in self.starts.preferred(entry.start_key, name, within)]
+
     def blocks_for(self, entry: Entry, name: str) -> tuple[frozenset[int], ...]:
         """Return the blocks of a node that an entry could hold if the node were empty."""
         if self.is_alone(entry):
@@ -117,6 +127,7 @@ class Occupancy:
             block=self.allocators[placement.node].block_of(placement),
             ends_s=now_s + entry.predicted_s,
         )
+        self.starts.begin(entry.start_key, placement)
 
     def release(self, placement: Placement) -> None:
         """Take devices back; those of a lost node are gone with it.
@@ -133,12 +144,14 @@ class Occupancy:
             )
         self.allocators[placement.node].release(placement)
         del self.runs[placement]
+        self.starts.end(placement)
 
     def lose(self, name: str) -> None:
         """Forget a node that is gone, and who ran there."""
         if name in self.allocators:
             self.lost.add(name)
             del self.allocators[name], self.everything[name]
+            self.starts.lose(name)
             self.runs = {place: run for place, run in self.runs.items() if place.node != name}
 
     def _is_taken_whole(self, name: str) -> bool:

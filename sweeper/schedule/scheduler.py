@@ -12,12 +12,16 @@ others pass it only where they stay off that block or are predicted to be gone i
 Lifka, "The ANL/IBM SP scheduling system", 1995). The promised time is never moved back: once it is over
 no other enters the block, so wrong predictions cost time and never an order without end. A trial that many
 later arrivals have passed comes before all others.
+
+Trials that share an engine's start (``starts``) go on where it is before others get its devices, in whatever
+order.
 """
 
 from __future__ import annotations
 
 import heapq
 import random
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -69,11 +73,15 @@ class _Reservation:
 class _Attempt:
     """What one look at those who wait found out already: room only shrinks while trials start."""
 
-    no_room_for: set[tuple[str, int, bool]] = field(default_factory=set)
+    no_room_for: set[tuple[str, int, frozenset[int]]] = field(default_factory=set)
 
 
 class Scheduler:
-    """Places trials on one or several nodes. It has one owner and is not safe to share between threads."""
+    """Places trials on one or several nodes. It has one owner and is not safe to share between threads.
+
+    Attributes:
+        starts: Which start that trials share is where.
+    """
 
     def __init__(
         self,
@@ -97,6 +105,7 @@ class Scheduler:
             PlacementError: Two nodes have one name.
         """
         self._nodes = Occupancy(nodes, isolation=isolation)
+        self.starts = self._nodes.starts
         self._max_parallel = max_parallel
         self._order = order
         self._chances = random.Random(seed)
@@ -176,15 +185,18 @@ class Scheduler:
         self._round += 1
         started: list[tuple[Entry, Placement]] = []
         attempt = _Attempt()
-        for waiting in self._in_order(now_s):
-            if self._is_full or (self._reservation is not None and not self.has_room):
-                break
+        order = deque(self._in_order(now_s))
+        while order and not self._is_full and (self._reservation is None or self.has_room):
+            waiting = order.popleft()
             placement = self._place(waiting.entry, attempt, now_s=now_s)
             if placement is not None:
                 self._begin(waiting, placement, now_s=now_s)
                 started.append((waiting.entry, placement))
+                if waiting.entry.start_key is not None:
+                    # Who else shares that start is no longer best placed elsewhere.
+                    order = deque(self._in_order(now_s))
             elif self._reservation is None:
-                self._reservation = self._reserve(waiting.entry, now_s=now_s)
+                self._reservation = self._reserve([waiting, *order], now_s=now_s)
         return started
 
     def release(self, placement: Placement) -> None:
@@ -210,7 +222,10 @@ class Scheduler:
 
         def rank(waiting: _Waiting) -> tuple[float, ...]:
             entry = waiting.entry
-            before_all = (entry.key != holder, not entry.is_next, waiting.passed_by < _PATIENCE)
+            before_all = (
+                *(entry.key != holder, not entry.is_next, waiting.passed_by < _PATIENCE),
+                self._nodes.starts.rank(entry.start_key),
+            )
             if self._order == "as_written":
                 return (*before_all, waiting.number)
             if self._order == "shuffled":
@@ -234,8 +249,8 @@ class Scheduler:
         for name in nodes.fullest_first():
             if nodes.is_closed(name, entry):
                 continue
-            for within in self._allowed(name, entry, now_s=now_s):
-                tried = (name, entry.devices, within == nodes.everything[name])
+            for within in nodes.preferred(name, entry, self._allowed(name, entry, now_s=now_s)):
+                tried = (name, entry.devices, within)
                 if len(within) < entry.devices or tried in attempt.no_room_for:
                     continue
                 placement = nodes.allocators[name].acquire(entry.devices, within=within)
@@ -262,18 +277,27 @@ class Scheduler:
             other.passed_by += waiting.round > other.round
         self._nodes.begin(entry, placement, now_s=now_s)
 
-    def _reserve(self, entry: Entry, *, now_s: float) -> _Reservation | None:
-        """Choose the block that is free soonest by prediction; who is late already may end at any time."""
+    def _reserve(self, order: Sequence[_Waiting], *, now_s: float) -> _Reservation | None:
+        """Choose the block that is free soonest by prediction; who is late already may end at any time.
+
+        It is for the first of those that wait, or for who shares the start that is on that block.
+        """
+        first = order[0]
         choices = [
-            (self._nodes.free_s(name, block, now_s=now_s), order, name, block)
-            for order, name in enumerate(self._nodes.allocators)
-            if entry.devices <= len(self._nodes.everything[name])
-            for block in self._nodes.blocks_for(entry, name)
+            (self._nodes.free_s(name, block, now_s=now_s), number, name, block)
+            for number, name in enumerate(self._nodes.allocators)
+            if first.entry.devices <= len(self._nodes.everything[name])
+            for block in self._nodes.blocks_for(first.entry, name)
         ]
         if not choices:
             return None
         free_s, _, name, block = min(choices, key=lambda choice: choice[:2])
-        return _Reservation(key=entry.key, node=name, block=block, free_s=free_s)
+        found = _Reservation(key=first.entry.key, node=name, block=block, free_s=free_s)
+        start_key = self._nodes.starts.on(name, block)
+        if start_key is None or first.passed_by >= _PATIENCE or first.entry.is_next:
+            return found
+        follows = (one.entry.key for one in order if one.entry.start_key == start_key)
+        return replace(found, key=next(follows, found.key))
 
     @property
     def _is_full(self) -> bool:

@@ -123,8 +123,11 @@ class Search:
         """Close the study and its database; safe to call twice."""
         self._ownership.release()
 
-    def ask(self) -> Candidate | None:
+    def ask(self, *, held: Assignment | None = None) -> Candidate | None:
         """Propose a point that is neither measured nor running; it is remembered as running.
+
+        Args:
+            held: Choices that it has to have, where it is not one that waits already.
 
         Returns:
             The point; None when the space has none left.
@@ -134,7 +137,7 @@ class Search:
             waiting = _waiting(trials)
             if waiting:
                 return self._begin_waiting(waiting[0])
-            proposal = self._proposer.propose(trials)
+            proposal = self._proposer.propose(trials, held=held)
             return None if proposal is None else self._begin(proposal.point, notes=proposal.notes)
 
     def begin_those(self, is_wanted: Callable[[Point], bool]) -> list[Candidate]:

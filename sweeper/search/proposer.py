@@ -94,19 +94,24 @@ class Proposer:
         """The simulated platform's ranking, made when it is first needed."""
         return None if self._estimate is None else Ranking(self._estimate, self.pool)
 
-    def propose(self, trials: Sequence[FrozenTrial]) -> Proposal | None:
+    def propose(self, trials: Sequence[FrozenTrial], *, held: Assignment | None = None) -> Proposal | None:
         """Propose a point, given all trials of the study; None when no point is left.
+
+        Args:
+            trials: Of the study.
+            held: Choices that the point has to have; a staged search, which holds its own, heeds none.
 
         A space without a single valid point proposes its invalid ones, so that the user learns what refuses
         them.
         """
         past = _Past(self._space, trials)
         if SEARCH_METHODS[self._method].asks_the_model:
-            point = self._guided(past)
+            point = self._guided(past, held or {})
             return None if point is None else Proposal(point=point, notes={})
         if SEARCH_METHODS[self._method].has_stages:
             return self._staged(past)
-        return self._sampled(past, trials=past.telling)
+        free = None if held is None else frozenset(self._distributions) - frozenset(held)
+        return self._sampled(past, trials=past.telling, free=free, held=held)
 
     def _staged(self, past: _Past) -> Proposal | None:
         known = [
@@ -154,14 +159,18 @@ class Proposer:
             nearest = point
         return None if nearest is None else Proposal(point=nearest, notes={})
 
-    def _guided(self, past: _Past) -> Point | None:
+    def _guided(self, past: _Past, held: Assignment) -> Point | None:
         best = sorted(
             (t for t in past.telling if self._value(t) is not None), key=lambda t: -(self._value(t) or 0.0)
         )[:_BEST_WITH_NEIGHBOURS]
         near = [p for t in best for p in candidates.neighbours(self._space, self._point(t))]
-        free = {identity(p): p for p in (*self.pool, *near) if self._is_free(p, past)}
+        free = {
+            identity(p): p
+            for p in (*self.pool, *near)
+            if held.items() <= p.choices.items() and self._is_free(p, past)
+        }
         if not free:
-            found = self._sampled(past, trials=()) if not self.pool else None
+            found = self._sampled(past, trials=()) if not self.pool and not held else None
             return None if found is None else found.point
         seen = [
             guided.Seen(point=point, values=self._values(trial), is_running=trial.state is TrialState.RUNNING)

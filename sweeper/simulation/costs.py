@@ -182,15 +182,20 @@ class CostModel:
         if self.watch is not None:
             self.watch(step, steps, groups)
         # Device time is affine in the context, so the mean context of a group gives its exact time.
-        first = replace(step, context_tokens=step.context_tokens + step.decodes * (steps - 1) / 2)
-        growth_s = steps * step.decodes * steps * self._context_token_s
-        device_s = steps * self._whole_s(first) + growth_s * np.arange(groups)
+        first = step
+        if steps > 1:
+            first = replace(step, context_tokens=step.context_tokens + step.decodes * (steps - 1) / 2)
+        device_s: float | Floats = steps * self._whole_s(first)
+        if groups > 1:
+            growth_s = steps * step.decodes * steps * self._context_token_s
+            device_s = device_s + np.asarray(growth_s * np.arange(groups), np.float64)
         if self.has_windows and step.decodes:
             # Of a window it is not, once a sequence has filled it.
-            device_s += self._windows_s(step, steps=steps * groups).reshape(groups, steps).sum(axis=1)
+            windows_s = self._windows_s(step, steps=steps * groups).reshape(groups, steps)
+            device_s = device_s + np.asarray(windows_s.sum(axis=1), np.float64)
         host_s = self.host_s(sequences=step.prefill_sequences + step.decodes, tokens=step.samples * steps)
         together_s = np.maximum(device_s, host_s) if self.hides_host else device_s + host_s
-        return np.asarray(self.slowdown * together_s, np.float64)
+        return np.atleast_1d(np.asarray(self.slowdown * together_s, np.float64))
 
     def device_s(self, step: Step) -> float:
         """Device time of one forward pass.

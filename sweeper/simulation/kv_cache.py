@@ -1,4 +1,4 @@
-"""The KV cache of one engine: blocks are counted, not placed, and prompts are remembered in whole ones."""
+"""The KV cache of one engine: V0's blocks are counted, its prompts remembered in pieces; V1's are placed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from sweeper.simulation.placed import PlacedBlocks
 from sweeper.workload.requests import Prompt
 
 
@@ -13,14 +14,15 @@ from sweeper.workload.requests import Prompt
 class KvCache:
     """The blocks of one engine, and the prompts that it remembers; both outlive a run.
 
-    A prompt is remembered in whole blocks from its end of computation until its blocks are needed; of those
-    that no running sequence uses, the one used longest ago goes first. Where prompts begin alike they come in
-    pieces, each of which is remembered once.
+    V1 has its blocks from ``placed``; what follows is V0's. A prompt is remembered in whole blocks from its
+    end of computation until its blocks are needed; of those that no running sequence uses, the one used
+    longest ago goes first. Where prompts begin alike they come in pieces, each of which is remembered once.
 
     Attributes:
         blocks: All there are.
         block_tokens: Tokens in one.
         keeps_prefixes: Whether prompts are remembered at all.
+        placed: The blocks as V1 has them.
         prefix_queries: Prompt tokens looked up, since the start.
         prefix_hits: Prompt tokens found.
         preemptions: Sequences that lost their blocks.
@@ -30,6 +32,7 @@ class KvCache:
     blocks: int
     block_tokens: int = 16
     keeps_prefixes: bool = False
+    placed: PlacedBlocks = field(init=False)
     prefix_queries: int = 0
     prefix_hits: int = 0
     preemptions: int = 0
@@ -44,15 +47,18 @@ class KvCache:
     _users: dict[int, int] = field(default_factory=dict, init=False)
     _unused: OrderedDict[int, None] = field(default_factory=OrderedDict, init=False)
 
+    def __post_init__(self) -> None:
+        self.placed = PlacedBlocks(self.blocks)
+
     @property
     def free_blocks(self) -> int:
         """Blocks that a sequence could get, those of unused prompts included."""
-        return self.blocks - self._private - self._pinned
+        return self.blocks - self.used_blocks
 
     @property
     def used_blocks(self) -> int:
         """Blocks that running sequences hold."""
-        return self._private + self._pinned
+        return self._private + self._pinned + self.placed.used
 
     def blocks_for(self, tokens: int) -> int:
         """Blocks that so many tokens fill, the last perhaps in part."""
@@ -74,8 +80,7 @@ class KvCache:
         if not self.keeps_prefixes:
             return 0, ()
         found = self.found_tokens(prompt, prompt_tokens=prompt_tokens)
-        self.prefix_queries += prompt_tokens
-        self.prefix_hits += found
+        self.count_query(tokens=prompt_tokens, found=found)
         held = self._known(prompt) if found else ()
         for piece in held:
             self._hold(piece)
@@ -87,6 +92,7 @@ class KvCache:
             del self._remembered[piece]
         self._unused.clear()
         self._idle = 0
+        self.placed.forget()
 
     def let_go(self, pieces: Sequence[int]) -> None:
         """End one sequence's use of remembered pieces; the last of a prompt is the first to be forgotten."""
@@ -132,6 +138,17 @@ class KvCache:
         while self._idle and self.used_blocks + self._idle > self.blocks:
             self._forget_oldest()
         self.peak_blocks = max(self.peak_blocks, self.used_blocks)
+
+    def take_placed(self, blocks: int) -> None:
+        """Give blocks to sequences of V1."""
+        if blocks:
+            self.placed.take(blocks)
+            self.peak_blocks = max(self.peak_blocks, self.placed.used)
+
+    def count_query(self, *, tokens: int, found: int) -> None:
+        """Count what was looked up and found."""
+        self.prefix_queries += tokens
+        self.prefix_hits += found
 
     def _known(self, prompt: Prompt) -> tuple[int, ...]:
         """Return the pieces from the first on that are remembered, over those that fill no block."""

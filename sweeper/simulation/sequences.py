@@ -1,109 +1,164 @@
-"""How far the requests of a run are, and which of the KV cache's blocks each holds."""
+"""Which of the KV cache's blocks each request holds, in each of vLLM's two schedulers."""
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Iterator
 
 from sweeper.simulation.kv_cache import KvCache
 from sweeper.workload.requests import Prompt, Workload
 
-Ints = NDArray[np.int64]
 
-
-class Sequences:
-    """How far each request is, and the blocks that it holds. Arrays are by request.
+class PieceHolders:
+    """Blocks by request in V0, where a prompt is remembered in pieces once it is computed.
 
     Attributes:
-        workload: The requests.
-        kv: Where their blocks are.
-        generated: Tokens that each has got.
-        computed: Tokens that each has in the cache before it decodes.
-        target: Tokens to compute before it decodes; a preemption adds what it had generated.
-        private: Blocks of its own.
-        shared: Blocks of remembered prompts that each uses.
-        held: The pieces of prompts that they are in, by request.
+        kv: Where the blocks are.
     """
 
     def __init__(self, workload: Workload, kv: KvCache) -> None:
-        count = workload.requests
-        self.workload, self.kv = workload, kv
-        self.generated = np.zeros(count, np.int64)
-        self.computed = np.zeros(count, np.int64)
-        self.target = workload.input_tokens.copy()
-        self.private = np.zeros(count, np.int64)
-        self.shared = np.zeros(count, np.int64)
-        self.held: dict[int, tuple[int, ...]] = {}
+        self.kv = kv
+        self._workload = workload
+        # Of requests that use remembered prompts: their blocks in them, and the pieces that they are in.
+        self._shared: dict[int, int] = {}
+        self._held: dict[int, tuple[int, ...]] = {}
 
-    def admit(self, index: int, *, kept: int) -> bool:
-        """Give a waiting request the blocks of its prompt, if there are enough besides those kept."""
-        target = int(self.target[index])
-        prompt = self.workload.prompt(index)
+    def uncached_tokens(self, index: int, *, target: int) -> int:
+        """Return the tokens of a waiting request that have to be computed."""
+        return target - self.kv.found_tokens(self._workload.prompt(index), prompt_tokens=target)
+
+    def admit(self, index: int, *, target: int, kept: int) -> int | None:
+        """Give a waiting request the blocks of its prompt, if there are enough besides those kept.
+
+        Returns:
+            Tokens found in the cache; None where it has to wait.
+        """
+        prompt = self._workload.prompt(index)
         found = self.kv.found_tokens(prompt, prompt_tokens=target)
-        wanted = self.kv.blocks_for(target) - found // self.kv.block_tokens
+        wanted = self.kv.blocks_for(target)
         # What is found may be idle and so counted as free; it will be held, and cannot be given away as well.
-        if wanted + found // self.kv.block_tokens + kept > self.kv.free_blocks:
-            return False
-        self.computed[index], held = self.kv.look_up(prompt, prompt_tokens=target)
+        if wanted + kept > self.kv.free_blocks:
+            return None
+        found, held = self.kv.look_up(prompt, prompt_tokens=target)
+        shared = found // self.kv.block_tokens
         if held:
-            self.held[index] = held
-        self.shared[index] = found // self.kv.block_tokens
-        self.private[index] = wanted
-        self.kv.take(wanted)
-        return True
+            self._held[index] = held
+        if shared:
+            self._shared[index] = shared
+        self.kv.take(wanted - shared)
+        return found
 
-    def release(self, indices: Ints) -> None:
-        """Take all blocks of some requests back."""
-        self.kv.take(-int(self.private[indices].sum()))
-        self.private[indices] = 0
-        for index in indices[self.shared[indices] > 0]:
-            self.kv.let_go(self.held.pop(int(index)))
-        self.shared[indices] = 0
+    def release(self, index: int, *, blocks: int) -> None:
+        """Take all blocks of a request back."""
+        shared = self._shared.pop(index, 0)
+        self.kv.take(shared - blocks)
+        if index in self._held:
+            self.kv.let_go(self._held.pop(index))
 
-    def finish(self, indices: Ints) -> None:
-        """Take the blocks of answered requests back; where a turn follows, the answer is kept for it."""
-        for index in indices:
-            if self.workload.goes_on(int(index)):
-                self._keep(int(index), self.workload.answered(int(index)))
-        self.release(indices)
+    def keep_answer(self, index: int) -> None:
+        """Keep what was answered to a request, where another turn follows."""
+        if self._workload.goes_on(index):
+            self._keep(index, self._workload.answered(index))
 
     def remember(self, index: int) -> None:
         """Keep the prompt of a request for others, once it is computed."""
-        self._keep(index, self.workload.prompt(index))
+        if self.kv.keeps_prefixes:
+            self._keep(index, self._workload.prompt(index))
 
     def _keep(self, index: int, said: Prompt) -> None:
-        held = self.held.get(index, ())
+        held = self._held.get(index, ())
         passed, new = self.kv.remember(said, held=held)
         if new:
-            self.held[index] = (*held, *new)
-            self.shared[index] += passed
-            self.private[index] -= passed
+            self._held[index] = (*held, *new)
+            self._shared[index] = self._shared.get(index, 0) + passed
 
-    def context(self, indices: Ints) -> Ints:
-        """Tokens that the next decode of each attends to, its own included."""
-        return self.workload.input_tokens[indices] + self.generated[indices]
 
-    def lacking(self, indices: Ints, *, tokens: int) -> int:
-        """Blocks that all of them lack together."""
-        return int(self.growth(indices, tokens=tokens).sum())
+class BlockHolders:
+    """Blocks by request in V1, where a full block is remembered as soon as the step that fills it is planned.
 
-    def growth(self, indices: Ints, *, tokens: int) -> Ints:
-        """Blocks that each lacks to decode so many more tokens, or as many as it has left."""
-        held = self.private[indices] + self.shared[indices]
-        left = self.workload.output_tokens[indices] - self.generated[indices]
-        # The last token of all is never written to the cache.
-        wanted = -(-(self.context(indices) + np.minimum(tokens, left) - 1) // self.kv.block_tokens)
-        return np.asarray(np.maximum(wanted - held, 0), np.int64)
+    Attributes:
+        kv: Where the blocks are.
+    """
 
-    def grow(self, indices: Ints, *, tokens: int) -> None:
-        """Allocate the blocks that they lack."""
-        growth = self.growth(indices, tokens=tokens)
-        self.private[indices] += growth
-        self.kv.take(int(growth.sum()))
+    def __init__(self, workload: Workload, kv: KvCache, *, is_plain_first: bool) -> None:
+        self.kv = kv
+        self._workload = workload
+        self._is_plain_first = is_plain_first
+        self._remembered: dict[int, list[int]] = {}
+        self._own = kv.placed.own_pieces(workload.requests)
 
-    def preempt(self, index: int) -> None:
-        """Take all blocks of a request; it will compute its prompt and its answer so far again."""
-        self.release(np.array([index]))
-        self.computed[index] = 0
-        self.target[index] = self.workload.input_tokens[index] + self.generated[index]
-        self.kv.preemptions += 1
+    def find(self, index: int, *, target: int) -> list[int]:
+        """Return the remembered blocks that a waiting request begins with; never its last token's."""
+        if not self.kv.keeps_prefixes:
+            return []
+        return self.kv.placed.find(self._keys(index, first=0, end=(target - 1) // self.kv.block_tokens))
+
+    def admit(self, index: int, *, found: list[int], tokens: int, whole: int, is_again: bool) -> bool:
+        """Give a waiting request what was found of it and blocks for more tokens, if there are enough.
+
+        Args:
+            index: Which request.
+            found: Its blocks in the cache.
+            tokens: Up to which its first step computes.
+            whole: Tokens for which there must be blocks, without its being given them.
+            is_again: Whether it lost its blocks before; such requests are not counted as queries.
+        """
+        placed, size = self.kv.placed, self.kv.block_tokens
+        known = len(found) * size
+        if self.kv.blocks_for(whole) - len(found) + placed.idle_of(found) > placed.free:
+            return False
+        if self.kv.keeps_prefixes:
+            if not is_again:
+                self.kv.count_query(tokens=self._asked(index), found=known)
+            placed.hold(found)
+            self._remembered[index] = found
+        self.extend(index, before=known, tokens=tokens)
+        return True
+
+    def _asked(self, index: int) -> int:
+        return int(self._workload.input_tokens[index])
+
+    def extend(self, index: int, *, before: int, tokens: int) -> None:
+        """Give a request that has computed some tokens the blocks to compute more, and remember full ones."""
+        self.kv.take_placed(self.kv.blocks_for(tokens) - self.kv.blocks_for(before))
+        if self.kv.keeps_prefixes:
+            self._remember(index, tokens=tokens)
+
+    def _remember(self, index: int, *, tokens: int) -> None:
+        remembered = self._remembered[index]
+        full = tokens // self.kv.block_tokens
+        if full > len(remembered):
+            remembered += self.kv.placed.remember(self._keys(index, first=len(remembered), end=full))
+
+    def release(self, index: int, *, computed: int, is_cut_off: bool) -> None:
+        """Take back all blocks of a request.
+
+        Args:
+            index: Which.
+            computed: Its tokens in them.
+            is_cut_off: Whether it will look for them again.
+        """
+        blocks, full = self.kv.blocks_for(computed), computed // self.kv.block_tokens
+        remembered: list[int] = []
+        if self.kv.keeps_prefixes:
+            if is_cut_off or self._workload.goes_on(index):
+                self._remember(index, tokens=computed)
+            remembered = self._remembered.pop(index)
+        else:
+            full = 0
+        self.kv.placed.give_back(
+            remembered,
+            unnamed=full - len(remembered),
+            plain=blocks - full,
+            is_plain_first=self._is_plain_first or not self.kv.keeps_prefixes,
+        )
+
+    def _keys(self, index: int, *, first: int, end: int) -> Iterator[tuple[int, int]]:
+        """Return what is in some blocks of a request, its prompt and its answer."""
+        size, place = self.kv.block_tokens, first
+        goes_on = self._workload.goes_on(index)
+        for piece, until in self._workload.answered(index) if goes_on else self._workload.prompt(index):
+            for block in range(place, min(until // size, end)):
+                yield piece, block
+            place = max(place, min(until // size, end))
+        for block in range(place, end):
+            yield self._own - index, block

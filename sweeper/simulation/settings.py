@@ -29,6 +29,7 @@ MODELLED_KNOBS = frozenset(
         "gpu_memory_utilization",
         "host_numa_balancing",
         "kv_cache_dtype",
+        "long_prefill_token_threshold",
         "max_model_len",
         "max_num_batched_tokens",
         "max_num_seqs",
@@ -48,6 +49,9 @@ _OF_EXPERTS: Mapping[str, Scalar] = {"enable_expert_parallel": False, "all2all_b
 """Knobs that change them for a model with experts only, and their defaults."""
 
 _V0_ONLY = frozenset({"num_scheduler_steps", "max_seq_len_to_capture"})
+_V1_ONLY = frozenset({"long_prefill_token_threshold"})
+"""Modelled for V1 alone; one that was not asked for is at its default, which is none."""
+
 _STEADY_DEFAULTS: Mapping[str, Scalar] = {
     "tensor_parallel_size": 1,
     "pipeline_parallel_size": 1,
@@ -108,9 +112,8 @@ def resolve(spec: TrialSpec) -> dict[str, Scalar]:
     }
     if settings["dtype"] == "auto":
         settings["dtype"] = fit.compute_dtype(spec.model, {})
-    if is_v1(spec):
-        for name in _V0_ONLY:
-            settings.pop(name, None)
+    for name in _of_other_generation(spec):
+        settings.pop(name, None)
     return settings
 
 
@@ -127,10 +130,14 @@ def sharing_of(spec: TrialSpec, settings: Mapping[str, Scalar]) -> Sharing:
 
 def ignored_knobs(spec: TrialSpec) -> tuple[str, ...]:
     """Return the knobs of the assignment that cannot change the model's numbers, in alphabetical order."""
-    known = MODELLED_KNOBS - _V0_ONLY if is_v1(spec) else MODELLED_KNOBS
+    known = MODELLED_KNOBS - _of_other_generation(spec)
     if built_of(spec).has_experts:
         known = known.union(_OF_EXPERTS)
     return tuple(sorted(set(spec.assignment) - known))
+
+
+def _of_other_generation(spec: TrialSpec) -> frozenset[str]:
+    return _V0_ONLY if is_v1(spec) else _V1_ONLY
 
 
 def is_v1(spec: TrialSpec) -> bool:

@@ -17,14 +17,12 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sweeper.workload.conversations import Turns
 from sweeper.workload.requests import Workload
-
-Ints = NDArray[np.int64]
 
 
 class SimulatedUsers:
@@ -32,6 +30,7 @@ class SimulatedUsers:
 
     Attributes:
         sent_s: When each was sent, seconds from the first arrival, shape (requests,).
+        next_s: When the next request is sent, seconds; infinite where an answer has to come first.
     """
 
     def __init__(self, workload: Workload, *, max_concurrency: int | None, longest: int) -> None:
@@ -54,15 +53,15 @@ class SimulatedUsers:
         # When each place became free; None where there is any number of them.
         self._places = None if max_concurrency is None else deque([0.0] * max_concurrency)
         self.sent_s = workload.arrival_s.copy()
+        self._earliest: list[float] = self._earliest_s.tolist()
+        self.next_s = self._next_s()
 
     @property
     def has_more(self) -> bool:
         """Whether something is still to be sent, as far as is known before what is under way is answered."""
         return bool(self._openers or self._pausing)
 
-    @property
-    def next_s(self) -> float:
-        """When the next request is sent, seconds; infinite where an answer has to come first."""
+    def _next_s(self) -> float:
         arrival_s = self._arrivals_s[0] if self._arrivals_s else 0.0
         return max(min(self._turn_s, self._opener_s), arrival_s)
 
@@ -78,16 +77,18 @@ class SimulatedUsers:
             if self._places is not None:
                 self._places.popleft()
         self.sent_s[index] = now_s
+        self.next_s = self._next_s()
         return index
 
-    def answered(self, indices: Ints, *, at_s: float) -> None:
+    def answered(self, indices: Sequence[int], *, at_s: float) -> None:
         """Take note that requests were answered."""
-        for index in (int(one) for one in indices):
+        for index in indices:
             if self._workload.goes_on(index) and self._fits[index + 1]:
                 ready_s = max(at_s + self._pause_s[index + 1], self._earliest_s[index + 1])
                 heapq.heappush(self._pausing, (float(ready_s), index + 1))
             elif self._places is not None:
                 self._places.append(at_s)
+        self.next_s = self._next_s()
 
     @property
     def _turn_s(self) -> float:
@@ -98,7 +99,7 @@ class SimulatedUsers:
         if not self._openers or (self._places is not None and not self._places):
             return np.inf
         place_s = 0.0 if self._places is None else self._places[0]
-        return max(float(self._earliest_s[self._openers[0]]), place_s)
+        return max(self._earliest[self._openers[0]], place_s)
 
 
 def _single(workload: Workload) -> Turns:

@@ -223,23 +223,29 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column("numa_node", INT, "NUMA node that all devices share"),
     ),
     "Engine and model": (
-        _column("engine", STRING, "What serves: vllm, tgi, attach or simulated"),
+        _column("engine", STRING, "What serves: vllm, sglang, tgi, attach or simulated"),
         _column(
             "engine_release",
             STRING,
-            "Release of vLLM whose flags and defaults were taken: the version that was found, or what was "
-            "stated for a build whose version tells none",
+            "Release whose flags and defaults were taken, of vLLM or of SGLang where that is the engine: the "
+            "version that was found, or what was stated for a build whose version tells none",
         ),
         _column(
             "engine_build",
             STRING,
             "Version of a build that tells no release, so that engine_release was stated; else null",
         ),
+        _column("image", STRING, "Container image that it ran in, as it was named; null for a process"),
+        _column(
+            "image_digest",
+            STRING,
+            "Its content: the digest of its registry, else the image's own; null for a process",
+        ),
         _column("client", STRING, "What loads it: vllm_bench, offline, locust, aiperf or guidellm"),
         _column(
             "client_version",
             STRING,
-            "Version of a client that has an environment of its own; null for any other",
+            "Version of a client that has another environment than its engine; null for any other",
         ),
         _column("client_arguments", STRING, "What it was given by client.arguments; null for nothing"),
         _column("model", STRING, "Name under which the model is served"),
@@ -268,6 +274,20 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
             "published numbers of its kind that were not seen; null when measured",
         ),
         _column("modelled_device", STRING, "GPU that is modelled, such as mi300x; null when measured"),
+        _column(
+            "set_live",
+            STRING,
+            "Limits that were changed in a running engine whose start several settings share (engine.live), "
+            "as its scheduler confirmed them; empty where all are those of the start; null for an engine "
+            "started for this trial alone",
+        ),
+        _column("started_with", STRING, "Limits that such an engine was started with; null for any other"),
+        _column(
+            "live_trial",
+            INT,
+            "Which trial of its start it is, from 0: others than the first took no time for a start; null "
+            "for an engine started for this trial alone",
+        ),
         _column("command", STRING, "Command line of the engine, quoted for a shell, without secrets"),
         _column("sanity_fingerprint", STRING, "Of the answer to a greedy question"),
         _column("sanity_text", STRING, "That answer, the same before and after the loads"),

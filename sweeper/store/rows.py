@@ -19,7 +19,15 @@ import pyarrow as pa
 
 import sweeper
 from sweeper.errors import MeasurementError
-from sweeper.records import FailureClass, LoadPoint, Measurement, TrialResult, TrialState
+from sweeper.records import (
+    LIVE_COLUMNS,
+    FailureClass,
+    LoadPoint,
+    Measurement,
+    Scalar,
+    TrialResult,
+    TrialState,
+)
 from sweeper.simulation.intervals import interval
 from sweeper.store.columns import DECLARED, INT, SCHEMA_VERSION, SECTIONS, STRING, dynamic_field
 from sweeper.store.parts import common_type
@@ -96,6 +104,8 @@ def _trial_values(result: TrialResult) -> dict[str, Any]:
         "engine": spec.engine.kind,
         "engine_release": spec.engine.release,
         "engine_build": spec.engine.build,
+        "image": None if spec.engine.container is None else spec.engine.container.image,
+        "image_digest": None if spec.engine.container is None else spec.engine.container.digest,
         "client": spec.client.kind,
         "client_version": spec.client.version,
         "client_arguments": spec.client.arguments_text,
@@ -117,11 +127,17 @@ def _trial_values(result: TrialResult) -> dict[str, Any]:
         **_placement_values(result),
         **_named("version.", result.versions),
         **_named("knob.", spec.assignment),
-        **_named("effective.", result.effective),
+        **_effective_values(result.effective),
         **_declared_or_extra(result.kernels),
         **_declared_or_extra(result.surroundings),
         **_declared_or_extra(result.phases),
     }
+
+
+def _effective_values(effective: Mapping[str, Scalar]) -> dict[str, Any]:
+    """Name what an engine reports of its knobs; what it says of a start that it shares is no knob."""
+    shared = {name: value for name, value in effective.items() if name in LIVE_COLUMNS}
+    return shared | _named("effective.", {n: v for n, v in effective.items() if n not in shared})
 
 
 def _placement_values(result: TrialResult) -> dict[str, Any]:

@@ -31,9 +31,9 @@ class Finals:
     def _plan(self) -> list[list[Job]]:
         terms = self._ledger.terms
         endings = terms.endings
-        keys = self._ledger.progress.best(endings.finalists)
+        # A setting may have been measured in two ways, which are two trials.
+        keys = self._ledger.progress.best(2 * endings.finalists)
         if not keys:
             return []
-        jobs = self._source.jobs()
-        best = [jobs[key] for key in keys if key in jobs]
+        best = finalists.settings_of(keys, self._source.jobs())[: endings.finalists]
         return finalists.rounds(best, self._planner.default(), repeats=endings.final_repeats, seed=terms.seed)

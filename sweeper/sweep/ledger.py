@@ -66,6 +66,11 @@ class Ledger:
         """Return how the latest attempt at a trial ended; None if none has ended."""
         return self._outstanding.finished.get(key)
 
+    def is_complete(self, key: str) -> bool:
+        """Return whether the store holds a complete trial of a key."""
+        known = self.find(key)
+        return known is not None and known.state is TrialState.COMPLETE
+
     def includes(self, job: Job) -> bool:
         """Return whether a job is still to be run, or to be recorded as impossible."""
         return self._outstanding.includes(job)

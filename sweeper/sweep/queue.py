@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sweeper.plan.planner import Job
 from sweeper.records import FailureClass, Placement, TrialResult, TrialState
-from sweeper.schedule.durations import Predictor
+from sweeper.schedule.durations import Predictor, SharedStarts
 from sweeper.schedule.occupancy import Entry
 from sweeper.schedule.scheduler import Scheduler
 from sweeper.sweep.backoff import Backoff
@@ -62,6 +62,7 @@ class Queue:
         self._backoff: Backoff[Waiting] = Backoff(first_s=retries.first_pause_s)
         self._clock = clock
         self._waiting: dict[str, Waiting] = {}
+        self._starts = SharedStarts()
 
     @property
     def waiting(self) -> int:
@@ -77,6 +78,11 @@ class Queue:
     def repeating(self) -> int:
         """How many jobs wait for the end of a pause."""
         return len(self._backoff.retries)
+
+    @property
+    def idle_starts(self) -> tuple[str, ...]:
+        """Starts that wait for a trial which shares them, by key."""
+        return self._scheduler.starts.idle
 
     @property
     def is_pausing(self) -> bool:
@@ -165,7 +171,7 @@ class Queue:
 
     def predicted_s(self, job: Job) -> float:
         """Return how long a job is expected to hold its devices."""
-        return self._predictor.predict(job.spec).total_s
+        return self._starts.share(job.spec, self._predictor.predict(job.spec)).total_s
 
     def _enter(self, waiting: Waiting) -> None:
         spec = waiting.job.spec
@@ -177,6 +183,7 @@ class Queue:
                 predicted_s=self.predicted_s(waiting.job),
                 is_exclusive=spec.is_exclusive,
                 is_next=spec.role is not None,
+                start_key=spec.start_key,
             )
         )
 

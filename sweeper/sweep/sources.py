@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from sweeper.kinds import SEARCH_METHODS
+from sweeper.plan.live import on_largest_start, shared_starts
 from sweeper.plan.planner import Job, Planner
 from sweeper.records import TrialResult, TrialState
 from sweeper.schedule.durations import Predictor
 from sweeper.search import Candidate, Search
 from sweeper.space.space import Point
 from sweeper.sweep.ledger import Ledger
+from sweeper.sweep.neighbours import Neighbours
 from sweeper.sweep.telling import Teller
 from sweeper.sweep.terms import Terms
 
@@ -107,11 +109,12 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def next_job(self, *, in_flight: int) -> Job | None:
+    def next_job(self, *, in_flight: int, idle_starts: Collection[str] = ()) -> Job | None:
         """Return the next job, one that can never run included; None if there is none now.
 
         Args:
             in_flight: How many jobs wait or run.
+            idle_starts: Starts that wait for a trial which shares them, by key.
         """
 
     @abstractmethod
@@ -166,7 +169,9 @@ class GridSource(Source):
 
     def open(self) -> Opening:
         """Plan the grid and its controls; points in the store are reported as they are passed."""
-        jobs = self._planner.grid()
+        jobs = list(
+            shared_starts(self._planner, self._planner.grid(), is_measured=self._ledger.is_complete).jobs
+        )
         runnable = sum(job.refusal is None for job in jobs)
         self.controls = Controls(self._planner.controls(runnable), self._ledger)
         for job in jobs:
@@ -180,7 +185,7 @@ class GridSource(Source):
             refused=sum(job.refusal is not None for job in outstanding),
         )
 
-    def next_job(self, *, in_flight: int) -> Job | None:
+    def next_job(self, *, in_flight: int, idle_starts: Collection[str] = ()) -> Job | None:
         """Return the next point that the store does not hold."""
         while self._left:
             job = self._left.popleft()
@@ -214,17 +219,25 @@ class SearchSource(Source):
     is_fixed = False
 
     def __init__(
-        self, planner: Planner, ledger: Ledger, search: Search, teller: Teller, *, budget: int | None
+        self,
+        planner: Planner,
+        ledger: Ledger,
+        search: Search,
+        teller: Teller,
+        *,
+        predictor: Predictor,
+        budget: int | None,
     ) -> None:
         """Start without asking; a ``budget`` of None ends with the space."""
         super().__init__(planner, ledger, search, teller)
+        self._neighbours = Neighbours(predictor)
         self._budget = budget
         self._stale_asks = 0
 
     def open(self) -> Opening:
         """Report to the search what was stored after its driver had ended; plan the controls."""
         for candidate in self._search.begin_those(self._is_stored):
-            spec = self._planner.job(candidate.point).spec
+            spec = self._job(candidate.point).spec
             known = self._ledger.find(spec.key)
             if known is not None:
                 self._teller.stored(candidate.number, spec, known, self._ledger.stored)
@@ -232,13 +245,17 @@ class SearchSource(Source):
         self.controls.count(self._ledger.ended_keys)
         return Opening(total=self._budget, done=self._ledger.spent, refused=0)
 
-    def next_job(self, *, in_flight: int) -> Job | None:
+    def next_job(self, *, in_flight: int, idle_starts: Collection[str] = ()) -> Job | None:
         """Ask the search until it proposes what is not known, or has nothing left."""
         while not self._is_spent(in_flight=in_flight):
-            candidate = self._search.ask()
-            if candidate is None:
+            held = self._neighbours.held(idle_starts)
+            candidate = self._search.ask(held=held)
+            if candidate is None and held is not None:
+                self._neighbours.exhaust(held)
+            elif candidate is None:
                 self._stale_asks = _GIVE_UP_AFTER
             elif (job := self._checked(candidate)) is not None:
+                self._neighbours.note(job)
                 return job
         return None
 
@@ -259,10 +276,15 @@ class SearchSource(Source):
     def jobs(self) -> Mapping[str, Job]:
         """Return the jobs of all points that the search remembers as complete, and of those begun now."""
         points = self._search.points()
-        return {**{key: self._planner.job(point) for key, point in points.items()}, **self._jobs}
+        return {**{key: self._job(point) for key, point in points.items()}, **self._jobs}
+
+    def _job(self, point: Point) -> Job:
+        """Plan a point, on a start that others share unless the store holds it from one of its own."""
+        job = self._planner.job(point)
+        return job if self._ledger.is_complete(job.spec.key) else on_largest_start(self._planner, job)
 
     def _is_stored(self, point: Point) -> bool:
-        return self._ledger.find(self._planner.job(point).spec.key) is not None
+        return self._ledger.find(self._job(point).spec.key) is not None
 
     def _is_spent(self, *, in_flight: int) -> bool:
         is_over_budget = self._budget is not None and self._ledger.spent + in_flight >= self._budget
@@ -270,7 +292,7 @@ class SearchSource(Source):
 
     def _checked(self, candidate: Candidate) -> Job | None:
         """Return the job of a proposal; None, and report why to the search, where it is not to be run."""
-        job = self._planner.job(candidate.point)
+        job = self._job(candidate.point)
         key = job.spec.key
         known = self._ledger.find(key)
         is_running = self._teller.awaits(key)
@@ -303,4 +325,4 @@ def source_of(
     """Choose the source that a study's method asks for."""
     if SEARCH_METHODS[terms.method].is_exhaustive:
         return GridSource(planner, ledger, search, teller, predictor=predictor)
-    return SearchSource(planner, ledger, search, teller, budget=terms.trials)
+    return SearchSource(planner, ledger, search, teller, predictor=predictor, budget=terms.trials)

@@ -100,6 +100,40 @@ def device_numbers(run: Runner, *, root: Path = Path("/")) -> dict[int, int] | A
     return {gpu: told.get(gpu, place) for place, gpu in enumerate(gpus)}
 
 
+def render_files(run: Runner, *, root: Path = Path("/")) -> dict[int, str]:
+    """Map HIP's number of each device to its device file, such as ``/dev/dri/renderD128``.
+
+    amd-smi tells both from ROCm 6.4 on. Before, the kernel's list of compute nodes is taken, in its order,
+    which is the order in which HIP counts; it has a minor number for each partition, too.
+
+    Returns:
+        The files; empty where neither tells any.
+
+    Source:
+        ``render`` and ``hip_id`` of ``amd-smi list -e`` (amdsmi_cli/amdsmi_commands.py of ROCm/amdsmi);
+        ``drm_render_minor`` of /sys/class/kfd/kfd/topology, which a processor has as 0 (drivers/gpu/drm/amd/
+        amdkfd/kfd_topology.c of Linux).
+    """
+    rows = _first_rows(run, _LIST, root)
+    told = {
+        number: f"/dev/dri/{row['render']}"
+        for row in ([] if isinstance(rows, Absent) else rows)
+        if (number := integer(row.get("hip_id"))) is not None and str(row.get("render")).startswith("renderD")
+    }
+    return told or dict(enumerate(_kernel_files(root)))
+
+
+def _kernel_files(root: Path) -> list[str]:
+    nodes = (root / "sys/class/kfd/kfd/topology/nodes").glob("*/properties")
+    minors = []
+    for path in sorted(nodes, key=lambda path: int(path.parent.name)):
+        fields = dict(
+            line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines() if " " in line
+        )
+        minors.append(int(fields.get("drm_render_minor", "0")))
+    return [f"/dev/dri/renderD{minor}" for minor in minors if minor]
+
+
 def json_rows(text: str) -> list[dict[str, object]] | None:
     """Find the list of devices in what amd-smi printed; None where there is none."""
     return _rows(text)

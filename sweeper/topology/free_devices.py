@@ -8,7 +8,7 @@ or silent about partitions.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from sweeper.errors import EngineError, Stopped
 from sweeper.records import FailureClass, Platform
@@ -47,31 +47,45 @@ class FreeDevices:
         owns_memory = partition_mode in (None, "SPX")
         self._gauge = Gauge(platform, devices, run=run) if owns_memory else None
 
-    def in_the_way(self) -> str | None:
-        """Name who or what holds the devices; None where nothing is seen to."""
-        pids = self._device_processes.pids()
+    def in_the_way(self, *, ours: Collection[int] = ()) -> str | None:
+        """Name who or what holds the devices; None where nothing is seen to.
+
+        Args:
+            ours: Ids of all processes of an engine that waits there for its next trial; the memory in use is
+                its own then.
+        """
+        processes = self._device_processes
+        pids = processes.foreign(ours) if ours else processes.pids()
         if pids:
             return "process " + "; ".join(map(named, sorted(pids)))
+        if ours:
+            return None
         held = None if self._gauge is None else self._gauge.look().memory_gib
         if held is not None and held > MOST_IDLE_GIB * len(self._devices):
             return f"{held:.1f} GiB of memory in use, by no process that can be seen"
         return None
 
     def wait(
-        self, *, limit_s: float, cancelled: Callable[[], bool], clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        limit_s: float,
+        cancelled: Callable[[], bool],
+        ours: Collection[int] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> float:
         """Wait until the devices are free, and return the seconds it took.
 
         Args:
             limit_s: Longest wait.
             cancelled: Polled; true ends the wait.
+            ours: As for ``in_the_way``.
             clock: Seconds.
 
         Raises:
             EngineError: They are not free in time, or the wait was cancelled.
         """
         began = clock()
-        while (reason := self.in_the_way()) is not None:
+        while (reason := self.in_the_way(ours=ours)) is not None:
             if cancelled():
                 raise Stopped
             if clock() - began >= limit_s:

@@ -16,6 +16,7 @@ from pathlib import Path
 from sweeper import knobs
 from sweeper.engines import Server
 from sweeper.engines.kernels import NEEDLES, UntunedShape, read_kernels
+from sweeper.engines.shared import LogParts, SharedServer
 from sweeper.kinds import ENGINES
 from sweeper.records import Scalar, TrialSpec
 
@@ -23,7 +24,7 @@ SHAPES_SUFFIX = ".untuned.csv"
 """Of the file with the untuned shapes, in place of the log's ``.log``."""
 
 # A log that is longer says nothing new of kernels behind this; lines are cut, as a configuration has less.
-_MOST_CHARACTERS = 256 * 2**20
+_MOST_BYTES = 256 * 2**20
 _LONGEST_LINE = 100_000
 
 
@@ -37,12 +38,12 @@ def kernels_of(server: Server, spec: TrialSpec) -> dict[str, Scalar]:
         return {}
     log = Path(server.log_path)
     try:
-        kernels = read_kernels(_telling_lines(log))
+        kernels = read_kernels(_telling_lines(log, _parts_of(server)))
     except OSError:
         return {}
     if kernels.untuned:
         with suppress(OSError):
-            log.with_suffix(SHAPES_SUFFIX).write_text(shapes_csv(kernels.untuned), encoding="utf-8")
+            _shapes_path(server, log, spec).write_text(shapes_csv(kernels.untuned), encoding="utf-8")
     return {**kernels.columns, **_aiter(log, spec)}
 
 
@@ -73,16 +74,30 @@ def _shared(values: list[Scalar]) -> Scalar:
     return " | ".join(map(str, different))
 
 
-def _telling_lines(log: Path) -> str:
+def _shapes_path(server: Server, log: Path, spec: TrialSpec) -> Path:
+    """Return where the shapes go: next to the log, or with a trial that has no log of its own."""
+    path = log.with_suffix(SHAPES_SUFFIX)
+    return Path(spec.folder) / path.name if isinstance(server, SharedServer) else path
+
+
+def _parts_of(server: Server) -> LogParts:
+    """Return where a log tells of the trial: everywhere, or at the shared start and since the trial began."""
+    return server.log_parts if isinstance(server, SharedServer) else ((0, None),)
+
+
+def _telling_lines(log: Path, parts: LogParts) -> str:
     """Return the lines of a log that may name a kernel; those of requests, by far the most, do not."""
     kept, seen = [], 0
-    with log.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            seen += len(line)
-            if any(needle in line for needle in NEEDLES):
-                kept.append(line[:_LONGEST_LINE])
-            if seen > _MOST_CHARACTERS:
-                break
+    with log.open("rb") as lines:
+        for first, end in parts:
+            lines.seek(first)
+            for line in lines:
+                seen += len(line)
+                text = line.decode(errors="replace")
+                if any(needle in text for needle in NEEDLES):
+                    kept.append(text[:_LONGEST_LINE])
+                if seen > _MOST_BYTES or (end is not None and first + seen >= end):
+                    break
     return "".join(kept)
 
 

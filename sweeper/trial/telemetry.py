@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sweeper.engines import Server
+from sweeper.processes import orphans
 from sweeper.processes import process as processes
 from sweeper.records import Measurement, Placement, Provenance, TrialSpec
 from sweeper.topology.gauges import Gauge, Gauges
@@ -102,7 +103,7 @@ def recorded(
         return
     gauge = gauge or Gauge(spec.platform, placement.devices)
     is_over = threading.Event()
-    processors = _Processors(server, spec.key, proc=proc)
+    processors = _Processors(server, spec.key, folder=Path(spec.folder), proc=proc)
 
     def look() -> None:
         while True:
@@ -127,9 +128,10 @@ def recorded(
 class _Processors:
     """Processor time of the host, of the engine's processes and of the client's, between two looks."""
 
-    def __init__(self, server: Server, key: str, *, proc: Path) -> None:
+    def __init__(self, server: Server, key: str, *, folder: Path, proc: Path) -> None:
         self._server = server
         self._key = key
+        self._folder = folder
         self._proc = proc
         self._lock = threading.Lock()
         self._began = time.monotonic()
@@ -141,8 +143,12 @@ class _Processors:
 
     def look(self) -> None:
         engine = set(self._server.pids() or ())
-        marked = {process.pid for process in processes.marked(processes.TRIAL_MARK, self._key)}
-        groups = {"engine": engine, "client": marked - engine}
+        # A client that was forked from a process of an earlier trial carries no mark of this one.
+        client = {
+            *processes.marked(processes.TRIAL_MARK, self._key),
+            *orphans.launched(self._folder, "client-"),
+        }
+        groups = {"engine": engine, "client": {process.pid for process in client} - engine}
         with self._lock:
             is_first = self._ended == self._began
             self._ended = time.monotonic()

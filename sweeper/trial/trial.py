@@ -9,7 +9,7 @@ exceptions are caught broadly. How an engine is started or a load is sent lies b
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +23,7 @@ from sweeper.engines.registry import engine_of
 from sweeper.errors import Stopped
 from sweeper.goals import pruner
 from sweeper.kinds import CLIENTS, ENGINES
+from sweeper.processes.warm import WarmProcesses
 from sweeper.records import (
     LoadPoint,
     Measurement,
@@ -53,10 +54,12 @@ def run(
     cancelled: Cancelled,
     engine: Engine | None = None,
     open_client: OpenClient | None = None,
+    warm: WarmProcesses | None = None,
     proc: Path = host_settings.PROC,
     sys: Path = numa.SYS,
     before_load: Callable[[], object] = lambda: None,
     probe: Runner = run_command,
+    own_pids: Callable[[], Collection[int]] = tuple,
 ) -> TrialResult:
     """Run one trial to its end.
 
@@ -66,10 +69,12 @@ def run(
         cancelled: Polled throughout; true ends the trial as interrupted.
         engine: What serves, if not the one that the spec names.
         open_client: Opens the client that loads it.
+        warm: Who keeps what engines and clients have imported for later trials; None keeps nothing.
         proc: Where the kernel shows its settings, for trials that change the host.
         sys: Where it shows its devices, for the processors of a NUMA node.
         before_load: Called before each measured load.
         probe: Runs the vendor's tool that lists the processes on the devices.
+        own_pids: Returns the ids of the processes of an engine that is there already for this trial.
 
     Returns:
         The result, complete or failed; an engine's failure is never an exception.
@@ -80,10 +85,12 @@ def run(
         cancelled=cancelled,
         engine=engine,
         open_client=open_client,
+        warm=warm,
         proc=proc,
         sys=sys,
         before_load=before_load,
         probe=probe,
+        own_pids=own_pids,
     ).run()
 
 
@@ -108,10 +115,12 @@ class Trial:
         cancelled: Cancelled,
         engine: Engine | None,
         open_client: OpenClient | None,
+        warm: WarmProcesses | None,
         proc: Path,
         sys: Path,
         before_load: Callable[[], object],
         probe: Runner,
+        own_pids: Callable[[], Collection[int]],
     ) -> None:
         """Take what ``run`` takes; nothing is started yet."""
         self._spec = spec
@@ -119,17 +128,19 @@ class Trial:
         self._cancelled = cancelled
         self._engine = engine
         self._open_client = open_client
+        self._warm = warm
         self._proc = proc
         self._sys = sys
         self._before_load = before_load
         self._probe = probe
+        self._own_pids = own_pids
         self._record = TrialRecord(spec=spec, placement=placement)
 
     def run(self) -> TrialResult:
         """Run it to its end, and return its result whatever happens."""
         try:
-            engine = self._engine or engine_of(self._spec)
-            open_client = self._open_client or client_of(self._spec)
+            engine = self._engine or engine_of(self._spec, self._warm)
+            open_client = self._open_client or client_of(self._spec, self._warm)
             with self._changed_host() as self._record.host, self._bound() as self._record.numa_binding:
                 self._record.audit = audit_of(self._spec, self._probe, root=self._proc.parent)
                 reason = self._starts(engine, open_client)
@@ -189,7 +200,8 @@ class Trial:
             run=self._probe,
         )
         limit_s = self._spec.engine.free_timeout_s
-        self._record.spend("free_wait_s", free.wait(limit_s=limit_s, cancelled=self._cancelled))
+        waited_s = free.wait(limit_s=limit_s, cancelled=self._cancelled, ours=self._own_pids())
+        self._record.spend("free_wait_s", waited_s)
 
     @contextmanager
     def _started(self, engine: Engine, restart: int) -> Iterator[Server]:

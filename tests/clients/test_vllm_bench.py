@@ -24,6 +24,7 @@ from sweeper.engines.vllm_environment import probe
 from sweeper.errors import ConfigError, EngineError, MeasurementError
 from sweeper.models import tiny
 from sweeper.processes import orphans, process, supervisor
+from sweeper.processes.warm import WarmProcesses
 from sweeper.records import FailureClass, LoadPoint, Model, TrialSpec
 from tests.real_engine import make_real_spec
 from tests.standin_benchmarks import QuietServer
@@ -57,11 +58,13 @@ def server(spec: TrialSpec) -> Iterator[VllmServer]:
         yield server
 
 
-@pytest.fixture
-def client(spec: TrialSpec) -> Iterator[VllmBenchClient]:
-    opened = VllmBenchClient(spec, PLACEMENT)
-    yield opened
-    opened.close()
+@pytest.fixture(params=["a process of its own", "a fork of a kept one"])
+def client(spec: TrialSpec, request: pytest.FixtureRequest) -> Iterator[VllmBenchClient]:
+    with WarmProcesses() as warm:
+        is_kept = "kept" in request.param
+        opened = VllmBenchClient(spec, PLACEMENT, warm=warm if is_kept else None)
+        yield opened
+        opened.close()
 
 
 def arguments(tmp_path: Path, point: LoadPoint, *, release: str = "0.32.0") -> dict[str, str]:

@@ -40,7 +40,7 @@ WORKLOAD_OF = {
 }
 
 # An engine that only runs on a real machine, and what it cannot be without.
-REAL_ENGINES: dict[str, list[str]] = {"tgi": [], "attach": ["engine.url=http://127.0.0.1:8000"]}
+REAL_ENGINES: dict[str, list[str]] = {"sglang": [], "tgi": [], "attach": ["engine.url=http://127.0.0.1:8000"]}
 
 
 @pytest.mark.parametrize(

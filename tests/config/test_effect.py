@@ -30,6 +30,7 @@ from tests.clients.test_vllm_offline import make as offline_spec
 from tests.engines.test_attach import KEY, attached_spec, running  # noqa: F401 - a fixture
 from tests.engines.test_tgi import tgi_spec
 from tests.standin_server import PLACEMENT, make_spec, never, write_interpreter
+from tests.standin_sglang import sglang_spec
 
 _Spec = TypeVar("_Spec")
 
@@ -84,6 +85,26 @@ REFUSALS = {
     "words before vLLM": (
         ["engine.prefix=[docker,run]"],
         "engine.prefix: is ['docker', 'run'], and engine.kind is 'vllm'; expected none, since only",
+    ),
+    "two ways into a container": (
+        ["engine=tgi", "engine.image=tgi:3", "engine.prefix=[docker,run,tgi:3]"],
+        "engine.image: is given together with engine.prefix=['docker', 'run', 'tgi:3']; expected one way",
+    ),
+    "a container for an engine inside its benchmark": (
+        ["client=offline", "workload.dataset=latency", "engine.image=vllm:1"],
+        "engine.image: is 'vllm:1', and client.kind is 'offline', whose benchmark has the engine inside it,",
+    ),
+    "a container for what runs already": (
+        ["engine=attach", "engine.url=http://127.0.0.1:8000", "engine.image=vllm:1"],
+        "engine.image: is 'vllm:1', and engine.kind is 'attach': the endpoint runs already,",
+    ),
+    "words for a container without one": (
+        ["engine.container_arguments=[--privileged]"],
+        "engine.container_arguments: is ['--privileged'], and no image is named; expected a container",
+    ),
+    "a secret in a container's command line": (
+        ["engine.image=vllm:1", "engine.container_arguments=[--env,'HF_TOKEN=hf_abc']"],
+        "engine.container_arguments: gives 'HF_TOKEN' a value, which every user of the machine could read;",
     ),
     "a budget for a grid": (
         ["search.trials=3"],
@@ -214,8 +235,11 @@ def read_in(spec: TrialSpec) -> set[str]:
 # Read before or after a trial; what only several instances, or an old release, have; and the limit of a
 # server that listens and is not healthy yet, which a stand-in may be too quick for (see test_vllm.py).
 _ELSEWHERE = {
-    *("engine.kind", "engine.release", "engine.allow_unknown", "engine.instances_by", "client.kind"),
+    *("engine.kind", "engine.release", "engine.allow_unknown", "engine.instances_by", "engine.live"),
+    "client.kind",
     *("client.script", "engine.stop_timeout_s", "engine.ready_timeout_s"),
+    # The record holds them as its container, which runs in tests/engines/test_containers_real.py.
+    *("engine.image", "engine.container_runtime", "engine.container_arguments"),
 }
 
 
@@ -243,6 +267,15 @@ def test_tgi_reads_what_is_said_to_act_for_it(tmp_path: Path) -> None:
     spec = replace(made, engine=replace(made.engine, python=python))
     said = acting(spec, "engine=tgi")
     assert {"engine.command", "engine.prefix"} <= said
+    assert said <= read_in(spec)
+
+
+def test_sglang_reads_what_is_said_to_act_for_it(tmp_path: Path) -> None:
+    made = sglang_spec(tmp_path)
+    spec = replace(made, client=replace(made.client, python=str(write_interpreter(tmp_path / "python"))))
+    said = acting(spec, "engine=sglang")
+    assert {"engine.python", "engine.allow_unknown"} & said
+    assert not {"engine.command", "engine.prefix", "engine.url"} & said
     assert said <= read_in(spec)
 
 
@@ -376,7 +409,7 @@ def test_default_is_written_once() -> None:
 
 
 def test_files_of_conf_repeat_defaults_that_they_show() -> None:
-    for engine in ("vllm", "tgi"):
+    for engine in ("vllm", "sglang", "tgi"):
         composed = config.compose_run([f"engine={engine}", "platform=cpu"])["engine"]
         shown = {name: value for name, value in composed.items() if name.endswith("_s")}
         assert shown == {name: config_defaults("engine")[name] for name in shown}

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -256,10 +257,12 @@ def test_busy_engine_refuses(
 # Engines that are not as they should be
 
 
-def test_started_engine_that_ignores_class_is_ended(tmp_path: Path, limits: LiveLimits) -> None:
+def test_started_engine_that_ignores_class_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STANDIN", "fixed")
     spec = make_spec(tmp_path / "outputs", str(write_interpreter(tmp_path / "bin")))
+    spec = replace(spec, live_start=spec.assignment)
     with pytest.raises(MeasurementError, match="ignored --scheduler-cls") as caught:
-        VllmEngine(live_limits=limits).start(spec, PLACEMENT, restart=0, cancelled=never)
+        VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
     assert caught.value.failure is FailureClass.WRONG_ENGINE
     assert orphans.find_orphans(tmp_path / "outputs") == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,11 +29,12 @@ def test_real_engine_runs_what_its_scheduler_confirmed(tmp_path: Path, vllm_pyth
         vllm_python,
         assignment={**START, "enforce_eager": True},
     )
-    limits = LiveLimits(tmp_path / "live")
-    server = VllmEngine(live_limits=limits).start(spec, PLACEMENT, restart=0, cancelled=never)
+    spec = replace(spec, live_start=spec.assignment)
+    server = VllmEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
     try:
         # The CPU platform turns asynchronous scheduling off.
-        assert limits.started().scheduler == "LiveSynchronousScheduler"
+        confirmed = Path(spec.folder) / "live" / "confirmed.json"
+        assert json.loads(confirmed.read_text())["scheduler"] == "LiveSynchronousScheduler"
         assert server.effective["set_live"] == ""
         assert server.effective["started_with"] == (
             "long_prefill_token_threshold 0, max_num_batched_tokens 2048, max_num_seqs 32"
@@ -50,7 +52,7 @@ def test_real_engine_runs_what_its_scheduler_confirmed(tmp_path: Path, vllm_pyth
         with pytest.raises(MeasurementError, match="33 is above 32, which the engine was started with"):
             server.change_limits({"max_num_seqs": 33})
         assert server.effective["max_num_seqs"] == 1
-        assert json.loads((limits.folder / "confirmed.json").read_text())["limits"]["max_num_seqs"] == 1
+        assert json.loads(confirmed.read_text())["limits"]["max_num_seqs"] == 1
     finally:
         server.stop()
 

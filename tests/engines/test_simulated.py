@@ -118,6 +118,20 @@ def test_knob_of_v0_is_ignored_in_v1(simulated_spec: TrialSpec) -> None:
     assert ignored_knobs(asking(simulated_spec, max_seq_len_to_capture=16384)) == ()
 
 
+def test_threshold_for_long_prompts_is_modelled_in_v1_alone(simulated_spec: TrialSpec) -> None:
+    name = "long_prefill_token_threshold"
+    spec = asking(simulated_spec, **{name: 256})
+    assert ignored_knobs(spec) == (name,)
+    assert name not in start(spec).effective
+    newer = of_release(simulated_spec, "0.32.0")
+    assert name not in start(asking(newer)).effective
+    cut = start(asking(newer, **{name: 64}))
+    assert cut.effective[name] == 64
+    assert cut.ignored_knobs == ()
+    # Prompts of ShareGPT are longer than that: each now takes several steps, and the answers wait for none.
+    assert duration_s(cut) != duration_s(start(asking(newer)))
+
+
 def test_ignored_knobs_change_no_number(simulated_spec: TrialSpec) -> None:
     plain, decorated = asking(simulated_spec), asking(simulated_spec, VLLM_RPC_TIMEOUT=30000)
     assert duration_s(start(plain)) == duration_s(start(decorated))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.engines import environment, vllm, vllm_environment, vllm_reports
+from sweeper.engines import environment, launched, vllm, vllm_environment, vllm_reports
 from sweeper.engines.vllm import VllmEngine
 from sweeper.engines.vllm_environment import EngineEnvironment
 from sweeper.errors import ConfigError, EngineError, MeasurementError, PlacementError
@@ -554,6 +554,16 @@ def test_listening_and_health_have_each_limit(
     error = fail_to_start(tmp_path, interpreter, **{limit: 1.0})
     assert error.failure is FailureClass.START_TIMEOUT
     assert told in str(error)
+
+
+def test_engine_that_serves_nobody_yet_is_not_waited_for(
+    tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN", "mute,unstoppable")
+    monkeypatch.setattr(launched, "_UNREADY_GRACE_S", 0.5)
+    # An hour: whoever waited for it would not come back.
+    error = fail_to_start(tmp_path, interpreter, ready_timeout_s=1.0, stop_timeout_s=3600.0)
+    assert error.failure is FailureClass.START_TIMEOUT
 
 
 def test_engine_that_is_late_and_told_why_fails_of_that(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
 import signal
 import tempfile
@@ -20,8 +21,11 @@ from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.private_ray import PrivateRay, own_temp_dir
 from sweeper.executors.ray import RayExecutor, _is_cancelled, run_in_worker
 from sweeper.executors.ray_import import import_ray
+from sweeper.processes import orphans
 from sweeper.processes import process as processes
+from sweeper.processes.process import Process
 from sweeper.records import FailureClass, LoadPoint, Placement, TrialResult, TrialSpec, TrialState
+from tests.standin_server import PLACEMENT, make_spec, write_interpreter
 from tests.surroundings import running
 
 
@@ -77,6 +81,22 @@ def test_trial_that_cannot_even_be_begun_is_failed_result(
     assert result.state is TrialState.FAILED
     assert result.failure_class is not None
     assert "no_such_parameter" in (result.failure_message or "")
+
+
+def test_trials_one_after_another_import_once(executor: Executor, tmp_path: Path) -> None:
+    spec = make_spec(tmp_path / "outputs", write_interpreter(tmp_path / "bin"))
+    Path(spec.model.path).mkdir(exist_ok=True)
+    kept = []
+    for name in ("first", "second", "third"):
+        own = replace(spec, folder=str(Path(spec.folder).with_name(name)))
+        executor.submit(own, PLACEMENT)
+        (result,) = results(executor, 1).values()
+        assert result.state is TrialState.COMPLETE, result.failure_message
+        files = [json.loads(path.read_text()) for path in sorted(Path(own.folder).glob("*.start.json"))]
+        assert all("ended_at" in facts for facts in files)
+        kept.append([facts["pid"] for facts in files])
+    assert kept[0] == kept[1] == kept[2]
+    assert len(set(kept[0])) == 2
 
 
 def test_closing_twice_is_harmless(simulated_spec: TrialSpec, placement: Placement) -> None:
@@ -257,3 +277,69 @@ def test_trial_given_to_ray_that_died_meanwhile_runs_in_new_one(
     ray_executor.submit(simulated_spec, placement)
     (result,) = results(ray_executor, 1).values()
     assert result.state is TrialState.COMPLETE, result.failure_message
+
+
+# Trials that share a start
+
+
+def sharing(outputs: Path, python: Path, *, seqs: int, start: int | None = 32) -> TrialSpec:
+    live_start = None if start is None else {"max_num_seqs": start}
+    spec = make_spec(outputs, python, assignment={"max_num_seqs": seqs}, live_start=live_start)
+    return replace(spec, folder=str(outputs / "study" / "trials" / spec.key))
+
+
+def only_result(executor: Executor, spec: TrialSpec) -> TrialResult:
+    ticket = executor.submit(spec, PLACEMENT)
+    return results(executor, 1)[ticket]
+
+
+def engines_of(outputs: Path) -> list[Process]:
+    launches = map(orphans.read_start_file, outputs.glob("study/trials/*/engine-*.start.json"))
+    return [member for launch in launches if launch is not None for member in launch.members()]
+
+
+def test_trials_share_a_start_until_another_one_needs_its_devices(executor: Executor, tmp_path: Path) -> None:
+    outputs, python = tmp_path / "outputs", write_interpreter(tmp_path / "bin")
+    found = [only_result(executor, sharing(outputs, python, seqs=seqs)) for seqs in (8, 4)]
+    assert [result.failure_message for result in found] == [None, None]
+    assert [result.effective["max_num_seqs"] for result in found] == [8, 4]
+    assert [result.effective["live_trial"] for result in found] == [0, 1]
+    assert engines_of(outputs)
+    fresh = only_result(executor, sharing(outputs, python, seqs=8, start=None))
+    assert fresh.state is TrialState.COMPLETE
+    assert engines_of(outputs) == []
+
+
+@pytest.mark.ray
+def test_killed_holder_of_an_engine_is_transient_failure_and_rest_gets_new_start(
+    ray_executor: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs, python = tmp_path / "outputs", write_interpreter(tmp_path / "bin")
+    first = only_result(ray_executor, sharing(outputs, python, seqs=8))
+    assert first.state is TrialState.COMPLETE
+    owners = {launch.owner.pid for launch in map(read, outputs.glob("study/trials/*/engine-*.start.json"))}
+    for pid in owners:
+        os.kill(pid, signal.SIGKILL)
+    lost = only_result(ray_executor, sharing(outputs, python, seqs=4))
+    assert lost.failure_class is FailureClass.INFRASTRUCTURE
+    assert engines_of(outputs) == []
+    again = only_result(ray_executor, sharing(outputs, python, seqs=4))
+    assert again.state is TrialState.COMPLETE
+    assert again.effective["live_trial"] == 0
+    only_result(ray_executor, sharing(outputs, python, seqs=8, start=None))
+    assert engines_of(outputs) == []
+
+
+def read(path: Path) -> orphans.Launch:
+    launch = orphans.read_start_file(path)
+    assert launch is not None
+    return launch
+
+
+def test_engine_that_waits_ends_with_its_executor(tmp_path: Path) -> None:
+    outputs, python = tmp_path / "outputs", write_interpreter(tmp_path / "bin")
+    inline = InlineExecutor(max_parallel=1)
+    assert only_result(inline, sharing(outputs, python, seqs=8)).state is TrialState.COMPLETE
+    assert engines_of(outputs)
+    inline.close()
+    assert engines_of(outputs) == []

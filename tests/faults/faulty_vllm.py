@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -129,7 +130,7 @@ def serve(arguments: list[str]) -> None:
     listening.serve_forever()
 
 
-def benchmark(requests_fd: str, replies_fd: str) -> None:
+def benchmark(requests_fd: str | int, replies_fd: str | int) -> None:
     requests, replies = os.fdopen(int(requests_fd)), os.fdopen(int(replies_fd), "w", buffering=1)
     replies.write(json.dumps({"ready": True}) + "\n")
     for line in requests:
@@ -172,5 +173,12 @@ if __name__ == "__main__":
             serve(rest)
         case [worker, first, second] if worker.endswith("vllm_bench_worker.py"):
             benchmark(first, second)
+        case [keeper, control, worker] if keeper.endswith("keeper.py"):
+            is_server = worker.endswith("vllm_server_worker.py")
+            runpy.run_path(keeper)["keep"](
+                int(control),
+                loading=lambda: None,
+                serving=lambda _, *fds: serve(sys.argv[1:]) if is_server else benchmark(*fds),
+            )
         case other:
             raise SystemExit(f"not understood: {other}")

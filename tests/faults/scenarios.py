@@ -93,8 +93,9 @@ def driver_faults(folder: Path) -> dict[str, Seen]:
     study.start()
     study.meet("loading", 2)
     engine = study.latest_engine(2)
-    # A supervisor that is stopped ends nobody: the server stays, as if none had been there.
-    os.kill(int(engine["pid"]), signal.SIGSTOP)
+    # Who is stopped ends nobody: the server stays, as if neither supervisor nor keeper had been there.
+    for pid in {int(engine["pid"]), *study.kept()}:
+        os.kill(pid, signal.SIGSTOP)
     study.runs[-1].kill()
     stale_exit = study.wait_exit()
     assert ports.listeners(int(engine["port"])) == {int(engine["program_pid"])}
@@ -191,7 +192,10 @@ def small_disk(folder: Path) -> Iterator[str | None]:
 
 
 def _kill_part(study: Study, number: int, victim: str, by: int, *, announced: bool = True) -> float:
-    """Strike in the load, and tell the seconds until no process of that engine start lives."""
+    """Strike in the load, and tell the seconds until no process of that engine start lives.
+
+    What is kept for the next start is none of it; that it ends is seen at the end of the study.
+    """
     if announced:
         study.meet("loading", number)
     engine = study.latest_engine(number)
@@ -201,9 +205,10 @@ def _kill_part(study: Study, number: int, victim: str, by: int, *, announced: bo
         boot=engine["boot_id"],
         log_path=engine["log_path"],
     )
+    kept = study.kept()
     began = time.monotonic()
     os.kill(study.victim(number, victim), by)
-    _wait(lambda: not launch.members())
+    _wait(lambda: not {member.pid for member in launch.members()} - kept)
     return time.monotonic() - began
 
 

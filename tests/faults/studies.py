@@ -173,6 +173,18 @@ class Study:
                 found[path.name.removesuffix(process.START_FILE_SUFFIX)] = facts
         return found
 
+    def kept(self) -> set[int]:
+        """Process ids of what is kept between trials, and of its supervisors, as far as it lives."""
+        files = [
+            json.loads(path.read_text(encoding="utf-8")) for path in self.study.glob("kept/*.start.json")
+        ]
+        return {
+            int(facts[name])
+            for facts in files
+            for name in ("pid", "program_pid")
+            if "ended_at" not in facts and process.find(int(facts[name])) is not None
+        }
+
     def latest_engine(self, number: int) -> dict[str, Any]:
         files = self.start_files(number)
         return files[max(name for name in files if name.startswith("engine-"))]

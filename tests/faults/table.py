@@ -40,7 +40,7 @@ What bounds the waiting, each by its key and in seconds:
 | the client has imported what it needs | `client.start_timeout_s` | 600 | client |
 | warm-up | `engine.warmup_timeout_s` | 1800 | hang |
 | one load | `engine.load_timeout_s` | 7200 | hang |
-| from SIGTERM to SIGKILL | `engine.stop_timeout_s` | 60 | killed |
+| from SIGTERM to SIGKILL (never ready: 5 s at most) | `engine.stop_timeout_s` | 60 | killed |
 
 Failures of class port and infrastructure are repeated by the same run, up to `max_attempts` (2) in all, after
 `retry_pause_s` (10), which doubles each time. For as long, devices on which a trial met trouble (class

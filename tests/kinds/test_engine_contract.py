@@ -24,6 +24,7 @@ from sweeper.records import EngineSpec, FailureClass, Placement, Provenance, Tri
 from tests.engines.test_attach import KEY, attached_spec, wait_until_it_answers
 from tests.engines.test_tgi import tgi_spec
 from tests.standin_server import PLACEMENT, make_spec, never, write_interpreter
+from tests.standin_sglang import sglang_spec
 from tests.surroundings import running
 
 Trial = tuple[TrialSpec, Placement]
@@ -32,6 +33,11 @@ Trial = tuple[TrialSpec, Placement]
 @contextmanager
 def vllm(folder: Path, simulated: Trial) -> Iterator[Trial]:
     yield make_spec(folder / "outputs", write_interpreter(folder / "bin")), PLACEMENT
+
+
+@contextmanager
+def sglang(folder: Path, simulated: Trial) -> Iterator[Trial]:
+    yield sglang_spec(folder), PLACEMENT
 
 
 @contextmanager
@@ -59,6 +65,7 @@ def simulated(folder: Path, simulated: Trial) -> Iterator[Trial]:
 
 STAND_INS: Mapping[str, Callable[[Path, Trial], AbstractContextManager[Trial]]] = {
     "vllm": vllm,
+    "sglang": sglang,
     "tgi": tgi,
     "attach": attach,
     "simulated": simulated,

@@ -40,6 +40,7 @@ ORDER = (
     "aiter",
     "refusals",
     "launcher",
+    "sglang",
     "presence",
     "values",
     "conflicts",

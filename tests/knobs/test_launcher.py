@@ -138,3 +138,16 @@ def test_random_weights_are_said_of_model_and_nowhere_else() -> None:
     assert made is not None and "Take it out" in made.reason
     assert knobs.refuse_load_format("safetensors", is_dummy=False) is None
     assert knobs.refuse_load_format("dummy", is_dummy=True) is None
+
+
+def test_file_named_from_where_a_study_starts_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates" / "own.jinja").write_text("{{ messages }}", encoding="utf-8")
+    near = knobs.refuse_near_path("chat_template", "templates/own.jinja")
+    assert near is not None and f"Write {tmp_path}/templates/own.jinja" in near.reason
+    assert near.is_mistake
+    for fine in (f"{tmp_path}/templates/own.jinja", "meta-llama/Llama-3.1-8B", "auto", 8):
+        assert knobs.refuse_near_path("chat_template", fine) is None

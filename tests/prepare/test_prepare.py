@@ -12,9 +12,10 @@ from sweeper import config, topology
 from sweeper.errors import ConfigError, PlacementError
 from sweeper.prepare import interpreter, platform
 from sweeper.prepare import node as prepare
-from sweeper.prepare.model import provide_model
+from sweeper.prepare.model import from_anywhere, provide_model, with_models_from_anywhere
 from sweeper.prepare.platform import Choice, compose_for_platform
 from sweeper.records import Platform
+from sweeper.space.space import Series
 
 
 def settings_for(platform: Platform, *overrides: str) -> config.Settings:
@@ -151,6 +152,20 @@ def test_tiny_model_is_made_where_it_is_needed(tmp_path: Path) -> None:
     )
     assert modelled.revision == model.revision
     assert not (tmp_path / "none").exists()
+
+
+def test_folder_of_a_model_is_named_in_full_for_an_engine_that_runs_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own").mkdir()
+    model = replace(settings_for(Platform.CPU, "model=tiny_llama").model, path="own")
+    assert from_anywhere(model).path == str(tmp_path / "own")
+    assert from_anywhere(replace(model, path="org/own")).path == "org/own"
+    series = Series(name="other", label="other", knobs={}, model=model)
+    space = replace(settings_for(Platform.CPU).space, series=(series,))
+    (found,) = with_models_from_anywhere(space).series
+    assert found.model is not None and found.model.path == str(tmp_path / "own")
 
 
 def test_hub_model_is_left_as_it_is() -> None:

@@ -20,7 +20,7 @@ from sweeper.records import (
     TrialState,
 )
 from sweeper.schedule.allocator import Allocator
-from sweeper.schedule.durations import Predictor
+from sweeper.schedule.durations import Predictor, SharedStarts
 from tests.stand_ins import LOAD, complete, failed, planner_of_three_series
 
 
@@ -173,3 +173,27 @@ def test_failure_teaches_nothing(spec: TrialSpec, planner: Planner) -> None:
     assert result.state is TrialState.FAILED
     predictor.learn_result(result)
     assert predictor.predict(spec).basis == "modelled"
+
+
+def test_start_that_several_share_is_predicted_once(spec: TrialSpec) -> None:
+    first = replace(spec, live_start=spec.assignment)
+    second = replace(first, assignment={**spec.assignment, "max_num_seqs": 17})
+    predict, starts = Predictor().predict, SharedStarts()
+    assert starts.share(first, predict(first)) == predict(first)
+    assert starts.share(second, predict(second)) == replace(predict(second), start_s=0.0)
+    # Asked again, the same one makes it; a start of its own is made in any case.
+    assert starts.share(first, predict(first)) == predict(first)
+    assert starts.share(spec, predict(spec)) == predict(spec)
+
+
+def test_trial_that_found_its_engine_running_teaches_nothing_of_starts(
+    spec: TrialSpec, planner: Planner
+) -> None:
+    predictor = Predictor()
+    known = predictor.predict(spec)
+    shared = replace(spec, live_start=spec.assignment)
+    found = took(shared, planner, start_s=0.01, load_s=1.0)
+    predictor.learn_result(replace(found, effective={"live_trial": 1}))
+    assert predictor.predict(spec).start_s == known.start_s
+    predictor.learn_result(replace(found, effective={"live_trial": 0}))
+    assert predictor.predict(spec).start_s == pytest.approx(0.01)

@@ -327,3 +327,81 @@ def test_blocks_stay_apart_and_everything_ends_whatever_predictions_say(
         done.append(key)
     assert sorted(done) == sorted(lasts_s)
     assert again <= set(done)
+
+
+# --- starts that several entries share -----------------------------------------------------------------
+
+
+def sharing(key: str, start_key: str | None, devices: int = 1) -> Entry:
+    return replace(entry(key, devices), start_key=start_key)
+
+
+def order_on(node: Node, *entries: Entry, order: str = "as_written") -> list[tuple[str, tuple[int, ...]]]:
+    spans = play(Scheduler((node,), order=order), entries, lasts_s=lambda one: one.predicted_s)
+    return [(span.entry.key, span.placement.devices) for span in spans]
+
+
+def test_entries_of_one_start_follow_one_another() -> None:
+    one_gpu = replace(SPX, devices=SPX.devices[:1])
+    entries = [
+        sharing("a", "x"),
+        sharing("own", None),
+        sharing("b", "x"),
+        sharing("c", "y"),
+        sharing("d", "x"),
+    ]
+    assert [key for key, _ in order_on(one_gpu, *entries)] == ["a", "b", "d", "own", "c"]
+
+
+def test_each_start_goes_on_where_it_is() -> None:
+    two_gpus = replace(SPX, devices=SPX.devices[:2])
+    found = order_on(two_gpus, *(sharing(f"{start}{n}", start) for n in range(3) for start in ("x", "y")))
+    assert {(key[0], devices) for key, devices in found} == {("x", (0,)), ("y", (1,))}
+
+
+def test_start_is_made_twice_only_where_nothing_else_waits() -> None:
+    two_gpus = replace(SPX, devices=SPX.devices[:2])
+    entries = [*(sharing(f"x{n}", "x") for n in range(4)), sharing("own", None)]
+    found = order_on(two_gpus, *entries)
+    assert found[:2] == [("x0", (0,)), ("own", (1,))]
+    assert {devices for key, devices in found if key != "own"} == {(0,), (1,)}
+
+
+def test_block_that_others_leave_is_not_kept_for_a_start_elsewhere() -> None:
+    two_gpus = replace(SPX, devices=SPX.devices[:2])
+    entries = [sharing("x0", "x"), sharing("x1", "x"), entry("own", 1, 1.0), entry("own2", 1, 1.0)]
+    assert [key for key, _ in order_on(two_gpus, *entries)] == ["x0", "own", "own2", "x1"]
+
+
+def test_entry_of_its_own_start_takes_block_where_no_engine_waits() -> None:
+    scheduler = waiting_in(Scheduler((SPX,)), sharing("a", "x"))
+    first = started(scheduler, now_s=0.0)["a"]
+    scheduler.release(first)
+    waiting_in(scheduler, sharing("own", None))
+    assert started(scheduler, now_s=1.0)["own"].devices != first.devices
+    waiting_in(scheduler, sharing("b", "x"))
+    assert started(scheduler, now_s=2.0)["b"] == first
+
+
+def test_wide_entry_is_not_held_up_for_ever_by_start() -> None:
+    scheduler = waiting_in(Scheduler((SPX,)), *(sharing(f"x{n}", "x") for n in range(9)))
+    running, passed = list(started(scheduler, now_s=0.0).values()), 0
+    waiting_in(scheduler, sharing("wide", None, 8))
+    for now in range(1, 500):
+        scheduler.release(running.pop(0))
+        waiting_in(scheduler, sharing(f"later{now}", "x"))
+        begun = started(scheduler, now_s=float(now))
+        if "wide" in begun:
+            break
+        running += begun.values()
+        passed += len(begun)
+    assert "wide" in begun
+    assert passed < 64
+
+
+def test_lost_node_takes_its_starts_with_it() -> None:
+    scheduler = waiting_in(Scheduler((named("one"), named("two"))), sharing("a", "x"))
+    first = started(scheduler, now_s=0.0)["a"]
+    scheduler.lose(first.node)
+    waiting_in(scheduler, sharing("b", "x"))
+    assert started(scheduler, now_s=1.0)["b"].node != first.node

@@ -162,3 +162,21 @@ def test_space_without_anything_to_vary_has_its_one_trial(tmp_path: Path) -> Non
     search = opened(tmp_path, space=single)
     candidate = search.begin(next(single.grid()))
     assert candidate.point.assignment == {"a": 1}
+
+
+@pytest.mark.parametrize("method", ["tpe", "random", "guided"])
+def test_proposal_keeps_what_is_held_as_long_as_such_points_are_left(tmp_path: Path, method: str) -> None:
+    space = Space(
+        domains={"max_num_seqs": Choice(values=(8, 16, 32)), "enforce_eager": Choice(values=(True, False))}
+    )
+    search = opened(tmp_path, space=space, method=method)
+    first = asked(search)
+    rest = {"enforce_eager": first.point.choices["enforce_eager"]}
+    search.tell(first.number, [1.0], {})
+    for _ in range(2):
+        candidate = search.ask(held=rest)
+        assert candidate is not None
+        assert rest.items() <= candidate.point.choices.items()
+        search.tell(candidate.number, [1.0], {})
+    assert search.ask(held=rest) is None
+    assert asked(search).point.choices["enforce_eager"] is not rest["enforce_eager"]

@@ -1,0 +1,55 @@
+"""The real vLLM (CPU build) in a real container: engine and benchmark, measured and ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sweeper.engines import images
+from sweeper.records import ContainerSpec, LoadPoint, TrialState
+from sweeper.trial import trial
+from tests import podman as containing
+from tests.podman import Podman
+from tests.real_engine import make_real_spec
+from tests.standin_server import PLACEMENT, never
+
+
+@pytest.fixture
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+    with pytest.MonkeyPatch.context() as patch:
+        found = containing.make(tmp_path_factory.mktemp("podman"), patch)
+        yield found
+        found.clean()
+
+
+@pytest.mark.vllm
+def test_trial_of_the_real_vllm_is_measured_in_its_container(
+    podman: Podman, tmp_path: Path, vllm_python: str
+) -> None:
+    made = make_real_spec(
+        tmp_path,
+        vllm_python,
+        assignment={"max_num_seqs": 8, "max_model_len": 512, "enforce_eager": True},
+        load_points=(LoadPoint(dataset="random", num_prompts=8, input_len=32, output_len=8),),
+    )
+    environment = Path(vllm_python).parents[1]
+    container = ContainerSpec(
+        image=podman.image("localhost/sweeper-real:1"),
+        runtime="podman",
+        arguments=tuple(
+            containing.mounts_of_this_machine(environment.resolve(), Path(vllm_python).resolve().parents[1])
+        ),
+        python=str(environment.resolve() / "bin" / "python"),
+    )
+    engine = images.provided(replace(made.engine, container=container), may_pull=False)
+    spec = replace(made, engine=images.with_mounts(engine, [made.model.path]))
+    result = trial.run(spec, PLACEMENT, cancelled=never)
+    assert result.state is TrialState.COMPLETE, result.failure_message
+    assert result.command[:2] == ("podman", "run") and "localhost/sweeper-real:1" in result.command
+    assert result.versions["vllm"] == made.engine.release and result.effective["max_num_seqs"] == 8
+    (measured,) = result.measurements
+    assert measured.metrics["completed"] == 8
+    assert podman.running() == []
