@@ -69,9 +69,9 @@ _REASONS = (
     ),
     (
         "case8_max_num_seqs",
-        "With 512 and 1024 places a run is one wave of decodes that shrinks to its longest answers: it hangs "
-        "on the dataset's longest lengths, which are not published, and on decode kernels at batches that "
-        "nothing was fitted to.",
+        "With 512 and 1024 places a run is one wave of decodes that shrinks to its longest answers: it "
+        "depends on the dataset's longest lengths, which are not published, and on decode kernels at batches "
+        "that nothing was fitted to.",
     ),
     (
         "intro_405b",
