@@ -233,8 +233,8 @@ AT_THE_COMMAND_LINE = {
         "client.kind: 'wrk' is not allowed; expected one of vllm_bench,",
     ),
     "an engine": (
-        [CASE_2, "engine.kind=sglang"],
-        "engine.kind: 'sglang' is not allowed; expected one of auto,",
+        [CASE_2, "engine.kind=trtllm"],
+        "engine.kind: 'trtllm' is not allowed; expected one of auto,",
     ),
     "an address without an endpoint": (
         [CASE_2, "engine.url=http://x"],

@@ -17,7 +17,7 @@ The files, each importing only from those before it:
   of the simulated platform.
 - ``amd_smi``: what amd-smi reports about each device. ``amd``: the node made of it. ``nvidia``, ``cpu``: the
   other nodes. ``device_processes``: which processes use a device. ``gauges``: what it does.
-  ``free_devices``: whether it is free.
+  ``shown_devices``: the files by which a container sees them. ``free_devices``: whether it is free.
 - ``detection``: which of them this machine is.
 """
 

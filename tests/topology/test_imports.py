@@ -20,6 +20,7 @@ ORDER = (
     "nvidia",
     "cpu",
     "device_processes",
+    "shown_devices",
     "gauges",
     "free_devices",
     "detection",
