@@ -27,6 +27,10 @@ def import_ray(*, is_private: bool) -> Any:
     if is_private:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # A process of Ray ends itself without a word when its raylet dies. Of a driver it takes that to be so
+    # where its parent is process 1, as under nohup, systemd or in a container (seen with 2.60). Where a
+    # process is named here, which no driver is told, it asks whether that one lives.
+    os.environ.setdefault("RAY_RAYLET_PID", str(os.getpid()))
     with keeping_signals():
         import ray
 
