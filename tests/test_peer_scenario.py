@@ -25,6 +25,7 @@ from sweeper.engines import vllm_reports
 from sweeper.processes import orphans
 from sweeper.processes import process as processes
 from sweeper.processes.ports import ReservedPort
+from tests.kept import kept
 from tests.standin_server import write_interpreter
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,7 +116,8 @@ def killed_and_resumed(
     stale_port = int(json.loads(path.read_text())["port"])
     wait_for(lambda: is_under_load(stale_port, path.parent), driver, seconds=600)
     # Whoever would end the engine with its driver is stopped first: it is left alive by force.
-    os.kill(launch.supervisor.pid, signal.SIGSTOP)
+    for pid in {launch.supervisor.pid, *kept(folder / STUDY)}:
+        os.kill(pid, signal.SIGSTOP)
     os.kill(driver.pid, signal.SIGKILL)
     driver.communicate()
     stale = launch.members()

@@ -44,7 +44,7 @@ ASSUMED_PREFILL_TOKENS_PER_S = 2000.0
 ASSUMED_DECODE_TOKENS_PER_S = 200.0
 """Speeds on a machine without a model: of the order that a small model reaches on CPU cores."""
 
-_MODELLED = (Platform.SIMULATED, Platform.MI300X)
+_MODELLED = (Platform.SIMULATED, Platform.MI300X, Platform.CUDA)
 
 
 @dataclass(frozen=True, kw_only=True)

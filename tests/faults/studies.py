@@ -19,6 +19,7 @@ import yaml
 from sweeper.processes import process
 from sweeper.processes.process import Process
 from sweeper.store.store import Store
+from tests.kept import kept
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER_MARK = "FAULTS_FOLDER"
@@ -175,15 +176,7 @@ class Study:
 
     def kept(self) -> set[int]:
         """Process ids of what is kept between trials, and of its supervisors, as far as it lives."""
-        files = [
-            json.loads(path.read_text(encoding="utf-8")) for path in self.study.glob("kept/*.start.json")
-        ]
-        return {
-            int(facts[name])
-            for facts in files
-            for name in ("pid", "program_pid")
-            if "ended_at" not in facts and process.find(int(facts[name])) is not None
-        }
+        return kept(self.study)
 
     def latest_engine(self, number: int) -> dict[str, Any]:
         files = self.start_files(number)

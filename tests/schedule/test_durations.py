@@ -124,6 +124,16 @@ def test_more_sequences_and_more_steps_at_once_are_no_slower(spec: TrialSpec) ->
     assert load_s(max_num_seqs=256, num_scheduler_steps=10) < load_s(max_num_seqs=256, num_scheduler_steps=1)
 
 
+def test_gpu_of_another_maker_is_predicted_from_its_peaks_where_they_are_known(spec: TrialSpec) -> None:
+    load = LoadPoint(dataset="random", num_prompts=240, input_len=512, output_len=128)
+    on_gpu = replace(spec, platform=Platform.CUDA, partitioning=None, load_points=(load,))
+    h200, h100, unknown = (Predictor(measured_device=name).predict(on_gpu) for name in ("h200", "h100", None))
+    assert h200.basis == "modelled from the peaks of NVIDIA H200"
+    assert unknown.basis == "assumed"
+    # The same compute, and memory that is faster.
+    assert h200.load_s < h100.load_s
+
+
 def test_without_model_of_machine_basis_says_so(spec: TrialSpec) -> None:
     on_cpu = Predictor().predict(replace(spec, platform=Platform.CPU))
     # A minute to start; 8 requests of 32 tokens at 2000/s and 8 at 200/s: 8 x (0.016 + 0.04) s
