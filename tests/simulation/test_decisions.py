@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -67,7 +68,11 @@ def test_vllm_that_is_installed_decides_as_recorded_and_as_ours(vllm_python: str
     workloads.write_text(json.dumps([as_json(case) for case in cases()]), encoding="utf-8")
     driver = ROOT / "benchmarks" / "scheduler_decisions.py"
     subprocess.run(
-        [vllm_python, str(driver), str(workloads), str(decisions)], check=True, cwd=tmp_path, timeout=600
+        [vllm_python, str(driver), str(workloads), str(decisions)],
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)},
+        timeout=600,
     )
     found = read(decisions)
     assert not [one for one in compared(found, cases()) if one.first_other]
