@@ -14,6 +14,8 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +69,15 @@ def mounts_of_this_machine(*more: Path) -> list[str]:
     # This repository is mounted by the product itself.
     kept = [path for path in wanted if not any(path != o and path.is_relative_to(o) for o in (*wanted, ROOT))]
     return [word for path in kept for word in ("--volume", f"{path}:{path}:ro")]
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Podman]:
+    """Set podman up (``make``) for a fixture, and take away all that it ran and kept."""
+    with pytest.MonkeyPatch.context() as patch:
+        found = make(folder, patch)
+        yield found
+        found.clean()
 
 
 def make(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Podman:

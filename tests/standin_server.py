@@ -64,12 +64,12 @@ def make_spec(outputs: Path, python: Path | str, **changes: object) -> TrialSpec
     return TrialSpec(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def write_interpreter(folder: Path) -> Path:
-    """Make an executable that stands for the interpreter of vLLM's environment."""
+def write_interpreter(folder: Path, *, program: Path = Path(__file__)) -> Path:
+    """Make an executable that stands for the interpreter of vLLM's environment, or of another program's."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "python"
     root = Path(__file__).resolve().parents[1]
-    path.write_text(f'#!/bin/sh\nPYTHONPATH="{root}:$PYTHONPATH" exec "{sys.executable}" "{__file__}" "$@"\n')
+    path.write_text(f'#!/bin/sh\nPYTHONPATH="{root}:$PYTHONPATH" exec "{sys.executable}" "{program}" "$@"\n')
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path
 

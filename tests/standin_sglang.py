@@ -15,13 +15,13 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import stat
 import sys
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from sweeper.records import EngineSpec, TrialSpec
+from tests import standin_server
 from tests.standin_server import make_spec
 
 RELEASE = "0.5.23"
@@ -30,12 +30,7 @@ _LABELS = 'engine_type="unified",model_name="tiny"'
 
 def write_interpreter(folder: Path) -> Path:
     """Make an executable that stands for the interpreter of SGLang's environment."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "python"
-    root = Path(__file__).resolve().parents[1]
-    path.write_text(f'#!/bin/sh\nPYTHONPATH="{root}" exec "{sys.executable}" "{__file__}" "$@"\n')
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return path
+    return standin_server.write_interpreter(folder, program=Path(__file__))
 
 
 def sglang_spec(folder: Path, **changes: object) -> TrialSpec:

@@ -25,12 +25,10 @@ OLD, NEW = "localhost/sweeper-vllm:0.31", "localhost/sweeper-vllm:0.32"
 
 @pytest.fixture(scope="module")
 def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
-    with pytest.MonkeyPatch.context() as patch:
-        found = containing.make(tmp_path_factory.mktemp("podman"), patch)
+    with containing.opened(tmp_path_factory.mktemp("podman")) as found:
         for image in (OLD, NEW):
             found.image(image, f"ENV STANDIN_VERSION={image.rpartition(':')[2]}.0")
         yield found
-        found.clean()
 
 
 def study(folder: Path, python: Path, name: str, *overrides: str) -> subprocess.CompletedProcess[str]:

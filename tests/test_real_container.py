@@ -19,10 +19,8 @@ from tests.standin_server import PLACEMENT, never
 
 @pytest.fixture
 def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
-    with pytest.MonkeyPatch.context() as patch:
-        found = containing.make(tmp_path_factory.mktemp("podman"), patch)
+    with containing.opened(tmp_path_factory.mktemp("podman")) as found:
         yield found
-        found.clean()
 
 
 @pytest.mark.vllm

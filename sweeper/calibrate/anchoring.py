@@ -7,12 +7,12 @@ good that is says leaving each number out in turn: it is predicted from a fit to
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import date as Day
 
 from sweeper.calibrate.figures import FIT, VALIDATION, Figure, predict
 from sweeper.calibrate.fitting import fit
-from sweeper.calibrate.judging import compared_of, errors_pct
+from sweeper.calibrate.judging import compared_of, errors_as
 from sweeper.simulation import stacks
 from sweeper.simulation.calibration import NamedCalibration
 from sweeper.simulation.device import USUAL_DEVICE
@@ -105,8 +105,8 @@ def named(
             values=values,
             fitted=fitted,
             errors_pct={
-                FIT: _errors(figures, predict(figures, values), role=FIT),
-                VALIDATION: _errors(figures, told, role=VALIDATION),
+                FIT: errors_as(FIT, figures, predict(figures, values), all_count=True),
+                VALIDATION: errors_as(VALIDATION, figures, told, all_count=True),
             },
             compared=compared_of(figures),
             stack=Stack(
@@ -126,11 +126,6 @@ def named(
         ),
         list(zip(figures, told, strict=True)),
     )
-
-
-def _errors(figures: Sequence[Figure], predicted: Sequence[float], *, role: str) -> Mapping[str, float]:
-    own = [replace(figure, role=role) for figure in figures]
-    return errors_pct(own, predicted, all_count=True)[role]
 
 
 def split(figures: Sequence[Figure], *, most: int = MOST_ANCHORS) -> tuple[list[Figure], list[Figure]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 
 from sweeper import knobs
@@ -44,6 +45,13 @@ def errors_pct(
             if own:
                 told.setdefault(role, {})[metric] = round(100 * sum(own) / len(own), 2)
     return told
+
+
+def errors_as(
+    role: str, figures: Sequence[Figure], predicted: Sequence[float], *, all_count: bool = False
+) -> dict[str, float]:
+    """Return ``errors_pct`` of figures that are all taken for fitted ones, or all for others, by ``role``."""
+    return errors_pct([replace(f, role=role) for f in figures], predicted, all_count=all_count)[role]
 
 
 def judged(

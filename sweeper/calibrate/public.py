@@ -16,10 +16,10 @@ from typing import Any
 
 from sweeper import config
 from sweeper.calibrate.figures import VALIDATION, Figure
+from sweeper.knobs.aiter import MASTER
 from sweeper.models import config_json
 from sweeper.records import EngineSpec, LoadPoint, Model, Placement, Platform, TrialSpec
 from sweeper.simulation.device import device_named
-from sweeper.simulation.stack import AITER_KNOB
 
 DATA = Path(__file__).parent / "data" / "public_measurements.json"
 
@@ -55,7 +55,7 @@ def source_figures(source: Mapping[str, Any], *, role: str = VALIDATION) -> list
                 model=source["model"],
                 device=source["device"],
                 release=source["release"],
-                knobs={**source["knobs"], **run["knobs"], **({AITER_KNOB: 1} if source.get("aiter") else {})},
+                knobs={**source["knobs"], **run["knobs"], **({MASTER: 1} if source.get("aiter") else {})},
                 load=LoadPoint(**run["load"]),
             )
         ]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import date
 
 from sweeper.calibrate import stacks
 from sweeper.calibrate.figures import FIT, VALIDATION, Figure
-from sweeper.calibrate.judging import compared_of, errors_pct
+from sweeper.calibrate.judging import compared_of, errors_as
 from sweeper.simulation.calibration import Calibration, NamedCalibration
 from sweeper.simulation.stack import Asked
 
@@ -84,8 +84,8 @@ def made(*, date_made: date, tell: Callable[[str], object]) -> Iterator[NamedCal
         figures = stacks.table_figures(table.name)
         left = unseen[table.name]
         errors = {
-            FIT: _errors(figures, stacks.told(figures, found[table.name]), role=FIT),
-            VALIDATION: _errors(left.figures, left.predicted, role=VALIDATION),
+            FIT: errors_as(FIT, figures, stacks.told(figures, found[table.name])),
+            VALIDATION: errors_as(VALIDATION, left.figures, left.predicted),
         }
         fitted = _fitted(table)
         yield NamedCalibration(
@@ -111,10 +111,6 @@ def _about(table: stacks.Table, left: LeftOut) -> str:
         f"vLLM {table.stack.release} ({table.stack.generation.upper()}) on 8 MI300X, {table.stack.image}, "
         f"AITER off, after AMD's validation tables (ROCm/vllm, docs/dev-docker); runs not fitted: {unseen}."
     )
-
-
-def _errors(figures: Sequence[Figure], predicted: Sequence[float], *, role: str) -> Mapping[str, float]:
-    return errors_pct([replace(figure, role=role) for figure in figures], predicted)[role]
 
 
 def _fitted(table: stacks.Table) -> dict[str, str]:

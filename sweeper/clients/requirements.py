@@ -178,15 +178,15 @@ def check_vllm_bench(client: ClientSpec, points: Iterable[LoadPoint], engine: En
     is_script = _is_script(client, engine)
     if client.script is not None and not is_script:
         raise ConfigError(_no_script_wanted(client, engine))
-    if _is_vllm(engine) and (is_script or client.python is None):
+    if ENGINES[engine.kind].lies_with_vllm and (is_script or client.python is None):
         given_arguments.check(client.arguments, release=engine.release)
-    if _is_vllm(engine) and is_script:
+    if ENGINES[engine.kind].lies_with_vllm and is_script:
         from sweeper.clients import bench_script
 
         bench_script.find_script(client.script, bench_script.SCRIPT, release=engine.release)
         for point in points:
             bench_script.check_point(point, release=engine.release)
-    elif client.python is None and _is_vllm(engine):
+    elif client.python is None and ENGINES[engine.kind].lies_with_vllm:
         for point in points:
             sendable.check(point, release=engine.release)
     _check_packages(client.python or engine.python, points)
@@ -223,22 +223,10 @@ def check_locust() -> None:
 
 
 def _is_script(client: ClientSpec, engine: EngineSpec) -> bool:
-    if _has_other_releases(engine):
+    if ENGINES[engine.kind].lies_without_vllm:
         return False
     is_old = knobs.bench_client(engine.release) == "script"
     return is_old and (client.script is not None or client.python is None)
-
-
-def _is_vllm(engine: EngineSpec) -> bool:
-    """Whether a vLLM is started, in whose environment its benchmark lies."""
-    kind = ENGINES[engine.kind]
-    return kind.is_run_by_python and kind.takes_vllm_flags
-
-
-def _has_other_releases(engine: EngineSpec) -> bool:
-    """Whether an engine's releases are not vLLM's, so that they tell nothing of vLLM's benchmark."""
-    kind = ENGINES[engine.kind]
-    return kind.is_run_by_python and not kind.takes_vllm_flags
 
 
 def _check_enough(point: LoadPoint, *, release: str) -> None:
@@ -252,7 +240,7 @@ def _check_enough(point: LoadPoint, *, release: str) -> None:
 
 
 def _no_script_wanted(client: ClientSpec, engine: EngineSpec) -> str:
-    if _has_other_releases(engine):
+    if ENGINES[engine.kind].lies_without_vllm:
         return (
             f"client.script: is '{client.script}', and {ENGINES[engine.kind].title} is loaded by the "
             "benchmark that is a command of vLLM; expected none. Leave it out, and name the interpreter of "

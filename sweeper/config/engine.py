@@ -107,7 +107,7 @@ def live(given: object) -> str:
 
 
 def _release(given: str, kind: EngineKind) -> str:
-    if kind.is_run_by_python and not kind.takes_vllm_flags:
+    if kind.lies_without_vllm:
         # It is found in the environment; what an experiment was written for is no release of vLLM.
         return given
     unplaced = knobs.why_unplaced(given)

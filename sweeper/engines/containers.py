@@ -134,8 +134,9 @@ def drawn(spec: ContainerSpec) -> Container:
 
 def mark(spec: ContainerSpec | None) -> dict[str, str]:
     """Return the variable by which whoever watches over a program knows the container that it will run."""
-    has_none = spec is None or name_of(str(spec.runtime)) == APPTAINER
-    return {} if spec is None or has_none else {containers.MARK: str(drawn(spec))}
+    if spec is None or name_of(str(spec.runtime)) == APPTAINER:
+        return {}
+    return {containers.MARK: str(drawn(spec))}
 
 
 def passed(environment: Mapping[str, str], *, surroundings: Mapping[str, str]) -> tuple[str, ...]:

@@ -5,20 +5,40 @@ Deciding only, besides looking into an interpreter's environment; nothing here s
 
 from __future__ import annotations
 
+import json
 import os
 import platform as host
 import re
 import shutil
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sweeper import knobs
 from sweeper.engines import containers
-from sweeper.errors import ConfigError
+from sweeper.errors import ConfigError, MeasurementError
 from sweeper.processes import masks, process
 from sweeper.processes.process import Process
-from sweeper.records import MASK_VARIABLES, EngineSpec, Platform, TrialSpec
+from sweeper.records import MASK_VARIABLES, EngineSpec, FailureClass, Platform, TrialSpec
 from sweeper.text import confidential
+
+_PROBE_TIMEOUT_S = 60.0
+_PROBE = """
+import importlib.metadata as metadata, json, platform
+def version(name):
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+found = {name: version(name) for name in NAMES}
+try:
+    # Of the image, where this is one's interpreter.
+    with open("/opt/rocm/.info/version", encoding="utf-8") as told:
+        found["rocm"] = told.readline().strip() or None
+except OSError:
+    pass
+print(json.dumps({"python": platform.python_version(), **found}))
+"""
 
 # Variables of our own surroundings that would mislead the engine: another mask, Ray's, our interpreter.
 _DROPPED = re.compile(r"^RAY_|^PYTHONHOME$|^VIRTUAL_ENV$|^VLLM_API_KEY$|^OPENAI_API_KEY$")
@@ -52,6 +72,78 @@ def find_interpreter(python: str, *, key: str = "engine.python") -> str:
             f"Name the interpreter of the environment that {what} is installed in."
         )
     return os.path.abspath(found)  # noqa: PTH100 - Path.resolve would leave the venv
+
+
+def interpreter_of(engine: EngineSpec, *, title: str, instead: str = "") -> str:
+    """Return the interpreter of an engine's own environment, as a trial names it.
+
+    Args:
+        engine: As the trial has it.
+        title: What lies in that environment.
+        instead: Words for what else could be done, for the message.
+
+    Raises:
+        ConfigError: It names none.
+    """
+    if engine.python is None:
+        raise ConfigError(
+            f"engine.python: it is empty; expected the interpreter of {title}'s environment. "
+            f"Set engine.python=PATH{instead}."
+        )
+    return engine.python
+
+
+def installed(python: str, names: Sequence[str], *, title: str) -> dict[str, str]:
+    """Return the versions of Python and of distributions that an interpreter has; importing none of them.
+
+    In the interpreter of an image the ROCm that the image holds is among them, by ``rocm``.
+
+    Args:
+        python: The interpreter.
+        names: Distributions to look for; those that are not there are left out.
+        title: What is to lie in its environment, for messages.
+
+    Raises:
+        ConfigError: There is no such interpreter, or it does not run.
+    """
+    path = find_interpreter(python)
+    try:
+        answer = subprocess.run(
+            [path, "-c", _PROBE.replace("NAMES", repr(tuple(names)))],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_PROBE_TIMEOUT_S,
+            check=True,
+        )
+        found: dict[str, str | None] = json.loads(answer.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as exc:
+        raise ConfigError(
+            f"engine.python: {python} does not run a short program ({_why(exc)}); expected a working Python. "
+            f"Name the interpreter of the environment that {title} is installed in."
+        ) from exc
+    return {name: version for name, version in found.items() if version}
+
+
+def _why(error: Exception) -> str:
+    """Return what a program said last before it failed, or what kept it from running."""
+    said = getattr(error, "stderr", None)
+    lines = said.strip().splitlines() if isinstance(said, str) else []
+    return lines[-1] if lines else str(error)
+
+
+def check_release(engine: EngineSpec, found: str, *, title: str) -> None:
+    """Check that an environment still holds the release that a study was planned with.
+
+    Raises:
+        MeasurementError: It holds another.
+    """
+    if found != engine.version:
+        raise MeasurementError(
+            f"engine: {engine.python} has {title} {found}; expected {engine.version}, "
+            "which was found when the study was planned. Do not change the environment while a study runs.",
+            failure=FailureClass.WRONG_ENGINE,
+        )
 
 
 def client_environment(

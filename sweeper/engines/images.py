@@ -13,38 +13,24 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from sweeper.engines import containers
 from sweeper.engines.containers import APPTAINER, RUNTIMES
 from sweeper.engines.environment import IMAGE_FILE
 from sweeper.errors import ConfigError
+from sweeper.processes.containers import ask
 from sweeper.records import ContainerSpec, EngineSpec, content_key
 from sweeper.text import trial_files
 
 _ANSWER_S = 60.0
 _PULL_S = 4 * 3600.0
 _ROOT = Path(__file__).resolve().parents[2]
-_LONGEST_LINE = 300
 _BLOCK = 2**20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What a runtime says to a question.
-
-    Attributes:
-        is_ok: It could answer.
-        text: What it printed; where it could not answer, its own last line of why.
-    """
-
-    is_ok: bool
-    text: str
 
 
 def find_runtime(given: str | None) -> str:
@@ -73,7 +59,8 @@ def why_unusable(runtime: str) -> str | None:
     if shutil.which(runtime) is None:
         return f"{runtime} is not installed"
     is_apptainer = containers.name_of(runtime) == APPTAINER
-    answer = _ask((runtime, "--version") if is_apptainer else (runtime, "ps", "--quiet"))
+    question = (runtime, "--version") if is_apptainer else (runtime, "ps", "--quiet")
+    answer = ask(question, within_s=_ANSWER_S)
     return None if answer.is_ok else f"{runtime} is installed and not running ({answer.text})"
 
 
@@ -112,10 +99,10 @@ def digest_of(image: str, runtime: str, *, may_pull: bool) -> str:
     """
     if containers.name_of(runtime) == APPTAINER:
         return _digest_of_file(image)
-    answer = _ask((runtime, "image", "inspect", image))
+    answer = ask((runtime, "image", "inspect", image), within_s=_ANSWER_S)
     if not answer.is_ok:
         _pull(image, runtime, may_pull=may_pull)
-        answer = _ask((runtime, "image", "inspect", image))
+        answer = ask((runtime, "image", "inspect", image), within_s=_ANSWER_S)
     digest = read_digest(answer.text) if answer.is_ok else None
     if digest is None:
         raise ConfigError(
@@ -143,7 +130,7 @@ def _pull(image: str, runtime: str, *, may_pull: bool) -> None:
             f"engine.image: {image} is not on this machine, and a plan fetches nothing; expected it there, "
             f"for what it holds decides what can run. Fetch it: {shlex.join(command)}"
         )
-    answer = _ask(command, within_s=_PULL_S)
+    answer = ask(command, within_s=_PULL_S)
     if not answer.is_ok:
         raise ConfigError(
             f"engine.image: {image} is not on this machine, and '{shlex.join(command)}' failed: "
@@ -197,24 +184,3 @@ def _cache() -> Path:
     if not home:
         return Path(tempfile.gettempdir()) / f"mi300x-sweeper-{os.getuid()}"
     return Path(home) / ("" if os.environ.get("XDG_CACHE_HOME") else ".cache") / "mi300x-sweeper"
-
-
-def _ask(command: Sequence[str], *, within_s: float = _ANSWER_S) -> Answer:
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            encoding="utf-8",
-            errors="replace",
-            timeout=within_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return Answer(is_ok=False, text=f"no answer within {within_s:g} s")
-    except OSError as exc:
-        return Answer(is_ok=False, text=str(exc))
-    if done.returncode == 0:
-        return Answer(is_ok=True, text=done.stdout)
-    lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-    return Answer(is_ok=False, text=(lines or [f"exit code {done.returncode}"])[-1][:_LONGEST_LINE])

@@ -296,6 +296,26 @@ class _Provable(Protocol):
 _Server = TypeVar("_Server", bound=_Provable)
 
 
+def why_another(spec: TrialSpec, endpoint: Endpoint, *, version: object, title: str) -> str | None:
+    """Return why what answers is not the engine that a trial asked for; None where nothing shows it.
+
+    Args:
+        spec: The trial.
+        endpoint: Where it answers; it is asked for the models that it serves.
+        version: Which one it says it is; anything but text says nothing.
+        title: What it is called.
+    """
+    if isinstance(version, str) and version.partition("+")[0] != spec.engine.version:
+        return (
+            f"engine: it says it is {title} {version}; expected {spec.engine.version}. "
+            "Look which installation engine.python really uses."
+        )
+    names = endpoint.served_models()
+    if spec.model.name not in names:
+        return f"engine: it serves {names}; expected '{spec.model.name}' among them. See its log."
+    return None
+
+
 def bring_up(launch_on: Callable[[ReservedPort], _Server], *, cancelled: Cancelled) -> _Server:
     """Launch a server on a port of its own and wait until it is ready and proven ours.
 

@@ -18,8 +18,8 @@ from sweeper import knobs
 from sweeper.engines import Cancelled, sglang_reports
 from sweeper.engines.checks import Found
 from sweeper.engines.endpoint import Answer
-from sweeper.engines.environment import find_interpreter
-from sweeper.engines.launched import LaunchedServer, bring_up, launch
+from sweeper.engines.environment import check_release, find_interpreter
+from sweeper.engines.launched import LaunchedServer, bring_up, launch, why_another
 from sweeper.engines.sglang_environment import (
     SglangEnvironment,
     flags_of,
@@ -27,7 +27,6 @@ from sweeper.engines.sglang_environment import (
     server_environment,
     sglang_python,
 )
-from sweeper.errors import MeasurementError
 from sweeper.processes import process as processes
 from sweeper.processes.ports import ReservedPort
 from sweeper.records import Assignment, EngineSpec, FailureClass, Placement, Platform, TrialSpec
@@ -118,13 +117,7 @@ class SglangEngine:
             ConfigError: The interpreter is missing or has no SGLang.
         """
         environment = probe(sglang_python(spec.engine))
-        if environment.release != spec.engine.version:
-            raise MeasurementError(
-                f"engine: {spec.engine.python} has SGLang {environment.release}; expected "
-                f"{spec.engine.version}, which was found when the study was planned. Do not change the "
-                "environment while a study runs.",
-                failure=FailureClass.WRONG_ENGINE,
-            )
+        check_release(spec.engine, environment.release, title="SGLang")
         return bring_up(
             lambda reserved: _launch(spec, placement, environment, reserved, restart=restart),
             cancelled=cancelled,
@@ -177,18 +170,9 @@ class SglangServer(LaunchedServer):
 
     def _prove_identity(self, info: Mapping[str, object]) -> None:
         version = info.get("version")
-        if isinstance(version, str) and version.partition("+")[0] != self._spec.engine.version:
-            raise self._doubt(
-                f"engine: it says it is SGLang {version}; expected {self._spec.engine.version}. "
-                "Look which installation engine.python really uses.",
-                FailureClass.WRONG_ENGINE,
-            )
-        names = self._endpoint.served_models()
-        if self._spec.model.name not in names:
-            raise self._doubt(
-                f"engine: it serves {names}; expected '{self._spec.model.name}' among them. See its log.",
-                FailureClass.WRONG_ENGINE,
-            )
+        problem = why_another(self._spec, self._endpoint, version=version, title="SGLang")
+        if problem is not None:
+            raise self._doubt(problem, FailureClass.WRONG_ENGINE)
 
     def _longest_tokens(self) -> object:
         listed = self._endpoint.get("/v1/models").content.get("data")

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeper import knobs
-from sweeper.engines.environment import client_environment, device_mask, find_interpreter, machine_versions
+from sweeper.engines.environment import (
+    client_environment,
+    device_mask,
+    find_interpreter,
+    installed,
+    interpreter_of,
+    machine_versions,
+)
 from sweeper.engines.vllm_caches import cache_folders
 from sweeper.engines.vllm_environment import core_binding
 from sweeper.errors import ConfigError
@@ -27,20 +34,9 @@ CORES = "SGLANG_CPU_OMP_THREADS_BIND"
 Source: sglang/srt/utils/numa_utils.py of 0.5.23."""
 
 _DISTRIBUTIONS = ("sglang", "sglang-cpu", "amd-sglang")
-_PROBE_TIMEOUT_S = 60.0
+_BESIDE = ("sgl-kernel", "sglang-kernel", "torch", "transformers")
 # It imports torch: seconds, and minutes from a cold network disk.
 _PARSER_TIMEOUT_S = 300.0
-
-_PROBE = """
-import importlib.metadata as metadata, json, platform
-def version(name):
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-names = ("sglang", "sglang-cpu", "amd-sglang", "sgl-kernel", "sglang-kernel", "torch", "transformers")
-print(json.dumps({"python": platform.python_version(), **{name: version(name) for name in names}}))
-"""
 
 # The fields of a server's arguments, as its own parser takes them. Source: ServerArgs.add_cli_args, which
 # every release from 0.4.10 to 0.5.23 has.
@@ -98,23 +94,15 @@ def probe(python: str) -> SglangEnvironment:
     Raises:
         ConfigError: There is no such interpreter, it does not run, or SGLang is not installed there.
     """
-    path = find_interpreter(python)
-    try:
-        found: dict[str, str | None] = json.loads(_answer(path, _PROBE, timeout_s=_PROBE_TIMEOUT_S))
-    except (OSError, subprocess.SubprocessError, ValueError) as exc:
-        raise ConfigError(
-            f"engine.python: {python} does not run a short program ({exc}); expected a working Python. "
-            "Name the interpreter of the environment that SGLang is installed in."
-        ) from exc
-    release = next((version for name in _DISTRIBUTIONS if (version := found.get(name))), None)
+    found = installed(python, (*_DISTRIBUTIONS, *_BESIDE), title="SGLang")
+    release = next((found[name] for name in _DISTRIBUTIONS if name in found), None)
     if release is None:
         raise ConfigError(
             f"engine.python: {python} has no SGLang; expected the distribution 'sglang' in its environment. "
             "Install it there, or name another interpreter."
         )
-    known = {**found, "sglang": release}
-    told = {name: version for name, version in known.items() if version}
-    return SglangEnvironment(release=release.partition("+")[0], versions={**told, **machine_versions()})
+    versions = {**machine_versions(), **found, "sglang": release}
+    return SglangEnvironment(release=release.partition("+")[0], versions=versions)
 
 
 def sglang_python(engine: EngineSpec) -> str:
@@ -123,12 +111,7 @@ def sglang_python(engine: EngineSpec) -> str:
     Raises:
         ConfigError: It names none.
     """
-    if engine.python is None:
-        raise ConfigError(
-            "engine.python: it is empty; expected the interpreter of SGLang's environment. "
-            "Set engine.python=PATH."
-        )
-    return engine.python
+    return interpreter_of(engine, title="SGLang")
 
 
 def flags_of(engine: EngineSpec | None) -> knobs.SglangFlags:
@@ -147,8 +130,15 @@ def flags_of(engine: EngineSpec | None) -> knobs.SglangFlags:
 def _parsed(python: str) -> knobs.SglangFlags | None:
     """Ask an interpreter's SGLang for the flags of its parser; None where it cannot be imported here."""
     try:
-        answer = _answer(find_interpreter(python), _PARSER, timeout_s=_PARSER_TIMEOUT_S)
-        return read_parser(json.loads(answer.rstrip().rpartition("\n")[2]))
+        answer = subprocess.run(
+            [find_interpreter(python), "-c", _PARSER],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_PARSER_TIMEOUT_S,
+            check=True,
+        )
+        return read_parser(json.loads(answer.stdout.rstrip().rpartition("\n")[2]))
     except (ConfigError, OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError):
         return None
 
@@ -179,17 +169,6 @@ def _flag(action: Mapping[str, Any]) -> knobs.SglangFlag | None:
         reported=dest if dest not in names else "",
         aliases=tuple(sorted(name for name in names if name != knob)),
     )
-
-
-def _answer(python: str, program: str, *, timeout_s: float) -> str:
-    return subprocess.run(
-        [python, "-c", program],
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        timeout=timeout_s,
-        check=True,
-    ).stdout
 
 
 def server_environment(

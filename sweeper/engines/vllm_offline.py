@@ -19,11 +19,10 @@ from typing import Protocol
 
 from sweeper import knobs
 from sweeper.engines import Cancelled, vllm_reports
-from sweeper.engines.environment import find_interpreter, without_secrets
+from sweeper.engines.environment import check_release, find_interpreter, without_secrets
 from sweeper.engines.launched import seen
 from sweeper.engines.vllm_environment import (
     EngineEnvironment,
-    check_release,
     probe,
     server_environment,
     vllm_python,
@@ -114,7 +113,7 @@ class OfflineEngine:
         if cancelled():
             raise Stopped
         environment = probe(vllm_python(spec.engine))
-        check_release(spec.engine, environment)
+        check_release(spec.engine, environment.release, title="vLLM")
         return OfflineServer(spec, placement, environment=environment, restart=restart)
 
 

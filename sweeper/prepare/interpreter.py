@@ -58,11 +58,6 @@ def find_other_python(kind: EngineKind) -> str:
     )
 
 
-def has_environment_without_vllm(kind: EngineKind) -> bool:
-    """Return whether an engine is run by an interpreter in whose environment no vLLM is to be expected."""
-    return kind.is_run_by_python and not kind.takes_vllm_flags
-
-
 def find_benchmark_python(platform: Platform, kind: EngineKind) -> str:
     """Find the interpreter of a vLLM whose benchmark loads another engine.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,17 +35,6 @@ def from_anywhere(model: Model) -> Model:
     """Return a model whose folder is named in full: an engine runs in a folder of its trial's."""
     path = Path(model.path)
     return replace(model, path=str(path.absolute())) if path.is_dir() else model
-
-
-def with_models_from_anywhere(space: Space) -> Space:
-    """Return a space whose series name the folders of their models in full."""
-    return replace(
-        space,
-        series=tuple(
-            series if series.model is None else replace(series, model=from_anywhere(series.model))
-            for series in space.series
-        ),
-    )
 
 
 def named(name: str, *, config_dir: Path | None = None, python: str | None = None) -> Model:
@@ -135,12 +125,12 @@ def _unread(model: Model, why: str) -> Model:
     return replace(model, **nothing, described_by=None, looked_up=(), no_shape_because=why)
 
 
-def with_models_looked_up(space: Space, *, python: str | None) -> Space:
-    """Return a space whose series have models with what vLLM's interpreter finds of their ids."""
+def with_models(space: Space, change: Callable[[Model], Model]) -> Space:
+    """Return a space whose series have their models changed, such as by ``from_anywhere``."""
     return replace(
         space,
         series=tuple(
-            series if series.model is None else replace(series, model=looked_up(series.model, python=python))
+            series if series.model is None else replace(series, model=change(series.model))
             for series in space.series
         ),
     )

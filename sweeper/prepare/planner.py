@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,14 +13,12 @@ from sweeper.prepare.client import found_client
 from sweeper.prepare.interpreter import (
     find_engine_python,
     find_other_python,
-    has_environment_without_vllm,
 )
 from sweeper.prepare.model import (
     from_anywhere,
     looked_up,
     provide_model,
-    with_models_from_anywhere,
-    with_models_looked_up,
+    with_models,
 )
 from sweeper.records import IMAGE, ContainerSpec, EngineSpec
 
@@ -46,10 +45,10 @@ def planner_of(settings: Settings, node: Node) -> Planner:
     images = found_images(settings, engine)
     engine = images.get(str(space.base.get(IMAGE)), engine)
     if ENGINES[engine.kind].is_run_by_python and engine.python is not None:
-        model = looked_up(model, python=engine.python)
-        space = with_models_looked_up(space, python=engine.python)
+        look_up = partial(looked_up, python=engine.python)
+        model, space = look_up(model), with_models(space, look_up)
     if not ENGINES[engine.kind].is_modelled:
-        model, space = from_anywhere(model), with_models_from_anywhere(space)
+        model, space = from_anywhere(model), with_models(space, from_anywhere)
     if engine.container is not None:
         read = _read_inside(settings, [model, *(item.model for item in space.series if item.model)])
         engine = with_mounts(engine, read)
@@ -83,10 +82,10 @@ def planner_of(settings: Settings, node: Node) -> Planner:
 
 
 def _why_fresh(settings: Settings) -> str | None:
-    """Return why no setting of a study may share a start with another; None where some may."""
+    """Return why no setting of a study may share a start with another; None where some may, or none is to."""
     from sweeper import published
 
-    if published.load(settings.experiment).empty:
+    if settings.live == "false" or published.load(settings.experiment).empty:
         return None
     return f"{settings.experiment} is compared with published figures, and each of those had its own start"
 
@@ -180,7 +179,7 @@ def _other_engines(settings: Settings, own: EngineSpec) -> dict[str, EngineSpec]
     beside = {series.engine for series in settings.space.series if IMAGE not in series.knobs}
     for name in beside - {own.kind} if own.container is None else ():
         kind = ENGINES[name]
-        if ENGINES[own.kind].is_modelled or not has_environment_without_vllm(kind):
+        if ENGINES[own.kind].is_modelled or not kind.lies_without_vllm:
             continue
         engine = replace(own, kind=name, build=None, python=find_other_python(kind))
         told = checks.find(engine, kind=kind)
@@ -192,7 +191,7 @@ def _settled(engine: EngineSpec, settings: Settings, *, found: str, where: str) 
     from sweeper.engines import release
 
     stated_by, kind = settings.release_stated_by, ENGINES[engine.kind]
-    is_other = has_environment_without_vllm(kind)
+    is_other = kind.lies_without_vllm
     return release.settled(
         engine,
         found=found,

@@ -100,10 +100,7 @@ class _Found:
         """Look up the release; None where none is started here, or the configuration cannot be read."""
         try:
             settings = config.settings(composed, platform=choice.platform, release_stated_by=stated_by)
-            if (
-                not ENGINES[settings.engine.kind].is_run_by_python
-                or not ENGINES[settings.engine.kind].takes_vllm_flags
-            ):
+            if not ENGINES[settings.engine.kind].lies_with_vllm:
                 return None
             release = found_engine(settings).release
         except ConfigError:

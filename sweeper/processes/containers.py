@@ -40,6 +40,22 @@ ANSWER_S = 20.0
 """How long a runtime may take to answer a question, or to end a container."""
 
 
+_LONGEST_LINE = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a runtime says to a question.
+
+    Attributes:
+        is_ok: It could answer.
+        text: What it printed; where it could not answer, its own last line of why.
+    """
+
+    is_ok: bool
+    text: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Container:
     """One container that we asked for, whether it runs or not.
@@ -184,6 +200,12 @@ def _objects(text: str) -> list[Mapping[str, object]]:
 
 def _answer(command: Sequence[str]) -> str | None:
     """Return what a runtime prints; None when it fails or does not answer in time."""
+    answer = ask(command, within_s=ANSWER_S)
+    return answer.text if answer.is_ok else None
+
+
+def ask(command: Sequence[str], *, within_s: float) -> Answer:
+    """Ask a runtime, and wait for its answer at most so long, in seconds."""
     try:
         done = subprocess.run(
             command,
@@ -191,9 +213,14 @@ def _answer(command: Sequence[str]) -> str | None:
             stdin=subprocess.DEVNULL,
             encoding="utf-8",
             errors="replace",
-            timeout=ANSWER_S,
+            timeout=within_s,
             check=False,
         )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout if done.returncode == 0 else None
+    except subprocess.TimeoutExpired:
+        return Answer(is_ok=False, text=f"no answer within {within_s:g} s")
+    except (OSError, subprocess.SubprocessError) as exc:
+        return Answer(is_ok=False, text=str(exc))
+    if done.returncode == 0:
+        return Answer(is_ok=True, text=done.stdout)
+    lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+    return Answer(is_ok=False, text=(lines or [f"exit code {done.returncode}"])[-1][:_LONGEST_LINE])

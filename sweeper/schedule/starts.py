@@ -54,8 +54,10 @@ class Starts:
 
     def rank(self, start_key: str | None) -> int:
         """Return 0 where a start waits for its next entry, 2 where all of its kind are busy, else 1."""
+        if start_key is None:
+            return 1
         blocks = [placement for placement, key in self._on.items() if key == start_key]
-        if start_key is None or not blocks:
+        if not blocks:
             return 1
         return 2 if all(placement in self._busy for placement in blocks) else 0
 

@@ -112,12 +112,24 @@ def factor(metric: str, distance: float, errors: Sequence[Unseen] | None = None)
         Above 1; the interval goes from the prediction over it to the prediction times it. None where nothing
         is known of this metric.
     """
-    family = family_of(metric)
-    of_family = [each for each in (known() if errors is None else errors) if family_of(each.metric) == family]
-    if family is None or not of_family:
+    family, kind = family_of(metric), kind_of(distance)
+    if family is None:
         return None
-    wanted = KINDS.index(kind_of(distance))
-    taken = [each for each in of_family if each.kind == KINDS[wanted]]
+    return _known_factor(family, kind) if errors is None else _factor(family, kind, errors)
+
+
+@cache
+def _known_factor(family: str, kind: str) -> float | None:
+    """Every number of every row asks, and there are a dozen answers."""
+    return _factor(family, kind, known())
+
+
+def _factor(family: str, kind: str, errors: Sequence[Unseen]) -> float | None:
+    of_family = [each for each in errors if family_of(each.metric) == family]
+    if not of_family:
+        return None
+    wanted = KINDS.index(kind)
+    taken = [each for each in of_family if each.kind == kind]
     for other in (*KINDS[wanted + 1 :], *reversed(KINDS[:wanted])):
         if len(taken) >= FEWEST:
             break

@@ -12,11 +12,10 @@ from dataclasses import dataclass, fields
 from itertools import zip_longest
 from typing import NamedTuple
 
+from sweeper.knobs.aiter import MASTER
+from sweeper.knobs.generations import is_set
 from sweeper.records import Assignment, Model
 from sweeper.simulation.device import USUAL_DEVICE
-
-AITER_KNOB = "VLLM_ROCM_USE_AITER"
-"""What switches AITER's kernels on; releases leave it off unless asked."""
 
 _PLAIN = ("bfloat16", "float16", "half", "float32")
 _NEAR_MINORS = 0.5
@@ -138,7 +137,7 @@ def weights_of(model: Model) -> str:
 
 def has_aiter(assignment: Assignment) -> bool:
     """Return whether the knobs switch AITER's kernels on."""
-    return str(assignment.get(AITER_KNOB, 0)).strip().lower() in ("1", "true")
+    return is_set(assignment.get(MASTER, 0))
 
 
 def minors_between(release: str, other: str) -> float:

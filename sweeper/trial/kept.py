@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import cast
 
 from sweeper.engines import Cancelled
@@ -112,13 +112,8 @@ class KeptEngines:
     def _make_room(self, spec: TrialSpec, placement: Placement) -> None:
         """End the engines that a trial cannot have beside it: those on its devices, unless it shares one."""
         with self._lock:
-            in_the_way = [
-                other
-                for other, engine in self._kept.items()
-                if (self._is_alone or spec.is_exclusive or set(other.devices) & set(placement.devices))
-                and (other != placement or engine.start_key != spec.start_key)
-            ]
-        self._end(in_the_way)
+            held = {other: engine.start_key for other, engine in self._kept.items()}
+        self._end(blocks_in_the_way(held, spec, placement, is_alone=self._is_alone))
 
     def _end(self, placements: list[Placement]) -> None:
         for placement in placements:
@@ -126,6 +121,26 @@ class KeptEngines:
                 engine = self._kept.pop(placement, None)
             if engine is not None:
                 engine.stop()
+
+
+def blocks_in_the_way(
+    held: Mapping[Placement, str], spec: TrialSpec, placement: Placement, *, is_alone: bool
+) -> list[Placement]:
+    """Return the blocks whose engines a trial cannot have beside it, unless it shares the one on its own.
+
+    Args:
+        held: Blocks to the start (``TrialSpec.start_key``) of the engine on each.
+        spec: The trial.
+        placement: Its devices.
+        is_alone: Whether no engine may wait on its node while it runs, on whatever devices.
+    """
+    return [
+        other
+        for other, start_key in held.items()
+        if other.node == placement.node
+        and (is_alone or spec.is_exclusive or set(other.devices) & set(placement.devices))
+        and (other != placement or start_key != spec.start_key)
+    ]
 
 
 def _named(error: EngineError, spec: TrialSpec) -> EngineError:

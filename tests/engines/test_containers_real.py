@@ -31,10 +31,8 @@ from tests.standin_tgi import write_launcher
 
 @pytest.fixture(scope="module")
 def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
-    with pytest.MonkeyPatch.context() as patch:
-        found = containing.make(tmp_path_factory.mktemp("podman"), patch)
+    with containing.opened(tmp_path_factory.mktemp("podman")) as found:
         yield found
-        found.clean()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from sweeper import config, topology
 from sweeper.errors import ConfigError, PlacementError
 from sweeper.prepare import interpreter, platform
 from sweeper.prepare import node as prepare
-from sweeper.prepare.model import from_anywhere, provide_model, with_models_from_anywhere
+from sweeper.prepare.model import from_anywhere, provide_model, with_models
 from sweeper.prepare.platform import Choice, compose_for_platform
 from sweeper.records import Platform
 from sweeper.space.space import Series
@@ -164,7 +164,7 @@ def test_folder_of_a_model_is_named_in_full_for_an_engine_that_runs_elsewhere(
     assert from_anywhere(replace(model, path="org/own")).path == "org/own"
     series = Series(name="other", label="other", knobs={}, model=model)
     space = replace(settings_for(Platform.CPU).space, series=(series,))
-    (found,) = with_models_from_anywhere(space).series
+    (found,) = with_models(space, from_anywhere).series
     assert found.model is not None and found.model.path == str(tmp_path / "own")
 
 
