@@ -103,3 +103,19 @@ def test_comparison_names_images_and_moved_defaults_and_a_verdict_at_each_load(
     assert "| version.vllm | 0.31.0 | 0.32.0 |" in text
     assert "## Defaults that moved" in text
     assert "| the one setting | 8 QPS | 12.00 | 12.00 | 1.000 (no interval) | inconclusive" in text
+
+
+@pytest.mark.slow
+def test_settings_share_one_start_of_an_image(podman: Podman, tmp_path: Path) -> None:
+    python = write_interpreter(tmp_path / "bin")
+    done = study(
+        *(tmp_path / "outputs", python, "live", f"engine.image={NEW}", "engine.live=true"),
+        *("space.knobs.max_num_seqs=[2,4,8]", "platform.devices=1"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = Store(tmp_path / "outputs" / "live").read().drop_duplicates("trial_key")
+    assert sorted(rows["live_trial"]) == [0, 1, 2]
+    assert list(rows["effective.max_num_seqs"]) == list(rows["knob.max_num_seqs"])
+    assert set(rows["image"]) == {NEW} and rows["started_with"].nunique() == 1
+    assert len(list(tmp_path.glob("outputs/live/trials/*/engine-*.log"))) == 1
+    assert podman.running() == []
