@@ -16,6 +16,7 @@ import pytest
 
 from sweeper.store.store import Store
 from tests import podman as containing
+from tests import standin_sglang
 from tests.podman import Podman
 from tests.standin_server import write_interpreter
 
@@ -32,13 +33,17 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
 
 
 def study(folder: Path, python: Path, name: str, *overrides: str) -> subprocess.CompletedProcess[str]:
+    setting = ("space.knobs.max_num_seqs=[8]", "space.knobs.max_num_batched_tokens=[2048]")
+    return sweep(folder, python, name, "+experiment=cpu_smoke", *setting, *overrides)
+
+
+def sweep(folder: Path, python: Path, name: str, *overrides: str) -> subprocess.CompletedProcess[str]:
     arguments = ",".join(containing.mounts_of_this_machine(python.parent))
     return subprocess.run(
         [
-            *(sys.executable, "-m", "sweeper", "+experiment=cpu_smoke", f"study.name={name}"),
-            *(f"study.outputs={folder}", "executor=inline", "engine.container_runtime=podman"),
-            *(f"engine.python={python}", f"engine.container_arguments=[{arguments}]"),
-            *("space.knobs.max_num_seqs=[8]", "space.knobs.max_num_batched_tokens=[2048]", *overrides),
+            *(sys.executable, "-m", "sweeper", f"study.name={name}", f"study.outputs={folder}"),
+            *("executor=inline", "engine.container_runtime=podman", f"engine.python={python}"),
+            *(f"engine.container_arguments=[{arguments}]", *overrides),
         ],
         cwd=ROOT,
         capture_output=True,
@@ -118,4 +123,21 @@ def test_settings_share_one_start_of_an_image(podman: Podman, tmp_path: Path) ->
     assert list(rows["effective.max_num_seqs"]) == list(rows["knob.max_num_seqs"])
     assert set(rows["image"]) == {NEW} and rows["started_with"].nunique() == 1
     assert len(list(tmp_path.glob("outputs/live/trials/*/engine-*.log"))) == 1
+    assert podman.running() == []
+
+
+@pytest.mark.slow
+def test_sglang_runs_in_its_image_and_vllms_benchmark_outside(podman: Podman, tmp_path: Path) -> None:
+    sglang = standin_sglang.write_interpreter(tmp_path / "sglang")
+    benchmark = write_interpreter(tmp_path / "vllm")
+    done = sweep(
+        *(tmp_path / "outputs", sglang, "sglang", f"engine.image={NEW}", "engine=sglang", "platform=cpu"),
+        *("model=tiny_llama", "workload=smoke", "workload.request_rate_per_s=[null]"),
+        *(f"client.python={benchmark}", "space.knobs.max_running_requests=[8]", "platform.devices=1"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = Store(tmp_path / "outputs" / "sglang").read()
+    assert set(rows["state"]) == {"complete"} and set(rows["engine_release"]) == {standin_sglang.RELEASE}
+    assert rows["image_digest"].str.fullmatch("sha256:[0-9a-f]{64}").all()
+    assert set(rows["effective.max_running_requests"]) == {8}
     assert podman.running() == []
