@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 
 from sweeper.store.store import Store
-from tests import podman as containing
+from tests import runtimes as containing
 from tests import standin_sglang
-from tests.podman import Podman
+from tests.runtimes import Runtime
 from tests.standin_server import write_interpreter
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,7 +25,7 @@ OLD, NEW = "localhost/sweeper-vllm:0.31", "localhost/sweeper-vllm:0.32"
 
 
 @pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     with containing.opened(tmp_path_factory.mktemp("podman")) as found:
         for image in (OLD, NEW):
             found.image(image, f"ENV STANDIN_VERSION={image.rpartition(':')[2]}.0")
@@ -54,7 +54,7 @@ def sweep(folder: Path, python: Path, name: str, *overrides: str) -> subprocess.
 
 
 @pytest.fixture(scope="module")
-def compared(podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def compared(podman: Runtime, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """One study whose knob is the image: its folder, and what was printed."""
     outputs = tmp_path_factory.mktemp("outputs")
     python = write_interpreter(tmp_path_factory.mktemp("bin"))
@@ -111,7 +111,7 @@ def test_comparison_names_images_and_moved_defaults_and_a_verdict_at_each_load(
 
 
 @pytest.mark.slow
-def test_settings_share_one_start_of_an_image(podman: Podman, tmp_path: Path) -> None:
+def test_settings_share_one_start_of_an_image(podman: Runtime, tmp_path: Path) -> None:
     python = write_interpreter(tmp_path / "bin")
     done = study(
         *(tmp_path / "outputs", python, "live", f"engine.image={NEW}", "engine.live=true"),
@@ -127,7 +127,7 @@ def test_settings_share_one_start_of_an_image(podman: Podman, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_sglang_runs_in_its_image_and_vllms_benchmark_outside(podman: Podman, tmp_path: Path) -> None:
+def test_sglang_runs_in_its_image_and_vllms_benchmark_outside(podman: Runtime, tmp_path: Path) -> None:
     sglang = standin_sglang.write_interpreter(tmp_path / "sglang")
     benchmark = write_interpreter(tmp_path / "vllm")
     done = sweep(

@@ -11,21 +11,21 @@ import pytest
 from sweeper.engines import images
 from sweeper.records import ContainerSpec, LoadPoint, TrialState
 from sweeper.trial.kept import KeptEngines
-from tests import podman as containing
-from tests.podman import Podman
+from tests import runtimes as containing
 from tests.real_engine import make_real_spec
+from tests.runtimes import Runtime
 from tests.standin_server import PLACEMENT, never
 
 
 @pytest.fixture
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     with containing.opened(tmp_path_factory.mktemp("podman")) as found:
         yield found
 
 
 @pytest.mark.vllm
 def test_trials_of_the_real_vllm_share_a_start_in_a_container(
-    podman: Podman, tmp_path: Path, vllm_python: str
+    podman: Runtime, tmp_path: Path, vllm_python: str
 ) -> None:
     made = make_real_spec(
         tmp_path,
