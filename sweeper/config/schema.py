@@ -13,7 +13,8 @@ from typing import Any, get_type_hints
 
 from sweeper.goals.termination import Termination
 from sweeper.records import ClientSpec, EngineSpec, LoadPoint, Model, StopRule
-from sweeper.schedule.scheduler import ISOLATIONS, ORDERS
+from sweeper.schedule.queue import ORDERS
+from sweeper.schedule.scheduler import ISOLATIONS
 
 
 @dataclass

@@ -43,7 +43,8 @@ from sweeper.records import (
     Platform,
     Scalar,
 )
-from sweeper.schedule.scheduler import ISOLATIONS, ORDERS
+from sweeper.schedule.queue import ORDERS
+from sweeper.schedule.scheduler import ISOLATIONS
 from sweeper.simulation import calibration, stacks
 from sweeper.simulation.calibration import NamedCalibration
 from sweeper.simulation.device import DEVICES, USUAL_DEVICE
@@ -72,7 +73,7 @@ class Settings:
         insisted: Partition and memory mode that the node must be in, where the experiment says so.
         modelled_device: What the devices of a simulated platform are; None of any other.
         isolation: Whether trials run next to one another on a node (``shared``) or one at a time.
-        order: In which order trials that wait are looked at (``schedule.ORDERS``).
+        order: In which order trials that wait are looked at (``schedule.queue.ORDERS``).
         control: Series, or ``base``, that is measured again and again to show drift; None for no such.
         control_every: A repetition of it after so many trials; None is start, middle and end.
         price_per_gpu_hour: What a GPU costs by the hour, for the plan; None leaves costs out.
