@@ -38,7 +38,13 @@ class Calibrate(ConsoleCommand):
 
     def declare(self, parser: argparse.ArgumentParser) -> None:
         """Declare what to fit to, and what to call it."""
-        parser.add_argument("folders", type=Path, nargs="*", help="folders of studies measured on a GPU")
+        parser.add_argument("folders", type=Path, nargs="*", help="folders of measured studies")
+        parser.add_argument(
+            "--judge-by",
+            choices=("settings", "loads"),
+            help="what of a study is kept out of the fit and predicted: every fourth setting, or every "
+            "second load point of each; default: settings where there are four",
+        )
         parser.add_argument(
             "--published",
             nargs="?",
@@ -82,6 +88,11 @@ class Calibrate(ConsoleCommand):
         if options.into == _OWN and options.name in calibration.names():
             raise ConfigError(
                 f"--name: '{options.name}' is a shipped calibration; expected a name of your own."
+            )
+        if options.judge_by and not options.folders:
+            raise ConfigError(
+                "--judge-by: is given without the folder of a study; expected one, whose runs it splits. "
+                "Give the folder, or leave it out."
             )
         if options.published != "article" and options.fit == "effects":
             raise ConfigError(
@@ -186,21 +197,19 @@ def _table(options: argparse.Namespace, console: Console) -> NamedCalibration:
         made=datetime.now(UTC).date(),
     )
     _say(console, f"{len(read.figures)} numbers; {made.about}")
-    for figure, predicted in told:
-        _say(
-            console,
-            f"{figure.series}, {figure.metric}: {figure.value:g}; from the others {predicted:.4g} "
-            f"({100 * (predicted / figure.value - 1):+.0f} %)",
-        )
+    _tell_predicted(told, console, how="from the others")
     return made
 
 
 def _measured(options: argparse.Namespace, console: Console) -> NamedCalibration:
-    from sweeper.calibrate.figures import FIT
+    from sweeper.calibrate.figures import FIT, predict
     from sweeper.calibrate.fitting import BASE, fit
-    from sweeper.calibrate.studies import CPU_START, study_figures
+    from sweeper.calibrate.studies import study_figures
+    from sweeper.simulation.calibration import CPU_START
 
-    figures = [figure for folder in options.folders for figure in study_figures(folder)]
+    figures = [
+        figure for folder in options.folders for figure in study_figures(folder, judged_by=options.judge_by)
+    ]
     start = _start(options, generation=_generation(figures))
     _tell_split(figures, console)
     is_cpu = {figure.platform for figure in figures} == {str(Platform.CPU)}
@@ -221,7 +230,10 @@ def _measured(options: argparse.Namespace, console: Console) -> NamedCalibration
     studies = ", ".join(dict.fromkeys(figure.experiment for figure in figures))
     releases = ", ".join(sorted({figure.spec.engine.release for figure in figures}))
     about = f"vLLM {releases} as measured in {studies}; all that was not fitted is that of {start.name}."
-    return _judged(figures, values, options, about=about, fitted=dict.fromkeys(BASE, studies))
+    unseen = [figure for figure in figures if figure.role != FIT]
+    _tell_predicted(list(zip(unseen, predict(unseen, values), strict=True)), console, how="predicted")
+    fitted = dict.fromkeys(BASE, studies)
+    return _judged(figures, values, options, about=about, fitted=fitted, all_count=True)
 
 
 def _generation(figures: Sequence[Figure]) -> str:
@@ -238,11 +250,13 @@ def _judged(
     *,
     about: str,
     fitted: Mapping[str, str],
+    all_count: bool = False,
 ) -> NamedCalibration:
     from sweeper.calibrate.judging import judged
 
+    made = datetime.now(UTC).date()
     return judged(
-        figures, values, name=options.name, about=about, fitted=fitted, made=datetime.now(UTC).date()
+        figures, values, name=options.name, about=about, fitted=fitted, made=made, all_count=all_count
     )
 
 
@@ -256,6 +270,14 @@ def _tell_split(figures: Sequence[Figure], console: Console) -> None:
         f"{len(figures)} figures: {fitted} to fit ({left_out} of them passed over), "
         f"{len(figures) - fitted} to judge by",
     )
+
+
+def _tell_predicted(told: Sequence[tuple[Figure, float]], console: Console, *, how: str) -> None:
+    """Print each number beside what is predicted of it without it."""
+    for figure, predicted in told:
+        what = f"{figure.series}, {figure.point.label}" if figure.platform else figure.series
+        off = 100 * (predicted / figure.value - 1)
+        _say(console, f"{what}, {figure.metric}: {figure.value:.4g}; {how} {predicted:.4g} ({off:+.0f} %)")
 
 
 def _tell_errors(made: NamedCalibration, console: Console) -> None:
