@@ -49,10 +49,10 @@ def value_text(settings: Settings, anchoring: Anchoring, spec: TrialSpec) -> str
     if values is None:
         return ""
     wide = anchoring.anchors.wide(goal.metric)
-    return f"{values[0]:.4g}" + (f" ({values[0] / wide:.4g} to {values[0] * wide:.4g})" if wide else "")
+    return f"{values[0]:.3g}" + (f" ({values[0] / wide:.3g} to {values[0] * wide:.3g})" if wide else "")
 
 
-def facts(anchoring: Anchoring) -> dict[str, str]:
+def facts(settings: Settings, anchoring: Anchoring) -> dict[str, str]:
     """Say by how many trials predictions are anchored, how far these moved them, and how sure they are."""
     anchors = anchoring.anchors
     if not anchors.trials:
@@ -62,8 +62,8 @@ def facts(anchoring: Anchoring) -> dict[str, str]:
         f"{metric} within {wide - 1:.0%}" for metric in anchors.metrics if (wide := anchors.wide(metric))
     )
     return {
-        "expected": f"predicted, not measured: the model's numbers moved by {anchors.trials} trial"
-        f"{'s' if anchors.trials > 1 else ''} of this study ({moved})",
+        "expected": f"{settings.objectives[0].name}: predicted, not measured; the model's numbers moved by "
+        f"{anchors.trials} trial{'s' if anchors.trials > 1 else ''} of this study ({moved})",
         "four of five of these": sure,
     }
 

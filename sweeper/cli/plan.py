@@ -99,7 +99,7 @@ def _show_grid(
     facts |= {"live": "\n".join(shared.lines)} if shared.lines else {}
     facts |= {f"refused ({number})": reason for number, reason in enumerate(reasons, start=1)}
     facts |= forecast_facts(settings, forecast) | _error_facts(jobs)
-    _show_facts(facts | ({} if anchoring is None else expected_facts(anchoring)), console)
+    _show_facts(facts | ({} if anchoring is None else expected_facts(settings, anchoring)), console)
     write_timeline(settings, forecast, console)
 
 
@@ -193,7 +193,7 @@ def _show_search(
         | forecast_facts(settings, forecast)
         | _chosen_text(found, left)
         | _error_facts([*again, *found.jobs])
-        | ({} if anchoring is None else expected_facts(anchoring)),
+        | ({} if anchoring is None else expected_facts(settings, anchoring)),
         console,
     )
     write_timeline(settings, forecast, console)

@@ -28,12 +28,14 @@ from sweeper.records import (
     TrialResult,
     TrialSpec,
 )
+from sweeper.schedule.durations import Predictor
 from sweeper.search import Hints
 from sweeper.simulation.calibration import Calibration
 from sweeper.simulation.device import USUAL_DEVICE
 from sweeper.space.domains import Choice
 from sweeper.space.space import Space
 from sweeper.store.store import Store
+from sweeper.sweep.outlook import Outlook
 from sweeper.trial import trial
 from tests.stand_ins import THROUGHPUT, ScriptedExecutor, sweep_of
 from tests.sweep.test_sweep import Diary
@@ -94,6 +96,7 @@ def swept(
     trials: int | None = None,
     bound: Constraint | None = None,
     stop: Callable[[], bool] = lambda: False,
+    show_outlook: Callable[[Outlook], None] = lambda _: None,
 ) -> ScriptedExecutor:
     executor = ScriptedExecutor(measured)
     folder.mkdir(exist_ok=True)
@@ -116,6 +119,7 @@ def swept(
         stop=stop,
         hints=hints,
         anchoring=anchoring,
+        show_outlook=show_outlook,
     )
     return executor
 
@@ -166,6 +170,28 @@ def test_killed_study_has_same_anchors_when_it_goes_on(planner: Planner, tmp_pat
     assert resumed.anchors.numbers == cut.anchors.numbers
     spec = executor.specs[0]
     assert resumed.rows(spec) == cut.rows(spec)
+
+
+def test_time_left_of_search_that_goes_on_rests_on_what_it_measured(planner: Planner, tmp_path: Path) -> None:
+    swept(planner, tmp_path, anchoring_for(planner), method="random", trials=2)
+    left: list[float | None] = []
+    executor = swept(
+        planner,
+        tmp_path,
+        anchoring_for(planner),
+        method="random",
+        trials=3,
+        show_outlook=lambda outlook: left.append(outlook.left_s),
+    )
+    (spec,) = executor.specs
+    taught = Predictor(measured_device=USUAL_DEVICE)
+    for key in dict.fromkeys(Store(tmp_path / "test").read()["trial_key"]):
+        if key != spec.key:
+            rows = Store(tmp_path / "test").read().query("trial_key == @key").to_dict("records")
+            seqs = int(rows[0]["knob.max_num_seqs"])
+            taught.learn(planner.job(planner.space.point({"max_num_seqs": seqs})).spec, rows)
+    assert left[0] == pytest.approx(taught.predict(spec).total_s, rel=0.02)
+    assert left[0] != pytest.approx(Predictor(measured_device=USUAL_DEVICE).predict(spec).total_s, rel=0.02)
 
 
 def test_bound_is_judged_by_what_trials_measured(planner: Planner, tmp_path: Path) -> None:
