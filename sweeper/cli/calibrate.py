@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,7 +61,7 @@ class Calibrate(ConsoleCommand):
             "by them, and every number is predicted from the others",
         )
         parser.add_argument("--name", help="what to call it; platform.calibration=NAME chooses it")
-        parser.add_argument("--start", help="calibration to start from; default: the shipped one")
+        parser.add_argument("--start", help="calibration to start from; default: the nearest")
         parser.add_argument("--rounds", type=int, default=_ROUNDS, help="most steps of the fit")
         parser.add_argument(
             "--fit",
@@ -118,9 +118,11 @@ class Calibrate(ConsoleCommand):
         return OK
 
 
-def _start(options: argparse.Namespace, *, generation: str) -> NamedCalibration:
+def _start(options: argparse.Namespace, *, nearest: NamedCalibration | None = None) -> NamedCalibration:
     """Return the calibration to start from, whole, with the values of a file laid over it."""
-    start = calibration.load(options.start, folder=options.into, generation=generation)
+    start = nearest
+    if start is None or options.start is not None:
+        start = calibration.load(options.start, folder=options.into)
     if options.values is None:
         return start
     try:
@@ -137,7 +139,7 @@ def _article(options: argparse.Namespace, console: Console) -> NamedCalibration:
     from sweeper.calibrate.figures import FIT
     from sweeper.calibrate.fitting import BASE, fit
 
-    start = _start(options, generation="v0")
+    start = _start(options)
     figures = article.article_figures()
     _tell_split(figures, console)
     values: Mapping[str, float] = asdict(start.calibration)
@@ -183,25 +185,50 @@ def _errors(options: argparse.Namespace, console: Console) -> int:
 
 def _table(options: argparse.Namespace, console: Console) -> NamedCalibration:
     """Move the nearest stack by the numbers of a table, and say how each is predicted from the others."""
-    from sweeper.calibrate import anchoring, table
+    from sweeper.calibrate import table
 
     read = table.read(options.table)
     basis = calibration.load(options.start, folder=options.into) if options.start else None
-    made, told = anchoring.named(
+    return _anchored(
         read.figures,
-        name=options.name,
+        options,
+        console,
         source=str(options.table),
+        basis=basis,
         image=read.image,
         date=read.date,
+    )
+
+
+def _anchored(
+    figures: Sequence[Figure],
+    options: argparse.Namespace,
+    console: Console,
+    *,
+    source: str,
+    basis: NamedCalibration | None,
+    image: str = "",
+    date: str = "",
+) -> NamedCalibration:
+    """Move a stack by a few numbers, none of which is kept out: each is predicted from the others."""
+    from sweeper.calibrate import anchoring
+
+    made, told = anchoring.named(
+        figures,
+        name=options.name,
+        source=source,
+        image=image,
+        date=date,
         basis=basis,
         made=datetime.now(UTC).date(),
     )
-    _say(console, f"{len(read.figures)} numbers; {made.about}")
+    _say(console, f"{len(figures)} numbers; {made.about}")
     _tell_predicted(told, console, how="from the others")
     return made
 
 
 def _measured(options: argparse.Namespace, console: Console) -> NamedCalibration:
+    from sweeper.calibrate import anchoring
     from sweeper.calibrate.figures import FIT, predict
     from sweeper.calibrate.fitting import BASE, fit
     from sweeper.calibrate.studies import study_figures
@@ -210,9 +237,14 @@ def _measured(options: argparse.Namespace, console: Console) -> NamedCalibration
     figures = [
         figure for folder in options.folders for figure in study_figures(folder, judged_by=options.judge_by)
     ]
-    start = _start(options, generation=_generation(figures))
+    platforms = {figure.platform for figure in figures}
+    is_cpu, is_usual = platforms == {str(Platform.CPU)}, platforms == {str(Platform.MI300X)}
+    studies = ", ".join(dict.fromkeys(figure.experiment for figure in figures))
+    start = _start(options, nearest=anchoring.basis_of(figures))
+    unseen = [figure for figure in figures if figure.role != FIT]
+    if is_usual and not unseen and options.fit == "all":
+        return _anchored(figures, options, console, source=studies, basis=start)
     _tell_split(figures, console)
-    is_cpu = {figure.platform for figure in figures} == {str(Platform.CPU)}
     values: Mapping[str, float] = {**asdict(start.calibration), **(CPU_START if is_cpu else {})}
     if options.fit == "all":
         own = [figure for figure in figures if figure.role == FIT]
@@ -227,20 +259,15 @@ def _measured(options: argparse.Namespace, console: Console) -> NamedCalibration
             weighs_alike=is_cpu,
             tell=_teller(console),
         )
-    studies = ", ".join(dict.fromkeys(figure.experiment for figure in figures))
     releases = ", ".join(sorted({figure.spec.engine.release for figure in figures}))
     about = f"vLLM {releases} as measured in {studies}; all that was not fitted is that of {start.name}."
-    unseen = [figure for figure in figures if figure.role != FIT]
     _tell_predicted(list(zip(unseen, predict(unseen, values), strict=True)), console, how="predicted")
+    if not unseen:
+        _say(console, "nothing was kept out of the fit to judge it by: measure a second load point for that")
     fitted = dict.fromkeys(BASE, studies)
-    return _judged(figures, values, options, about=about, fitted=fitted, all_count=True)
-
-
-def _generation(figures: Sequence[Figure]) -> str:
-    """Return the newest generation of the engines that were measured, to start from its parameters."""
-    from sweeper.simulation.settings import generation_of
-
-    return max((generation_of(figure.spec) for figure in figures), default="v0")
+    made = _judged(figures, values, options, about=about, fitted=fitted, all_count=True)
+    # Of another device the stack would say that it is an MI300X.
+    return replace(made, stack=anchoring.stack_for(figures, parent=start)) if is_usual else made
 
 
 def _judged(

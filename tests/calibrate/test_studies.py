@@ -340,6 +340,14 @@ def test_study_that_product_has_just_measured_is_calibrated(
     made = json.loads((tmp_path / "outputs" / "calibrations" / "mine.json").read_text())
     assert made["about"].startswith("vLLM 0.32.0 as measured in own-mi300x")
     assert made["compared"]["models"] == ["qwen3-8b"]
+    # One load point each leaves nothing to judge by: every number is predicted from the others.
+    assert cli.main(["calibrate", "outputs/own-mi300x", "--name", "few"]) == cli.OK
+    told = " ".join(capsys.readouterr().out.split())
+    assert "4 numbers; vLLM 0.32.0 by own-mi300x; the nearest stack known is amd_0_10_0" in told
+    assert told.count("; from the others ") == 4
+    made = json.loads((tmp_path / "outputs" / "calibrations" / "few.json").read_text())
+    assert (made["stack"]["release"], made["stack"]["parent"]) == ("0.32.0", "amd_0_10_0")
+    assert made["errors_pct"]["validation"]["request_throughput_per_s"] > 0
 
     # The same question asked of the model gives nothing to fit to, and it is said so.
     assert cli.main([*asked, "platform=simulated", "engine.release=0.32.0"]) == cli.OK
