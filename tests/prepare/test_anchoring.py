@@ -35,7 +35,9 @@ from sweeper.simulation.device import USUAL_DEVICE
 from sweeper.space.domains import Choice
 from sweeper.space.space import Space
 from sweeper.store.store import Store
+from sweeper.sweep.ledger import Ledger
 from sweeper.sweep.outlook import Outlook
+from sweeper.sweep.terms import Terms
 from sweeper.trial import trial
 from tests.stand_ins import THROUGHPUT, ScriptedExecutor, sweep_of
 from tests.sweep.test_sweep import Diary
@@ -184,12 +186,13 @@ def test_time_left_of_search_that_goes_on_rests_on_what_it_measured(planner: Pla
         show_outlook=lambda outlook: left.append(outlook.left_s),
     )
     (spec,) = executor.specs
+    # A plan learns from the same trials: they are planned again from what the store holds.
+    ledger = Ledger(Store(tmp_path / "test"), planner, Terms(objectives=(THROUGHPUT,), method="random"))
+    known = {job.spec.key: job.spec for job in ledger.stored_jobs()}
+    assert len(known) == 3 and spec.key in known
     taught = Predictor(measured_device=USUAL_DEVICE)
-    for key in dict.fromkeys(Store(tmp_path / "test").read()["trial_key"]):
-        if key != spec.key:
-            rows = Store(tmp_path / "test").read().query("trial_key == @key").to_dict("records")
-            seqs = int(rows[0]["knob.max_num_seqs"])
-            taught.learn(planner.job(planner.space.point({"max_num_seqs": seqs})).spec, rows)
+    for key in known.keys() - {spec.key}:
+        taught.learn(known[key], ledger.stored.rows_of(key))
     assert left[0] == pytest.approx(taught.predict(spec).total_s, rel=0.02)
     assert left[0] != pytest.approx(Predictor(measured_device=USUAL_DEVICE).predict(spec).total_s, rel=0.02)
 
