@@ -24,7 +24,6 @@ from sweeper.errors import EngineError, MeasurementError, PlacementError
 from sweeper.goals.objectives import answer_of, load_of, measured_row
 from sweeper.records import LOAD_COLUMNS, EngineSpec, LoadPoint, Placement, Platform, TrialSpec
 from sweeper.schedule.allocator import Allocator
-from sweeper.simulation import intervals, stacks
 from sweeper.simulation.anchors import Anchors, Load, Number, paired
 from sweeper.simulation.calibration import CPU_START, WORDS
 from sweeper.simulation.device import USUAL_DEVICE
@@ -52,7 +51,7 @@ class Expected:
         load: Load point, in words.
         metric: A metric column of the store.
         value: Expected, in the metric's unit.
-        low: Lower end of the interval that holds four of five; None where too little is known.
+        low: Lower end of the interval that is to hold four of five; None where nothing anchors it.
         high: Upper end.
         anchored_by: How many trials moved it; 0 is the model's own word.
         measured: What was measured of it later; None where that is still to come.
@@ -120,10 +119,6 @@ class Anchoring:
         anchors = self.anchors
         return None if said is None else [self._moved(row, anchors) for row in said]
 
-    def expected(self, spec: TrialSpec) -> list[Expected]:
-        """Return each number that is expected of a trial, with its interval."""
-        return list(self._expected(spec, self.anchors, {}))
-
     def expected_before(
         self, seen: Callable[[int, int], object] = lambda done, total: None
     ) -> list[Expected]:
@@ -147,25 +142,16 @@ class Anchoring:
         labels = _labels(spec)
         for (load, metric), value in _numbers(self._said(spec) or (), self._metrics).items():
             moved, wide = value * anchors.factor(metric, load), anchors.wide(metric)
-            own = self._own_interval(spec, metric, value)
-            low, high = own if wide is None else (moved / wide, moved * wide)
             yield Expected(
                 trial=spec.key,
                 load=labels.get(load, str(load[0])),
                 metric=metric,
                 value=moved,
-                low=low,
-                high=high,
+                low=None if wide is None else moved / wide,
+                high=None if wide is None else moved * wide,
                 anchored_by=anchors.trials,
                 measured=measured.get((load, metric)),
             )
-
-    def _own_interval(self, spec: TrialSpec, metric: str, value: float) -> tuple[float | None, float | None]:
-        """Return the interval of the model's own word; nothing is known of what it says of a CPU."""
-        named = stacks.nearest(stacks.asked_of(_on_model(spec, self._device)))
-        distance = None if spec.platform is Platform.CPU else stacks.distance(named, spec)
-        found = None if distance is None else intervals.interval(metric, value, distance)
-        return found or (None, None)
 
     def _paired(self, key: str) -> Iterator[Number]:
         spec, measured = self._learnt[key]
