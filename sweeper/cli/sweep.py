@@ -22,7 +22,7 @@ from sweeper.executors.deferred import DeferredExecutor
 from sweeper.kinds import ENGINES, SEARCH_METHODS
 from sweeper.prepare.executor import start_executor
 from sweeper.prepare.planner import scheduler_of
-from sweeper.prepare.search import check_search, hints_of
+from sweeper.prepare.search import anchoring_of, check_search, hints_of
 from sweeper.records import Platform
 from sweeper.text.printable import legible
 
@@ -189,6 +189,7 @@ def _work(
     run_folder: Path,
     console: Console,
 ) -> tuple[Outcome, int | None]:
+    from sweeper.cli import expected
     from sweeper.cli.display import Display
     from sweeper.search import Search, dashboard, storage_url
     from sweeper.store.store import Store
@@ -204,6 +205,7 @@ def _work(
             markup=False,
             soft_wrap=True,
         )
+    anchoring = anchoring_of(settings, planner)
     search = Search(
         storage=settings.storage or storage_url(settings.outputs),
         name=settings.name,
@@ -212,7 +214,7 @@ def _work(
         constraints=settings.constraints,
         method=settings.method,
         seed=settings.seed,
-        hints=hints_of(settings, planner, say),
+        hints=hints_of(settings, planner, say, anchoring=anchoring),
         artifacts=dashboard.artifacts_folder(settings.outputs),
     )
     search.note(study_note(settings, planner))
@@ -234,12 +236,15 @@ def _work(
             retries=Retries(max_attempts=settings.max_attempts, first_pause_s=settings.retry_pause_s),
             illustrate=illustrator(settings),
             show_outlook=display.look_ahead,
+            anchoring=anchoring,
         )
         try:
             with display:
                 outcome = sweep.run(stop=stop.is_set)
         finally:
             stop.settle()
+    if anchoring is not None and stop.signalled is None:
+        expected.write(settings, anchoring, console)
     return outcome, stop.signalled
 
 

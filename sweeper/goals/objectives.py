@@ -63,7 +63,17 @@ def load_key(quantity: Objective | Constraint, row: Mapping[str, Any]) -> tuple[
     """Return what identifies the load point of a row; the probes of a search are one."""
     if quantity.metric in SEARCH_SLOS:
         return (quantity.metric,)
+    return load_of(row)
+
+
+def load_of(row: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return what identifies the load point of a row, whether it was just measured, modelled or stored."""
     return tuple(_plain(row.get(name)) for name in LOAD_COLUMNS)
+
+
+def answer_of(row: Mapping[str, Any]) -> str | None:
+    """Return the metric that a search over loads finds, where a row is one of its probes."""
+    return next((name for name, slo in SEARCH_SLOS.items() if isinstance(row.get(slo), str)), None)
 
 
 def counts(quantity: Objective | Constraint, row: Mapping[str, Any]) -> bool:
@@ -74,7 +84,7 @@ def counts(quantity: Objective | Constraint, row: Mapping[str, Any]) -> bool:
         max_concurrency=_number(row.get("max_concurrency")),
         dataset=dataset if isinstance(dataset := row.get("dataset"), str) else None,
         keeps_prefix_cache=row.get("keeps_prefix_cache") is True,
-        answer=next((name for name, slo in SEARCH_SLOS.items() if isinstance(row.get(slo), str)), None),
+        answer=answer_of(row),
     )
 
 
