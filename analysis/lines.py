@@ -140,7 +140,7 @@ def _draw_predicted(axes: Axes, table: pd.DataFrame, *, axis: str, settings: Seq
     """
     from matplotlib.transforms import ScaledTranslation
 
-    limit = axes.get_ylim()[1]
+    limit = predicted.stretched(table, highest=_highest(table))
     for place, setting in enumerate(settings):
         known = table[(table["setting"] == setting) & table["mean"].notna()].sort_values(axis)
         aside = -(_FREE_PT + _ASIDE_PT * place) / 72  # to the left: numbers stand right of the ends
@@ -201,12 +201,14 @@ def _label(table: pd.DataFrame, *, axis: str) -> str:
     return f"{setting} ({states}{'' if len(missing) == len(table) else f' at {where}'})"
 
 
+def _highest(table: pd.DataFrame) -> float:
+    return float(table[["mean", "high", "published_value"]].max().max())
+
+
 def _finish_axes(axes: Axes, table: pd.DataFrame, *, axis: str, metric: Metric) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-    highest = predicted.stretched(
-        table, highest=float(table[["mean", "high", "published_value"]].max().max())
-    )
+    highest = predicted.stretched(table, highest=_highest(table))
     # A bound far above everything is kept with ease: room for it would press the lines flat.
     near = table.loc[table["bound"] <= 1.5 * highest, "bound"]
     highest = highest if near.empty else max(highest, float(near.max()))

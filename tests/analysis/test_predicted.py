@@ -12,7 +12,9 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import blog, figures, predicted, report
+from analysis import blog, curve_chart, figures, predicted, report
+from analysis.curve import curves
+from analysis.page import Words
 from analysis.study import Study
 from sweeper.records import LoadPoint, Provenance, TrialResult
 from sweeper.simulation.intervals import factor
@@ -179,3 +181,29 @@ def test_interval_of_several_starts_is_about_their_mean(trial: MakeTrial, study_
     assert wide is not None
     assert (row[predicted.LOW], row[predicted.HIGH]) == pytest.approx((100 / wide, 100 * wide))
     assert row["low"] < row["mean"] < row["high"]
+
+
+def test_curve_has_them_at_the_ends_of_its_frontier(trial: MakeTrial, study_folder: MakeFolder) -> None:
+    """One setting on 4 GPUs with 1, 2 and 4 users: 40, 60 and 80 output tokens/s at 20, 25 and 40 ms each."""
+    numbers = {1: (40.0, 20.0), 2: (60.0, 25.0), 4: (80.0, 40.0)}
+    load = LoadPoint(dataset="random", num_prompts=8, input_len=10, output_len=10, ignore_eos=True)
+
+    def runs_at(point: LoadPoint) -> list[list[dict[str, float]]]:
+        output, tpot = numbers[int(point.max_concurrency or 0)]
+        return [[{"output_throughput_tok_per_s": output, "median_tpot_ms": tpot}]]
+
+    users = tuple(replace(load, max_concurrency=one) for one in numbers)
+    study = Study.load(study_folder(of_stack(trial(points=users, runs_at=runs_at), 0.0)))
+    (curve,) = curves([study])
+    fast, slow = factor("output_throughput_tok_per_s", 0.0), factor("median_tpot_ms", 0.0)
+    assert fast is not None and slow is not None
+
+    row = curve.points.set_index("users").loc[2]
+    assert row["output_tok_per_s_per_gpu_interval_80_low"] == pytest.approx(60 / 4 / fast)
+    assert row["streaming_tok_per_s_per_user_interval_80_high"] == pytest.approx(1000 / 25 * slow)
+
+    figure = curve_chart.draw(curve, words=Words(title="", note="", subtitle="", caption=""))
+
+    # Two panels, a cross at 1 and at 4 users each, of two lines.
+    assert len(dotted(figure)) == 8
+    assert "Drawn at the ends of the frontier." in curve_chart.predicted_text(curve)
