@@ -122,6 +122,7 @@ def _section(study: Study, pictures: Sequence[Path]) -> list[str]:
 
 def _figure(study: Study, metric: figures.Metric, picture: Path) -> list[str]:
     table = figures.chart_table(study, metric)
+    note = report.predicted_note(table)
     settings = ", ".join(dict.fromkeys(table["setting"]))
     origin = "simulated" if study.is_simulated else "measured"
     words = shortened(f"{metric.title}, {origin}, for {settings}", _LONGEST_ALTERNATIVE)
@@ -130,6 +131,7 @@ def _figure(study: Study, metric: figures.Metric, picture: Path) -> list[str]:
         f"### {metric.title}",
         f"![{alternative}]({picture.as_posix()})",
         tables.to_markdown(report.table_of(table)),
+        *([note] if note else []),
     ]
 
 

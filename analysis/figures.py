@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis import shared_starts, standings, style, tables
-from analysis.bars import MOST_GROUPED, MOST_LISTED, draw_groups, draw_list
+from analysis import predicted, shared_starts, standings, style, tables
+from analysis.bars import MOST_GROUPED, MOST_LISTED, draw_groups, draw_list, value_height
 from analysis.lines import draw_lines, line_axis
 from analysis.page import SIMULATED_BAND, Metric, Row, words_of
 from analysis.study import Study
@@ -148,6 +148,7 @@ _CHART_COLUMNS = [
     *("mean", "low", "high", "n", "state", "reason", _HIT_RATE),
     *(f"published_{name}" for name in ("value", "low", "high", "method", "system", "source")),
     *("provenance", "trial_key", "load_axis", "standing", "breaks", "bound", "completed_per_s"),
+    *(predicted.LOW, predicted.HIGH),
 ]
 
 
@@ -260,6 +261,14 @@ def marks_text(study: Study, table: pd.DataFrame, *, axis: str | None = None) ->
         parts.append("No setting is marked: none keeps every bound and has all numbers")
     if bool(table["bound"].notna().any()):
         parts.append(f"Red {'stroke: the bound at that load' if is_line else 'line: the bound'}")
+    panels = (
+        [table]
+        if table["setting"].nunique() <= MOST_GROUPED
+        else [panel for _, panel in table.groupby("load_point")]
+    )
+    is_cut = any(predicted.is_cut(panel, highest=value_height(panel)) for panel in panels)
+    dotted = predicted.caption(table, with_arrows=is_cut)
+    parts += [dotted] if dotted else []
     return "".join(f"{part}. " for part in parts).rstrip()
 
 

@@ -20,6 +20,7 @@ from analysis import (
     drift,
     figures,
     kernels,
+    predicted,
     serving,
     shared_starts,
     short_answers,
@@ -257,12 +258,23 @@ def _metric(study: Study, metric: figures.Metric, picture: Path) -> str:
     layout = tables.to_markdown(table_of(table))
     note = "± is half of the 95 % t-interval over n engine starts." if (table["n"] > 1).any() else ""
     parts = [f"## {metric.title}", f"![{metric.title}]({picture.as_posix()})", layout, note]
+    parts.append(predicted_note(table))
     return "\n\n".join(part for part in [*parts, _against_published(table)] if part)
 
 
 def costs_section(study: Study) -> str:
     """Return the section on costs, where the study names a price; else nothing."""
     return costs.section(study, standings.standings(study))
+
+
+def predicted_note(table: pd.DataFrame) -> str:
+    """Return what brackets in the table of a chart mean; empty where it has none."""
+    if not predicted.has_any(table):
+        return ""
+    return (
+        "In brackets: the predicted interval, which held 80 % of published values of this kind that were not "
+        "seen; it is no spread of repeated runs."
+    )
 
 
 def table_of(table: pd.DataFrame) -> pd.DataFrame:
@@ -278,7 +290,7 @@ def _cell_with_completed(row: tables.Row) -> str:
     completed = row["completed_per_s"]
     metric = MAX_USERS if row["load_point"] == tables.MOST_USERS else MAX_RATE
     more = "" if math.isnan(completed) else f", {standings.completed_text(metric, completed)}"
-    return f"{tables.cell_text(row)}{more}"
+    return " ".join(filter(None, (f"{tables.cell_text(row)}{more}", tables.predicted_text(row))))
 
 
 def _against_published(table: pd.DataFrame) -> str:

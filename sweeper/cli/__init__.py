@@ -27,6 +27,8 @@ from sweeper.cli.calibrate import Calibrate
 from sweeper.cli.cleanup import CleanUp
 from sweeper.cli.dashboard import OpenDashboard
 from sweeper.cli.exit_codes import AT_RISK, MISTAKE, NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
+from sweeper.cli.experiments import ListExperiments
+from sweeper.cli.explain import Explain
 from sweeper.cli.fit import ShowFit
 from sweeper.cli.help import HELP_WORDS, help_on
 from sweeper.cli.interference import CheckInterference
@@ -50,6 +52,8 @@ _HELP_WORDS = ("-h", "--help", "help")
 _COMMANDS: dict[str, ConsoleCommand] = {
     command.name: command
     for command in (
+        ListExperiments(),
+        Explain(),
         ShowNode(),
         AuditNode(),
         ShowFit(),
