@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import curve_pages, figures, report, serving, standings, tables
+from analysis import curve_pages, figures, origins, report, serving, standings, tables
 from analysis.markdown import code_block, escaped
 from analysis.study import Study
 from sweeper.text.printable import shortened
@@ -102,7 +102,7 @@ def _front_matter(studies: Sequence[Study], title: str) -> str:
 
 
 def _section(study: Study, pictures: Sequence[Path]) -> list[str]:
-    parts = [f"## {escaped(study.question or study.name)}", report.provenance_sentence(study)]
+    parts = [f"## {escaped(study.question or study.name)}", origins.provenance_sentence(study)]
     if study.source:
         parts.append(f"The question is from: {escaped(study.source)}.")
     parts += ["### Environment", report.environment(study.frame)]

@@ -97,15 +97,15 @@ class Figures(_OfOneStudy):
 
 
 class Report(_OfOneStudy):
-    """Draw the charts and write the report of a study."""
+    """Draw the charts and write the report of a study, as Markdown and for a browser."""
 
     name = "report"
-    summary = "draw the charts and write report.md"
+    summary = "draw the charts and write report.md and report.html, for a browser"
 
     def lines(self, options: argparse.Namespace) -> Iterable[str]:
         """Write it, and return the paths."""
         written = report.write(options.folder)
-        return [str(path) for path in (*written.figures, written.report)]
+        return [str(path) for path in (*written.figures, written.page, written.report)]
 
 
 class Claims(_Answer):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +19,18 @@ from analysis import (
     drift,
     figures,
     kernels,
+    origins,
     serving,
-    shared_starts,
     short_answers,
     standings,
     steadiness,
     tables,
     verdicts,
 )
+from analysis.browser import document
 from analysis.facts import FACTS_OF_ONE
 from analysis.markdown import code_block, escaped
 from analysis.study import Study, is_control
-from sweeper import published
 from sweeper.records import MAX_RATE, MAX_USERS
 from sweeper.text.writing import write_answer
 
@@ -46,14 +45,15 @@ _TOUCHES = {
 
 @dataclass(frozen=True, kw_only=True)
 class ReportFiles:
-    """What ``write`` wrote: the report, and the files of its charts (PNG, SVG, CSV)."""
+    """What ``write`` wrote: the report, its page for a browser, and the files of its charts (PNG, SVG, CSV)."""
 
     report: Path
+    page: Path
     figures: tuple[Path, ...]
 
 
 def write(place: Path | str) -> ReportFiles:
-    """Draw the charts of a study and write its ``report.md``, from its folder or its results' URL alone.
+    """Draw the charts of a study and write its ``report.md`` and ``report.html``, from its folder or its results' URL alone.
 
     Raises:
         ConfigError: The folder is missing or holds no results.
@@ -62,7 +62,8 @@ def write(place: Path | str) -> ReportFiles:
     study = Study.load(place)
     drawn = draw(study)
     report = write_answer(study.folder / "report.md", text(study, drawn=drawn))
-    return ReportFiles(report=report, figures=tuple(drawn))
+    page = document.write(study)
+    return ReportFiles(report=report, page=page, figures=tuple(drawn))
 
 
 def draw(study: Study) -> list[Path]:
@@ -74,8 +75,8 @@ def text(study: Study, *, drawn: list[Path]) -> str:
     """Return the report as Markdown; ``drawn`` are the chart files to show."""
     parts = [
         f"# {escaped(study.question or study.name)}",
-        provenance_sentence(study),
-        _origin(study),
+        origins.provenance_sentence(study),
+        origins.origin(study),
         _answers(study),
         curve_pages.section([study], drawn=drawn, beside=study.folder),
     ]
@@ -99,90 +100,6 @@ def text(study: Study, *, drawn: list[Path]) -> str:
     ]
     parts.append(f"## Environment\n\n{environment(study.frame)}")
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def provenance_sentence(study: Study) -> str:
-    """Describe in plain words where the numbers come from."""
-    frame = study.frame
-    if study.is_simulated:
-        return (
-            "**Simulated: no GPU was measured.** Every number is computed by a model of vLLM and its machine."
-            + _calibration_sentences(frame)
-        )
-    nodes = ", ".join(sorted(set(frame["node"].dropna()))) or "an unknown node"
-    weights = " Weights are random: only speed means anything." if bool(frame["model_is_dummy"].any()) else ""
-    return f"**Measured** on {nodes} ({', '.join(sorted(set(frame['platform'])))}).{weights}"
-
-
-def _calibration_sentences(frame: pd.DataFrame) -> str:
-    """Name the calibration and its expected error; rows of before these were stored name neither."""
-    told = frame[["calibration_name", "expected_error"]].dropna().drop_duplicates()
-    words = "".join(
-        f" Calibration `{row['calibration_name']}`; expected mean error: {row['expected_error']}."
-        for row in told.to_dict("records")
-    )
-    near = [text for text in frame["calibration_nearness"].dropna().unique() if text != "the same stack"]
-    words += "".join(f" It is of another stack: {text}." for text in near)
-    return words + _interval_sentence(frame)
-
-
-_WITH_INTERVALS = {
-    "output_throughput_tok_per_s": "throughput",
-    "mean_ttft_ms": "TTFT",
-    "mean_tpot_ms": "TPOT",
-    "mean_batch_latency_ms": "latency",
-}
-"""One metric of each kind whose errors are alike, and the kind."""
-
-
-def _interval_sentence(frame: pd.DataFrame) -> str:
-    """Say within what share of each other four of five unseen numbers and their predictions lay, at most."""
-    widest: dict[str, float] = {}
-    for text in frame["interval_80"].dropna().unique():
-        for metric, (low, high) in json.loads(text).items():
-            words = _WITH_INTERVALS.get(metric)
-            if words is not None and low > 0:
-                widest[words] = max(widest.get(words, 1.0), math.sqrt(high / low))
-    if not widest:
-        return ""
-    told = ", ".join(f"{words} within {wide - 1:.0%}" for words, wide in widest.items())
-    return f" Of published numbers of this kind that were not seen, four of five lay so near: {told}."
-
-
-def _origin(study: Study) -> str:
-    trials = study.frame.drop_duplicates("trial_key")
-    states = trials["state"].value_counts()
-    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    lines = [f"- Study: `{study.name}`, {len(trials)} trials ({counts})"]
-    shared = shared_starts.sentence(study.frame)
-    if shared is not None:
-        lines.append(f"- {escaped(shared)}")
-    if study.experiment:
-        lines.append(f"- Experiment: `{study.experiment}`")
-    if study.counterpart_of:
-        changes = "; ".join(f"{knob}: {became}" for knob, became in study.changes.items())
-        lines.append(
-            f"- Stands in for `{study.counterpart_of}`, some of whose knobs this vLLM lacks: "
-            f"{escaped(changes)}"
-        )
-    if study.source:
-        lines.append(f"- Source: {escaped(study.source)}")
-    lines += _left_out(study)
-    return "\n".join(lines)
-
-
-def _left_out(study: Study) -> list[str]:
-    """Say so when published figures stay out of the charts because they are of another model."""
-    wanted = {series.published for series in study.series.values()} - {None}
-    theirs = published.load(study.experiment)
-    others = set(theirs.loc[theirs["series"].isin(wanted), "model"])
-    ours = set(study.frame["model"])
-    foreign = sorted(other for other in others if not any(published.is_same_model(other, m) for m in ours))
-    return (
-        [f"- Published figures are of {', '.join(foreign)} and left out: they do not compare"]
-        if foreign
-        else []
-    )
 
 
 def _answers(study: Study) -> str:
