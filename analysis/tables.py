@@ -340,7 +340,7 @@ def _named_settings(group: pd.DataFrame, *, label: str | None) -> pd.DataFrame:
 
 
 def _setting_name(label: str | None, row: Row, varying: Sequence[str]) -> str:
-    values = ", ".join(f"{column.removeprefix('knob.')}={_value_text(row[column])}" for column in varying)
+    values = ", ".join(f"{column.removeprefix('knob.')}={value_text(row[column])}" for column in varying)
     if label is None:
         return values or "the one setting"
     return f"{label} ({values})" if values else label
@@ -357,7 +357,8 @@ def _newest(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[[pair in chosen for pair in zip(rows["setting"], rows["trial_key"], strict=True)]]
 
 
-def _value_text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """Write a knob's value; ``default`` where it is not set."""
     if pd.isna(value):
         return "default"
     if isinstance(value, bool | np.bool_):
