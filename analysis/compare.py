@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import audits, curve_pages, figures, kernels, origins, pairs, report, style, tables
+from analysis import audits, curve_pages, figures, kernels, origins, pairs, style, tables
 from analysis.curve import curves
 from analysis.facts import FACTS
 from analysis.markdown import escaped

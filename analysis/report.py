@@ -45,7 +45,7 @@ _TOUCHES = {
 
 @dataclass(frozen=True, kw_only=True)
 class ReportFiles:
-    """What ``write`` wrote: the report, its page for a browser, and the files of its charts (PNG, SVG, CSV)."""
+    """What ``write`` wrote: the report, its page, and the files of its charts (PNG, SVG, CSV)."""
 
     report: Path
     page: Path
@@ -53,7 +53,10 @@ class ReportFiles:
 
 
 def write(place: Path | str) -> ReportFiles:
-    """Draw the charts of a study and write its ``report.md`` and ``report.html``, from its folder or its results' URL alone.
+    """Draw the charts of a study and write its ``report.md`` and ``report.html``.
+
+    Args:
+        place: Its folder, or its results' URL: nothing else is read.
 
     Raises:
         ConfigError: The folder is missing or holds no results.

@@ -170,6 +170,8 @@ def summary(frame: pd.DataFrame, *, metric: str, series: Mapping[str, Series] | 
         ``reason`` (of a trial without numbers), ``trial_key``, ``provenance``.
     """
     rows = of_metric(settings(frame, series), metric)
+    # Few columns: grouping copies all that are there.
+    rows = rows[[name for name in dict.fromkeys((*_GROUPED, metric)) if name in rows]]
     # Grouping by the order of first appearance keeps settings and load points in their order.
     grouped = rows.groupby(["setting", "load_point"], sort=False, dropna=False)
     table = pd.DataFrame([_summary_row(group, metric) for _, group in grouped], columns=_SUMMARY)
@@ -473,6 +475,12 @@ _SUMMARY = [
     *("setting", "series", "load_point", "load_axis", *LOAD_POINT),
     *("mean", "low", "high", "n", "state", "reason", "trial_key", "provenance"),
 ]
+
+
+_GROUPED = (
+    *("setting", "series", "load_point", "load_axis", *LOAD_POINT),
+    *("state", "restart", "failure_class", "trial_key", "provenance"),
+)
 
 
 def restart_means(rows: pd.DataFrame, metric: str) -> list[float]:

@@ -80,7 +80,7 @@ function slices(chosen, width) {
   DATA.knobs.forEach((knob, at) => {
     const knobs = knobAxis(at, places, knob);
     if (knobs.names && knobs.names.length < 2) return;
-    const plot = plotOf({ width: width / across - 10, height: 210, left: 56, x: knobs.axis, y: axisOf(goal.title, places.map(goalOf)) });
+    const plot = plotOf({ width: width / across - 10, height: 210, left: 46, x: knobs.axis, y: { ...axisOf(goal.title, places.map(goalOf)), title: "" } });
     places.forEach((place, turn) => {
       const aside = knobs.names ? ((turn * 7) % 11 - 5) * Math.min(3, (plot.right - plot.left) / knobs.names.length / 16) : 0;
       markOf(plot, plot.X(knobs.at(DATA.settings[place].knobs[at])) + aside, plot.Y(goalOf(place)), DATA.settings[place], () => tipOf(place, [`${goal.title}: ${numberText(goalOf(place))}`]), 3.6);
@@ -88,7 +88,7 @@ function slices(chosen, width) {
     grid.append(plot.root);
     drawn += 1;
   });
-  return drawn ? framed("Slices: the objective over each knob", `${MARKS_NOTE()} Points of one value are spread a little sideways.`, grid, { whole: true }) : null;
+  return drawn ? framed(`Slices: ${goal.title} over each knob`, `${MARKS_NOTE()} Points of one value are spread a little sideways.`, grid, { whole: true }) : null;
 }
 
 function parallel(chosen, width) {

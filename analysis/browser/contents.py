@@ -14,6 +14,7 @@ from analysis import bests, figures, origins, serving, standings, tables
 from analysis.browser import logs, repeating
 from analysis.facts import FACTS_OF_ONE
 from analysis.importance import importance
+from analysis.leaderboard import Entry, Leaderboard, leaderboard
 from analysis.page import SIMULATED_BAND, Metric
 from analysis.study import Study
 from sweeper.intervals import Estimate
@@ -47,13 +48,13 @@ def contents(study: Study) -> Plain:
         and ``facts`` (sentences), ``best`` (an answer per objective, each a ``text`` and ``commands``: a
         ``text`` and a ``line`` each),
         ``bounds``, ``objectives``, ``knobs`` (those that vary), ``same`` (what is equal for all),
-        ``settings`` (a row each, in the order of the standings), ``tradeoffs``, ``metrics`` (a chart each),
+        ``columns`` and ``settings`` (a row each, in the leaderboard's order), ``against``, ``tradeoffs``, ``metrics`` (a chart each),
         ``search`` (None for a grid), ``failures``, ``environment`` and ``commands``. A setting is named
         elsewhere by its place in ``settings``, from 0. Numbers that are not there are None.
     """
     rows = tables.settings(study.frame, study.series)
-    stand = standings.standings(study)
-    places = {name: place for place, name in enumerate(stand.order)}
+    board = leaderboard(study)
+    places = {entry.setting: place for place, entry in enumerate(board.entries)}
     varying = varying_columns(rows)
     return {
         "title": legible(study.question or study.name),
@@ -64,11 +65,13 @@ def contents(study: Study) -> Plain:
         "best": _best(study),
         "bounds": [constraint.name for constraint in study.constraints],
         "objectives": [
-            {"title": quantity_title(goal), "higher": goal.is_higher_better} for goal in study.objectives
+            {"title": axis_title(goal), "higher": goal.is_higher_better} for goal in study.objectives
         ],
         "knobs": [_knob_name(column) for column in varying],
         "same": _same(rows, varying),
-        "settings": _settings(study, rows, varying),
+        "columns": _columns(board),
+        "against": _against(board),
+        "settings": _settings(study, board, rows, varying),
         "tradeoffs": _tradeoffs(study, places),
         "metrics": [_metric(study, metric, places) for metric in figures.metrics_of(study)],
         "search": _search(study, rows, places),
@@ -88,7 +91,7 @@ def varying_columns(rows: pd.DataFrame) -> list[str]:
     ]
 
 
-def quantity_title(quantity: Objective | Constraint) -> str:
+def axis_title(quantity: Objective | Constraint) -> str:
     """Name an objective or a bounded metric for an axis, with its unit and its load."""
     words = figures.metric_title(quantity.metric)
     divided = "" if quantity.per is None else f" per {quantity.per.upper()}"
@@ -124,27 +127,74 @@ def _same(rows: pd.DataFrame, varying: Sequence[str]) -> list[list[str]]:
     return [[_knob_name(name), str(value)] for name, value in equal.items() if value != UNSAID]
 
 
-def _settings(study: Study, rows: pd.DataFrame, varying: Sequence[str]) -> list[Plain]:
-    stand = standings.standings(study)
+def _settings(study: Study, board: Leaderboard, rows: pd.DataFrame, varying: Sequence[str]) -> list[Plain]:
     firsts = {str(row["setting"]): row for row in rows.drop_duplicates("setting").to_dict("records")}
-    found = [bests.estimates(study.frame, goal, study.series) for goal in study.objectives]
-    settings = []
-    for name in stand.order:
-        row = firsts[name]
-        settings.append(
-            {
-                "name": legible(name),
-                "series": None if row["series"] is None else legible(name),
-                "trial": str(row["trial_key"]),
-                "standing": stand.of(name),
-                "breaks": legible(stand.breaks(name)),
-                "state": _WORDS_OF_STATE.get(str(row["state"]), str(row["state"])),
-                "knobs": [_value(row[column]) for column in varying],
-                "values": [_estimate(scores.get(name)) for scores in found],
-                "command": legible(serving.serve_line(study.frame, str(row["trial_key"]))),
-            }
-        )
-    return settings
+    return [
+        {
+            "name": legible(entry.setting),
+            "series": None if firsts[entry.setting]["series"] is None else legible(entry.setting),
+            "trial": entry.trial_key,
+            "place": entry.place,
+            "isTied": entry.is_tied,
+            "standing": entry.standing,
+            "breaks": legible(entry.breaks),
+            "state": entry.why_none,
+            "knobs": [_value(firsts[entry.setting][column]) for column in varying],
+            "values": [_estimate(value) for value in entry.values],
+            "further": _further(board, entry),
+            "command": legible(serving.serve_line(study.frame, entry.trial_key), keep=LINES),
+        }
+        for entry in board.entries
+    ]
+
+
+def _columns(board: Leaderboard) -> list[Plain]:
+    """Return the columns beside the objectives: change, what is bounded, and cost where there is a price."""
+    changes = [
+        {"title": "change" if len(board.objectives) == 1 else f"change of {axis_title(goal)}"}
+        for goal in board.objectives
+    ]
+    bounds = [
+        {"title": f"{axis_title(bound)} {'≤' if bound.is_upper else '≥'} {bound.limit:g}"}
+        for bound in board.constraints
+    ]
+    return [*changes, *bounds, *([{"title": _cost_title(board)}] if _has_cost(board) else [])]
+
+
+def _further(board: Leaderboard, entry: Entry) -> list[list[Any]]:
+    """Return a setting's cells of these columns, each a number to sort by and a text."""
+    changes = [[number(change), "" if change is None else f"{change:+.1%}"] for change in entry.changes]
+    bounds = [
+        _bound_cell(constraint, entry.beside[board.beside.index(constraint)], entry)
+        for constraint in board.constraints
+    ]
+    cost = [[entry.cost, "" if entry.cost is None else tables.number_text(entry.cost)]]
+    return [*changes, *bounds, *(cost if _has_cost(board) else [])]
+
+
+def _bound_cell(constraint: Constraint, mean: float | None, entry: Entry) -> list[Any]:
+    for breach in entry.breaches:
+        if breach.constraint == constraint:
+            told = breach.text.removeprefix(f"{constraint.name} ").strip("()").removeprefix("is ")
+            return [number(breach.value), f"× {told}"]
+    return [number(mean), "" if mean is None else tables.number_text(mean)]
+
+
+def _has_cost(board: Leaderboard) -> bool:
+    return any(entry.cost is not None for entry in board.entries)
+
+
+def _cost_title(board: Leaderboard) -> str:
+    return f"cost per million output tokens{f' ({board.currency})' if board.currency else ''}"
+
+
+def _against(board: Leaderboard) -> str:
+    """Say what changes are against, by its place in the table."""
+    if board.baseline is None:
+        return ""
+    place = [entry.setting for entry in board.entries].index(board.baseline) + 1
+    what = "which changes none of these knobs" if board.is_default else "which changes the fewest knobs"
+    return f"Changes are against #{place}, {what}."
 
 
 def _estimate(found: Estimate | None) -> list[float | None] | None:
@@ -164,12 +214,13 @@ def _best(study: Study) -> list[Plain]:
                 *([] if today is None else [{"text": today.about, "line": today.line}]),
             ]
         answers.append({"text": legible(sentence), "commands": [_legible(line) for line in lines]})
-    answers += [{"text": legible(line.strip()), "commands": []} for line in standings.closing_lines(study)]
-    return answers
+    # The front's settings stand, marked, in the leaderboard.
+    closing = [line.rstrip(":") for line in standings.closing_lines(study) if not line.startswith(" ")]
+    return answers + [{"text": legible(line), "commands": []} for line in closing]
 
 
 def _legible(texts: Plain) -> Plain:
-    return {name: legible(text) for name, text in texts.items()}
+    return {name: legible(text, keep=LINES) for name, text in texts.items()}
 
 
 def _tradeoffs(study: Study, places: Mapping[str, int]) -> list[Plain]:
@@ -185,8 +236,8 @@ def _tradeoffs(study: Study, places: Mapping[str, int]) -> list[Plain]:
         is_goal = isinstance(other, Objective)
         pairs.append(
             {
-                "x": quantity_title(other),
-                "y": quantity_title(first),
+                "x": axis_title(other),
+                "y": axis_title(first),
                 "xHigher": other.is_higher_better if isinstance(other, Objective) else not other.is_upper,
                 "yHigher": first.is_higher_better,
                 "bound": None if isinstance(other, Objective) else number(other.limit),

@@ -47,11 +47,11 @@ function ticksOf(low, high, most) {
   return found;
 }
 
-// An axis of numbers, or of names where `names` is given; `log` where values span more than two powers of ten.
+// An axis of numbers, or of names where `names` is given; `log` where the highest is more than 30 times the lowest.
 function axisOf(title, values, { names, fromZero, noLog } = {}) {
   if (names) return { title, names, low: -0.5, high: names.length - 0.5, log: false };
   let low = Math.min(...values), high = Math.max(...values);
-  if (!noLog && low > 0 && high / low > 100) return { title: title + ", logarithmic", low: low / 1.25, high: high * 1.25, log: true };
+  if (!noLog && low > 0 && high / low > 30) return { title: title + ", logarithmic", low: low / 1.25, high: high * 1.25, log: true };
   if (fromZero && low >= 0) low = 0;
   const room = (high - low || Math.abs(high) || 1) * 0.06;
   return { title, low: low === 0 && fromZero ? 0 : low - room, high: high + room, log: false };

@@ -17,7 +17,7 @@ function say() {
   byId("provenance").textContent = DATA.provenance;
   byId("facts").replaceChildren(...DATA.facts.map(fact => element("li", {}, fact)));
   byId("best").replaceChildren(element("h2", {}, DATA.objectives.length > 1 ? "Best settings" : "Best setting"), ...DATA.best.flatMap(answer => [element("p", {}, answer.text), ...answer.commands.flatMap(({ text, line }) => [text ? element("p", { className: "note" }, text) : null, line ? commandBox(line) : null].filter(Boolean))]));
-  byId("same").textContent = DATA.same.length ? "The same for all: " + DATA.same.map(([name, value]) => `${name}=${value}`).join(", ") : "";
+  byId("same").textContent = (DATA.against ? DATA.against + " " : "") + (DATA.bounds.length ? "×: breaks that bound. " : "") + (DATA.same.length ? "The same for all: " + DATA.same.map(([name, value]) => `${name}=${value}`).join(", ") : "");
   byId("environment").replaceChildren(...DATA.environment.map(([name, value]) => element("tr", {}, element("th", {}, name), element("td", {}, value))));
   byId("failures").hidden = !DATA.failures.length;
   byId("failures").replaceChildren(element("h2", {}, "Trials without numbers"), ...DATA.failures.map(failureBox));
@@ -75,24 +75,18 @@ function drawFilters() {
 // ---- leaderboard ----
 
 function columnsOf() {
+  const isFront = DATA.objectives.length > 1, isTied = DATA.settings.some(setting => setting.isTied);
   const columns = [{ title: "#", number: true, key: place => place + 1, text: place => String(place + 1) }];
+  if (isFront || isTied) columns.push({ title: isFront ? "front" : "place", number: true, key: place => DATA.settings[place].place, text: place => DATA.settings[place].place === null ? "" : DATA.settings[place].place + (DATA.settings[place].isTied ? "=" : "") });
   if (DATA.settings.some(setting => setting.series)) columns.push({ title: "setting", words: true, key: place => DATA.settings[place].series || "", text: place => DATA.settings[place].series || "" });
-  DATA.objectives.forEach((goal, at) => columns.push({ title: goal.title, number: true, down: goal.higher, key: place => (DATA.settings[place].values[at] || [null])[0], text: place => estimateText(DATA.settings[place].values[at]) }));
-  for (const [at, further] of (DATA.further || []).entries()) columns.push({ title: further.title, number: further.number, words: !further.number, key: place => DATA.settings[place].further[at][0], text: place => DATA.settings[place].further[at][1] });
-  if (DATA.bounds.length || DATA.settings.some(setting => setting.state)) columns.push({ title: DATA.bounds.length ? "bounds" : "state", words: true, key: place => standText(place), text: standText });
+  DATA.objectives.forEach((goal, at) => columns.push({ title: goal.title, number: true, down: goal.higher, key: place => (DATA.settings[place].values[at] || [null])[0], text: place => estimateText(DATA.settings[place].values[at]) || (at ? "" : DATA.settings[place].state) }));
+  DATA.columns.forEach((further, at) => columns.push({ title: further.title, number: true, key: place => DATA.settings[place].further[at][0], text: place => DATA.settings[place].further[at][1] }));
   DATA.knobs.forEach((knob, at) => columns.push({ title: knob, number: DATA.settings.every(setting => typeof setting.knobs[at] === "number"), key: place => DATA.settings[place].knobs[at], text: place => String(DATA.settings[place].knobs[at]) }));
   return columns;
 }
 
 // A long name of a knob may break after an underscore.
 function broken(title) { return title.split(/(?<=_)/).flatMap(part => [part, element("wbr", {})]); }
-
-function standText(place) {
-  const setting = DATA.settings[place];
-  if (setting.breaks) return "breaks " + setting.breaks;
-  if (setting.state) return setting.state;
-  return DATA.bounds.length && setting.values.some(Boolean) ? "kept" : "";
-}
 
 function sorted(places, columns) {
   if (state.sort === null) return places;
