@@ -329,7 +329,13 @@ def overridden(row: pd.Series[Any]) -> dict[str, Scalar]:
             )
         except ConfigError:
             unsaid = {}
-    return {name: value for name, value in assignment.items() if value != unsaid.get(name)}
+    unsaid = {**knobs.NEVER_MOVED, **unsaid}
+    return {name: value for name, value in assignment.items() if not _is_same(value, unsaid.get(name))}
+
+
+def _is_same(value: Scalar, unsaid: Scalar | None) -> bool:
+    """Return whether a value is the one that holds unsaid; a variable is text where a flag is a number."""
+    return unsaid is not None and (value == unsaid or str(value).lower() == str(unsaid).lower())
 
 
 def _accelerator_of(row: pd.Series[Any]) -> knobs.Accelerator:

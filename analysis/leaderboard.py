@@ -117,6 +117,10 @@ class Leaderboard:
         """Whether places are fronts: there are several objectives."""
         return len(self.objectives) > 1
 
+    def number(self, setting: str) -> int:
+        """Return the row of a setting, from 1; unlike a place, no two share it."""
+        return [entry.setting for entry in self.entries].index(setting) + 1
+
     def entry(self, setting: str) -> Entry:
         """Return a setting's line."""
         return next(entry for entry in self.entries if entry.setting == setting)
@@ -216,7 +220,9 @@ def _beside(study: Study) -> tuple[Objective | Constraint, ...]:
     if first.metric not in SEARCH_SLOS:
         usual = [_at_its_load(first, metric) for metric in _BESIDE if metric in study.frame]
         found += [
-            one for one in usual if (one.metric, one.request_rate_per_s, one.max_concurrency, None) not in shown
+            one
+            for one in usual
+            if (one.metric, one.request_rate_per_s, one.max_concurrency, None) not in shown
         ]
     return tuple(found)
 
@@ -236,9 +242,7 @@ def _knobs(rows: pd.DataFrame) -> tuple[tuple[str, ...], dict[str, str]]:
 
 
 def _overrides(rows: pd.DataFrame, varying: Sequence[str]) -> dict[str, int]:
-    return {
-        str(row["setting"]): len(set(bests.overridden(row)) & set(varying)) for _, row in rows.iterrows()
-    }
+    return {str(row["setting"]): len(set(bests.overridden(row)) & set(varying)) for _, row in rows.iterrows()}
 
 
 def _places(facts: _Facts) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from analysis import (
     answers,
     article_claims,
     audits,
-    bests,
+    best_section,
     claims_report,
     costs,
     curve_pages,
@@ -20,7 +19,6 @@ from analysis import (
     figures,
     kernels,
     origins,
-    serving,
     short_answers,
     standings,
     steadiness,
@@ -29,18 +27,9 @@ from analysis import (
 )
 from analysis.browser import document
 from analysis.facts import FACTS_OF_ONE
-from analysis.markdown import code_block, escaped
+from analysis.markdown import escaped
 from analysis.study import Study, is_control
-from sweeper.records import MAX_RATE, MAX_USERS
 from sweeper.text.writing import write_answer
-
-_TOUCHES = {
-    "tie": "another setting has exactly the same number",
-    "clear": "the 95 % intervals of the two lie apart",
-    "inconclusive": "the 95 % intervals of the two touch",
-    "single start": "started once, so there is no interval: repeat it before relying on a small difference",
-    "alone": "there is no other setting with all of its numbers",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +69,7 @@ def text(study: Study, *, drawn: list[Path]) -> str:
         f"# {escaped(study.question or study.name)}",
         origins.provenance_sentence(study),
         origins.origin(study),
-        _answers(study),
+        best_section.section(study),
         curve_pages.section([study], drawn=drawn, beside=study.folder),
     ]
     for metric in figures.metrics_of(study):
@@ -98,6 +87,7 @@ def text(study: Study, *, drawn: list[Path]) -> str:
         audits.section(study),
         hit_rates(study),
         claims_section(study),
+        best_section.all_settings(study),
         _failures(study),
         _time(study.frame),
     ]
@@ -105,76 +95,9 @@ def text(study: Study, *, drawn: list[Path]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _answers(study: Study) -> str:
-    answers = standings.best(study)
-    if answers.empty:
-        why = " ".join(f"{escaped(line[0].upper() + line[1:])}." for line in standings.no_best_lines(study))
-        return "\n\n".join(["## Best setting", why, *bounds(study)])
-    parts = ["## Best setting"]
-    for answer in answers.to_dict("records"):
-        runner_up = (
-            ""
-            if answer["runner_up"] is None
-            else f"; next is {escaped(answer['runner_up'])} with "
-            f"{tables.metric_text(answer['runner_up_value'], standings.metric_of(answer))}"
-        )
-        verdict = f"{answer['verdict']}: {_TOUCHES[answer['verdict']]}"
-        ties = standings.ties_text(answer)
-        parts.append(
-            f"**{escaped(answer['setting'])}** has the {answer['objective']}: "
-            f"{standings.value_text(study, answer)} (n={answer['n']}){runner_up}. Verdict: {verdict}."
-            + (f" {escaped(ties[0].upper() + ties[1:])}." if ties else "")
-        )
-        parts.append(_command(study.frame, str(answer["trial_key"])))
-    parts += [*_front(study), *bounds(study)]
-    return "\n\n".join(part for part in parts if part)
-
-
-def _front(study: Study) -> list[str]:
-    """Show what can be had at once, where there are several objectives."""
-    if len(study.objectives) < 2:
-        return []
-    found = standings.front(study)
-    return [
-        "### Pareto front",
-        tables.to_markdown(found.drop(columns="trial_key")),
-        "Settings that no other one is at least as good as in every objective and better in one, by their "
-        "means" + (", among those that keep every bound." if study.constraints else "."),
-    ]
-
-
-def bounds(study: Study) -> list[str]:
-    """Name which settings the bounds leave out, and why each."""
-    if not study.constraints:
-        return []
-    kept = ", ".join(f"`{constraint.name}`" for constraint in study.constraints)
-    broken = bests.broken_bounds(
-        study.frame, constraints=study.constraints, series=study.series, finals=study.every_row
-    )
-    if broken.empty:
-        return ["### Bounds", f"Every measured setting keeps {kept}."]
-    return [
-        "### Bounds",
-        f"Only settings that keep {kept} can be the best. These do not:",
-        tables.to_markdown(broken, is_text=True),
-    ]
-
-
-def _command(frame: pd.DataFrame, trial_key: str) -> str:
-    line, why = serving.serve_line(frame, trial_key), serving.why_no_line(frame, trial_key)
-    today = serving.today(frame, trial_key)
-    ran = frame.loc[frame["trial_key"] == trial_key, "command"].dropna()
-    parts = [f"To serve with it:\n\n{code_block(line)}"] if line else [escaped(why)] if why else []
-    if today is not None:
-        parts += [escaped(today.about), *([code_block(today.line)] if today.line else [])]
-    if not ran.empty and ran.iloc[0] != line:
-        parts.append(f"As it was run:\n\n{code_block(ran.iloc[0])}")
-    return "\n\n".join(parts)
-
-
 def _metric(study: Study, metric: figures.Metric, picture: Path) -> str:
     table = figures.chart_table(study, metric)
-    layout = tables.to_markdown(table_of(table))
+    layout = tables.to_markdown(best_section.table_of(study, table))
     note = "± is half of the 95 % t-interval over n engine starts." if (table["n"] > 1).any() else ""
     parts = [f"## {metric.title}", f"![{metric.title}]({picture.as_posix()})", layout, note]
     return "\n\n".join(part for part in [*parts, _against_published(table)] if part)
@@ -183,22 +106,6 @@ def _metric(study: Study, metric: figures.Metric, picture: Path) -> str:
 def costs_section(study: Study) -> str:
     """Return the section on costs, where the study names a price; else nothing."""
     return costs.section(study, standings.standings(study))
-
-
-def table_of(table: pd.DataFrame) -> pd.DataFrame:
-    """Lay a chart's table out for reading, with the bounds that a setting breaks where any breaks one."""
-    layout = tables.by_load_point(table, cell=_cell_with_completed)
-    broken = dict(zip(table["setting"], table["breaks"], strict=True))
-    if any(broken.values()):
-        layout["breaks"] = [broken[name] for name in layout["setting"]]
-    return layout
-
-
-def _cell_with_completed(row: tables.Row) -> str:
-    completed = row["completed_per_s"]
-    metric = MAX_USERS if row["load_point"] == tables.MOST_USERS else MAX_RATE
-    more = "" if math.isnan(completed) else f", {standings.completed_text(metric, completed)}"
-    return f"{tables.cell_text(row)}{more}"
 
 
 def _against_published(table: pd.DataFrame) -> str:

@@ -48,8 +48,8 @@ def contents(study: Study) -> Plain:
         and ``facts`` (sentences), ``best`` (an answer per objective, each a ``text`` and ``commands``: a
         ``text`` and a ``line`` each),
         ``bounds``, ``objectives``, ``knobs`` (those that vary), ``same`` (what is equal for all),
-        ``columns`` and ``settings`` (a row each, in the leaderboard's order), ``against``, ``tradeoffs``, ``metrics`` (a chart each),
-        ``search`` (None for a grid), ``failures``, ``environment`` and ``commands``. A setting is named
+        ``columns`` and ``settings`` (a row each, in the leaderboard's order), ``against``, ``tradeoffs``,
+        ``metrics`` (a chart each), ``search`` (None for a grid), ``failures``, ``environment`` and ``commands``. A setting is named
         elsewhere by its place in ``settings``, from 0. Numbers that are not there are None.
     """
     rows = tables.settings(study.frame, study.series)
@@ -228,20 +228,22 @@ def _tradeoffs(study: Study, places: Mapping[str, int]) -> list[Plain]:
     first, *others = study.objectives
     first_values = bests.score(study.frame, first, study.series)
     pairs: list[Plain] = []
-    for other in [*others, *study.constraints]:
+    further: list[Objective | Constraint] = [*others, *study.constraints]
+    for other in further:
         values = bests.score(study.frame, other, study.series)
         both = [name for name in places if name in values and name in first_values]
         if len(both) < 2:
             continue
-        is_goal = isinstance(other, Objective)
+        goal = other if isinstance(other, Objective) else None
+        bound = other if isinstance(other, Constraint) else None
         pairs.append(
             {
                 "x": axis_title(other),
                 "y": axis_title(first),
-                "xHigher": other.is_higher_better if isinstance(other, Objective) else not other.is_upper,
+                "xHigher": goal.is_higher_better if goal else bool(bound and not bound.is_upper),
                 "yHigher": first.is_higher_better,
-                "bound": None if isinstance(other, Objective) else number(other.limit),
-                "isFront": is_goal and len(study.objectives) == 2,
+                "bound": number(bound.limit) if bound else None,
+                "isFront": goal is not None and len(study.objectives) == 2,
                 "points": [[places[n], number(values[n]), number(first_values[n])] for n in both],
             }
         )

@@ -16,6 +16,8 @@ from sweeper.text.printable import legible
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from analysis.leaderboard import Leaderboard
+    from analysis.study import Study
     from sweeper.config import Settings
     from sweeper.plan.planner import Planner
     from sweeper.sweep.sweep import Outcome
@@ -116,18 +118,59 @@ def _say_no_best(settings: Settings, console: Console) -> None:
 
 
 def _show_summary(settings: Settings, planner: Planner, console: Console) -> list[str]:
-    """Print series by load point, the best setting, and the line that puts it into production.
+    """Print what was reached, the best setting, and the line that puts it into production.
 
     Returns:
         The best by each objective, a sentence each.
     """
-    from rich.table import Table
-    from rich.text import Text
-
-    from analysis import costs, figures, serving, standings, tables, verdicts
+    from analysis import costs, leaderboard, serving, standings, verdicts
     from analysis.study import Study
 
     study = Study.load(settings.folder)
+    is_search = leaderboard.is_search(study)
+    if is_search:
+        board = leaderboard.leaderboard(study)
+        _show_leaderboard(settings, board, console)
+        said = standings.best_lines(study, name=lambda setting: f"row {board.number(setting)}")
+    else:
+        _show_tables(study, console)
+        said = standings.best_lines(study)
+    found = standings.best(study).to_dict("records")
+    for place, answer in enumerate(said):
+        console.print(f"best: {legible(answer)}", markup=False, soft_wrap=True)
+        if place < len(found):
+            key = str(found[place]["trial_key"])
+            line = serving.serve_line(study.frame, key) or serving.why_no_line(study.frame, key)
+            today = serving.today(study.frame, key)
+            beside = () if today is None else (today.about, today.line)
+            for told in filter(None, (line, *beside)):
+                console.print(f"  {legible(told)}", markup=False, soft_wrap=True)
+            cost = costs.line(study, str(found[place]["setting"]))
+            if cost:
+                console.print(f"  {legible(cost)}", markup=False, soft_wrap=True)
+    further = verdicts.sentences(study)
+    for line in (*standings.closing_lines(study, has_front=not is_search), *further):
+        console.print(legible(line), markup=False, soft_wrap=True)
+    closing = [*standings.closing_lines(study), *further]
+    return [*standings.best_lines(study), *(line.strip() for line in closing)]
+
+
+def _show_leaderboard(settings: Settings, board: Leaderboard, console: Console) -> None:
+    """Print the first settings of a search; in a log as on a terminal, for a width cuts no number."""
+    from analysis import leaderboard_text
+
+    command = f"{analysis_command()} leaderboard {shlex.quote(str(settings.folder))} --all"
+    for line in leaderboard_text.lines(board, width=console.width, all_command=command):
+        console.print(legible(line), markup=False, soft_wrap=True, highlight=False)
+
+
+def _show_tables(study: Study, console: Console) -> None:
+    """Print a table per metric: settings that somebody named, by load point."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from analysis import figures, standings, tables
+
     provenance = "simulated" if study.is_simulated else "measured"
     stand = standings.standings(study)
     for metric in figures.metrics_of(study):
@@ -143,30 +186,15 @@ def _show_summary(settings: Settings, planner: Planner, console: Console) -> lis
         # Text, not markup: a label may hold square brackets.
         table = Table(title=Text(legible(shown)), title_justify="left")
         for number, name in enumerate(layout.columns):
-            table.add_column(Text(legible(name)), justify="right" if number else "left")
+            # What has to be broken is the name: a cut number is none.
+            table.add_column(
+                Text(legible(name)), justify="right" if number else "left", no_wrap=False, overflow="fold"
+            )
         for setting, *cells in layout.itertuples(index=False):
             broken = stand.breaks(str(setting))
             named = f"{legible(setting)}\n  breaks {broken}" if broken else legible(setting)
             table.add_row(Text(named), *(Text(legible(cell)) for cell in cells))
         console.print(table)
-    answers = standings.best_lines(study)
-    found = standings.best(study).to_dict("records")
-    for place, answer in enumerate(answers):
-        console.print(f"best: {legible(answer)}", markup=False, soft_wrap=True)
-        if place < len(found):
-            key = str(found[place]["trial_key"])
-            line = serving.serve_line(study.frame, key) or serving.why_no_line(study.frame, key)
-            today = serving.today(study.frame, key)
-            beside = () if today is None else (today.about, today.line)
-            for said in filter(None, (line, *beside)):
-                console.print(f"  {legible(said)}", markup=False, soft_wrap=True)
-            cost = costs.line(study, str(found[place]["setting"]))
-            if cost:
-                console.print(f"  {legible(cost)}", markup=False, soft_wrap=True)
-    closing = [*standings.closing_lines(study), *verdicts.sentences(study)]
-    for line in closing:
-        console.print(legible(line), markup=False, soft_wrap=True)
-    return [*answers, *(line.strip() for line in closing)]
 
 
 def _number_or_reason(row: Any) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.study import StudyDirection
 from optuna.trial import create_trial
 
 from sweeper.records import Scalar
@@ -30,7 +31,7 @@ def shares(
         Watanabe, Bansal and Hutter, "PED-ANOVA", IJCAI 2023, as ``optuna.importance`` has it.
     """
     distributions = {name: _distribution([one[name] for one in settings]) for name in settings[0]}
-    direction = "maximize" if is_higher_better else "minimize"
+    direction = StudyDirection.MAXIMIZE if is_higher_better else StudyDirection.MINIMIZE
     trials = [
         create_trial(
             params={name: _said(distributions[name], value) for name, value in one.items()},
