@@ -19,6 +19,7 @@ from analysis import (
     figures,
     kernels,
     origins,
+    search_charts,
     short_answers,
     standings,
     steadiness,
@@ -60,7 +61,8 @@ def write(place: Path | str) -> ReportFiles:
 
 def draw(study: Study) -> list[Path]:
     """Draw every chart of a study into its ``figures/`` folder; return the files (PNG, SVG, CSV)."""
-    return [*curve_pages.write([study], folder=study.folder / "figures"), *figures.write(study)]
+    pages = curve_pages.write([study], folder=study.folder / "figures")
+    return [*pages, *search_charts.write(study), *figures.write(study)]
 
 
 def text(study: Study, *, drawn: list[Path]) -> str:
@@ -71,6 +73,7 @@ def text(study: Study, *, drawn: list[Path]) -> str:
         origins.origin(study),
         best_section.section(study),
         curve_pages.section([study], drawn=drawn, beside=study.folder),
+        search_charts.section(study, drawn=drawn),
     ]
     for metric in figures.metrics_of(study):
         picture = study.folder / "figures" / f"{metric.column}.png"

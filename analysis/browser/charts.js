@@ -106,9 +106,9 @@ function parallel(chosen, width) {
     shape(root, "line", { x1: xs[at], x2: xs[at], y1: head + 46, y2: height + head - 22, stroke: LOOK.faint });
     shape(root, "text", { x: xs[at], y: head + (at % 2 ? 16 : 32), "font-size": 11, "font-weight": 600, "text-anchor": at === 0 ? "start" : at === columns.length - 1 ? "end" : "middle", dx: at === 0 ? -50 : at === columns.length - 1 ? 60 : 0 }, cut(column.title, 34));
   });
-  const worst = [...places].sort((a, b) => rankOf(a) - rankOf(b)).reverse();
-  const middle = worst.length / 2;
-  worst.forEach((place, turn) => {
+  // The best are drawn last, on top of the others.
+  const worstFirst = [...places].sort((a, b) => b - a), middle = worstFirst.length / 2;
+  worstFirst.forEach((place, turn) => {
     const setting = DATA.settings[place];
     const d = columns.map((column, at) => `${at ? "L" : "M"}${xs[at]},${column.Y(column.of ? column.at(column.of(setting)) : goalOf(place))}`).join("");
     const look = setting.breaks ? { stroke: "#aab4be", "stroke-dasharray": "3 3", "stroke-width": 1 } : setting.standing ? { stroke: "#D55E00", "stroke-width": 3 } : { stroke: turn >= middle ? "#0072B2" : "#56B4E9", "stroke-width": 1.4, "stroke-opacity": 0.75 };
@@ -124,8 +124,6 @@ function parallel(chosen, width) {
   });
   return framed("Parallel coordinates: a line per setting", `Thick orange: best or on the front; dark blue: the better half; pale blue: the others${DATA.bounds.length ? "; dashed grey: breaks a bound" : ""}.`, root, { whole: true });
 }
-
-function rankOf(place) { return place; }
 
 function tradeoff(pair, chosen, width) {
   const points = pair.points.filter(([place]) => chosen.has(place));

@@ -6,6 +6,7 @@ import html
 import math
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,10 +17,14 @@ from analysis.facts import FACTS_OF_ONE
 from analysis.importance import importance
 from analysis.leaderboard import Entry, Leaderboard, leaderboard
 from analysis.page import SIMULATED_BAND, Metric
+from analysis.search_charts import axis_title
 from analysis.study import Study
 from sweeper.intervals import Estimate
 from sweeper.kinds import SEARCH_METHODS
-from sweeper.records import Constraint, Objective, TrialState
+from sweeper.records import Constraint, Objective, Platform, TrialState
+from sweeper.store import description
+from sweeper.store.description import Description
+from sweeper.store.files import open_folder
 from sweeper.text.printable import LINES, legible
 
 Plain = dict[str, Any]
@@ -49,8 +54,9 @@ def contents(study: Study) -> Plain:
         ``text`` and a ``line`` each),
         ``bounds``, ``objectives``, ``knobs`` (those that vary), ``same`` (what is equal for all),
         ``columns`` and ``settings`` (a row each, in the leaderboard's order), ``against``, ``tradeoffs``,
-        ``metrics`` (a chart each), ``search`` (None for a grid), ``failures``, ``environment`` and ``commands``. A setting is named
-        elsewhere by its place in ``settings``, from 0. Numbers that are not there are None.
+        ``metrics`` (a chart each), ``search`` (None for a grid), ``failures``, ``environment`` and
+        ``commands``. A setting is named elsewhere by its place in ``settings``, from 0. Numbers that are not
+        there are None.
     """
     rows = tables.settings(study.frame, study.series)
     board = leaderboard(study)
@@ -81,6 +87,32 @@ def contents(study: Study) -> Plain:
     }
 
 
+def before_results(folder: Path) -> Plain:
+    """Return the same of a study that has no results yet: what it asks, and nothing else."""
+    about = description.read(open_folder(folder, where="study")) or Description()
+    is_simulated = about.platform == str(Platform.SIMULATED)
+    return {
+        "title": legible(about.question or about.name or folder.name),
+        "name": legible(about.name or folder.name),
+        "band": SIMULATED_BAND if is_simulated else "",
+        "provenance": "Nothing is stored yet.",
+        "facts": [legible(about.node)] if about.node else [],
+        "bounds": [constraint.name for constraint in about.constraints],
+        "objectives": [
+            {"title": axis_title(goal), "higher": goal.is_higher_better} for goal in about.objectives
+        ],
+        "against": "",
+        "search": None,
+        "commands": repeating.to_run_again(folder),
+        **{name: [] for name in _LISTS},
+    }
+
+
+_LISTS = (
+    *("best", "knobs", "same", "columns", "settings", "tradeoffs", "metrics", "failures", "environment"),
+)
+
+
 def varying_columns(rows: pd.DataFrame) -> list[str]:
     """Return the columns of knobs that differ between settings; of model, image and engine, too."""
     names = [str(name) for name in rows.columns if str(name).startswith(_KNOB)]
@@ -89,17 +121,6 @@ def varying_columns(rows: pd.DataFrame) -> list[str]:
         for name in [*names, *(further for further in _FURTHER if further in rows)]
         if rows[name].nunique(dropna=False) > 1
     ]
-
-
-def axis_title(quantity: Objective | Constraint) -> str:
-    """Name an objective or a bounded metric for an axis, with its unit and its load."""
-    words = figures.metric_title(quantity.metric)
-    divided = "" if quantity.per is None else f" per {quantity.per.upper()}"
-    at = [
-        *([] if quantity.request_rate_per_s is None else [f"{quantity.request_rate_per_s:g} QPS"]),
-        *([] if quantity.max_concurrency is None else [f"{quantity.max_concurrency} at a time"]),
-    ]
-    return f"{words}{divided}{' at ' + ', '.join(at) if at else ''}"
 
 
 def number(value: Any) -> float | None:

@@ -47,6 +47,7 @@ def page(told: Plain, *, refreshed_from: str = "") -> str:
         title=escape(str(told["title"])),
         band=escape(str(told["band"])),
         styles=_part("page.css"),
+        sheets=_sheets(str(told["band"])),
         scripts="\n".join(map(_part, _SCRIPTS)),
         data=embedded(told),
         look=embedded(_look()),
@@ -60,6 +61,12 @@ def embedded(content: Any) -> str:
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text
+
+
+def _sheets(band: str) -> str:
+    """Return the rule that prints the band at the top of every sheet, where the browser has such rules."""
+    said = f"content: {json.dumps(band)}; font: 700 9px sans-serif"
+    return f"@page {{ @top-center {{ {said}; }} }}" if band else ""
 
 
 def _look() -> Plain:

@@ -114,9 +114,9 @@ function markOf(plot, x, y, setting, tip, size = 4.5) {
   const stand = setting.standing;
   let made;
   if (stand === "breaks a bound") {
-    made = shape(plot.root, "path", { d: `M${x - size},${y - size}l${2 * size},${2 * size}m0,${-2 * size}l${-2 * size},${2 * size}`, stroke: "#7c8792", "stroke-width": 1.7, fill: "none" });
-    shape(plot.root, "circle", { cx: x, cy: y, r: size + 2, fill: "transparent" }).append();
-    made = plot.root.lastChild;
+    shape(plot.root, "path", { d: `M${x - size},${y - size}l${2 * size},${2 * size}m0,${-2 * size}l${-2 * size},${2 * size}`, stroke: "#7c8792", "stroke-width": 1.7, fill: "none" });
+    // A cross is too thin to point at.
+    made = shape(plot.root, "circle", { cx: x, cy: y, r: size + 2, fill: "transparent" });
   } else if (stand) {
     const big = size + 2;
     made = shape(plot.root, "path", { d: `M${x},${y - big}l${big},${big}l${-big},${big}l${-big},${-big}z`, fill: "#D55E00", stroke: "#fff", "stroke-width": 1 });

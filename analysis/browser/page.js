@@ -16,6 +16,10 @@ function commandBox(line) {
 function say() {
   byId("provenance").textContent = DATA.provenance;
   byId("facts").replaceChildren(...DATA.facts.map(fact => element("li", {}, fact)));
+  byId("best").hidden = !DATA.best.length;
+  for (const name of ["board", "charts"]) byId(name).hidden = !DATA.settings.length;
+  byId("provenances").hidden = !DATA.environment.length;
+  byId("repeat").hidden = !DATA.commands.length;
   byId("best").replaceChildren(element("h2", {}, DATA.objectives.length > 1 ? "Best settings" : "Best setting"), ...DATA.best.flatMap(answer => [element("p", {}, answer.text), ...answer.commands.flatMap(({ text, line }) => [text ? element("p", { className: "note" }, text) : null, line ? commandBox(line) : null].filter(Boolean))]));
   byId("same").textContent = (DATA.against ? DATA.against + " " : "") + (DATA.bounds.length ? "×: breaks that bound. " : "") + (DATA.same.length ? "The same for all: " + DATA.same.map(([name, value]) => `${name}=${value}`).join(", ") : "");
   byId("environment").replaceChildren(...DATA.environment.map(([name, value]) => element("tr", {}, element("th", {}, name), element("td", {}, value))));
@@ -156,6 +160,56 @@ addEventListener("resize", () => { clearTimeout(resizing); resizing = setTimeout
 byId("all").addEventListener("click", () => { state.all = !state.all; drawBoard(chosenPlaces()); });
 addEventListener("beforeprint", () => { for (const box of document.querySelectorAll(".failure details")) box.open = false; });
 
+// ---- while a study runs ----
+
+const STATES = { running: "The sweep runs.", over: "The sweep is over.", gone: "The sweep's process has ended without a word; the same command goes on from here." };
+
+function durationText(seconds) {
+  const whole = Math.max(0, Math.round(seconds)), two = number => String(number).padStart(2, "0");
+  const hours = Math.floor(whole / 3600), minutes = Math.floor(whole / 60) % 60;
+  return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
+}
+
+function drawLive(live) {
+  byId("live").hidden = !live;
+  if (!live) return;
+  const now = Date.now() / 1000, isRunning = live.state === "running";
+  const busy = live.running.reduce((sum, trial) => sum + trial.devices.length, 0);
+  const counts = Object.entries(live.counts).filter(([, count]) => count).map(([name, count]) => `${count} ${name}`).join(", ");
+  const lines = [
+    STATES[live.state] + (live.total === null ? "" : ` ${live.total} trials in all.`) + (counts ? ` So far: ${counts}.` : ""),
+    isRunning ? `${busy} of ${live.devices} devices busy.` + (live.left_s === null ? "" : ` About ${durationText(live.left_s - (now - live.written_at))} left.`) : "",
+    live.leader && live.value !== null ? `Best so far: ${live.leader}: ${numberText(live.value)}` : "",
+  ].filter(Boolean);
+  const rows = isRunning ? live.running.map(trial => element("tr", {}, element("td", {}, `${trial.node} ${trial.devices.join(", ")}`), element("td", {}, trial.label), element("td", {}, trial.stage), element("td", { className: "number" }, durationText(now - trial.since)))) : [];
+  const head = element("tr", {}, ...["devices", "trial", "now", "for"].map(title => element("th", {}, title)));
+  byId("now").replaceChildren(...lines.map(line => element("p", {}, line)), ...(rows.length ? [element("div", { className: "wide" }, element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows)))] : []));
+}
+
+function takeResults(results) {
+  const filters = told => JSON.stringify([told.knobs, told.settings.map(setting => setting.knobs)]);
+  const isOther = filters(results) !== filters(DATA), knobs = JSON.stringify(results.knobs) !== JSON.stringify(DATA.knobs);
+  DATA = results;
+  if (knobs) { state.values = DATA.knobs.map(() => new Set()); state.sort = null; state.open.clear(); }
+  byId("band").textContent = DATA.band;
+  say();
+  if (isOther) drawFilters();
+  refresh();
+}
+
+let known = -1;
+async function ask() {
+  try {
+    const news = await (await fetch(`${SOURCE}?known=${known}`)).json();
+    known = news.number;
+    if (news.results) takeResults(news.results);
+    drawLive(news.live);
+  } catch { byId("now").replaceChildren(element("p", {}, "The program that serves this page does not answer; shown is what was known last.")); }
+  setTimeout(ask, 2000);
+}
+
 say();
 drawFilters();
 refresh();
+drawLive(DATA.live);
+if (SOURCE) ask();

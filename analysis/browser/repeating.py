@@ -14,17 +14,20 @@ from sweeper.text.printable import legible
 def commands(study: Study) -> list[dict[str, str]]:
     """Return commands, each with what it does; those that the study does not tell are left out."""
     folder = shlex.quote(str(study.folder))
-    found = []
-    asked = _asked_last(study.folder)
-    if asked:
-        line = shlex.join(["python", "-m", "sweeper", *asked])
-        found.append({"what": "Run it again: what is stored is not measured twice", "line": line})
+    found = to_run_again(study.folder)
     found += [
         {"what": "Write charts, report and this page again", "line": f"python -m analysis report {folder}"},
         {"what": "Compare it with another study", "line": f"python -m analysis compare {folder} OTHER"},
         {"what": "Read its measurements in Python", "line": _reading(study)},
     ]
     return [{name: legible(text) for name, text in command.items()} for command in found]
+
+
+def to_run_again(folder: Path) -> list[dict[str, str]]:
+    """Return the command that runs a study again, as it was last given; none where that is not stored."""
+    asked = _asked_last(folder)
+    line = legible(shlex.join(["python", "-m", "sweeper", *asked]))
+    return [{"what": "Run it again: what is stored is not measured twice", "line": line}] if asked else []
 
 
 def _reading(study: Study) -> str:

@@ -17,74 +17,48 @@ from analysis.browser import document
 from analysis.browser.contents import contents
 from analysis.study import Study
 from sweeper.records import LoadPoint, Provenance, TrialResult
+from tests.analysis.conftest import MARKUP
 
 MakeTrial = Callable[..., TrialResult]
 MakeFolder = Callable[..., Path]
-
-MARKUP = "<img src=x onerror=\"document.title='acted'\"></script><script>document.title='acted'</script>"
-BOUND = {"metric": "p99_ttft_ms", "limit": 200.0, "is_upper": True}
-GOAL = {"metric": "request_throughput_per_s", "direction": "maximize"}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-@pytest.fixture
-def folder(trial: MakeTrial, study_folder: MakeFolder) -> Path:
-    """Twelve settings of two knobs; the fastest breaks the bound, and one more has failed twice over."""
-
-    def one(seqs: int, steps: int) -> TrialResult:
-        runs = [[{"request_throughput_per_s": seqs / 10 + steps, "p99_ttft_ms": 50.0 * steps}]]
-        return trial(knobs={"max_num_seqs": seqs, "num_scheduler_steps": steps}, runs=runs)
-
-    done = [one(seqs, steps) for seqs in (16, 32, 64) for steps in (1, 2, 4, 8)]
-    failed = [trial(knobs={"max_num_seqs": seqs, "num_scheduler_steps": 1}) for seqs in (512, 1024)]
-    about = {
-        "question": f"How many? {MARKUP}",
-        "objectives": [GOAL],
-        "constraints": [BOUND],
-        "config": {"search": {"method": "tpe"}},
-    }
-    made = study_folder(*done, *failed, about=about)
-    log = made / "trials" / "ab" / "engine.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_text("started\n--api-key hunter22secret\n" + MARKUP + "\nHIP out of memory\n")
-    return made
 
 
 def told_by(page: str) -> dict[str, Any]:
     """Read the data that a page carries."""
-    found = re.search(r"^const DATA = (.*);$", page, re.MULTILINE)
+    found = re.search(r"^let DATA = (.*);$", page, re.MULTILINE)
     assert found is not None
     told: dict[str, Any] = json.loads(found[1])
     return told
 
 
-def test_report_writes_its_page_beside_it(folder: Path) -> None:
-    files = report.write(folder)
+def test_report_writes_its_page_beside_it(searched: Path) -> None:
+    files = report.write(searched)
 
-    assert files.page == folder / "report.html"
+    assert files.page == searched / "report.html"
     page = files.page.read_text(encoding="utf-8")
-    assert told_by(page) == json.loads(json.dumps(contents(Study.load(folder))))
+    assert told_by(page) == json.loads(json.dumps(contents(Study.load(searched))))
     assert "SIMULATED - no GPU was measured" in page
 
 
-def test_page_loads_nothing(folder: Path) -> None:
-    page = document.page(contents(Study.load(folder)))
+def test_page_loads_nothing(searched: Path) -> None:
+    page = document.page(contents(Study.load(searched)))
 
     assert "default-src 'none'" in page
     assert "connect-src 'none'" in page
     assert not re.search(r"<link|<iframe|@import|\bsrc=[\"']?http|url\(", page.replace(MARKUP, ""))
 
 
-def test_markup_in_texts_cannot_leave_the_data(folder: Path) -> None:
-    page = document.page(contents(Study.load(folder)))
+def test_markup_in_texts_cannot_leave_the_data(searched: Path) -> None:
+    page = document.page(contents(Study.load(searched)))
 
     assert "<img" not in page
     assert page.count("</script>") == 1
     assert told_by(page)["title"].endswith(MARKUP)
 
 
-def test_best_keeps_the_bound_and_changes_have_a_base(folder: Path) -> None:
-    told = contents(Study.load(folder))
+def test_best_keeps_the_bound_and_changes_have_a_base(searched: Path) -> None:
+    told = contents(Study.load(searched))
 
     best = told["settings"][0]
     # 8 steps break the bound: 50 x 8 = 400 ms. Of the others 64 / 10 + 4 = 10.4 is the most.
@@ -100,8 +74,8 @@ def test_best_keeps_the_bound_and_changes_have_a_base(folder: Path) -> None:
     assert told["settings"][base - 1]["further"][0] == [0.0, "+0.0%"]
 
 
-def test_search_has_its_order_and_the_importance_of_knobs(folder: Path) -> None:
-    told = contents(Study.load(folder))
+def test_search_has_its_order_and_the_importance_of_knobs(searched: Path) -> None:
+    told = contents(Study.load(searched))
 
     assert sorted(told["search"]["order"]) == list(range(14))
     shares = dict(told["search"]["importance"])
@@ -111,8 +85,8 @@ def test_search_has_its_order_and_the_importance_of_knobs(folder: Path) -> None:
     assert (pair["bound"], pair["xHigher"], len(pair["points"])) == (200.0, False, 12)
 
 
-def test_failures_of_one_reason_are_one_with_their_log(folder: Path) -> None:
-    (failure,) = contents(Study.load(folder))["failures"]
+def test_failures_of_one_reason_are_one_with_their_log(searched: Path) -> None:
+    (failure,) = contents(Study.load(searched))["failures"]
 
     assert (failure["class"], failure["message"]) == ("out_of_memory", "HIP out of memory")
     assert len(failure["settings"]) == 2
@@ -155,8 +129,8 @@ def dom_of(page: Path, profile: Path) -> tuple[str, str]:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
-def test_browser_draws_the_page_from_a_file_and_runs_no_label(folder: Path, tmp_path: Path) -> None:
-    drawn, complaints = dom_of(document.write(Study.load(folder)), tmp_path / "profile")
+def test_browser_draws_the_page_from_a_file_and_runs_no_label(searched: Path, tmp_path: Path) -> None:
+    drawn, complaints = dom_of(document.write(Study.load(searched)), tmp_path / "profile")
 
     assert not complaints
     body = drawn[drawn.index("<body>") : drawn.index("<noscript>")]
