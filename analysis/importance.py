@@ -7,7 +7,6 @@ import pandas as pd
 from analysis import bests, tables
 from analysis.study import Study
 from sweeper.records import Objective
-from sweeper.search.importance import shares
 
 FEWEST = 10
 """Settings with a number below which importance is left out: of fewer it is chance."""
@@ -35,5 +34,8 @@ def importance(study: Study, objective: Objective) -> dict[str, float]:
         {name: None if pd.isna(row[name]) else tables.plain(row[name]) for name in varying}
         for row in rows[varying].to_dict("records")
     ]
+    # Optuna is loaded where it is asked: most commands do without it.
+    from sweeper.search.importance import shares
+
     values = [scores[str(name)] for name in rows.index]
     return shares(settings, values, is_higher_better=objective.is_higher_better)
