@@ -58,11 +58,9 @@ def _text(objective: Objective, points: Sequence[LoadPoint]) -> str:
 
 def _advice(counted: Sequence[LoadPoint]) -> str:
     """Name the key that lets the heaviest of several loads decide alone."""
-    rates = {point.request_rate_per_s for point in counted} - {None}
-    users = {point.max_concurrency for point in counted} - {None}
-    if len(rates) > 1 or not users:
-        key, value = "request_rate_per_s", max(rates, default=None)
-    else:
-        key, value = "max_concurrency", max(users)
-    example = "" if value is None else f", such as {key}: {value:g}"
-    return f"To let one decide, name it in the objective{example}"
+    rates = [one.request_rate_per_s for one in counted if one.request_rate_per_s is not None]
+    users = [one.max_concurrency for one in counted if one.max_concurrency is not None]
+    advice = "To let one decide, name it in the objective"
+    if len(set(rates)) > 1 or (rates and not users):
+        return f"{advice}, such as request_rate_per_s: {max(rates):g}"
+    return f"{advice}, such as max_concurrency: {max(users)}" if users else advice
