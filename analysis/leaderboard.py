@@ -144,6 +144,7 @@ def leaderboard(study: Study) -> Leaderboard:
         values=[bests.estimates(study.frame, objective, study.series) for objective in study.objectives],
         beside=[bests.score(study.frame, quantity, study.series) for quantity in beside],
         overrides=_overrides(rows, varying),
+        starts=dict(zip(rows["setting"].astype(str), rows["started_at"], strict=True)),
     )
     places = _places(facts)
     baseline = _baseline(facts)
@@ -173,11 +174,13 @@ class _Facts:
         values: Sequence[Mapping[str, Estimate]],
         beside: Sequence[Mapping[str, float]],
         overrides: Mapping[str, int],
+        starts: Mapping[str, Any],
     ) -> None:
         self.study = study
         self.values = values
         self.beside = beside
         self.overrides = overrides
+        self.starts = starts
         self.stand = standings.standings(study)
         self.gpus = costs.gpus_of(study)
         self.tokens = self._tokens()
@@ -278,9 +281,9 @@ def _fronts(known: Mapping[str, tuple[float, ...]], objectives: Sequence[Objecti
 
 
 def _baseline(facts: _Facts) -> str | None:
-    """Return the setting that is, or is nearest to, the default: the fewest overrides, with a number."""
+    """Return the setting with the fewest overrides that has a number; of several the one started first."""
     known = [setting for setting in facts.overrides if setting in facts.values[0]]
-    return min(known, key=lambda setting: facts.overrides[setting], default=None)
+    return min(known, key=lambda setting: (facts.overrides[setting], facts.starts[setting]), default=None)
 
 
 def _entry(

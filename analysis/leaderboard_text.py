@@ -140,8 +140,7 @@ def _baseline_text(board: Leaderboard) -> str:
     row = f"row {board.number(board.baseline)}"
     if board.is_default:
         return f"{row}, the default"
-    plural = "s" if entry.overrides > 1 else ""
-    return f"{row}, the measured setting nearest to the default ({entry.overrides} override{plural})"
+    return f"{row}, with the fewest overrides ({entry.overrides}): the default itself was not measured"
 
 
 def _ties(board: Leaderboard) -> int:

@@ -14,6 +14,7 @@ from sweeper.records import Platform, TrialResult, TrialState
 from sweeper.text.printable import legible
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
     from analysis.leaderboard import Leaderboard
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from sweeper.sweep.sweep import Outcome
 
 _SHOWN_SETTINGS = 12
+_LEAST_NAME = 24
+# What a table draws about its cells: a line at its left, and a line and two blanks with each column.
+_BORDER = 1
+_PADDING = 3
 
 
 def conclude(
@@ -183,18 +188,48 @@ def _show_tables(study: Study, console: Console) -> None:
             shown += f": {which}{len(leading)} of {len(stand.order)} settings, best first; report.md has all"
         is_repeated = bool((summary["n"] > 1).any())
         layout = tables.by_load_point(summary, None if is_repeated else _number_or_reason)
-        # Text, not markup: a label may hold square brackets.
-        table = Table(title=Text(legible(shown)), title_justify="left")
-        for number, name in enumerate(layout.columns):
-            # What has to be broken is the name: a cut number is none.
-            table.add_column(
-                Text(legible(name)), justify="right" if number else "left", no_wrap=False, overflow="fold"
-            )
-        for setting, *cells in layout.itertuples(index=False):
-            broken = stand.breaks(str(setting))
-            named = f"{legible(setting)}\n  breaks {broken}" if broken else legible(setting)
-            table.add_row(Text(named), *(Text(legible(cell)) for cell in cells))
-        console.print(table)
+        for columns in _blocks(layout, console.width):
+            # Text, not markup: a label may hold square brackets.
+            table = Table(title=Text(legible(shown)), title_justify="left")
+            table.add_column("setting", overflow="fold")
+            for name in columns:
+                table.add_column(
+                    Text(legible(name)), justify="right", overflow="fold", min_width=_wide(layout, name)
+                )
+            for row in layout.to_dict("records"):
+                broken = stand.breaks(str(row["setting"]))
+                named = legible(row["setting"]) + (f"\n  breaks {broken}" if broken else "")
+                table.add_row(Text(named), *(Text(legible(row[name])) for name in columns))
+            console.print(table)
+
+
+def _blocks(layout: pd.DataFrame, width: int) -> list[list[str]]:
+    """Share the load points out among tables of a width, so that no number is cut.
+
+    Args:
+        layout: Column ``setting``, and one per load point.
+        width: Of the console, in characters.
+    """
+    points = [str(name) for name in layout.columns if name != "setting"]
+    longest = max(map(len, map(str, layout["setting"])), default=0)
+    room = width - _BORDER - min(longest, _LEAST_NAME) - _PADDING
+    found: list[list[str]] = []
+    left = 0
+    for name in points:
+        wide = _wide(layout, name) + _PADDING
+        if not found or wide > left:
+            found.append([])
+            left = room
+        found[-1].append(name)
+        left -= wide
+    return found
+
+
+def _wide(layout: pd.DataFrame, name: str) -> int:
+    """Return the least width of a column: a head and a number stay whole, a reason breaks between words."""
+    texts = [str(cell) for cell in layout[name]]
+    pieces = (piece for text in texts for piece in ([text] if text[:1].isdigit() else text.split()))
+    return max([len(name), *map(len, pieces)])
 
 
 def _number_or_reason(row: Any) -> str:
