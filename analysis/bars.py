@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MOST_GROUPED = 10
 """Settings beyond which grouped bars cannot be told apart."""
 
-MOST_LISTED = 30
+MOST_LISTED = 15
 """Settings beyond which a sorted list only shows its best."""
 
 # ---- grouped bars ----
@@ -275,7 +275,7 @@ def _shown(ranked: Sequence[str], marked: set[str]) -> list[str]:
     """Keep as many as a page holds, the marked ones among them."""
     others = [name for name in ranked if name not in marked]
     kept = marked | set(others[: max(MOST_LISTED - len(marked), 0)])
-    return [name for name in ranked if name in kept]
+    return [name for name in ranked if name in kept][:MOST_LISTED]
 
 
 def _list_name(setting: str, breaks: str) -> list[str]:

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from analysis import blog, claims_report, compare, guide, mad, regression, regression_files, report, timeline
+from analysis import (
+    blog,
+    claims_report,
+    compare,
+    guide,
+    leaderboard,
+    leaderboard_text,
+    mad,
+    regression,
+    regression_files,
+    report,
+    timeline,
+)
 from analysis.study import Study
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.store.store import columns_markdown
@@ -99,15 +112,33 @@ class Figures(_OfOneStudy):
 
 
 class Report(_OfOneStudy):
-    """Draw the charts and write the report of a study."""
+    """Draw the charts and write the report of a study, as Markdown and for a browser."""
 
     name = "report"
-    summary = "draw the charts and write report.md"
+    summary = "draw the charts and write report.md and report.html, for a browser"
 
     def lines(self, options: argparse.Namespace) -> Iterable[str]:
         """Write it, and return the paths."""
         written = report.write(options.folder)
-        return [str(path) for path in (*written.figures, written.report)]
+        return [str(path) for path in (*written.figures, written.page, written.report)]
+
+
+class ShowLeaderboard(_OfOneStudy):
+    """Show the settings of a study, best first."""
+
+    name = "leaderboard"
+    summary = "show the settings of a study, best first, with their knobs, bounds and cost"
+
+    def declare(self, parser: argparse.ArgumentParser) -> None:
+        """Declare what it takes."""
+        super().declare(parser)
+        parser.add_argument("--all", action="store_true", help="every setting, not the first ten alone")
+
+    def lines(self, options: argparse.Namespace) -> Iterable[str]:
+        """Return the table, as wide as the terminal."""
+        board = leaderboard.leaderboard(Study.load(options.folder))
+        width = shutil.get_terminal_size().columns
+        return leaderboard_text.lines(board, width=width, is_all=options.all)
 
 
 class Claims(_Answer):
@@ -312,6 +343,7 @@ class Columns(_Answer):
 COMMANDS: tuple[Command[Stream], ...] = (
     Figures(),
     Report(),
+    ShowLeaderboard(),
     Claims(),
     Compare(),
     Blog(),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import audits, curve_pages, figures, kernels, pairs, predicted, report, style, tables
+from analysis import audits, curve_pages, figures, kernels, origins, pairs, predicted, style, tables
 from analysis.curve import curves
 from analysis.facts import FACTS
 from analysis.markdown import escaped
@@ -164,8 +164,8 @@ def text(first: Study, second: Study, *, drawn: Sequence[Path] = ()) -> str:
     pictures = {path.stem: path.name for path in drawn if path.suffix == ".png"}
     parts = [
         f"# {second.name} against {first.name}",
-        f"- First: `{first.name}`. {report.provenance_sentence(first)}\n"
-        f"- Second: `{second.name}`. {report.provenance_sentence(second)}",
+        f"- First: `{first.name}`. {origins.provenance_sentence(first)}\n"
+        f"- Second: `{second.name}`. {origins.provenance_sentence(second)}",
         _listed("What differs", environment_differences(first, second), "Nothing that was recorded."),
         _listed(
             "Defaults that moved",
@@ -217,7 +217,7 @@ def write_all(studies: Sequence[Study], *, out: Path) -> list[Path]:
     for study, name in zip(others, names[1:], strict=True):
         pages += write(first, study, out=out / name)
     listed = [
-        f"- `{name}`: {report.provenance_sentence(study)}"
+        f"- `{name}`: {origins.provenance_sentence(study)}"
         + ("" if study is first else f" [Against the first]({name}/compare.md)")
         for study, name in zip(studies, names, strict=True)
     ]

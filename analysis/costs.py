@@ -30,7 +30,7 @@ def costs(study: Study) -> pd.DataFrame:
     price = study.price_per_gpu_hour
     if price is None:
         return pd.DataFrame()
-    gpus = _gpus(study)
+    gpus = gpus_of(study)
     found: dict[tuple[str, str], dict[str, object]] = {}
     for metric, (words, many) in _COSTS.items():
         for row in tables.summary(study.frame, metric=metric, series=study.series).to_dict("records"):
@@ -78,6 +78,7 @@ def _unit(study: Study) -> str:
     return study.currency or "the currency of study.price_per_gpu_hour"
 
 
-def _gpus(study: Study) -> dict[str, float]:
+def gpus_of(study: Study) -> dict[str, float]:
+    """Return how many GPUs each setting holds; one that never held any is not there."""
     rows = tables.settings(study.frame, study.series).drop_duplicates("setting").to_dict("records")
     return {str(row["setting"]): gpus_of_row(row) for row in rows if row["devices"] is not None}

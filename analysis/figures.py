@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,6 +112,12 @@ def chart_table(study: Study, metric: Metric, *, experiments: Path | None = None
         completed). Published values of another model are left out.
         Device memory has a row per setting: its highest over the load points.
     """
+    return _chart_table(study, metric, experiments).copy()
+
+
+@lru_cache(maxsize=32)
+def _chart_table(study: Study, metric: Metric, experiments: Path | None) -> pd.DataFrame:
+    """Work a chart's table out once: charts, report and page ask for it."""
     ours = tables.summary(study.frame, metric=metric.column, series=study.series)
     is_heaviest = metric.column in SEARCH_SLOS
     hit_rates = tables.summary(study.frame, metric=_HIT_RATE, series=study.series)["mean"]

@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 from xml.etree import ElementTree
 
-from analysis import compare, report, tables
+from analysis import compare, origins, tables
 from analysis.markdown import escaped
 from analysis.ratios import NOISE, Basis
 from analysis.regression import EXIT_CODES, Check, Outcome, Point, worst
@@ -106,7 +106,7 @@ def as_junit(checks: Sequence[Check]) -> str:
                 told = ElementTree.SubElement(
                     case, kind, type=str(point.outcome), message=_xml(_sentence(each, point))
                 )
-                told.text = _xml(report.provenance_sentence(each.second))
+                told.text = _xml(origins.provenance_sentence(each.second))
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
@@ -146,9 +146,9 @@ def as_markdown(checks: Sequence[Check]) -> str:
     others = list({each.second.folder: each.second for each in checks}.values())
     parts = [
         f"## Regression check: {outcome}",
-        f"- First, `{first.name}`: {report.provenance_sentence(first)}",
+        f"- First, `{first.name}`: {origins.provenance_sentence(first)}",
     ]
-    parts[-1] += "".join(f"\n- `{other.name}`: {report.provenance_sentence(other)}" for other in others)
+    parts[-1] += "".join(f"\n- `{other.name}`: {origins.provenance_sentence(other)}" for other in others)
     for other in others:
         differing = compare.environment_differences(first, other)
         if not differing.empty:

@@ -43,6 +43,7 @@ class Study:
         changes: What became there of each knob of that experiment.
         price_per_gpu_hour: What a GPU costs by the hour; None where it was not given.
         currency: Of the price; may be empty.
+        method: How settings were chosen, such as ``grid`` or ``tpe``; empty where the study does not say.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class Study:
     changes: Mapping[str, str] = field(default_factory=dict)
     price_per_gpu_hour: float | None = None
     currency: str = ""
+    method: str = ""
 
     @property
     def name(self) -> str:
@@ -119,6 +121,7 @@ class Study:
             constraints=about.constraints,
             **_counterpart(about),
             **_price(about),
+            method=_method(about),
         )
 
 
@@ -162,3 +165,8 @@ def _price(about: Description) -> dict[str, Any]:
     price = given.get("price_per_gpu_hour")
     is_price = isinstance(price, int | float) and not isinstance(price, bool)
     return {"price_per_gpu_hour": price if is_price else None, "currency": str(given.get("currency") or "")}
+
+
+def _method(about: Description) -> str:
+    search = about.config.get("search")
+    return str(search.get("method") or "") if isinstance(search, dict) else ""

@@ -171,6 +171,8 @@ def summary(frame: pd.DataFrame, *, metric: str, series: Mapping[str, Series] | 
         ``interval_80_high`` (what the model expects; NaN where measured).
     """
     rows = of_metric(settings(frame, series), metric)
+    # Few columns: grouping copies all that are there.
+    rows = rows[[name for name in dict.fromkeys((*_GROUPED, metric)) if name in rows]]
     # Grouping by the order of first appearance keeps settings and load points in their order.
     grouped = rows.groupby(["setting", "load_point"], sort=False, dropna=False)
     table = pd.DataFrame([_summary_row(group, metric) for _, group in grouped], columns=_SUMMARY)
@@ -342,7 +344,7 @@ def _named_settings(group: pd.DataFrame, *, label: str | None) -> pd.DataFrame:
 
 
 def _setting_name(label: str | None, row: Row, varying: Sequence[str]) -> str:
-    values = ", ".join(f"{column.removeprefix('knob.')}={_value_text(row[column])}" for column in varying)
+    values = ", ".join(f"{column.removeprefix('knob.')}={value_text(row[column])}" for column in varying)
     if label is None:
         return values or "the one setting"
     return f"{label} ({values})" if values else label
@@ -359,7 +361,8 @@ def _newest(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[[pair in chosen for pair in zip(rows["setting"], rows["trial_key"], strict=True)]]
 
 
-def _value_text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """Write a knob's value; ``default`` where it is not set."""
     if pd.isna(value):
         return "default"
     if isinstance(value, bool | np.bool_):
@@ -475,6 +478,12 @@ _SUMMARY = [
     *("mean", "low", "high", "n", "state", "reason", "trial_key", "provenance"),
     *(predicted.LOW, predicted.HIGH),
 ]
+
+
+_GROUPED = (
+    *("setting", "series", "load_point", "load_axis", *LOAD_POINT),
+    *("state", "restart", "failure_class", "trial_key", "provenance"),
+)
 
 
 def restart_means(rows: pd.DataFrame, metric: str) -> list[float]:

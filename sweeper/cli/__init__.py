@@ -38,6 +38,7 @@ from sweeper.cli.node import ShowNode
 from sweeper.cli.partitions import ShowPartitions
 from sweeper.cli.sweep import run_sweep
 from sweeper.cli.traffic import Traffic
+from sweeper.cli.watch import WatchStudy
 from sweeper.errors import AnswerError, ConfigError, SweeperError
 from sweeper.text.output import Stream, check_written, failure_text
 from sweeper.text.printable import LINES, legible
@@ -67,6 +68,7 @@ _COMMANDS: dict[str, ConsoleCommand] = {
         MakeShareGpt(),
         Traffic(),
         OpenDashboard(),
+        WatchStudy(),
         CheckInterference(),
         CleanUp(),
     )

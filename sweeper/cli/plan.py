@@ -96,6 +96,7 @@ def _show_grid(
         "trials": f"{len(jobs)}: {len(forecast.predictions)} run, {refused} refused, "
         f"{len(jobs) - len(forecast.predictions) - refused} in the store"
     }
+    facts |= {"decides": _deciding_text(settings)}
     facts |= {"live": "\n".join(shared.lines)} if shared.lines else {}
     facts |= {f"refused ({number})": reason for number, reason in enumerate(reasons, start=1)}
     facts |= forecast_facts(settings, forecast) | _error_facts(jobs)
@@ -109,6 +110,13 @@ def _taught(settings: Settings, planner: Planner, jobs: Sequence[Job], ledger: L
     if anchoring is not None:
         learn(anchoring, jobs, ledger.stored)
     return anchoring if anchoring is not None and anchoring.revision else None
+
+
+def _deciding_text(settings: Settings) -> str:
+    """Say which load decides what is best and why, where there are several; empty where there is one."""
+    from sweeper.goals.deciding import deciding_texts
+
+    return "\n".join(deciding_texts(settings.objectives, settings.load_points))
 
 
 def _error_facts(jobs: Sequence[Job]) -> dict[str, str]:
@@ -181,6 +189,7 @@ def _show_search(
         "search": f"{settings.method}, seed {settings.seed}: {settings.trials} trials, {spent} of them "
         f"in the store, {left} left",
         "objective": "; ".join(f"{goal.direction} {goal.name}" for goal in settings.objectives),
+        "decides": _deciding_text(settings),
         "bounds": "; ".join(bound.name for bound in settings.constraints),
         "load points": "; ".join(point.label for point in settings.load_points),
         "endings": _endings_text(settings),

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sweeper.executors.cluster import Cluster
     from sweeper.plan.planner import Planner
     from sweeper.prepare.platform import Choice
+    from sweeper.sweep.outlook import Outlook
     from sweeper.sweep.sweep import Outcome
     from sweeper.topology import Node
 from sweeper.prepare.planner import planner_of
@@ -191,6 +192,7 @@ def _work(
 ) -> tuple[Outcome, int | None]:
     from sweeper.cli import expected
     from sweeper.cli.display import Display
+    from sweeper.cli.progress import Progress, Together
     from sweeper.search import Search, dashboard, storage_url
     from sweeper.store.store import Store
     from sweeper.sweep.sweep import STOP_MARGIN_S, Sweep
@@ -225,21 +227,27 @@ def _work(
     patience_s = planner.engine.stop_timeout_s + STOP_MARGIN_S
     waits_for = f"the trials that run to end their engines, at most {patience_s:g} s"
     with StopSignals(waits_for=waits_for) as stop, closing(search), deferred as executor:
-        display = Display(console, devices=sum(len(node.devices) for node in nodes))
+        devices = sum(len(node.devices) for node in nodes)
+        display, progress = Display(console, devices=devices), Progress(run_folder, devices=devices)
+
+        def look_ahead(outlook: Outlook) -> None:
+            display.look_ahead(outlook)
+            progress.look_ahead(outlook)
+
         sweep = Sweep(
             planner=planner,
             search=search,
             ledger=ledger_of(settings, planner, store),
             executor=executor,
             scheduler=scheduler_of(settings, nodes),
-            observer=display,
+            observer=Together([display, progress]),
             retries=Retries(max_attempts=settings.max_attempts, first_pause_s=settings.retry_pause_s),
             illustrate=illustrator(settings),
-            show_outlook=display.look_ahead,
+            show_outlook=look_ahead,
             anchoring=anchoring,
         )
         try:
-            with display:
+            with display, progress:
                 outcome = sweep.run(stop=stop.is_set)
         finally:
             stop.settle()

@@ -152,7 +152,7 @@ class Proposer:
         """
         kept = held or {}
         wanted = {n: d for n, d in self._distributions.items() if free is None or n in free}
-        with _quiet():
+        with quiet():
             copy = _copy(trials, self._directions, self._sampler)
             for _ in range(_ASKS):
                 asked = copy.ask(fixed_distributions=wanted)
@@ -259,7 +259,7 @@ def _copy(
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence Optuna's notices about experimental calls, and about parameters that some trials lack."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
