@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from analysis import blog, claims_report, compare, guide, mad, report, timeline
+from analysis import blog, claims_report, compare, costs, guide, mad, report, timeline
 from analysis.study import Study
 from sweeper.errors import SweeperError
 from sweeper.store.store import columns_markdown
@@ -80,6 +80,15 @@ def _parser(program: str) -> argparse.ArgumentParser:
     return parser
 
 
+def _declare_price(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--price", type=float, help="of a GPU by the hour; else the study's own")
+    parser.add_argument("--currency", help="of the price")
+
+
+def _priced(options: argparse.Namespace) -> Study:
+    return Study.load(options.folder, price_per_gpu_hour=options.price, currency=options.currency)
+
+
 def _place(text: str) -> Path | str:
     """Read a folder or a URL; a path would lose one of a URL's slashes."""
     return text if is_url(text) else Path(text)
@@ -91,9 +100,14 @@ class Figures(_OfOneStudy):
     name = "figures"
     summary = "draw the charts of a study into its figures/ folder"
 
+    def declare(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the folder and a price."""
+        super().declare(parser)
+        _declare_price(parser)
+
     def lines(self, options: argparse.Namespace) -> Iterable[str]:
         """Write it, and return the paths."""
-        return [str(path) for path in report.draw(Study.load(options.folder))]
+        return [str(path) for path in report.draw(_priced(options))]
 
 
 class Report(_OfOneStudy):
@@ -102,10 +116,35 @@ class Report(_OfOneStudy):
     name = "report"
     summary = "draw the charts and write report.md"
 
+    def declare(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the folder and a price."""
+        super().declare(parser)
+        _declare_price(parser)
+
     def lines(self, options: argparse.Namespace) -> Iterable[str]:
         """Write it, and return the paths."""
-        written = report.write(options.folder)
+        written = report.write(options.folder, price_per_gpu_hour=options.price, currency=options.currency)
         return [str(path) for path in (*written.figures, written.report)]
+
+
+class Costs(_OfOneStudy):
+    """Show what tokens cost, in money and energy."""
+
+    name = "costs"
+    summary = "show what tokens cost: money where a price is known, energy where power was told"
+
+    def declare(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the folder, a price, and how to answer."""
+        super().declare(parser)
+        _declare_price(parser)
+        parser.add_argument("--json", action="store_true", help="answer as JSON")
+
+    def lines(self, options: argparse.Namespace) -> Iterable[str]:
+        """Return the tables."""
+        study = _priced(options)
+        if options.json:
+            return costs.as_json(study).splitlines()
+        return (report.costs_section(study) or costs.nothing_known(study)).splitlines()
 
 
 class Claims(_Answer):
@@ -277,6 +316,7 @@ class Columns(_Answer):
 COMMANDS: tuple[_Answer, ...] = (
     Figures(),
     Report(),
+    Costs(),
     Claims(),
     Compare(),
     Blog(),

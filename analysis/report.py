@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import (
+    accuracy,
     answers,
     article_claims,
     audits,
@@ -52,14 +53,21 @@ class ReportFiles:
     figures: tuple[Path, ...]
 
 
-def write(place: Path | str) -> ReportFiles:
+def write(
+    place: Path | str, *, price_per_gpu_hour: float | None = None, currency: str | None = None
+) -> ReportFiles:
     """Draw the charts of a study and write its ``report.md``, from its folder or its results' URL alone.
+
+    Args:
+        place: As in ``Study.load``, and so are the others.
+        price_per_gpu_hour: What a GPU costs by the hour; None takes what the study names.
+        currency: Of that price.
 
     Raises:
         ConfigError: The folder is missing or holds no results.
         StoreError: ``study.json`` or a stored part cannot be read.
     """
-    study = Study.load(place)
+    study = Study.load(place, price_per_gpu_hour=price_per_gpu_hour, currency=currency)
     drawn = draw(study)
     report = write_answer(study.folder / "report.md", text(study, drawn=drawn))
     return ReportFiles(report=report, figures=tuple(drawn))
@@ -85,6 +93,7 @@ def text(study: Study, *, drawn: list[Path]) -> str:
             parts.append(_metric(study, metric, picture.relative_to(study.folder)))
     parts += [
         costs_section(study),
+        accuracy.section(study, standings.standings(study)),
         verdicts.section(study),
         repeatability(study),
         steadiness.section(study),
@@ -261,8 +270,10 @@ def _metric(study: Study, metric: figures.Metric, picture: Path) -> str:
 
 
 def costs_section(study: Study) -> str:
-    """Return the section on costs, where the study names a price; else nothing."""
-    return costs.section(study, standings.standings(study))
+    """Return the sections on costs and energy, where price and power are known; else nothing."""
+    stand = standings.standings(study)
+    found = (costs.section(study, stand), costs.energy_section(study, stand))
+    return "\n\n".join(text for text in found if text)
 
 
 def table_of(table: pd.DataFrame) -> pd.DataFrame:

@@ -34,6 +34,7 @@ from sweeper.cli.make import InstallClient, InstallCpuVllm, MakeShareGpt, MakeTi
 from sweeper.cli.models import ShowModels
 from sweeper.cli.node import ShowNode
 from sweeper.cli.partitions import ShowPartitions
+from sweeper.cli.size import SizeFleet
 from sweeper.cli.sweep import run_sweep
 from sweeper.cli.traffic import Traffic
 from sweeper.errors import AnswerError, ConfigError, SweeperError
@@ -55,6 +56,7 @@ _COMMANDS: dict[str, ConsoleCommand] = {
         ShowFit(),
         ShowPartitions(),
         ShowModels(),
+        SizeFleet(),
         Analyse(),
         Calibrate(),
         InstallCpuVllm(),

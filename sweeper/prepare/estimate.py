@@ -98,7 +98,7 @@ def _rows(spec: TrialSpec, placement: Placement) -> list[dict[str, Any]] | None:
         measured = [one for point in spec.load_points for one in load_search.measurements(point, measure)]
     except (EngineError, MeasurementError):
         return None
-    return [measured_row(one, placement) for one in measured]
+    return [measured_row(one, placement) | {"engine_start_s": server.start_s} for one in measured]
 
 
 def _never() -> bool:
