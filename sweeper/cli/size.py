@@ -149,7 +149,7 @@ def _of_study(folder: Path, bounds: Sequence[Constraint], load: _Load, options: 
     found = sizing.capacities(study, bounds, input_len=load.input_len, output_len=load.output_len)
     return _Source(
         capacities=found.capacities,
-        words=f"study {study.name}: {found.load}",
+        words=f"{'SIMULATED ' if study.is_simulated else ''}study {study.name}: {found.load}",
         is_simulated=study.is_simulated,
         left_out=found.left_out,
         price=study.price_per_gpu_hour,
@@ -225,7 +225,10 @@ def _say(
     for line in source.left_out:
         say(f"left out: {line}")
     if not found:
-        say("answer: none: no setting keeps the bounds at any load that was tried")
+        say(
+            "answer: none: no setting keeps the bounds and answers as fast as it is asked at the lightest "
+            "load that was tried. Try lighter loads, or looser bounds."
+        )
         return
     for line in _answer(found[0], source):
         say(line)
