@@ -37,6 +37,7 @@ class ContainerSpec:
         digest: Content of the image, as ``sha256:...``; None until it was looked up.
         python: Interpreter in the image.
         mounts: Files and folders of this machine that it may read, at the same paths.
+        python_path: Folders that the image itself puts on PYTHONPATH; they stay, behind ours.
     """
 
     image: str | None = None
@@ -45,6 +46,7 @@ class ContainerSpec:
     digest: str | None = None
     python: str = "python3"
     mounts: tuple[str, ...] = ()
+    python_path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
