@@ -144,7 +144,8 @@ class Costs(_OfOneStudy):
         study = _priced(options)
         if options.json:
             return costs.as_json(study).splitlines()
-        return (report.costs_section(study) or costs.nothing_known(study)).splitlines()
+        told = report.costs_section(study) or costs.nothing_known(study)
+        return [report.provenance_sentence(study), "", *told.splitlines()]
 
 
 class Claims(_Answer):

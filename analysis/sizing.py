@@ -7,9 +7,10 @@ with users it is what they got completed. Loads between two that were run are no
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -121,6 +122,7 @@ def _capacity(
     """Return what a setting serves by its rates or by its users, whichever is more."""
     gpus = gpus_of_row({str(name): value for name, value in rows.iloc[0].items()})
     provenance = "SIMULATED" if study.is_simulated else "measured"
+    what = "the model's intervals" if study.is_simulated else "the 95 % intervals of repeated starts"
     loads = rows.groupby(["request_rate_per_s", "max_concurrency"], dropna=False).ngroups
     has_rate = rows["request_rate_per_s"].notna()
     found = []
@@ -137,8 +139,7 @@ def _capacity(
         per_s=per_s,
         low_per_s=low,
         high_per_s=high,
-        because=f"{provenance} at {loads} loads; the bad end is where the 95 % "
-        "intervals of repeated starts keep the bounds",
+        because=f"{provenance} at {loads} loads; the bad end is where {what} keep the bounds",
     )
 
 
@@ -191,4 +192,14 @@ def _keeps_up(rows: pd.DataFrame, rate_per_s: float) -> bool:
 
 def _estimate(rows: pd.DataFrame, metric: str) -> Estimate | None:
     values = [value for value in tables.restart_means(rows, metric) if math.isfinite(value)]
-    return estimate(values) if values else None
+    return _modelled(estimate(values), rows, metric) if values else None
+
+
+def _modelled(found: Estimate, rows: pd.DataFrame, metric: str) -> Estimate:
+    """Return an estimate with the ends of the model's interval, where the number is simulated and has one."""
+    told = rows["interval_80"].dropna() if "interval_80" in rows else ()
+    ends = [json.loads(text).get(metric) for text in told]
+    known = [pair for pair in ends if pair is not None]
+    if not known:
+        return found
+    return replace(found, low=min(low for low, _ in known), high=max(high for _, high in known))

@@ -157,7 +157,7 @@ def columns(report: Mapping[str, Any], questions: Questions, *, log_path: str) -
     name = questions.task or _TASK
     results = report.get("results", {}).get(name, {})
     counts = report.get("n-samples", {}).get(name, {})
-    # Keys are METRIC,FILTER; of a task with several filters the last is the strictest reading.
+    # Keys are METRIC,FILTER, in the order of the task, whose first reading counts.
     shares = [
         value
         for wanted in _METRICS

@@ -319,7 +319,7 @@ EFFECTS: tuple[Effect, ...] = (
             *("study.name", "study.experiment", "study.question", "study.source", "study.outputs"),
             *("study.storage", "study.results", "study.isolation", "study.order", "study.control"),
             *("study.counterpart_of", "study.changes.*"),
-            # What a GPU costs is said by the plan; a run is told the same, so that one file serves both.
+            # What a GPU costs is said by the plan, and by the report of a run.
             "study.price_per_gpu_hour",
         )
     ),

@@ -76,7 +76,7 @@ class Settings:
         order: In which order trials that wait are looked at (``schedule.ORDERS``).
         control: Series, or ``base``, that is measured again and again to show drift; None for no such.
         control_every: A repetition of it after so many trials; None is start, middle and end.
-        price_per_gpu_hour: What a GPU costs by the hour, for the plan; None leaves costs out.
+        price_per_gpu_hour: What a GPU costs by the hour, for plan, report and costs; None leaves them out.
         currency: In what, as people write it behind the amount.
         accuracy: Questions that engines are asked before their loads; None asks none.
         calibration: Parameters of the simulation, all of them; on a measured platform those that were given.

@@ -27,6 +27,7 @@ from sweeper.simulation.intervals import factor
 from sweeper.workload.load_search import highest_step
 
 _RELEASE = "0.32.0"
+_SIZES = "tensor_parallel_size"
 LOWEST_PER_S = 0.05
 STEP = 1.05
 STEPS = 212
@@ -35,7 +36,8 @@ STEPS = 212
 SECONDS = 60.0
 FEWEST_PROMPTS = 100
 MOST_PROMPTS = 4000
-"""A minute of requests at each rate, and no fewer than give a 99th percentile some ground."""
+"""A minute of requests at each rate, but no fewer than give a 99th percentile some ground, and no more than
+are modelled in about a second."""
 
 Numbers = Mapping[str, float | None]
 
@@ -88,8 +90,8 @@ def capacity(
         per_s=middle,
         low_per_s=low / wide,
         high_per_s=None if high >= rate_of(STEPS - 1) else high * STEP * wide,
-        because=f"SIMULATED, a minute of Poisson arrivals at each rate, rates {STEP - 1:.0%} apart, never "
-        "compared with a measured fleet",
+        because=f"SIMULATED, a minute of Poisson arrivals at each rate ({MOST_PROMPTS} at most), rates "
+        f"{STEP - 1:.0%} apart, never compared with a measured fleet",
     )
 
 
@@ -169,8 +171,10 @@ def of_simulated(
     settings = config.settings(composed, platform=choice.platform)
     planner = planner_of(settings, read_node(settings, choice))
     capacities, left_out = [], []
-    for job in planner.grid():
-        setting = job.spec.label
+    jobs = planner.grid()
+    for job in jobs:
+        size = job.spec.assignment.get(_SIZES, 1)
+        setting = job.spec.label if len(jobs) > 1 else f"{_SIZES}={size}"
         if job.refusal is not None:
             left_out.append(f"{setting}: {job.refusal.message}")
             continue
@@ -182,15 +186,14 @@ def of_simulated(
             capacities.append(one)
     return Found(
         capacities=tuple(capacities),
-        words=f"{planner.model.name}, {planner.engine.kind} model of vLLM {planner.engine.release} on "
-        f"{planner.node.summary}, prompts of {input_len} and answers of {output_len} tokens",
+        words=f"{planner.model.name}, model of vLLM {planner.engine.release} on {settings.modelled_device}, "
+        f"prompts of {input_len} and answers of {output_len} tokens",
         left_out=tuple(left_out),
     )
 
 
 def _asked(overrides: Sequence[str], input_len: int, output_len: int) -> list[str]:
     """Return the configuration of the question: each parallel size, unless one is asked for."""
-    sizes = "tensor_parallel_size"
     return [
         "platform=simulated",
         "study.name=size",
@@ -199,5 +202,5 @@ def _asked(overrides: Sequence[str], input_len: int, output_len: int) -> list[st
         f"workload.input_len={input_len}",
         f"workload.output_len={output_len}",
         "workload.request_rate_per_s=[1]",
-        *([] if any(sizes in word for word in overrides) else [f"space.knobs.{sizes}=1,2,4,8"]),
+        *([] if any(_SIZES in word for word in overrides) else [f"space.knobs.{_SIZES}=1,2,4,8"]),
     ]

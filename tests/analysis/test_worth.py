@@ -127,7 +127,7 @@ def test_costs_command_tells_money_and_energy(
 ) -> None:
     folder = str(measured())
     assert main(["costs", folder]) == 0
-    assert "## Energy" in (told := capsys.readouterr().out)
+    assert "## Energy" in (told := capsys.readouterr().out) and told.startswith("**Measured** on ")
     assert "| whole | 16 QPS | 2,000 | 5.00 |" in told and "## Cost" not in told
     assert main(["costs", folder, "--price", "3.6", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -146,7 +146,13 @@ def test_costs_command_tells_money_and_energy(
     assert "--price: is -1; expected what a GPU costs" in capsys.readouterr().err
 
 
-def test_simulated_platform_tells_no_energy(trial: MakeTrial, study_folder: MakeFolder) -> None:
-    study = Study.load(study_folder(trial(series=("x",), runs=[[{OUTPUT: 400.0}]])))
-    assert costs.energy(study).empty
-    assert "names no price and tells no power" in costs.nothing_known(study)
+def test_simulated_platform_tells_no_energy_and_says_that_it_is_simulated(
+    trial: MakeTrial, study_folder: MakeFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = study_folder(trial(series=("x",), runs=[[{OUTPUT: 400.0}]]))
+    assert costs.energy(Study.load(folder)).empty
+    assert main(["costs", str(folder)]) == 0
+    assert "names no price and tells no power" in (told := capsys.readouterr().out)
+    assert told.startswith("**Simulated: no GPU was measured.**")
+    assert main(["costs", str(folder), "--price", "3.6", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["provenance"] == "simulated"
