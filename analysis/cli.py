@@ -12,10 +12,12 @@ from analysis import (
     blog,
     claims_report,
     compare,
+    costs,
     guide,
     leaderboard,
     leaderboard_text,
     mad,
+    origins,
     regression,
     regression_files,
     report,
@@ -95,6 +97,15 @@ def _parser(program: str) -> argparse.ArgumentParser:
     return parser
 
 
+def _declare_price(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--price", type=float, help="of a GPU by the hour; else the study's own")
+    parser.add_argument("--currency", help="of the price")
+
+
+def _priced(options: argparse.Namespace) -> Study:
+    return Study.load(options.folder, price_per_gpu_hour=options.price, currency=options.currency)
+
+
 def _place(text: str) -> Path | str:
     """Read a folder or a URL; a path would lose one of a URL's slashes."""
     return text if is_url(text) else Path(text)
@@ -106,9 +117,14 @@ class Figures(_OfOneStudy):
     name = "figures"
     summary = "draw the charts of a study into its figures/ folder"
 
+    def declare(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the folder and a price."""
+        super().declare(parser)
+        _declare_price(parser)
+
     def lines(self, options: argparse.Namespace) -> Iterable[str]:
         """Write it, and return the paths."""
-        return [str(path) for path in report.draw(Study.load(options.folder))]
+        return [str(path) for path in report.draw(_priced(options))]
 
 
 class Report(_OfOneStudy):
@@ -117,9 +133,14 @@ class Report(_OfOneStudy):
     name = "report"
     summary = "draw the charts and write report.md and report.html, for a browser"
 
+    def declare(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the folder and a price."""
+        super().declare(parser)
+        _declare_price(parser)
+
     def lines(self, options: argparse.Namespace) -> Iterable[str]:
         """Write it, and return the paths."""
-        written = report.write(options.folder)
+        written = report.write(options.folder, price_per_gpu_hour=options.price, currency=options.currency)
         return [str(path) for path in (*written.figures, written.page, written.report)]
 
 
@@ -139,6 +160,27 @@ class ShowLeaderboard(_OfOneStudy):
         board = leaderboard.leaderboard(Study.load(options.folder))
         width = shutil.get_terminal_size().columns
         return leaderboard_text.lines(board, width=width, is_all=options.all)
+
+
+class Costs(_OfOneStudy):
+    """Show what tokens cost, in money and energy."""
+
+    name = "costs"
+    summary = "show what tokens cost: money where a price is known, energy where power was told"
+
+    def declare(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the folder, a price, and how to answer."""
+        super().declare(parser)
+        _declare_price(parser)
+        parser.add_argument("--json", action="store_true", help="answer as JSON")
+
+    def lines(self, options: argparse.Namespace) -> Iterable[str]:
+        """Return the tables."""
+        study = _priced(options)
+        if options.json:
+            return costs.as_json(study).splitlines()
+        told = report.costs_section(study) or costs.nothing_known(study)
+        return [origins.provenance_sentence(study), "", *told.splitlines()]
 
 
 class Claims(_Answer):
@@ -344,6 +386,7 @@ COMMANDS: tuple[Command[Stream], ...] = (
     Figures(),
     Report(),
     ShowLeaderboard(),
+    Costs(),
     Claims(),
     Compare(),
     Blog(),

@@ -25,7 +25,8 @@ from analysis.study import Study
 from sweeper import published
 from sweeper.kinds import ENGINES
 from sweeper.records import SEARCH_SLOS
-from sweeper.records.metrics import Chart, charted, title_of
+from sweeper.records.derived import title_of
+from sweeper.records.metrics import Chart, charted
 from sweeper.text.writing import write_answer
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import (
+    accuracy,
     answers,
     article_claims,
     audits,
@@ -43,17 +44,21 @@ class ReportFiles:
     figures: tuple[Path, ...]
 
 
-def write(place: Path | str) -> ReportFiles:
-    """Draw the charts of a study and write its ``report.md`` and ``report.html``.
+def write(
+    place: Path | str, *, price_per_gpu_hour: float | None = None, currency: str | None = None
+) -> ReportFiles:
+    """Draw the charts of a study and write ``report.md`` and ``report.html``, from what it stored alone.
 
     Args:
-        place: Its folder, or its results' URL: nothing else is read.
+        place: As in ``Study.load``, and so are the others.
+        price_per_gpu_hour: What a GPU costs by the hour; None takes what the study names.
+        currency: Of that price.
 
     Raises:
         ConfigError: The folder is missing or holds no results.
         StoreError: ``study.json`` or a stored part cannot be read.
     """
-    study = Study.load(place)
+    study = Study.load(place, price_per_gpu_hour=price_per_gpu_hour, currency=currency)
     drawn = draw(study)
     report = write_answer(study.folder / "report.md", text(study, drawn=drawn))
     page = document.write(study)
@@ -82,6 +87,7 @@ def text(study: Study, *, drawn: list[Path]) -> str:
             parts.append(_metric(study, metric, picture.relative_to(study.folder)))
     parts += [
         costs_section(study),
+        accuracy.section(study, standings.standings(study)),
         verdicts.section(study),
         repeatability(study),
         steadiness.section(study),
@@ -109,8 +115,10 @@ def _metric(study: Study, metric: figures.Metric, picture: Path) -> str:
 
 
 def costs_section(study: Study) -> str:
-    """Return the section on costs, where the study names a price; else nothing."""
-    return costs.section(study, standings.standings(study))
+    """Return the sections on costs and energy, where price and power are known; else nothing."""
+    stand = standings.standings(study)
+    found = (costs.section(study, stand), costs.energy_section(study, stand))
+    return "\n\n".join(text for text in found if text)
 
 
 def predicted_note(table: pd.DataFrame) -> str:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
+from analysis.worth import Price, with_derived
 from sweeper.errors import ConfigError
 from sweeper.records import Constraint, Objective
 from sweeper.store import description
@@ -74,11 +75,15 @@ class Study:
         return bool((self.frame["provenance"] != "measured").any())
 
     @classmethod
-    def load(cls, place: Path | str) -> Study:
+    def load(
+        cls, place: Path | str, *, price_per_gpu_hour: float | None = None, currency: str | None = None
+    ) -> Study:
         """Read a study.
 
         Args:
             place: Its folder, or the URL below which its results lie.
+            price_per_gpu_hour: What a GPU costs by the hour; None takes what the study names, if it does.
+            currency: Of that price.
 
         Raises:
             ConfigError: The folder is missing or holds no results.
@@ -86,20 +91,27 @@ class Study:
         """
         if isinstance(place, str) and is_url(place):
             name = PurePosixPath(urlsplit(place).path).name
-            return cls._load(open_folder(place, where="study"), Path(name))
+            return cls._load(
+                open_folder(place, where="study"), Path(name), price=price_per_gpu_hour, currency=currency
+            )
         folder = Path(place)
         if not folder.is_dir():
             raise ConfigError(
                 f"{folder}: no such folder; expected a study's folder, such as outputs/case2_sched_steps. "
                 "Look into outputs/ for its name, or run the study first."
             )
-        return cls._load(open_folder(folder, where="study"), folder)
+        return cls._load(
+            open_folder(folder, where="study"), folder, price=price_per_gpu_hour, currency=currency
+        )
 
     @classmethod
-    def _load(cls, place: Folder, folder: Path) -> Study:
+    def _load(
+        cls, place: Folder, folder: Path, *, price: float | None = None, currency: str | None = None
+    ) -> Study:
         about = description.read(place) or Description()
         results = about.results or place
-        attempts = _finite(Store(folder, results).read())
+        paid = Price.of(about, given=price, currency=currency)
+        attempts = with_derived(_finite(Store(folder, results).read()), price_per_gpu_hour=paid.per_gpu_hour)
         frame = Store.latest(attempts)
         if frame.empty:
             where = results if isinstance(results, str) else place.location
@@ -117,10 +129,11 @@ class Study:
             question=about.question,
             source=about.source,
             series=about.series,
-            objectives=about.objectives or DEFAULT_OBJECTIVES,
-            constraints=about.constraints,
+            objectives=paid.put_into(about.objectives or DEFAULT_OBJECTIVES),
+            constraints=paid.put_into(about.constraints),
+            price_per_gpu_hour=paid.per_gpu_hour,
+            currency=paid.currency,
             **_counterpart(about),
-            **_price(about),
             method=_method(about),
         )
 
@@ -157,14 +170,6 @@ def _counterpart(about: Description) -> dict[str, Any]:
 def _asked(about: Description) -> dict[str, Any]:
     study = about.config.get("study")
     return study if isinstance(study, dict) else {}
-
-
-def _price(about: Description) -> dict[str, Any]:
-    """Read what a GPU costs; studies from before there was a price name none."""
-    given = _asked(about)
-    price = given.get("price_per_gpu_hour")
-    is_price = isinstance(price, int | float) and not isinstance(price, bool)
-    return {"price_per_gpu_hour": price if is_price else None, "currency": str(given.get("currency") or "")}
 
 
 def _method(about: Description) -> str:

@@ -36,6 +36,7 @@ from sweeper.cli.make import InstallClient, InstallCpuVllm, MakeShareGpt, MakeTi
 from sweeper.cli.models import ShowModels
 from sweeper.cli.node import ShowNode
 from sweeper.cli.partitions import ShowPartitions
+from sweeper.cli.size import SizeFleet
 from sweeper.cli.sweep import run_sweep
 from sweeper.cli.traffic import Traffic
 from sweeper.cli.watch import WatchStudy
@@ -60,6 +61,7 @@ _COMMANDS: dict[str, ConsoleCommand] = {
         ShowFit(),
         ShowPartitions(),
         ShowModels(),
+        SizeFleet(),
         Analyse(),
         Calibrate(),
         InstallCpuVllm(),

@@ -20,10 +20,13 @@ from sweeper.records import (
     Measurement,
     Objective,
     Placement,
+    TrialResult,
     TrialSpec,
+    derived,
     gpus_of_row,
 )
-from sweeper.records.metrics import METRICS, is_reported_at
+from sweeper.records.derived import is_reported_at
+from sweeper.records.metrics import METRICS
 
 Key = TypeVar("Key")
 
@@ -42,15 +45,16 @@ def objective_value(
 
     Args:
         objective: Metric, load point and divisor; without a load point, all count that can have the metric.
-        rows: Metric columns with ``LOAD_COLUMNS``, ``devices`` and ``partition_mode``; missing values are
-            None or NaN.
+        rows: Metric columns with ``LOAD_COLUMNS``, ``devices`` and ``partition_mode``, and for what is worked
+            out from others ``records.derived.READ_COLUMNS``; missing values are None or NaN.
         is_partial: The trial was stopped early: take the mean of what was measured until then.
 
     Returns:
         The mean, or None where the metric was not measured at each of the load points.
     """
+    worked_out = derived.filled(objective.metric, rows, price_per_gpu_hour=objective.price_per_gpu_hour)
     counted = [
-        (load_key(objective, row), row_value(objective, row)) for row in rows if counts(objective, row)
+        (load_key(objective, row), row_value(objective, row)) for row in worked_out if counts(objective, row)
     ]
     known = [value for _, value in counted if value is not None]
     measured = {point for point, value in counted if value is not None}
@@ -219,6 +223,25 @@ def bound_attributes(violated: Mapping[str, float] | None) -> dict[str, Any]:
         return {}
     broken = [name for name, share in violated.items() if share > 0]
     return {"feasible": not broken, **({"breaks": "; ".join(broken)} if broken else {})}
+
+
+def measured_rows(result: TrialResult) -> list[dict[str, Any]]:
+    """Lay out the measurements of a trial as the store does, with what other metrics are worked out from."""
+    of_trial = {
+        "parents": [] if result.placement is None else list(result.placement.parents),
+        "engine_start_s": result.phases.get("engine_start_s"),
+        "live_trial": result.effective.get("live_trial"),
+        **result.accuracy,
+    }
+    return [
+        {
+            **measured_row(measurement, result.placement),
+            **of_trial,
+            "gpu_power_w": measurement.telemetry.get("gpu_power_w"),
+            "restart": measurement.restart,
+        }
+        for measurement in result.measurements
+    ]
 
 
 def measured_row(measurement: Measurement, placement: Placement | None = None) -> dict[str, Any]:

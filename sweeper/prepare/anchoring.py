@@ -256,7 +256,8 @@ def _rows(spec: TrialSpec, placement: Placement) -> list[dict[str, Any]] | None:
         client = SimulatedClient(short)
         measure = partial(client.measure, server, restart=0, repeat=0, cancelled=_never)
         return [
-            measured_row(one, placement) | {"num_prompts": point.num_prompts}
+            measured_row(one, placement)
+            | {"num_prompts": point.num_prompts, "engine_start_s": server.start_s}
             for point, cut in zip(spec.load_points, short.load_points, strict=True)
             for one in load_search.measurements(cut, measure)
         ]

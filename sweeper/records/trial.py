@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from sweeper.kinds import DEFAULT_CLIENT, ENGINES
+from sweeper.records.accuracy import Questions
 from sweeper.records.goal import StopRule
 from sweeper.records.kinds import (
     HOST_PREFIX,
@@ -200,6 +201,7 @@ class TrialSpec:
         live_start: What the engine is started with that several settings share, each by limits that are
             changed while it runs; None for an engine started for this trial alone. A trial that shares a
             start is another trial than one that does not, and is stored under another key.
+        accuracy: Questions that the engine is asked before its loads; None asks none.
     """
 
     study: str
@@ -229,6 +231,7 @@ class TrialSpec:
     is_default: bool = False
     stop_rule: StopRule | None = None
     live_start: Assignment | None = None
+    accuracy: Questions | None = None
 
     @property
     def role(self) -> str | None:
@@ -283,6 +286,7 @@ class TrialSpec:
                 **({} if self.final is None else {"final": self.final}),
                 # Not with what: a start that is larger because the study grew serves the same setting.
                 **({} if self.live_start is None else {"live": True}),
+                **({} if self.accuracy is None else {"accuracy": self.accuracy.identity}),
             }
         )
 
@@ -298,6 +302,7 @@ class TrialSpec:
             warmup_prompts=0,
             runs_per_start=1,
             calibration={},
+            accuracy=None,
         )
         return start.key
 
