@@ -115,7 +115,7 @@ def test_search_finds_and_names_its_best_setting(capsys: pytest.CaptureFixture[s
     assert code == cli.OK
     # two points are all there are, whatever the budget
     assert "started now: 2" in told
-    assert "best: max_num_seqs=64" in told
+    assert "best: row 1 (max_num_seqs=64): highest request_throughput_per_s" in told
 
 
 def test_trials_that_cannot_run_are_counted_and_explained(capsys: pytest.CaptureFixture[str]) -> None:
