@@ -63,7 +63,7 @@ def ranking(study: Study) -> list[str]:
 
 def _row_namer(board: Leaderboard | None) -> Callable[[str], str]:
     """Return what names a setting: its row of the leaderboard, where there is one."""
-    return str if board is None else lambda setting: f"row {board.number(setting)}"
+    return str if board is None else board.row_name
 
 
 def all_settings(study: Study) -> str:

@@ -31,7 +31,9 @@ _KNOB = "knob."
 _OUTPUT_TOKENS = "output_throughput_tok_per_s"
 _MILLION = 1_000_000
 _SAME = 1e-9
-_BESIDE = ("mean_ttft_ms", "mean_tpot_ms")
+_SHORT_NAME = 40
+_BESIDE = ("mean_ttft_ms", "mean_tpot_ms", "accuracy")
+"""Shown where they were measured and are neither an objective nor a bound."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +122,11 @@ class Leaderboard:
     def number(self, setting: str) -> int:
         """Return the row of a setting, from 1; unlike a place, no two share it."""
         return [entry.setting for entry in self.entries].index(setting) + 1
+
+    def row_name(self, setting: str) -> str:
+        """Name a setting by its row, and by its knobs where they are few."""
+        row = f"row {self.number(setting)}"
+        return f"{row} ({setting})" if len(setting) <= _SHORT_NAME else row
 
     def entry(self, setting: str) -> Entry:
         """Return a setting's line."""
@@ -221,7 +228,8 @@ def _beside(study: Study) -> tuple[Objective | Constraint, ...]:
     shown |= {(one.metric, one.request_rate_per_s, one.max_concurrency, one.per) for one in study.constraints}
     first = study.objectives[0]
     if first.metric not in SEARCH_SLOS:
-        usual = [_at_its_load(first, metric) for metric in _BESIDE if metric in study.frame]
+        known = [name for name in _BESIDE if name in study.frame and study.frame[name].notna().any()]
+        usual = [_at_its_load(first, metric) for metric in known]
         found += [
             one
             for one in usual

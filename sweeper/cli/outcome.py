@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sweeper.cli.analysis import analysis_command
@@ -14,7 +15,6 @@ from sweeper.records import Platform, TrialResult, TrialState
 from sweeper.text.printable import legible
 
 if TYPE_CHECKING:
-    import pandas as pd
     from rich.console import Console
 
     from analysis.leaderboard import Leaderboard
@@ -136,9 +136,9 @@ def _show_summary(settings: Settings, planner: Planner, console: Console) -> lis
     if is_search:
         board = leaderboard.leaderboard(study)
         _show_leaderboard(settings, board, console)
-        said = standings.best_lines(study, name=lambda setting: f"row {board.number(setting)}")
+        said = standings.best_lines(study, name=board.row_name)
     else:
-        _show_tables(study, console)
+        show_tables(study, console)
         said = standings.best_lines(study)
     found = standings.best(study).to_dict("records")
     for place, answer in enumerate(said):
@@ -169,7 +169,7 @@ def _show_leaderboard(settings: Settings, board: Leaderboard, console: Console) 
         console.print(legible(line), markup=False, soft_wrap=True, highlight=False)
 
 
-def _show_tables(study: Study, console: Console) -> None:
+def show_tables(study: Study, console: Console) -> None:
     """Print a table per metric: settings that somebody named, by load point."""
     from rich.table import Table
     from rich.text import Text
@@ -188,48 +188,48 @@ def _show_tables(study: Study, console: Console) -> None:
             shown += f": {which}{len(leading)} of {len(stand.order)} settings, best first; report.md has all"
         is_repeated = bool((summary["n"] > 1).any())
         layout = tables.by_load_point(summary, None if is_repeated else _number_or_reason)
-        for columns in _blocks(layout, console.width):
+        names = [str(name) for name in layout["setting"]]
+        cells = {str(point): [str(cell) for cell in layout[point]] for point in layout.columns[1:]}
+        for columns in _blocks(names, cells, width=console.width):
             # Text, not markup: a label may hold square brackets.
             table = Table(title=Text(legible(shown)), title_justify="left")
             table.add_column("setting", overflow="fold")
-            for name in columns:
-                table.add_column(
-                    Text(legible(name)), justify="right", overflow="fold", min_width=_wide(layout, name)
-                )
-            for row in layout.to_dict("records"):
-                broken = stand.breaks(str(row["setting"]))
-                named = legible(row["setting"]) + (f"\n  breaks {broken}" if broken else "")
-                table.add_row(Text(named), *(Text(legible(row[name])) for name in columns))
+            for point in columns:
+                wide = _wide(point, cells[point])
+                table.add_column(Text(legible(point)), justify="right", overflow="fold", min_width=wide)
+            for place, setting in enumerate(names):
+                broken = stand.breaks(setting)
+                named = legible(setting) + (f"\n  breaks {broken}" if broken else "")
+                table.add_row(Text(named), *(Text(legible(cells[point][place])) for point in columns))
             console.print(table)
 
 
-def _blocks(layout: pd.DataFrame, width: int) -> list[list[str]]:
+def _blocks(names: Sequence[str], cells: Mapping[str, Sequence[str]], *, width: int) -> list[list[str]]:
     """Share the load points out among tables of a width, so that no number is cut.
 
     Args:
-        layout: Column ``setting``, and one per load point.
+        names: Of the settings.
+        cells: Texts of each load point, one per setting.
         width: Of the console, in characters.
     """
-    points = [str(name) for name in layout.columns if name != "setting"]
-    longest = max(map(len, map(str, layout["setting"])), default=0)
+    longest = max(map(len, names), default=0)
     room = width - _BORDER - min(longest, _LEAST_NAME) - _PADDING
     found: list[list[str]] = []
     left = 0
-    for name in points:
-        wide = _wide(layout, name) + _PADDING
+    for point, texts in cells.items():
+        wide = _wide(point, texts) + _PADDING
         if not found or wide > left:
             found.append([])
             left = room
-        found[-1].append(name)
+        found[-1].append(point)
         left -= wide
     return found
 
 
-def _wide(layout: pd.DataFrame, name: str) -> int:
-    """Return the least width of a column: a head and a number stay whole, a reason breaks between words."""
-    texts = [str(cell) for cell in layout[name]]
+def _wide(head: str, texts: Sequence[str]) -> int:
+    """Return the least width of a column: head and numbers stay whole, a reason breaks between words."""
     pieces = (piece for text in texts for piece in ([text] if text[:1].isdigit() else text.split()))
-    return max([len(name), *map(len, pieces)])
+    return max([len(head), *map(len, pieces)])
 
 
 def _number_or_reason(row: Any) -> str:

@@ -180,9 +180,10 @@ def test_best_keeps_bounds_in_every_table_chart_and_sentence(made: Callable[...,
     board = leaderboard(study)
     assert [board.number(name) for name in (best, faster)] == [1, 4]
     assert list(standings.best(study)["setting"]) == [best]
-    assert standings.best_lines(study, name=lambda name: f"row {board.number(name)}") == [
-        "row 1: highest request_throughput_per_s, at 16 QPS: 15.00 (tie); the same number has row 2; "
-        "recommended is the one with the fewest overrides"
+    assert standings.best_lines(study, name=board.row_name) == [
+        "row 1 (max_num_seqs=256, num_scheduler_steps=10): highest request_throughput_per_s, at 16 QPS: "
+        "15.00 (tie); the same number has row 2 (max_num_seqs=512, num_scheduler_steps=10); recommended is "
+        "the one with the fewest overrides"
     ]
     for metric in figures.metrics_of(study):
         table = figures.chart_table(study, metric)
