@@ -153,8 +153,11 @@ def test_of_many_settings_best_are_shown_and_equal_reasons_are_counted(
     assert "the first 10 of 16 settings; 14 have numbers, 2 infeasible" in " ".join(told.split())
     rows = told[told.index("leaderboard (simulated)") :].partition("--  ")[2].splitlines()[1:11]
     assert [row.split()[0].rstrip("=") for row in rows] == [str(place) for place in range(1, 11)]
-    # More prompts at once are faster here; equal ones may stand either way.
-    assert {row.split()[-2] for row in rows} == {str(seqs) for seqs in range(5, 15)}
+    rates = [float(row.split()[1]) for row in rows]
+    assert rates == sorted(rates, reverse=True)
+    assert not {"1", "2", "3"} & {row.split()[-2] for row in rows}, (
+        "one, two or three prompts at once are slow"
+    )
     # What breaks the rule is no point and told of no more; the two that keep it do not fit on 8 devices.
     assert "2 times infeasible: needs 16 devices" in told
 
