@@ -95,7 +95,7 @@ def before_results(folder: Path) -> Plain:
         "title": legible(about.question or about.name or folder.name),
         "name": legible(about.name or folder.name),
         "band": SIMULATED_BAND if is_simulated else "",
-        "provenance": "Nothing is stored yet.",
+        "provenance": "Results appear here as they are stored and read.",
         "facts": [legible(about.node)] if about.node else [],
         "bounds": [constraint.name for constraint in about.constraints],
         "objectives": [

@@ -26,57 +26,80 @@ HOST = "127.0.0.1"
 """Loopback only: the page asks nobody who he is."""
 
 NEWS = "/news"
+Parts = tuple[tuple[str, int], ...]
+"""Names of stored parts with the times of their last change."""
+
 _HTML, _JSON = "text/html; charset=utf-8", "application/json"
 
 
 class Watched:
-    """A study that may be running: its results so far, read again only when there are more."""
+    """A study that may be running: its results so far, read again beside the answers when there are more."""
 
     def __init__(self, folder: Path) -> None:
         """Watch the study in a folder.
 
         Raises:
             ConfigError: There is no study in it.
+            StoreError: Its ``study.json`` cannot be read.
         """
         if not (folder / "study.json").is_file():
             raise ConfigError(
                 f"{folder}: holds no study; expected a study's folder, such as outputs/case2_sched_steps. "
                 "Look into outputs/ for its name, or start the study first."
             )
+        from analysis.browser import contents
+
         self._folder = folder
         self._lock = threading.Lock()
-        self._seen: tuple[tuple[str, int], ...] | None = None
-        self._told: dict[str, Any] = {}
+        self._reader: threading.Thread | None = None
+        self._seen: Parts = ()
+        self._results = contents.before_results(folder)
         self._number = 0
+
+    def page(self) -> str:
+        """Return the page with what is known at this moment; it asks for the rest itself."""
+        from analysis.browser import document
+
+        with self._lock:
+            return document.page({**self._results, "live": live(self._folder)}, refreshed_from=NEWS)
 
     def news(self, known: int) -> dict[str, Any]:
         """Return how the study stands, and its results where they are newer than number ``known``."""
+        stands = live(self._folder)
+        finished = sum(stands["counts"].values()) if stands else 0
+        self._read_if_changed((*self._parts(), ("finished", finished)))
         with self._lock:
-            stands = live(self._folder)
-            seen = (*self._parts(), ("finished", sum(stands["counts"].values()) if stands else 0))
-            if seen != self._seen:
-                self._told = self._contents()
-                self._seen, self._number = seen, self._number + 1
-            results = self._told if known != self._number else None
+            results = self._results if known != self._number else None
             return {"number": self._number, "live": stands, "results": results}
 
-    def _parts(self) -> tuple[tuple[str, int], ...]:
+    def _read_if_changed(self, seen: Parts) -> None:
+        """Read the results in a thread of its own: of a large study that takes longer than a reader waits."""
+        with self._lock:
+            is_reading = self._reader is not None and self._reader.is_alive()
+            if is_reading or seen == self._seen:
+                return
+            self._reader = threading.Thread(target=self._read, args=(seen,), daemon=True)
+            self._reader.start()
+
+    def _read(self, seen: Parts) -> None:
+        from analysis.browser import contents
+        from analysis.study import Study
+
+        try:
+            results = contents.contents(Study.load(self._folder))
+        except SweeperError:
+            # Nothing is stored yet, or a part is just being written: it is tried again.
+            return
+        with self._lock:
+            self._seen, self._results, self._number = seen, results, self._number + 1
+
+    def _parts(self) -> Parts:
         paths = [*self._folder.glob("measurements/*.parquet"), self._folder / "study.json"]
         found = []
         for path in sorted(paths):
             with contextlib.suppress(OSError):
                 found.append((path.name, path.stat().st_mtime_ns))
         return tuple(found)
-
-    def _contents(self) -> dict[str, Any]:
-        from analysis.browser import contents
-        from analysis.study import Study
-
-        try:
-            return contents.contents(Study.load(self._folder))
-        except SweeperError:
-            # Nothing is stored yet, or a part is just being written.
-            return contents.before_results(self._folder)
 
 
 def live(folder: Path) -> dict[str, Any] | None:
@@ -130,11 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._is_asked_by_this_machine():
             self._answer(HTTPStatus.FORBIDDEN, b"This page is asked for by its loopback address.", _JSON)
         elif path == "/":
-            from analysis.browser import document
-
-            told = self.study.news(known=-1)
-            page = document.page({**told["results"], "live": told["live"]}, refreshed_from=NEWS)
-            self._answer(HTTPStatus.OK, page.encode("utf-8", "backslashreplace"), _HTML)
+            self._answer(HTTPStatus.OK, self.study.page().encode("utf-8", "backslashreplace"), _HTML)
         elif path == NEWS:
             known = query.removeprefix("known=")
             news = self.study.news(int(known) if known.isdecimal() else -1)
