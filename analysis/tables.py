@@ -482,7 +482,7 @@ _SUMMARY = [
 
 _GROUPED = (
     *("setting", "series", "load_point", "load_axis", *LOAD_POINT),
-    *("state", "restart", "failure_class", "trial_key", "provenance"),
+    *("state", "restart", "failure_class", "trial_key", "provenance", "interval_80"),
 )
 
 

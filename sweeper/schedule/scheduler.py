@@ -58,6 +58,11 @@ class _Reservation:
         """Whether a trial that is predicted to last so long is gone in time."""
         return now_s + predicted_s <= self.free_s
 
+    def bars(self, entry: Entry, *, now_s: float) -> Callable[[float], bool] | None:
+        """Return by which prediction others may enter where an entry may not; None where it may."""
+        may_enter = entry.key == self.key or self.lets_in(entry.predicted_s, now_s=now_s)
+        return None if may_enter else partial(self.lets_in, now_s=now_s)
+
 
 @dataclass(kw_only=True)
 class _Attempt:
@@ -186,7 +191,10 @@ class Scheduler:
                     # Who else shares that start is no longer best placed elsewhere.
                     order = self._in_order(now_s)
             else:
-                unless = self._who_may_enter(waiting.entry, now_s=now_s)
+                # Where no reservation was in its way it speaks for all of its kind.
+                unless = (
+                    None if self._reservation is None else self._reservation.bars(waiting.entry, now_s=now_s)
+                )
                 if self._reservation is None:
                     self._reservation = self._reserve(waiting, order, now_s=now_s)
                 order.pass_over(waiting, unless=unless)
@@ -249,16 +257,6 @@ class Scheduler:
             return [everything - reserved.block, everything]
         # A trial that is alone on a node holds up a reservation anywhere on it.
         return [] if self._nodes.is_alone(entry) else [everything - reserved.block]
-
-    def _who_may_enter(self, entry: Entry, *, now_s: float) -> Callable[[float], bool] | None:
-        """Return by which prediction others of an entry's kind may find the room that it did not.
-
-        None where no reservation was in its way, so that it speaks for all of its kind.
-        """
-        reserved = self._reservation
-        if reserved is None or reserved.key == entry.key or reserved.lets_in(entry.predicted_s, now_s=now_s):
-            return None
-        return partial(reserved.lets_in, now_s=now_s)
 
     def _begin(self, waiting: Waiting, placement: Placement, *, now_s: float) -> None:
         self.remove(waiting.entry.key)

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import blog, curve_chart, figures, predicted, report
+from analysis import best_section, blog, curve_chart, figures, predicted, report
 from analysis.curve import curves
 from analysis.page import Words
 from analysis.study import Study
@@ -115,7 +115,7 @@ def test_measured_chart_and_unknown_calibration_have_none(
         assert "Dotted" not in caption_of(figure)
         table = figures.chart_table(study, TTFT)
         assert report.predicted_note(table) == ""
-        assert "[" not in report.table_of(table).to_string()
+        assert "[" not in best_section.table_of(study, table).to_string()
 
 
 def test_interval_wider_than_the_chart_ends_in_an_arrow(simulate: Callable[..., Study]) -> None:
