@@ -146,4 +146,4 @@ def _cell_with_completed(row: tables.Row) -> str:
     completed = row["completed_per_s"]
     metric = MAX_USERS if row["load_point"] == tables.MOST_USERS else MAX_RATE
     more = "" if math.isnan(completed) else f", {standings.completed_text(metric, completed)}"
-    return f"{tables.cell_text(row)}{more}"
+    return " ".join(filter(None, (f"{tables.cell_text(row)}{more}", tables.predicted_text(row))))

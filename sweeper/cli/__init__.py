@@ -27,6 +27,8 @@ from sweeper.cli.calibrate import Calibrate
 from sweeper.cli.cleanup import CleanUp
 from sweeper.cli.dashboard import OpenDashboard
 from sweeper.cli.exit_codes import AT_RISK, MISTAKE, NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
+from sweeper.cli.experiments import ListExperiments
+from sweeper.cli.explain import Explain
 from sweeper.cli.fit import ShowFit
 from sweeper.cli.help import HELP_WORDS, help_on
 from sweeper.cli.interference import CheckInterference
@@ -34,8 +36,10 @@ from sweeper.cli.make import InstallClient, InstallCpuVllm, MakeShareGpt, MakeTi
 from sweeper.cli.models import ShowModels
 from sweeper.cli.node import ShowNode
 from sweeper.cli.partitions import ShowPartitions
+from sweeper.cli.size import SizeFleet
 from sweeper.cli.sweep import run_sweep
 from sweeper.cli.traffic import Traffic
+from sweeper.cli.watch import WatchStudy
 from sweeper.errors import AnswerError, ConfigError, SweeperError
 from sweeper.text.output import Stream, check_written, failure_text
 from sweeper.text.printable import LINES, legible
@@ -50,11 +54,14 @@ _HELP_WORDS = ("-h", "--help", "help")
 _COMMANDS: dict[str, ConsoleCommand] = {
     command.name: command
     for command in (
+        ListExperiments(),
+        Explain(),
         ShowNode(),
         AuditNode(),
         ShowFit(),
         ShowPartitions(),
         ShowModels(),
+        SizeFleet(),
         Analyse(),
         Calibrate(),
         InstallCpuVllm(),
@@ -63,6 +70,7 @@ _COMMANDS: dict[str, ConsoleCommand] = {
         MakeShareGpt(),
         Traffic(),
         OpenDashboard(),
+        WatchStudy(),
         CheckInterference(),
         CleanUp(),
     )

@@ -106,6 +106,7 @@ def _report(settings: Settings, planner: Planner, console: Console) -> None:
         for path in files.figures:
             console.print(f"  {path}", markup=False, soft_wrap=True)
         console.print(f"report: {files.report}", markup=False, soft_wrap=True)
+        console.print(f"page:   {files.page}", markup=False, soft_wrap=True)
     data = Store(settings.folder, settings.results).measurements
     console.print(f"data:   {data}", markup=False, soft_wrap=True)
     if settings.platform is Platform.SIMULATED:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeper.goals.deciding import counted_points
@@ -66,6 +66,20 @@ def reason_to_stop(
     for incumbent in rule.incumbents:
         if is_worse(best, than=incumbent, objectives=rule.objectives, margin=rule.margin):
             return _hopeless_text(rule.objectives, best, incumbent)
+    return None
+
+
+def broken_before(rule: StopRule, known: Mapping[str, Any]) -> str | None:
+    """Return which bound a trial breaks before it is loaded, by more than the margin; None where none.
+
+    Args:
+        rule: What is kept.
+        known: Numbers of the trial as a whole, by metric.
+    """
+    for constraint in rule.constraints:
+        value = known.get(constraint.metric)
+        if value is not None and constraint.violation(value) > rule.margin:
+            return f"breaks {constraint.name}: {value:.4g}, and may be {rule.margin:.0%} off at most"
     return None
 
 
