@@ -13,11 +13,15 @@ import pytest
 from sweeper import cli
 
 STUDY = (
-    *("+experiment=cpu_smoke", "executor=inline", "study.name=curve", "space.knobs.max_num_seqs=[4,32]"),
-    *("space.knobs.max_num_batched_tokens=1024", "workload.request_rate_per_s=[null]"),
+    *("+experiment=cpu_smoke", "executor=inline", "executor.max_parallel=1", "study.name=curve"),
+    *(
+        "space.knobs.max_num_seqs=[4,32]",
+        "space.knobs.max_num_batched_tokens=1024",
+        "workload.request_rate_per_s=[null]",
+    ),
     "workload.max_concurrency=[1,4,8,16]",
 )
-LINE = re.compile(r"^(max_num_seqs=\d+), (.+), (\w+): ([\d.]+); predicted ([\d.]+) \([+-]\d+ %\)$")
+LINE = re.compile(r"^(max_num_seqs=\d+), (.+), (\w+): ([\d.e+]+); predicted ([\d.e+]+) \([+-]\d+ %\)$")
 
 
 @pytest.mark.vllm
