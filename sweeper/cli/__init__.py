@@ -25,6 +25,7 @@ from sweeper.cli.arguments import ConsoleCommand
 from sweeper.cli.audit import AuditNode
 from sweeper.cli.calibrate import Calibrate
 from sweeper.cli.cleanup import CleanUp
+from sweeper.cli.completion import PrintCompletion
 from sweeper.cli.dashboard import OpenDashboard
 from sweeper.cli.exit_codes import AT_RISK, MISTAKE, NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
 from sweeper.cli.experiments import ListExperiments
@@ -73,6 +74,7 @@ _COMMANDS: dict[str, ConsoleCommand] = {
         WatchStudy(),
         CheckInterference(),
         CleanUp(),
+        PrintCompletion(lambda: tuple(_COMMANDS)),
     )
 }
 """All commands by name, in the order of the help."""

@@ -1,8 +1,10 @@
-"""``list``, ``explain``, ``node`` and ``fit``: facts that the product has, as text and as JSON."""
+"""What commands tell of the product (``list``, ``explain``, ``node``, ``fit``), as text and as JSON."""
 
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,30 @@ def test_fit_as_json_has_the_numbers_of_its_table(capsys: pytest.CaptureFixture[
     assert every["model"].endswith("Llama-3.1-70B-Instruct")
     assert {size["mode"] for size in every["sizes"]} == {sizes[0]["mode"]}
     assert len(every["sizes"]) > len(sizes)
+
+
+def completed(script: str, typed: str) -> list[str]:
+    """Return what bash offers for a line, with the script that we print."""
+    line = f"COMP_LINE={shlex.quote(typed)}; COMP_POINT=${{#COMP_LINE}}; _sweeper"
+    shown = "printf '%s\\n' \"${COMPREPLY[@]}\""
+    ended = subprocess.run(
+        ["bash", "-c", f"{script}\n{line}; {shown}"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ended.stderr == ""
+    return ended.stdout.split()
+
+
+def test_bash_completes_commands_experiments_and_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    script = told(capsys, "completion", "bash")
+    assert completed(script, "sweeper expl") == ["explain"]
+    assert completed(script, "sweeper +exp")[0].startswith("+experiment=")
+    # Readline takes what follows an equals sign for a word of its own.
+    assert completed(script, "sweeper +experiment=case2") == ["case2_async_scheduling", "case2_sched_steps"]
+    assert completed(script, "sweeper +experiment=quick_start platform=s") == ["simulated"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_get_the_same_words(capsys: pytest.CaptureFixture[str], shell: str) -> None:
+    script = told(capsys, "completion", shell)
+    for word in ("explain", "+experiment=case2_sched_steps", "platform=simulated", "completion"):
+        assert f" {word} " in script or f'"{word} ' in script
