@@ -23,7 +23,6 @@ from sweeper.processes.virtual_environment import find_uv
 
 _STAMP = "sweeper-client.json"
 _PROBE_TIMEOUT_S = 60.0
-_KINDS = {kind.name: kind for kind in (*CLIENTS.values(), LM_EVAL) if kind.package is not None}
 _PROBE = """
 import importlib.metadata as metadata, json, sys
 try:
@@ -35,12 +34,12 @@ except metadata.PackageNotFoundError:
 
 def installable() -> tuple[str, ...]:
     """Return the names of the clients that are installed into an environment of their own."""
-    return tuple(_KINDS)
+    return tuple(_kinds())
 
 
 def kind_named(name: str) -> ClientKind:
     """Return what has an environment of its own by its name, which is one of ``installable``."""
-    return _KINDS[name]
+    return _kinds()[name]
 
 
 def package_of(kind: ClientKind) -> ClientPackage:
@@ -178,6 +177,11 @@ def check_version(kind: ClientKind, found: str, *, where: str) -> None:
             f"{where}: has {package.distribution} {found}; expected {package.since} or later, whose "
             f"configuration and report are known here. Install that release: {_remedy(kind)}"
         )
+
+
+def _kinds() -> dict[str, ClientKind]:
+    """Return them by name; clients of other packages are known once they are asked for."""
+    return {kind.name: kind for kind in (*CLIENTS.values(), LM_EVAL) if kind.package is not None}
 
 
 @functools.cache
