@@ -75,7 +75,8 @@ def study(tmp_path_factory: pytest.TempPathFactory, vllm_python: str) -> Study:
     folder = tmp_path_factory.mktemp("gate")
     source = tiny.make(folder / "models")
     trainer = [vllm_python, str(Path(tiny_adder.__file__)), str(source), str(folder / "adder")]
-    subprocess.run(trainer, check=True, timeout=900)
+    own_cache = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor")}
+    subprocess.run(trainer, check=True, timeout=900, env=own_cache)
     experiment = folder / "conf" / "experiment" / "gate.yaml"
     experiment.parent.mkdir(parents=True)
     experiment.write_text(EXPERIMENT, encoding="utf-8")
