@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis import style, tables
+from analysis import predicted, style, tables
 from analysis.lettering import drawn, drawn_lines
 from analysis.page import (
     Metric,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MOST_GROUPED = 10
 """Settings beyond which grouped bars cannot be told apart."""
 
-MOST_LISTED = 30
+MOST_LISTED = 15
 """Settings beyond which a sorted list only shows its best."""
 
 # ---- grouped bars ----
@@ -56,41 +56,52 @@ def draw_groups(table: pd.DataFrame, *, metric: Metric, words: Words) -> Figure:
         metric: The metric drawn.
         words: Title, caption and other text around it.
     """
+    from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     settings = list(dict.fromkeys(table["setting"]))
     points = list(dict.fromkeys(table["load_point"]))
-    named = dict(zip(table["setting"], table["breaks"], strict=True))
+    broken = dict(zip(table["setting"], table["breaks"], strict=True))
     labels = [
-        f"{name} (\N{MULTIPLICATION SIGN} breaks {text})" if (text := named[name]) else name
+        f"{name} (\N{MULTIPLICATION SIGN} breaks {text})" if (text := broken[name]) else name
         for name in settings
     ]
     has_published = bool(table["published_value"].notna().any())
     slots = len(points) * (len(settings) + 0.9)
     width_in = min(max(7.5, 1.4 + slots * (0.78 if has_published else 0.6)), _WIDEST_IN)
     systems = ", ".join(dict.fromkeys(table["published_system"].dropna()))
-    legend = lay_legend([*labels, *([f"published: {systems}"] if has_published else [])], width_in=width_in)
+    is_predicted = predicted.has_any(table)
+    named = [*labels, *([f"published: {systems}"] * has_published), *([predicted.LABEL] * is_predicted)]
+    legend = lay_legend(named, width_in=width_in)
     page = make_page(words, width_in=width_in, plot_in=3.9, legend_rows=legend.rows)
     axes = page.axes(1)[0]
     slot_in = (width_in - 1.2) / (len(points) + 0.1) / (len(settings) + 0.9)
+    limit = predicted.stretched(table, highest=value_height(table))
     slot = _Slots(
         width=1.0 / (len(settings) + 0.9),
         is_split=has_published,
         rotation=90 if _widest_number_in(table) > slot_in * (_SPLIT_ROOM if has_published else 0.95) else 0,
     )
+    room = 1.2 if slot.rotation else 1.13
+    finish_value_axis(axes, metric.title, highest=_highest(table), vertical=True, room=room)
     for row in table.to_dict("records"):
         place = settings.index(row["setting"])
         middle = points.index(row["load_point"]) + (place - (len(settings) - 1) / 2) * slot.width
         _draw_slot(axes, row, middle=middle, place=place, look=slot)
+        if is_predicted:
+            # Beside the middle of our bar, where its number stands.
+            ours = middle + (-0.37 if has_published else -0.29) * slot.width
+            predicted.draw(axes, row, ours, limit=limit, vertical=True)
     _draw_group_bounds(axes, table, points)
     axes.set_xticks(range(len(points)), [drawn(point) for point in points], fontsize=10)
     axes.set_xlim(-0.55, len(points) - 0.45)
     axes.tick_params(axis="x", length=0)
     axes.set_xlabel(drawn(table["load_axis"].iloc[0]))
-    room = 1.2 if slot.rotation else 1.13
-    finish_value_axis(axes, metric.title, highest=_highest(table), vertical=True, room=room)
     looks = [_bar_look(place) for place in range(len(settings))] + [_hollow_look()] * has_published
-    handles = [Patch(label=label, **look) for label, look in zip(legend.labels, looks, strict=True)]
+    handles: list[Any] = [
+        Patch(label=label, **look) for label, look in zip(legend.labels, looks, strict=False)
+    ]
+    handles += [Line2D([], [], label=legend.labels[-1], **predicted.look_of())] * is_predicted
     draw_legend(page, handles, legend.columns)
     return page.figure
 
@@ -132,10 +143,15 @@ def _widest_number_in(table: pd.DataFrame) -> float:
 
 
 def _highest(table: pd.DataFrame) -> float:
-    highest = float(table[["mean", "high", "published_value"]].max().max())
+    highest = predicted.stretched(table, highest=value_height(table))
     # A bound far above everything is kept with ease: room for it would press the bars flat.
     near = table.loc[table["bound"] <= 1.5 * highest, "bound"]
     return highest if near.empty else max(highest, float(near.max()))
+
+
+def value_height(table: pd.DataFrame) -> float:
+    """Return the highest number of a chart, with the interval of its restarts; NaN where there is none."""
+    return float(table[["mean", "high", "published_value"]].max().max())
 
 
 def _draw_slot(axes: Axes, row: Row, *, middle: float, place: int, look: _Slots) -> None:
@@ -229,9 +245,10 @@ def draw_list(table: pd.DataFrame, *, metric: Metric, words: Words) -> Figure:
     for axes, point in zip(panels, points, strict=True):
         here = table[table["load_point"] == point]
         rows = {row["setting"]: row for row in here.to_dict("records")}
-        _draw_panel(axes, [rows.get(setting) for setting in shown])
-        axes.set_title(drawn(tables.load_point_text(here.iloc[0].to_dict())), fontsize=9, loc="left")
         finish_value_axis(axes, metric.title, highest=_highest(here), vertical=False, room=1.22)
+        limit = predicted.stretched(here, highest=value_height(here))
+        _draw_panel(axes, [rows.get(setting) for setting in shown], limit=limit)
+        axes.set_title(drawn(tables.load_point_text(here.iloc[0].to_dict())), fontsize=9, loc="left")
         axes.set_yticks(range(len(shown)), [""] * len(shown))
     panels[0].set_yticks(range(len(shown)), ["\n".join(name) for name in names], fontsize=8)
     return page.figure
@@ -258,7 +275,7 @@ def _shown(ranked: Sequence[str], marked: set[str]) -> list[str]:
     """Keep as many as a page holds, the marked ones among them."""
     others = [name for name in ranked if name not in marked]
     kept = marked | set(others[: max(MOST_LISTED - len(marked), 0)])
-    return [name for name in ranked if name in kept]
+    return [name for name in ranked if name in kept][:MOST_LISTED]
 
 
 def _list_name(setting: str, breaks: str) -> list[str]:
@@ -285,7 +302,7 @@ def _list_notes(table: pd.DataFrame, ranked: Sequence[str], shown: Sequence[str]
     return " ".join(notes)
 
 
-def _draw_panel(axes: Axes, rows: Sequence[Row | None]) -> None:
+def _draw_panel(axes: Axes, rows: Sequence[Row | None], *, limit: float) -> None:
     for place, row in enumerate(rows):
         if row is None:
             continue
@@ -304,6 +321,7 @@ def _draw_panel(axes: Axes, rows: Sequence[Row | None]) -> None:
         cross = "\N{MULTIPLICATION SIGN} " if row["standing"] == BREAKS else ""
         colour = style.FAILED if cross else style.INK
         _row_text(axes, end, place, f"{cross}{tables.mean_text(row)}", colour)
+        predicted.draw(axes, row, place + 0.27, limit=limit, vertical=False)
     limits = {row["bound"] for row in rows if row is not None and not math.isnan(row["bound"])}
     for limit in limits:
         axes.axvline(limit, **_bound_look())

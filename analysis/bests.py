@@ -22,7 +22,7 @@ from sweeper.errors import ConfigError
 from sweeper.goals.objectives import counts, objective_value, row_value
 from sweeper.goals.objectives import front as objectives_front
 from sweeper.intervals import Estimate, estimate
-from sweeper.records import SEARCH_SLOS, Constraint, Objective, TrialState
+from sweeper.records import SEARCH_SLOS, Constraint, Objective, Scalar, TrialState
 from sweeper.records.goal import load_text
 
 _SAME = 1e-9
@@ -174,7 +174,14 @@ def score(
     frame: pd.DataFrame, quantity: Objective | Constraint, series: Mapping[str, Series]
 ) -> dict[str, float]:
     """Return the mean of an objective or a bound for each setting that has it; bounds do not matter."""
-    return {setting: found.mean for setting, found in _scores(_competing(frame, series), quantity).items()}
+    return {setting: found.mean for setting, found in estimates(frame, quantity, series).items()}
+
+
+def estimates(
+    frame: pd.DataFrame, quantity: Objective | Constraint, series: Mapping[str, Series]
+) -> dict[str, Estimate]:
+    """Return what ``score`` does, each with the interval that its engine starts allow."""
+    return _scores(_competing(frame, series), quantity)
 
 
 def _competing(frame: pd.DataFrame, series: Mapping[str, Series] | None) -> pd.DataFrame:
@@ -301,6 +308,11 @@ def _best_row(rows: pd.DataFrame, objective: Objective) -> dict[str, object] | N
 
 def overrides(row: pd.Series[Any]) -> int:
     """Count the knobs that a setting changes: what is known to hold unsaid does not count."""
+    return len(overridden(row))
+
+
+def overridden(row: pd.Series[Any]) -> dict[str, Scalar]:
+    """Return the knobs that a setting changes, with their values: not what is known to hold unsaid."""
     assignment = {
         str(name).removeprefix("knob."): tables.plain(value)
         for name, value in row.items()
@@ -317,7 +329,13 @@ def overrides(row: pd.Series[Any]) -> int:
             )
         except ConfigError:
             unsaid = {}
-    return sum(value != unsaid.get(name) for name, value in assignment.items())
+    unsaid = {**knobs.NEVER_MOVED, **unsaid}
+    return {name: value for name, value in assignment.items() if not _is_same(value, unsaid.get(name))}
+
+
+def _is_same(value: Scalar, unsaid: Scalar | None) -> bool:
+    """Return whether a value is the one that holds unsaid; a variable is text where a flag is a number."""
+    return unsaid is not None and (value == unsaid or str(value).lower() == str(unsaid).lower())
 
 
 def _accelerator_of(row: pd.Series[Any]) -> knobs.Accelerator:

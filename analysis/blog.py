@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import curve_pages, figures, report, serving, standings, tables
+from analysis import best_section, curve_pages, figures, origins, report, serving, standings, tables
 from analysis.markdown import code_block, escaped
 from analysis.study import Study
 from sweeper.text.printable import shortened
@@ -102,17 +102,17 @@ def _front_matter(studies: Sequence[Study], title: str) -> str:
 
 
 def _section(study: Study, pictures: Sequence[Path]) -> list[str]:
-    parts = [f"## {escaped(study.question or study.name)}", report.provenance_sentence(study)]
+    parts = [f"## {escaped(study.question or study.name)}", origins.provenance_sentence(study)]
     if study.source:
         parts.append(f"The question is from: {escaped(study.source)}.")
     parts += ["### Environment", report.environment(study.frame)]
     parts.append(_lowered(curve_pages.section([study], drawn=pictures, beside=Path())))
+    parts += best_section.ranking(study)
     by_metric = {path.stem: path for path in pictures}
     for metric in figures.metrics_of(study):
         if metric.column in by_metric:
             parts += _figure(study, metric, by_metric[metric.column])
     parts += [
-        *report.bounds(study),
         _lowered(report.costs_section(study)),
         _lowered(report.hit_rates(study)),
         _lowered(report.claims_section(study)),
@@ -122,6 +122,7 @@ def _section(study: Study, pictures: Sequence[Path]) -> list[str]:
 
 def _figure(study: Study, metric: figures.Metric, picture: Path) -> list[str]:
     table = figures.chart_table(study, metric)
+    note = report.predicted_note(table)
     settings = ", ".join(dict.fromkeys(table["setting"]))
     origin = "simulated" if study.is_simulated else "measured"
     words = shortened(f"{metric.title}, {origin}, for {settings}", _LONGEST_ALTERNATIVE)
@@ -129,7 +130,8 @@ def _figure(study: Study, metric: figures.Metric, picture: Path) -> list[str]:
     return [
         f"### {metric.title}",
         f"![{alternative}]({picture.as_posix()})",
-        tables.to_markdown(report.table_of(table)),
+        tables.to_markdown(best_section.table_of(study, table)),
+        *([note] if note else []),
     ]
 
 

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from analysis import blog, claims_report, compare, guide, mad, report, timeline
+from analysis import (
+    blog,
+    claims_report,
+    compare,
+    costs,
+    guide,
+    leaderboard,
+    leaderboard_text,
+    mad,
+    origins,
+    regression,
+    regression_files,
+    report,
+    timeline,
+)
 from analysis.study import Study
-from sweeper.errors import SweeperError
+from sweeper.errors import ConfigError, SweeperError
 from sweeper.store.store import columns_markdown
 from sweeper.text.commands import Command
 from sweeper.text.output import HelpParser, Stream, check_written
 from sweeper.text.printable import LINES, legible
 from sweeper.text.urls import is_url
+from sweeper.text.writing import write_answer
 
 _DESCRIPTION = "Charts, tables and reports from the stored results of a study."
 
@@ -53,19 +69,20 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m an
         program: What the user typed before it, for the help.
 
     Returns:
-        Exit code: 0 when done, 2 when the request cannot be met; the reason is one line on stderr.
+        Exit code: 0 when done, 2 when the request cannot be met; the reason is one line on stderr. Of
+        ``compare --fail-if`` also 1 (worse) and 5 (inconclusive).
     """
     stream = Stream("stdout")
     try:
         options = _parser(program).parse_args(arguments)
         command = next(command for command in COMMANDS if command.name == options.command)
-        command.run(options, stream)
+        code = command.run(options, stream)
         stream.flush()
         check_written(stream)
     except SweeperError as exc:
         print(f"error: {legible(exc, keep=LINES)}", file=Stream("stderr"))
         return 2
-    return 0
+    return code
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
@@ -80,6 +97,15 @@ def _parser(program: str) -> argparse.ArgumentParser:
     return parser
 
 
+def _declare_price(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--price", type=float, help="of a GPU by the hour; else the study's own")
+    parser.add_argument("--currency", help="of the price")
+
+
+def _priced(options: argparse.Namespace) -> Study:
+    return Study.load(options.folder, price_per_gpu_hour=options.price, currency=options.currency)
+
+
 def _place(text: str) -> Path | str:
     """Read a folder or a URL; a path would lose one of a URL's slashes."""
     return text if is_url(text) else Path(text)
@@ -91,21 +117,70 @@ class Figures(_OfOneStudy):
     name = "figures"
     summary = "draw the charts of a study into its figures/ folder"
 
+    def declare(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the folder and a price."""
+        super().declare(parser)
+        _declare_price(parser)
+
     def lines(self, options: argparse.Namespace) -> Iterable[str]:
         """Write it, and return the paths."""
-        return [str(path) for path in report.draw(Study.load(options.folder))]
+        return [str(path) for path in report.draw(_priced(options))]
 
 
 class Report(_OfOneStudy):
-    """Draw the charts and write the report of a study."""
+    """Draw the charts and write the report of a study, as Markdown and for a browser."""
 
     name = "report"
-    summary = "draw the charts and write report.md"
+    summary = "draw the charts and write report.md and report.html, for a browser"
+
+    def declare(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the folder and a price."""
+        super().declare(parser)
+        _declare_price(parser)
 
     def lines(self, options: argparse.Namespace) -> Iterable[str]:
         """Write it, and return the paths."""
-        written = report.write(options.folder)
-        return [str(path) for path in (*written.figures, written.report)]
+        written = report.write(options.folder, price_per_gpu_hour=options.price, currency=options.currency)
+        return [str(path) for path in (*written.figures, written.page, written.report)]
+
+
+class ShowLeaderboard(_OfOneStudy):
+    """Show the settings of a study, best first."""
+
+    name = "leaderboard"
+    summary = "show the settings of a study, best first, with their knobs, bounds and cost"
+
+    def declare(self, parser: argparse.ArgumentParser) -> None:
+        """Declare what it takes."""
+        super().declare(parser)
+        parser.add_argument("--all", action="store_true", help="every setting, not the first ten alone")
+
+    def lines(self, options: argparse.Namespace) -> Iterable[str]:
+        """Return the table, as wide as the terminal."""
+        board = leaderboard.leaderboard(Study.load(options.folder))
+        width = shutil.get_terminal_size().columns
+        return leaderboard_text.lines(board, width=width, is_all=options.all)
+
+
+class Costs(_OfOneStudy):
+    """Show what tokens cost, in money and energy."""
+
+    name = "costs"
+    summary = "show what tokens cost: money where a price is known, energy where power was told"
+
+    def declare(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the folder, a price, and how to answer."""
+        super().declare(parser)
+        _declare_price(parser)
+        parser.add_argument("--json", action="store_true", help="answer as JSON")
+
+    def lines(self, options: argparse.Namespace) -> Iterable[str]:
+        """Return the tables."""
+        study = _priced(options)
+        if options.json:
+            return costs.as_json(study).splitlines()
+        told = report.costs_section(study) or costs.nothing_known(study)
+        return [origins.provenance_sentence(study), "", *told.splitlines()]
 
 
 class Claims(_Answer):
@@ -138,7 +213,7 @@ class Claims(_Answer):
             yield from (str(path) for path in claims_report.write(studies, out=out))
 
 
-class Compare(_Answer):
+class Compare(Command[Stream]):
     """Show studies side by side."""
 
     name = "compare"
@@ -157,13 +232,46 @@ class Compare(_Answer):
             help="folder for compare.md and its charts; by default compare-FIRST in the second "
             "study's folder",
         )
+        parser.add_argument(
+            "--fail-if",
+            action="append",
+            default=[],
+            metavar="CONDITION",
+            help="such as 'request_throughput_per_s worse than 5%%'; may be repeated. Exit code 0: equal or "
+            "better, 1: worse, 5: inconclusive",
+        )
+        parser.add_argument("--json", type=Path, metavar="FILE", help="write numbers and checks as JSON")
+        parser.add_argument("--junit", type=Path, metavar="FILE", help="write the checks as JUnit XML")
+        parser.add_argument(
+            "--markdown", type=Path, metavar="FILE", help="write the checks as a summary for a CI run's page"
+        )
 
-    def lines(self, options: argparse.Namespace) -> Iterable[str]:
-        """Write it, and return the paths."""
+    def run(self, options: argparse.Namespace, out: Stream) -> int:
+        """Write the comparison, hold the conditions against it, and print paths and outcomes."""
+        conditions = [regression.read(text) for text in options.fail_if]
+        if not conditions and (options.junit or options.markdown):
+            raise ConfigError(
+                "compare: --junit and --markdown write what --fail-if found, and there is none; expected "
+                "such as --fail-if 'request_throughput_per_s worse than 5%'. Add one."
+            )
         studies = [Study.load(place) for place in (options.first, options.second, *options.further)]
-        out = options.out or studies[1].folder / f"compare-{studies[0].name}"
-        written = compare.write_all(studies, out=out)
-        return [str(path) for path in written]
+        checks = [
+            regression.check(condition, studies[0], other)
+            for other in studies[1:]
+            for condition in conditions
+        ]
+        folder = options.out or studies[1].folder / f"compare-{studies[0].name}"
+        written = compare.write_all(studies, out=folder)
+        if options.json:
+            written.append(write_answer(options.json, regression_files.as_json(studies, checks)))
+        if options.junit:
+            written.append(write_answer(options.junit, regression_files.as_junit(checks)))
+        if options.markdown:
+            written.append(write_answer(options.markdown, regression_files.as_markdown(checks)))
+        for line in (*map(str, written), *(check.sentence for check in checks)):
+            print(legible(line), file=out)
+        outcomes = [check.outcome for check in checks]
+        return regression.EXIT_CODES[regression.worst(outcomes)] if outcomes else 0
 
 
 class Blog(_Answer):
@@ -274,9 +382,11 @@ class Columns(_Answer):
         return columns_markdown().splitlines()
 
 
-COMMANDS: tuple[_Answer, ...] = (
+COMMANDS: tuple[Command[Stream], ...] = (
     Figures(),
     Report(),
+    ShowLeaderboard(),
+    Costs(),
     Claims(),
     Compare(),
     Blog(),

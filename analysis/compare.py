@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import audits, curve_pages, figures, kernels, pairs, report, style, tables
+from analysis import audits, curve_pages, figures, kernels, origins, pairs, predicted, style, tables
 from analysis.curve import curves
 from analysis.facts import FACTS
 from analysis.markdown import escaped
@@ -92,8 +92,9 @@ def paired(first: Study, second: Study, metric: Metric) -> pd.DataFrame:
     """Compare a metric at every setting and load point that both have.
 
     Returns:
-        Columns ``setting``, ``load_point``, ``first``, ``first_low``, ``first_high``, ``first_n``, the
-        same of ``second``, ``ratio`` (second over first), ``low``, ``high`` (NaN where a measured side was
+        Columns ``setting``, ``load_point``, ``first``, ``first_low``, ``first_high``, ``first_n``,
+        ``first_interval_80_low`` and ``_high`` (what the model expects; NaN where measured), the same of
+        ``second``, ``ratio`` (second over first), ``low``, ``high`` (NaN where a measured side was
         started once), ``basis`` and ``verdict``: better, worse, or inconclusive; ``single start`` is said in
         ``basis``.
     """
@@ -120,6 +121,35 @@ def paired(first: Study, second: Study, metric: Metric) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def all_paired(first: Study, second: Study) -> dict[str, list[tables.Row]]:
+    """Return the rows of ``paired`` of every metric that either study shows, by its column."""
+    found = {metric.column: paired(first, second, metric) for metric in _metrics(first, second)}
+    return {name: [*table.to_dict("records")] for name, table in found.items() if not table.empty}
+
+
+def unmatched(first: Study, second: Study, metric: Metric) -> pd.DataFrame:
+    """List the settings and load points that only the first has a number of.
+
+    Returns:
+        Columns ``setting``, ``load_point``, ``first``, ``first_n`` and ``state``: why the second has none, or
+        None where it has not run this.
+    """
+    theirs = _numbers(second, metric)
+    tried = _rows(second, metric)
+    rows = [
+        {
+            "setting": one["setting"],
+            "load_point": tables.load_point_text(one),
+            "first": one["mean"],
+            "first_n": one["n"],
+            "state": tables.no_number_text(tried[key]) if key in tried else None,
+        }
+        for key, one in _numbers(first, metric).items()
+        if key not in theirs
+    ]
+    return pd.DataFrame(rows, columns=["setting", "load_point", "first", "first_n", "state"])
+
+
 def verdict(found: Ratio, *, is_higher_better: bool) -> str:
     """Describe in a word what a ratio of second over first means: better, worse or inconclusive."""
     if found.low > 1:
@@ -134,8 +164,8 @@ def text(first: Study, second: Study, *, drawn: Sequence[Path] = ()) -> str:
     pictures = {path.stem: path.name for path in drawn if path.suffix == ".png"}
     parts = [
         f"# {second.name} against {first.name}",
-        f"- First: `{first.name}`. {report.provenance_sentence(first)}\n"
-        f"- Second: `{second.name}`. {report.provenance_sentence(second)}",
+        f"- First: `{first.name}`. {origins.provenance_sentence(first)}\n"
+        f"- Second: `{second.name}`. {origins.provenance_sentence(second)}",
         _listed("What differs", environment_differences(first, second), "Nothing that was recorded."),
         _listed(
             "Defaults that moved",
@@ -187,7 +217,7 @@ def write_all(studies: Sequence[Study], *, out: Path) -> list[Path]:
     for study, name in zip(others, names[1:], strict=True):
         pages += write(first, study, out=out / name)
     listed = [
-        f"- `{name}`: {report.provenance_sentence(study)}"
+        f"- `{name}`: {origins.provenance_sentence(study)}"
         + ("" if study is first else f" [Against the first]({name}/compare.md)")
         for study, name in zip(studies, names, strict=True)
     ]
@@ -241,8 +271,12 @@ def _metrics(first: Study, second: Study) -> list[Metric]:
 
 def _numbers(study: Study, metric: Metric) -> dict[tuple[object, ...], tables.Row]:
     """Rows with numbers, by setting and by what the load point is rather than by how it is called."""
+    return {key: row for key, row in _rows(study, metric).items() if row["n"] > 0 and row["mean"] > 0}
+
+
+def _rows(study: Study, metric: Metric) -> dict[tuple[object, ...], tables.Row]:
     table = tables.summary(study.frame, metric=metric.column, series=study.series)
-    rows = table[(table["n"] > 0) & (table["mean"] > 0)].to_dict("records")
+    rows = table.to_dict("records")
     # The run is named in the setting's name or in the load point's, so both belong to the key.
     return {
         (
@@ -264,6 +298,8 @@ def _side(name: str, row: tables.Row) -> dict[str, object]:
         f"{name}_low": row["low"],
         f"{name}_high": row["high"],
         f"{name}_n": row["n"],
+        f"{name}_{predicted.LOW}": row[predicted.LOW],
+        f"{name}_{predicted.HIGH}": row[predicted.HIGH],
     }
 
 
@@ -404,6 +440,7 @@ def _words(first: Study, second: Study, metric: Metric, table: pd.DataFrame) -> 
         title=metric.title,
         note="higher is better" if metric.is_higher_better else "lower is better",
         subtitle="Two studies side by side; the factor is second over first",
-        caption=f"{origins}; {starts}; whiskers: 95 % t-interval over restarts where there are several.",
+        caption=f"{origins}; {starts}; whiskers: 95 % t-interval over restarts where there are several. "
+        f"{pairs.predicted_caption(table)}".rstrip(),
         band=band,
     )

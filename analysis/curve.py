@@ -23,7 +23,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import answers, standings, tables
+from analysis import answers, predicted, standings, tables
 from analysis.bests import Breach
 from analysis.ratios import NOISE
 from analysis.study import Study
@@ -64,11 +64,12 @@ _COLUMNS = [
     *("total_tok_per_s_per_gpu", _TPOT, _TTFT, "gpus", "n", "state", "reason", "breaks", "is_bunched"),
     *("is_streaming_frontier", "is_overall_frontier"),
     *("provenance", "trial_key"),
+    *(f"{name}_{end}" for name in _NUMBERS for end in (predicted.LOW, predicted.HIGH)),
 ]
 _READ = (
     *("setting", "users", "restart", "state", "failure_class", "engine", "provenance", "trial_key"),
     *("max_rate_slo", "devices", "partition_mode", "partitions_per_gpu", _RUN, *tables.LOAD_POINT),
-    *(_OUTPUT, _TOTAL, _TPOT, _TTFT),
+    *(_OUTPUT, _TOTAL, _TPOT, _TTFT, predicted.COLUMN),
 )
 
 
@@ -169,7 +170,8 @@ def points(study: Study, bounds: Sequence[Constraint]) -> pd.DataFrame:
 
     Returns:
         A row per setting, load and number of users, of closed loops alone: ``setting``, ``users``, the three
-        numbers of the curve in tokens per second with their 95 % intervals over engine starts,
+        numbers of the curve in tokens per second with their 95 % intervals over engine starts and the
+        predicted ones (``_interval_80_low`` and ``_high``; NaN where measured),
         ``total_tok_per_s_per_gpu`` (with the prompts'), ``median_tpot_ms``, ``median_ttft_ms``, ``gpus``,
         ``n`` (engine starts), ``state``, ``reason``, ``breaks`` (in words), ``provenance``, ``trial_key``;
         and what ``curves`` needs to tell loads apart.
@@ -223,6 +225,7 @@ def _point(group: pd.DataFrame, bounds: Sequence[Constraint], broken: frozenset[
         **_estimated(PER_GPU, [value / gpus for value in output]),
         **_estimated(STREAMING, streaming),
         **_estimated(OVERALL, [value / users for value in output]),
+        **_predicted(group, users=users, gpus=gpus),
         "total_tok_per_s_per_gpu": _mean(tables.restart_means(group, _TOTAL), lambda value: value / gpus),
         _TPOT: _mean(tables.restart_means(group, _TPOT)),
         _TTFT: _mean(tables.restart_means(group, _TTFT)),
@@ -296,6 +299,23 @@ def frontier_column(speed: str) -> str:
 def _estimated(name: str, values: Sequence[float]) -> dict[str, float | None]:
     found = estimate(values) if values else Estimate(mean=float("nan"), low=None, high=None, n=0)
     return {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def _predicted(group: pd.DataFrame, *, users: int, gpus: float) -> dict[str, float]:
+    """Return what the model expects of the three numbers of a point; NaN where they are measured."""
+    low, high = predicted.ends(group, _OUTPUT)
+    shortest, longest = predicted.ends(group, _TPOT)
+    nan = float("nan")  # a run of single tokens has a TPOT of 0
+    ends = {
+        PER_GPU: (low / gpus, high / gpus),
+        STREAMING: (1000 / longest, 1000 / shortest) if shortest > 0 else (nan, nan),
+        OVERALL: (low / users, high / users),
+    }
+    return {
+        f"{name}_{column}": value
+        for name, values in ends.items()
+        for column, value in zip((predicted.LOW, predicted.HIGH), values, strict=True)
+    }
 
 
 def _mean(values: Sequence[float], of: Callable[[float], float] = float) -> float:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis import style, tables
+from analysis import predicted, style, tables
 from analysis.curve import BROKEN, OVERALL, PER_GPU, SPEEDS, STREAMING, Curve, frontier_column
 from analysis.page import (
     Words,
@@ -97,6 +97,7 @@ def _draw_panel(axes: Axes, curve: Curve, speed: str, looks: Mapping[Line, dict[
         frontier = curve.frontier(speed)
         mine = frontier[frontier["study"] == study]
         axes.plot(mine[speed], mine[PER_GPU], zorder=1.5, **_frontier_look(place))
+        _draw_predicted(axes, mine, speed)
     # Pale ones first: they lie under the others.
     for line in sorted(looks, key=lambda one: looks[one]["color"] != style.PALE):
         _draw_line(axes, _of(known, line), speed, looks[line])
@@ -128,6 +129,32 @@ def _draw_line(axes: Axes, points: pd.DataFrame, speed: str, look: Mapping[str, 
             spread[speed], spread[PER_GPU], xerr=_whiskers(spread, speed), yerr=_whiskers(spread, PER_GPU),
             fmt="none", ecolor=look["color"], elinewidth=0.9, capsize=2, zorder=2,
         )  # fmt: skip
+
+
+def _draw_predicted(axes: Axes, frontier: pd.DataFrame, speed: str) -> None:
+    """Draw what the model expects as dotted crosses at the two ends of a frontier.
+
+    At every point they would be a net over the curve, and neighbours hardly differ in how sure they are; the
+    data file has all.
+    """
+    ordered = frontier.sort_values("users")
+    for row in ordered.iloc[sorted({0, len(ordered) - 1} if len(ordered) else set())].to_dict("records"):
+        for name, other, vertical in ((PER_GPU, speed, True), (speed, PER_GPU, False)):
+            ends = {end: row[f"{name}_{end}"] for end in (predicted.LOW, predicted.HIGH)}
+            limit = (axes.get_ylim() if vertical else axes.get_xlim())[1]
+            predicted.draw(axes, ends, row[other], limit=limit, vertical=vertical, moved=axes.transData)
+
+
+def has_predicted(curve: Curve) -> bool:
+    """Return whether any point has an interval that the model expects."""
+    return bool(curve.points[f"{PER_GPU}_{predicted.HIGH}"].notna().any())
+
+
+def predicted_text(curve: Curve) -> str:
+    """Return what the dotted crosses are; empty where there is none."""
+    high = {f"{PER_GPU}_{predicted.HIGH}": predicted.HIGH}
+    told = predicted.caption(curve.points.rename(columns=high), with_arrows=True)
+    return f"{told}. Drawn at the ends of the frontier." if told else ""
 
 
 def _whiskers(points: pd.DataFrame, name: str) -> list[pd.Series[float]]:
@@ -272,6 +299,8 @@ def _signs(curve: Curve, looks: Mapping[Line, dict[str, Any]]) -> list[Entry]:
     shaded = [bound for bound in curve.bounds if area_of(bound, unit=curve.unit)]
     if shaded:
         entries.append((f"outside {bounds_text(shaded)}", lambda label: Patch(label=label, **_SHADE)))
+    if has_predicted(curve):
+        entries.append((predicted.LABEL, _handle(**predicted.look_of())))
     if (curve.points["breaks"] != "").any():
         hollow = {"color": style.INK, "marker": "o", "markersize": 6, "linestyle": "none"}
         entries.append((f"breaks {_broken_text(curve)}", _handle(**hollow, **_face(hollow, True))))

@@ -209,7 +209,18 @@ def _words(curve: Curve, studies: Sequence[Study], names: Sequence[str]) -> Word
         title=title(curve),
         note="up and to the right is better",
         subtitle=f"{subtitle} ({curve.load})" if curve.load else subtitle,
-        caption=" ".join(filter(None, [*captions, _SPEED_WORDS, is_other * _BY_MEDIAN, bunched_text(curve)])),
+        caption=" ".join(
+            filter(
+                None,
+                [
+                    *captions,
+                    _SPEED_WORDS,
+                    is_other * _BY_MEDIAN,
+                    bunched_text(curve),
+                    curve_chart.predicted_text(curve),
+                ],
+            )
+        ),
         band=_band(studies, names),
     )
 

@@ -11,20 +11,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis import shared_starts, standings, style, tables
-from analysis.bars import MOST_GROUPED, MOST_LISTED, draw_groups, draw_list
+from analysis import predicted, shared_starts, standings, style, tables
+from analysis.bars import MOST_GROUPED, MOST_LISTED, draw_groups, draw_list, value_height
 from analysis.lines import draw_lines, line_axis
 from analysis.page import SIMULATED_BAND, Metric, Row, words_of
 from analysis.study import Study
 from sweeper import published
 from sweeper.kinds import ENGINES
 from sweeper.records import SEARCH_SLOS
-from sweeper.records.metrics import Chart, charted, title_of
+from sweeper.records.derived import title_of
+from sweeper.records.metrics import Chart, charted
 from sweeper.text.writing import write_answer
 
 if TYPE_CHECKING:
@@ -111,6 +113,12 @@ def chart_table(study: Study, metric: Metric, *, experiments: Path | None = None
         completed). Published values of another model are left out.
         Device memory has a row per setting: its highest over the load points.
     """
+    return _chart_table(study, metric, experiments).copy()
+
+
+@lru_cache(maxsize=32)
+def _chart_table(study: Study, metric: Metric, experiments: Path | None) -> pd.DataFrame:
+    """Work a chart's table out once: charts, report and page ask for it."""
     ours = tables.summary(study.frame, metric=metric.column, series=study.series)
     is_heaviest = metric.column in SEARCH_SLOS
     hit_rates = tables.summary(study.frame, metric=_HIT_RATE, series=study.series)["mean"]
@@ -148,6 +156,7 @@ _CHART_COLUMNS = [
     *("mean", "low", "high", "n", "state", "reason", _HIT_RATE),
     *(f"published_{name}" for name in ("value", "low", "high", "method", "system", "source")),
     *("provenance", "trial_key", "load_axis", "standing", "breaks", "bound", "completed_per_s"),
+    *(predicted.LOW, predicted.HIGH),
 ]
 
 
@@ -260,6 +269,14 @@ def marks_text(study: Study, table: pd.DataFrame, *, axis: str | None = None) ->
         parts.append("No setting is marked: none keeps every bound and has all numbers")
     if bool(table["bound"].notna().any()):
         parts.append(f"Red {'stroke: the bound at that load' if is_line else 'line: the bound'}")
+    panels = (
+        [table]
+        if table["setting"].nunique() <= MOST_GROUPED
+        else [panel for _, panel in table.groupby("load_point")]
+    )
+    is_cut = any(predicted.is_cut(panel, highest=value_height(panel)) for panel in panels)
+    dotted = predicted.caption(table, with_arrows=is_cut)
+    parts += [dotted] if dotted else []
     return "".join(f"{part}. " for part in parts).rstrip()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis import style, tables
+from analysis import predicted, style, tables
 from analysis.page import (
     Metric,
     Row,
@@ -82,15 +82,19 @@ def draw_lines(table: pd.DataFrame, *, axis: str, metric: Metric, words: Words) 
     width_in = 9.0
     systems = ", ".join(dict.fromkeys(table["published_system"].dropna()))
     labels = [_label(table[table["setting"] == setting], axis=axis) for setting in settings]
-    legend = lay_legend([*labels, *([f"published: {systems}"] if systems else [])], width_in=width_in)
+    is_predicted = predicted.has_any(table)
+    named = [*labels, *([f"published: {systems}"] if systems else []), *([predicted.LABEL] * is_predicted)]
+    legend = lay_legend(named, width_in=width_in)
     page = make_page(words, width_in=width_in, plot_in=4.2, legend_rows=legend.rows)
     axes = page.axes(1)[0]
     _finish_axes(axes, table, axis=axis, metric=metric)
     for place, setting in enumerate(settings):
         _draw_line(axes, table[table["setting"] == setting].sort_values(axis), axis=axis, place=place)
     _draw_bounds(axes, table, axis=axis)
-    looks = [_line_look(place) for place in range(len(settings))] + [_published_look(style.INK)]
-    handles = [Line2D([], [], label=label, **look) for label, look in zip(legend.labels, looks, strict=False)]
+    _draw_predicted(axes, table, axis=axis, settings=settings)
+    looks = [_line_look(place) for place in range(len(settings))]
+    looks += [_published_look(style.INK)] * bool(systems) + [predicted.look_of()] * is_predicted
+    handles = [Line2D([], [], label=label, **look) for label, look in zip(legend.labels, looks, strict=True)]
     draw_legend(page, handles, legend.columns)
     return page.figure
 
@@ -126,6 +130,32 @@ def _draw_bounds(axes: Axes, table: pd.DataFrame, *, axis: str) -> None:
             [row[axis]], [row["bound"]], marker="_", color=style.FAILED, markersize=26, markeredgewidth=1.6,
             linestyle="none", zorder=4,
         )  # fmt: skip
+
+
+def _draw_predicted(axes: Axes, table: pd.DataFrame, *, axis: str, settings: Sequence[str]) -> None:
+    """Draw the intervals that the model expects: at the first and last point of each line, side by side.
+
+    At every point they would be a thicket that hides the lines, and neighbours hardly differ in how sure they
+    are; the data file has all.
+    """
+    from matplotlib.transforms import ScaledTranslation
+
+    limit = predicted.stretched(table, highest=_highest(table))
+    for place, setting in enumerate(settings):
+        known = table[(table["setting"] == setting) & table["mean"].notna()].sort_values(axis)
+        aside = -(_FREE_PT + _ASIDE_PT * place) / 72  # to the left: numbers stand right of the ends
+        moved = axes.transData + ScaledTranslation(aside, 0, axes.figure.dpi_scale_trans)
+        for row in known.iloc[sorted({0, len(known) - 1} if len(known) else set())].to_dict("records"):
+            predicted.draw(
+                axes, row, row[axis], limit=limit, vertical=True, colour=style.COLOURS[place], moved=moved
+            )
+
+
+_FREE_PT = 7.0
+"""From a point to the first dotted interval beside it, points of a page."""
+
+_ASIDE_PT = 4.0
+"""Between the dotted intervals of two settings at one point, points of a page."""
 
 
 def _line_look(place: int) -> dict[str, Any]:
@@ -171,10 +201,14 @@ def _label(table: pd.DataFrame, *, axis: str) -> str:
     return f"{setting} ({states}{'' if len(missing) == len(table) else f' at {where}'})"
 
 
+def _highest(table: pd.DataFrame) -> float:
+    return float(table[["mean", "high", "published_value"]].max().max())
+
+
 def _finish_axes(axes: Axes, table: pd.DataFrame, *, axis: str, metric: Metric) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-    highest = float(table[["mean", "high", "published_value"]].max().max())
+    highest = predicted.stretched(table, highest=_highest(table))
     # A bound far above everything is kept with ease: room for it would press the lines flat.
     near = table.loc[table["bound"] <= 1.5 * highest, "bound"]
     highest = highest if near.empty else max(highest, float(near.max()))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis import style
+from analysis import predicted, style
 from analysis.lettering import drawn, drawn_lines
 from analysis.page import Metric, Row, Words, draw_legend, finish_value_axis, lay_legend, make_page
 
@@ -32,7 +32,8 @@ def draw_pairs(table: pd.DataFrame, *, metric: Metric, names: tuple[str, str], w
 
     Args:
         table: A row per setting and load point: ``setting``, ``load_point``, and of ``first`` and
-            ``second`` the mean, ``_low`` and ``_high``; ``ratio`` and ``verdict``.
+            ``second`` the mean, ``_low``, ``_high`` and the ends of the predicted interval; ``ratio`` and
+            ``verdict``.
         metric: The metric drawn.
         names: Of the first and of the second study.
         words: Title, caption and other text around the data.
@@ -56,11 +57,12 @@ def draw_pairs(table: pd.DataFrame, *, metric: Metric, names: tuple[str, str], w
     panels = page.axes(len(points))
     for axes, point in zip(panels, points, strict=True):
         here = table[table["load_point"] == point]
+        highest = _highest(here)
+        limit = max(predicted.stretched(side, highest=highest) for side in _sides(here))
         for row in here.to_dict("records"):
-            _draw_pair(axes, row, place=settings.index(row["setting"]))
+            _draw_pair(axes, row, place=settings.index(row["setting"]), limit=limit)
         axes.set_title(drawn(point), fontsize=9, loc="left")
-        highest = float(here[["first", "first_high", "second", "second_high"]].max().max())
-        finish_value_axis(axes, metric.title, highest=highest, vertical=False, room=1.24)
+        finish_value_axis(axes, metric.title, highest=limit, vertical=False, room=1.24)
         axes.set_ylim(len(settings) - 0.45, -0.55)
         axes.set_yticks(range(len(settings)), [""] * len(settings))
         axes.tick_params(axis="y", length=0)
@@ -73,7 +75,28 @@ def draw_pairs(table: pd.DataFrame, *, metric: Metric, names: tuple[str, str], w
     return page.figure
 
 
-def _draw_pair(axes: Axes, row: Row, *, place: int) -> None:
+def predicted_caption(table: pd.DataFrame) -> str:
+    """Return what the dotted lines of a chart of pairs are; empty where it has none."""
+    panels = [panel for _, panel in table.groupby("load_point")]
+    cut = any(predicted.is_cut(side, highest=_highest(here)) for here in panels for side in _sides(here))
+    told = next(filter(None, (predicted.caption(side, with_arrows=cut) for side in _sides(table))), "")
+    return f"{told}." if told else ""
+
+
+def _highest(table: pd.DataFrame) -> float:
+    return float(table[["first", "first_high", "second", "second_high"]].max().max())
+
+
+def _sides(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return the predicted intervals of each study, as tables of one study name them."""
+    ends = (predicted.LOW, predicted.HIGH)
+    return [
+        table[[f"{side}_{end}" for end in ends]].rename(columns={f"{side}_{end}": end for end in ends})
+        for side in _SIDES
+    ]
+
+
+def _draw_pair(axes: Axes, row: Row, *, place: int, limit: float) -> None:
     end = 0.0
     for side, offset in zip(_SIDES, (-0.5, 0.5), strict=True):
         y = place + offset * (_HEIGHT + 0.02)
@@ -85,6 +108,8 @@ def _draw_pair(axes: Axes, row: Row, *, place: int) -> None:
         if not math.isnan(low):
             spread = [[row[side] - low], [high - row[side]]]
             axes.errorbar([row[side]], [y], xerr=spread, fmt="none", ecolor=style.INK, capsize=2, zorder=3)
+        ends = {name: row[f"{side}_{name}"] for name in (predicted.LOW, predicted.HIGH)}
+        predicted.draw(axes, ends, y + offset * 0.5 * _HEIGHT, limit=limit, vertical=False)
         end = max(end, row[side], 0.0 if math.isnan(high) else high)
     axes.annotate(
         f"\N{MULTIPLICATION SIGN}{row['ratio']:.2f}", (end, place), xytext=(4, 0),

@@ -6,7 +6,7 @@ dashboard's note) takes it from here, so that they agree and none shows a settin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -97,18 +97,23 @@ def front(study: Study) -> pd.DataFrame:
     )
 
 
-def best_lines(study: Study) -> list[str]:
-    """Return a sentence on the best setting by each objective, or on why there is none."""
+def best_lines(study: Study, *, name: Callable[[str], str] = str) -> list[str]:
+    """Return a sentence on the best setting by each objective, or on why there is none.
+
+    Args:
+        study: The study.
+        name: Names a setting, such as by its row of a table that stands above.
+    """
     found = best(study)
     if found.empty:
         return [f"none: {why}" for why in no_best_lines(study)]
-    return [_best_text(study, answer) for answer in found.to_dict("records")]
+    return [_best_text(study, answer, name) for answer in found.to_dict("records")]
 
 
-def _best_text(study: Study, answer: tables.Row) -> str:
-    ties = ties_text(answer)
+def _best_text(study: Study, answer: tables.Row, name: Callable[[str], str]) -> str:
+    ties = ties_text(answer, name=name)
     return (
-        f"{answer['setting']}: {answer['objective']}: {value_text(study, answer)} ({answer['verdict']})"
+        f"{name(answer['setting'])}: {answer['objective']}: {value_text(study, answer)} ({answer['verdict']})"
         + (f"; {ties}" if ties else "")
     )
 
@@ -121,7 +126,7 @@ def value_text(study: Study, answer: tables.Row) -> str:
         return text
     completed = completed_at_heaviest(study, metric).get(str(answer["setting"]))
     if metric == MAX_RATE:
-        return f"{text} offered, {tables.number_text(completed)} completed" if completed else text
+        return f"{tables.number_text(completed)} completed, {text} offered" if completed else text
     return f"{text}, {completed_text(metric, completed)}" if completed else text
 
 
@@ -135,13 +140,12 @@ def completed_text(metric: str, completed: float) -> str:
     return f"{tables.number_text(completed)} completed{' per second' if metric == MAX_USERS else ''}"
 
 
-def ties_text(answer: tables.Row) -> str:
+def ties_text(answer: tables.Row, *, name: Callable[[str], str] = str) -> str:
     """Name the settings that have the same number as the best one; empty where none has."""
     if not answer["ties"]:
         return ""
-    return (
-        f"the same number has {' | '.join(answer['ties'])}; recommended is the one with the fewest overrides"
-    )
+    others = " | ".join(map(name, answer["ties"]))
+    return f"the same number has {others}; recommended is the one with the fewest overrides"
 
 
 def completed_at_heaviest(study: Study, answer: str) -> dict[str, float]:
@@ -199,13 +203,20 @@ def _shares(study: Study) -> dict[str, list[Breach]]:
     return found
 
 
-def closing_lines(study: Study) -> list[str]:
-    """Summarise all objectives together in a few lines: the front, and which settings break a bound."""
+def closing_lines(study: Study, *, has_front: bool = True) -> list[str]:
+    """Summarise all objectives together in a few lines: the front, and which settings break a bound.
+
+    Args:
+        study: The study.
+        has_front: Whether the settings of the front are named, too.
+    """
     lines = []
     if len(study.objectives) > 1:
         found = front(study)
-        lines.append(f"front: {len(found)} settings that no other one beats in every objective:")
-        lines += [f"  {_front_text(row, study)}" for row in found.to_dict("records")]
+        lines.append(f"front: {len(found)} settings that no other one beats in every objective")
+        if has_front:
+            lines[-1] += ":"
+            lines += [f"  {_front_text(row, study)}" for row in found.to_dict("records")]
     if study.constraints:
         broken = standings(study).breaches
         bounds = ", ".join(constraint.name for constraint in study.constraints)

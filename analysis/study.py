@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
+from analysis.worth import Price, with_derived
 from sweeper.errors import ConfigError
 from sweeper.records import Constraint, Objective
 from sweeper.store import description
@@ -43,6 +44,7 @@ class Study:
         changes: What became there of each knob of that experiment.
         price_per_gpu_hour: What a GPU costs by the hour; None where it was not given.
         currency: Of the price; may be empty.
+        method: How settings were chosen, such as ``grid`` or ``tpe``; empty where the study does not say.
     """
 
     folder: Path
@@ -60,6 +62,7 @@ class Study:
     changes: Mapping[str, str] = field(default_factory=dict)
     price_per_gpu_hour: float | None = None
     currency: str = ""
+    method: str = ""
 
     @property
     def name(self) -> str:
@@ -72,11 +75,15 @@ class Study:
         return bool((self.frame["provenance"] != "measured").any())
 
     @classmethod
-    def load(cls, place: Path | str) -> Study:
+    def load(
+        cls, place: Path | str, *, price_per_gpu_hour: float | None = None, currency: str | None = None
+    ) -> Study:
         """Read a study.
 
         Args:
             place: Its folder, or the URL below which its results lie.
+            price_per_gpu_hour: What a GPU costs by the hour; None takes what the study names, if it does.
+            currency: Of that price.
 
         Raises:
             ConfigError: The folder is missing or holds no results.
@@ -84,20 +91,27 @@ class Study:
         """
         if isinstance(place, str) and is_url(place):
             name = PurePosixPath(urlsplit(place).path).name
-            return cls._load(open_folder(place, where="study"), Path(name))
+            return cls._load(
+                open_folder(place, where="study"), Path(name), price=price_per_gpu_hour, currency=currency
+            )
         folder = Path(place)
         if not folder.is_dir():
             raise ConfigError(
                 f"{folder}: no such folder; expected a study's folder, such as outputs/case2_sched_steps. "
                 "Look into outputs/ for its name, or run the study first."
             )
-        return cls._load(open_folder(folder, where="study"), folder)
+        return cls._load(
+            open_folder(folder, where="study"), folder, price=price_per_gpu_hour, currency=currency
+        )
 
     @classmethod
-    def _load(cls, place: Folder, folder: Path) -> Study:
+    def _load(
+        cls, place: Folder, folder: Path, *, price: float | None = None, currency: str | None = None
+    ) -> Study:
         about = description.read(place) or Description()
         results = about.results or place
-        attempts = _finite(Store(folder, results).read())
+        paid = Price.of(about, given=price, currency=currency)
+        attempts = with_derived(_finite(Store(folder, results).read()), price_per_gpu_hour=paid.per_gpu_hour)
         frame = Store.latest(attempts)
         if frame.empty:
             where = results if isinstance(results, str) else place.location
@@ -115,10 +129,12 @@ class Study:
             question=about.question,
             source=about.source,
             series=about.series,
-            objectives=about.objectives or DEFAULT_OBJECTIVES,
-            constraints=about.constraints,
+            objectives=paid.put_into(about.objectives or DEFAULT_OBJECTIVES),
+            constraints=paid.put_into(about.constraints),
+            price_per_gpu_hour=paid.per_gpu_hour,
+            currency=paid.currency,
             **_counterpart(about),
-            **_price(about),
+            method=_method(about),
         )
 
 
@@ -156,9 +172,6 @@ def _asked(about: Description) -> dict[str, Any]:
     return study if isinstance(study, dict) else {}
 
 
-def _price(about: Description) -> dict[str, Any]:
-    """Read what a GPU costs; studies from before there was a price name none."""
-    given = _asked(about)
-    price = given.get("price_per_gpu_hour")
-    is_price = isinstance(price, int | float) and not isinstance(price, bool)
-    return {"price_per_gpu_hour": price if is_price else None, "currency": str(given.get("currency") or "")}
+def _method(about: Description) -> str:
+    search = about.config.get("search")
+    return str(search.get("method") or "") if isinstance(search, dict) else ""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import markdown
+from analysis import markdown, predicted
 from analysis.study import Series
 from sweeper.intervals import Estimate, estimate
 from sweeper.kinds import DATASETS, ENGINES
@@ -167,13 +167,17 @@ def summary(frame: pd.DataFrame, *, metric: str, series: Mapping[str, Series] | 
     Returns:
         Columns ``setting``, ``series``, ``load_point``, ``load_axis``, those of ``LOAD_POINT``, ``mean``,
         ``low``, ``high`` (95 % interval over restarts; NaN with one restart), ``n`` (restarts), ``state``,
-        ``reason`` (of a trial without numbers), ``trial_key``, ``provenance``.
+        ``reason`` (of a trial without numbers), ``trial_key``, ``provenance``, ``interval_80_low``,
+        ``interval_80_high`` (what the model expects; NaN where measured).
     """
     rows = of_metric(settings(frame, series), metric)
+    # Few columns: grouping copies all that are there.
+    rows = rows[[name for name in dict.fromkeys((*_GROUPED, metric)) if name in rows]]
     # Grouping by the order of first appearance keeps settings and load points in their order.
     grouped = rows.groupby(["setting", "load_point"], sort=False, dropna=False)
     table = pd.DataFrame([_summary_row(group, metric) for _, group in grouped], columns=_SUMMARY)
-    return table.astype({"mean": "float64", "low": "float64", "high": "float64", "n": "int64"})
+    numbers = dict.fromkeys(("mean", "low", "high", predicted.LOW, predicted.HIGH), "float64")
+    return table.astype({**numbers, "n": "int64"})
 
 
 def spread(frame: pd.DataFrame, *, metric: str, series: Mapping[str, Series] | None = None) -> pd.DataFrame:
@@ -340,7 +344,7 @@ def _named_settings(group: pd.DataFrame, *, label: str | None) -> pd.DataFrame:
 
 
 def _setting_name(label: str | None, row: Row, varying: Sequence[str]) -> str:
-    values = ", ".join(f"{column.removeprefix('knob.')}={_value_text(row[column])}" for column in varying)
+    values = ", ".join(f"{column.removeprefix('knob.')}={value_text(row[column])}" for column in varying)
     if label is None:
         return values or "the one setting"
     return f"{label} ({values})" if values else label
@@ -357,7 +361,8 @@ def _newest(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[[pair in chosen for pair in zip(rows["setting"], rows["trial_key"], strict=True)]]
 
 
-def _value_text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """Write a knob's value; ``default`` where it is not set."""
     if pd.isna(value):
         return "default"
     if isinstance(value, bool | np.bool_):
@@ -471,7 +476,14 @@ _TIME_PARTS = {
 _SUMMARY = [
     *("setting", "series", "load_point", "load_axis", *LOAD_POINT),
     *("mean", "low", "high", "n", "state", "reason", "trial_key", "provenance"),
+    *(predicted.LOW, predicted.HIGH),
 ]
+
+
+_GROUPED = (
+    *("setting", "series", "load_point", "load_axis", *LOAD_POINT),
+    *("state", "restart", "failure_class", "trial_key", "provenance", "interval_80"),
+)
 
 
 def restart_means(rows: pd.DataFrame, metric: str) -> list[float]:
@@ -516,6 +528,7 @@ def _summary_row(group: pd.DataFrame, metric: str) -> dict[str, object]:
         "reason": None if pd.isna(first["failure_class"]) else first["failure_class"],
         "trial_key": first["trial_key"],
         "provenance": first["provenance"],
+        **dict(zip((predicted.LOW, predicted.HIGH), predicted.ends(group, metric), strict=True)),
     }
 
 
@@ -525,6 +538,12 @@ def cell_text(row: Row) -> str:
         return no_number_text(row)
     spread = "" if math.isnan(row["low"]) else f" ± {number_text((row['high'] - row['low']) / 2)}"
     return f"{mean_text(row)}{spread} (n={row['n']})"
+
+
+def predicted_text(row: Row) -> str:
+    """Write the interval that the model expects of a number as ``[103 to 205]``; empty where it has none."""
+    low, high = row[predicted.LOW], row[predicted.HIGH]
+    return "" if math.isnan(high) else f"[{number_text(low)} to {number_text(high)}]"
 
 
 def mean_text(row: Row) -> str:

@@ -46,6 +46,31 @@ class FailureClass(StrEnum):
         """Whether the same trial may well succeed when it is repeated."""
         return self in (FailureClass.PORT, FailureClass.INFRASTRUCTURE, FailureClass.INTERRUPTED)
 
+    @property
+    def meaning(self) -> str:
+        """What happened, in a sentence without a full stop."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    FailureClass.OUT_OF_MEMORY: "memory of the device or the host was too small for this setting; a search "
+    "keeps away from settings that need as much",
+    FailureClass.BAD_ARGUMENT: "the engine refused an argument, or the model is not there or not to be read",
+    FailureClass.UNSUPPORTED: "the engine has no code for this on this device, or lacks a module",
+    FailureClass.PORT: "the port was in use",
+    FailureClass.START_TIMEOUT: "not ready within engine.start_timeout_s or a limit of its own",
+    FailureClass.HANG: "the engine served and then answered no more",
+    FailureClass.CRASH: "the engine ended: a fault of the GPU, a signal, or another exception",
+    FailureClass.WRONG_ANSWER: "what it answered cannot be right: no text, or too few tokens",
+    FailureClass.WRONG_ENGINE: "what answered was not proven to be the engine of this trial with its "
+    "settings (docs/proof.md)",
+    FailureClass.NOT_MODELLED: "the model of vLLM does not know this setting; on a GPU it may well run",
+    FailureClass.CLIENT: "what loads the engine failed",
+    FailureClass.INFRASTRUCTURE: "the machine or a neighbour: a device that was busy or gone, a full disk, a "
+    "worker that was lost",
+    FailureClass.INTERRUPTED: "a stop was asked for while the trial ran",
+}
+
 
 class SweeperError(Exception):
     """Base of everything this package raises on purpose."""

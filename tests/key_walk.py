@@ -144,6 +144,7 @@ _TEXTS = {
     "engine.image": "rocm/vllm:rocm7.0.0_vllm_0.11.2_20251210",
     "engine.container_runtime": "podman",
     "study.results": "elsewhere",
+    "accuracy.path": str(Path(__file__).resolve().parents[1] / "examples" / "additions.jsonl"),
     "workload.endpoint": "chat",
     "workload.ramp_up.strategy": "exponential",
 }
@@ -210,6 +211,10 @@ COMPANIONS: Mapping[str, tuple[str, Any]] = {
     "engine.instances_by": ("knobs.instances", 2),
     "engine.container_runtime": ("engine.image", "localhost/vllm:1"),
     "engine.container_arguments": ("engine.image", "localhost/vllm:1"),
+    **{
+        f"accuracy.{name}": ("accuracy.task", "something")
+        for name in ("limit", "max_tokens", "timeout_s", "python")
+    },
     "search.stop_margin": ("search.stops_early", True),
     "search.patience": ("search.min_improvement", 0.5),
     "search.final_repeats": ("search.finalists", 1),
@@ -243,6 +248,7 @@ def value_of(pattern: str) -> Any:
         "input_len",
         "output_len",
         "max_concurrency",
+        "limit",
     )
     numbers = ("price_per_gpu_hour", "max_hours", "max_node_hours", "min_improvement", "at_most", "at_least")
     last = pattern.rpartition(".")[2]

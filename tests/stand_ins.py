@@ -202,7 +202,7 @@ def sweep_of(
 ) -> Outcome:
     """Sweep a space for most requests a second, with store and database in a folder.
 
-    ``more`` is of Terms, Retries or Sweep.
+    ``more`` is of Terms, Retries or Sweep; ``hints`` of Search.
     """
     retries = {name: more.pop(name) for name in ("max_attempts", "first_pause_s") if name in more}
     terms = {name: more.pop(name) for name in ("endings", "retry_failed") if name in more}
@@ -213,6 +213,7 @@ def sweep_of(
         objectives=(THROUGHPUT,),
         method=method,
         seed=1,
+        hints=more.pop("hints", None),
     )
     sweep = Sweep(
         planner=planner,

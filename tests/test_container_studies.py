@@ -15,8 +15,9 @@ import pandas as pd
 import pytest
 
 from sweeper.store.store import Store
-from tests import podman as containing
-from tests.podman import Podman
+from tests import runtimes as containing
+from tests import standin_sglang
+from tests.runtimes import Runtime
 from tests.standin_server import write_interpreter
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,7 +25,7 @@ OLD, NEW = "localhost/sweeper-vllm:0.31", "localhost/sweeper-vllm:0.32"
 
 
 @pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     with containing.opened(tmp_path_factory.mktemp("podman")) as found:
         for image in (OLD, NEW):
             found.image(image, f"ENV STANDIN_VERSION={image.rpartition(':')[2]}.0")
@@ -32,13 +33,17 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
 
 
 def study(folder: Path, python: Path, name: str, *overrides: str) -> subprocess.CompletedProcess[str]:
+    setting = ("space.knobs.max_num_seqs=[8]", "space.knobs.max_num_batched_tokens=[2048]")
+    return sweep(folder, python, name, "+experiment=cpu_smoke", *setting, *overrides)
+
+
+def sweep(folder: Path, python: Path, name: str, *overrides: str) -> subprocess.CompletedProcess[str]:
     arguments = ",".join(containing.mounts_of_this_machine(python.parent))
     return subprocess.run(
         [
-            *(sys.executable, "-m", "sweeper", "+experiment=cpu_smoke", f"study.name={name}"),
-            *(f"study.outputs={folder}", "executor=inline", "engine.container_runtime=podman"),
-            *(f"engine.python={python}", f"engine.container_arguments=[{arguments}]"),
-            *("space.knobs.max_num_seqs=[8]", "space.knobs.max_num_batched_tokens=[2048]", *overrides),
+            *(sys.executable, "-m", "sweeper", f"study.name={name}", f"study.outputs={folder}"),
+            *("executor=inline", "engine.container_runtime=podman", f"engine.python={python}"),
+            *(f"engine.container_arguments=[{arguments}]", *overrides),
         ],
         cwd=ROOT,
         capture_output=True,
@@ -49,7 +54,7 @@ def study(folder: Path, python: Path, name: str, *overrides: str) -> subprocess.
 
 
 @pytest.fixture(scope="module")
-def compared(podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def compared(podman: Runtime, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """One study whose knob is the image: its folder, and what was printed."""
     outputs = tmp_path_factory.mktemp("outputs")
     python = write_interpreter(tmp_path_factory.mktemp("bin"))
@@ -103,3 +108,36 @@ def test_comparison_names_images_and_moved_defaults_and_a_verdict_at_each_load(
     assert "| version.vllm | 0.31.0 | 0.32.0 |" in text
     assert "## Defaults that moved" in text
     assert "| the one setting | 8 QPS | 12.00 | 12.00 | 1.000 (no interval) | inconclusive" in text
+
+
+@pytest.mark.slow
+def test_settings_share_one_start_of_an_image(podman: Runtime, tmp_path: Path) -> None:
+    python = write_interpreter(tmp_path / "bin")
+    done = study(
+        *(tmp_path / "outputs", python, "live", f"engine.image={NEW}", "engine.live=true"),
+        *("space.knobs.max_num_seqs=[2,4,8]", "platform.devices=1"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = Store(tmp_path / "outputs" / "live").read().drop_duplicates("trial_key")
+    assert sorted(rows["live_trial"]) == [0, 1, 2]
+    assert list(rows["effective.max_num_seqs"]) == list(rows["knob.max_num_seqs"])
+    assert set(rows["image"]) == {NEW} and rows["started_with"].nunique() == 1
+    assert len(list(tmp_path.glob("outputs/live/trials/*/engine-*.log"))) == 1
+    assert podman.running() == []
+
+
+@pytest.mark.slow
+def test_sglang_runs_in_its_image_and_vllms_benchmark_outside(podman: Runtime, tmp_path: Path) -> None:
+    sglang = standin_sglang.write_interpreter(tmp_path / "sglang")
+    benchmark = write_interpreter(tmp_path / "vllm")
+    done = sweep(
+        *(tmp_path / "outputs", sglang, "sglang", f"engine.image={NEW}", "engine=sglang", "platform=cpu"),
+        *("model=tiny_llama", "workload=smoke", "workload.request_rate_per_s=[null]"),
+        *(f"client.python={benchmark}", "space.knobs.max_running_requests=[8]", "platform.devices=1"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = Store(tmp_path / "outputs" / "sglang").read()
+    assert set(rows["state"]) == {"complete"} and set(rows["engine_release"]) == {standin_sglang.RELEASE}
+    assert rows["image_digest"].str.fullmatch("sha256:[0-9a-f]{64}").all()
+    assert set(rows["effective.max_running_requests"]) == {8}
+    assert podman.running() == []

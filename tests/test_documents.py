@@ -53,6 +53,7 @@ ELSEWHERE = {
     "amd-smi static": "needs a GPU",
     "export ": "sets a variable of the next command",
     "python -m sweeper dashboard": "serves until it is stopped; tests/cli/test_cli.py starts it",
+    "python -m sweeper watch": "serves until it is stopped; tests/cli/test_watch.py starts it",
     "python benchmarks/": "takes minutes",
     "python -m analysis validation": "takes minutes; tests/analysis/test_validation.py runs its parts",
     "python -m sweeper calibrate": "takes minutes; tests/calibrate runs its parts",

@@ -23,8 +23,8 @@ SETTINGS = 6
 
 
 class LiveStudy:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, executor: str = "inline") -> None:
+        self.folder, self.executor = folder, executor
         self.outputs = folder / "outputs"
         self.python = write_interpreter(folder / "bin")
         write_gpus(folder / "tools")
@@ -36,7 +36,7 @@ class LiveStudy:
                 "platform.devices=1",
                 "model=tiny_llama",
                 "workload=random",
-                "executor=inline",
+                f"executor={self.executor}",
             ),
             *("study.name=live", f"study.outputs={self.outputs}", "engine.live=auto"),
             *("workload.num_prompts=4", "workload.input_len=8", "workload.output_len=4"),
@@ -80,10 +80,10 @@ def wait(until: Callable[[], object], what: str) -> None:
         time.sleep(0.05)
 
 
-@pytest.fixture(scope="module")
-def cut_off(tmp_path_factory: pytest.TempPathFactory) -> LiveStudy:
+@pytest.fixture(scope="module", params=["inline", pytest.param("ray", marks=pytest.mark.ray)])
+def cut_off(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LiveStudy:
     """A study whose driver was killed by SIGKILL while settings shared its engine."""
-    study = LiveStudy(tmp_path_factory.mktemp("live"))
+    study = LiveStudy(tmp_path_factory.mktemp("live"), executor=request.param)
     driver = study.start()
     wait(lambda: len(study.parts()) >= 2, "two trials")
     driver.send_signal(signal.SIGKILL)

@@ -10,22 +10,22 @@ import pytest
 
 from sweeper.engines import images
 from sweeper.records import ContainerSpec, LoadPoint, TrialState
-from sweeper.trial import trial
-from tests import podman as containing
-from tests.podman import Podman
+from sweeper.trial.kept import KeptEngines
+from tests import runtimes as containing
 from tests.real_engine import make_real_spec
+from tests.runtimes import Runtime
 from tests.standin_server import PLACEMENT, never
 
 
 @pytest.fixture
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     with containing.opened(tmp_path_factory.mktemp("podman")) as found:
         yield found
 
 
 @pytest.mark.vllm
-def test_trial_of_the_real_vllm_is_measured_in_its_container(
-    podman: Podman, tmp_path: Path, vllm_python: str
+def test_trials_of_the_real_vllm_share_a_start_in_a_container(
+    podman: Runtime, tmp_path: Path, vllm_python: str
 ) -> None:
     made = make_real_spec(
         tmp_path,
@@ -43,11 +43,23 @@ def test_trial_of_the_real_vllm_is_measured_in_its_container(
         python=str(environment.resolve() / "bin" / "python"),
     )
     engine = images.provided(replace(made.engine, container=container), may_pull=False)
-    spec = replace(made, engine=images.with_mounts(engine, [made.model.path]))
-    result = trial.run(spec, PLACEMENT, cancelled=never)
-    assert result.state is TrialState.COMPLETE, result.failure_message
-    assert result.command[:2] == ("podman", "run") and "localhost/sweeper-real:1" in result.command
-    assert result.versions["vllm"] == made.engine.release and result.effective["max_num_seqs"] == 8
-    (measured,) = result.measurements
-    assert measured.metrics["completed"] == 8
+    spec = replace(made, engine=images.with_mounts(engine, [made.model.path]), live_start=made.assignment)
+    engines = KeptEngines(is_alone=True)
+    try:
+        for number, seqs in enumerate((8, 2)):
+            setting = replace(
+                spec,
+                assignment={**made.assignment, "max_num_seqs": seqs},
+                folder=f"{made.folder}-{seqs}",
+            )
+            result = engines.run(setting, PLACEMENT, cancelled=never)
+            assert result.state is TrialState.COMPLETE, result.failure_message
+            assert result.command[:2] == ("podman", "run") and "localhost/sweeper-real:1" in result.command
+            assert result.versions["vllm"] == made.engine.release
+            assert result.effective["max_num_seqs"] == seqs and result.effective["live_trial"] == number
+            (measured,) = result.measurements
+            assert measured.metrics["completed"] == 8
+            assert len(podman.running()) == 1
+    finally:
+        engines.close()
     assert podman.running() == []

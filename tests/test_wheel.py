@@ -75,6 +75,7 @@ def told(python: Path, beside_users_own: Path) -> str:
 def test_case_2_has_its_charts_and_published_figures(told: str, beside_users_own: Path) -> None:
     assert "trials: 5 complete; started now: 5" in told
     assert (beside_users_own / STUDY / "report.md").is_file()
+    assert "<script>" in (beside_users_own / STUDY / "report.html").read_text(encoding="utf-8")
     published = (beside_users_own / STUDY / "figures" / "request_throughput_per_s.csv").read_text()
     # 8.14: the article's printed label for no chunked prefill, 1 step, 16 QPS
     assert "8.14" in published

@@ -109,22 +109,28 @@ def named(
                 VALIDATION: errors_as(VALIDATION, figures, told, all_count=True),
             },
             compared=compared_of(figures),
-            stack=Stack(
-                release=asked.release,
-                generation=asked.generation,
-                device=asked.device or USUAL_DEVICE,
-                image=image,
-                date=date,
-                aiter=asked.aiter,
-                weights=tuple(dict.fromkeys(weights_of(f.spec.model) for f in figures)),
-                kv=tuple(
-                    dict.fromkeys(str(f.spec.assignment.get("kv_cache_dtype", "auto")) for f in figures)
-                ),
-                parent=basis.name,
-            ),
+            stack=stack_for(figures, parent=basis, image=image, date=date),
             taken={entry: basis.name for entry in values if entry not in fitted},
         ),
         list(zip(figures, told, strict=True)),
+    )
+
+
+def stack_for(
+    figures: Sequence[Figure], *, parent: NamedCalibration, image: str = "", date: str = ""
+) -> Stack:
+    """Return the stack that numbers are of, by the first of them; all have to be of one."""
+    asked = stacks.asked_of(figures[0].spec)
+    return Stack(
+        release=asked.release,
+        generation=asked.generation,
+        device=asked.device or USUAL_DEVICE,
+        image=image,
+        date=date,
+        aiter=asked.aiter,
+        weights=tuple(dict.fromkeys(weights_of(f.spec.model) for f in figures)),
+        kv=tuple(dict.fromkeys(str(f.spec.assignment.get("kv_cache_dtype", "auto")) for f in figures)),
+        parent=parent.name,
     )
 
 

@@ -62,6 +62,7 @@ def judged(
     about: str,
     fitted: Mapping[str, str],
     made: date,
+    all_count: bool = False,
 ) -> NamedCalibration:
     """Make the named calibration of these parameters, with its errors on these figures.
 
@@ -72,6 +73,7 @@ def judged(
         about: What they model, one sentence.
         fitted: Parameter to the runs that it was fitted to.
         made: Day of the fit.
+        all_count: Short first tokens too, where no figure was read off a chart.
     """
     return NamedCalibration(
         name=name,
@@ -79,7 +81,7 @@ def judged(
         made=made.isoformat(),
         values=dict(values),
         fitted=dict(fitted),
-        errors_pct=errors_pct(figures, predict(figures, values)),
+        errors_pct=errors_pct(figures, predict(figures, values), all_count=all_count),
         compared=compared_of(figures),
     )
 

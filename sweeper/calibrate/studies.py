@@ -1,8 +1,8 @@
 """Figures from a user's own measured studies: what a node really did, with the trial that models it.
 
-Runs of one setting at one load point are averaged; their spread is the range of the figure. Where a study
-measured enough settings, every fourth is kept out of the fit to judge it by; of fewer settings every second
-load point. Which ones follows from their content and order, so the same study always gives the same split.
+Runs of one setting at one load point are averaged; their spread is the range of the figure. Some are kept out
+of the fit to judge it by: every fourth setting, or every second load point of each. Which ones follows from
+their content and order, so the same study always gives the same split.
 
 A CPU is fitted for itself: how many of the modelled device's operations and bytes it does in a second.
 """
@@ -43,17 +43,8 @@ from sweeper.store.store import Store
 PLATFORMS = (str(Platform.MI300X), str(Platform.CUDA), str(Platform.CPU))
 """Platforms whose rows can be fitted; a CPU's say nothing of a GPU, and are fitted for themselves."""
 
-CPU_START: Mapping[str, float] = {
-    "gemm_frac": 2e-4,
-    "gemm_half_tokens": 16.0,
-    "weight_read_frac": 4e-3,
-    "prefill_attention_frac": 1e-4,
-    "kv_read_frac": 1e-3,
-    "decode_head_s": 1e-6,
-    "kernel_layer_s": 1e-4,
-    "sample_s": 1e-4,
-}
-"""Where the fit of a CPU begins, as parts of the modelled device's peaks: 0.26 TFLOP/s and 21 GB/s."""
+JUDGES = ("settings", "loads")
+"""What may be kept out of a fit to judge it by: every fourth setting, or every second load point of each."""
 
 _HELD_OUT = 4
 _LOAD_POINT = tuple(
@@ -63,11 +54,13 @@ _LOAD_POINT = tuple(
 )
 
 
-def study_figures(folder: Path) -> list[Figure]:
+def study_figures(folder: Path, *, judged_by: str | None = None) -> list[Figure]:
     """Return the measured numbers of a study, with their split into fit and validation.
 
     Args:
         folder: The study's folder.
+        judged_by: One of ``JUDGES``, what is kept out of the fit; None is settings where there are four, and
+            load points of fewer.
 
     Raises:
         ConfigError: It is no study, has no measured rows of a GPU, rows of another GPU than the one that a
@@ -89,11 +82,19 @@ def study_figures(folder: Path) -> list[Figure]:
     _check_devices(folder, measured)
     models = _models(about)
     figures: list[Figure] = []
-    has_few = measured["trial_key"].nunique() < _HELD_OUT
+    count = measured["trial_key"].nunique()
+    varying = _varying(measured)
+    by = judged_by or JUDGES[count < _HELD_OUT]
+    if by == JUDGES[0] and count < _HELD_OUT:
+        raise ConfigError(
+            f"--judge-by settings: {folder} holds {count} measured; expected at least {_HELD_OUT}, of which "
+            "one is kept out of the fit. Give --judge-by loads."
+        )
     for number, (_, rows) in enumerate(measured.groupby("trial_key", sort=True)):
         is_held_out = number % _HELD_OUT == _HELD_OUT - 1
-        roles = (FIT, VALIDATION) if has_few else (VALIDATION if is_held_out else FIT,)
-        figures += _trial_figures(about, models, rows, roles=roles)
+        roles = (FIT, VALIDATION) if by == JUDGES[1] else (VALIDATION if is_held_out else FIT,)
+        label = _label(rows.iloc[0], varying)
+        figures += _trial_figures(about, models, rows, label=label, roles=roles)
     if not any(figure.role == FIT for figure in figures):
         raise ConfigError(
             f"{folder}: none of its {measured['trial_key'].nunique()} measured trials can be modelled; "
@@ -180,7 +181,7 @@ def _described(model: Mapping[str, Any] | None) -> Model | None:
 
 
 def _trial_figures(
-    about: Description, models: Mapping[str, Model], rows: Any, *, roles: Sequence[str]
+    about: Description, models: Mapping[str, Model], rows: Any, *, label: str, roles: Sequence[str]
 ) -> Iterator[Figure]:
     """Yield the figures of a trial; its load points take the roles in turn."""
     first = rows.iloc[0]
@@ -204,6 +205,7 @@ def _trial_figures(
         model=models[first["model"]],
         platform=Platform.SIMULATED,
         devices_wanted=len(placement.devices),
+        label=label,
     )
     if not _can_be_modelled(spec, placement):
         return
@@ -214,6 +216,20 @@ def _trial_figures(
             if values:
                 figure = _figure(spec, placement, point, metric, values, role)
                 yield replace(figure, platform=str(first["platform"]))
+
+
+def _varying(measured: Any) -> list[str]:
+    """Return the knobs that differ between the settings of a study, as columns name them."""
+    knobs = [name for name in measured if name.startswith("knob.")]
+    return [name for name in knobs if measured[name].astype(str).nunique() > 1]
+
+
+def _label(row: Any, varying: Sequence[str]) -> str:
+    """Name a setting by the knobs in which it differs from the others."""
+    values = {name.removeprefix("knob."): _plain(row[name]) for name in varying}
+    return ", ".join(f"{name}={value}" for name, value in values.items() if value is not None) or (
+        "the one setting"
+    )
 
 
 def _can_be_modelled(spec: TrialSpec, placement: Placement) -> bool:
@@ -235,7 +251,7 @@ def _figure(
     found = normal_interval(values)
     return Figure(
         experiment=spec.study,
-        series=", ".join(spec.series) or spec.key,
+        series=", ".join(spec.series) or spec.label,
         metric=metric,
         value=found.mean,
         low=found.low,

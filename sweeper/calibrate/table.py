@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from sweeper.calibrate.figures import FIT, Figure, predict
 from sweeper.config import groups
 from sweeper.errors import ConfigError, SweeperError, nearest
 from sweeper.kinds import DATASETS
-from sweeper.records import LoadPoint, Scalar
+from sweeper.records import PARTITIONS_PER_GPU, LoadPoint, Platform, Scalar
 from sweeper.records.metrics import BY_NAME, is_reported_at
 from sweeper.simulation.device import DEVICES, PARTITION_MODES, USUAL_DEVICE
 
@@ -41,6 +42,10 @@ _LOAD: Mapping[str, type] = {
     "range_ratio": float,
     "burstiness": float,
 }
+_THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+(\.\d+)?")
+_GPUS = 8
+"""GPUs of a node."""
+
 _NEEDED = ("dataset", "num_prompts")
 
 
@@ -69,7 +74,8 @@ def read(path: Path) -> Table:
     figures = tuple(_figure(path, line, row) for line, row in rows)
     if len(figures) < FEWEST:
         raise ConfigError(
-            f"{path}: holds {len(figures)} number; expected at least {FEWEST}, of loads that differ. Add one."
+            f"{path}: holds {'1 number' if figures else 'no numbers'}; expected at least {FEWEST}, of loads "
+            "or metrics that differ. Add what the source says besides."
         )
     _refuse_twice(path, rows)
     for column in ("release", "device", "image"):
@@ -80,20 +86,24 @@ def read(path: Path) -> Table:
 
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        # A spreadsheet begins its files with a mark of their encoding.
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(
             f"--table: {path} cannot be read ({exc}); expected a CSV of measured numbers. Correct the path."
         ) from exc
     lines = csv.reader(text.splitlines())
-    header = [name.strip() for name in next(lines, [])]
+    header = [name.strip().lower() for name in next(lines, [])]
+    _check_separator(path, header)
     missing = [name for name in COLUMNS if name not in header]
     if missing:
         raise ConfigError(
             f"{path}, line 1: has no column {missing[0]}; expected {', '.join(COLUMNS)}. Write that line "
             "first."
         )
-    for name in header:
+    for number, name in enumerate(header):
+        if name in header[:number]:
+            raise ConfigError(f"{path}, line 1: has column {name} twice; expected each once. Remove one.")
         if name not in (*COLUMNS, *BESIDE):
             raise ConfigError(
                 f"{path}, line 1: got column '{name}'; expected {', '.join((*COLUMNS, *BESIDE))}. Rename or "
@@ -107,7 +117,18 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
                 f"{path}, line {line}: has {len(cells)} cells; expected {len(header)}, as the first line. "
                 "Write a cell with a comma in it in double quotes."
             )
-        yield line, {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+        row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+        yield line, row | {"release": row["release"].removeprefix("v")}
+
+
+def _check_separator(path: Path, header: Sequence[str]) -> None:
+    """Refuse a file that separates its cells as spreadsheets of some countries do."""
+    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and separator in header[0]:
+            raise ConfigError(
+                f"{path}, line 1: separates its cells with {name}; expected commas, since a semicolon "
+                "separates knobs and loads inside a cell. Save it as a CSV with commas."
+            )
 
 
 def _figure(path: Path, line: int, row: Mapping[str, str]) -> Figure:
@@ -129,12 +150,14 @@ def _figure(path: Path, line: int, row: Mapping[str, str]) -> Figure:
         raise _wrong(where, "mode", mode, f"one of {', '.join(PARTITION_MODES)}", PARTITION_MODES)
     load = _load(where, row["load"])
     _check_metric(where, row["metric"], load)
+    assignment = {"tensor_parallel_size": 1, **_knobs(where, row["knobs"], release=row["release"])}
+    _check_knobs(where, assignment, release=row["release"], device=device, mode=mode)
     try:
         spec = public.trial_of(
             model=row["model"],
             device=device,
             release=row["release"],
-            knobs={"tensor_parallel_size": 1, **_knobs(where, row["knobs"], release=row["release"])},
+            knobs=assignment,
             load=load,
             mode=mode,
         )
@@ -156,13 +179,35 @@ def _figure(path: Path, line: int, row: Mapping[str, str]) -> Figure:
     return figure
 
 
+def _check_knobs(
+    where: str, assignment: Mapping[str, Scalar], *, release: str, device: str, mode: str | None
+) -> None:
+    """Refuse what the release does not take, and more devices than a node has."""
+    accelerator = knobs.accelerator_of(Platform.SIMULATED, modelled_device=device)
+    for refusal in knobs.check(assignment, release=release, accelerator=accelerator):
+        if refusal.kind != "no_effect":
+            raise ConfigError(f"{where}, knobs: {refusal.message}")
+    wanted, there = knobs.devices(assignment), _GPUS * PARTITIONS_PER_GPU[mode or "SPX"]
+    if wanted > there:
+        raise ConfigError(
+            f"{where}, knobs: take {wanted} devices; expected at most {there}, those of a node. Correct the "
+            "parallel sizes."
+        )
+
+
 def _pairs(where: str, column: str, text: str) -> Iterator[tuple[str, str]]:
+    seen: set[str] = set()
     for part in filter(None, (part.strip() for part in text.split(";"))):
         name, sign, value = part.partition("=")
         if not sign or not name.strip() or not value.strip():
             raise ConfigError(
                 f"{where}, {column}: got '{part}'; expected name=value, separated by ';'. Correct it."
             )
+        if name.strip() in seen:
+            raise ConfigError(
+                f"{where}, {column}: gives {name.strip()} twice; expected each once. Remove one of them."
+            )
+        seen.add(name.strip())
         yield name.strip(), value.strip()
 
 
@@ -222,12 +267,14 @@ def _check_metric(where: str, metric: str, load: LoadPoint) -> None:
 
 def _value(where: str, text: str) -> float:
     try:
-        value = float(text.replace(",", ""))
+        # A comma is taken between thousands only: 9,42 may mean 9.42.
+        value = float(text.replace(",", "") if _THOUSANDS.fullmatch(text) else text)
     except ValueError:
         value = math.nan
     if not (0 < value < math.inf):
         raise ConfigError(
-            f"{where}, value: got '{text}'; expected a number above 0, in the metric's unit. Correct it."
+            f"{where}, value: got '{text}'; expected a number above 0 such as 1234.5, in the metric's unit "
+            "and without it. Correct it."
         )
     return value
 

@@ -25,8 +25,11 @@ from sweeper.cli.arguments import ConsoleCommand
 from sweeper.cli.audit import AuditNode
 from sweeper.cli.calibrate import Calibrate
 from sweeper.cli.cleanup import CleanUp
+from sweeper.cli.completion import PrintCompletion
 from sweeper.cli.dashboard import OpenDashboard
 from sweeper.cli.exit_codes import AT_RISK, MISTAKE, NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
+from sweeper.cli.experiments import ListExperiments
+from sweeper.cli.explain import Explain
 from sweeper.cli.fit import ShowFit
 from sweeper.cli.help import HELP_WORDS, help_on
 from sweeper.cli.interference import CheckInterference
@@ -34,8 +37,10 @@ from sweeper.cli.make import InstallClient, InstallCpuVllm, MakeShareGpt, MakeTi
 from sweeper.cli.models import ShowModels
 from sweeper.cli.node import ShowNode
 from sweeper.cli.partitions import ShowPartitions
+from sweeper.cli.size import SizeFleet
 from sweeper.cli.sweep import run_sweep
 from sweeper.cli.traffic import Traffic
+from sweeper.cli.watch import WatchStudy
 from sweeper.errors import AnswerError, ConfigError, SweeperError
 from sweeper.text.output import Stream, check_written, failure_text
 from sweeper.text.printable import LINES, legible
@@ -50,11 +55,14 @@ _HELP_WORDS = ("-h", "--help", "help")
 _COMMANDS: dict[str, ConsoleCommand] = {
     command.name: command
     for command in (
+        ListExperiments(),
+        Explain(),
         ShowNode(),
         AuditNode(),
         ShowFit(),
         ShowPartitions(),
         ShowModels(),
+        SizeFleet(),
         Analyse(),
         Calibrate(),
         InstallCpuVllm(),
@@ -63,8 +71,10 @@ _COMMANDS: dict[str, ConsoleCommand] = {
         MakeShareGpt(),
         Traffic(),
         OpenDashboard(),
+        WatchStudy(),
         CheckInterference(),
         CleanUp(),
+        PrintCompletion(lambda: tuple(_COMMANDS)),
     )
 }
 """All commands by name, in the order of the help."""

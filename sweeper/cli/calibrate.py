@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +38,13 @@ class Calibrate(ConsoleCommand):
 
     def declare(self, parser: argparse.ArgumentParser) -> None:
         """Declare what to fit to, and what to call it."""
-        parser.add_argument("folders", type=Path, nargs="*", help="folders of studies measured on a GPU")
+        parser.add_argument("folders", type=Path, nargs="*", help="folders of measured studies")
+        parser.add_argument(
+            "--judge-by",
+            choices=("settings", "loads"),
+            help="what of a study is kept out of the fit and predicted: every fourth setting, or every "
+            "second load point of each; default: settings where there are four",
+        )
         parser.add_argument(
             "--published",
             nargs="?",
@@ -55,7 +61,7 @@ class Calibrate(ConsoleCommand):
             "by them, and every number is predicted from the others",
         )
         parser.add_argument("--name", help="what to call it; platform.calibration=NAME chooses it")
-        parser.add_argument("--start", help="calibration to start from; default: the shipped one")
+        parser.add_argument("--start", help="calibration to start from; default: the nearest")
         parser.add_argument("--rounds", type=int, default=_ROUNDS, help="most steps of the fit")
         parser.add_argument(
             "--fit",
@@ -83,6 +89,11 @@ class Calibrate(ConsoleCommand):
             raise ConfigError(
                 f"--name: '{options.name}' is a shipped calibration; expected a name of your own."
             )
+        if options.judge_by and not options.folders:
+            raise ConfigError(
+                "--judge-by: is given without the folder of a study; expected one, whose runs it splits. "
+                "Give the folder, or leave it out."
+            )
         if options.published != "article" and options.fit == "effects":
             raise ConfigError(
                 "--fit effects: is given without the article; expected --published, whose effects they are."
@@ -107,9 +118,11 @@ class Calibrate(ConsoleCommand):
         return OK
 
 
-def _start(options: argparse.Namespace, *, generation: str) -> NamedCalibration:
+def _start(options: argparse.Namespace, *, nearest: NamedCalibration | None = None) -> NamedCalibration:
     """Return the calibration to start from, whole, with the values of a file laid over it."""
-    start = calibration.load(options.start, folder=options.into, generation=generation)
+    start = nearest
+    if start is None or options.start is not None:
+        start = calibration.load(options.start, folder=options.into)
     if options.values is None:
         return start
     try:
@@ -126,7 +139,7 @@ def _article(options: argparse.Namespace, console: Console) -> NamedCalibration:
     from sweeper.calibrate.figures import FIT
     from sweeper.calibrate.fitting import BASE, fit
 
-    start = _start(options, generation="v0")
+    start = _start(options)
     figures = article.article_figures()
     _tell_split(figures, console)
     values: Mapping[str, float] = asdict(start.calibration)
@@ -172,38 +185,66 @@ def _errors(options: argparse.Namespace, console: Console) -> int:
 
 def _table(options: argparse.Namespace, console: Console) -> NamedCalibration:
     """Move the nearest stack by the numbers of a table, and say how each is predicted from the others."""
-    from sweeper.calibrate import anchoring, table
+    from sweeper.calibrate import table
 
     read = table.read(options.table)
     basis = calibration.load(options.start, folder=options.into) if options.start else None
-    made, told = anchoring.named(
+    return _anchored(
         read.figures,
-        name=options.name,
+        options,
+        console,
         source=str(options.table),
+        basis=basis,
         image=read.image,
         date=read.date,
+    )
+
+
+def _anchored(
+    figures: Sequence[Figure],
+    options: argparse.Namespace,
+    console: Console,
+    *,
+    source: str,
+    basis: NamedCalibration | None,
+    image: str = "",
+    date: str = "",
+) -> NamedCalibration:
+    """Move a stack by a few numbers, none of which is kept out: each is predicted from the others."""
+    from sweeper.calibrate import anchoring
+
+    made, told = anchoring.named(
+        figures,
+        name=options.name,
+        source=source,
+        image=image,
+        date=date,
         basis=basis,
         made=datetime.now(UTC).date(),
     )
-    _say(console, f"{len(read.figures)} numbers; {made.about}")
-    for figure, predicted in told:
-        _say(
-            console,
-            f"{figure.series}, {figure.metric}: {figure.value:g}; from the others {predicted:.4g} "
-            f"({100 * (predicted / figure.value - 1):+.0f} %)",
-        )
+    _say(console, f"{len(figures)} numbers; {made.about}")
+    _tell_predicted(told, console, how="from the others")
     return made
 
 
 def _measured(options: argparse.Namespace, console: Console) -> NamedCalibration:
-    from sweeper.calibrate.figures import FIT
+    from sweeper.calibrate import anchoring
+    from sweeper.calibrate.figures import FIT, predict
     from sweeper.calibrate.fitting import BASE, fit
-    from sweeper.calibrate.studies import CPU_START, study_figures
+    from sweeper.calibrate.studies import study_figures
+    from sweeper.simulation.calibration import CPU_START
 
-    figures = [figure for folder in options.folders for figure in study_figures(folder)]
-    start = _start(options, generation=_generation(figures))
+    figures = [
+        figure for folder in options.folders for figure in study_figures(folder, judged_by=options.judge_by)
+    ]
+    platforms = {figure.platform for figure in figures}
+    is_cpu, is_usual = platforms == {str(Platform.CPU)}, platforms == {str(Platform.MI300X)}
+    studies = ", ".join(dict.fromkeys(figure.experiment for figure in figures))
+    start = _start(options, nearest=anchoring.basis_of(figures))
+    unseen = [figure for figure in figures if figure.role != FIT]
+    if is_usual and not unseen and options.fit == "all":
+        return _anchored(figures, options, console, source=studies, basis=start)
     _tell_split(figures, console)
-    is_cpu = {figure.platform for figure in figures} == {str(Platform.CPU)}
     values: Mapping[str, float] = {**asdict(start.calibration), **(CPU_START if is_cpu else {})}
     if options.fit == "all":
         own = [figure for figure in figures if figure.role == FIT]
@@ -218,17 +259,15 @@ def _measured(options: argparse.Namespace, console: Console) -> NamedCalibration
             weighs_alike=is_cpu,
             tell=_teller(console),
         )
-    studies = ", ".join(dict.fromkeys(figure.experiment for figure in figures))
     releases = ", ".join(sorted({figure.spec.engine.release for figure in figures}))
     about = f"vLLM {releases} as measured in {studies}; all that was not fitted is that of {start.name}."
-    return _judged(figures, values, options, about=about, fitted=dict.fromkeys(BASE, studies))
-
-
-def _generation(figures: Sequence[Figure]) -> str:
-    """Return the newest generation of the engines that were measured, to start from its parameters."""
-    from sweeper.simulation.settings import generation_of
-
-    return max((generation_of(figure.spec) for figure in figures), default="v0")
+    _tell_predicted(list(zip(unseen, predict(unseen, values), strict=True)), console, how="predicted")
+    if not unseen:
+        _say(console, "nothing was kept out of the fit to judge it by: measure a second load point for that")
+    fitted = dict.fromkeys(BASE, studies)
+    made = _judged(figures, values, options, about=about, fitted=fitted, all_count=True)
+    # Of another device the stack would say that it is an MI300X.
+    return replace(made, stack=anchoring.stack_for(figures, parent=start)) if is_usual else made
 
 
 def _judged(
@@ -238,11 +277,13 @@ def _judged(
     *,
     about: str,
     fitted: Mapping[str, str],
+    all_count: bool = False,
 ) -> NamedCalibration:
     from sweeper.calibrate.judging import judged
 
+    made = datetime.now(UTC).date()
     return judged(
-        figures, values, name=options.name, about=about, fitted=fitted, made=datetime.now(UTC).date()
+        figures, values, name=options.name, about=about, fitted=fitted, made=made, all_count=all_count
     )
 
 
@@ -256,6 +297,14 @@ def _tell_split(figures: Sequence[Figure], console: Console) -> None:
         f"{len(figures)} figures: {fitted} to fit ({left_out} of them passed over), "
         f"{len(figures) - fitted} to judge by",
     )
+
+
+def _tell_predicted(told: Sequence[tuple[Figure, float]], console: Console, *, how: str) -> None:
+    """Print each number beside what is predicted of it without it."""
+    for figure, predicted in told:
+        what = f"{figure.series}, {figure.point.label}" if figure.platform else figure.series
+        off = 100 * (predicted / figure.value - 1)
+        _say(console, f"{what}, {figure.metric}: {figure.value:.4g}; {how} {predicted:.4g} ({off:+.0f} %)")
 
 
 def _tell_errors(made: NamedCalibration, console: Console) -> None:

@@ -6,7 +6,7 @@ import re
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,10 +162,12 @@ class Display:
             self._time_left(),
         )
         rows = Table.grid(padding=(0, 2))
-        for running in list(self._running.values())[:_SHOWN_DEVICES]:
+        shown = list(self._running.values())[:_SHOWN_DEVICES]
+        labels = differing([running.spec.label for running in shown])
+        for running, label in zip(shown, labels, strict=True):
             rows.add_row(
                 Text(device_label(running.placement)),
-                Text(legible(running.spec.label)),
+                Text(legible(label)),
                 Text(legible(self._stage(running))),
                 self._duration_of(running),
             )
@@ -195,6 +197,16 @@ class Display:
         left = max(self._total - self._done, 0)
         rounds = left / max(len(self._running), 1)
         return f"about {_duration(rounds * statistics.fmean(self._durations_s))} left"
+
+
+def differing(labels: Sequence[str]) -> list[str]:
+    """Shorten labels such as ``a=1 b=2`` to the knobs in which they differ, so that many fit on a screen."""
+    parts = [label.split() for label in labels]
+    if len(labels) < 2 or not all("=" in part for label in parts for part in label):
+        return list(labels)
+    common = set.intersection(*map(set, parts))
+    short = [" ".join(part for part in label if part not in common) for label in parts]
+    return [brief or label for brief, label in zip(short, labels, strict=True)]
 
 
 def device_label(placement: Placement) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper.cli import fit_words
+from sweeper.cli import fit_json, fit_words
 from sweeper.cli.arguments import ConsoleCommand, Parser
 from sweeper.cli.exit_codes import OK
 from sweeper.errors import ConfigError, KnobError, PlacementError
@@ -63,6 +63,7 @@ class ShowFit(ConsoleCommand):
         parser.add_argument("--devices", type=int, default=8, help="of the node, beside --device-memory")
         parser.add_argument("--release", default=_RELEASE, help="of vLLM, whose defaults hold (%(default)s)")
         parser.add_argument("--mean-tokens", type=int, help="also count sequences of this length")
+        parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
 
     def parse(self, parser: Parser, arguments: list[str]) -> Namespace:
         """Read the arguments; knobs may follow options."""
@@ -114,6 +115,14 @@ def _modes(
     }
     answers = [_answer(name, fits, assignment, devices=nodes[name].devices) for name, fits in found.items()]
     last = next(fit for fits in found.values() for fit in fits.values())
+    if options.json:
+        entries = fit_json.of_modes(
+            found,
+            engines=lambda mode, size: nodes[mode].devices // _devices_of(assignment, size),
+            mean_tokens=options.mean_tokens,
+        )
+        notes = [*answers, *fit_words.notes(last, model, release=options.release)]
+        return [fit_json.text(model.name, options.release, entries, notes)]
     return [
         _LEGEND.format(model=model.name, release=options.release),
         _aligned(_rows(found, assignment, nodes, options.mean_tokens)),
@@ -129,6 +138,7 @@ def _sizes(
     from sweeper.models.sizes import sizes
 
     lines = [fit_words.SIZES_LEGEND.format(model=model.name, release=options.release)]
+    entries = []
     for name, node in nodes.items():
         found = sizes(
             model,
@@ -138,10 +148,14 @@ def _sizes(
             devices=node.devices,
             accelerator=node.accelerator,
         )
+        entries += fit_json.of_sizes(name, found)
         lines.append(f"{name}: {node.devices} devices of {node.memory_gib:.4g} GiB")
         lines.append(_aligned(fit_words.size_rows(found), is_text=True) + "\n")
     held = next(size.fit for size in found if size.fit is not None)
-    return [*lines, *fit_words.notes(held, model, release=options.release)]
+    notes = fit_words.notes(held, model, release=options.release)
+    if options.json:
+        return [fit_json.text(model.name, options.release, entries, notes)]
+    return [*lines, *notes]
 
 
 def _nodes(options: Namespace) -> dict[str, _Devices]:

@@ -43,10 +43,11 @@ class InstallClient(ConsoleCommand):
     """Install a client of another project."""
 
     name = "install-client"
-    summary = "install aiperf or guidellm into an environment of its own"
+    summary = "install aiperf, guidellm or lm_eval into an environment of its own"
     description = (
-        "Install a load generator of another project into an environment of its own, for client=aiperf or "
-        "client=guidellm. It is fetched once; a sweep fetches nothing."
+        "Install a program of another project into an environment of its own: a load generator for "
+        "client=aiperf or client=guidellm, or lm_eval for accuracy.path. It is fetched once; a sweep fetches "
+        "nothing."
     )
 
     def declare(self, parser: ArgumentParser) -> None:
@@ -62,9 +63,8 @@ class InstallClient(ConsoleCommand):
     def run(self, options: Namespace, console: Console) -> int:
         """Install it, and print its Python."""
         from sweeper.clients import own_environment
-        from sweeper.kinds import CLIENTS
 
-        kind = CLIENTS[options.client]
+        kind = own_environment.kind_named(options.client)
         python = own_environment.install(
             kind, options.into, release=options.release, installer=options.installer
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ class ShowNode(ConsoleCommand):
         parser.add_argument("--mode", help="compute mode of the modelled node; others are read, never set")
         parser.add_argument("--memory-mode", help="its memory mode")
         parser.add_argument("--device", help="GPU of the modelled node, such as h200; mi300x unless given")
+        parser.add_argument("--json", action="store_true", help="print all of it as JSON")
 
     def run(self, options: Namespace, console: Console) -> int:
         """Read the node, and show a row for each device."""
@@ -57,11 +59,17 @@ class ShowNode(ConsoleCommand):
                 Platform.CUDA: topology.read_nvidia,
             }
             node = readers[choice.platform]()
-        console.print(f"platform: {choice.platform}: {choice.reason}", markup=False, soft_wrap=True)
+        if not options.json:
+            console.print(f"platform: {choice.platform}: {choice.reason}", markup=False, soft_wrap=True)
         if isinstance(node, topology.Absent):
             raise ConfigError(f"platform {choice.platform}: {node.reason}. Run this on such a node.")
         node = topology.chosen(node, ids=None, environment=os.environ)
         rows = topology.node_table(node)
+        if options.json:
+            told = {"platform": str(choice.platform), "reason": choice.reason, "summary": node.summary}
+            text = json.dumps({**told, **_facts(node), "devices": rows}, indent=2, ensure_ascii=False)
+            console.print(text, markup=False, soft_wrap=True, highlight=False)
+            return OK
         table = Table(title=node.summary)
         for name in rows[0]:
             table.add_column(name)
@@ -74,7 +82,11 @@ class ShowNode(ConsoleCommand):
 
 def _about(node: Node) -> str:
     """Describe what holds for the whole node, and where its numbers come from."""
-    told = {
+    return "; ".join(f"{name}: {value}" for name, value in _facts(node).items() if value is not None)
+
+
+def _facts(node: Node) -> dict[str, str | None]:
+    return {
         "compute mode": node.partition_mode,
         "memory mode": node.memory_mode,
         "driver": node.driver,
@@ -82,4 +94,3 @@ def _about(node: Node) -> str:
         "kernels for": node.gfx_target,
         "read from": node.source,
     }
-    return "; ".join(f"{name}: {value}" for name, value in told.items() if value is not None)

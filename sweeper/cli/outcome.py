@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sweeper.cli.analysis import analysis_command
@@ -16,11 +17,17 @@ from sweeper.text.printable import legible
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from analysis.leaderboard import Leaderboard
+    from analysis.study import Study
     from sweeper.config import Settings
     from sweeper.plan.planner import Planner
     from sweeper.sweep.sweep import Outcome
 
 _SHOWN_SETTINGS = 12
+_LEAST_NAME = 24
+# What a table draws about its cells: a line at its left, and a line and two blanks with each column.
+_BORDER = 1
+_PADDING = 3
 
 
 def conclude(
@@ -99,6 +106,7 @@ def _report(settings: Settings, planner: Planner, console: Console) -> None:
         for path in files.figures:
             console.print(f"  {path}", markup=False, soft_wrap=True)
         console.print(f"report: {files.report}", markup=False, soft_wrap=True)
+        console.print(f"page:   {files.page}", markup=False, soft_wrap=True)
     data = Store(settings.folder, settings.results).measurements
     console.print(f"data:   {data}", markup=False, soft_wrap=True)
     if settings.platform is Platform.SIMULATED:
@@ -115,18 +123,59 @@ def _say_no_best(settings: Settings, console: Console) -> None:
 
 
 def _show_summary(settings: Settings, planner: Planner, console: Console) -> list[str]:
-    """Print series by load point, the best setting, and the line that puts it into production.
+    """Print what was reached, the best setting, and the line that puts it into production.
 
     Returns:
         The best by each objective, a sentence each.
     """
-    from rich.table import Table
-    from rich.text import Text
-
-    from analysis import costs, figures, serving, standings, tables, verdicts
+    from analysis import costs, leaderboard, serving, standings, verdicts
     from analysis.study import Study
 
     study = Study.load(settings.folder)
+    is_search = leaderboard.is_search(study)
+    if is_search:
+        board = leaderboard.leaderboard(study)
+        _show_leaderboard(settings, board, console)
+        said = standings.best_lines(study, name=board.row_name)
+    else:
+        show_tables(study, console)
+        said = standings.best_lines(study)
+    found = standings.best(study).to_dict("records")
+    for place, answer in enumerate(said):
+        console.print(f"best: {legible(answer)}", markup=False, soft_wrap=True)
+        if place < len(found):
+            key = str(found[place]["trial_key"])
+            line = serving.serve_line(study.frame, key) or serving.why_no_line(study.frame, key)
+            today = serving.today(study.frame, key)
+            beside = () if today is None else (today.about, today.line)
+            for told in filter(None, (line, *beside)):
+                console.print(f"  {legible(told)}", markup=False, soft_wrap=True)
+            cost = costs.line(study, str(found[place]["setting"]))
+            if cost:
+                console.print(f"  {legible(cost)}", markup=False, soft_wrap=True)
+    further = verdicts.sentences(study)
+    for line in (*standings.closing_lines(study, has_front=not is_search), *further):
+        console.print(legible(line), markup=False, soft_wrap=True)
+    closing = [*standings.closing_lines(study), *further]
+    return [*standings.best_lines(study), *(line.strip() for line in closing)]
+
+
+def _show_leaderboard(settings: Settings, board: Leaderboard, console: Console) -> None:
+    """Print the first settings of a search; in a log as on a terminal, for a width cuts no number."""
+    from analysis import leaderboard_text
+
+    command = f"{analysis_command()} leaderboard {shlex.quote(str(settings.folder))} --all"
+    for line in leaderboard_text.lines(board, width=console.width, all_command=command):
+        console.print(legible(line), markup=False, soft_wrap=True, highlight=False)
+
+
+def show_tables(study: Study, console: Console) -> None:
+    """Print a table per metric: settings that somebody named, by load point."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from analysis import figures, standings, tables
+
     provenance = "simulated" if study.is_simulated else "measured"
     stand = standings.standings(study)
     for metric in figures.metrics_of(study):
@@ -139,33 +188,48 @@ def _show_summary(settings: Settings, planner: Planner, console: Console) -> lis
             shown += f": {which}{len(leading)} of {len(stand.order)} settings, best first; report.md has all"
         is_repeated = bool((summary["n"] > 1).any())
         layout = tables.by_load_point(summary, None if is_repeated else _number_or_reason)
-        # Text, not markup: a label may hold square brackets.
-        table = Table(title=Text(legible(shown)), title_justify="left")
-        for number, name in enumerate(layout.columns):
-            table.add_column(Text(legible(name)), justify="right" if number else "left")
-        for setting, *cells in layout.itertuples(index=False):
-            broken = stand.breaks(str(setting))
-            named = f"{legible(setting)}\n  breaks {broken}" if broken else legible(setting)
-            table.add_row(Text(named), *(Text(legible(cell)) for cell in cells))
-        console.print(table)
-    answers = standings.best_lines(study)
-    found = standings.best(study).to_dict("records")
-    for place, answer in enumerate(answers):
-        console.print(f"best: {legible(answer)}", markup=False, soft_wrap=True)
-        if place < len(found):
-            key = str(found[place]["trial_key"])
-            line = serving.serve_line(study.frame, key) or serving.why_no_line(study.frame, key)
-            today = serving.today(study.frame, key)
-            beside = () if today is None else (today.about, today.line)
-            for said in filter(None, (line, *beside)):
-                console.print(f"  {legible(said)}", markup=False, soft_wrap=True)
-            cost = costs.line(study, str(found[place]["setting"]))
-            if cost:
-                console.print(f"  {legible(cost)}", markup=False, soft_wrap=True)
-    closing = [*standings.closing_lines(study), *verdicts.sentences(study)]
-    for line in closing:
-        console.print(legible(line), markup=False, soft_wrap=True)
-    return [*answers, *(line.strip() for line in closing)]
+        names = [str(name) for name in layout["setting"]]
+        cells = {str(point): [str(cell) for cell in layout[point]] for point in layout.columns[1:]}
+        for columns in _blocks(names, cells, width=console.width):
+            # Text, not markup: a label may hold square brackets.
+            table = Table(title=Text(legible(shown)), title_justify="left")
+            table.add_column("setting", overflow="fold")
+            for point in columns:
+                wide = _wide(point, cells[point])
+                table.add_column(Text(legible(point)), justify="right", overflow="fold", min_width=wide)
+            for place, setting in enumerate(names):
+                broken = stand.breaks(setting)
+                named = legible(setting) + (f"\n  breaks {broken}" if broken else "")
+                table.add_row(Text(named), *(Text(legible(cells[point][place])) for point in columns))
+            console.print(table)
+
+
+def _blocks(names: Sequence[str], cells: Mapping[str, Sequence[str]], *, width: int) -> list[list[str]]:
+    """Share the load points out among tables of a width, so that no number is cut.
+
+    Args:
+        names: Of the settings.
+        cells: Texts of each load point, one per setting.
+        width: Of the console, in characters.
+    """
+    longest = max(map(len, names), default=0)
+    room = width - _BORDER - min(longest, _LEAST_NAME) - _PADDING
+    found: list[list[str]] = []
+    left = 0
+    for point, texts in cells.items():
+        wide = _wide(point, texts) + _PADDING
+        if not found or wide > left:
+            found.append([])
+            left = room
+        found[-1].append(point)
+        left -= wide
+    return found
+
+
+def _wide(head: str, texts: Sequence[str]) -> int:
+    """Return the least width of a column: head and numbers stay whole, a reason breaks between words."""
+    pieces = (piece for text in texts for piece in ([text] if text[:1].isdigit() else text.split()))
+    return max([len(head), *map(len, pieces)])
 
 
 def _number_or_reason(row: Any) -> str:

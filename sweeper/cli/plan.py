@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sweeper.cli.exit_codes import OK
+from sweeper.cli.expected import facts as expected_facts
+from sweeper.cli.expected import learn, value_text
 from sweeper.cli.forecast import forecast_facts, forecast_of, write_timeline
 from sweeper.cli.ledger import ledger_of
 from sweeper.cli.long_work import LongWork
 from sweeper.kinds import SEARCH_METHODS
 from sweeper.plan.live import on_largest_start, search_line, shared_starts
+from sweeper.prepare.search import anchoring_of
 from sweeper.simulation.intervals import factor
 from sweeper.space.domains import Choice, Domain
 from sweeper.text.durations import duration_text
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from sweeper.config import Settings
     from sweeper.plan.planner import Job, Planner
     from sweeper.plan.sample import Survey
+    from sweeper.prepare.anchoring import Anchoring
     from sweeper.store.store import FinishedTrial
     from sweeper.sweep.ledger import Ledger
     from sweeper.topology import Node
@@ -64,19 +68,24 @@ def _show_grid(
     jobs += [job for _, job in planner.controls(len(can_run))]
     jobs += _finals(settings, planner, can_run, ledger, is_over=not ledger.runnable(jobs))
     forecast = forecast_of(settings, jobs, ledger.runnable(jobs), nodes, ledger, console)
+    anchoring = _taught(settings, planner, jobs, ledger)
     reasons = list(dict.fromkeys(str(job.refusal) for job in jobs if job.refusal is not None))
     table = Table()
     table.add_column("trial", overflow="fold")
     for name in ("devices", "load points", "predicted"):
         table.add_column(name, justify="right")
+    if anchoring is not None:
+        table.add_column("expected", justify="right", overflow="fold")
     table.add_column("what happens")
     for job in jobs[:_SHOWN_TRIALS]:
         predicted = forecast.predictions.get(job.spec.key)
+        runs = anchoring is not None and predicted is not None
         table.add_row(
             Text(job.spec.label),
             str(job.spec.devices_wanted),
             str(len(job.spec.load_points)),
             duration_text(predicted.total_s) if predicted else "",
+            *([] if anchoring is None else [value_text(settings, anchoring, job.spec) if runs else ""]),
             _fate(job, ledger.find(job.spec.key), reasons, runs=predicted is not None),
         )
     console.print(table)
@@ -87,10 +96,27 @@ def _show_grid(
         "trials": f"{len(jobs)}: {len(forecast.predictions)} run, {refused} refused, "
         f"{len(jobs) - len(forecast.predictions) - refused} in the store"
     }
+    facts |= {"decides": _deciding_text(settings)}
     facts |= {"live": "\n".join(shared.lines)} if shared.lines else {}
     facts |= {f"refused ({number})": reason for number, reason in enumerate(reasons, start=1)}
-    _show_facts(facts | forecast_facts(settings, forecast) | _error_facts(jobs), console)
+    facts |= forecast_facts(settings, forecast) | _error_facts(jobs)
+    _show_facts(facts | ({} if anchoring is None else expected_facts(settings, anchoring)), console)
     write_timeline(settings, forecast, console)
+
+
+def _taught(settings: Settings, planner: Planner, jobs: Sequence[Job], ledger: Ledger) -> Anchoring | None:
+    """Return what predicts the trials of a measured study, once its own trials have taught it."""
+    anchoring = anchoring_of(settings, planner)
+    if anchoring is not None:
+        learn(anchoring, jobs, ledger.stored)
+    return anchoring if anchoring is not None and anchoring.revision else None
+
+
+def _deciding_text(settings: Settings) -> str:
+    """Say which load decides what is best and why, where there are several; empty where there is one."""
+    from sweeper.goals.deciding import deciding_texts
+
+    return "\n".join(deciding_texts(settings.objectives, settings.load_points))
 
 
 def _error_facts(jobs: Sequence[Job]) -> dict[str, str]:
@@ -156,11 +182,14 @@ def _show_search(
     again += _finals(settings, planner, sampled, ledger, is_over=left == 0)
     # Which points the search will choose depends on what it finds; any others cost about as much.
     to_run = ledger.runnable(again) + ledger.runnable(sampled)[:left]
-    forecast = forecast_of(settings, [*again, *sampled], to_run, nodes, ledger, console)
+    known = ledger.stored_jobs()
+    forecast = forecast_of(settings, [*again, *sampled, *known], to_run, nodes, ledger, console)
+    anchoring = _taught(settings, planner, known, ledger)
     facts = {
         "search": f"{settings.method}, seed {settings.seed}: {settings.trials} trials, {spent} of them "
         f"in the store, {left} left",
         "objective": "; ".join(f"{goal.direction} {goal.name}" for goal in settings.objectives),
+        "decides": _deciding_text(settings),
         "bounds": "; ".join(bound.name for bound in settings.constraints),
         "load points": "; ".join(point.label for point in settings.load_points),
         "endings": _endings_text(settings),
@@ -172,7 +201,8 @@ def _show_search(
         _space_facts(planner, found)
         | forecast_facts(settings, forecast)
         | _chosen_text(found, left)
-        | _error_facts([*again, *found.jobs]),
+        | _error_facts([*again, *found.jobs])
+        | ({} if anchoring is None else expected_facts(settings, anchoring)),
         console,
     )
     write_timeline(settings, forecast, console)

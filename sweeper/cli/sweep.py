@@ -22,7 +22,7 @@ from sweeper.executors.deferred import DeferredExecutor
 from sweeper.kinds import ENGINES, SEARCH_METHODS
 from sweeper.prepare.executor import start_executor
 from sweeper.prepare.planner import scheduler_of
-from sweeper.prepare.search import check_search, hints_of
+from sweeper.prepare.search import anchoring_of, check_search, hints_of
 from sweeper.records import Platform
 from sweeper.text.printable import legible
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sweeper.executors.cluster import Cluster
     from sweeper.plan.planner import Planner
     from sweeper.prepare.platform import Choice
+    from sweeper.sweep.outlook import Outlook
     from sweeper.sweep.sweep import Outcome
     from sweeper.topology import Node
 from sweeper.prepare.planner import planner_of
@@ -189,7 +190,9 @@ def _work(
     run_folder: Path,
     console: Console,
 ) -> tuple[Outcome, int | None]:
+    from sweeper.cli import expected
     from sweeper.cli.display import Display
+    from sweeper.cli.progress import Progress, Together
     from sweeper.search import Search, dashboard, storage_url
     from sweeper.store.store import Store
     from sweeper.sweep.sweep import STOP_MARGIN_S, Sweep
@@ -204,6 +207,7 @@ def _work(
             markup=False,
             soft_wrap=True,
         )
+    anchoring = anchoring_of(settings, planner)
     search = Search(
         storage=settings.storage or storage_url(settings.outputs),
         name=settings.name,
@@ -212,7 +216,7 @@ def _work(
         constraints=settings.constraints,
         method=settings.method,
         seed=settings.seed,
-        hints=hints_of(settings, planner, say),
+        hints=hints_of(settings, planner, say, anchoring=anchoring),
         artifacts=dashboard.artifacts_folder(settings.outputs),
     )
     search.note(study_note(settings, planner))
@@ -223,23 +227,32 @@ def _work(
     patience_s = planner.engine.stop_timeout_s + STOP_MARGIN_S
     waits_for = f"the trials that run to end their engines, at most {patience_s:g} s"
     with StopSignals(waits_for=waits_for) as stop, closing(search), deferred as executor:
-        display = Display(console, devices=sum(len(node.devices) for node in nodes))
+        devices = sum(len(node.devices) for node in nodes)
+        display, progress = Display(console, devices=devices), Progress(run_folder, devices=devices)
+
+        def look_ahead(outlook: Outlook) -> None:
+            display.look_ahead(outlook)
+            progress.look_ahead(outlook)
+
         sweep = Sweep(
             planner=planner,
             search=search,
             ledger=ledger_of(settings, planner, store),
             executor=executor,
             scheduler=scheduler_of(settings, nodes),
-            observer=display,
+            observer=Together([display, progress]),
             retries=Retries(max_attempts=settings.max_attempts, first_pause_s=settings.retry_pause_s),
             illustrate=illustrator(settings),
-            show_outlook=display.look_ahead,
+            show_outlook=look_ahead,
+            anchoring=anchoring,
         )
         try:
-            with display:
+            with display, progress:
                 outcome = sweep.run(stop=stop.is_set)
         finally:
             stop.settle()
+    if anchoring is not None and stop.signalled is None:
+        expected.write(settings, anchoring, console)
     return outcome, stop.signalled
 
 

@@ -17,7 +17,7 @@ from packaging.version import InvalidVersion, Version
 
 from sweeper.engines.environment import find_interpreter
 from sweeper.errors import ConfigError
-from sweeper.kinds import CLIENTS, ClientKind, ClientPackage
+from sweeper.kinds import CLIENTS, LM_EVAL, ClientKind, ClientPackage
 from sweeper.processes import virtual_environment
 from sweeper.processes.virtual_environment import find_uv
 
@@ -34,7 +34,12 @@ except metadata.PackageNotFoundError:
 
 def installable() -> tuple[str, ...]:
     """Return the names of the clients that are installed into an environment of their own."""
-    return tuple(kind.name for kind in CLIENTS.values() if kind.package is not None)
+    return tuple(_kinds())
+
+
+def kind_named(name: str) -> ClientKind:
+    """Return what has an environment of its own by its name, which is one of ``installable``."""
+    return _kinds()[name]
 
 
 def package_of(kind: ClientKind) -> ClientPackage:
@@ -71,6 +76,7 @@ def install(
     package = package_of(kind)
     release = release or package.release
     check_version(kind, release, where="install-client --release")
+    extras = f"[{package.extras}]" if package.extras else ""
     uv = virtual_environment.chosen_uv(installer, uv=find_uv())
     folder = (folder or Path(package.folder)).absolute()
     python, stamp = folder / "bin" / "python", folder / _STAMP
@@ -82,7 +88,10 @@ def install(
     virtual_environment.make(folder, with_pip=uv is None)
     virtual_environment.run(
         install_command(
-            python, f"{package.distribution}=={release}", uv=uv, links=virtual_environment.find_links()
+            python,
+            f"{package.distribution}{extras}=={release}",
+            uv=uv,
+            links=virtual_environment.find_links(),
         ),
         of=f"install-client {kind.name}",
         size=package.size,
@@ -129,8 +138,9 @@ def find_python(kind: ClientKind, given: str | None, *, surroundings: Mapping[st
         # Not resolved: a virtual environment's interpreter is a link, and the link is what names it.
         return str(usual.absolute())
     raise ConfigError(
-        f"client.kind: is {kind.name}, and it is not installed; expected {usual}, or an interpreter named by "
-        f"client.python or {package.variable}. Install it into an environment of its own: {_remedy(kind)}"
+        f"{package.asked} {kind.name}, and it is not installed; expected {usual}, or an interpreter named by "
+        f"{package.key}.python or {package.variable}. Install it into an environment of its own: "
+        f"{_remedy(kind)}"
     )
 
 
@@ -140,13 +150,14 @@ def version_at(kind: ClientKind, python: str) -> str:
     Raises:
         ConfigError: The interpreter is missing or does not run, the client is not there, or too old.
     """
-    found = _version(python, package_of(kind).distribution)
+    key = f"{package_of(kind).key}.python"
+    found = _version(python, package_of(kind).distribution, key)
     if found is None:
         raise ConfigError(
-            f"client.python: {python} has no {package_of(kind).distribution}; expected it in that "
+            f"{key}: {python} has no {package_of(kind).distribution}; expected it in that "
             f"environment. Install it there, or into one of its own: {_remedy(kind)}"
         )
-    check_version(kind, found, where=f"client.python: {python}")
+    check_version(kind, found, where=f"{key}: {python}")
     return found
 
 
@@ -168,9 +179,14 @@ def check_version(kind: ClientKind, found: str, *, where: str) -> None:
         )
 
 
+def _kinds() -> dict[str, ClientKind]:
+    """Return them by name; clients of other packages are known once they are asked for."""
+    return {kind.name: kind for kind in (*CLIENTS.values(), LM_EVAL) if kind.package is not None}
+
+
 @functools.cache
-def _version(python: str, distribution: str) -> str | None:
-    path = find_interpreter(python, key="client.python")
+def _version(python: str, distribution: str, key: str) -> str | None:
+    path = find_interpreter(python, key=key)
     try:
         answer = subprocess.run(
             [path, "-c", _PROBE, distribution],
@@ -183,7 +199,7 @@ def _version(python: str, distribution: str) -> str | None:
         found = json.loads(answer.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as exc:
         raise ConfigError(
-            f"client.python: {python} does not run a short program ({exc}); expected a working Python. "
+            f"{key}: {python} does not run a short program ({exc}); expected a working Python. "
             f"Name the interpreter of the environment that {distribution} is installed in."
         ) from exc
     return None if found is None else str(found)

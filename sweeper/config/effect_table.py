@@ -248,6 +248,11 @@ _NO_CONTROL = Idle(
     because="study.control is not; expected a setting to repeat",
     remedy="Set study.control to a series, or to base.",
 )
+_NO_QUESTIONS = Idle(
+    when=lambda run: run.root["accuracy"]["path"] is None and run.root["accuracy"]["task"] is None,
+    because="nothing is asked; expected accuracy.path or accuracy.task",
+    remedy="Leave it out, or name questions.",
+)
 _NO_PRICE = Idle(
     when=lambda run: run.root["study"]["price_per_gpu_hour"] is None,
     because="study.price_per_gpu_hour is not; expected an amount to stand before it",
@@ -314,7 +319,7 @@ EFFECTS: tuple[Effect, ...] = (
             *("study.name", "study.experiment", "study.question", "study.source", "study.outputs"),
             *("study.storage", "study.results", "study.isolation", "study.order", "study.control"),
             *("study.counterpart_of", "study.changes.*"),
-            # What a GPU costs is said by the plan; a run is told the same, so that one file serves both.
+            # What a GPU costs is said by the plan, and by the report of a run.
             "study.price_per_gpu_hour",
         )
     ),
@@ -395,6 +400,11 @@ EFFECTS: tuple[Effect, ...] = (
     Effect(keys=("client.start_timeout_s",), idle=(_NOT_WAITED_FOR, _NOT_STARTED)),
     Effect(keys=("client.arguments.*",), idle=(_NO_ARGUMENTS, _NOT_STARTED)),
     Effect(keys=("client.trust_remote_code",), idle=(_NOT_OF_THIS_CLIENT, _KNOB_OF_BOTH)),
+    Effect(keys=("accuracy.path", "accuracy.task"), idle=(_NO_SERVER, _NOT_STARTED)),
+    Effect(
+        keys=tuple(f"accuracy.{name}" for name in ("limit", "max_tokens", "timeout_s", "python")),
+        idle=(_NO_QUESTIONS, _NOT_STARTED),
+    ),
     Effect(keys=("knobs.*",), idle=(_GIVEN_KNOBS,)),
     Effect(
         keys=(

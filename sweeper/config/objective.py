@@ -10,7 +10,7 @@ from sweeper.errors import ConfigError, nearest
 from sweeper.kinds import DATASETS
 from sweeper.records import (
     GPU,
-    METRIC_NAMES,
+    QUANTITY_NAMES,
     SEARCH_SLOS,
     Constraint,
     LoadPoint,
@@ -107,9 +107,9 @@ def _limit(name: str, item: Mapping[str, Any]) -> dict[str, Any]:
 def _quantity(name: str, item: Mapping[str, Any], load_points: Sequence[LoadPoint]) -> dict[str, Any]:
     """Check what is looked at: the metric, where it is taken, and what it is divided by."""
     where, metric = f"objective.{name}", item["metric"]
-    if metric not in METRIC_NAMES:
+    if metric not in QUANTITY_NAMES:
         raise ConfigError(
-            f"{where}.metric: '{metric}' is not a metric.{nearest(metric, METRIC_NAMES)} "
+            f"{where}.metric: '{metric}' is not a metric.{nearest(metric, QUANTITY_NAMES)} "
             "See docs/columns.md for all."
         )
     if item["per"] is not None:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, get_type_hints
 
 from sweeper.goals.termination import Termination
-from sweeper.records import ClientSpec, EngineSpec, LoadPoint, Model, StopRule
-from sweeper.schedule.scheduler import ISOLATIONS, ORDERS
+from sweeper.records import ClientSpec, EngineSpec, LoadPoint, Model, Questions, StopRule
+from sweeper.schedule.queue import ORDERS
+from sweeper.schedule.scheduler import ISOLATIONS
 
 
 @dataclass
@@ -121,6 +122,18 @@ class ClientConfig:
     start_timeout_s: float = ClientSpec.start_timeout_s
     trust_remote_code: bool = ClientSpec.trust_remote_code
     arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class AccuracyConfig:
+    """Questions that an engine is asked before its loads, by lm-eval: those of a file or a task."""
+
+    path: str | None = Questions.path
+    task: str | None = Questions.task
+    limit: int | None = Questions.limit
+    max_tokens: int = Questions.max_tokens
+    timeout_s: float = Questions.timeout_s
+    python: str | None = Questions.python
 
 
 @dataclass
@@ -258,6 +271,7 @@ class RootConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     workload: WorkloadConfig = field(default_factory=WorkloadConfig)
     client: ClientConfig = field(default_factory=ClientConfig)
+    accuracy: AccuracyConfig = field(default_factory=AccuracyConfig)
     knobs: dict[str, Any] = field(default_factory=dict)
     space: SpaceConfig = field(default_factory=SpaceConfig)
     search: SearchConfig = field(default_factory=SearchConfig)

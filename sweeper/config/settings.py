@@ -11,7 +11,7 @@ from typing import Any
 
 from sweeper import knobs
 from sweeper.config import engine as serving
-from sweeper.config import initial_points, model, objective, requests, unused
+from sweeper.config import initial_points, model, objective, questions, requests, unused, worth
 from sweeper.config import workload as load
 from sweeper.config.checks import (
     MOST_STARTS,
@@ -41,9 +41,11 @@ from sweeper.records import (
     Model,
     Objective,
     Platform,
+    Questions,
     Scalar,
 )
-from sweeper.schedule.scheduler import ISOLATIONS, ORDERS
+from sweeper.schedule.queue import ORDERS
+from sweeper.schedule.scheduler import ISOLATIONS
 from sweeper.simulation import calibration, stacks
 from sweeper.simulation.calibration import NamedCalibration
 from sweeper.simulation.device import DEVICES, USUAL_DEVICE
@@ -72,11 +74,12 @@ class Settings:
         insisted: Partition and memory mode that the node must be in, where the experiment says so.
         modelled_device: What the devices of a simulated platform are; None of any other.
         isolation: Whether trials run next to one another on a node (``shared``) or one at a time.
-        order: In which order trials that wait are looked at (``schedule.ORDERS``).
+        order: In which order trials that wait are looked at (``schedule.queue.ORDERS``).
         control: Series, or ``base``, that is measured again and again to show drift; None for no such.
         control_every: A repetition of it after so many trials; None is start, middle and end.
-        price_per_gpu_hour: What a GPU costs by the hour, for the plan; None leaves costs out.
+        price_per_gpu_hour: What a GPU costs by the hour, for plan, report and costs; None leaves them out.
         currency: In what, as people write it behind the amount.
+        accuracy: Questions that engines are asked before their loads; None asks none.
         calibration: Parameters of the simulation, all of them; on a measured platform those that were given.
         calibrated: The calibration that they are; None on a measured platform.
         starts: Choices that a search tries first, besides the defaults.
@@ -114,6 +117,7 @@ class Settings:
     load_points: tuple[LoadPoint, ...]
     warmup_prompts: int
     client: ClientSpec
+    accuracy: Questions | None
     space: Space
     method: str
     trials: int | None
@@ -203,6 +207,14 @@ def settings(
     )
     calibrated = _calibrated(root, platform, outputs, served)
     load_points = _load_points(workload)
+    asked = questions.of(root["accuracy"])
+    worth_of = worth.Known(
+        asks_questions=asked is not None and platform is not Platform.SIMULATED,
+        price_per_gpu_hour=_price(study["price_per_gpu_hour"]),
+        platform=platform,
+        engine=engine["kind"],
+        is_live=serving.live(engine["live"]) != "false",
+    )
     found = Settings(
         name=name,
         experiment=experiment,
@@ -230,6 +242,7 @@ def settings(
         load_points=load_points,
         warmup_prompts=check_not_negative("workload.warmup_prompts", workload["warmup_prompts"]),
         client=load.client(root["client"], load_points),
+        accuracy=asked,
         space=space,
         method=method,
         trials=trials,
@@ -237,8 +250,8 @@ def settings(
         starts=initial_points.starts(root["search"]),
         stages=initial_points.stages(root["search"]),
         endings=endings(root["search"]),
-        objectives=objective.objectives(root["objective"], load_points),
-        constraints=objective.constraints(root["objective"], load_points),
+        objectives=worth.known(objective.objectives(root["objective"], load_points), worth_of),
+        constraints=worth.known(objective.constraints(root["objective"], load_points), worth_of),
         executor=root["executor"]["kind"],
         address=root["executor"]["address"],
         max_parallel=root["executor"]["max_parallel"],

@@ -105,8 +105,10 @@ def run(
     kind = name_of(runtime)
     given = _with_hub(environment if devices is None or kind == APPTAINER else _rebased(environment, devices))
     names = passed(given, surroundings=surroundings)
-    given |= {"PYTHONPATH": _own_paths(given, surroundings)} if "PYTHONPATH" in names else {}
-    mounts = _mounts(spec, given, folder=folder, writable=writable)
+    own_paths = _own_paths(given, surroundings) if "PYTHONPATH" in names else []
+    if own_paths:
+        given["PYTHONPATH"] = os.pathsep.join((*own_paths, *spec.python_path))
+    mounts = _mounts(spec, given, folder=folder, writable=writable, read=own_paths)
     if kind == APPTAINER:
         words = _apptainer(spec, mounts, folder=folder, devices=devices)
         return Inside(command=(*words, *command), environment=given | _inner(given, names), container=None)
@@ -158,11 +160,11 @@ def passed(environment: Mapping[str, str], *, surroundings: Mapping[str, str]) -
     return tuple(sorted(filter(is_passed, environment)))
 
 
-def _own_paths(environment: Mapping[str, str], surroundings: Mapping[str, str]) -> str:
+def _own_paths(environment: Mapping[str, str], surroundings: Mapping[str, str]) -> list[str]:
     """Return what we put on PYTHONPATH: what else is there belongs to interpreters of this machine."""
     others = surroundings.get("PYTHONPATH", "").split(os.pathsep)
     own = (path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path not in others)
-    return os.pathsep.join(filter(None, own))
+    return list(filter(None, own))
 
 
 def _rebased(environment: Mapping[str, str], devices: ShownDevices) -> dict[str, str]:
@@ -190,16 +192,18 @@ def hub_folder(environment: Mapping[str, str]) -> str | None:
 
 
 def _mounts(
-    spec: ContainerSpec, environment: Mapping[str, str], *, folder: Path, writable: Sequence[str]
+    spec: ContainerSpec,
+    environment: Mapping[str, str],
+    *,
+    folder: Path,
+    writable: Sequence[str],
+    read: Sequence[str],
 ) -> list[tuple[str, str]]:
     """Return the folders to be mounted, with ``rw`` or ``ro`` each; none that lies in another of its kind."""
     hub = (environment[name] for name in _HUB if name in environment)
-    own = environment.get("PYTHONPATH", "").split(os.pathsep)
     written = _outermost([str(folder), *writable, *(path for path in hub if Path(path).is_dir())])
-    read = [
-        path for path in (*spec.mounts, *own) if path and Path(path).exists() and not _lies_in(path, written)
-    ]
-    return [*((path, "rw") for path in written), *((path, "ro") for path in _outermost(read))]
+    others = [path for path in (*spec.mounts, *read) if Path(path).exists() and not _lies_in(path, written)]
+    return [*((path, "rw") for path in written), *((path, "ro") for path in _outermost(others))]
 
 
 def _outermost(paths: Sequence[str]) -> list[str]:

@@ -78,8 +78,14 @@ def provided(engine: EngineSpec, *, image: str | None = None, may_pull: bool) ->
     assert engine.container is not None
     wanted = image or engine.container.image
     runtime = find_runtime(engine.container.runtime)
-    digest = digest_of(str(wanted), runtime, may_pull=may_pull)
-    container = replace(engine.container, image=wanted, runtime=runtime, digest=digest)
+    inspected = _inspected(str(wanted), runtime, may_pull=may_pull)
+    container = replace(
+        engine.container,
+        image=wanted,
+        runtime=runtime,
+        digest=_digest(str(wanted), runtime, inspected),
+        python_path=read_python_path(inspected),
+    )
     return with_mounts(replace(engine, container=container), container.mounts)
 
 
@@ -97,13 +103,24 @@ def digest_of(image: str, runtime: str, *, may_pull: bool) -> str:
     Raises:
         ConfigError: It is not on this machine and cannot be fetched, or must not be.
     """
+    return _digest(image, runtime, _inspected(image, runtime, may_pull=may_pull))
+
+
+def _inspected(image: str, runtime: str, *, may_pull: bool) -> str:
+    """Return what a runtime tells of an image; nothing where an image is a file."""
     if containers.name_of(runtime) == APPTAINER:
-        return _digest_of_file(image)
+        return ""
     answer = ask((runtime, "image", "inspect", image), within_s=_ANSWER_S)
     if not answer.is_ok:
         _pull(image, runtime, may_pull=may_pull)
         answer = ask((runtime, "image", "inspect", image), within_s=_ANSWER_S)
-    digest = read_digest(answer.text) if answer.is_ok else None
+    return answer.text if answer.is_ok else ""
+
+
+def _digest(image: str, runtime: str, inspected: str) -> str:
+    if containers.name_of(runtime) == APPTAINER:
+        return _digest_of_file(image)
+    digest = read_digest(inspected)
     if digest is None:
         raise ConfigError(
             f"engine.image: {runtime} tells no digest of {image}; expected it from '{runtime} image inspect "
@@ -121,6 +138,15 @@ def read_digest(inspected: str) -> str | None:
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
     return min(filter(None, digests), default=f"sha256:{own.removeprefix('sha256:')}")
+
+
+def read_python_path(inspected: str) -> tuple[str, ...]:
+    """Read the folders that an image itself puts on PYTHONPATH out of what ``image inspect`` prints."""
+    try:
+        told = dict(word.split("=", 1) for word in json.loads(inspected)[0]["Config"]["Env"] or ())
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return ()
+    return tuple(filter(None, told.get("PYTHONPATH", "").split(os.pathsep)))
 
 
 def _pull(image: str, runtime: str, *, may_pull: bool) -> None:

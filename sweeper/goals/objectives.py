@@ -20,10 +20,13 @@ from sweeper.records import (
     Measurement,
     Objective,
     Placement,
+    TrialResult,
     TrialSpec,
+    derived,
     gpus_of_row,
 )
-from sweeper.records.metrics import METRICS, is_reported_at
+from sweeper.records.derived import is_reported_at
+from sweeper.records.metrics import METRICS
 
 Key = TypeVar("Key")
 
@@ -42,15 +45,16 @@ def objective_value(
 
     Args:
         objective: Metric, load point and divisor; without a load point, all count that can have the metric.
-        rows: Metric columns with ``LOAD_COLUMNS``, ``devices`` and ``partition_mode``; missing values are
-            None or NaN.
+        rows: Metric columns with ``LOAD_COLUMNS``, ``devices`` and ``partition_mode``, and for what is worked
+            out from others ``records.derived.READ_COLUMNS``; missing values are None or NaN.
         is_partial: The trial was stopped early: take the mean of what was measured until then.
 
     Returns:
         The mean, or None where the metric was not measured at each of the load points.
     """
+    worked_out = derived.filled(objective.metric, rows, price_per_gpu_hour=objective.price_per_gpu_hour)
     counted = [
-        (load_key(objective, row), row_value(objective, row)) for row in rows if counts(objective, row)
+        (load_key(objective, row), row_value(objective, row)) for row in worked_out if counts(objective, row)
     ]
     known = [value for _, value in counted if value is not None]
     measured = {point for point, value in counted if value is not None}
@@ -63,7 +67,17 @@ def load_key(quantity: Objective | Constraint, row: Mapping[str, Any]) -> tuple[
     """Return what identifies the load point of a row; the probes of a search are one."""
     if quantity.metric in SEARCH_SLOS:
         return (quantity.metric,)
+    return load_of(row)
+
+
+def load_of(row: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return what identifies the load point of a row, whether it was just measured, modelled or stored."""
     return tuple(_plain(row.get(name)) for name in LOAD_COLUMNS)
+
+
+def answer_of(row: Mapping[str, Any]) -> str | None:
+    """Return the metric that a search over loads finds, where a row is one of its probes."""
+    return next((name for name, slo in SEARCH_SLOS.items() if isinstance(row.get(slo), str)), None)
 
 
 def counts(quantity: Objective | Constraint, row: Mapping[str, Any]) -> bool:
@@ -74,7 +88,7 @@ def counts(quantity: Objective | Constraint, row: Mapping[str, Any]) -> bool:
         max_concurrency=_number(row.get("max_concurrency")),
         dataset=dataset if isinstance(dataset := row.get("dataset"), str) else None,
         keeps_prefix_cache=row.get("keeps_prefix_cache") is True,
-        answer=next((name for name, slo in SEARCH_SLOS.items() if isinstance(row.get(slo), str)), None),
+        answer=answer_of(row),
     )
 
 
@@ -209,6 +223,25 @@ def bound_attributes(violated: Mapping[str, float] | None) -> dict[str, Any]:
         return {}
     broken = [name for name, share in violated.items() if share > 0]
     return {"feasible": not broken, **({"breaks": "; ".join(broken)} if broken else {})}
+
+
+def measured_rows(result: TrialResult) -> list[dict[str, Any]]:
+    """Lay out the measurements of a trial as the store does, with what other metrics are worked out from."""
+    of_trial = {
+        "parents": [] if result.placement is None else list(result.placement.parents),
+        "engine_start_s": result.phases.get("engine_start_s"),
+        "live_trial": result.effective.get("live_trial"),
+        **result.accuracy,
+    }
+    return [
+        {
+            **measured_row(measurement, result.placement),
+            **of_trial,
+            "gpu_power_w": measurement.telemetry.get("gpu_power_w"),
+            "restart": measurement.restart,
+        }
+        for measurement in result.measurements
+    ]
 
 
 def measured_row(measurement: Measurement, placement: Placement | None = None) -> dict[str, Any]:

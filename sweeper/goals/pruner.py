@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeper.goals.objectives import counts_load, is_at, is_worse
+from sweeper.goals.deciding import counted_points
+from sweeper.goals.objectives import is_at, is_worse
 from sweeper.records import Constraint, LoadPoint, Measurement, Objective, StopRule
 from sweeper.records.metrics import METRICS
 
@@ -68,6 +69,20 @@ def reason_to_stop(
     return None
 
 
+def broken_before(rule: StopRule, known: Mapping[str, Any]) -> str | None:
+    """Return which bound a trial breaks before it is loaded, by more than the margin; None where none.
+
+    Args:
+        rule: What is kept.
+        known: Numbers of the trial as a whole, by metric.
+    """
+    for constraint in rule.constraints:
+        value = known.get(constraint.metric)
+        if value is not None and constraint.violation(value) > rule.margin:
+            return f"breaks {constraint.name}: {value:.4g}, and may be {rule.margin:.0%} off at most"
+    return None
+
+
 def _names_load(quantity: Objective | Constraint) -> bool:
     return quantity.request_rate_per_s is not None or quantity.max_concurrency is not None
 
@@ -97,22 +112,6 @@ def _groups(points: Sequence[LoadPoint]) -> list[list[LoadPoint]]:
     return groups
 
 
-def _counted(quantity: Objective | Constraint, points: Sequence[LoadPoint]) -> list[LoadPoint]:
-    """Return the load points whose mean a quantity is."""
-    return [
-        point
-        for point in points
-        if counts_load(
-            quantity,
-            request_rate_per_s=point.request_rate_per_s,
-            max_concurrency=point.max_concurrency,
-            dataset=point.dataset,
-            keeps_prefix_cache=point.keeps_prefix_cache,
-            answer=None if point.search is None else point.search.answer,
-        )
-    ]
-
-
 def _known(
     quantity: Objective | Constraint,
     points: Sequence[LoadPoint],
@@ -121,7 +120,7 @@ def _known(
     gpus: float,
 ) -> float | None:
     """Return the quantity's value, once each of its load points was measured."""
-    means = [_mean(quantity.metric, point, measured) for point in _counted(quantity, points)]
+    means = [_mean(quantity.metric, point, measured) for point in counted_points(quantity, points)]
     known = [mean for mean in means if mean is not None]
     if not known or len(known) < len(means):
         return None
@@ -133,7 +132,7 @@ def _best_possible(
 ) -> float:
     """Bound an objective from its good side, with the best thinkable number where none is measured yet."""
     is_max = objective.is_higher_better
-    counted = _counted(objective, points)
+    counted = counted_points(objective, points)
     if not counted:
         return math.inf if is_max else -math.inf
     values = []

@@ -5,7 +5,7 @@ imported when it is first used. Everything else asks the record and never compar
 lie below the records, since a trial's identity, the knobs, the space and the schedule ask them, too.
 """
 
-from sweeper.kinds.clients import CLIENTS, DEFAULT_CLIENT, ClientKind, ClientPackage
+from sweeper.kinds.clients import CLIENTS, DEFAULT_CLIENT, LM_EVAL, ClientKind, ClientPackage
 from sweeper.kinds.datasets import DATASETS, DatasetKind, DatasetOption
 from sweeper.kinds.engines import (
     DEFAULT_ENGINE,
@@ -24,6 +24,7 @@ __all__ = [
     "DEFAULT_CLIENT",
     "DEFAULT_ENGINE",
     "ENGINES",
+    "LM_EVAL",
     "MODEL_OF_ENGINE",
     "SEARCH_METHODS",
     "VLLM_ENVIRONMENT",

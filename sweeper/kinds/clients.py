@@ -19,6 +19,9 @@ class ClientPackage:
         folder: Where it is installed unless told otherwise.
         variable: Environment variable that may name its interpreter.
         size: What it takes on disk.
+        extras: Of the distribution, by comma; empty for none.
+        key: Group of the configuration whose ``python`` may name its interpreter.
+        asked: What begins the sentence on who asks for it.
     """
 
     distribution: str
@@ -27,6 +30,9 @@ class ClientPackage:
     folder: str
     variable: str
     size: str
+    extras: str = ""
+    key: str = "client"
+    asked: str = "client.kind: is"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +175,23 @@ CLIENTS = Registry(
     group="sweeper.clients",
 )
 """What can load an engine."""
+
+LM_EVAL = ClientKind(
+    name="lm_eval",
+    client="sweeper.clients.accuracy:score",
+    package=ClientPackage(
+        distribution="lm-eval",
+        extras="api",
+        release="0.4.13",
+        since="0.4.9",
+        folder=".venv-lm_eval",
+        variable="SWEEPER_LM_EVAL_PYTHON",
+        size="600 MB",
+        key="accuracy",
+        asked="accuracy: questions are asked by",
+    ),
+)
+"""What asks questions (``accuracy.path``): it lies where clients of other projects do, and loads nothing."""
 
 DEFAULT_CLIENT = _VLLM_BENCH.name
 """What loads it unless another is chosen."""

@@ -5,6 +5,8 @@ A comparison of two releases in which such a knob is not pinned compares the def
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sweeper.knobs.generations import NO_KNOBS, Accelerator, Generation, engine_generation, is_set
 from sweeper.knobs.parallelism import ranks
 from sweeper.knobs.release_order import is_between
@@ -12,6 +14,23 @@ from sweeper.records import Assignment, Scalar
 
 # Source: max_position_embeddings in the config of every Llama 3.1.
 _LLAMA_3_1_POSITIONS = 131072
+
+
+NEVER_MOVED: Mapping[str, Scalar] = {
+    **dict.fromkeys(("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"), 1),
+    **dict.fromkeys(("instances", "num_scheduler_steps", "stream_interval"), 1),
+    **dict.fromkeys(("kv_cache_dtype", "dtype"), "auto"),
+    **dict.fromkeys(("enable_expert_parallel", "enforce_eager", "disable_custom_all_reduce"), False),
+    "max_seq_len_to_capture": 8192,
+    "VLLM_ROCM_USE_AITER": 0,
+    **dict.fromkeys((f"VLLM_ROCM_USE_AITER_{part}" for part in ("LINEAR", "MLA", "MOE", "RMSNORM")), 1),
+    "VLLM_ROCM_QUICK_REDUCE_QUANTIZATION": "NONE",
+}
+"""Knobs whose value of every release that has them is the same when nothing is said. To set one to it is no
+override. They are no part of ``defaults``, which are those that a plan has to know.
+
+Source: vllm_knob_history.csv, column ``default_history``; vLLM 0.32.0 ``vllm/config`` and ``vllm/envs.py``;
+``instances`` is ours."""
 
 
 def defaults(

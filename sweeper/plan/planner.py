@@ -27,6 +27,7 @@ from sweeper.records import (
     LoadPoint,
     Model,
     Platform,
+    Questions,
     Scalar,
     TrialSpec,
 )
@@ -112,6 +113,7 @@ class Planner:
     accelerator: knobs.Accelerator
     load_points: tuple[LoadPoint, ...]
     client: ClientSpec = field(default_factory=ClientSpec)
+    accuracy: Questions | None = None
     warmup_prompts: int = 0
     repeats: int = 1
     runs_per_start: int = 1
@@ -217,6 +219,7 @@ class Planner:
             warmup_prompts=self.warmup_prompts,
             repeats=self.repeats,
             runs_per_start=self.runs_per_start,
+            accuracy=self.accuracy,
             calibration=self.calibration,
             calibration_name=None if self.calibrated is None else self.calibrated.name,
             label=point_label(point),

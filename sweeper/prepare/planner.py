@@ -20,6 +20,7 @@ from sweeper.prepare.model import (
     provide_model,
     with_models,
 )
+from sweeper.prepare.questions import found_questions
 from sweeper.records import IMAGE, ContainerSpec, EngineSpec
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def planner_of(settings: Settings, node: Node) -> Planner:
         modelled_device=settings.modelled_device,
         load_points=settings.load_points,
         client=found_client(settings),
+        accuracy=found_questions(settings),
         warmup_prompts=settings.warmup_prompts,
         repeats=settings.repeats,
         runs_per_start=settings.runs_per_start,

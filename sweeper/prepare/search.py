@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from sweeper.kinds import SEARCH_METHODS
+from sweeper.kinds import ENGINES, SEARCH_METHODS
 from sweeper.records import Platform
 
 if TYPE_CHECKING:
     from sweeper.config import Settings
     from sweeper.plan.planner import Planner
+    from sweeper.prepare.anchoring import Anchoring
     from sweeper.search import Hints
     from sweeper.search.prior import Estimate
     from sweeper.space.space import Point
@@ -33,11 +34,34 @@ def check_search(settings: Settings, planner: Planner) -> None:
     check_stages(settings.stages, planner.space)
 
 
-def hints_of(settings: Settings, planner: Planner, say: Callable[[str], object]) -> Hints:
+def anchoring_of(settings: Settings, planner: Planner) -> Anchoring | None:
+    """Return what predicts the trials of a measured study and learns from them; None where nothing does."""
+    from sweeper.prepare.anchoring import Anchoring, device_for
+
+    device = None if planner.platform is Platform.SIMULATED else device_for(planner.node)
+    if device is None or not ENGINES[planner.engine.kind].takes_vllm_flags:
+        return None
+    metrics = [goal.metric for goal in settings.objectives] + [bound.metric for bound in settings.constraints]
+    return Anchoring(node=planner.node, device=device, metrics=metrics)
+
+
+def hints_of(
+    settings: Settings,
+    planner: Planner,
+    say: Callable[[str], object],
+    *,
+    anchoring: Anchoring | None = None,
+) -> Hints:
     """Return what a method that learns may know beforehand; say so when it takes its time.
 
     Of AMD's devices that are modelled the simulated platform has something to say. On itself its ranking
     would be its result, so only the method that is made of it asks there.
+
+    Args:
+        settings: The study's settings.
+        planner: Plans its points.
+        say: Called with what takes its time.
+        anchoring: Of a measured study, by whose trials what is expected of a point is moved.
     """
     from sweeper.prepare.estimate import simulated_estimate
     from sweeper.search import Hints
@@ -56,12 +80,14 @@ def hints_of(settings: Settings, planner: Planner, say: Callable[[str], object])
             device=device,
             objectives=settings.objectives,
             constraints=settings.constraints,
+            anchoring=anchoring,
         )
         estimate = _announced(modelled, say)
     return Hints(
         defaults=planner.unsaid(planner.space.base, planner.model),
         starts=settings.starts,
         estimate=estimate,
+        revision=int if anchoring is None else lambda: anchoring.revision,
         stages=settings.stages,
         trials=settings.trials,
     )

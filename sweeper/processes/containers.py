@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,8 @@ TRIAL_LABEL = "sweeper.trial"
 ANSWER_S = 20.0
 """How long a runtime may take to answer a question, or to end a container."""
 
-
+_REMOVAL_S = 10.0
+_POLL_S = 0.1
 _LONGEST_LINE = 300
 
 
@@ -96,6 +98,13 @@ class Container:
             # alone would wait for ten seconds.
             _answer((self.runtime, "kill", found))
             _answer((self.runtime, "rm", "--force", found))
+        return self._is_gone_within(_REMOVAL_S)
+
+    def _is_gone_within(self, patience_s: float) -> bool:
+        """Docker removes in the background what was started with ``--rm``, and fails who asks for it, too."""
+        deadline = time.monotonic() + patience_s
+        while self.ids() and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
         return self.ids() == []
 
     def state(self) -> Mapping[str, object]:

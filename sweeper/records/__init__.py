@@ -8,6 +8,8 @@ Missing is ``None``; zero, -1 and empty text are values.
 from __future__ import annotations
 
 from sweeper.errors import FailureClass
+from sweeper.records.accuracy import ACCURACY_COLUMNS, Questions
+from sweeper.records.derived import QUANTITY_NAMES
 from sweeper.records.goal import (
     Constraint,
     Objective,
@@ -70,6 +72,7 @@ from sweeper.records.trial import (
 )
 
 __all__ = [
+    "ACCURACY_COLUMNS",
     "GOODPUT_BOUNDS",
     "GPU",
     "HOST_PREFIX",
@@ -85,6 +88,7 @@ __all__ = [
     "METRIC_NAMES",
     "PARTITIONS_PER_GPU",
     "PHASES",
+    "QUANTITY_NAMES",
     "SAMPLING",
     "SEARCH_SLOS",
     "Assignment",
@@ -103,6 +107,7 @@ __all__ = [
     "Platform",
     "Provenance",
     "Quantization",
+    "Questions",
     "Ramp",
     "RateSearch",
     "RequestForm",

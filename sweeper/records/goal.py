@@ -18,6 +18,7 @@ class Objective:
         max_concurrency: Requests under way at once, or users of a closed loop, of the load point that counts;
             None as above.
         per: ``GPU`` divides by the GPUs used; None takes the metric as it is.
+        price_per_gpu_hour: What a GPU costs by the hour, for a metric that is a cost; else None.
     """
 
     metric: str
@@ -25,6 +26,7 @@ class Objective:
     request_rate_per_s: float | None = None
     per: str | None = None
     max_concurrency: int | None = None
+    price_per_gpu_hour: float | None = None
 
     @property
     def name(self) -> str:
@@ -54,6 +56,7 @@ class Constraint:
         max_concurrency: Requests under way at once, or users of a closed loop, of the load point that counts;
             None as above.
         per: As in ``Objective``.
+        price_per_gpu_hour: As in ``Objective``.
     """
 
     metric: str
@@ -62,6 +65,7 @@ class Constraint:
     request_rate_per_s: float | None = None
     per: str | None = None
     max_concurrency: int | None = None
+    price_per_gpu_hour: float | None = None
 
     @property
     def name(self) -> str:
@@ -112,4 +116,7 @@ def _quantity_name(quantity: Objective | Constraint) -> str:
     where = load_text(
         request_rate_per_s=quantity.request_rate_per_s, max_concurrency=quantity.max_concurrency
     )
-    return f"{quantity.metric}{divided}{' ' if where else ''}{where}"
+    price = quantity.price_per_gpu_hour
+    # With its price, so that a search never goes on among values of another one.
+    priced = "" if price is None else f" at {price:g} per GPU-hour"
+    return f"{quantity.metric}{divided}{' ' if where else ''}{where}{priced}"

@@ -56,6 +56,8 @@ class TrialResult:
         sanity_text: The answer to a greedy question, before and after the loads; that of all starts where
             they differ.
         phases: Seconds spent on each of ``PHASES``.
+        accuracy: How it answered questions before the loads, by ``ACCURACY_COLUMNS``; empty where none were
+            asked.
     """
 
     spec: TrialSpec
@@ -71,6 +73,7 @@ class TrialResult:
     versions: Mapping[str, str] = field(default_factory=dict)
     surroundings: Mapping[str, Scalar] = field(default_factory=dict)
     phases: Mapping[str, float] = field(default_factory=dict)
+    accuracy: Mapping[str, Scalar] = field(default_factory=dict)
     sanity_fingerprint: str | None = None
     sanity_text: str | None = None
     command: tuple[str, ...] = ()

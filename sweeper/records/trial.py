@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from sweeper.kinds import DEFAULT_CLIENT, ENGINES
+from sweeper.records.accuracy import Questions
 from sweeper.records.goal import StopRule
 from sweeper.records.kinds import (
     HOST_PREFIX,
@@ -36,6 +37,7 @@ class ContainerSpec:
         digest: Content of the image, as ``sha256:...``; None until it was looked up.
         python: Interpreter in the image.
         mounts: Files and folders of this machine that it may read, at the same paths.
+        python_path: Folders that the image itself puts on PYTHONPATH; they stay, behind ours.
     """
 
     image: str | None = None
@@ -44,6 +46,7 @@ class ContainerSpec:
     digest: str | None = None
     python: str = "python3"
     mounts: tuple[str, ...] = ()
+    python_path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +201,7 @@ class TrialSpec:
         live_start: What the engine is started with that several settings share, each by limits that are
             changed while it runs; None for an engine started for this trial alone. A trial that shares a
             start is another trial than one that does not, and is stored under another key.
+        accuracy: Questions that the engine is asked before its loads; None asks none.
     """
 
     study: str
@@ -227,6 +231,7 @@ class TrialSpec:
     is_default: bool = False
     stop_rule: StopRule | None = None
     live_start: Assignment | None = None
+    accuracy: Questions | None = None
 
     @property
     def role(self) -> str | None:
@@ -281,6 +286,7 @@ class TrialSpec:
                 **({} if self.final is None else {"final": self.final}),
                 # Not with what: a start that is larger because the study grew serves the same setting.
                 **({} if self.live_start is None else {"live": True}),
+                **({} if self.accuracy is None else {"accuracy": self.accuracy.identity}),
             }
         )
 
@@ -296,6 +302,7 @@ class TrialSpec:
             warmup_prompts=0,
             runs_per_start=1,
             calibration={},
+            accuracy=None,
         )
         return start.key
 

@@ -21,23 +21,18 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from sweeper.errors import PlacementError
 from sweeper.records import Placement
 from sweeper.schedule.occupancy import Entry, Occupancy
+from sweeper.schedule.queue import Order, Queue, View, Waiting
 from sweeper.topology import Node
 
 ISOLATIONS = ("shared", "exclusive")
 """Whether trials run next to one another on a node, or one at a time."""
-
-ORDERS = ("longest_first", "as_written", "shuffled")
-"""In which order trials that wait are looked at."""
-
-_PATIENCE = 32
-"""So many trials that arrived later may start before one that waits comes first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +45,6 @@ class Span:
     end_s: float
 
 
-@dataclass(kw_only=True)
-class _Waiting:
-    entry: Entry
-    number: int
-    round: int
-    chance: float
-    passed_by: int = 0
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Reservation:
     """A block that is kept for one entry, and the time from which on no other may be in it."""
@@ -67,6 +53,15 @@ class _Reservation:
     node: str
     block: frozenset[int]
     free_s: float
+
+    def lets_in(self, predicted_s: float, *, now_s: float) -> bool:
+        """Whether a trial that is predicted to last so long is gone in time."""
+        return now_s + predicted_s <= self.free_s
+
+    def bars(self, entry: Entry, *, now_s: float) -> Callable[[float], bool] | None:
+        """Return by which prediction others may enter where an entry may not; None where it may."""
+        may_enter = entry.key == self.key or self.lets_in(entry.predicted_s, now_s=now_s)
+        return None if may_enter else partial(self.lets_in, now_s=now_s)
 
 
 @dataclass(kw_only=True)
@@ -98,7 +93,7 @@ class Scheduler:
             nodes: Each with a name of its own; a trial runs on one of them.
             max_parallel: Trials at once over all nodes; None leaves it to the devices.
             isolation: One of ``ISOLATIONS``.
-            order: One of ``ORDERS``.
+            order: One of ``queue.ORDERS``.
             seed: Of the shuffled order.
 
         Raises:
@@ -107,9 +102,8 @@ class Scheduler:
         self._nodes = Occupancy(nodes, isolation=isolation)
         self.starts = self._nodes.starts
         self._max_parallel = max_parallel
-        self._order = order
         self._chances = random.Random(seed)
-        self._waiting: dict[str, _Waiting] = {}
+        self._waiting = Queue(order)
         self._reservation: _Reservation | None = None
         self._added = 0
         self._round = 0
@@ -117,7 +111,7 @@ class Scheduler:
     @property
     def waiting(self) -> tuple[Entry, ...]:
         """Entries that have not started, oldest first."""
-        return tuple(waiting.entry for waiting in self._waiting.values())
+        return tuple(waiting.entry for waiting in self._waiting)
 
     @property
     def running(self) -> tuple[Placement, ...]:
@@ -157,8 +151,8 @@ class Scheduler:
                 f"has ({sizes or 'no node is left'}). Lower the parallel size."
             )
         self._added += 1
-        self._waiting[entry.key] = _Waiting(
-            entry=entry, number=self._added, round=self._round, chance=self._chances.random()
+        self._waiting.add(
+            Waiting(entry=entry, number=self._added, round=self._round, chance=self._chances.random())
         )
 
     def can_hold(self, devices: int) -> bool:
@@ -167,12 +161,11 @@ class Scheduler:
 
     def predict_anew(self, key: str, *, predicted_s: float) -> None:
         """Replace the prediction of an entry that waits."""
-        waiting = self._waiting[key]
-        waiting.entry = replace(waiting.entry, predicted_s=predicted_s)
+        self._waiting.predict_anew(key, predicted_s=predicted_s)
 
     def remove(self, key: str) -> None:
         """Remove an entry from the queue; nothing happens if it is not queued."""
-        self._waiting.pop(key, None)
+        self._waiting.remove(key)
         if self._reservation is not None and self._reservation.key == key:
             self._reservation = None
 
@@ -185,18 +178,26 @@ class Scheduler:
         self._round += 1
         started: list[tuple[Entry, Placement]] = []
         attempt = _Attempt()
-        order = deque(self._in_order(now_s))
-        while order and not self._is_full and (self._reservation is None or self.has_room):
-            waiting = order.popleft()
+        order = self._in_order(now_s)
+        while not self._is_full and (self._reservation is None or self.has_room):
+            waiting = next(order, None)
+            if waiting is None:
+                break
             placement = self._place(waiting.entry, attempt, now_s=now_s)
             if placement is not None:
                 self._begin(waiting, placement, now_s=now_s)
                 started.append((waiting.entry, placement))
                 if waiting.entry.start_key is not None:
                     # Who else shares that start is no longer best placed elsewhere.
-                    order = deque(self._in_order(now_s))
-            elif self._reservation is None:
-                self._reservation = self._reserve([waiting, *order], now_s=now_s)
+                    order = self._in_order(now_s)
+            else:
+                # Where no reservation was in its way it speaks for all of its kind.
+                unless = (
+                    None if self._reservation is None else self._reservation.bars(waiting.entry, now_s=now_s)
+                )
+                if self._reservation is None:
+                    self._reservation = self._reserve(waiting, order, now_s=now_s)
+                order.pass_over(waiting, unless=unless)
         return started
 
     def release(self, placement: Placement) -> None:
@@ -215,32 +216,20 @@ class Scheduler:
 
     # ---- who comes first ----
 
-    def _in_order(self, now_s: float) -> list[_Waiting]:
-        rest_s = self._even_rest_s(now_s)
-        holder = None if self._reservation is None else self._reservation.key
-        has_empty_node = self._nodes.has_empty_node
-
-        def rank(waiting: _Waiting) -> tuple[float, ...]:
-            entry = waiting.entry
-            before_all = (
-                *(entry.key != holder, not entry.is_next, waiting.passed_by < _PATIENCE),
-                self._nodes.starts.rank(entry.start_key),
+    def _in_order(self, now_s: float) -> Order:
+        return self._waiting.in_order(
+            View(
+                holder=None if self._reservation is None else self._reservation.key,
+                has_empty_node=self._nodes.has_empty_node,
+                rest_s=self._even_rest_s(now_s),
+                start_rank=self._nodes.starts.rank,
             )
-            if self._order == "as_written":
-                return (*before_all, waiting.number)
-            if self._order == "shuffled":
-                return (*before_all, waiting.chance)
-            group = (0 if has_empty_node else 2) if entry.is_exclusive else 1
-            is_short = entry.predicted_s < rest_s
-            return (*before_all, group, is_short, -entry.devices, -entry.predicted_s, waiting.number)
-
-        return sorted(self._waiting.values(), key=rank)
+        )
 
     def _even_rest_s(self, now_s: float) -> float:
         """How long all that waits and runs would take on all devices, evenly spread."""
-        waits = sum(w.entry.predicted_s * w.entry.devices for w in self._waiting.values())
         runs = sum(max(run.ends_s - now_s, 0.0) * run.entry.devices for run in self._nodes.runs.values())
-        return (waits + runs) / max(self._nodes.devices, 1)
+        return (self._waiting.device_s + runs) / max(self._nodes.devices, 1)
 
     # ---- where it goes ----
 
@@ -264,25 +253,21 @@ class Scheduler:
         everything, reserved = self._nodes.everything[name], self._reservation
         if reserved is None or reserved.node != name or reserved.key == entry.key:
             return [everything]
-        is_gone_in_time = now_s + entry.predicted_s <= reserved.free_s
-        if is_gone_in_time:
+        if reserved.lets_in(entry.predicted_s, now_s=now_s):
             return [everything - reserved.block, everything]
         # A trial that is alone on a node holds up a reservation anywhere on it.
         return [] if self._nodes.is_alone(entry) else [everything - reserved.block]
 
-    def _begin(self, waiting: _Waiting, placement: Placement, *, now_s: float) -> None:
-        entry = waiting.entry
-        self.remove(entry.key)
-        for other in self._waiting.values():
-            other.passed_by += waiting.round > other.round
-        self._nodes.begin(entry, placement, now_s=now_s)
+    def _begin(self, waiting: Waiting, placement: Placement, *, now_s: float) -> None:
+        self.remove(waiting.entry.key)
+        self._waiting.note_begin(waiting)
+        self._nodes.begin(waiting.entry, placement, now_s=now_s)
 
-    def _reserve(self, order: Sequence[_Waiting], *, now_s: float) -> _Reservation | None:
+    def _reserve(self, first: Waiting, others: Order, *, now_s: float) -> _Reservation | None:
         """Choose the block that is free soonest by prediction; who is late already may end at any time.
 
         It is for the first of those that wait, or for who shares the start that is on that block.
         """
-        first = order[0]
         choices = [
             (self._nodes.free_s(name, block, now_s=now_s), number, name, block)
             for number, name in enumerate(self._nodes.allocators)
@@ -294,9 +279,9 @@ class Scheduler:
         free_s, _, name, block = min(choices, key=lambda choice: choice[:2])
         found = _Reservation(key=first.entry.key, node=name, block=block, free_s=free_s)
         start_key = self._nodes.starts.on(name, block)
-        if start_key is None or first.passed_by >= _PATIENCE or first.entry.is_next:
+        if start_key is None or self._waiting.is_late(first) or first.entry.is_next:
             return found
-        follows = (one.entry.key for one in order if one.entry.start_key == start_key)
+        follows = (one.entry.key for one in (first, *others.left()) if one.entry.start_key == start_key)
         return replace(found, key=next(follows, found.key))
 
     @property

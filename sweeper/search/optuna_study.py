@@ -58,6 +58,7 @@ class Hints:
             defaults.
         estimate: What the simulated platform expects of a point; its best is tried after those. None where
             it has nothing to say.
+        revision: Changes whenever the estimate has learned from a trial, so that points are ranked anew.
         stages: Knobs of each stage of a staged search; empty takes the usual ones.
         trials: The budget, which a staged search shares out.
     """
@@ -65,6 +66,7 @@ class Hints:
     defaults: Assignment | None = None
     starts: tuple[Mapping[str, Scalar], ...] = ()
     estimate: Estimate | None = None
+    revision: Callable[[], int] = int
     stages: tuple[tuple[str, ...], ...] = ()
     trials: int | None = None
 
@@ -259,6 +261,7 @@ class Search:
             trials=hints.trials,
             stage_knobs=hints.stages,
             estimate=hints.estimate,
+            revision=hints.revision,
         )
 
     def _queue_starts(self, hints: Hints) -> None:

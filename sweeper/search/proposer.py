@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -61,6 +61,7 @@ class Proposer:
         trials: int | None = None,
         stage_knobs: Sequence[Sequence[str]] = (),
         estimate: Estimate | None = None,
+        revision: Callable[[], int] = int,
     ) -> None:
         """Prepare a method; nothing is ranked or proposed yet.
 
@@ -70,6 +71,7 @@ class Proposer:
             trials: The budget, which a staged search shares out.
             stage_knobs: Stages of a staged search; empty takes the usual ones.
             estimate: What the simulated platform expects; only ``guided`` asks it.
+            revision: Changes whenever the estimate has learned.
         """
         self._space = space
         self._directions = list(directions)
@@ -82,6 +84,8 @@ class Proposer:
         self._trials = trials
         self._stages = stages.stages_of(space, stage_knobs)
         self._estimate = estimate
+        self._revision = revision
+        self._ranked: tuple[int, Ranking] | None = None
         self._geometry = Geometry.of(space)
 
     @cached_property
@@ -89,10 +93,15 @@ class Proposer:
         """The valid points of the space, or a sample of them; the same for every start of a study."""
         return candidates.pool(self._space, np.random.default_rng([self._pool_seed]))
 
-    @cached_property
+    @property
     def ranking(self) -> Ranking | None:
-        """The simulated platform's ranking, made when it is first needed."""
-        return None if self._estimate is None else Ranking(self._estimate, self.pool)
+        """The simulated platform's ranking, made when it is needed and anew once a trial has taught it."""
+        if self._estimate is None:
+            return None
+        revision = self._revision()
+        if self._ranked is None or self._ranked[0] != revision:
+            self._ranked = revision, Ranking(self._estimate, self.pool)
+        return self._ranked[1]
 
     def propose(self, trials: Sequence[FrozenTrial], *, held: Assignment | None = None) -> Proposal | None:
         """Propose a point, given all trials of the study; None when no point is left.
@@ -143,7 +152,7 @@ class Proposer:
         """
         kept = held or {}
         wanted = {n: d for n, d in self._distributions.items() if free is None or n in free}
-        with _quiet():
+        with quiet():
             copy = _copy(trials, self._directions, self._sampler)
             for _ in range(_ASKS):
                 asked = copy.ask(fixed_distributions=wanted)
@@ -176,13 +185,13 @@ class Proposer:
             guided.Seen(point=point, values=self._values(trial), is_running=trial.state is TrialState.RUNNING)
             for point, trial in zip(past.points, past.trials, strict=True)
         ]
-        points = list(free.values())
+        points, ranking = list(free.values()), self.ranking
         return guided.choose(
             points,
             seen,
             geometry=self._geometry,
-            scores=None if self.ranking is None else self.ranking.scores(points),
-            seen_scores=None if self.ranking is None else self.ranking.scores([one.point for one in seen]),
+            scores=None if ranking is None else ranking.scores(points),
+            seen_scores=None if ranking is None else ranking.scores([one.point for one in seen]),
             rng=self._rng,
         )
 
@@ -250,7 +259,7 @@ def _copy(
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence Optuna's notices about experimental calls, and about parameters that some trials lack."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)

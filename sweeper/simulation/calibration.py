@@ -146,6 +146,19 @@ weights in their inner loop; training aims at a uniform choice of experts (``exp
 run on one device."""
 
 
+CPU_START: Mapping[str, float] = {
+    "gemm_frac": 2e-4,
+    "gemm_half_tokens": 16.0,
+    "weight_read_frac": 4e-3,
+    "prefill_attention_frac": 1e-4,
+    "kv_read_frac": 1e-3,
+    "decode_head_s": 1e-6,
+    "kernel_layer_s": 1e-4,
+    "sample_s": 1e-4,
+}
+"""Where the fit of a CPU begins, as parts of the modelled device's peaks: 0.26 TFLOP/s and 21 GB/s."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Compared:
     """What the runs had in common that a calibration was compared with; elsewhere its error is not known.

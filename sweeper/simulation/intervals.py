@@ -1,15 +1,26 @@
 """How sure a simulated number is: an interval that held four fifths of the numbers that were not seen.
 
 The errors are those of predictions of published numbers by calibrations that had not seen them: of another
-stack, of another model, of a source that nothing was fitted to. Their spread depends on what the number is
-and on how far the run's stack is from one that is known, so each kind has its own. The interval is that of
-split conformal prediction (Vovk, Gammerman and Shafer, 2005), on the logarithm and even on both sides.
+stack, of another model, of a source that nothing was fitted to. Their spread depends on what the number is,
+its *family*, and on how far the run's stack is from one that is known, its *kind*. Few numbers are known of
+some pairs of the two, so the typical error is a product: a size for each family times a size for each kind,
+which all families share, and a farther stack is never the surer one. The interval is that of split conformal
+prediction with errors divided by their typical size, on the logarithm and even on both sides.
+
+Numbers of one source err together, so many of them say less than as many sources would: the rank of the
+quantile, (n + 1) times the level, takes for n what they count as.
+
+Source:
+    Split conformal prediction: Vovk, Gammerman and Shafer (2005); with errors divided by a scale: Lei and
+    others, Distribution-Free Predictive Inference for Regression (2018), section 5.2. What n numbers in
+    clusters count as: Kish, Survey Sampling (1965), the design effect 1 + (m - 1) rho.
 """
 
 from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,9 +31,6 @@ ERRORS = Path(__file__).parent / "data" / "unseen_errors.csv"
 
 LEVEL = 0.8
 """Share of unseen numbers that an interval is to hold."""
-
-FEWEST = 8
-"""Errors of one kind below which those of the next farther kind are taken as well."""
 
 _NEAR = 3.0
 _SAME = 0.05
@@ -115,28 +123,105 @@ def factor(metric: str, distance: float, errors: Sequence[Unseen] | None = None)
     family, kind = family_of(metric), kind_of(distance)
     if family is None:
         return None
-    return _known_factor(family, kind) if errors is None else _factor(family, kind, errors)
+    return (_known_factors() if errors is None else factors(errors)).get((family, kind))
 
 
 @cache
-def _known_factor(family: str, kind: str) -> float | None:
+def _known_factors() -> Mapping[tuple[str, str], float]:
     """Every number of every row asks, and there are a dozen answers."""
-    return _factor(family, kind, known())
+    return factors(known())
 
 
-def _factor(family: str, kind: str, errors: Sequence[Unseen]) -> float | None:
-    of_family = [each for each in errors if family_of(each.metric) == family]
-    if not of_family:
-        return None
-    wanted = KINDS.index(kind)
-    taken = [each for each in of_family if each.kind == kind]
-    for other in (*KINDS[wanted + 1 :], *reversed(KINDS[:wanted])):
-        if len(taken) >= FEWEST:
-            break
-        taken += [each for each in of_family if each.kind == other]
-    sizes = sorted(abs(each.off) for each in taken)
-    place = min(len(sizes), math.ceil(LEVEL * (len(sizes) + 1)))
-    return math.exp(sizes[place - 1])
+def factors(errors: Sequence[Unseen]) -> dict[tuple[str, str], float]:
+    """Return by what factor numbers are off at most, in four of five cases.
+
+    Args:
+        errors: Predictions of unseen numbers, of any families and kinds.
+
+    Returns:
+        Family and kind to the factor; every kind, of each family that there are errors of.
+    """
+    told = [(family, each) for each in errors if (family := family_of(each.metric)) is not None]
+    sizes = _typical_sizes(told)
+    scaled = [(family, each.source, each.off / sizes[family, each.kind]) for family, each in told]
+    alike = _likeness(scaled)
+    return {
+        (family, kind): math.exp(size * _quantile([one for one in scaled if one[0] == family], alike))
+        for (family, kind), size in sizes.items()
+    }
+
+
+_LEAST_SIZE = 1e-9
+"""Typical error where all are 0, so that nothing is divided by it."""
+
+_ROUNDS = 20
+"""Of fitting sizes in turn; ten settle six digits of the stored errors'."""
+
+
+def _typical_sizes(told: Sequence[tuple[str, Unseen]]) -> dict[tuple[str, str], float]:
+    """Return the mean absolute error of each family and kind as a product of one size for each of the two.
+
+    Maximum likelihood for errors whose sizes are exponentially distributed, the two in turn. A kind of which
+    there are no errors has the size of the next nearer one, else of the next farther.
+    """
+    sums: dict[tuple[str, str], tuple[float, int]] = {}
+    for family, each in told:
+        total, count = sums.get((family, each.kind), (0.0, 0))
+        sums[family, each.kind] = (total + abs(each.off), count + 1)
+    families = {family: 1.0 for family, _ in sums}
+    kinds = {kind: 1.0 for kind in KINDS if any(kind == other for _, other in sums)}
+    for _ in range(_ROUNDS):
+        for family in families:
+            families[family] = _mean_size(
+                [
+                    (total / kinds[kind], count)
+                    for (own, kind), (total, count) in sums.items()
+                    if own == family
+                ]
+            )
+        for kind in kinds:
+            kinds[kind] = _mean_size(
+                [
+                    (total / families[family], count)
+                    for (family, own), (total, count) in sums.items()
+                    if own == kind
+                ]
+            )
+    grown, size = {}, min(kinds.values(), default=1.0) if KINDS[0] not in kinds else 0.0
+    for kind in KINDS:
+        size = grown[kind] = max(size, kinds.get(kind, 0.0))
+    return {(family, kind): own * grown[kind] for family, own in families.items() for kind in KINDS}
+
+
+def _mean_size(sums: Sequence[tuple[float, int]]) -> float:
+    return max(math.fsum(total for total, _ in sums) / sum(count for _, count in sums), _LEAST_SIZE)
+
+
+def _likeness(scaled: Sequence[tuple[str, str, float]]) -> float:
+    """Return how far the errors of one source and family go together: 0 not at all, 1 they are all the same.
+
+    The share of the errors' mean square that does not lie within sources; a shift that all share counts, too.
+    """
+    groups: dict[tuple[str, str], list[float]] = {}
+    for family, source, off in scaled:
+        groups.setdefault((family, source), []).append(off)
+    degrees = len(scaled) - len(groups)
+    square = math.fsum(off**2 for *_, off in scaled)
+    if degrees == 0 or square == 0:
+        return 0.0
+    within = math.fsum(
+        math.fsum(off**2 for off in group) - math.fsum(group) ** 2 / len(group) for group in groups.values()
+    )
+    return min(max(0.0, 1 - within / degrees * len(scaled) / square), 1.0)
+
+
+def _quantile(scaled: Sequence[tuple[str, str, float]], alike: float) -> float:
+    """Return the absolute error at the conformal rank, of errors that count as fewer than they are."""
+    sizes = sorted(abs(off) for *_, off in scaled)
+    counts = Counter(source for _, source, _ in scaled)
+    worth = math.fsum(count / (1 + (count - 1) * alike) for count in counts.values())
+    place = math.ceil(round(LEVEL * (worth + 1) / worth * len(sizes), 9))
+    return sizes[min(len(sizes), place) - 1]
 
 
 def interval(metric: str, value: float | None, distance: float) -> tuple[float, float] | None:

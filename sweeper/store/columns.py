@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from sweeper.records.derived import DERIVED
 from sweeper.records.metrics import METRICS, STEADY_LATENCIES
 from sweeper.text.tables import markdown_table
 
@@ -148,6 +149,13 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
             _column(name, FLOAT, f"{words} of the requests sent within it", "ms")
             for name, words in STEADY_LATENCIES.items()
         ),
+    ),
+    "Accuracy, of questions asked before the loads (accuracy.path, accuracy.task); null where none were": (
+        _column("accuracy", FLOAT, "Share of right answers, by the first start of the trial", "fraction"),
+        _column("accuracy_low", FLOAT, "Lower end of its 95 % interval, by Wilson's method", "fraction"),
+        _column("accuracy_high", FLOAT, "Upper end of the same", "fraction"),
+        _column("accuracy_questions", INT, "Questions asked", "questions"),
+        _column("accuracy_of", STRING, "What was asked, with what hashes its content, and by what"),
     ),
     "Telemetry, seen during the run; null where the platform does not tell": (
         _column("prefix_cache_hit_rate", FLOAT, "Prompt tokens found in the prefix cache", "fraction"),
@@ -384,6 +392,15 @@ def columns_markdown() -> str:
         declared = [(f"`{c.name}`", _type_text(c), c.unit, c.description) for c in columns]
         table = markdown_table(("column", "type", "unit", "meaning"), declared)
         lines += ["", f"## {title}", "", table]
+    worked_out = [(f"`{one.name}`", one.unit, one.description) for one in DERIVED]
+    lines += [
+        "",
+        "## Worked out on reading, not stored",
+        "",
+        "Metrics all the same: objectives, bounds, and columns of the tables that `analysis` reads.",
+        "",
+        markdown_table(("column", "unit", "meaning"), worked_out),
+    ]
     brought = [(f"`{prefix}<name>`", dynamic_meaning(f"{prefix}<name>")) for prefix in DYNAMIC_PREFIXES]
     table = markdown_table(("column", "meaning"), brought)
     lines += ["", "## Columns that a study brings along", "", table]

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sweeper.errors import StoreError, nearest
-from sweeper.records import GPU, METRIC_NAMES, Constraint, Objective
+from sweeper.records import GPU, QUANTITY_NAMES, Constraint, Objective
 from sweeper.store.files import Folder
 from sweeper.text.printable import whole
 
@@ -42,6 +42,7 @@ _QUANTITY_KINDS: Mapping[str, type] = {
     "request_rate_per_s": numbers.Real,
     "max_concurrency": numbers.Real,
     "per": str,
+    "price_per_gpu_hour": numbers.Real,
 }
 _OBJECTIVE_KINDS: Mapping[str, type] = {**_QUANTITY_KINDS, "direction": str}
 _CONSTRAINT_KINDS: Mapping[str, type] = {**_QUANTITY_KINDS, "limit": numbers.Real}
@@ -118,8 +119,8 @@ class Description:
             "schema_version": SCHEMA_VERSION,
             **{name: getattr(self, name) for name in self.__dataclass_fields__},
             "series": series,
-            "objectives": [{**asdict(one), "name": one.name} for one in self.objectives],
-            "constraints": [{**asdict(one), "name": one.name} for one in self.constraints],
+            "objectives": [_quantity(one) for one in self.objectives],
+            "constraints": [_quantity(one) for one in self.constraints],
         }
         return json_text(content)
 
@@ -229,6 +230,14 @@ def _check_entry(path: str, key: str, entry: Any, kinds: Mapping[str, type]) -> 
         _check(path, f"{key}.{name}", entry.get(name), kind)
 
 
+def _quantity(one: Objective | Constraint) -> dict[str, Any]:
+    """Return an objective or a bound as it is kept; only one that is a cost has a price."""
+    entry = {**asdict(one), "name": one.name}
+    if one.price_per_gpu_hour is None:
+        del entry["price_per_gpu_hour"]
+    return entry
+
+
 def _objectives(content: Mapping[str, Any], path: str) -> tuple[Objective, ...]:
     entries = content.get("objectives") or []
     for place, entry in enumerate(entries):
@@ -240,16 +249,17 @@ def _objectives(content: Mapping[str, Any], path: str) -> tuple[Objective, ...]:
             request_rate_per_s=entry.get("request_rate_per_s"),
             max_concurrency=entry.get("max_concurrency"),
             per=entry.get("per"),
+            price_per_gpu_hour=entry.get("price_per_gpu_hour"),
         )
         for entry in entries
     )
     for objective in objectives:
-        is_known = objective.metric in METRIC_NAMES and objective.per in (None, GPU)
+        is_known = objective.metric in QUANTITY_NAMES and objective.per in (None, GPU)
         if not is_known or objective.direction not in ("maximize", "minimize"):
             raise StoreError(
                 f"{path}: has an objective with direction '{objective.direction}' and metric "
                 f"'{objective.metric}'; expected maximize or minimize, and a metric."
-                f"{nearest(objective.metric, METRIC_NAMES)} {_ANEW}."
+                f"{nearest(objective.metric, QUANTITY_NAMES)} {_ANEW}."
             )
     return objectives
 
@@ -260,7 +270,7 @@ def _constraints(content: Mapping[str, Any], path: str) -> tuple[Constraint, ...
         where = f"constraints[{place}]"
         _check_entry(path, where, entry, _CONSTRAINT_KINDS)
         is_whole = isinstance(entry.get("is_upper"), bool) and entry.get("limit") is not None
-        if entry.get("metric") not in METRIC_NAMES or not is_whole:
+        if entry.get("metric") not in QUANTITY_NAMES or not is_whole:
             raise StoreError(
                 f"{path}: '{where}' is {entry!r:.80}; expected metric, limit, and is_upper true or false. "
                 f"{_ANEW}."
@@ -273,6 +283,7 @@ def _constraints(content: Mapping[str, Any], path: str) -> tuple[Constraint, ...
             request_rate_per_s=entry.get("request_rate_per_s"),
             max_concurrency=entry.get("max_concurrency"),
             per=entry.get("per"),
+            price_per_gpu_hour=entry.get("price_per_gpu_hour"),
         )
         for entry in entries
     )

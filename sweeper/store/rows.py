@@ -131,6 +131,7 @@ def _trial_values(result: TrialResult) -> dict[str, Any]:
         **_declared_or_extra(result.kernels),
         **_declared_or_extra(result.surroundings),
         **_declared_or_extra(result.phases),
+        **result.accuracy,
     }
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from sweeper.plan.finalists import stored_jobs
 from sweeper.plan.outstanding import Outstanding
 from sweeper.plan.planner import Job, Planner
 from sweeper.records import FailureClass, StopRule, TrialResult, TrialSpec, TrialState
@@ -39,6 +40,7 @@ class Ledger:
             terms: What is better, and when trials stop early or run again.
         """
         self._store = store
+        self._planner = planner
         self.terms = terms
         self._knobs = planner.space.knob_names()
         self._node_devices = len(planner.node.devices)
@@ -98,6 +100,21 @@ class Ledger:
     def states(self) -> Mapping[TrialState, int]:
         """Trials of the study by final state, earlier runs included."""
         return Counter(trial.state for trial in self._outstanding.finished.values())
+
+    def stored_jobs(self) -> list[Job]:
+        """Return the complete trials of earlier runs as this planner would plan them now, if it still would.
+
+        Repetitions of a control and finalists are left out.
+        """
+        names = {series.name for series in self._planner.space.series}
+        keys = [
+            trial.key
+            for trial in self.stored
+            if trial.role is None
+            and self.stored.rows_of(trial.key)
+            and (not names or trial.rows[0]["series"][0] in names)
+        ]
+        return stored_jobs(self._planner, keys, self.stored)
 
     def rows_now(self, key: str) -> Sequence[Mapping[str, Any]]:
         """Return the rows of a complete trial, of this run too; none of any other."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeper.goals.objectives import front, is_feasible, is_worse, measured_row, trial_values, violations
+from sweeper.goals.objectives import front, is_feasible, is_worse, measured_rows, trial_values, violations
 from sweeper.goals.termination import Termination
 from sweeper.plan.outstanding import SPENDING
 from sweeper.records import Constraint, Objective, TrialResult, TrialState
@@ -60,7 +60,7 @@ class Progress:
 
     def learn(self, result: TrialResult, *, node_devices: int) -> None:
         """Learn from a trial that ended now."""
-        rows = [measured_row(measurement, result.placement) for measurement in result.measurements]
+        rows = measured_rows(result)
         devices = 0 if result.placement is None else len(result.placement.devices)
         self._node_s += seconds_of(result) * devices / node_devices
         if result.spec.role is None:

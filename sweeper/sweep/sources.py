@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sweeper.kinds import SEARCH_METHODS
@@ -19,6 +19,7 @@ from sweeper.records import TrialResult, TrialState
 from sweeper.schedule.durations import Predictor
 from sweeper.search import Candidate, Search
 from sweeper.space.space import Point
+from sweeper.sweep.experience import Finished
 from sweeper.sweep.ledger import Ledger
 from sweeper.sweep.neighbours import Neighbours
 from sweeper.sweep.telling import Teller
@@ -133,6 +134,14 @@ class Source(ABC):
     def jobs(self) -> Mapping[str, Job]:
         """Return the jobs of the study by key, those that earlier runs measured included."""
 
+    def finished(self) -> Iterator[Finished]:
+        """Return the complete trials of earlier runs in the order in which they ended, as planned now."""
+        jobs = self.jobs()
+        for trial in self._ledger.stored:
+            job, rows = jobs.get(trial.key), self._ledger.stored.rows_of(trial.key)
+            if job is not None and rows:
+                yield job.spec, rows
+
     def job_of(self, key: str) -> Job | None:
         """Return a job by its key, as far as this run has planned it."""
         return self._jobs.get(key)
@@ -159,12 +168,9 @@ class GridSource(Source):
 
     is_fixed = True
 
-    def __init__(
-        self, planner: Planner, ledger: Ledger, search: Search, teller: Teller, *, predictor: Predictor
-    ) -> None:
-        """Plan nothing yet; ``predictor`` will learn from what the store holds of the grid."""
+    def __init__(self, planner: Planner, ledger: Ledger, search: Search, teller: Teller) -> None:
+        """Plan nothing yet."""
         super().__init__(planner, ledger, search, teller)
-        self._predictor = predictor
         self._left: deque[Job] = deque()
 
     def open(self) -> Opening:
@@ -176,7 +182,6 @@ class GridSource(Source):
         self.controls = Controls(self._planner.controls(runnable), self._ledger)
         for job in jobs:
             self._jobs[job.spec.key] = job
-            self._predictor.learn(job.spec, self._ledger.stored.rows_of(job.spec.key))
         self._left.extend(jobs)
         outstanding = [job for job in jobs if self._ledger.includes(job)]
         return Opening(
@@ -324,5 +329,5 @@ def source_of(
 ) -> Source:
     """Choose the source that a study's method asks for."""
     if SEARCH_METHODS[terms.method].is_exhaustive:
-        return GridSource(planner, ledger, search, teller, predictor=predictor)
+        return GridSource(planner, ledger, search, teller)
     return SearchSource(planner, ledger, search, teller, predictor=predictor, budget=terms.trials)

@@ -26,6 +26,7 @@ from sweeper.schedule.durations import Predictor
 from sweeper.schedule.scheduler import Scheduler
 from sweeper.search import Search
 from sweeper.store.store import storable
+from sweeper.sweep.experience import Experience, Learner
 from sweeper.sweep.finals import Finals
 from sweeper.sweep.ledger import Ledger
 from sweeper.sweep.outlook import Outlook, outlook_of
@@ -91,6 +92,7 @@ class Sweep:
         retries: Retries | None = None,
         illustrate: Callable[[TrialResult], Path | None] = lambda _: None,
         show_outlook: Callable[[Outlook], None] = lambda _: None,
+        anchoring: Learner | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Join the parts; nothing starts before ``run``.
@@ -99,6 +101,7 @@ class Sweep:
             ledger: What is known of the study, and its terms.
             illustrate: Draws a trial for the dashboard.
             show_outlook: Called with how the sweep stands whenever a trial starts or ends.
+            anchoring: Learns from each trial what others are to reach; None where nothing predicts that.
         """
         terms = ledger.terms
         predictor = Predictor(measured_device=modelled_as(planner.node))
@@ -114,6 +117,7 @@ class Sweep:
         self._source = source_of(
             terms, planner=planner, ledger=ledger, search=search, teller=teller, predictor=predictor
         )
+        self._experience = Experience(predictor, anchoring)
         self._finals = Finals(planner, ledger, self._source)
         self._queue = Queue(scheduler, predictor=predictor, retries=retries or Retries(), clock=clock)
         self._running: dict[Ticket, Running] = {}
@@ -156,6 +160,7 @@ class Sweep:
         self._began_s = self._clock()
         self._ledger.learn_stored()
         opening = self._source.open()
+        self._experience.learn_stored(self._source.finished())
         for job, refusal in self._source.controls.refused:
             self._record_refusal(job, refusal)
         if self._source.is_fixed:
@@ -204,6 +209,7 @@ class Sweep:
 
     def _finish(self, running: Running, result: TrialResult) -> None:
         self._queue.learn(result)
+        self._experience.learn(result)
         self._ledger.keep(result, queued_s=running.queued_s)
         again = None
         if self._queue.will_repeat(running, result):

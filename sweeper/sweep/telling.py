@@ -8,7 +8,7 @@ from typing import Any
 
 from sweeper.goals.objectives import (
     bound_attributes,
-    measured_row,
+    measured_rows,
     objective_value,
     trial_attributes,
     trial_values,
@@ -60,7 +60,7 @@ class Teller:
 
     def ended(self, result: TrialResult) -> None:
         """Report a trial that ended now, under each of its numbers in the search."""
-        rows = [measured_row(measurement, result.placement) for measurement in result.measurements]
+        rows = measured_rows(result)
         attributes = trial_attributes(result.spec, rows)
         attributes["provenance"] = str(result.provenance)
         if result.placement is not None:

@@ -115,6 +115,7 @@ def _result(
             **({} if record.audit is None else {"audit": record.audit}),
         },
         phases=record.phases,
+        accuracy=_kept_values(record.accuracy, server),
         sanity_fingerprint=None if answer is None else fingerprint(answer),
         sanity_text=None if answer is None else _kept(answer, server),
         command=server.command if server else (),

@@ -22,6 +22,7 @@ class TrialRecord:
         phases: Seconds, by the names of ``records.PHASES``.
         server: The newest that came up; None before the first.
         answers: To the greedy question, one for each start.
+        accuracy: How the first start answered the trial's questions.
         kernels: What the log of each start told of its kernels, once it had ended.
         host: Settings of the host that the trial changed.
         audit: Digest of the node's settings before the engine started; None where it starts none here.
@@ -35,6 +36,7 @@ class TrialRecord:
     phases: dict[str, float] = field(default_factory=dict)
     server: Server | None = None
     answers: list[str | None] = field(default_factory=list)
+    accuracy: Mapping[str, Scalar] = field(default_factory=dict)
     kernels: list[Mapping[str, Scalar]] = field(default_factory=list)
     host: Mapping[str, Scalar] = field(default_factory=dict)
     audit: str | None = None

@@ -37,7 +37,7 @@ from sweeper.records import (
 from sweeper.topology import Runner, run_command
 from sweeper.topology.device_processes import DeviceProcesses
 from sweeper.topology.free_devices import FreeDevices
-from sweeper.trial import host_settings, kernels, numa, outcome, telemetry
+from sweeper.trial import host_settings, kernels, numa, outcome, questions, telemetry
 from sweeper.trial.outcome import lost
 from sweeper.trial.proof import Proof
 from sweeper.trial.record import TrialRecord
@@ -183,8 +183,10 @@ class Trial:
         ):
             start = _Start(restart=restart, server=server, client=client, proof=self._proof_of(server))
             self._ask(start)
-            self._warm_up(start)
-            reason = self._loads(start)
+            reason = questions.ask(self._record, server, restart=restart, cancelled=self._cancelled)
+            if reason is None:
+                self._warm_up(start)
+                reason = self._loads(start)
             start.proof.ask_again()
         return reason
 

@@ -31,6 +31,9 @@ Metrics = Mapping[str, float]
 Runs = Sequence[Sequence[Metrics]]
 """Metrics of each run (inner) of each engine start (outer)."""
 
+MARKUP = "<img src=x onerror=\"document.title='acted'\"></script><script>document.title='acted'</script>"
+"""A text that would act on a page that took it for HTML."""
+
 MakeTrial = Callable[..., TrialResult]
 
 
@@ -156,3 +159,26 @@ def experiments(tmp_path: Path) -> Path:
         encoding="utf-8",
     )
     return folder.parent
+
+
+@pytest.fixture
+def searched(trial: MakeTrial, study_folder: Callable[..., Path]) -> Path:
+    """Twelve settings of two knobs; the fastest breaks the bound, and one more has failed twice over."""
+
+    def one(seqs: int, steps: int) -> TrialResult:
+        runs = [[{"request_throughput_per_s": seqs / 10 + steps, "p99_ttft_ms": 50.0 * steps}]]
+        return trial(knobs={"max_num_seqs": seqs, "num_scheduler_steps": steps}, runs=runs)
+
+    done = [one(seqs, steps) for seqs in (16, 32, 64) for steps in (1, 2, 4, 8)]
+    failed = [trial(knobs={"max_num_seqs": seqs, "num_scheduler_steps": 1}) for seqs in (512, 1024)]
+    about = {
+        "question": f"How many? {MARKUP}",
+        "objectives": [{"metric": "request_throughput_per_s", "direction": "maximize"}],
+        "constraints": [{"metric": "p99_ttft_ms", "limit": 200.0, "is_upper": True}],
+        "config": {"search": {"method": "tpe"}},
+    }
+    made: Path = study_folder(*done, *failed, about=about)
+    log = made / "trials" / "ab" / "engine.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("started\n--api-key hunter22secret\n" + MARKUP + "\nHIP out of memory\n")
+    return made

@@ -159,7 +159,7 @@ def test_many_settings_become_sorted_list_with_best_marked(
     assert labels[:2] == ["seqs=32", "seqs=31"]
     assert len(labels) == figures.MOST_LISTED
     assert [bar.get_width() for bar in bars(figure, style.COLOURS[1])] == [32.0]
-    assert any("the best 30 of 33 settings" in " ".join(text.split()) for text in texts(figure))
+    assert any("the best 15 of 33 settings" in " ".join(text.split()) for text in texts(figure))
 
 
 def test_in_list_lower_latency_stands_first_and_failures_last(

@@ -102,7 +102,8 @@ def test_lines_pairs_and_time_line_draw_any_label(
     figure = timeline.draw(table, title=label, subtitle=label, origin=label)
     style.rendered(figure, "png")
     row = {"setting": label, "load_point": label, "ratio": 1.0, "verdict": "better"}
-    sides = {f"{side}{end}": 1.0 for side in ("first", "second") for end in ("", "_low", "_high")}
+    ends = ("", "_low", "_high", "_interval_80_low", "_interval_80_high")
+    sides = {f"{side}{end}": 1.0 for side in ("first", "second") for end in ends}
     words = Words(title=label, note=label, subtitle=label, caption=label, band=label)
     pair = pairs.draw_pairs(pd.DataFrame([row | sides]), metric=RPS, names=(label, label), words=words)
     style.rendered(pair, "svg")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis import cli, report
+from analysis import cli, origins, report
 from analysis.study import Study
 from sweeper.errors import ConfigError, StoreError
 from sweeper.records import Model, Provenance, TrialResult
@@ -73,7 +73,7 @@ def test_measured_study_names_its_node_and_dummy_weights(
     tiny = Model(name="tiny", path="tiny", shape=llama_70b.shape, is_dummy=True)
     folder = study_folder(trial(runs=run(1.0), provenance=Provenance.MEASURED, model=tiny))
 
-    sentence = report.provenance_sentence(Study.load(folder))
+    sentence = origins.provenance_sentence(Study.load(folder))
 
     assert sentence == ("**Measured** on node-7 (mi300x). Weights are random: only speed means anything.")
 

@@ -220,7 +220,7 @@ def test_rate_that_was_searched_for_is_shown_beside_what_was_completed(
     )
     objective = {"metric": "max_rate_per_s", "direction": "maximize"}
     study = Study.load(study_folder(result, about={"objectives": [objective]}))
-    assert standings.best_lines(study) == ["x: highest max_rate_per_s: 12.00 offered, 7.78 completed (alone)"]
+    assert standings.best_lines(study) == ["x: highest max_rate_per_s: 7.78 completed, 12.00 offered (alone)"]
     written = report.text(study, drawn=report.write(study.folder).figures)  # type: ignore[arg-type]
     assert "| x | 12.00 (n=1), 7.78 completed |" in written
     assert "Highest request rate within bounds (offered, per second)" in written

@@ -7,6 +7,7 @@ by it from its command line to its report, on a stand-in for vLLM and a node tha
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from dataclasses import replace
@@ -105,6 +106,29 @@ def test_every_fourth_setting_is_kept_to_judge_by(
     assert len(figures) == 48
     settings = {role: {f.series for f in figures if f.role == role} for role in (FIT, VALIDATION)}
     assert [len(settings[FIT]), len(settings[VALIDATION])] == [3, 1]
+
+
+def test_half_of_load_points_is_kept_where_it_is_asked_for(
+    tmp_path: Path, simulated_spec: TrialSpec, placement: Placement, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = study_on(tmp_path / "node", simulated_spec, placement, [(Platform.MI300X, None)] * 2)
+    # Of two settings load points are kept without being asked for.
+    for judged_by in (None, "loads"):
+        figures = study_figures(folder, judged_by=judged_by)
+        loads = {role: {f.point for f in figures if f.role == role} for role in (FIT, VALIDATION)}
+        assert (loads[FIT], loads[VALIDATION]) == ({*POINTS[::2]}, {*POINTS[1::2]})
+    asked = ["calibrate", str(folder), "--name", "mine", "--into", str(tmp_path), "--rounds", "1"]
+    assert cli.main([*asked, "--judge-by", "loads"]) == cli.OK
+    told = capsys.readouterr().out
+    assert "24 figures: 12 to fit (0 of them passed over), 12 to judge by" in told
+    assert told.count("; predicted ") == 12
+    assert "seqs_4, all at once, request_throughput_per_s: " in told
+    # None was read off a chart: first tokens count however short they are.
+    (line,) = [line for line in told.splitlines() if line.startswith("mean absolute error, validation")]
+    assert [word in line for word in ("requests/s", "mean TTFT", "mean TPOT")] == [True] * 3
+
+    assert cli.main([*asked, "--judge-by", "settings"]) == cli.MISTAKE
+    assert "holds 2 measured; expected at least 4" in " ".join(capsys.readouterr().err.split())
 
 
 def test_study_without_measured_rows_is_refused(
@@ -238,6 +262,7 @@ def test_node_is_calibrated_under_name_that_simulated_study_uses(
         (["node", "--name", "article_0_6_2"], "'article_0_6_2' is a shipped calibration"),
         (["node", "--name", "x", "--rounds", "0"], "--rounds: is 0"),
         (["node", "--name", "x", "--fit", "effects"], "--fit effects: is given without the article"),
+        (["--published", "--judge-by", "loads"], "--judge-by: is given without the folder of a study"),
         (["--published", "--values", "gone.json"], "--values: gone.json cannot be read"),
         (["--published", "--start", "gone"], "platform.calibration: there is no 'gone'"),
     ],
@@ -265,6 +290,9 @@ workload: {num_prompts: 4, input_len: 64, output_len: 16, request_rate_per_s: [n
 """
 
 
+LARGER = ("space.knobs.max_num_seqs=[8,16,32]",)
+
+
 def test_study_that_product_has_just_measured_is_calibrated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -282,13 +310,44 @@ def test_study_that_product_has_just_measured_is_calibrated(
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     asked = ["--config-dir", "conf", "+experiment=own", "executor=inline"]
     assert cli.main([*asked, "platform=mi300x", f"engine.python={python}"]) == cli.OK
+    told = " ".join(capsys.readouterr().out.split())
+    # The second of its two trials was expected from the first one, before it was measured.
+    assert "expected: each of 1 trials was predicted from those before it" in told
+    with Path("outputs/own-mi300x/expected.csv").open(encoding="utf-8") as file:
+        expected = list(csv.DictReader(file))
+    assert {row["anchored_by_trials"] for row in expected} == {"1"}
+    rows = pd.read_parquet("outputs/own-mi300x/measurements")
+    (later,) = {row["trial_key"] for row in expected}
+    own = rows[rows["trial_key"] == later].iloc[0]
+    for row in expected:
+        assert row["load"] == "all at once"
+        assert float(row["measured"]) == pytest.approx(own[row["metric"]])
+        assert float(row["low_80"]) < float(row["expected"]) < float(row["high_80"])
+    assert {*rows["provenance"]} == {"measured"}
+    # A plan of what is left says what it expects, and from how many trials.
+    assert cli.main([*asked, "platform=mi300x", f"engine.python={python}", *LARGER, "plan=true"]) == cli.OK
+    told = " ".join(capsys.readouterr().out.split())
+    assert (
+        "request_throughput_per_s: predicted, not measured; the model's numbers moved by 2 trials of this "
+        "study" in told
+    )
+    assert "four of five of these request_throughput_per_s within" in told
+    assert "3: 1 run, 0 refused, 2 in the store" in told
     assert cli.main(["calibrate", "outputs/own-mi300x", "--name", "mine", "--fit", "none"]) == cli.OK
-    told = capsys.readouterr().out
+    told = " ".join(capsys.readouterr().out.split())
     assert "4 figures: 4 to fit" in told
     assert "outputs/calibrations/mine.json: use it with platform.calibration=mine" in told
     made = json.loads((tmp_path / "outputs" / "calibrations" / "mine.json").read_text())
     assert made["about"].startswith("vLLM 0.32.0 as measured in own-mi300x")
     assert made["compared"]["models"] == ["qwen3-8b"]
+    # One load point each leaves nothing to judge by: every number is predicted from the others.
+    assert cli.main(["calibrate", "outputs/own-mi300x", "--name", "few"]) == cli.OK
+    told = " ".join(capsys.readouterr().out.split())
+    assert "4 numbers; vLLM 0.32.0 by own-mi300x; the nearest stack known is amd_0_10_0" in told
+    assert told.count("; from the others ") == 4
+    made = json.loads((tmp_path / "outputs" / "calibrations" / "few.json").read_text())
+    assert (made["stack"]["release"], made["stack"]["parent"]) == ("0.32.0", "amd_0_10_0")
+    assert made["errors_pct"]["validation"]["request_throughput_per_s"] > 0
 
     # The same question asked of the model gives nothing to fit to, and it is said so.
     assert cli.main([*asked, "platform=simulated", "engine.release=0.32.0"]) == cli.OK

@@ -108,6 +108,20 @@ GOOD = row(batch=4, value="800")
         ([row(metric="mean_ttft_ms"), GOOD], "mean_ttft_ms is not reported at a load of dataset latency"),
         ([row(value="fast"), GOOD], "line 2, value: got 'fast'; expected a number above 0"),
         ([row(value="-3"), GOOD], "line 2, value: got '-3'; expected a number above 0"),
+        ([row(value="720 ms"), GOOD], "line 2, value: got '720 ms'; .*in the metric's unit and without it"),
+        ([row(value='"9,42"'), GOOD], "line 2, value: got '9,42'; expected a number above 0 such as 1234.5"),
+        ([row(knobs="tensor_parallel_size=two"), GOOD], "line 2, knobs: .*'two'.*expected a whole number"),
+        ([row(knobs="tensor_parallel_size=16"), GOOD], "line 2, knobs: take 16 devices; expected at most 8"),
+        (
+            [row(knobs="tensor_parallel_size=1;tensor_parallel_size=2"), GOOD],
+            "line 2, knobs: gives tensor_parallel_size twice",
+        ),
+        (
+            [row(release="0.32.0", knobs="num_scheduler_steps=10"), GOOD],
+            "line 2, knobs: .*num_scheduler_steps was removed in vLLM",
+        ),
+        ([row(load=LOAD + ";num_prompts=3"), GOOD], "line 2, load: gives num_prompts twice"),
+        ([], "holds no numbers; expected at least 2"),
         ([row(), row(value="730")], "line 3: gives again what line 2 gives"),
         (
             [row(), row(batch=4, release="0.9.2")],
@@ -125,11 +139,26 @@ def test_each_mistake_is_answered_in_one_sentence_with_its_line(
     assert str(caught.value).startswith(str(path))
 
 
+def test_what_spreadsheet_and_reader_write_otherwise_is_same_number(tmp_path: Path) -> None:
+    plain = table.read(written(tmp_path, row(value="1720.5"), GOOD)).figures
+    path = tmp_path / "saved.csv"
+    rows = (row(value='"1,720.5"', release="v0.9.1"), GOOD)
+    path.write_bytes(("\ufeff" + "\r\n".join((HEADER.title(), *rows))).encode())
+    saved = table.read(path).figures
+    assert [figure.value for figure in saved] == [figure.value for figure in plain] == [1720.5, 800.0]
+    assert [figure.spec for figure in saved] == [figure.spec for figure in plain]
+
+
 def test_columns_are_checked_before_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match="line 1: has no column release"):
         table.read(written(tmp_path, header="model,device,mode,knobs,load,metric,value"))
     with pytest.raises(ConfigError, match=r"got column 'sauce'; .*Did you mean 'source'\?"):
         table.read(written(tmp_path, header=HEADER.replace("source", "sauce")))
+    with pytest.raises(ConfigError, match="line 1: has column value twice"):
+        table.read(written(tmp_path, header=HEADER.replace("source", "value")))
+    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+        with pytest.raises(ConfigError, match=f"line 1: separates its cells with {name}; expected commas"):
+            table.read(written(tmp_path, header=HEADER.replace(",", separator)))
     gone = str(tmp_path / "gone.csv")
     assert cli.main(["calibrate", "--table", gone, "--name", "x"]) == cli.MISTAKE
     assert "gone.csv cannot be read" in " ".join(capsys.readouterr().err.split())

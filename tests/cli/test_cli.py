@@ -115,7 +115,7 @@ def test_search_finds_and_names_its_best_setting(capsys: pytest.CaptureFixture[s
     assert code == cli.OK
     # two points are all there are, whatever the budget
     assert "started now: 2" in told
-    assert "best: max_num_seqs=64" in told
+    assert "best: row 1 (max_num_seqs=64): highest request_throughput_per_s" in told
 
 
 def test_trials_that_cannot_run_are_counted_and_explained(capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,10 +150,14 @@ def test_of_many_settings_best_are_shown_and_equal_reasons_are_counted(
         "study.name=mine",
     )
     assert code == cli.OK
-    assert "the best 12 of 16 settings, best first; report.md has all" in " ".join(told.split())
-    first_table = told[told.index("setting") : told.index("Mean TTFT")]
-    assert "max_num_seqs=14" in first_table
-    assert "max_num_seqs=1 " not in first_table
+    assert "the first 10 of 16 settings; 14 have numbers, 2 infeasible" in " ".join(told.split())
+    rows = told[told.index("leaderboard (simulated)") :].partition("--  ")[2].splitlines()[1:11]
+    assert [row.split()[0].rstrip("=") for row in rows] == [str(place) for place in range(1, 11)]
+    rates = [float(row.split()[1]) for row in rows]
+    assert rates == sorted(rates, reverse=True)
+    assert not {"1", "2", "3"} & {row.split()[-2] for row in rows}, (
+        "one, two or three prompts at once are slow"
+    )
     # What breaks the rule is no point and told of no more; the two that keep it do not fit on 8 devices.
     assert "2 times infeasible: needs 16 devices" in told
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweeper.cli.display import Display, device_label
+from sweeper.cli.display import Display, device_label, differing
 from sweeper.records import FailureClass, Placement, TrialResult, TrialSpec, TrialState
 from sweeper.sweep.outlook import Outlook
 from sweeper.trial import stages, trial
@@ -155,3 +155,12 @@ def test_block_of_devices_is_named() -> None:
     assert device_label(Placement(node="n", devices=(4, 5, 6, 7), parents=(4, 5, 6, 7))) == "devices 4-7"
     assert device_label(Placement(node="n", devices=(3,), parents=(0,))) == "device 3"
     assert device_label(Placement(node="n", devices=(0, 2), parents=(0,))) == "devices 0,2"
+
+
+def test_running_trials_are_told_apart_by_what_differs() -> None:
+    labels = ["max_num_seqs=8 kv_cache_dtype=auto tp=1", "max_num_seqs=64 kv_cache_dtype=auto tp=1"]
+    assert differing(labels) == ["max_num_seqs=8", "max_num_seqs=64"]
+    assert differing(labels[:1]) == labels[:1]
+    assert differing(["default", "no_chunks"]) == ["default", "no_chunks"]
+    # A restart of the same setting has nothing that differs.
+    assert differing([labels[0], labels[0]]) == [labels[0], labels[0]]

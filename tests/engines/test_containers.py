@@ -158,6 +158,24 @@ def test_digest_is_that_of_the_registry_and_else_the_images_own() -> None:
     assert images.read_digest("not what inspect prints") is None
 
 
+def test_path_of_the_image_stays_behind_ours_and_is_not_mounted(tmp_path: Path) -> None:
+    told = [{"Id": "ab" * 32, "Config": {"Env": ["A=b=c", f"PYTHONPATH=/opt/aiter::{tmp_path}/sub"]}}]
+    found = images.read_python_path(json.dumps(told))
+    assert found == ("/opt/aiter", f"{tmp_path}/sub")
+    assert images.read_python_path(json.dumps([{"Config": {"Env": None}}])) == ()
+    assert images.read_python_path("not what inspect prints") == ()
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "ours").mkdir()
+    around = {"PATH": "/usr/bin", "HOME": str(tmp_path)}
+    inside = run(tmp_path / "trial", {**around, "PYTHONPATH": f"{tmp_path}/ours"}, around, python_path=found)
+    assert inside.environment["PYTHONPATH"] == f"{tmp_path}/ours:/opt/aiter:{tmp_path}/sub"
+    assert f"{tmp_path}/ours:{tmp_path}/ours:ro" in inside.command
+    assert not any(word.startswith(f"{tmp_path}/sub:") for word in inside.command)
+    # Where we put nothing there, the image keeps its own.
+    alone = run(tmp_path / "trial", around, around, python_path=found)
+    assert "PYTHONPATH" not in alone.command and "PYTHONPATH" not in alone.environment
+
+
 def test_image_of_apptainer_is_known_by_its_content(tmp_path: Path) -> None:
     (tmp_path / "a.sif").write_bytes(b"abc")
     # The digest of "abc" is the example of FIPS 180-2, appendix B.1.

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,38 +24,40 @@ from sweeper.engines.vllm import VllmEngine, VllmServer
 from sweeper.errors import ConfigError, EngineError
 from sweeper.processes import containers, orphans, process
 from sweeper.records import ContainerSpec, EngineSpec, FailureClass, TrialSpec
-from tests import podman as containing
-from tests.podman import Podman
+from tests import runtimes as containing
+from tests.runtimes import SHELL, Runtime
 from tests.standin_server import PLACEMENT, make_spec, never, write_interpreter
 from tests.standin_tgi import write_launcher
 
 
-@pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
-    with containing.opened(tmp_path_factory.mktemp("podman")) as found:
+@pytest.fixture(scope="module", params=["podman", "docker"])
+def runtime(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
+    with containing.opened(tmp_path_factory.mktemp(request.param), request.param) as found:
         yield found
 
 
 @pytest.fixture
-def contained(podman: Podman, tmp_path: Path) -> Iterator[Callable[..., TrialSpec]]:
+def contained(runtime: Runtime, tmp_path: Path) -> Iterator[Callable[..., TrialSpec]]:
     """Trials of the stand-in in an image, and a look afterwards that no container is left."""
-    tools = tmp_path / "bin"
+    yield partial(trial_in, runtime, tmp_path)
+    assert runtime.running() == []
+
+
+def trial_in(
+    runtime: Runtime, folder: Path, image: str = SHELL, *arguments: str, **changes: object
+) -> TrialSpec:
+    tools = folder / "bin"
     python = write_interpreter(tools)
-
-    def make(image: str = "localhost/sweeper-shell:1", *arguments: str, **changes: object) -> TrialSpec:
-        spec = make_spec(tmp_path / "outputs", "", **changes)
-        container = ContainerSpec(
-            image=image,
-            runtime="podman",
-            arguments=(*containing.mounts_of_this_machine(tools), "--env", "STANDIN", *arguments),
-            python=str(python),
-        )
-        Path(spec.model.path).mkdir(parents=True, exist_ok=True)
-        engine = images.provided(replace(spec.engine, container=container), may_pull=False)
-        return replace(spec, engine=images.with_mounts(engine, [spec.model.path]))
-
-    yield make
-    assert podman.running() == []
+    spec = make_spec(folder / "outputs", "", **changes)
+    container = ContainerSpec(
+        image=image,
+        runtime=runtime.name,
+        arguments=(*containing.mounts_of_this_machine(tools), "--env", "STANDIN", *arguments),
+        python=str(python),
+    )
+    Path(spec.model.path).mkdir(parents=True, exist_ok=True)
+    engine = images.provided(replace(spec.engine, container=container), may_pull=False)
+    return replace(spec, engine=images.with_mounts(engine, [spec.model.path]))
 
 
 def started(spec: TrialSpec) -> VllmServer:
@@ -62,7 +65,7 @@ def started(spec: TrialSpec) -> VllmServer:
 
 
 def test_engine_in_container_is_proven_asked_and_ended(
-    contained: Callable[..., TrialSpec], podman: Podman, monkeypatch: pytest.MonkeyPatch
+    contained: Callable[..., TrialSpec], runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret_of_mine")
     spec = contained()
@@ -70,13 +73,13 @@ def test_engine_in_container_is_proven_asked_and_ended(
     try:
         assert server.sanity().startswith(" Paris")
         ours = server.prove_ours()
-        (name,) = podman.running()
-        main = containers.Container(runtime="podman", start=name).main_process()
+        (name,) = runtime.running()
+        main = containers.Container(runtime=runtime.name, start=name).main_process()
         assert main is not None and main.pid in ours
         assert server.effective["max_num_seqs"] == 8
         words = list(server.command)
-        assert words[:3] == ["podman", "run", "--rm"] and words[words.index("--name") + 1] == name
-        assert "localhost/sweeper-shell:1" in words
+        assert words[:3] == [runtime.name, "run", "--rm"] and words[words.index("--name") + 1] == name
+        assert SHELL in words
         # Passed by name: every user of the machine can read a command line.
         assert "VLLM_API_KEY" in words and "HF_TOKEN" in words
         assert not any(server.api_key in word or "hf_secret_of_mine" in word for word in words)
@@ -85,13 +88,13 @@ def test_engine_in_container_is_proven_asked_and_ended(
         assert inside["PATH"] != os.environ["PATH"]
     finally:
         server.stop()
-    assert podman.running() == [] and server.pids() == set()
+    assert runtime.running() == [] and server.pids() == set()
     stored = (Path(spec.folder) / "engine-1-0.command.json").read_text()
     assert "hf_secret_of_mine" not in stored and server.api_key not in stored
 
 
 def test_any_launched_engine_runs_in_an_image(
-    contained: Callable[..., TrialSpec], podman: Podman, tmp_path: Path
+    contained: Callable[..., TrialSpec], runtime: Runtime, tmp_path: Path
 ) -> None:
     launcher = write_launcher(tmp_path / "bin")
     spec = contained(assignment={"max_total_tokens": 2048})
@@ -100,7 +103,7 @@ def test_any_launched_engine_runs_in_an_image(
     try:
         assert server.effective["max_total_tokens"] == 2048
         assert server.command[server.command.index("--entrypoint") + 1] == str(launcher)
-        assert len(podman.running()) == 1 and server.prove_ours()
+        assert len(runtime.running()) == 1 and server.prove_ours()
     finally:
         server.stop()
 
@@ -112,11 +115,11 @@ def test_interpreter_of_image_is_asked_inside(contained: Callable[..., TrialSpec
 
 
 def test_killed_container_is_a_death_with_the_engines_last_line(
-    contained: Callable[..., TrialSpec], podman: Podman
+    contained: Callable[..., TrialSpec], runtime: Runtime
 ) -> None:
     server = started(contained())
     try:
-        podman("kill", *podman.running())
+        runtime("kill", *runtime.running())
         with pytest.raises(EngineError) as caught:
             for _ in range(900):
                 server.check_alive()
@@ -127,22 +130,24 @@ def test_killed_container_is_a_death_with_the_engines_last_line(
 
 
 def test_engine_that_ignores_the_request_to_stop_is_killed(
-    contained: Callable[..., TrialSpec], podman: Podman, monkeypatch: pytest.MonkeyPatch
+    contained: Callable[..., TrialSpec], runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STANDIN", "unstoppable")
     server = started(contained(stop_timeout_s=1.0))
     assert 1.0 <= server.stop() < 30.0
-    assert podman.running() == [] and server.pids() == set()
+    assert runtime.running() == [] and server.pids() == set()
 
 
 @pytest.mark.parametrize("victim", ["client of the runtime", "supervisor"])
 def test_container_is_ended_when_what_watches_it_is_killed(
-    contained: Callable[..., TrialSpec], podman: Podman, victim: str
+    contained: Callable[..., TrialSpec], runtime: Runtime, victim: str
 ) -> None:
     server = started(contained())
     launch = server._process.launch
     (client,) = [
-        p for p in process.descendants(launch.supervisor.pid) if process.title(p.pid).startswith("podman run")
+        p
+        for p in process.descendants(launch.supervisor.pid)
+        if process.title(p.pid).startswith(f"{runtime.name} run")
     ]
     killed = client if victim == "client of the runtime" else launch.supervisor
     os.kill(killed.pid, signal.SIGKILL)
@@ -151,7 +156,7 @@ def test_container_is_ended_when_what_watches_it_is_killed(
             server.check_alive()
             time.sleep(0.1)
     server.stop()
-    assert podman.running() == []
+    assert runtime.running() == []
 
 
 _DRIVER = """
@@ -168,7 +173,7 @@ time.sleep(600)
 
 @pytest.mark.parametrize("takes_supervisor", [False, True])
 def test_container_of_killed_driver_is_ended(
-    contained: Callable[..., TrialSpec], podman: Podman, tmp_path: Path, takes_supervisor: bool
+    contained: Callable[..., TrialSpec], runtime: Runtime, tmp_path: Path, takes_supervisor: bool
 ) -> None:
     """By the supervisor; where that was killed, too, by the next start, which leaves all others alone."""
     import pickle
@@ -179,18 +184,8 @@ def test_container_of_killed_driver_is_ended(
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=containing.ROOT) as driver:
         assert driver.stdout is not None
         _, supervisor = driver.stdout.readline().split()
-        ours = podman.running()
-        podman(
-            "run",
-            "--detach",
-            "--name",
-            "of-another",
-            "--network",
-            "host",
-            "localhost/sweeper-shell:1",
-            "sleep",
-            "600",
-        )
+        ours = runtime.running()
+        runtime.idle("of-another")
         try:
             assert len(ours) == 1
             driver.kill()
@@ -201,43 +196,57 @@ def test_container_of_killed_driver_is_ended(
                 assert [abandoned.container.start for abandoned in ended] == ours
                 assert spec.key not in str(ended[0]) or "trial" in str(ended[0])
             deadline = time.monotonic() + 60
-            while podman.running() != ["of-another"] and time.monotonic() < deadline:
+            while runtime.running() != ["of-another"] and time.monotonic() < deadline:
                 time.sleep(0.2)
-            assert podman.running() == ["of-another"]
+            assert runtime.running() == ["of-another"]
             orphans.end_orphans(tmp_path / "outputs")
-            assert podman.running() == ["of-another"]
+            assert runtime.running() == ["of-another"]
         finally:
-            podman("rm", "--force", "--time", "0", "of-another")
+            runtime.remove("of-another")
 
 
-def test_container_that_took_our_name_is_left_alone(podman: Podman) -> None:
-    taken = containers.Container(runtime="podman", start="sweeper-0123456789abcdef")
-    podman(
-        "run",
-        "--detach",
-        "--name",
-        taken.start,
-        "--network",
-        "host",
-        "localhost/sweeper-shell:1",
-        "sleep",
-        "600",
-    )
+def test_engine_does_not_outlive_a_killed_daemon(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    # A short folder: a path of a socket has at most 107 characters.
+    with containing.opened(tmp_path_factory.mktemp("killed"), "docker") as docker:
+        assert docker.daemon is not None
+        server = started(trial_in(docker, tmp_path))
+        inside = server.pids()
+        assert len(inside) >= 2
+        docker.daemon.kill()
+        docker.daemon.wait()
+        with pytest.raises(EngineError, match=r"ended with exit code 125; last line: .*unexpected EOF"):
+            for _ in range(900):
+                server.check_alive()
+                time.sleep(0.1)
+        server.stop()
+        assert server.pids() == set()
+        assert not any(Path(f"/proc/{pid}").exists() for pid in inside)
+
+
+def test_container_that_took_our_name_is_left_alone(runtime: Runtime) -> None:
+    taken = containers.Container(runtime=runtime.name, start="sweeper-0123456789abcdef")
+    runtime.idle(taken.start)
     try:
         assert taken.remove() and taken.main_process() is None
-        assert podman.running() == [taken.start]
+        assert runtime.running() == [taken.start]
     finally:
-        podman("rm", "--force", "--time", "0", taken.start)
+        runtime.remove(taken.start)
 
 
-def test_image_that_is_not_here_is_one_message(podman: Podman) -> None:
+def test_image_that_is_not_here_is_one_message(runtime: Runtime) -> None:
     spec = EngineSpec(
-        kind="vllm", release="0.32.0", container=ContainerSpec(image="localhost/absent:1", runtime="podman")
+        kind="vllm",
+        release="0.32.0",
+        container=ContainerSpec(image="localhost/absent:1", runtime=runtime.name),
     )
     with pytest.raises(
         ConfigError, match=r"is not on this machine, and a plan fetches nothing; .* Fetch"
     ) as told:
         images.provided(spec, may_pull=False)
-    assert str(told.value).endswith(" Fetch it: podman pull localhost/absent:1")
-    with pytest.raises(ConfigError, match=r"'podman pull localhost/absent:1' failed: .*expected one of both"):
+    assert str(told.value).endswith(f" Fetch it: {runtime.name} pull localhost/absent:1")
+    with pytest.raises(
+        ConfigError, match=rf"'{runtime.name} pull localhost/absent:1' failed: .*expected one of both"
+    ):
         images.provided(spec, may_pull=True)

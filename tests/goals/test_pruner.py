@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sweeper.goals.objectives import is_worse
-from sweeper.goals.pruner import decision_order, reason_to_stop
+from sweeper.goals.pruner import broken_before, decision_order, reason_to_stop
 from sweeper.records import (
     Constraint,
     LoadPoint,
@@ -201,3 +201,13 @@ def test_trial_that_still_matters_is_measured_whole(simulated_spec: TrialSpec, p
 def test_what_trial_is_held_against_is_no_part_of_what_it_is(simulated_spec: TrialSpec) -> None:
     held = replace(simulated_spec, stop_rule=StopRule(objectives=(THROUGHPUT,)))
     assert held.key == simulated_spec.key
+
+
+def test_bound_that_is_broken_before_the_loads_ends_the_trial() -> None:
+    bound = Constraint(metric="accuracy", limit=0.9, is_upper=False)
+    rule = StopRule(objectives=(), constraints=(bound,))
+    # 0.8 is a ninth below 0.9, and 0.88 within the margin of a twentieth.
+    told = "breaks accuracy >= 0.9: 0.8, and may be 5% off at most"
+    assert broken_before(rule, {"accuracy": 0.8}) == told
+    assert broken_before(rule, {"accuracy": 0.88}) is None
+    assert broken_before(rule, {}) is None

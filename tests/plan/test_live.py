@@ -11,7 +11,7 @@ from sweeper.errors import ConfigError
 from sweeper.plan import finalists
 from sweeper.plan.live import SharedStarts, on_largest_start, search_line, shared_starts
 from sweeper.plan.planner import Planner
-from sweeper.records import ClientSpec, ContainerSpec, EngineSpec, Model, Platform
+from sweeper.records import ClientSpec, EngineSpec, Model, Platform
 from sweeper.space.domains import Choice
 from sweeper.space.rules import Rule
 from sweeper.space.space import Series, Space
@@ -138,10 +138,6 @@ def test_search_has_start_at_largest_of_what_varies(planner: Planner) -> None:
         ({"repeats": 3}, "repeats=3 asks for starts of each setting"),
         ({"client": ClientSpec(kind="offline")}, "client.kind=offline starts the engine itself"),
         ({"fresh_because": "case1 is compared"}, "case1 is compared"),
-        (
-            {"engine": EngineSpec(kind="vllm", release="0.26.0", container=ContainerSpec(image="vllm"))},
-            "it runs in a container",
-        ),
         ({"engine": EngineSpec(kind="vllm", release="0.6.2")}, "vLLM 0.6.2 is before 0.9.1"),
         (
             {"space": replace(SPACE, base={**SPACE.base, "data_parallel_size": 1, "instances": 1})},

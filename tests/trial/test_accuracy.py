@@ -1,0 +1,84 @@
+"""A trial that asks its engine questions before the loads: the score, the gate, and lm-eval that fails."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from analysis import report
+from analysis.study import Study
+from sweeper.goals.objectives import is_feasible, measured_rows, violations
+from sweeper.records import Constraint, Questions, StopRule, TrialResult, TrialSpec, TrialState
+from sweeper.store.store import Store
+from sweeper.trial import trial
+from tests.standin_lm_eval import write_lm_eval
+from tests.standin_server import PLACEMENT, make_spec, never, write_interpreter
+
+# As the stand-in answers the first of them.
+RIGHT = {"question": "2+3=", "answer": "Paris, said after '2+3='"}
+WRONG = {"question": "4+4=", "answer": "8"}
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> TrialSpec:
+    path = tmp_path / "sums.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in (RIGHT, WRONG)), encoding="utf-8")
+    asked = Questions(path=str(path), digest="abc", python=str(write_lm_eval(tmp_path / "bin")), version="0")
+    return replace(
+        make_spec(tmp_path / "outputs", write_interpreter(tmp_path / "bin"), stop_timeout_s=2.0),
+        accuracy=asked,
+    )
+
+
+def run(spec: TrialSpec) -> TrialResult:
+    return trial.run(spec, PLACEMENT, cancelled=never)
+
+
+def test_score_is_in_every_row_and_a_bound_is_held_against_it(spec: TrialSpec, tmp_path: Path) -> None:
+    result = run(spec)
+    assert result.state is TrialState.COMPLETE, result.failure_message
+    # One of two is right: 0.5, from 0.0945 to 0.9055 (half of it sqrt(0.5 * 0.5 * 1.92073 + 1.92073^2 / 4)
+    # / 2.92073 = 0.405477).
+    store = Store(tmp_path / "study")
+    store.append(result, queued_s=0.0, knobs=[])
+    (row,) = store.read().to_dict("records")
+    assert (row["accuracy"], row["accuracy_questions"]) == (0.5, 2)
+    assert (row["accuracy_low"], row["accuracy_high"]) == pytest.approx((0.094523, 0.905477), abs=1e-5)
+    assert row["accuracy_of"] == "sums.jsonl abc, lm-eval 0"
+    rows = measured_rows(result)
+    for limit, is_kept in ((0.5, True), (0.6, False)):
+        bound = Constraint(metric="accuracy", limit=limit, is_upper=False)
+        assert is_feasible(violations([bound], rows)) is is_kept
+        assert is_feasible(violations([bound], [row])) is is_kept
+
+
+def test_setting_that_breaks_the_bound_is_not_loaded_where_trials_stop_early(spec: TrialSpec) -> None:
+    bound = Constraint(metric="accuracy", limit=0.9, is_upper=False)
+    result = run(replace(spec, stop_rule=StopRule(objectives=(), constraints=(bound,))))
+    assert result.state is TrialState.SKIPPED
+    assert result.failure_message == "breaks accuracy >= 0.9: 0.5, and may be 5% off at most"
+    assert result.measurements == () and result.accuracy["accuracy"] == 0.5
+
+
+def test_lm_eval_that_leaves_no_score_fails_the_trial(
+    spec: TrialSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN_LM_EVAL", "die")
+    result = run(spec)
+    assert result.state is TrialState.FAILED
+    assert str(result.failure_message).startswith(
+        "accuracy: lm-eval ended with exit code 1 and left no score; last line: ConnectionError"
+    )
+
+
+def test_report_shows_the_score_with_its_interval(spec: TrialSpec, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    Store(folder).append(run(spec), queued_s=0.0, knobs=[])
+    (folder / "study.json").write_text(json.dumps({"name": "study"}), encoding="utf-8")
+    study = Study.load(folder)
+    told = report.text(study, drawn=[])
+    assert "| 50.0% | 9.5% to 90.5% | 2 |" in told
+    assert "Asked before the loads: sums.jsonl abc, lm-eval 0." in told
