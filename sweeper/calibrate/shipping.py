@@ -11,6 +11,7 @@ from sweeper.calibrate.figures import FIT, VALIDATION, Figure
 from sweeper.calibrate.judging import compared_of, errors_as
 from sweeper.simulation.calibration import Calibration, NamedCalibration
 from sweeper.simulation.stack import Asked
+from sweeper.simulation.stacks import nearest_names, with_kernels
 
 LARGE = "405B"
 """Part of the names of the models that leave-one-model-out leaves out."""
@@ -36,7 +37,10 @@ class LeftOut:
 
 
 def nearest_without(name: str) -> tuple[str, Calibration]:
-    """Return the stack that is nearest to one where that itself is not known, fitted without it."""
+    """Return the stack that is nearest to one where that itself is not known, fitted without it.
+
+    As of a run, its kernels are those of the nearest stack whatever that one's scheduler is.
+    """
     table = next(table for table in stacks.TABLES if table.name == name)
     found = stacks.fit_all(without_stacks=(name,))
     asked = Asked(
@@ -47,8 +51,8 @@ def nearest_without(name: str) -> tuple[str, Calibration]:
         aiter=bool(table.stack.aiter),
     )
     others = {other.name: other.stack for other in stacks.TABLES if other.name in found}
-    basis = min(others, key=lambda other: others[other].distance(asked))
-    return basis, found[basis]
+    basis, kernels = nearest_names(others, asked)
+    return basis, with_kernels(found[basis], found[kernels])
 
 
 def without_each_stack() -> Iterator[LeftOut]:

@@ -19,6 +19,7 @@ from sweeper.calibrate.fitting import fit
 from sweeper.simulation import calibration
 from sweeper.simulation.calibration import Calibration
 from sweeper.simulation.stack import Stack
+from sweeper.simulation.stacks import asked_of, nearest_names, with_kernels
 
 SHARED: Mapping[str, tuple[float, str]] = {
     "fp8_gemm_frac": (
@@ -171,12 +172,14 @@ def _squares(figures: Mapping[str, Sequence[Figure]], found: Mapping[str, Calibr
     return float(sum((errors(figures[name], each) ** 2).sum() for name, each in found.items()))
 
 
-def fit_single(found: Calibration) -> float:
-    """Fit the host's work of V0 on one device, given all else."""
+def fit_single(found: Mapping[str, Calibration]) -> float:
+    """Fit the host's work of V0 on one device, given all else as a run of that source gets it."""
     source = next(source for source in public.sources() if source["name"] == SINGLE[1])
     figures = public.source_figures(source)
-    values = fit(figures, asdict(found), parameters=(SINGLE[0],), rounds=10, ridge=0.05)
-    return values[SINGLE[0]]
+    known = {table.name: table.stack for table in TABLES if table.name in found}
+    basis, kernels = nearest_names(known, asked_of(figures[0].spec))
+    start = asdict(with_kernels(found[basis], found[kernels]))
+    return fit(figures, start, parameters=(SINGLE[0],), rounds=10, ridge=0.05)[SINGLE[0]]
 
 
 def errors(figures: Sequence[Figure], found: Calibration) -> np.ndarray:
@@ -206,7 +209,7 @@ def with_single(found: Mapping[str, Calibration]) -> dict[str, Calibration]:
     v0 = [table.name for table in TABLES if table.stack.generation == "v0" and table.name in found]
     if not v0:
         return dict(found)
-    single = fit_single(found[v0[-1]])
+    single = fit_single(found)
     return {
         name: replace(each, single_host_frac=single) if name in v0 else each for name, each in found.items()
     }
