@@ -112,6 +112,10 @@ class MeasurementError(EngineError):
     """Something was measured, but there is no proof that it is what it claims to be."""
 
 
+class NothingCompleteError(SweeperError):
+    """A sweep ended and no trial of it is complete; each is a failed row with its reason."""
+
+
 class StoreError(SweeperError):
     """Stored results are unreadable, locked, or cannot be written."""
 

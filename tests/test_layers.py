@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = (
-    {"__main__"},
+    {"__main__", "api"},
     {"cli"},
     {"analysis"},
     {"calibrate"},
@@ -39,7 +39,7 @@ DOORS = {
     "optuna": {"search"},
     "optuna_dashboard": {"search"},
     "ray": {"executors"},
-    "rich": {"cli"},
+    "rich": {"cli", "api"},
     "pyarrow": {"store"},
     "pandas": {"store", "published", "analysis"},
     "matplotlib": {"analysis"},
