@@ -3,6 +3,7 @@
 # make figures every case of the MI300X article and its introduction, simulated, then one article of them all
 # make faults  the fault matrix alone; writes what was seen to docs/faults.md
 # make check   format, lint, types: the quick part
+# make docs    the documents as a site, into build/site
 PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -12,7 +13,7 @@ CASES  := intro_405b intro_70b case1_chunked_prefill case2_sched_steps case3_pre
           case5_amd_env case6_kv_cache_dtype case7_tensor_parallel case8_max_num_seqs quick_start \
           tgi_vs_vllm_short tgi_vs_vllm_long tgi_vs_vllm_single tgi_vs_vllm_rps
 
-.PHONY: demo figures test faults check install install-dev clean
+.PHONY: demo figures test faults check docs install install-dev clean
 .DEFAULT_GOAL := demo
 
 demo: install
@@ -40,6 +41,10 @@ check: install-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: install
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python docs/build_site.py build/site
 
 install: $(VENV)/.installed
 
