@@ -9,7 +9,8 @@ What is equal for all settings is said once. How it is laid out as text is ``lea
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -155,7 +156,8 @@ def leaderboard(study: Study) -> Leaderboard:
     )
     places = _places(facts)
     baseline = _baseline(facts)
-    entries = [_entry(row, varying, facts, places, baseline) for _, row in rows.iterrows()]
+    shared = {place for place, settings in Counter(places.values()).items() if settings > 1}
+    entries = [_entry(row, varying, facts, places, shared, baseline) for _, row in rows.iterrows()]
     entries.sort(key=lambda entry: _order(entry, study.objectives[0]))
     return Leaderboard(
         objectives=study.objectives,
@@ -299,12 +301,13 @@ def _entry(
     varying: Sequence[str],
     facts: _Facts,
     places: Mapping[str, int],
+    shared: Collection[int],
     baseline: str | None,
 ) -> Entry:
     setting = str(row["setting"])
     values = tuple(known.get(setting) for known in facts.values)
     place = places.get(setting)
-    is_tied = len(facts.values) == 1 and place is not None and list(places.values()).count(place) > 1
+    is_tied = len(facts.values) == 1 and place in shared
     return Entry(
         place=place,
         setting=setting,

@@ -24,6 +24,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cache
 
 from sweeper.errors import PlacementError
 from sweeper.knobs import Accelerator
@@ -355,6 +356,7 @@ def _page(
     return Page(keeps=keeps, tokens=tokens, bytes=tokens * token_bytes, window=window or 0, form=form)
 
 
+@cache
 def _kept_whole(page: Page) -> Page:
     """Return the page of a layer that keeps every token; a state stays what it is."""
     return page if page.keeps is Keeps.STATE else replace(page, keeps=Keeps.ALL, window=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Literal
 
 from sweeper.kinds import DATASETS
@@ -128,7 +129,7 @@ class LoadPoint:
     user_search: UserSearch | None = None
     warmup_per_user: int = 0
 
-    @property
+    @cached_property
     def identity(self) -> Mapping[str, object]:
         """What is sent, as plain data; what came later is left out where unused, so that old keys hold."""
         content = asdict(self)

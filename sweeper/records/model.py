@@ -105,7 +105,7 @@ class Model:
         """What it is built of, of whatever build; None where that is not known."""
         return self.architecture if self.shape is None else self.shape.architecture
 
-    @property
+    @cached_property
     def identity(self) -> Mapping[str, object]:
         """What makes it this model: where a local folder lies does not, once its content has a hash."""
         nothing: dict[str, Any] = dict.fromkeys(self.looked_up)
