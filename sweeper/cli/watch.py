@@ -60,17 +60,23 @@ class Watched:
         """Return the page with what is known at this moment; it asks for the rest itself."""
         from analysis.browser import document
 
+        stands = self._look()
         with self._lock:
-            return document.page({**self._results, "live": live(self._folder)}, refreshed_from=NEWS)
+            return document.page({**self._results, "live": stands}, refreshed_from=NEWS)
 
     def news(self, known: int) -> dict[str, Any]:
         """Return how the study stands, and its results where they are newer than number ``known``."""
-        stands = live(self._folder)
-        finished = sum(stands["counts"].values()) if stands else 0
-        self._read_if_changed((*self._parts(), ("finished", finished)))
+        stands = self._look()
         with self._lock:
             results = self._results if known != self._number else None
             return {"number": self._number, "live": stands, "results": results}
+
+    def _look(self) -> dict[str, Any] | None:
+        """Return how the study stands, and have its results read where there are more."""
+        stands = live(self._folder)
+        finished = sum(stands["counts"].values()) if stands else 0
+        self._read_if_changed((*self._parts(), ("finished", finished)))
+        return stands
 
     def _read_if_changed(self, seen: Parts) -> None:
         """Read the results in a thread of its own: of a large study that takes longer than a reader waits."""
