@@ -35,8 +35,9 @@ LABEL = "predicted interval: 80 % of unseen values"
 """Names the whisker in a legend."""
 
 MOST = 1.6
-"""How far such an interval may stretch the axis of values, in multiples of the highest number: enough for times to
-the first token of the stack that the model was fitted to."""
+"""How far such an interval may stretch the axis of values, in multiples of the highest number.
+
+Enough for times to the first token of the stack that the model was fitted to."""
 
 
 @lru_cache(maxsize=4096)
