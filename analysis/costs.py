@@ -15,7 +15,7 @@ from analysis import bests, tables
 from analysis.standings import Standings
 from analysis.study import Study
 from sweeper.records import gpus_of_row
-from sweeper.records.derived import ENERGY
+from sweeper.records.derived import ENERGY, cost
 
 _COSTS = {
     "output_throughput_tok_per_s": ("per million output tokens", 1_000_000),
@@ -44,7 +44,8 @@ def costs(study: Study) -> pd.DataFrame:
             if used is None or row["n"] == 0:
                 continue
             line = found.setdefault((setting, point), {"setting": setting, "load point": point, "GPUs": used})
-            line[words] = price * used / 3600 / row["mean"] * many if row["mean"] > 0 else float("nan")
+            mean = row["mean"]
+            line[words] = cost(price, gpus=used, per_s=mean, many=many) if mean > 0 else float("nan")
     columns = ["setting", "load point", "GPUs", *(words for words, _ in _COSTS.values())]
     table = pd.DataFrame(list(found.values()), columns=columns)
     return table.drop(columns=[words for words, _ in _COSTS.values() if table[words].isna().all()])

@@ -22,7 +22,7 @@ from analysis.bests import Breach
 from analysis.study import Study
 from sweeper.goals.objectives import front
 from sweeper.intervals import Estimate
-from sweeper.records import SEARCH_SLOS, Constraint, Objective, TrialState
+from sweeper.records import SEARCH_SLOS, Constraint, Objective, TrialState, derived
 from sweeper.records.metrics import title_of
 
 SERIES = "series"
@@ -30,7 +30,6 @@ SERIES = "series"
 
 _KNOB = "knob."
 _OUTPUT_TOKENS = "output_throughput_tok_per_s"
-_MILLION = 1_000_000
 _SAME = 1e-9
 _SHORT_NAME = 40
 _BESIDE = ("mean_ttft_ms", "mean_tpot_ms", "accuracy")
@@ -204,7 +203,7 @@ class _Facts:
     def cost(self, setting: str) -> float | None:
         """Return what a million output tokens of a setting cost; None where that is not known."""
         price, gpus, rate = self.study.price_per_gpu_hour, self.gpus.get(setting), self.tokens.get(setting)
-        return None if price is None or not gpus or not rate else price * gpus / 3600 / rate * _MILLION
+        return None if price is None or not gpus or not rate else derived.cost(price, gpus=gpus, per_s=rate)
 
     def _tokens(self) -> Mapping[str, float]:
         """Return the output tokens per second at the load that decides."""

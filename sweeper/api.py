@@ -39,18 +39,24 @@ def run(*overrides: str, config_dir: Path | str | None = None, is_quiet: bool = 
     from rich.console import Console
 
     from sweeper.cli import NOTHING_COMPLETE
-    from sweeper.cli.sweep import run_sweep
+    from sweeper.cli.sweep import composed, read_options, run_settings, settings_of
 
-    words = [*overrides, *([] if config_dir is None else ["--config-dir", str(config_dir)])]
-    folder = _folder_of(overrides, config_dir)
+    asks = next((word for word in overrides if word.startswith("-") or word == "plan=true"), None)
+    if asks is not None:
+        raise ConfigError(
+            f"sweeper.run: '{asks}' measures nothing; expected the words of a sweep. "
+            "Ask it on the command line: python -m sweeper."
+        )
+    _, words = read_options(list(overrides), commands=())
+    asked = composed(words, config_dir=None if config_dir is None else Path(config_dir))
+    settings = settings_of(asked)
     console = Console(file=io.StringIO() if is_quiet else None, highlight=False)
     _load_analysis()
-    code = run_sweep(words, console, commands=())
-    if code == NOTHING_COMPLETE:
+    if run_settings(asked, settings, console) == NOTHING_COMPLETE:
         raise NothingCompleteError(
-            f"{folder}: no trial is complete; expected one at least. Its report names each failure."
+            f"{settings.folder}: no trial is complete; expected one at least. Its report names each failure."
         )
-    return load_study(folder)
+    return load_study(settings.folder)
 
 
 def load_study(place: Path | str, *, price_per_gpu_hour: float | None = None) -> Study:
@@ -72,30 +78,6 @@ def load_study(place: Path | str, *, price_per_gpu_hour: float | None = None) ->
     from analysis.study import Study
 
     return Study.load(place, price_per_gpu_hour=price_per_gpu_hour)
-
-
-def _folder_of(overrides: tuple[str, ...], config_dir: Path | str | None) -> Path:
-    """Return where the results of a sweep go.
-
-    Raises:
-        ConfigError: The words are no sweep, or hold a mistake.
-    """
-    from sweeper import config
-    from sweeper.prepare import today
-    from sweeper.prepare.platform import compose_for_platform
-
-    asks = next((word for word in overrides if word.startswith("-") or word == "plan=true"), None)
-    if asks is not None:
-        raise ConfigError(
-            f"sweeper.run: '{asks}' measures nothing; expected the words of a sweep. "
-            "Ask it on the command line: python -m sweeper."
-        )
-    folder = None if config_dir is None else Path(config_dir)
-    words = list(overrides)
-    composed, choice = compose_for_platform(words, config_dir=folder)
-    fitted = today.fitted(words, composed, choice, config_dir=folder)
-    stated_by = config.release_stated_by(words, config_dir=folder)
-    return config.settings(fitted.composed, platform=choice.platform, release_stated_by=stated_by).folder
 
 
 def _load_analysis() -> None:

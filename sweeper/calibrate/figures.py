@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from sweeper.calibrate.replay import Recording, recording
 from sweeper.clients.simulated import SimulatedClient
+from sweeper.engines import never_cancelled
 from sweeper.engines.simulated import SimulatedEngine
 from sweeper.intervals import NORMAL_975
 from sweeper.records import LoadPoint, Placement, TrialSpec
@@ -159,7 +160,7 @@ def _run(
     seed: int | None,
 ) -> dict[LoadPoint, Mapping[str, float | None]]:
     spec = replace(spec, calibration=values)
-    server = SimulatedEngine().start(spec, placement, restart=0, cancelled=_never)
+    server = SimulatedEngine().start(spec, placement, restart=0, cancelled=never_cancelled)
     client = SimulatedClient(spec)
     return {
         point: client.measure(
@@ -167,11 +168,7 @@ def _run(
             point if seed is None else replace(point, client_seed=seed),
             restart=0,
             repeat=0,
-            cancelled=_never,
+            cancelled=never_cancelled,
         ).metrics
         for point in points
     }
-
-
-def _never() -> bool:
-    return False

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sweeper.clients.simulated import SimulatedClient
+from sweeper.engines import never_cancelled
 from sweeper.engines.simulated import SimulatedEngine
 from sweeper.kinds import DATASETS
 from sweeper.metrics import summarize
@@ -58,14 +59,14 @@ def recording(spec: TrialSpec, placement: Placement, point: LoadPoint) -> Record
 
 
 def _recorded(spec: TrialSpec, placement: Placement, point: LoadPoint) -> Recording | None:
-    server = SimulatedEngine().start(spec, placement, restart=0, cancelled=_never)
+    server = SimulatedEngine().start(spec, placement, restart=0, cancelled=never_cancelled)
     client = SimulatedClient(spec)
-    told = client.measure(server, point, restart=0, repeat=0, cancelled=_never)
+    told = client.measure(server, point, restart=0, repeat=0, cancelled=never_cancelled)
     if not spec.assignment.get("enable_prefix_caching"):
         server.forget_prefixes()
     steps: list[tuple[Step, int, int]] = []
     server.watch(lambda step, size, groups: steps.append((step, size, groups)))
-    once = summarize(client.serve(server, point, seed=point.client_seed, cancelled=_never).records)
+    once = summarize(client.serve(server, point, seed=point.client_seed, cancelled=never_cancelled).records)
     server.watch(None)
     duration_s, whole_s = _duration_s(server.costs, steps), once["duration_s"] or 0.0
     if abs(duration_s - whole_s) > _SAME * whole_s:
@@ -75,7 +76,3 @@ def _recorded(spec: TrialSpec, placement: Placement, point: LoadPoint) -> Record
 
 def _duration_s(costs: CostModel, steps: Sequence[tuple[Step, int, int]]) -> float:
     return sum(float(costs.groups_s(step, steps=size, groups=count).sum()) for step, size, count in steps)
-
-
-def _never() -> bool:
-    return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from sweeper.executors.cluster import Cluster
     from sweeper.plan.planner import Planner
     from sweeper.prepare.platform import Choice
+    from sweeper.prepare.today import Release
     from sweeper.sweep.outlook import Outlook
     from sweeper.sweep.sweep import Outcome
     from sweeper.topology import Node
@@ -50,36 +52,78 @@ def run_sweep(arguments: list[str], console: Console, *, commands: Collection[st
     Returns:
         The exit code.
     """
-    from sweeper import config
-    from sweeper.prepare import today
-    from sweeper.prepare.platform import compose_for_platform
-    from sweeper.text import confidential
-
     options, overrides = read_options(arguments, commands)
-    composed, choice = compose_for_platform(overrides, config_dir=options.config_dir)
-    release = today.fitted(overrides, composed, choice, config_dir=options.config_dir)
-    composed = release.composed
+    asked = composed(overrides, config_dir=options.config_dir)
     if options.cfg:
         import yaml
 
-        shown = yaml.safe_dump(confidential.masked(dict(composed)), sort_keys=False)
+        from sweeper.text import confidential
+
+        shown = yaml.safe_dump(confidential.masked(dict(asked.release.composed)), sort_keys=False)
         console.print(shown, markup=False, soft_wrap=True, end="")
         return OK
-    if not composed["study"]["experiment"] and not composed["space"]["knobs"]:
-        known = ", ".join(config.groups(options.config_dir).get("experiment", ()))
+    return run_settings(asked, settings_of(asked), console)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A sweep as its words ask for it.
+
+    Attributes:
+        overrides: The words.
+        config_dir: A folder with experiments of the user's own.
+        choice: Which platform this machine is, and why.
+        release: The configuration, fitted to the vLLM that is here.
+    """
+
+    overrides: list[str]
+    config_dir: Path | None
+    choice: Choice
+    release: Release
+
+
+def composed(overrides: list[str], *, config_dir: Path | None) -> Asked:
+    """Compose a sweep's configuration for this machine.
+
+    Raises:
+        ConfigError: There is a mistake in the words.
+    """
+    from sweeper.prepare import today
+    from sweeper.prepare.platform import compose_for_platform
+
+    content, choice = compose_for_platform(overrides, config_dir=config_dir)
+    release = today.fitted(overrides, content, choice, config_dir=config_dir)
+    return Asked(overrides=overrides, config_dir=config_dir, choice=choice, release=release)
+
+
+def settings_of(asked: Asked) -> Settings:
+    """Return the settings of a sweep, checked.
+
+    Raises:
+        ConfigError: Nothing is to be swept, or a key is wrong.
+    """
+    from sweeper import config
+
+    content = asked.release.composed
+    if not content["study"]["experiment"] and not content["space"]["knobs"]:
+        known = ", ".join(config.groups(asked.config_dir).get("experiment", ()))
         raise ConfigError(
             f"no experiment is given. Choose one with +experiment=NAME (known: {known}), or vary a knob with "
             "space.knobs.NAME=VALUE,VALUE."
         )
-    stated_by = config.release_stated_by(overrides, config_dir=options.config_dir)
-    settings = config.settings(composed, platform=choice.platform, release_stated_by=stated_by)
-    for line in release.lines:
+    stated_by = config.release_stated_by(asked.overrides, config_dir=asked.config_dir)
+    return config.settings(content, platform=asked.choice.platform, release_stated_by=stated_by)
+
+
+def run_settings(asked: Asked, settings: Settings, console: Console) -> int:
+    """Run a sweep whose settings are known; return the exit code."""
+    for line in asked.release.lines:
         console.print(line, markup=False, soft_wrap=True)
     with ExitStack() as stack:
         try:
-            return _run(settings, choice, overrides, console, stack)
+            return _run(settings, asked.choice, asked.overrides, console, stack)
         except KnobError as exc:
-            raise KnobError("\n  ".join(filter(None, (str(exc), release.remedy)))) from exc
+            raise KnobError("\n  ".join(filter(None, (str(exc), asked.release.remedy)))) from exc
 
 
 def read_options(arguments: list[str], commands: Collection[str]) -> tuple[argparse.Namespace, list[str]]:

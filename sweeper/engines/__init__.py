@@ -16,6 +16,11 @@ Cancelled = Callable[[], bool]
 """Polled by everything that waits; true means stop now and clean up."""
 
 
+def never_cancelled() -> bool:
+    """Return False: a ``Cancelled`` for what nobody stops, such as a model's run of a second."""
+    return False
+
+
 class Server(Protocol):
     """One running engine, seen to be ours and ready.
 

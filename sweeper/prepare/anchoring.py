@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any
 
 from sweeper.clients.simulated import SimulatedClient
+from sweeper.engines import never_cancelled
 from sweeper.engines.simulated import SimulatedEngine
 from sweeper.errors import EngineError, MeasurementError, PlacementError
 from sweeper.goals.objectives import answer_of, load_of, measured_row
@@ -252,9 +253,9 @@ def _rows(spec: TrialSpec, placement: Placement) -> list[dict[str, Any]] | None:
     """Serve the load points, cut short, on one modelled start; None where the model cannot."""
     short = replace(spec, load_points=tuple(map(_cut, spec.load_points)))
     try:
-        server = SimulatedEngine().start(short, placement, restart=0, cancelled=_never)
+        server = SimulatedEngine().start(short, placement, restart=0, cancelled=never_cancelled)
         client = SimulatedClient(short)
-        measure = partial(client.measure, server, restart=0, repeat=0, cancelled=_never)
+        measure = partial(client.measure, server, restart=0, repeat=0, cancelled=never_cancelled)
         return [
             measured_row(one, placement)
             | {"num_prompts": point.num_prompts, "engine_start_s": server.start_s}
@@ -263,7 +264,3 @@ def _rows(spec: TrialSpec, placement: Placement) -> list[dict[str, Any]] | None:
         ]
     except (EngineError, MeasurementError):
         return None
-
-
-def _never() -> bool:
-    return False

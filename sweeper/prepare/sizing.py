@@ -15,6 +15,7 @@ from functools import partial
 
 from sweeper import config
 from sweeper.clients.simulated import SimulatedClient
+from sweeper.engines import never_cancelled
 from sweeper.engines.simulated import SimulatedEngine
 from sweeper.errors import EngineError, MeasurementError
 from sweeper.goals.sizing import Capacity, keeps_up
@@ -59,7 +60,7 @@ def capacity(
         setting: What to call it.
     """
     try:
-        server = SimulatedEngine().start(spec, placement, restart=0, cancelled=_never)
+        server = SimulatedEngine().start(spec, placement, restart=0, cancelled=never_cancelled)
     except EngineError:
         return None
     client, point = SimulatedClient(spec), spec.load_points[0]
@@ -67,7 +68,7 @@ def capacity(
 
     def numbers(step: int) -> Numbers | None:
         if step not in seen:
-            measure = partial(client.measure, server, restart=0, repeat=0, cancelled=_never)
+            measure = partial(client.measure, server, restart=0, repeat=0, cancelled=never_cancelled)
             try:
                 seen[step] = measure(_at(point, rate_of(step))).metrics
             except (EngineError, MeasurementError):
@@ -131,10 +132,6 @@ def _keeps_up(found: Numbers, rate_per_s: float) -> bool:
 def _at(point: LoadPoint, rate_per_s: float) -> LoadPoint:
     prompts = min(MOST_PROMPTS, max(FEWEST_PROMPTS, math.ceil(rate_per_s * SECONDS)))
     return replace(point, request_rate_per_s=rate_per_s, num_prompts=prompts)
-
-
-def _never() -> bool:
-    return False
 
 
 @dataclass(frozen=True, kw_only=True)

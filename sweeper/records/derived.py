@@ -127,6 +127,18 @@ def value(
     return _energy_j(row) if name == ENERGY else _start_s(row, starts)
 
 
+def cost(price_per_gpu_hour: float, *, gpus: float, per_s: float, many: int = 1_000_000) -> float:
+    """Return what so ``many`` of something cost, in the price's currency.
+
+    Args:
+        price_per_gpu_hour: What a GPU costs by the hour.
+        gpus: Held for it.
+        per_s: How many of it they serve in a second, above 0.
+        many: Of how many.
+    """
+    return price_per_gpu_hour * gpus / 3600 / per_s * many
+
+
 def filled(
     name: str, rows: Sequence[Mapping[str, Any]], *, price_per_gpu_hour: float | None = None
 ) -> Sequence[Mapping[str, Any]]:
@@ -160,7 +172,7 @@ def _cost(row: Mapping[str, Any], rate: str, price_per_gpu_hour: float | None) -
     per_s = _number(row.get(rate))
     if price_per_gpu_hour is None or per_s is None or per_s <= 0 or row.get("devices") is None:
         return None
-    return price_per_gpu_hour * gpus_of_row(row) / 3600 / per_s * 1_000_000 or None
+    return cost(price_per_gpu_hour, gpus=gpus_of_row(row), per_s=per_s) or None
 
 
 def _energy_j(row: Mapping[str, Any]) -> float | None:
