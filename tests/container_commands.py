@@ -103,7 +103,15 @@ def words_of(runtime: str, block: Block, folder: Path) -> tuple[str, ...]:
     # What the engine counts: the devices that it is shown, from 0.
     assert given["HIP_VISIBLE_DEVICES"] == ",".join(map(str, range(size)))
     assert started.Container.marked(given) == started.Container(runtime=runtime, start=_START)
-    return tuple(_ordinary(word, folder) for word in words)
+    return _in_order_of_volumes([_ordinary(word, folder) for word in words])
+
+
+def _in_order_of_volumes(words: list[str]) -> tuple[str, ...]:
+    """Put the volumes into the order of their ordinary paths, which that of this machine's need not be."""
+    places = [at + 1 for at, word in enumerate(words) if word == "--volume"]
+    for at, volume in zip(places, sorted(words[at] for at in places), strict=True):
+        words[at] = volume
+    return tuple(words)
 
 
 def _ordinary(word: str, folder: Path) -> str:

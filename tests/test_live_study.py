@@ -80,45 +80,46 @@ def wait(until: Callable[[], object], what: str) -> None:
         time.sleep(0.05)
 
 
-@pytest.fixture(scope="module", params=["inline", pytest.param("ray", marks=pytest.mark.ray)])
-def cut_off(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LiveStudy:
-    """A study whose driver was killed by SIGKILL while settings shared its engine."""
-    study = LiveStudy(tmp_path_factory.mktemp("live"), executor=request.param)
+@pytest.fixture(params=["inline", pytest.param("ray", marks=pytest.mark.ray)])
+def study(request: pytest.FixtureRequest, tmp_path: Path) -> LiveStudy:
+    return LiveStudy(tmp_path, executor=request.param)
+
+
+def test_killed_driver_leaves_no_engine_and_study_goes_on_as_it_began(study: LiveStudy) -> None:
     driver = study.start()
     wait(lambda: len(study.parts()) >= 2, "two trials")
     driver.send_signal(signal.SIGKILL)
     driver.communicate()
-    return study
-
-
-def test_killed_driver_leaves_no_engine_and_study_goes_on_as_it_began(cut_off: LiveStudy) -> None:
-    wait(lambda: not cut_off.processes(), "the end of all that was started")
-    before = len(cut_off.parts())
+    wait(lambda: not study.processes(), "the end of all that was started")
+    before = len(study.parts())
     assert 2 <= before < SETTINGS
-    told = cut_off.run()
+    told = study.run()
     assert f"{SETTINGS} settings on one start with max_num_seqs {SETTINGS}" in told
-    rows = cut_off.rows()
+    rows = study.rows()
     assert sorted(rows["knob.max_num_seqs"]) == sorted(rows["effective.max_num_seqs"])
     assert len(rows) == SETTINGS and set(rows["state"]) == {"complete"}
     assert rows["started_with"].nunique() == 1
     # Each of the two drivers made one start, and all else went on it.
     assert (rows["live_trial"] == 0).sum() == 2
-    assert len(list(cut_off.outputs.glob("live/trials/*/engine-*.log"))) == 2
-    assert cut_off.processes() == []
-    report = (cut_off.outputs / "live" / "report.md").read_text()
+    assert len(list(study.outputs.glob("live/trials/*/engine-*.log"))) == 2
+    assert study.processes() == []
+    report = (study.outputs / "live" / "report.md").read_text()
     assert "all settings on 2 shared starts with long_prefill_token_threshold 0, max_num_batched" in report
 
 
-def test_fresh_starts_are_measured_after_all_when_asked_for(cut_off: LiveStudy) -> None:
-    cut_off.run("engine.live=false", "space.knobs.max_num_seqs=[1,2]")
-    rows = cut_off.rows()
-    assert len(rows) == SETTINGS + 2
+def test_fresh_starts_are_measured_after_all_when_asked_for(study: LiveStudy) -> None:
+    settings = "space.knobs.max_num_seqs=[1,2,3]"
+    study.run(settings)
+    assert study.rows()["live_trial"].notna().sum() == 3
+    study.run("engine.live=false", "space.knobs.max_num_seqs=[1,2]")
+    rows = study.rows()
+    assert len(rows) == 3 + 2
     fresh = rows[rows["live_trial"].isna()]
     assert sorted(fresh["knob.max_num_seqs"]) == [1, 2]
     assert fresh["started_with"].isna().all() and fresh["set_live"].isna().all()
     # And are not measured again on a shared start: theirs is the better row.
-    cut_off.run("space.knobs.max_num_seqs=[1,2,3]")
-    assert len(cut_off.rows()) == SETTINGS + 2
+    study.run(settings)
+    assert len(study.rows()) == 3 + 2
 
 
 def test_search_stays_with_its_start_and_finalists_have_their_own(tmp_path: Path) -> None:
