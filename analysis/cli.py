@@ -15,6 +15,7 @@ from analysis import (
     costs,
     guide,
     leaderboard,
+    leaderboard_json,
     leaderboard_text,
     mad,
     origins,
@@ -154,10 +155,13 @@ class ShowLeaderboard(_OfOneStudy):
         """Declare what it takes."""
         super().declare(parser)
         parser.add_argument("--all", action="store_true", help="every setting, not the first ten alone")
+        parser.add_argument("--json", action="store_true", help="answer as JSON, with every setting")
 
     def lines(self, options: argparse.Namespace) -> Iterable[str]:
         """Return the table, as wide as the terminal."""
         board = leaderboard.leaderboard(Study.load(options.folder))
+        if options.json:
+            return leaderboard_json.as_json(board).splitlines()
         width = shutil.get_terminal_size().columns
         return leaderboard_text.lines(board, width=width, is_all=options.all)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweeper.cli import as_json
 from sweeper.cli.arguments import ConsoleCommand, Parser
 from sweeper.cli.exit_codes import OK
 from sweeper.errors import ConfigError
@@ -72,6 +73,7 @@ class Calibrate(ConsoleCommand):
         )
         parser.add_argument("--values", type=Path, help="JSON of parameters to lay over the start")
         parser.add_argument("--into", type=Path, default=_OWN, help=f"folder to write to; default: {_OWN}")
+        as_json.declare(parser)
 
     def parse(self, parser: Parser, arguments: list[str]) -> argparse.Namespace:
         """Read the arguments, and refuse those that contradict each other."""
@@ -98,24 +100,51 @@ class Calibrate(ConsoleCommand):
             raise ConfigError(
                 "--fit effects: is given without the article; expected --published, whose effects they are."
             )
+        if options.json and options.published in ("tables", "errors"):
+            raise ConfigError(
+                f"--json: is given with --published {options.published}, which answers with files; expected "
+                "it without. Leave it out."
+            )
         if options.rounds < 1:
             raise ConfigError(f"--rounds: is {options.rounds}; expected at least 1.")
         return options
 
     def run(self, options: argparse.Namespace, console: Console) -> int:
         """Fit it, write it, and say how far off it is."""
+        told = _Told(as_json.telling(options, console))
         if options.published == "errors":
-            return _errors(options, console)
+            return _errors(options, told)
         if options.published == "tables":
-            return _tables(options, console)
+            return _tables(options, told)
         if options.table is not None:
-            made = _table(options, console)
+            made = _table(options, told)
         else:
-            made = _article(options, console) if options.published else _measured(options, console)
+            made = _article(options, told) if options.published else _measured(options, told)
         path = made.write(options.into)
-        _tell_errors(made, console)
-        _say(console, f"{path}: use it with platform.calibration={options.name}")
+        _tell_errors(made, told)
+        told.say(f"{path}: use it with platform.calibration={options.name}")
+        if options.json:
+            as_json.answer(
+                {"file": str(path), "predicted": told.predicted, "calibration": asdict(made)}, console
+            )
         return OK
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Where a fit says what it does, and each number that it predicted without having seen it.
+
+    Attributes:
+        console: Where it is said.
+        predicted: ``of``, ``load_point``, ``metric``, ``value`` and ``predicted`` of each.
+    """
+
+    console: Console
+    predicted: list[dict[str, object]] = field(default_factory=list)
+
+    def say(self, line: str) -> None:
+        """Say a line."""
+        self.console.print(line, markup=False, soft_wrap=True)
 
 
 def _start(options: argparse.Namespace, *, nearest: NamedCalibration | None = None) -> NamedCalibration:
@@ -133,7 +162,7 @@ def _start(options: argparse.Namespace, *, nearest: NamedCalibration | None = No
     return start.with_changes(values)
 
 
-def _article(options: argparse.Namespace, console: Console) -> NamedCalibration:
+def _article(options: argparse.Namespace, told: _Told) -> NamedCalibration:
     """Fit what is common to Cases 1 to 3, then each effect to the figures that its size is taken from."""
     from sweeper.calibrate import article
     from sweeper.calibrate.figures import FIT
@@ -141,49 +170,47 @@ def _article(options: argparse.Namespace, console: Console) -> NamedCalibration:
 
     start = _start(options)
     figures = article.article_figures()
-    _tell_split(figures, console)
+    _tell_split(figures, told)
     values: Mapping[str, float] = asdict(start.calibration)
     if options.fit == "all":
         together = [figure for figure in figures if figure.role == FIT and figure.parameter is None]
-        values = fit(together, values, parameters=BASE, rounds=options.rounds, tell=_teller(console))
+        values = fit(together, values, parameters=BASE, rounds=options.rounds, tell=told.say)
     if options.fit != "none":
         for effect in article.EFFECTS:
             own = [figure for figure in figures if figure.parameter == effect.parameter]
             values = fit(own, values, parameters=[effect.parameter], rounds=options.rounds)
-            _say(console, f"{effect.parameter} = {values[effect.parameter]:.4g}, from {effect.words}")
+            told.say(f"{effect.parameter} = {values[effect.parameter]:.4g}, from {effect.words}")
     fitted = dict.fromkeys(BASE, "Cases 1 to 3") | {e.parameter: e.words for e in article.EFFECTS}
     return _judged(figures, values, options, about=calibration.load().about, fitted=fitted)
 
 
-def _tables(options: argparse.Namespace, console: Console) -> int:
+def _tables(options: argparse.Namespace, told: _Told) -> int:
     """Fit every stack of AMD's validation tables, and write each under its name."""
     from sweeper.calibrate import shipping
 
-    for made in shipping.made(date_made=datetime.now(UTC).date(), tell=_teller(console)):
+    for made in shipping.made(date_made=datetime.now(UTC).date(), tell=told.say):
         path = made.write(options.into)
-        _tell_errors(made, console)
-        _say(
-            console, f"{path}: use it with platform.calibration={path if options.into != _OWN else made.name}"
-        )
+        _tell_errors(made, told)
+        told.say(f"{path}: use it with platform.calibration={path if options.into != _OWN else made.name}")
     return OK
 
 
-def _errors(options: argparse.Namespace, console: Console) -> int:
+def _errors(options: argparse.Namespace, told: _Told) -> int:
     """Predict every published number from calibrations that have not seen it, and write how far off."""
     from sweeper.calibrate import unseen
     from sweeper.simulation import intervals
 
     for path, found in (
-        (options.into / intervals.ERRORS.name, unseen.collect(_teller(console))),
-        (options.into / unseen.ANCHORED.name, unseen.collect_anchored(_teller(console))),
+        (options.into / intervals.ERRORS.name, unseen.collect(told.say)),
+        (options.into / unseen.ANCHORED.name, unseen.collect_anchored(told.say)),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         unseen.write(path, found)
-        _say(console, str(path))
+        told.say(str(path))
     return OK
 
 
-def _table(options: argparse.Namespace, console: Console) -> NamedCalibration:
+def _table(options: argparse.Namespace, told: _Told) -> NamedCalibration:
     """Move the nearest stack by the numbers of a table, and say how each is predicted from the others."""
     from sweeper.calibrate import table
 
@@ -192,7 +219,7 @@ def _table(options: argparse.Namespace, console: Console) -> NamedCalibration:
     return _anchored(
         read.figures,
         options,
-        console,
+        told,
         source=str(options.table),
         basis=basis,
         image=read.image,
@@ -203,7 +230,7 @@ def _table(options: argparse.Namespace, console: Console) -> NamedCalibration:
 def _anchored(
     figures: Sequence[Figure],
     options: argparse.Namespace,
-    console: Console,
+    told: _Told,
     *,
     source: str,
     basis: NamedCalibration | None,
@@ -213,7 +240,7 @@ def _anchored(
     """Move a stack by a few numbers, none of which is kept out: each is predicted from the others."""
     from sweeper.calibrate import anchoring
 
-    made, told = anchoring.named(
+    made, predicted = anchoring.named(
         figures,
         name=options.name,
         source=source,
@@ -222,12 +249,12 @@ def _anchored(
         basis=basis,
         made=datetime.now(UTC).date(),
     )
-    _say(console, f"{len(figures)} numbers; {made.about}")
-    _tell_predicted(told, console, how="from the others")
+    told.say(f"{len(figures)} numbers; {made.about}")
+    _tell_predicted(predicted, told, how="from the others")
     return made
 
 
-def _measured(options: argparse.Namespace, console: Console) -> NamedCalibration:
+def _measured(options: argparse.Namespace, told: _Told) -> NamedCalibration:
     from sweeper.calibrate import anchoring
     from sweeper.calibrate.figures import FIT, predict
     from sweeper.calibrate.fitting import BASE, fit
@@ -243,8 +270,8 @@ def _measured(options: argparse.Namespace, console: Console) -> NamedCalibration
     start = _start(options, nearest=anchoring.basis_of(figures))
     unseen = [figure for figure in figures if figure.role != FIT]
     if is_usual and not unseen and options.fit == "all":
-        return _anchored(figures, options, console, source=studies, basis=start)
-    _tell_split(figures, console)
+        return _anchored(figures, options, told, source=studies, basis=start)
+    _tell_split(figures, told)
     values: Mapping[str, float] = {**asdict(start.calibration), **(CPU_START if is_cpu else {})}
     if options.fit == "all":
         own = [figure for figure in figures if figure.role == FIT]
@@ -257,13 +284,13 @@ def _measured(options: argparse.Namespace, console: Console) -> NamedCalibration
             rounds=rounds,
             ridge=ridge,
             weighs_alike=is_cpu,
-            tell=_teller(console),
+            tell=told.say,
         )
     releases = ", ".join(sorted({figure.spec.engine.release for figure in figures}))
     about = f"vLLM {releases} as measured in {studies}; all that was not fitted is that of {start.name}."
-    _tell_predicted(list(zip(unseen, predict(unseen, values), strict=True)), console, how="predicted")
+    _tell_predicted(list(zip(unseen, predict(unseen, values), strict=True)), told, how="predicted")
     if not unseen:
-        _say(console, "nothing was kept out of the fit to judge it by: measure a second load point for that")
+        told.say("nothing was kept out of the fit to judge it by: measure a second load point for that")
     fitted = dict.fromkeys(BASE, studies)
     made = _judged(figures, values, options, about=about, fitted=fitted, all_count=True)
     # Of another device the stack would say that it is an MI300X.
@@ -287,35 +314,35 @@ def _judged(
     )
 
 
-def _tell_split(figures: Sequence[Figure], console: Console) -> None:
+def _tell_split(figures: Sequence[Figure], told: _Told) -> None:
     from sweeper.calibrate.figures import FIT
 
     fitted = sum(figure.role == FIT for figure in figures)
     left_out = sum(bool(figure.remark) for figure in figures)
-    _say(
-        console,
+    told.say(
         f"{len(figures)} figures: {fitted} to fit ({left_out} of them passed over), "
         f"{len(figures) - fitted} to judge by",
     )
 
 
-def _tell_predicted(told: Sequence[tuple[Figure, float]], console: Console, *, how: str) -> None:
-    """Print each number beside what is predicted of it without it."""
-    for figure, predicted in told:
-        what = f"{figure.series}, {figure.point.label}" if figure.platform else figure.series
+def _tell_predicted(found: Sequence[tuple[Figure, float]], told: _Told, *, how: str) -> None:
+    """Say each number beside what is predicted of it without it."""
+    for figure, predicted in found:
+        of = f"{figure.series}, {figure.point.label}" if figure.platform else figure.series
         off = 100 * (predicted / figure.value - 1)
-        _say(console, f"{what}, {figure.metric}: {figure.value:.4g}; {how} {predicted:.4g} ({off:+.0f} %)")
+        told.say(f"{of}, {figure.metric}: {figure.value:.4g}; {how} {predicted:.4g} ({off:+.0f} %)")
+        told.predicted.append(
+            {
+                "of": figure.series,
+                "load_point": figure.point.label,
+                "metric": figure.metric,
+                "value": figure.value,
+                "predicted": predicted,
+            }
+        )
 
 
-def _tell_errors(made: NamedCalibration, console: Console) -> None:
+def _tell_errors(made: NamedCalibration, told: _Told) -> None:
     for role, errors in made.errors_pct.items():
         words = ", ".join(f"{WORDS[metric]} {error:.1f} %" for metric, error in errors.items())
-        _say(console, f"mean absolute error, {role}: {words}")
-
-
-def _teller(console: Console) -> Callable[[str], None]:
-    return lambda line: _say(console, line)
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, soft_wrap=True)
+        told.say(f"mean absolute error, {role}: {words}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+from sweeper.cli import as_json
 from sweeper.cli.arguments import ConsoleCommand, Parser
 from sweeper.cli.exit_codes import NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
 from sweeper.cli.signals import StopSignals
@@ -45,6 +46,7 @@ class CheckInterference(ConsoleCommand):
     def declare(self, parser: argparse.ArgumentParser) -> None:
         """Declare the number of pairs."""
         parser.add_argument("--pairs", type=int, default=_PAIRS, help="how often each side is measured")
+        as_json.declare(parser)
 
     def parse(self, parser: Parser, arguments: list[str]) -> argparse.Namespace:
         """Read the arguments; those of a sweep are kept as ``rest``."""
@@ -56,6 +58,13 @@ class CheckInterference(ConsoleCommand):
 
     def run(self, options: argparse.Namespace, console: Console) -> int:
         """Prepare the control trial, and measure it."""
+        said = as_json.telling(options, console)
+        code, found = self._measure(options, said)
+        if options.json and found is not None:
+            as_json.answer(found, console)
+        return code
+
+    def _measure(self, options: argparse.Namespace, console: Console) -> tuple[int, dict[str, object] | None]:
         from sweeper import config
         from sweeper.clients import requirements
         from sweeper.prepare import node as prepare
@@ -105,7 +114,7 @@ def _check(
     wanted: int,
     overrides: list[str],
     console: Console,
-) -> int:
+) -> tuple[int, dict[str, object] | None]:
     from sweeper.schedule.allocator import Allocator
     from sweeper.store.store import Store
     from sweeper.store.study_folder import StudyFolder
@@ -145,16 +154,16 @@ def _check(
                 _say(console, f"pair {len(done)} of {wanted} done")
         except EngineError as exc:
             _say(console, f"stopped: {exc}" + (f" (log: {exc.log_path})" if exc.log_path else ""))
-        if done:
-            _tell(settings, done, console)
+        found = _tell(settings, done, console) if done else None
     if stop.signalled is not None:
-        return STOPPED + stop.signalled
+        return STOPPED + stop.signalled, found
     if len(done) == wanted:
-        return OK
-    return SOME_FAILED if done else NOTHING_COMPLETE
+        return OK, found
+    return (SOME_FAILED if done else NOTHING_COMPLETE), found
 
 
-def _tell(settings: Settings, pairs: Sequence[Pair], console: Console) -> None:
+def _tell(settings: Settings, pairs: Sequence[Pair], console: Console) -> dict[str, object]:
+    """Say what was found, and write it; return what was written."""
     from rich.table import Table
 
     from sweeper.store.study_folder import write_json
@@ -171,9 +180,11 @@ def _tell(settings: Settings, pairs: Sequence[Pair], console: Console) -> None:
     console.print(table)
     _say(console, f"interference: {sentence}")
     path = settings.folder / "interference.json"
-    content = [{**asdict(item), "verdict": item.verdict} for item in found]
-    write_json(path, {"conclusion": sentence, "neighbours": beside, "findings": content})
+    findings_ = [{**asdict(item), "verdict": item.verdict} for item in found]
+    content: dict[str, object] = {"conclusion": sentence, "neighbours": beside, "findings": findings_}
+    write_json(path, content)
     _say(console, f"written: {path}")
+    return content
 
 
 def _interval(item: Finding) -> str:

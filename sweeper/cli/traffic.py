@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweeper.cli import as_json
 from sweeper.cli.arguments import ConsoleCommand
 from sweeper.cli.exit_codes import OK
 
@@ -41,26 +43,34 @@ class Traffic(ConsoleCommand):
             "--output", type=Path, default=Path("outputs/traffic"), help="folder of the workload"
         )
         parser.add_argument("--name", help="of the workload; the log's own name unless given")
+        as_json.declare(parser)
 
     def run(self, options: Namespace, console: Console) -> int:
         """Read the log, print what it says, and write trace and workload."""
         from sweeper.text.writing import write_answer
         from sweeper.workload import logs, traffic
 
+        told = as_json.telling(options, console)
         log = logs.read(options.log)
         name = options.name or options.log.name.partition(".")[0]
-        for line in said(traffic.summarize(log)):
-            console.print(line, markup=False, soft_wrap=True)
+        found = traffic.summarize(log)
+        for line in said(found):
+            told.print(line, markup=False, soft_wrap=True)
         trace = write_answer(options.output / f"{name}.jsonl", traffic.trace(log))
         preset = _write_preset(
             options.output / "workload" / f"{name}.yaml", trace, log.has_times, len(log.requests)
         )
-        console.print(f"wrote {trace} and {preset}", markup=False, soft_wrap=True)
+        told.print(f"wrote {trace} and {preset}", markup=False, soft_wrap=True)
+        made = {"trace": str(trace), "workload": str(preset)}
         for line in _how(name, options.output, log.has_times):
-            console.print(line, markup=False, soft_wrap=True)
+            told.print(line, markup=False, soft_wrap=True)
         if log.has_conversations:
-            for line in _write_conversations(f"{name}_conversations", options.output, log):
-                console.print(line, markup=False, soft_wrap=True)
+            lines, files = _write_conversations(f"{name}_conversations", options.output, log)
+            for line in lines:
+                told.print(line, markup=False, soft_wrap=True)
+            made |= files
+        if options.json:
+            as_json.answer({**asdict(found), **made}, console)
         return OK
 
 
@@ -111,13 +121,13 @@ def _how(name: str, folder: Path, has_times: bool) -> Iterator[str]:
     yield f"its lengths, rates: {base} workload.dataset=trace_lengths workload.request_rate_per_s=[1,2,4]"
 
 
-def _write_conversations(name: str, folder: Path, log: Log) -> Iterator[str]:
-    """Write the conversations of a log and their workload; return what is said of them."""
+def _write_conversations(name: str, folder: Path, log: Log) -> tuple[list[str], dict[str, str]]:
+    """Write the conversations of a log and their workload; return what is said of them, and the files."""
     from sweeper.text.writing import write_answer
     from sweeper.workload import sessions
 
     found = sessions.conversations(log)
-    yield from sessions.said(found)
+    told = list(sessions.said(found))
     path = write_answer(folder / f"{name}.jsonl", "\n".join(sessions.lines(found)) + "\n")
     dataset = "timed_conversations" if log.has_times else "custom_conversations"
     lines = [
@@ -131,11 +141,12 @@ def _write_conversations(name: str, folder: Path, log: Log) -> Iterator[str]:
         "",
     ]
     preset = write_answer(folder / "workload" / f"{name}.yaml", "\n".join(lines))
-    yield f"wrote {path} and {preset}"
+    told.append(f"wrote {path} and {preset}")
     base = f"python -m sweeper --config-dir {folder} +experiment=tune workload={name}"
     if log.has_times:
-        yield f"turn by turn:       {base}"
+        told.append(f"turn by turn:       {base}")
     by_users = "workload.dataset=custom_conversations workload.max_concurrency=[4,16,64]"
     # Without it users would answer at once, which nobody does.
     by_users += "" if found.pauses_s else " workload.options.pause_s=10"
-    yield f"by so many users:   {base} {by_users}"
+    told.append(f"by so many users:   {base} {by_users}")
+    return told, {"conversations": str(path), "workload_of_conversations": str(preset)}

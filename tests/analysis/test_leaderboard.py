@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -90,6 +91,25 @@ def test_places_go_to_those_that_keep_bounds_and_equal_ones_share_theirs(made: C
     assert board.entries[0].standing == standings.BEST
     assert board.entries[3].breaks == "p99_ttft_ms at 16 QPS <= 2000 (is 2,500, 25 % over)"
     assert board.entries[4].why_none == "failed: out_of_memory"
+
+
+def test_leaderboard_as_json_has_every_setting_with_its_numbers(
+    made: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = made()
+    assert main(["leaderboard", str(study.folder), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    board = leaderboard(study)
+    assert [each["setting"] for each in told["settings"]] == [entry.setting for entry in board.entries]
+    (objective,) = told["objectives"]
+    assert [each["changes"][objective] for each in told["settings"]] == [
+        entry.changes[0] for entry in board.entries
+    ]
+    first, slow = told["settings"][0], told["settings"][3]
+    assert first["keeps_bounds"] and first["values"][objective]["mean"] == 15.0
+    assert first["knobs"] == dict(board.entries[0].knobs)
+    assert not slow["keeps_bounds"] and slow["breaks"][0]["value"] == 2500
+    assert told["settings"][4]["why_none"] == "failed: out_of_memory"
 
 
 def test_lines_say_who_ties_who_breaks_a_bound_and_what_all_share(made: Callable[..., Study]) -> None:

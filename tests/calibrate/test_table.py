@@ -64,6 +64,23 @@ def test_three_numbers_make_calibration_that_says_what_it_is_of(
     assert json.loads((tmp_path / "blog.json").read_text())["values"] == asdict(made.calibration)
 
 
+def test_answer_as_json_has_each_number_beside_what_the_others_predict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, row(), row(batch=4, value='"800"'))
+    asked = ["calibrate", "--table", str(path), "--name", "blog", "--into", str(tmp_path), "--json"]
+    assert cli.main(asked) == cli.OK
+    streams = capsys.readouterr()
+    told = json.loads(streams.out)
+    assert told["file"] == str(tmp_path / "blog.json")
+    assert told["calibration"] == json.loads((tmp_path / "blog.json").read_text())
+    assert [each["value"] for each in told["predicted"]] == [
+        figure.value for figure in table.read(path).figures
+    ]
+    for each in told["predicted"]:
+        assert f"from the others {each['predicted']:.4g} (" in streams.err
+
+
 def test_numbers_move_nearest_stack_towards_them_and_what_they_do_not_tell_stays(tmp_path: Path) -> None:
     figures = table.read(written(tmp_path, row(value="1440"), row(batch=8, value="1840"))).figures
     start = anchoring.basis_of(figures).calibration

@@ -230,7 +230,8 @@ def test_command_stores_its_pairs_in_study_of_its_own(
     assert {item["ratio"] for item in written["findings"]} == {1.0}
     # Again: the attempts go on where they ended. (Runs of one process are named by the second.)
     time.sleep(1.0)
-    assert cli.main(arguments) == cli.OK
+    assert cli.main([*arguments, "--json"]) == cli.OK
+    assert json.loads(capsys.readouterr().out) == written
     assert sorted(set(pd.read_parquet(folder / "measurements")["attempt"])) == [1, 2, 3, 4]
 
 

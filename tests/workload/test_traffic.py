@@ -107,6 +107,22 @@ def test_log_without_times_or_order(tmp_path: Path) -> None:
     assert [request.time_s for request in shuffled.requests] == [1.0, 9.0]
 
 
+def test_answer_as_json_says_what_is_in_the_log_and_what_was_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = written(tmp_path, LAYOUTS["openai"])
+    asked = ["traffic", str(log), "--output", str(tmp_path / "mine"), "--name", "chat", "--json"]
+    assert cli.main(asked) == cli.OK
+    streams = capsys.readouterr()
+    told = json.loads(streams.out)
+    found = traffic.summarize(logs.read(log))
+    assert told["requests"] == found.requests and told["shared_frac"] == found.shared_frac
+    assert told["input_tokens"] == list(found.input_tokens)
+    assert Path(told["trace"]).read_text(encoding="utf-8") == traffic.trace(logs.read(log))
+    assert Path(told["workload"]).is_file()
+    assert "3 requests (openai)" in streams.err
+
+
 BROKEN = {
     "empty": ("", "is empty; expected a log of requests"),
     "json list": ("[{}]", "is a JSON list; expected a JSON object per line"),

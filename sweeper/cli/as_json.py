@@ -1,0 +1,31 @@
+"""``--json``: the answer alone on standard output, for programs; what else is said goes to standard error."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
+
+from sweeper.text.output import Stream
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def declare(parser: ArgumentParser) -> None:
+    """Declare the option."""
+    parser.add_argument("--json", action="store_true", help="answer as JSON; what else is said is on stderr")
+
+
+def telling(options: Namespace, console: Console) -> Console:
+    """Return where to say what is not the answer: the console itself, without ``--json``."""
+    if not options.json:
+        return console
+    from rich.console import Console
+
+    return Console(file=Stream("stderr"), highlight=False)  # type: ignore[arg-type]
+
+
+def answer(content: Any, console: Console) -> None:
+    """Print an answer."""
+    console.print(json.dumps(content, indent=2, ensure_ascii=False), markup=False, soft_wrap=True)
