@@ -22,8 +22,11 @@ SIMULATED_BAND = "SIMULATED - no GPU was measured"
 
 _CHARACTER_IN = 0.073
 _HANDLE_IN = 0.75
-_LONGEST_CAPTION = 2000
 """Width of a character and of the sign before it in a legend, inches."""
+_TITLE_PT = 14.0
+_TITLE_IN, _NOTE_IN, _GAP_IN = 0.126, 0.072, 0.15
+"""Width of a character of the title and of the note beside it, and the gap between them, inches."""
+_LONGEST_CAPTION = 2000
 
 Row = Mapping[Hashable, Any]
 """One row of a table, by column."""
@@ -145,19 +148,22 @@ def make_page(
     lines = drawn_lines(words.caption, width=int((width_in - 0.5) * 15.5), most=_LONGEST_CAPTION)
     question = drawn_lines(words.subtitle, width=int((width_in - 0.5) * 12.5))
     below_in = 0.62 + 0.16 * len(lines)
+    title, note, room_in = drawn(words.title, most=90), drawn(words.note), width_in - 0.5
+    if note and _TITLE_IN * len(title) + _NOTE_IN * len(note) + _GAP_IN > room_in:
+        # It does not fit at the right of the title.
+        question, note = [*question, note], ""
     head_in = 0.68 + 0.17 * (len(question) - 1)
     band_in = 0.34 if words.band else 0.0
     legend_in = 0.22 * legend_rows + (0.12 if legend_rows else 0.3)
     height_in = below_in + plot_in + legend_in + band_in + head_in
     figure = Figure(figsize=(width_in, height_in), facecolor="white")
     margin = 0.25 / width_in
-    figure.text(
-        margin, 1 - 0.16 / height_in, drawn(words.title, most=90), fontsize=14, weight="bold", va="top"
-    )
+    size = min(_TITLE_PT, _TITLE_PT * room_in / (_TITLE_IN * max(len(title), 1)))
+    figure.text(margin, 1 - 0.16 / height_in, title, fontsize=size, weight="bold", va="top")
     figure.text(
         1 - margin,
         1 - 0.21 / height_in,
-        drawn(words.note),
+        note,
         fontsize=9,
         va="top",
         ha="right",

@@ -149,7 +149,10 @@ def _charts(study: Study, found: Found) -> Iterator[Chart]:
             words = _words(study, "Importance of knobs", note=f"for {title}", marks=_IMPORTANCE)
             yield chart("importance", words.title, search_drawing.importances(data, words=words), data)
     if len(knobs) == 2:
-        words = _words(study, f"{title} over two knobs", note=_way(objective))
+        cross = " Cross: breaks a bound." if study.constraints else ""
+        words = _words(
+            study, f"{title} over two knobs", note=_way(objective), marks=f"Darker: more. Frame: best.{cross}"
+        )
         yield chart(
             "heat", words.title, search_drawing.heat(table, knobs=knobs, y=objective.name, words=words)
         )

@@ -249,9 +249,9 @@ function metricBars(metric, points, places, width, remembered) {
     pointed(shape(plot.root, "rect", { x: plot.left, y: y - 7, width: Math.max(1, plot.X(point.v[0]) - plot.left), height: 14, fill }), told);
     if (point.v[1] !== null) shape(plot.root, "line", { x1: plot.X(point.v[1]), x2: plot.X(point.v[2]), y1: y, y2: y, stroke: LOOK.ink, "stroke-width": 1.2 });
     if (point.published !== null) pointed(shape(plot.root, "circle", { cx: plot.X(point.published), cy: y, r: 4, fill: "#fff", stroke: LOOK.ink }), told);
-    shape(plot.root, "text", { x: plot.X(Math.max(point.v[0], point.v[2] || 0)) + 6, y: y + 4, "font-size": 11 }, numberText(point.v[0]) + (setting.breaks ? " ×" : ""));
   });
   if (isNear) shape(plot.root, "line", { x1: plot.X(bound), x2: plot.X(bound), y1: plot.ceiling, y2: plot.base, stroke: LOOK.failed, "stroke-width": 1.6, "stroke-dasharray": "6 3" });
+  shown.forEach((point, at) => shape(plot.root, "text", { x: plot.X(Math.max(point.v[0], point.v[2] || 0)) + 6, y: plot.Y(shown.length - 1 - at) + 4, "font-size": 11, stroke: "#fff", "stroke-width": 3, "paint-order": "stroke" }, numberText(point.v[0]) + (DATA.settings[point.s].breaks ? " ×" : "")));
   const notes = [here.length > shown.length ? `The first ${shown.length} of ${here.length} settings, in the leaderboard's order; filter to see others.` : "In the leaderboard's order.", metric.higher ? "Higher is better." : "Lower is better."];
   if (shown.some(point => DATA.settings[point.s].breaks)) notes.push("Pale with ×: breaks a bound.");
   if (bound !== undefined) notes.push(isNear ? `Red line: the bound, ${numberText(bound)}.` : `The bound, ${numberText(bound)}, lies beyond the chart.`);

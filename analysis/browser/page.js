@@ -4,13 +4,18 @@ const FIRST_SHOWN = 10;
 const state = { sort: null, down: false, all: false, kept: false, values: DATA.knobs.map(() => new Set()), words: "", open: new Set(), loads: new Map() };
 const byId = id => document.getElementById(id);
 
+// A browser breaks lines after any hyphen, so "--flag" too.
+function unbroken(word) {
+  return word.startsWith("-") && word.length <= 36 ? element("span", { className: "unbroken" }, word) : word;
+}
+
 function commandBox(line) {
   const copy = element("button", { type: "button" }, "Copy");
   copy.addEventListener("click", async () => {
     try { await navigator.clipboard.writeText(line); copy.textContent = "Copied"; } catch { copy.textContent = "Select it"; }
     setTimeout(() => { copy.textContent = "Copy"; }, 1500);
   });
-  return element("div", { className: "command" }, element("pre", {}, line), copy);
+  return element("div", { className: "command" }, element("pre", {}, ...line.split(/( )/).map(unbroken)), copy);
 }
 
 function say() {

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import matplotlib
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from analysis import figures, style
+from analysis.page import SIMULATED_BAND, Words, make_page
 from analysis.study import Study
 from sweeper.records import FailureClass, Model, Provenance, TrialResult, TrialState
 
@@ -279,3 +282,21 @@ def test_style_does_not_leak_into_other_charts() -> None:
     assert within == 0.55
     assert matplotlib.rcParams["hatch.linewidth"] == before
     assert len(style.COLOURS) == len(set(style.COLOURS)) == len(style.HATCHES) == figures.MOST_GROUPED
+
+
+@pytest.mark.parametrize("width_in", [5.0, 7.0, 11.0])
+@pytest.mark.parametrize("letters", [10, 45, 88])
+def test_texts_of_a_page_stay_on_it_and_clear_of_each_other(width_in: float, letters: int) -> None:
+    title = ("Output tokens per second per GPU over two knobs and one thing more, at sixteen a second " * 2)[
+        :letters
+    ]
+    words = Words(
+        title=title, note="higher is better", subtitle="Which is best, and why? " * 6, caption="Of a study.",
+        band=SIMULATED_BAND,
+    )  # fmt: skip
+    page = make_page(words, width_in=width_in, plot_in=2.0, legend_rows=1)
+    FigureCanvasAgg(page.figure).draw()
+    assert "higher is better" in "\n".join(text.get_text() for text in page.figure.texts)
+    places = [text.get_window_extent() for text in page.figure.texts if text.get_text()]
+    assert all(place.x0 >= 0 and place.x1 <= page.figure.bbox.x1 for place in places)
+    assert not any(one.overlaps(other) for one, other in combinations(places, 2))
