@@ -17,13 +17,12 @@ import pandas as pd
 
 from analysis import answers, tables
 from analysis.study import Series
-from sweeper import knobs
-from sweeper.errors import ConfigError
 from sweeper.goals.objectives import counts, objective_value, row_value
 from sweeper.goals.objectives import front as objectives_front
 from sweeper.intervals import Estimate, estimate
 from sweeper.records import SEARCH_SLOS, Constraint, Objective, Scalar, TrialState
 from sweeper.records.goal import load_text
+from sweeper.store.overrides import overridden as overrides_of
 
 _SAME = 1e-9
 """Share by which two numbers may differ and be the same one: rounding."""
@@ -313,36 +312,7 @@ def overrides(row: pd.Series[Any]) -> int:
 
 def overridden(row: pd.Series[Any]) -> dict[str, Scalar]:
     """Return the knobs that a setting changes, with their values: not what is known to hold unsaid."""
-    assignment = {
-        str(name).removeprefix("knob."): tables.plain(value)
-        for name, value in row.items()
-        if str(name).startswith("knob.") and not pd.isna(value)
-    }
-    release = row.get("version.vllm")
-    unsaid = {}
-    if isinstance(release, str):
-        try:
-            unsaid = knobs.defaults(
-                release.split()[0],
-                accelerator=_accelerator_of(row),
-                assignment=assignment,
-            )
-        except ConfigError:
-            unsaid = {}
-    unsaid = {**knobs.NEVER_MOVED, **unsaid}
-    return {name: value for name, value in assignment.items() if not _is_same(value, unsaid.get(name))}
-
-
-def _is_same(value: Scalar, unsaid: Scalar | None) -> bool:
-    """Return whether a value is the one that holds unsaid; a variable is text where a flag is a number."""
-    return unsaid is not None and (value == unsaid or str(value).lower() == str(unsaid).lower())
-
-
-def _accelerator_of(row: pd.Series[Any]) -> knobs.Accelerator:
-    device = row.get("modelled_device")
-    return knobs.accelerator_of(
-        str(row.get("platform")), modelled_device=device if isinstance(device, str) else None
-    )
+    return overrides_of({str(name): value for name, value in row.items()})
 
 
 def _verdict(first: Estimate, second: Estimate | None) -> str:

@@ -32,7 +32,7 @@ _KNOB = "knob."
 _OUTPUT_TOKENS = "output_throughput_tok_per_s"
 _SAME = 1e-9
 _SHORT_NAME = 40
-_BESIDE = ("mean_ttft_ms", "mean_tpot_ms", "accuracy")
+_BESIDE = ("mean_ttft_ms", "mean_tpot_ms", "accuracy", "accuracy_low")
 """Shown where they were measured and are neither an objective nor a bound."""
 
 

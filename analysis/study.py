@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
-from analysis.worth import Price, with_derived
+from analysis.worth import Price, with_derived, with_losses
 from sweeper.errors import ConfigError
 from sweeper.records import Constraint, Objective
 from sweeper.store import description
@@ -112,7 +112,7 @@ class Study:
         results = about.results or place
         paid = Price.of(about, given=price, currency=currency)
         attempts = with_derived(_finite(Store(folder, results).read()), price_per_gpu_hour=paid.per_gpu_hour)
-        frame = Store.latest(attempts)
+        frame = with_losses(Store.latest(attempts))
         if frame.empty:
             where = results if isinstance(results, str) else place.location
             raise ConfigError(

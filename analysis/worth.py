@@ -13,7 +13,9 @@ import pandas as pd
 
 from sweeper.errors import ConfigError
 from sweeper.records import Constraint, Objective, derived
+from sweeper.records.derived import LOSS, LOSS_HIGH
 from sweeper.store.description import Description
+from sweeper.store.losses import Default
 
 Quantity = TypeVar("Quantity", Objective, Constraint)
 
@@ -72,6 +74,23 @@ def with_derived(frame: pd.DataFrame, *, price_per_gpu_hour: float | None) -> pd
     }
     return frame.assign(
         **{name: pd.Series(values, index=frame.index, dtype="float64") for name, values in columns.items()}
+    )
+
+
+def with_losses(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a study's latest rows with what each trial lost of right answers, where questions were asked."""
+    if frame.empty or "accuracy_right" not in frame or frame["accuracy_right"].isna().all():
+        return frame
+    trials = [_named(row) for row in frame.drop_duplicates("trial_key").to_dict("records")]
+    default = Default()
+    for row in trials:
+        default.learn([row])
+    found = {row["trial_key"]: default.held_against([row])[0] for row in trials}
+    return frame.assign(
+        **{
+            name: frame["trial_key"].map({key: row.get(name) for key, row in found.items()}).astype("float64")
+            for name in (LOSS, LOSS_HIGH)
+        }
     )
 
 

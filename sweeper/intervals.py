@@ -1,4 +1,4 @@
-"""Intervals: Student's quantiles, the interval of a mean, Welch's of a sum, and those of ratios.
+"""Intervals: Student's quantiles, of a mean, Welch's of a sum, of ratios, of shares and of their difference.
 
 Everything here takes independent values, such as one per engine start. Ratios are taken on the logarithm,
 where half and twice are equally far from no change and no interval reaches below zero.
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 NORMAL_975 = 1.96
 """The 97.5 % quantile of the normal distribution, as everybody rounds it: half a 95 % range of a reading."""
 
+_NORMAL_975_EXACT = 1.959963984540054
 _MOST_EXACT = 100
 
 
@@ -142,3 +143,61 @@ def _within(angle: float, degrees: int) -> float:
         total += term
         term *= cosine**2 * (k + 1) / (k + 2)
     return (angle + sine * total) * 2 / math.pi
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """Return the ends of the 95 % interval of a share, such as of right answers.
+
+    Args:
+        share: 0 to 1.
+        count: Of how many, at least 1.
+
+    Source:
+        Wilson, Journal of the American Statistical Association 22 (1927).
+    """
+    square = _NORMAL_975_EXACT**2 / count
+    middle = (share + square / 2) / (1 + square)
+    half = math.sqrt(share * (1 - share) * square + square**2 / 4) / (1 + square)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def paired_loss(reference: Sequence[bool], found: Sequence[bool]) -> Estimate:
+    """Return by how much a share fell, from two answers to each of the same questions.
+
+    Args:
+        reference: Whether each question was answered right before.
+        found: Whether it is now, in the same order and as many, at least one.
+
+    Returns:
+        Share before less share now, with its 95 % interval; below 0 where it rose.
+
+    Source:
+        Newcombe, Statistics in Medicine 17 (1998) 2635-2650, method 10: Wilson's intervals of both shares,
+        joined by the correlation of the pairs.
+    """
+    count = len(found)
+    both = sum(one and other for one, other in zip(reference, found, strict=True))
+    before, now = sum(reference), sum(found)
+    lost, won = before - both, now - both
+    shares = before / count, now / count
+    (low, high), (low_now, high_now) = (wilson(share, count) for share in shares)
+    up, down = (high - shares[0], shares[1] - low_now), (shares[0] - low, high_now - shares[1])
+    phi = _paired_correlation(both, lost, won, count - both - lost - won)
+    loss = (lost - won) / count
+    return Estimate(
+        mean=loss,
+        low=loss - math.sqrt(max(0.0, down[0] ** 2 - 2 * phi * down[0] * down[1] + down[1] ** 2)),
+        high=loss + math.sqrt(max(0.0, up[0] ** 2 - 2 * phi * up[0] * up[1] + up[1] ** 2)),
+        n=count,
+    )
+
+
+def _paired_correlation(both: int, first: int, second: int, neither: int) -> float:
+    """Return the correlation of pairs, corrected for continuity where it is positive, as Newcombe has it."""
+    spread = (both + first) * (second + neither) * (both + second) * (first + neither)
+    if not spread:
+        return 0.0
+    cross = both * neither - first * second
+    count = both + first + second + neither
+    corrected = max(cross - count / 2, 0.0) if cross > 0 else float(cross)
+    return corrected / math.sqrt(spread)

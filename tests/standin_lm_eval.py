@@ -70,6 +70,13 @@ def main(words: list[str]) -> int:
     path = Path(option(words, "--output_path") or "") / "model" / "results_2026-01-01T00-00-00.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report), encoding="utf-8")
+    if "--log_samples" in words:
+        samples = [
+            {"doc_id": place, "doc": row, "filter": "first_line", "exact_match": float(is_right)}
+            for place, (row, is_right) in enumerate(zip(rows, right, strict=True))
+        ]
+        logged = path.with_name(f"samples_{name}_2026-01-01T00-00-00.jsonl")
+        logged.write_text("".join(json.dumps(each) + "\n" for each in samples), encoding="utf-8")
     return 0
 
 

@@ -81,3 +81,40 @@ def test_range_of_reading() -> None:
     found = intervals.normal_interval([1.0, 2.0, 3.0])
     assert found.high == pytest.approx(2 + 1.1316, abs=1e-4)
     assert intervals.normal_interval([4.0]).low is None
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "low", "high"),
+    [
+        # z^2 = 3.84146. 8 of 10: in the middle (0.8 + 0.192073) / 1.384146 = 0.716740, and to both sides
+        # sqrt(0.8 * 0.2 * 0.384146 + 0.384146^2 / 4) / 1.384146 = 0.313616 / 1.384146 = 0.226577.
+        (0.8, 10, 0.49016, 0.94332),
+        # None of 100: 0 to 3.84146 / 103.84146.
+        (0.0, 100, 0.0, 0.036994),
+        (1.0, 100, 0.963006, 1.0),
+    ],
+)
+def test_interval_is_wilsons(share: float, count: int, low: float, high: float) -> None:
+    assert intervals.wilson(share, count) == pytest.approx((low, high), abs=1e-5)
+
+
+def test_loss_of_pairs_is_newcombes() -> None:
+    # 100 questions: 80 right by both, 10 by the first alone, 3 by the second alone, 7 by neither.
+    before = [True] * 90 + [False] * 10
+    now = [True] * 80 + [False] * 10 + [True] * 3 + [False] * 7
+    found = intervals.paired_loss(before, now)
+    assert found.mean == pytest.approx(0.07) and found.n == 100
+    # By Wilson 0.90 is in 0.825634 to 0.944771 and 0.83 in 0.744520 to 0.891064. The correlation is
+    # (80 * 7 - 10 * 3 - 50) / sqrt(90 * 10 * 83 * 17) = 480 / 1126.90 = 0.425948. Then
+    # sqrt(0.044771^2 - 2 * 0.425948 * 0.044771 * 0.085480 + 0.085480^2) = 0.077788 upwards, and
+    # sqrt(0.074366^2 - 2 * 0.425948 * 0.074366 * 0.061064 + 0.061064^2) = 0.073420 downwards.
+    assert found.high == pytest.approx(0.07 + 0.077788, abs=1e-5)
+    assert found.low == pytest.approx(0.07 - 0.073420, abs=1e-5)
+
+
+def test_same_answers_lose_nothing_and_more_questions_say_so_more_surely() -> None:
+    few, many = ([True] * n + [False] * (n // 9) for n in (9, 900))
+    assert intervals.paired_loss(few, few).mean == 0.0 == intervals.paired_loss(many, many).mean
+    assert 0 <= intervals.paired_loss(many, many).high < intervals.paired_loss(few, few).high
+    fell = [not right for right in many]
+    assert intervals.paired_loss(many, fell).low > 0.7

@@ -53,21 +53,32 @@ class Explain(ConsoleCommand):
 def every_name() -> list[str]:
     """Return all names that can be explained."""
     from sweeper import knobs
+    from sweeper.records.derived import WORKED_OUT
     from sweeper.store.columns import DECLARED
 
-    return [*map(str, FailureClass), *DECLARED, *sorted(knobs.every_name())]
+    return [*map(str, FailureClass), *DECLARED, *WORKED_OUT, *sorted(knobs.every_name())]
 
 
 def explained(name: str) -> Iterator[dict[str, Any]]:
     """Yield what is known of a name, as each thing that it names: ``kind``, ``name`` and its facts."""
     from sweeper import knobs
     from sweeper.knobs.catalogue import declared_knobs
+    from sweeper.records.derived import WORKED_OUT
     from sweeper.store.columns import DECLARED, DYNAMIC_PREFIXES, dynamic_meaning
 
     if name in set(FailureClass):
         yield _failure(FailureClass(name))
     if name in DECLARED:
         yield _column(name)
+    elif name in WORKED_OUT:
+        metric = WORKED_OUT[name]
+        yield {
+            "kind": "metric, worked out on reading",
+            "name": name,
+            "meaning": metric.description,
+            "unit": metric.unit,
+            "better": "higher" if metric.is_higher_better else "lower",
+        }
     elif name.startswith(tuple(DYNAMIC_PREFIXES)):
         yield {"kind": "column", "name": name, "meaning": dynamic_meaning(name)}
     knob = name if name in knobs.every_name() else name.replace("-", "_")

@@ -10,9 +10,8 @@ The interval is Wilson's, of a share among so many questions: it takes them for 
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from sweeper.clients.tokenizer import tokenizer_of
 from sweeper.engines import Cancelled, Server
 from sweeper.engines.environment import client_environment
 from sweeper.errors import MeasurementError
+from sweeper.intervals import wilson
 from sweeper.processes import process
 from sweeper.records import FailureClass, Questions, Scalar, TrialSpec
 from sweeper.text import trial_files
@@ -28,7 +28,6 @@ from sweeper.text import trial_files
 _TASK = "sweeper_questions"
 _AT_ONCE = 8
 _METRICS = ("exact_match", "acc")
-_NORMAL_95 = 1.959963984540054
 
 
 def score(spec: TrialSpec, server: Server, *, cancelled: Cancelled) -> dict[str, Scalar]:
@@ -74,7 +73,10 @@ def score(spec: TrialSpec, server: Server, *, cancelled: Cancelled) -> dict[str,
             failure=FailureClass.CLIENT,
             log_path=str(log_path),
         )
-    return columns(report, questions, log_path=str(log_path))
+    found = columns(report, questions, log_path=str(log_path))
+    right = right_answers(_samples(folder, questions.task or _TASK))
+    # Of a task with parts, lm-eval keeps the answers of each part, and none of the whole.
+    return {**found, "accuracy_right": right} if len(right) == found["accuracy_questions"] else found
 
 
 def command(spec: TrialSpec, base_url: str, folder: Path, *, tokenizer: str | None) -> list[str]:
@@ -98,7 +100,7 @@ def command(spec: TrialSpec, base_url: str, folder: Path, *, tokenizer: str | No
     return [
         *(str(questions.python), "-m", "lm_eval", "--model", "local-completions"),
         *("--model_args", ",".join(f"{name}={value}" for name, value in model.items())),
-        *("--tasks", questions.task or _TASK, "--output_path", str(folder / "report")),
+        *("--tasks", questions.task or _TASK, "--output_path", str(folder / "report"), "--log_samples"),
         *(() if questions.path is None else ("--include_path", str(folder))),
         *(() if questions.limit is None else ("--limit", str(questions.limit))),
     ]
@@ -183,20 +185,22 @@ def columns(report: Mapping[str, Any], questions: Questions, *, log_path: str) -
     }
 
 
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """Return the ends of the 95 % interval of a share of right answers.
+def right_answers(samples: Sequence[Mapping[str, Any]]) -> str:
+    """Return a 1 for each question that was answered right and a 0 for each other, in the questions' order.
 
     Args:
-        share: Of them, 0 to 1.
-        count: Questions, at least 1.
-
-    Source:
-        Wilson, Journal of the American Statistical Association 22 (1927).
+        samples: As lm-eval logs them, by any filter; the reading that the score is taken from counts.
     """
-    square = _NORMAL_95**2 / count
-    middle = (share + square / 2) / (1 + square)
-    half = math.sqrt(share * (1 - share) * square + square**2 / 4) / (1 + square)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    for metric in _METRICS:
+        scored = [sample for sample in samples if isinstance(sample.get(metric), int | float)]
+        if scored:
+            first = scored[0].get("filter")
+            ordered = sorted(
+                (sample for sample in scored if sample.get("filter") == first),
+                key=lambda each: each["doc_id"],
+            )
+            return "".join("1" if sample[metric] >= 1 else "0" for sample in ordered)
+    return ""
 
 
 def _key(server: Server) -> dict[str, str]:
@@ -215,7 +219,18 @@ def _report(folder: Path) -> Mapping[str, Any] | None:
     return None
 
 
+def _samples(folder: Path, task: str) -> list[dict[str, Any]]:
+    """Return what lm-eval logged of each question; nothing where it left no such file, or a broken one."""
+    for path in (folder / "report").rglob(f"samples_{task}_*.jsonl"):
+        try:
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError):
+            continue
+    return []
+
+
 def _clear(folder: Path) -> None:
     """Remove the reports of an earlier attempt."""
-    for path in (folder / "report").rglob("results_*.json"):
-        path.unlink(missing_ok=True)
+    for name in ("results_*.json", "samples_*.jsonl"):
+        for path in (folder / "report").rglob(name):
+            path.unlink(missing_ok=True)

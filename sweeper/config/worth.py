@@ -11,11 +11,12 @@ from typing import TypeVar
 
 from sweeper.errors import ConfigError
 from sweeper.kinds import ENGINES
-from sweeper.records import ACCURACY_COLUMNS, Constraint, Objective, Platform
-from sweeper.records.derived import COSTS, DERIVED_BY_NAME, ENERGY, START
+from sweeper.records import Constraint, Objective, Platform
+from sweeper.records.derived import ACCURACY, COSTS, DERIVED_BY_NAME, ENERGY, LOSSES, START
 
 Quantity = TypeVar("Quantity", Objective, Constraint)
 
+_OF_QUESTIONS = {metric.name for metric in (*ACCURACY, *LOSSES)}
 _TELL_POWER = (Platform.MI300X, Platform.CUDA)
 
 
@@ -49,7 +50,7 @@ def known(quantities: Sequence[Quantity], study: Known) -> tuple[Quantity, ...]:
 
 def _known(quantity: Quantity, study: Known) -> Quantity:
     metric = quantity.metric
-    if metric in ACCURACY_COLUMNS and not study.asks_questions:
+    if metric in _OF_QUESTIONS and not study.asks_questions:
         raise ConfigError(
             f"objective: asks for {metric}, and nothing is asked of the engine; expected accuracy.path or "
             "accuracy.task, and an engine that is started. Set one of them."

@@ -227,7 +227,13 @@ def bound_attributes(violated: Mapping[str, float] | None) -> dict[str, Any]:
 
 def measured_rows(result: TrialResult) -> list[dict[str, Any]]:
     """Lay out the measurements of a trial as the store does, with what other metrics are worked out from."""
+    spec = result.spec
     of_trial = {
+        "trial_key": spec.key,
+        "version.vllm": spec.engine.release,
+        "platform": str(spec.platform),
+        "modelled_device": spec.modelled_device,
+        **{f"knob.{name}": value for name, value in spec.assignment.items()},
         "parents": [] if result.placement is None else list(result.placement.parents),
         "engine_start_s": result.phases.get("engine_start_s"),
         "live_trial": result.effective.get("live_trial"),

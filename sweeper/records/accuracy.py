@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-ACCURACY_COLUMNS = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_questions", "accuracy_of")
+ACCURACY_COLUMNS = (
+    *("accuracy", "accuracy_low", "accuracy_high", "accuracy_questions", "accuracy_of", "accuracy_right"),
+)
 """Columns of the store that say how it answered."""
 
 

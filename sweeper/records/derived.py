@@ -20,6 +20,8 @@ COST_OF_OUTPUT = "cost_per_million_output_tokens"
 COST_OF_ALL = "cost_per_million_total_tokens"
 ENERGY = "energy_per_output_token_j"
 START = "mean_engine_start_s"
+LOSS = "accuracy_loss"
+LOSS_HIGH = "accuracy_loss_high"
 
 COSTS: Mapping[str, str] = {
     COST_OF_OUTPUT: "output_throughput_tok_per_s",
@@ -93,9 +95,33 @@ ACCURACY = (
 )
 """What a trial is judged by beside its loads; stored, the same in each of its rows."""
 
+LOSSES = (
+    Metric(
+        name=LOSS,
+        unit="fraction",
+        description="Share of right answers of the setting that changes the fewest knobs, less that of this "
+        "one, question by question; worked out when it is read, null where both were not asked the same",
+        is_higher_better=False,
+        title="Right answers lost against the default (share)",
+        words="right answers lost",
+    ),
+    Metric(
+        name=LOSS_HIGH,
+        unit="fraction",
+        description="Upper end of the 95 % interval of accuracy_loss, Newcombe's for pairs; 0 for the default itself",
+        is_higher_better=False,
+        title="Right answers lost against the default, upper end of 95 % (share)",
+        words="right answers lost, at most",
+    ),
+)
+"""The same beside the study's default; worked out when it is read, the same in each of a trial's rows."""
+
+WORKED_OUT: Mapping[str, Metric] = {metric.name: metric for metric in (*DERIVED, *LOSSES)}
+"""Every metric that no row of the store holds, by its name."""
+
 DERIVED_BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in DERIVED}
 
-_TITLES = {metric.name: metric.title for metric in (*DERIVED, *ACCURACY)}
+_TITLES = {metric.name: metric.title for metric in (*DERIVED, *ACCURACY, *LOSSES)}
 
 QUANTITY_NAMES = (*METRIC_NAMES, *_TITLES)
 """What an objective or a bound can be about."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from sweeper.records.derived import DERIVED
+from sweeper.records.derived import WORKED_OUT
 from sweeper.records.metrics import METRICS, STEADY_LATENCIES
 from sweeper.text.tables import markdown_table
 
@@ -156,6 +156,12 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column("accuracy_high", FLOAT, "Upper end of the same", "fraction"),
         _column("accuracy_questions", INT, "Questions asked", "questions"),
         _column("accuracy_of", STRING, "What was asked, with what hashes its content, and by what"),
+        _column(
+            "accuracy_right",
+            STRING,
+            "For each question, in their order, 1 where its answer was right and 0 where it was not; null "
+            "for a task of several parts",
+        ),
     ),
     "Telemetry, seen during the run; null where the platform does not tell": (
         _column("prefix_cache_hit_rate", FLOAT, "Prompt tokens found in the prefix cache", "fraction"),
@@ -392,7 +398,7 @@ def columns_markdown() -> str:
         declared = [(f"`{c.name}`", _type_text(c), c.unit, c.description) for c in columns]
         table = markdown_table(("column", "type", "unit", "meaning"), declared)
         lines += ["", f"## {title}", "", table]
-    worked_out = [(f"`{one.name}`", one.unit, one.description) for one in DERIVED]
+    worked_out = [(f"`{one.name}`", one.unit, one.description) for one in WORKED_OUT.values()]
     lines += [
         "",
         "## Worked out on reading, not stored",

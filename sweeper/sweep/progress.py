@@ -14,6 +14,7 @@ from sweeper.goals.objectives import front, is_feasible, is_worse, measured_rows
 from sweeper.goals.termination import Termination
 from sweeper.plan.outstanding import SPENDING
 from sweeper.records import Constraint, Objective, TrialResult, TrialState
+from sweeper.store.losses import Default
 from sweeper.store.trials import StoredTrial, seconds_of
 
 
@@ -27,6 +28,7 @@ class Progress:
         self._objectives = tuple(objectives)
         self._constraints = tuple(constraints)
         self._endings = endings
+        self._default = Default()
         self._found: dict[str, tuple[float, ...]] = {}
         self._node_s = 0.0
         self._missed = 0
@@ -96,6 +98,8 @@ class Progress:
 
     def _values(self, rows: Sequence[Mapping[str, Any]]) -> tuple[float, ...] | None:
         """Return a trial's values; None where one is missing, or a bound is not kept or not known to be."""
+        self._default.learn(rows)
+        rows = self._default.held_against(rows)
         is_kept = is_feasible(violations(self._constraints, rows))
         return trial_values(self._objectives, rows) if is_kept else None
 

@@ -17,6 +17,7 @@ from sweeper.goals.objectives import (
 from sweeper.plan.planner import Job
 from sweeper.records import Constraint, FailureClass, Objective, TrialResult, TrialSpec, TrialState
 from sweeper.search import Search
+from sweeper.store.losses import Default
 from sweeper.store.store import FinishedTrial
 from sweeper.store.trials import StoredTrials
 
@@ -37,6 +38,7 @@ class Teller:
         self._objectives = objectives
         self._constraints = constraints
         self._illustrate = illustrate
+        self._default = Default()
         self._numbers: dict[str, tuple[int, ...]] = {}
 
     def awaits(self, key: str) -> bool:
@@ -111,6 +113,8 @@ class Teller:
         self, number: int, rows: Sequence[Mapping[str, Any]], attributes: Mapping[str, Any]
     ) -> None:
         """Report measured values and bounds; with one of them missing the trial could not be ranked."""
+        self._default.learn(rows)
+        rows = self._default.held_against(rows)
         violated = violations(self._constraints, rows)
         values = None if violated is None else self._values(rows)
         self._search.tell(

@@ -31,6 +31,8 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
             ("(column)", "99th percentile of the time to first token", "unit: ms", "better: lower"),
         ),
         ("knob.max_num_seqs", ("Value of knob max_num_seqs that was asked for",)),
+        ("energy_per_output_token_j", ("worked out on reading", "unit: J", "better: lower")),
+        ("accuracy_loss_high", ("Newcombe's", "unit: fraction")),
         ("port", ("(class of failures)", "the port was in use", "tried again by itself: yes")),
         ("crash", ("tried again by itself: no; retry_failed=true does",)),
         ("kv_cache_dtype", ("may change answers: ",)),

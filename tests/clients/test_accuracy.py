@@ -62,19 +62,16 @@ def test_file_is_asked_offline_greedily_and_as_it_stands(asked: Questions, tmp_p
     assert accuracy.variables(Questions(task="gsm8k"), tmp_path) == {}
 
 
-@pytest.mark.parametrize(
-    ("share", "count", "low", "high"),
-    [
-        # z^2 = 3.84146. 8 of 10: in the middle (0.8 + 0.192073) / 1.384146 = 0.716740, and to both sides
-        # sqrt(0.8 * 0.2 * 0.384146 + 0.384146^2 / 4) / 1.384146 = 0.313616 / 1.384146 = 0.226577.
-        (0.8, 10, 0.49016, 0.94332),
-        # None of 100: 0 to 3.84146 / 103.84146.
-        (0.0, 100, 0.0, 0.036994),
-        (1.0, 100, 0.963006, 1.0),
-    ],
-)
-def test_interval_is_wilsons(share: float, count: int, low: float, high: float) -> None:
-    assert accuracy.wilson(share, count) == pytest.approx((low, high), abs=1e-5)
+def test_answers_are_read_in_the_order_of_the_questions_by_the_reading_that_counts() -> None:
+    samples = [
+        {"doc_id": 2, "filter": "strict", "exact_match": 1.0},
+        {"doc_id": 0, "filter": "strict", "exact_match": 0.0},
+        {"doc_id": 1, "filter": "strict", "exact_match": 1.0},
+        {"doc_id": 0, "filter": "flexible", "exact_match": 1.0},
+    ]
+    assert accuracy.right_answers(samples) == "011"
+    assert accuracy.right_answers([{"doc_id": 0, "acc": 1.0, "filter": "none"}]) == "1"
+    assert accuracy.right_answers([]) == ""
 
 
 def test_report_becomes_columns(asked: Questions) -> None:

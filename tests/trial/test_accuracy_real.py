@@ -65,6 +65,9 @@ objective:
   right:
     metric: accuracy
     at_least: 0.9
+  as_before:
+    metric: accuracy_loss_high
+    at_most: 0.1
 """
 
 
@@ -107,6 +110,12 @@ def test_default_answers_right_and_spoiled_setting_fails_the_gate(study: Study) 
     found = standings.standings(study)
     assert set(found.breaches) == {"spoiled"}
     assert found.breaks("spoiled").startswith("accuracy >= 0.9 (is ")
+    assert "accuracy_loss_high <= 0.1 (is " in found.breaks("spoiled")
+    # Answers of settings that answer alike are told from their own by a few of a hundred questions at most.
+    assert scores["careful"]["accuracy_loss"] == 0.0 and abs(scores["fast"]["accuracy_loss"]) <= 0.05
+    assert scores["spoiled"]["accuracy_loss"] == pytest.approx(
+        scores["careful"]["accuracy"] - scores["spoiled"]["accuracy"]
+    )
 
 
 def test_winner_is_the_fastest_that_answers_right(study: Study) -> None:
