@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,7 @@ from analysis import (
     leaderboard_json,
     leaderboard_text,
     mad,
+    mlflow_export,
     origins,
     regression,
     regression_files,
@@ -28,6 +30,7 @@ from analysis.study import Study
 from sweeper.errors import ConfigError, SweeperError
 from sweeper.store.store import columns_markdown
 from sweeper.text.commands import Command
+from sweeper.text.confidential import masked
 from sweeper.text.output import HelpParser, Stream, check_written
 from sweeper.text.printable import LINES, legible
 from sweeper.text.urls import is_url
@@ -306,6 +309,28 @@ class Mad(_OfOneStudy):
         return [str(path) for path in mad.write(Study.load(options.folder))]
 
 
+class Mlflow(_OfOneStudy):
+    """Write a study's trials into MLflow."""
+
+    name = "mlflow"
+    summary = "write the trials of a study into MLflow, each once (needs the extra mlflow)"
+
+    def declare(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the folder and where MLflow keeps its runs."""
+        super().declare(parser)
+        parser.add_argument(
+            "--tracking",
+            default=os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"),
+            help="URL of MLflow's tracking; default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db",
+        )
+
+    def lines(self, options: argparse.Namespace) -> Iterable[str]:
+        """Write them, and say how many."""
+        study = Study.load(options.folder)
+        written, known = mlflow_export.write(study, tracking=options.tracking)
+        return [f"{written} runs written to {masked(options.tracking)}; {known} were there"]
+
+
 class Guide(_OfOneStudy):
     """Write a study as vLLM's serving benchmark prints it."""
 
@@ -395,6 +420,7 @@ COMMANDS: tuple[Command[Stream], ...] = (
     Compare(),
     Blog(),
     Mad(),
+    Mlflow(),
     Guide(),
     Timeline(),
     Validation(),

@@ -45,6 +45,7 @@ DOORS = {
     "matplotlib": {"analysis"},
     "locust": {"clients"},
     "gevent": {"clients"},
+    "mlflow": {"analysis"},
     "vllm": {"clients", "engines"},  # files that run inside the engine's own environment
 }
 

@@ -108,7 +108,8 @@ LOSSES = (
     Metric(
         name=LOSS_HIGH,
         unit="fraction",
-        description="Upper end of the 95 % interval of accuracy_loss, Newcombe's for pairs; 0 for the default itself",
+        description="Upper end of the 95 % interval of accuracy_loss, Newcombe's for pairs; 0 for the "
+        "default itself",
         is_higher_better=False,
         title="Right answers lost against the default, upper end of 95 % (share)",
         words="right answers lost, at most",
