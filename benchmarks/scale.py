@@ -13,8 +13,8 @@ that the phases before it left, in the order in which they are listed:
 * ``report``: ``report.md`` and ``report.html``, without charts.
 * ``figures``: the charts.
 
-Printed are wall seconds of the phase (imports are not counted), the most memory that its process held, and
-the bytes that its results take on disk when it has ended.
+Printed are wall seconds of the phase and CPU seconds of its process (imports are not counted), the most
+memory that its process held, and the bytes that the results take on disk when it has ended.
 """
 
 from __future__ import annotations
@@ -202,13 +202,13 @@ PHASES: dict[str, Callable[[Case], Callable[[], object]]] = {
 # ---- measuring ----
 
 
-def timed(name: str, case: Case) -> tuple[float, float]:
-    """Run a phase in this process; return its seconds, and the most memory the process has held in MiB."""
+def timed(name: str, case: Case) -> tuple[float, float, float]:
+    """Run a phase in this process; return its seconds, those of CPU, and the most MiB it has held."""
     work = PHASES[name](case)
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), time.process_time()
     work()
-    took_s = time.perf_counter() - began
-    return took_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    took_s, cpu_s = time.perf_counter() - began, time.process_time() - began_cpu
+    return took_s, cpu_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def stored_bytes(case: Case) -> int:
@@ -230,20 +230,21 @@ def main() -> None:
         "--outputs", type=Path, help="keep the studies there; a temporary folder unless given"
     )
     options = parser.parse_args()
-    print("| phase | trials | rows | seconds | MiB held | bytes a row |\n|---|---:|---:|---:|---:|---:|")
+    columns = ("phase", "trials", "rows", "seconds", "CPU s", "MiB held", "bytes a row")
+    print(f"| {' | '.join(columns)} |\n|---{'|---:' * (len(columns) - 1)}|")
     with tempfile.TemporaryDirectory() as scratch:
         for trials in options.trials:
             outputs = (options.outputs or Path(scratch)) / f"{trials}x{options.rows}"
             case = Case(outputs=outputs, trials=trials, rows=options.rows)
             for name in options.phases:
                 with multiprocessing.get_context("spawn").Pool(1) as pool:
-                    took_s, held_mib = pool.apply(timed, (name, case))
-                a_row = stored_bytes(case) / (trials * options.rows)
+                    took_s, cpu_s, held_mib = pool.apply(timed, (name, case))
                 rows = trials * options.rows
-                print(
-                    f"| {name} | {trials:,} | {rows:,} | {took_s:.2f} | {held_mib:.0f} | {a_row:,.0f} |",
-                    flush=True,
+                cells = (
+                    *(name, f"{trials:,}", f"{rows:,}", f"{took_s:.2f}", f"{cpu_s:.2f}"),
+                    *(f"{held_mib:.0f}", f"{stored_bytes(case) / rows:,.0f}"),
                 )
+                print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

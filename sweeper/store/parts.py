@@ -1,8 +1,8 @@
 """Parts as files: written whole, checked when they are read, and brought under one schema.
 
 A part holds one attempt at a trial and is named after it; a compacted one holds many (``compaction``) and
-says its own name, so that a copy is known as such. A part is torn when Parquet cannot read it or a checksum of
-it is wrong; it is foreign when it has not our mark, or holds another trial than its name says. Both are
+says its own name, so that a copy is known as such. A part is torn when Parquet cannot read it or a checksum
+of it is wrong; it is foreign when it has not our mark, or holds another trial than its name says. Both are
 distinguished from a place that does not answer: only the former may be put aside.
 """
 
@@ -155,7 +155,7 @@ def read(folder: Folder, name: str, columns: list[str] | None = None) -> pa.Tabl
     """
     part, path = _opened(folder, name), folder.at(name)
     try:
-        table = part.read(columns=columns)
+        table = part.read(columns=columns, use_threads=False)  # of two hundred columns and few rows
         table.validate(full=True)  # parts without checksums may hold invalid Unicode
         for field in table.schema:
             wanted = DECLARED[field.name].type if field.name in DECLARED else STRING
