@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import answers, tables
+from analysis import answers, starts, tables
 from analysis.study import Series
 from sweeper.goals.objectives import counts, objective_value, row_value
 from sweeper.goals.objectives import front as objectives_front
@@ -34,6 +34,7 @@ _BEST = [
 _MOST_NAMED = 6
 _MANY_TIMES = 10
 _VALUE = "_value"
+_IDENTITY = ("setting", "model", "engine")
 _HELD = ("devices", "partition_mode")
 _READ = ("request_rate_per_s", "max_concurrency", "dataset", "keeps_prefix_cache")
 
@@ -200,7 +201,8 @@ def _feasible(
 def _breaches(
     rows: pd.DataFrame, constraints: Sequence[Constraint], finals: pd.DataFrame | None
 ) -> dict[str, tuple[Breach, ...]]:
-    complete = rows[rows["state"] == str(TrialState.COMPLETE)].drop_duplicates("setting")
+    read = [name for name in rows.columns if str(name).startswith("knob.") or name in _IDENTITY]
+    complete = rows.loc[rows["state"] == str(TrialState.COMPLETE), read].drop_duplicates("setting")
     again = _by_knobs(finals)
     scores = [(constraint, _scores(rows, constraint)) for constraint in constraints]
     found: dict[str, tuple[Breach, ...]] = {}
@@ -249,11 +251,13 @@ def _scores(rows: pd.DataFrame, quantity: Objective | Constraint) -> dict[str, E
     """Reduce each setting to its number, with the interval that restarts allow."""
     counted = _counted(rows, quantity)
     points = counted["load_point"].nunique()
-    return {
-        str(setting): score
-        for setting, group in counted.groupby("setting", sort=False)
-        if (score := _score(group, _VALUE, points)) is not None
-    }
+    groups = starts.numbers_of(counted, ["setting", "load_point"])
+    firsts = counted[~pd.Series(groups, index=counted.index).duplicated()]
+    per_setting: dict[str, list[list[float]]] = {}
+    for setting, values in zip(firsts["setting"], starts.means(counted, groups, _VALUE), strict=True):
+        per_setting.setdefault(str(setting), []).append(values)
+    scores = {setting: _score(per_point, points) for setting, per_point in per_setting.items()}
+    return {setting: score for setting, score in scores.items() if score is not None}
 
 
 def _counted(rows: pd.DataFrame, quantity: Objective | Constraint) -> pd.DataFrame:
@@ -269,13 +273,12 @@ def _counted(rows: pd.DataFrame, quantity: Objective | Constraint) -> pd.DataFra
     return narrow.assign(**{_VALUE: pd.Series(values, index=told.index, dtype="float64")})[is_counted]
 
 
-def _score(group: pd.DataFrame, metric: str, points: int) -> Estimate | None:
+def _score(per_point: Sequence[Sequence[float]], points: int) -> Estimate | None:
     """Average over load points within each restart, then over restarts; None unless all have numbers."""
-    per_point = [tables.restart_means(rows, metric) for _, rows in group.groupby("load_point", sort=False)]
     if len(per_point) < points or not all(per_point):
         return None
-    starts = min(len(values) for values in per_point)
-    return estimate([math.fsum(values[k] for values in per_point) / points for k in range(starts)])
+    restarts = min(len(values) for values in per_point)
+    return estimate([math.fsum(values[k] for values in per_point) / points for k in range(restarts)])
 
 
 def _best_row(rows: pd.DataFrame, objective: Objective) -> dict[str, object] | None:
@@ -286,7 +289,10 @@ def _best_row(rows: pd.DataFrame, objective: Objective) -> dict[str, object] | N
     equal = [
         name for name in ranked if math.isclose(scores[name].mean, scores[ranked[0]].mean, rel_tol=_SAME)
     ]
-    firsts = {str(row["setting"]): row for _, row in rows.drop_duplicates("setting").iterrows()}
+    firsts = {
+        str(row["setting"]): row
+        for _, row in rows[rows["setting"].isin(equal)].drop_duplicates("setting").iterrows()
+    }
     chosen = equal[0] if len(equal) == 1 else min(equal, key=lambda name: overrides(firsts[name]))
     behind = [name for name in ranked if name not in equal]
     first, second = scores[chosen], scores[behind[0]] if behind else None
@@ -305,12 +311,12 @@ def _best_row(rows: pd.DataFrame, objective: Objective) -> dict[str, object] | N
     }
 
 
-def overrides(row: pd.Series[Any]) -> int:
+def overrides(row: tables.Row | pd.Series[Any]) -> int:
     """Count the knobs that a setting changes: what is known to hold unsaid does not count."""
     return len(overridden(row))
 
 
-def overridden(row: pd.Series[Any]) -> dict[str, Scalar]:
+def overridden(row: tables.Row | pd.Series[Any]) -> dict[str, Scalar]:
     """Return the knobs that a setting changes, with their values: not what is known to hold unsaid."""
     return overrides_of({str(name): value for name, value in row.items()})
 

@@ -17,6 +17,8 @@ from analysis.study import Study
 from sweeper.records import gpus_of_row
 from sweeper.records.derived import ENERGY, cost
 
+_HELD = ("setting", "devices", "partition_mode", "partitions_per_gpu")
+
 _COSTS = {
     "output_throughput_tok_per_s": ("per million output tokens", 1_000_000),
     "total_throughput_tok_per_s": ("per million tokens", 1_000_000),
@@ -129,7 +131,8 @@ def _unit(study: Study) -> str:
 
 def gpus_of(study: Study) -> dict[str, float]:
     """Return how many GPUs each setting holds; one that never held any is not there."""
-    rows = tables.settings(study.frame, study.series).drop_duplicates("setting").to_dict("records")
+    settings = tables.settings(study.frame, study.series).drop_duplicates("setting")
+    rows = settings[[name for name in _HELD if name in settings]].to_dict("records")
     return {str(row["setting"]): gpus_of_row(row) for row in rows if row["devices"] is not None}
 
 

@@ -111,9 +111,12 @@ def trials(study: Study) -> pd.DataFrame:
 
 
 def _by_setting(study: Study) -> dict[str, dict[str, str]]:
+    told = trials(study)
     return {
         str(row["setting"]): {words: text(row.get(column)) for column, words in WORDS.items()}
-        for _, row in trials(study).iterrows()
+        for row in told[[name for name in told.columns if name == "setting" or name in WORDS]].to_dict(
+            "records"
+        )
     }
 
 

@@ -20,7 +20,7 @@ import pandas as pd
 from analysis import bests, costs, standings, tables
 from analysis.bests import Breach
 from analysis.study import Study
-from sweeper.goals.objectives import front
+from sweeper.goals.objectives import fronts
 from sweeper.intervals import Estimate
 from sweeper.records import SEARCH_SLOS, Constraint, Objective, TrialState, derived
 from sweeper.records.metrics import title_of
@@ -32,6 +32,12 @@ _KNOB = "knob."
 _OUTPUT_TOKENS = "output_throughput_tok_per_s"
 _SAME = 1e-9
 _SHORT_NAME = 40
+_READ = frozenset(
+    {
+        *("setting", "series", "trial_key", "state", "failure_class", "started_at"),
+        *("version.vllm", "platform", "modelled_device"),
+    }
+)
 _BESIDE = ("mean_ttft_ms", "mean_tpot_ms", "accuracy", "accuracy_low")
 """Shown where they were measured and are neither an objective nor a bound."""
 
@@ -144,19 +150,21 @@ def is_search(study: Study) -> bool:
 def leaderboard(study: Study) -> Leaderboard:
     """Return the leaderboard of a study; worked out once, since page, report and terminal ask for it."""
     rows = tables.settings(study.frame, study.series).drop_duplicates("setting")
+    rows = rows[[name for name in rows.columns if name in _READ or str(name).startswith(_KNOB)]]
+    records = rows.to_dict("records")
     varying, same = _knobs(rows)
     beside = _beside(study)
     facts = _Facts(
         study=study,
         values=[bests.estimates(study.frame, objective, study.series) for objective in study.objectives],
         beside=[bests.score(study.frame, quantity, study.series) for quantity in beside],
-        overrides=_overrides(rows, varying),
+        overrides=_overrides(records, varying),
         starts=dict(zip(rows["setting"].astype(str), rows["started_at"], strict=True)),
     )
     places = _places(facts)
     baseline = _baseline(facts)
     shared = {place for place, settings in Counter(places.values()).items() if settings > 1}
-    entries = [_entry(row, varying, facts, places, shared, baseline) for _, row in rows.iterrows()]
+    entries = [_entry(row, varying, facts, places, shared, baseline) for row in records]
     entries.sort(key=lambda entry: _order(entry, study.objectives[0]))
     return Leaderboard(
         objectives=study.objectives,
@@ -253,8 +261,8 @@ def _knobs(rows: pd.DataFrame) -> tuple[tuple[str, ...], dict[str, str]]:
     return ((SERIES, *names) if is_named else names), same
 
 
-def _overrides(rows: pd.DataFrame, varying: Sequence[str]) -> dict[str, int]:
-    return {str(row["setting"]): len(set(bests.overridden(row)) & set(varying)) for _, row in rows.iterrows()}
+def _overrides(rows: Sequence[tables.Row], varying: Sequence[str]) -> dict[str, int]:
+    return {str(row["setting"]): len(set(bests.overridden(row)) & set(varying)) for row in rows}
 
 
 def _places(facts: _Facts) -> dict[str, int]:
@@ -281,12 +289,8 @@ def _ranks(known: Mapping[str, tuple[float, ...]], objective: Objective) -> dict
 
 def _fronts(known: Mapping[str, tuple[float, ...]], objectives: Sequence[Objective]) -> dict[str, int]:
     """Number the Pareto fronts: each holds what no other one beats once those before it are set aside."""
-    left, places = dict(known), dict[str, int]()
-    while left:
-        number = max(places.values(), default=0) + 1
-        places |= dict.fromkeys(front(left, objectives=objectives), number)
-        left = {setting: means for setting, means in left.items() if setting not in places}
-    return places
+    found = fronts(known, objectives=objectives)
+    return {setting: number for number, members in enumerate(found, start=1) for setting in members}
 
 
 def _baseline(facts: _Facts) -> str | None:
@@ -296,7 +300,7 @@ def _baseline(facts: _Facts) -> str | None:
 
 
 def _entry(
-    row: pd.Series[Any],
+    row: tables.Row,
     varying: Sequence[str],
     facts: _Facts,
     places: Mapping[str, int],
@@ -326,7 +330,7 @@ def _entry(
     )
 
 
-def _knob_text(row: pd.Series[Any], name: str, study: Study) -> str:
+def _knob_text(row: tables.Row, name: str, study: Study) -> str:
     if name != SERIES:
         return tables.value_text(row[f"{_KNOB}{name}"])
     series = row["series"]
@@ -339,7 +343,7 @@ def _change(known: Mapping[str, Estimate], setting: str, baseline: str | None) -
     return known[setting].mean / known[baseline].mean - 1
 
 
-def _why_none(row: pd.Series[Any]) -> str:
+def _why_none(row: tables.Row) -> str:
     if row["state"] == str(TrialState.COMPLETE):
         return "no value"
     failure = row["failure_class"]

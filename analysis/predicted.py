@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from analysis import style
@@ -56,6 +57,28 @@ def ends(rows: pd.DataFrame, metric: str) -> tuple[float, float]:
         return math.nan, math.nan
     told = rows.loc[rows["state"].eq(str(TrialState.COMPLETE)), COLUMN].dropna()
     known = [ends for text in told if (ends := _intervals(text).get(metric)) is not None]
+    return _mean_ends(known)
+
+
+def all_ends(rows: pd.DataFrame, groups: np.ndarray, metric: str) -> list[tuple[float, float]]:
+    """Return what ``ends`` does for every group of rows at once, by the number of the group.
+
+    Args:
+        rows: Rows of the store.
+        groups: The number of each row's group, from 0; shape (rows,).
+        metric: A metric column of the store.
+    """
+    told: list[list[tuple[float, float]]] = [[] for _ in range(int(groups.max(initial=-1)) + 1)]
+    if COLUMN in rows.columns:
+        is_told = rows["state"].eq(str(TrialState.COMPLETE)) & rows[COLUMN].notna()
+        for group, text in zip(groups[is_told.to_numpy(dtype=bool)], rows.loc[is_told, COLUMN], strict=True):
+            found = _intervals(text).get(metric)
+            if found is not None:
+                told[group].append(found)
+    return [_mean_ends(known) for known in told]
+
+
+def _mean_ends(known: Sequence[tuple[float, float]]) -> tuple[float, float]:
     if not known:
         return math.nan, math.nan
     lows, highs = zip(*known, strict=True)

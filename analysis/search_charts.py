@@ -94,7 +94,8 @@ def found_by(study: Study) -> Found | None:
     rows = tables.settings(study.frame, study.series)
     ended = rows.groupby("setting", sort=False)["ended_at"].max().sort_values(na_position="first")
     order = {str(name): place for place, name in enumerate(ended.index, start=1)}
-    firsts = {str(row["setting"]): row for row in rows.drop_duplicates("setting").to_dict("records")}
+    read = ["setting", *(name for name in rows.columns if str(name).startswith("knob."))]
+    firsts = {str(row["setting"]): row for row in rows.drop_duplicates("setting")[read].to_dict("records")}
     quantities: list[Objective | Constraint] = [*study.objectives, *study.constraints]
     values = {one.name: bests.score(study.frame, one, study.series) for one in quantities}
     settings = [

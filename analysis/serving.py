@@ -18,11 +18,17 @@ import numpy as np
 import pandas as pd
 
 from analysis.container_lines import in_image
-from analysis.tables import release_of
+from analysis.tables import Row, release_of
 from sweeper import knobs
 from sweeper.errors import ConfigError
 from sweeper.kinds import ENGINES
 from sweeper.records import Scalar
+
+READ = (
+    *("engine", "engine_build", "engine_release", "version.vllm", "image", "command"),
+    *("model", "model_path", "model_revision", "model_is_dummy"),
+)
+"""Columns of a row that ``line_of_row`` reads, besides those of knobs."""
 
 _ADDRESSES = ("--model", "--model-id", "serve")
 # Where an engine listened for us, which is no port for production.
@@ -41,17 +47,21 @@ def serve_line(frame: pd.DataFrame, trial_key: str) -> str:
         measured in a container image, the whole command of the container's runtime. Of another engine, and
         where that release cannot say a value, the command that was run; empty if there was none.
     """
-    row = _row(frame, trial_key)
+    return line_of_row(_row(frame, trial_key))
+
+
+def line_of_row(row: Row) -> str:
+    """Return what ``serve_line`` does, of a row of the trial."""
     ran = _text(row, "command")
     kind = ENGINES.get(str(row["engine"]))
     if kind is not None and not kind.is_started_by_us:
         return ""
     image = _text(row, "image")
-    if image and kind is not None and kind.takes_vllm_flags and not pd.isna(row["version.vllm"]):
+    if image and kind is not None and kind.takes_vllm_flags and _text(row, "version.vllm"):
         return in_image(_line_of(row, _assignment(row), release=release_of(row)), ran=ran, image=image)
     if kind is not None and not kind.takes_vllm_flags:
         return _command_line(ran, _assignment(row))
-    if pd.isna(row["version.vllm"]):
+    if not _text(row, "version.vllm"):
         return ran
     try:
         return _line_of(row, _assignment(row), release=release_of(row))
@@ -88,7 +98,7 @@ def today(frame: pd.DataFrame, trial_key: str) -> Today | None:
     return Today(about=f"{until} {about}", line=_line_of(row, found.assignment, release=newest))
 
 
-def _line_of(row: pd.Series[Any], assignment: Mapping[str, Scalar], *, release: str) -> str:
+def _line_of(row: Row, assignment: Mapping[str, Scalar], *, release: str) -> str:
     address = _address(row)
     return knobs.serve_line(
         assignment,
@@ -119,7 +129,7 @@ def valid_until(frame: pd.DataFrame, trial_key: str) -> str:
     row = _row(frame, trial_key)
     kind = ENGINES.get(str(row["engine"]))
     has_line_of_vllm = kind is not None and kind.takes_vllm_flags and kind.is_started_by_us
-    if not has_line_of_vllm or pd.isna(row["version.vllm"]):
+    if not has_line_of_vllm or not _text(row, "version.vllm"):
         return ""
     last, gone = knobs.since_removed(_assignment(row), release=release_of(row))
     if not last:
@@ -130,17 +140,17 @@ def valid_until(frame: pd.DataFrame, trial_key: str) -> str:
     )
 
 
-def _row(frame: pd.DataFrame, trial_key: str) -> pd.Series[Any]:
-    row: pd.Series[Any] = frame[frame["trial_key"] == trial_key].iloc[0]
+def _row(frame: pd.DataFrame, trial_key: str) -> Row:
+    row: Row = frame[frame["trial_key"] == trial_key].iloc[0].to_dict()
     return row
 
 
-def _text(row: pd.Series[Any], column: str) -> str:
+def _text(row: Row, column: str) -> str:
     value = row.get(column)
     return "" if value is None or pd.isna(value) else str(value)
 
 
-def _assignment(row: pd.Series[Any]) -> dict[str, Scalar]:
+def _assignment(row: Row) -> dict[str, Scalar]:
     return {
         str(name).removeprefix("knob."): _plain(value)
         for name, value in row.items()
@@ -154,7 +164,7 @@ def _plain(value: Any) -> Scalar:
     return plain
 
 
-def _address(row: pd.Series[Any]) -> str:
+def _address(row: Row) -> str:
     """Return what the engine was given; rows from before it was stored show it in their command, if any."""
     words = shlex.split(_text(row, "command"))
     ran = [after for word, after in itertools.pairwise(words) if word in _ADDRESSES]

@@ -19,18 +19,18 @@ def section(study: Study) -> str:
         return ""
     rows = tables.settings(frame, study.series)
     rows = rows[rows["state"].eq(str(TrialState.COMPLETE)) & rows[_BECAUSE].notna()]
-    lines = [_line(group) for _, group in rows.groupby(["setting", "load_point"], sort=False)]
-    if not lines:
+    firsts = rows.drop_duplicates(["setting", "load_point"])
+    if firsts.empty:
         return ""
-    more = f"\n\n{len(lines) - _MOST_ROWS} more are in the data." if len(lines) > _MOST_ROWS else ""
+    lines = [_line(first) for first in firsts.head(_MOST_ROWS).to_dict("records")]
+    more = f"\n\n{len(firsts) - _MOST_ROWS} more are in the data." if len(firsts) > _MOST_ROWS else ""
     return (
         "## Short answers\n\nLess was generated here than asked for, so these numbers are of less work than "
-        f"those beside them.\n\n{tables.to_markdown(pd.DataFrame(lines[:_MOST_ROWS]))}{more}"
+        f"those beside them.\n\n{tables.to_markdown(pd.DataFrame(lines))}{more}"
     )
 
 
-def _line(rows: pd.DataFrame) -> dict[str, str]:
-    first = rows.iloc[0].to_dict()
+def _line(first: tables.Row) -> dict[str, str]:
     return {
         "setting": str(first["setting"]),
         "load point": tables.load_point_text(first),

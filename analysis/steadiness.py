@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import tables
+from analysis import starts, tables
 from analysis.ratios import NOISE
 from analysis.study import Study
 from sweeper.intervals import NORMAL_975, estimate
@@ -36,6 +36,11 @@ _COLUMNS = ["setting", "load point", "metric", "whole run", "steady part", "diff
 _MOST_ROWS = 12
 _MOST_NAMED = 4
 _RATE = "steady_request_throughput_per_s"
+_PLACE = "_place"
+_READ = (
+    *("setting", "load_point", "load_axis", "dataset", "request_rate_per_s", "arrivals", "max_concurrency"),
+    *("num_prompts", "state", "restart", "completed", "ramp_s", "steady_s", "drain_s", "steady_drifts"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,23 +66,23 @@ class Steadiness:
 
 def steadiness(study: Study) -> Steadiness:
     """Hold the middle of every run against the whole of it."""
-    groups = list(_groups(study))
-    short = tuple(place for place, rows in groups if rows["steady_s"].isna().any())
-    drifting = tuple(place for place, rows in groups if rows["steady_drifts"].eq(1.0).any())
+    rows, places = _timed(study)
+    short = set(rows.loc[rows["steady_s"].isna(), _PLACE])
+    drifting = set(rows.loc[rows["steady_drifts"].eq(1.0), _PLACE])
+    may_differ = set(rows.loc[_moved(rows), _PLACE]) - short - drifting
     lines = [
-        {"setting": place[0], "load point": place[1], **line}
-        for place, rows in groups
-        if place not in short and place not in drifting
-        for line in _differences(rows)
+        {"setting": places[number][0], "load point": places[number][1], **line}
+        for number, group in rows[rows[_PLACE].isin(may_differ)].groupby(_PLACE)
+        for line in _differences(group)
     ]
     differing = pd.DataFrame(lines, columns=_COLUMNS)
     largest = differing["difference"].abs().sort_values(ascending=False, kind="stable").index
     return Steadiness(
-        known=len(groups),
-        too_short=short,
-        drifting=drifting,
+        known=len(places),
+        too_short=tuple(place for number, place in places.items() if number in short),
+        drifting=tuple(place for number, place in places.items() if number in drifting),
         differing=differing.loc[largest].reset_index(drop=True),
-        edges_frac=_edges(groups),
+        edges_frac=_edges(rows),
     )
 
 
@@ -102,16 +107,35 @@ def section(study: Study) -> str:
     return "\n\n".join(["## Steady state", *shown]) if shown else ""
 
 
-def _groups(study: Study) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
-    """Yield setting, load point and complete rows, where the times of single requests are known."""
-    if "ramp_s" not in study.frame or study.frame["ramp_s"].isna().all():
-        return
+def _timed(study: Study) -> tuple[pd.DataFrame, dict[Any, tuple[str, str]]]:
+    """Return complete rows where the times of single requests are known, and their settings and load points.
+
+    Returns:
+        The rows, of which ``_PLACE`` is the number of setting and load point; these by number, in order.
+    """
     rows = tables.of_metric(tables.settings(study.frame, study.series), _RATE)
+    read = [*_READ, *_COMPARED, *(f"steady_{metric}" for metric in _COMPARED)]
+    read += [spread for _, spread in _COMPARED.values() if spread is not None]
+    rows = rows.reindex(columns=list(dict.fromkeys(read)))
     complete = rows[rows["state"].eq(str(TrialState.COMPLETE)) & rows["ramp_s"].notna()]
-    for _, group in complete.groupby(["setting", "load_point"], sort=False):
-        first = group.iloc[0].to_dict()
-        if not _is_all_at_once(first):
-            yield (str(first["setting"]), tables.load_point_text(first)), group
+    numbers = starts.numbers_of(complete, ["setting", "load_point"])
+    complete = complete.assign(**{_PLACE: numbers})
+    firsts = complete.drop_duplicates(_PLACE).to_dict("records")
+    places: dict[Any, tuple[str, str]] = {
+        int(first[_PLACE]): (str(first["setting"]), tables.load_point_text(first))
+        for first in firsts
+        if not _is_all_at_once(first)
+    }
+    return complete[complete[_PLACE].isin(places)], places
+
+
+def _moved(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Return where the middle of a run is further from the whole than any interval may excuse."""
+    found = pd.Series(False, index=rows.index)
+    for metric in _COMPARED:
+        share = rows[f"steady_{metric}"] / rows[metric].where(rows[metric].gt(0))
+        found |= share.sub(1).abs().gt(NOISE).fillna(False).astype(bool)
+    return found
 
 
 def _is_all_at_once(row: tables.Row) -> bool:
@@ -134,8 +158,7 @@ def _differences(rows: pd.DataFrame) -> Iterator[dict[str, object]]:
         if both.empty:
             continue
         shares = both.assign(_share=both[f"steady_{metric}"] / both[metric])
-        starts = tables.restart_means(shares, "_share")
-        moved = estimate(starts)
+        moved = estimate(tables.restart_means(shares, "_share"))
         half = _noise(both, metric, spread) if moved.high is None else moved.high - moved.mean
         if abs(moved.mean - 1) > max(NOISE, half):
             yield {
@@ -162,13 +185,9 @@ def _noise(rows: pd.DataFrame, metric: str, spread: str | None) -> float:
     return NORMAL_975 * relative * math.sqrt(1 / middle - 1 / every)
 
 
-def _edges(groups: list[tuple[tuple[str, str], pd.DataFrame]]) -> float | None:
-    shares = [
-        float(share)
-        for _, rows in groups
-        for share in (1 - rows["steady_s"] / (rows["ramp_s"] + rows["steady_s"] + rows["drain_s"])).dropna()
-    ]
-    return math.fsum(shares) / len(shares) if shares else None
+def _edges(rows: pd.DataFrame) -> float | None:
+    shares = (1 - rows["steady_s"] / (rows["ramp_s"] + rows["steady_s"] + rows["drain_s"])).dropna().to_list()
+    return math.fsum(map(float, shares)) / len(shares) if shares else None
 
 
 # ---- words ----

@@ -10,13 +10,14 @@ instead of a number.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis import markdown, predicted
+from analysis import markdown, predicted, starts
 from analysis.study import Series
 from sweeper.intervals import Estimate, estimate
 from sweeper.kinds import DATASETS, ENGINES
@@ -96,7 +97,19 @@ def settings(frame: pd.DataFrame, series: Mapping[str, Series] | None = None) ->
         None), ``load_point`` and ``load_axis`` (title of the axis), ordered by series, knobs and load. Of
         several trials of one setting, as another engine version leaves them, the newest stays.
     """
-    known = series or {}
+    for asked, said, found in _NAMED:
+        if asked is frame and said == (series or {}):
+            return found.copy(deep=False)
+    named = _settings(frame, series or {})
+    _NAMED.appendleft((frame, dict(series or {}), named))
+    return named.copy(deep=False)
+
+
+_NAMED: deque[tuple[pd.DataFrame, Mapping[str, Series], pd.DataFrame]] = deque(maxlen=4)
+"""The tables that were asked for last, with what was named in them: every section of a report asks for it."""
+
+
+def _settings(frame: pd.DataFrame, known: Mapping[str, Series]) -> pd.DataFrame:
     rows = frame.explode("series", ignore_index=True)
     rows[_RUN] = rows[_RUN].astype("boolean").fillna(False).astype(bool)
     rows["series"] = [None if pd.isna(name) else str(name) for name in rows["series"]]
@@ -173,9 +186,13 @@ def summary(frame: pd.DataFrame, *, metric: str, series: Mapping[str, Series] | 
     rows = of_metric(settings(frame, series), metric)
     # Few columns: grouping copies all that are there.
     rows = rows[[name for name in dict.fromkeys((*_GROUPED, metric)) if name in rows]]
-    # Grouping by the order of first appearance keeps settings and load points in their order.
-    grouped = rows.groupby(["setting", "load_point"], sort=False, dropna=False)
-    table = pd.DataFrame([_summary_row(group, metric) for _, group in grouped], columns=_SUMMARY)
+    # Groups in the order of first appearance keep settings and load points in their order.
+    groups = starts.numbers_of(rows, ["setting", "load_point"])
+    firsts = rows[~pd.Series(groups, index=rows.index).duplicated()].to_dict("records")
+    told = zip(
+        firsts, starts.means(rows, groups, metric), predicted.all_ends(rows, groups, metric), strict=True
+    )
+    table = pd.DataFrame([_summary_row(*one) for one in told], columns=_SUMMARY)
     numbers = dict.fromkeys(("mean", "low", "high", predicted.LOW, predicted.HIGH), "float64")
     return table.astype({**numbers, "n": "int64"})
 
@@ -198,8 +215,12 @@ def spread(frame: pd.DataFrame, *, metric: str, series: Mapping[str, Series] | N
     if metric not in rows:
         return pd.DataFrame()
     rows = rows[rows["state"].eq(str(TrialState.COMPLETE)) & rows[metric].notna()]
-    grouped = rows.groupby(["setting", "load_point"], sort=False)
-    found = [_spread_row(group, metric) for _, group in grouped if len(group) > 1]
+    place = ["setting", "load_point"]
+    repeated = rows.loc[
+        rows.duplicated(place, keep=False),
+        list(dict.fromkeys([*place, "load_axis", "request_rate_per_s", "restart", metric])),
+    ]
+    found = [_spread_row(group, metric) for _, group in repeated.groupby(place, sort=False)]
     return pd.DataFrame(found)
 
 
@@ -224,7 +245,7 @@ def by_load_point(table: pd.DataFrame, cell: Callable[[Row], str] | None = None)
     )
 
 
-def release_of(row: Mapping[str, Any] | pd.Series[Any]) -> str:
+def release_of(row: Row | Mapping[str, Any] | pd.Series[Any]) -> str:
     """Return the release that a row's engine was taken for: the version it reported, if any."""
     if not pd.isna(row.get("engine_build")):
         return str(row["engine_release"])
@@ -339,7 +360,7 @@ def _named_settings(group: pd.DataFrame, *, label: str | None) -> pd.DataFrame:
         if column.startswith("knob.") and group[column].nunique(dropna=False) > 1
     ]
     ordered = group.sort_values(varying, kind="stable") if varying else group
-    names = [_setting_name(label, row, varying) for row in ordered.to_dict("records")]
+    names = [_setting_name(label, row, varying) for row in _records(ordered, varying)]
     return _newest(ordered.assign(setting=names))
 
 
@@ -348,6 +369,11 @@ def _setting_name(label: str | None, row: Row, varying: Sequence[str]) -> str:
     if label is None:
         return values or "the one setting"
     return f"{label} ({values})" if values else label
+
+
+def _records(rows: pd.DataFrame, names: Iterable[str]) -> list[dict[Hashable, Any]]:
+    """Return the rows by column, of these columns alone: a table of the store has two hundred."""
+    return rows[list(dict.fromkeys(names))].to_dict("records")
 
 
 def _newest(rows: pd.DataFrame) -> pd.DataFrame:
@@ -379,7 +405,7 @@ def _with_load_points(rows: pd.DataFrame) -> pd.DataFrame:
         ", ".join(
             [*_load_words(row, varying, title=title), *([_RUN_WORDS[row[_RUN]]] if has_both_runs else [])]
         )
-        for row in rows.to_dict("records")
+        for row in _records(rows, [*LOAD_POINT, _RUN])
     ]
     # No rate means everything at once: the highest load, so it stands last. Settings keep their order.
     load = rows[list(LOAD_POINT)].apply(pd.to_numeric, errors="coerce").astype("float64").fillna(math.inf)
@@ -488,32 +514,27 @@ _GROUPED = (
 
 def restart_means(rows: pd.DataFrame, metric: str) -> list[float]:
     """Average the runs within each engine start; a start without a number gives none."""
-    complete = rows[rows["state"] == str(TrialState.COMPLETE)]
-    if metric not in rows.columns:
-        return []
-    means = complete.groupby("restart", sort=True)[metric].mean()
-    return [float(value) for value in means if math.isfinite(value)]
+    return next(iter(starts.means(rows, np.zeros(len(rows), dtype=int), metric)), [])
 
 
 def _spread_row(group: pd.DataFrame, metric: str) -> dict[str, object]:
-    starts = group.groupby("restart", sort=True)[metric].agg(["mean", "count", "var"])
-    mean = float(starts["mean"].mean())
-    degrees = starts["count"] - 1
-    pooled = float((starts["var"].fillna(0.0) * degrees).sum()) / degrees.sum() if degrees.sum() else math.nan
+    by_start = group.groupby("restart", sort=True)[metric].agg(["mean", "count", "var"])
+    mean = float(by_start["mean"].mean())
+    degrees = by_start["count"] - 1
+    within = float((by_start["var"].fillna(0.0) * degrees).sum())
+    pooled = within / degrees.sum() if degrees.sum() else math.nan
     first = group.iloc[0]
     return {
         **{name: first[name] for name in ("setting", "load_point", "load_axis", "request_rate_per_s")},
-        "starts": len(starts),
+        "starts": len(by_start),
         "runs": len(group),
-        "between_starts_pct": 100 * float(starts["mean"].std(ddof=1)) / mean,
+        "between_starts_pct": 100 * float(by_start["mean"].std(ddof=1)) / mean,
         "within_start_pct": 100 * math.sqrt(pooled) / mean,
     }
 
 
-def _summary_row(group: pd.DataFrame, metric: str) -> dict[str, object]:
-    values = restart_means(group, metric)
+def _summary_row(first: Row, values: Sequence[float], ends: tuple[float, float]) -> dict[str, object]:
     number = estimate(values) if values else Estimate(mean=math.nan, low=None, high=None, n=0)
-    first = group.iloc[0]
     return {
         "setting": first["setting"],
         "series": first["series"],
@@ -528,7 +549,7 @@ def _summary_row(group: pd.DataFrame, metric: str) -> dict[str, object]:
         "reason": None if pd.isna(first["failure_class"]) else first["failure_class"],
         "trial_key": first["trial_key"],
         "provenance": first["provenance"],
-        **dict(zip((predicted.LOW, predicted.HIGH), predicted.ends(group, metric), strict=True)),
+        **dict(zip((predicted.LOW, predicted.HIGH), ends, strict=True)),
     }
 
 

@@ -149,7 +149,9 @@ def _same(rows: pd.DataFrame, varying: Sequence[str]) -> list[list[str]]:
 
 
 def _settings(study: Study, board: Leaderboard, rows: pd.DataFrame, varying: Sequence[str]) -> list[Plain]:
-    firsts = {str(row["setting"]): row for row in rows.drop_duplicates("setting").to_dict("records")}
+    names = ("setting", "series", *varying, *serving.READ)
+    read = [name for name in map(str, rows.columns) if name in names or name.startswith(_KNOB)]
+    firsts = {str(row["setting"]): row for row in rows.drop_duplicates("setting")[read].to_dict("records")}
     return [
         {
             "name": legible(entry.setting),
@@ -163,7 +165,7 @@ def _settings(study: Study, board: Leaderboard, rows: pd.DataFrame, varying: Seq
             "knobs": [_value(firsts[entry.setting][column]) for column in varying],
             "values": [_estimate(value) for value in entry.values],
             "further": _further(board, entry),
-            "command": legible(serving.serve_line(study.frame, entry.trial_key), keep=LINES),
+            "command": legible(serving.line_of_row(firsts[entry.setting]), keep=LINES),
         }
         for entry in board.entries
     ]

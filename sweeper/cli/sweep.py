@@ -18,7 +18,7 @@ from sweeper.cli.long_work import LongWork
 from sweeper.cli.outcome import conclude
 from sweeper.cli.plan import show_plan
 from sweeper.cli.signals import StopSignals
-from sweeper.errors import ConfigError, KnobError, MissingFileError
+from sweeper.errors import ConfigError, KnobError, MissingFileError, StoreError
 from sweeper.executors.deferred import DeferredExecutor
 from sweeper.kinds import ENGINES, SEARCH_METHODS
 from sweeper.prepare.executor import start_executor
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sweeper.plan.planner import Planner
     from sweeper.prepare.platform import Choice
     from sweeper.prepare.today import Release
+    from sweeper.store.store import Store
     from sweeper.sweep.outlook import Outlook
     from sweeper.sweep.sweep import Outcome
     from sweeper.topology import Node
@@ -251,6 +252,7 @@ def _work(
             markup=False,
             soft_wrap=True,
         )
+    compact(store, console)
     anchoring = anchoring_of(settings, planner)
     search = Search(
         storage=settings.storage or storage_url(settings.outputs),
@@ -295,9 +297,21 @@ def _work(
                 outcome = sweep.run(stop=stop.is_set)
         finally:
             stop.settle()
+    compact(store, console)
     if anchoring is not None and stop.signalled is None:
         expected.write(settings, anchoring, console)
     return outcome, stop.signalled
+
+
+def compact(store: Store, console: Console) -> None:
+    """Bring the parts of many trials together, and say so; a study goes on without."""
+    try:
+        merged = store.compact()
+    except StoreError as exc:
+        console.print(f"not compacted: {legible(exc)}", markup=False, soft_wrap=True)
+        return
+    if merged:
+        console.print(f"compacted: {merged} files of results are one now", markup=False, soft_wrap=True)
 
 
 def _find_nodes(

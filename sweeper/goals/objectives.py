@@ -147,11 +147,43 @@ def beats(values: Sequence[float], others: Sequence[float], *, objectives: Seque
 
 def front(values: Mapping[Key, Sequence[float]], *, objectives: Sequence[Objective]) -> list[Key]:
     """Return the keys of the values that no other beats (the Pareto front), in their order."""
-    return [
-        key
-        for key, mine in values.items()
-        if not any(beats(other, mine, objectives=objectives) for other in values.values())
-    ]
+    first = set(next(iter(fronts(values, objectives=objectives, most=1)), []))
+    return [key for key in values if key in first]
+
+
+def fronts(
+    values: Mapping[Key, Sequence[float]], *, objectives: Sequence[Objective], most: int | None = None
+) -> list[list[Key]]:
+    """Return the Pareto fronts: each holds what no other beats once those before it are set aside.
+
+    Args:
+        values: Of each objective, by key.
+        objectives: What is better.
+        most: So many fronts are asked for; None asks for all.
+
+    Source:
+        Zhang, Tian, Cheng, Jin: An Efficient Approach to Nondominated Sorting (2015), ENS-BS: from best to
+        worst only an earlier one can beat a later, and who is beaten in a front is in those before it, too.
+    """
+    ordered = sorted(
+        values,
+        key=lambda key: [goal.sign * value for goal, value in zip(objectives, values[key], strict=True)],
+        reverse=True,
+    )
+    found: list[list[Key]] = []
+    for key in ordered:
+        low, high = 0, len(found)
+        while low < high:
+            middle = (low + high) // 2
+            if any(beats(values[other], values[key], objectives=objectives) for other in found[middle]):
+                low = middle + 1
+            else:
+                high = middle
+        if low < len(found):
+            found[low].append(key)
+        elif most is None or len(found) < most:
+            found.append([key])
+    return found
 
 
 def violations(

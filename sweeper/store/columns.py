@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import pyarrow as pa
 
@@ -15,8 +16,11 @@ from sweeper.records.derived import WORKED_OUT
 from sweeper.records.metrics import METRICS, STEADY_LATENCIES
 from sweeper.text.tables import markdown_table
 
-SCHEMA_VERSION = 1
-"""Raised when the meaning of a stored column changes. Later versions read all earlier ones."""
+SCHEMA_VERSION = 2
+"""Raised when the meaning of a stored column or file changes. Later versions read all earlier ones.
+
+2: a file may hold many trials (``compaction``).
+"""
 
 DYNAMIC_PREFIXES = ("knob.", "effective.", "version.", "extra.")
 """Columns that a study brings along, in the order in which they stand after the declared ones."""
@@ -44,7 +48,7 @@ class Column:
     unit: str
     description: str
 
-    @property
+    @cached_property
     def field(self) -> pa.Field:
         """The Arrow field, with unit and description as its metadata."""
         return pa.field(self.name, self.type, metadata={"unit": self.unit, "description": self.description})

@@ -191,11 +191,12 @@ def _local(path: Path) -> Folder:
 
 def _write_and_sync(folder: Path, name: str, content: Any) -> None:
     """Write aside, then rename; after that a loss of power takes neither the file nor its name."""
-    write_aside(folder, name, content, before_rename=_sync)
-    _sync(folder)
+    write_aside(folder, name, content, before_rename=sync)
+    sync(folder)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file or the names in a folder are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

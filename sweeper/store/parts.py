@@ -1,13 +1,16 @@
 """Parts as files: written whole, checked when they are read, and brought under one schema.
 
-A part is torn when Parquet cannot read it or a checksum of it is wrong; it is foreign when it has not our
-mark, or holds another trial than its name says. Both are distinguished from a place that does not
-answer: only the former may be put aside.
+A part holds one attempt at a trial and is named after it; a compacted one holds many (``compaction``) and
+says its own name, so that a copy is known as such. A part is torn when Parquet cannot read it or a checksum
+of it is wrong; it is foreign when it has not our mark, or holds another trial than its name says. Both are
+distinguished from a place that does not answer: only the former may be put aside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,6 +38,10 @@ SET_ASIDE = "_set_aside"
 # Types of columns that are not declared; any other has to read as text.
 _DYNAMIC = (pa.null(), pa.bool_(), INT, FLOAT, STRING)
 
+_COMPACTED = re.compile(r"compacted-(\d{6,})\.parquet")
+
+_OWN_NAME = "own_name"
+
 # Without these it is unknown which trial a row belongs to, and how that ended.
 _NEEDED = {"trial_key", "attempt", "state", "failure_class"}
 
@@ -55,16 +62,75 @@ def file_name(trial_key: str, attempt: int) -> str:
     return f"{trial_key}-{attempt}.parquet"
 
 
+def compacted_name(names: Collection[str]) -> str:
+    """Return a file name for a compacted part that comes after those that are there."""
+    taken = [int(found[1]) for name in names if (found := _COMPACTED.fullmatch(name))]
+    return f"compacted-{max(taken, default=0) + 1:06}.parquet"
+
+
+def is_compacted(name: str) -> bool:
+    """Return whether a file name is that of a part of many trials."""
+    return _COMPACTED.fullmatch(name) is not None
+
+
+def is_visible(name: str) -> bool:
+    """Return whether a file name is that of a part, which readers of the folder do not pass over."""
+    return name.endswith(".parquet") and name[0] not in PASSED_OVER
+
+
 def write(table: pa.Table, folder: Folder, name: str, *, provenance: str) -> None:
     """Write a part; a reader or a crash never meets half of it.
 
     Raises:
         StoreError: It cannot be written; what was there before is untouched.
     """
+    is_large = is_compacted(name)
     marks = {"sweeper": "measurements", "schema_version": str(SCHEMA_VERSION), "provenance": provenance}
+    if is_large:
+        marks[_OWN_NAME] = name
     content = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata(marks), content, write_page_checksum=True)
+    # Dictionaries and statistics of a row or two say nothing that the row does not.
+    pq.write_table(
+        table.replace_schema_metadata(marks),
+        content,
+        write_page_checksum=True,
+        use_dictionary=is_large,
+        write_statistics=is_large,
+        compression="zstd" if is_large else "none",
+    )
     folder.write(name, content.getvalue())
+
+
+def trials_of(table: pa.Table) -> list[str]:
+    """Return for each row the file name of the part of its trial alone."""
+    keys, attempts = (table.column(name).to_pylist() for name in ("trial_key", "attempt"))
+    return [file_name(key, attempt) for key, attempt in zip(keys, attempts, strict=True)]
+
+
+def trials_in(folder: Folder, names: Iterable[str]) -> dict[str, str]:
+    """Return the file of each stored attempt, by the name of the part that it has or would have alone.
+
+    Args:
+        folder: The parts.
+        names: Those that are looked into.
+
+    Raises:
+        StoreError: A compacted part cannot be read.
+    """
+    found = {}
+    for name in filter(is_visible, names):
+        rows = trials_of(read(folder, name, ["trial_key", "attempt"])) if is_compacted(name) else [name]
+        found.update(dict.fromkeys(rows, name))
+    return found
+
+
+def rows_in(folder: Folder, name: str) -> int:
+    """Return how many rows a part has.
+
+    Raises:
+        StoreError: It is torn, foreign, or of a later format.
+    """
+    return int(_opened(folder, name).metadata.num_rows)
 
 
 def schema_of(folder: Folder, name: str) -> pa.Schema:
@@ -89,7 +155,7 @@ def read(folder: Folder, name: str, columns: list[str] | None = None) -> pa.Tabl
     """
     part, path = _opened(folder, name), folder.at(name)
     try:
-        table = part.read(columns=columns)
+        table = part.read(columns=columns, use_threads=False)  # of two hundred columns and few rows
         table.validate(full=True)  # parts without checksums may hold invalid Unicode
         for field in table.schema:
             wanted = DECLARED[field.name].type if field.name in DECLARED else STRING
@@ -100,7 +166,7 @@ def read(folder: Folder, name: str, columns: list[str] | None = None) -> pa.Tabl
     if table.num_rows == 0:
         columns_there = len(part.schema_arrow)
         raise UnreadablePartError(path, f"no row in {columns_there} columns")
-    _check_name(table, name, path)
+    _check_name(table, name, path, own_name=mark(part.schema_arrow, _OWN_NAME))
     return table
 
 
@@ -110,14 +176,35 @@ def mark(schema: pa.Schema, name: str) -> str:
     return value.decode(errors="replace")
 
 
-def _check_name(table: pa.Table, name: str, path: Location) -> None:
+def _check_name(table: pa.Table, name: str, path: Location, *, own_name: str) -> None:
     """Refuse a copy: its rows would count twice."""
-    trials = set(zip(*(table.column(key).to_pylist() for key in ("trial_key", "attempt")), strict=True))
-    names = sorted(file_name(*trial) for trial in trials)
+    names = [own_name] if own_name else sorted(set(trials_of(table)))
     if names != [name]:
         raise UnreadablePartError(
             path, f"it holds what belongs into {' and '.join(names)}; a copy counts twice"
         )
+
+
+class Trials:
+    """Which attempts at trials were met so far, and in which file."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._met: dict[str, str] = {}
+
+    def add(self, table: pa.Table, folder: Folder, name: str) -> None:
+        """Take in the trials of a part.
+
+        Raises:
+            UnreadablePartError: One of them was met in another part.
+        """
+        trials = set(trials_of(table))
+        twice = sorted(trials & self._met.keys())
+        if twice:
+            raise UnreadablePartError(
+                folder.at(name), f"{twice[0]} is in {self._met[twice[0]]}, too; a copy counts twice"
+            )
+        self._met.update(dict.fromkeys(trials, name))
 
 
 def _opened(folder: Folder, name: str) -> pq.ParquetFile:
@@ -133,7 +220,7 @@ def _opened(folder: Folder, name: str) -> pq.ParquetFile:
         schema = part.schema_arrow
     except (pa.ArrowException, OSError, ValueError) as exc:
         raise UnreadablePartError(path, str(exc)) from exc
-    twice = sorted({column for column in schema.names if schema.names.count(column) > 1})
+    twice = sorted(column for column, times in Counter(schema.names).items() if times > 1)
     if twice:
         named = ", ".join(f"'{legible(column)}'" for column in twice)
         raise UnreadablePartError(path, f"it has two columns of one name: {named}")
@@ -173,10 +260,15 @@ def unify(schemas: Sequence[pa.Schema]) -> pa.Schema:
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Bring a table under a schema that holds its columns: others are null, types are cast."""
+    there = set(table.schema.names)
     columns = [
-        table.column(field.name).cast(field.type)
-        if field.name in table.schema.names
+        _as_type(table.column(field.name), field.type)
+        if field.name in there
         else pa.nulls(table.num_rows, type=field.type)
         for field in schema
     ]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _as_type(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
+    return column if column.type == wanted else column.cast(wanted)

@@ -210,8 +210,10 @@ def _table(rows: Sequence[Mapping[str, Any]], *, knobs: Iterable[str]) -> pa.Tab
 
 
 def _array(name: str, values: Sequence[Any]) -> tuple[pa.Field, pa.Array]:
-    known = [_held(value) for value in values]
     declared = DECLARED.get(name)
+    if declared is not None and all(value is None for value in values):
+        return declared.field, pa.nulls(len(values), type=declared.type)
+    known = [_held(value) for value in values]
     if declared is None:
         known = [_narrowed(value) for value in known]
     field = declared.field if declared else dynamic_field(name, _type_of(known))

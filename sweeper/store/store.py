@@ -1,6 +1,7 @@
 """The result store: what is kept of every trial, as typed Parquet columns with unit and meaning.
 
-One part per finished trial lies in ``measurements/`` of the study's folder. A complete trial has a row
+One part per finished trial lies in ``measurements/`` of the study's folder; many parts become one larger file
+(``compaction``). A complete trial has a row
 per measurement; any other has a row per load point with empty metrics, so that a failure is data and no
 load point is ever missing without a reason. Null is unknown, zero is zero.
 
@@ -13,17 +14,18 @@ readers who do not know this package. The process that owns the study is the onl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
 
 from sweeper.errors import StoreError
 from sweeper.records import FailureClass, Scalar, TrialResult, TrialState
-from sweeper.store import parts, rows
+from sweeper.store import compaction, parts, rows
 from sweeper.store.columns import (
     BOOL,
     COLUMNS,
@@ -51,6 +53,16 @@ __all__ = [
 
 MEASUREMENTS = "measurements"
 """The folder of the parts, in a study's folder or wherever its results go."""
+
+MANY_PARTS = 100
+"""So many small parts are worth bringing together when a study ends, pauses or goes on."""
+
+_MOST_PARTS = 500
+"""With so many, it is done while the study runs: a new column has each of them written again."""
+
+_READINGS = 3
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +98,8 @@ class Store:
         self._files = results.below(MEASUREMENTS)
         self._schema: pa.Schema | None = None
         self._provenance: str | None = None
+        self._compacted: set[str] = set()
+        self._small = 0
 
     @property
     def measurements(self) -> Location:
@@ -98,6 +112,17 @@ class Store:
 
     def _names(self) -> list[str]:
         return [name for name in self._files.names() if name.endswith(".parquet") and name[0] != "."]
+
+    def _read_settled(self, act: Callable[[Sequence[str]], _T]) -> _T:
+        """Read parts by name, again where the owner of the study compacted them meanwhile."""
+        for _ in range(_READINGS):
+            names = self._names()
+            try:
+                return act(names)
+            except StoreError:
+                if set(names) <= set(self._names()):
+                    raise
+        return act(self._names())
 
     def append(self, result: TrialResult, *, queued_s: float, knobs: Iterable[str]) -> Location:
         """Store a finished trial, whatever became of it, as one part.
@@ -116,12 +141,40 @@ class Store:
         """
         name = parts.file_name(result.spec.key, result.spec.attempt)
         self._refuse_contradictions(result, name)
-        table = rows.table_of(storable(result), queued_s=queued_s, knobs=knobs)
+        try:
+            table = rows.table_of(result, queued_s=queued_s, knobs=knobs)
+        except rows.UnfitValueError:
+            table = rows.table_of(storable(result), queued_s=queued_s, knobs=knobs)
         self._grow(table.schema)
         assert self._schema is not None
         parts.write(parts.conform(table, self._schema), self._files, name, provenance=str(result.provenance))
         self._provenance = str(result.provenance)
+        self._small += 1
+        if self._small >= _MOST_PARTS:
+            self._small = 0
+            with suppress(StoreError):  # It saves room and time; the trial is stored without it.
+                self.compact(least=_MOST_PARTS)
         return self._files.at(name)
+
+    def compact(self, *, least: int = MANY_PARTS) -> int:
+        """Bring small parts together into a larger file, where there are many; the table stays the same.
+
+        Args:
+            least: With fewer, nothing is done.
+
+        Returns:
+            How many files became one; 0 where nothing was done, also for want of a file system that can.
+
+        Raises:
+            StoreError: A part cannot be read, or there is no room; the parts are as they were.
+        """
+        self._load_schema()
+        assert self._schema is not None
+        merged = compaction.compact(self._files, schema=self._schema, least=least)
+        if merged:
+            self._compacted = set(parts.trials_in(self._files, self._names()))
+            self._small = 0
+        return merged
 
     def align(self, knobs: Iterable[str]) -> None:
         """Add to every part a column for each of these knobs, with the same columns and types in all.
@@ -141,9 +194,13 @@ class Store:
         Raises:
             StoreError: A part is torn, foreign, or of a later format; the message names it.
         """
-        tables = [parts.read(self._files, name) for name in self._names()]
+        tables = self._read_settled(self._tables)
         schema = parts.unify([table.schema for table in tables])
         whole = pa.concat_tables([schema.empty_table(), *(parts.conform(table, schema) for table in tables)])
+        # The same order, whichever files they lie in: that of the parts of single trials.
+        names = parts.trials_of(whole)
+        if names != sorted(names):
+            whole = whole.take(sorted(range(len(names)), key=names.__getitem__))
         nullable = {INT: pd.Int64Dtype(), BOOL: pd.BooleanDtype()}
         frame: pd.DataFrame = whole.to_pandas(types_mapper=nullable.get)
         return frame
@@ -154,13 +211,23 @@ class Store:
         Raises:
             StoreError: A part cannot be read.
         """
+        return self._read_settled(self._endings)
+
+    def _tables(self, names: Sequence[str]) -> list[pa.Table]:
+        met, tables = parts.Trials(), []
+        for name in names:
+            tables.append(parts.read(self._files, name))
+            met.add(tables[-1], self._files, name)
+        return tables
+
+    def _endings(self, names: Sequence[str]) -> dict[str, FinishedTrial]:
         latest: dict[str, FinishedTrial] = {}
         columns = ["trial_key", "state", "failure_class", "attempt", "role"]
-        for name in self._names():
-            row = parts.read(self._files, name, columns=columns).to_pylist()[0]
-            known = latest.get(row["trial_key"])
-            if known is None or known.attempt < row["attempt"]:
-                latest[row["trial_key"]] = _ending(row, where=self._files.at(name))
+        for name in names:
+            for row in parts.read(self._files, name, columns=columns).to_pylist():
+                known = latest.get(row["trial_key"])
+                if known is None or known.attempt < row["attempt"]:
+                    latest[row["trial_key"]] = _ending(row, where=self._files.at(name))
         return latest
 
     @staticmethod
@@ -179,12 +246,13 @@ class Store:
         Returns:
             What was moved, where it lies now under ``measurements/_set_aside/``, and why.
         """
-        moved = []
-        for name in self._files.names():
+        moved, met = list[SetAside](), parts.Trials()
+        # Of a trial that is there twice, the file of many stays and its copy goes.
+        for name in sorted(self._files.names(), key=lambda name: (not parts.is_compacted(name), name)):
             if name[0] in parts.PASSED_OVER:
                 continue
             try:
-                parts.read(self._files, name)
+                met.add(parts.read(self._files, name), self._files, name)
             except parts.UnreadablePartError as exc:
                 place = self._files.move_aside(name, parts.SET_ASIDE)
                 moved.append(SetAside(place=place, reason=exc.reason))
@@ -192,6 +260,7 @@ class Store:
             if name[0] not in parts.PASSED_OVER:
                 place = self._files.move_aside(name, parts.SET_ASIDE)
                 moved.append(SetAside(place=place, reason="it is no file"))
+        compaction.tidy(self._files)
         self._schema = None
         return moved
 
@@ -202,7 +271,7 @@ class Store:
     def _refuse_contradictions(self, result: TrialResult, name: str) -> None:
         self._load_schema()
         path = self._files.at(name)
-        if self._files.holds(name):
+        if name in self._compacted or self._files.holds(name):
             raise StoreError(
                 f"{path}: attempt {result.spec.attempt} at trial {result.spec.key} is stored already; "
                 "expected each attempt once. Raise the attempt to measure it again."
@@ -222,23 +291,29 @@ class Store:
     def _load_schema(self) -> None:
         """Learn columns and provenance of what is stored, once; afterwards this object is the only writer."""
         if self._schema is None:
-            schemas = [parts.schema_of(self._files, name) for name in self._names()]
-            self._schema = parts.unify(schemas)
-            self._provenance = parts.mark(schemas[0], "provenance") if schemas else None
-            self._rewrite_parts()
+            schemas = {name: parts.schema_of(self._files, name) for name in self._names()}
+            self._schema = parts.unify(list(schemas.values()))
+            self._provenance = next((parts.mark(one, "provenance") for one in schemas.values()), None)
+            self._compacted = set(parts.trials_in(self._files, schemas))
+            self._small = sum(not parts.is_compacted(name) for name in schemas)
+            self._rewrite_parts(schemas)
 
     def _grow(self, schema: pa.Schema) -> None:
         """Take in the columns of a schema; rewrite the stored parts when that changes anything."""
         self._load_schema()
+        assert self._schema is not None
+        types = dict(zip(self._schema.names, self._schema.types, strict=True))
+        if all(types.get(field.name) == field.type for field in schema):
+            return
         grown = parts.unify([self._schema, schema])
         if not grown.equals(self._schema):
             self._schema = grown
-            self._rewrite_parts()
+            self._rewrite_parts({name: parts.schema_of(self._files, name) for name in self._names()})
 
-    def _rewrite_parts(self) -> None:
+    def _rewrite_parts(self, schemas: Mapping[str, pa.Schema]) -> None:
+        """Bring parts of these columns under the schema of all."""
         assert self._schema is not None
-        for name in self._names():
-            schema = parts.schema_of(self._files, name)
+        for name, schema in schemas.items():
             if not schema.equals(self._schema):
                 table = parts.conform(parts.read(self._files, name), self._schema)
                 parts.write(table, self._files, name, provenance=parts.mark(schema, "provenance"))

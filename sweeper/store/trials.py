@@ -50,6 +50,29 @@ def _held_s(state: TrialState, *, parts_s: Sequence[float], taken_s: float) -> f
     return sum(float(one) for one in seconds if one == one)
 
 
+class Row(Mapping[str, Any]):
+    """One row of a table that is kept by column: thousands of rows as objects would not fit in memory."""
+
+    __slots__ = ("_columns", "_number")
+
+    def __init__(self, columns: Mapping[str, Sequence[Any]], number: int) -> None:
+        """Name a row of the columns by its number, from 0."""
+        self._columns = columns
+        self._number = number
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the value in a column."""
+        return self._columns[name][self._number]
+
+    def __iter__(self) -> Iterator[str]:
+        """Return the names of the columns."""
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        """Return how many columns there are."""
+        return len(self._columns)
+
+
 class StoredTrials:
     """What the store knows of each trial, read once and only when asked for."""
 
@@ -75,8 +98,9 @@ class StoredTrials:
                 last = self._store.latest(frame)
                 order = last.groupby("trial_key")["ended_at"].max().sort_values(na_position="first")
                 records: dict[str, list[Mapping[str, Any]]] = {str(key): [] for key in order.index}
-                for row in last.to_dict("records"):
-                    records[row["trial_key"]].append({str(name): value for name, value in row.items()})
+                columns = {str(name): last[name].to_list() for name in last.columns}
+                for number, key in enumerate(columns["trial_key"]):
+                    records[key].append(Row(columns, number))
                 self._trials = {key: _stored(key, rows) for key, rows in records.items()}
         return self._trials
 
