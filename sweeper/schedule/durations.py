@@ -111,6 +111,8 @@ class Predictor:
         self._start_factors: dict[str, float] = {}
         self._load_factors: dict[str, float] = {}
         self._guesses: dict[str, Prediction] = {}
+        # Median of both kinds of factors, worked out when it is asked for.
+        self._middles: tuple[float, float] | None = None
 
     def learn(self, spec: TrialSpec, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take in a complete trial.
@@ -128,6 +130,7 @@ class Predictor:
         )
         known = self._guess(spec)
         self._seen[spec.key] = seen
+        self._middles = None
         is_started = not _seconds(first, "live_trial")
         if known.start_s and seen.start_s and is_started:
             self._start_factors[spec.key] = seen.start_s / known.start_s
@@ -148,11 +151,10 @@ class Predictor:
         own = self._seen.get(spec.key)
         if own is not None:
             return Prediction(start_s=own.start_s, load_s=own.load_s, basis=basis)
-        return Prediction(
-            start_s=guess.start_s * _middle(self._start_factors),
-            load_s=guess.load_s * _middle(self._load_factors),
-            basis=basis,
-        )
+        if self._middles is None:
+            self._middles = _middle(self._start_factors), _middle(self._load_factors)
+        start, load = self._middles
+        return Prediction(start_s=guess.start_s * start, load_s=guess.load_s * load, basis=basis)
 
     def _guess(self, spec: TrialSpec) -> Prediction:
         if spec.key not in self._guesses:
