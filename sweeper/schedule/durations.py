@@ -15,6 +15,7 @@ import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from sweeper import knobs
@@ -234,6 +235,7 @@ def _assumed_point_s(point: LoadPoint) -> float:
     return _rounds(point) * max(lengths.last_arrival_s, point.num_prompts * one_s + pauses_s)
 
 
+@lru_cache(maxsize=4096)
 def _point_s(point: LoadPoint, costs: CostModel, limits: _Limits, *, replicas: int) -> float:
     """Time of one client run: the arrivals or the work, whichever is longer, and the longest answer's rest.
 
@@ -281,13 +283,19 @@ def _rounds(point: LoadPoint) -> int:
     return MEASURED_ITERATIONS if DATASETS[point.dataset].is_batch else 1
 
 
+@lru_cache(maxsize=256)
+def _cost_model(**stated: Any) -> CostModel:
+    """Return a model of these costs, of which thousands of settings have few; what it works out is kept."""
+    return CostModel(**stated)
+
+
 def _costs(spec: TrialSpec, device_name: str) -> tuple[CostModel, _Limits]:
     """Return the costs of a step of this trial, and what the scheduler puts into one."""
     settings = resolve(spec)
     devices = max(1, spec.devices_wanted // knobs.replicas(spec.assignment))
     mode = spec.partitioning.split("/")[0] if spec.partitioning else None
     device = partition_of(mode, device=device_name)
-    costs = CostModel(
+    costs = _cost_model(
         device=device,
         devices=devices,
         gpus=max(1, round(devices * device.gpu_frac)),

@@ -303,7 +303,8 @@ class Search:
         number = self._rows.begin(
             params, self._distributions, user_attrs=_mark(point), system_attrs=dict(notes or {})
         )
-        return self._candidate(number, point)
+        self._begun[number] = _mark(point)["choices"]
+        return Candidate(number=number, point=point)
 
     def _begin_waiting(self, waiting: FrozenTrial) -> Candidate:
         # Not by Study.ask, which first lets the trial run and then gives it its knobs one by one: a kill
@@ -314,11 +315,9 @@ class Search:
             stored = distribution.to_internal_repr(value)
             storage.set_trial_param(waiting._trial_id, name, stored, distribution)
         storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
-        return self._candidate(waiting.number, self._space.point(from_optuna(params)))
-
-    def _candidate(self, number: int, point: Point) -> Candidate:
-        self._begun[number] = _mark(point)["choices"]
-        return Candidate(number=number, point=point)
+        point = self._space.point(from_optuna(params))
+        self._begun[waiting.number] = _mark(point)["choices"]
+        return Candidate(number=waiting.number, point=point)
 
     def _note_end(self, number: int, attributes: Mapping[str, Any]) -> None:
         choices = self._begun.pop(number, None)
