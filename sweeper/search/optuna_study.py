@@ -40,6 +40,10 @@ from sweeper.space.space import Point, Space
 _STARTS_QUEUED = "sweeper:starts_queued"
 _TERMS = "sweeper:terms:"
 
+_HELD_BACK_S = 1.0
+"""A study that learns nothing from its past is this far behind its trials at most. What a kill loses of it is
+reported to it again from the results, as are those of a study that was moved without its database."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
@@ -112,23 +116,49 @@ class Search:
         self._distributions = distributions(space)
         backend = database.open_storage(storage)
         terms = _terms_of(space, constraints)
+        hints = hints or Hints()
+        held_back_s = _HELD_BACK_S if SEARCH_METHODS[method].is_exhaustive else 0.0
         self._ownership = database.Ownership(backend, name)
         try:
             with database.answering(storage):
                 with database.readable(storage):
                     self._study = _open(backend, name, objectives, method, terms)
-                    self._rows = TrialRows(backend, self._study._study_id)
+                    self._rows = TrialRows(backend, self._study._study_id, holds_back_s=held_back_s)
                     self._close_interrupted()
-                self._proposer = self._make_proposer(seed, hints or Hints())
+                self._proposer = Proposer(
+                    space=space,
+                    directions=self._study.directions,
+                    method=method,
+                    seed=seed,
+                    skip=len(self._trials()),
+                    trials=hints.trials,
+                    stage_knobs=hints.stages,
+                    estimate=hints.estimate,
+                    revision=hints.revision,
+                )
                 if method in LEARNING:
-                    self._queue_starts(hints or Hints())
+                    self._queue_starts(hints)
         except BaseException:
-            self.close()
+            self._ownership.release()
             raise
 
     def close(self) -> None:
-        """Close the study and its database; safe to call twice."""
-        self._ownership.release()
+        """Close the study and its database; safe to call twice.
+
+        Raises:
+            StoreError: The database does not answer; what it does not hold yet is reported to it by the next
+                start.
+        """
+        try:
+            with database.answering(self._storage):
+                self._rows.write()
+        finally:
+            self._ownership.release()
+
+    def tick(self) -> None:
+        """Write what has waited for long enough to be written."""
+        with database.answering(self._storage):
+            self._rows.write_if_due()
 
     def ask(self, *, held: Assignment | None = None) -> Candidate | None:
         """Propose a point that is neither measured nor running; it is remembered as running.
@@ -166,7 +196,7 @@ class Search:
         if self._finished is None:
             states = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
             with database.answering(self._storage):
-                trials = self._study.get_trials(deepcopy=False, states=states)
+                trials = [trial for trial in self._trials() if trial.state in states]
             told = (trial.user_attrs for trial in trials if not trial.user_attrs.get(CUT_OFF))
             self._finished = {attributes.get("choices") for attributes in told}
         return _mark(point)["choices"] in self._finished
@@ -242,7 +272,7 @@ class Search:
     def points(self) -> dict[str, Point]:
         """Return the point of each complete trial by its key, whichever run of the driver asked for it."""
         with database.answering(self._storage):
-            trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            trials = [trial for trial in self._trials() if trial.state is TrialState.COMPLETE]
         return {
             str(trial.user_attrs["key"]): self._space.point(from_optuna(trial.params))
             for trial in trials
@@ -251,7 +281,7 @@ class Search:
 
     def counts(self) -> dict[str, int]:
         """Count the study's trials by their state."""
-        trials = self._study.get_trials(deepcopy=False)
+        trials = self._trials()
         return {state.name.lower(): sum(t.state is state for t in trials) for state in TrialState}
 
     def note(self, markdown: str) -> None:
@@ -262,20 +292,8 @@ class Search:
             save_note(self._study, markdown)
 
     def _trials(self) -> list[FrozenTrial]:
+        self._rows.write()
         return self._study.get_trials(deepcopy=False)
-
-    def _make_proposer(self, seed: int, hints: Hints) -> Proposer:
-        return Proposer(
-            space=self._space,
-            directions=self._study.directions,
-            method=self._method,
-            seed=seed,
-            skip=len(self._trials()),
-            trials=hints.trials,
-            stage_knobs=hints.stages,
-            estimate=hints.estimate,
-            revision=hints.revision,
-        )
 
     def _queue_starts(self, hints: Hints) -> None:
         """Queue the first trials in the study, so that a kill does not lose them."""

@@ -49,22 +49,29 @@ def content(trial: FrozenTrial) -> dict[str, object]:
     return {name: getattr(trial, name) for name in (*names, "intermediate_values")}
 
 
+@pytest.mark.parametrize("holds_back_s", [0.0, 1e6])
 @pytest.mark.parametrize("values", [[1.5, float("inf")], None])
-def test_trial_is_as_optuna_would_have_written_it(tmp_path: Path, values: list[float] | None) -> None:
+def test_trial_is_as_optuna_would_have_written_it(
+    tmp_path: Path, values: list[float] | None, holds_back_s: float
+) -> None:
     theirs, ours = opened(tmp_path / "theirs"), opened(tmp_path / "ours")
     state = TrialState.FAIL if values is None else TrialState.COMPLETE
-    rows = TrialRows(ours._storage, ours._study_id)
-    for _ in range(2):
+    rows = TrialRows(ours._storage, ours._study_id, holds_back_s=holds_back_s)
+    for turn in range(3):
         trial_id = begun_by_optuna(theirs)
         number = begun(rows)
-        assert [content(t) for t in ours.trials] == [content(t) for t in theirs.trials]
+        if turn < 2:
+            # The third trial is written when it has ended already.
+            rows.write()
+            assert [content(t) for t in ours.trials] == [content(t) for t in theirs.trials]
         for name, value in TOLD.items():
             theirs._storage.set_trial_user_attr(trial_id, name, value)
         theirs._storage.set_trial_system_attr(trial_id, "constraints", [0.0, -1.0])
         theirs._storage.set_trial_state_values(trial_id, state, values)
         rows.end(number, state, values=values, user_attrs=TOLD, system_attrs={"constraints": [0.0, -1.0]})
+    rows.write()
     assert [content(t) for t in ours.trials] == [content(t) for t in theirs.trials]
-    assert [trial.number for trial in ours.trials] == [0, 1]
+    assert [trial.number for trial in ours.trials] == [0, 1, 2]
     for trial, other in zip(ours.trials, theirs.trials, strict=True):
         assert trial.datetime_start is not None and other.datetime_start is not None
         assert trial.datetime_complete is not None
@@ -81,6 +88,33 @@ def test_trial_that_was_stopped_early_is_as_optuna_would_have_written_it(tmp_pat
     rows = TrialRows(ours._storage, ours._study_id)
     rows.end(begun(rows), TrialState.PRUNED, values=[2.5], so_far=2.5, user_attrs={}, system_attrs={})
     assert [content(t) for t in ours.trials] == [content(t) for t in theirs.trials]
+
+
+def test_what_follows_within_a_moment_is_written_together(tmp_path: Path) -> None:
+    study = opened(tmp_path / "ours")
+    now = [100.0]
+    rows = TrialRows(study._storage, study._study_id, holds_back_s=1.0, clock=lambda: now[0])
+
+    def states() -> list[TrialState]:
+        return [trial.state for trial in study.trials]
+
+    def end(number: int) -> None:
+        rows.end(number, TrialState.COMPLETE, values=[1.0, 2.0], user_attrs=TOLD, system_attrs={})
+
+    # The first is written at once: of a trial that takes minutes the database knows from its beginning.
+    assert begun(rows) == 0
+    assert states() == [TrialState.RUNNING]
+    assert [begun(rows), begun(rows)] == [1, 2]
+    end(0)
+    end(2)
+    rows.write_if_due()
+    assert states() == [TrialState.RUNNING]
+    now[0] += 1.0
+    rows.write_if_due()
+    assert states() == [TrialState.COMPLETE, TrialState.RUNNING, TrialState.COMPLETE]
+    # Who asks for a trial of the database has it written first.
+    assert begun(rows) == 3
+    assert rows.trial_id(3) == study.trials[3]._trial_id
 
 
 def test_trial_ends_once(tmp_path: Path) -> None:
