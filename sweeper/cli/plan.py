@@ -17,7 +17,7 @@ from sweeper.cli.ledger import ledger_of
 from sweeper.cli.long_work import LongWork
 from sweeper.kinds import SEARCH_METHODS
 from sweeper.plan.live import on_largest_start, search_line, shared_starts
-from sweeper.prepare.search import anchoring_of
+from sweeper.prepare.search import anchoring_of, is_too_large, size_text
 from sweeper.simulation.intervals import factor
 from sweeper.space.domains import Choice, Domain
 from sweeper.text.durations import duration_text
@@ -41,7 +41,9 @@ def show_plan(settings: Settings, planner: Planner, nodes: Sequence[Node], conso
     """Print what would run; start nothing."""
     ledger = ledger_of(settings, planner)
     console.print(f"\nplan of {settings.name}: nothing is started", style="bold", markup=False)
-    if SEARCH_METHODS[settings.method].is_exhaustive:
+    if is_too_large(settings, planner):
+        _show_large_grid(settings, planner, nodes, ledger, console)
+    elif SEARCH_METHODS[settings.method].is_exhaustive:
         _show_grid(settings, planner, nodes, ledger, console)
     else:
         _show_search(settings, planner, nodes, ledger, console)
@@ -102,6 +104,39 @@ def _show_grid(
     facts |= forecast_facts(settings, forecast) | _error_facts(jobs)
     _show_facts(facts | ({} if anchoring is None else expected_facts(settings, anchoring)), console)
     write_timeline(settings, forecast, console)
+
+
+def _show_large_grid(
+    settings: Settings,
+    planner: Planner,
+    nodes: Sequence[Node],
+    ledger: Ledger,
+    console: Console,
+) -> None:
+    """Describe a grid that is too large to be measured or listed, by its counts and by points drawn of it."""
+    from sweeper.plan.sample import survey
+
+    found = survey(planner, seed=settings.seed, seen=LongWork(console, "planning settings").seen)
+    drawn = [on_largest_start(planner, job) for job in found.jobs]
+    forecast = forecast_of(settings, drawn, ledger.runnable(drawn), nodes, ledger, console)
+    runs = round((found.combinations or 0) * found.share_that_runs)
+    facts = {
+        "too large": size_text(settings, planner),
+        "trials": f"about {runs:,} would run, by the points drawn; {ledger.spent:,} in the store",
+        "decides": _deciding_text(settings),
+        "load points": "; ".join(point.label for point in settings.load_points),
+    }
+    _show_facts(facts, console)
+    _show_domains(planner, console)
+    facts = _space_facts(planner, found) | forecast_facts(settings, forecast)
+    if forecast.predictions:
+        each = forecast.node_hours / len(forecast.predictions)
+        facts["predicted"] = (
+            f"the whole grid about {each * runs:,.0f} node-hours; of the {len(forecast.predictions):,} drawn "
+            f"{facts['predicted']}"
+        )
+    facts.pop("cost", None)
+    _show_facts(facts | _error_facts(found.jobs), console)
 
 
 def _taught(settings: Settings, planner: Planner, jobs: Sequence[Job], ledger: Ledger) -> Anchoring | None:

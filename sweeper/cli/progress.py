@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -23,6 +24,9 @@ from sweeper.text.writing import write_aside
 
 FILE = "now.json"
 
+_EVERY_S = 0.25
+"""Trials of a model take milliseconds: the file is written no more often than this, and at the end."""
+
 
 class Progress:
     """Writes how a sweep stands whenever that changes; an observer in the sense of ``sweep``."""
@@ -32,6 +36,8 @@ class Progress:
         self._folder = folder
         self._clock = clock
         self._running: dict[str, dict[str, Any]] = {}
+        self._written_s = -math.inf
+        self._is_news = False
         self._told: dict[str, Any] = {
             "process": asdict(processes.current()),
             "devices": devices,
@@ -69,7 +75,7 @@ class Progress:
             "folder": str(Path(spec.folder).absolute()),
             "since": self._clock(),
         }
-        self._write()
+        self._tell()
 
     def finished(self, result: TrialResult, *, will_retry: bool) -> None:
         """Called when a trial has ended."""
@@ -77,18 +83,27 @@ class Progress:
         if not will_retry:
             counts = self._told["counts"]
             counts[str(result.state)] = counts.get(str(result.state), 0) + 1
-        self._write()
+        self._tell()
 
     def tick(self) -> None:
-        """Time alone changes nothing here."""
+        """Write what was held back."""
+        if self._is_news:
+            self._tell()
 
     def look_ahead(self, outlook: Outlook) -> None:
         """Store how the sweep stands."""
         leader = None if outlook.leader is None else legible(outlook.leader)
         self._told |= {"left_s": outlook.left_s, "leader": leader, "value": outlook.value}
-        self._write()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Write what changed; just after another time it waits for the next news or tick."""
+        self._is_news = True
+        if not 0 <= self._clock() - self._written_s < _EVERY_S:
+            self._write()
 
     def _write(self) -> None:
+        self._written_s, self._is_news = self._clock(), False
         told = {**self._told, "running": list(self._running.values()), "written_at": self._clock()}
         with contextlib.suppress(OSError):
             write_aside(self._folder, FILE, json.dumps(told).encode())

@@ -23,7 +23,7 @@ from sweeper.executors.deferred import DeferredExecutor
 from sweeper.kinds import ENGINES, SEARCH_METHODS
 from sweeper.prepare.executor import start_executor
 from sweeper.prepare.planner import scheduler_of
-from sweeper.prepare.search import anchoring_of, check_search, hints_of
+from sweeper.prepare.search import anchoring_of, check_search, check_size, hints_of
 from sweeper.records import Platform
 from sweeper.text.printable import legible
 
@@ -190,6 +190,7 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
         console.print(sentence, markup=False, soft_wrap=True)
     if settings.is_plan:
         return code
+    check_size(settings, planner)
     if settings.storage is not None:
         database.check(settings.storage)
     if SEARCH_METHODS[settings.method].is_exhaustive:

@@ -204,6 +204,11 @@ _GRID = Idle(
     because="search.method is 'grid', which measures every point of the space",
     remedy="Set it to null, or choose a search, such as search=random.",
 )
+_NO_GRID = Idle(
+    when=lambda run: not run.method.is_exhaustive,
+    because="search.method is '{method}', which enumerates nothing; expected grid",
+    remedy="Leave it out, or use search=grid.",
+)
 _CHOOSES_ITSELF = Idle(
     when=lambda run: not run.method.learns,
     because="search={method} chooses by itself what comes first",
@@ -425,6 +430,7 @@ EFFECTS: tuple[Effect, ...] = (
         )
     ),
     Effect(keys=("search.trials",), idle=(_GRID,)),
+    Effect(keys=("search.grid_limit",), idle=(_NO_GRID,)),
     Effect(keys=("search.seed",), idle=(_UNSEEDED,)),
     Effect(keys=("search.stop_margin",), idle=(_RUNS_WHOLE,)),
     Effect(keys=("search.patience",), idle=(_PATIENT,)),

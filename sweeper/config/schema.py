@@ -225,6 +225,7 @@ class SearchConfig:
     """How the space is walked."""
 
     method: str = "grid"
+    grid_limit: int = 20_000
     trials: int | None = None
     seed: int = 0
     stops_early: bool | None = None

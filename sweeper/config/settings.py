@@ -120,6 +120,7 @@ class Settings:
     accuracy: Questions | None
     space: Space
     method: str
+    grid_limit: int
     trials: int | None
     seed: int
     starts: tuple[Mapping[str, Scalar], ...]
@@ -245,6 +246,7 @@ def settings(
         accuracy=asked,
         space=space,
         method=method,
+        grid_limit=check_count("search.grid_limit", root["search"]["grid_limit"], most=MOST_TRIALS),
         trials=trials,
         seed=root["search"]["seed"],
         starts=initial_points.starts(root["search"]),

@@ -153,8 +153,8 @@ def why_shape_forbids(assignment: Assignment, model: ModelShape | Architecture) 
         size = _size(assignment, knob)
         for attention in dict.fromkeys(mixer for layer, _ in built.runs for mixer in layer.mixers):
             heads, kv_heads = _heads(attention)
-            fits = [number for number in _divisors(heads) if _can_share(kv_heads, widths, number)]
-            if heads and size not in fits:
+            if heads and (heads % size or not _can_share(kv_heads, widths, size)):
+                fits = [number for number in _divisors(heads) if _can_share(kv_heads, widths, number)]
                 yield (
                     f"{knob} = {size} cannot share out {heads} attention heads, {kv_heads} KV heads and an "
                     f"MLP of {' and '.join(map(str, widths))}; expected one of {', '.join(map(str, fits))}"

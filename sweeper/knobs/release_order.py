@@ -84,6 +84,7 @@ def covered(release: str) -> ReleaseKey:
     return max((known for known in keys if known <= key), default=keys[0])
 
 
+@cache
 def is_between(release: str, first: str | None, last: str | None) -> bool:
     """Return whether a release lies from the first to the last, both included; None leaves an end open."""
     key = covered(release)

@@ -24,14 +24,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
 
 from sweeper.errors import PlacementError
 from sweeper.knobs import Accelerator
 from sweeper.knobs.release_order import is_between
 from sweeper.models.number_types import bytes_of
 from sweeper.models.shares import Share, stage_sizes, stages_of, whole
-from sweeper.records import Assignment, ModelShape
+from sweeper.records import Assignment, ModelShape, Scalar
 from sweeper.records.architecture import (
     AnyAttention,
     Architecture,
@@ -51,6 +51,12 @@ issue 40691); which release since then began to count the steps under way, and s
 length, is not known here."""
 
 _CHUNKS_ALLOWED = "VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE"
+_OF_LAYOUT = (
+    *("block_size", "enable_prefix_caching", "disable_hybrid_kv_cache_manager", _CHUNKS_ALLOWED),
+    *("mamba_cache_dtype", "mamba_ssm_cache_dtype"),
+)
+"""Knobs, beside the parallel sizes, by which the layers' pages differ."""
+
 _KERNEL_TOKENS: Mapping[Accelerator, int] = {"rocm": 16, "cuda": 16, "cpu": 32}
 """Blocks are whole multiples of this. Source: get_supported_kernel_block_sizes of the default backends."""
 
@@ -191,6 +197,43 @@ def kv_cache(
     """
     share = Share.of(said)
     is_known = is_between(release, _READ_RELEASE, None)
+    groups, block_bytes = _laid_out(
+        built,
+        # With their types: of equal values 1 is a number of tokens, and true is none.
+        tuple((knob, type(said[knob]), said[knob]) for knob in _OF_LAYOUT if knob in said),
+        share,
+        kv_dtype=kv_dtype,
+        dtype=dtype,
+        release=release,
+        accelerator=accelerator,
+    )
+    return KvCache(
+        groups=groups,
+        block_bytes=block_bytes,
+        flight_tokens=_flight_tokens(said, share, release=release),
+        spare_blocks=1 if is_known else 0,
+        is_counted_by_length=is_known,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _laid_out(
+    built: Architecture,
+    given: tuple[tuple[str, type, Scalar], ...],
+    share: Share,
+    *,
+    kv_dtype: str,
+    dtype: str,
+    release: str,
+    accelerator: Accelerator,
+) -> tuple[tuple[Group, ...], int]:
+    """Return the groups of layers and the bytes of a block; thousands of settings have few of them.
+
+    Args:
+        given: Those of ``_OF_LAYOUT`` that are said, each with its type and value: nothing else is looked at.
+    """
+    said = {knob: value for knob, _, value in given}
+    is_known = is_between(release, _READ_RELEASE, None)
     pages = pages_of(
         built,
         said,
@@ -206,13 +249,7 @@ def kv_cache(
     elif _is_manager_off(built, said, release=release):
         pages = _without_manager(pages)
     groups = _grouped(pages)
-    return KvCache(
-        groups=groups,
-        block_bytes=_block_bytes(groups, stage_sizes(built, share.pipeline)),
-        flight_tokens=_flight_tokens(said, share, release=release),
-        spare_blocks=1 if is_known else 0,
-        is_counted_by_length=is_known,
-    )
+    return groups, _block_bytes(groups, stage_sizes(built, share.pipeline))
 
 
 def default_block_tokens(built: Architecture, accelerator: Accelerator) -> int:

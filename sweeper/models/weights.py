@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 
 from sweeper.errors import PlacementError
 from sweeper.models.number_types import bytes_of, compute_dtype, part_bytes
@@ -52,11 +53,18 @@ def weight_bytes(model: Model, assignment: Assignment) -> float:
         FusedMoEParallelConfig.make (experts), DeepseekV2MLAAttention (latent vectors).
         Llama 3.1 70B in 8 bits so gets 67.7 GiB; vLLM's log said 67.7229 (vllm-project/vllm pull 12569).
     """
-    built, share = built_of(model), Share.of(assignment)
     width = bytes_of(compute_dtype(model, assignment))
-    bits = part_bytes(model, assignment)
+    bits = tuple(part_bytes(model, assignment).items())
+    return _shard_bytes(built_of(model), Share.of(assignment), bits=bits, width=width)
+
+
+@lru_cache(maxsize=1024)
+def _shard_bytes(
+    built: Architecture, share: Share, *, bits: tuple[tuple[str, float], ...], width: int
+) -> float:
+    """Return the bytes of one device's weights; thousands of settings have few of them."""
     layers = max(
-        sum(n * _layer_bytes(layer, built.hidden, share, bits=bits, width=width) for layer, n in stage)
+        sum(n * _layer_bytes(layer, built.hidden, share, bits=dict(bits), width=width) for layer, n in stage)
         for stage in stages_of(built, share.pipeline)
     )
     vocab = math.ceil(built.vocab / _VOCAB_MULTIPLE) * _VOCAB_MULTIPLE

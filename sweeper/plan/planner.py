@@ -226,9 +226,9 @@ class Planner:
             partitioning=self.node.mode_label,
             modelled_device=self.modelled_device,
         )
-        spec = replace(spec, folder=f"{self.trials_folder}/{spec.key}")
         spec = replace(
             spec,
+            folder=f"{self.trials_folder}/{spec.key}",
             expected_error=self._expected_error(spec),
             calibration_nearness=(
                 None if self.calibrated is None else stacks.nearness(self.calibrated, stacks.asked_of(spec))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweeper.plan.planner import Job, Planner
+from sweeper.plan.planner import Job, Planner, Seen, unseen
 from sweeper.space.random_point import draw
 
 LOOKED_AT = 2000
@@ -51,14 +51,20 @@ class Survey:
     jobs: tuple[Job, ...]
     refusals: tuple[RefusedAlike, ...]
 
+    @property
+    def share_that_runs(self) -> float:
+        """Which part of the distinct settings that were looked at can run, 0 to 1."""
+        return len(self.jobs) / self.looked_at if self.looked_at else 0.0
 
-def survey(planner: Planner, *, seed: int, limit: int = LOOKED_AT) -> Survey:
+
+def survey(planner: Planner, *, seed: int, limit: int = LOOKED_AT, seen: Seen = unseen) -> Survey:
     """Survey a planner's space.
 
     Args:
         planner: Whose space and node it is.
         seed: Of the drawn points and of the order of the jobs.
         limit: Points looked at, at most.
+        seen: Is called with the points planned so far and all there are.
 
     Raises:
         KnobError: A knob does not exist in this release, or has a value that it does not take.
@@ -68,7 +74,11 @@ def survey(planner: Planner, *, seed: int, limit: int = LOOKED_AT) -> Survey:
     is_whole = combinations is not None and combinations <= limit
     drawn = (draw(planner.space, generator) for _ in range(limit))
     points = list(planner.space.grid() if is_whole else drawn)
-    planned = {job.spec.key: job for job in map(planner.job, points)}
+    planned: dict[str, Job] = {}
+    for number, point in enumerate(points, start=1):
+        seen(number, len(points))
+        job = planner.job(point)
+        planned[job.spec.key] = job
     found = list(planned.values())
     jobs = [job for job in found if job.refusal is None]
     return Survey(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from sweeper.errors import ConfigError
 from sweeper.kinds import ENGINES, SEARCH_METHODS
 from sweeper.records import Platform
+from sweeper.space.domains import Choice
 
 if TYPE_CHECKING:
     from sweeper.config import Settings
@@ -14,7 +16,44 @@ if TYPE_CHECKING:
     from sweeper.prepare.anchoring import Anchoring
     from sweeper.search import Hints
     from sweeper.search.prior import Estimate
-    from sweeper.space.space import Point
+    from sweeper.space.space import Point, Space
+
+
+def is_too_large(settings: Settings, planner: Planner) -> bool:
+    """Whether a study is a grid of more points than it may measure one by one."""
+    size = planner.space.size() if SEARCH_METHODS[settings.method].is_exhaustive else None
+    return size is not None and size > settings.grid_limit
+
+
+def check_size(settings: Settings, planner: Planner) -> None:
+    """Check that a grid is not larger than its limit, before anything of it is planned.
+
+    Raises:
+        ConfigError: It is; the message has its size and what to do.
+    """
+    if is_too_large(settings, planner):
+        raise ConfigError(size_text(settings, planner))
+
+
+def size_text(settings: Settings, planner: Planner) -> str:
+    """Return in words how a grid is larger than its limit, and what to do about it."""
+    aside = ", rules aside" if planner.space.rules else ""
+    return (
+        f"space.knobs: is a grid of {planner.space.size():,} points ({_factors_text(planner.space)}{aside}); "
+        f"expected at most {settings.grid_limit:,} (search.grid_limit), for each of them would be measured. "
+        "Search it with search=guided search.trials=100 (or search=tpe), give knobs fewer values, or raise "
+        "search.grid_limit."
+    )
+
+
+def _factors_text(space: Space) -> str:
+    """Return what is multiplied to the size of a space: ``max_num_seqs 100 x block_size 3``."""
+    series = [f"series {len(space.series)}"] if space.series else []
+    counts = {
+        name: len(domain.values) if isinstance(domain, Choice) else domain.count()
+        for name, domain in space.domains.items()
+    }
+    return " x ".join([*series, *(f"{name} {count:,}" for name, count in counts.items())])
 
 
 def check_search(settings: Settings, planner: Planner) -> None:

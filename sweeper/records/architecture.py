@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 MOST_LAYERS = 10_000
@@ -333,6 +333,14 @@ class Architecture:
     draft_layers: int = 0
     encoder_parameters: int = 0
     block_rows: int | None = None
+
+    def __hash__(self) -> int:
+        """Return the hash that goes with equality; of a hundred layers it is worked out once."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, field.name) for field in fields(self)))
 
     @cached_property
     def runs(self) -> tuple[tuple[Layer, int], ...]:

@@ -15,6 +15,7 @@ import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from sweeper import knobs
@@ -111,6 +112,8 @@ class Predictor:
         self._start_factors: dict[str, float] = {}
         self._load_factors: dict[str, float] = {}
         self._guesses: dict[str, Prediction] = {}
+        # Median of both kinds of factors, worked out when it is asked for.
+        self._middles: tuple[float, float] | None = None
 
     def learn(self, spec: TrialSpec, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take in a complete trial.
@@ -128,6 +131,7 @@ class Predictor:
         )
         known = self._guess(spec)
         self._seen[spec.key] = seen
+        self._middles = None
         is_started = not _seconds(first, "live_trial")
         if known.start_s and seen.start_s and is_started:
             self._start_factors[spec.key] = seen.start_s / known.start_s
@@ -148,11 +152,10 @@ class Predictor:
         own = self._seen.get(spec.key)
         if own is not None:
             return Prediction(start_s=own.start_s, load_s=own.load_s, basis=basis)
-        return Prediction(
-            start_s=guess.start_s * _middle(self._start_factors),
-            load_s=guess.load_s * _middle(self._load_factors),
-            basis=basis,
-        )
+        if self._middles is None:
+            self._middles = _middle(self._start_factors), _middle(self._load_factors)
+        start, load = self._middles
+        return Prediction(start_s=guess.start_s * start, load_s=guess.load_s * load, basis=basis)
 
     def _guess(self, spec: TrialSpec) -> Prediction:
         if spec.key not in self._guesses:
@@ -232,6 +235,7 @@ def _assumed_point_s(point: LoadPoint) -> float:
     return _rounds(point) * max(lengths.last_arrival_s, point.num_prompts * one_s + pauses_s)
 
 
+@lru_cache(maxsize=4096)
 def _point_s(point: LoadPoint, costs: CostModel, limits: _Limits, *, replicas: int) -> float:
     """Time of one client run: the arrivals or the work, whichever is longer, and the longest answer's rest.
 
@@ -279,13 +283,19 @@ def _rounds(point: LoadPoint) -> int:
     return MEASURED_ITERATIONS if DATASETS[point.dataset].is_batch else 1
 
 
+@lru_cache(maxsize=256)
+def _cost_model(**stated: Any) -> CostModel:
+    """Return a model of these costs, of which thousands of settings have few; what it works out is kept."""
+    return CostModel(**stated)
+
+
 def _costs(spec: TrialSpec, device_name: str) -> tuple[CostModel, _Limits]:
     """Return the costs of a step of this trial, and what the scheduler puts into one."""
     settings = resolve(spec)
     devices = max(1, spec.devices_wanted // knobs.replicas(spec.assignment))
     mode = spec.partitioning.split("/")[0] if spec.partitioning else None
     device = partition_of(mode, device=device_name)
-    costs = CostModel(
+    costs = _cost_model(
         device=device,
         devices=devices,
         gpus=max(1, round(devices * device.gpu_frac)),

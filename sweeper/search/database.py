@@ -165,6 +165,12 @@ class Ownership:
             time.sleep(_LOCK_POLL_S)
 
 
+def engine_of(storage: optuna.storages.BaseStorage) -> sqlalchemy.Engine:
+    """Return what speaks to the database of a storage that ``open_storage`` opened."""
+    engine: sqlalchemy.Engine = _innermost(storage).engine
+    return engine
+
+
 def _engine_options(url: URL) -> dict[str, Any]:
     options: dict[str, Any] = {"pool_pre_ping": True, "pool_recycle": _RECYCLE_S}
     if url.get_backend_name() == "postgresql":

@@ -23,7 +23,7 @@ from typing import Any
 
 import optuna
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.errors import ConfigError
 from sweeper.kinds import SEARCH_METHODS
@@ -34,10 +34,15 @@ from sweeper.search.prior import Estimate
 from sweeper.search.proposer import CUT_OFF, IS_START, Proposer
 from sweeper.search.samplers import LEARNING
 from sweeper.search.starts import starting_points
+from sweeper.search.trial_rows import TrialRows, is_acceptable
 from sweeper.space.space import Point, Space
 
 _STARTS_QUEUED = "sweeper:starts_queued"
 _TERMS = "sweeper:terms:"
+
+_HELD_BACK_S = 1.0
+"""A study that learns nothing from its past is this far behind its trials at most. What a kill loses of it is
+reported to it again from the results, as are those of a study that was moved without its database."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,26 +109,56 @@ class Search:
         self._storage = storage
         self._space = space
         self._artifacts = artifacts
+        # Choices of the finished trials, read when first asked for; and of those begun since, by number.
+        self._finished: set[Any] | None = None
+        self._begun: dict[int, str] = {}
         self._method = method
         self._distributions = distributions(space)
         backend = database.open_storage(storage)
         terms = _terms_of(space, constraints)
+        hints = hints or Hints()
+        held_back_s = _HELD_BACK_S if SEARCH_METHODS[method].is_exhaustive else 0.0
         self._ownership = database.Ownership(backend, name)
         try:
             with database.answering(storage):
                 with database.readable(storage):
                     self._study = _open(backend, name, objectives, method, terms)
+                    self._rows = TrialRows(backend, self._study._study_id, holds_back_s=held_back_s)
                     self._close_interrupted()
-                self._proposer = self._make_proposer(seed, hints or Hints())
+                self._proposer = Proposer(
+                    space=space,
+                    directions=self._study.directions,
+                    method=method,
+                    seed=seed,
+                    skip=len(self._trials()),
+                    trials=hints.trials,
+                    stage_knobs=hints.stages,
+                    estimate=hints.estimate,
+                    revision=hints.revision,
+                )
                 if method in LEARNING:
-                    self._queue_starts(hints or Hints())
+                    self._queue_starts(hints)
         except BaseException:
-            self.close()
+            self._ownership.release()
             raise
 
     def close(self) -> None:
-        """Close the study and its database; safe to call twice."""
-        self._ownership.release()
+        """Close the study and its database; safe to call twice.
+
+        Raises:
+            StoreError: The database does not answer; what it does not hold yet is reported to it by the next
+                start.
+        """
+        try:
+            with database.answering(self._storage):
+                self._rows.write()
+        finally:
+            self._ownership.release()
+
+    def tick(self) -> None:
+        """Write what has waited for long enough to be written."""
+        with database.answering(self._storage):
+            self._rows.write_if_due()
 
     def ask(self, *, held: Assignment | None = None) -> Candidate | None:
         """Propose a point that is neither measured nor running; it is remembered as running.
@@ -158,11 +193,13 @@ class Search:
 
     def has(self, point: Point) -> bool:
         """Return whether the study holds a finished trial of this point, whatever became of it."""
-        wanted = content_key(dict(point.choices))
-        finished = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
-        with database.answering(self._storage):
-            trials = self._study.get_trials(deepcopy=False, states=finished)
-        return any(t.user_attrs.get("choices") == wanted and not t.user_attrs.get(CUT_OFF) for t in trials)
+        if self._finished is None:
+            states = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
+            with database.answering(self._storage):
+                trials = [trial for trial in self._trials() if trial.state in states]
+            told = (trial.user_attrs for trial in trials if not trial.user_attrs.get(CUT_OFF))
+            self._finished = {attributes.get("choices") for attributes in told}
+        return _mark(point)["choices"] in self._finished
 
     def tell(
         self,
@@ -183,22 +220,24 @@ class Search:
             violated: How far each constraint is broken; 0 or less keeps it. Without values it says that the
                 candidate was never a point of the space, which is no failure.
         """
+        is_told = values is not None and is_acceptable(values)
         with database.answering(self._storage):
-            storage, trial_id = self._study._storage, self._trial_id(number)
-            for key, value in attributes.items():
-                if value is not None:
-                    storage.set_trial_user_attr(trial_id, key, _plain(value))
-            if violated:
+            if attributes.get(CUT_OFF) and not SEARCH_METHODS[self._method].is_exhaustive:
+                self._repeat(self._study._storage.get_trial(self._rows.trial_id(number)))
+            if is_told:
+                state = TrialState.COMPLETE
+            else:
+                state = TrialState.PRUNED if violated and values is None else TrialState.FAIL
+            self._rows.end(
+                number,
+                state,
+                values=values if is_told else None,
+                user_attrs=_told(attributes),
                 # The attribute by which samplers and dashboard both know them: Trial.set_constraint (Optuna
                 # 5.0) writes others, which optuna-dashboard 0.21 does not read.
-                storage.set_trial_system_attr(trial_id, "constraints", list(violated.values()))
-            if attributes.get(CUT_OFF) and not SEARCH_METHODS[self._method].is_exhaustive:
-                self._repeat(storage.get_trial(trial_id))
-            if values is None:
-                state = TrialState.PRUNED if violated else TrialState.FAIL
-                self._study.tell(number, state=state)
-            else:
-                self._study.tell(number, list(values))
+                system_attrs={"constraints": list(violated.values())} if violated else {},
+            )
+        self._note_end(number, attributes)
 
     def attach(self, number: int, file: Path) -> None:
         """Show a file next to a candidate in the dashboard; only before its outcome is reported."""
@@ -206,7 +245,7 @@ class Search:
             return
         with database.answering(self._storage):
             storage = self._study._storage
-            trial = storage.get_trial(self._trial_id(number))
+            trial = storage.get_trial(self._rows.trial_id(number))
             dashboard.attach(trial, [file], storage=storage, folder=self._artifacts)
 
     def prune(self, number: int, value: float | None, attributes: Mapping[str, Any]) -> None:
@@ -218,18 +257,22 @@ class Search:
             attributes: As in ``tell``.
         """
         with database.answering(self._storage):
-            storage, trial_id = self._study._storage, self._trial_id(number)
-            for key, told in attributes.items():
-                if told is not None:
-                    storage.set_trial_user_attr(trial_id, key, _plain(told))
-            if value is not None:
-                storage.set_trial_intermediate_value(trial_id, 1, value)
-            self._study.tell(number, state=TrialState.PRUNED)
+            # Optuna takes what was reported last for the value of a trial that was stopped.
+            last = None if value is None or not is_acceptable([value]) else [value]
+            self._rows.end(
+                number,
+                TrialState.PRUNED,
+                values=last,
+                so_far=value,
+                user_attrs=_told(attributes),
+                system_attrs={},
+            )
+        self._note_end(number, attributes)
 
     def points(self) -> dict[str, Point]:
         """Return the point of each complete trial by its key, whichever run of the driver asked for it."""
         with database.answering(self._storage):
-            trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            trials = [trial for trial in self._trials() if trial.state is TrialState.COMPLETE]
         return {
             str(trial.user_attrs["key"]): self._space.point(from_optuna(trial.params))
             for trial in trials
@@ -238,7 +281,7 @@ class Search:
 
     def counts(self) -> dict[str, int]:
         """Count the study's trials by their state."""
-        trials = self._study.get_trials(deepcopy=False)
+        trials = self._trials()
         return {state.name.lower(): sum(t.state is state for t in trials) for state in TrialState}
 
     def note(self, markdown: str) -> None:
@@ -249,20 +292,8 @@ class Search:
             save_note(self._study, markdown)
 
     def _trials(self) -> list[FrozenTrial]:
+        self._rows.write()
         return self._study.get_trials(deepcopy=False)
-
-    def _make_proposer(self, seed: int, hints: Hints) -> Proposer:
-        return Proposer(
-            space=self._space,
-            directions=self._study.directions,
-            method=self._method,
-            seed=seed,
-            skip=len(self._trials()),
-            trials=hints.trials,
-            stage_knobs=hints.stages,
-            estimate=hints.estimate,
-            revision=hints.revision,
-        )
 
     def _queue_starts(self, hints: Hints) -> None:
         """Queue the first trials in the study, so that a kill does not lose them."""
@@ -287,16 +318,11 @@ class Search:
     def _begin(self, point: Point, *, notes: Mapping[str, Any] | None = None) -> Candidate:
         """Add a running trial of this point; knobs that are not in the space there are not in the trial."""
         params = to_optuna(point.choices)
-        trial = create_trial(
-            state=TrialState.RUNNING,
-            params=params,
-            distributions={name: self._distributions[name] for name in params},
-            user_attrs=_mark(point),
-            system_attrs=dict(notes or {}),
+        number = self._rows.begin(
+            params, self._distributions, user_attrs=_mark(point), system_attrs=dict(notes or {})
         )
-        storage = self._study._storage
-        trial_id = storage.create_new_trial(self._study._study_id, template_trial=trial)
-        return Candidate(number=storage.get_trial_number_from_id(trial_id), point=point)
+        self._begun[number] = _mark(point)["choices"]
+        return Candidate(number=number, point=point)
 
     def _begin_waiting(self, waiting: FrozenTrial) -> Candidate:
         # Not by Study.ask, which first lets the trial run and then gives it its knobs one by one: a kill
@@ -307,7 +333,14 @@ class Search:
             stored = distribution.to_internal_repr(value)
             storage.set_trial_param(waiting._trial_id, name, stored, distribution)
         storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
-        return Candidate(number=waiting.number, point=self._space.point(from_optuna(params)))
+        point = self._space.point(from_optuna(params))
+        self._begun[waiting.number] = _mark(point)["choices"]
+        return Candidate(number=waiting.number, point=point)
+
+    def _note_end(self, number: int, attributes: Mapping[str, Any]) -> None:
+        choices = self._begun.pop(number, None)
+        if self._finished is not None and choices is not None and not attributes.get(CUT_OFF):
+            self._finished.add(choices)
 
     def _close_interrupted(self) -> None:
         reason = "interrupted: the driver ended before the trial"
@@ -324,9 +357,6 @@ class Search:
         marks = {name: trial.user_attrs[name] for name in (IS_START,) if name in trial.user_attrs}
         if not any(_is_of(waiting, point) for waiting in _waiting(self._trials())):
             self._study.enqueue_trial(to_optuna(point.choices), user_attrs={**_mark(point), **marks})
-
-    def _trial_id(self, number: int) -> int:
-        return self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
 
 
 def storage_url(outputs: Path) -> str:
@@ -436,6 +466,11 @@ def _waiting(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 def _params(trial: FrozenTrial) -> dict[str, Any]:
     """Return a trial's knobs; one that waited was given them whole before it had them one by one."""
     return dict(trial.system_attrs.get("fixed_params", trial.params))
+
+
+def _told(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes that say something."""
+    return {name: _plain(value) for name, value in attributes.items() if value is not None}
 
 
 def _plain(value: Any) -> Any:

@@ -121,6 +121,8 @@ class Calibration:
         Raises:
             ConfigError: A name is unknown, or a value is negative or not a number.
         """
+        if not values:
+            return self
         known = [field.name for field in fields(self)]
         for name, value in values.items():
             if name not in known:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -144,6 +145,7 @@ def has_aiter(assignment: Assignment) -> bool:
     return is_set(assignment.get(MASTER, 0))
 
 
+@cache
 def minors_between(release: str, other: str) -> float:
     """Return how many minor releases lie between two: 1 from 0.9 to 0.10, and a tenth for each patch."""
     weights = (100.0, 1.0, 0.1)

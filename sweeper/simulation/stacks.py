@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from functools import cache
+from functools import cache, lru_cache
 
 from sweeper.records import TrialSpec
 from sweeper.simulation import calibration
@@ -97,7 +97,12 @@ def parameters_of(spec: TrialSpec) -> Calibration:
     """
     whole = set(Calibration.__dataclass_fields__) - set(calibration.LATER)
     start = Calibration() if whole <= set(spec.calibration) else nearest(asked_of(spec)).calibration
-    return start.override(spec.calibration)
+    return _with(start, tuple(spec.calibration.items()))
+
+
+@lru_cache(maxsize=256)
+def _with(start: Calibration, values: tuple[tuple[str, float], ...]) -> Calibration:
+    return start.override(dict(values))
 
 
 @cache

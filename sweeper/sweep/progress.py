@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeper.goals.objectives import front, is_feasible, is_worse, measured_rows, trial_values, violations
+from sweeper.goals.objectives import (
+    beats,
+    front,
+    is_feasible,
+    is_worse,
+    measured_rows,
+    trial_values,
+    violations,
+)
 from sweeper.goals.termination import Termination
 from sweeper.plan.outstanding import SPENDING
 from sweeper.records import Constraint, Objective, TrialResult, TrialState
@@ -30,20 +38,20 @@ class Progress:
         self._endings = endings
         self._default = Default()
         self._found: dict[str, tuple[float, ...]] = {}
+        self._leader: str | None = None
+        self._front: list[tuple[float, ...]] = []
         self._node_s = 0.0
         self._missed = 0
 
     @property
     def incumbents(self) -> tuple[tuple[float, ...], ...]:
         """Values of the trials that keep all bounds and that none beats (the Pareto front)."""
-        values = {value: value for value in self._found.values()}
-        return tuple(front(values, objectives=self._objectives))
+        return tuple(self._front)
 
     @property
     def leader(self) -> str | None:
         """Key of the best trial by the first objective that keeps all bounds; None before there is one."""
-        sign = self._objectives[0].sign
-        return max(self._found, key=lambda key: sign * self._found[key][0], default=None)
+        return self._leader
 
     def value_of(self, key: str) -> float:
         """Return a trial's value of the first objective."""
@@ -92,9 +100,28 @@ class Progress:
         if state not in SPENDING:
             return
         values = self._values(rows) if state is TrialState.COMPLETE else None
-        self._missed = 0 if values is not None and self._is_improvement(values) else self._missed + 1
+        if self._endings.min_improvement is not None:
+            self._missed = 0 if values is not None and self._is_improvement(values) else self._missed + 1
         if values is not None:
-            self._found[key] = values
+            self._keep(key, values)
+
+    def _keep(self, key: str, values: tuple[float, ...]) -> None:
+        """Remember a trial's values, and what is best now; one that was measured anew may be worse."""
+        is_anew = key in self._found
+        self._found[key] = values
+        if is_anew:
+            everything = {value: value for value in self._found.values()}
+            self._front = front(everything, objectives=self._objectives)
+            sign = self._objectives[0].sign
+            self._leader = max(self._found, key=lambda key: sign * self._found[key][0])
+            return
+        if values not in self._front and not any(
+            beats(other, values, objectives=self._objectives) for other in self._front
+        ):
+            left = [other for other in self._front if not beats(values, other, objectives=self._objectives)]
+            self._front = [*left, values]
+        if self._leader is None or self._objectives[0].sign * (values[0] - self.value_of(self._leader)) > 0:
+            self._leader = key
 
     def _values(self, rows: Sequence[Mapping[str, Any]]) -> tuple[float, ...] | None:
         """Return a trial's values; None where one is missing, or a bound is not kept or not known to be."""

@@ -13,6 +13,10 @@ from sweeper.schedule.scheduler import Scheduler
 from sweeper.sweep.backoff import Backoff
 from sweeper.sweep.terms import Retries
 
+_MANY = 8
+"""Predictions are medians, which one trial more among many moves little: what waits is predicted anew when an
+eighth more is known, not with each trial."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Waiting:
@@ -63,6 +67,8 @@ class Queue:
         self._clock = clock
         self._waiting: dict[str, Waiting] = {}
         self._starts = SharedStarts()
+        self._learnt = 0
+        self._next_anew = 1
 
     @property
     def waiting(self) -> int:
@@ -104,12 +110,15 @@ class Queue:
         return [self._begin(self._waiting.pop(entry.key), placement) for entry, placement in started]
 
     def learn(self, result: TrialResult) -> None:
-        """Predict the waiting jobs anew, from what this trial took."""
+        """Learn what this trial took, and predict the waiting jobs anew where that may change much."""
         self._predictor.learn_result(result)
-        if result.state is TrialState.COMPLETE:
+        if result.state is not TrialState.COMPLETE:
+            return
+        self._learnt += 1
+        if self._learnt >= self._next_anew:
+            self._next_anew = self._learnt + 1 + self._learnt // _MANY
             for key, waiting in self._waiting.items():
-                predicted_s = self.predicted_s(waiting.job)
-                self._scheduler.predict_anew(key, predicted_s=predicted_s)
+                self._scheduler.predict_anew(key, predicted_s=self.predicted_s(waiting.job))
 
     def will_repeat(self, running: Running, result: TrialResult) -> bool:
         """Return whether a trial that ended like this is tried again in this run."""

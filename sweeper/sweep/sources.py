@@ -158,6 +158,10 @@ class Source(ABC):
         self._teller.begin(job)
         self._teller.ended(result)
 
+    def tick(self) -> None:
+        """Let the search write down what it has held back for a moment."""
+        self._search.tick()
+
     def dropped(self, job: Job) -> None:
         """Report to the search that a job it waits for will not run."""
         self._teller.dropped(job.spec.key)

@@ -141,6 +141,7 @@ class Sweep:
             if not self._running and not self._must_wait and not self._queue_final_round():
                 break
             self._collect()
+            self._source.tick()
             self._observer.tick()
         is_left = bool(self._in_flight or self._source.controls.jobs)
         was_stopped = is_left or not self._source.is_exhausted()

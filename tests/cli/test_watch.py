@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import re
 import subprocess
@@ -13,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,8 @@ def study(tmp_path: Path) -> Path:
 
 def progress_of(study: Path) -> Progress:
     (run,) = (study / "runs").iterdir()
-    return Progress(run, devices=8, clock=lambda: 1000.0)
+    # Each look at the clock is a second after the last, so that nothing is held back.
+    return Progress(run, devices=8, clock=partial(next, itertools.count(1000.0)))
 
 
 @contextmanager
@@ -119,12 +122,37 @@ def test_page_and_news_of_a_study_that_runs(
     now = first["live"]
     (running,) = now["running"]
     assert (now["state"], now["total"], now["left_s"], now["value"]) == ("running", 3, 90.0, 7.5)
-    assert (running["devices"], running["stage"], running["since"]) == ([0, 1, 2, 3], "warming up", 1000.0)
+    assert (running["devices"], running["stage"]) == ([0, 1, 2, 3], "warming up")
+    assert 1000.0 < running["since"] < now["written_at"]
     assert first["results"]["settings"] == []
     assert second["results"] is None
     assert third["number"] == first["number"] + 1
     assert len(third["results"]["settings"]) == 1
     assert (third["live"]["running"], third["live"]["counts"]["complete"]) == ([], 1)
+
+
+def test_news_of_short_trials_is_held_back_and_not_lost(
+    study: Path, simulated_spec: TrialSpec, placement: Placement
+) -> None:
+    (run,) = (study / "runs").iterdir()
+    seconds = [1000.0]
+
+    def total() -> int | None:
+        now: dict[str, Any] = json.loads((run / "now.json").read_text())
+        return int(now["counts"].get("complete", 0))
+
+    result = trial.run(simulated_spec, placement, cancelled=lambda: False)
+    with Progress(run, devices=8, clock=lambda: seconds[0]) as progress:
+        for _ in range(3):
+            progress.finished(result, will_retry=False)
+        progress.tick()
+        assert total() == 0
+        seconds[0] += 1.0
+        progress.tick()
+        assert total() == 3
+        progress.finished(result, will_retry=False)
+    # The end is written whenever it comes.
+    assert total() == 4
 
 
 def test_sweep_that_is_over_and_one_whose_process_is_gone(study: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             ["search.method=random", "search.trials=10000000"],
             "search.trials: is 10,000,000; expected at most 1,000,000.",
         ),
+        (["search.grid_limit=10000000"], "search.grid_limit: is 10,000,000; expected at most 1,000,000."),
+        (["search.grid_limit=0"], "search.grid_limit: is 0; expected"),
         (["workload.num_prompts=1000000000"], "expected a whole number above 0, below 10,000,000"),
         (["repeats=" + "1" * 5000], "holds a number of more than 4,300 digits"),
         (["knobs.max_num_seqs=" + "1" * 5000], "holds a number of more than 4,300 digits"),
@@ -102,3 +105,49 @@ def test_large_grid_is_planned_once_and_says_so(
     told = capsys.readouterr().out
     assert "planning settings: " in told
     assert "placing trials: " in told
+
+
+LARGE = (
+    *("platform=simulated", "executor=inline", "workload=random", "workload.num_prompts=2"),
+    *("knobs.tensor_parallel_size=8", "space.knobs.max_num_seqs={low: 1, high: 1000, step: 1}"),
+    "space.knobs.block_size=[8,16,32]",
+)
+
+
+def test_grid_above_its_limit_is_refused_with_its_size_and_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*LARGE, "search.grid_limit=2999"]) == cli.MISTAKE
+    assert (
+        "error: space.knobs: is a grid of 3,000 points (max_num_seqs 1,000 x block_size 3); expected at most "
+        "2,999 (search.grid_limit), for each of them would be measured. Search it with search=guided "
+        "search.trials=100 (or search=tpe), give knobs fewer values, or raise search.grid_limit.\n"
+    ) in capsys.readouterr().err
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_plan_of_grid_above_its_limit_answers_from_points_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    rule = "space.rules=['max_num_seqs <= 500']"
+    assert cli.main([*LARGE, rule, "search.grid_limit=2999", "plan=true"]) == cli.OK
+    told = " ".join(capsys.readouterr().out.split())
+    assert "is a grid of 3,000 points (max_num_seqs 1,000 x block_size 3, rules aside)" in told
+    (looked_at, can_run) = re.findall(
+        r"3,000 combinations, ([\d,]+) drawn at .* at: ([\d,]+) distinct", told
+    )[0]
+    # Two thousand are drawn of three thousand, some twice; the rule lets half of them run.
+    assert 1200 < int(looked_at.replace(",", "")) < 2000
+    assert abs(int(can_run.replace(",", "")) / int(looked_at.replace(",", "")) - 0.5) < 0.1
+    (runs,) = re.findall(r"about ([\d,]+) would run, by the points drawn", told)
+    assert abs(int(runs.replace(",", "")) / 1500 - 1) < 0.2
+    assert "predicted the whole grid about" in told
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_same_size_as_the_limit_is_enumerated(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*LARGE, "space.knobs.max_num_seqs.high=2", "search.grid_limit=6", "plan=true"]) == cli.OK
+    assert "6: 6 run, 0 refused" in capsys.readouterr().out
+    # A search proposes as many as it is told to, whatever the space.
+    assert cli.main([*LARGE, "search=random", "plan=true"]) == cli.OK

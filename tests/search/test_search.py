@@ -57,12 +57,13 @@ def test_point_of_grid_is_begun_and_told(tmp_path: Path) -> None:
     search.tell(candidate.number, [12.5], {"mean_ttft_ms": 3.0, "nothing": None})
     assert search.has(points[3])
     assert not search.has(points[0])
+    assert search.counts()["complete"] == 1
+    search.close()
     trial = stored(tmp_path).trials[0]
     assert trial.value == 12.5
     assert trial.params == {"series": "b", "max_num_seqs": 256}
     assert trial.user_attrs["mean_ttft_ms"] == 3.0
     assert "nothing" not in trial.user_attrs
-    assert search.counts()["complete"] == 1
 
 
 def test_metrics_have_their_names_on_dashboards_axes(tmp_path: Path) -> None:
@@ -78,6 +79,7 @@ def test_failed_trial_keeps_its_reason(tmp_path: Path) -> None:
     search = opened(tmp_path)
     candidate = search.begin(next(SPACE.grid()))
     search.tell(candidate.number, None, {"fail_reason": "out_of_memory: HIP out of memory"})
+    search.close()
     trial = stored(tmp_path).trials[0]
     assert trial.state is optuna.trial.TrialState.FAIL
     assert trial.user_attrs["fail_reason"] == "out_of_memory: HIP out of memory"

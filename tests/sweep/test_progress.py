@@ -184,3 +184,26 @@ def test_trial_that_was_stopped_early_keeps_its_numbers_and_is_never_complete(
     for trial in StoredTrials(store):
         found.learn_stored(trial, node_devices=8)
     assert found.best(1) == []
+
+
+def test_setting_measured_anew_may_be_best_no_longer(spec: TrialSpec, placement: Placement) -> None:
+    found = progress(THROUGHPUT, LATENCY)
+
+    def learn(name: int, rps: float, tpot: float) -> str:
+        one = result(spec, placement, name, **{RPS: rps, "p99_tpot_ms": tpot})
+        found.learn(one, node_devices=8)
+        return one.spec.key
+
+    first, second = learn(1, 9.0, 30.0), learn(2, 8.0, 20.0)
+    assert (found.leader, found.incumbents) == (first, ((9.0, 30.0), (8.0, 20.0)))
+    # Equal values are one point of the front; what is beaten leaves it.
+    learn(3, 9.0, 30.0)
+    assert (found.leader, found.incumbents) == (first, ((9.0, 30.0), (8.0, 20.0)))
+    learn(4, 9.0, 10.0)
+    assert (found.leader, found.incumbents) == (first, ((9.0, 10.0),))
+    learn(1, 1.0, 40.0)
+    assert found.leader != first
+    assert found.value_of(found.leader or "") == 9.0
+    learn(4, 1.0, 40.0)
+    assert found.incumbents == ((8.0, 20.0), (9.0, 30.0))
+    assert found.best(1) and second in found.best(2)
