@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import pandas as pd
@@ -127,7 +127,7 @@ class Leaderboard:
 
     def number(self, setting: str) -> int:
         """Return the row of a setting, from 1; unlike a place, no two share it."""
-        return [entry.setting for entry in self.entries].index(setting) + 1
+        return self._rows[setting]
 
     def row_name(self, setting: str) -> str:
         """Name a setting by its row, and by its knobs where they are few."""
@@ -136,7 +136,16 @@ class Leaderboard:
 
     def entry(self, setting: str) -> Entry:
         """Return a setting's line."""
-        return next(entry for entry in self.entries if entry.setting == setting)
+        return self.entries[self._rows[setting] - 1]
+
+    @cached_property
+    def has_cost(self) -> bool:
+        """Whether it is known of any setting what its tokens cost."""
+        return any(entry.cost is not None for entry in self.entries)
+
+    @cached_property
+    def _rows(self) -> Mapping[str, int]:
+        return {entry.setting: row for row, entry in enumerate(self.entries, start=1)}
 
 
 def is_search(study: Study) -> bool:

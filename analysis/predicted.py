@@ -41,7 +41,7 @@ MOST = 1.6
 Enough for times to the first token of the stack that the model was fitted to."""
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16_384)
 def _intervals(text: str) -> Mapping[str, tuple[float, float]]:
     return {metric: (float(low), float(high)) for metric, (low, high) in json.loads(text).items()}
 

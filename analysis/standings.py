@@ -77,6 +77,12 @@ def standings(study: Study) -> Standings:
 
 def best(study: Study) -> pd.DataFrame:
     """Return ``bests.best`` of a study."""
+    return _best(study).copy()
+
+
+@lru_cache(maxsize=8)
+def _best(study: Study) -> pd.DataFrame:
+    """Work it out once: the terminal, the report and the page ask for it several times each."""
     return bests.best(
         study.frame,
         objectives=study.objectives,

@@ -105,7 +105,7 @@ def settings(frame: pd.DataFrame, series: Mapping[str, Series] | None = None) ->
     return named.copy(deep=False)
 
 
-_NAMED: deque[tuple[pd.DataFrame, Mapping[str, Series], pd.DataFrame]] = deque(maxlen=4)
+_NAMED: deque[tuple[pd.DataFrame, Mapping[str, Series], pd.DataFrame]] = deque(maxlen=2)
 """The tables that were asked for last, with what was named in them: every section of a report asks for it."""
 
 

@@ -10,8 +10,8 @@ that the phases before it left, in the order in which they are listed:
 * ``store``: the trials are appended one by one by the code that a sweep calls, which compacts meanwhile.
 * ``compaction``: what is left in small parts goes into a larger file, as when a study ends.
 * ``resume``: what a sweep asks of the store before its first trial, where nothing is left to run.
-* ``report``: ``report.md`` and ``report.html``, without charts.
-* ``figures``: the charts.
+* ``report``: ``report.md``, ``report.html`` and the charts.
+* ``figures``: the charts alone.
 
 Printed are wall seconds of the phase and CPU seconds of its process (imports are not counted), the most
 memory that its process held, and the bytes that the results take on disk when it has ended.
@@ -168,17 +168,10 @@ def resume(case: Case) -> Callable[[], object]:
 
 
 def report(case: Case) -> Callable[[], object]:
-    """Write the report and its page."""
+    """Write the report, its page and its charts, as when a study ends."""
     from analysis import report as reports
-    from analysis.browser import document
-    from analysis.study import Study
 
-    def write() -> None:
-        study = Study.load(case.outputs / NAME)
-        (study.folder / "report.md").write_text(reports.text(study, drawn=[]), encoding="utf-8")
-        document.write(study)
-
-    return write
+    return lambda: reports.write(case.outputs / NAME)
 
 
 def figures(case: Case) -> Callable[[], object]:

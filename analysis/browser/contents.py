@@ -181,7 +181,7 @@ def _columns(board: Leaderboard) -> list[Plain]:
         {"title": f"{axis_title(bound)} {'≤' if bound.is_upper else '≥'} {bound.limit:g}"}
         for bound in board.constraints
     ]
-    return [*changes, *bounds, *([{"title": _cost_title(board)}] if _has_cost(board) else [])]
+    return [*changes, *bounds, *([{"title": _cost_title(board)}] if board.has_cost else [])]
 
 
 def _further(board: Leaderboard, entry: Entry) -> list[list[Any]]:
@@ -192,7 +192,7 @@ def _further(board: Leaderboard, entry: Entry) -> list[list[Any]]:
         for constraint in board.constraints
     ]
     cost = [[entry.cost, "" if entry.cost is None else tables.number_text(entry.cost)]]
-    return [*changes, *bounds, *(cost if _has_cost(board) else [])]
+    return [*changes, *bounds, *(cost if board.has_cost else [])]
 
 
 def _bound_cell(constraint: Constraint, mean: float | None, entry: Entry) -> list[Any]:
@@ -201,10 +201,6 @@ def _bound_cell(constraint: Constraint, mean: float | None, entry: Entry) -> lis
             told = breach.text.removeprefix(f"{constraint.name} ").strip("()").removeprefix("is ")
             return [number(breach.value), f"× {told}"]
     return [number(mean), "" if mean is None else tables.number_text(mean)]
-
-
-def _has_cost(board: Leaderboard) -> bool:
-    return any(entry.cost is not None for entry in board.entries)
 
 
 def _cost_title(board: Leaderboard) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from sweeper.records import PHASES, TrialResult, TrialState
 from sweeper.store.store import Store
 
@@ -98,11 +100,16 @@ class StoredTrials:
                 last = self._store.latest(frame)
                 order = last.groupby("trial_key")["ended_at"].max().sort_values(na_position="first")
                 records: dict[str, list[Mapping[str, Any]]] = {str(key): [] for key in order.index}
-                columns = {str(name): last[name].to_list() for name in last.columns}
+                columns = {str(name): _plain(last[name]) for name in last.columns}
                 for number, key in enumerate(columns["trial_key"]):
                     records[key].append(Row(columns, number))
                 self._trials = {key: _stored(key, rows) for key, rows in records.items()}
         return self._trials
+
+
+def _plain(column: pd.Series[Any]) -> list[Any]:
+    """Return the values of a column, None where a whole number or a truth value is missing."""
+    return [None if value is pd.NA else value for value in column.to_list()]
 
 
 def _stored(key: str, rows: list[Mapping[str, Any]]) -> StoredTrial:

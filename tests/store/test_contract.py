@@ -12,6 +12,7 @@ from sweeper.errors import StoreError
 from sweeper.records import FailureClass, Placement, TrialSpec, TrialState
 from sweeper.store.files import Folder, Location, open_folder
 from sweeper.store.store import Store
+from sweeper.store.trials import StoredTrials
 from tests.stand_ins import complete, failed
 from tests.store.test_files import Bucket
 
@@ -46,6 +47,17 @@ def test_what_is_stored_is_read_back_by_another_reader(
     }
     states = {key: ended.state for key, ended in Store(tmp_path / "study", results).finished().items()}
     assert states == {simulated_spec.key: TrialState.COMPLETE, other.key: TrialState.FAILED}
+
+
+def test_rows_of_a_trial_are_those_that_were_stored(
+    results: Location | Folder, tmp_path: Path, simulated_spec: TrialSpec, placement: Placement
+) -> None:
+    store = Store(tmp_path / "study", results)
+    store.append(complete(simulated_spec, placement), queued_s=1.5, knobs=["max_num_seqs"])
+    (row,) = StoredTrials(store).rows_of(simulated_spec.key)
+    assert (row["knob.max_num_seqs"], row["queued_s"]) == (64, 1.5)
+    assert row["live_trial"] is None  # a whole number that is not there
+    assert set(row) == set(store.read().columns)
 
 
 def test_nothing_stored_is_nothing_read(results: Location | Folder, tmp_path: Path) -> None:
