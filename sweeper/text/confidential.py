@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 _MASK = "***"
@@ -141,13 +142,15 @@ def redacted(text: str, environment: Mapping[str, str], *, known: Iterable[str] 
     return text
 
 
+@lru_cache(maxsize=1024)
 def _is_secret_variable(name: str) -> bool:
     return name not in _NO_SECRETS and (holds_secret(name) or _VALUED.search(name) is not None)
 
 
-def _passwords_in(value: str) -> list[str]:
+@lru_cache(maxsize=1024)
+def _passwords_in(value: str) -> tuple[str, ...]:
     found = _URL_PASSWORD.search(value)
-    return [] if found is None else [value[found.end("before") : found.end() - 1]]
+    return () if found is None else (value[found.end("before") : found.end() - 1],)
 
 
 def _without_value(found: re.Match[str]) -> str:
