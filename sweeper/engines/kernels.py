@@ -9,7 +9,7 @@ Source:
     ``v1/attention/backends/mla/prefill/selector.py``, ``model_executor/layers/fused_moe/oracle/``,
     ``model_executor/kernels/linear/__init__.py``, ``distributed/device_communicators/``,
     ``model_executor/layers/quantization/kv_cache.py``, ``config/compilation.py``; of earlier releases and of
-    AITER as public logs show them (docs/kernels.md lists these).
+    AITER as public logs show them (``tests/engines/kernel_logs.yaml`` has these).
 """
 
 from __future__ import annotations
