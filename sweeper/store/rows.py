@@ -29,9 +29,16 @@ from sweeper.records import (
     TrialState,
 )
 from sweeper.simulation.intervals import interval
-from sweeper.store.columns import DECLARED, INT, SCHEMA_VERSION, SECTIONS, STRING, dynamic_field
+from sweeper.store.columns import BOOL, DECLARED, FLOAT, INT, SCHEMA_VERSION, SECTIONS, STRING, dynamic_field
 from sweeper.store.parts import common_type
 from sweeper.text.printable import whole
+
+_KINDS = {FLOAT: float, STRING: str, INT: int, BOOL: bool}
+_PLAIN: Mapping[str, type] = {
+    name: _KINDS[column.type] for name, column in DECLARED.items() if column.type in _KINDS
+}
+"""Columns to the type of Python whose values they hold as they are."""
+_WIDEST = 2**63
 
 
 class UnfitValueError(MeasurementError):
@@ -58,7 +65,7 @@ def storable(result: TrialResult) -> TrialResult:
     Such a value came from an engine or a client. It fails that trial and no other.
     """
     try:
-        table_of(result, queued_s=0.0, knobs=())
+        _check(_rows(result, queued_s=0.0))
     except UnfitValueError as exc:
         return replace(
             result,
@@ -68,6 +75,25 @@ def storable(result: TrialResult) -> TrialResult:
             failure_message=str(exc),
         )
     return result
+
+
+def _check(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Check that columns can hold the values of rows, without making those whose values plainly fit.
+
+    Raises:
+        UnfitValueError: One cannot.
+    """
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = [row.get(name) for row in rows]
+        kind = _PLAIN.get(name)
+        if kind is None or not all(_fits(value, kind) for value in values):
+            _array(name, values)
+
+
+def _fits(value: Any, kind: type) -> bool:
+    if value is None or type(value) is not kind:
+        return value is None
+    return not isinstance(value, int) or -_WIDEST <= value < _WIDEST
 
 
 def _rows(result: TrialResult, *, queued_s: float) -> list[dict[str, Any]]:
@@ -250,7 +276,7 @@ def _held(value: Any) -> Any:
 
 
 def _narrowed(value: Any) -> Any:
-    is_wide = isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**63
+    is_wide = isinstance(value, int) and not isinstance(value, bool) and not -_WIDEST <= value < _WIDEST
     if not is_wide:
         return value
     try:
