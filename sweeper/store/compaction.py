@@ -19,9 +19,10 @@ import ctypes
 import os
 import shutil
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 
 import pyarrow as pa
 
@@ -32,17 +33,23 @@ from sweeper.store.files import Folder, open_folder, sync
 FULL_TRIALS = 1000
 """A file of so many trials is left as it is: merging it again would cost more than it saves."""
 
+NOTHING_KNOWN: Mapping[str, pa.Table] = MappingProxyType({})
+"""No part is known but from its file."""
+
 _AT_CWD = -100
 _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 
 
-def compact(folder: Folder, *, schema: pa.Schema, least: int) -> int:
+def compact(
+    folder: Folder, *, schema: pa.Schema, least: int, known: Mapping[str, pa.Table] = NOTHING_KNOWN
+) -> int:
     """Bring the small parts of a folder together.
 
     Args:
         folder: The parts; this process is the only writer.
         schema: Columns of all of them.
         least: With fewer small parts, nothing is done.
+        known: Parts by name, as this process wrote them; the others are read.
 
     Returns:
         How many files became one; 0 where nothing was done.
@@ -56,7 +63,9 @@ def compact(folder: Folder, *, schema: pa.Schema, least: int) -> int:
     if len(small) < least or place is None or not _can_exchange(place):
         return 0
     tables = {
-        name: parts.read(folder, name) for name in names if name in set(small) or _is_short(folder, name)
+        name: known[name] if name in known else parts.read(folder, name)
+        for name in names
+        if not parts.is_compacted(name) or _is_short(folder, name)
     }
     provenance = parts.mark(parts.schema_of(folder, small[0]), "provenance")
     whole = pa.concat_tables([parts.conform(table, schema) for table in tables.values()])

@@ -260,6 +260,8 @@ def unify(schemas: Sequence[pa.Schema]) -> pa.Schema:
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Bring a table under a schema that holds its columns: others are null, types are cast."""
+    if table.schema.equals(schema, check_metadata=True):
+        return table
     there = set(table.schema.names)
     columns = [
         _as_type(table.column(field.name), field.type)

@@ -91,8 +91,11 @@ def _check(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _fits(value: Any, kind: type) -> bool:
+    """Return whether a value is kept as it is; of text, only what plainly is Unicode."""
     if value is None or type(value) is not kind:
         return value is None
+    if isinstance(value, str):
+        return value.isascii()
     return not isinstance(value, int) or -_WIDEST <= value < _WIDEST
 
 
@@ -240,18 +243,14 @@ def _table(rows: Sequence[Mapping[str, Any]], *, knobs: Iterable[str]) -> pa.Tab
 
 
 def _plain_arrays(rows: Sequence[Mapping[str, Any]]) -> dict[str, pa.Array]:
-    """Return the columns of numbers whose values fit as they are, made at once: each alone takes longer."""
-    names = [
-        name
-        for name, kind in _PLAIN.items()
-        if kind is not str and all(_fits(row.get(name), kind) for row in rows)
-    ]
+    """Return the columns whose values fit as they are, made at once: each alone takes longer."""
+    names = [name for name, kind in _PLAIN.items() if all(_fits(row.get(name), kind) for row in rows)]
     # NaN is equal to nothing, and is unknown.
-    numbers = [
+    values = [
         {name: value if value == value else None for name in names for value in [row.get(name)]}
         for row in rows
     ]
-    kept = pa.array(numbers, type=pa.struct([DECLARED[name].field for name in names]))
+    kept = pa.array(values, type=pa.struct([DECLARED[name].field for name in names]))
     return dict(zip(names, kept.flatten(), strict=True))
 
 

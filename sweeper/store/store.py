@@ -99,7 +99,8 @@ class Store:
         self._schema: pa.Schema | None = None
         self._provenance: str | None = None
         self._compacted: set[str] = set()
-        self._small = 0
+        # Parts that were written since the last compaction, so that the next one need not read them again.
+        self._fresh: dict[str, pa.Table] = {}
 
     @property
     def measurements(self) -> Location:
@@ -147,13 +148,14 @@ class Store:
             table = rows.table_of(storable(result), queued_s=queued_s, knobs=knobs)
         self._grow(table.schema)
         assert self._schema is not None
-        parts.write(parts.conform(table, self._schema), self._files, name, provenance=str(result.provenance))
+        table = parts.conform(table, self._schema)
+        parts.write(table, self._files, name, provenance=str(result.provenance))
         self._provenance = str(result.provenance)
-        self._small += 1
-        if self._small >= _MOST_PARTS:
-            self._small = 0
+        self._fresh[name] = table
+        if len(self._fresh) >= _MOST_PARTS:
             with suppress(StoreError):  # It saves room and time; the trial is stored without it.
                 self.compact(least=_MOST_PARTS)
+            self._fresh.clear()
         return self._files.at(name)
 
     def compact(self, *, least: int = MANY_PARTS) -> int:
@@ -170,10 +172,10 @@ class Store:
         """
         self._load_schema()
         assert self._schema is not None
-        merged = compaction.compact(self._files, schema=self._schema, least=least)
+        merged = compaction.compact(self._files, schema=self._schema, least=least, known=self._fresh)
         if merged:
             self._compacted = set(parts.trials_in(self._files, self._names()))
-            self._small = 0
+            self._fresh.clear()
         return merged
 
     def align(self, knobs: Iterable[str]) -> None:
@@ -295,7 +297,6 @@ class Store:
             self._schema = parts.unify(list(schemas.values()))
             self._provenance = next((parts.mark(one, "provenance") for one in schemas.values()), None)
             self._compacted = set(parts.trials_in(self._files, schemas))
-            self._small = sum(not parts.is_compacted(name) for name in schemas)
             self._rewrite_parts(schemas)
 
     def _grow(self, schema: pa.Schema) -> None:
