@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -44,24 +45,30 @@ def write(study: Study, *, tracking: str) -> tuple[int, int]:
     Raises:
         ConfigError: MLflow is not installed, or its tracking cannot be reached or does not take a run.
     """
-    make = _client()
-    from mlflow.exceptions import MlflowException
+    with warnings.catch_warnings():
+        # MLflow declares its tables in a way that newer SQLAlchemy warns of; its users cannot change that.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        make = _client()
+        from mlflow.exceptions import MlflowException
 
-    try:
-        client = make(tracking_uri=tracking)
-        experiment = _experiment(client, study)
-        known = _known(client, experiment)
-        rows = tables.settings(study.every_row, study.series)
-        written = 0
-        for _, trial in rows.groupby("trial_key", sort=False):
-            if (str(trial["trial_key"].iloc[0]), str(trial["attempt"].iloc[0])) not in known:
-                _write_run(client, experiment, study, trial)
-                written += 1
-    except (MlflowException, OSError) as exc:
-        raise ConfigError(
-            f"--tracking: {masked(tracking)} did not take the study ({first_line(exc)}); expected a URL of "
-            "MLflow's tracking that can be reached. Start it, or name a file: sqlite:///mlflow.db."
-        ) from exc
+        try:
+            return _written(make(tracking_uri=tracking), study)
+        except (MlflowException, OSError) as exc:
+            raise ConfigError(
+                f"--tracking: {masked(tracking)} did not take the study ({first_line(exc)}); expected a URL "
+                "of MLflow's tracking that can be reached. Start it, or name a file: sqlite:///mlflow.db."
+            ) from exc
+
+
+def _written(client: MlflowClient, study: Study) -> tuple[int, int]:
+    experiment = _experiment(client, study)
+    known = _known(client, experiment)
+    rows = tables.settings(study.every_row, study.series)
+    written = 0
+    for _, trial in rows.groupby("trial_key", sort=False):
+        if (str(trial["trial_key"].iloc[0]), str(trial["attempt"].iloc[0])) not in known:
+            _write_run(client, experiment, study, trial)
+            written += 1
     return written, len(known)
 
 

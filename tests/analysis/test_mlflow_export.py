@@ -13,11 +13,6 @@ from mlflow.tracking import MlflowClient
 from analysis.cli import main
 from sweeper.records import Provenance, TrialResult
 
-# MLflow's own tables, declared the old way for a newer SQLAlchemy.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::sqlalchemy.exc.SADeprecationWarning"
-)
-
 MakeTrial = Callable[..., TrialResult]
 MakeFolder = Callable[..., Path]
 
