@@ -98,7 +98,9 @@ function plotOf({ width, height, x, y, left = 62, right = 14, top = 10, bottom =
   }
   shape(root, "line", { x1: left, x2: width - right, y1: base, y2: base, stroke: LOOK.faint });
   shape(root, "line", { x1: left, x2: left, y1: ceiling, y2: base, stroke: LOOK.faint });
-  shape(root, "text", { x: (left + width - right) / 2, y: head + height - 6, "font-size": 12, "text-anchor": "middle" }, cut(x.title, Math.floor((width - 20) / 6.4)));
+  // A long one moves to the left, where labels leave room under them.
+  const below = cut(x.title, Math.floor((width - 20) / 6.4)), middle = Math.min((left + width - right) / 2, width - 6 - 3.2 * below.length);
+  shape(root, "text", { x: middle, y: head + height - 6, "font-size": 12, "text-anchor": "middle" }, below);
   if (y.title) shape(root, "text", { x: 12, y: (base + ceiling) / 2, "font-size": 12, "text-anchor": "middle", transform: `rotate(-90 12 ${(base + ceiling) / 2})` }, cut(y.title, Math.floor((base - ceiling) / 6)));
   return { root, X, Y, left, right: width - right, base, ceiling };
 }
