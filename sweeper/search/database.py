@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 import optuna
 import sqlalchemy
+from optuna.storages._rdb import models
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -83,13 +84,31 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
     check(url)
     try:
         if make_url(url).get_backend_name() == "sqlite":
-            return optuna.storages.get_storage(url)
-        return optuna.storages.RDBStorage(url, engine_kwargs=_engine_options(make_url(url)))
+            storage = optuna.storages.get_storage(url)
+        else:
+            storage = optuna.storages.RDBStorage(url, engine_kwargs=_engine_options(make_url(url)))
+        _complete_indexes(engine_of(storage))
+        return storage
     except Exception as exc:
         raise StoreError(
             f"{masked(url)}: cannot be opened as an Optuna study database: {masked(first_line(exc))}. "
             "Move a file away, mend the connection, or give another one with study.storage=..."
         ) from exc
+
+
+def _complete_indexes(engine: sqlalchemy.Engine) -> None:
+    """Make the indexes that are missing.
+
+    Optuna makes tables and indexes one after the other, and a table that is there counts as whole. After a
+    kill in between, nothing would keep a study's name from being taken twice; then neither could be opened.
+    """
+    inspected = sqlalchemy.inspect(engine)
+    for table in models.BaseModel.metadata.sorted_tables:
+        if table.indexes:
+            there = {index["name"] for index in inspected.get_indexes(table.name)}
+            for index in table.indexes:
+                if index.name not in there:
+                    index.create(engine, checkfirst=True)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -144,27 +145,28 @@ def planner(tmp_path: Path, llama_70b: Model) -> Planner:
 
 
 def run_and_kill(
-    planner: Planner, folder: Path, *, when: Callable[[], None] | None = None, **kinds: Any
+    planner: Planner, folder: Path, *, when: Callable[[BaseProcess], None] | None = None, **kinds: Any
 ) -> int:
     """Drive in a process of its own, kill it when that returns, and give its exit code."""
     driver = FORK.Process(target=drive, args=(planner, folder), kwargs=kinds)
     driver.start()
     if when is not None:
-        when()
+        when(driver)
         driver.kill()
     driver.join()
     assert driver.exitcode is not None
     return driver.exitcode
 
 
-def a_moment(folder: Path, moments: random.Random) -> Callable[[], None]:
+def a_moment(folder: Path, moments: random.Random) -> Callable[[BaseProcess], None]:
     """Wait for some more trials to be stored, and then for a random part of the next one's time."""
     parts = folder / "test" / "measurements"
     wanted = len(list(parts.glob("*.parquet"))) + moments.randint(0, 3)
     jitter_s = moments.uniform(0.0, 0.1)
 
-    def wait() -> None:
+    def wait(driver: BaseProcess) -> None:
         while len(list(parts.glob("*.parquet"))) < min(wanted, BUDGET):
+            assert driver.is_alive(), f"the driver ended with exit code {driver.exitcode}"
             time.sleep(0.002)
         time.sleep(jitter_s)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy
 
 from sweeper import cli
 from sweeper.errors import ConfigError
@@ -65,3 +69,40 @@ def test_study_that_optuna_cannot_read_is_named_with_remedy(
     assert "defect" not in told
     Path("outputs/optuna.db").unlink()
     assert cli.main(SEARCH) == cli.OK
+
+
+def make_and_kill(statements: int, path: Path) -> None:
+    """Make the database and a study in it, and kill this process once so many statements are executed."""
+    left = iter(range(statements, -1, -1))
+
+    def count(*_: object) -> None:
+        if next(left) == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "after_cursor_execute", count)
+    make_study(path)
+
+
+def make_study(path: Path) -> int:
+    storage = database.open_storage(database.file_url(path))
+    made = optuna.create_study(storage=storage, study_name="one", load_if_exists=True)
+    return len(made.get_trials()) + 1
+
+
+def test_database_whose_maker_was_killed_at_any_statement_is_completed(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    statements = 0
+    while True:
+        path = tmp_path / f"{statements}.db"
+        maker = fork.Process(target=make_and_kill, args=(statements, path))
+        maker.start()
+        maker.join()
+        for _ in range(2):
+            assert make_study(path) == 1, statements
+        with closing(sqlite3.connect(path)) as file:
+            assert file.execute("SELECT count(*) FROM studies").fetchone() == (1,), statements
+        if maker.exitcode == 0:
+            break
+        assert maker.exitcode == -signal.SIGKILL
+        statements += 1
+    assert statements > 20
