@@ -272,7 +272,7 @@ AT_THE_COMMAND_LINE = {
     ),
     "a grid without end": (
         [CASE_2, "space.knobs.max_num_seqs=range(1,1000000)"],
-        "points; expected at most 100000 in a grid. Give fewer values or a larger step, or search it",
+        "points (series 5 x max_num_seqs 999,999); expected at most 20,000 (search.grid_limit)",
     ),
     "half a range": (
         [CASE_2, "space.knobs.max_num_seqs={low: 1}"],
