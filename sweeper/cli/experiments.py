@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeper.cli import as_json
 from sweeper.cli.arguments import ConsoleCommand
 from sweeper.cli.exit_codes import OK
 
@@ -38,7 +38,7 @@ class ListExperiments(ConsoleCommand):
 
         found = [_told(each) for each in config.experiments(options.config_dir)]
         if options.json:
-            console.print(json.dumps(found, indent=2, ensure_ascii=False), markup=False, soft_wrap=True)
+            as_json.answer(found, console)
             return OK
         for each in found:
             console.print("\n".join(_lines(each)), markup=False, soft_wrap=True, highlight=False)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from sweeper.cli import as_json
 from sweeper.cli.arguments import ConsoleCommand
 from sweeper.cli.exit_codes import OK
 from sweeper.errors import ConfigError, FailureClass, nearest
@@ -43,10 +43,10 @@ class Explain(ConsoleCommand):
                 f"{nearest(options.name, every_name())} Columns are in docs/columns.md."
             )
         if options.json:
-            text = json.dumps(found, indent=2, ensure_ascii=False)
+            as_json.answer(found, console)
         else:
             text = "\n\n".join(_text(each) for each in found)
-        console.print(text, markup=False, soft_wrap=True, highlight=False)
+            console.print(text, markup=False, soft_wrap=True, highlight=False)
         return OK
 
 

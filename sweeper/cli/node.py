@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from sweeper.cli import as_json
 from sweeper.cli.arguments import ConsoleCommand
 from sweeper.cli.exit_codes import OK
 from sweeper.errors import ConfigError
@@ -67,8 +67,7 @@ class ShowNode(ConsoleCommand):
         rows = topology.node_table(node)
         if options.json:
             told = {"platform": str(choice.platform), "reason": choice.reason, "summary": node.summary}
-            text = json.dumps({**told, **_facts(node), "devices": rows}, indent=2, ensure_ascii=False)
-            console.print(text, markup=False, soft_wrap=True, highlight=False)
+            as_json.answer({**told, **_facts(node), "devices": rows}, console)
             return OK
         table = Table(title=node.summary)
         for name in rows[0]:

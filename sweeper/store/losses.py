@@ -38,6 +38,11 @@ class Default:
             self._changes, self._right = changes, right
             self._asked, self._of = rows[0].get("accuracy_of"), str(rows[0].get("trial_key"))
 
+    def judged(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        """Learn of a trial, and return its rows with what it lost against the least changed that is known."""
+        self.learn(rows)
+        return self.held_against(rows)
+
     def held_against(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
         """Return the rows of one trial with what it lost; as they are where that is not known."""
         right = _right(rows)

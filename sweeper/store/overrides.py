@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from sweeper import knobs
 from sweeper.errors import ConfigError
 from sweeper.records import Scalar
-
-_KNOB = "knob."
+from sweeper.store.store import knobs_of
 
 
 def overridden(row: Mapping[str, Any]) -> dict[str, Scalar]:
@@ -20,11 +18,7 @@ def overridden(row: Mapping[str, Any]) -> dict[str, Scalar]:
         row: Columns ``knob.*``, ``version.vllm``, ``platform`` and ``modelled_device``; missing ones are
             None or NaN.
     """
-    assignment = {
-        name.removeprefix(_KNOB): _plain(value)
-        for name, value in row.items()
-        if name.startswith(_KNOB) and not _is_missing(value)
-    }
+    assignment = knobs_of(row)
     unsaid: Mapping[str, Scalar] = {}
     release, device = row.get("version.vllm"), row.get("modelled_device")
     if isinstance(release, str):
@@ -42,15 +36,3 @@ def overridden(row: Mapping[str, Any]) -> dict[str, Scalar]:
 def _is_same(value: Scalar, unsaid: Scalar | None) -> bool:
     """Return whether a value is the one that holds unsaid; a variable is text where a flag is a number."""
     return unsaid is not None and (value == unsaid or str(value).lower() == str(unsaid).lower())
-
-
-def _plain(value: Any) -> Scalar:
-    plain: Scalar = value.item() if hasattr(value, "item") else value
-    return plain
-
-
-def _is_missing(value: Any) -> bool:
-    # pandas gives NaN or NA for a null cell; NA is equal to nothing, and neither is NaN.
-    return (
-        value is None or type(value).__name__ == "NAType" or (isinstance(value, float) and math.isnan(value))
-    )

@@ -125,8 +125,7 @@ class Progress:
 
     def _values(self, rows: Sequence[Mapping[str, Any]]) -> tuple[float, ...] | None:
         """Return a trial's values; None where one is missing, or a bound is not kept or not known to be."""
-        self._default.learn(rows)
-        rows = self._default.held_against(rows)
+        rows = self._default.judged(rows)
         is_kept = is_feasible(violations(self._constraints, rows))
         return trial_values(self._objectives, rows) if is_kept else None
 

@@ -113,8 +113,7 @@ class Teller:
         self, number: int, rows: Sequence[Mapping[str, Any]], attributes: Mapping[str, Any]
     ) -> None:
         """Report measured values and bounds; with one of them missing the trial could not be ranked."""
-        self._default.learn(rows)
-        rows = self._default.held_against(rows)
+        rows = self._default.judged(rows)
         violated = violations(self._constraints, rows)
         values = None if violated is None else self._values(rows)
         self._search.tell(
