@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.errors import PlacementError, first_line
+from sweeper.executors.ray_guard import Guard
 from sweeper.executors.ray_import import import_ray, keeping_signals, noise_to, without_masks
 from sweeper.processes import process as processes
 from sweeper.processes.process import Process
@@ -50,13 +51,14 @@ class PrivateRay:
         self._raylet: Process | None = None
         # Unix socket paths are limited to about 100 characters, so the folder's own must be short.
         self._temp_dir = own_temp_dir()
+        self._guard = Guard(self._temp_dir)
         self._ray = import_ray(is_private=True)
         try:
             with noise_to(log_path):
                 self._start(devices)
         except BaseException:
             processes.end(_below(self._temp_dir), grace_s=0.0)
-            self._remove_temp_dir()
+            self._guard.close()
             raise
 
     def task_options(self, placement: Placement) -> Mapping[str, Any]:
@@ -87,7 +89,7 @@ class PrivateRay:
         """End it and remove its folder; safe to call twice."""
         with noise_to(self._log_path):
             self._ray.shutdown()
-        self._remove_temp_dir()
+        self._guard.close()
 
     def _workers(self) -> list[Process]:
         """Find the processes that the raylet started, also when it is gone itself."""
@@ -128,9 +130,6 @@ class PrivateRay:
                 logging_level="error",
                 _temp_dir=str(self._temp_dir),
             )
-
-    def _remove_temp_dir(self) -> None:
-        shutil.rmtree(self._temp_dir, ignore_errors=True)
 
 
 def _raylet() -> Process | None:

@@ -7,6 +7,8 @@ import gc
 import json
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -248,6 +250,41 @@ def test_folder_of_killed_owner_is_removed_by_next_start() -> None:
     finally:
         for folder in (made, mine):
             folder.rmdir()
+
+
+AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
+_DRIVER = """
+import sys, time
+from pathlib import Path
+from sweeper.executors.private_ray import PrivateRay
+PrivateRay(devices=1, log_path=Path(sys.argv[1]))
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+def title_of(process: Process) -> str:
+    return processes.title(process.pid)
+
+
+@pytest.mark.ray
+def test_killed_driver_leaves_neither_agents_nor_folder_of_its_ray(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _DRIVER, str(tmp_path / "ray.log")]
+    with running(command, stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout.readline() == "up\n"
+        (folder,) = Path(tempfile.gettempdir()).glob(f"sweeper-ray-{driver.pid}-*")
+        deadline = time.monotonic() + 60.0
+        agents: set[str] = set()
+        while len(agents) < 2 and time.monotonic() < deadline:
+            below = processes.descendants(driver.pid)
+            agents = {title for title in map(title_of, below) if title in AGENTS}
+        assert agents == AGENTS
+    # These would stay for a minute.
+    deadline = time.monotonic() + 30.0
+    while (folder.exists() or any(map(processes.is_alive, below))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [title_of(process) for process in below if processes.is_alive(process)] == []
+    assert not folder.exists()
 
 
 def test_folder_leaves_room_for_paths_of_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
