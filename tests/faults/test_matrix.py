@@ -12,9 +12,6 @@ from tests.faults.table import TABLE, rows_in
 
 # It is 10 s on a machine with a processor to spare; tests run on others, too.
 _GONE_WITHIN_S = 30
-# Of a study on Ray whose driver was killed, something was there for 62 s once, beside other busy programs;
-# what it was is not known. It is 2 to 3 s otherwise.
-_RAY_GONE_WITHIN_S = 90
 
 See = Callable[[Row], Seen]
 
@@ -24,8 +21,7 @@ def check(row: Row, seen: Seen) -> None:
     assert row.line in seen.line
     assert seen.again == "complete"
     assert seen.exits == row.exits
-    limit_s = _RAY_GONE_WITHIN_S if row.where == "ray" else _GONE_WITHIN_S
-    assert seen.gone_s is None or seen.gone_s < limit_s
+    assert seen.gone_s is None or seen.gone_s < _GONE_WITHIN_S
 
 
 @pytest.mark.slow
