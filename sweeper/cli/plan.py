@@ -18,6 +18,7 @@ from sweeper.cli.long_work import LongWork
 from sweeper.kinds import SEARCH_METHODS
 from sweeper.plan.live import on_largest_start, search_line, shared_starts
 from sweeper.prepare.search import anchoring_of, is_too_large, size_text
+from sweeper.simulation.calibration import NEVER_COMPARED
 from sweeper.simulation.intervals import factor
 from sweeper.space.domains import Choice, Domain
 from sweeper.text.durations import duration_text
@@ -162,13 +163,22 @@ def _error_facts(jobs: Sequence[Job]) -> dict[str, str]:
             f"{spec.calibration_name}: {spec.calibration_nearness}" if spec.calibration_nearness else None
             for spec in specs
         ],
-        "expected error": [spec.expected_error for spec in specs],
+        "expected error": _told_once([spec.expected_error for spec in specs]),
         "four of five": [_interval_text(spec.stack_distance) for spec in specs],
     }
     return {
         name: "; ".join(dict.fromkeys(text for text in told if text is not None))
         for name, told in facts.items()
     }
+
+
+def _told_once(errors: Sequence[str | None]) -> list[str | None]:
+    """Say of settings that were never compared in several respects each respect once."""
+    never = f"{NEVER_COMPARED} "
+    alike = [text.removeprefix(never) for text in errors if text is not None and text.startswith(never)]
+    respects = dict.fromkeys(respect for text in alike for respect in text.split(", "))
+    others = [text for text in errors if text is not None and not text.startswith(never)]
+    return [*others, never + ", ".join(respects)] if respects else [*others]
 
 
 def _interval_text(distance: float | None) -> str | None:

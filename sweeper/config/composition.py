@@ -102,10 +102,12 @@ class Composed(dict[str, Any]):
 
     Attributes:
         presets: What the shipped files of the chosen groups say, by dotted path: the user did not ask for it.
+        typed: Dotted keys that the command line gives a value.
         described: The file of conf/model that describes a model by its id alone, by the model's dotted key.
     """
 
     presets: Mapping[str, Any] = MappingProxyType({})
+    typed: frozenset[str] = frozenset()
     described: Mapping[str, str] = MappingProxyType({})
 
 
@@ -178,6 +180,7 @@ def _compose(overrides: Sequence[str], entries: Sequence[Override] = ()) -> Comp
     except (HydraException, OmegaConfBaseException, YAMLError) as exc:
         raise _Refused(exc) from exc
     found.presets = _presets(choices)
+    found.typed = frozenset(text.partition("=")[0].lstrip("+") for text in overrides)
     return found
 
 

@@ -271,7 +271,12 @@ def settings(
         needs_engine_python=Run(root=root, platform=platform, datasets=frozenset()).needs_engine_python,
     )
     # Last, so that a value which is wrong by itself is answered first.
-    left_out = unused.check(root, platform=platform, presets=getattr(composed, "presets", {}))
+    left_out = unused.check(
+        root,
+        platform=platform,
+        presets=getattr(composed, "presets", {}),
+        typed=getattr(composed, "typed", frozenset()),
+    )
     return replace(found, left_out=left_out)
 
 

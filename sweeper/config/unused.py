@@ -21,6 +21,7 @@ from sweeper.config.effect_table import EFFECTS
 from sweeper.config.schema import RootConfig, WorkloadConfig
 from sweeper.config.workload import POINT_KEYS
 from sweeper.errors import ConfigError
+from sweeper.knobs import LONGEST
 from sweeper.records import Platform
 
 _POINTS = "workload.points"
@@ -38,13 +39,20 @@ class Setting:
     run: Run
 
 
-def check(root: Mapping[str, Any], *, platform: Platform, presets: Mapping[str, Any]) -> tuple[str, ...]:
+def check(
+    root: Mapping[str, Any],
+    *,
+    platform: Platform,
+    presets: Mapping[str, Any],
+    typed: frozenset[str] = frozenset(),
+) -> tuple[str, ...]:
     """Refuse what is set and does nothing.
 
     Args:
         root: The composed configuration; its single values are checked.
         platform: The machine.
         presets: Values by dotted path that shipped files of the chosen groups bring along.
+        typed: Dotted keys that the command line gives a value.
 
     Returns:
         Sentences about what is left out because of what the run stands in for.
@@ -64,7 +72,23 @@ def check(root: Mapping[str, Any], *, platform: Platform, presets: Mapping[str, 
                 shown = f"is {setting.value!r}" if effect.is_shown else "is given"
                 raise ConfigError(f"{setting.path}: {shown}, and {because}. {idle.remedy}")
             left_out.setdefault(because, []).append(setting.path)
+    for path, because in _superseded(root):
+        if path in typed:
+            left_out.setdefault(because, []).append(path)
     return tuple(f"left out: {', '.join(paths)}: {because}" for because, paths in left_out.items())
+
+
+def _superseded(root: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield each knob of all settings that none has, since the space gives it another value, and why."""
+    space = root["space"]
+    series = [item["knobs"] for item in space["series"].values()]
+    for name, value in root["knobs"].items():
+        domain = None if value is None else space["knobs"].get(name)
+        marks = domain if isinstance(domain, Mapping) else ()
+        if domain is not None and "when" not in marks and not (name == LONGEST and "fits" in marks):
+            yield f"knobs.{name}", f"space.knobs.{name} varies it. Pin it with '~space.knobs.{name}'"
+        elif value is not None and series and all(name in own for own in series):
+            yield f"knobs.{name}", "each series has its own"
 
 
 def settings_of(root: Mapping[str, Any], *, platform: Platform) -> Iterator[Setting]:

@@ -65,6 +65,7 @@ class DatasetKind:
         check: Function from a load point that raises ``ConfigError`` where its file is wrong; None for none.
         repeated: Function from a load point to how many prompts are sent more than once at least, or to None.
         is_read_for_lengths: What is drawn of it tells its lengths, in place of the usual ones below.
+        has_exact_lengths: Its drawn lengths are those that are sent; text is counted by characters.
         mean_input_len: Prompt tokens in the mean, where it has own lengths; ShareGPT's unless it says others.
         mean_output_len: Answer tokens in the mean, where nothing else is asked.
         longest_output_len: Answer tokens of the longest that usually comes.
@@ -93,6 +94,7 @@ class DatasetKind:
     most_total_len: int = 2048
     options: Mapping[str, DatasetOption] = field(default_factory=dict)
     is_read_for_lengths: bool = False
+    has_exact_lengths: bool = False
     has_answers_in_file: bool = False
     has_own_answers: bool = False
     needs_output_len: bool = False
@@ -120,6 +122,7 @@ _SHAREGPT = DatasetKind(
 )
 _RANDOM = DatasetKind(
     name="random",
+    has_exact_lengths=True,
     draws_lengths=True,
     pieces="sweeper.workload.requests:pieces_after_one_prefix",
     arguments="sweeper.clients.dataset_arguments:random",
@@ -133,6 +136,7 @@ _RANDOM = DatasetKind(
 )
 _PREFIX_REPETITION = DatasetKind(
     name="prefix_repetition",
+    has_exact_lengths=True,
     is_read_for_lengths=True,
     has_own_lengths=True,
     needs_output_len=True,
@@ -166,6 +170,7 @@ _SONNET = DatasetKind(
 )
 _BURSTGPT = DatasetKind(
     name="burstgpt",
+    has_exact_lengths=True,
     reads_file=True,
     is_read_for_lengths=True,
     has_own_lengths=True,
@@ -198,6 +203,7 @@ _CUSTOM = DatasetKind(
 )
 _TIMED_TRACE = DatasetKind(
     name="timed_trace",
+    has_exact_lengths=True,
     reads_file=True,
     is_read_for_lengths=True,
     has_own_lengths=True,
@@ -256,6 +262,7 @@ _PAUSE = DatasetOption(
 )
 _CONVERSATIONS = DatasetKind(
     name="conversations",
+    has_exact_lengths=True,
     draws_lengths=True,
     is_read_for_lengths=True,
     conversations="sweeper.workload.conversations:draw",
@@ -297,8 +304,8 @@ _TIMED_CONVERSATIONS = replace(
     check="sweeper.workload.conversation_files:check_timed",
     options={"speed": _TIMED_TRACE.options["speed"]},
 )
-_LATENCY = DatasetKind(name="latency", needs_server=False, is_batch=True)
-_THROUGHPUT = DatasetKind(name="throughput", needs_server=False)
+_LATENCY = DatasetKind(name="latency", has_exact_lengths=True, needs_server=False, is_batch=True)
+_THROUGHPUT = DatasetKind(name="throughput", has_exact_lengths=True, needs_server=False)
 
 DATASETS = Registry(
     "workload.dataset",

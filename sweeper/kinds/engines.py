@@ -51,6 +51,7 @@ class EngineKind:
         is_run_by_command: It is run by ``engine.command`` behind ``engine.prefix``.
         takes_vllm_flags: Its knobs are vLLM's, which are looked up in the tables of the release.
         heeds_ignore_eos: It can be made to generate exactly the wanted number of tokens.
+        longest: Its knob for the tokens of the longest prompt and answer together; None where it has none.
         keeps_prefixes: It can keep prompts for a second run.
         cache_off: Switch among its own knobs that makes it keep none; None for vLLM's, and where it has none.
         counts_tokens: A stream of its ends with the number of its tokens.
@@ -75,6 +76,7 @@ class EngineKind:
     is_kept_warm: bool = False
     takes_vllm_flags: bool = False
     heeds_ignore_eos: bool = True
+    longest: str | None = None
     keeps_prefixes: bool = True
     cache_off: str | None = None
     counts_tokens: bool = False
@@ -109,6 +111,7 @@ _VLLM = EngineKind(
     is_kept_warm=True,
     environment=VLLM_ENVIRONMENT,
     takes_vllm_flags=True,
+    longest="max_model_len",
     counts_tokens=True,
     has_live_limits=True,
 )
@@ -126,6 +129,7 @@ _SGLANG = EngineKind(
         distributions=("sglang", "sglang-cpu", "amd-sglang"),
         program="sglang",
     ),
+    longest="context_length",
     cache_off="disable_radix_cache",
     counts_tokens=True,
 )
@@ -139,6 +143,7 @@ _TGI = EngineKind(
     flags="sweeper.engines.tgi:FLAGS",
     is_run_by_command=True,
     heeds_ignore_eos=False,
+    longest="max_total_tokens",
     keeps_prefixes=False,
 )
 _ATTACH = EngineKind(
@@ -159,6 +164,7 @@ _SIMULATED = EngineKind(
     is_modelled=True,
     has_devices=False,
     takes_vllm_flags=True,
+    longest="max_model_len",
 )
 
 ENGINES = Registry(

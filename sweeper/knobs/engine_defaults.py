@@ -12,6 +12,8 @@ from sweeper.knobs.parallelism import ranks
 from sweeper.knobs.release_order import is_between
 from sweeper.records import Assignment, Scalar
 
+LONGEST = "max_model_len"
+"""Knob for the tokens of the longest prompt and answer together."""
 # Source: max_position_embeddings in the config of every Llama 3.1.
 _LLAMA_3_1_POSITIONS = 131072
 
@@ -57,7 +59,7 @@ def defaults(
         README of data/, "Defaults that moved"; for a CPU, vLLM 0.32.0 EngineArgs.get_batch_defaults.
     """
     generation = engine_generation(release, accelerator=accelerator, assignment=assignment)
-    model_len = _whole(assignment, "max_model_len", max_positions)
+    model_len = _whole(assignment, LONGEST, max_positions)
     chunked = _default_chunked(
         release, generation, accelerator=accelerator, assignment=assignment, model_len=model_len
     )

@@ -9,6 +9,9 @@ from typing import Any
 from sweeper.errors import ConfigError
 from sweeper.records.architecture import MOST_LAYERS, WHOLE, Architecture, Attention, Layer, Mlp
 
+# Kinds of rotary embeddings whose max_position_embeddings is that of the scaled ones.
+_SCALED_ALREADY = (None, "default", "su", "longrope", "llama3", "mrope", "deepseek_llama_scaling")
+
 
 @dataclass(frozen=True)
 class Fields:
@@ -97,13 +100,39 @@ def mlp_of(fields: Fields, matrices: int = 3) -> Mlp:
     return Mlp(intermediate=fields.size("intermediate_size"), matrices=matrices)
 
 
+def positions(embedded: int, config: Mapping[str, Any]) -> int:
+    """Return the tokens of a model's longest sequence, which scaled rotary embeddings make more.
+
+    Args:
+        embedded: Its ``max_position_embeddings``.
+        config: Its config.json, or the part of it that is for text.
+
+    Source:
+        vLLM 0.32.0, config/model.py, ``_get_and_verify_max_len``. Of YaRN, whose ``max_position_embeddings``
+        some files give scaled and others not, the larger, as releases before it took it.
+    """
+    given = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    scalings = [one for one in given.values() if isinstance(one, Mapping)] or [given]
+    longest = embedded
+    for scaling in scalings:
+        kind, factor = scaling.get("rope_type", scaling.get("type")), scaling.get("factor")
+        if not isinstance(factor, int | float) or "gemma3" in str(config.get("model_type")):
+            continue
+        if "yarn" in str(kind):
+            original = scaling.get("original_max_position_embeddings")
+            longest = max(longest, int(original * factor)) if isinstance(original, int) else longest
+        elif kind not in _SCALED_ALREADY:
+            longest = max(longest, int(embedded * factor))
+    return longest
+
+
 def stack_of(fields: Fields, layers: Sequence[Layer]) -> Architecture:
     """Return a decoder of these layers, with what its fields say of the rest."""
     return Architecture(
         model_type=str(fields.values["model_type"]),
         hidden=fields.size("hidden_size"),
         vocab=fields.size("vocab_size"),
-        max_positions=fields.size("max_position_embeddings"),
+        max_positions=positions(fields.size("max_position_embeddings"), fields.values),
         layers=tuple(layers),
         is_tied=bool(fields.values.get("tie_word_embeddings", False)),
         draft_layers=fields.number("num_nextn_predict_layers", fields.number("mtp_num_hidden_layers", 0)),

@@ -15,6 +15,7 @@ from typing import Any
 
 from sweeper.errors import ConfigError
 from sweeper.models import builds, quantization
+from sweeper.models.config_fields import positions
 from sweeper.records import Model, ModelShape, Quantization
 from sweeper.records.architecture import MOST_LAYERS, Architecture
 
@@ -181,6 +182,7 @@ def _refuse_contradictions(config: Mapping[str, Any], where: str) -> None:
 
 def _shape(config: Mapping[str, Any], where: str) -> ModelShape:
     shape = {name: _number(config, key, where) for name, key in _FIELDS.items()}
+    shape["max_positions"] = positions(shape["max_positions"], config)
     if shape["layers"] > MOST_LAYERS:
         raise ConfigError(
             f"{where}: num_hidden_layers is {shape['layers']:,}; expected at most {MOST_LAYERS:,}. "

@@ -21,6 +21,7 @@ from sweeper.errors import ConfigError
 from sweeper.kinds import ENGINES
 from sweeper.plan.not_modelled import unmodelled
 from sweeper.plan.planner import Job, Planner
+from sweeper.plan.too_long import longest_asked, model_positions
 from sweeper.records import Assignment, Platform, Scalar
 from sweeper.records.architecture import Attention, Experts, LatentAttention
 from sweeper.space.domains import Choice, Domain
@@ -62,12 +63,38 @@ def fitted(planner: Planner) -> Planner:
     rest = _without(space, needless)
     needless |= {name: f"it depends on {' and '.join(gone)}" for name, gone in rest[1].items()}
     planner = replace(planner, space=rest[0])
+    planner, too_short = _with_length(planner)
     taken = {name: _values_of_knob(planner, name) for name in planner.space.fittings}
     sizes, rule = _sizes_together(planner, {n: t for n, t in taken.items() if n in knobs.PARALLEL_SIZES})
     taken |= sizes
     _check_sizes(planner, sizes)
     narrowed = _narrowed(planner.space, taken, rule)
-    return replace(planner, space=narrowed, left_out=tuple(_sentences(needless, taken)))
+    return replace(planner, space=narrowed, left_out=(*too_short, *_sentences(needless, taken)))
+
+
+# ---- the longest sequence ----
+
+
+def _with_length(planner: Planner) -> tuple[Planner, tuple[str, ...]]:
+    """Give the longest sequence the least value that has room for the load; the model's own where none has.
+
+    Nothing is searched there: a longer one makes nothing faster. It is taken first, since it decides what
+    fits in memory. One that the study says itself stays.
+    """
+    if knobs.LONGEST not in planner.space.fittings:
+        return planner, ()
+    space, _ = _without(planner.space, {knobs.LONGEST: ""})
+    if knobs.LONGEST in space.base:
+        return replace(planner, space=space), ()
+    asked, own = longest_asked(planner.load_points), model_positions(planner.model)
+    choices = sorted(int(value) for value in _choices(planner, knobs.LONGEST))
+    enough = [value for value in choices if value >= asked and (own is None or value <= own)]
+    if enough:
+        space = replace(space, base={**space.base, knobs.LONGEST: enough[0]})
+    short = [value for value in choices if value < asked]
+    why = f"the longest request of the load takes {asked:,} tokens"
+    sentences = (f"{knobs.LONGEST} {', '.join(map(str, short))}: {why}",) if short else ()
+    return replace(planner, space=space), sentences
 
 
 # ---- whole knobs ----

@@ -18,6 +18,7 @@ from sweeper.kinds import ENGINES, EngineKind
 from sweeper.models import fit
 from sweeper.plan.chat import check_chat
 from sweeper.plan.not_modelled import why_no_bar
+from sweeper.plan.too_long import why_too_long
 from sweeper.records import (
     IMAGE,
     Assignment,
@@ -353,8 +354,8 @@ class Planner:
             )
         if refusals:
             return Refusal(FailureClass.UNSUPPORTED, refusals[0].message)
-        refusal = self._size_refusal(spec) or self._shape_refusal(spec) or self._memory_refusal(spec)
-        return refusal or self._repeated_refusal(spec)
+        refusal = self._size_refusal(spec) or self._shape_refusal(spec) or _length_refusal(spec)
+        return refusal or self._memory_refusal(spec) or self._repeated_refusal(spec)
 
     def _is_mistake(self, refusal: knobs.Refusal) -> bool:
         """Whether no trial of the study may start: of several images, one may lack what the others have."""
@@ -407,7 +408,7 @@ class Planner:
         )
         if mistakes:
             raise KnobError(f"{kind.title}: " + "\n  ".join(mistakes))
-        return self._size_refusal(spec) or self._shape_refusal(spec)
+        return self._size_refusal(spec) or self._shape_refusal(spec) or _length_refusal(spec)
 
     def _size_refusal(self, spec: TrialSpec) -> Refusal | None:
         if spec.devices_wanted <= len(self.node.devices):
@@ -447,6 +448,11 @@ class Planner:
         if found.is_feasible:
             return None
         return Refusal(FailureClass.OUT_OF_MEMORY, f"does not fit in memory: {found}")
+
+
+def _length_refusal(spec: TrialSpec) -> Refusal | None:
+    why = why_too_long(spec)
+    return None if why is None else Refusal(FailureClass.UNSUPPORTED, why)
 
 
 def _rule_refusal(broken: str) -> Refusal:

@@ -32,6 +32,8 @@ OFFLINE_METRICS = {metric.name: metric.words for metric in fitted(Kind.OFFLINE)}
 
 WORDS = METRICS | OFFLINE_METRICS
 
+NEVER_COMPARED = "unknown: never compared with a measurement"
+"""How an expected error begins of what a calibration has no data of; of what follows, set apart by commas."""
 FOLDER = "calibrations"
 """Folder of a user's own, in that of all studies."""
 
@@ -279,7 +281,7 @@ class NamedCalibration:
         """
         new = [kind for kind in kinds if kind not in self.compared.kinds]
         if new:
-            return f"unknown: never compared with a measurement of {', of '.join(new)}"
+            return f"{NEVER_COMPARED} {', '.join(f'of {kind}' for kind in new)}"
         if not self.errors_pct:
             return self.errors_text
         lacking: list[str] = []

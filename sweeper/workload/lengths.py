@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from sweeper.errors import ConfigError
 from sweeper.kinds import DATASETS
 from sweeper.records import LoadPoint
+from sweeper.workload.drawing import Ints
 from sweeper.workload.requests import Workload, make_workload
 
 
@@ -55,6 +58,17 @@ def expected(point: LoadPoint) -> Lengths:
         longest_output=longest,
         last_arrival_s=_last_arrival_s(point),
     )
+
+
+@lru_cache(maxsize=256)
+def of_requests(point: LoadPoint) -> Ints | None:
+    """Return the tokens of each request, prompt and answer together, ascending; None where nothing tells."""
+    try:
+        sent = make_workload(point, seed=point.client_seed)
+    except ConfigError:
+        # What is wrong with a file is said by the check before anything starts.
+        return None
+    return np.sort(sent.input_tokens + sent.output_tokens)
 
 
 def _drawn(point: LoadPoint) -> Lengths:

@@ -192,6 +192,16 @@ def test_endpoint_and_grid_say_what_they_leave_out() -> None:
     assert grid.left_out == ("left out: search.start: search=random chooses by itself what comes first",)
 
 
+def test_knob_of_all_settings_that_space_gives_other_values_is_said() -> None:
+    varied = settled("+experiment=tune", "knobs.tensor_parallel_size=4", "knobs.max_model_len=9000")
+    assert varied.left_out == (
+        "left out: knobs.tensor_parallel_size: space.knobs.tensor_parallel_size varies it. Pin it with "
+        "'~space.knobs.tensor_parallel_size'",
+    )
+    series = settled("+experiment=case2_sched_steps", "knobs.num_scheduler_steps=5")
+    assert series.left_out == ("left out: knobs.num_scheduler_steps: each series has its own",)
+
+
 def test_line_is_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

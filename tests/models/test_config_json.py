@@ -168,3 +168,24 @@ def test_file_that_is_not_there_or_no_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(ConfigError, match=r"config.json: is no JSON object"):
         config_json.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "longest"),
+    [
+        ({"type": "linear", "factor": 4.0}, 524288),
+        ({"rope_type": "dynamic", "factor": 2.0}, 262144),
+        ({"rope_type": "llama3", "factor": 8.0}, 131072),
+        ({"rope_type": "yarn", "factor": 40.0, "original_max_position_embeddings": 4096}, 163840),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}, 131072),
+        ({"rope_type": "default"}, 131072),
+        (None, 131072),
+    ],
+    ids=str,
+)
+def test_longest_sequence_is_that_of_scaled_embeddings(
+    tmp_path: Path, scaling: dict[str, object] | None, longest: int
+) -> None:
+    found = config_json.read(write(tmp_path, rope_scaling=scaling))
+    assert found.shape is not None
+    assert found.shape.max_positions == longest
