@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sweeper.engines.reported_values import Enumerated, Named, Unreadable, parse
+from sweeper.knobs import LONGEST, WHAT_FITS
 from sweeper.records import Assignment, Scalar
 
 NOT_COMPARED = "not_compared"
@@ -128,7 +129,7 @@ def written(value: object) -> Scalar:
 
 def _all_findings(assignment: Assignment, effective: Mapping[str, Scalar]) -> Iterator[_Finding]:
     for knob, asked in assignment.items():
-        if knob in effective:
+        if knob in effective and (knob, asked) != (LONGEST, WHAT_FITS):
             yield from _findings(knob, _asked_value(knob, asked), _reported_value(effective[knob]))
 
 

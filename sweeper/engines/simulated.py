@@ -104,8 +104,11 @@ class SimulatedEngine:
         settings = resolve(spec)
         _refuse(spec, placement, settings)
         costs = _costs(spec, placement, settings, calibration)
-        blocks = _kv_blocks(spec, costs.device, settings)
-        return SimulatedServer(spec, settings=settings, costs=costs, blocks=blocks, restart=restart)
+        found = _fitted(spec, costs.device, settings)
+        settings = {**settings, knobs.LONGEST: found.max_model_len}
+        return SimulatedServer(
+            spec, settings=settings, costs=costs, blocks=found.plain_blocks, restart=restart
+        )
 
 
 class SimulatedServer:
@@ -368,8 +371,8 @@ def _gpus(device: Device, devices: int) -> int:
     return max(1, round(devices * device.gpu_frac))
 
 
-def _kv_blocks(spec: TrialSpec, device: Device, settings: Mapping[str, Scalar]) -> int:
-    """Count the KV blocks that fit besides weights and working memory.
+def _fitted(spec: TrialSpec, device: Device, settings: Mapping[str, Scalar]) -> fit.Fit:
+    """Return how weights, working memory and KV cache share a device's memory.
 
     Raises:
         EngineError: Not even one sequence of the maximum length has room.
@@ -391,7 +394,7 @@ def _kv_blocks(spec: TrialSpec, device: Device, settings: Mapping[str, Scalar]) 
             "max_num_seqs or max_num_batched_tokens, or raise tensor_parallel_size.",
             failure=FailureClass.OUT_OF_MEMORY,
         )
-    return found.plain_blocks
+    return found
 
 
 def _scheduler_config(settings: Mapping[str, Scalar], *, is_v1: bool, release: str) -> SchedulerConfig:

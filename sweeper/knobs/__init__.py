@@ -39,7 +39,7 @@ from sweeper.knobs.bench import (
 )
 from sweeper.knobs.catalogue import Knob, describe, every_name, knob_type, known_names, takes_json
 from sweeper.knobs.checks import check
-from sweeper.knobs.engine_defaults import LONGEST, NEVER_MOVED, defaults
+from sweeper.knobs.engine_defaults import LONGEST, NEVER_MOVED, WHAT_FITS, defaults
 from sweeper.knobs.forms import command_line, environment, launcher, serve_line
 from sweeper.knobs.generations import NO_KNOBS, Accelerator, Generation, accelerator_of, engine_generation
 from sweeper.knobs.history import first_with, lost, since_removed
@@ -91,6 +91,7 @@ __all__ = [
     "PARALLEL_SIZES",
     "SGLANG_CACHE_OFF",
     "TGI_GIVEN_FLAGS",
+    "WHAT_FITS",
     "Accelerator",
     "AiterSwitches",
     "BenchFlag",

@@ -14,6 +14,8 @@ from sweeper.records import Assignment, Scalar
 
 LONGEST = "max_model_len"
 """Knob for the tokens of the longest prompt and answer together."""
+WHAT_FITS = -1
+"""Its value for as many as have room in memory, at most the model's own (vLLM from 0.14)."""
 # Source: max_position_embeddings in the config of every Llama 3.1.
 _LLAMA_3_1_POSITIONS = 131072
 

@@ -16,11 +16,12 @@ offloading to the host.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_right
+from dataclasses import dataclass, replace
 
 from sweeper import knobs
 from sweeper.errors import PlacementError
-from sweeper.knobs import Accelerator
+from sweeper.knobs import LONGEST, WHAT_FITS, Accelerator
 from sweeper.knobs.release_order import is_between
 from sweeper.models.activations import (
     UNKNOWN_BATCH_TOKENS,
@@ -136,6 +137,19 @@ class Fit:
         """Whether the engine can start."""
         return self.blocks - self.cache.spare_blocks >= max(1, self.cache.blocks_of(self.max_model_len))
 
+    def shortened(self) -> Fit:
+        """Return it with the longest sequence that has room, at least one token.
+
+        Source:
+            vLLM 0.32.0, v1/core/kv_cache_utils.py, ``_auto_fit_max_model_len``.
+        """
+
+        def has_no_room(tokens: int) -> bool:
+            return not replace(self, max_model_len=tokens).is_feasible
+
+        longest = bisect_right(range(1, self.max_model_len + 1), False, key=has_no_room)
+        return replace(self, max_model_len=max(longest, 1))
+
     def sequences(self, tokens: int | None = None) -> int:
         """Count the sequences that the KV cache holds at once, whatever ``max_num_seqs`` says.
 
@@ -182,8 +196,9 @@ def fit(
     )
     said = {**unsaid, **assignment}
     dtype = compute_dtype(model, assignment)
-    longest = whole(said, "max_model_len", built.max_positions)
-    return Fit(
+    takes_what_fits = said.get(LONGEST) == WHAT_FITS
+    longest = built.max_positions if takes_what_fits else whole(said, LONGEST, built.max_positions)
+    found = Fit(
         weights_gib=weight_bytes(model, assignment) / GIB,
         activations_gib=activation_bytes(
             built,
@@ -208,6 +223,7 @@ def fit(
         max_model_len=longest,
         block_tokens=whole(said, "block_size", default_block_tokens(built, accelerator)),
     )
+    return found.shortened() if takes_what_fits else found
 
 
 def by_tensor_parallel(

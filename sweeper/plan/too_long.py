@@ -7,6 +7,7 @@ refuses or cuts short. Both are told here before anything starts.
 from __future__ import annotations
 
 from sweeper.kinds import DATASETS, ENGINES
+from sweeper.knobs import WHAT_FITS
 from sweeper.records import Assignment, LoadPoint, Model, TrialSpec
 from sweeper.workload import lengths
 
@@ -30,7 +31,7 @@ def why_too_long(spec: TrialSpec) -> str | None:
         return None
     own = None if is_stretched(spec.assignment) else model_positions(spec.model)
     said = spec.assignment.get(kind.longest)
-    limit = own if said is None else said
+    limit = own if said in (None, WHAT_FITS) else said
     if not isinstance(limit, int) or limit <= 0:
         # Not known, or none that the engine takes.
         return None
@@ -40,7 +41,7 @@ def why_too_long(spec: TrialSpec) -> str | None:
             f"{kind.title} does not start. Lower it, or leave it out for the model's own."
         )
     tells = (p for p in spec.load_points if kind.is_modelled or DATASETS[p.dataset].has_exact_lengths)
-    where = f"the model's {limit}" if said is None else f"{kind.longest} = {limit}"
+    where = f"the model's {limit}" if said in (None, WHAT_FITS) else f"{kind.longest} = {limit}"
     return next((why for p in tells if (why := _why_load_is(p, kind.longest, limit, where, own=own))), None)
 
 

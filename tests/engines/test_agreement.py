@@ -153,3 +153,8 @@ def test_of_object_row_holds_what_was_asked_for() -> None:
     assert reported_text("compilation_config", '{"mode": "none"}', reported) == '{"mode": "NONE"}'
     whole = reported_text("compilation_config", None, reported)
     assert json.loads(str(whole)) == {"mode": "NONE", "backend": "inductor", "sizes": [1, 2]}
+
+
+def test_longest_sequence_that_has_room_is_what_was_asked_for() -> None:
+    assert differences({"max_model_len": -1}, {"max_model_len": 4096}) == {}
+    assert differences({"max_num_seqs": -1}, {"max_num_seqs": 4096}) == {"max_num_seqs": (-1, 4096)}

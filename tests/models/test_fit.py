@@ -444,3 +444,13 @@ def test_fit_of_deep_stack_costs_trial_nothing(tmp_path: Path) -> None:
     for _ in range(100):
         fitted(model, tensor_parallel_size=8)
     assert time.process_time() - start_s < 1
+
+
+def test_longest_sequence_of_minus_one_is_what_has_room(llama_8b: Model, llama_70b: Model) -> None:
+    whole = on_cpx(llama_8b, max_model_len=-1)
+    # 24 GiB hold the weights and less than the model's 131,072 tokens.
+    assert 8192 < whole.max_model_len < 131072
+    assert whole.is_feasible
+    assert not on_cpx(llama_8b, max_model_len=whole.max_model_len + whole.block_tokens).is_feasible
+    assert on_cpx(llama_8b, max_model_len=whole.max_model_len) == whole
+    assert not on_cpx(llama_70b, max_model_len=-1).is_feasible
