@@ -9,7 +9,7 @@ ways in turn; the prefix cache is empty before every load.
         [-- ENGINE ARGUMENTS]
 
 Run it where the sweeper is installed; PYTHON has vLLM. Writes FOLDER/live.json, each start's log and the
-client's files. Results: docs/live.md.
+client's files. Results: docs/gpu.md.
 """
 
 from __future__ import annotations

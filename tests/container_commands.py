@@ -25,6 +25,7 @@ from tests.standin_server import make_spec
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "containers.md"
 BEGIN, END = "<!-- commands -->", "<!-- end of commands -->"
+WIDTH = 110
 IMAGE = "rocm/vllm:rocm7.0.0_vllm_0.11.2_20251210"
 _START = "sweeper-0123456789abcdef"
 # What surrounds the sweeper on that node; HF_TOKEN is exported there.
@@ -49,9 +50,9 @@ class Block:
 
 
 BLOCKS = (
-    Block("One GPU (SPX, device 0)", (0,), "SPX"),
-    Block("Four GPUs (SPX, devices 4 to 7)", (4, 5, 6, 7), "SPX"),
-    Block("One partition of a GPU (CPX, device 9)", (9,), "CPX"),
+    Block("one GPU (SPX, device 0)", (0,), "SPX"),
+    Block("four GPUs (SPX, devices 4 to 7)", (4, 5, 6, 7), "SPX"),
+    Block("one partition (CPX, device 9)", (9,), "CPX"),
 )
 
 
@@ -129,23 +130,21 @@ def _ordinary(word: str, folder: Path) -> str:
 
 
 def table() -> str:
-    """Write one command whole, an option a line, and the options in which blocks and runtimes differ."""
+    """Write one command whole, and the options in which those of the other blocks differ."""
     with tempfile.TemporaryDirectory() as folder:
-        found = {
-            (block, runtime): words_of(runtime, block, Path(folder))
-            for block in BLOCKS
-            for runtime in (containers.DOCKER, containers.PODMAN)
-        }
+        found = {block: words_of(containers.DOCKER, block, Path(folder)) for block in BLOCKS}
+        podman = [words_of(containers.PODMAN, block, Path(folder)) for block in BLOCKS]
+    # The page says it once for both.
+    assert [words[1:] for words in podman] == [words[1:] for words in found.values()]
     first, *others = ({*_options(words)} for words in found.values())
     shared = first.intersection(*others)
     rows = [
-        f"| {block.title} | `HIP_VISIBLE_DEVICES={','.join(map(str, range(len(block.devices))))}` | {own} |"
-        for (block, _), words in found.items()
+        f"| {block.title} | {own} |"
+        for block, words in found.items()
         for own in [" ".join(f"`{option}`" for option in _options(words) if option not in shared)]
     ]
-    head = "| block | what the engine is told | options that differ, in their order |\n|---|---|---|"
-    whole = _folded(found[BLOCKS[0], containers.DOCKER])
-    return "\n".join([head, *rows]) + f"\n\nThe first of them, whole:\n\n```bash\n{whole}\n```\n"
+    head = "| block | options that differ |\n|---|---|"
+    return "\n".join([f"```bash\n{_folded(found[BLOCKS[0]])}\n```\n", head, *rows]) + "\n"
 
 
 def _options(words: tuple[str, ...]) -> list[str]:
@@ -162,7 +161,13 @@ def _lines(words: tuple[str, ...]) -> list[list[str]]:
 
 
 def _folded(words: tuple[str, ...]) -> str:
-    return " \\\n  ".join(" ".join(line) for line in _lines(words))
+    """Join a command, as many options on a line as the page has room for."""
+    lines = [""]
+    for option in _options(words):
+        if len(lines[-1]) + len(option) > WIDTH:
+            lines.append("")
+        lines[-1] += f" {option}"
+    return " \\\n  ".join(line.strip() for line in lines)
 
 
 def write() -> None:

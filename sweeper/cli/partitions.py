@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sweeper.topology import Node
 
 _SIZES = (1, 2, 4, 8)
+_MASK = "HIP_VISIBLE_DEVICES"
 _SHOWN_MODES = (("SPX", "NPS1"), ("DPX", "NPS2"), ("QPX", "NPS4"), ("CPX", "NPS4"))
 _ANY_SHAPE = ModelShape(
     layers=1, hidden=8, intermediate=8, heads=8, kv_heads=8, head_dim=1, vocab=8, max_positions=8
@@ -26,16 +27,10 @@ _ANY_SHAPE = ModelShape(
 _HEAD = """\
 # Trials on partitions
 
-What a trial of each tensor parallel size gets on a node of eight MI300X in each partition mode: its aligned
-block, the physical GPUs under it, their NUMA node, and which of the engine's variables depend on the block.
-Written by `python -m sweeper partitions` from the node that the simulated platform models and the code that
-places and starts a trial; `python -m sweeper node` shows the devices of this machine.
-
-Shown are the first and the last block of an empty node. Devices are numbered as HIP counts them; memory is
-nominal. A trial's threads are bound to the processors of its block's NUMA node, on both not at all. Other
-variables are the same for every block ([engines.md](engines.md)). The mode is read, compared with what the
-experiment asks, and stored in each row; this program never changes it. The commands are for a person, on an
-idle node; the memory step reloads the driver.
+What `python -m sweeper partitions` prints: how eight MI300X are divided in each mode. Each trial gets an
+aligned block, one mask ([isolation](isolation.md)), and the processors of its NUMA node (on both: any).
+Blocks begin at device 0; the last one is shown. `python -m sweeper node` shows this machine's devices. The
+sweeper never changes the mode: give the commands on an idle node (the first reloads the driver).
 """
 
 
@@ -69,36 +64,26 @@ def _sections() -> Iterator[str]:
         first = node.devices[0]
         yield f"## {mode} with {memory_mode}\n"
         yield (
-            f"{len(node.devices)} devices, {len(node.devices) // len(node.parents)} on each GPU, each with "
-            f"{first.memory_gib:g} GiB and {first.compute_units} compute units. Legal with {mode}: {legal}.\n"
+            f"{len(node.devices)} devices of {first.memory_gib:g} GiB and {first.compute_units} "
+            f"compute units. Legal memory: {legal}.\n"
         )
         yield "```bash\n" + "\n".join(topology.mode_commands(mode, memory_mode)) + "\n```\n"
-        heads = ("TP", "block", "devices", "GPUs", "NUMA node", "environment")
-        yield markdown_table(heads, [row for size in _SIZES for row in _rows(node, size)])
+        heads = ("TP", "blocks", f"last `{_MASK}`", "GPUs", "NUMA")
+        yield markdown_table(heads, [_row(node, size) for size in _SIZES])
         yield ""
 
 
-def _rows(node: Node, size: int) -> Iterator[tuple[str, ...]]:
-    """Return the rows of the first and the last block."""
+def _row(node: Node, size: int) -> tuple[str, ...]:
+    """Return how many blocks of this size an empty node has, and what the last one is."""
     from sweeper.schedule.allocator import Allocator
     from sweeper.topology import ranges
 
     allocator, blocks = Allocator(node), []
     while (placement := allocator.acquire(size)) is not None:
         blocks.append(placement)
-    for number in sorted({0, len(blocks) - 1}):
-        placement = blocks[number]
-        numa = "both" if placement.numa_node is None else str(placement.numa_node)
-        where = (ranges(placement.devices), ranges(placement.parents), numa)
-        variables = " ".join(f"`{name}={value}`" for name, value in _variables(placement).items())
-        yield (str(size), f"{number + 1} of {len(blocks)}", *where, variables)
-
-
-def _variables(placement: Placement) -> dict[str, str]:
-    """Return the variables of the engine's environment that depend on its block of devices."""
-    elsewhere = _environment(replace(placement, devices=(), parents=(), numa_node=None))
-    here = _environment(placement)
-    return {name: value for name, value in sorted(here.items()) if elsewhere.get(name) != value}
+    last = blocks[-1]
+    numa = "both" if last.numa_node is None else str(last.numa_node)
+    return (str(size), str(len(blocks)), _environment(last)[_MASK], ranges(last.parents), numa)
 
 
 def _environment(placement: Placement) -> dict[str, str]:

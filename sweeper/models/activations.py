@@ -38,7 +38,7 @@ def activation_bytes(
 
     Source:
         Fitted to vLLM's own profile: Llama 3.1 8B takes 2.07 GiB for 20000 tokens and 2.99 for 29000
-        (vllm-project/vllm issue 10517), this says 2.06 and 2.99; more cases in docs/fit.md.
+        (vllm-project/vllm issue 10517), this says 2.06 and 2.99.
     """
     built = model.architecture if isinstance(model, ModelShape) else model
     widest = max(_width_of_a_token(layer) for layer, _ in built.runs) / tensor_parallel_size

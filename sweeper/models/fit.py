@@ -51,7 +51,7 @@ __all__ = [
 
 RUNTIME_GIB = 0.25
 """Memory outside of torch: the runtime's context, communication buffers, libraries. Source: vLLM's own
-"non_torch_memory" in published logs, 0.05 to 0.35 GiB with one device or several (docs/fit.md)."""
+"non_torch_memory" in published logs, 0.05 to 0.35 GiB with one device or several."""
 
 GRAPHS_GIB = 0.4
 """Captured graphs. vLLM counts them in advance from 0.21.0 on; before, they grew into the share that

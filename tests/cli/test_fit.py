@@ -206,10 +206,10 @@ def test_page_says_block_gpus_numa_node_mask_and_commands(capsys: pytest.Capture
         assert f"## {mode} with {memory_mode}\n" in told
         assert f"sudo amd-smi set --gpu all --compute-partition {mode}\n" in told
     # Four devices in DPX are two GPUs; the last eight of 64 are the last GPU, on the other socket.
-    assert "| 4 | 1 of 4 | 0-3 | 0-1 | 0 | `HIP_VISIBLE_DEVICES=0,1,2,3`" in told
-    assert "| 8 | 8 of 8 | 56-63 | 7 | 1 | `HIP_VISIBLE_DEVICES=56,57,58,59,60,61,62,63`" in told
+    assert "| 4 | 4 | 12,13,14,15 | 6-7 | 1 |" in told
+    assert "| 8 | 8 | 56,57,58,59,60,61,62,63 | 7 | 1 |" in told
     # Eight whole GPUs are the whole node, on both sockets.
-    assert "| 8 | 1 of 1 | 0-7 | 0-7 | both |" in told
+    assert "| 8 | 1 | 0,1,2,3,4,5,6,7 | 0-7 | both |" in told
 
 
 def test_modelled_node_is_shown_in_mode_asked_for(capsys: pytest.CaptureFixture[str]) -> None:

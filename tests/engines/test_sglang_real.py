@@ -1,6 +1,6 @@
 """The real SGLang on the cpu platform, where an environment has one: SWEEPER_SGLANG_PYTHON names it.
 
-No package registry has a build of it for processors, so no environment is made for this (docs/engines.md).
+No package registry has a build of it for processors, so no environment is made for this.
 """
 
 from __future__ import annotations

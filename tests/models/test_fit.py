@@ -173,7 +173,7 @@ def test_simulated_devices_weights_are_same(llama_70b: Model) -> None:
 def test_cache_of_one_gib_has_blocks_that_vllm_makes_of_it(
     layers: int, kv_heads: int, head_dim: int, dtype: str, devices: int, block: int, blocks: int
 ) -> None:
-    # Read from vLLM 0.32.0 itself; docs/fit.md says how.
+    # Read from the CPU build of vLLM 0.32.0, started with this shape.
     shape = replace(tiny.SHAPE, layers=layers, kv_heads=kv_heads, head_dim=head_dim)
     assert GIB // (block * kv_bytes_per_token(shape, dtype=dtype, tensor_parallel_size=devices)) == blocks
 
