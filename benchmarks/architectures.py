@@ -18,7 +18,7 @@ import re
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,24 +51,18 @@ _LOAD = LoadPoint(dataset="random", num_prompts=1, input_len=8, output_len=8)
 
 _HEAD = """# Builds on the real engine
 
-Made by `python benchmarks/architectures.py`: vLLM {release} (CPU build) on tiny models with random weights
-(by `tiny-model --like`), each started as a sweep starts it, with a KV cache of
-{gib} GiB and sequences of at most {length} tokens. The engine logs how many tokens its KV cache holds, and
-reports its blocks; `fit` works the same out from config.json alone, down to how many tokens a block has and
-which layers share blocks. Only the CPU build was asked; GPUs lay their cache out by the same code of vLLM
-with other sizes of blocks.
+Made by `python benchmarks/architectures.py`: tiny models with random weights (`tiny-model --like`) on vLLM
+{release} (CPU build), a KV cache of {gib} GiB, at most {length} tokens a sequence. In brackets the tokens of
+`fit`, where they differ from the log.
 
-| build | blocks | tokens logged | tokens of fit | off | groups of layers, by fit | answers |
-|---|--:|--:|--:|--:|---|---|
+| build | blocks | tokens | layers x what they keep, tokens a block |
+|---|--:|--:|---|
 """
 
 
 _WHY = """
-vLLM's classes for models with images import torchvision, which the CPU build is installed without here: the
-builds of it that indexes carry are for torch with CUDA and do not load beside the CPU's. Their decoders are
-those of `gemma3_text`, `llama4_text` and `qwen2`. vLLM served Bamba with a class of its own up to 0.23.
-Gemma 3 starts and generates, but with these weights nothing that is text, and a sweep refuses empty answers.
-MiniMax-M2 starts and fails at its first request; why was not looked into.
+The CPU build is without torchvision here. Decoders of those models: `gemma3_text`, `llama4_text`, `qwen2`.
+Up to 0.23 vLLM served Bamba.
 """
 
 
@@ -175,11 +169,14 @@ def page(rows: Sequence[Started], *, folder: Path) -> str:
         folder: For the models, which are made again.
     """
     text = _HEAD.format(release=RELEASE, gib=KV_CACHE_GIB, length=MAX_MODEL_LEN)
-    text += "".join(_line(row, folder=folder) for row in rows if row.tokens is not None)
-    failed = [row for row in rows if row.failure]
-    if failed:
-        text += "\n## What did not start, or not answer\n\n"
-        text += "".join(f"- `{row.like}`: `{row.failure}`\n" for row in failed)
+    cells = ((f"`{row.like}`", _cells(row, folder=folder)) for row in rows if row.tokens is not None)
+    text += "".join(f"| {builds} | {said} |\n" for said, builds in _joined(cells).items())
+    failures = _joined(
+        (f"`{row.like}`", row.failure.removesuffix(" See its log.")) for row in rows if row.failure
+    )
+    if failures:
+        text += "\n## What does not start, or not answer\n\n"
+        text += "".join(f"- {builds}: `{failure}`\n" for failure, builds in failures.items())
         text += _WHY
     missing = [like for like in tiny.known() if like not in {row.like for row in rows}]
     if missing:
@@ -187,19 +184,25 @@ def page(rows: Sequence[Started], *, folder: Path) -> str:
     return text
 
 
-def _line(row: Started, *, folder: Path) -> str:
+def _cells(row: Started, *, folder: Path) -> str:
+    """Return the cells of a row after its build's name."""
     found = fitted(model_of(row.like, folder=folder))
-    off = found.tokens - int(row.tokens or 0)
-    counts = Counter(group.words for group in found.cache.groups)
+    counts = Counter(_short(group.words) for group in found.cache.groups)
     groups = "; ".join(f"{count} x ({words})" if count > 1 else words for words, count in counts.items())
-    counted = (
-        row.like,
-        f"{row.blocks:,}",
-        f"{row.tokens:,}",
-        f"{found.tokens:,}",
-        f"{off:+,}" if off else "0",
-    )
-    return f"| {' | '.join(counted)} | {groups} | {'yes' if row.answer else 'no'} |\n"
+    differs = "" if found.tokens == row.tokens else f" ({found.tokens:,})"
+    return f"{row.blocks:,} | {row.tokens:,}{differs} | {groups}"
+
+
+def _short(words: str) -> str:
+    return words.replace(" layers, ", " x ").removesuffix(" tokens a block")
+
+
+def _joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the names of all builds of which the same is said, by what is said."""
+    names: dict[str, list[str]] = {}
+    for name, said in pairs:
+        names.setdefault(said, []).append(name)
+    return {said: ", ".join(alike) for said, alike in names.items()}
 
 
 def _logged_tokens(log: str) -> int | None:

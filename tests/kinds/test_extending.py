@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md, installed as packages and measured by the command line."""
+"""The package of examples/plugins, installed, and measured by the commands of docs/extending.md."""
 
 from __future__ import annotations
 
@@ -15,27 +15,31 @@ import pytest
 from sweeper.store.store import Store
 from tests.kinds.plug_ins import install
 
-GUIDE = Path(__file__).parents[2] / "docs" / "extending.md"
+ROOT = Path(__file__).parents[2]
+GUIDE = ROOT / "docs" / "extending.md"
+PACKAGE = ROOT / "examples" / "plugins"
 
 
-def blocks(title: str) -> dict[str, str]:
-    """Return the code below a heading, by its language."""
+def command(title: str) -> str:
+    """Return the command below a heading."""
     section = GUIDE.read_text(encoding="utf-8").split(f"\n## {title}\n")[1].split("\n## ")[0]
-    return dict(re.findall(r"```(\w+)\n(.*?)```", section, re.DOTALL))
+    (found,) = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    return found.replace("\\\n", " ")
 
 
 def run_example(title: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Install what a section adds, and run its command in a folder."""
-    found = blocks(title)
-    module = found["python"].splitlines()[0].removeprefix("# ")
-    declared = tomllib.loads(found["toml"])["project"]["entry-points"]
+    """Install the example's package, and run the command of a section in a folder."""
+    project = tomllib.loads((PACKAGE / "pyproject.toml").read_text(encoding="utf-8"))
+    modules = project["tool"]["hatch"]["build"]["targets"]["wheel"]["include"]
     site = install(
-        folder / "site", module.removesuffix(".py"), modules={module: found["python"]}, entry_points=declared
+        folder / "site",
+        project["project"]["name"].replace("-", "_"),
+        modules={module: (PACKAGE / module).read_text(encoding="utf-8") for module in modules},
+        entry_points=project["project"]["entry-points"],
     )
-    words = shlex.split(found["sh"])
+    words = shlex.split(command(title))
     assert words[:3] == ["python", "-m", "sweeper"]
-    root = str(Path(__file__).parents[2])
-    path = os.pathsep.join((str(site), root))
+    path = os.pathsep.join((str(site), str(ROOT)))
     return subprocess.run(
         [sys.executable, *words[1:]],
         cwd=folder,
