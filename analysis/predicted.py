@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +40,6 @@ MOST = 1.6
 Enough for times to the first token of the stack that the model was fitted to."""
 
 
-@lru_cache(maxsize=16_384)
 def _intervals(text: str) -> Mapping[str, tuple[float, float]]:
     return {metric: (float(low), float(high)) for metric, (low, high) in json.loads(text).items()}
 

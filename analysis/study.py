@@ -153,8 +153,8 @@ def is_control(frame: pd.DataFrame) -> pd.Series[bool]:
 
 def _without_repetitions(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows without repetitions; a study cut off after its first one has nothing else to show."""
-    others = frame[frame["role"].isna()].reset_index(drop=True) if "role" in frame else frame
-    return frame if others.empty else others
+    is_own = frame["role"].isna() if "role" in frame else pd.Series(True, index=frame.index)
+    return frame if is_own.all() or not is_own.any() else frame[is_own].reset_index(drop=True)
 
 
 def _counterpart(about: Description) -> dict[str, Any]:

@@ -219,6 +219,7 @@ COMPANIONS: Mapping[str, tuple[str, Any]] = {
     "search.patience": ("search.min_improvement", 0.5),
     "search.final_repeats": ("search.finalists", 1),
     "plan_csv": ("plan", True),
+    "plan_json": ("plan", True),
 }
 """Keys that mean nothing without another one."""
 

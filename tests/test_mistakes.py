@@ -131,6 +131,10 @@ AT_THE_COMMAND_LINE = {
         [CASE_2, "plan_csv=plan.csv"],
         "plan_csv: is given, and plan is false; expected a plan to write. Add plan=true.",
     ),
+    "a plan as JSON that is none": (
+        [CASE_2, "plan_json=plan.json"],
+        "plan_json: is given, and plan is false; expected a plan to write. Add plan=true.",
+    ),
     "zero prompts": (
         [CASE_2, "workload.num_prompts=0"],
         "workload.num_prompts: is 0; expected a whole number above 0.",
@@ -289,6 +293,10 @@ AT_THE_COMMAND_LINE = {
     "a plan into no folder": (
         [CASE_2, "plan=true", "plan_csv=/dev/null/x.csv"],
         "plan_csv: /dev/null/x.csv: cannot be written (/dev/null is no folder)",
+    ),
+    "a plan as JSON into no folder": (
+        [CASE_2, "plan=true", "plan_json=/dev/null/x.json"],
+        "plan_json: /dev/null/x.json: cannot be written (/dev/null is no folder)",
     ),
     "GPUs that are not there": (
         [CASE_2, "platform=mi300x"],

@@ -19,8 +19,11 @@ def declare(parser: ArgumentParser) -> None:
 
 def telling(options: Namespace, console: Console) -> Console:
     """Return where to say what is not the answer: the console itself, without ``--json``."""
-    if not options.json:
-        return console
+    return beside() if options.json else console
+
+
+def beside() -> Console:
+    """Return where to say what is not the answer, while that has standard output for itself."""
     from rich.console import Console
 
     return Console(file=Stream("stderr"), highlight=False)  # type: ignore[arg-type]

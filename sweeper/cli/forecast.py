@@ -74,7 +74,7 @@ def forecast_facts(settings: Settings, found: Forecast) -> dict[str, str]:
         f"{found.idle_share:.0%} of the time (basis: {found.basis})",
     }
     if settings.price_per_gpu_hour is not None:
-        facts["cost"] = _cost_text(settings.price_per_gpu_hour, settings.currency, found)
+        facts["cost"] = _cost_text(settings, settings.price_per_gpu_hour, found)
     return facts
 
 
@@ -116,12 +116,22 @@ def _blocks(size: int, nodes: Sequence[Node]) -> list[tuple[int, ...]]:
     return blocks
 
 
-def _cost_text(price: float, currency: str, found: Forecast) -> str:
-    gpus = sum(len({device.parent for device in node.devices}) for node in found.nodes)
-    hours = found.makespan_s / 3600
-    unit = f" {currency}" if currency else ""
+def cost_of(settings: Settings, found: Forecast) -> float | None:
+    """Return what the plan would cost, every GPU of its nodes paid for; None where the price is not known."""
+    if settings.price_per_gpu_hour is None:
+        return None
+    return found.makespan_s / 3600 * _gpus(found) * settings.price_per_gpu_hour
+
+
+def _gpus(found: Forecast) -> int:
+    return sum(len({device.parent for device in node.devices}) for node in found.nodes)
+
+
+def _cost_text(settings: Settings, price: float, found: Forecast) -> str:
+    gpus, hours = _gpus(found), found.makespan_s / 3600
+    unit = f" {settings.currency}" if settings.currency else ""
     return (
-        f"{hours * gpus * price:,.2f}{unit}: {gpus} GPU{'s' if gpus > 1 else ''} for {hours:.2f} h at "
+        f"{cost_of(settings, found):,.2f}{unit}: {gpus} GPU{'s' if gpus > 1 else ''} for {hours:.2f} h at "
         f"{price:,.2f}{unit} an hour, idle ones included"
     )
 

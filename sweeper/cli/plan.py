@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from sweeper.cli import plan_json
 from sweeper.cli.exit_codes import OK
 from sweeper.cli.expected import facts as expected_facts
 from sweeper.cli.expected import learn, value_text
 from sweeper.cli.forecast import forecast_facts, forecast_of, write_timeline
 from sweeper.cli.ledger import ledger_of
 from sweeper.cli.long_work import LongWork
+from sweeper.cli.plan_json import Plan
 from sweeper.kinds import SEARCH_METHODS
 from sweeper.plan.live import on_largest_start, search_line, shared_starts
 from sweeper.prepare.search import anchoring_of, is_too_large, size_text
@@ -38,16 +40,26 @@ _SHOWN_TRIALS = 60
 _SHOWN_REASONS = 8
 
 
-def show_plan(settings: Settings, planner: Planner, nodes: Sequence[Node], console: Console) -> int:
-    """Print what would run; start nothing."""
+def show_plan(
+    settings: Settings, planner: Planner, nodes: Sequence[Node], console: Console, *, answer: Console
+) -> int:
+    """Print what would run, and write it where that is asked for; start nothing.
+
+    Args:
+        settings: The study's settings.
+        planner: Whose space it is.
+        nodes: Where it would run.
+        console: Where a person reads.
+        answer: Standard output, which a plan as JSON may be meant for.
+    """
     ledger = ledger_of(settings, planner)
     console.print(f"\nplan of {settings.name}: nothing is started", style="bold", markup=False)
     if is_too_large(settings, planner):
-        _show_large_grid(settings, planner, nodes, ledger, console)
-    elif SEARCH_METHODS[settings.method].is_exhaustive:
-        _show_grid(settings, planner, nodes, ledger, console)
+        show = _show_large_grid
     else:
-        _show_search(settings, planner, nodes, ledger, console)
+        show = _show_grid if SEARCH_METHODS[settings.method].is_exhaustive else _show_search
+    plan = show(settings, planner, nodes, ledger, console)
+    plan_json.write(settings, planner, ledger, plan, console=console, answer=answer)
     return OK
 
 
@@ -60,7 +72,7 @@ def _show_grid(
     nodes: Sequence[Node],
     ledger: Ledger,
     console: Console,
-) -> None:
+) -> Plan:
     from rich.table import Table
     from rich.text import Text
 
@@ -105,6 +117,7 @@ def _show_grid(
     facts |= forecast_facts(settings, forecast) | _error_facts(jobs)
     _show_facts(facts | ({} if anchoring is None else expected_facts(settings, anchoring)), console)
     write_timeline(settings, forecast, console)
+    return Plan(jobs=jobs, forecast=forecast, anchoring=anchoring)
 
 
 def _show_large_grid(
@@ -113,7 +126,7 @@ def _show_large_grid(
     nodes: Sequence[Node],
     ledger: Ledger,
     console: Console,
-) -> None:
+) -> Plan:
     """Describe a grid that is too large to be measured or listed, by its counts and by points drawn of it."""
     from sweeper.plan.sample import survey
 
@@ -138,6 +151,7 @@ def _show_large_grid(
         )
     facts.pop("cost", None)
     _show_facts(facts | _error_facts(found.jobs), console)
+    return Plan(jobs=(), forecast=forecast, survey=found)
 
 
 def _taught(settings: Settings, planner: Planner, jobs: Sequence[Job], ledger: Ledger) -> Anchoring | None:
@@ -215,7 +229,7 @@ def _show_search(
     nodes: Sequence[Node],
     ledger: Ledger,
     console: Console,
-) -> None:
+) -> Plan:
     from sweeper.plan.sample import survey
 
     found = survey(planner, seed=settings.seed)
@@ -251,6 +265,7 @@ def _show_search(
         console,
     )
     write_timeline(settings, forecast, console)
+    return Plan(jobs=to_run, forecast=forecast, survey=found, anchoring=anchoring)
 
 
 def _finals(

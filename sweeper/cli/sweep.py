@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweeper.cli import as_json
 from sweeper.cli.arguments import Parser
 from sweeper.cli.dashboard import engine_text, illustrator, image_lines, model_lines, study_note
 from sweeper.cli.exit_codes import OK
@@ -17,6 +18,7 @@ from sweeper.cli.ledger import ledger_of
 from sweeper.cli.long_work import LongWork
 from sweeper.cli.outcome import conclude
 from sweeper.cli.plan import show_plan
+from sweeper.cli.plan_json import STANDARD_OUTPUT
 from sweeper.cli.signals import StopSignals
 from sweeper.errors import ConfigError, KnobError, MissingFileError, StoreError
 from sweeper.executors.deferred import DeferredExecutor
@@ -118,11 +120,14 @@ def settings_of(asked: Asked) -> Settings:
 
 def run_settings(asked: Asked, settings: Settings, console: Console) -> int:
     """Run a sweep whose settings are known; return the exit code."""
+    answer = console
+    if settings.plan_json == STANDARD_OUTPUT:
+        console = as_json.beside()
     for line in asked.release.lines:
         console.print(line, markup=False, soft_wrap=True)
     with ExitStack() as stack:
         try:
-            return _run(settings, asked.choice, asked.overrides, console, stack)
+            return _run(settings, asked.choice, asked.overrides, console, stack, answer=answer)
         except KnobError as exc:
             raise KnobError("\n  ".join(filter(None, (str(exc), asked.release.remedy)))) from exc
 
@@ -157,7 +162,15 @@ def read_options(arguments: list[str], commands: Collection[str]) -> tuple[argpa
     return options, rest
 
 
-def _run(settings: Settings, choice: Choice, overrides: list[str], console: Console, stack: ExitStack) -> int:
+def _run(
+    settings: Settings,
+    choice: Choice,
+    overrides: list[str],
+    console: Console,
+    stack: ExitStack,
+    *,
+    answer: Console,
+) -> int:
     from sweeper.clients import requirements
     from sweeper.plan import no_effect
     from sweeper.plan.live import search_line, shared_starts
@@ -176,7 +189,7 @@ def _run(settings: Settings, choice: Choice, overrides: list[str], console: Cons
     say_left_out(planner, console)
     check_search(settings, planner)
     no_effect.check(planner)
-    code = show_plan(settings, planner, nodes, console) if settings.is_plan else OK
+    code = show_plan(settings, planner, nodes, console, answer=answer) if settings.is_plan else OK
     # A missing file or package is found before a folder is made or an engine is started, and by a plan, too.
     try:
         requirements.check(planner.client, settings.load_points, engine=planner.engine)

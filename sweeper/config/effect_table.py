@@ -453,5 +453,5 @@ EFFECTS: tuple[Effect, ...] = (
     Effect(
         keys=("runs_per_start", "max_attempts", "retry_pause_s", "retry_failed", "plan", "strict"),
     ),
-    Effect(keys=("plan_csv",), idle=(_NO_PLAN,), is_shown=False),
+    Effect(keys=("plan_csv", "plan_json"), idle=(_NO_PLAN,), is_shown=False),
 )

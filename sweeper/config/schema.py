@@ -287,6 +287,7 @@ class RootConfig:
     strict: bool = False
     plan: bool = False
     plan_csv: str | None = None
+    plan_json: str | None = None
 
 
 def key_names() -> Iterator[str]:

@@ -86,6 +86,7 @@ class Settings:
         stages: Knobs of each stage of a staged search.
         retry_pause_s: Before a transient failure is repeated, seconds; doubles with each time.
         plan_csv: File that a plan's time-line is written to, or None.
+        plan_json: File that a plan is written to as JSON, ``-`` for standard output, or None.
         resolved: The composed configuration as plain data, for ``study.json``; passwords are masked.
         needs_engine_python: Whether vLLM's interpreter runs something: the server, or the load generator.
         left_out: Sentences about keys that have no use on what this run stands in for.
@@ -140,6 +141,7 @@ class Settings:
     retry_failed: bool
     is_plan: bool
     plan_csv: Path | None
+    plan_json: str | None
     resolved: Mapping[str, Any]
     release_stated_by: Stated | None = None
     needs_engine_python: bool = True
@@ -266,6 +268,7 @@ def settings(
         retry_failed=root["retry_failed"],
         is_plan=root["plan"],
         plan_csv=Path(root["plan_csv"]) if root["plan_csv"] else None,
+        plan_json=root["plan_json"] or None,
         resolved=confidential.masked(dict(root)),
         release_stated_by=release_stated_by,
         needs_engine_python=Run(root=root, platform=platform, datasets=frozenset()).needs_engine_python,

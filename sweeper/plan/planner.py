@@ -6,6 +6,7 @@ a plan can be shown before it is run.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -130,6 +131,7 @@ class Planner:
     left_out: tuple[str, ...] = ()
     images: Mapping[str, EngineSpec] = field(default_factory=dict)
     _planned_grid: list[Job] = field(default_factory=list, init=False, repr=False, compare=False)
+    _ruled_out: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
 
     def default(self) -> Job | None:
         """Plan what finalists are compared with: the control, or the knobs that every trial has.
@@ -179,24 +181,30 @@ class Planner:
         if self._planned_grid:
             return list(self._planned_grid)
         by_key: dict[str, Job] = {}
-        ruled_out: Refusal | None = None
+        ruled_out: Counter[str] = Counter()
         total = self.space.size() or 0
         for number, point in enumerate(self.space.grid(), start=1):
             seen(number, total)
             job = self.job(point)
             if job.refusal is not None and job.refusal.is_rule and _is_of_domains(point):
-                ruled_out = job.refusal
+                ruled_out[str(job.refusal)] += 1
                 continue
             known = by_key.get(job.spec.key)
             by_key[job.spec.key] = job if known is None else _joined(known, job)
-        if ruled_out is not None and not by_key:
+        if ruled_out and not by_key:
             raise ConfigError(
-                f"space: none of its points keeps the rules; the last one {ruled_out}. Expected one. "
-                "Correct the rules, or give the knobs other values."
+                f"space: none of its points keeps the rules; one {next(iter(ruled_out))}. Expected one that "
+                "does. Correct the rules, or give the knobs other values."
             )
         # Large blocks first: they find the node whole, and small trials fill the gaps that remain.
         self._planned_grid.extend(sorted(by_key.values(), key=lambda job: -job.spec.devices_wanted))
+        self._ruled_out.update(ruled_out)
         return list(self._planned_grid)
+
+    @property
+    def ruled_out(self) -> Counter[str]:
+        """How many combinations of domains break which rule, in words; known once the grid was planned."""
+        return self._ruled_out.copy()
 
     def job(self, point: Point) -> Job:
         """Plan one point.

@@ -25,6 +25,7 @@ from sweeper.errors import EngineError, MeasurementError, PlacementError
 from sweeper.goals.objectives import answer_of, load_of, measured_row
 from sweeper.records import LOAD_COLUMNS, EngineSpec, LoadPoint, Placement, Platform, TrialSpec
 from sweeper.schedule.allocator import Allocator
+from sweeper.simulation import intervals
 from sweeper.simulation.anchors import Anchors, Load, Number, paired
 from sweeper.simulation.calibration import CPU_START, WORDS
 from sweeper.simulation.device import USUAL_DEVICE
@@ -71,16 +72,20 @@ class Expected:
 class Anchoring:
     """Predicts the trials of one study, and learns from those that finish."""
 
-    def __init__(self, *, node: Node, device: str, metrics: Iterable[str] = ()) -> None:
+    def __init__(
+        self, *, node: Node, device: str, metrics: Iterable[str] = (), serves_whole: bool = False
+    ) -> None:
         """Begin without experience; the model is not asked yet.
 
         Args:
             node: Where the study runs: it says in which partition mode devices are.
             device: Which of ``simulation.device.DEVICES`` its devices are taken for.
             metrics: To be moved, besides those that calibrations are judged by.
+            serves_whole: Do not cut the load short: for numbers that no measured trial will move.
         """
         self._node = node
         self._device = device
+        self._serves_whole = serves_whole
         self._metrics = tuple(dict.fromkeys((*WORDS, *metrics)))
         self._modelled: dict[str, list[dict[str, Any]] | None] = {}
         self._learnt: dict[str, tuple[TrialSpec, Mapping[tuple[Load, str], float]]] = {}
@@ -137,12 +142,24 @@ class Anchoring:
             before = (*before, *self._paired(key))
         return told
 
+    def expected(self, spec: TrialSpec) -> list[Expected]:
+        """Return each number that is expected of a trial; none where the model cannot serve it.
+
+        The interval of the simulated platform's own trials, which none of them moves, is that of its numbers.
+        Of a measured trial the metrics are left out that nothing anchors.
+        """
+        is_sure = spec.platform is Platform.SIMULATED
+        found = self._expected(spec, self.anchors, {})
+        return [one for one in found if is_sure or one.metric in self.anchors.metrics]
+
     def _expected(
         self, spec: TrialSpec, anchors: Anchors, measured: Mapping[tuple[Load, str], float]
     ) -> Iterator[Expected]:
         labels = _labels(spec)
         for (load, metric), value in _numbers(self._said(spec) or (), self._metrics).items():
             moved, wide = value * anchors.factor(metric, load), anchors.wide(metric)
+            if spec.platform is Platform.SIMULATED and spec.stack_distance is not None:
+                wide = intervals.factor(metric, spec.stack_distance)
             yield Expected(
                 trial=spec.key,
                 load=labels.get(load, str(load[0])),
@@ -175,10 +192,13 @@ class Anchoring:
         if key not in self._modelled:
             is_known = spec.model.built is not None
             placement = _placed(self._node, spec.devices_wanted) if is_known else None
-            self._modelled[key] = (
-                None if placement is None else _rows(_on_model(spec, self._device), placement)
-            )
+            self._modelled[key] = None if placement is None else self._served(spec, placement)
         return self._modelled[key]
+
+    def _served(self, spec: TrialSpec, placement: Placement) -> list[dict[str, Any]] | None:
+        on_model = _on_model(spec, self._device)
+        points = spec.load_points if self._serves_whole else tuple(map(_cut, spec.load_points))
+        return _rows(on_model, points, placement)
 
 
 def device_for(node: Node) -> str | None:
@@ -249,9 +269,11 @@ def _placed(node: Node, devices: int) -> Placement | None:
         return None
 
 
-def _rows(spec: TrialSpec, placement: Placement) -> list[dict[str, Any]] | None:
-    """Serve the load points, cut short, on one modelled start; None where the model cannot."""
-    short = replace(spec, load_points=tuple(map(_cut, spec.load_points)))
+def _rows(
+    spec: TrialSpec, points: tuple[LoadPoint, ...], placement: Placement
+) -> list[dict[str, Any]] | None:
+    """Serve the load points, whole or cut short, on one modelled start; None where the model cannot."""
+    short = replace(spec, load_points=points)
     try:
         server = SimulatedEngine().start(short, placement, restart=0, cancelled=never_cancelled)
         client = SimulatedClient(short)

@@ -11,12 +11,13 @@ running is closed by the next driver of the study.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import optuna
 import sqlalchemy
@@ -83,17 +84,42 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
     """
     check(url)
     try:
-        if make_url(url).get_backend_name() == "sqlite":
-            storage = optuna.storages.get_storage(url)
-        else:
-            storage = optuna.storages.RDBStorage(url, engine_kwargs=_engine_options(make_url(url)))
-        _complete_indexes(engine_of(storage))
-        return storage
+        with _alone(make_url(url)):
+            if make_url(url).get_backend_name() == "sqlite":
+                storage = optuna.storages.get_storage(url)
+            else:
+                storage = optuna.storages.RDBStorage(url, engine_kwargs=_engine_options(make_url(url)))
+            _complete_indexes(engine_of(storage))
+            return storage
     except Exception as exc:
         raise StoreError(
             f"{masked(url)}: cannot be opened as an Optuna study database: {masked(first_line(exc))}. "
             "Move a file away, mend the connection, or give another one with study.storage=..."
         ) from exc
+
+
+@contextlib.contextmanager
+def _alone(url: URL) -> Iterator[None]:
+    """Keep other drivers from making the tables of a file meanwhile: the second to make one fails.
+
+    Where nothing can be written beside the file, or its file system has no locks, nobody is kept out.
+    """
+    with contextlib.ExitStack() as stack:
+        path = _file_of(url)
+        if path is not None:
+            with contextlib.suppress(OSError):
+                lock = stack.enter_context(path.with_name(f".{path.name}.lock").open("a"))
+                # The kernel drops the lock with its owner, however that ends.
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _file_of(url: URL) -> Path | None:
+    """Return the file of an SQLite database, as a path; None of any other."""
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return None
+    text = url.database
+    return Path(unquote(text.removeprefix("file:")) if text.startswith("file:") else text)
 
 
 def _complete_indexes(engine: sqlalchemy.Engine) -> None:

@@ -19,12 +19,12 @@ by marginal likelihood departs; a kernel that is a sum over knobs, Duvenaud et a
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sweeper.search.candidates import Floats, Geometry
 from sweeper.space.space import Point
@@ -41,6 +41,9 @@ _NOISES = (0.03, 0.3)
 
 _TOGETHER = 0.3
 """Share of the variance that belongs to knobs acting together; the rest is a sum over single knobs."""
+
+MOST_MODELLED = 400
+"""Measured points that a model rests on at most."""
 
 _LEVEL_VARIANCE = 4.0
 _SMALLEST_SPREAD = 0.01
@@ -85,16 +88,31 @@ def choose(
     targets = _targets([one for one in seen if not one.is_running], rng)
     if targets is None:
         return candidates[_best(np.zeros(len(candidates)) if scores is None else scores, rng)]
-    places = geometry.coordinates([one.point for one in seen])
+    modelled = telling(targets)
+    # The measured ones first, then those that run.
+    kept = np.concatenate([np.flatnonzero(~running)[modelled], np.flatnonzero(running)])
+    places = geometry.coordinates([seen[one].point for one in kept])
     gain = _mixed_gain(
         to_seen=geometry.distances(geometry.coordinates(candidates), places),
         among_seen=geometry.distances(places, places),
-        running=running,
-        targets=targets,
+        targets=targets[modelled],
         scores=None if scores is None else _spread(scores),
-        seen_scores=None if seen_scores is None else _spread(seen_scores),
+        seen_scores=None if seen_scores is None else _spread(seen_scores[kept]),
     )
     return candidates[_best(gain, rng)]
+
+
+def telling(targets: Floats) -> NDArray[np.intp]:
+    """Return which measured points are modelled: all, or of many the best and, of the others, every so many.
+
+    A model's cost grows with the cube of its points.
+    """
+    if len(targets) <= MOST_MODELLED:
+        return np.arange(len(targets))
+    best_first = np.argsort(-targets, kind="stable")
+    best, others = np.split(best_first, [MOST_MODELLED // 2])
+    evenly = np.linspace(0, len(others) - 1, MOST_MODELLED - len(best)).astype(np.intp)
+    return np.sort(np.concatenate([best, np.sort(others)[evenly]]))
 
 
 def _spread(scores: Floats) -> Floats:
@@ -130,33 +148,45 @@ def _mixed_gain(
     *,
     to_seen: Floats,
     among_seen: Floats,
-    running: Floats,
     targets: Floats,
     scores: Floats | None,
     seen_scores: Floats | None,
 ) -> Floats:
-    """Average the expected improvement of each candidate over all models, each by its weight."""
-    measured = ~running.astype(bool)
-    slopes = _SLOPES if scores is not None else _SLOPES[:1]
+    """Average the expected improvement of each candidate over all models, each by its weight.
+
+    Args:
+        to_seen: Distances from candidates to seen points, the measured ones of which come first.
+        among_seen: Distances among these.
+        targets: Values of the measured ones.
+        scores: Place of each candidate in the ranking; None without one.
+        seen_scores: The same for the seen points.
+    """
+    measured = len(targets)
+    slopes = np.array(_SLOPES if scores is not None else _SLOPES[:1])
+    # Shapes (candidates, slopes) and (measured, slopes).
+    leads = np.zeros((to_seen.shape[1], 1)) if scores is None else np.outer(scores, slopes)
+    seen_leads = np.zeros((measured, 1)) if seen_scores is None else np.outer(seen_scores[:measured], slopes)
+    rests = targets[:, None] - seen_leads
+    priors = np.array([_log_prior(slope, len(slopes)) for slope in slopes])
     logs, gains = [], []
-    for length, noise in itertools.product(_LENGTHS, _NOISES):
-        across = _kernel(to_seen, length)
-        among = _kernel(among_seen, length) + (noise**2 + _JITTER) * np.eye(len(running))
-        factor = np.linalg.cholesky(among[np.ix_(measured, measured)])
-        # Running points have no value yet, but little will be learnt next to them.
-        spread = np.sqrt(np.maximum(_kernel_at_zero() - _explained(among, across), 1e-12))
-        for slope in slopes:
-            lead = 0.0 if scores is None else slope * scores
-            seen_lead = 0.0 if seen_scores is None else slope * seen_scores[measured]
-            rest = targets - seen_lead
-            white = np.linalg.solve(factor, rest)
-            weights = np.linalg.solve(factor.T, white)
-            mean = lead + across[:, measured] @ weights
-            best = (seen_lead + (among[np.ix_(measured, measured)] @ weights - noise**2 * weights)).max()
-            logs.append(-0.5 * white @ white - np.log(np.diag(factor)).sum() + _log_prior(slope, len(slopes)))
-            gains.append(_expected_improvement(mean - best, spread))
-    shares = np.exp(np.array(logs) - max(logs))
-    return np.asarray(shares @ np.array(gains) / shares.sum())
+    for length in _LENGTHS:
+        across, alike = _kernel(to_seen, length), _kernel(among_seen, length)
+        for noise in _NOISES:
+            covariance = alike + (noise**2 + _JITTER) * np.eye(len(alike))
+            factor = np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
+            # Running points have no value yet, but little will be learnt next to them.
+            spread = np.sqrt(np.maximum(_kernel_at_zero() - _explained(factor, across), 1e-12))
+            # The corner of a Cholesky factor is that of the matrix's corner.
+            corner = factor[:measured, :measured]
+            white = np.linalg.solve(corner, rests)
+            weights = np.linalg.solve(corner.T, white)
+            means = leads + across[:, :measured] @ weights
+            best = (targets[:, None] - noise**2 * weights).max(axis=0)
+            logs.append(-0.5 * (white**2).sum(axis=0) - np.log(np.diag(corner)).sum() + priors)
+            gains.append(_expected_improvement(means - best, spread[:, None]))
+    weighed = np.concatenate(logs)
+    shares = np.exp(weighed - weighed.max())
+    return np.asarray(np.concatenate(gains, axis=1) @ shares / shares.sum())
 
 
 def _log_prior(slope: float, slopes: int) -> float:
@@ -177,9 +207,9 @@ def _kernel_at_zero() -> float:
     return _LEVEL_VARIANCE + 1.0
 
 
-def _explained(among: Floats, across: Floats) -> Floats:
+def _explained(factor: Floats, across: Floats) -> Floats:
     """Return the variance of each candidate that the seen points take away."""
-    white = np.linalg.solve(np.linalg.cholesky(among), across.T)
+    white = np.linalg.solve(factor, across.T)
     return np.asarray((white**2).sum(axis=0))
 
 

@@ -8,8 +8,9 @@ last replaced by the free point nearest to it. So the study itself holds only wh
 from __future__ import annotations
 
 import contextlib
+import copy
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -87,6 +88,7 @@ class Proposer:
         self._revision = revision
         self._ranked: tuple[int, Ranking] | None = None
         self._geometry = Geometry.of(space)
+        self._looked_at = _LookedAt(space, self._signs)
 
     @cached_property
     def pool(self) -> list[Point]:
@@ -113,7 +115,7 @@ class Proposer:
         A space without a single valid point proposes its invalid ones, so that the user learns what refuses
         them.
         """
-        past = _Past(self._space, trials)
+        past = _Past(self._looked_at, trials)
         if SEARCH_METHODS[self._method].asks_the_model:
             point = self._guided(past, held or {})
             return None if point is None else Proposal(point=point, notes={})
@@ -124,12 +126,16 @@ class Proposer:
 
     def _staged(self, past: _Past) -> Proposal | None:
         known = [
-            stages.Past(choices=point.choices, value=self._value(trial))
-            for point, trial in zip(past.points, past.trials, strict=True)
+            stages.Past(choices=point.choices, value=None if values is None else values[0])
+            for point, values in zip(past.points, past.values, strict=True)
         ]
         starts = sum(bool(trial.user_attrs.get(IS_START)) for trial in past.trials)
         for stage in stages.current(self._stages, known, starts=starts, trials=self._trials):
-            own = [t for t in past.telling if stage.has(self._point(t).choices)]
+            own = [
+                trial
+                for point, trial in zip(past.points, past.trials, strict=True)
+                if trial.state in _TELLING and stage.has(point.choices)
+            ]
             found = self._sampled(past, trials=own, free=stage.free, held=stage.held)
             if found is not None:
                 return found
@@ -153,14 +159,14 @@ class Proposer:
         kept = held or {}
         wanted = {n: d for n, d in self._distributions.items() if free is None or n in free}
         with quiet():
-            copy = _copy(trials, self._directions, self._sampler)
+            study = lending(trials, self._directions, self._sampler)
             for _ in range(_ASKS):
-                asked = copy.ask(fixed_distributions=wanted)
+                asked = study.ask(fixed_distributions=wanted)
                 point = self._space.point({**kept, **from_optuna(asked.params)})
                 if self._is_free(point, past):
-                    notes = copy._storage.get_trial(asked._trial_id).system_attrs
+                    notes = study._storage.get_trial(asked._trial_id).system_attrs
                     return Proposal(point=point, notes=notes)
-                copy.tell(asked, state=TrialState.FAIL)
+                study.tell(asked, state=TrialState.FAIL)
         others = [self._space.point({**p.choices, **kept}) for p in self.pool]
         others += candidates.neighbours(self._space, point) if free is None else ()
         nearest = self._nearest(point, [p for p in others if self._is_free(p, past)])
@@ -169,10 +175,13 @@ class Proposer:
         return None if nearest is None else Proposal(point=nearest, notes={})
 
     def _guided(self, past: _Past, held: Assignment) -> Point | None:
-        best = sorted(
-            (t for t in past.telling if self._value(t) is not None), key=lambda t: -(self._value(t) or 0.0)
-        )[:_BEST_WITH_NEIGHBOURS]
-        near = [p for t in best for p in candidates.neighbours(self._space, self._point(t))]
+        known = [
+            (values[0], point)
+            for point, values in zip(past.points, past.values, strict=True)
+            if values is not None
+        ]
+        best = sorted(known, key=lambda one: -one[0])[:_BEST_WITH_NEIGHBOURS]
+        near = [p for _, point in best for p in candidates.neighbours(self._space, point)]
         free = {
             identity(p): p
             for p in (*self.pool, *near)
@@ -182,8 +191,8 @@ class Proposer:
             found = self._sampled(past, trials=()) if not self.pool and not held else None
             return None if found is None else found.point
         seen = [
-            guided.Seen(point=point, values=self._values(trial), is_running=trial.state is TrialState.RUNNING)
-            for point, trial in zip(past.points, past.trials, strict=True)
+            guided.Seen(point=point, values=values, is_running=trial.state is TrialState.RUNNING)
+            for point, values, trial in zip(past.points, past.values, past.trials, strict=True)
         ]
         points, ranking = list(free.values()), self.ranking
         return guided.choose(
@@ -209,35 +218,63 @@ class Proposer:
         distances = self._geometry.distances(places[:1], places[1:]).sum(axis=0)[0]
         return points[int(self._rng.choice(np.flatnonzero(distances <= distances.min() + 1e-12)))]
 
+
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """What is read from a trial.
+
+    Attributes:
+        values: Larger is better; None where it has none or broke a bound.
+    """
+
+    trial: FrozenTrial
+    point: Point
+    identity: str
+    values: tuple[float, ...] | None
+
+
+class _LookedAt:
+    """Reads trials, the finished ones once: they never change, and each proposal looks at all of them."""
+
+    def __init__(self, space: Space, signs: Iterable[float]) -> None:
+        self._space = space
+        self._signs = tuple(signs)
+        # By the object: it is kept, so that no other has its number.
+        self._finished: dict[int, _Look] = {}
+
+    def look(self, trial: FrozenTrial) -> _Look:
+        """Return what is read from a trial that has begun."""
+        known = self._finished.get(id(trial))
+        if known is not None:
+            return known
+        point = self._space.point(from_optuna(trial.params))
+        found = _Look(trial=trial, point=point, identity=identity(point), values=self._values(trial))
+        if trial.state.is_finished():
+            self._finished[id(trial)] = found
+        return found
+
+    def waiting(self, trial: FrozenTrial) -> str:
+        """Return the identity of the point of a trial that waits."""
+        return identity(self._space.point(from_optuna(trial.system_attrs.get("fixed_params", {}))))
+
     def _values(self, trial: FrozenTrial) -> tuple[float, ...] | None:
-        """Return a trial's values, larger is better; None where it has none or broke a bound."""
         if trial.state is not TrialState.COMPLETE or any(v > 0 for v in trial.constraints.values()):
             return None
-        return tuple(float(v) for v in np.array(trial.values) * self._signs)
-
-    def _value(self, trial: FrozenTrial) -> float | None:
-        """Return the value by which stages compare: with several objectives, the first one."""
-        values = self._values(trial)
-        return None if values is None else values[0]
-
-    def _point(self, trial: FrozenTrial) -> Point:
-        return self._space.point(from_optuna(trial.params))
+        return tuple(float(value * sign) for value, sign in zip(trial.values, self._signs, strict=True))
 
 
 class _Past:
     """The trials of a study, and what follows from them for the next one."""
 
-    def __init__(self, space: Space, trials: Sequence[FrozenTrial]) -> None:
+    def __init__(self, looked_at: _LookedAt, trials: Sequence[FrozenTrial]) -> None:
         begun = [trial for trial in trials if trial.state is not TrialState.WAITING]
         self.trials = [trial for trial in begun if not trial.user_attrs.get(CUT_OFF)]
-        self.points = [space.point(from_optuna(trial.params)) for trial in self.trials]
+        looks = [looked_at.look(trial) for trial in self.trials]
+        self.points = [look.point for look in looks]
+        self.values = [look.values for look in looks]
         self.telling = [trial for trial in self.trials if trial.state in _TELLING]
-        waiting = [
-            space.point(from_optuna(trial.system_attrs.get("fixed_params", {})))
-            for trial in trials
-            if trial.state is TrialState.WAITING
-        ]
-        self.taken = {identity(point) for point in (*self.points, *waiting)}
+        waiting = [looked_at.waiting(trial) for trial in trials if trial.state is TrialState.WAITING]
+        self.taken = {*(look.identity for look in looks), *waiting}
         self.out_of_memory = [
             point.assignment
             for point, trial in zip(self.points, self.trials, strict=True)
@@ -245,17 +282,48 @@ class _Past:
         ]
 
 
-def _copy(
+def lending(
     trials: Sequence[FrozenTrial],
     directions: Sequence[StudyDirection],
     sampler: optuna.samplers.BaseSampler,
 ) -> optuna.Study:
-    copy = optuna.create_study(
-        storage=optuna.storages.InMemoryStorage(), sampler=sampler, directions=list(directions)
-    )
-    for trial in trials:
-        copy._storage.create_new_trial(copy._study_id, template_trial=trial)
-    return copy
+    """Return a study in memory whose sampler sees the trials of another one; what it draws stays there."""
+    return optuna.create_study(storage=_Lent(trials), sampler=sampler, directions=list(directions))
+
+
+class _Lent(optuna.storages.InMemoryStorage):
+    """A study in memory that begins with the trials of another one, without copying what they hold.
+
+    They are shown and never changed. Its own trials are numbered after them; the lent ones' ids are below 0,
+    where ``InMemoryStorage`` has none (Optuna 5.0).
+    """
+
+    def __init__(self, trials: Sequence[FrozenTrial]) -> None:
+        super().__init__()
+        self._lent = [copy.copy(trial) for trial in trials]
+        for number, lent in enumerate(self._lent):
+            lent.number, lent._trial_id = number, -1 - number
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """Return the trials of the other study and its own."""
+        lent = [trial for trial in self._lent if states is None or trial.state in states]
+        own = super().get_all_trials(study_id, deepcopy=deepcopy, states=states)
+        return [*(copy.deepcopy(lent) if deepcopy else lent), *map(self._numbered, own)]
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """Return one of its own trials."""
+        return self._numbered(super().get_trial(trial_id))
+
+    def get_trial_number_from_id(self, trial_id: int) -> int:
+        """Return the number of one of its own trials."""
+        return self.get_trial(trial_id).number
+
+    def _numbered(self, own: FrozenTrial) -> FrozenTrial:
+        numbered = copy.copy(own)
+        numbered.number += len(self._lent)
+        return numbered
 
 
 @contextlib.contextmanager

@@ -205,6 +205,8 @@ class Store:
             whole = whole.take(sorted(range(len(names)), key=names.__getitem__))
         nullable = {INT: pd.Int64Dtype(), BOOL: pd.BooleanDtype()}
         frame: pd.DataFrame = whole.to_pandas(types_mapper=nullable.get)
+        # What reading took is several times the table, and Arrow would keep it for later.
+        pa.default_memory_pool().release_unused()
         return frame
 
     def finished(self) -> dict[str, FinishedTrial]:
@@ -235,8 +237,9 @@ class Store:
     @staticmethod
     def latest(frame: pd.DataFrame) -> pd.DataFrame:
         """Return the rows of each trial's latest attempt, from what ``read`` returned."""
-        last = frame.groupby("trial_key")["attempt"].transform("max")
-        return frame[frame["attempt"] == last].reset_index(drop=True)
+        is_last = frame["attempt"] == frame.groupby("trial_key")["attempt"].transform("max")
+        # Where nothing is left out, nothing is copied: pandas copies on writing.
+        return (frame if is_last.all() else frame[is_last]).reset_index(drop=True)
 
     def set_aside(self) -> list[SetAside]:
         """Move files that are torn or not ours out of the way, so that the study can go on.

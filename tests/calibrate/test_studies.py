@@ -333,6 +333,15 @@ def test_study_that_product_has_just_measured_is_calibrated(
     )
     assert "four of five of these request_throughput_per_s within" in told
     assert "3: 1 run, 0 refused, 2 in the store" in told
+    words = [*asked, "platform=mi300x", f"engine.python={python}", *LARGER, "plan=true", "plan_json=-"]
+    assert cli.main(words) == cli.OK
+    plan = json.loads(capsys.readouterr().out)
+    (left,) = [point for point in plan["points"] if point["what_happens"] == "runs"]
+    assert left["knobs"]["max_num_seqs"] == 32
+    assert {one["anchored_by_trials"] for one in left["expected"]} == {2}
+    for one in left["expected"]:
+        assert one["low_80"] < one["value"] < one["high_80"]
+    assert not any(point["expected"] for point in plan["points"] if point["what_happens"] == "stored")
     assert cli.main(["calibrate", "outputs/own-mi300x", "--name", "mine", "--fit", "none"]) == cli.OK
     told = " ".join(capsys.readouterr().out.split())
     assert "4 figures: 4 to fit" in told

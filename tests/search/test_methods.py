@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -14,12 +16,13 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweeper.engines.log_verdict import why_it_ended
 from sweeper.errors import ConfigError
 from sweeper.records import Assignment, Objective
-from sweeper.search import Hints, Search, check_method, check_stages, check_starts, storage_url
+from sweeper.search import Hints, Search, check_method, check_stages, check_starts, guided, storage_url
 from sweeper.search.candidates import Geometry, identity, neighbours, pool
 from sweeper.search.distributions import distributions, to_optuna
 from sweeper.search.out_of_memory import is_doomed, is_out_of_memory
 from sweeper.search.prior import Ranking
-from sweeper.search.proposer import Proposer
+from sweeper.search.proposer import Proposer, lending, quiet
+from sweeper.search.samplers import sampler
 from sweeper.search.starts import default_choices, starting_points
 from sweeper.space.domains import Choice, Range
 from sweeper.space.rules import Rule
@@ -341,3 +344,69 @@ def test_points_are_apart_by_places_of_their_numbers() -> None:
     # 128 is the second of three places; kinds are equal or not; what is left out is as far as can be.
     assert distances[0][0].tolist() == [0.0, 0.5, 1.0]
     assert distances[1][0].tolist() == [0.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("method", ["tpe", "nsga2"])
+def test_sampler_that_is_lent_trials_draws_as_from_a_study_that_holds_them(method: str) -> None:
+    known = distributions(WIDE)
+    drawn: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    ours, theirs = sampler(method, seed=1), sampler(method, seed=1)
+    with quiet():
+        for number in range(40):
+            # The last two of them run.
+            told = [
+                create_trial(
+                    state=TrialState.RUNNING if number - place <= 2 else TrialState.COMPLETE,
+                    value=None if number - place <= 2 else float(sum(params.values())),
+                    params=params,
+                    distributions=known,
+                    system_attrs=notes,
+                )
+                for place, (params, notes) in enumerate(drawn)
+            ]
+            holding = optuna.create_study(direction="maximize", sampler=theirs)
+            holding.add_trials(told)
+            asked = holding.ask(fixed_distributions=known)
+            lent = lending(told, [StudyDirection.MAXIMIZE], ours)
+            again = lent.ask(fixed_distributions=known)
+            assert (again.params, again.number) == (asked.params, asked.number)
+            drawn.append((asked.params, lent._storage.get_trial(again._trial_id).system_attrs))
+    assert lent.get_trials(deepcopy=False)[0].params == drawn[0][0]
+
+
+def test_lent_trials_are_never_changed() -> None:
+    told = [trial_of(WIDE, {"a": 1, "b": 2, "c": 3}, 6.0)]
+    numbers = [(trial.number, trial._trial_id) for trial in told]
+    study = lending(told, [StudyDirection.MAXIMIZE], sampler("random", seed=0))
+    with quiet():
+        study.tell(study.ask(fixed_distributions=distributions(WIDE)), 1.0)
+    assert [trial.value for trial in study.trials] == [6.0, 1.0]
+    assert [(trial.number, trial._trial_id) for trial in told] == numbers
+
+
+def test_guided_models_the_best_of_many_points_and_others_evenly() -> None:
+    targets = np.random.default_rng(0).normal(size=3 * guided.MOST_MODELLED)
+    kept = guided.telling(targets)
+    assert len(kept) == len(set(kept)) == guided.MOST_MODELLED
+    best = np.argsort(-targets)[: guided.MOST_MODELLED // 2]
+    assert set(best) <= set(kept)
+    # Of the others from the whole course: a third of them or so from each third.
+    others = np.array(sorted(set(kept) - set(best)))
+    thirds = np.bincount(others // guided.MOST_MODELLED, minlength=3)
+    assert thirds.min() >= guided.MOST_MODELLED // 2 / 3 * 0.8
+    few = targets[: guided.MOST_MODELLED]
+    assert list(guided.telling(few)) == list(range(len(few)))
+
+
+def test_guided_finds_the_best_among_more_points_than_it_models() -> None:
+    line = Space(domains={"x": Choice(values=tuple(range(900))), "y": Choice(values=(0, 1))})
+    rng = np.random.default_rng(0)
+    told = [
+        trial_of(line, {"x": int(x), "y": int(rng.integers(2))}, -abs(float(x) - 500.0))
+        for x in rng.permutation(900)[: guided.MOST_MODELLED + 100]
+        if abs(int(x) - 500) > 20
+    ]
+    proposal = proposer(line, "guided").propose(told)
+    assert proposal is not None
+    # Next to the nearest that was measured, or nearer.
+    assert abs(float(proposal.point.choices["x"]) - 500) <= 30

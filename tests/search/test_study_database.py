@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 import sqlalchemy
 
 from sweeper import cli
-from sweeper.errors import ConfigError
+from sweeper.errors import ConfigError, StoreError
 from sweeper.search import database, storage_url
 
 SEARCH = (
@@ -33,9 +34,40 @@ def test_path_is_path_whatever_characters_it_has(folder: str, tmp_path: Path) ->
     outputs = tmp_path / folder
     outputs.mkdir()
     optuna.create_study(storage=database.open_storage(storage_url(outputs)), study_name="here")
-    assert [path.name for path in outputs.iterdir()] == ["optuna.db"]
+    assert sorted(path.name for path in outputs.iterdir()) == [".optuna.db.lock", "optuna.db"]
     assert [path.name for path in tmp_path.iterdir()] == [folder]
     assert optuna.load_study(storage=storage_url(outputs), study_name="here").trials == []
+
+
+def open_together(url: str, ready: threading.Barrier, told: multiprocessing.Queue[str]) -> None:
+    ready.wait()
+    try:
+        database.open_storage(url)
+    except StoreError as exc:
+        told.put(str(exc))
+    else:
+        told.put("opened")
+
+
+@pytest.mark.parametrize("folder", ["plain", "50%41"])
+def test_drivers_that_begin_at_once_share_a_new_database(folder: str, tmp_path: Path) -> None:
+    (tmp_path / folder).mkdir()
+    together = multiprocessing.get_context("fork")
+    ready, told = together.Barrier(4), together.Queue()
+    arguments = (storage_url(tmp_path / folder), ready, told)
+    drivers = [together.Process(target=open_together, args=arguments) for _ in range(4)]
+    for driver in drivers:
+        driver.start()
+    assert [told.get(timeout=60) for _ in drivers] == ["opened"] * 4
+    for driver in drivers:
+        driver.join()
+
+
+def test_folder_that_takes_no_lock_is_read_all_the_same(tmp_path: Path) -> None:
+    database.open_storage(storage_url(tmp_path))
+    (tmp_path / ".optuna.db.lock").unlink()
+    (tmp_path / ".optuna.db.lock").mkdir()
+    database.open_storage(storage_url(tmp_path))
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
