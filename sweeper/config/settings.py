@@ -88,7 +88,8 @@ class Settings:
         plan_csv: File that a plan's time-line is written to, or None.
         resolved: The composed configuration as plain data, for ``study.json``; passwords are masked.
         needs_engine_python: Whether vLLM's interpreter runs something: the server, or the load generator.
-        left_out: Sentences about keys that have no use on what this run stands in for.
+        left_out: Sentences about keys that yield to what was chosen by name, or have no use on what this run
+            stands in for.
     """
 
     name: str
@@ -272,7 +273,8 @@ def settings(
     )
     # Last, so that a value which is wrong by itself is answered first.
     left_out = unused.check(root, platform=platform, presets=getattr(composed, "presets", {}))
-    return replace(found, left_out=left_out)
+    yielded = filter(None, (getattr(composed, "replaced", ""),))
+    return replace(found, left_out=(*yielded, *left_out))
 
 
 def _study_name(study: Mapping[str, Any], experiment: str, platform: Platform) -> str:
