@@ -215,6 +215,7 @@ def settings(
         price_per_gpu_hour=_price(study["price_per_gpu_hour"]),
         platform=platform,
         engine=engine["kind"],
+        client=root["client"]["kind"],
         is_live=serving.live(engine["live"]) != "false",
     )
     found = Settings(
