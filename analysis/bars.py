@@ -24,6 +24,7 @@ from analysis.page import (
     make_page,
 )
 from analysis.standings import BEST, BREAKS, FRONT
+from sweeper.records.plurals import amount
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -298,7 +299,9 @@ def _list_notes(table: pd.DataFrame, ranked: Sequence[str], shown: Sequence[str]
             if list(shown) == list(ranked[:MOST_LISTED])
             else "highlighted ones and the best others,"
         )
-        notes.append(f"Shown: {what} {MOST_LISTED} of {len(ranked)} settings; the data file has all.")
+        notes.append(
+            f"Shown: {what} {MOST_LISTED} of {amount(len(ranked), 'setting')}; the data file has all."
+        )
     return " ".join(notes)
 
 

@@ -22,6 +22,7 @@ from sweeper.goals.objectives import front as objectives_front
 from sweeper.intervals import Estimate, estimate
 from sweeper.records import SEARCH_SLOS, Constraint, Objective, Scalar, TrialState
 from sweeper.records.goal import load_text
+from sweeper.records.plurals import amount
 from sweeper.store.overrides import overridden as overrides_of
 
 _SAME = 1e-9
@@ -354,5 +355,6 @@ def _where_text(objective: Objective, rows: pd.DataFrame) -> str:
     if len(points) == 1:
         return at_text(points[0])
     if len(points) > _MOST_NAMED:
-        return f"mean over {len(points)} load points ({points[0]} to {points[-1]}), each counting the same"
+        first_to_last = f"{points[0]} to {points[-1]}"
+        return f"mean over {amount(len(points), 'load point')} ({first_to_last}), each counting the same"
     return f"mean over {', '.join(points[:-1])} and {points[-1]}, each counting the same"

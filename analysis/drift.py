@@ -18,6 +18,7 @@ from analysis import tables
 from analysis.study import is_control
 from sweeper.intervals import t_quantile_975
 from sweeper.records import TrialState
+from sweeper.records.plurals import amount
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class Drift:
     @property
     def sentence(self) -> str:
         """Say it in plain words; the interval decides between drift and none seen."""
-        over = f"over {_duration_text(self.hours)} and {self.starts} engine starts"
+        over = f"over {_duration_text(self.hours)} and {amount(self.starts, 'engine start')}"
         if self.low_pct is None or self.high_pct is None:
             return (
                 f"{self.metric}: {self.change_pct:+.1f} % {over}; "

@@ -23,6 +23,7 @@ from analysis.study import Study
 from sweeper.intervals import NORMAL_975, estimate
 from sweeper.kinds import DATASETS
 from sweeper.records import TrialState
+from sweeper.records.plurals import amount
 
 _COMPARED = {
     "request_throughput_per_s": ("requests per second", None),
@@ -199,8 +200,9 @@ def _differ_text(found: Steadiness) -> str:
     places = set(zip(found.differing["setting"], found.differing["load point"], strict=True))
     edges = "" if found.edges_frac is None else f"; {found.edges_frac:.0%} of the runs was ramp and drain"
     return (
-        f"In {len(places)} of {found.known} settings and load points the steady part of the run differs from "
-        f"the whole run by more than noise{edges}. The charts show the whole run, as vLLM's benchmark does."
+        f"In {len(places)} of {amount(found.known, 'pair')} of setting and load point the steady part of "
+        f"the run differs from the whole run by more than noise{edges}. The charts show the whole run, as "
+        "vLLM's benchmark does."
     )
 
 

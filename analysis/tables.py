@@ -32,6 +32,7 @@ from sweeper.records import (
     users_of,
     users_text,
 )
+from sweeper.records.plurals import amount
 from sweeper.text.tables import markdown_table
 
 Row = Mapping[Hashable, Any]
@@ -46,7 +47,7 @@ _LOAD_WORDS: Mapping[str, Callable[[Any], str]] = {
     "max_concurrency": lambda value: "no limit" if value is None else f"{int(value)} at a time",
     "input_len": lambda value: "recorded input" if value is None else f"{value} in",
     "output_len": lambda value: "recorded output" if value is None else f"{value} out",
-    "num_prompts": lambda value: f"{value} prompts",
+    "num_prompts": lambda value: amount(value, "prompt"),
     "dataset": str,
     "range_ratio": lambda value: f"range {value}",
     "ignore_eos": lambda value: "ignoring EOS" if value else "until EOS",

@@ -19,6 +19,7 @@ from sweeper.records import (
     UserSearch,
 )
 from sweeper.records.metrics import FEWEST_STEADY_REQUESTS, STEADY_BY_NAME
+from sweeper.records.plurals import amount
 
 _DIRECTIONS = ("maximize", "minimize")
 _LOAD_KEYS: Mapping[str, tuple[str, str]] = {
@@ -188,7 +189,7 @@ def _check_has_steady_part(where: str, metric: str, point: LoadPoint) -> None:
     if not kind.needs_server:
         return  # It tells no such number and does not count.
     if point.num_prompts < FEWEST_STEADY_REQUESTS:
-        why = f"sends {point.num_prompts} prompts, too few for a steady part"
+        why = f"sends {amount(point.num_prompts, 'prompt')}, too few for a steady part"
         expected = f"{FEWEST_STEADY_REQUESTS} or more, and better ten times as many"
     elif not has_load and not has_times:
         why = "sends all of them at once, so that the load is never steady"

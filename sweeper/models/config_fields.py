@@ -8,6 +8,7 @@ from typing import Any
 
 from sweeper.errors import ConfigError
 from sweeper.records.architecture import MOST_LAYERS, WHOLE, Architecture, Attention, Layer, Mlp
+from sweeper.records.plurals import amount
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Fields:
         if kinds and len(kinds) != self.layers():
             raise ConfigError(
                 f"{self.where}: {self.prefix}layer_types has {len(kinds)} words; expected one for each of "
-                f"{self.layers()} layers. Correct it, or name another."
+                f"{amount(self.layers(), 'layer')}. Correct it, or name another."
             )
         return kinds
 
