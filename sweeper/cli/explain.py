@@ -28,7 +28,7 @@ class Explain(ConsoleCommand):
     def declare(self, parser: ArgumentParser) -> None:
         """Declare the name, and the form."""
         parser.add_argument("name", metavar="KNOB|COLUMN|FAILURE")
-        parser.add_argument("--json", action="store_true", help="print it as JSON")
+        as_json.declare(parser)
 
     def run(self, options: Namespace, console: Console) -> int:
         """Print what is known of it.
