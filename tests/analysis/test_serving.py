@@ -124,7 +124,7 @@ def test_tgi_is_served_by_command_that_ran_with_its_variables_and_without_our_po
                 "-m",
                 "sglang.launch_server",
                 "--model-path",
-                "org/m",
+                "o/m",
                 "--host",
                 "::1",
                 "--port",
