@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import answers, starts, tables
+from analysis import answers, load_names, starts, tables
 from analysis.study import Series
 from sweeper.goals.objectives import counts, objective_value, row_value
 from sweeper.goals.objectives import front as objectives_front
@@ -340,7 +340,7 @@ def _objective_text(objective: Objective, rows: pd.DataFrame) -> str:
 
 def at_text(point: str) -> str:
     """Put a load point into a sentence: ``at 16 QPS``, ``all at once``."""
-    return point if point.startswith(tables.ALL_AT_ONCE) else f"at {point}"
+    return point if point.startswith(load_names.ALL_AT_ONCE) else f"at {point}"
 
 
 def _where_text(objective: Objective, rows: pd.DataFrame) -> str:
@@ -351,7 +351,7 @@ def _where_text(objective: Objective, rows: pd.DataFrame) -> str:
     if named:
         return named
     counted = _counted(rows, objective).drop_duplicates("load_point").to_dict("records")
-    points = [tables.load_point_text(row) for row in counted]
+    points = [load_names.load_point_text(row) for row in counted]
     if len(points) == 1:
         return at_text(points[0])
     if len(points) > _MOST_NAMED:

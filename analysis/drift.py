@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis import tables
+from analysis import load_names
 from analysis.study import is_control
 from sweeper.intervals import t_quantile_975
 from sweeper.records import TrialState
@@ -78,10 +78,10 @@ def drift(frame: pd.DataFrame, metric: str) -> Drift | None:
     if metric not in rows or rows[metric].isna().all():
         return None
     rows = rows[rows["state"].eq(str(TrialState.COMPLETE)) & rows[metric].notna()]
-    means = rows.groupby(list(tables.LOAD_POINT), dropna=False)[metric].transform("mean")
+    means = rows.groupby(list(load_names.LOAD_POINT), dropna=False)[metric].transform("mean")
     relative = rows.assign(relative=rows[metric] / means, at_s=_seconds(rows["started_at"]))
     # Runs within a load point first, then load points: each point counts alike, however often it was run.
-    points = relative.groupby(["trial_key", "restart", *tables.LOAD_POINT], dropna=False)[
+    points = relative.groupby(["trial_key", "restart", *load_names.LOAD_POINT], dropna=False)[
         ["relative", "at_s"]
     ].mean()
     starts = points.groupby(level=["trial_key", "restart"])[["relative", "at_s"]].mean()

@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import starts, tables
+from analysis import load_names, starts, tables
 from analysis.ratios import NOISE
 from analysis.study import Study
 from sweeper.intervals import NORMAL_975, estimate
@@ -123,7 +123,7 @@ def _timed(study: Study) -> tuple[pd.DataFrame, dict[Any, tuple[str, str]]]:
     complete = complete.assign(**{_PLACE: numbers})
     firsts = complete.drop_duplicates(_PLACE).to_dict("records")
     places: dict[Any, tuple[str, str]] = {
-        int(first[_PLACE]): (str(first["setting"]), tables.load_point_text(first))
+        int(first[_PLACE]): (str(first["setting"]), load_names.load_point_text(first))
         for first in firsts
         if not _is_all_at_once(first)
     }
