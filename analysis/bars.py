@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis import predicted, style, tables
+from analysis import load_names, predicted, style, tables
 from analysis.lettering import drawn, drawn_lines
 from analysis.page import (
     Metric,
@@ -24,6 +24,7 @@ from analysis.page import (
     make_page,
 )
 from analysis.standings import BEST, BREAKS, FRONT
+from sweeper.records.plurals import amount
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -248,7 +249,7 @@ def draw_list(table: pd.DataFrame, *, metric: Metric, words: Words) -> Figure:
         finish_value_axis(axes, metric.title, highest=_highest(here), vertical=False, room=1.22)
         limit = predicted.stretched(here, highest=value_height(here))
         _draw_panel(axes, [rows.get(setting) for setting in shown], limit=limit)
-        axes.set_title(drawn(tables.load_point_text(here.iloc[0].to_dict())), fontsize=9, loc="left")
+        axes.set_title(drawn(load_names.load_point_text(here.iloc[0].to_dict())), fontsize=9, loc="left")
         axes.set_yticks(range(len(shown)), [""] * len(shown))
     panels[0].set_yticks(range(len(shown)), ["\n".join(name) for name in names], fontsize=8)
     return page.figure
@@ -298,7 +299,9 @@ def _list_notes(table: pd.DataFrame, ranked: Sequence[str], shown: Sequence[str]
             if list(shown) == list(ranked[:MOST_LISTED])
             else "highlighted ones and the best others,"
         )
-        notes.append(f"Shown: {what} {MOST_LISTED} of {len(ranked)} settings; the data file has all.")
+        notes.append(
+            f"Shown: {what} {MOST_LISTED} of {amount(len(ranked), 'setting')}; the data file has all."
+        )
     return " ".join(notes)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from analysis import bests, leaderboard, leaderboard_text, serving, standings, tables
+from analysis import bests, leaderboard, leaderboard_text, load_names, serving, standings, tables
 from analysis.leaderboard import Leaderboard
 from analysis.markdown import code_block, escaped
 from analysis.study import Study
@@ -144,6 +144,6 @@ def _by_row(board: Leaderboard, table: pd.DataFrame) -> pd.DataFrame:
 
 def _cell_with_completed(row: tables.Row) -> str:
     completed = row["completed_per_s"]
-    metric = MAX_USERS if row["load_point"] == tables.MOST_USERS else MAX_RATE
+    metric = MAX_USERS if row["load_point"] == load_names.MOST_USERS else MAX_RATE
     more = "" if math.isnan(completed) else f", {standings.completed_text(metric, completed)}"
     return " ".join(filter(None, (f"{tables.cell_text(row)}{more}", tables.predicted_text(row))))

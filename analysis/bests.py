@@ -15,13 +15,14 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import answers, starts, tables
+from analysis import answers, load_names, starts, tables
 from analysis.study import Series
 from sweeper.goals.objectives import counts, objective_value, row_value
 from sweeper.goals.objectives import front as objectives_front
 from sweeper.intervals import Estimate, estimate
 from sweeper.records import SEARCH_SLOS, Constraint, Objective, Scalar, TrialState
 from sweeper.records.goal import load_text
+from sweeper.records.plurals import amount
 from sweeper.store.overrides import overridden as overrides_of
 
 _SAME = 1e-9
@@ -339,7 +340,7 @@ def _objective_text(objective: Objective, rows: pd.DataFrame) -> str:
 
 def at_text(point: str) -> str:
     """Put a load point into a sentence: ``at 16 QPS``, ``all at once``."""
-    return point if point.startswith(tables.ALL_AT_ONCE) else f"at {point}"
+    return point if point.startswith(load_names.ALL_AT_ONCE) else f"at {point}"
 
 
 def _where_text(objective: Objective, rows: pd.DataFrame) -> str:
@@ -350,9 +351,10 @@ def _where_text(objective: Objective, rows: pd.DataFrame) -> str:
     if named:
         return named
     counted = _counted(rows, objective).drop_duplicates("load_point").to_dict("records")
-    points = [tables.load_point_text(row) for row in counted]
+    points = [load_names.load_point_text(row) for row in counted]
     if len(points) == 1:
         return at_text(points[0])
     if len(points) > _MOST_NAMED:
-        return f"mean over {len(points)} load points ({points[0]} to {points[-1]}), each counting the same"
+        first_to_last = f"{points[0]} to {points[-1]}"
+        return f"mean over {amount(len(points), 'load point')} ({first_to_last}), each counting the same"
     return f"mean over {', '.join(points[:-1])} and {points[-1]}, each counting the same"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import tables
+from analysis import load_names, tables
 from analysis.ratios import Factor, Ratio, Verdict, combine, judge, ratio
 from analysis.study import Study
 from sweeper import published
@@ -235,7 +235,11 @@ def _names(study: Study, series: str | None) -> tuple[str, ...]:
 
 def _point_text(row: tables.Row) -> str:
     """Name the load point of a row of a summary; a bare number is a rate."""
-    return tables.load_point_text(row) if row["load_axis"] == tables.USERS_AXIS else str(row["load_point"])
+    return (
+        load_names.load_point_text(row)
+        if row["load_axis"] == load_names.USERS_AXIS
+        else str(row["load_point"])
+    )
 
 
 def _load_text(rate: float | None, users: float | None) -> str:

@@ -28,6 +28,7 @@ from analysis import (
 )
 from analysis.study import Study
 from sweeper.errors import ConfigError, SweeperError
+from sweeper.records.plurals import amount
 from sweeper.store.store import columns_markdown
 from sweeper.text.commands import Command
 from sweeper.text.confidential import masked
@@ -328,7 +329,7 @@ class Mlflow(_OfOneStudy):
         """Write them, and say how many."""
         study = Study.load(options.folder)
         written, known = mlflow_export.write(study, tracking=options.tracking)
-        return [f"{written} runs written to {masked(options.tracking)}; {known} were there"]
+        return [f"{amount(written, 'run')} written to {masked(options.tracking)}; {known} were there"]
 
 
 class Guide(_OfOneStudy):

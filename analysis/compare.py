@@ -13,7 +13,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import audits, curve_pages, figures, kernels, origins, pairs, predicted, style, tables
+from analysis import (
+    audits,
+    curve_pages,
+    figures,
+    kernels,
+    load_names,
+    origins,
+    pairs,
+    predicted,
+    style,
+    tables,
+)
 from analysis.curve import curves
 from analysis.facts import FACTS
 from analysis.markdown import escaped
@@ -108,7 +119,7 @@ def paired(first: Study, second: Study, metric: Metric) -> pd.DataFrame:
         rows.append(
             {
                 "setting": one["setting"],
-                "load_point": tables.load_point_text(one),
+                "load_point": load_names.load_point_text(one),
                 **_side("first", one),
                 **_side("second", other),
                 "ratio": found.value,
@@ -139,7 +150,7 @@ def unmatched(first: Study, second: Study, metric: Metric) -> pd.DataFrame:
     rows = [
         {
             "setting": one["setting"],
-            "load_point": tables.load_point_text(one),
+            "load_point": load_names.load_point_text(one),
             "first": one["mean"],
             "first_n": one["n"],
             "state": tables.no_number_text(tried[key]) if key in tried else None,
@@ -281,7 +292,7 @@ def _rows(study: Study, metric: Metric) -> dict[tuple[object, ...], tables.Row]:
     return {
         (
             _same_setting(study, row),
-            *(None if pd.isna(row[name]) else row[name] for name in tables.LOAD_POINT),
+            *(None if pd.isna(row[name]) else row[name] for name in load_names.LOAD_POINT),
             str(row["load_point"]).rpartition(", ")[2] if str(row["load_point"]).endswith(" run") else "",
         ): row
         for row in rows

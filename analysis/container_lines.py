@@ -15,7 +15,8 @@ from pathlib import Path
 
 import sweeper
 
-_OURS = frozenset({"--name", "--label", "--workdir", "--pwd", "--entrypoint"})
+_PROGRAM = "--entrypoint"
+_OURS = frozenset({"--name", "--label", "--workdir", "--pwd", _PROGRAM})
 _PLACES = frozenset({"--volume", "--bind"})
 _FOLDERS = frozenset({"--workdir", "--pwd"})
 _CACHES = "/mi300x-sweeper/"
@@ -45,8 +46,19 @@ def in_image(line: str, *, ran: str, image: str) -> str:
     program, *arguments = served[len(variables) :]
     options = [*_kept(words[2:place]), *(word for each in variables for word in ("--env", each))]
     is_run = words[1] == "run"
-    within = ["--entrypoint", program, image] if is_run else [image, program]
+    within = [_PROGRAM, program, image] if is_run else [image, program]
     return shlex.join([Path(words[0]).name, words[1], *options, *within, *arguments])
+
+
+def inner(ran: str, *, image: str) -> str:
+    """Return what a command of a container's runtime runs within its image; other commands as they are."""
+    words = shlex.split(ran)
+    if image not in words[2:]:
+        return ran
+    place = words.index(image, 2)
+    options, arguments = words[:place], words[place + 1 :]
+    programs = [after for word, after in itertools.pairwise(options) if word == _PROGRAM]
+    return shlex.join([*programs[-1:], *arguments])
 
 
 def _kept(options: Sequence[str]) -> Iterator[str]:

@@ -11,7 +11,7 @@ import json
 
 import pandas as pd
 
-from analysis import bests, tables
+from analysis import bests, load_names, tables
 from analysis.standings import Standings
 from analysis.study import Study
 from sweeper.records import gpus_of_row
@@ -41,7 +41,7 @@ def costs(study: Study) -> pd.DataFrame:
     found: dict[tuple[str, str], dict[str, object]] = {}
     for metric, (words, many) in _COSTS.items():
         for row in tables.summary(study.frame, metric=metric, series=study.series).to_dict("records"):
-            setting, point = str(row["setting"]), tables.load_point_text(row)
+            setting, point = str(row["setting"]), load_names.load_point_text(row)
             used = gpus.get(setting)
             if used is None or row["n"] == 0:
                 continue
@@ -62,14 +62,14 @@ def energy(study: Study) -> pd.DataFrame:
     """
     rows = tables.summary(study.frame, metric=ENERGY, series=study.series).to_dict("records")
     power = {
-        (str(row["setting"]), tables.load_point_text(row)): row["mean"]
+        (str(row["setting"]), load_names.load_point_text(row)): row["mean"]
         for row in tables.summary(study.frame, metric="gpu_power_w", series=study.series).to_dict("records")
     }
     found = [
         {
             "setting": str(row["setting"]),
-            "load point": tables.load_point_text(row),
-            "mean power (W)": power.get((str(row["setting"]), tables.load_point_text(row))),
+            "load point": load_names.load_point_text(row),
+            "mean power (W)": power.get((str(row["setting"]), load_names.load_point_text(row))),
             "J per output token": row["mean"],
         }
         for row in rows

@@ -23,7 +23,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import answers, predicted, standings, tables
+from analysis import answers, load_names, predicted, standings, tables
 from analysis.bests import Breach
 from analysis.ratios import NOISE
 from analysis.study import Study
@@ -68,7 +68,7 @@ _COLUMNS = [
 ]
 _READ = (
     *("setting", "users", "restart", "state", "failure_class", "engine", "provenance", "trial_key"),
-    *("max_rate_slo", "devices", "partition_mode", "partitions_per_gpu", _RUN, *tables.LOAD_POINT),
+    *("max_rate_slo", "devices", "partition_mode", "partitions_per_gpu", _RUN, *load_names.LOAD_POINT),
     *(_OUTPUT, _TOTAL, _TPOT, _TTFT, predicted.COLUMN),
 )
 
@@ -204,7 +204,7 @@ def _closed_loops(rows: pd.DataFrame) -> pd.DataFrame:
     Where a rate or the file says when requests come, ``max_concurrency`` is a limit that is perhaps never
     reached.
     """
-    users = [tables.users_at(row) for row in rows[list(tables.LOAD_POINT)].to_dict("records")]
+    users = [load_names.users_at(row) for row in rows[list(load_names.LOAD_POINT)].to_dict("records")]
     every = rows.assign(users=pd.array(users, dtype="Int64"))
     closed = every[every["users"].notna()]
     # No more can be under way than are sent.
@@ -346,7 +346,7 @@ def _unit(studies: Sequence[Study]) -> str:
 
 def _key_columns(rows: pd.DataFrame) -> list[str]:
     """Name the columns in which loads differ besides the users; how many prompts follows from these."""
-    names = [name for name in tables.LOAD_POINT if name not in ("max_concurrency", _PROMPTS)] + [_RUN]
+    names = [name for name in load_names.LOAD_POINT if name not in ("max_concurrency", _PROMPTS)] + [_RUN]
     same = rows.groupby(["setting", *names, "users"], dropna=False, sort=False)[_PROMPTS]
     return [*names, _PROMPTS] if (same.nunique() > 1).any() else names
 
@@ -360,7 +360,7 @@ def _load_words(keys: Sequence[tuple[tuple[str, object], ...]]) -> dict[Any, str
     rows: list[dict[Hashable, Any]] = [dict(key) for key in keys]
     names = list(dict.fromkeys(name for key in keys for name, _ in key))
     varying = [name for name in names if len({row.get(name) for row in rows}) > 1]
-    return {key: tables.load_words(row, varying) for key, row in zip(keys, rows, strict=True)}
+    return {key: load_names.load_words(row, varying) for key, row in zip(keys, rows, strict=True)}
 
 
 def _has_curve(points: pd.DataFrame, fewest_studies: int) -> bool:

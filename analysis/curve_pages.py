@@ -19,6 +19,7 @@ from analysis.page import Words
 from analysis.ratios import NOISE
 from analysis.study import Study
 from sweeper.records import users_text
+from sweeper.records.plurals import amount
 from sweeper.text.printable import shortened
 
 _SPEED_WORDS = (
@@ -89,7 +90,7 @@ def alternative(curve: Curve) -> str:
     origin = "simulated" if curve.is_simulated else "measured"
     users = sorted(set(curve.known(OVERALL)["users"]))
     settings = ", ".join(dict.fromkeys(curve.points["setting"]))
-    words = f"{title(curve)}, {origin}, {users[0]} to {users[-1]} users, for {settings}"
+    words = f"{title(curve)}, {origin}, {users[0]} to {amount(users[-1], 'user')}, for {settings}"
     return shortened(words, _LONGEST_ALTERNATIVE).replace("[", "(").replace("]", ")")
 
 

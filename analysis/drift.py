@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis import tables
+from analysis import load_names
 from analysis.study import is_control
 from sweeper.intervals import t_quantile_975
 from sweeper.records import TrialState
+from sweeper.records.plurals import amount
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class Drift:
     @property
     def sentence(self) -> str:
         """Say it in plain words; the interval decides between drift and none seen."""
-        over = f"over {_duration_text(self.hours)} and {self.starts} engine starts"
+        over = f"over {_duration_text(self.hours)} and {amount(self.starts, 'engine start')}"
         if self.low_pct is None or self.high_pct is None:
             return (
                 f"{self.metric}: {self.change_pct:+.1f} % {over}; "
@@ -77,10 +78,10 @@ def drift(frame: pd.DataFrame, metric: str) -> Drift | None:
     if metric not in rows or rows[metric].isna().all():
         return None
     rows = rows[rows["state"].eq(str(TrialState.COMPLETE)) & rows[metric].notna()]
-    means = rows.groupby(list(tables.LOAD_POINT), dropna=False)[metric].transform("mean")
+    means = rows.groupby(list(load_names.LOAD_POINT), dropna=False)[metric].transform("mean")
     relative = rows.assign(relative=rows[metric] / means, at_s=_seconds(rows["started_at"]))
     # Runs within a load point first, then load points: each point counts alike, however often it was run.
-    points = relative.groupby(["trial_key", "restart", *tables.LOAD_POINT], dropna=False)[
+    points = relative.groupby(["trial_key", "restart", *load_names.LOAD_POINT], dropna=False)[
         ["relative", "at_s"]
     ].mean()
     starts = points.groupby(level=["trial_key", "restart"])[["relative", "at_s"]].mean()

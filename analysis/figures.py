@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis import predicted, shared_starts, standings, style, tables
+from analysis import load_names, predicted, shared_starts, standings, style, tables
 from analysis.bars import MOST_GROUPED, MOST_LISTED, draw_groups, draw_list, value_height
 from analysis.lines import draw_lines, line_axis
 from analysis.page import SIMULATED_BAND, Metric, Row, words_of
@@ -74,7 +74,7 @@ def metrics_of(study: Study) -> tuple[Metric, ...]:
     """
     is_line = line_axis(study.frame) in _SIZES
     usual: tuple[Metric, ...] = _LINE_METRICS if is_line else METRICS
-    if tables.is_probe(study.frame).all():
+    if load_names.is_probe(study.frame).all():
         usual = ()  # every row is a probe at some load; what they found is the objective
     drawn = {metric.column for metric in usual}
     wanted = {objective.metric: objective for objective in study.objectives if objective.metric not in drawn}
@@ -314,10 +314,10 @@ def _rows_shown(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows behind a chart: the probes of a search where it shows their answer, else the others."""
     rows = study.frame[study.frame["trial_key"].isin(set(table["trial_key"]))]
     points = set(table["load_point"])
-    for metric, point in tables.ANSWERS.items():
+    for metric, point in load_names.ANSWERS.items():
         if point in points:
             return rows[rows[SEARCH_SLOS[metric]].notna()]
-    chosen = rows[~tables.is_probe(rows)]
+    chosen = rows[~load_names.is_probe(rows)]
     return rows if chosen.empty else chosen
 
 

@@ -18,6 +18,7 @@ from analysis.study import Study
 from sweeper.errors import ConfigError
 from sweeper.kinds import DATASETS
 from sweeper.records.metrics import BY_NAME, REQUEST_LATENCIES
+from sweeper.records.plurals import amount
 from sweeper.text.writing import write_answer
 
 FILE_NAME = "benchmark_results.md"
@@ -88,7 +89,7 @@ def _entry(study: Study, row: Mapping[str, Any]) -> str:
             "### Serving Benchmarks",
             "Simulated: no GPU was measured." if row["provenance"] != "measured" else "Measured.",
             f"{row['model']}, {tables.other_engine(row) or 'vLLM ' + str(row['version.vllm'])}, "
-            f"{row['num_prompts']} prompts of {row['dataset']}",
+            f"{amount(row['num_prompts'], 'prompt')} of {row['dataset']}",
             *([f"Series: {labels}"] if labels else []),
             f"Knobs: {chosen or 'none'}",
             f"Engine start {row['restart']}, run {row['repeat']}",

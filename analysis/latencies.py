@@ -17,6 +17,7 @@ from analysis.lettering import drawn
 from analysis.page import SIMULATED_BAND, Page, Words, draw_legend, finish_value_axis, lay_legend, make_page
 from sweeper.records import LoadPoint, Provenance, TrialResult
 from sweeper.records.metrics import PERCENTILE_NAMES, REQUEST_LATENCIES
+from sweeper.records.plurals import amount
 from sweeper.text.writing import write_answer
 
 if TYPE_CHECKING:
@@ -108,8 +109,8 @@ def _words(result: TrialResult) -> Words:
         title="Latencies by percentile",
         note="lower is better",
         subtitle=drawn(result.spec.label, most=150),
-        caption=f"Study {result.spec.study}, trial {result.spec.key}; {starts} engine start"
-        f"{'s' if starts > 1 else ''}, {len(result.measurements)} client runs; "
+        caption=f"Study {result.spec.study}, trial {result.spec.key}; {amount(starts, 'engine start')}, "
+        f"{amount(len(result.measurements), 'client run')}; "
         f"{result.provenance}, {result.spec.model.name}.",
         band=SIMULATED_BAND if is_simulated else "",
     )

@@ -23,7 +23,7 @@ from analysis.study import Study
 from sweeper.goals.objectives import fronts
 from sweeper.intervals import Estimate
 from sweeper.records import SEARCH_SLOS, Constraint, Objective, TrialState, derived
-from sweeper.records.metrics import title_of
+from sweeper.records.derived import title_of
 
 SERIES = "series"
 """Names the column of named series, where a study has any."""

@@ -13,6 +13,7 @@ from analysis.leaderboard import Entry, Leaderboard, quantity_title
 from analysis.markdown import escaped
 from sweeper.records import MAX_RATE, MAX_USERS, SEARCH_SLOS, Constraint, Objective
 from sweeper.records.goal import load_text
+from sweeper.records.plurals import amount
 
 TOP = 10
 """How many settings are shown unless all are asked for."""
@@ -65,7 +66,7 @@ def facts(board: Leaderboard) -> list[str]:
         found.append(f"change: against {_baseline_text(board)}")
     held = {entry.gpus for entry in board.entries if entry.gpus is not None}
     same = [f"{name}={value}" for name, value in board.same.items()]
-    same += [f"{held.pop():g} GPUs"] if len(held) == 1 else []
+    same += [amount(held.pop(), "GPU", "g")] if len(held) == 1 else []
     return [*found, *([f"equal for all: {', '.join(same)}"] if same else [])]
 
 
@@ -75,8 +76,8 @@ def notes(board: Leaderboard, shown: Sequence[Entry]) -> list[str]:
     if any(entry.is_tied for entry in shown):
         ties = _ties(board)
         found.append(
-            f"=: the same number as the row above. {ties} settings share the best number; row 1 is "
-            "recommended, which has the fewest overrides."
+            f"=: the same number as the row above. {ties} settings share the best number; "
+            "row 1 is recommended, which has the fewest overrides."
             if ties > 1
             else "=: the same number as the row above; of equal settings the one with the fewest overrides "
             "stands first."
@@ -110,10 +111,10 @@ def _counts(board: Leaderboard, shown: Sequence[Entry]) -> str:
     first = len(shown) - is_further
     which = "all" if len(shown) == len(board.entries) else f"the first {first}"
     origin = "simulated" if board.is_simulated else "measured"
-    bounds = f", {kept} keep every bound" if board.constraints else ""
+    bounds = f", {kept} {'keeps' if kept == 1 else 'keep'} every bound" if board.constraints else ""
     return (
-        f"leaderboard ({origin}): {which} of {len(board.entries)} settings; {numbers} have numbers{bounds}"
-        f"{_others(board)}"
+        f"leaderboard ({origin}): {which} of {amount(len(board.entries), 'setting')}; {numbers} "
+        f"{'has' if numbers == 1 else 'have'} numbers{bounds}{_others(board)}"
     )
 
 

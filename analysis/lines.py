@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis import predicted, style, tables
+from analysis import load_names, predicted, style, tables
 from analysis.page import (
     Metric,
     Row,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 AXES: Mapping[str, str] = {
     "num_prompts": "Prompts sent (batch)",
     "input_len": "Prompt length (tokens)",
-    "max_concurrency": tables.USERS_AXIS,
+    "max_concurrency": load_names.USERS_AXIS,
 }
 """Columns that a line can run over, and their words on the axis."""
 
@@ -45,11 +45,11 @@ def line_axis(frame: pd.DataFrame) -> str | None:
         A column of ``AXES`` when it alone distinguishes the load points, with at least three values; None
         where the load points differ in rate, in several ways, or hardly at all: bars suit those.
     """
-    rows = frame[~tables.is_probe(frame)]
-    varying = tables.varying_loads(rows)
+    rows = frame[~load_names.is_probe(frame)]
+    varying = load_names.varying_loads(rows)
     if len(varying) != 1 or varying[0] not in AXES or rows[varying[0]].nunique() < _FEWEST_POINTS:
         return None
-    if varying[0] == "max_concurrency" and not tables.are_of_users(rows):
+    if varying[0] == "max_concurrency" and not load_names.are_of_users(rows):
         return None
     return varying[0]
 

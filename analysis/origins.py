@@ -11,6 +11,7 @@ from analysis import shared_starts
 from analysis.markdown import escaped
 from analysis.study import Study
 from sweeper import published
+from sweeper.records.plurals import amount
 
 
 def provenance_sentence(study: Study) -> str:
@@ -66,7 +67,7 @@ def origin(study: Study) -> str:
     trials = study.frame.drop_duplicates("trial_key")
     states = trials["state"].value_counts()
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    lines = [f"- Study: `{study.name}`, {len(trials)} trials ({counts})"]
+    lines = [f"- Study: `{study.name}`, {amount(len(trials), 'trial')} ({counts})"]
     shared = shared_starts.sentence(study.frame)
     if shared is not None:
         lines.append(f"- {escaped(shared)}")

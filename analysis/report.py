@@ -19,6 +19,7 @@ from analysis import (
     drift,
     figures,
     kernels,
+    load_names,
     origins,
     predicted,
     search_charts,
@@ -178,7 +179,7 @@ def _spread_table(study: Study, metric: figures.Metric) -> str:
     shown = pd.DataFrame(
         {
             "setting": found["setting"],
-            "load point": [tables.load_point_text(row) for row in found.to_dict("records")],
+            "load point": [load_names.load_point_text(row) for row in found.to_dict("records")],
             "starts": found["starts"],
             "runs": found["runs"],
             "between starts": [_percent_text(value) for value in found["between_starts_pct"]],

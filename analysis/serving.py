@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.container_lines import in_image
+from analysis.container_lines import in_image, inner
 from analysis.tables import Row, release_of
 from sweeper import knobs
 from sweeper.errors import ConfigError
@@ -60,7 +60,8 @@ def line_of_row(row: Row) -> str:
     if image and kind is not None and kind.takes_vllm_flags and _text(row, "version.vllm"):
         return in_image(_line_of(row, _assignment(row), release=release_of(row)), ran=ran, image=image)
     if kind is not None and not kind.takes_vllm_flags:
-        return _command_line(ran, _assignment(row))
+        within = inner(ran, image=image) if image else ran
+        return in_image(_command_line(within, _assignment(row)), ran=ran, image=image)
     if not _text(row, "version.vllm"):
         return ran
     try:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from sweeper.records.plurals import amount
+
 _COLUMN = "live_trial"
 
 
@@ -23,12 +25,13 @@ def sentence(frame: pd.DataFrame) -> str | None:
     is_shared = trials[_COLUMN].notna()
     shared = trials[is_shared].sort_values(_COLUMN)
     started = " or ".join(sorted(set(shared["started_with"].dropna())))
-    who = "all" if is_shared.all() else f"{is_shared.sum()} of {len(trials)}"
+    settings = amount(len(trials), "setting")
+    who = "all settings" if is_shared.all() else f"{is_shared.sum()} of {settings}"
     named = "" if is_shared.all() else f" ({_names(shared)})"
     starts = int((shared[_COLUMN] == 0).sum()) or 1
     return (
-        f"Limits changed in a running engine: {who} settings{named} on {starts} shared "
-        f"{'start' if starts == 1 else 'starts'} with {started}; not a fresh start of each"
+        f"Limits changed in a running engine: {who}{named} on {amount(starts, 'shared start')} "
+        f"with {started}; not a fresh start of each"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis import tables
+from analysis import load_names, tables
 from analysis.study import Study
 from sweeper.records import TrialState
 
@@ -33,6 +33,6 @@ def section(study: Study) -> str:
 def _line(first: tables.Row) -> dict[str, str]:
     return {
         "setting": str(first["setting"]),
-        "load point": tables.load_point_text(first),
+        "load point": load_names.load_point_text(first),
         "answers": str(first[_BECAUSE]),
     }

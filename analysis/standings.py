@@ -17,6 +17,7 @@ from analysis.bests import Breach
 from analysis.study import Study
 from sweeper.goals.objectives import is_at, objective_value
 from sweeper.records import MAX_RATE, MAX_USERS, SEARCH_SLOS, Constraint, TrialState
+from sweeper.records.plurals import amount
 
 BEST = "best"
 FRONT = "front"
@@ -219,7 +220,7 @@ def closing_lines(study: Study, *, has_front: bool = True) -> list[str]:
     lines = []
     if len(study.objectives) > 1:
         found = front(study)
-        lines.append(f"front: {len(found)} settings that no other one beats in every objective")
+        lines.append(f"front: {amount(len(found), 'setting')} that no other one beats in every objective")
         if has_front:
             lines[-1] += ":"
             lines += [f"  {_front_text(row, study)}" for row in found.to_dict("records")]

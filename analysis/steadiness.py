@@ -17,12 +17,13 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import starts, tables
+from analysis import load_names, starts, tables
 from analysis.ratios import NOISE
 from analysis.study import Study
 from sweeper.intervals import NORMAL_975, estimate
 from sweeper.kinds import DATASETS
 from sweeper.records import TrialState
+from sweeper.records.plurals import amount
 
 _COMPARED = {
     "request_throughput_per_s": ("requests per second", None),
@@ -122,7 +123,7 @@ def _timed(study: Study) -> tuple[pd.DataFrame, dict[Any, tuple[str, str]]]:
     complete = complete.assign(**{_PLACE: numbers})
     firsts = complete.drop_duplicates(_PLACE).to_dict("records")
     places: dict[Any, tuple[str, str]] = {
-        int(first[_PLACE]): (str(first["setting"]), tables.load_point_text(first))
+        int(first[_PLACE]): (str(first["setting"]), load_names.load_point_text(first))
         for first in firsts
         if not _is_all_at_once(first)
     }
@@ -199,8 +200,9 @@ def _differ_text(found: Steadiness) -> str:
     places = set(zip(found.differing["setting"], found.differing["load point"], strict=True))
     edges = "" if found.edges_frac is None else f"; {found.edges_frac:.0%} of the runs was ramp and drain"
     return (
-        f"In {len(places)} of {found.known} settings and load points the steady part of the run differs from "
-        f"the whole run by more than noise{edges}. The charts show the whole run, as vLLM's benchmark does."
+        f"In {len(places)} of {amount(found.known, 'pair')} of setting and load point the steady part of "
+        f"the run differs from the whole run by more than noise{edges}. The charts show the whole run, as "
+        "vLLM's benchmark does."
     )
 
 

@@ -17,61 +17,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import markdown, predicted, starts
+from analysis import load_names, markdown, predicted, starts
 from analysis.study import Series
 from sweeper.intervals import Estimate, estimate
-from sweeper.kinds import DATASETS, ENGINES
+from sweeper.kinds import ENGINES
 from sweeper.records import (
-    LOAD_COLUMNS,
-    MAX_RATE,
     MAX_USERS,
     SEARCH_SLOS,
     FailureClass,
     Scalar,
     TrialState,
-    users_of,
-    users_text,
 )
 from sweeper.text.tables import markdown_table
 
-Row = Mapping[Hashable, Any]
+Row = load_names.Row
 """One row of a table, by column."""
-
-ALL_AT_ONCE = "all at once"
-"""Names the load point that has no request rate."""
-
-# The words of a load point on an axis, by column.
-_LOAD_WORDS: Mapping[str, Callable[[Any], str]] = {
-    "request_rate_per_s": lambda value: ALL_AT_ONCE if value is None else f"{value:g} QPS",
-    "max_concurrency": lambda value: "no limit" if value is None else f"{int(value)} at a time",
-    "input_len": lambda value: "recorded input" if value is None else f"{value} in",
-    "output_len": lambda value: "recorded output" if value is None else f"{value} out",
-    "num_prompts": lambda value: f"{value} prompts",
-    "dataset": str,
-    "range_ratio": lambda value: f"range {value}",
-    "ignore_eos": lambda value: "ignoring EOS" if value else "until EOS",
-    "dataset_options": lambda value: "no options" if value is None else str(value),
-    "arrivals": lambda value: "Poisson" if value is None else str(value),
-    "request_form": lambda value: "completions" if value is None else str(value),
-}
-LOAD_POINT = LOAD_COLUMNS
-"""Columns in which load points differ, in the order of an axis."""
-
-HIGHEST_RATE = "highest rate within bounds"
-"""Names the load point of what a search over the request rate found."""
-
-MOST_USERS = "most users within bounds"
-"""Names the load point of what a search over the users found."""
-
-ANSWERS: Mapping[str, str] = {MAX_RATE: HIGHEST_RATE, MAX_USERS: MOST_USERS}
-
-_RUN = "keeps_prefix_cache"
-_RUN_WORDS = {False: "fresh run", True: "second run"}
-_RATE_AXIS = "Request rate (QPS)"
-USERS_AXIS = "Concurrency (users)"
-"""Title of an axis of load points that differ in the users of a closed loop."""
-
-_HEAVINESS = ("request_rate_per_s", "max_concurrency")
 
 
 def estimate_of(row: Row) -> Estimate:
@@ -111,7 +71,7 @@ _NAMED: deque[tuple[pd.DataFrame, Mapping[str, Series], pd.DataFrame]] = deque(m
 
 def _settings(frame: pd.DataFrame, known: Mapping[str, Series]) -> pd.DataFrame:
     rows = frame.explode("series", ignore_index=True)
-    rows[_RUN] = rows[_RUN].astype("boolean").fillna(False).astype(bool)
+    rows[load_names.RUN] = rows[load_names.RUN].astype("boolean").fillna(False).astype(bool)
     rows["series"] = [None if pd.isna(name) else str(name) for name in rows["series"]]
     order = {name: (entry.order, name) for name, entry in known.items()}
     after = (len(known), "")
@@ -121,7 +81,7 @@ def _settings(frame: pd.DataFrame, known: Mapping[str, Series]) -> pd.DataFrame:
         shown = group if name is None else _of_run(group, known[name].run if name in known else None)
         if not shown.empty:
             groups.append(_named_settings(shown, label=None if name is None else _label(name, known)))
-    named = _with_load_points(pd.concat(groups, ignore_index=True))
+    named = load_names.named(pd.concat(groups, ignore_index=True))
     return named.reset_index(drop=True)
 
 
@@ -134,39 +94,8 @@ def of_metric(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     if metric in SEARCH_SLOS:
         slo = SEARCH_SLOS[metric]
         found = rows[rows[slo].notna()] if slo in rows else rows.iloc[:0]
-        return found.assign(load_point=ANSWERS[metric], load_axis="")
-    return rows[~is_probe(rows)]
-
-
-def is_probe(rows: pd.DataFrame) -> pd.Series[bool]:
-    """Return which rows are probes of a search for the heaviest load within bounds."""
-    marks = [rows[slo].notna() for slo in SEARCH_SLOS.values() if slo in rows]
-    none = pd.Series(False, index=rows.index, dtype=bool)
-    return pd.concat([none, *marks], axis="columns").any(axis="columns").astype(bool)
-
-
-def varying_loads(frame: pd.DataFrame) -> list[str]:
-    """Return the columns of ``LOAD_POINT`` in which load points differ by themselves.
-
-    Probes of a search differ as it leads; where users each send as many prompts as the others, how many there
-    are in all says nothing of its own.
-
-    Args:
-        frame: Rows of the store.
-    """
-    chosen = frame[~is_probe(frame)]
-    rows = frame if chosen.empty else chosen
-    varying = [name for name in LOAD_POINT if rows[name].nunique(dropna=False) > 1]
-    if {"num_prompts", "max_concurrency"} <= set(varying) and are_of_users(rows):
-        follows = rows.groupby("max_concurrency")["num_prompts"].nunique().max() == 1
-        return [name for name in varying if name != "num_prompts" or not follows]
-    return varying
-
-
-def are_of_users(rows: pd.DataFrame) -> bool:
-    """Return whether all load points are closed loops of users."""
-    loads = rows[[*_HEAVINESS, "arrivals", "dataset"]].drop_duplicates()
-    return not loads.empty and all(users_at(row) is not None for row in loads.to_dict("records"))
+        return found.assign(load_point=load_names.ANSWERS[metric], load_axis="")
+    return rows[~load_names.is_probe(rows)]
 
 
 def summary(frame: pd.DataFrame, *, metric: str, series: Mapping[str, Series] | None = None) -> pd.DataFrame:
@@ -235,7 +164,7 @@ def by_load_point(table: pd.DataFrame, cell: Callable[[Row], str] | None = None)
     write = cell or cell_text
     cells: dict[str, dict[str, str]] = {}
     for row in table.to_dict("records"):
-        cells.setdefault(row["setting"], {})[load_point_text(row)] = write(row)
+        cells.setdefault(row["setting"], {})[load_names.load_point_text(row)] = write(row)
     points = list(dict.fromkeys(point for line in cells.values() for point in line))
     return pd.DataFrame(
         [
@@ -303,23 +232,6 @@ def number_text(value: float) -> str:
     return f"{value:.2g}"
 
 
-def load_point_text(row: Row) -> str:
-    """Name a load point where no axis gives the unit: ``16 QPS``, ``64 users``."""
-    point = str(row["load_point"])
-    if row["load_axis"] == USERS_AXIS:
-        return users_text(int(point))
-    has_rate = row["load_axis"] == _RATE_AXIS and not pd.isna(row["request_rate_per_s"])
-    return f"{point} QPS" if has_rate else point
-
-
-def load_words(row: Row, varying: Sequence[str]) -> str:
-    """Name a load by some columns, of ``LOAD_POINT`` and ``keeps_prefix_cache``: ``1024 in, 256 out``."""
-    words = (
-        _RUN_WORDS[bool(row[_RUN])] if name == _RUN else _LOAD_WORDS[name](row[name]) for name in varying
-    )
-    return ", ".join(words)
-
-
 def no_number_text(row: Row) -> str:
     """Explain why a row of a summary has no number."""
     if row["state"] == str(TrialState.COMPLETE):
@@ -343,9 +255,9 @@ def short_state(row: Row) -> str:
 def _of_run(group: pd.DataFrame, run: str | None) -> pd.DataFrame:
     """Keep the run that a series shows: rows of the other one would be averaged with it."""
     if run == "second":
-        return group[group[_RUN]]
-    has_fresh = ~group.groupby("trial_key")[_RUN].transform("all")
-    return group[~group[_RUN] | (~has_fresh if run is None else False)]
+        return group[group[load_names.RUN]]
+    has_fresh = ~group.groupby("trial_key")[load_names.RUN].transform("all")
+    return group[~group[load_names.RUN] | (~has_fresh if run is None else False)]
 
 
 def _label(name: str, series: Mapping[str, Series]) -> str:
@@ -396,73 +308,6 @@ def value_text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _with_load_points(rows: pd.DataFrame) -> pd.DataFrame:
-    varying = varying_loads(rows)
-    # Series that show one run each share a load point; only where a setting has both are they distinguished.
-    has_both_runs = bool((rows.groupby("setting", sort=False)[_RUN].nunique() > 1).any())
-    title = "Load point" if has_both_runs else _axis_of(rows, varying)
-    labels = [
-        ", ".join(
-            [*_load_words(row, varying, title=title), *([_RUN_WORDS[row[_RUN]]] if has_both_runs else [])]
-        )
-        for row in _records(rows, [*LOAD_POINT, _RUN])
-    ]
-    # No rate means everything at once: the highest load, so it stands last. Settings keep their order.
-    load = rows[list(LOAD_POINT)].apply(pd.to_numeric, errors="coerce").astype("float64").fillna(math.inf)
-    place = {name: index for index, name in enumerate(dict.fromkeys(rows["setting"]))}
-    keys = load.assign(_setting=rows["setting"].map(place), _run=rows[_RUN])
-    order = keys.sort_values(["_setting", *LOAD_POINT, "_run"], kind="stable").index
-    named: pd.DataFrame = rows.assign(load_point=labels, load_axis=title).loc[order]
-    return named
-
-
-def _axis_of(rows: pd.DataFrame, varying: Sequence[str]) -> str:
-    """Return the title of the axis of load points: of what alone they differ in, or of nothing particular."""
-    if set(varying) <= {"max_concurrency"} and are_of_users(rows):
-        return USERS_AXIS
-    return _RATE_AXIS if set(varying) <= {"request_rate_per_s"} else "Load point"
-
-
-def _load_words(row: Row, varying: Sequence[str], *, title: str) -> list[str]:
-    if title == USERS_AXIS:
-        return [str(users_at(row))]
-    if title == _RATE_AXIS:
-        rate = row["request_rate_per_s"]
-        return _heaviness_words(row, _HEAVINESS[:1]) if pd.isna(rate) else [f"{rate:g}"]
-    further = [name for name in varying if name not in _HEAVINESS]
-    words = [_LOAD_WORDS[name](None if pd.isna(row[name]) else row[name]) for name in further]
-    return [*_heaviness_words(row, [name for name in varying if name in _HEAVINESS]), *words]
-
-
-def _heaviness_words(row: Row, varying: Sequence[str]) -> list[str]:
-    """Return how heavy a load point is, by those of rate and concurrency in which its siblings differ."""
-    users = users_at(row)
-    if users is not None:
-        return [users_text(users)] if varying else []
-    rate, most = row["request_rate_per_s"], row["max_concurrency"]
-    words: list[str] = []
-    if "request_rate_per_s" in varying:
-        words.append(_without_rate(row) if pd.isna(rate) else _LOAD_WORDS["request_rate_per_s"](rate))
-    if "max_concurrency" in varying:
-        words.append(_LOAD_WORDS["max_concurrency"](None if pd.isna(most) else most))
-    return words
-
-
-def _without_rate(row: Row) -> str:
-    """Return when requests are sent that have no rate, where other load points have one."""
-    kind = DATASETS.get(str(row["dataset"]))
-    if isinstance(row["arrivals"], str):
-        return "no constant rate"
-    return ALL_AT_ONCE if kind is None or kind.times is None else "its own times"
-
-
-def users_at(row: Row) -> int | None:
-    """Return the users of a row's closed loop; None where its requests have times that others set."""
-    known = {name: None if pd.isna(row[name]) else row[name] for name in (*_HEAVINESS, "arrivals")}
-    users = users_of(**known, dataset=str(row["dataset"]))
-    return None if users is None else int(users)
-
-
 # ---- numbers ----
 
 
@@ -500,14 +345,14 @@ _TIME_PARTS = {
 
 
 _SUMMARY = [
-    *("setting", "series", "load_point", "load_axis", *LOAD_POINT),
+    *("setting", "series", "load_point", "load_axis", *load_names.LOAD_POINT),
     *("mean", "low", "high", "n", "state", "reason", "trial_key", "provenance"),
     *(predicted.LOW, predicted.HIGH),
 ]
 
 
 _GROUPED = (
-    *("setting", "series", "load_point", "load_axis", *LOAD_POINT),
+    *("setting", "series", "load_point", "load_axis", *load_names.LOAD_POINT),
     *("state", "restart", "failure_class", "trial_key", "provenance", "interval_80"),
 )
 
@@ -540,7 +385,7 @@ def _summary_row(first: Row, values: Sequence[float], ends: tuple[float, float])
         "series": first["series"],
         "load_point": first["load_point"],
         "load_axis": first["load_axis"],
-        **{name: first[name] for name in LOAD_POINT},
+        **{name: first[name] for name in load_names.LOAD_POINT},
         "mean": number.mean,
         "low": number.low,
         "high": number.high,
@@ -569,7 +414,7 @@ def predicted_text(row: Row) -> str:
 
 def mean_text(row: Row) -> str:
     """Write the mean of a row of a summary."""
-    return metric_text(row["mean"], MAX_USERS if row["load_point"] == MOST_USERS else "")
+    return metric_text(row["mean"], MAX_USERS if row["load_point"] == load_names.MOST_USERS else "")
 
 
 def metric_text(value: float, metric: str) -> str:

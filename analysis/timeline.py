@@ -20,6 +20,7 @@ from analysis.lettering import drawn
 from analysis.page import SIMULATED_BAND, Words, draw_legend, make_page
 from analysis.study import Study
 from sweeper.errors import ConfigError
+from sweeper.records.plurals import amount
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -233,8 +234,8 @@ def _caption(table: pd.DataFrame, trials: pd.DataFrame, *, origin: str, left_out
     whose = "of the plan's nodes" if "predicted" in set(table["provenance"]) else "that were used"
     parts = [
         origin,
-        f"{count} trials on the {len(lanes)} devices {whose} ({lanes['node'].nunique()} node"
-        f"{'s' if lanes['node'].nunique() > 1 else ''}) in {_time_text(float(table['end_s'].max()))}; "
+        f"{amount(count, 'trial')} on the {amount(len(lanes), 'device')} {whose} "
+        f"({amount(lanes['node'].nunique(), 'node')}) in {_time_text(float(table['end_s'].max()))}; "
         f"{idle_share(table):.1%} of the devices' time was idle",
         "A number in a box names its setting",
     ]

@@ -24,6 +24,7 @@ from analysis.study import Study
 from sweeper.goals.objectives import counts, load_key, row_value
 from sweeper.intervals import variance_of_mean, welch_half
 from sweeper.records import Constraint, Objective, Provenance, TrialState
+from sweeper.records.plurals import amount
 
 FAMILY_LEVEL = 0.05
 """Chance, over all comparisons of a study, that an interval misses what is true."""
@@ -281,8 +282,8 @@ def _objective_text(study: Study, objective: Objective, judged: Sequence[Finalis
     method = (
         "Measured again after the search, one engine start after another in an order that changes from round "
         "to round; what the search itself measured does not count here. Ratios of geometric means with "
-        f"Welch's interval of the logarithm; {pairs} pairs can be looked at, so each interval is widened "
-        "until all hold together in 95 % of studies (Bonferroni)."
+        f"Welch's interval of the logarithm; {amount(pairs, 'pair')} can be looked at, so each "
+        "interval is widened until all hold together in 95 % of studies (Bonferroni)."
     )
     if study.is_simulated:
         method += f" A model's starts hardly differ: no interval is taken to be narrower than {NOISE:.0%}."

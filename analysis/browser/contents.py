@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import bests, figures, origins, serving, standings, tables
+from analysis import bests, figures, load_names, origins, serving, standings, tables
 from analysis.browser import logs, repeating
 from analysis.facts import FACTS_OF_ONE
 from analysis.importance import importance
@@ -272,7 +272,7 @@ def _tradeoffs(study: Study, places: Mapping[str, int]) -> list[Plain]:
 def _metric(study: Study, metric: Metric, places: Mapping[str, int]) -> Plain:
     table = figures.chart_table(study, metric)
     table = table[table["setting"].isin(places)]
-    points = list(dict.fromkeys(tables.load_point_text(row) for row in table.to_dict("records")))
+    points = list(dict.fromkeys(load_names.load_point_text(row) for row in table.to_dict("records")))
     return {
         "title": metric.title,
         "higher": metric.is_higher_better,
@@ -281,7 +281,7 @@ def _metric(study: Study, metric: Metric, places: Mapping[str, int]) -> Plain:
         "points": [
             {
                 "s": places[str(row["setting"])],
-                "l": points.index(tables.load_point_text(row)),
+                "l": points.index(load_names.load_point_text(row)),
                 "v": [number(row["mean"]), number(row["low"]), number(row["high"]), int(row["n"])],
                 "bound": number(row["bound"]),
                 "published": number(row["published_value"]),

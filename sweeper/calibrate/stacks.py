@@ -16,6 +16,7 @@ import numpy as np
 from sweeper.calibrate import public
 from sweeper.calibrate.figures import Figure, predict
 from sweeper.calibrate.fitting import fit
+from sweeper.records.plurals import amount
 from sweeper.simulation import calibration
 from sweeper.simulation.calibration import Calibration
 from sweeper.simulation.stack import Stack
@@ -142,7 +143,9 @@ def fit_all(
     }
     tried = [(_fitted(figures, half), half) for half in halves]
     best, half = min(tried, key=lambda each: _squares(figures, each[0]))
-    tell(f"{HALF} = {half:g}, from {sum(map(len, figures.values()))} values of {len(figures)} stacks")
+    tell(
+        f"{HALF} = {half:g}, from {amount(sum(map(len, figures.values())), 'value')} of {len(figures)} stacks"
+    )
     for name, found in best.items():
         tell(f"{name}: {error_text(figures[name], found)}")
     return best

@@ -24,6 +24,7 @@ from sweeper.errors import ConfigError, SweeperError, nearest
 from sweeper.kinds import DATASETS
 from sweeper.records import PARTITIONS_PER_GPU, LoadPoint, Platform, Scalar
 from sweeper.records.metrics import BY_NAME, is_reported_at
+from sweeper.records.plurals import amount
 from sweeper.simulation.device import DEVICES, PARTITION_MODES, USUAL_DEVICE
 
 COLUMNS = ("model", "release", "device", "mode", "knobs", "load", "metric", "value")
@@ -190,8 +191,8 @@ def _check_knobs(
     wanted, there = knobs.devices(assignment), _GPUS * PARTITIONS_PER_GPU[mode or "SPX"]
     if wanted > there:
         raise ConfigError(
-            f"{where}, knobs: take {wanted} devices; expected at most {there}, those of a node. Correct the "
-            "parallel sizes."
+            f"{where}, knobs: take {amount(wanted, 'device')}; expected at most {there}, those of a "
+            "node. Correct the parallel sizes."
         )
 
 

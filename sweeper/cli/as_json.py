@@ -31,4 +31,9 @@ def beside() -> Console:
 
 def answer(content: Any, console: Console) -> None:
     """Print an answer."""
-    console.print(json.dumps(content, indent=2, ensure_ascii=False), markup=False, soft_wrap=True)
+    console.print(text(content), markup=False, soft_wrap=True)
+
+
+def text(content: Any) -> str:
+    """Return an answer as it is printed."""
+    return json.dumps(content, indent=2, ensure_ascii=False)

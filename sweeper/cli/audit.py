@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweeper.cli import as_json
 from sweeper.cli.arguments import ConsoleCommand
 from sweeper.cli.exit_codes import OK, SOME_FAILED
 
@@ -29,7 +29,7 @@ class AuditNode(ConsoleCommand):
 
     def declare(self, parser: ArgumentParser) -> None:
         """Declare the form of the answer."""
-        parser.add_argument("--json", action="store_true", help="print all of it as JSON")
+        as_json.declare(parser)
         parser.add_argument(
             "--root",
             type=Path,
@@ -46,14 +46,14 @@ class AuditNode(ConsoleCommand):
 
         audit = audit_node(root=options.root)
         if options.json:
-            _say(console, json.dumps(_as_json(audit), indent=2))
+            as_json.answer(_told(audit), console)
         else:
             _show(audit, console)
         is_good = len(audit.names(Verdict.GOOD)) == len(audit.findings)
         return SOME_FAILED if options.strict and not is_good else OK
 
 
-def _as_json(audit: Audit) -> dict[str, object]:
+def _told(audit: Audit) -> dict[str, object]:
     return {
         "host": socket.gethostname(),
         "digest": audit.digest,

@@ -15,6 +15,7 @@ from sweeper.cli.arguments import ConsoleCommand, Parser
 from sweeper.cli.exit_codes import OK
 from sweeper.errors import ConfigError
 from sweeper.records import Platform
+from sweeper.records.plurals import amount
 from sweeper.simulation import calibration
 from sweeper.simulation.calibration import WORDS, NamedCalibration
 
@@ -320,7 +321,7 @@ def _tell_split(figures: Sequence[Figure], told: _Told) -> None:
     fitted = sum(figure.role == FIT for figure in figures)
     left_out = sum(bool(figure.remark) for figure in figures)
     told.say(
-        f"{len(figures)} figures: {fitted} to fit ({left_out} of them passed over), "
+        f"{amount(len(figures), 'figure')}: {fitted} to fit ({left_out} of them passed over), "
         f"{len(figures) - fitted} to judge by",
     )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sweeper.cli.arguments import ConsoleCommand
 from sweeper.cli.exit_codes import OK
 from sweeper.errors import ConfigError
+from sweeper.records.plurals import amount
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,7 +45,7 @@ class CleanUp(ConsoleCommand):
         ended = orphans.end_orphans(options.outputs)
         for process in ended:
             console.print(f"ended: {process}", markup=False)
-        console.print(f"{len(ended)} processes ended", markup=False)
+        console.print(f"{amount(len(ended), 'process')} ended", markup=False)
         for knob, value in host_settings.restore_abandoned(options.outputs).items():
             console.print(f"put back: {knob}={value}", markup=False)
         return OK

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from sweeper.records import SEARCH_SLOS, Placement, TrialResult, TrialSpec, TrialState
 from sweeper.records.metrics import BY_NAME
+from sweeper.records.plurals import amount
 from sweeper.sweep.outlook import Outlook
 from sweeper.text.printable import legible
 from sweeper.trial import stages
@@ -77,7 +78,7 @@ class Display:
         self._total = total
         self._counts["stored"], self._refused = done, refused
         self._said_at_s = self._clock()
-        parts = [f"{total if total is not None else '?'} trials"]
+        parts = ["? trials" if total is None else amount(total, "trial")]
         if done:
             parts.append(f"{done} already in the store")
         if refused:
@@ -173,7 +174,7 @@ class Display:
             )
         busy = sum(len(running.placement.devices) for running in self._running.values())
         if busy < self._devices:
-            rows.add_row(f"{self._devices - busy} of {self._devices} devices idle", "", "", "")
+            rows.add_row(f"{self._devices - busy} of {amount(self._devices, 'device')} idle", "", "", "")
         best = self._best()
         return Group(head, *([Text(best)] if best else []), rows)
 

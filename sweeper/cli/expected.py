@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sweeper.errors import AnswerError
 from sweeper.goals.objectives import trial_values
+from sweeper.records.plurals import amount
 from sweeper.text.printable import legible
 from sweeper.text.writing import write_answer
 
@@ -63,7 +64,7 @@ def facts(settings: Settings, anchoring: Anchoring) -> dict[str, str]:
     )
     return {
         "expected": f"{settings.objectives[0].name}: predicted, not measured; the model's numbers moved by "
-        f"{anchors.trials} trial{'s' if anchors.trials > 1 else ''} of this study ({moved})",
+        f"{amount(anchors.trials, 'trial')} of this study ({moved})",
         "four of five of these": sure,
     }
 
@@ -85,8 +86,8 @@ def write(settings: Settings, anchoring: Anchoring, console: Console) -> None:
         return
     trials = len({one.trial for one in anchored})
     console.print(
-        f"expected: each of {trials} trials was predicted from those before it, {_errors_text(anchored)} off "
-        f"in the middle, {_inside_text(anchored)}: {path}",
+        f"expected: each of {amount(trials, 'trial')} was predicted from those before it, "
+        f"{_errors_text(anchored)} off in the middle, {_inside_text(anchored)}: {path}",
         markup=False,
         soft_wrap=True,
     )

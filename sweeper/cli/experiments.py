@@ -30,7 +30,7 @@ class ListExperiments(ConsoleCommand):
     def declare(self, parser: ArgumentParser) -> None:
         """Declare the folder of the user's own experiments, and the form."""
         parser.add_argument("--config-dir", type=Path, help="folder with experiments of your own, listed too")
-        parser.add_argument("--json", action="store_true", help="print the list as JSON")
+        as_json.declare(parser)
 
     def run(self, options: Namespace, console: Console) -> int:
         """Print a block for each, or JSON."""

@@ -28,7 +28,7 @@ class Explain(ConsoleCommand):
     def declare(self, parser: ArgumentParser) -> None:
         """Declare the name, and the form."""
         parser.add_argument("name", metavar="KNOB|COLUMN|FAILURE")
-        parser.add_argument("--json", action="store_true", help="print it as JSON")
+        as_json.declare(parser)
 
     def run(self, options: Namespace, console: Console) -> int:
         """Print what is known of it.
@@ -116,12 +116,13 @@ def _failure(failure: FailureClass) -> dict[str, Any]:
 
 
 def _column(name: str) -> dict[str, Any]:
-    from sweeper.records.metrics import BY_NAME
+    from sweeper.records.metrics import BY_NAME, STEADY_BY_NAME
     from sweeper.store.columns import DECLARED
 
     column = DECLARED[name]
     sides = {True: "higher", False: "lower", None: None}
-    better = sides[BY_NAME[name].is_higher_better] if name in BY_NAME else None
+    metric = BY_NAME.get(name) or STEADY_BY_NAME.get(name)
+    better = None if metric is None else sides[metric.is_higher_better]
     told = {"kind": "column", "name": name, "meaning": column.description, "type": str(column.type)}
     return {**told, "unit": column.unit or None, "better": better}
 

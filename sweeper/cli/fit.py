@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper.cli import fit_json, fit_words
+from sweeper.cli import as_json, fit_json, fit_words
 from sweeper.cli.arguments import ConsoleCommand, Parser
 from sweeper.cli.exit_codes import OK
 from sweeper.errors import ConfigError, KnobError, PlacementError
 from sweeper.knobs import Accelerator
 from sweeper.records import Model, Scalar
+from sweeper.records.plurals import amount
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,7 +64,7 @@ class ShowFit(ConsoleCommand):
         parser.add_argument("--devices", type=int, default=8, help="of the node, beside --device-memory")
         parser.add_argument("--release", default=_RELEASE, help="of vLLM, whose defaults hold (%(default)s)")
         parser.add_argument("--mean-tokens", type=int, help="also count sequences of this length")
-        parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
+        as_json.declare(parser)
 
     def parse(self, parser: Parser, arguments: list[str]) -> Namespace:
         """Read the arguments; knobs may follow options."""
@@ -149,7 +150,7 @@ def _sizes(
             accelerator=node.accelerator,
         )
         entries += fit_json.of_sizes(name, found)
-        lines.append(f"{name}: {node.devices} devices of {node.memory_gib:.4g} GiB")
+        lines.append(f"{name}: {amount(node.devices, 'device')} of {node.memory_gib:.4g} GiB")
         lines.append(_aligned(fit_words.size_rows(found), is_text=True) + "\n")
     held = next(size.fit for size in found if size.fit is not None)
     notes = fit_words.notes(held, model, release=options.release)
@@ -269,8 +270,9 @@ def _answer(name: str, fits: Mapping[int, Fit], assignment: Mapping[str, Scalar]
         wanted = _devices_of(assignment, size)
         if fit.is_feasible and wanted <= devices:
             return (
-                f"{name}: the least that fits is tensor_parallel_size {size}, {wanted} of {devices} devices, "
-                f"and then {fit.sequences()} sequences of {fit.max_model_len} tokens at once."
+                f"{name}: the least that fits is tensor_parallel_size {size}, {wanted} of "
+                f"{amount(devices, 'device')}, and then {amount(fit.sequences(), 'sequence')} of "
+                f"{amount(fit.max_model_len, 'token')} at once."
             )
     size, fit = list(fits.items())[-1]
     return f"{name}: nothing fits; at tensor_parallel_size {size}: {fit}."

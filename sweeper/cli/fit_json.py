@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from sweeper.cli import as_json
 
 if TYPE_CHECKING:
     from sweeper.models.fit import Fit
@@ -66,4 +67,4 @@ def _memory(fit: Fit) -> dict[str, Any]:
 def text(model: str, release: str, entries: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> str:
     """Return all of it as JSON."""
     told = {"model": model, "vllm": release, "sizes": list(entries), "notes": list(notes)}
-    return json.dumps(told, indent=2, ensure_ascii=False)
+    return as_json.text(told)

@@ -9,6 +9,7 @@ from sweeper.cli.analysis import analysis_command
 from sweeper.cli.long_work import LongWork
 from sweeper.errors import AnswerError
 from sweeper.records import Platform
+from sweeper.records.plurals import amount
 from sweeper.text.durations import duration_text
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def forecast_facts(settings: Settings, found: Forecast) -> dict[str, str]:
     facts = {
         "devices": _devices_text(found.nodes),
         "placement": _placement_text(settings, found),
-        "predicted": f"on {where}: {len(lasting)} trial{'s' if len(lasting) > 1 else ''} of {each} in "
+        "predicted": f"on {where}: {amount(len(lasting), 'trial')} of {each} in "
         f"{duration_text(found.makespan_s)}, {found.node_hours:.2f} node-hours, devices idle "
         f"{found.idle_share:.0%} of the time (basis: {found.basis})",
     }
@@ -101,7 +102,7 @@ def _blocks_text(size: int, blocks: Sequence[Sequence[int]]) -> str:
     spans = [f"{block[0]}" if len(block) == 1 else f"{block[0]}-{block[-1]}" for block in blocks]
     shown = ", ".join(spans[:_SHOWN_BLOCKS]) + (", ..." if len(spans) > _SHOWN_BLOCKS else "")
     room = f"room for {len(blocks)} side by side" if len(blocks) > 1 else "one at a time"
-    return f"{size} device{'s' if size > 1 else ''} a trial, {room} ({shown})"
+    return f"{amount(size, 'device')} a trial, {room} ({shown})"
 
 
 def _blocks(size: int, nodes: Sequence[Node]) -> list[tuple[int, ...]]:
@@ -131,7 +132,7 @@ def _cost_text(settings: Settings, price: float, found: Forecast) -> str:
     gpus, hours = _gpus(found), found.makespan_s / 3600
     unit = f" {settings.currency}" if settings.currency else ""
     return (
-        f"{cost_of(settings, found):,.2f}{unit}: {gpus} GPU{'s' if gpus > 1 else ''} for {hours:.2f} h at "
+        f"{cost_of(settings, found):,.2f}{unit}: {amount(gpus, 'GPU')} for {hours:.2f} h at "
         f"{price:,.2f}{unit} an hour, idle ones included"
     )
 

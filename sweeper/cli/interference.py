@@ -14,6 +14,7 @@ from sweeper.cli.signals import StopSignals
 from sweeper.cli.sweep import end_orphans, read_options, say_platform
 from sweeper.errors import ConfigError, EngineError
 from sweeper.prepare.planner import planner_of
+from sweeper.records.plurals import amount
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -84,7 +85,8 @@ class CheckInterference(ConsoleCommand):
         _say(console, f"node: {node.summary}")
         _say(
             console,
-            f"control trial: {control.label}, {control.devices_wanted} devices, {options.pairs} pairs",
+            f"control trial: {control.label}, {amount(control.devices_wanted, 'device')}, "
+            f"{amount(options.pairs, 'pair')}",
         )
         return _check(settings, choice, planner, control, options.pairs, overrides, console)
 
@@ -172,7 +174,7 @@ def _tell(settings: Settings, pairs: Sequence[Pair], console: Console) -> dict[s
     found = findings(pairs)
     beside = neighbours_of(pairs[0].beside)
     sentence = conclusion(found, provenance=pairs[0].alone.provenance, neighbours=beside)
-    table = Table(title=f"beside {beside} / alone, {len(pairs)} pairs", title_justify="left")
+    table = Table(title=f"beside {beside} / alone, {amount(len(pairs), 'pair')}", title_justify="left")
     for heading in ("metric", "ratio", "95 % interval", "verdict"):
         table.add_column(heading)
     for item in found:

@@ -32,7 +32,7 @@ class ShowNode(ConsoleCommand):
         parser.add_argument("--mode", help="compute mode of the modelled node; others are read, never set")
         parser.add_argument("--memory-mode", help="its memory mode")
         parser.add_argument("--device", help="GPU of the modelled node, such as h200; mi300x unless given")
-        parser.add_argument("--json", action="store_true", help="print all of it as JSON")
+        as_json.declare(parser)
 
     def run(self, options: Namespace, console: Console) -> int:
         """Read the node, and show a row for each device."""

@@ -12,6 +12,7 @@ from sweeper.cli.dashboard import show_on_dashboard
 from sweeper.cli.exit_codes import NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
 from sweeper.errors import AnswerError, StoreError
 from sweeper.records import Platform, TrialResult, TrialState
+from sweeper.records.plurals import amount
 from sweeper.text.printable import legible
 
 if TYPE_CHECKING:
@@ -185,7 +186,8 @@ def show_tables(study: Study, console: Console) -> None:
             leading = [name for name in stand.order if name in set(summary["setting"])][:_SHOWN_SETTINGS]
             summary = summary.set_index("setting").loc[leading].reset_index()
             which = "" if any(map(stand.breaks, leading)) else "the best "
-            shown += f": {which}{len(leading)} of {len(stand.order)} settings, best first; report.md has all"
+            among = amount(len(stand.order), "setting")
+            shown += f": {which}{len(leading)} of {among}, best first; report.md has all"
         is_repeated = bool((summary["n"] > 1).any())
         layout = tables.by_load_point(summary, None if is_repeated else _number_or_reason)
         names = [str(name) for name in layout["setting"]]

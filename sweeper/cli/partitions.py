@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sweeper.cli.arguments import ConsoleCommand
 from sweeper.cli.exit_codes import OK
 from sweeper.records import EngineSpec, Model, ModelShape, Placement, Platform, TrialSpec
+from sweeper.records.plurals import amount
 from sweeper.text.tables import markdown_table
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _sections() -> Iterator[str]:
         first = node.devices[0]
         yield f"## {mode} with {memory_mode}\n"
         yield (
-            f"{len(node.devices)} devices of {first.memory_gib:g} GiB and {first.compute_units} "
+            f"{amount(len(node.devices), 'device')} of {first.memory_gib:g} GiB and {first.compute_units} "
             f"compute units. Legal memory: {legal}.\n"
         )
         yield "```bash\n" + "\n".join(topology.mode_commands(mode, memory_mode)) + "\n```\n"

@@ -20,6 +20,7 @@ from sweeper.cli.plan_json import Plan
 from sweeper.kinds import SEARCH_METHODS
 from sweeper.plan.live import on_largest_start, search_line, shared_starts
 from sweeper.prepare.search import anchoring_of, is_too_large, size_text
+from sweeper.records.plurals import amount
 from sweeper.simulation.calibration import NEVER_COMPARED
 from sweeper.simulation.intervals import factor
 from sweeper.space.domains import Choice, Domain
@@ -105,7 +106,7 @@ def _show_grid(
         )
     console.print(table)
     if len(jobs) > _SHOWN_TRIALS:
-        console.print(f"... and {len(jobs) - _SHOWN_TRIALS} trials more")
+        console.print(f"... and {amount(len(jobs) - _SHOWN_TRIALS, 'trial')} more")
     refused = sum(job.refusal is not None for job in jobs)
     facts = {
         "trials": f"{len(jobs)}: {len(forecast.predictions)} run, {refused} refused, "
@@ -245,8 +246,8 @@ def _show_search(
     forecast = forecast_of(settings, [*again, *sampled, *known], to_run, nodes, ledger, console)
     anchoring = _taught(settings, planner, known, ledger)
     facts = {
-        "search": f"{settings.method}, seed {settings.seed}: {settings.trials} trials, {spent} of them "
-        f"in the store, {left} left",
+        "search": f"{settings.method}, seed {settings.seed}: {amount(settings.trials or 0, 'trial')}, "
+        f"{spent} of them in the store, {left} left",
         "objective": "; ".join(f"{goal.direction} {goal.name}" for goal in settings.objectives),
         "decides": _deciding_text(settings),
         "bounds": "; ".join(bound.name for bound in settings.constraints),
@@ -368,7 +369,8 @@ def _chosen_text(found: Survey, left: int) -> dict[str, str]:
     if not found.jobs:
         return {"result": "no setting can run: the study would end at once"}
     if found.is_whole and len(found.jobs) < left:
-        return {"result": f"the space has only {len(found.jobs)} settings: the search ends with the last one"}
+        only = amount(len(found.jobs), "setting")
+        return {"result": f"the space has only {only}: the search ends with the last one"}
     return {"rests on": "settings drawn at random; the search chooses its own as it learns"} if left else {}
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeper.cli import as_json
 from sweeper.cli.arguments import ConsoleCommand, Parser
 from sweeper.cli.exit_codes import OK
 from sweeper.errors import ConfigError
+from sweeper.records.plurals import amount
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,7 +64,7 @@ class SizeFleet(ConsoleCommand):
         )
         parser.add_argument("--price", type=float, help="of a GPU by the hour; else the study's own")
         parser.add_argument("--currency", default=None, help="of the price")
-        parser.add_argument("--json", action="store_true", help="answer as JSON")
+        as_json.declare(parser)
 
     def parse(self, parser: Parser, arguments: list[str]) -> Namespace:
         """Read the arguments; keys may follow options."""
@@ -93,7 +94,7 @@ class SizeFleet(ConsoleCommand):
         found = sizing.fleets(source.capacities, rate_per_s=load.rate_per_s)
         told = _told(found, source, bounds, load)
         if options.json:
-            console.print(json.dumps(told, indent=2), markup=False, soft_wrap=True)
+            as_json.answer(told, console)
         else:
             _say(found, source, bounds, load, console)
         return OK
@@ -246,12 +247,12 @@ def _say(
 def _answer(best: Fleet, source: _Source) -> list[str]:
     mark = "SIMULATED: " if source.is_simulated else ""
     lines = [
-        f"answer: {mark}{_count(best.gpus, 'GPU')}, {_count(best.instances, 'instance')} of "
+        f"answer: {mark}{amount(best.gpus, 'GPU')}, {amount(best.instances, 'instance')} of "
         f"{best.capacity.setting}"
     ]
     low = "?" if best.fewest is None else f"{best.gpus_for(best.fewest)}"
-    high = "?" if best.most is None else f"{best.gpus_for(best.most)}"
-    lines.append(f"uncertain: {low} to {high} GPUs")
+    high = "? GPUs" if best.most is None else amount(best.gpus_for(best.most), "GPU")
+    lines.append(f"uncertain: {low} to {high}")
     if source.price is not None:
         from sweeper.goals.sizing import HOURS_PER_MONTH
 
@@ -261,10 +262,6 @@ def _answer(best: Fleet, source: _Source) -> list[str]:
             f"({source.price:,.2f}{unit} per GPU and hour)"
         )
     return lines
-
-
-def _count(many: int, what: str) -> str:
-    return f"{many} {what}{'' if many == 1 else 's'}"
 
 
 def _table(found: Sequence[Fleet], source: _Source) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sweeper.cli import as_json
 from sweeper.cli.arguments import ConsoleCommand
 from sweeper.cli.exit_codes import OK
+from sweeper.records.plurals import amount
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +77,7 @@ class Traffic(ConsoleCommand):
 
 def said(found: Summary) -> Iterator[str]:
     """Describe a log in lines."""
-    yield f"{found.requests} requests ({found.layout})" + "".join(
+    yield f"{amount(found.requests, 'request')} ({found.layout})" + "".join(
         f"; left out {count}: {reason}" for reason, count in found.left_out.items()
     )
     if found.span_s is None:

@@ -10,6 +10,7 @@ from sweeper.clients import plausibility
 from sweeper.errors import MeasurementError
 from sweeper.records import FailureClass
 from sweeper.records.metrics import METRICS
+from sweeper.records.plurals import amount
 
 # Names as vLLM's benchmark writes them that we keep, and those that need a unit.
 _KEPT = tuple(metric.name for metric in METRICS if metric.reported_as == (metric.name,))
@@ -64,8 +65,8 @@ def check_complete(report: Mapping[str, object], *, wanted: int, log_path: str |
     )
     if completed != wanted or failed:
         raise MeasurementError(
-            f"client: {_count(completed)} of {wanted} requests completed, {_count(failed)} failed; "
-            f"expected all to complete. {_first_error(report)}",
+            f"client: {_count(completed)} of {amount(wanted, 'request')} completed, {_count(failed)} "
+            f"failed; expected all to complete. {_first_error(report)}",
             failure=FailureClass.CLIENT,
             log_path=log_path,
         )

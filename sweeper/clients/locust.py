@@ -27,6 +27,7 @@ from sweeper.kinds import ENGINES
 from sweeper.metrics import RequestRecords, summarize
 from sweeper.processes import process
 from sweeper.records import FailureClass, LoadPoint, Placement, TrialSpec
+from sweeper.records.plurals import amount
 from sweeper.text import trial_files
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
@@ -103,7 +104,8 @@ class LocustClient(ProgramClient[_Run]):
         program.blame_engine(load.server)
         errors = [request["error"] for request in requests if request["error"] is not None]
         raise MeasurementError(
-            f"client: {metrics['completed']:g} of {wanted} requests completed, {metrics['failed']:g} failed; "
+            f"client: {metrics['completed']:g} of {amount(wanted, 'request')} completed, "
+            f"{metrics['failed']:g} failed; "
             f"expected all to complete. The first error: {errors[0] if errors else 'none was told'}",
             failure=FailureClass.CLIENT,
             log_path=str(self._log_path(load)),

@@ -25,6 +25,7 @@ from sweeper.records import (
     Measurement,
 )
 from sweeper.records.metrics import LATENCIES, METRICS, PERCENTILE_NAMES, statistic_names
+from sweeper.records.plurals import amount
 from sweeper.workload import lengths
 
 LARGEST = 2.0**53
@@ -144,8 +145,8 @@ def check_single_requests(report: Mapping[str, Any], *, log_path: str | None = N
             # A last message may carry the reason of the end and no token.
             if len(between) > tokens + _TOKENS_ASIDE:
                 refuse(
-                    f"request {place} has {tokens:g} tokens in {len(between) + 1} messages; expected at "
-                    "least a token a message",
+                    f"request {place} has {amount(tokens, 'token', 'g')} in "
+                    f"{amount(len(between) + 1, 'message')}; expected at least a token a message",
                     log_path=log_path,
                 )
     _check_spans(lists, gaps, report, log_path=log_path)
@@ -179,7 +180,8 @@ def check_engine_agrees(
             return
         if time.monotonic() >= deadline:
             raise MeasurementError(
-                f"client: it counts {answered} requests as completed, and the engine says that it answered "
+                f"client: it counts {amount(answered, 'request')} as completed, and the engine says "
+                "that it answered "
                 f"{now - then:g}; expected as many at least. Streams broke off: look into the engine's log.",
                 failure=FailureClass.WRONG_ANSWER,
                 log_path=log_path,
@@ -226,8 +228,8 @@ def refuse_unanswered(
     """
     why = "" if first is None else f" The first error: {first}."
     raise MeasurementError(
-        f"client: {done} of {wanted} requests completed, {failed} failed and {given_up} were given up; "
-        f"expected all to complete.{why} See {client}'s log.",
+        f"client: {done} of {amount(wanted, 'request')} completed, {failed} failed and {given_up} were "
+        f"given up; expected all to complete.{why} See {client}'s log.",
         failure=FailureClass.CLIENT,
         log_path=log_path,
     )
@@ -253,7 +255,7 @@ def _wrong_count(found: Mapping[str, float | None], point: LoadPoint) -> str | N
     if completed != point.num_prompts or failed:
         return (
             f"completed is {_told(completed)} and failed {_told(failed)}; expected that all of "
-            f"{point.num_prompts} requests completed"
+            f"{amount(point.num_prompts, 'request')} completed"
         )
     return None
 
@@ -264,7 +266,7 @@ def _wrong_tokens(found: Mapping[str, float | None], point: LoadPoint) -> str | 
         if value is not None and not fewest <= value <= most:
             return (
                 f"{name} is {value:g}; expected {math.ceil(fewest)} to {math.floor(most)} for "
-                f"{point.num_prompts} requests of this load point"
+                f"{amount(point.num_prompts, 'request')} of this load point"
             )
     return None
 
@@ -301,12 +303,12 @@ def _wrong_rate(found: Mapping[str, float | None]) -> str | None:
         "output_throughput_tok_per_s": outputs,
         "total_throughput_tok_per_s": None if None in (inputs, outputs) else inputs + outputs,  # type: ignore[operator]
     }
-    for name, amount in amounts.items():
+    for name, whole in amounts.items():
         rate = found.get(name)
-        if rate is None or amount is None:
+        if rate is None or whole is None:
             continue
-        if not math.isclose(rate, amount / duration_s, rel_tol=_RATE_TOLERANCE, abs_tol=1e-6):
-            return f"{name} is {rate:g} where {amount:g} in {duration_s:g} s are {amount / duration_s:g}"
+        if not math.isclose(rate, whole / duration_s, rel_tol=_RATE_TOLERANCE, abs_tol=1e-6):
+            return f"{name} is {rate:g} where {whole:g} in {duration_s:g} s are {whole / duration_s:g}"
     good, all_requests = found.get("request_goodput_per_s"), found.get("request_throughput_per_s")
     if good is not None and all_requests is not None and good > all_requests * (1 + _RATE_TOLERANCE):
         return f"request_goodput_per_s is {good:g}, above the {all_requests:g} of all requests"

@@ -13,6 +13,7 @@ from sweeper.engines import packages
 from sweeper.errors import ConfigError, MissingFileError
 from sweeper.kinds import CLIENTS, DATASETS, ENGINES, opened
 from sweeper.records import ClientSpec, EngineSpec, LoadPoint, TrialSpec
+from sweeper.records.plurals import amount
 
 # From here on the sampler fills up with repetitions (benchmarks/benchmark_dataset.py, which came with 0.8);
 # sample_sharegpt_requests of earlier scripts does not.
@@ -117,8 +118,8 @@ def repetitions(points: Iterable[LoadPoint], *, engine: EngineSpec) -> tuple[str
         if again is not None:
             sentence = (
                 f"workload: {point.dataset_path} has conversations for {point.num_prompts - again} of "
-                f"{point.num_prompts} requests at most: vLLM's sampler sends some again, and what is sent "
-                "again may be answered from the prefix cache (column repeated_prompts)"
+                f"{amount(point.num_prompts, 'request')} at most: vLLM's sampler sends some again, and "
+                "what is sent again may be answered from the prefix cache (column repeated_prompts)"
             )
             said[sentence] = None
     return tuple(said)
@@ -163,8 +164,8 @@ def _why_no_sharegpt(path: Path, *, output_len: int | None) -> str | None:
         )
     if not found.usable:
         return (
-            f"{path} has {found.two_turns} conversations, all too short or too long for vLLM's sampler, "
-            "which keeps those of 4 to 1024 tokens asked and 4 to 2048 in all"
+            f"{path} has {amount(found.two_turns, 'conversation')}, all too short or too long for "
+            "vLLM's sampler, which keeps those of 4 to 1024 tokens asked and 4 to 2048 in all"
         )
     return None
 
@@ -234,8 +235,8 @@ def _check_enough(point: LoadPoint, *, release: str) -> None:
     if again is not None:
         raise ConfigError(
             f"workload.num_prompts: is {point.num_prompts}, and {point.dataset_path} has at most "
-            f"{point.num_prompts - again} conversations that can be sent; expected no more, for the script "
-            f"of vLLM {release} sends none twice. Lower it, or take a larger file."
+            f"{amount(point.num_prompts - again, 'conversation')} that can be sent; expected no more, "
+            f"for the script of vLLM {release} sends none twice. Lower it, or take a larger file."
         )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from sweeper.errors import MeasurementError
 from sweeper.kinds import ENGINES
 from sweeper.records import FailureClass, LoadPoint, Scalar, TrialSpec
+from sweeper.records.plurals import amount
 
 _ENDING = ("stop", "stop_token_ids", "max_completion_tokens", "truncate_prompt_tokens", "ignore_eos")
 """Keys of a request's body by which it can end early. Source: vLLM's API, protocol.py of 0.32.0."""
@@ -110,8 +111,9 @@ def check(
     if wanted is not None and told is not None and told != wanted:
         why = "Look whether the model's length (max_model_len) or the engine cut them short."
         raise MeasurementError(
-            f"client: the answers have {told:g} tokens together; expected {wanted}, {point.output_len} for "
-            f"each of {point.num_prompts} requests, since they ignore the end of a text. "
+            f"client: the answers have {amount(told, 'token', 'g')} together; expected {wanted}, "
+            f"{point.output_len} for "
+            f"each of {amount(point.num_prompts, 'request')}, since they ignore the end of a text. "
             f"{short.because if short is not None and short.count else why}",
             failure=FailureClass.CLIENT,
             log_path=log_path,
@@ -164,8 +166,8 @@ def _by_model_length(short: Sequence[tuple[int, int]], effective: Mapping[str, S
     if not isinstance(longest, int) or any(sum(pair) < longest - 1 for pair in short):
         return None
     return (
-        f"with their prompts they fill the longest sequence of {longest} tokens. Raise knobs.max_model_len, "
-        "or shorten workload.input_len or output_len."
+        f"with their prompts they fill the longest sequence of {amount(longest, 'token')}. Raise "
+        "knobs.max_model_len, or shorten workload.input_len or output_len."
     )
 
 

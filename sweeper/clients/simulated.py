@@ -26,6 +26,7 @@ from sweeper.records import (
     TrialSpec,
 )
 from sweeper.records.metrics import Benchmark, reported_by
+from sweeper.records.plurals import amount
 from sweeper.workload.requests import Workload, make_workload
 
 
@@ -67,9 +68,10 @@ class SimulatedClient:
             metrics = self._offline_metrics(server, point, metrics, cancelled)
         if metrics["completed"] != point.num_prompts:
             raise MeasurementError(
-                f"simulated client: {metrics['completed']} of {point.num_prompts} requests completed; "
-                "expected all. The others are longer than max_model_len, the longest with "
-                f"{self._longest(point):,} tokens of prompt and answer: raise it or shorten them.",
+                f"simulated client: {metrics['completed']} of {amount(point.num_prompts, 'request')} "
+                "completed; expected all. The others are longer than max_model_len, the longest with "
+                f"{amount(self._longest(point), 'token', ',')} of prompt and answer: raise it or "
+                "shorten them.",
                 failure=FailureClass.CLIENT,
             )
         return Measurement(

@@ -24,6 +24,7 @@ from sweeper.engines.instances import SplitServer, part_of, together
 from sweeper.errors import EngineError, MeasurementError
 from sweeper.metrics import summarize
 from sweeper.records import FailureClass, LoadPoint, Measurement, Placement, TrialSpec
+from sweeper.records.plurals import amount
 from sweeper.text import trial_files
 
 _SEED_STEP = 1_000_000_007
@@ -138,8 +139,8 @@ def split(point: LoadPoint, *, parts: int) -> tuple[LoadPoint, ...]:
     scarce = min(point.num_prompts, point.max_concurrency or point.num_prompts)
     if scarce < parts:
         raise MeasurementError(
-            f"load point '{point.label}': {point.num_prompts} prompts, {scarce} at a time, for {parts} "
-            "instances; expected at least one for each. Send more, or use fewer instances.",
+            f"load point '{point.label}': {amount(point.num_prompts, 'prompt')}, {scarce} at a time, "
+            f"for {parts} instances; expected at least one for each. Send more, or use fewer instances.",
             failure=FailureClass.CLIENT,
         )
     rate = point.request_rate_per_s

@@ -19,12 +19,10 @@ import numpy as np
 
 from sweeper.clients.single_requests import has_times, joined
 from sweeper.metrics import Bools, Floats, RequestRecords, statistics_ms, tpot_ms, ttft_ms
+from sweeper.records.metrics import FEWEST_STEADY_REQUESTS
 
 REACHED_FRAC = 0.9
 """Of the usual number of requests under way, from which on the load counts as reached."""
-
-FEWEST_REQUESTS = 30
-"""Completed in the window; of fewer a rate is known to worse than a fifth (1 / sqrt(30))."""
 
 FEWEST_LATENCIES = 3.0
 """Of the median request fit into the window, or it is a part of one wave."""
@@ -119,7 +117,7 @@ def window(records: RequestRecords) -> Window | None:
     begin = min(_begin_s(records, reached=_reached_s(records, until=end), latency=latency), end)
     inside = done & (records.last_token_s >= begin) & (records.last_token_s <= end)
     sent_inside = done & (records.arrival_s >= begin) & (records.arrival_s <= end)
-    is_short = inside.sum() < FEWEST_REQUESTS or end - begin < FEWEST_LATENCIES * latency
+    is_short = inside.sum() < FEWEST_STEADY_REQUESTS or end - begin < FEWEST_LATENCIES * latency
     state = Steadiness.TOO_SHORT if is_short else _steadiness(records, sent_inside)
     numbers = {} if is_short else _numbers(records, sent_inside, begin=begin, end=end)
     return Window(

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError, safe_load
 
 from sweeper import knobs
-from sweeper.config import model, model_layers, own_files
+from sweeper.config import model, model_layers, named_workload, own_files
 from sweeper.config.layers import choice_content, layers
 from sweeper.config.schema import RootConfig, key_types
 from sweeper.config.unused import flat
@@ -104,19 +104,24 @@ class Composed(dict[str, Any]):
         presets: What the shipped files of the chosen groups say, by dotted path: the user did not ask for it.
         typed: Dotted keys that the command line gives a value.
         described: The file of conf/model that describes a model by its id alone, by the model's dotted key.
+        replaced: What ``workload=NAME`` took the place of, in a sentence; empty where nothing.
     """
 
     presets: Mapping[str, Any] = MappingProxyType({})
     typed: frozenset[str] = frozenset()
     described: Mapping[str, str] = MappingProxyType({})
+    replaced: str = ""
 
 
-def compose_run(overrides: Sequence[str], *, config_dir: Path | None = None) -> Composed:
+def compose_run(
+    overrides: Sequence[str], *, config_dir: Path | None = None, overlay: str | None = None
+) -> Composed:
     """Compose the configuration of one run as plain data, not yet checked beyond types and names.
 
     Args:
         overrides: Hydra's override syntax, as on the command line.
         config_dir: A folder of the user's own groups, searched besides the shipped ones.
+        overlay: One that the platform lays over the experiment, and that the user did not ask for.
 
     Raises:
         ConfigError: A name, key, type or file is wrong.
@@ -136,7 +141,7 @@ def compose_run(overrides: Sequence[str], *, config_dir: Path | None = None) -> 
         quoted = f"file://{config_dir.resolve()}".replace("\\", "\\\\").replace('"', '\\"')
         checked.append(f'hydra.searchpath=["{quoted}"]')
     try:
-        return _compose(checked, entries)
+        return _compose(checked, entries, overlay=overlay)
     except _Refused as exc:
         if config_dir is not None:
             own_files.check_all(config_dir)
@@ -162,7 +167,11 @@ def _unreadable_file(config_dir: Path | None) -> str:
     return "a configuration file"
 
 
-def _compose(overrides: Sequence[str], entries: Sequence[Override] = ()) -> Composed:
+def _compose(
+    overrides: Sequence[str], entries: Sequence[Override] = (), *, overlay: str | None = None
+) -> Composed:
+    if overlay is not None:
+        overrides = [*overrides, f"+overlay={overlay}"]
     store = ConfigStore.instance()
     store.store(name="schema", node=RootConfig)
     try:
@@ -175,13 +184,33 @@ def _compose(overrides: Sequence[str], entries: Sequence[Override] = ()) -> Comp
             folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
             OmegaConf.set_struct(composed, False)
             del composed["hydra"]
+            replaced = _replace_load(composed, overrides, folders, overlay)
             plain = _merged(composed, entries)
             found = _with_own_models(plain, [*overrides, *entries], choices, folders)
     except (HydraException, OmegaConfBaseException, YAMLError) as exc:
         raise _Refused(exc) from exc
-    found.presets = _presets(choices)
+    found.presets, found.replaced = _presets(choices), replaced
     found.typed = frozenset(text.partition("=")[0].lstrip("+") for text in overrides)
     return found
+
+
+def _replace_load(
+    composed: Any, overrides: Sequence[str], folders: Sequence[Path], overlay: str | None
+) -> str:
+    """Let a workload that was chosen by name be what its file says; return in words what it replaced."""
+    names = [text.partition("=")[2] for text in overrides if text.startswith(f"{named_workload.GROUP}=")]
+    if not names:
+        return ""
+    objectives: Any = OmegaConf.to_container(composed.objective, resolve=False)
+    found = named_workload.replaced(
+        names[-1],
+        layers(overrides, folders),
+        objectives=objectives,
+        yields=() if overlay is None else (overlay,),
+    )
+    for key, value in found.values.items():
+        composed.workload[key] = value
+    return found.words
 
 
 def _merged(composed: Any, entries: Sequence[Override]) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 ``name`` and ``path`` say which model is meant; dtype, revision, ``is_dummy``, ``config`` and shape describe
 it. They travel together: where a file or the command line names another model than the files below it do,
 nothing of the former one's description is kept. So no name carries another model's numbers, however Hydra
-merges keys. A folder of this machine describes itself by its config.json, and an id of the hub that a file of
-conf/model has is described by that file.
+merges keys. An ``is_dummy`` in a file that names no model describes none: it holds for whichever follows. A
+folder of this machine describes itself by its config.json, and an id of the hub that a file of conf/model
+has is described by that file.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from sweeper.config.schema import ModelConfig, ShapeConfig
 from sweeper.errors import ConfigError
 from sweeper.models import config_json
 from sweeper.records import Model
+
+_NAMES = ("name", "path")
+_IS_DUMMY = "is_dummy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +78,17 @@ def settled(
         ConfigError: A name comes without its model, or what describes a model was changed under a name that
             stays, or is not what conf/model says of the model of that name.
     """
-    told = _Told()
+    told, is_dummy = _Told(), None
     for layer in layers:
         said = layer.at(place)
         if said:
             told = _laid_over(told, _resolved(said), place=place, where=layer.where)
+        if _IS_DUMMY in said and not any(said.get(key) for key in _NAMES):
+            is_dummy = said[_IS_DUMMY]
     kept = {key: told.read.get(key, given.get(key)) for key in told.values}
+    if is_dummy is not None and _IS_DUMMY not in told.values:
+        # Asked of whatever model is served, as an experiment does that measures speed alone.
+        kept[_IS_DUMMY] = is_dummy
     for key in ("shape", "config"):
         # Hydra merged the former model's into it.
         if kept.get(key) is not None and key not in told.read:
@@ -118,7 +127,7 @@ class _Told:
 
 
 def _laid_over(below: _Told, said: Mapping[str, Any], *, place: str, where: str) -> _Told:
-    names = {key: said[key] for key in ("name", "path") if said.get(key)}
+    names = {key: said[key] for key in _NAMES if said.get(key)}
     if below.values and all(below.values.get(key) == value for key, value in names.items()):
         _refuse_other_description(below, said, place=place, where=where)
         return _merged(below, said)

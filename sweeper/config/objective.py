@@ -18,6 +18,8 @@ from sweeper.records import (
     RateSearch,
     UserSearch,
 )
+from sweeper.records.metrics import FEWEST_STEADY_REQUESTS, STEADY_BY_NAME
+from sweeper.records.plurals import amount
 
 _DIRECTIONS = ("maximize", "minimize")
 _LOAD_KEYS: Mapping[str, tuple[str, str]] = {
@@ -169,11 +171,35 @@ def _check_is_measured(
             f"(~{where}), or add such a load point to workload.points."
         )
     _check_client_tells(where, metric, {point.dataset for point in counted})
+    if metric in STEADY_BY_NAME:
+        for point in counted:
+            _check_has_steady_part(where, metric, point)
     if metric == "request_goodput_per_s" and not all(point.goodput_ms for point in counted):
         raise ConfigError(
             f"{where}.metric: is request_goodput_per_s, and workload.goodput is empty; expected what a good "
             "request keeps, such as workload.goodput.ttft_ms=2000."
         )
+
+
+def _check_has_steady_part(where: str, metric: str, point: LoadPoint) -> None:
+    """Refuse the steady part of a run that can have none: each of its requests begins or ends the load."""
+    kind = DATASETS[point.dataset]
+    has_load = point.request_rate_per_s is not None or point.max_concurrency is not None
+    has_times = point.ramp is not None or kind.times is not None or kind.conversations is not None
+    if not kind.needs_server:
+        return  # It tells no such number and does not count.
+    if point.num_prompts < FEWEST_STEADY_REQUESTS:
+        why = f"sends {amount(point.num_prompts, 'prompt')}, too few for a steady part"
+        expected = f"{FEWEST_STEADY_REQUESTS} or more, and better ten times as many"
+    elif not has_load and not has_times:
+        why = "sends all of them at once, so that the load is never steady"
+        expected = "a request_rate_per_s, or users (max_concurrency)"
+    else:
+        return
+    raise ConfigError(
+        f"{where}.metric: is {metric}, and load point '{point.label}' {why}; expected {expected}. Set it in "
+        f"workload, name another load point in {where}, or take {metric.removeprefix('steady_')}."
+    )
 
 
 def _check_is_searched(where: str, metric: str, *, has_load: bool, load_points: Sequence[LoadPoint]) -> None:
@@ -187,7 +213,8 @@ def _check_is_searched(where: str, metric: str, *, has_load: bool, load_points: 
 
 def _check_client_tells(where: str, metric: str, datasets: set[str]) -> None:
     """Refuse what no benchmark of these load points reports."""
-    is_of_batches, is_of_requests = "_batch_latency_" in metric, metric.endswith("_ms")
+    is_of_batches = "_batch_latency_" in metric
+    is_of_requests = metric.endswith("_ms") or metric in STEADY_BY_NAME
     if is_of_batches:
         tells = any(DATASETS[name].is_batch for name in datasets)
     else:

@@ -89,7 +89,8 @@ class Settings:
         plan_json: File that a plan is written to as JSON, ``-`` for standard output, or None.
         resolved: The composed configuration as plain data, for ``study.json``; passwords are masked.
         needs_engine_python: Whether vLLM's interpreter runs something: the server, or the load generator.
-        left_out: Sentences about keys that have no use on what this run stands in for.
+        left_out: Sentences about keys that yield to what was chosen by name, or have no use on what this run
+            stands in for.
     """
 
     name: str
@@ -216,6 +217,7 @@ def settings(
         price_per_gpu_hour=_price(study["price_per_gpu_hour"]),
         platform=platform,
         engine=engine["kind"],
+        client=root["client"]["kind"],
         is_live=serving.live(engine["live"]) != "false",
     )
     found = Settings(
@@ -280,7 +282,8 @@ def settings(
         presets=getattr(composed, "presets", {}),
         typed=getattr(composed, "typed", frozenset()),
     )
-    return replace(found, left_out=left_out)
+    yielded = filter(None, (getattr(composed, "replaced", ""),))
+    return replace(found, left_out=(*yielded, *left_out))
 
 
 def _study_name(study: Mapping[str, Any], experiment: str, platform: Platform) -> str:

@@ -19,6 +19,7 @@ from sweeper.records import (
     UserSearch,
 )
 from sweeper.records.metrics import REQUEST_LATENCIES, STEADY_LATENCIES, statistic_names
+from sweeper.records.plurals import amount
 
 # Numbers and lists of numbers, which are checked with those of the workload itself.
 _NUMBERS = ("num_prompts", "input_len", "output_len", "max_concurrency", "request_rate_per_s")
@@ -163,7 +164,8 @@ def _user_search(given: Mapping[str, Any] | None, workload: Mapping[str, Any]) -
     steady = [metric for metric in given["bounds"] if metric in STEADY_LATENCIES]
     if steady and each is not None and each * given["low"] < _FEWEST_STEADY:
         raise ConfigError(
-            f"{where}.bounds: has {steady[0]}, and {given['low']} users of {each} prompts send "
+            f"{where}.bounds: has {steady[0]}, and {amount(given['low'], 'user')} of "
+            f"{amount(each, 'prompt')} send "
             f"{each * given['low']}; expected {_FEWEST_STEADY} or more, of which a part is steady. Raise "
             f"{where}.low or workload.prompts_per_user, or bound {steady[0].removeprefix('steady_')}."
         )

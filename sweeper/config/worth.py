@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from sweeper.errors import ConfigError
-from sweeper.kinds import ENGINES
+from sweeper.kinds import CLIENTS, ENGINES
 from sweeper.records import Constraint, Objective, Platform
 from sweeper.records.derived import ACCURACY, COSTS, DERIVED_BY_NAME, ENERGY, LOSSES, START
+from sweeper.records.metrics import STEADY_BY_NAME
 
 Quantity = TypeVar("Quantity", Objective, Constraint)
 
@@ -28,6 +29,7 @@ class Known:
         price_per_gpu_hour: ``study.price_per_gpu_hour``.
         platform: What is measured.
         engine: ``engine.kind``.
+        client: ``client.kind``.
         is_live: Settings may share the start of an engine.
         asks_questions: Engines are asked questions before their loads.
     """
@@ -35,6 +37,7 @@ class Known:
     price_per_gpu_hour: float | None
     platform: Platform
     engine: str
+    client: str
     is_live: bool
     asks_questions: bool = False
 
@@ -54,6 +57,13 @@ def _known(quantity: Quantity, study: Known) -> Quantity:
         raise ConfigError(
             f"objective: asks for {metric}, and nothing is asked of the engine; expected accuracy.path or "
             "accuracy.task, and an engine that is started. Set one of them."
+        )
+    if metric in STEADY_BY_NAME and not CLIENTS[study.client].reports_requests:
+        tell = " or ".join(name for name in CLIENTS if CLIENTS[name].reports_requests)
+        raise ConfigError(
+            f"objective: asks for {metric}, and client {study.client} tells no times of single requests, of "
+            f"which the steady part of a run is found; expected client {tell}. Choose one of them, or take "
+            f"{metric.removeprefix('steady_')}."
         )
     if metric not in DERIVED_BY_NAME:
         return quantity

@@ -23,9 +23,12 @@ from sweeper.engines import containers
 from sweeper.engines.containers import APPTAINER, RUNTIMES
 from sweeper.engines.environment import IMAGE_FILE
 from sweeper.errors import ConfigError
-from sweeper.processes.containers import ask
+from sweeper.processes.containers import ask, follow
 from sweeper.records import ContainerSpec, EngineSpec, content_key
 from sweeper.text import trial_files
+from sweeper.text.durations import duration_text
+from sweeper.text.output import Stream
+from sweeper.text.printable import legible
 
 _ANSWER_S = 60.0
 _PULL_S = 4 * 3600.0
@@ -156,13 +159,21 @@ def _pull(image: str, runtime: str, *, may_pull: bool) -> None:
             f"engine.image: {image} is not on this machine, and a plan fetches nothing; expected it there, "
             f"for what it holds decides what can run. Fetch it: {shlex.join(command)}"
         )
-    answer = ask(command, within_s=_PULL_S)
+    answer = follow(command, within_s=_PULL_S, seen=functools.partial(_say_pulling, image, runtime))
     if not answer.is_ok:
         raise ConfigError(
             f"engine.image: {image} is not on this machine, and '{shlex.join(command)}' failed: "
             f"{answer.text}; expected one of both. Correct the name, log in to its registry, or load it from "
             f"a file ({runtime} load)."
         )
+
+
+def _say_pulling(image: str, runtime: str, spent_s: float, line: str) -> None:
+    """Report a pull on standard error: it comes before anything that a study prints, and takes minutes."""
+    told = f"for {duration_text(spent_s)}: {legible(line)}" if line else "it is not on this machine"
+    said = Stream("stderr")
+    said.write(f"engine.image: {runtime} pulls {image}, {told} (Ctrl-C stops it)\n")
+    said.flush()
 
 
 @functools.cache

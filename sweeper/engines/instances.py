@@ -32,6 +32,7 @@ from sweeper.records import (
     Scalar,
     TrialSpec,
 )
+from sweeper.records.plurals import amount
 
 _DATA_PARALLEL = "data_parallel_size"
 _POLL_S = 0.1
@@ -99,8 +100,8 @@ def check_client(assignment: Assignment, *, engine: EngineSpec, client: ClientSp
     if way_of(assignment, engine=engine) == "split":
         able = next(other.name for other in CLIENTS.values() if other.can_split)
         raise ConfigError(
-            f"client.kind: is '{client.kind}' for {count(assignment)} servers that share a load; expected "
-            f"'{able}', which tells the times of single requests. Set client={able}."
+            f"client.kind: is '{client.kind}' for {amount(count(assignment), 'server')} that share a "
+            f"load; expected '{able}', which tells the times of single requests. Set client={able}."
         )
 
 

@@ -28,6 +28,7 @@ from sweeper.records import (
     TrialSpec,
     content_key,
 )
+from sweeper.records.plurals import amount
 from sweeper.simulation.calibration import Calibration
 from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import Device, partition_of
@@ -335,7 +336,7 @@ def _refuse(spec: TrialSpec, placement: Placement, settings: Mapping[str, Scalar
     wanted = int(settings["tensor_parallel_size"]) * int(settings["data_parallel_size"])
     if len(placement.devices) < wanted:
         raise EngineError(
-            f"simulated engine: the placement has {len(placement.devices)} devices; expected "
+            f"simulated engine: the placement has {amount(len(placement.devices), 'device')}; expected "
             f"tensor_parallel_size x data_parallel_size = {wanted}. Ask for more devices or lower them.",
             failure=FailureClass.BAD_ARGUMENT,
         )

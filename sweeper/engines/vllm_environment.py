@@ -22,6 +22,7 @@ from sweeper.kinds import ENGINES
 from sweeper.processes import masks
 from sweeper.processes.process import Process
 from sweeper.records import MASK_VARIABLES, EngineSpec, Placement, Platform, TrialSpec
+from sweeper.records.plurals import amount
 from sweeper.text import trial_files
 
 # vLLM's own limit on the start of its engine core, 600 s unless set, whatever ours is.
@@ -139,7 +140,7 @@ def core_binding(cores: Sequence[int], *, ranks: int) -> str:
     share = len(cores) // ranks
     if share == 0:
         raise PlacementError(
-            f"cpu: {len(cores)} cores for {ranks} ranks; expected at least one core a rank. "
+            f"cpu: {amount(len(cores), 'core')} for {ranks} ranks; expected at least one core a rank. "
             "Lower tensor_parallel_size or give the trial more cores."
         )
     ordered = sorted(cores)

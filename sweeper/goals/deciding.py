@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from sweeper.goals.objectives import counts_load
 from sweeper.records import SEARCH_SLOS, Constraint, LoadPoint, Objective
+from sweeper.records.plurals import amount
 
 _MOST_NAMED = 6
 
@@ -51,8 +52,8 @@ def _text(objective: Objective, points: Sequence[LoadPoint]) -> str:
         return f"{objective.metric}: {labels[0]} alone, {why}"
     shown = "; ".join(labels if len(labels) <= _MOST_NAMED else [labels[0], "...", labels[-1]])
     return (
-        f"{objective.metric}: the mean over {len(labels)} load points ({shown}), each counting the same, "
-        f"because the objective names no load. {_advice(counted)}"
+        f"{objective.metric}: the mean over {amount(len(labels), 'load point')} ({shown}), each "
+        f"counting the same, because the objective names no load. {_advice(counted)}"
     )
 
 

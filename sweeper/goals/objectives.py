@@ -26,7 +26,7 @@ from sweeper.records import (
     gpus_of_row,
 )
 from sweeper.records.derived import is_reported_at
-from sweeper.records.metrics import METRICS
+from sweeper.records.metrics import METRICS, STEADY_BY_NAME
 
 Key = TypeVar("Key")
 
@@ -286,6 +286,7 @@ def measured_row(measurement: Measurement, placement: Placement | None = None) -
     """Lay out a measurement as the store does: metrics, what identifies its load point, and its devices."""
     return {
         **measurement.metrics,
+        **{name: value for name, value in measurement.telemetry.items() if name in STEADY_BY_NAME},
         **{name: getattr(measurement.load_point, name) for name in LOAD_COLUMNS},
         "keeps_prefix_cache": measurement.load_point.keeps_prefix_cache,
         **{slo: getattr(measurement.load_point, slo) for slo in SEARCH_SLOS.values()},

@@ -15,6 +15,7 @@ from sweeper.knobs.parallelism import why_not_on_one_node
 from sweeper.knobs.refusals import Refusal
 from sweeper.knobs.release_order import is_between, is_clean
 from sweeper.records import Assignment
+from sweeper.records.plurals import amount
 
 _Rule = Callable[..., tuple[str, str] | None]
 
@@ -134,8 +135,8 @@ def _fewer_tokens_than_sequences(
     if isinstance(tokens, int) and isinstance(seqs, int) and tokens < seqs:
         return (
             "max_num_batched_tokens",
-            f"vLLM {release} refuses fewer tokens in a step than max_num_seqs = {seqs} sequences. Raise the "
-            "one, or lower the other.",
+            f"vLLM {release} refuses fewer tokens in a step than max_num_seqs = "
+            f"{amount(seqs, 'sequence')}. Raise the one, or lower the other.",
         )
     return None
 

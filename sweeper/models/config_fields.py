@@ -8,6 +8,7 @@ from typing import Any
 
 from sweeper.errors import ConfigError
 from sweeper.records.architecture import MOST_LAYERS, WHOLE, Architecture, Attention, Layer, Mlp
+from sweeper.records.plurals import amount
 
 # Kinds of rotary embeddings whose max_position_embeddings is that of the scaled ones.
 _SCALED_ALREADY = (None, "default", "su", "longrope", "llama3", "mrope", "deepseek_llama_scaling")
@@ -75,7 +76,7 @@ class Fields:
         if kinds and len(kinds) != self.layers():
             raise ConfigError(
                 f"{self.where}: {self.prefix}layer_types has {len(kinds)} words; expected one for each of "
-                f"{self.layers()} layers. Correct it, or name another."
+                f"{amount(self.layers(), 'layer')}. Correct it, or name another."
             )
         return kinds
 

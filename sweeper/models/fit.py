@@ -35,6 +35,7 @@ from sweeper.models.shares import whole
 from sweeper.models.weights import built_of, weight_bytes
 from sweeper.records import Assignment, Model
 from sweeper.records.architecture import Architecture, Attention, DeltaAttention, LatentAttention, Mamba
+from sweeper.records.plurals import amount
 
 __all__ = [
     "GIB",
@@ -163,7 +164,7 @@ class Fit:
         """The arithmetic as a sentence, for a row or a message."""
         return (
             f"weights {self.weights_gib:.1f} GiB + working memory {self.working_gib:.1f} GiB + KV cache of "
-            f"one sequence of {self.max_model_len} tokens {self.kv_cache_gib:.1f} GiB = "
+            f"one sequence of {amount(self.max_model_len, 'token')} {self.kv_cache_gib:.1f} GiB = "
             f"{self.needed_gib:.1f} GiB per device; {self.available_gib:.1f} GiB available "
             f"({self.memory_gib:.4g} GiB x gpu_memory_utilization {self.memory_frac:g})"
         )

@@ -24,6 +24,7 @@ from sweeper.plan.planner import Job, Planner
 from sweeper.plan.too_long import longest_asked, model_positions
 from sweeper.records import Assignment, Platform, Scalar
 from sweeper.records.architecture import Attention, Experts, LatentAttention
+from sweeper.records.plurals import amount
 from sweeper.space.domains import Choice, Domain
 from sweeper.space.rules import Rule
 from sweeper.space.space import Point, Space
@@ -310,7 +311,8 @@ def _check_sizes(planner: Planner, sizes: Mapping[str, _Taken]) -> None:
             last = list(taken.why_not)[-1] if taken.why_not else None
             why = f"{last} {taken.why_not[last]}" if last is not None else "it has no values"
             raise ConfigError(
-                f"space.knobs.{name}: fits, and none does on {len(planner.node.devices)} devices: {why}. "
+                f"space.knobs.{name}: fits, and none does on "
+                f"{amount(len(planner.node.devices), 'device')}: {why}. "
                 "Expected a size that does. Choose a smaller model or quantized weights, lower "
                 "knobs.max_model_len, or give the node more devices."
             )

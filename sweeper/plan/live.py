@@ -15,6 +15,7 @@ from sweeper.kinds import CLIENTS, ENGINES
 from sweeper.knobs.live import LIVE_KNOBS, LiveGroup, groups, why_not_live
 from sweeper.plan.planner import Job, Planner
 from sweeper.records import INSTANCES, Assignment, TrialSpec
+from sweeper.records.plurals import amount
 from sweeper.space.domains import Choice, Domain
 
 
@@ -38,7 +39,8 @@ class SharedStarts:
         if not self.starts and not self.reasons:
             return ()
         shared = [
-            f"{served} settings on one start with {_limits_text(start)}" for start, served in self.starts
+            f"{amount(served, 'setting')} on one start with {_limits_text(start)}"
+            for start, served in self.starts
         ]
         by_reason: dict[str, list[str]] = {}
         for label, reason in self.reasons.items():

@@ -33,6 +33,7 @@ from sweeper.records import (
     Scalar,
     TrialSpec,
 )
+from sweeper.records.plurals import amount
 from sweeper.simulation import stacks
 from sweeper.simulation.builds import kinds_of
 from sweeper.simulation.calibration import NamedCalibration
@@ -423,8 +424,8 @@ class Planner:
             return None
         return Refusal(
             FailureClass.UNSUPPORTED,
-            f"needs {spec.devices_wanted} devices (instances x tensor x pipeline x prefill context x data "
-            f"parallel size), the node has {len(self.node.devices)}",
+            f"needs {amount(spec.devices_wanted, 'device')} (instances x tensor x pipeline x prefill "
+            f"context x data parallel size), the node has {len(self.node.devices)}",
         )
 
     def _shape_refusal(self, spec: TrialSpec) -> Refusal | None:

@@ -72,7 +72,7 @@ def compose_for_platform(
     # experiment itself is for any model and says what it becomes here.
     is_needed = composed["model"]["path"] != "tiny" or _is_for_any_model(composed, overlay)
     if overlay and not overlaid and is_needed:
-        composed = config.compose_run([*again, f"+overlay={overlay}"], config_dir=config_dir)
+        composed = config.compose_run(again, config_dir=config_dir, overlay=overlay)
     return composed, choice
 
 

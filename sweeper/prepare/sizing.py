@@ -23,6 +23,7 @@ from sweeper.prepare.node import read_node
 from sweeper.prepare.planner import planner_of
 from sweeper.prepare.platform import compose_for_platform
 from sweeper.records import Constraint, LoadPoint, Placement, TrialSpec, gpus_used
+from sweeper.records.plurals import amount
 from sweeper.schedule.allocator import Allocator
 from sweeper.simulation.intervals import factor
 from sweeper.workload.load_search import highest_step
@@ -184,7 +185,7 @@ def of_simulated(
     return Found(
         capacities=tuple(capacities),
         words=f"{planner.model.name}, model of vLLM {planner.engine.release} on {settings.modelled_device}, "
-        f"prompts of {input_len} and answers of {output_len} tokens",
+        f"prompts of {input_len} and answers of {amount(output_len, 'token')}",
         left_out=tuple(left_out),
     )
 

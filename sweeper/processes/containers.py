@@ -13,10 +13,13 @@ Standard library only: the supervisor imports this.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +45,7 @@ ANSWER_S = 20.0
 
 _REMOVAL_S = 10.0
 _POLL_S = 0.1
+_LAST_LINE_S = 1.0
 _LONGEST_LINE = 300
 
 
@@ -233,3 +237,59 @@ def ask(command: Sequence[str], *, within_s: float) -> Answer:
         return Answer(is_ok=True, text=done.stdout)
     lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
     return Answer(is_ok=False, text=(lines or [f"exit code {done.returncode}"])[-1][:_LONGEST_LINE])
+
+
+def follow(
+    command: Sequence[str], *, within_s: float, seen: Callable[[float, str], None], every_s: float = 10.0
+) -> Answer:
+    """Run what takes a runtime long, and tell how far it is.
+
+    Args:
+        command: Of the runtime.
+        within_s: Waited for at most so long, seconds.
+        seen: Called at once and every so often with the seconds so far and the runtime's last line, which is
+            empty until it prints one.
+        every_s: Seconds between two calls.
+
+    Returns:
+        The last line, and whether it went well.
+    """
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except OSError as exc:
+        return Answer(is_ok=False, text=str(exc))
+    last: deque[str] = deque([""], maxlen=1)
+    reader = threading.Thread(target=_keep_last_line, args=(process, last), daemon=True)
+    reader.start()
+    began_s = time.monotonic()
+    try:
+        while process.poll() is None:
+            spent_s = time.monotonic() - began_s
+            if spent_s >= within_s:
+                return Answer(is_ok=False, text=f"no answer within {within_s:g} s")
+            seen(spent_s, last[0])
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=min(every_s, within_s - spent_s))
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    reader.join(timeout=_LAST_LINE_S)
+    is_ok = process.returncode == 0
+    return Answer(is_ok=is_ok, text=last[0] or ("" if is_ok else f"exit code {process.returncode}"))
+
+
+def _keep_last_line(process: subprocess.Popen[str], last: deque[str]) -> None:
+    # A bar that is drawn over itself ends its lines by carriage returns, which are ends of lines here, too.
+    assert process.stdout is not None
+    with process.stdout as said:
+        for line in said:
+            if line.strip():
+                last.append(line.strip()[:_LONGEST_LINE])

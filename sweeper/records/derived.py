@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeper.records import metrics
-from sweeper.records.metrics import BY_NAME, METRIC_NAMES, Metric
+from sweeper.records.metrics import BY_NAME, METRIC_NAMES, STEADY_BY_NAME, Metric
 from sweeper.records.trial import gpus_of_row
 
 COST_OF_OUTPUT = "cost_per_million_output_tokens"
@@ -124,7 +124,7 @@ DERIVED_BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in DERIV
 
 _TITLES = {metric.name: metric.title for metric in (*DERIVED, *ACCURACY, *LOSSES)}
 
-QUANTITY_NAMES = (*METRIC_NAMES, *_TITLES)
+QUANTITY_NAMES = (*METRIC_NAMES, *STEADY_BY_NAME, *_TITLES)
 """What an objective or a bound can be about."""
 
 READ_COLUMNS = (

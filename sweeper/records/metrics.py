@@ -357,13 +357,51 @@ SEARCH_SLOS: Mapping[str, str] = {MAX_RATE: "max_rate_slo", MAX_USERS: "max_user
 """What searches over the load find, to the column with the bounds of one: it tells its probes."""
 
 
-STEADY_LATENCIES: Mapping[str, str] = {
-    f"steady_{name}": f"{statistic} {latency.upper()}"
-    for latency in ("ttft", "tpot")
-    for statistic in ("mean", "median", "p99")
-    for name in (f"{statistic}_{latency}_ms",)
-}
-"""Latencies of the requests sent in the steady part of a run, to their words; unknown where it has none."""
+FEWEST_STEADY_REQUESTS = 30
+"""Completed in the steady part of a run; of fewer a rate is known to worse than a fifth (1 / sqrt(30))."""
+
+STEADY: tuple[Metric, ...] = (
+    Metric(
+        name="steady_request_throughput_per_s",
+        unit="1/s",
+        description="Requests answered per second within it, each by the part of its time that lies within",
+        is_higher_better=True,
+        title="Requests per second, steady part",
+        words="steady requests/s",
+        benchmarks=frozenset({Benchmark.SERVING}),
+    ),
+    Metric(
+        name="steady_output_throughput_tok_per_s",
+        unit="1/s",
+        description="Tokens produced within it, per second",
+        is_higher_better=True,
+        title="Output tokens per second, steady part",
+        words="steady output tokens/s",
+        benchmarks=frozenset({Benchmark.SERVING}),
+    ),
+    *(
+        Metric(
+            name=f"steady_{statistic}_{latency}_ms",
+            unit="ms",
+            description=f"{statistic} {latency.upper()} of the requests sent within it",
+            is_higher_better=False,
+            title=f"{statistic} {latency.upper()}, steady part (ms)",
+            words=f"steady {statistic} {latency.upper()}",
+            benchmarks=frozenset({Benchmark.SERVING}),
+        )
+        for latency in ("ttft", "tpot")
+        for statistic in ("mean", "median", "p99")
+    ),
+)
+"""Metrics of the steady part of a run; unknown where it has none, or where single requests have no times."""
+
+STEADY_BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in STEADY}
+"""Each of them by its name."""
+
+STEADY_LATENCIES = tuple(metric.name for metric in STEADY if metric.unit == "ms")
+"""Latencies among them."""
+
+_STORED: Mapping[str, Metric] = {**BY_NAME, **STEADY_BY_NAME}
 
 
 def reported_by(benchmark: Benchmark) -> tuple[str, ...]:
@@ -376,7 +414,7 @@ def is_reported_at(name: str, dataset: str) -> bool:
 
     What no benchmark reports is left to those who measure it.
     """
-    benchmarks = BY_NAME[name].benchmarks if name in BY_NAME else frozenset()
+    benchmarks = _STORED[name].benchmarks if name in _STORED else frozenset()
     return not benchmarks or _BENCHMARK_OF.get(dataset, Benchmark.SERVING) in benchmarks
 
 
@@ -392,7 +430,7 @@ def charted(chart: Chart) -> tuple[Metric, ...]:
 
 def title_of(name: str) -> str:
     """Return the title of a column's chart and axis; a column that is no metric keeps its name."""
-    return BY_NAME[name].title if name in BY_NAME else name
+    return _STORED[name].title if name in _STORED else name
 
 
 def statistic_names(latency: str, statistics: Iterable[str] = STATISTICS) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from sweeper.errors import PlacementError
 from sweeper.records import MASK_VARIABLES, Placement
+from sweeper.records.plurals import amount
 from sweeper.topology import Device, Node
 
 
@@ -72,7 +73,8 @@ class Allocator:
         """
         if not 1 <= devices <= len(self._node.devices):
             raise PlacementError(
-                f"placement on {self._node.host}: got a request for {devices} devices; expected 1 to "
+                f"placement on {self._node.host}: got a request for {amount(devices, 'device')}; "
+                "expected 1 to "
                 f"{len(self._node.devices)}, all that this node has. Lower the parallel size, or "
                 "use a node or partition mode with more devices."
             )

@@ -30,6 +30,7 @@ from sweeper.records import (
     TrialSpec,
     TrialState,
 )
+from sweeper.records.plurals import amount
 from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import USUAL_DEVICE, device_named, partition_of
 from sweeper.simulation.precision import precision_of
@@ -148,7 +149,7 @@ class Predictor:
         guess = self._guess(spec)
         if not self._seen:
             return guess
-        basis = f"seen: {len(self._seen)} trial{'s' if len(self._seen) > 1 else ''} of this study"
+        basis = f"seen: {amount(len(self._seen), 'trial')} of this study"
         own = self._seen.get(spec.key)
         if own is not None:
             return Prediction(start_s=own.start_s, load_s=own.load_s, basis=basis)

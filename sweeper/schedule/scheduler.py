@@ -27,6 +27,7 @@ from functools import partial
 
 from sweeper.errors import PlacementError
 from sweeper.records import Placement
+from sweeper.records.plurals import amount
 from sweeper.schedule.occupancy import Entry, Occupancy
 from sweeper.schedule.queue import Order, Queue, View, Waiting
 from sweeper.topology import Node
@@ -147,8 +148,8 @@ class Scheduler:
         if not self.can_hold(entry.devices):
             sizes = ", ".join(f"{name}: {len(devices)}" for name, devices in self._nodes.everything.items())
             raise PlacementError(
-                f"schedule: '{entry.key}' needs {entry.devices} devices; expected 1 to as many as one node "
-                f"has ({sizes or 'no node is left'}). Lower the parallel size."
+                f"schedule: '{entry.key}' needs {amount(entry.devices, 'device')}; expected 1 to as "
+                f"many as one node has ({sizes or 'no node is left'}). Lower the parallel size."
             )
         self._added += 1
         self._waiting.add(

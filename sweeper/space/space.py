@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from sweeper.errors import ConfigError, nearest
 from sweeper.kinds import DEFAULT_ENGINE, ENGINES
 from sweeper.records import Assignment, Model, Scalar, content_key
+from sweeper.records.plurals import amount
 from sweeper.space.domains import Choice, Domain, Fitting
 from sweeper.space.rules import Rule
 
@@ -142,7 +143,7 @@ class Space:
         size = self.size()
         if size is not None and size > LARGEST_GRID:
             raise ConfigError(
-                f"space: has {size} points; expected at most {LARGEST_GRID} in a grid. "
+                f"space: has {amount(size, 'point')}; expected at most {LARGEST_GRID} in a grid. "
                 "Give fewer values or a larger step, or search it with search=tpe or search=random."
             )
         axes = {name: self._enumerate(name, domain) for name, domain in self.domains.items()}

@@ -6,14 +6,14 @@ from it, and unit and description travel with every file as its Arrow metadata.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import pyarrow as pa
 
 from sweeper.records.derived import WORKED_OUT
-from sweeper.records.metrics import METRICS, STEADY_LATENCIES
+from sweeper.records.metrics import METRICS, STEADY, Metric
 from sweeper.text.tables import markdown_table
 
 SCHEMA_VERSION = 2
@@ -58,10 +58,10 @@ def _column(name: str, arrow_type: pa.DataType, description: str, unit: str = ""
     return Column(name=name, type=arrow_type, unit=unit, description=description)
 
 
-def _metric_columns() -> tuple[Column, ...]:
+def _columns_of(metrics: Iterable[Metric]) -> tuple[Column, ...]:
     return tuple(
         _column(metric.name, INT if metric.is_whole else FLOAT, metric.description, metric.unit)
-        for metric in METRICS
+        for metric in metrics
     )
 
 
@@ -136,23 +136,13 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
             "some of them; null for any other load point",
         ),
     ),
-    "Metrics, as vLLM's benchmarks define them": _metric_columns(),
+    "Metrics, as vLLM's benchmarks define them": _columns_of(METRICS),
     "The steady part of the run, from the times of single requests; null where they are not known": (
         _column("ramp_s", FLOAT, "Until nine tenths of the usual number of requests were under way", "s"),
         _column("drain_s", FLOAT, "From the last request sent to the last token", "s"),
         _column("steady_s", FLOAT, "Between the two; null where too short to say anything of it", "s"),
         _column("steady_drifts", FLOAT, "1 where latencies moved from its first to its last third", "flag"),
-        _column(
-            "steady_request_throughput_per_s",
-            FLOAT,
-            "Requests answered per second within it, each by the part of its time that lies within",
-            "1/s",
-        ),
-        _column("steady_output_throughput_tok_per_s", FLOAT, "Tokens produced within it, per second", "1/s"),
-        *(
-            _column(name, FLOAT, f"{words} of the requests sent within it", "ms")
-            for name, words in STEADY_LATENCIES.items()
-        ),
+        *_columns_of(STEADY),
     ),
     "Accuracy, of questions asked before the loads (accuracy.path, accuracy.task); null where none were": (
         _column("accuracy", FLOAT, "Share of right answers, by the first start of the trial", "fraction"),

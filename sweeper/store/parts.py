@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sweeper.errors import StoreError
+from sweeper.records.plurals import amount
 from sweeper.store.columns import (
     COLUMNS,
     DECLARED,
@@ -165,7 +166,7 @@ def read(folder: Folder, name: str, columns: list[str] | None = None) -> pa.Tabl
         raise UnreadablePartError(path, str(exc)) from exc
     if table.num_rows == 0:
         columns_there = len(part.schema_arrow)
-        raise UnreadablePartError(path, f"no row in {columns_there} columns")
+        raise UnreadablePartError(path, f"no row in {amount(columns_there, 'column')}")
     _check_name(table, name, path, own_name=mark(part.schema_arrow, _OWN_NAME))
     return table
 

@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from sweeper.errors import StoreError
 from sweeper.records import FailureClass, Scalar, TrialResult, TrialState
+from sweeper.records.plurals import amount
 from sweeper.store import compaction, parts, rows
 from sweeper.store.columns import (
     BOOL,
@@ -289,8 +290,8 @@ class Store:
         wanted, got = len(result.spec.load_points), len(result.measurements)
         if result.state is TrialState.COMPLETE and got < max(wanted, 1):
             raise StoreError(
-                f"{path}: complete trial with {got} measurements; expected at least one for each of its "
-                f"{wanted} load points. Store it as failed, with the reason."
+                f"{path}: complete trial with {amount(got, 'measurement')}; expected at least one for "
+                f"each of its {amount(wanted, 'load point')}. Store it as failed, with the reason."
             )
 
     def _load_schema(self) -> None:

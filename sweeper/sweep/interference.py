@@ -33,6 +33,7 @@ from sweeper.records import (
     TrialState,
     metrics,
 )
+from sweeper.records.plurals import amount
 from sweeper.schedule.allocator import Allocator
 from sweeper.trial import trial
 
@@ -121,7 +122,8 @@ def run_pairs(
     others = _other_blocks(spec, allocator)
     if control is None or not others:
         raise PlacementError(
-            f"interference: the trial takes {spec.devices_wanted} devices and leaves no other block of that "
+            f"interference: the trial takes {amount(spec.devices_wanted, 'device')} and leaves no "
+            "other block of that "
             "size free; expected room for a neighbour. Choose a smaller tensor_parallel_size."
         )
     for number in range(pairs):

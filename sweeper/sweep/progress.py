@@ -22,6 +22,7 @@ from sweeper.goals.objectives import (
 from sweeper.goals.termination import Termination
 from sweeper.plan.outstanding import SPENDING
 from sweeper.records import Constraint, Objective, TrialResult, TrialState
+from sweeper.records.plurals import amount
 from sweeper.store.losses import Default
 from sweeper.store.trials import StoredTrial, seconds_of
 
@@ -86,13 +87,14 @@ class Progress:
         """Return which limit is reached, if any; ``elapsed_s`` is this run's time so far."""
         limits = self._endings
         if limits.max_hours is not None and elapsed_s >= limits.max_hours * 3600:
-            return f"search.max_hours: {limits.max_hours:g} hours are over"
+            are = "is" if limits.max_hours == 1 else "are"
+            return f"search.max_hours: {amount(limits.max_hours, 'hour', 'g')} {are} over"
         if limits.max_node_hours is not None and self._node_s >= limits.max_node_hours * 3600:
             return f"search.max_node_hours: {self._node_s / 3600:.2f} of {limits.max_node_hours:g} are spent"
         if limits.min_improvement is not None and self._found and self._missed >= limits.patience:
             return (
-                f"search.min_improvement: none of the last {self._missed} trials was better than what was "
-                f"known by more than {limits.min_improvement:.3g} of its value"
+                f"search.min_improvement: none of the last {amount(self._missed, 'trial')} was better "
+                f"than what was known by more than {limits.min_improvement:.3g} of its value"
             )
         return None
 

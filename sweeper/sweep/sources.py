@@ -16,6 +16,7 @@ from sweeper.kinds import SEARCH_METHODS
 from sweeper.plan.live import on_largest_start, shared_starts
 from sweeper.plan.planner import Job, Planner
 from sweeper.records import TrialResult, TrialState
+from sweeper.records.plurals import amount
 from sweeper.schedule.durations import Predictor
 from sweeper.search import Candidate, Search
 from sweeper.space.space import Point
@@ -279,7 +280,8 @@ class SearchSource(Source):
     def why_ended(self) -> str:
         """Return whether it was the budget or the space."""
         if self._budget is not None and self._ledger.spent >= self._budget:
-            return f"search.trials: {self._ledger.spent} trials are spent"
+            are = "is" if self._ledger.spent == 1 else "are"
+            return f"search.trials: {amount(self._ledger.spent, 'trial')} {are} spent"
         return "the search proposes nothing that is not known"
 
     def jobs(self) -> Mapping[str, Job]:

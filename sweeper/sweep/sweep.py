@@ -22,6 +22,7 @@ from sweeper.records import (
     TrialSpec,
     TrialState,
 )
+from sweeper.records.plurals import amount
 from sweeper.schedule.durations import Predictor
 from sweeper.schedule.scheduler import Scheduler
 from sweeper.search import Search
@@ -228,7 +229,7 @@ class Sweep:
         """Record jobs that fit on no node that is left; they run another day."""
         for job in jobs:
             wanted = job.spec.devices_wanted
-            message = f"needs {wanted} devices on one node; no node with so many is left"
+            message = f"needs {amount(wanted, 'device')} on one node; no node with so many is left"
             self._record(job, _unrun(job, TrialState.FAILED, FailureClass.INFRASTRUCTURE, message))
 
     def _record(self, job: Job, result: TrialResult) -> None:

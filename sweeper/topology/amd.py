@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sweeper.errors import PlacementError
 from sweeper.records import PARTITIONS_PER_GPU, Platform
+from sweeper.records.plurals import amount
 from sweeper.topology.amd_smi import AMD_ADVICE, Seen, devices_seen, rocm_release
 from sweeper.topology.modes import MI300X_COMPUTE_UNITS, MI300X_MEMORY_GIB
 from sweeper.topology.node import Device, Node
@@ -155,7 +156,8 @@ def _check_partition_counts(gpus: list[list[Seen]], mode: str | None) -> None:
         is_numbered = expected == 1 or len(known) < len(ids) or known == list(range(expected))
         if len(gpu) != expected or not is_numbered:
             raise PlacementError(
-                f"amd-smi: got {len(gpu)} devices (partition ids {ids}) of GPU {gpu[0].bdf}; expected "
+                f"amd-smi: got {amount(len(gpu), 'device')} (partition ids {ids}) of GPU {gpu[0].bdf}; "
+                "expected "
                 f"{expected} in mode {mode}. In a container, pass it all of /dev/dri. Else the kernel may "
                 "have run out of DRM nodes (64 at most): unload the driver of the board's own display (`sudo "
                 "rmmod ast` or mgag200), then `sudo modprobe -r amdgpu` and `sudo modprobe amdgpu`."

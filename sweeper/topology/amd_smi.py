@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper.errors import PlacementError
+from sweeper.records.plurals import amount
 from sweeper.topology.probes import Absent, Runner, ask, contents
 from sweeper.topology.values import first, gib, integer, node_number, word
 
@@ -253,7 +254,8 @@ def _join(listed: list[dict[str, object]], static: list[dict[str, object]], root
     missing = [row["gpu"] for row in listed if row["gpu"] not in by_gpu]
     if missing or len(by_gpu) != len(listed):
         raise PlacementError(
-            f"amd-smi: got {len(listed)} devices from `amd-smi list` but {len(by_gpu)} from `amd-smi static` "
+            f"amd-smi: got {amount(len(listed), 'device')} from `amd-smi list` but {len(by_gpu)} from "
+            "`amd-smi static` "
             f"(missing: {missing}); expected the same. {driver_advice(root)}Run both by hand; a reset or a "
             "change of mode may be under way."
         )

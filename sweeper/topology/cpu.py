@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sweeper.errors import PlacementError
 from sweeper.records import Platform
+from sweeper.records.plurals import amount
 from sweeper.topology.node import Device, Node, ranges
 from sweeper.topology.probes import contents
 
@@ -34,8 +35,8 @@ def read_cpu(
     cores = _one_thread_per_core(usable, root)
     if slots is not None and not 1 <= slots <= len(cores):
         raise PlacementError(
-            f"cpu: got {slots} devices; expected 1 to {len(cores)}, the cores that this process may use "
-            f"({ranges(cores)}). Lower their number, or widen the affinity (taskset)."
+            f"cpu: got {amount(slots, 'device')}; expected 1 to {len(cores)}, the cores that this "
+            f"process may use ({ranges(cores)}). Lower their number, or widen the affinity (taskset)."
         )
     return Node(
         host=socket.gethostname(),

@@ -21,6 +21,7 @@ import numpy as np
 
 from sweeper.errors import ConfigError
 from sweeper.records import LoadPoint
+from sweeper.records.plurals import amount
 from sweeper.workload.drawing import Floats, Ints
 from sweeper.workload.logs import BLOCK_TOKENS
 from sweeper.workload.requests import Prompt
@@ -72,8 +73,9 @@ def check_timed_trace(point: LoadPoint) -> None:
     rows, before = read_objects(point), -np.inf
     if len(rows) < point.num_prompts:
         raise ConfigError(
-            f"workload.num_prompts: is {point.num_prompts}, and {point.dataset_path} has {len(rows)} "
-            "requests; expected no more than it has, each of which is sent once. Lower it."
+            f"workload.num_prompts: is {point.num_prompts}, and {point.dataset_path} has "
+            f"{amount(len(rows), 'request')}; expected no more than it has, each of which is sent once. "
+            "Lower it."
         )
     for number, row in rows:
         for key in _TRACE_KEYS:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.errors import ConfigError
+from sweeper.records.plurals import amount
 from sweeper.workload import log_rows
 from sweeper.workload.log_rows import Row
 
@@ -113,16 +114,16 @@ def read(path: Path) -> Log:
             left_out[reason] = left_out.get(reason, 0) + 1
     if not kept:
         raise ConfigError(
-            f"{path}: none of {len(whole)} requests has tokens in and out; expected at least one that was "
-            "answered. Name a log with the lengths of answers."
+            f"{path}: none of {amount(len(whole), 'request')} has tokens in and out; expected at least "
+            "one that was answered. Name a log with the lengths of answers."
         )
     if any(request.time_s is None for request in kept) and any(
         request.time_s is not None for request in kept
     ):
         without = sum(request.time_s is None for request in kept)
         raise ConfigError(
-            f"{path}: {without} of {len(kept)} requests have no time; expected all or none of them to have "
-            "one. Add the times, or take out the column."
+            f"{path}: {without} of {amount(len(kept), 'request')} have no time; expected all or none "
+            "of them to have one. Add the times, or take out the column."
         )
     kept.sort(key=lambda request: request.time_s or 0.0)
     return Log(layout=layout, requests=tuple(kept), left_out=left_out)

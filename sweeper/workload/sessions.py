@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sweeper.records.plurals import amount
 from sweeper.workload.logs import Log, LoggedRequest
 
 
@@ -130,4 +131,8 @@ def said(found: Conversations) -> Iterator[str]:
     elif any(count > 1 for count in turns):
         yield "pauses between turns: unknown, for the log does not say how long answers took (latency_ms)"
     if found.cut:
-        yield f"{found.cut} prompts are shorter than all that was said before, and begin another conversation"
+        one = found.cut == 1
+        yield (
+            f"{amount(found.cut, 'prompt')} {'is' if one else 'are'} shorter than all that was said before, "
+            f"and {'begins' if one else 'begin'} another conversation"
+        )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import bests, report, standings, tables
+from analysis import bests, load_names, report, standings, tables
 from analysis.study import Study
 from sweeper.errors import StoreError
 from sweeper.records import Constraint, LoadPoint, Objective, Placement, RateSearch, TrialResult
@@ -113,8 +113,8 @@ def test_probes_of_rate_search_tell_highest_rate_and_stay_out_of_other_tables(
     assert (answer["setting"], answer["value"], answer["objective"]) == ("y", 6.0, "highest max_rate_per_s")
     table = tables.summary(study.frame, metric="max_rate_per_s")
     assert table[["setting", "load_point", "mean"]].to_numpy().tolist() == [
-        ["x", tables.HIGHEST_RATE, 4.0],
-        ["y", tables.HIGHEST_RATE, 6.0],
+        ["x", load_names.HIGHEST_RATE, 4.0],
+        ["y", load_names.HIGHEST_RATE, 6.0],
     ]
     assert tables.summary(study.frame, metric=RPS)["load_point"].tolist() == ["16", "16"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis import bests, claims, figures, report, standings, tables
+from analysis import bests, claims, figures, load_names, report, standings, tables
 from analysis.claims import Claim
 from analysis.lines import line_axis
 from analysis.study import Study
@@ -46,7 +46,7 @@ def named(frame: pd.DataFrame) -> tuple[list[str], list[str], str]:
     table = tables.summary(frame, metric=RPS)
     (axis,) = set(table["load_axis"])
     records = table.to_dict("records")
-    return table["load_point"].tolist(), [tables.load_point_text(row) for row in records], axis
+    return table["load_point"].tolist(), [load_names.load_point_text(row) for row in records], axis
 
 
 def test_axis_of_users_goes_from_few_to_many(frame: Callable[..., pd.DataFrame]) -> None:
@@ -178,8 +178,8 @@ def test_most_users_are_answer_of_probes_which_stay_out_of_other_tables(
     assert (answer["setting"], answer["value"], answer["objective"]) == ("y", 40.0, "highest max_users")
     table = tables.summary(study.frame, metric="max_users")
     assert table[["setting", "load_point", "mean"]].to_numpy().tolist() == [
-        ["x", tables.MOST_USERS, 20.0],
-        ["y", tables.MOST_USERS, 40.0],
+        ["x", load_names.MOST_USERS, 20.0],
+        ["y", load_names.MOST_USERS, 40.0],
     ]
     # Two users are the one load point that was chosen; the probes are at others.
     others = tables.summary(study.frame, metric=RPS)

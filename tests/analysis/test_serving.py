@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from analysis import blog, report, serving
 from analysis.study import Study
-from sweeper.records import Model, Provenance, TrialResult
+from sweeper.records import ContainerSpec, Model, Provenance, TrialResult
 from sweeper.store.store import Store
 from tests.analysis.conftest import MakeTrial
+from tests.container_commands import BLOCKS, IMAGE, words_of
 
 RUNS = [[{"request_throughput_per_s": 5.0}]]
 FOLDER = "/data/models/Llama 3.1 8B"
@@ -104,6 +107,50 @@ def test_tgi_is_served_by_command_that_ran_with_its_variables_and_without_our_po
     assert line_of(tmp_path, made) == (
         "ROCM_USE_FLASH_ATTN_V2_TRITON=true text-generation-launcher --model-id org/m --num-shard 8"
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "within", "served"),
+    [
+        (
+            "tgi",
+            ("text-generation-launcher", "--model-id", "org/m", "--hostname", "127.0.0.1", "--port", "40123"),
+            ("text-generation-launcher", "--model-id", "org/m"),
+        ),
+        (
+            "sglang",
+            (
+                "python3",
+                "-m",
+                "sglang.launch_server",
+                "--model-path",
+                "o/m",
+                "--host",
+                "::1",
+                "--port",
+                "4",
+            ),
+            ("python3", "-m", "sglang.launch_server", "--model-path", "o/m"),
+        ),
+    ],
+)
+def test_engine_without_flags_of_vllm_is_served_in_its_image_by_a_command_of_the_runtime(
+    trial: MakeTrial, tmp_path: Path, kind: str, within: tuple[str, ...], served: tuple[str, ...]
+) -> None:
+    # The runtime's words are those that the product makes for a block of GPUs.
+    started = words_of("docker", BLOCKS[0], tmp_path)
+    place = started.index(IMAGE)
+    program = started.index("--entrypoint") + 1
+    ran = (*started[:program], within[0], *started[program + 1 : place + 1], *within[1:])
+    made = trial(runs=RUNS, provenance=Provenance.MEASURED, knobs={"SOME_SWITCH": 1})
+    container = ContainerSpec(image=IMAGE, runtime="docker", digest="sha256:0", mounts=())
+    made = by_engine(made, kind, command=ran, versions={kind: "3.0.0"})
+    spec = replace(made.spec, engine=replace(made.spec.engine, container=container))
+    words = shlex.split(line_of(tmp_path, replace(made, spec=spec)))
+    assert words[:4] == ["docker", "run", "--rm", "--init"]
+    assert words[words.index("--entrypoint") :] == ["--entrypoint", served[0], IMAGE, *served[1:]]
+    assert words[words.index("SOME_SWITCH=1") - 1] == "--env"
+    assert "--name" not in words and "--label" not in words and "127.0.0.1" not in words
 
 
 def test_modelled_tgi_has_no_line(trial: MakeTrial, tmp_path: Path) -> None:

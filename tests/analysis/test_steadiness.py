@@ -67,9 +67,8 @@ def test_nothing_is_said_where_times_of_requests_are_not_known(
 def test_difference_beyond_noise_is_told_with_both_numbers(study_of: Callable[..., Study]) -> None:
     written = steadiness.section(study_of({"steady_output_throughput_tok_per_s": 1200.0}))
 
-    assert (
-        "In 1 of 1 settings and load points the steady part of the run differs from the whole run" in written
-    )
+    expected = "In 1 of 1 pair of setting and load point the steady part of the run differs from the whole"
+    assert expected in written
     assert "20% of the runs was ramp and drain" in written
     assert "| output tokens per second | 1,000 | 1,200 | +20.0 % |" in written
 
@@ -138,5 +137,5 @@ def test_report_has_section(study_of: Callable[..., Study]) -> None:
 
     written = report.write(study.folder).report.read_text(encoding="utf-8")
 
-    assert "## Steady state\n\nIn 1 of 1 settings" in written
+    assert "## Steady state\n\nIn 1 of 1 pair of setting" in written
     assert "| mean TTFT (ms) | 200 | 100 | -50.0 % |" in written

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import bests, serving, tables
+from analysis import bests, load_names, serving, tables
 from analysis.study import DEFAULT_OBJECTIVES, Series
 from sweeper.records import LoadPoint, Objective, TrialResult
 from sweeper.store.store import Store
@@ -198,8 +198,8 @@ def test_load_point_has_its_unit_where_no_axis_gives_it() -> None:
     some: tables.Row = {"load_point": "16", "load_axis": axis, "request_rate_per_s": 16.0}
     burst: tables.Row = {"load_point": "all at once", "load_axis": axis, "request_rate_per_s": math.nan}
 
-    assert tables.load_point_text(some) == "16 QPS"
-    assert tables.load_point_text(burst) == "all at once"
+    assert load_names.load_point_text(some) == "16 QPS"
+    assert load_names.load_point_text(burst) == "all at once"
 
 
 @pytest.mark.parametrize(

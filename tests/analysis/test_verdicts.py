@@ -133,9 +133,9 @@ def test_report_shows_finalists_and_how_they_were_judged(study_of: Callable[...,
     written = report.text(study, drawn=[])
     assert "## Finalists\n\n### request_throughput_per_s\n\n| setting | overrides |" in written
     assert "| max_num_seqs=64 | 1 | 12.00 | 3 | 1.200 (1." in written
-    assert "1 pairs can be looked at" in written
+    assert "1 pair can be looked at" in written
     # What was measured again is no setting of its own in the other tables.
-    assert "Study: `steps`, 1 trials (1 complete)" in written
+    assert "Study: `steps`, 1 trial (1 complete)" in written
 
 
 def test_study_without_finalists_has_no_such_section(trial: MakeTrial, study_folder: MakeFolder) -> None:

@@ -74,7 +74,7 @@ def test_failure_is_told_with_class_and_line(simulated_spec: TrialSpec, placemen
         display.finished(lost, will_retry=True)
         display.finished(lost, will_retry=False)
     lines = out.getvalue().splitlines()
-    assert lines[0] == "plan: 1 trials, 1 cannot run here"
+    assert lines[0] == "plan: 1 trial, 1 cannot run here"
     assert lines[2] == "again   tuned: crash: [rank0] its own line"
     assert lines[3] == "failed  [1/1] tuned: crash: [rank0] its own line"
 

@@ -88,7 +88,7 @@ def test_file_of_which_sampler_keeps_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"has 40 conversations, all too short or too long"):
         requirements.check_sharegpt_file(str(short))
     endless = write_conversations(tmp_path / "endless.json", [["word " * 1025, LONG]])
-    with pytest.raises(ConfigError, match=r"has 1 conversations, all too short or too long"):
+    with pytest.raises(ConfigError, match=r"has 1 conversation, all too short or too long"):
         requirements.check_sharegpt_file(str(endless))
     # Answers of a given length need none of their own.
     answers = write_conversations(tmp_path / "answers.json", [[LONG, "yes"]])

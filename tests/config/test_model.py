@@ -86,6 +86,17 @@ def test_revision_and_dummy_weights_do_not_outlive_their_model() -> None:
     assert kept["revision"] == "abc", "said in the same breath as the path"
 
 
+@pytest.mark.parametrize("words", [["model.path=org/other"], ["model.path=org/o", "model.name=other"]])
+def test_random_weights_that_an_experiment_asks_of_any_model_are_those_of_another_too(
+    words: list[str],
+) -> None:
+    # gpu_check says model.is_dummy: true and names no model.
+    base = ["+experiment=gpu_check", "platform=cuda", *words]
+    assert config.compose_run(base)["model"]["is_dummy"] is True
+    assert config.compose_run([*base, "model.is_dummy=false"])["model"]["is_dummy"] is False
+    assert config.compose_run([*base, "model.dtype=float16"])["model"]["dtype"] == "float16"
+
+
 def test_experiments_own_model_keeps_nothing_of_default(tmp_path: Path) -> None:
     own = conf_of(
         tmp_path,

@@ -146,7 +146,7 @@ def test_ranks_share_cores_evenly_and_leave_odd_one_out() -> None:
     assert vllm_environment.core_binding((0, 1, 2, 3), ranks=1) == "0,1,2,3"
     assert vllm_environment.core_binding((3, 2, 1, 0), ranks=2) == "0,1|2,3"
     assert vllm_environment.core_binding((0, 1, 2), ranks=2) == "0|1"
-    with pytest.raises(PlacementError, match="1 cores for 2 ranks"):
+    with pytest.raises(PlacementError, match="1 core for 2 ranks"):
         vllm_environment.core_binding((0,), ranks=2)
 
 

@@ -128,7 +128,7 @@ def test_partitions_with_same_id_are_refused() -> None:
     def repeat(rows: Rows) -> None:
         rows[1]["partition_id"] = 0
 
-    with pytest.raises(PlacementError, match=r"got 1 devices .*expected 8 in mode CPX"):
+    with pytest.raises(PlacementError, match=r"got 1 device .*expected 8 in mode CPX"):
         read_amd(changed("rocm_6.4_cpx_nps4", listed=repeat))
 
 

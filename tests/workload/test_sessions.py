@@ -176,7 +176,7 @@ def test_prompt_that_cannot_hold_what_was_said_begins_another_conversation(tmp_p
         said[0] == "conversations: 5 of 1.2 turns in the mean, longest 2; messages of 36 tokens in the mean"
     )
     assert "pauses between turns: unknown" in said[1]
-    assert said[2].startswith("1 prompts are shorter than all that was said before")
+    assert said[2].startswith("1 prompt is shorter than all that was said before")
 
 
 def test_messages_that_go_on_with_others_are_a_conversation_without_a_name(tmp_path: Path) -> None:

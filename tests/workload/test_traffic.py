@@ -144,7 +144,7 @@ BROKEN = {
     "word": ("input_tokens,output_tokens\n1,many", r"line 2: the tokens of its answer are 'many'; expected"),
     "time": ("time,input_tokens,output_tokens\nsoon,1,2", r"line 2: its time is 'soon'; expected a number"),
     "some times": ("time,input_tokens,output_tokens\n1,1,2\n,1,2", r"1 of 2 requests have no time"),
-    "unanswered": ("input_tokens,output_tokens\n1,0", r"none of 1 requests has tokens in and out"),
+    "unanswered": ("input_tokens,output_tokens\n1,0", r"none of 1 request has tokens in and out"),
 }
 
 

@@ -1,0 +1,28 @@
+"""The noun that goes with a number: 1 trial, 2 trials."""
+
+from __future__ import annotations
+
+
+def amount(count: float, noun: str, spec: str = "") -> str:
+    """Return a number with its noun.
+
+    Args:
+        count: How many there are.
+        noun: In the singular, such as ``load point`` or ``process``.
+        spec: How the number is written, such as ``,`` for thousands or ``g``.
+    """
+    return f"{count:{spec}} {plural(count, noun)}"
+
+
+def plural(count: float, noun: str) -> str:
+    """Return a noun as it stands behind a number; only one of it takes the singular.
+
+    Args:
+        count: How many there are.
+        noun: In the singular.
+    """
+    if count == 1:
+        return noun
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
