@@ -101,7 +101,7 @@ def made(*, date_made: date, tell: Callable[[str], object]) -> Iterator[NamedCal
             errors_pct=errors,
             compared=compared_of(figures),
             stack=table.stack,
-            taken=_taken(fitted),
+            taken=_taken(fitted, generation=table.stack.generation),
         )
 
 
@@ -126,6 +126,8 @@ def _fitted(table: stacks.Table) -> dict[str, str]:
     return fitted
 
 
-def _taken(fitted: Mapping[str, str]) -> dict[str, str]:
+def _taken(fitted: Mapping[str, str], *, generation: str) -> dict[str, str]:
     taken = {name: "article_0_6_2" for name in Calibration.__dataclass_fields__ if name not in fitted}
+    if generation == "v1":
+        taken |= dict.fromkeys(stacks.SINCE_V1, "assumed")
     return taken | {name: source for name, (_, source) in stacks.SHARED.items()}

@@ -175,7 +175,7 @@ def _article(options: argparse.Namespace, told: _Told) -> NamedCalibration:
     values: Mapping[str, float] = asdict(start.calibration)
     if options.fit == "all":
         together = [figure for figure in figures if figure.role == FIT and figure.parameter is None]
-        values = fit(together, values, parameters=BASE, rounds=options.rounds, tell=told.say)
+        values = fit(together, values, parameters=article.TOGETHER, rounds=options.rounds, tell=told.say)
     if options.fit != "none":
         for effect in article.EFFECTS:
             own = [figure for figure in figures if figure.parameter == effect.parameter]

@@ -63,9 +63,10 @@ class Calibration:
         prefill_attention_frac: Part of the peak matrix rate that attention over prompts reaches.
         kv_read_frac: Part of the memory bandwidth with which decoding reads the KV cache.
         decode_head_s: Decoding one sequence: time for each query head of each layer on one device.
-        kernel_layer_s: Launches of one layer when replayed from a graph, for each forward pass.
-        eager_layer_s: What one layer costs on top of that without a graph, as prompts always run in V0.
-        mixed_layer_s: What one layer costs on top when prompts and decodes share a step.
+        kernel_layer_s: What starting the kernels of one layer costs the device, for each forward pass.
+        eager_layer_s: What the host takes to launch one layer without a graph beyond that, as prompts always
+            run in V0; it runs beside the device.
+        mixed_layer_s: What one layer costs the device on top when prompts and decodes share a step.
         sample_s: Sampling one token of one sequence; not divided by tensor parallelism.
         allreduce_s: Latency of one all-reduce.
         link_frac: Part of the links' bandwidth that an all-reduce reaches.

@@ -2,7 +2,8 @@
 
 A step is one forward pass over some prompt tokens and one token of each decoding sequence. Its device time
 is the sum of matrix multiplications (``matrices``), attention (``attention``), collectives between devices
-(``communication``) and kernel launches; its host time is scheduling, input preparation and output processing.
+(``communication``) and kernel starts, or the host's launches without a graph where these take longer; its
+host time is scheduling, input preparation and output processing.
 Peaks come from ``device``; how much of them software reaches is what ``calibration`` holds.
 
 Left out: pipeline parallelism, the differences between attention backends, and replicas of different load:
@@ -193,6 +194,8 @@ class CostModel:
             # Of a window it is not, once a sequence has filled it.
             windows_s = self._windows_s(step, steps=steps * groups).reshape(groups, steps)
             device_s = device_s + np.asarray(windows_s.sum(axis=1), np.float64)
+        # Launches run ahead of the device or hold it up: the longer of the two counts.
+        device_s = np.maximum(device_s, steps * self._launch_s(step))
         host_s = self.host_s(sequences=step.prefill_sequences + step.decodes, tokens=step.samples * steps)
         together_s = np.maximum(device_s, host_s) if self.hides_host else device_s + host_s
         return np.atleast_1d(np.asarray(self.slowdown * together_s, np.float64))
@@ -203,8 +206,10 @@ class CostModel:
         Returns:
             Seconds.
         """
-        whole_s = self._whole_s(step)
-        return whole_s + float(self._windows_s(step, steps=1)[0]) if self.has_windows else whole_s
+        device_s = self._whole_s(step)
+        if self.has_windows:
+            device_s += float(self._windows_s(step, steps=1)[0])
+        return max(device_s, self._launch_s(step))
 
     def host_s(self, *, sequences: int, tokens: int) -> float:
         """Host time of one step, or one group of steps.
@@ -271,7 +276,7 @@ class CostModel:
             self._matrices.seconds(step.tokens)
             + self._attention_s(step)
             + self._collectives_s(step.tokens)
-            + self._launch_s(step)
+            + self._gaps_s(step)
             + self.calibration.sample_s * step.samples
         )
 
@@ -352,15 +357,22 @@ class CostModel:
         """Layers of Llama that launch as many kernels."""
         return sum(n * _kernels(layer) for layer, n in self.built.runs) / _LLAMA_KERNELS
 
-    def _launch_s(self, step: Step) -> float:
-        fit = self.calibration
-        per_layer_s = fit.kernel_layer_s
-        # V1 replays graphs for the parts between attention in every step; V0 only where all sequences decode.
-        if not self.uses_graphs or (step.prefill_tokens > 0 and not self.is_v1):
-            per_layer_s += fit.eager_layer_s
+    def _is_replayed(self, step: Step) -> bool:
+        """Whether graphs launch its kernels: in V1 between attention, in V0 where all sequences decode."""
+        return self.uses_graphs and (self.is_v1 or not step.prefill_tokens)
+
+    def _gaps_s(self, step: Step) -> float:
+        """What the kernels of a step cost the device beyond their work."""
+        per_layer_s = self.calibration.kernel_layer_s
         if step.prefill_tokens > 0 and step.decodes > 0:
-            per_layer_s += fit.mixed_layer_s
+            per_layer_s += self.calibration.mixed_layer_s
         return self._llama_layers * per_layer_s
+
+    def _launch_s(self, step: Step) -> float:
+        """What the host takes to launch the kernels of a step one by one; nothing where graphs do it."""
+        if self._is_replayed(step):
+            return 0.0
+        return self._llama_layers * (self.calibration.kernel_layer_s + self.calibration.eager_layer_s)
 
 
 def _kernels(layer: Layer) -> int:

@@ -171,15 +171,31 @@ def test_host_work_depends_on_engine_prefix_cache_and_numa_balancing() -> None:
     assert replace(model, has_numa_balancing=False).host_s(sequences=2, tokens=0) == pytest.approx(0.96)
 
 
-def test_launches_cost_more_without_graphs_and_in_mixed_steps() -> None:
-    model = with_fit(kernel_layer_s=1.0, eager_layer_s=2.0, mixed_layer_s=4.0)
-    prompt, mixed = Step(prefill_tokens=1), Step(prefill_tokens=1, decodes=1)
+def test_launches_without_graph_run_beside_device_and_longer_of_the_two_counts() -> None:
+    model = with_fit(kernel_layer_s=1.0, eager_layer_s=2.0)
+    prompt = Step(prefill_tokens=1)
+    # One layer: a second of the device with a graph, and 1 + 2 of launches without one.
     assert model.device_s(ONE_DECODE) == pytest.approx(1, rel=1e-3)
     assert replace(model, uses_graphs=False).device_s(ONE_DECODE) == pytest.approx(3, rel=1e-3)
     assert model.device_s(prompt) == pytest.approx(3, rel=1e-3)
-    assert model.device_s(mixed) == pytest.approx(7, rel=1e-3)
     # V1 replays graphs around attention whatever is in the step.
-    assert replace(model, is_v1=True).device_s(mixed) == pytest.approx(5, rel=1e-3)
+    assert replace(model, is_v1=True).device_s(prompt) == pytest.approx(1, rel=1e-3)
+    # 4 x 1000 flops for each of 1e12 pairs take 4 s, in which 3 s of launches are hidden.
+    long = Step(prefill_tokens=1, prefill_pairs=1e12)
+    assert model.device_s(long) == pytest.approx(1 + 4, rel=1e-3)
+    assert model.step_s(long) == pytest.approx(1 + 4, rel=1e-3)
+
+
+def test_launches_of_each_step_of_a_group_hold_it_up() -> None:
+    eager = replace(with_fit(kernel_layer_s=1.0, eager_layer_s=2.0), uses_graphs=False)
+    assert eager.groups_s(ONE_DECODE, steps=5, groups=2).tolist() == pytest.approx([15, 15], rel=1e-3)
+
+
+def test_mixed_step_costs_device_more() -> None:
+    model = with_fit(kernel_layer_s=1.0, eager_layer_s=2.0, mixed_layer_s=4.0)
+    mixed = Step(prefill_tokens=1, decodes=1)
+    assert model.device_s(mixed) == pytest.approx(1 + 4, rel=1e-3)
+    assert replace(model, is_v1=True).device_s(mixed) == pytest.approx(1 + 4, rel=1e-3)
 
 
 def test_longer_capture_length_costs_every_decoding_sequence_in_v0() -> None:
