@@ -9,6 +9,7 @@ from __future__ import annotations
 from sweeper.kinds import DATASETS, ENGINES
 from sweeper.knobs import WHAT_FITS
 from sweeper.records import Assignment, LoadPoint, Model, TrialSpec
+from sweeper.records.plurals import amount
 from sweeper.workload import lengths
 
 # With these the model's own length is another, or does not bound the engine's.
@@ -81,6 +82,6 @@ def _why_load_is(point: LoadPoint, knob: str, limit: int, where: str, *, own: in
         else "Choose a model of longer sequences, or shorter requests."
     )
     return (
-        f"{over:,} of {len(sent):,} requests of the load are longer than {where} tokens, the longest with "
-        f"{longest:,} of prompt and answer. {advice}"
+        f"longer than {where} tokens: {over:,} of the load's {amount(len(sent), 'request', ',')}, the "
+        f"longest with {longest:,} of prompt and answer. {advice}"
     )

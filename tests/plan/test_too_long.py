@@ -57,7 +57,7 @@ def test_request_longer_than_longest_sequence_is_refused_with_what_to_set(
 ) -> None:
     load = log_of(tmp_path / "log.jsonl", (100, 50), (17482, 106), (9000, 10))
     assert refusal(planner, load, max_model_len=8192) == (
-        "2 of 3 requests of the load are longer than max_model_len = 8192 tokens, the longest with 17,588 of "
+        "longer than max_model_len = 8192 tokens: 2 of the load's 3 requests, the longest with 17,588 of "
         "prompt and answer. Set knobs.max_model_len=18432."
     )
     # What it advises is taken, and so is the model's own length.
@@ -67,13 +67,13 @@ def test_request_longer_than_longest_sequence_is_refused_with_what_to_set(
 
 def test_answer_counts_to_the_last_token(planner: Planner) -> None:
     assert refusal(planner, random_load(1000, 24), max_model_len=1024) is None
-    assert "50 of 50" in str(refusal(planner, random_load(1000, 25), max_model_len=1024))
+    assert "50 of the load's 50" in str(refusal(planner, random_load(1000, 25), max_model_len=1024))
 
 
 def test_model_that_is_too_short_for_load_has_no_knob_for_it(planner: Planner) -> None:
     why = refusal(planner, random_load(131072, 16))
     assert why is not None
-    assert why.startswith("50 of 50 requests of the load are longer than the model's 131072 tokens")
+    assert why.startswith("longer than the model's 131072 tokens: 50 of the load's 50 requests")
     assert why.endswith("Choose a model of longer sequences, or shorter requests.")
 
 
@@ -93,7 +93,7 @@ def test_text_whose_tokens_are_not_known_is_not_refused_where_it_is_measured(
     )
     assert refusal(planner, load, max_model_len=2048) is None
     modelled = replace(planner, platform=Platform.SIMULATED, engine=replace(planner.engine, kind="simulated"))
-    assert "1 of 1 requests" in str(refusal(modelled, load, max_model_len=2048))
+    assert "1 of the load's 1 request," in str(refusal(modelled, load, max_model_len=2048))
 
 
 def taken(planner: Planner, load: LoadPoint, **base: Scalar) -> tuple[Scalar | None, tuple[str, ...]]:
