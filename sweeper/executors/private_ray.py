@@ -51,7 +51,8 @@ class PrivateRay:
         self._raylet: Process | None = None
         # Unix socket paths are limited to about 100 characters, so the folder's own must be short.
         self._temp_dir = own_temp_dir()
-        self._guard = Guard(self._temp_dir)
+        with without_masks():
+            self._guard = Guard(self._temp_dir)
         self._ray = import_ray(is_private=True)
         try:
             with noise_to(log_path):
