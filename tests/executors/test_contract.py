@@ -307,9 +307,10 @@ def test_executor_of_one_machine_loses_no_node(executor: Executor) -> None:
 def test_trial_given_to_ray_that_died_meanwhile_runs_in_new_one(
     ray_executor: RayExecutor, simulated_spec: TrialSpec, placement: Placement
 ) -> None:
-    (raylet,) = raylets()
-    os.kill(raylet.pid, signal.SIGKILL)
-    while processes.is_alive(raylet):
+    # None where it has died by itself, which on a busy machine it may: that is the case looked at.
+    for raylet in raylets():
+        os.kill(raylet.pid, signal.SIGKILL)
+    while raylets():
         time.sleep(0.05)
     ray_executor.submit(simulated_spec, placement)
     (result,) = results(ray_executor, 1).values()
