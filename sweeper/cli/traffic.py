@@ -86,7 +86,7 @@ def said(found: Summary) -> Iterator[str]:
         busiest = (
             "" if found.busiest_per_s is None else f", {found.busiest_per_s:.3g}/s in the busiest minute"
         )
-        bursts = "" if found.burstiness is None else f"; burstiness {found.burstiness:.2g} (1 is Poisson)"
+        bursts = "" if found.burstiness is None else f"; {_spacing(found.burstiness)}"
         yield f"arrivals: {found.span_s:.4g} s, {found.rate_per_s or 0:.3g}/s{busiest}{bursts}"
     for what, (mean, median, high, most) in (
         ("prompts", found.input_tokens),
@@ -96,6 +96,15 @@ def said(found: Summary) -> Iterator[str]:
         yield f"{what}: {middle}, 99 % below {high:.0f}, longest {most}"
     if found.shared_frac is not None:
         yield f"prompts that begin alike: {found.shared_frac:.1%} of all prompt tokens came before"
+
+
+def _spacing(burstiness: float) -> str:
+    """Say how evenly requests came."""
+    from sweeper.workload.traffic import EVEN
+
+    if burstiness == EVEN:
+        return "evenly spaced"
+    return f"burstiness {burstiness:.2g} (1 is Poisson)"
 
 
 def _write_preset(path: Path, trace: Path, has_times: bool, requests: int) -> Path:

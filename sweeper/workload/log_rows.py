@@ -11,7 +11,8 @@ Layouts, found by what stands in the file:
   units as aiperf 0.13.0 reads them, aiperf/dataset/loader/bailian_trace.py.
 - ``azure``: CSV with ``TIMESTAMP``, ``ContextTokens``, ``GeneratedTokens``. Source: Azure's public traces.
 - ``burstgpt``: CSV with ``Timestamp``, ``Request tokens``, ``Response tokens``. Source: BurstGPT.
-- ``csv``: any other CSV with a time and two lengths under usual names.
+- ``csv``: any other CSV with a time and two lengths under usual names; separated by what stands most often in
+  its first line, of comma, semicolon and tab.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ _OUTPUT_COLUMNS = (
     *("output_tokens", "completion_tokens", "generatedtokens", "response tokens", "output_length"),
     "output_len",
 )
+_SEPARATORS = ",;\t"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +116,11 @@ def _json_rows(path: Path, lines: Sequence[tuple[int, str]]) -> tuple[str, Itera
     if _usage(first) is not None:
         chains = _Chains()
         return "openai", (_openai_row(number, _object(path, number, line), chains) for number, line in lines)
+    if _prompt(first) is not None:
+        raise ConfigError(
+            f"{path}, line {lines[0][0]}: is a request without the usage of its answer; expected both. Log "
+            "answers as well, or send these prompts with workload.dataset=custom (docs/own_traffic.md)."
+        )
     raise ConfigError(
         f"{path}, line {lines[0][0]}: has neither input_length and output_length (Mooncake's layout) nor "
         f"usage (OpenAI's answers), only {', '.join(map(str, list(first)[:8]))}; expected one of them. See: "
@@ -279,7 +286,10 @@ def _prompt(content: Mapping[str, Any]) -> str | None:
 
 
 def _csv_rows(path: Path, lines: Sequence[tuple[int, str]]) -> tuple[str, Iterator[Row]]:
-    reader = csv.DictReader(line for _, line in lines)
+    if len(lines) == 1:
+        raise ConfigError(f"{path}: has one line; expected columns and requests below. Name another file.")
+    separator = max(_SEPARATORS, key=lines[0][1].count)
+    reader = csv.DictReader((line for _, line in lines), delimiter=separator)
     names = {name.strip().lower(): name for name in reader.fieldnames or ()}
     time = next((names[key] for key in TIME_KEYS if key in names), None)
     asked = next((names[key] for key in _INPUT_COLUMNS if key in names), None)

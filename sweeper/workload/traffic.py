@@ -19,6 +19,9 @@ from sweeper.workload.logs import BLOCK_TOKENS, Log, LoggedRequest
 
 _PER_MINUTE_S = 60.0
 
+EVEN = 1000.0
+"""Burstiness of gaps that differ by 3 %, and of those that differ less."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
@@ -32,7 +35,8 @@ class Summary:
         rate_per_s: Mean of the arrivals; None without times.
         busiest_per_s: Mean of the busiest minute; None without times, or in a log of less.
         burstiness: Shape of the Gamma distribution with the gaps' mean and variance: 1 is Poisson, below 1
-            comes in bursts; None without times.
+            comes in bursts, ``EVEN`` is evenly spaced and the most; None without times, or with
+            fewer than two gaps.
         input_tokens: Mean, median, 99th percentile and largest of the prompts.
         output_tokens: The same of the answers.
         shared_frac: Part of all prompt tokens that lie in blocks which an earlier prompt began with, too;
@@ -107,7 +111,9 @@ def _busiest_per_s(times: NDArray[np.float64]) -> float:
 def _burstiness(times: NDArray[np.float64]) -> float | None:
     gaps = np.diff(times)
     variance = float(np.var(gaps))
-    return None if len(gaps) < 2 or not variance else float(np.mean(gaps)) ** 2 / variance
+    if len(gaps) < 2:
+        return None
+    return min(EVEN, float(np.mean(gaps)) ** 2 / variance) if variance else EVEN
 
 
 def _lengths(values: Sequence[int]) -> tuple[float, float, float, int]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sweeper import cli
+from sweeper.cli.traffic import said
 from sweeper.errors import ConfigError
 from sweeper.records import LoadPoint
 from sweeper.workload import logs, traffic
@@ -107,6 +108,14 @@ def test_log_without_times_or_order(tmp_path: Path) -> None:
     assert [request.time_s for request in shuffled.requests] == [1.0, 9.0]
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_columns_may_be_separated_as_spreadsheets_do(tmp_path: Path, separator: str) -> None:
+    text = "time,input_tokens,output_tokens\n1,5,6\n2,7,8\n3,9,9\n"
+    log = logs.read(written(tmp_path, text.replace(",", separator)))
+    assert [request.input_tokens for request in log.requests] == [5, 7, 9]
+    assert any("evenly spaced" in line for line in said(traffic.summarize(log)))
+
+
 def test_answer_as_json_says_what_is_in_the_log_and_what_was_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,6 +145,11 @@ BROKEN = {
         r"line 2: is a list; expected a JSON object",
     ),
     "no columns": ("a,b\n1,2", r"has the columns a, b; expected the tokens"),
+    "no rows": ("input_tokens,output_tokens\n", "has one line; expected columns and requests below"),
+    "request alone": (
+        '{"body": {"messages": [{"role": "user", "content": "Hi"}]}}',
+        r"line 1: is a request without the usage of its answer; .*workload.dataset=custom",
+    ),
     "negative": ("input_tokens,output_tokens\n-1,2", r"line 2: the tokens of its prompt are '-1'; expected"),
     "fraction": (
         "input_tokens,output_tokens\n1,2.5",
