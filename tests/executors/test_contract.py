@@ -122,6 +122,16 @@ def raylets() -> list[processes.Process]:
     return [p for p in below if processes.title(p.pid).partition(" ")[0].endswith("/raylet")]
 
 
+def end_raylets() -> None:
+    """Kill them; one that died by itself, as on a busy machine it may, is what is wanted, too."""
+    found = raylets()
+    for raylet in found:
+        os.kill(raylet.pid, signal.SIGKILL)
+    # A dying process has no command line any more while it still lives.
+    while any(map(processes.is_alive, found)):
+        time.sleep(0.05)
+
+
 def test_ray_worker_runs_same_trial_body(simulated_spec: TrialSpec, placement: Placement) -> None:
     before = raylets()
     result = run_in_worker(simulated_spec, placement)
@@ -307,11 +317,7 @@ def test_executor_of_one_machine_loses_no_node(executor: Executor) -> None:
 def test_trial_given_to_ray_that_died_meanwhile_runs_in_new_one(
     ray_executor: RayExecutor, simulated_spec: TrialSpec, placement: Placement
 ) -> None:
-    # None where it has died by itself, which on a busy machine it may: that is the case looked at.
-    for raylet in raylets():
-        os.kill(raylet.pid, signal.SIGKILL)
-    while raylets():
-        time.sleep(0.05)
+    end_raylets()
     ray_executor.submit(simulated_spec, placement)
     (result,) = results(ray_executor, 1).values()
     assert result.state is TrialState.COMPLETE, result.failure_message

@@ -17,7 +17,7 @@ from sweeper.executors.ray import RayExecutor
 from sweeper.processes import process as processes
 from sweeper.records import Placement, TrialSpec
 from tests.conftest import ROOT
-from tests.executors.test_contract import raylets, results
+from tests.executors.test_contract import end_raylets, results
 
 DRIVER = """
 import os, pickle, sys, time
@@ -32,10 +32,7 @@ test_orphaned.drive(*pickle.loads(Path(sys.argv[1]).read_bytes()), told=Path(sys
 def drive(spec: TrialSpec, placement: Placement, *, told: Path) -> None:
     """Lose the raylet between two trials, and write how the second one ended."""
     executor = RayExecutor(PrivateRay(devices=8, log_path=told.with_suffix(".ray")))
-    (raylet,) = raylets()
-    os.kill(raylet.pid, 9)
-    while processes.is_alive(raylet):
-        time.sleep(0.05)
+    end_raylets()
     executor.submit(spec, placement)
     (result,) = results(executor, 1).values()
     executor.close()
