@@ -416,7 +416,8 @@ def _described(columns: Iterable[Column]) -> Iterator[tuple[str, str, str]]:
         alike.setdefault(_STATISTIC.sub("", column.name) if is_latency else column.name, []).append(column)
     for own in alike.values():
         names = ", ".join(f"`{column.name}`" for column in own)
-        kind = str(own[0].type).replace("item: ", "")
+        # "<" would begin a tag.
+        kind = re.sub(r"list<item: (\w+)>", r"list of \1", str(own[0].type))
         meaning = _shared_end([column.description for column in own])
         if len(own) > 1:
             meaning = meaning[:1].upper() + meaning[1:]
