@@ -69,13 +69,13 @@ class ShowNode(ConsoleCommand):
             told = {"platform": str(choice.platform), "reason": choice.reason, "summary": node.summary}
             as_json.answer({**told, **_facts(node), "devices": rows}, console)
             return OK
-        told, shared = _apart(rows)
+        own, shared = _apart(rows)
         console.print(f"node: {node.summary}", markup=False, soft_wrap=True)
         # Without edges, so that a uuid has room in a terminal of 80 columns.
         table = Table(show_edge=False)
-        for name in told[0]:
+        for name in own[0]:
             table.add_column(name, overflow="fold")
-        for row in told:
+        for row in own:
             table.add_row(*row.values())
         console.print(table)
         if shared:
