@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from analysis import tables
-from analysis.article_claims import answers
+from analysis.article_claims import CLAIMS, answers
 from analysis.claims import Answer, Claim, ClaimKind, Finding
 from analysis.markdown import escaped
-from analysis.ratios import NOISE, Basis, Verdict
+from analysis.ratios import NOISE, Basis, Ratio, Verdict
 from analysis.study import Study
+from sweeper.errors import ConfigError
 from sweeper.text.writing import write_answer
 
 METHOD = (
@@ -39,8 +41,9 @@ def table(found: Sequence[Answer]) -> pd.DataFrame:
 
     Returns:
         Columns ``claim``, ``experiment``, ``statement``, ``where``, ``kind``, ``metric``, ``source``,
-        ``of``, ``load_point``, ``ratio``, ``low``, ``high``, ``basis``, ``verdict`` (at this load point),
-        ``verdict_overall`` and ``note``. A claim without data has one row with empty numbers.
+        ``of``, ``stands_in`` (of another model than the source's), ``load_point``, ``ratio``, ``low``,
+        ``high``, ``basis``, ``verdict`` (at this load point), ``verdict_overall`` and ``note``. A claim
+        without data has one row with empty numbers.
     """
     rows = []
     for answer in found:
@@ -53,6 +56,7 @@ def table(found: Sequence[Answer]) -> pd.DataFrame:
             "metric": answer.claim.metric,
             "source": answer.source,
             "of": answer.of,
+            "stands_in": answer.stands_in,
         }
         closing = {"verdict_overall": str(answer.verdict), "note": answer.note}
         for finding in answer.findings:
@@ -91,9 +95,15 @@ def markdown(found: Sequence[Answer]) -> str:
     return tables.to_markdown(pd.DataFrame(rows), is_text=True, formatted=list(rows[0]))
 
 
-def text(studies: Sequence[Study], *, experiments: Path | None = None) -> str:
-    """Write the claims about the experiments of some studies; about all, on the figures, without any."""
-    found = answers(studies, experiments=experiments)
+def text(studies: Sequence[Study], *, experiments: Path | None = None, earlier: Sequence[Answer] = ()) -> str:
+    """Write the claims about the experiments of some studies; about all, on the figures, without any.
+
+    Args:
+        studies: Whose numbers are judged.
+        experiments: Folder of experiments; None takes the one of this installation.
+        earlier: Answers of studies that are not here (``kept``).
+    """
+    found = with_earlier(answers(studies, experiments=experiments), earlier)
     if not found:
         names = ", ".join(sorted({study.experiment or study.name for study in studies}))
         return f"# Claims\n\nNobody's claims about {names} are on record.\n"
@@ -139,12 +149,67 @@ def wheres(found: Sequence[Answer]) -> str:
     return "\n".join(f"- {', '.join(ids)}: {where}" for where, ids in alike.items())
 
 
-def write(studies: Sequence[Study], *, out: Path, experiments: Path | None = None) -> list[Path]:
+def write(
+    studies: Sequence[Study], *, out: Path, experiments: Path | None = None, earlier: Sequence[Answer] = ()
+) -> list[Path]:
     """Write ``claims.md`` and ``claims.csv`` into a folder; return both files."""
     reading, data = out / "claims.md", out / "claims.csv"
-    write_answer(reading, text(studies, experiments=experiments))
-    write_answer(data, table(answers(studies, experiments=experiments)).to_csv(index=False))
+    write_answer(reading, text(studies, experiments=experiments, earlier=earlier))
+    found = with_earlier(answers(studies, experiments=experiments), earlier)
+    write_answer(data, table(found).to_csv(index=False, float_format="%.6g"))
     return [reading, data]
+
+
+def kept(path: Path) -> list[Answer]:
+    """Read answers from a ``claims.csv`` that was written before, of studies that may be gone.
+
+    Raises:
+        ConfigError: It cannot be read as one. Claims that are on record no more are passed over.
+    """
+    try:
+        rows = pd.read_csv(path, dtype={"load_point": str}, keep_default_na=False, na_values={"low": [""]})
+        numbers = rows.assign(**{name: pd.to_numeric(rows[name]) for name in ("ratio", "low", "high")})
+        claims = {claim.id: claim for claim in CLAIMS}
+        found = []
+        for (name, source, of), own in numbers.groupby(["claim", "source", "of"], sort=False):
+            if name in claims:
+                first = own.iloc[0]
+                found.append(
+                    Answer(
+                        claim=claims[name],
+                        source=str(source),
+                        of=str(of),
+                        verdict=Verdict(first["verdict_overall"]),
+                        findings=tuple(_finding(row) for row in own.to_dict("records") if row["load_point"]),
+                        note=first["note"],
+                        stands_in=bool(first["stands_in"]),
+                    )
+                )
+    except (OSError, KeyError, ValueError) as exc:
+        raise ConfigError(
+            f"--with: {path} cannot be read as answers ({type(exc).__name__}: {exc}); expected a claims.csv "
+            "that 'python -m analysis claims' wrote. Name such a file."
+        ) from exc
+    return found
+
+
+def with_earlier(found: Sequence[Answer], earlier: Sequence[Answer]) -> list[Answer]:
+    """Return answers claim by claim, with earlier ones where a claim has none from their source."""
+    merged = []
+    for own in _by_claim(found):
+        sources = {answer.source for answer in own}
+        claim = own[0].claim.id
+        merged += [*own, *(one for one in earlier if one.claim.id == claim and one.source not in sources)]
+    return merged
+
+
+def _finding(row: Mapping[Hashable, Any]) -> Finding:
+    value, low, high = (float(row[name]) for name in ("ratio", "low", "high"))
+    return Finding(
+        load_point=row["load_point"],
+        ratio=Ratio(value=value, low=low, high=high, basis=Basis(row["basis"])),
+        verdict=Verdict(row["verdict"]),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

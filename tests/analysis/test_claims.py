@@ -312,6 +312,26 @@ def test_claims_are_written_for_readers_and_machines(
     assert set(pd.read_csv(data)["source"]) == {"published", "simulated"}
 
 
+def test_answers_of_studies_that_are_gone_are_taken_over(
+    make_study: Callable[..., Study], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = make_study([7.0, 7.1, 7.2], [8.0, 8.1, 8.2])
+    before, data = claims_report.write([study], out=tmp_path / "before")
+
+    # Of the published figures there are fresh answers; of simulated ones there is no study now.
+    merged = claims_report.with_earlier(answers([]), claims_report.kept(data))
+    assert [answer.source for answer in merged if answer.claim.id == "case1-a"] == ["published", "simulated"]
+
+    words = ["claims", str(study.folder), "--out", str(tmp_path / "after"), "--with", str(data)]
+    assert cli.main(words) == 0
+    assert (tmp_path / "after" / "claims.md").read_text() == before.read_text()
+    assert (tmp_path / "after" / "claims.csv").read_text() == data.read_text()
+
+    capsys.readouterr()
+    assert cli.main(["claims", "--with", str(before)]) == 2
+    assert "claims.md cannot be read as answers" in capsys.readouterr().err
+
+
 def test_study_without_claims_says_so(trial: MakeTrial, study_folder: MakeFolder) -> None:
     study = Study.load(study_folder(trial(runs=starts(1.0))))
 
