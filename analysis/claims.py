@@ -88,6 +88,7 @@ class Answer:
         of: What they were made on or with.
         findings: One per load point that has all numbers; what the claim needs and is missing has none.
         note: What a reader must know besides the verdict; may be empty.
+        stands_in: The numbers are of another model than the source's: they test the tool, not the claim.
     """
 
     claim: Claim
@@ -96,6 +97,7 @@ class Answer:
     verdict: Verdict
     findings: tuple[Finding, ...]
     note: str
+    stands_in: bool = False
 
 
 Numbers = Mapping[tuple[str, str], Factor]
@@ -196,7 +198,7 @@ def check_study(claim: Claim, study: Study, *, experiments: Path | None = None) 
         return answer
     # A tiny model on cores may stand in for TP 4 and 8: that tests the tool and says nothing of the claim.
     note = f"of {models} on {platforms}, not what the source measured"
-    return replace(answer, note="; ".join(filter(None, (note, answer.note))))
+    return replace(answer, note="; ".join(filter(None, (note, answer.note))), stands_in=True)
 
 
 def _is_of_the_claims_model(study: Study, experiments: Path | None) -> bool:

@@ -210,15 +210,23 @@ class Claims(_Answer):
             type=Path,
             help="folder for claims.md and claims.csv; by default that of the one study named",
         )
+        parser.add_argument(
+            "--with",
+            dest="earlier",
+            type=Path,
+            metavar="CSV",
+            help="an earlier claims.csv: answers of sources that no study here has are taken over",
+        )
 
     def lines(self, options: argparse.Namespace) -> Iterable[str]:
         """Check the claims, and return the answers and the files that were written."""
         studies = [Study.load(folder) for folder in options.folders]
         out = options.out or (studies[0].folder if len(studies) == 1 else None)
-        yield from claims_report.text(studies).splitlines()
+        earlier = claims_report.kept(options.earlier) if options.earlier else []
+        yield from claims_report.text(studies, earlier=earlier).splitlines()
         if out is not None:
             yield ""
-            yield from (str(path) for path in claims_report.write(studies, out=out))
+            yield from (str(path) for path in claims_report.write(studies, out=out, earlier=earlier))
 
 
 class Compare(Command[Stream]):

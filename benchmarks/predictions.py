@@ -1,6 +1,8 @@
 """The model beyond what it was fitted to: predictions beside public measurements of other models and GPUs.
 
-    python benchmarks/predictions.py > docs/predictions.md
+    python benchmarks/predictions.py
+
+writes ``docs/predictions.md`` and, with a row per number, ``docs/predictions.csv``.
 
 What was found stands in ``sweeper/calibrate/data/public_measurements.json``. Each run has the calibration of
 the stack nearest to it; tables that one is fitted to say so. What calibrations say of numbers that they have
@@ -12,8 +14,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
+
+import pandas as pd
 
 from sweeper.calibrate import public, unseen
 from sweeper.clients.simulated import SimulatedClient
@@ -22,18 +27,12 @@ from sweeper.errors import SweeperError
 from sweeper.records import LoadPoint, Scalar
 from sweeper.simulation import calibration, intervals, stacks
 from sweeper.simulation.intervals import Unseen
+from sweeper.text.writing import write_answer
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 FAR_OFF = 0.3
 """Relative error beyond which a prediction is called far off."""
-
-_NAMES = {
-    "output_throughput_tok_per_s": "output tokens/s",
-    "request_throughput_per_s": "requests/s",
-    "mean_batch_latency_ms": "latency of a batch (ms)",
-    "mean_ttft_ms": "mean TTFT (ms)",
-    "mean_tpot_ms": "mean TPOT (ms)",
-    "median_tpot_ms": "median TPOT (ms)",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +93,7 @@ _UNMEASURED = (
         prompts=200,
     ),
     Unmeasured(
-        title="Llama 3.1 8B on one CPX partition, today's vLLM",
+        title="Llama 3.1 8B on one CPX partition",
         model="llama_3_1_8b_instruct",
         devices=1,
         mode="CPX",
@@ -102,19 +101,19 @@ _UNMEASURED = (
         prompts=200,
     ),
     Unmeasured(
-        title="Llama 3.1 8B on one MI300X, today's vLLM with its defaults",
+        title="Llama 3.1 8B on one MI300X",
         model="llama_3_1_8b_instruct",
         devices=1,
         knobs={},
     ),
     Unmeasured(
-        title="Llama 3.1 70B on 4 MI300X, today's vLLM with its defaults",
+        title="Llama 3.1 70B on 4 MI300X",
         model="llama_3_1_70b_instruct",
         devices=4,
         knobs={},
     ),
     Unmeasured(
-        title="Llama 3.1 8B on one H200, today's vLLM with its defaults",
+        title="Llama 3.1 8B on one H200",
         model="llama_3_1_8b_instruct",
         devices=1,
         device="h200",
@@ -122,33 +121,33 @@ _UNMEASURED = (
         knobs={},
     ),
     Unmeasured(
-        title="Llama 3.1 70B FP8 on 8 MI325X, today's vLLM with its defaults",
+        title="Llama 3.1 70B FP8 on 8 MI325X",
         model="llama_3_1_70b_instruct_fp8",
         devices=8,
         device="mi325x",
         knobs={},
     ),
     Unmeasured(
-        title="Llama 3.1 405B FP8 on 8 MI355X, today's vLLM with its defaults",
+        title="Llama 3.1 405B FP8 on 8 MI355X",
         model="llama_3_1_405b_instruct_fp8",
         devices=8,
         device="mi355x",
         knobs={},
     ),
     Unmeasured(
-        title="Mixtral 8x7B on 2 MI300X, today's vLLM with its defaults",
+        title="Mixtral 8x7B on 2 MI300X",
         model="mixtral_8x7b_instruct",
         devices=2,
         knobs={},
     ),
     Unmeasured(
-        title="Qwen3-235B-A22B FP8 on 4 MI300X, today's vLLM with its defaults",
+        title="Qwen3-235B-A22B FP8 on 4 MI300X",
         model="qwen3_235b_a22b_fp8",
         devices=4,
         knobs={},
     ),
     Unmeasured(
-        title="DeepSeek-R1 (FP8) on 8 MI300X, today's vLLM with its defaults",
+        title="DeepSeek-R1 (FP8) on 8 MI300X",
         model="deepseek_r1",
         devices=8,
         knobs={},
@@ -160,7 +159,7 @@ _UNMEASURED = (
         knobs={"enable_expert_parallel": True},
     ),
     Unmeasured(
-        title="gpt-oss-120b (mxfp4) on one MI300X, today's vLLM with its defaults",
+        title="gpt-oss-120b (mxfp4) on one MI300X",
         model="gpt_oss_120b",
         devices=1,
         knobs={},
@@ -169,42 +168,78 @@ _UNMEASURED = (
 
 
 def main() -> None:
-    """Print the page."""
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    print("\n".join(page(public.sources())))
+    """Write the page and its rows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", nargs="?", type=Path, default=DOCS, help="folder; by default docs/")
+    out = parser.parse_args().out
+    compared = [(source, list(pairs(source))) for source in public.sources()]
+    write_answer(
+        out / "predictions.csv", rows(compared).round({"predicted": 4, "error": 4}).to_csv(index=False)
+    )
+    write_answer(out / "predictions.md", "\n".join(page(compared)) + "\n")
 
 
-def page(sources: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Write the page, line by line.
+Compared = Sequence[tuple[Mapping[str, Any], list[Pair]]]
+"""Each source as it stands in ``public_measurements.json``, with what the model says to its numbers."""
 
-    Args:
-        sources: As they stand in ``public_measurements.json``.
+
+def rows(compared: Compared) -> pd.DataFrame:
+    """Return a row for each public number.
+
+    Returns:
+        Columns ``source``, ``address``, ``told``, ``assumed``, ``fitted`` (a calibration was fitted to it),
+        ``run``, ``metric``, ``published``, ``predicted``, ``error`` and ``refusal``; the last says why there
+        is no prediction.
     """
-    compared = [(source, list(pairs(source))) for source in sources]
+    return pd.DataFrame(
+        {
+            "source": source["title"],
+            "address": source["address"],
+            "told": source["told"],
+            "assumed": source["assumed"],
+            "fitted": bool(source.get("stack")),
+            "run": pair.run,
+            "metric": pair.metric,
+            "published": pair.published,
+            "predicted": pair.predicted,
+            "error": pair.error,
+            "refusal": pair.refusal,
+        }
+        for source, found in compared
+        for pair in found
+    )
+
+
+def page(compared: Compared) -> Iterator[str]:
+    """Write the page, line by line."""
+    unfitted = [
+        pair.error
+        for source, found in compared
+        for pair in found
+        if pair.error is not None and not source.get("stack")
+    ]
+    far = sum(abs(error) > FAR_OFF for error in unfitted)
     yield "# Predictions beyond the article"
     yield ""
-    yield "Written by `python benchmarks/predictions.py > docs/predictions.md`; do not edit."
-    yield ""
     yield (
-        "The model of vLLM against public measurements. Each run is given the calibration of the stack "
-        "nearest "
-        "to it, which the tables name. Those that a calibration was fitted to are marked; nothing else "
-        "on this "
-        "page was fitted to, but for one parameter of V0 on one device (`single_host_frac`), which "
-        "`cmontemuino_8b` tells. Every predicted number is simulated; every published "
-        "one stands at the address given. An error is predicted over published, less 1: above 0 the model "
-        "promises too much throughput, or too long a latency. Speed is the geometric mean of predicted "
-        "over published throughputs and of published over predicted latencies: below 1 the model is too "
-        "slow."
+        "How far the model is from public measurements of other models, releases and GPUs. Of the "
+        f"{len(unfitted)} numbers below that nothing was fitted to, {far} are off by more than "
+        f"{FAR_OFF:.0%}. Where a source like yours has a large error, trust which of two settings is faster, "
+        "not the number."
     )
     yield ""
-    yield from _stacks()
-    yield from _left_out()
-    yield from _anchored(sources)
+    yield (
+        "Written by `python benchmarks/predictions.py`. Every number, with its address, is in "
+        "[predictions.csv](predictions.csv). Predicted numbers are simulated, with the calibration of the "
+        "nearest stack. One parameter of V0 on one device, `single_host_frac`, comes from the 8B source in "
+        "16 bits."
+    )
+    yield ""
     yield from _summary(compared)
     yield from _why()
-    for source, found in compared:
-        yield from _section(source, found)
+    yield from _assumed([source for source, _ in compared])
+    yield from _left_out()
+    yield from _stacks()
     yield from _unmeasured()
     yield from _not_compared()
 
@@ -261,7 +296,7 @@ def _basis(source: Mapping[str, Any]) -> str:
 def _stacks() -> Iterator[str]:
     yield "## The stacks"
     yield ""
-    yield "| calibration | stack | fitted | taken over | error, fitted |"
+    yield "| calibration | stack | parameters fitted | the rest from | error, fitted |"
     yield "|---|---|---|---|---|"
     for name in calibration.names():
         named = calibration.load(name)
@@ -270,27 +305,24 @@ def _stacks() -> Iterator[str]:
         told = named.stack
         aiter = {True: "on", False: "off", None: "not told"}[told.aiter]
         what = (
-            f"vLLM {told.release} ({told.generation.upper()}), {told.image}; {told.device}, AITER "
-            f"{aiter}, weights "
-            f"{' or '.join(told.weights)}, KV cache {' or '.join(told.kv)}"
+            f"vLLM {told.release} ({told.generation.upper()}), {told.image}; {told.device}, AITER {aiter}, "
+            f"weights {' or '.join(told.weights)}, KV cache {' or '.join(told.kv)}"
         )
-        fitted = ", ".join(f"`{each}`" for each in named.fitted)
         errors = ", ".join(
             f"{calibration.WORDS[metric]} {error:.1f} %" for metric, error in named.errors_pct["fit"].items()
         )
-        yield f"| `{name}` | {what} | {fitted} | the rest, from `{told.parent or 'assumptions'}` | {errors} |"
+        yield f"| `{name}` | {what} | {len(named.fitted)} | `{told.parent or 'assumptions'}` | {errors} |"
     yield ""
 
 
 def _left_out() -> Iterator[str]:
     """Write what calibrations say of numbers that they have not seen, and what intervals come of that."""
     found = intervals.known()
-    yield "## Left out"
+    yield "## Numbers that a calibration has not seen"
     yield ""
     yield (
-        "Each stack from the nearest of the others, fitted without it; and each 405B from fits that have "
-        "seen no "
-        "405B of any stack. Both leave out what they name whole: the shared physics is fitted without it too."
+        "Mean absolute errors (numbers): each stack from the nearest other one, and each 405B from 70B "
+        "alone, with the shared physics too fitted without what is left out."
     )
     yield ""
     yield "| left out | throughput | latency |"
@@ -302,15 +334,12 @@ def _left_out() -> Iterator[str]:
         own = [each for each in found if each.source.endswith(f"({word} left out)")]
         yield f"| **every {word}, together** | {_means(own)} |"
     yield ""
-    yield "## Intervals"
-    yield ""
     yield (
-        "Of every simulated number an interval is told that held four of five unseen ones of its kind. "
-        "Checked by "
-        "leaving each number, and each source, out of the errors that its own interval is made of:"
+        "Every simulated number has an interval that held four of five unseen ones of its kind. Share inside "
+        "where the number itself, or all of its source, took no part in making it:"
     )
     yield ""
-    yield "| kind | numbers | inside, one number left out | inside, its source left out |"
+    yield "| kind | numbers | without the number | without its source |"
     yield "|---|---|---|---|"
     one = intervals.coverage(found, alike=lambda each, other: each is other)
     whole = intervals.coverage(found, alike=lambda each, other: each.source == other.source)
@@ -334,70 +363,68 @@ def _means(found: Sequence[Unseen]) -> str:
     return " | ".join(cells)
 
 
-def _anchored(sources: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Write what two to four numbers of each source make of its others."""
-    found = unseen.anchored()
-    yield "## Two to four numbers known"
+def _anchored(name: str, found: Sequence[Unseen]) -> str:
+    """Write the mean absolute errors of a source's other numbers, as two cells: TTFT apart."""
+    cells = []
+    for is_ttft in (False, True):
+        errors = [
+            abs(each.predicted / each.published - 1)
+            for each in found
+            if each.source == name and (intervals.family_of(each.metric) == "TTFT") == is_ttft
+        ]
+        cells.append(f"{sum(errors) / len(errors):.1%}" if errors else "")
+    return " | ".join(cells)
+
+
+def _summary(compared: Compared) -> Iterator[str]:
+    anchored = unseen.anchored()
+    yield "## Errors by source"
     yield ""
     yield (
-        "The first and last number of each metric of a source, four at most, move the nearest stack; all "
-        "others "
-        "are predicted. Of a source with four numbers or fewer each is predicted from the others. A "
-        "table of a "
-        "known stack starts from the nearest other one."
+        "An error is predicted over published, less 1. Speed is a geometric mean: below 1 the model is too "
+        "slow. *Anchored* is the mean error of the rest once the first and last number of each metric, four "
+        "at most, have moved the stack ([how](predictor.md)); of four numbers or fewer, each from the "
+        "others; of a known stack's own tables, from the nearest other stack."
     )
     yield ""
-    yield "| source | predicted | mean absolute error without TTFT | TTFT |"
-    yield "|---|---|---|---|"
-    for source in sources:
-        own = [each for each in found if each.source == source["name"]]
-        if not own:
-            continue
-        cells = []
-        for is_ttft in (False, True):
-            errors = [
-                abs(each.predicted / each.published - 1)
-                for each in own
-                if (intervals.family_of(each.metric) == "TTFT") == is_ttft
-            ]
-            cells.append(f"{sum(errors) / len(errors):.1%}" if errors else "")
-        yield f"| {source['title']} | {len(own)} | {' | '.join(cells)} |"
-    yield ""
-
-
-def _summary(compared: Sequence[tuple[Mapping[str, Any], list[Pair]]]) -> Iterator[str]:
-    yield ""
-    yield "## Every source, from the nearest stack"
-    yield ""
-    yield "| source | nearest stack | numbers | mean absolute error | speed | worst |"
-    yield "|---|---|---|---|---|---|"
+    yield (
+        "| source | nearest stack | numbers | mean error | speed | worst | anchored, without TTFT | "
+        "anchored, TTFT |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
     for source, found in compared:
+        name = _linked(source)
         errors = [pair.error for pair in found if pair.error is not None]
         if not errors:
-            yield f"| {source['title']} | | 0 of {len(found)} | | | refused by the model |"
+            yield f"| {name} | | 0 of {len(found)} | | | refused by the model | | |"
             continue
         mean = sum(abs(error) for error in errors) / len(errors)
         worst = max(errors, key=abs)
         speed = geometric_mean([pair.speed for pair in found if pair.speed is not None])
         fitted = " **(fitted)**" if source.get("stack") else ""
-        near = _basis(source)
         yield (
-            f"| {source['title']}{fitted} | {near} | {len(errors)} | {mean:.0%} | {speed:.2f} | "
-            f"{worst:+.0%} |"
+            f"| {name}{fitted} | {_basis(source)} | {len(errors)} | {mean:.0%} | {speed:.2f} | "
+            f"{worst:+.0%} | {_anchored(source['name'], anchored)} |"
         )
-    errors = [
-        pair.error
-        for source, found in compared
-        for pair in found
-        if pair.error is not None and not source.get("stack")
-    ]
-    far = sum(abs(error) > FAR_OFF for error in errors)
+
+
+def _linked(source: Mapping[str, Any]) -> str:
+    address = source["address"]
+    return f"[{source['title']}]({address})" if "://" in address else f"{source['title']}: {address}"
+
+
+def _assumed(sources: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Write what sources leave open and was assumed, once for those of which the same was."""
     yield ""
-    yield (
-        f"Far off, by more than {FAR_OFF:.0%}, are {far} of the {len(errors)} numbers that nothing was "
-        "fitted to; they are marked below. Of a release, a model or a GPU that stands here with a large "
-        "error, believe the direction of a change between two settings rather than the number."
-    )
+    yield "## What was assumed"
+    yield ""
+    alike: dict[str, list[str]] = {}
+    for source in sources:
+        if source["assumed"]:
+            alike.setdefault(source["assumed"], []).append(source["title"])
+    for assumed, titles in alike.items():
+        yield f"- **{'; '.join(titles)}**: {assumed}."
+    yield ""
 
 
 def _why() -> Iterator[str]:
@@ -405,67 +432,38 @@ def _why() -> Iterator[str]:
     yield "## Where it fails, and why"
     yield ""
     yield (
-        "- Batches of 64 and 128 with short prompts come out a tenth too fast, single sequences a "
-        "twentieth too "
-        "slow: small matrices at tensor parallelism of 8 fill the GPU in steps, and the model's matrices are "
-        "straight lines in the number of rows."
+        "- **Batches of 64 and 128 with short prompts** come out a tenth too fast, single sequences a "
+        "twentieth too slow: small matrices at tensor parallelism 8 fill the GPU in steps, the model's are a "
+        "straight line in the rows."
     )
     yield (
-        "- Later releases, and AITER. No stack of vLLM after 0.10.0 or with AITER's kernels on is known; "
-        "runs of "
-        "those get the nearest, and their plan and rows say so. First tokens of small models on one GPU come "
-        "up to twice too early."
+        "- **After 0.10.0, and AITER**: no such stack is known, so runs get the nearest, and plan and rows "
+        "say so. First tokens of small models on one GPU come up to twice too early."
     )
     yield (
-        "- Other GPUs. Peaks are exchanged and nothing else: an H100 is given the efficiencies of kernels on "
-        "an MI300X. Where software was further on the NVIDIA side, the prediction is too slow."
+        "- **Other GPUs**: only peaks are exchanged. An H100 gets the kernel efficiencies of an MI300X, and "
+        "is predicted too slow where NVIDIA's software was further."
     )
     yield (
-        "- Small models. Costs for each head, layer and sequence are fitted to 64 heads and more on 4 or "
-        "8 GPUs; "
-        "of an 8B model on one GPU they make up most of a step, and one source alone tells the host's "
-        "work there."
+        "- **Small models**: costs of a head, layer and sequence are fitted to 64 heads and more on 4 or 8 "
+        "GPUs; of an 8B on one GPU they are most of a step, and one source alone tells the host's work there."
     )
     yield (
-        "- Mixtures of experts. Nothing was fitted to any: experts are taken to be as fast as large "
-        "multiplications are, to be chosen evenly, and to cost as many launches more as they have kernels. "
-        "Steps of a few requests come out too short, most of all where many layers have a state; kernels "
-        "that convert weights (mxfp4) or scale them by block may be part of that."
+        "- **Mixtures of experts**: none was fitted to. Experts are assumed to be chosen evenly, as fast as "
+        "large multiplications, and to launch as many kernels more as they have. Steps of a few requests "
+        "come out too short, most of all where many layers have a state; conversion of weights (mxfp4) or "
+        "block scales may be part of that."
     )
     yield (
-        "- Medians. vLLM 0.6.0 gives the tokens of a group of steps together, and holds requests whose "
-        "prompt waits; the median TPOT of a saturated run depends on details of that which the mean does not."
+        "- **Medians**: vLLM 0.6.0 emits the tokens of a group of steps together, and holds requests whose "
+        "prompt waits. The median TPOT of a saturated run depends on that, the mean does not."
     )
-
-
-def _section(source: Mapping[str, Any], found: list[Pair]) -> Iterator[str]:
-    yield ""
-    yield f"## {source['title']}"
-    yield ""
-    yield f"Source: {source['address']}. Told: {source['told']}."
-    if source["assumed"]:
-        yield f"Assumed: {source['assumed']}."
-    if source.get("remark"):
-        yield ""
-        yield source["remark"]
-    yield ""
-    yield "| run | metric | published | predicted | error |"
-    yield "|---|---|---|---|---|"
-    for pair in found:
-        metric = _NAMES[pair.metric]
-        if pair.predicted is None or pair.error is None:
-            yield f"| {pair.run} | {metric} | {_text(pair.published)} | refused: {pair.refusal} | |"
-            continue
-        mark = ", far off" if abs(pair.error) > FAR_OFF else ""
-        error = f"{pair.error:+.0%}{mark}"
-        yield f"| {pair.run} | {metric} | {_text(pair.published)} | {_text(pair.predicted)} | {error} |"
 
 
 def _unmeasured() -> Iterator[str]:
+    yield "## Predictions that nobody has measured"
     yield ""
-    yield "## Predictions that nothing was found for"
-    yield ""
-    yield "ShareGPT, all requests at once. Nobody's numbers stand against these; they wait for a measurement."
+    yield "ShareGPT, all requests at once; today's vLLM with its defaults where nothing else is said."
     yield ""
     yield "| what | prompts | requests/s | output tokens/s | mean TTFT (ms) | mean TPOT (ms) |"
     yield "|---|---|---|---|---|---|"
@@ -503,13 +501,10 @@ def _not_compared() -> Iterator[str]:
     yield ""
     yield "- 405B on 8 MI325X (docs.vultr.com/inference-cookbook): tokens per request are not told."
     yield "- Llama 3.1 8B by a vLLM developer (vllm-project/vllm pull request 18566): the GPU is not named."
-    yield "- 405B FP8 on 8 MI300X (substratus.ai): the setup was found, its results were not."
+    yield "- 405B FP8 on 8 MI300X (substratus.ai): a setup without results."
     yield "- H100 numbers of TensorRT-LLM: another engine."
-    yield (
-        "- gpt-oss-120b on 4 MI300X (SemiAnalysisAI/InferenceX issue 828): tokens for each joule are told, "
-        "how many requests ran at a time is not."
-    )
-    yield "- vLLM on H200, and 8B on a CPX partition: no number that tells model, load and release was found."
+    yield "- gpt-oss-120b on 4 MI300X (SemiAnalysisAI/InferenceX issue 828): the load is not told."
+    yield "- vLLM on H200, and 8B on a CPX partition: no number names model, load and release."
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ def main() -> int:
     built = Path(sys.argv[1]).resolve()
     with tempfile.TemporaryDirectory(prefix="sweeper-docs-") as folder:
         staged = Path(folder) / "pages"
+        _copy(ROOT / "docs" / "site.css", staged)
         for page in pages():
             _copy(page, staged)
             for target in linked(page):

@@ -10,6 +10,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,11 @@ class Case:
     title: str
     overrides: tuple[str, ...]
     platform: Platform = Platform.MI300X
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What it combines, such as an engine, a client and a platform."""
+        return tuple(self.title.split(" "))
 
 
 def _case(engine: str, client: str, platform: Platform) -> Case:
@@ -342,50 +348,101 @@ def _composed(overrides: tuple[str, ...]) -> Any:
 def markdown() -> str:
     """Write the tables."""
     parts = [_HEAD]
+    free = set(KEYS)
     for title, cases in (
         ("Engines, clients and platforms", RUNS),
         ("Datasets", LOADS),
         ("Search methods and executors", WALKS),
     ):
-        parts += [f"## {title}\n", _table(cases)]
-    needs = "\n".join(f"| `{key}` | `{other}` |" for key, (other, _) in sorted(COMPANIONS.items()))
-    parts += ["## Keys that need another one\n", f"| key | refused without |\n|---|---|\n{needs}\n"]
+        found = {case.title: outcomes(case) for case in cases}
+        cells = {pattern: tuple(told[pattern][0] for told in found.values()) for pattern in KEYS}
+        free -= {pattern for pattern in KEYS if len(set(cells[pattern])) > 1}
+        parts += [f"## {title}\n", _table(cells, cases)]
+    idle = [pattern for pattern in free if set(cells[pattern]) != {ACTS}]
+    assert not idle, f"no table tells where these act: {idle}"
+    parts.append(f"The other {len(free)} keys act everywhere.\n")
+    needs: dict[str, list[str]] = {}
+    for key, (other, _) in sorted(COMPANIONS.items()):
+        needs.setdefault(other, []).append(f"`{key}`")
+    rows = "\n".join(f"| {', '.join(keys)} | `{other}` |" for other, keys in needs.items())
+    parts += ["## Keys that need another one\n", f"| keys | refused without |\n|---|---|\n{rows}\n"]
     return "\n".join(parts)
 
 
-def _table(cases: Sequence[Case]) -> str:
-    found = {case.title: outcomes(case) for case in cases}
+def _table(cells: Mapping[str, tuple[str, ...]], cases: Sequence[Case]) -> str:
+    """Write a row for keys of which the same comes in every case, where it is not the same in all of them."""
     alike: dict[tuple[str, ...], list[str]] = {}
-    for pattern in KEYS:
-        alike.setdefault(tuple(found[title][pattern][0] for title in found), []).append(pattern)
-    rows = []
-    for cells, keys in alike.items():
-        if set(cells) != {ACTS}:
-            rows.append([", ".join(f"`{key}`" for key in keys), *(cell or "acts" for cell in cells)])
-    head = ["key", *(title.replace(" ", "<br>") for title in found)]
-    lines = [head, ["---"] * len(head), *rows]
-    always = sum(len(keys) for cells, keys in alike.items() if set(cells) == {ACTS})
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + (
-        f"\n\nThe other {always} keys act in all of these.\n"
+    for pattern, own in cells.items():
+        if len(set(own)) > 1:
+            alike.setdefault(own, []).append(pattern)
+    lines = ["| keys | refused | said |", "|---|---|---|"]
+    for own, keys in alike.items():
+        told = list(zip(cases, own, strict=True))
+        refused = [case for case, outcome in told if outcome == REFUSED]
+        said = [case for case, outcome in told if outcome == LEFT_OUT]
+        names = ", ".join(f"`{key}`" for key in keys)
+        lines.append(
+            f"| {names} | {cases_text(refused, cases)} | {cases_text(said, cases, already=refused)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def cases_text(chosen: Sequence[Case], cases: Sequence[Case], *, already: Sequence[Case] = ()) -> str:
+    """Name some of a table's kinds of runs by what they have in common, in as few words as cover them.
+
+    Args:
+        chosen: What is named.
+        cases: All of the table.
+        already: Named in an earlier column, so that a name may cover them too.
+
+    Returns:
+        ``cuda, cpu`` for every run on either platform, ``attach with locust`` for those of that pair.
+    """
+    left = {case.title for case in chosen}
+    allowed = left | {case.title for case in already}
+    parts: list[str] = []
+    while left:
+        # The widest group that lies within what is allowed; the shorter name where two are as wide.
+        covered, name = max(
+            (
+                (covered, words)
+                for words in _groups(cases)
+                if (covered := {case.title for case in cases if set(words) <= set(case.words)}) <= allowed
+            ),
+            key=lambda group: (len(group[0] & left), -len(group[1])),
+        )
+        left -= covered
+        parts.append(" with ".join(name))
+    return ", ".join(parts)
+
+
+def _groups(cases: Sequence[Case]) -> Sequence[tuple[str, ...]]:
+    """Return each combination of words that some kind of run has, in the order of the table."""
+    return list(
+        dict.fromkeys(
+            words
+            for case in cases
+            for size in range(1, len(case.words) + 1)
+            for words in combinations(case.words, size)
+        )
     )
 
 
 _HEAD = """\
-# What each key of the configuration does, and where it does nothing
+# What each key does, and where it does nothing
 
-Written by `python -m tests.key_walk`, which sets every key in every kind of run and sees what the program
-says; `tests/config/test_effect.py` sees that this page is what it finds.
+A key that would do nothing is never passed over in silence:
 
-* **acts**: it changes what is started, measured, searched or kept.
-* **refused**: it is set to something and would do nothing, so the program says why, with exit code 2, before
-  anything starts.
-* **said**: it is left out, and one line says so: a simulated run stands in for a measured one, an endpoint
-  that already runs for one that is started, and a method that chooses by itself for one that is told where
-  to begin.
+* **refused**: the program says why, with exit code 2, before anything starts. This goes first.
+* **said**: the key is left out, and one line says so.
 
-A key counts as set where its value is neither its default nor what the shipped file of a chosen group says.
-The reasons stand in `sweeper/config/effect_table.py`; what only the release decides (rules that name what no
-setting has, second runs without a prefix cache, scripts beside a command) is refused once it is known.
+Everywhere else it acts: it changes what is started, measured, searched or kept. A key stands in each table
+whose kinds of runs it tells apart.
+
+A key counts as set where its value is neither its default nor that of the shipped file of a chosen group.
+What only the release decides (rules that name what no setting has, second runs without a prefix cache,
+scripts beside a command) is refused once the release is known. Reasons: `sweeper/config/effect_table.py`.
+Written by `python -m tests.key_walk`, which sets every key in every kind of run.
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from benchmarks import predictions
@@ -68,9 +69,34 @@ def test_every_public_number_has_address_and_names_what_is_known() -> None:
             assert run["published"] > 0
 
 
-def test_page_shows_every_source_with_its_address() -> None:
+def test_page_shows_every_source_with_its_address_and_what_was_assumed() -> None:
     shown = PAGE.read_text(encoding="utf-8")
     for each in SOURCES:
-        assert f"## {each['title']}" in shown
+        assert each["title"] in shown
         assert each["address"] in shown
-        assert shown.count("\n|") > len(each["runs"])
+        assert each["assumed"] in shown
+
+
+def test_rows_beside_page_hold_every_public_number_with_its_error() -> None:
+    kept = pd.read_csv(PAGE.with_suffix(".csv"))
+    told = [
+        (each["title"], run["name"], run["metric"], run["published"])
+        for each in SOURCES
+        for run in each["runs"]
+    ]
+    assert list(kept[["source", "run", "metric", "published"]].itertuples(index=False, name=None)) == told
+    predicted = kept[kept["refusal"].isna()]
+    assert predicted["error"].to_numpy() == pytest.approx(
+        (predicted["predicted"] / predicted["published"] - 1).to_numpy(), abs=1e-4
+    )
+
+
+def test_page_counts_numbers_that_are_far_off() -> None:
+    pairs = [
+        predictions.Pair(run="one", metric="mean_ttft_ms", published=10, predicted=predicted)
+        for predicted in (11.0, 14.0, 5.0)
+    ]
+    told = "\n".join(predictions.page([({**source(), "title": "Somebody"}, pairs)]))
+    # 14 is 40 % above, 5 is 50 % below.
+    assert "Of the 3 numbers below that nothing was fitted to, 2 are off by more than 30%." in told
+    assert "| Somebody: nowhere | " in told

@@ -136,5 +136,7 @@ def _text(told: Mapping[str, Any]) -> str:
             value = f"{value['value']} in vLLM {value['vllm']} on ROCm, where nothing else is set"
         elif isinstance(value, bool):
             value = "yes" if value else "no; retry_failed=true does"
+        elif isinstance(value, float):
+            value = f"{value:g}"
         lines.append(f"  {name}: {value}")
     return "\n".join(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sweeper.cli import as_json
@@ -69,14 +69,29 @@ class ShowNode(ConsoleCommand):
             told = {"platform": str(choice.platform), "reason": choice.reason, "summary": node.summary}
             as_json.answer({**told, **_facts(node), "devices": rows}, console)
             return OK
-        table = Table(title=node.summary)
-        for name in rows[0]:
-            table.add_column(name)
-        for row in rows:
+        own, shared = _apart(rows)
+        console.print(f"node: {node.summary}", markup=False, soft_wrap=True)
+        # Without edges, so that a uuid has room in a terminal of 80 columns.
+        table = Table(show_edge=False)
+        for name in own[0]:
+            table.add_column(name, overflow="fold")
+        for row in own:
             table.add_row(*row.values())
         console.print(table)
+        if shared:
+            each = ", ".join(f"{name} {value}" for name, value in shared.items())
+            console.print(f"each device: {each}", markup=False, soft_wrap=True)
         console.print(_about(node), markup=False, soft_wrap=True)
         return OK
+
+
+def _apart(rows: Sequence[Mapping[str, str]]) -> tuple[list[dict[str, str]], dict[str, str]]:
+    """Return rows of what tells devices apart, and what they have in common; empty cells in neither."""
+    shared = {name: value for name, value in rows[0].items() if len({row[name] for row in rows}) == 1}
+    if len(rows) == 1:
+        shared = {name: value for name, value in shared.items() if not value}
+    told = [{name: value for name, value in row.items() if name not in shared} for row in rows]
+    return told, {name: value for name, value in shared.items() if value}
 
 
 def _about(node: Node) -> str:

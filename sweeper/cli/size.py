@@ -252,7 +252,8 @@ def _answer(best: Fleet, source: _Source) -> list[str]:
     ]
     low = "?" if best.fewest is None else f"{best.gpus_for(best.fewest)}"
     high = "? GPUs" if best.most is None else amount(best.gpus_for(best.most), "GPU")
-    lines.append(f"uncertain: {low} to {high}")
+    is_same = best.fewest is not None and best.fewest == best.most
+    lines.append(f"uncertain: no, {high} at either end" if is_same else f"uncertain: {low} to {high}")
     if source.price is not None:
         from sweeper.goals.sizing import HOURS_PER_MONTH
 

@@ -176,7 +176,7 @@ def _run(
     from sweeper.plan.live import search_line, shared_starts
     from sweeper.prepare import node as prepare
     from sweeper.search import database
-    from sweeper.store.study_folder import StudyFolder
+    from sweeper.store.study_folder import StudyFolder, refuse_other_question
 
     say_platform(settings, choice, console)
     cluster, nodes = _find_nodes(settings, choice, console, stack)
@@ -189,6 +189,8 @@ def _run(
     say_left_out(planner, console)
     check_search(settings, planner)
     no_effect.check(planner)
+    if not SEARCH_METHODS[settings.method].is_exhaustive:
+        refuse_other_question(settings.folder, model=planner.model, load_points=settings.load_points)
     code = show_plan(settings, planner, nodes, console, answer=answer) if settings.is_plan else OK
     # A missing file or package is found before a folder is made or an engine is started, and by a plan, too.
     try:

@@ -124,11 +124,15 @@ def _write_preset(path: Path, trace: Path, has_times: bool, requests: int) -> Pa
 
 
 def _how(name: str, folder: Path, has_times: bool) -> Iterator[str]:
+    """Write how to use a workload; each load is a study of its own, as a search is of one load."""
     base = f"python -m sweeper --config-dir {folder} +experiment=tune workload={name}"
     if has_times:
-        yield f"replay it:          {base}"
-        yield f"twice as fast:      {base} workload.options.speed=2"
-    yield f"its lengths, rates: {base} workload.dataset=trace_lengths workload.request_rate_per_s=[1,2,4]"
+        yield f"replay it:          {base} study.name={name}"
+        yield f"twice as fast:      {base} workload.options.speed=2 study.name={name}_fast"
+    yield (
+        f"its lengths, rates: {base} workload.dataset=trace_lengths "
+        f"'workload.request_rate_per_s=[1,2,4]' study.name={name}_rates"
+    )
 
 
 def _write_conversations(name: str, folder: Path, log: Log) -> tuple[list[str], dict[str, str]]:
@@ -154,9 +158,9 @@ def _write_conversations(name: str, folder: Path, log: Log) -> tuple[list[str], 
     told.append(f"wrote {path} and {preset}")
     base = f"python -m sweeper --config-dir {folder} +experiment=tune workload={name}"
     if log.has_times:
-        told.append(f"turn by turn:       {base}")
-    by_users = "workload.dataset=custom_conversations workload.max_concurrency=[4,16,64]"
+        told.append(f"turn by turn:       {base} study.name={name}")
+    by_users = "workload.dataset=custom_conversations 'workload.max_concurrency=[4,16,64]'"
     # Without it users would answer at once, which nobody does.
     by_users += "" if found.pauses_s else " workload.options.pause_s=10"
-    told.append(f"by so many users:   {base} {by_users}")
+    told.append(f"by so many users:   {base} {by_users} study.name={name}_users")
     return told, {"conversations": str(path), "workload_of_conversations": str(preset)}

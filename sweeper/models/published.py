@@ -17,17 +17,27 @@ CLOSE_SHARE = 0.01
 
 _HEAD = """# Published models, counted
 
-Made by `python -m sweeper models`. For each model: its weights as they follow from its config.json, without
-layers that only predict further tokens (drafts, apart), beside what its maker states; the weights that a
-token passes through; and, in 16 bits over all devices of one replica, the bytes of KV cache of one token that
-every layer sees, and those of a sequence's state.
+What `fit` counts from a model's config.json lies within {most:.1%} of the size that its maker states, for all
+of these {count} models but where a row says why.
 
-Makers count active weights in two ways: a token reads one row of the table of embeddings and all of the head
-(first number: DeepSeek, OpenAI), or both tables count whole (in brackets: Qwen, Mistral, Meta). The stated
-one lies at one of the two, rounded as its maker rounds.
+Weights are in billions, without layers that only predict further tokens (drafts). Stated sizes are from the
+model's card or announcement where no source is named. KV bytes are those of a token that every layer sees, in
+16 bits over all devices of a replica; a state is a sequence's. Made by `python -m sweeper models`.
 
-| model | build | weights, B | stated | off | active, B | stated | KV bytes | state | draft, B | source |
-|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|
+## All weights active
+
+| model | build | weights | stated | off | KV bytes | source |
+|---|---|--:|--:|--:|--:|---|
+"""
+_EXPERTS = """
+## Mixtures of experts
+
+Makers count active weights in two ways: one row of the table of embeddings and all of the head (first number:
+DeepSeek, OpenAI), or both tables whole (in brackets: Qwen, Mistral, Meta). The stated one lies at one of the
+two, rounded as its maker rounds.
+
+| model | build | weights | stated | off | active | stated | KV bytes | source |
+|---|---|--:|--:|--:|--:|--:|--:|---|
 """
 _ROUNDED = {"moonshotai/Kimi-K2-Instruct": "stated as 1T; 1026B are counted"}
 
@@ -76,30 +86,40 @@ def published_models() -> Sequence[PublishedModel]:
 
 def page() -> str:
     """Return the page."""
-    return _HEAD + "".join(map(_row, published_models()))
+    found = published_models()
+    dense = (_row(model) for model in found if not model.architecture.has_experts)
+    experts = (_row(model) for model in found if model.architecture.has_experts)
+    most = max(abs(model.off_share) for model in found if model.name not in _ROUNDED)
+    return "".join((_HEAD.format(most=most, count=len(found)), *dense, _EXPERTS, *experts))
 
 
 def _row(model: PublishedModel) -> str:
     built = model.architecture
     note = f" ({_ROUNDED[model.name]})" if model.name in _ROUNDED else ""
+    extra = "; encoder of images" if built.encoder_parameters else ""
+    if built.draft_layers:
+        extra += f"; {built.draft_parameters / 1e9:.2f} of drafts"
+    state = f"; state {2 * built.state_values():,}" if built.state_values() else ""
+    stated = "" if model.active_b is None else f"{model.active_b:g}"
     cells = (
         model.name,
-        built.words + ("; encoder of images" if built.encoder_parameters else ""),
+        built.words + extra,
         f"{built.parameters / 1e9:.2f}",
         f"{model.parameters_b:g}",
         f"{model.off_share:+.1%}{note}",
-        _active(built),
-        "all" if model.active_b is None else f"{model.active_b:g}",
-        f"{built.kv_bytes_per_token():,.0f}",
-        f"{2 * built.state_values():,}",
-        f"{built.draft_parameters / 1e9:.2f}" if built.draft_layers else "",
-        model.source,
+        *((_active(built), stated) if built.has_experts else ()),
+        f"{built.kv_bytes_per_token():,.0f}{state}",
+        _where(model.source),
     )
     return f"| {' | '.join(cells)} |\n"
 
 
+def _where(source: str) -> str:
+    """Return where a size is stated, without the size itself; of a sum its parts stay."""
+    parts = (part if "+" in part else part.partition(": ")[0] for part in source.split("; "))
+    return "; ".join(part for part in parts if part not in ("model card", "announcement"))
+
+
 def _active(built: Architecture) -> str:
-    if not built.has_experts:
-        return "all"
     both = built.active_parameters + (0 if built.is_tied else built.vocab * built.hidden)
     return f"{built.active_parameters / 1e9:.2f} ({both / 1e9:.2f})"

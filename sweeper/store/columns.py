@@ -6,14 +6,16 @@ from it, and unit and description travel with every file as its Arrow metadata.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 
 import pyarrow as pa
 
 from sweeper.records.derived import WORKED_OUT
-from sweeper.records.metrics import METRICS, STEADY, Metric
+from sweeper.records.metrics import METRICS, STATISTICS, STEADY, STEADY_LATENCIES, Metric
 from sweeper.text.tables import markdown_table
 
 SCHEMA_VERSION = 2
@@ -97,8 +99,7 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column(
             "max_concurrency",
             INT,
-            "Requests under way at once, or users of a closed loop where nothing else says when requests are "
-            "sent; null is unlimited",
+            "Requests under way at once, or users of a closed loop; null is unlimited",
             "requests",
         ),
         _column("input_len", INT, "Prompt length of every dataset but sharegpt", "tokens"),
@@ -118,22 +119,19 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column(
             "warmup_prompts",
             INT,
-            "Requests just before this load point that were thrown away, as many as its users say "
-            "(workload.warmup_per_user); null for none",
+            "Requests thrown away just before this load point (workload.warmup_per_user); null for none",
             "requests",
         ),
         _column("goodput_bounds", STRING, "Milliseconds that a good request keeps, as --goodput takes them"),
         _column(
             "max_rate_slo",
             STRING,
-            "Bounds whose highest request rate was searched for: the row is a probe at one rate of that "
-            "search; null for any other load point",
+            "The row probes one rate in the search for the highest within these bounds; else null",
         ),
         _column(
             "max_users_slo",
             STRING,
-            "Bounds with which the most users of a closed loop were searched for: the row is a probe with "
-            "some of them; null for any other load point",
+            "The row probes some users in the search for the most within these bounds; else null",
         ),
     ),
     "Metrics, as vLLM's benchmarks define them": _columns_of(METRICS),
@@ -153,8 +151,7 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column(
             "accuracy_right",
             STRING,
-            "For each question, in their order, 1 where its answer was right and 0 where it was not; null "
-            "for a task of several parts",
+            "1 or 0 for each question in order, right or not; null for a task of several parts",
         ),
     ),
     "Telemetry, seen during the run; null where the platform does not tell": (
@@ -168,15 +165,15 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column(
             "repeated_prompts",
             INT,
-            "Requests at least whose prompt was sent before in this run, for the dataset has fewer "
-            "conversations than requests are sent: the prefix cache may know them; null where none need be",
+            "Least number of requests whose prompt this run had sent before, as the dataset is shorter than "
+            "the run: the prefix cache may know them; null for none",
             "requests",
         ),
         _column(
             "short_answers",
             INT,
-            "Answers with fewer tokens than output_len, which is less work than asked for; null where no "
-            "one length was asked for, or the lengths are not reported",
+            "Answers with fewer tokens than output_len; null where no one length was asked for, or lengths "
+            "are not reported",
             "requests",
         ),
         _column(
@@ -186,8 +183,8 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column(
             "foreign_processes",
             INT,
-            "Processes on the devices besides the engine, looked for before and after the run: a run with "
-            "any is not stored, so 0, or null where it cannot be told",
+            "Other processes on the devices before or after the run: 0, as no run with any is stored; null "
+            "where it cannot be told",
             "processes",
         ),
         _column("gpu_memory_gib", FLOAT, "Most device memory seen in use, all devices of the trial", "GiB"),
@@ -235,8 +232,8 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column(
             "engine_release",
             STRING,
-            "Release whose flags and defaults were taken, of vLLM or of SGLang where that is the engine: the "
-            "version that was found, or what was stated for a build whose version tells none",
+            "Release of vLLM or SGLang whose flags and defaults were taken: found, or stated for a build "
+            "whose version tells none",
         ),
         _column(
             "engine_build",
@@ -253,7 +250,7 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column(
             "client_version",
             STRING,
-            "Version of a client that has another environment than its engine; null for any other",
+            "Version of a client with an environment of its own; else null",
         ),
         _column("client_arguments", STRING, "What it was given by client.arguments; null for nothing"),
         _column("model", STRING, "Name under which the model is served"),
@@ -266,35 +263,32 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column(
             "calibration_nearness",
             STRING,
-            "How near the stack that the calibration is of is to the trial's: 'the same stack', or what "
-            "differs, the weightiest first; null when measured",
+            "'the same stack', or how the calibration's differs from the trial's, the weightiest first; null "
+            "when measured",
         ),
         _column(
             "expected_error",
             STRING,
-            "Mean error of this calibration on published or measured runs of this kind, or why it is not "
-            "known; null when measured",
+            "Mean error of this calibration on runs of this kind, or why it is not known; null when measured",
         ),
         _column(
             "interval_80",
             STRING,
-            "JSON of a simulated number's metric to the ends of its interval, which held four of five "
-            "published numbers of its kind that were not seen; null when measured",
+            "Ends of each simulated metric's interval, JSON: it held four of five unseen published numbers "
+            "of its kind; null when measured",
         ),
         _column("modelled_device", STRING, "GPU that is modelled, such as mi300x; null when measured"),
         _column(
             "set_live",
             STRING,
-            "Limits that were changed in a running engine whose start several settings share (engine.live), "
-            "as its scheduler confirmed them; empty where all are those of the start; null for an engine "
-            "started for this trial alone",
+            "Limits changed in a running engine that several settings share (engine.live), as its scheduler "
+            "confirmed them; empty for those of the start; null for an engine of this trial alone",
         ),
-        _column("started_with", STRING, "Limits that such an engine was started with; null for any other"),
+        _column("started_with", STRING, "Limits that such an engine was started with; else null"),
         _column(
             "live_trial",
             INT,
-            "Which trial of its start it is, from 0: others than the first took no time for a start; null "
-            "for an engine started for this trial alone",
+            "Which trial of its start it is, from 0; all but the first took no time for a start; else null",
         ),
         _column("command", STRING, "Command line of the engine, quoted for a shell, without secrets"),
         _column("sanity_fingerprint", STRING, "Of the answer to a greedy question"),
@@ -315,7 +309,7 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column(
             "kernel_untuned_shapes",
             INT,
-            "Shapes for which no tuned kernel was found; they are listed in .untuned.csv next to the log",
+            "Shapes without a tuned kernel; .untuned.csv next to the log lists them",
             "shapes",
         ),
         _column(
@@ -342,8 +336,8 @@ SECTIONS: Mapping[str, tuple[Column, ...]] = {
         _column(
             "audit",
             STRING,
-            "The node's settings against AMD's guides as the engine found them: a hash of what was read, "
-            "then the checks that differ and those that were unreadable (python -m sweeper audit)",
+            "Settings of the node against AMD's guides (python -m sweeper audit): a hash of all, then the "
+            "checks that differ or were unreadable",
         ),
     ),
 }
@@ -353,6 +347,9 @@ COLUMNS: tuple[Column, ...] = tuple(column for columns in SECTIONS.values() for 
 """All declared columns."""
 
 DECLARED = {column.name: column for column in COLUMNS}
+
+_LATENCIES = {metric.name for metric in METRICS if metric.latency} | set(STEADY_LATENCIES)
+_STATISTIC = re.compile(rf"(?<![a-z0-9])(?:{'|'.join(STATISTICS)})_")
 
 
 def dynamic_order(name: str) -> tuple[int, str]:
@@ -384,13 +381,12 @@ def columns_markdown() -> str:
     lines = [
         "# Columns of measurements/",
         "",
-        "A row is one client run at one load point; a trial without numbers has one row per load point.",
-        "Null is unknown, zero is zero. Unit and description also stand in the Arrow metadata of each field.",
+        "A row is one client run at one load point; a trial without numbers has one row per load point. Null",
+        "is unknown, zero is zero. Unit and meaning also stand in each field's Arrow metadata.",
         f"Schema version {SCHEMA_VERSION}.",
     ]
     for title, columns in SECTIONS.items():
-        declared = [(f"`{c.name}`", _type_text(c), c.unit, c.description) for c in columns]
-        table = markdown_table(("column", "type", "unit", "meaning"), declared)
+        table = markdown_table(("column", "type, unit", "meaning"), _described(columns))
         lines += ["", f"## {title}", "", table]
     worked_out = [(f"`{one.name}`", one.unit, one.description) for one in WORKED_OUT.values()]
     lines += [
@@ -412,5 +408,24 @@ def columns_markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _type_text(column: Column) -> str:
-    return str(column.type).replace("item: ", "")
+def _described(columns: Iterable[Column]) -> Iterator[tuple[str, str, str]]:
+    """Return name, type with unit, and meaning of columns; the statistics of a latency share a row."""
+    alike: dict[str, list[Column]] = {}
+    for column in columns:
+        is_latency = column.name in _LATENCIES
+        alike.setdefault(_STATISTIC.sub("", column.name) if is_latency else column.name, []).append(column)
+    for own in alike.values():
+        names = ", ".join(f"`{column.name}`" for column in own)
+        # "<" would begin a tag.
+        kind = re.sub(r"list<item: (\w+)>", r"list of \1", str(own[0].type))
+        meaning = _shared_end([column.description for column in own])
+        if len(own) > 1:
+            meaning = meaning[:1].upper() + meaning[1:]
+        yield names, f"{kind}, {own[0].unit}" if own[0].unit else kind, meaning
+
+
+def _shared_end(texts: Sequence[str]) -> str:
+    """Return the words in which all texts end: all of one text, and what is timed of a latency's."""
+    backwards = zip(*(reversed(text.split()) for text in texts), strict=False)
+    shared = [words[0] for words in takewhile(lambda words: len(set(words)) == 1, backwards)]
+    return " ".join(reversed(shared))

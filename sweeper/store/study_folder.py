@@ -10,6 +10,7 @@ Measurements themselves are the store's business (``store``).
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import socket
 import time
@@ -31,6 +32,10 @@ from sweeper.store.files import open_folder
 from sweeper.text import confidential
 from sweeper.topology import Node
 
+_NEW_QUESTION = (
+    "Trials of one search never answer for two questions: give the new one a name of its own with "
+    "study.name=..."
+)
 _OWNER_READS = 5
 _OWNER_PAUSE_S = 0.05
 
@@ -170,7 +175,7 @@ class StudyFolder:
             },
             objectives=tuple(objectives),
             constraints=tuple(constraints),
-            load_points=tuple({**asdict(point), "label": point.label} for point in load_points),
+            load_points=tuple(map(_described, load_points)),
             results=results,
             config=confidential.masked(dict(resolved)),
         ).as_json.encode()
@@ -178,6 +183,62 @@ class StudyFolder:
         if results is not None:
             # Beside the measurements too, so that a reader who has only those reads them as a study.
             open_folder(results, where="study.results").write(FILE, text)
+
+
+def refuse_other_question(folder: Path, *, model: Model, load_points: Sequence[LoadPoint]) -> None:
+    """Refuse to go on with a search on another model or load: its trials would be the answer for both.
+
+    A grid has no such budget: it measures each of its points anew.
+
+    Args:
+        folder: Of the study.
+        model: That is asked for now.
+        load_points: That are asked for now.
+
+    Raises:
+        ConfigError: The folder holds trials of a search on others.
+        StoreError: ``study.json`` is damaged or of a later format.
+    """
+    path = folder / FILE
+    stored = read_content(open_folder(folder, where="study.outputs"), remedy="Restore it")
+    if stored is None or not (stored.get("results") or any((folder / "measurements").glob("*.parquet"))):
+        return
+    was = stored.get("model")
+    if was is not None and was != model.name:
+        raise ConfigError(
+            f"{path}: the search was made on model '{was}', now it is '{model.name}'. {_NEW_QUESTION}"
+        )
+    loads = json.loads(json_text([_described(point) for point in load_points]))
+    known = stored.get("load_points") or loads
+    differs = len(known) != len(loads) or any(_differing(*pair) for pair in zip(known, loads, strict=True))
+    if differs:
+        before, now = ("; ".join(map(_load_text, points)) for points in (known, loads))
+        raise ConfigError(
+            f"{path}: the search was made with the load {before}, now it is {now}. {_NEW_QUESTION}"
+        )
+
+
+def _described(point: LoadPoint) -> dict[str, Any]:
+    return {**asdict(point), "label": point.label}
+
+
+def _differing(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Return the keys in which two load points differ; one that an earlier version did not write is alike.
+
+    A study that was moved finds its dataset elsewhere, so of a path the file's name counts.
+    """
+    shared = stored.keys() & wanted.keys()
+    return [key for key in shared if _place_aside(key, stored[key]) != _place_aside(key, wanted[key])]
+
+
+def _place_aside(key: str, value: object) -> object:
+    return Path(value).name if key == "dataset_path" and isinstance(value, str) else value
+
+
+def _load_text(point: Mapping[str, Any]) -> str:
+    told = ("dataset", "num_prompts", "input_len", "output_len", "dataset_path")
+    parts = [f"{key}={point[key]}" for key in told if point.get(key) is not None]
+    return ", ".join([str(point.get("label") or "?"), *parts])
 
 
 def write_json(path: Path, content: object) -> None:

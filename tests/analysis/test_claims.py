@@ -166,7 +166,9 @@ def test_single_measured_start_settles_nothing(make_study: Callable[..., Study])
 
     assert answer.verdict is Verdict.INCONCLUSIVE
     assert answer.findings[0].ratio.value == pytest.approx(8 / 7)
-    assert "**inconclusive** (single start) | 16: 1.143 (no interval)" in claims_report.markdown([answer])
+    written = claims_report.markdown([answer])
+    assert "| measured, single start at 16 |" in written
+    assert "| **inconclusive** 1.143 |" in written
 
 
 def test_restarts_can_prove_smaller_difference(make_study: Callable[..., Study]) -> None:
@@ -249,13 +251,50 @@ def test_table_has_row_per_load_point_and_one_without_data(make_study: Callable[
     assert missing["verdict_overall"] == "no data"
 
 
-def test_markdown_says_single_start(make_study: Callable[..., Study]) -> None:
+def test_markdown_has_row_per_claim_and_column_per_source(make_study: Callable[..., Study]) -> None:
     written = claims_report.markdown(answers([make_study([7.0], [8.0])]))
 
+    assert written.startswith("| claim | published at 16, 32, 1000 | simulated, single start at 16 |\n")
+    # The article's figures, 8.14 / 6.5 and so on, and 8 / 7.
     assert (
-        "| case1-a: Disabling chunked prefill beats the default at every QPS | simulated | "
-        "**holds** (single start) | 16: 1.143 (1.120 to 1.166) |  |" in written
+        "| case1-a: Disabling chunked prefill beats the default at every QPS "
+        "| **holds** 1.252, 1.160, 1.168 | **holds** 1.143 |" in written
     )
+    assert "| **no data**: no numbers of cp2048 |" in written
+
+
+def test_markdown_shows_interval_that_restarts_gave(make_study: Callable[..., Study]) -> None:
+    (answer,) = (
+        answer
+        for answer in answers([make_study([7.0, 7.1, 7.2], [8.0, 8.1, 8.2])])
+        if (answer.claim.id, answer.source) == ("case1-a", "simulated")
+    )
+    (finding,) = answer.findings
+
+    written = claims_report.markdown([answer])
+
+    assert (
+        f"**holds** {finding.ratio.value:.3f} ({finding.ratio.low:.3f} to {finding.ratio.high:.3f}) |"
+        in written
+    )
+    assert "single start" not in written
+
+
+def test_two_studies_of_one_claim_stand_in_one_cell_by_name(make_study: Callable[..., Study]) -> None:
+    study = make_study([7.0], [8.0])
+
+    written = claims_report.markdown(answers([study, study]))
+
+    assert f"| {study.name}: **holds** 1.143<br>{study.name}: **holds** 1.143 |" in written
+
+
+def test_page_counts_claims_that_hold(make_study: Callable[..., Study]) -> None:
+    page = claims_report.text([make_study([7.0], [8.0])])
+
+    # Of Case 1's three claims the figures bear one out; this study has the series of one.
+    assert "| published | vLLM 0.6.2 on 4 MI300X | 1 | 2 | 0 | 0 |" in page
+    (ours,) = (line for line in page.splitlines() if line.startswith("| simulated |"))
+    assert ours.endswith("| 1 | 0 | 0 | 2 |")
 
 
 def test_where_claim_stands_is_said_once(make_study: Callable[..., Study]) -> None:
@@ -269,8 +308,28 @@ def test_claims_are_written_for_readers_and_machines(
 ) -> None:
     reading, data = claims_report.write([make_study([7.0], [8.0])], out=tmp_path / "out")
 
-    assert reading.read_text(encoding="utf-8").startswith("# Claims\n\n- published: vLLM 0.6.2 on 4 MI300X")
+    assert reading.read_text(encoding="utf-8").startswith("# Claims\n\nWhat the source says")
     assert set(pd.read_csv(data)["source"]) == {"published", "simulated"}
+
+
+def test_answers_of_studies_that_are_gone_are_taken_over(
+    make_study: Callable[..., Study], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = make_study([7.0, 7.1, 7.2], [8.0, 8.1, 8.2])
+    before, data = claims_report.write([study], out=tmp_path / "before")
+
+    # Of the published figures there are fresh answers; of simulated ones there is no study now.
+    merged = claims_report.with_earlier(answers([]), claims_report.kept(data))
+    assert [answer.source for answer in merged if answer.claim.id == "case1-a"] == ["published", "simulated"]
+
+    words = ["claims", str(study.folder), "--out", str(tmp_path / "after"), "--with", str(data)]
+    assert cli.main(words) == 0
+    assert (tmp_path / "after" / "claims.md").read_text() == before.read_text()
+    assert (tmp_path / "after" / "claims.csv").read_text() == data.read_text()
+
+    capsys.readouterr()
+    assert cli.main(["claims", "--with", str(before)]) == 2
+    assert "claims.md cannot be read as answers" in capsys.readouterr().err
 
 
 def test_study_without_claims_says_so(trial: MakeTrial, study_folder: MakeFolder) -> None:
@@ -284,7 +343,7 @@ def test_report_of_study_includes_its_claims(make_study: Callable[..., Study]) -
     section = report.claims_section(make_study([7.0], [8.0]))
 
     assert section.startswith("## Claims of the source\n\n| claim |")
-    assert "| simulated | **holds** (single start) |" in section
+    assert "| **holds** 1.143 |" in section
 
 
 def test_claims_command_prints_and_writes(

@@ -118,6 +118,17 @@ def test_search_finds_and_names_its_best_setting(capsys: pytest.CaptureFixture[s
     assert "best: row 1 (max_num_seqs=64): highest request_throughput_per_s" in told
 
 
+def test_search_of_one_model_is_no_answer_for_another(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["+experiment=tune", "platform=simulated", "executor=inline", "search=random", "search.trials=2"]
+    words.append("workload.num_prompts=20")
+    assert cli.main([*words, "model=llama_3_1_8b_instruct"]) == cli.OK
+
+    for plan in ("true", "false"):
+        assert cli.main([*words, "model=qwen3_8b", f"plan={plan}"]) == cli.MISTAKE
+        assert "give the new one a name of its own with study.name=" in capsys.readouterr().err
+    assert cli.main([*words, "model=qwen3_8b", "study.name=another"]) == cli.OK
+
+
 def test_trials_that_cannot_run_are_counted_and_explained(capsys: pytest.CaptureFixture[str]) -> None:
     code, told = run(
         capsys,
@@ -251,7 +262,11 @@ def test_version_is_packages(capsys: pytest.CaptureFixture[str]) -> None:
 def test_node_is_shown_device_by_device(capsys: pytest.CaptureFixture[str]) -> None:
     code, told = run(capsys, "node", "--platform", "simulated")
     assert code == cli.OK
-    assert "modelled AMD Instinct MI300X" in told
+    assert "node: modelled: 8 x modelled AMD Instinct MI300X (SPX/NPS1), 192 GiB each" in told
+    rows = [line.split() for line in told.splitlines() if "│" in line]
+    # What tells them apart; what they share is said once.
+    assert [(row[0], row[-1]) for row in rows] == [(str(n), str(n // 4)) for n in range(8)]
+    assert told.count("compute units 304") == 1
     code, told = run(capsys, "node", "--platform", "cuda")
     assert code == cli.MISTAKE
     assert "nvidia-smi" in told

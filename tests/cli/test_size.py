@@ -128,6 +128,10 @@ def test_log_of_requests_says_rate_and_lengths(tmp_path: Path, capsys: pytest.Ca
     found = sized(capsys, *asked)
     assert found["rate_per_s"] == pytest.approx(1.0, rel=0.05)
     assert "prompts of 512 and answers of 64 tokens" in str(found["source"])
+    # One request a second is far below what an instance serves, at both ends of what is known of it.
+    assert (found["answer"]["fewest_gpus"], found["answer"]["most_gpus"]) == (1, 1)
+    assert main(["size", *asked]) == 0
+    assert "uncertain: no, 1 GPU at either end" in capsys.readouterr().out
 
 
 def test_simulated_study_has_the_uncertainty_of_its_model(

@@ -524,7 +524,11 @@ def test_study_without_results_is_empty_and_has_its_columns(store: Store) -> Non
 def test_described_columns_are_those_of_code() -> None:
     stated = (DOCS / "columns.md").read_text(encoding="utf-8")
 
-    assert "| `p99_ttft_ms` | double | ms | 99th percentile of the time to first token |" in stated
+    assert "| `duration_s` | double, s | First request sent to last one completed |" in stated
+    # The statistics of a latency share a row that says what is timed.
+    assert "`p95_ttft_ms`, `p99_ttft_ms` | double, ms | Time to first token |" in stated
+    named = re.findall(r"`([\w.]+)`", re.sub(r"\| [^|]*\|$", "", stated, flags=re.MULTILINE))
+    assert {column.name for column in COLUMNS} <= set(named)
     assert stated == columns_markdown(), "run: python -m analysis columns > docs/columns.md"
 
 

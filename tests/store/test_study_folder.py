@@ -17,7 +17,7 @@ from sweeper import topology
 from sweeper.errors import ConfigError, StoreError
 from sweeper.records import LoadPoint, Model, Objective, Platform
 from sweeper.space.space import Series, Space
-from sweeper.store.study_folder import StudyFolder, write_json
+from sweeper.store.study_folder import StudyFolder, refuse_other_question, write_json
 from sweeper.topology import Node
 from tests.conftest import ROOT
 from tests.surroundings import running
@@ -172,3 +172,63 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json(path, {(1, 2): "keys of JSON are texts"})
     assert json.loads(path.read_text()) == {"a": 1}
+
+
+def searched(folder: Path, model: Model, load: LoadPoint) -> Path:
+    """Make a study's folder as a search of one trial leaves it."""
+    with StudyFolder(folder) as study:
+        described(study, model, load_points=(load,))
+    (folder / "measurements").mkdir()
+    (folder / "measurements" / "a-1.parquet").touch()
+    return folder
+
+
+def test_search_on_another_model_needs_another_name(tmp_path: Path, llama_70b: Model) -> None:
+    load = LoadPoint(dataset="random", num_prompts=1)
+    folder = searched(tmp_path / "s", llama_70b, load)
+
+    refuse_other_question(folder, model=llama_70b, load_points=(load,))
+    with pytest.raises(
+        ConfigError, match=r"was made on model 'meta-llama/.*', now it is 'other'.*study\.name="
+    ):
+        refuse_other_question(folder, model=replace(llama_70b, name="other"), load_points=(load,))
+
+
+@pytest.mark.parametrize(
+    "loads",
+    [
+        (LoadPoint(dataset="random", num_prompts=2, input_len=64),),
+        (LoadPoint(dataset="random", num_prompts=1), LoadPoint(dataset="random", num_prompts=2)),
+    ],
+)
+def test_search_under_another_load_needs_another_name(
+    loads: tuple[LoadPoint, ...], tmp_path: Path, llama_70b: Model
+) -> None:
+    folder = searched(tmp_path / "s", llama_70b, LoadPoint(dataset="random", num_prompts=1))
+
+    with pytest.raises(
+        ConfigError, match=r"made with the load .*num_prompts=1, now it is .*num_prompts=2.*study\.name="
+    ):
+        refuse_other_question(folder, model=llama_70b, load_points=loads)
+
+
+def test_search_that_was_moved_goes_on_with_its_dataset(tmp_path: Path, llama_70b: Model) -> None:
+    load = LoadPoint(dataset="custom", num_prompts=1, dataset_path="/here/prompts.jsonl")
+    folder = searched(tmp_path / "s", llama_70b, load)
+
+    refuse_other_question(
+        folder, model=llama_70b, load_points=(replace(load, dataset_path="/there/prompts.jsonl"),)
+    )
+    with pytest.raises(ConfigError, match=r"study\.name="):
+        refuse_other_question(
+            folder, model=llama_70b, load_points=(replace(load, dataset_path="/here/b.jsonl"),)
+        )
+
+
+def test_search_without_trials_takes_another_question(tmp_path: Path, llama_70b: Model) -> None:
+    load = LoadPoint(dataset="random", num_prompts=1)
+    with StudyFolder(tmp_path / "s") as study:
+        described(study, llama_70b, load_points=(load,))
+
+    refuse_other_question(study.path, model=replace(llama_70b, name="other"), load_points=(load,))
+    refuse_other_question(tmp_path / "new", model=llama_70b, load_points=(load,))

@@ -245,7 +245,7 @@ def test_command_writes_conversations_that_run_turn_by_turn_and_by_users(
     assert cli.main(["traffic", str(silent), "--output", "mine", "--name", "silent"]) == cli.OK
     said = capsys.readouterr().out
     assert "pauses between turns: unknown" in said
-    assert "workload.max_concurrency=[4,16,64] workload.options.pause_s=10" in said
+    assert "'workload.max_concurrency=[4,16,64]' workload.options.pause_s=10" in said
     replay, users = (Store(Path("outputs") / name).read() for name in ("replay", "users"))
     assert (replay["completed"] == 4).all()
     assert (replay["total_input_tokens"] == 3800).all()

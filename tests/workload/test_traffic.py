@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +189,13 @@ def test_command_says_what_is_in_the_log_and_writes_workload_that_plans(
     assert cli.main(["traffic", str(log), "--output", "mine", "--name", "chat"]) == cli.OK
     said = capsys.readouterr().out
     assert "3 requests (openai)" in said and "28.4% of all prompt tokens came before" in said
+    printed = [
+        line.partition("python -m sweeper ")[2] for line in said.splitlines() if "+experiment=tune" in line
+    ]
+    named = [word for line in printed for word in shlex.split(line) if word.startswith("study.name=")]
+    # Another load is another study.
+    assert named[:3] == ["study.name=chat", "study.name=chat_fast", "study.name=chat_rates"]
+    assert len(set(named)) == len(named) == len(printed)
     sweep = ("--config-dir", "mine", "workload=chat", "platform=simulated", "executor=inline")
     more = ("space.knobs.max_num_seqs=[64]", "knobs.tensor_parallel_size=1", "study.name=chat")
     assert cli.main([*sweep, *more]) == cli.OK
