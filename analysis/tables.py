@@ -76,13 +76,23 @@ def _settings(frame: pd.DataFrame, known: Mapping[str, Series]) -> pd.DataFrame:
     order = {name: (entry.order, name) for name, entry in known.items()}
     after = (len(known), "")
     groups = []
+    # A row of the store has two hundred columns: the steps below copy those that name a setting alone.
+    naming = [name for name in rows if name in _NAMING or str(name).startswith("knob.")]
+    narrow = rows[naming]
     for name in sorted(set(rows["series"]), key=lambda n: (n is None, order.get(n or "", after), n or "")):
-        group = rows[[other == name for other in rows["series"]]]
+        group = narrow[[other == name for other in narrow["series"]]]
         shown = group if name is None else _of_run(group, known[name].run if name in known else None)
         if not shown.empty:
             groups.append(_named_settings(shown, label=None if name is None else _label(name, known)))
-    named = load_names.named(pd.concat(groups, ignore_index=True))
-    return named.reset_index(drop=True)
+    named = load_names.named(pd.concat(groups))
+    new = {name: named[name] for name in ("setting", "load_point", "load_axis")}
+    return rows.loc[named.index].assign(**new).reset_index(drop=True)
+
+
+_NAMING = frozenset(
+    {"series", "trial_key", "ended_at", load_names.RUN, *load_names.LOAD_POINT, *SEARCH_SLOS.values()}
+)
+"""What names settings and load points, beside the knobs."""
 
 
 def of_metric(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
