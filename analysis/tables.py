@@ -10,7 +10,7 @@ instead of a number.
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +28,7 @@ from sweeper.records import (
     Scalar,
     TrialState,
 )
+from sweeper.text import reasons
 from sweeper.text.tables import markdown_table
 
 Row = load_names.Row
@@ -213,6 +214,28 @@ def failures(frame: pd.DataFrame, series: Mapping[str, Series] | None = None) ->
     failed = rows[rows["state"] != str(TrialState.COMPLETE)].drop_duplicates(["setting", "trial_key"])
     columns = ["setting", "state", "failure_class", "failure_message", "log_path", "trial_key"]
     return failed[columns].reset_index(drop=True)
+
+
+def folded(failed: pd.DataFrame) -> pd.DataFrame:
+    """Keep the first of trials that say the same of other numbers, where they are many, and count the others.
+
+    Args:
+        failed: What ``failures`` gave.
+    """
+    kinds = [
+        (row["state"], row["failure_class"], reasons.kind_of(row["failure_message"]))
+        for row in failed.to_dict("records")
+    ]
+    counts = Counter(kinds)
+    first = {kind: place for place, kind in reversed(list(enumerate(kinds)))}
+    kept = [
+        place for place, kind in enumerate(kinds) if counts[kind] <= reasons.SHOWN or first[kind] == place
+    ]
+    found = failed.iloc[kept].reset_index(drop=True)
+    others = [counts[kinds[place]] - 1 if counts[kinds[place]] > reasons.SHOWN else 0 for place in kept]
+    told = zip(found["failure_message"], others, strict=True)
+    found["failure_message"] = [reasons.and_more(text, more) if more else text for text, more in told]
+    return found
 
 
 def to_markdown(table: pd.DataFrame, *, is_text: bool = False, formatted: Collection[str] = ()) -> str:

@@ -12,6 +12,7 @@ from sweeper.cli.arguments import ConsoleCommand
 from sweeper.cli.exit_codes import OK
 from sweeper.errors import ConfigError
 from sweeper.records import Platform
+from sweeper.text.printable import legible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,8 +37,8 @@ class ShowNode(ConsoleCommand):
 
     def run(self, options: Namespace, console: Console) -> int:
         """Read the node, and show a row for each device."""
-        from rich.table import Table
-
+        from analysis import columns_text
+        from analysis.columns_text import Column
         from sweeper import topology
         from sweeper.prepare.platform import choose_platform
 
@@ -69,12 +70,11 @@ class ShowNode(ConsoleCommand):
             told = {"platform": str(choice.platform), "reason": choice.reason, "summary": node.summary}
             as_json.answer({**told, **_facts(node), "devices": rows}, console)
             return OK
-        table = Table(title=node.summary)
-        for name in rows[0]:
-            table.add_column(name)
-        for row in rows:
-            table.add_row(*row.values())
-        console.print(table)
+        columns = [Column(head=name, cells=tuple(row[name] for row in rows)) for name in rows[0]]
+        shown = [column for column in columns if not column.is_empty]
+        console.print(node.summary, markup=False, soft_wrap=True)
+        for line in columns_text.lines([shown], width=console.width):
+            console.print(legible(line), markup=False, soft_wrap=True, highlight=False)
         console.print(_about(node), markup=False, soft_wrap=True)
         return OK
 

@@ -19,6 +19,7 @@ import yaml
 import sweeper
 from sweeper import cli
 from sweeper.processes.ports import ReservedPort
+from tests.stubbed_node import stub
 from tests.surroundings import running
 
 QUICK = (
@@ -86,6 +87,19 @@ def test_line_for_production_says_up_to_which_release_it_is_valid(
     )
     assert lines[place + 2].startswith("  vllm serve ")
     assert "--async-scheduling" in lines[place + 2]
+
+
+def test_what_line_for_production_needs_of_host_stands_in_lines_before_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, told = run(
+        capsys, *A_SEARCH[:4], "knobs.host_numa_balancing=false", "space.knobs.max_num_seqs=[8]",
+        "workload.num_prompts=4", "study.name=host",
+    )  # fmt: skip
+    assert code == cli.OK
+    lines = told.splitlines()
+    (place,) = (number for number, line in enumerate(lines) if line.startswith("  vllm serve "))
+    assert lines[place - 1] == "  # needs: sysctl kernel.numa_balancing=0"
 
 
 def test_same_command_again_measures_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -252,6 +266,8 @@ def test_node_is_shown_device_by_device(capsys: pytest.CaptureFixture[str]) -> N
     code, told = run(capsys, "node", "--platform", "simulated")
     assert code == cli.OK
     assert "modelled AMD Instinct MI300X" in told
+    first = [line.split()[0] for line in told.splitlines() if line.strip()]
+    assert [word for word in first if word.isdigit()][:8] == list("01234567")
     code, told = run(capsys, "node", "--platform", "cuda")
     assert code == cli.MISTAKE
     assert "nvidia-smi" in told
@@ -429,3 +445,19 @@ def test_reader_that_has_seen_enough_is_no_error(program: list[str]) -> None:
     )
     os.close(writer)
     assert (told.returncode, told.stderr) == (0, "")
+
+
+def test_node_cuts_no_name_and_no_address_at_80_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub(tmp_path, monkeypatch)
+    monkeypatch.setenv("COLUMNS", "80")
+    code, told = run(capsys, "node", "--platform", "mi300x", "--json")
+    assert code == cli.OK
+    devices = json.loads(told)["devices"]
+    assert len(devices) == 64
+    code, told = run(capsys, "node", "--platform", "mi300x")
+    for name in ("name", "bdf", "uuid"):
+        assert {device[name] for device in devices} <= set(re.split(r"\s{2,}|\n", told))
+    # The first line says why this platform, the last what holds for the whole node.
+    assert max(map(len, told.splitlines()[1:-1])) <= 80
