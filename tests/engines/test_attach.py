@@ -172,3 +172,10 @@ def test_sweep_of_endpoint_ends_with_what_was_measured_and_no_line_to_serve_with
     assert "vllm serve" not in told
     assert "vllm serve" not in Path("outputs/endpoint_load-cpu/report.md").read_text(encoding="utf-8")
     assert process.poll() is None
+
+
+def test_answer_that_is_no_object_has_no_content_however_deep_it_is() -> None:
+    for text in ("[" * 100_000, '{"a":' * 100_000, "null", "\x00", "[]"):
+        answer = Answer(status=200, text=text)
+        assert answer.content == {}
+        assert answer.first_text == ""
