@@ -179,3 +179,12 @@ def test_answer_that_is_no_object_has_no_content_however_deep_it_is() -> None:
         answer = Answer(status=200, text=text)
         assert answer.content == {}
         assert answer.first_text == ""
+
+
+def test_version_without_end_is_told_as_far_as_a_message_can_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = EngineSpec(kind="attach", release="0.33.0", url="http://127.0.0.1:1")
+    told = '{"version": "0.32.0' + "9" * 5000 + '+cpu"}'
+    monkeypatch.setattr(Endpoint, "get", lambda self, path, timeout_s=0.0: Answer(status=200, text=told))
+    found = attach.find_release(engine, surroundings={})
+    assert found.startswith("0.32.09")
+    assert len(found) <= 100
