@@ -36,9 +36,9 @@ class SizeFleet(ConsoleCommand):
         "points of a study, or, without one, from the simulated platform (SIMULATED)."
     )
     epilog = (
-        "examples: python -m sweeper size --rate 50 --input-len 1024 --output-len 128 "
-        "--slo 'p99_ttft_ms<=2000'\n"
-        "          python -m sweeper size outputs/tune --rate 50 --slo 'p99_ttft_ms<=2000' --price 2.50"
+        "examples:\n"
+        "  python -m sweeper size --rate 50 --input-len 1024 --output-len 128 --slo 'p99_ttft_ms<=2000'\n"
+        "  python -m sweeper size outputs/tune --rate 50 --slo 'p99_ttft_ms<=2000' --price 2.50"
     )
 
     def declare(self, parser: ArgumentParser) -> None:

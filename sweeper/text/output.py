@@ -108,8 +108,21 @@ def check_written(stream: Stream) -> None:
         raise AnswerError(text)
 
 
+class _Lines(argparse.HelpFormatter):
+    """Wraps each line of a text by itself, and leaves an indented one whole: a command that can be copied."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        lines = text.splitlines()
+        return "\n".join(line if line.startswith(" ") else fill(line, width, indent) for line in lines)
+
+
 class HelpParser(argparse.ArgumentParser):
     """Prints its help as everything else is printed."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take what argparse takes."""
+        super().__init__(*args, **{"formatter_class": _Lines, **kwargs})
 
     def print_help(self, file: Any = None) -> None:
         """Print the help, and check that it was written.

@@ -258,6 +258,20 @@ def test_help_lists_commands_and_experiments(capsys: pytest.CaptureFixture[str])
     assert run(capsys) == (code, told)
 
 
+def test_examples_of_help_have_lines_of_their_own(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    ends = {"fit": " --sizes", "size": " --price 2.50", "tiny-model": " model.path=FOLDER"}
+    for command, end in ends.items():
+        with pytest.raises(SystemExit, match="0"):
+            cli.main([command, "--help"])
+        lines = capsys.readouterr().out.splitlines()
+        shown = [line for line in lines if line.startswith("  python -m sweeper")]
+        assert len(shown) == 2
+        assert shown[-1].endswith(end)
+
+
 def test_version_is_packages(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "--version") == (cli.OK, f"{sweeper.__version__}\n")
 
