@@ -176,6 +176,24 @@ def test_of_many_settings_best_are_shown_and_equal_reasons_are_counted(
     assert "2 times infeasible: needs 16 devices" in told
 
 
+def test_many_reasons_of_one_kind_are_first_one_and_count_in_terminal_and_report(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, told = run(
+        capsys,
+        *("platform=simulated", "executor=inline", "workload=random", "workload.num_prompts=4"),
+        *("space.knobs.max_num_seqs=1,2,3,4,5", "space.knobs.tensor_parallel_size=4,16"),
+        *("knobs.max_model_len=8192", "search.method=grid", "study.name=mine"),
+    )
+    assert code == cli.OK
+    assert "trials: 5 complete, 5 infeasible" in told
+    lines = [line.strip() for line in told.splitlines() if "needs 16 devices" in line]
+    assert [line.endswith(" (and 4 more like it)") for line in lines] == [False] * 3 + [True] * 2
+    section = Path("outputs/mine/report.md").read_text().partition("## Trials without numbers")[2]
+    assert section.count("needs 16 devices") == section.count("(and 4 more like it)") == 1
+    assert "report.html names every setting." in section
+
+
 def test_study_where_everything_fails_says_so_with_its_exit_code(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
