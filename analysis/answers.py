@@ -71,9 +71,11 @@ def verdicts(rows: pd.DataFrame) -> pd.DataFrame:
     columns = ["setting", "sanity_verdict", "sanity_text", "why"]
     if "sanity_text" not in rows.columns:
         return pd.DataFrame(columns=columns)
-    asked = rows[(rows["state"] == str(TrialState.COMPLETE)) & rows["sanity_text"].notna()]
+    is_asked = (rows["state"] == str(TrialState.COMPLETE)) & rows["sanity_text"].notna()
+    # Only what is compared column by column is copied whole: a table of the store has two hundred columns.
+    asked = rows.loc[is_asked, ["setting"]].drop_duplicates("setting")
     judged: dict[str, dict[str, str]] = {}
-    for _, group in asked.drop_duplicates("setting").groupby(_MODEL, sort=False, dropna=False):
+    for _, group in rows.loc[asked.index].groupby(_MODEL, sort=False, dropna=False):
         judged |= {answer["setting"]: answer for answer in _judged(group)}
     ordered = [judged[setting] for setting in dict.fromkeys(rows["setting"]) if setting in judged]
     return pd.DataFrame(ordered, columns=columns)

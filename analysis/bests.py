@@ -188,9 +188,11 @@ def estimates(
 def _competing(frame: pd.DataFrame, series: Mapping[str, Series] | None) -> pd.DataFrame:
     rows = tables.settings(frame, series)
     repeated = {name for name, entry in (series or {}).items() if entry.run == "second"}
-    rows = rows[[name not in repeated for name in rows["series"]]]
+    if repeated:
+        rows = rows[[name not in repeated for name in rows["series"]]]
     # Fast and wrong is not good: what gives no text any more takes no part.
-    return rows[~rows["setting"].isin(answers.broken(rows))]
+    broken = answers.broken(rows)
+    return rows[~rows["setting"].isin(broken)] if broken else rows
 
 
 def _feasible(

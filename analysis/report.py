@@ -156,10 +156,12 @@ def _failures(study: Study) -> str:
     failed = tables.failures(study.frame, study.series)
     if failed.empty:
         return ""
-    shown = failed.drop(columns="trial_key").rename(
+    folded = tables.folded(failed)
+    shown = folded.drop(columns="trial_key").rename(
         columns={"failure_class": "class", "failure_message": "reason", "log_path": "log"}
     )
-    return f"## Trials without numbers\n\n{tables.to_markdown(shown, is_text=True)}"
+    more = "" if len(folded) == len(failed) else "\n\nreport.html names every setting."
+    return f"## Trials without numbers\n\n{tables.to_markdown(shown, is_text=True)}{more}"
 
 
 def repeatability(study: Study) -> str:

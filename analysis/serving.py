@@ -23,6 +23,7 @@ from sweeper import knobs
 from sweeper.errors import ConfigError
 from sweeper.kinds import ENGINES
 from sweeper.records import Scalar
+from sweeper.records.plurals import listed
 
 READ = (
     *("engine", "engine_build", "engine_release", "version.vllm", "image", "command"),
@@ -136,8 +137,7 @@ def valid_until(frame: pd.DataFrame, trial_key: str) -> str:
     if not last:
         return ""
     return (
-        f"This line is for vLLM {release_of(row)} and valid up to {last}: newer releases lack "
-        f"{' and '.join(gone)}."
+        f"This line is for vLLM {release_of(row)} and valid up to {last}: newer releases lack {listed(gone)}."
     )
 
 

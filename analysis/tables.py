@@ -10,7 +10,7 @@ instead of a number.
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +28,7 @@ from sweeper.records import (
     Scalar,
     TrialState,
 )
+from sweeper.text import reasons
 from sweeper.text.tables import markdown_table
 
 Row = load_names.Row
@@ -76,13 +77,23 @@ def _settings(frame: pd.DataFrame, known: Mapping[str, Series]) -> pd.DataFrame:
     order = {name: (entry.order, name) for name, entry in known.items()}
     after = (len(known), "")
     groups = []
+    # A row of the store has two hundred columns: the steps below copy those that name a setting alone.
+    naming = [name for name in rows if name in _NAMING or str(name).startswith("knob.")]
+    narrow = rows[naming]
     for name in sorted(set(rows["series"]), key=lambda n: (n is None, order.get(n or "", after), n or "")):
-        group = rows[[other == name for other in rows["series"]]]
+        group = narrow[[other == name for other in narrow["series"]]]
         shown = group if name is None else _of_run(group, known[name].run if name in known else None)
         if not shown.empty:
             groups.append(_named_settings(shown, label=None if name is None else _label(name, known)))
-    named = load_names.named(pd.concat(groups, ignore_index=True))
-    return named.reset_index(drop=True)
+    named = load_names.named(pd.concat(groups))
+    new = {name: named[name] for name in ("setting", "load_point", "load_axis")}
+    return rows.loc[named.index].assign(**new).reset_index(drop=True)
+
+
+_NAMING = frozenset(
+    {"series", "trial_key", "ended_at", load_names.RUN, *load_names.LOAD_POINT, *SEARCH_SLOS.values()}
+)
+"""What names settings and load points, beside the knobs."""
 
 
 def of_metric(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -203,6 +214,28 @@ def failures(frame: pd.DataFrame, series: Mapping[str, Series] | None = None) ->
     failed = rows[rows["state"] != str(TrialState.COMPLETE)].drop_duplicates(["setting", "trial_key"])
     columns = ["setting", "state", "failure_class", "failure_message", "log_path", "trial_key"]
     return failed[columns].reset_index(drop=True)
+
+
+def folded(failed: pd.DataFrame) -> pd.DataFrame:
+    """Keep the first of trials that say the same of other numbers, where they are many, and count the others.
+
+    Args:
+        failed: What ``failures`` gave.
+    """
+    kinds = [
+        (row["state"], row["failure_class"], reasons.kind_of(row["failure_message"]))
+        for row in failed.to_dict("records")
+    ]
+    counts = Counter(kinds)
+    first = {kind: place for place, kind in reversed(list(enumerate(kinds)))}
+    kept = [
+        place for place, kind in enumerate(kinds) if counts[kind] <= reasons.SHOWN or first[kind] == place
+    ]
+    found = failed.iloc[kept].reset_index(drop=True)
+    others = [counts[kinds[place]] - 1 if counts[kinds[place]] > reasons.SHOWN else 0 for place in kept]
+    told = zip(found["failure_message"], others, strict=True)
+    found["failure_message"] = [reasons.and_more(text, more) if more else text for text, more in told]
+    return found
 
 
 def to_markdown(table: pd.DataFrame, *, is_text: bool = False, formatted: Collection[str] = ()) -> str:

@@ -12,12 +12,25 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from sweeper.errors import ConfigError
-from sweeper.records import Constraint, Objective, derived
+from sweeper.records import Constraint, Objective, derived, magnitudes
 from sweeper.records.derived import LOSS, LOSS_HIGH
 from sweeper.store.description import Description
 from sweeper.store.losses import Default
 
 Quantity = TypeVar("Quantity", Objective, Constraint)
+
+
+def check_price(given: float) -> None:
+    """Refuse a price of the command line that is none.
+
+    Raises:
+        ConfigError: It is not above 0, or one that nobody can mean.
+    """
+    if not magnitudes.is_meant(given):
+        raise ConfigError(
+            f"--price: is {given:g}; expected what a GPU costs by the hour, from {magnitudes.SMALLEST:g} to "
+            f"{magnitudes.LARGEST:g}. Correct it."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +56,7 @@ class Price:
         own: Mapping[str, Any] = asked if isinstance(asked, dict) else {}
         named = str(own.get("currency") or "")
         if given is not None:
-            if not 0 < given < float("inf"):
-                raise ConfigError(f"--price: is {given:g}; expected what a GPU costs by the hour, above 0.")
+            check_price(given)
             return cls(per_gpu_hour=given, currency=named if currency is None else currency)
         price = own.get("price_per_gpu_hour")
         is_price = isinstance(price, int | float) and not isinstance(price, bool)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import signal
 import sys
 from types import FrameType
@@ -32,22 +31,17 @@ def main() -> None:
     try:
         give_again_what_is_dropped()
         signal.signal(signal.SIGINT, _Once())
+        from sweeper.text.output import prepare_streams
+
+        prepare_streams()
         from sweeper import cli
 
-        _spell_out_what_cannot_be_shown()
         code = cli.main(sys.argv[1:])
     except KeyboardInterrupt:
         # Before there was a command, or after it had ended.
         code = _STOPPED
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
-
-
-def _spell_out_what_cannot_be_shown() -> None:
-    """Print a letter that the terminal lacks as ``\\xf6``: better than to lose the answer of a study."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

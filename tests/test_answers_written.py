@@ -211,6 +211,26 @@ def test_reader_that_has_seen_enough_is_no_mistake(tmp_path: Path) -> None:
         assert (ended.returncode, ended.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_streams_that_are_closed_are_no_mistake_and_no_file_gets_their_place(
+    study: Path, closed: tuple[int, ...]
+) -> None:
+    def close() -> None:
+        for number in closed:
+            os.close(number)
+
+    shutil.rmtree(study)
+    for arguments in (["sweeper", *RUN], ["analysis", "costs", str(study), "--price=2"]):
+        told = subprocess.run(
+            [sys.executable, "-m", *arguments], preexec_fn=close, timeout=300,
+            stdout=None if 1 in closed else subprocess.PIPE, stderr=None if 2 in closed else subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+        )  # fmt: skip
+        assert (told.returncode, told.stderr or b"") == (0, b"")
+    assert (study / "report.md").read_text().startswith("# ")
+    assert Path("outputs/optuna.db").read_bytes().startswith(b"SQLite format 3")
+
+
 def test_device_is_written_to_and_never_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

@@ -18,8 +18,7 @@ AT_THE_COMMAND_LINE = {
     ),
     "an experiment without its key": (
         ["case2_sched_steps"],
-        "command line: 'case2_sched_steps' is neither a command nor key=value. "
-        "Did you mean 'case2_sched_steps'? An experiment is chosen with +experiment=NAME.",
+        "command line: 'case2_sched_steps' is an experiment; expected +experiment=case2_sched_steps.",
     ),
     "no experiment at all": (
         ["platform=simulated"],

@@ -26,6 +26,7 @@ from sweeper.store import description
 from sweeper.store.description import Description
 from sweeper.store.files import open_folder
 from sweeper.text.printable import LINES, legible
+from sweeper.text.reasons import kind_of
 
 Plain = dict[str, Any]
 """What JSON can hold: texts, numbers, None, and lists and objects of them."""
@@ -312,7 +313,7 @@ def _failures(study: Study, rows: pd.DataFrame) -> list[Plain]:
     for row in failed.to_dict("records"):
         state = str(row["state"])
         kind, message = (_text(row[name]) for name in ("failure_class", "failure_message"))
-        reason = (state, kind, re.sub(r"[0-9][0-9.,]*", "#", message))
+        reason = (state, kind, kind_of(message))
         entry = found.get(reason)
         if entry is None:
             entry = {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sweeper.cli import as_json
 from sweeper.cli.arguments import ConsoleCommand
 from sweeper.cli.exit_codes import OK, SOME_FAILED
+from sweeper.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,6 +45,11 @@ class AuditNode(ConsoleCommand):
         """Read the node, and show every finding."""
         from sweeper.audit import Verdict, audit_node
 
+        if not options.root.is_dir():
+            raise ConfigError(
+                f"--root: {options.root} is no folder; expected where proc and sys lie, such as /host. "
+                "Correct it."
+            )
         audit = audit_node(root=options.root)
         if options.json:
             as_json.answer(_told(audit), console)

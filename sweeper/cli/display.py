@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +18,13 @@ from sweeper.records import SEARCH_SLOS, Placement, TrialResult, TrialSpec, Tria
 from sweeper.records.metrics import BY_NAME
 from sweeper.records.plurals import amount
 from sweeper.sweep.outlook import Outlook
+from sweeper.text import reasons
 from sweeper.text.printable import legible
 from sweeper.trial import stages
 
 _SHOWN_DEVICES = 16
 # Where there is no terminal to draw on, a line now and then says that the sweep goes on.
 _SIGN_OF_LIFE_S = 60.0
-# Settings that are refused for the same reason are shown one by one up to here, and counted at the end.
-_SHOWN_ALIKE = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +50,7 @@ class Display:
         self._total: int | None = None
         self._counts = dict.fromkeys(("stored", "complete", "failed", "infeasible"), 0)
         self._refused = 0
-        self._alike: Counter[str] = Counter()
+        self._alike: dict[str, list[str]] = {}
         self._outlook: Outlook | None = None
         self._looked_at_s = self._said_at_s = clock()
 
@@ -69,9 +66,9 @@ class Display:
         if self._live is not None:
             self._live.__exit__(None, None, None)
             self._live = None
-        for reason, count in self._alike.items():
-            if count > _SHOWN_ALIKE:
-                self._say(f"infeasible, {count - _SHOWN_ALIKE} more like this: {reason}")
+        for told in self._alike.values():
+            if len(told) > reasons.SHOWN:
+                self._say(f"infeasible: {reasons.and_more(told[0], len(told) - 1)}")
 
     def planned(self, *, total: int | None, done: int, refused: int) -> None:
         """The work is known."""
@@ -99,7 +96,8 @@ class Display:
         if running is not None and result.state is TrialState.COMPLETE:
             self._durations_s.append(self._clock() - running.since_s)
         if will_retry:
-            self._say(f"again   {result.spec.label}: {result.failure_class}: {result.failure_message}")
+            told = reasons.reason_text(result.failure_class, result.failure_message)
+            self._say(f"again   {result.spec.label}: {told}")
             return
         self._counts[str(result.state)] = self._counts.get(str(result.state), 0) + 1
         if result.state is TrialState.INFEASIBLE and not self._is_new(result):
@@ -109,11 +107,8 @@ class Display:
             for sentence in _short_answers(result):
                 self._say(f"short   {sentence}")
         else:
-            reason = f"{result.failure_class}: " if result.failure_class else ""
-            self._say(
-                f"{result.state!s:<7} {self._position()} {result.spec.label}{took}: "
-                f"{reason}{result.failure_message}"
-            )
+            told = reasons.reason_text(result.failure_class, result.failure_message)
+            self._say(f"{result.state!s:<7} {self._position()} {result.spec.label}{took}: {told}")
         self.tick()
 
     def look_ahead(self, outlook: Outlook) -> None:
@@ -138,9 +133,10 @@ class Display:
 
     def _is_new(self, result: TrialResult) -> bool:
         """Whether this reason, numbers aside, still deserves a line of its own."""
-        reason = re.sub(r"\d+([.,]\d+)*", "#", str(result.failure_message))
-        self._alike[reason] += 1
-        return self._alike[reason] <= _SHOWN_ALIKE
+        reason = str(result.failure_message)
+        told = self._alike.setdefault(reasons.kind_of(reason), [])
+        told.append(reason)
+        return len(told) <= reasons.SHOWN
 
     @property
     def _done(self) -> int:

@@ -42,8 +42,9 @@ class ShowFit(ConsoleCommand):
         "sequences then fit. Starts nothing, asks no hardware."
     )
     epilog = (
-        "examples: python -m sweeper fit llama_3_1_70b_instruct max_model_len=8192 --mode CPX\n"
-        "          python -m sweeper fit path/to/config.json --device mi325x --sizes"
+        "examples:\n"
+        "  python -m sweeper fit llama_3_1_70b_instruct max_model_len=8192 --mode CPX\n"
+        "  python -m sweeper fit path/to/config.json --device mi325x --sizes"
     )
 
     def declare(self, parser: ArgumentParser) -> None:

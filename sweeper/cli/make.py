@@ -83,8 +83,10 @@ class MakeTinyModel(ConsoleCommand):
         "Llama; --like makes one with experts, latent attention, windows, states or an encoder of images."
     )
     epilog = (
-        "example: python -m sweeper tiny-model --like mixtral, then "
-        "python -m sweeper +experiment=cpu_smoke model.path=FOLDER with the folder that it prints"
+        "example:\n"
+        "  python -m sweeper tiny-model --like mixtral\n"
+        "  python -m sweeper +experiment=cpu_smoke model.path=FOLDER\n"
+        "with the folder that the first one prints"
     )
 
     def declare(self, parser: ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from sweeper.cli.arguments import ConsoleCommand
 from sweeper.cli.exit_codes import OK
 from sweeper.errors import ConfigError
 from sweeper.records import Platform
+from sweeper.text.printable import legible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,6 +38,7 @@ class ShowNode(ConsoleCommand):
     def run(self, options: Namespace, console: Console) -> int:
         """Read the node, and show a row for each device."""
         from rich.table import Table
+        from rich.text import Text
 
         from sweeper import topology
         from sweeper.prepare.platform import choose_platform
@@ -76,11 +78,11 @@ class ShowNode(ConsoleCommand):
         for name in own[0]:
             table.add_column(name, overflow="fold")
         for row in own:
-            table.add_row(*row.values())
+            table.add_row(*(Text(legible(cell)) for cell in row.values()))
         console.print(table)
         if shared:
             each = ", ".join(f"{name} {value}" for name, value in shared.items())
-            console.print(f"each device: {each}", markup=False, soft_wrap=True)
+            console.print(f"each device: {each}", markup=False, highlight=False)
         console.print(_about(node), markup=False, soft_wrap=True)
         return OK
 

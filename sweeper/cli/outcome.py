@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from sweeper.errors import AnswerError, StoreError
 from sweeper.records import Platform, TrialResult, TrialState
 from sweeper.records.plurals import amount
 from sweeper.text.printable import legible
+from sweeper.text.reasons import folded, reason_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,17 +69,18 @@ def conclude(
 def _count_up(outcome: Outcome, console: Console) -> None:
     counted = ", ".join(f"{count} {state}" for state, count in sorted(outcome.states.items()))
     console.print(f"trials: {counted or 'none'}; started now: {outcome.measured_now}", markup=False)
-    for text, count in Counter(map(_failure_text, outcome.failures)).items():
-        times = f"{count} times " if count > 1 else ""
-        console.print(f"  {times}{legible(text)}", markup=False, soft_wrap=True)
+    for text in folded(map(_failure_texts, outcome.failures)):
+        console.print(f"  {legible(text)}", markup=False, soft_wrap=True)
 
 
-def _failure_text(result: TrialResult) -> str:
+def _failure_texts(result: TrialResult) -> tuple[str, str]:
+    """Return why a trial has no numbers, and the same with its log."""
     log = f" (log: {result.log_path})" if result.log_path else ""
     # Of what was never started, that it cannot run here matters more than the class of the reason.
     is_refused = result.state is TrialState.INFEASIBLE
     kind = result.state if is_refused else result.failure_class or result.state
-    return f"{kind}: {result.failure_message}{log}"
+    reason = reason_text(kind, result.failure_message)
+    return reason, reason + log
 
 
 def _report(settings: Settings, planner: Planner, console: Console) -> None:
@@ -149,16 +150,18 @@ def _show_summary(settings: Settings, planner: Planner, console: Console) -> lis
             line = serving.serve_line(study.frame, key) or serving.why_no_line(study.frame, key)
             today = serving.today(study.frame, key)
             beside = () if today is None else (today.about, today.line)
-            for told in filter(None, (line, *beside)):
+            # What a line needs of the host stands in lines of comment before it.
+            for told in "\n".join(filter(None, (line, *beside))).splitlines():
                 console.print(f"  {legible(told)}", markup=False, soft_wrap=True)
             cost = costs.line(study, str(found[place]["setting"]))
             if cost:
                 console.print(f"  {legible(cost)}", markup=False, soft_wrap=True)
     further = verdicts.sentences(study)
-    for line in (*standings.closing_lines(study, has_front=not is_search), *further):
+    closing = "\n".join((*standings.closing_lines(study, has_front=not is_search), *further))
+    for line in closing.splitlines():
         console.print(legible(line), markup=False, soft_wrap=True)
-    closing = [*standings.closing_lines(study), *further]
-    return [*standings.best_lines(study), *(line.strip() for line in closing)]
+    noted = [*standings.closing_lines(study), *further]
+    return [*standings.best_lines(study), *(line.strip() for line in noted)]
 
 
 def _show_leaderboard(settings: Settings, board: Leaderboard, console: Console) -> None:

@@ -12,7 +12,9 @@ from sweeper.cli import as_json
 from sweeper.cli.arguments import ConsoleCommand, Parser
 from sweeper.cli.exit_codes import OK
 from sweeper.errors import ConfigError
+from sweeper.records import magnitudes
 from sweeper.records.plurals import amount
+from sweeper.text.reasons import folded
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,9 +36,9 @@ class SizeFleet(ConsoleCommand):
         "points of a study, or, without one, from the simulated platform (SIMULATED)."
     )
     epilog = (
-        "examples: python -m sweeper size --rate 50 --input-len 1024 --output-len 128 "
-        "--slo 'p99_ttft_ms<=2000'\n"
-        "          python -m sweeper size outputs/tune --rate 50 --slo 'p99_ttft_ms<=2000' --price 2.50"
+        "examples:\n"
+        "  python -m sweeper size --rate 50 --input-len 1024 --output-len 128 --slo 'p99_ttft_ms<=2000'\n"
+        "  python -m sweeper size outputs/tune --rate 50 --slo 'p99_ttft_ms<=2000' --price 2.50"
     )
 
     def declare(self, parser: ArgumentParser) -> None:
@@ -72,13 +74,14 @@ class SizeFleet(ConsoleCommand):
 
     def run(self, options: Namespace, console: Console) -> int:
         """Work it out, and print it."""
+        from analysis.worth import check_price
         from sweeper.goals import sizing
 
         bounds = [sizing.bound(text) for text in options.slo]
         if not bounds:
             raise ConfigError("--slo: is not given; expected what has to be kept, 'p99_ttft_ms<=2000'.")
-        if options.price is not None and not 0 < options.price < float("inf"):
-            raise ConfigError(f"--price: is {options.price:g}; expected more than 0. Correct it.")
+        if options.price is not None:
+            check_price(options.price)
         load = _load(options)
         folders = [word for word in options.words if "=" not in word]
         if len(folders) > 1 or (folders and len(options.words) > 1):
@@ -133,8 +136,11 @@ def _load(options: Namespace) -> _Load:
             raise ConfigError(f"{options.log}: holds no times; expected them, or --rate. Give --rate.")
     if rate is None:
         raise ConfigError("--rate: is not given; expected requests per second, or --log. Give one of them.")
-    if not 0 < rate < float("inf"):
-        raise ConfigError(f"--rate: is {rate:g}; expected requests per second, above 0. Correct it.")
+    if not magnitudes.is_meant(rate):
+        raise ConfigError(
+            f"--rate: is {rate:g}; expected requests per second, from {magnitudes.SMALLEST:g} to "
+            f"{magnitudes.LARGEST:g}. Correct it."
+        )
     for name, length in zip(("--input-len", "--output-len"), lengths, strict=True):
         if length is not None and length <= 0:
             raise ConfigError(f"{name}: is {length}; expected tokens, at least 1. Correct it.")
@@ -223,7 +229,7 @@ def _say(
 
     say(source.words)
     say(f"asked: {load.rate_per_s:.4g} requests per second{load.said} with {kept}")
-    for line in source.left_out:
+    for line in folded((line.partition(": ")[2], line) for line in source.left_out):
         say(f"left out: {line}")
     if not found:
         say(

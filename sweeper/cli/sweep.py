@@ -154,9 +154,14 @@ def read_options(arguments: list[str], commands: Collection[str]) -> tuple[argpa
             from sweeper import config
             from sweeper.errors import nearest
 
-            known = [*commands, *config.groups(options.config_dir).get("experiment", ())]
+            experiments = config.groups(options.config_dir).get("experiment", ())
+            if text in experiments:
+                raise ConfigError(
+                    f"command line: '{text}' is an experiment; expected +experiment={text}. Write it so."
+                )
             raise ConfigError(
-                f"command line: '{text}' is neither a command nor key=value.{nearest(text, known)} "
+                f"command line: '{text}' is neither a command nor key=value."
+                f"{nearest(text, [*commands, *experiments])} "
                 "An experiment is chosen with +experiment=NAME. See: python -m sweeper --help"
             )
     return options, rest

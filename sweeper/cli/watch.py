@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 HOST = "127.0.0.1"
-"""Loopback only: the page asks nobody who he is."""
+"""Loopback only: the page has no login."""
 
 NEWS = "/news"
 Parts = tuple[tuple[str, int], ...]

@@ -212,7 +212,7 @@ def _report(folder: Path) -> Mapping[str, Any] | None:
     for path in sorted((folder / "report").rglob("results_*.json"), reverse=True):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
         if isinstance(found, dict):
             return found
@@ -224,7 +224,7 @@ def _samples(folder: Path, task: str) -> list[dict[str, Any]]:
     for path in (folder / "report").rglob(f"samples_{task}_*.jsonl"):
         try:
             return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
     return []
 

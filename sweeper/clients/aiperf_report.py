@@ -51,7 +51,7 @@ def read_requests(path: Path, *, log_path: str | None) -> Sequence[Mapping[str, 
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         return [row for row in rows if row["metadata"]["benchmark_phase"] == "profiling"]
-    except (OSError, ValueError, KeyError, TypeError) as exc:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as exc:
         plausibility.refuse(f"{path.name} is not as aiperf writes it ({exc!r})", log_path=log_path)
 
 

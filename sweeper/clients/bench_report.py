@@ -27,7 +27,7 @@ def read_object(path: Path) -> dict[str, object] | None:
     """Read the JSON object that a benchmark left; None where there is no file, or it holds something else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 

@@ -127,7 +127,7 @@ def written_requests(result: Path, *, log_path: str | None) -> Sequence[Mapping[
                 if plausibility.number(request, name, log_path=log_path) is None:
                     plausibility.refuse(f"a request has no {name}; expected a number", log_path=log_path)
             request["error"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as exc:
         plausibility.refuse(f"{result} is not as it was written ({exc!r})", log_path=log_path)
     return list(requests)
 

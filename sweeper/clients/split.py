@@ -198,7 +198,7 @@ def _report(measurement: Measurement) -> Mapping[str, Any]:
     path = measurement.raw_path
     try:
         content = {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         plausibility.refuse(f"{path} cannot be read ({exc})", log_path=None)
     return content if isinstance(content, dict) else {}
 

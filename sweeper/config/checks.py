@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from sweeper import knobs
 from sweeper.errors import ConfigError, nearest
-from sweeper.records import Scalar
+from sweeper.records import Scalar, magnitudes
 from sweeper.text import confidential
 
 MOST_STARTS = 10_000
@@ -100,9 +100,14 @@ def check_choice(key: str, value: Any, known: Sequence[str]) -> None:
 
 
 def check_positive(key: str, value: float) -> None:
-    """Refuse zero and below, what is no number, and what is endless."""
+    """Refuse zero and below, what is no number, and what nobody can mean."""
     if not 0 < value < math.inf:
         raise ConfigError(f"{key}: is {value}; expected a number above 0.")
+    if not magnitudes.is_meant(value):
+        raise ConfigError(
+            f"{key}: is {value:g}; expected one from {magnitudes.SMALLEST:g} to {magnitudes.LARGEST:g}. "
+            "Correct it."
+        )
 
 
 def check_count(key: str, value: int, *, most: int) -> int:
@@ -114,7 +119,9 @@ def check_count(key: str, value: int, *, most: int) -> int:
 
 
 def check_not_negative(key: str, value: _Number) -> _Number:
-    """Refuse what is below zero, what is no number, and what is endless."""
+    """Refuse what is below zero, what is no number, and what nobody can mean."""
     if not 0 <= value < math.inf:
         raise ConfigError(f"{key}: is {value}; expected 0 or more.")
+    if value != 0:
+        check_positive(key, value)
     return value

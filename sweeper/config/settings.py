@@ -43,6 +43,7 @@ from sweeper.records import (
     Platform,
     Questions,
     Scalar,
+    magnitudes,
 )
 from sweeper.schedule.queue import ORDERS
 from sweeper.schedule.scheduler import ISOLATIONS
@@ -453,8 +454,9 @@ def _numbers(
             continue
         is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
         # Beyond it no client could count them; it is also false for what is no number (.nan).
-        if not is_number or not 0 < value < _MOST:
+        if not is_number or not magnitudes.SMALLEST <= value < _MOST:
             kind = "a whole number above 0" if whole else "a number above 0"
+            kind = f"{kind} (from {magnitudes.SMALLEST:g})" if is_number and 0 < value < 1 else kind
             kind += f", below {_MOST:,}" if is_number and value >= _MOST else ""
             null = ", or null" if may_be_null else ""
             raise ConfigError(f"{where}: is {value!r}; expected {kind}{null}.")

@@ -16,11 +16,13 @@ from urllib.parse import urlsplit
 
 from sweeper.engines import Cancelled, vllm_reports
 from sweeper.engines.checks import Found
-from sweeper.engines.endpoint import Endpoint
+from sweeper.engines.endpoint import Answer, Endpoint
 from sweeper.errors import ConfigError, EngineError, MeasurementError, Stopped
 from sweeper.records import EngineSpec, FailureClass, Placement, Provenance, Scalar, TrialSpec
+from sweeper.text.printable import shortened
 
 _CONNECT_S = 10.0
+_LONGEST_VERSION = 100
 # Looked at so often at most: a process that waits asks four times a second.
 _LOOK_S = 2.0
 
@@ -58,8 +60,13 @@ def find_release(engine: EngineSpec, *, surroundings: Mapping[str, str]) -> str:
             f"engine.url: nobody answers at {engine.url} ({answer.problem}); expected an endpoint "
             "that runs. Start it, or correct the address."
         )
+    return _version(answer).partition("+")[0] or engine.release
+
+
+def _version(answer: Answer) -> str:
+    """Return the version in an answer, as much of it as a message can show; empty where there is none."""
     version = answer.content.get("version") if answer.is_ok else None
-    return version.partition("+")[0] if isinstance(version, str) and version else engine.release
+    return shortened(version, _LONGEST_VERSION) if isinstance(version, str) else ""
 
 
 class AttachEngine:
@@ -122,9 +129,8 @@ class AttachedServer:
                 "Choose the model that it serves (model=...), or give the right address and key.",
                 failure=FailureClass.WRONG_ENGINE,
             )
-        answer = self._endpoint.get("/version")
-        version = answer.content.get("version") if answer.is_ok else None
-        if isinstance(version, str):
+        version = _version(self._endpoint.get("/version"))
+        if version:
             self._prove_release(version)
             self.versions = {"vllm": version}
         told = self._endpoint.get("/server_info?config_format=json", timeout_s=60.0)

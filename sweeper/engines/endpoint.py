@@ -42,7 +42,7 @@ class Answer:
         """The JSON object in the answer; empty when there is none."""
         try:
             content = json.loads(self.text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return content if isinstance(content, dict) else {}
 

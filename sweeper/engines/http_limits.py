@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-LARGEST_ANSWER = 64 * 2**20
+LARGEST_ANSWER = 16 * 2**20
 """Bytes of an answer, at most. The metrics of an engine have some hundred thousand."""
 
 _TURN_S = 0.25

@@ -138,7 +138,7 @@ def read_digest(inspected: str) -> str | None:
         content = json.loads(inspected)[0]
         digests = [name.partition("@")[2] for name in content.get("RepoDigests") or ()]
         own = str(content["Id"])
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return None
     return min(filter(None, digests), default=f"sha256:{own.removeprefix('sha256:')}")
 

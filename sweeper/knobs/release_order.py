@@ -18,9 +18,10 @@ from sweeper.knobs.tables import table
 ReleaseKey = Version
 """What orders releases, so that a later release is greater."""
 
-# Narrower than PEP 440, whose other spellings (``0.6.2-1``, ``0.9.1rc2.dev``, ``1!0.6``) name no vLLM.
+# Narrower than PEP 440, whose other spellings (``0.6.2-1``, ``0.9.1rc2.dev``, ``1!0.6``) name no vLLM. Python
+# reads no number of thousands of digits, which no release has.
 _RELEASE = re.compile(
-    r"v?(?P<public>\d+(?:\.\d+)*(?:\.?(?:a|b|rc)\d+)?(?:\.?post\d+)?(?:\.?dev\d+)?)(?:\+.*)?"
+    r"(?=.{1,200}$)v?(?P<public>\d+(?:\.\d+)*(?:\.?(?:a|b|rc)\d+)?(?:\.?post\d+)?(?:\.?dev\d+)?)(?:\+.*)?"
 )
 
 

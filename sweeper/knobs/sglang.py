@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from sweeper.errors import nearest
 from sweeper.knobs.launcher import refuse_given, refuse_near_path
@@ -109,7 +109,7 @@ def covered_sglang(release: str) -> str:
     known = sglang_releases()
     try:
         version = Version(release)
-    except InvalidVersion:
+    except ValueError:  # InvalidVersion, and a number of thousands of digits
         return known[-1]
     return next((name for name in reversed(known) if Version(name) <= version), known[0])
 

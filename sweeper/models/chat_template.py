@@ -20,6 +20,6 @@ def lacks_chat_template(tokenizer: str) -> bool:
         told = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return True
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return not (isinstance(told, dict) and told.get("chat_template"))

@@ -209,7 +209,7 @@ def content(file: Path) -> Mapping[str, Any]:
         raise ConfigError(
             f"{file}: {exc.strerror or exc}; expected a model's config.json. Name the file or its folder."
         ) from exc
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise ConfigError(
             f"{file}: is no JSON ({exc}); expected a model's config.json. Name another."
         ) from exc

@@ -12,7 +12,6 @@ What cannot be told is kept: of a model that is not known, every size that the n
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,6 +27,7 @@ from sweeper.records.plurals import amount
 from sweeper.space.domains import Choice, Domain
 from sweeper.space.rules import Rule
 from sweeper.space.space import Point, Space
+from sweeper.text.reasons import kind_of
 
 _LEANEST = "min"
 # With which choice of another knob a parallel size has the most room in memory.
@@ -351,7 +351,7 @@ def _sentences(needless: Mapping[str, str], taken: Mapping[str, _Taken]) -> Iter
     for name, found in taken.items():
         alike: dict[str, list[Scalar]] = {}
         for value, why in found.why_not.items():
-            alike.setdefault(re.sub(r"\d+(\.\d+)?", "#", why), []).append(value)
+            alike.setdefault(kind_of(why), []).append(value)
         for values in alike.values():
             # The arithmetic of the last, which comes nearest to fitting.
             even = f"even {_text(values[-1])} " if len(values) > 1 else ""

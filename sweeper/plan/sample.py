@@ -6,13 +6,13 @@ started, and which points the search will choose is not known here.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
 
 from sweeper.plan.planner import Job, Planner, Seen, unseen
 from sweeper.space.random_point import draw
+from sweeper.text.reasons import kind_of
 
 LOOKED_AT = 2000
 """Points looked at, at most: each is planned as if it were to run, about a thousand in a second."""
@@ -93,7 +93,7 @@ def survey(planner: Planner, *, seed: int, limit: int = LOOKED_AT, seen: Seen = 
 def _alike(reasons: list[str]) -> tuple[RefusedAlike, ...]:
     groups: dict[str, list[str]] = {}
     for reason in reasons:
-        groups.setdefault(re.sub(r"\d+([.,]\d+)*", "#", reason), []).append(reason)
+        groups.setdefault(kind_of(reason), []).append(reason)
     found = (
         RefusedAlike(count=len(group), reason=group[0], is_same=len(set(group)) == 1)
         for group in groups.values()

@@ -85,7 +85,7 @@ class Container:
         try:
             content = json.loads(str(text))
             return cls(runtime=str(content["runtime"]), start=str(content["start"]))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, RecursionError, KeyError, TypeError):
             return None
 
     def __str__(self) -> str:
@@ -206,7 +206,7 @@ def _inspected(runtime: str, ids: Sequence[str]) -> list[Mapping[str, object]]:
 def _objects(text: str) -> list[Mapping[str, object]]:
     try:
         content = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     return [item for item in content if isinstance(item, dict)] if isinstance(content, list) else []
 

@@ -1,6 +1,8 @@
-"""The noun that goes with a number: 1 trial, 2 trials."""
+"""The noun that goes with a number: 1 trial, 2 trials; and names in a row: a, b and c."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 def amount(count: float, noun: str, spec: str = "") -> str:
@@ -26,3 +28,10 @@ def plural(count: float, noun: str) -> str:
     if noun.endswith("y") and noun[-2] not in "aeiou":
         return f"{noun[:-1]}ies"
     return f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
+
+
+def listed(names: Sequence[str], last: str = "and") -> str:
+    """Return names as a sentence has them: ``a``, ``a and b``, ``a, b and c``."""
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} {last} {names[-1]}"

@@ -26,7 +26,7 @@ from sweeper.text import confidential
 from sweeper.text.tables import markdown_table
 
 HOST = "127.0.0.1"
-"""Loopback only: the dashboard asks nobody who he is, and lets everybody delete a study."""
+"""Loopback only: the dashboard has no login, and everybody who reaches it can delete a study."""
 
 DEFAULT_PORT = 8080
 

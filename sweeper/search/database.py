@@ -36,6 +36,13 @@ _RECYCLE_S = 1800
 # A driver whose machine vanished must not hold its study for the two hours that Linux takes to notice.
 _KEEPALIVE = "-c tcp_keepalives_idle=60 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
 
+# What to install for a driver that is not called as its package, or is an extra of ours.
+_PACKAGE_OF = {
+    "MySQLdb": "mysqlclient",
+    "psycopg": '"mi300x-sweeper[postgres]"',
+    "psycopg2": "psycopg2-binary",
+}
+
 
 def check(url: str) -> None:
     """Check that the package that speaks to this database is here; nothing is connected to.
@@ -53,11 +60,10 @@ def check(url: str) -> None:
             "postgresql+psycopg://user@host/database or sqlite:///file. Correct it."
         ) from exc
     except ImportError as exc:
-        kind = parsed.get_backend_name()
-        remedy = '"mi300x-sweeper[postgres]"' if kind == "postgresql" else str(exc.name)
+        driver = str(exc.name)
         raise ConfigError(
-            f"study.storage: {parsed.drivername} needs the package '{exc.name}', which is not installed. "
-            f"Run: pip install {remedy}"
+            f"study.storage: {parsed.drivername} needs the package '{driver}', which is not installed. "
+            f"Run: pip install {_PACKAGE_OF.get(driver, driver)}"
         ) from exc
     if parsed.get_backend_name() == "sqlite" and (parsed.database or ":memory:").endswith(":memory:"):
         raise ConfigError(

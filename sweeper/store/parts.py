@@ -162,6 +162,9 @@ def read(folder: Folder, name: str, columns: list[str] | None = None) -> pa.Tabl
             wanted = DECLARED[field.name].type if field.name in DECLARED else STRING
             if field.type not in (wanted, *(() if field.name in DECLARED else _DYNAMIC)):
                 table.column(field.name).cast(wanted)
+            if pa.types.is_timestamp(field.type):
+                # Differences of times beyond the years 1677 to 2262 are none that pandas could hold.
+                table.column(field.name).cast(pa.timestamp("ns", tz="UTC"))
     except (pa.ArrowException, OSError, ValueError) as exc:
         raise UnreadablePartError(path, str(exc)) from exc
     if table.num_rows == 0:

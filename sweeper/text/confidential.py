@@ -59,12 +59,19 @@ _NAME = (
     r"(?:[\w.-]{0,60}(?:password|passwd|passphrase|secret|credentials?|(?:api|access|account|secret|private|"
     r"auth|master|license|encryption|signing)[_-]?key(?:[_-]?id)?)"
     r"|[\w.-]{0,60}(?:hf|hub|auth|access|api|session|refresh|security|bot|github|gitlab|wandb)[_-]?token"
-    r"|(?-i:[A-Z0-9_]{0,60}(?:_TOKEN|_KEY|_SECRET|_PASS|_PWD|PASSWORD))"
+    r"|(?-i:[A-Z0-9_]{0,60}(?:_TOKEN|_KEY|_SECRET|_PASS|_PWD|PASSWORD)|TOKEN)"
+    r"|(?:password|passphrase) for [\w '\"@.-]{1,60}"
+    # Of a working directory, which is called so too, the value begins as a path.
+    r"|(?:[\w.-]{0,60}[_-])?pwd(?=[\"']?\s{0,3}[=:]\s{0,3}[\"']?[^\s/.~\"'])"
     r"|(?:set-)?cookie|(?:proxy-)?authorization)"
 )
 _VALUE = r"""(?:"[^"\n]*"|'[^'\n]*'|(?:bearer|basic)\s+[^\s,;'"]+|[^\s,;'")\]}]+)"""
 _GIVEN = re.compile(
     rf"""(?P<before>(?<![\w-]){_NAME}["']?\s{{0,3}}(?:=|:(?!//))\s{{0,3}}){_VALUE}""", re.IGNORECASE
+)
+# In JSON; a tokenizer's own tokens are short, or words.
+_TOKEN = re.compile(
+    r"""(?P<before>["']token["']\s{0,3}:\s{0,3})["'](?=[^"'\s]*\d)[^"'\s]{12,}["']""", re.IGNORECASE
 )
 _FLAG = re.compile(rf"(?P<before>--?(?:{_NAME}|token)(?:\s+|=)){_VALUE}", re.IGNORECASE)
 _NONE = re.compile(r"""^["']?(?:none|null|true|false|\*\*\*|\d{1,3})["']?$""", re.IGNORECASE)
@@ -137,7 +144,7 @@ def redacted(text: str, environment: Mapping[str, str], *, known: Iterable[str] 
     text = _URL_TOKEN.sub(rf"\g<before>{_MASK}@", text)
     text = _SHAPES.sub(_MASK, text)
     text = _SCHEME.sub(rf"\g<before>{_MASK}", text)
-    for pattern in (_GIVEN, _FLAG):
+    for pattern in (_GIVEN, _FLAG, _TOKEN):
         text = pattern.sub(_without_value, text)
     return text
 

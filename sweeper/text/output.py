@@ -10,12 +10,33 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import io
 import os
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
 from sweeper.errors import AnswerError
+
+
+def prepare_streams() -> None:
+    """Make the standard streams of this process such that nothing that is printed can end it.
+
+    A letter that the terminal lacks is spelt out as ``\\xf6``: better than to lose the answer of a study. In
+    place of a stream that was closed (``>&-``) stands nowhere; else the next file that is opened, such as the
+    study's database, gets its descriptor, and what a child process prints.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest that is free is this one.
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class Stream:
@@ -87,8 +108,21 @@ def check_written(stream: Stream) -> None:
         raise AnswerError(text)
 
 
+class _Lines(argparse.HelpFormatter):
+    """Wraps each line of a text by itself, and leaves an indented one whole: a command that can be copied."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        lines = text.splitlines()
+        return "\n".join(line if line.startswith(" ") else fill(line, width, indent) for line in lines)
+
+
 class HelpParser(argparse.ArgumentParser):
     """Prints its help as everything else is printed."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take what argparse takes."""
+        super().__init__(*args, **{"formatter_class": _Lines, **kwargs})
 
     def print_help(self, file: Any = None) -> None:
         """Print the help, and check that it was written.

@@ -199,7 +199,7 @@ def _objects(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as exc:
+            except (ValueError, RecursionError) as exc:
                 raise ConfigError(
                     f"workload.dataset_path: {path}, line {number}: is no JSON ({exc}); expected an object "
                     "per line. Mend the line."

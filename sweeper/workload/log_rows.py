@@ -131,7 +131,7 @@ def _json_rows(path: Path, lines: Sequence[tuple[int, str]]) -> tuple[str, Itera
 def _object(path: Path, number: int, line: str) -> Mapping[str, Any]:
     try:
         found = json.loads(line)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise ConfigError(
             f"{path}, line {number}: is no JSON ({exc}); expected an object per line. Mend or remove the "
             "line."

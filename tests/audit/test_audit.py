@@ -211,3 +211,8 @@ def test_command_without_amd_smi_says_what_to_do_once(
     assert told.count("Install ROCm's amd-smi") == 1
     assert "unreadable: xgmi_links, power_cap, clocks, " in told
     assert cli.main(["audit", "--root", str(tmp_path), "--strict"]) == cli.SOME_FAILED
+
+
+def test_root_that_is_no_folder_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["audit", "--root", str(tmp_path / "none")]) == cli.MISTAKE
+    assert "none is no folder; expected where proc and sys lie" in capsys.readouterr().err

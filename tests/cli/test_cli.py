@@ -19,6 +19,7 @@ import yaml
 import sweeper
 from sweeper import cli
 from sweeper.processes.ports import ReservedPort
+from tests.stubbed_node import stub
 from tests.surroundings import running
 
 QUICK = (
@@ -86,6 +87,19 @@ def test_line_for_production_says_up_to_which_release_it_is_valid(
     )
     assert lines[place + 2].startswith("  vllm serve ")
     assert "--async-scheduling" in lines[place + 2]
+
+
+def test_what_line_for_production_needs_of_host_stands_in_lines_before_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, told = run(
+        capsys, *A_SEARCH[:4], "knobs.host_numa_balancing=false", "space.knobs.max_num_seqs=[8]",
+        "workload.num_prompts=4", "study.name=host",
+    )  # fmt: skip
+    assert code == cli.OK
+    lines = told.splitlines()
+    (place,) = (number for number, line in enumerate(lines) if line.startswith("  vllm serve "))
+    assert lines[place - 1] == "  # needs: sysctl kernel.numa_balancing=0"
 
 
 def test_same_command_again_measures_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,6 +187,24 @@ def test_of_many_settings_best_are_shown_and_equal_reasons_are_counted(
     assert "2 times infeasible: needs 16 devices" in told
 
 
+def test_many_reasons_of_one_kind_are_first_one_and_count_in_terminal_and_report(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, told = run(
+        capsys,
+        *("platform=simulated", "executor=inline", "workload=random", "workload.num_prompts=4"),
+        *("space.knobs.max_num_seqs=1,2,3,4,5", "space.knobs.tensor_parallel_size=4,16"),
+        *("knobs.max_model_len=8192", "search.method=grid", "study.name=mine"),
+    )
+    assert code == cli.OK
+    assert "trials: 5 complete, 5 infeasible" in told
+    lines = [line.strip() for line in told.splitlines() if "needs 16 devices" in line]
+    assert [line.endswith(" (and 4 more like it)") for line in lines] == [False] * 3 + [True] * 2
+    section = Path("outputs/mine/report.md").read_text().partition("## Trials without numbers")[2]
+    assert section.count("needs 16 devices") == section.count("(and 4 more like it)") == 1
+    assert "report.html names every setting." in section
+
+
 def test_study_where_everything_fails_says_so_with_its_exit_code(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -253,6 +285,20 @@ def test_help_lists_commands_and_experiments(capsys: pytest.CaptureFixture[str])
     for word in ("cpu-vllm", "dashboard", "case2_sched_steps", "cpu_smoke", "Exit codes"):
         assert word in told
     assert run(capsys) == (code, told)
+
+
+def test_examples_of_help_have_lines_of_their_own(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    ends = {"fit": " --sizes", "size": " --price 2.50", "tiny-model": " model.path=FOLDER"}
+    for command, end in ends.items():
+        with pytest.raises(SystemExit, match="0"):
+            cli.main([command, "--help"])
+        lines = capsys.readouterr().out.splitlines()
+        shown = [line for line in lines if line.startswith("  python -m sweeper")]
+        assert len(shown) == 2
+        assert shown[-1].endswith(end)
 
 
 def test_version_is_packages(capsys: pytest.CaptureFixture[str]) -> None:
@@ -444,3 +490,19 @@ def test_reader_that_has_seen_enough_is_no_error(program: list[str]) -> None:
     )
     os.close(writer)
     assert (told.returncode, told.stderr) == (0, "")
+
+
+def test_node_cuts_no_name_and_no_address_at_80_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub(tmp_path, monkeypatch)
+    monkeypatch.setenv("COLUMNS", "80")
+    code, told = run(capsys, "node", "--platform", "mi300x", "--json")
+    assert code == cli.OK
+    devices = json.loads(told)["devices"]
+    assert len(devices) == 64
+    code, told = run(capsys, "node", "--platform", "mi300x")
+    for name in ("name", "bdf", "uuid"):
+        assert all(device[name] in told for device in devices)
+    # The first lines say why this platform and which node, the last what holds for the whole node.
+    assert max(map(len, told.splitlines()[2:-1])) <= 80

@@ -148,7 +148,7 @@ def test_settings_that_search_proposes_in_vain_are_not_counted_and_told_thrice(
     lines = out.getvalue().splitlines()
     assert next(line for line in lines if line.startswith("done")).startswith("done    [1/2] ")
     assert sum(line.startswith("infeasible [") for line in lines) == 3
-    assert lines[-1] == "infeasible, 7 more like this: # tokens are too few"
+    assert lines[-1] == "infeasible: 0 tokens are too few (and 9 more like it)"
 
 
 def test_block_of_devices_is_named() -> None:

@@ -35,6 +35,13 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["search.grid_limit=10000000"], "search.grid_limit: is 10,000,000; expected at most 1,000,000."),
         (["search.grid_limit=0"], "search.grid_limit: is 0; expected"),
         (["workload.num_prompts=1000000000"], "expected a whole number above 0, below 10,000,000"),
+        (
+            ["workload.request_rate_per_s=[1e-320]"],
+            "is 1e-320; expected a number above 0 (from 1e-09), or null.",
+        ),
+        (["study.price_per_gpu_hour=1e308"], "is 1e+308; expected one from 1e-09 to 1e+12. Correct it."),
+        (["engine.start_timeout_s=1e-300"], "is 1e-300; expected one from 1e-09 to 1e+12. Correct it."),
+        (["workload.burstiness=1e-300"], "is 1e-300; expected one from 1e-09 to 1e+12. Correct it."),
         (["repeats=" + "1" * 5000], "holds a number of more than 4,300 digits"),
         (["knobs.max_num_seqs=" + "1" * 5000], "holds a number of more than 4,300 digits"),
     ],

@@ -172,3 +172,19 @@ def test_sweep_of_endpoint_ends_with_what_was_measured_and_no_line_to_serve_with
     assert "vllm serve" not in told
     assert "vllm serve" not in Path("outputs/endpoint_load-cpu/report.md").read_text(encoding="utf-8")
     assert process.poll() is None
+
+
+def test_answer_that_is_no_object_has_no_content_however_deep_it_is() -> None:
+    for text in ("[" * 100_000, '{"a":' * 100_000, "null", "\x00", "[]"):
+        answer = Answer(status=200, text=text)
+        assert answer.content == {}
+        assert answer.first_text == ""
+
+
+def test_version_without_end_is_told_as_far_as_a_message_can_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = EngineSpec(kind="attach", release="0.33.0", url="http://127.0.0.1:1")
+    told = '{"version": "0.32.0' + "9" * 5000 + '+cpu"}'
+    monkeypatch.setattr(Endpoint, "get", lambda self, path, timeout_s=0.0: Answer(status=200, text=told))
+    found = attach.find_release(engine, surroundings={})
+    assert found.startswith("0.32.09")
+    assert len(found) <= 100

@@ -24,7 +24,7 @@ the stand-in reports its own setting as its throughput. Devices of a failed tria
   themselves from the end of the run; where the driver ended, of the study, but for
   the driver itself, which on SIGTERM and SIGINT still draws its report. Seen once, beside other work;
   expected within 10 s, and the test allows 30 s for machines that are busy, 90 s on Ray: beside two other
-  busy programs something of a study whose driver was killed was there for 62 s once; what, is not known.
+  busy programs something of a study whose driver was killed was there for 62 s once; it is not known what.
 * **repeated**: by the same run (transient failures), by the same command (cut-off studies), or by the same
   command with `retry_failed=true` (all others, which come out the same until something is changed).
 

@@ -57,7 +57,17 @@ def test_text_that_is_no_release_is_refused_with_example() -> None:
         knobs.release_key("latest")
 
 
-@pytest.mark.parametrize("version", ["0.1.dev9453+g1babc91fe.d20251028", "dev", "0.9.1rc2.dev", "0.0.0", ""])
+@pytest.mark.parametrize(
+    "version",
+    [
+        "0.1.dev9453+g1babc91fe.d20251028",
+        "dev",
+        "0.9.1rc2.dev",
+        "0.0.0",
+        "",
+        pytest.param("9" * 5000, id="9s"),
+    ],
+)
 def test_version_that_tells_no_release_says_so(version: str) -> None:
     assert knobs.why_unplaced(version) is not None
 

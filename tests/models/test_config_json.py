@@ -165,6 +165,9 @@ def test_file_that_is_not_there_or_no_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ConfigError, match=r"config.json: is no JSON"):
         config_json.read(tmp_path)
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(ConfigError, match=r"config.json: is no JSON"):
+        config_json.read(tmp_path)
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(ConfigError, match=r"config.json: is no JSON object"):
         config_json.read(tmp_path)

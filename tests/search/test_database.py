@@ -196,6 +196,12 @@ def test_missing_package_is_named_with_what_installs_it(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(ConfigError, match=r"needs the package 'psycopg'.*pip install \"mi300x-sweeper\[post"):
         database.check("postgresql+psycopg://host/studies")
+    monkeypatch.setitem(sys.modules, "MySQLdb", None)
+    with pytest.raises(ConfigError, match=r"needs the package 'MySQLdb'.*pip install mysqlclient"):
+        database.check("mysql://host/studies")
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    with pytest.raises(ConfigError, match=r"needs the package 'psycopg2'.*pip install psycopg2-binary"):
+        database.check("postgresql+psycopg2://host/studies")
 
 
 @pytest.mark.parametrize("url", ["nonsense", "postgres://u:secret@host/studies"])

@@ -388,6 +388,10 @@ SPOILT: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
         lambda table: columns_of(table, "mean_ttft_ms", ["fast"], pa.string()),
         "fast",
     ),
+    "a year that no calendar has": (
+        lambda table: columns_of(table, "started_at", [-(2**62)], pa.timestamp("us", tz="UTC")),
+        "out of bounds",
+    ),
     "an attempt that is a text": (lambda table: columns_of(table, "attempt", ["x"], pa.string()), "x"),
     "no row": (lambda table: table.slice(0, 0), "no row in"),
 }

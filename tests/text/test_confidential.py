@@ -80,6 +80,10 @@ def test_passwords_of_any_kind_of_url_are_masked(given: str, shown: str) -> None
 # What others say
 
 SAID = [
+    ("cannot log in: pwd='hidden-of-bob'", "cannot log in: pwd=***"),
+    ('{"user": "bob", "token": "hidden4of4bob"}', '{"user": "bob", "token": ***}'),
+    ("export TOKEN=hidden-of-bob", "export TOKEN=***"),
+    ("Password for user bob: hidden-of-bob", "Password for user bob: ***"),
     (
         "OperationalError: postgresql+psycopg://sweeper:hunter2x@db:5432/studies refused",
         "OperationalError: postgresql+psycopg://sweeper:***@db:5432/studies refused",
@@ -115,6 +119,8 @@ def test_what_has_form_of_secret_is_masked_in_what_others_say(said: str, kept: s
 @pytest.mark.parametrize(
     "said",
     [
+        "OSError: pwd=/work/run, PWD: ./here",
+        '{"token": "<|endoftext|>", "token_count": 12}',
         "torch.OutOfMemoryError: HIP out of memory. Tried to allocate 2.00 GiB",
         "ValueError: max_num_batched_tokens (2048) is smaller than max_model_len (4096)",
         "KeyError: 'model.layers.0.self_attn.q_proj.weight'",
