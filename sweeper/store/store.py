@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -212,7 +213,7 @@ class Store:
         Raises:
             StoreError: A part is torn, foreign, or of a later format; the message names it.
         """
-        tables = self._read_settled(self._tables)
+        tables = self._read_settled(partial(_tables, self._files))
         schema = parts.unify([table.schema for table in tables])
         whole = pa.concat_tables([schema.empty_table(), *(parts.conform(table, schema) for table in tables)])
         # The same order, whichever files they lie in: that of the parts of single trials.
@@ -232,13 +233,6 @@ class Store:
             StoreError: A part cannot be read.
         """
         return self._read_settled(self._endings)
-
-    def _tables(self, names: Sequence[str]) -> list[pa.Table]:
-        met, tables = parts.Trials(), []
-        for name in names:
-            tables.append(parts.read(self._files, name))
-            met.add(tables[-1], self._files, name)
-        return tables
 
     def _endings(self, names: Sequence[str]) -> dict[str, FinishedTrial]:
         latest: dict[str, FinishedTrial] = {}
@@ -344,6 +338,14 @@ def knobs_of(row: Mapping[str, Any]) -> dict[str, Scalar]:
         for name, value in named.items()
         if not pd.isna(value)
     }
+
+
+def _tables(folder: Folder, names: Sequence[str]) -> list[pa.Table]:
+    met, tables = parts.Trials(), []
+    for name in names:
+        tables.append(parts.read(folder, name))
+        met.add(tables[-1], folder, name)
+    return tables
 
 
 def _unfit(result: TrialResult, error: UnfitValueError) -> TrialResult:
