@@ -296,10 +296,11 @@ class _Replicas:
 
 
 def _conflicts(spec: TrialSpec, assignment: Mapping[str, Scalar]) -> list[knobs.Refusal]:
-    found = knobs.check(
-        assignment, release=spec.engine.release, engine="simulated", accelerator=_accelerator(spec)
+    return list(
+        knobs.check_conflicts(
+            assignment, release=spec.engine.release, engine="simulated", accelerator=_accelerator(spec)
+        )
     )
-    return [refusal for refusal in found if refusal.kind == "conflict"]
 
 
 def _refuse(spec: TrialSpec, placement: Placement, settings: Mapping[str, Scalar]) -> None:
