@@ -21,6 +21,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.records import records
 from sweeper import knobs
 from sweeper.records import TrialState
 
@@ -83,6 +84,9 @@ def verdicts(rows: pd.DataFrame) -> pd.DataFrame:
 
 def broken(rows: pd.DataFrame) -> frozenset[str]:
     """Name the settings whose answers are broken."""
+    if "sanity_text" not in rows.columns or rows["sanity_text"].nunique() < 2:
+        # An answer is broken beside another one.
+        return frozenset()
     judged = verdicts(rows)
     return frozenset(judged.loc[judged["sanity_verdict"] == "broken", "setting"])
 
@@ -92,12 +96,12 @@ def _judged(group: pd.DataFrame) -> list[dict[str, str]]:
     (baseline,) = (group if default.empty else default).head(1).to_dict("records")
     # Only rows that are compared column by column are read whole: a table of the store has two hundred.
     is_other = group["sanity_text"].ne(baseline["sanity_text"]).to_numpy(dtype=bool)
-    others = iter(group[is_other].to_dict("records"))
-    alike = iter(group.loc[~is_other, ["setting", "sanity_text"]].to_dict("records"))
-    records = [next(others if other else alike) for other in is_other]
+    others = iter(records(group[is_other]))
+    alike = iter(records(group.loc[~is_other, ["setting", "sanity_text"]]))
+    rows = [next(others if other else alike) for other in is_other]
     return [
         {"setting": str(row["setting"]), "sanity_text": str(row["sanity_text"]), **_verdict(row, baseline)}
-        for row in records
+        for row in rows
     ]
 
 

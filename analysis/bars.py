@@ -23,6 +23,7 @@ from analysis.page import (
     lay_legend,
     make_page,
 )
+from analysis.records import records
 from analysis.standings import BEST, BREAKS, FRONT
 from sweeper.records.plurals import amount
 
@@ -245,7 +246,7 @@ def draw_list(table: pd.DataFrame, *, metric: Metric, words: Words) -> Figure:
     panels = page.axes(len(points))
     for axes, point in zip(panels, points, strict=True):
         here = table[table["load_point"] == point]
-        rows = {row["setting"]: row for row in here.to_dict("records")}
+        rows = {row["setting"]: row for row in records(here)}
         finish_value_axis(axes, metric.title, highest=_highest(here), vertical=False, room=1.22)
         limit = predicted.stretched(here, highest=value_height(here))
         _draw_panel(axes, [rows.get(setting) for setting in shown], limit=limit)

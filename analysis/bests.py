@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import answers, load_names, starts, tables
+from analysis.records import records
 from analysis.study import Series
 from sweeper.goals.objectives import counts, objective_value, row_value
 from sweeper.goals.objectives import front as objectives_front
@@ -209,7 +210,7 @@ def _breaches(
     again = _by_knobs(finals)
     scores = [(constraint, _scores(rows, constraint)) for constraint in constraints]
     found: dict[str, tuple[Breach, ...]] = {}
-    for row in complete.to_dict("records"):
+    for row in records(complete):
         setting = str(row["setting"])
         searched = [
             Breach(constraint=constraint, value=mean)
@@ -267,9 +268,9 @@ def _counted(rows: pd.DataFrame, quantity: Objective | Constraint) -> pd.DataFra
     """Return the rows that count for an objective or a bound, each with its value."""
     told = tables.of_metric(rows, quantity.metric)
     read = (quantity.metric, *_READ, *SEARCH_SLOS.values(), *_HELD)
-    records = told[[name for name in read if name in told]].to_dict("records")
-    values = [row_value(quantity, row) for row in records]  # type: ignore[arg-type]
-    chosen = [counts(quantity, row) for row in records]  # type: ignore[arg-type]
+    rows_told = records(told[[name for name in read if name in told]])
+    values = [row_value(quantity, row) for row in rows_told]
+    chosen = [counts(quantity, row) for row in rows_told]
     is_counted: pd.Series[bool] = pd.Series(chosen, index=told.index, dtype=bool)
     # Few columns: grouping copies all that are there.
     narrow = told[["setting", "load_point", "load_axis", "request_rate_per_s", "state", "restart"]]

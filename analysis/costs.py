@@ -12,6 +12,7 @@ import json
 import pandas as pd
 
 from analysis import bests, load_names, tables
+from analysis.records import records
 from analysis.standings import Standings
 from analysis.study import Study
 from sweeper.records import gpus_of_row
@@ -60,10 +61,10 @@ def energy(study: Study) -> pd.DataFrame:
         Columns ``setting``, ``load point``, ``mean power (W)`` and ``J per output token``, a row where the
         platform told the power; empty where it never did.
     """
-    rows = tables.summary(study.frame, metric=ENERGY, series=study.series).to_dict("records")
+    rows = records(tables.summary(study.frame, metric=ENERGY, series=study.series))
     power = {
         (str(row["setting"]), load_names.load_point_text(row)): row["mean"]
-        for row in tables.summary(study.frame, metric="gpu_power_w", series=study.series).to_dict("records")
+        for row in records(tables.summary(study.frame, metric="gpu_power_w", series=study.series))
     }
     found = [
         {
@@ -132,7 +133,7 @@ def _unit(study: Study) -> str:
 def gpus_of(study: Study) -> dict[str, float]:
     """Return how many GPUs each setting holds; one that never held any is not there."""
     settings = tables.settings(study.frame, study.series).drop_duplicates("setting")
-    rows = settings[[name for name in _HELD if name in settings]].to_dict("records")
+    rows = records(settings[[name for name in _HELD if name in settings]])
     return {str(row["setting"]): gpus_of_row(row) for row in rows if row["devices"] is not None}
 
 

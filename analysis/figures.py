@@ -21,6 +21,7 @@ from analysis import load_names, predicted, shared_starts, standings, style, tab
 from analysis.bars import MOST_GROUPED, MOST_LISTED, draw_groups, draw_list, value_height
 from analysis.lines import draw_lines, line_axis
 from analysis.page import SIMULATED_BAND, Metric, Row, words_of
+from analysis.records import records
 from analysis.study import Study
 from sweeper import published
 from sweeper.kinds import ENGINES
@@ -131,7 +132,7 @@ def _chart_table(study: Study, metric: Metric, experiments: Path | None) -> pd.D
         for row in theirs[theirs["metric"] == metric.column].to_dict("records")
     }
     beside = []
-    for row in ours.to_dict("records"):
+    for row in records(ours):
         series = study.series.get(row["series"])
         match = known.get((series.published if series else None, _load_key(row, loads)))
         comparable = match is not None and published.is_same_model(match["model"], models[row["trial_key"]])
@@ -170,7 +171,7 @@ def _bounds(study: Study, table: pd.DataFrame, metric: Metric) -> pd.Series[floa
             is_only_load=is_only,
             **{name: None if pd.isna(row[name]) else float(row[name]) for name in loads},
         )
-        for row in table.to_dict("records")
+        for row in records(table[[*loads]])
     ]
     return pd.Series(limits, dtype="float64")
 

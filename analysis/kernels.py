@@ -8,35 +8,18 @@ model or in rows of before kernels were stored, nothing is said.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from analysis import kernel_advice, tables
+from analysis.kernel_neighbours import UNKNOWN, WORDS, Neighbours, differing, text
 from analysis.markdown import escaped
 from analysis.study import Study
 
 PREFIX = "kernel_"
 
-WORDS: Mapping[str, str] = {
-    "kernel_attention": "attention",
-    "kernel_attention_prefill": "attention, prefill",
-    "kernel_moe": "experts",
-    "kernel_linear": "quantized matrices",
-    "kernel_all_reduce": "all-reduce",
-    "kernel_graphs": "graphs",
-    "kernel_compile": "compilation",
-    "kernel_aiter": "AITER",
-    "kernel_aiter_switches": "AITER's switches",
-    "kernel_aiter_modules": "AITER's modules",
-    "kernel_untuned_shapes": "untuned shapes",
-    "kernel_kv_scales_missing": "KV scales missing",
-}
-"""What tables call the columns, in their order."""
-
 _MOST_PAIRS = 12
-_UNKNOWN = "not told"
 
 
 def section(study: Study) -> str:
@@ -48,30 +31,21 @@ def section(study: Study) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def pairs(study: Study) -> pd.DataFrame:
-    """List the kernels that differ between settings whose knobs differ in one.
+def pairs(study: Study, *, most: int | None = None) -> pd.DataFrame:
+    """List the kernels that differ between settings, of one release and model, whose knobs differ in one.
+
+    Args:
+        study: Whose settings.
+        most: So many rows at most, the first ones; None is all. Of n settings there may be n squared.
 
     Returns:
         Columns ``knob``, ``one``, ``other`` (its values), ``kernel``, ``first``, ``second`` (what ran with
         each) and ``settings`` (both by name); a row for each difference.
     """
-    rows = [
-        {**_knob_row(knob, one, other), "kernel": words, "first": first, "second": second}
-        for knob, one, other in _neighbours(study)
-        for words, first, second in differing(one, other)
-    ]
+    neighbours = Neighbours.of(trials(study))
+    rows = itertools.islice(neighbours.differences(), most)
     columns = ["knob", "one", "other", "kernel", "first", "second", "settings"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def differing(one: pd.Series, other: pd.Series) -> list[tuple[str, str, str]]:
-    """Return the kernels that differ between two rows, in words, with what ran in each; told of both only."""
-    found = []
-    for column, words in WORDS.items():
-        first, second = text(one.get(column)), text(other.get(column))
-        if _UNKNOWN not in (first, second) and first != second:
-            found.append((words, first, second))
-    return found
 
 
 def between(ones: Mapping[str, pd.Series], others: Mapping[str, pd.Series]) -> pd.DataFrame:
@@ -88,17 +62,6 @@ def between(ones: Mapping[str, pd.Series], others: Mapping[str, pd.Series]) -> p
     ]
     found = pd.DataFrame(rows, columns=["setting", "kernel", "first", "second"])
     return found.sort_values(["kernel", "setting"], ignore_index=True)
-
-
-def text(value: Any) -> str:
-    """Write what a row holds of a kernel, as it stands in tables."""
-    if value is None or pd.isna(value):
-        return _UNKNOWN
-    if isinstance(value, bool) or type(value).__name__ == "bool":
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.0f}"
-    return str(value) or "none"
 
 
 def trials(study: Study) -> pd.DataFrame:
@@ -128,7 +91,7 @@ def _shared(told: Mapping[str, Mapping[str, str]]) -> str:
     """Return what every setting ran alike, in a line."""
     varying, first = _varying(told), next(iter(told.values()))
     alike = [f"{words} {escaped(first[words])}" for words in first if words not in varying]
-    listed = "; ".join(item for item in alike if not item.endswith(_UNKNOWN))
+    listed = "; ".join(item for item in alike if not item.endswith(UNKNOWN))
     return f"The same in every setting, as the engine's log has it: {listed}." if listed else ""
 
 
@@ -143,55 +106,17 @@ def _table(told: Mapping[str, Mapping[str, str]]) -> str:
 
 
 def _pairs_text(study: Study) -> str:
-    found = pairs(study)
+    found = pairs(study, most=_MOST_PAIRS)
     if found.empty:
         return ""
-    shown = found.head(_MOST_PAIRS)[["settings", "kernel", "first", "second"]]
-    more = len(found) - _MOST_PAIRS
+    shown = found[["settings", "kernel", "first", "second"]]
+    more = Neighbours.of(trials(study)).count() - _MOST_PAIRS
     return (
         "### More than the knob differs\n\nThese settings differ in one knob, and their engines ran other "
         "kernels: a difference in their numbers is that of both, unless the knob chooses the kernel.\n\n"
         + tables.to_markdown(shown, is_text=True)
         + (f"\n\n{more} more are in the data." if more > 0 else "")
     )
-
-
-def _neighbours(study: Study) -> Iterator[tuple[str, pd.Series, pd.Series]]:
-    """Yield the pairs of settings, of one release and model, that differ in one knob, with that knob."""
-    frame = trials(study).drop_duplicates("trial_key")
-    rows = [row for _, row in frame.iterrows()]
-    knobs = [column for column in frame.columns if column.startswith("knob.")]
-    same = ("engine_release", "model", "platform")
-    written = [{name: text(row[name]) for name in (*same, *knobs)} for row in rows]
-    # Rows that agree in all but one knob stand in one group of it, so that few pairs are looked at.
-    found = []
-    for knob in knobs:
-        groups: dict[tuple[str, ...], list[int]] = {}
-        for place, values in enumerate(written):
-            rest = tuple(value for name, value in values.items() if name != knob)
-            groups.setdefault(rest, []).append(place)
-        for places in groups.values():
-            found += [
-                (one, other, knob)
-                for one, other in itertools.combinations(places, 2)
-                if written[one][knob] != written[other][knob]
-            ]
-    for one, other, knob in sorted(found):
-        yield knob, rows[one], rows[other]
-
-
-def _knob_row(knob: str, one: pd.Series, other: pd.Series) -> dict[str, str]:
-    name = knob.removeprefix("knob.")
-    return {
-        "knob": name,
-        "one": _value(one[knob]),
-        "other": _value(other[knob]),
-        "settings": f"{one['setting']} and {other['setting']}",
-    }
-
-
-def _value(value: Any) -> str:
-    return "unset" if value is None or pd.isna(value) else text(value)
 
 
 def _advice(study: Study) -> str:

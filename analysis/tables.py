@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import load_names, markdown, predicted, starts
+from analysis.records import records
 from analysis.study import Series
 from sweeper.intervals import Estimate, estimate
 from sweeper.kinds import ENGINES
@@ -123,12 +124,25 @@ def summary(frame: pd.DataFrame, *, metric: str, series: Mapping[str, Series] | 
         ``reason`` (of a trial without numbers), ``trial_key``, ``provenance``, ``interval_80_low``,
         ``interval_80_high`` (what the model expects; NaN where measured).
     """
+    for asked, name, said, found in _SUMMED:
+        if asked is frame and name == metric and said == (series or {}):
+            return found.copy()
+    summed = _summary(frame, metric, series)
+    _SUMMED.appendleft((frame, metric, dict(series or {}), summed))
+    return summed.copy()
+
+
+_SUMMED: deque[tuple[pd.DataFrame, str, Mapping[str, Series], pd.DataFrame]] = deque(maxlen=3)
+"""The summaries that were asked for last: a chart, the report and its page ask for the same."""
+
+
+def _summary(frame: pd.DataFrame, metric: str, series: Mapping[str, Series] | None) -> pd.DataFrame:
     rows = of_metric(settings(frame, series), metric)
     # Few columns: grouping copies all that are there.
     rows = rows[[name for name in dict.fromkeys((*_GROUPED, metric)) if name in rows]]
     # Groups in the order of first appearance keep settings and load points in their order.
     groups = starts.numbers_of(rows, ["setting", "load_point"])
-    firsts = rows[~pd.Series(groups, index=rows.index).duplicated()].to_dict("records")
+    firsts = records(rows[~pd.Series(groups, index=rows.index).duplicated()])
     told = zip(
         firsts, starts.means(rows, groups, metric), predicted.all_ends(rows, groups, metric), strict=True
     )

@@ -115,19 +115,19 @@ def summarize(
         MeasurementError: A bound is on something else.
     """
     done = records.is_complete
-    duration_s = _duration_s(records)
+    lasted_s = duration_s(records)
     inputs, outputs = int(records.input_tokens[done].sum()), int(records.output_tokens[done].sum())
     good = None if goodput_bounds_ms is None else _good_requests(records, goodput_bounds_ms)
     numbers: dict[str, float | None] = {
         "completed": int(done.sum()),
         "failed": int((~done).sum()),
-        "duration_s": duration_s,
+        "duration_s": lasted_s,
         "total_input_tokens": inputs,
         "total_output_tokens": outputs,
-        "request_throughput_per_s": _rate(done.sum(), duration_s),
-        "output_throughput_tok_per_s": _rate(outputs, duration_s),
-        "total_throughput_tok_per_s": _rate(inputs + outputs, duration_s),
-        "request_goodput_per_s": None if good is None else _rate(good, duration_s),
+        "request_throughput_per_s": _rate(done.sum(), lasted_s),
+        "output_throughput_tok_per_s": _rate(outputs, lasted_s),
+        "total_throughput_tok_per_s": _rate(inputs + outputs, lasted_s),
+        "request_goodput_per_s": None if good is None else _rate(good, lasted_s),
     }
     for name, values in (
         ("ttft", ttft_ms(records)),
@@ -186,7 +186,8 @@ def statistics_ms(name: str, values_ms: Floats) -> dict[str, float | None]:
     return {full: float(number) for full, number in zip(names, numbers, strict=True)}
 
 
-def _duration_s(records: RequestRecords) -> float | None:
+def duration_s(records: RequestRecords) -> float | None:
+    """Return the seconds from the first request sent to the last completed; None where none completed."""
     done = records.is_complete
     if not np.any(done):
         return None

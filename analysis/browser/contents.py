@@ -17,6 +17,7 @@ from analysis.facts import FACTS_OF_ONE
 from analysis.importance import importance
 from analysis.leaderboard import Entry, Leaderboard, leaderboard
 from analysis.page import SIMULATED_BAND, Metric
+from analysis.records import records
 from analysis.search_charts import axis_title
 from analysis.study import Study
 from sweeper.intervals import Estimate
@@ -273,7 +274,8 @@ def _tradeoffs(study: Study, places: Mapping[str, int]) -> list[Plain]:
 def _metric(study: Study, metric: Metric, places: Mapping[str, int]) -> Plain:
     table = figures.chart_table(study, metric)
     table = table[table["setting"].isin(places)]
-    points = list(dict.fromkeys(load_names.load_point_text(row) for row in table.to_dict("records")))
+    rows = records(table)
+    points = list(dict.fromkeys(load_names.load_point_text(row) for row in rows))
     return {
         "title": metric.title,
         "higher": metric.is_higher_better,
@@ -287,7 +289,7 @@ def _metric(study: Study, metric: Metric, places: Mapping[str, int]) -> Plain:
                 "bound": number(row["bound"]),
                 "published": number(row["published_value"]),
             }
-            for row in table.to_dict("records")
+            for row in rows
             if row["n"]
         ],
     }

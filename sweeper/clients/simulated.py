@@ -16,7 +16,7 @@ from sweeper.engines import Cancelled, Server
 from sweeper.engines.simulated import Served, SimulatedServer
 from sweeper.errors import EngineError, MeasurementError, Stopped
 from sweeper.kinds import CLIENTS, DATASETS
-from sweeper.metrics import batch_metrics, summarize
+from sweeper.metrics import batch_metrics, duration_s, summarize
 from sweeper.records import (
     MEASURED_ITERATIONS,
     FailureClass,
@@ -97,7 +97,7 @@ class SimulatedClient:
         """Send some other requests of the load point's kind at once; return the modelled seconds."""
         warm = warm_up_point(point, prompts=prompts)
         served = self.serve(server, warm, seed=warm.client_seed, cancelled=cancelled)
-        return summarize(served.records)["duration_s"] or 0.0
+        return duration_s(served.records) or 0.0
 
     def close(self) -> None:
         """Do nothing; there is nothing open."""
@@ -120,7 +120,7 @@ class SimulatedClient:
             if isinstance(server, SimulatedServer) and not self._keeps_batches:
                 server.forget_prefixes()
             served = self.serve(server, point, seed=point.client_seed, cancelled=cancelled)
-            latencies_s.append(summarize(served.records)["duration_s"] or 0.0)
+            latencies_s.append(duration_s(served.records) or 0.0)
         return batch_metrics(
             np.array(latencies_s),
             requests=point.num_prompts,

@@ -296,19 +296,22 @@ class _Replicas:
 
 
 def _conflicts(spec: TrialSpec, assignment: Mapping[str, Scalar]) -> list[knobs.Refusal]:
-    found = knobs.check(
-        assignment, release=spec.engine.release, engine="simulated", accelerator=_accelerator(spec)
+    return list(
+        knobs.check_conflicts(
+            assignment, release=spec.engine.release, engine="simulated", accelerator=_accelerator(spec)
+        )
     )
-    return [refusal for refusal in found if refusal.kind == "conflict"]
 
 
 def _refuse(spec: TrialSpec, placement: Placement, settings: Mapping[str, Scalar]) -> None:
     """Refuse what the release refuses at its start, and what the model cannot represent."""
     # Defaults take part: chunked prefill that was not asked for is in the way of multi-step all the same.
     resolved = {**settings, **spec.assignment}
-    # What is asked for itself and stands against a build that is no release has been let pass by the plan.
-    let_pass = [refusal for refusal in _conflicts(spec, spec.assignment) if refusal.is_fact]
-    conflicts = [refusal for refusal in _conflicts(spec, resolved) if refusal not in let_pass]
+    conflicts = _conflicts(spec, resolved)
+    if conflicts:
+        # What is asked for itself and stands against a build that is no release was let pass by the plan.
+        let_pass = [refusal for refusal in _conflicts(spec, spec.assignment) if refusal.is_fact]
+        conflicts = [refusal for refusal in conflicts if refusal not in let_pass]
     if conflicts:
         raise EngineError(f"simulated engine: {conflicts[0].message}", failure=FailureClass.BAD_ARGUMENT)
     for knob, what in _NOT_MODELLED.items():

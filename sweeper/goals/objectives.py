@@ -229,12 +229,14 @@ def trial_attributes(spec: TrialSpec, rows: Sequence[Mapping[str, Any]]) -> dict
         dashboard's table can be sorted by them.
     """
     found: dict[str, Any] = {"key": spec.key, "series": ", ".join(spec.series) or None}
+    measured = [
+        (point, [row for row in rows if _is_measured_at(point, row)])
+        for point in spec.load_points
+        if not point.keeps_prefix_cache and point.search is None
+    ]
     for metric in (one.name for one in METRICS if one.is_on_dashboard):
         quantity = Objective(metric=metric, direction="maximize")
-        for point in spec.load_points:
-            if point.keeps_prefix_cache or point.search is not None:
-                continue
-            mine = [row for row in rows if _is_measured_at(point, row)]
+        for point, mine in measured:
             value = objective_value(quantity, mine)
             if value is not None:
                 found[f"{metric} ({point.label})"] = round(value, 4)
@@ -309,7 +311,7 @@ def _plain(value: Any) -> object:
 
 def _number(value: Any) -> float | None:
     # pandas gives NaN or NA for a null cell; infinity is no measurement either.
-    if not isinstance(value, numbers.Real):
+    if value is None or not isinstance(value, float | int | numbers.Real):
         return None
     number = float(value)
     return number if math.isfinite(number) else None

@@ -38,7 +38,7 @@ from sweeper.knobs.bench import (
     every_bench_flag,
 )
 from sweeper.knobs.catalogue import Knob, describe, every_name, knob_type, known_names, takes_json
-from sweeper.knobs.checks import check
+from sweeper.knobs.checks import check, check_conflicts
 from sweeper.knobs.engine_defaults import LONGEST, NEVER_MOVED, WHAT_FITS, defaults
 from sweeper.knobs.forms import command_line, environment, launcher, serve_line
 from sweeper.knobs.generations import NO_KNOBS, Accelerator, Generation, accelerator_of, engine_generation
@@ -112,6 +112,7 @@ __all__ = [
     "bench_releases",
     "by_knob",
     "check",
+    "check_conflicts",
     "check_sglang",
     "client_arguments",
     "client_variables",

@@ -63,3 +63,25 @@ def check(
             found.append(by_table)
     conflicts = find_conflicts(assignment, release=release, accelerator=accelerator, build=build)
     return (*found, *(refusal for refusal in conflicts if not (allow_unknown and refusal.is_fact)))
+
+
+def check_conflicts(
+    assignment: Assignment,
+    *,
+    release: str,
+    engine: str = DEFAULT_ENGINE,
+    accelerator: Accelerator = "rocm",
+) -> tuple[Refusal, ...]:
+    """Find the refusals of kind ``conflict`` that ``check`` finds, without looking at each value's form.
+
+    Args:
+        assignment: Knob to value; all of an engine's settings may be among them.
+        release: As for ``check``, like the others.
+        engine: One of ``kinds.ENGINES``.
+        accelerator: What it runs on.
+    """
+    if not ENGINES[engine].takes_vllm_flags:
+        return ()
+    given = [refuse_given(knob, value) for knob, value in assignment.items() if not is_of_sweeper(knob)]
+    found = find_conflicts(assignment, release=release, accelerator=accelerator)
+    return (*(refusal for refusal in given if refusal is not None), *found)

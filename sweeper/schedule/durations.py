@@ -11,8 +11,8 @@ for them. Nothing depends on a prediction but the order and the plan: a wrong on
 
 from __future__ import annotations
 
+import bisect
 import math
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -110,11 +110,9 @@ class Predictor:
         """
         self._measured_device = measured_device
         self._seen: dict[str, _Seen] = {}
-        self._start_factors: dict[str, float] = {}
-        self._load_factors: dict[str, float] = {}
+        self._start_factors = _Factors()
+        self._load_factors = _Factors()
         self._guesses: dict[str, Prediction] = {}
-        # Median of both kinds of factors, worked out when it is asked for.
-        self._middles: tuple[float, float] | None = None
 
     def learn(self, spec: TrialSpec, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take in a complete trial.
@@ -132,12 +130,11 @@ class Predictor:
         )
         known = self._guess(spec)
         self._seen[spec.key] = seen
-        self._middles = None
         is_started = not _seconds(first, "live_trial")
         if known.start_s and seen.start_s and is_started:
-            self._start_factors[spec.key] = seen.start_s / known.start_s
+            self._start_factors.set(spec.key, seen.start_s / known.start_s)
         if known.load_s and seen.load_s:
-            self._load_factors[spec.key] = seen.load_s / known.load_s
+            self._load_factors.set(spec.key, seen.load_s / known.load_s)
 
     def learn_result(self, result: TrialResult) -> None:
         """Take in a trial that just ended; one without numbers teaches nothing."""
@@ -153,10 +150,11 @@ class Predictor:
         own = self._seen.get(spec.key)
         if own is not None:
             return Prediction(start_s=own.start_s, load_s=own.load_s, basis=basis)
-        if self._middles is None:
-            self._middles = _middle(self._start_factors), _middle(self._load_factors)
-        start, load = self._middles
-        return Prediction(start_s=guess.start_s * start, load_s=guess.load_s * load, basis=basis)
+        return Prediction(
+            start_s=guess.start_s * self._start_factors.middle,
+            load_s=guess.load_s * self._load_factors.middle,
+            basis=basis,
+        )
 
     def _guess(self, spec: TrialSpec) -> Prediction:
         if spec.key not in self._guesses:
@@ -164,8 +162,27 @@ class Predictor:
         return self._guesses[spec.key]
 
 
-def _middle(factors: Mapping[str, float]) -> float:
-    return statistics.median(factors.values()) if factors else 1.0
+class _Factors:
+    """By how much trials took longer than guessed, by key; in order, so that the middle is at hand.
+
+    Attributes:
+        middle: Their median; 1 where there are none.
+    """
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, float] = {}
+        self._in_order: list[float] = []
+        self.middle = 1.0
+
+    def set(self, key: str, factor: float) -> None:
+        """Take in a trial's factor, instead of one that it had before."""
+        before = self._by_key.get(key)
+        if before is not None:
+            del self._in_order[bisect.bisect_left(self._in_order, before)]
+        self._by_key[key] = factor
+        bisect.insort(self._in_order, factor)
+        low, high = (len(self._in_order) - 1) // 2, len(self._in_order) // 2
+        self.middle = (self._in_order[low] + self._in_order[high]) / 2
 
 
 def _row(result: TrialResult, measured: Measurement) -> dict[str, Any]:

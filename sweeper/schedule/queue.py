@@ -11,7 +11,7 @@ import bisect
 import copy
 import heapq
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -101,14 +101,18 @@ class Queue:
         if entry.is_next:
             self._next.add(entry.key)
 
-    def predict_anew(self, key: str, *, predicted_s: float) -> None:
-        """Replace the prediction of an entry; it keeps its place otherwise."""
-        waiting = self._waiting[key]
-        row = self._rows[waiting.kind]
-        del row[bisect.bisect_left(row, self._placed(waiting))]
-        self.device_s += (predicted_s - waiting.entry.predicted_s) * waiting.entry.devices
-        waiting.entry = replace(waiting.entry, predicted_s=predicted_s)
-        bisect.insort(row, self._placed(waiting))
+    def predict_anew(self, predicted_s: Mapping[str, float]) -> None:
+        """Replace the predictions of entries, by key; they keep their places otherwise."""
+        kinds = set()
+        for key, seconds in predicted_s.items():
+            waiting = self._waiting[key]
+            entry = waiting.entry
+            if seconds != entry.predicted_s:
+                self.device_s += (seconds - entry.predicted_s) * entry.devices
+                waiting.entry = replace(entry, predicted_s=seconds)
+                kinds.add(waiting.kind)
+        for kind in kinds:
+            self._rows[kind] = sorted(self._placed(waiting) for *_, waiting in self._rows[kind])
 
     def remove(self, key: str) -> None:
         """Forget an entry; nothing happens where it does not wait."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -160,9 +160,9 @@ class Scheduler:
         """Whether a node that is left has so many devices at all."""
         return self._nodes.can_hold(devices)
 
-    def predict_anew(self, key: str, *, predicted_s: float) -> None:
-        """Replace the prediction of an entry that waits."""
-        self._waiting.predict_anew(key, predicted_s=predicted_s)
+    def predict_anew(self, predicted_s: Mapping[str, float]) -> None:
+        """Replace the predictions of entries that wait, by key."""
+        self._waiting.predict_anew(predicted_s)
 
     def remove(self, key: str) -> None:
         """Remove an entry from the queue; nothing happens if it is not queued."""

@@ -82,6 +82,7 @@ def kind_of(distance: float) -> str:
     return KINDS[1] if distance < _NEAR else KINDS[2]
 
 
+@cache
 def family_of(metric: str) -> str | None:
     """Return the kind of a metric whose errors are alike: throughput, TTFT, TPOT or latency; else None."""
     return next((name for name, ends in _FAMILIES.items() if metric.endswith(ends)), None)

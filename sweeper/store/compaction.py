@@ -69,6 +69,8 @@ def compact(
     }
     provenance = parts.mark(parts.schema_of(folder, small[0]), "provenance")
     whole = pa.concat_tables([parts.conform(table, schema) for table in tables.values()])
+    # Hundreds of pieces of a row each take Parquet several times as long as one.
+    whole = whole.combine_chunks()
     beside = _beside(place)
     try:
         beside.mkdir()

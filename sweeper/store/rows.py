@@ -1,4 +1,4 @@
-"""From a finished trial to the rows that are stored of it, each value checked against its column.
+"""From a finished trial to the rows that are stored of it; ``arrays`` checks each value against its column.
 
 A complete trial has a row per measurement; any other has a row per load point without metrics. One that was
 stopped early has both, and all of them say ``skipped``.
@@ -7,21 +7,14 @@ stopped early has both, and all of them say ``skipped``.
 from __future__ import annotations
 
 import json
-import math
-import reprlib
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
-
 import sweeper
-from sweeper.errors import MeasurementError
 from sweeper.records import (
     LIVE_COLUMNS,
-    FailureClass,
     LoadPoint,
     Measurement,
     Scalar,
@@ -29,77 +22,16 @@ from sweeper.records import (
     TrialState,
 )
 from sweeper.simulation.intervals import interval
-from sweeper.store.columns import BOOL, DECLARED, FLOAT, INT, SCHEMA_VERSION, SECTIONS, STRING, dynamic_field
-from sweeper.store.parts import common_type
-from sweeper.text.printable import whole
-
-_KINDS = {FLOAT: float, STRING: str, INT: int, BOOL: bool}
-_PLAIN: Mapping[str, type] = {
-    name: _KINDS[column.type] for name, column in DECLARED.items() if column.type in _KINDS
-}
-"""Columns to the type of Python whose values they hold as they are."""
-_WIDEST = 2**63
+from sweeper.store.columns import DECLARED, SCHEMA_VERSION, SECTIONS
 
 
-class UnfitValueError(MeasurementError):
-    """A value of a trial that its column cannot hold."""
-
-
-def table_of(result: TrialResult, *, queued_s: float, knobs: Iterable[str]) -> pa.Table:
-    """Return the rows of a finished trial as a table that has every declared column.
+def rows_of(result: TrialResult, *, queued_s: float) -> list[dict[str, Any]]:
+    """Return the rows of a finished trial, values by column; what is missing in one is null.
 
     Args:
         result: The trial, whatever became of it.
         queued_s: Seconds it waited for its devices.
-        knobs: Knobs that get a column even where this trial leaves them unset.
-
-    Raises:
-        UnfitValueError: A value does not fit its column; the message names both.
     """
-    return _table(_rows(result, queued_s=queued_s), knobs=[*knobs, *result.spec.assignment])
-
-
-def storable(result: TrialResult) -> TrialResult:
-    """Return a result that can be stored: itself, or a failure that names the value no column can hold.
-
-    Such a value came from an engine or a client. It fails that trial and no other.
-    """
-    try:
-        _check(_rows(result, queued_s=0.0))
-    except UnfitValueError as exc:
-        return replace(
-            result,
-            state=TrialState.FAILED,
-            measurements=(),
-            failure_class=exc.failure,
-            failure_message=str(exc),
-        )
-    return result
-
-
-def _check(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Check that columns can hold the values of rows, without making those whose values plainly fit.
-
-    Raises:
-        UnfitValueError: One cannot.
-    """
-    for name in dict.fromkeys(name for row in rows for name in row):
-        values = [row.get(name) for row in rows]
-        kind = _PLAIN.get(name)
-        if kind is None or not all(_fits(value, kind) for value in values):
-            _array(name, values)
-
-
-def _fits(value: Any, kind: type) -> bool:
-    """Return whether a value is kept as it is; of text, only what plainly is Unicode."""
-    if value is None or type(value) is not kind:
-        return value is None
-    if isinstance(value, str):
-        return value.isascii()
-    return not isinstance(value, int) or -_WIDEST <= value < _WIDEST
-
-
-def _rows(result: TrialResult, *, queued_s: float) -> list[dict[str, Any]]:
     shared = _trial_values(result) | {"queued_s": queued_s}
     if result.state is TrialState.COMPLETE:
         distance = result.spec.stack_distance
@@ -226,93 +158,3 @@ def _declared_or_extra(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _utc(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, tz=UTC)
-
-
-def _table(rows: Sequence[Mapping[str, Any]], *, knobs: Iterable[str]) -> pa.Table:
-    names = [*DECLARED, *(f"knob.{knob}" for knob in knobs), *(name for row in rows for name in row)]
-    fields, arrays = [], []
-    plain = _plain_arrays(rows)
-    for name in dict.fromkeys(names):
-        if name in plain:
-            field, array = DECLARED[name].field, plain[name]
-        else:
-            field, array = _array(name, [row.get(name) for row in rows])
-        fields.append(field)
-        arrays.append(array)
-    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
-
-
-def _plain_arrays(rows: Sequence[Mapping[str, Any]]) -> dict[str, pa.Array]:
-    """Return the columns whose values fit as they are, made at once: each alone takes longer."""
-    names = [name for name, kind in _PLAIN.items() if all(_fits(row.get(name), kind) for row in rows)]
-    # NaN is equal to nothing, and is unknown.
-    values = [
-        {name: value if value == value else None for name in names for value in [row.get(name)]}
-        for row in rows
-    ]
-    kept = pa.array(values, type=pa.struct([DECLARED[name].field for name in names]))
-    return dict(zip(names, kept.flatten(), strict=True))
-
-
-def _array(name: str, values: Sequence[Any]) -> tuple[pa.Field, pa.Array]:
-    declared = DECLARED.get(name)
-    if declared is not None and all(value is None for value in values):
-        return declared.field, pa.nulls(len(values), type=declared.type)
-    known = [_held(value) for value in values]
-    if declared is None:
-        known = [_narrowed(value) for value in known]
-    field = declared.field if declared else dynamic_field(name, _type_of(known))
-    try:
-        # Checked: a client may count in floats, so 5.0 is a whole number, but 5.5 must not become 5.
-        whole = [value % 1 == 0 for value in known if field.type == INT and isinstance(value, float)]
-        if not all(whole):
-            raise pa.ArrowInvalid("a fraction where a whole number is expected")
-        return field, pa.array(
-            [_as_text(v) for v in known] if field.type == STRING else known, type=field.type
-        )
-    except (pa.ArrowException, TypeError, ValueError, OverflowError) as exc:
-        shown = reprlib.repr(known)
-        raise UnfitValueError(
-            f"measurements/: column '{name}' is given {shown}; expected {field.type}. Look into the client's "
-            "own JSON and the engine's log for what made this value.",
-            failure=FailureClass.CLIENT,
-        ) from exc
-
-
-def _held(value: Any) -> Any:
-    """Write a value so that a column can hold it: NaN is unknown, and text is Unicode.
-
-    Whole numbers of more than 64 bits, which only an engine can report, become floats in columns that are not
-    declared.
-    """
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    if isinstance(value, list):
-        return [_held(item) for item in value]
-    return value
-
-
-def _narrowed(value: Any) -> Any:
-    is_wide = isinstance(value, int) and not isinstance(value, bool) and not -_WIDEST <= value < _WIDEST
-    if not is_wide:
-        return value
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
-
-
-def _as_text(value: Any) -> Any:
-    """Write a value as Arrow's own cast to text does, so that a mixed column reads alike in all parts."""
-    if isinstance(value, str) or value is None:
-        return whole(value)
-    return str(pa.array([value]).cast(STRING)[0])
-
-
-def _type_of(values: Sequence[Any]) -> pa.DataType:
-    found = pa.null()
-    for value in values:
-        found = common_type(found, pa.infer_type([value]))
-    return found

@@ -9,14 +9,16 @@ All parts of a study share one set of columns and types: older parts are rewritt
 brings a new column. That keeps ``pandas.read_parquet("outputs/<study>/measurements")`` a single line for
 readers who do not know this package. The process that owns the study is the only writer.
 
-``columns`` declares the format, ``rows`` turns a trial into it, ``parts`` are the files; this is their use.
+``columns`` declares the format, ``rows`` and ``arrays`` turn a trial into it, ``parts`` are the files; here
+they are used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +28,8 @@ import pyarrow as pa
 from sweeper.errors import StoreError
 from sweeper.records import FailureClass, Scalar, TrialResult, TrialState
 from sweeper.records.plurals import amount
-from sweeper.store import compaction, parts, rows
+from sweeper.store import compaction, parts
+from sweeper.store.arrays import Layout, UnfitValueError, schema_of
 from sweeper.store.columns import (
     BOOL,
     COLUMNS,
@@ -38,7 +41,7 @@ from sweeper.store.columns import (
     dynamic_field,
 )
 from sweeper.store.files import Folder, Location, open_folder
-from sweeper.store.rows import storable
+from sweeper.store.rows import rows_of
 
 __all__ = [
     "COLUMNS",
@@ -49,7 +52,6 @@ __all__ = [
     "SetAside",
     "Store",
     "columns_markdown",
-    "storable",
 ]
 
 MEASUREMENTS = "measurements"
@@ -97,7 +99,7 @@ class Store:
         if not isinstance(results, Folder):
             results = open_folder(folder if results is None else results, where="study.results")
         self._files = results.below(MEASUREMENTS)
-        self._schema: pa.Schema | None = None
+        self._layout: Layout | None = None
         self._provenance: str | None = None
         self._compacted: set[str] = set()
         # Parts that were written since the last compaction, so that the next one need not read them again.
@@ -127,15 +129,21 @@ class Store:
         return act(self._names())
 
     def append(self, result: TrialResult, *, queued_s: float, knobs: Iterable[str]) -> Location:
-        """Store a finished trial, whatever became of it, as one part.
+        """Store a finished trial as ``keep`` does; return its part."""
+        self.keep(result, queued_s=queued_s, knobs=knobs)
+        return self._files.at(parts.file_name(result.spec.key, result.spec.attempt))
+
+    def keep(self, result: TrialResult, *, queued_s: float, knobs: Iterable[str]) -> TrialResult:
+        """Store a finished trial, whatever became of it, as one part: whole on disk, or not there at all.
 
         Args:
-            result: The trial; one with a value that no column can hold is stored as failed (``storable``).
+            result: The trial.
             queued_s: Seconds it waited for its devices.
             knobs: All knobs of the study, so that every part has their columns.
 
         Returns:
-            The part: it is either whole on disk or not there at all.
+            The trial as it is stored: itself, or a failure that names the value that no column can hold. Such
+            a value came from an engine or a client, and fails that trial and no other.
 
         Raises:
             StoreError: The attempt is stored already, measured and simulated results would be mixed, a
@@ -144,12 +152,10 @@ class Store:
         name = parts.file_name(result.spec.key, result.spec.attempt)
         self._refuse_contradictions(result, name)
         try:
-            table = rows.table_of(result, queued_s=queued_s, knobs=knobs)
-        except rows.UnfitValueError:
-            table = rows.table_of(storable(result), queued_s=queued_s, knobs=knobs)
-        self._grow(table.schema)
-        assert self._schema is not None
-        table = parts.conform(table, self._schema)
+            table = self._table_of(result, queued_s=queued_s, knobs=knobs)
+        except UnfitValueError as exc:
+            result = _unfit(result, exc)
+            table = self._table_of(result, queued_s=queued_s, knobs=knobs)
         parts.write(table, self._files, name, provenance=str(result.provenance))
         self._provenance = str(result.provenance)
         self._fresh[name] = table
@@ -157,7 +163,18 @@ class Store:
             with suppress(StoreError):  # It saves room and time; the trial is stored without it.
                 self.compact(least=_MOST_PARTS)
             self._fresh.clear()
-        return self._files.at(name)
+        return result
+
+    def _table_of(self, result: TrialResult, *, queued_s: float, knobs: Iterable[str]) -> pa.Table:
+        """Return a trial's rows under the columns of all, which grow where it brings new ones."""
+        rows = rows_of(result, queued_s=queued_s)
+        names = [f"knob.{knob}" for knob in (*knobs, *result.spec.assignment)]
+        layout = self._load_layout()
+        table = layout.table(rows) if layout.has(names) else None
+        if table is None:
+            table = self._grow(schema_of(rows, columns=names)).table(rows)
+        assert table is not None
+        return table
 
     def compact(self, *, least: int = MANY_PARTS) -> int:
         """Bring small parts together into a larger file, where there are many; the table stays the same.
@@ -171,9 +188,8 @@ class Store:
         Raises:
             StoreError: A part cannot be read, or there is no room; the parts are as they were.
         """
-        self._load_schema()
-        assert self._schema is not None
-        merged = compaction.compact(self._files, schema=self._schema, least=least, known=self._fresh)
+        schema = self._load_layout().schema
+        merged = compaction.compact(self._files, schema=schema, least=least, known=self._fresh)
         if merged:
             self._compacted = set(parts.trials_in(self._files, self._names()))
             self._fresh.clear()
@@ -197,7 +213,7 @@ class Store:
         Raises:
             StoreError: A part is torn, foreign, or of a later format; the message names it.
         """
-        tables = self._read_settled(self._tables)
+        tables = self._read_settled(partial(_tables, self._files))
         schema = parts.unify([table.schema for table in tables])
         whole = pa.concat_tables([schema.empty_table(), *(parts.conform(table, schema) for table in tables)])
         # The same order, whichever files they lie in: that of the parts of single trials.
@@ -217,13 +233,6 @@ class Store:
             StoreError: A part cannot be read.
         """
         return self._read_settled(self._endings)
-
-    def _tables(self, names: Sequence[str]) -> list[pa.Table]:
-        met, tables = parts.Trials(), []
-        for name in names:
-            tables.append(parts.read(self._files, name))
-            met.add(tables[-1], self._files, name)
-        return tables
 
     def _endings(self, names: Sequence[str]) -> dict[str, FinishedTrial]:
         latest: dict[str, FinishedTrial] = {}
@@ -267,7 +276,7 @@ class Store:
                 place = self._files.move_aside(name, parts.SET_ASIDE)
                 moved.append(SetAside(place=place, reason="it is no file"))
         compaction.tidy(self._files)
-        self._schema = None
+        self._layout = None
         return moved
 
     def set_aside_unreadable(self) -> list[Location]:
@@ -275,7 +284,7 @@ class Store:
         return [found.place for found in self.set_aside()]
 
     def _refuse_contradictions(self, result: TrialResult, name: str) -> None:
-        self._load_schema()
+        self._load_layout()
         path = self._files.at(name)
         if name in self._compacted or self._files.holds(name):
             raise StoreError(
@@ -294,33 +303,30 @@ class Store:
                 f"each of its {amount(wanted, 'load point')}. Store it as failed, with the reason."
             )
 
-    def _load_schema(self) -> None:
+    def _load_layout(self) -> Layout:
         """Learn columns and provenance of what is stored, once; afterwards this object is the only writer."""
-        if self._schema is None:
+        if self._layout is None:
             schemas = {name: parts.schema_of(self._files, name) for name in self._names()}
-            self._schema = parts.unify(list(schemas.values()))
+            self._layout = Layout(parts.unify(list(schemas.values())))
             self._provenance = next((parts.mark(one, "provenance") for one in schemas.values()), None)
             self._compacted = set(parts.trials_in(self._files, schemas))
-            self._rewrite_parts(schemas)
+            self._rewrite_parts(schemas, self._layout.schema)
+        return self._layout
 
-    def _grow(self, schema: pa.Schema) -> None:
+    def _grow(self, schema: pa.Schema) -> Layout:
         """Take in the columns of a schema; rewrite the stored parts when that changes anything."""
-        self._load_schema()
-        assert self._schema is not None
-        types = dict(zip(self._schema.names, self._schema.types, strict=True))
-        if all(types.get(field.name) == field.type for field in schema):
-            return
-        grown = parts.unify([self._schema, schema])
-        if not grown.equals(self._schema):
-            self._schema = grown
-            self._rewrite_parts({name: parts.schema_of(self._files, name) for name in self._names()})
+        known = self._load_layout().schema
+        grown = parts.unify([known, schema])
+        if not grown.equals(known):
+            self._layout = Layout(grown)
+            self._rewrite_parts({name: parts.schema_of(self._files, name) for name in self._names()}, grown)
+        return self._load_layout()
 
-    def _rewrite_parts(self, schemas: Mapping[str, pa.Schema]) -> None:
+    def _rewrite_parts(self, schemas: Mapping[str, pa.Schema], wanted: pa.Schema) -> None:
         """Bring parts of these columns under the schema of all."""
-        assert self._schema is not None
         for name, schema in schemas.items():
-            if not schema.equals(self._schema):
-                table = parts.conform(parts.read(self._files, name), self._schema)
+            if not schema.equals(wanted):
+                table = parts.conform(parts.read(self._files, name), wanted)
                 parts.write(table, self._files, name, provenance=parts.mark(schema, "provenance"))
 
 
@@ -332,6 +338,24 @@ def knobs_of(row: Mapping[str, Any]) -> dict[str, Scalar]:
         for name, value in named.items()
         if not pd.isna(value)
     }
+
+
+def _tables(folder: Folder, names: Sequence[str]) -> list[pa.Table]:
+    met, tables = parts.Trials(), []
+    for name in names:
+        tables.append(parts.read(folder, name))
+        met.add(tables[-1], folder, name)
+    return tables
+
+
+def _unfit(result: TrialResult, error: UnfitValueError) -> TrialResult:
+    return replace(
+        result,
+        state=TrialState.FAILED,
+        measurements=(),
+        failure_class=error.failure,
+        failure_message=str(error),
+    )
 
 
 def _ending(row: Mapping[str, Any], *, where: Location) -> FinishedTrial:

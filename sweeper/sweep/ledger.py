@@ -132,14 +132,14 @@ class Ledger:
             margin=margin,
         )
 
-    def keep(self, result: TrialResult, *, queued_s: float) -> None:
-        """Store how a trial ended, and learn from it.
+    def keep(self, result: TrialResult, *, queued_s: float) -> TrialResult:
+        """Store how a trial ended, and learn from it; return the trial as it is stored.
 
         What was cut off is not a finding: it is neither stored nor counted, and runs again.
         """
         if result.failure_class is FailureClass.INTERRUPTED:
-            return
-        self._store.append(result, queued_s=queued_s, knobs=self._knobs)
+            return result
+        result = self._store.keep(result, queued_s=queued_s, knobs=self._knobs)
         self._outstanding.finished[result.spec.key] = FinishedTrial(
             state=result.state,
             failure_class=result.failure_class,
@@ -149,3 +149,4 @@ class Ledger:
         self.progress.learn(result, node_devices=self._node_devices)
         if result.state in (TrialState.FAILED, TrialState.INFEASIBLE):
             self.failures.append(result)
+        return result

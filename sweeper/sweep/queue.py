@@ -117,8 +117,9 @@ class Queue:
         self._learnt += 1
         if self._learnt >= self._next_anew:
             self._next_anew = self._learnt + 1 + self._learnt // _MANY
-            for key, waiting in self._waiting.items():
-                self._scheduler.predict_anew(key, predicted_s=self.predicted_s(waiting.job))
+            self._scheduler.predict_anew(
+                {key: self.predicted_s(waiting.job) for key, waiting in self._waiting.items()}
+            )
 
     def will_repeat(self, running: Running, result: TrialResult) -> bool:
         """Return whether a trial that ended like this is tried again in this run."""
@@ -162,7 +163,10 @@ class Queue:
 
     def lose(self, nodes: Iterable[str]) -> list[Job]:
         """Place nothing more on nodes that are gone; return the jobs that fit on none that is left."""
-        for name in frozenset(nodes) - self._scheduler.lost:
+        gone = frozenset(nodes) - self._scheduler.lost
+        if not gone:
+            return []
+        for name in gone:
             self._scheduler.lose(name)
         stranded = self._scheduler.stranded
         for entry in stranded:

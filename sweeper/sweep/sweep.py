@@ -26,7 +26,6 @@ from sweeper.records.plurals import amount
 from sweeper.schedule.durations import Predictor
 from sweeper.schedule.scheduler import Scheduler
 from sweeper.search import Search
-from sweeper.store.store import storable
 from sweeper.sweep.experience import Experience, Learner
 from sweeper.sweep.finals import Finals
 from sweeper.sweep.ledger import Ledger
@@ -207,12 +206,12 @@ class Sweep:
 
     def _collect(self) -> None:
         for ticket, result in self._executor.wait(_POLL_S):
-            self._finish(self._running.pop(ticket), storable(result))
+            self._finish(self._running.pop(ticket), result)
 
     def _finish(self, running: Running, result: TrialResult) -> None:
+        result = self._ledger.keep(result, queued_s=running.queued_s)
         self._queue.learn(result)
         self._experience.learn(result)
-        self._ledger.keep(result, queued_s=running.queued_s)
         again = None
         if self._queue.will_repeat(running, result):
             again = self._ledger.next_attempt(running.job)
@@ -233,7 +232,7 @@ class Sweep:
             self._record(job, _unrun(job, TrialState.FAILED, FailureClass.INFRASTRUCTURE, message))
 
     def _record(self, job: Job, result: TrialResult) -> None:
-        self._ledger.keep(result, queued_s=0.0)
+        result = self._ledger.keep(result, queued_s=0.0)
         self._source.ended(job, result)
         self._observer.finished(result, will_retry=False)
 

@@ -136,9 +136,27 @@ def redacted(text: str, environment: Mapping[str, str], *, known: Iterable[str] 
         The text without these, without passwords in URLs, without what has the form of a token, and without
         what is given to a name that speaks of a secret (``--api-key X``, ``password='x'``).
     """
-    values = {v for name, v in environment.items() if _is_secret_variable(name)} | set(known)
-    values |= {password for value in environment.values() for password in _passwords_in(value)}
-    for value in sorted((v for v in values if len(v) >= _SHORTEST), key=len, reverse=True):
+    return without(text, secrets_of(environment, known=known))
+
+
+def secrets_of(environment: Mapping[str, str], *, known: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the secrets of an environment that ``without`` masks, the longest first.
+
+    Args:
+        environment: The values of its secrets, and the passwords in its URLs.
+        known: Further secrets, such as the key of a server.
+    """
+    values = set(known)
+    for name, value in environment.items():
+        if _is_secret_variable(name):
+            values.add(value)
+        values.update(_passwords_in(value))
+    return tuple(sorted((value for value in values if len(value) >= _SHORTEST), key=len, reverse=True))
+
+
+def without(text: str, secrets: Iterable[str]) -> str:
+    """Return a text as ``redacted`` does, of which these secrets are known: what ``secrets_of`` returned."""
+    for value in secrets:
         text = text.replace(value, _MASK)
     text = masked(text)
     text = _URL_TOKEN.sub(rf"\g<before>{_MASK}@", text)

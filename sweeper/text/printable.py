@@ -21,7 +21,10 @@ _UNSEEN = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
 
 def legible(text: object, *, keep: str = "") -> str:
     """Show what cannot be seen by its code; ``keep`` are control characters that stay, such as a newline."""
-    return "".join(sign if _is_seen(sign) or sign in keep else escape(sign) for sign in str(text))
+    shown = str(text)
+    if shown.isprintable():
+        return shown
+    return "".join(sign if _is_seen(sign) or sign in keep else escape(sign) for sign in shown)
 
 
 def escape(sign: str) -> str:

@@ -11,7 +11,7 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sweeper.clients.program import last_line
@@ -69,7 +69,8 @@ def lost(
         provenance=spec.provenance,
         failure_class=failure,
         failure_message=_kept(
-            f"the worker of this trial was lost: {type(error).__name__}: {_first_line(error)}"
+            f"the worker of this trial was lost: {type(error).__name__}: {_first_line(error)}",
+            confidential.secrets_of(os.environ),
         ),
     )
 
@@ -87,6 +88,7 @@ def _result(
     log: str | None = None,
 ) -> TrialResult:
     spec, server, answer = record.spec, record.server, joined(record.answers)
+    secrets = confidential.secrets_of(os.environ, known=[] if server is None else [server.api_key])
     record.end()
     return TrialResult(
         spec=spec,
@@ -97,14 +99,14 @@ def _result(
         # because it cannot matter is another thing: the load points before it were measured whole.
         measurements=() if state is TrialState.FAILED else tuple(record.measurements),
         failure_class=failure,
-        failure_message=None if message is None else _kept(message, server),
+        failure_message=None if message is None else _kept(message, secrets),
         log_path=log or (server.log_path if server else None),
         effective={
-            **_kept_values(server.effective if server else {}, server),
+            **_kept_values(server.effective if server else {}, secrets),
             **record.host,
             **({} if record.numa_binding is None else {"numa_binding": record.numa_binding}),
         },
-        kernels=_kept_values(kernels.together(record.kernels), server),
+        kernels=_kept_values(kernels.together(record.kernels), secrets),
         # A modelled trial does not depend on this machine.
         versions={
             **({} if spec.is_modelled else surroundings.versions()),
@@ -115,26 +117,26 @@ def _result(
             **({} if record.audit is None else {"audit": record.audit}),
         },
         phases=record.phases,
-        accuracy=_kept_values(record.accuracy, server),
+        accuracy=_kept_values(record.accuracy, secrets),
         sanity_fingerprint=None if answer is None else fingerprint(answer),
-        sanity_text=None if answer is None else _kept(answer, server),
+        sanity_text=None if answer is None else _kept(answer, secrets),
         command=server.command if server else (),
         started_at=record.started_at,
         ended_at=time.time(),
     )
 
 
-def _kept(text: str, server: Server | None = None) -> str:
+def _kept(text: str, secrets: Iterable[str]) -> str:
     """Return another program's text as it may be kept: of some length, Unicode, and without secrets."""
     if len(text) > _LONGEST_TEXT:
         text = f"{text[: _LONGEST_TEXT // 2]} ... {text[-_LONGEST_TEXT // 2 :]}"
-    known = [server.api_key] if server is not None else []
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return confidential.redacted(text, os.environ, known=known)
+    return confidential.without(text.encode("utf-8", "backslashreplace").decode(), secrets)
 
 
-def _kept_values(values: Mapping[str, Scalar], server: Server | None) -> dict[str, Scalar]:
-    return {name: _kept(value, server) if isinstance(value, str) else value for name, value in values.items()}
+def _kept_values(values: Mapping[str, Scalar], secrets: Iterable[str]) -> dict[str, Scalar]:
+    return {
+        name: _kept(value, secrets) if isinstance(value, str) else value for name, value in values.items()
+    }
 
 
 def _write_traceback(spec: TrialSpec, error: BaseException) -> str | None:

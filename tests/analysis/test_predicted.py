@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -207,3 +208,17 @@ def test_curve_has_them_at_the_ends_of_its_frontier(trial: MakeTrial, study_fold
     # Two panels, a cross at 1 and at 4 users each, of two lines.
     assert len(dotted(figure)) == 8
     assert "Drawn at the ends of the frontier." in curve_chart.predicted_text(curve)
+
+
+def test_one_interval_is_found_among_those_of_a_row(trial: MakeTrial, study_folder: MakeFolder) -> None:
+    runs = [[{"mean_ttft_ms": 1e-7, "median_ttft_ms": 12.0, "p99_ttft_ms": 3e18, "mean_e2el_ms": 40.0}]]
+    rows = Study.load(study_folder(of_stack(trial(runs=runs), 0.0))).frame
+    (text,) = rows[predicted.COLUMN]
+    stored = {name: (low, high) for name, (low, high) in json.loads(text).items()}
+    assert set(stored) == set(runs[0][0])
+    for name, ends in stored.items():
+        assert predicted.ends(rows, name) == ends
+    assert all(map(math.isnan, predicted.ends(rows, "ttft_ms")))
+    # Spaces are another program's choice.
+    spaced = rows.assign(**{predicted.COLUMN: json.dumps(json.loads(text), indent=1)})
+    assert {name: predicted.ends(spaced, name) for name in stored} == stored

@@ -151,7 +151,7 @@ def test_row_keeps_version_that_was_found_and_release_that_was_stated(
     spec = replace(spec, engine=replace(spec.engine, build=SHALLOW))
     result = trial.run(spec, PLACEMENT, cancelled=never)
     assert result.state is TrialState.COMPLETE, result.failure_message
-    (row,) = rows.table_of(result, queued_s=0.0, knobs=()).to_pylist()
+    (row,) = rows.rows_of(result, queued_s=0.0)
     assert row["engine_release"] == RELEASE
     assert row["engine_build"] == SHALLOW
     assert row["version.vllm"] == SHALLOW

@@ -35,3 +35,21 @@ def test_flags_of_other_engines_pass_and_simulated_one_is_held_to_vllm() -> None
     tgi: dict[str, Scalar] = {"num_shard": 8}
     assert not knobs.check(tgi, release="2.3.1", engine="tgi")
     assert only_refusal(tgi, "0.6.2", engine="simulated").kind == "unknown"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"port": 8000, "VLLM_PORT": 1, "no_such_knob": 1, "block_size": 16},
+        {"num_scheduler_steps": 8, "enable_chunked_prefill": True, "max_num_seqs": "many"},
+        {"VLLM_USE_V1": 0, "enable_prefix_caching": True, "num_scheduler_steps": 4},
+    ],
+)
+@pytest.mark.parametrize("release", ["0.6.2", "0.8.5", "0.32.0"])
+def test_conflicts_alone_are_those_among_all_refusals(asked: dict[str, Scalar], release: str) -> None:
+    for assignment in (asked, {**knobs.defaults(release), **asked}):
+        every = knobs.check(assignment, release=release)
+        alone = knobs.check_conflicts(assignment, release=release)
+        assert alone == tuple(refusal for refusal in every if refusal.kind == "conflict")
+    assert len(alone) >= 2 * ("port" in asked)

@@ -59,7 +59,9 @@ def test_order_is_that_of_its_definition(order: str, seed: int) -> None:
         gone = chances.choice(list(queue))
         queue.remove(gone.entry.key)
         queue.note_begin(gone)
-        queue.predict_anew(chances.choice(list(queue)).entry.key, predicted_s=float(chances.randint(1, 9)))
+        queue.predict_anew(
+            {one.entry.key: float(chances.randint(1, 9)) for one in chances.sample(list(queue), 5)}
+        )
 
 
 def test_entry_is_late_when_so_many_later_ones_have_started() -> None:

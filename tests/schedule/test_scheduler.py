@@ -215,7 +215,7 @@ def test_mistakes_of_owner_are_named() -> None:
 
 def test_better_prediction_and_withdrawal_count() -> None:
     scheduler = waiting_in(Scheduler((SPX,), max_parallel=1), entry("a", 8, 5), entry("b", 8, 4))
-    scheduler.predict_anew("b", predicted_s=6)
+    scheduler.predict_anew({"b": 6})
     assert list(started(scheduler, now_s=0)) == ["b"]
     scheduler.remove("a")
     assert scheduler.waiting == ()

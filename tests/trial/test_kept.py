@@ -13,7 +13,7 @@ import pytest
 from sweeper.processes import orphans
 from sweeper.processes.orphans import read_start_file
 from sweeper.records import FailureClass, Placement, Platform, TrialResult, TrialSpec, TrialState
-from sweeper.store.rows import table_of
+from sweeper.store.rows import rows_of
 from sweeper.trial.kept import KeptEngines
 from tests.standin_server import PLACEMENT, make_spec, never, write_interpreter
 
@@ -55,8 +55,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def row_of(result: TrialResult) -> dict[str, object]:
-    row: dict[str, object] = table_of(result, queued_s=0.0, knobs=()).to_pylist()[0]
-    return row
+    return rows_of(result, queued_s=0.0)[0]
 
 
 def test_trials_go_one_after_another_on_one_start(bench: Bench) -> None:
@@ -83,7 +82,7 @@ def test_trial_of_its_own_start_finds_devices_empty(bench: Bench) -> None:
     assert fresh.state is TrialState.COMPLETE
     assert bench.engine_pids() == []
     row = row_of(fresh)
-    assert (row["set_live"], row["started_with"], row["live_trial"]) == (None, None, None)
+    assert row.keys().isdisjoint({"set_live", "started_with", "live_trial"})
     assert fresh.spec.key != bench.spec(max_num_seqs=8).key
     assert bench.run(bench.spec(max_num_seqs=4)).state is TrialState.COMPLETE
     assert bench.starts() == 3
