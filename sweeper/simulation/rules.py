@@ -45,3 +45,25 @@ def rules_of(release: str) -> V1Rules:
 
 
 NEWEST = V1Rules()
+
+
+@dataclass(frozen=True, kw_only=True)
+class V0Rules:
+    """How V0 schedules where its releases differ; the defaults are those of the newest.
+
+    Attributes:
+        budgets_found: Whether tokens that are found in the prefix cache count for a step's budget.
+        counts_begun: Whether a block must be free for a prompt to be continued that has all of its own.
+    """
+
+    budgets_found: bool = False
+    counts_begun: bool = False
+
+
+def v0_rules_of(release: str) -> V0Rules:
+    """Return the rules of a release of vLLM with V0."""
+    key = release_key(release)
+    return V0Rules(budgets_found=key < release_key("0.6.5"), counts_begun=key < release_key("0.6.3"))
+
+
+NEWEST_V0 = V0Rules()

@@ -51,6 +51,9 @@ class V1Run(Run):
     def _keep_answers(self, done: list[int]) -> None:
         """Do nothing: an answer is kept as its blocks are given back."""
 
+    def _spared(self, steps: int) -> int:
+        return 0
+
     def _lets_pass(self) -> bool:
         return self.config.rules.skips_uncut and not self._may_cut
 

@@ -330,13 +330,13 @@ def test_sequence_takes_blocks_as_it_grows(config: SchedulerConfig) -> None:
 
 
 def test_when_blocks_run_out_last_admitted_computes_again() -> None:
-    # 8 blocks. Each prompt takes 2, and 64 tokens in the end take 4 each: two fit, the third is too much.
-    kv = KvCache(blocks=8, block_tokens=16)
-    seen = run(requests((0, 32, 32), (0, 32, 32), (0, 32, 32)), WHOLE, kv=kv)
+    # 100 blocks. Each prompt takes 32, and 600 tokens in the end take 38: two fit, the third is too much.
+    kv = KvCache(blocks=100, block_tokens=16)
+    seen = run(requests((0, 500, 100), (0, 500, 100), (0, 500, 100)), WHOLE, kv=kv)
     assert seen.is_complete.all()
     assert kv.preemptions == 1
     assert seen.last_token_s[2] > seen.last_token_s[0]
-    assert seen.output_tokens.tolist() == [32, 32, 32]
+    assert seen.output_tokens.tolist() == [100, 100, 100]
     assert kv.used_blocks == 0
 
 
