@@ -277,9 +277,7 @@ class _Executor:
         found = len(group.computed_block_nums or ()) * self.block_tokens if size else 0
         if found <= before:
             return group.request_id, end - before, 0
-        if found < end:
-            return group.request_id, end - found, found
-        return group.request_id, 1, found
+        return group.request_id, max(1, end - found), min(found, data.get_len() - 1)
 
     def _answer(self, group: Any) -> Any:
         from vllm.sequence import CompletionSequenceGroupOutput, Logprob, SequenceOutput
@@ -302,6 +300,7 @@ class _Executor:
 def _engine(asked: dict[str, Any], *, executor: _Executor) -> Any:
     from vllm.config import SchedulerConfig
     from vllm.core.scheduler import Scheduler
+    from vllm.engine.arg_utils import EngineArgs
     from vllm.engine.llm_engine import LLMEngine, SchedulerContext, SchedulerOutputState
     from vllm.engine.output_processor.interfaces import SequenceGroupOutputProcessor
     from vllm.engine.output_processor.stop_checker import StopChecker
@@ -316,8 +315,9 @@ def _engine(asked: dict[str, Any], *, executor: _Executor) -> Any:
         "enable_chunked_prefill": asked["chunked_prefill"],
         "num_scheduler_steps": steps,
         "num_lookahead_slots": steps - 1,
-        # As EngineArgs of releases that have two does.
-        "use_v2_block_manager": steps > 1,
+        "task": "generate",
+        # Of releases that have two.
+        "use_v2_block_manager": steps > 1 or getattr(EngineArgs, "use_v2_block_manager", True),
     }
     taken = inspect.signature(SchedulerConfig).parameters
     engine = LLMEngine.__new__(LLMEngine)

@@ -122,14 +122,6 @@ class Run(ABC):
         """Take the blocks of a request back, that has so many tokens in the cache."""
 
     @abstractmethod
-    def _remember(self, index: int) -> None:
-        """Take note that a prompt is computed."""
-
-    @abstractmethod
-    def _keep_answers(self, done: list[int]) -> None:
-        """Take note that requests are answered."""
-
-    @abstractmethod
     def _spared(self, steps: int) -> int:
         """Blocks that are free wherever none is preempted in a group of so many steps."""
 
@@ -181,7 +173,6 @@ class Run(ABC):
             return
         if len(done) > 1:
             done.sort(key=self.running.__getitem__)
-        self._keep_answers(done)
         for index in done:
             self.last_s[index] = self.now_s
             self._leave(index)
@@ -220,7 +211,6 @@ class Run(ABC):
             self.begun[index] = before + chunk
         for index in ended:
             del self.begun[index]
-            self._remember(index)
             # A prompt's end is the first of the tokens that it has left.
             self.targets[index] += 1
             self.lefts[index] -= 1

@@ -115,6 +115,12 @@ def ours(case: Case, *, rules: V1Rules | V0Rules) -> list[tuple[int, Decided]]:
     return book.steps
 
 
+def _rules(case: Case, release: str) -> V1Rules | V0Rules:
+    if case.config.is_v1:
+        return rules_of(release)
+    return v0_rules_of(release, scheduler_steps=case.config.scheduler_steps)
+
+
 def _ruled(config: SchedulerConfig, rules: V1Rules | V0Rules) -> SchedulerConfig:
     return replace(config, rules=rules) if isinstance(rules, V1Rules) else replace(config, v0_rules=rules)
 
@@ -144,8 +150,7 @@ def compared(decisions: dict[str, Any], cases: Sequence[Case]) -> Iterator[Compa
     release = decisions["release"]
     known = {workload["name"]: workload["steps"] for workload in decisions["workloads"]}
     for case in cases:
-        rules = rules_of(release) if case.config.is_v1 else v0_rules_of(release)
-        yield _compared(case, theirs(known[case.name]), ours(case, rules=rules))
+        yield _compared(case, theirs(known[case.name]), ours(case, rules=_rules(case, release)))
 
 
 def _compared(case: Case, real: list[tuple[int, Decided]], modelled: list[tuple[int, Decided]]) -> Compared:

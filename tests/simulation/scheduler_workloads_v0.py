@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sweeper.simulation.scheduler import SchedulerConfig
+from sweeper.workload.requests import Workload
 from tests.simulation.scheduler_workloads import (
     Case,
     conversations,
@@ -129,6 +130,12 @@ def cases() -> list[Case]:
             blocks=450,
             block_tokens=32,
         ),
+        Case(
+            name="chunked, prompts of whole blocks, preempting",
+            workload=whole_blocks(drawn(60, seed=100, prompt=(30, 60), output=(50, 300))),
+            config=replace(CHUNKED, max_num_batched_tokens=32, max_num_seqs=32),
+            blocks=120,
+        ),
     ]
     kept = [
         Case(name="kept, shared prefixes", workload=prefixes(160, of=8), config=WHOLE),
@@ -155,8 +162,23 @@ def cases() -> list[Case]:
             workload=conversations(),
             config=replace(CHUNKED, max_num_seqs=8),
         ),
+        Case(
+            name="kept, chunked, long equal prompts",
+            workload=repeats(40, of=4, seed=17, prompt=(1000, 3000), output=(5, 40), over_s=2),
+            config=CHUNKED,
+        ),
+        Case(
+            name="kept, prompts of whole blocks",
+            workload=whole_blocks(repeats(80, of=8, seed=18, prompt=(2, 30), output=(5, 60), over_s=4)),
+            config=WHOLE,
+        ),
     ]
     return [*(replace(case, keeps_prefixes=False) for case in plain), *kept]
+
+
+def whole_blocks(workload: Workload) -> Workload:
+    """Let prompts have as many blocks of 16 tokens as they had tokens."""
+    return replace(workload, input_tokens=workload.input_tokens * 16)
 
 
 if __name__ == "__main__":
