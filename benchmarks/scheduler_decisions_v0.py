@@ -322,7 +322,10 @@ def _engine(asked: dict[str, Any], *, executor: _Executor) -> Any:
     taken = inspect.signature(SchedulerConfig).parameters
     engine = LLMEngine.__new__(LLMEngine)
     engine.model_config = SimpleNamespace(
-        use_async_output_proc=asked["async_output"], embedding_mode=False, runner_type="generate"
+        use_async_output_proc=asked["async_output"],
+        embedding_mode=False,
+        runner_type="generate",
+        task="generate",
     )
     engine.parallel_config = SimpleNamespace(pipeline_parallel_size=1)
     engine.scheduler_config = SchedulerConfig(**{k: v for k, v in limits.items() if k in taken})

@@ -103,7 +103,7 @@ class V0Run(SlotRun):
             tokens = self._cut(self.targets[index] - before, budget=budget)
             if not tokens:
                 break
-            found = self.holders.find(index, target=self.targets[index]) if budgets_found else 0
+            found = self.holders.known(index, target=self.targets[index]) if budgets_found else 0
             pieces.append(_piece(index, before, tokens=tokens, found=found))
             budget -= tokens
         self._admit_all(pieces, budget=budget)
