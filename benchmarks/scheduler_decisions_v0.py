@@ -340,6 +340,7 @@ def _engine(asked: dict[str, Any], *, executor: _Executor) -> Any:
     engine.lora_config = engine.speculative_config = engine.tracer = None
     engine.tokenizer = engine.detokenizer = engine.process_request_outputs_callback = None
     engine.log_stats = engine.use_cached_outputs = engine._skip_scheduling_next_step = False
+    engine.step_return_finished_only = False
     engine.seq_id_to_seq_group = {}
     engine.seq_counter = Counter()
     engine.model_executor = executor

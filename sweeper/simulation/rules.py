@@ -60,6 +60,10 @@ class V0Rules:
             with the first piece.
         spares_last: Whether the last block of a prompt is never found, instead of its last token.
         counts_begun: Whether a block must be free for a prompt to be continued that has all of its own.
+
+    Source:
+        core/scheduler.py, core/block_manager_v1.py and core/block_manager_v2.py (later core/block_manager.py)
+        in the wheels of vLLM 0.6.2, 0.6.3.post1, 0.6.4.post1, 0.6.5, 0.6.6 and 0.8.5.
     """
 
     budgets_found: bool = False

@@ -135,7 +135,7 @@ def has_async_output(settings: Mapping[str, Scalar], *, release: str) -> bool:
     """Return whether V0 reads the answers of a step only during the next one.
 
     Source:
-        vLLM 0.6.2, ModelConfig.verify_async_output_proc; release notes of 0.6.0, with which it came.
+        vLLM 0.6.0 and 0.6.2, ModelConfig.verify_async_output_proc; its release notes name it as new in 0.6.0.
     """
     return (
         is_between(release, "0.6.0", None)
