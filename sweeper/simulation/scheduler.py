@@ -8,7 +8,8 @@ step takes what ``costs`` says; then tokens go out. Three kinds of step:
     for its end, finished sequences keep their place until then, and its tokens reach the client together.
     With ``async_output`` a sequence that ends with a group keeps its place for the next one too.
 *mixed step* (V0 with chunked prefill, V1): a budget of tokens is given to running sequences, decodes
-    included, and what is left to waiting prompts, cut where ``chunked_prefill`` allows it.
+    included, and what is left to waiting prompts, cut where ``chunked_prefill`` allows it. With several
+    ``scheduler_steps`` it is the first of a group, and cuts none.
 
 When KV blocks run out, the last sequence to have been admitted gives up its blocks and later computes its
 prompt and answer again, as both of vLLM's schedulers do by default.

@@ -24,6 +24,10 @@ class SlotRun(Run):
         self._prompt_turns: dict[int, int] = {}
         # Those whose end was read within the group of steps that they ended in.
         self._read_early: set[int] = set()
+        # Requests that got a block more with their prompt than their first group of steps fills.
+        self._ahead: set[int] = set()
+        # Whether a step is the first of a group, whose others are planned with it; whether it is another.
+        self._goes_on = self._is_rest = False
 
     def _take(self, blocks: int) -> None:
         self.kv.take(blocks)
@@ -43,11 +47,12 @@ class SlotRun(Run):
 
     def _release_all(self, index: int, *, tokens: int, granted: int) -> None:
         turn = self._prompt_turns.get(index, self._decode_turn)
-        blocks = self.kv.blocks_for(tokens + granted)
+        blocks = self.kv.blocks_for(tokens + granted) + (index in self._ahead)
+        self._ahead.discard(index)
         self.holders.release(index, tokens=tokens, blocks=blocks, turn=turn)
 
     def _leave(self, index: int) -> None:
-        if self.config.async_output and index not in self._read_early:
+        if self._goes_on or (self.config.async_output and index not in self._read_early):
             self.unread[index] = self._written(index)
         else:
             super()._leave(index)
@@ -61,8 +66,9 @@ class SlotRun(Run):
         for index, before, chunk in pieces:
             is_late = self.config.v0_rules.computes_late
             self.holders.computed(index, tokens=before + chunk if is_late else self.targets[index])
-        self._read(unread, decoded=decodes)
         self.decoding.granted = 0
+        if not self._goes_on:
+            self._read(unread, more=int(decodes), granted=int(decodes))
 
     def _begin_turn(self, *, decodes: bool) -> None:
         self._turn += 1
@@ -81,7 +87,7 @@ class SlotRun(Run):
         unread, tokens, granted = list(self.unread), steps * len(times_s), self.decoding.granted
         ending = self.decoding.ending(within=tokens)
         done = super()._advance(steps, times_s=times_s)
-        self._read(unread, decoded=True, granted=granted)
+        self._read(unread, more=0 if self._is_rest else 1, granted=granted)
         self._read_early = {index for index, left in ending.items() if left < tokens}
         for index in self._read_early:
             # It has blocks up to the end of the group.
@@ -89,21 +95,37 @@ class SlotRun(Run):
             self.kv.take(self.kv.blocks_for(written) - self.kv.blocks_for(written + tokens - ending[index]))
         return done
 
-    def _read(self, unread: list[int], *, decoded: bool, granted: int = 1) -> None:
+    def _give_ahead(self, index: int, *, steps: int) -> None:
+        """Give a prompt the blocks for a group of steps, and for a token more."""
+        target, blocks_for = self.targets[index], self.kv.blocks_for
+        self.kv.take(blocks_for(target + steps) - blocks_for(target))
+        if (target + steps - 1) % self.kv.block_tokens == 0:
+            self._ahead.add(index)
+
+    def _compute_group(self, pieces: list[Piece]) -> None:
+        """Run a group of steps, the first of which computes prompts; all have blocks for it."""
+        steps, unread = self.config.scheduler_steps, list(self.unread)
+        self._goes_on = True
+        self._compute(pieces, decodes=True)
+        self._goes_on, self._is_rest = False, True
+        self.decoding.granted = steps - 1
+        for index in unread:
+            self.unread[index] += 1
+        self._decode_groups(steps=steps - 1, at_most=1)
+        self._is_rest = False
+
+    def _read(self, unread: list[int], *, more: int, granted: int) -> None:
         """Let go of requests whose last answers are read.
 
         Args:
             unread: Which.
-            decoded: Whether they took part in the step in which that is.
-            granted: Tokens for which they have blocks, if so.
+            more: Tokens in the cache that they did not have when they were last looked at.
+            granted: Tokens for which they have blocks beyond those they had then.
         """
         for index in unread:
             del self.running[index]
-            tokens = self.unread.pop(index)
-            if decoded:
-                self._release_all(index, tokens=tokens + 1, granted=granted - 1)
-            else:
-                self._release_all(index, tokens=tokens, granted=0)
+            tokens = self.unread.pop(index) + more
+            self._release_all(index, tokens=tokens, granted=granted - more)
 
     def _secure(self, steps: int) -> None:
         """Give all that decode the blocks of a group of steps, preempting from the back."""
@@ -111,7 +133,8 @@ class SlotRun(Run):
             self._lacking(written, steps=steps) for written in self.unread.values()
         )
         if lacking + self._spared(steps) <= self.kv.free_blocks or not self.running:
-            self.kv.take(lacking)
+            self.kv.take(lacking - len(self._ahead))
+            self._ahead.clear()
         else:
             self._secure_in_order(steps)
         self.decoding.granted = steps if self.running else 0
@@ -129,12 +152,14 @@ class SlotRun(Run):
                 if last == index:
                     return
             if is_decode:
-                self.kv.take(self._lacking(self._cached_tokens(index), steps=steps))
+                lacking = self._lacking(self._cached_tokens(index), steps=steps)
+                self.kv.take(lacking - (index in self._ahead))
+                self._ahead.discard(index)
 
     def _cut_off(self, index: int) -> None:
         """Preempt a request; one whose end was not yet read just ends."""
         if index in self.unread:
-            self._read([index], decoded=False)
+            self._read([index], more=0, granted=0)
         else:
             self._preempt(index)
             self.holders.look_again(index)

@@ -35,7 +35,7 @@ class V0Run(SlotRun):
             self._run_left_over()
             return True
         if self.config.chunked_prefill:
-            return self._mixed_step()
+            return self._mixed_step() if self.config.scheduler_steps == 1 else self._mixed_group()
         return self._prompt_step() or self._decode_all(cut_off=self.kv.preemptions)
 
     def _lets_pass(self) -> bool:
@@ -75,20 +75,27 @@ class V0Run(SlotRun):
         """Compute waiting prompts, whole; return false if none can start."""
         if not self.waiting:
             return False
-        budget, free_seqs = self.config.max_num_batched_tokens, self.config.max_num_seqs - len(self.running)
+        pieces = self._admit_whole(budget=self.config.max_num_batched_tokens, ahead=0)
+        if not pieces:
+            return False
+        self._compute(pieces, decodes=False)
+        return True
+
+    def _admit_whole(self, *, budget: int, ahead: int) -> list[Piece]:
+        """Admit prompts that fit into a budget, with blocks for some tokens more; return their pieces."""
         pieces: list[Piece] = []
         while self.waiting:
             index = self.waiting[0]
             found = self.holders.look_up(index, target=self.targets[index])
             wanted = self.targets[index] - (0 if self.config.v0_rules.budgets_found else found)
-            if len(pieces) == free_seqs or wanted > budget or not self._fits(index):
+            is_full = len(self.running) == self.config.max_num_seqs
+            # With several steps a prompt may be longer than all of them have tokens; it goes alone.
+            least = min(wanted, self.config.max_num_batched_tokens) if ahead else wanted
+            if is_full or least > budget or not self._fits(index, ahead=ahead):
                 break
             pieces.append(self._admitted(found, tokens=wanted))
             budget -= wanted
-        if not pieces:
-            return False
-        self._compute(pieces, decodes=False)
-        return True
+        return pieces
 
     def _mixed_step(self) -> bool:
         """Share one budget of tokens between decodes and prompts; return false if there is nothing to do."""
@@ -113,6 +120,21 @@ class V0Run(SlotRun):
             return True
         return self._decode_all(cut_off=preempted)
 
+    def _mixed_group(self) -> bool:
+        """Share the first of several steps between decodes and prompts, which are whole then."""
+        steps, preempted = self.config.scheduler_steps, self.kv.preemptions
+        self._secure(steps)
+        cut_off = [self.waiting.popleft() for _ in range(self.kv.preemptions - preempted)]
+        budget = self.config.max_num_batched_tokens - len(self.decoding) - len(self.unread)
+        pieces = self._admit_whole(budget=budget, ahead=steps)
+        self.waiting.extendleft(reversed(cut_off))
+        if not pieces:
+            return self._decode_all(cut_off=preempted)
+        for index, _, _ in pieces:
+            self._give_ahead(index, steps=steps)
+        self._compute_group(pieces)
+        return True
+
     def _admit_all(self, pieces: list[Piece], *, budget: int) -> None:
         """Admit waiting requests to the tokens that are left over, and add their pieces."""
         while self.waiting and budget:
@@ -131,10 +153,10 @@ class V0Run(SlotRun):
             return min(wanted, budget)
         return min(wanted, budget // self.kv.block_tokens * self.kv.block_tokens)
 
-    def _fits(self, index: int) -> bool:
-        """Whether there are blocks for a prompt, besides those that are kept free."""
+    def _fits(self, index: int, *, ahead: int = 0) -> bool:
+        """Whether there are blocks for a prompt and some tokens ahead, besides those that are kept free."""
         kept = int(WATERMARK_FRAC * self.kv.blocks) if self.running else 0
-        return self.kv.blocks_for(self.targets[index]) + kept <= self.kv.free_blocks
+        return self.kv.blocks_for(self.targets[index] + ahead) + kept <= self.kv.free_blocks
 
     def _admitted(self, found: int, *, tokens: int) -> Piece:
         """Admit the first that waits, of which so many tokens were found; return its piece."""

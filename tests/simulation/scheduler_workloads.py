@@ -341,7 +341,7 @@ def as_json(case: Case) -> dict[str, Any]:
 
 def main(held: Sequence[Case]) -> None:
     """Write workloads, or hold ours against decisions."""
-    command, name = sys.argv[1:]
+    command, name = sys.argv[1:3]
     if command == "write":
         Path(name).write_text(json.dumps([as_json(case) for case in held]), encoding="utf-8")
         return

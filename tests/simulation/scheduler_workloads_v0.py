@@ -4,11 +4,15 @@
     PYTHON benchmarks/scheduler_decisions_v0.py WHEEL WORKLOADS.json DECISIONS.json.gz
     python -m tests.simulation.scheduler_workloads_v0 compare DECISIONS.json.gz
 
+``together`` at the end takes the workloads of several scheduler steps with chunked prefill instead, which
+releases before 0.6.3 refuse.
+
 WHEEL is the folder into which the wheel of a release was unpacked, PYTHON that of an environment with torch.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 from sweeper.simulation.scheduler import SchedulerConfig
@@ -176,10 +180,36 @@ def cases() -> list[Case]:
     return [*(replace(case, keeps_prefixes=False) for case in plain), *kept]
 
 
+def together() -> list[Case]:
+    """Return workloads of several scheduler steps with chunked prefill."""
+    several = replace(CHUNKED, max_num_batched_tokens=2048, max_model_len=2048, scheduler_steps=10)
+    return [
+        Case(
+            name="bursts",
+            workload=drawn(100, seed=3, over_s=8),
+            config=replace(several, scheduler_steps=8, max_num_seqs=16),
+            keeps_prefixes=False,
+        ),
+        Case(
+            name="saturated",
+            workload=drawn(80, seed=1),
+            config=replace(several, max_num_seqs=32),
+            keeps_prefixes=False,
+        ),
+        Case(
+            name="preempting",
+            workload=drawn(60, seed=4, output=(100, 300)),
+            config=several,
+            blocks=500,
+            keeps_prefixes=False,
+        ),
+    ]
+
+
 def whole_blocks(workload: Workload) -> Workload:
     """Let prompts have as many blocks of 16 tokens as they had tokens."""
     return replace(workload, input_tokens=workload.input_tokens * 16)
 
 
 if __name__ == "__main__":
-    main(cases())
+    main(together() if "together" in sys.argv[3:] else cases())
