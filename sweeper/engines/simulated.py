@@ -34,13 +34,14 @@ from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import Device, partition_of
 from sweeper.simulation.kv_cache import KvCache
 from sweeper.simulation.precision import precision_of
-from sweeper.simulation.rules import NEWEST, rules_of
+from sweeper.simulation.rules import NEWEST, NEWEST_V0, rules_of, v0_rules_of
 from sweeper.simulation.scheduler import SchedulerConfig, simulate
 from sweeper.simulation.settings import (
     _SHORT_SUFFIXES,
     _accelerator,
     _is_off,
     built_of,
+    has_async_output,
     ignored_knobs,
     is_v1,
     resolve,
@@ -402,15 +403,18 @@ def _fitted(spec: TrialSpec, device: Device, settings: Mapping[str, Scalar]) -> 
 
 
 def _scheduler_config(settings: Mapping[str, Scalar], *, is_v1: bool, release: str) -> SchedulerConfig:
+    steps = int(settings.get("num_scheduler_steps", 1))
     return SchedulerConfig(
         is_v1=is_v1,
         max_num_seqs=int(settings["max_num_seqs"]),
         max_num_batched_tokens=int(settings["max_num_batched_tokens"]),
         max_model_len=int(settings["max_model_len"]),
         chunked_prefill=bool(settings["enable_chunked_prefill"]),
-        scheduler_steps=int(settings.get("num_scheduler_steps", 1)),
+        scheduler_steps=steps,
         long_prefill_tokens=int(settings.get("long_prefill_token_threshold", 0)),
         rules=rules_of(release) if is_v1 else NEWEST,
+        async_output=not is_v1 and has_async_output(settings, release=release),
+        v0_rules=NEWEST_V0 if is_v1 else v0_rules_of(release, scheduler_steps=steps),
     )
 
 

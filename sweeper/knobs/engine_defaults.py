@@ -77,7 +77,7 @@ def defaults(
     if generation == "v1" and is_between(release, None, "0.11.0"):
         is_chunked = True
     batch = (
-        _v0_batch(release, is_chunked=is_chunked, model_len=model_len)
+        _v0_batch(release, is_cut=is_chunked and not _has_several_steps(assignment), model_len=model_len)
         if generation == "v0"
         else _v1_batch(
             release,
@@ -104,9 +104,14 @@ def _default_chunked(
     return is_between(release, None, last_with_rule) and model_len > 32768 and not hindered
 
 
-def _v0_batch(release: str, *, is_chunked: bool, model_len: int) -> dict[str, Scalar]:
+def _has_several_steps(assignment: Assignment) -> bool:
+    """Whether several steps are planned at once; V0 cuts no prompt then, chunked prefill or not."""
+    return _whole(assignment, "num_scheduler_steps", 1) > 1
+
+
+def _v0_batch(release: str, *, is_cut: bool, model_len: int) -> dict[str, Scalar]:
     chunk = 2048 if is_between(release, "0.6.5", None) else 512
-    return {"max_num_seqs": 256, "max_num_batched_tokens": chunk if is_chunked else max(model_len, 2048)}
+    return {"max_num_seqs": 256, "max_num_batched_tokens": chunk if is_cut else max(model_len, 2048)}
 
 
 def _v1_batch(

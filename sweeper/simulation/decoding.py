@@ -64,7 +64,6 @@ class Decoding:
         self._ends: dict[int, int] = {}
         self._ending: dict[int, list[int]] = {}
         self._next_ends: list[int] = []
-        self._last_end = 0
 
     def __len__(self) -> int:
         return len(self._bases)
@@ -84,11 +83,6 @@ class Decoding:
             heapq.heappop(self._next_ends)
         return self._next_ends[0] - self.advanced
 
-    @property
-    def most_left(self) -> int:
-        """Tokens until the last of them ends."""
-        return self._last_end - self.advanced
-
     def left(self, index: int) -> int:
         """Return the tokens until one of them ends."""
         return self._ends[index] - self.advanced
@@ -101,10 +95,12 @@ class Decoding:
         """Return the tokens of one of them that are in the cache."""
         return self._bases[index] + self.advanced - 1
 
-    def held_blocks(self, index: int) -> int:
-        """Return the blocks that one of them has, granted ones included."""
-        tokens = self.cached_tokens(index) + min(self.granted, self.left(index))
-        return -(-tokens // self._block_tokens)
+    def ending(self, *, within: int) -> dict[int, int]:
+        """Return who ends within so many tokens, and the tokens that each has left."""
+        if not self._bases or self.least_left > within:
+            return {}
+        ends = range(self.advanced + self.least_left, self.advanced + within + 1)
+        return {index: end - self.advanced for end in ends for index in self._ending.get(end, ())}
 
     def join(self, index: int, *, context: int, left: int, at_s: float) -> None:
         """Take in a sequence that has just got a token, and gets some more."""
@@ -114,7 +110,6 @@ class Decoding:
         self._places[(base - 1) % self._block_tokens] += 1
         self._began[index] = (at_s, len(self._messages_s))
         self._ends[index] = end
-        self._last_end = max(self._last_end, end)
         if end in self._ending:
             self._ending[end].append(index)
         else:
@@ -129,8 +124,6 @@ class Decoding:
         if not same:
             del self._ending[end]
         self._close(index)
-        if end == self._last_end:
-            self._last_end = max(self._ends.values(), default=self.advanced)
         return left
 
     def advance(self, tokens: int, *, times_s: list[float]) -> list[int]:
@@ -163,7 +156,7 @@ class Decoding:
         return {index for index, base in self._bases.items() if (base + advanced) % size == 0}
 
     def lacking(self, tokens: int) -> int:
-        """Return the blocks that all lack to get so many more tokens, or as many as each has left."""
+        """Return the blocks that all lack to get so many more tokens."""
         return self._blocks_beyond_cache(tokens) - self._blocks_beyond_cache(self.granted)
 
     def _blocks_beyond_cache(self, tokens: int) -> int:
@@ -176,14 +169,7 @@ class Decoding:
         # Beside whole blocks, one for each sequence that has less room in its last block than is left.
         whole, rest = divmod(tokens, size)
         first = (1 - rest - advanced) % size
-        blocks = whole * len(self._bases) + sum((self._places * 2)[first : first + rest])
-        if tokens <= self.least_left:
-            return blocks
-        for end in range(advanced + 1, advanced + tokens):
-            for index in self._ending.get(end, ()):
-                cached = self.cached_tokens(index)
-                blocks -= -(-(cached + tokens) // size) + -(cached + end - advanced) // size
-        return blocks
+        return whole * len(self._bases) + sum((self._places * 2)[first : first + rest])
 
     def times_s(self, *, requests: int) -> tuple[Floats, Floats]:
         """Return when each request got its first token, and the gaps between tokens, request by request.

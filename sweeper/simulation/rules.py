@@ -45,3 +45,47 @@ def rules_of(release: str) -> V1Rules:
 
 
 NEWEST = V1Rules()
+
+
+@dataclass(frozen=True, kw_only=True)
+class V0Rules:
+    """How V0 schedules where its releases differ; the defaults are those of the newest.
+
+    Attributes:
+        budgets_found: Whether tokens that are found in the prefix cache count for a step's budget.
+        finds_answers: Whether a turn of a conversation finds the answers to those before it.
+        looks_again: Whether a request that waits is looked up in the prefix cache in every step, and not only
+            when it first comes to the front.
+        computes_late: Whether the blocks of a prompt count as computed only as they are, and not all of them
+            with the first piece.
+        spares_last: Whether the last block of a prompt is never found, instead of its last token.
+        counts_begun: Whether a block must be free for a prompt to be continued that has all of its own.
+
+    Source:
+        core/scheduler.py, core/block_manager_v1.py and core/block_manager_v2.py (later core/block_manager.py)
+        in the wheels of vLLM 0.6.2, 0.6.3.post1, 0.6.4.post1, 0.6.5, 0.6.6 and 0.8.5.
+    """
+
+    budgets_found: bool = False
+    finds_answers: bool = True
+    looks_again: bool = False
+    computes_late: bool = False
+    spares_last: bool = False
+    counts_begun: bool = False
+
+
+def v0_rules_of(release: str, *, scheduler_steps: int = 1) -> V0Rules:
+    """Return the rules of a release of vLLM with V0, which at first had other blocks for several steps."""
+    key = release_key(release)
+    has_first_blocks = key < release_key("0.6.3") and scheduler_steps == 1
+    return V0Rules(
+        budgets_found=key < release_key("0.6.5"),
+        finds_answers=not has_first_blocks,
+        looks_again=key < release_key("0.6.5"),
+        computes_late=has_first_blocks,
+        spares_last=key < release_key("0.6.5"),
+        counts_begun=has_first_blocks,
+    )
+
+
+NEWEST_V0 = V0Rules()

@@ -14,7 +14,7 @@ from sweeper.metrics import RequestRecords
 from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.decoding import Decoding
 from sweeper.simulation.kv_cache import KvCache
-from sweeper.simulation.rules import NEWEST, V1Rules
+from sweeper.simulation.rules import NEWEST, NEWEST_V0, V0Rules, V1Rules
 from sweeper.simulation.users import SimulatedUsers
 from sweeper.workload.requests import Workload
 
@@ -38,6 +38,8 @@ class SchedulerConfig:
         scheduler_steps: Decode steps in a row without scheduling; V0 only.
         long_prefill_tokens: Most tokens of one prompt in a step; 0 is unlimited; V1 only.
         rules: What V1's releases do differently.
+        async_output: Whether a step's answers are read only during the next one; V0 only.
+        v0_rules: What V0's releases do differently.
     """
 
     is_v1: bool
@@ -48,6 +50,8 @@ class SchedulerConfig:
     scheduler_steps: int = 1
     long_prefill_tokens: int = 0
     rules: V1Rules = NEWEST
+    async_output: bool = False
+    v0_rules: V0Rules = NEWEST_V0
 
 
 class Watch(Protocol):
@@ -89,6 +93,8 @@ class Run(ABC):
         # Prompts that are computed in part: tokens in the cache.
         self.begun: dict[int, int] = {}
         self.decoding = Decoding(block_tokens=kv.block_tokens)
+        # Requests that have all their tokens, but whose end was not read yet: tokens in the cache.
+        self.unread: dict[int, int] = {}
         self.admissions = 0
 
     def finish(self) -> RequestRecords:
@@ -116,12 +122,8 @@ class Run(ABC):
         """Take the blocks of a request back, that has so many tokens in the cache."""
 
     @abstractmethod
-    def _remember(self, index: int) -> None:
-        """Take note that a prompt is computed."""
-
-    @abstractmethod
-    def _keep_answers(self, done: list[int]) -> None:
-        """Take note that requests are answered."""
+    def _spared(self, steps: int) -> int:
+        """Blocks that are free wherever none is preempted in a group of so many steps."""
 
     @abstractmethod
     def _lets_pass(self) -> bool:
@@ -171,40 +173,44 @@ class Run(ABC):
             return
         if len(done) > 1:
             done.sort(key=self.running.__getitem__)
-        self._keep_answers(done)
         for index in done:
             self.last_s[index] = self.now_s
-            del self.running[index]
-            # The last token is never written to the cache.
-            tokens = self.targets[index] + self.lefts[index] - 1
-            self._release(index, computed=tokens, is_cut_off=False)
+            self._leave(index)
         self.client.answered(done, at_s=self.now_s)
+
+    def _leave(self, index: int) -> None:
+        """Take back the place and the blocks of a request that is answered."""
+        del self.running[index]
+        self._release(index, computed=self._written(index), is_cut_off=False)
+
+    def _written(self, index: int) -> int:
+        """Return the tokens of an answered request in the cache; the last one is not written to it."""
+        return self.targets[index] + self.lefts[index] - 1
 
     # Steps
 
     def _compute(self, pieces: list[Piece], *, decodes: bool) -> None:
         """Run one step over pieces of prompts and, if it decodes too, one token of each decoder."""
         ended = [index for index, before, chunk in pieces if before + chunk >= self.targets[index]]
-        decoders = len(self.decoding) if decodes else 0
         chunks = [chunk for _, _, chunk in pieces]
+        decoders = len(self.decoding) + len(self.unread) if decodes else 0
         step = Step(
             prefill_tokens=sum(chunks),
             prefill_pairs=float(sum(chunk * before + chunk * (chunk + 1) / 2 for _, before, chunk in pieces)),
             prefill_sequences=len(pieces),
             decodes=decoders,
-            context_tokens=float(self.decoding.context_tokens) if decoders else 0.0,
+            context_tokens=self._context_tokens() if decoders else 0.0,
             samples=decoders + len(ended),
             prompts=_each_prompt(pieces) if self.costs.has_windows else None,
             contexts=self._each_context() if decoders else None,
         )
         self._tell(pieces, decodes=decodes, steps=1)
         self.now_s += self.costs.step_s(step)
-        done = self.decoding.advance(1, times_s=[self.now_s]) if decoders else []
+        done = self.decoding.advance(1, times_s=[self.now_s]) if decodes and self.decoding else []
         for index, before, chunk in pieces:
             self.begun[index] = before + chunk
         for index in ended:
             del self.begun[index]
-            self._remember(index)
             # A prompt's end is the first of the tokens that it has left.
             self.targets[index] += 1
             self.lefts[index] -= 1
@@ -215,35 +221,40 @@ class Run(ABC):
                 done.append(index)
         self._let_go(done)
 
+    def _context_tokens(self) -> float:
+        """Return the tokens that all decodes attend to, together."""
+        return float(self.decoding.context_tokens + sum(self.unread.values()) + len(self.unread))
+
     def _each_context(self) -> Ints | None:
         """Return the tokens that each decode attends to, where a step's costs need that."""
         if not self.costs.has_windows:
             return None
-        return self.decoding.contexts([index for index in self.running if index in self.decoding])
+        contexts = self.decoding.contexts([index for index in self.running if index in self.decoding])
+        return np.concatenate([contexts, np.array(list(self.unread.values()), np.int64) + 1])
 
     def _tell(self, pieces: list[Piece], *, decodes: bool, steps: int) -> None:
         if self.watch is None:
             return
-        tokens = {index: 1 for index in self.running if decodes and index in self.decoding}
+        tokens = {index: 1 for index in self.running if decodes and index not in self.begun}
         self.watch.computed({**tokens, **{index: chunk for index, _, chunk in pieces}}, steps=steps)
 
-    def _decode_groups(self, *, at_most: int | None = None) -> bool:
+    def _decode_groups(self, *, at_most: int | None = None, steps: int = 1) -> bool:
         """Decode all running sequences until something can interrupt them; return false if none runs.
 
         Args:
             at_most: Groups of steps, where something can interrupt them that is not looked at here.
+            steps: Steps in a group, for the first of which all have blocks.
         """
         decoding = self.decoding
-        if not decoding:
+        if not decoding and not self.unread:
             return False
-        # A group ends early when all of its sequences have ended.
-        steps = min(self.config.scheduler_steps, decoding.most_left)
-        groups = max(1, decoding.least_left // steps)
+        groups = max(1, decoding.least_left // steps) if decoding and not self.unread else 1
         groups = self._affordable(steps=steps, groups=groups if at_most is None else min(groups, at_most))
+        decodes = len(decoding) + len(self.unread)
         step = Step(
-            decodes=len(decoding),
-            context_tokens=float(decoding.context_tokens),
-            samples=len(decoding),
+            decodes=decodes,
+            context_tokens=self._context_tokens(),
+            samples=decodes,
             contexts=self._each_context(),
         )
         took_s = self.costs.groups_s(step, steps=steps, groups=groups)
@@ -251,8 +262,12 @@ class Run(ABC):
         self._tell([], decodes=True, steps=steps * len(times_s))
         self._take(decoding.lacking(steps * len(times_s)))
         self.now_s = times_s[-1]
-        self._let_go(decoding.advance(steps, times_s=times_s))
+        self._let_go(self._advance(steps, times_s=times_s))
         return True
+
+    def _advance(self, steps: int, *, times_s: list[float]) -> list[int]:
+        """Give all that decode their tokens; return those that have all of theirs."""
+        return self.decoding.advance(steps, times_s=times_s)
 
     def _until_arrival(self, ends_s: Floats) -> Floats:
         """Cut a run of steps after the first that ends when a newcomer may be admitted.
@@ -267,7 +282,9 @@ class Run(ABC):
 
     def _affordable(self, *, steps: int, groups: int) -> int:
         """Lower the number of groups until there are blocks for them; one group is secured already."""
-        while groups > 1 and self.decoding.lacking(steps * groups) > self.kv.free_blocks:
+        while groups > 1 and self.decoding.lacking(steps * groups) > self.kv.free_blocks - self._spared(
+            steps
+        ):
             groups //= 2
         return groups
 

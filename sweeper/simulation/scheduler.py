@@ -6,17 +6,19 @@ step takes what ``costs`` says; then tokens go out. Three kinds of step:
 *prompt step* (V0 without chunked prefill): waiting prompts that fit are computed, whole, and nothing decodes.
 *decode group* (V0 without chunked prefill): one or ``scheduler_steps`` steps in a row. New requests wait
     for its end, finished sequences keep their place until then, and its tokens reach the client together.
+    With ``async_output`` a sequence that ends with a group keeps its place for the next one too.
 *mixed step* (V0 with chunked prefill, V1): a budget of tokens is given to running sequences, decodes
-    included, and what is left to waiting prompts, cut where ``chunked_prefill`` allows it.
+    included, and what is left to waiting prompts, cut where ``chunked_prefill`` allows it. With several
+    ``scheduler_steps`` it is the first of a group, and cuts none.
 
 When KV blocks run out, the last sequence to have been admitted gives up its blocks and later computes its
-prompt and answer again, as both of vLLM's schedulers do by default. V0's blocks are counted, V1's placed.
+prompt and answer again, as both of vLLM's schedulers do by default.
 
 Runs of steps in which nothing can join or leave are computed at once; the times are the same.
 
-Left out: asynchronous scheduling, in which each step is planned before the one before it is answered,
+Left out: V1's asynchronous scheduling, in which each step is planned before the one before it is answered,
 swapping, priorities, beam search, speculative decoding, pipeline stages, and the time that the API server and
-the network add. How V1's decisions compare with vLLM's own: docs/scheduler.md.
+the network add. How decisions compare with vLLM's own: docs/scheduler.md.
 """
 
 from __future__ import annotations

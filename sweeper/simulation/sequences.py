@@ -5,71 +5,89 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sweeper.simulation.kv_cache import KvCache
+from sweeper.simulation.rules import V0Rules
 from sweeper.workload.requests import Prompt, Workload
 
+Key = tuple[int, int]
+"""What is in a block: the piece of a prompt that its last token belongs to, and its number in the prompt."""
 
-class PieceHolders:
-    """Blocks by request in V0, where a prompt is remembered in pieces once it is computed.
+
+class SharedHolders:
+    """Blocks by request in V0, where a prompt gets all of its blocks at once.
 
     Attributes:
         kv: Where the blocks are.
     """
 
-    def __init__(self, workload: Workload, kv: KvCache) -> None:
+    def __init__(self, workload: Workload, kv: KvCache, *, rules: V0Rules) -> None:
         self.kv = kv
         self._workload = workload
-        # Of requests that use remembered prompts: their blocks in them, and the pieces that they are in.
-        self._shared: dict[int, int] = {}
-        self._held: dict[int, tuple[int, ...]] = {}
+        self._rules = rules
+        # Tokens of each request that were in the cache when it came to the front of those that wait.
+        self._looked: dict[int, int] = {}
+        self._held: dict[int, list[Key]] = {}
+        self._own = kv.shared.own_pieces(workload.requests)
 
-    def uncached_tokens(self, index: int, *, target: int) -> int:
-        """Return the tokens of a waiting request that have to be computed."""
-        return target - self.kv.found_tokens(self._workload.prompt(index), prompt_tokens=target)
+    def find(self, index: int, *, target: int) -> int:
+        """Return the tokens of a request that need not be computed; never its last one."""
+        if not self.kv.keeps_prefixes:
+            return 0
+        size = self.kv.block_tokens
+        end = (target - self._rules.spares_last) // size
+        return min(self.kv.shared.find(self._keys(index, first=0, end=end)) * size, target - 1)
 
-    def admit(self, index: int, *, target: int, kept: int) -> int | None:
-        """Give a waiting request the blocks of its prompt, if there are enough besides those kept.
+    def look_up(self, index: int, *, target: int) -> int:
+        """Return what is found of a request that waits in front; some releases look only once."""
+        if self._rules.looks_again or index not in self._looked:
+            self._looked[index] = self.find(index, target=target)
+        return self._looked[index]
 
-        Returns:
-            Tokens found in the cache; None where it has to wait.
-        """
-        prompt = self._workload.prompt(index)
-        found = self.kv.found_tokens(prompt, prompt_tokens=target)
-        wanted = self.kv.blocks_for(target)
-        # What is found may be idle and so counted as free; it will be held, and cannot be given away as well.
-        if wanted + kept > self.kv.free_blocks:
-            return None
-        found, held = self.kv.look_up(prompt, prompt_tokens=target)
-        shared = found // self.kv.block_tokens
-        if held:
-            self._held[index] = held
-        if shared:
-            self._shared[index] = shared
-        self.kv.take(wanted - shared)
-        return found
+    def known(self, index: int, *, target: int) -> int:
+        """Return what is found of a prompt that is computed in part."""
+        return self.find(index, target=target) if self._rules.computes_late else self._looked[index]
 
-    def release(self, index: int, *, blocks: int) -> None:
-        """Take all blocks of a request back."""
-        shared = self._shared.pop(index, 0)
-        self.kv.take(shared - blocks)
-        if index in self._held:
-            self.kv.let_go(self._held.pop(index))
+    def look_again(self, index: int) -> None:
+        """Let a request that has lost its blocks be looked up again."""
+        self._looked.pop(index, None)
 
-    def keep_answer(self, index: int) -> None:
-        """Keep what was answered to a request, where another turn follows."""
-        if self._workload.goes_on(index):
-            self._keep(index, self._workload.answered(index))
-
-    def remember(self, index: int) -> None:
-        """Keep the prompt of a request for others, once it is computed."""
+    def admit(self, index: int, *, target: int, found: int) -> None:
+        """Give a waiting request the blocks of its prompt."""
+        blocks = self.kv.blocks_for(target)
         if self.kv.keeps_prefixes:
-            self._keep(index, self._workload.prompt(index))
+            self.kv.count_query(tokens=target, found=found)
+            held = list(self._keys(index, first=0, end=target // self.kv.block_tokens))
+            self._held[index] = held
+            self.kv.shared.hold(held)
+            blocks -= len(held)
+        self.kv.take(blocks)
+        self.kv.peak_blocks = max(self.kv.peak_blocks, self.kv.shared.used)
 
-    def _keep(self, index: int, said: Prompt) -> None:
-        held = self._held.get(index, ())
-        passed, new = self.kv.remember(said, held=held)
-        if new:
-            self._held[index] = (*held, *new)
-            self._shared[index] = self._shared.get(index, 0) + passed
+    def computed(self, index: int, *, tokens: int) -> None:
+        """Take note that so many tokens of a prompt are computed."""
+        if index in self._held:
+            self.kv.shared.computed(self._held[index][: tokens // self.kv.block_tokens])
+
+    def release(self, index: int, *, tokens: int, blocks: int, turn: int) -> None:
+        """Take all blocks of a request back.
+
+        Args:
+            index: Which.
+            tokens: Its tokens in them.
+            blocks: How many they are; some may be for tokens that are still to come.
+            turn: Number of the last step that it took part in.
+        """
+        if not self.kv.keeps_prefixes:
+            self.kv.take(-blocks)
+            return
+        held = self._held.pop(index)
+        full = tokens // self.kv.block_tokens
+        self.kv.shared.let_go(held, turn=turn)
+        self.kv.shared.keep(self._keys(index, first=len(held), end=full), turn=turn)
+        self.kv.take(full - blocks)
+
+    def _keys(self, index: int, *, first: int, end: int) -> Iterator[Key]:
+        said = _said(self._workload, index) if self._rules.finds_answers else self._workload.prompt(index)
+        return _keys(said, own=self._own - index, size=self.kv.block_tokens, first=first, end=end)
 
 
 class BlockHolders:
@@ -152,13 +170,22 @@ class BlockHolders:
             is_plain_first=self._is_plain_first or not self.kv.keeps_prefixes,
         )
 
-    def _keys(self, index: int, *, first: int, end: int) -> Iterator[tuple[int, int]]:
-        """Return what is in some blocks of a request, its prompt and its answer."""
-        size, place = self.kv.block_tokens, first
-        goes_on = self._workload.goes_on(index)
-        for piece, until in self._workload.answered(index) if goes_on else self._workload.prompt(index):
-            for block in range(place, min(until // size, end)):
-                yield piece, block
-            place = max(place, min(until // size, end))
-        for block in range(place, end):
-            yield self._own - index, block
+    def _keys(self, index: int, *, first: int, end: int) -> Iterator[Key]:
+        said = _said(self._workload, index)
+        return _keys(said, own=self._own - index, size=self.kv.block_tokens, first=first, end=end)
+
+
+def _said(workload: Workload, index: int) -> Prompt:
+    """Return a request's prompt in pieces, and its answer where another turn has it."""
+    return workload.answered(index) if workload.goes_on(index) else workload.prompt(index)
+
+
+def _keys(said: Prompt, *, own: int, size: int, first: int, end: int) -> Iterator[Key]:
+    """Return what is in some blocks of a request; what comes after what is said is its own."""
+    place = first
+    for piece, until in said:
+        for block in range(place, min(until // size, end)):
+            yield piece, block
+        place = max(place, min(until // size, end))
+    for block in range(place, end):
+        yield own, block

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from sweeper import knobs
 from sweeper.errors import EngineError
+from sweeper.knobs.release_order import is_between
 from sweeper.models import fit
 from sweeper.records import (
     FailureClass,
@@ -22,6 +23,7 @@ MODELLED_KNOBS = frozenset(
         "block_size",
         "data_parallel_size",
         "decode_context_parallel_size",
+        "disable_async_output_proc",
         "dtype",
         "enable_chunked_prefill",
         "enable_prefix_caching",
@@ -48,7 +50,7 @@ MODELLED_KNOBS = frozenset(
 _OF_EXPERTS: Mapping[str, Scalar] = {"enable_expert_parallel": False, "all2all_backend": GATHERS}
 """Knobs that change them for a model with experts only, and their defaults."""
 
-_V0_ONLY = frozenset({"num_scheduler_steps", "max_seq_len_to_capture"})
+_V0_ONLY = frozenset({"num_scheduler_steps", "max_seq_len_to_capture", "disable_async_output_proc"})
 _V1_ONLY = frozenset({"long_prefill_token_threshold"})
 """Modelled for V1 alone; one that was not asked for is at its default, which is none."""
 
@@ -61,6 +63,7 @@ _STEADY_DEFAULTS: Mapping[str, Scalar] = {
     "dtype": "auto",
     "enforce_eager": False,
     "num_scheduler_steps": 1,
+    "disable_async_output_proc": False,
     "max_seq_len_to_capture": 8192,
     "max_num_batched_tokens": 2048,
     "async_scheduling": False,
@@ -125,6 +128,20 @@ def sharing_of(spec: TrialSpec, settings: Mapping[str, Scalar]) -> Sharing:
         replicas=int(settings["data_parallel_size"]),
         has_whole_experts=bool(settings["enable_expert_parallel"]),
         backend=str(settings["all2all_backend"]),
+    )
+
+
+def has_async_output(settings: Mapping[str, Scalar], *, release: str) -> bool:
+    """Return whether V0 reads the answers of a step only during the next one.
+
+    Source:
+        vLLM 0.6.0 and 0.6.2, ModelConfig.verify_async_output_proc; its release notes name it as new in 0.6.0.
+    """
+    return (
+        is_between(release, "0.6.0", None)
+        and not settings["disable_async_output_proc"]
+        and not settings["enforce_eager"]
+        and settings["pipeline_parallel_size"] == 1
     )
 
 

@@ -45,11 +45,8 @@ class V1Run(Run):
             self._cut_off.add(index)
         self.holders.release(index, computed=computed, is_cut_off=is_cut_off)
 
-    def _remember(self, index: int) -> None:
-        """Do nothing: a prompt is remembered as its blocks are given."""
-
-    def _keep_answers(self, done: list[int]) -> None:
-        """Do nothing: an answer is kept as its blocks are given back."""
+    def _spared(self, steps: int) -> int:
+        return 0
 
     def _lets_pass(self) -> bool:
         return self.config.rules.skips_uncut and not self._may_cut

@@ -90,3 +90,10 @@ def test_moved_defaults_show_what_one_side_does_not_have() -> None:
     assert moved("0.13.0", "0.14.0") == {"async_scheduling": (False, True)}
     assert moved("0.9.2", "0.10.0") == {"async_scheduling": (None, False)}
     assert moved("0.6.2", "0.6.2") == {}
+
+
+def test_several_scheduler_steps_cut_no_prompt_and_so_have_a_budget_for_the_longest() -> None:
+    asked = {"enable_chunked_prefill": True, "max_model_len": 8192}
+    one = knobs.defaults("0.6.6", assignment=asked)
+    several = knobs.defaults("0.6.6", assignment={**asked, "num_scheduler_steps": 8})
+    assert (one["max_num_batched_tokens"], several["max_num_batched_tokens"]) == (2048, 8192)

@@ -27,7 +27,7 @@ from sweeper.simulation.calibration import Calibration
 from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import MI300X
 from sweeper.simulation.kv_cache import KvCache
-from sweeper.simulation.rules import V1Rules, rules_of
+from sweeper.simulation.rules import V0Rules, V1Rules, rules_of, v0_rules_of
 from sweeper.simulation.scheduler import SchedulerConfig, simulate
 from sweeper.workload.requests import Prompt, Workload, make_workload
 
@@ -47,7 +47,7 @@ class Clock(CostModel):
     """Steps that take a time for each token and one to start."""
 
     def groups_s(self, step: Step, *, steps: int, groups: int) -> NDArray[np.float64]:
-        return np.full(groups, START_S + TOKEN_S * step.tokens)
+        return np.full(groups, steps * self.step_s(step))
 
     def step_s(self, step: Step) -> float:
         return START_S + TOKEN_S * step.tokens
@@ -106,13 +106,23 @@ def read(path: Path) -> dict[str, Any]:
     return decisions
 
 
-def ours(case: Case, *, rules: V1Rules) -> list[tuple[int, Decided]]:
+def ours(case: Case, *, rules: V1Rules | V0Rules) -> list[tuple[int, Decided]]:
     """Return our decisions: how many times in a row, and what."""
     book = Book()
     kv = KvCache(blocks=case.blocks, block_tokens=case.block_tokens, keeps_prefixes=case.keeps_prefixes)
-    simulate(case.workload, config=replace(case.config, rules=rules), costs=CLOCK, kv=kv, watch=book)
+    simulate(case.workload, config=_ruled(case.config, rules), costs=CLOCK, kv=kv, watch=book)
     assert kv.used_blocks == 0
     return book.steps
+
+
+def _rules(case: Case, release: str) -> V1Rules | V0Rules:
+    if case.config.is_v1:
+        return rules_of(release)
+    return v0_rules_of(release, scheduler_steps=case.config.scheduler_steps)
+
+
+def _ruled(config: SchedulerConfig, rules: V1Rules | V0Rules) -> SchedulerConfig:
+    return replace(config, rules=rules) if isinstance(rules, V1Rules) else replace(config, v0_rules=rules)
 
 
 def theirs(steps: list[Any]) -> list[tuple[int, Decided]]:
@@ -137,10 +147,10 @@ class Compared:
 
 def compared(decisions: dict[str, Any], cases: Sequence[Case]) -> Iterator[Compared]:
     """Hold our decisions against those of a file, step by step."""
-    rules = rules_of(decisions["release"])
+    release = decisions["release"]
     known = {workload["name"]: workload["steps"] for workload in decisions["workloads"]}
     for case in cases:
-        yield _compared(case, theirs(known[case.name]), ours(case, rules=rules))
+        yield _compared(case, theirs(known[case.name]), ours(case, rules=_rules(case, release)))
 
 
 def _compared(case: Case, real: list[tuple[int, Decided]], modelled: list[tuple[int, Decided]]) -> Compared:
@@ -169,59 +179,59 @@ def _one_by_one(steps: list[tuple[int, Decided]]) -> Iterator[Decided]:
 def cases() -> list[Case]:
     """Return the workloads."""
     return [
-        Case(name="saturated", workload=_drawn(200, seed=1)),
-        Case(name="trickle", workload=_drawn(120, seed=2, over_s=40)),
-        Case(name="bursts", workload=_drawn(150, seed=3, over_s=8), config=replace(V1, max_num_seqs=16)),
-        Case(name="preempting", workload=_drawn(80, seed=4, output=(100, 300)), blocks=500),
+        Case(name="saturated", workload=drawn(200, seed=1)),
+        Case(name="trickle", workload=drawn(120, seed=2, over_s=40)),
+        Case(name="bursts", workload=drawn(150, seed=3, over_s=8), config=replace(V1, max_num_seqs=16)),
+        Case(name="preempting", workload=drawn(80, seed=4, output=(100, 300)), blocks=500),
         Case(
             name="preempting, prefix caching off",
-            workload=_drawn(80, seed=5, output=(100, 300)),
+            workload=drawn(80, seed=5, output=(100, 300)),
             blocks=500,
             keeps_prefixes=False,
         ),
-        Case(name="shared prefixes", workload=_prefixes(160, of=8), config=replace(V1, max_num_seqs=32)),
-        Case(name="shared prefixes, small cache", workload=_prefixes(160, of=8), blocks=300),
-        Case(name="equal prompts", workload=_repeats(120, of=10, seed=6), blocks=400),
-        Case(name="long prompts", workload=_drawn(30, seed=7, prompt=(1000, 9000)), blocks=4000),
+        Case(name="shared prefixes", workload=prefixes(160, of=8), config=replace(V1, max_num_seqs=32)),
+        Case(name="shared prefixes, small cache", workload=prefixes(160, of=8), blocks=300),
+        Case(name="equal prompts", workload=repeats(120, of=10, seed=6), blocks=400),
+        Case(name="long prompts", workload=drawn(30, seed=7, prompt=(1000, 9000)), blocks=4000),
         Case(
             name="long prompts, small cache",
-            workload=_drawn(40, seed=8, prompt=(500, 6000), output=(50, 400), over_s=6),
+            workload=drawn(40, seed=8, prompt=(500, 6000), output=(50, 400), over_s=6),
             config=replace(V1, max_num_batched_tokens=512),
             blocks=900,
         ),
         Case(
             name="long prefill threshold",
-            workload=_drawn(80, seed=9, prompt=(20, 4000), over_s=10),
+            workload=drawn(80, seed=9, prompt=(20, 4000), over_s=10),
             config=replace(V1, long_prefill_tokens=200),
             blocks=1500,
         ),
         Case(
             name="long prefill threshold, one at a time",
-            workload=_drawn(40, seed=10, prompt=(100, 3000), output=(2, 60), over_s=60),
+            workload=drawn(40, seed=10, prompt=(100, 3000), output=(2, 60), over_s=60),
             config=replace(V1, long_prefill_tokens=128),
         ),
         Case(
             name="small budget",
-            workload=_drawn(60, seed=11, prompt=(10, 300), output=(5, 80)),
+            workload=drawn(60, seed=11, prompt=(10, 300), output=(5, 80)),
             config=replace(V1, max_num_batched_tokens=64, max_num_seqs=32),
         ),
         Case(
             name="few sequences",
-            workload=_drawn(60, seed=12, over_s=20, output=(5, 80)),
+            workload=drawn(60, seed=12, over_s=20, output=(5, 80)),
             config=replace(V1, max_num_seqs=3),
         ),
         Case(
             name="without chunked prefill",
-            workload=_drawn(120, seed=13, prompt=(20, 1800), over_s=4),
+            workload=drawn(120, seed=13, prompt=(20, 1800), over_s=4),
             config=replace(V1, chunked_prefill=False, max_model_len=2048),
             blocks=1200,
         ),
-        Case(name="decode heavy", workload=_drawn(100, seed=14, prompt=(5, 40), output=(200, 900))),
-        Case(name="conversations", workload=_conversations(), config=replace(V1, max_num_seqs=8)),
-        Case(name="conversations, small cache", workload=_conversations(), blocks=120),
+        Case(name="decode heavy", workload=drawn(100, seed=14, prompt=(5, 40), output=(200, 900))),
+        Case(name="conversations", workload=conversations(), config=replace(V1, max_num_seqs=8)),
+        Case(name="conversations, small cache", workload=conversations(), blocks=120),
         Case(
             name="all at once",
-            workload=_repeats(150, of=40, seed=15, prompt=(10, 3000), output=(1, 250), over_s=10),
+            workload=repeats(150, of=40, seed=15, prompt=(10, 3000), output=(1, 250), over_s=10),
             config=replace(V1, max_num_batched_tokens=700, max_num_seqs=24, long_prefill_tokens=300),
             blocks=450,
             block_tokens=32,
@@ -229,7 +239,7 @@ def cases() -> list[Case]:
     ]
 
 
-def _drawn(
+def drawn(
     count: int,
     *,
     seed: int,
@@ -247,7 +257,7 @@ def _drawn(
     )
 
 
-def _repeats(
+def repeats(
     count: int,
     *,
     of: int,
@@ -257,12 +267,12 @@ def _repeats(
     over_s: float = 0.0,
 ) -> Workload:
     """Draw requests of which many send the same prompt."""
-    drawn = _drawn(count, seed=seed, prompt=prompt, output=output, over_s=over_s)
+    each = drawn(count, seed=seed, prompt=prompt, output=output, over_s=over_s)
     which = np.random.default_rng(seed + 1000).integers(0, of, count)
-    return replace(drawn, input_tokens=drawn.input_tokens[which], prompt_ids=which)
+    return replace(each, input_tokens=each.input_tokens[which], prompt_ids=which)
 
 
-def _prefixes(count: int, *, of: int) -> Workload:
+def prefixes(count: int, *, of: int) -> Workload:
     """Draw requests that begin with one of some prefixes."""
     point = LoadPoint(
         dataset="prefix_repetition",
@@ -273,7 +283,7 @@ def _prefixes(count: int, *, of: int) -> Workload:
     return make_workload(point, seed=0)
 
 
-def _conversations() -> Workload:
+def conversations() -> Workload:
     """Draw conversations that all begin with the same words."""
     point = LoadPoint(
         dataset="conversations",
@@ -321,20 +331,22 @@ def as_json(case: Case) -> dict[str, Any]:
             "blocks": case.blocks,
             "block_tokens": case.block_tokens,
             "keeps_prefixes": case.keeps_prefixes,
+            "scheduler_steps": config.scheduler_steps,
+            "async_output": config.async_output,
         },
         "step": {"start_s": START_S, "token_s": TOKEN_S},
         "requests": asked,
     }
 
 
-def main() -> None:
-    """Write the workloads, or hold ours against decisions."""
-    command, name = sys.argv[1:]
+def main(held: Sequence[Case]) -> None:
+    """Write workloads, or hold ours against decisions."""
+    command, name = sys.argv[1:3]
     if command == "write":
-        Path(name).write_text(json.dumps([as_json(case) for case in cases()]), encoding="utf-8")
+        Path(name).write_text(json.dumps([as_json(case) for case in held]), encoding="utf-8")
         return
     decisions = read(Path(name))
-    found = list(compared(decisions, cases()))
+    found = list(compared(decisions, held))
     print(f"vLLM {decisions['release']}: steps, alike, preemptions, tokens found")
     for one in found:
         print(f"{one.name:40} {one.steps:6} {one.alike:6} {one.preemptions:6} {one.found_tokens:8}")
@@ -344,4 +356,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(cases())

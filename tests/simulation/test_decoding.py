@@ -23,7 +23,9 @@ def decoding_of(sequences: list[tuple[int, int]]) -> Decoding:
 
 def test_sequences_end_when_they_have_their_tokens() -> None:
     decoding = decoding_of([(11, 3), (21, 1), (31, 3)])
-    assert (decoding.least_left, decoding.most_left, decoding.context_tokens) == (1, 3, 63)
+    assert (decoding.least_left, decoding.context_tokens) == (1, 63)
+    assert decoding.ending(within=1) == {1: 1}
+    assert decoding.ending(within=3) == {0: 3, 1: 1, 2: 3}
     assert decoding.advance(1, times_s=[1.0]) == [1]
     assert (len(decoding), decoding.least_left, decoding.context_tokens) == (2, 2, 44)
     assert decoding.advance(1, times_s=[2.0, 3.0]) == [0, 2]
@@ -37,7 +39,7 @@ def test_one_that_is_cut_off_goes_on_where_it_was() -> None:
     decoding = decoding_of([(11, 5), (11, 2)])
     decoding.advance(1, times_s=[1.0])
     assert decoding.leave(0) == 4
-    assert decoding.most_left == 1
+    assert decoding.ending(within=9) == {1: 1}
     decoding.advance(1, times_s=[2.0])
     decoding.join(0, context=13, left=1, at_s=7.0)
     assert decoding.advance(1, times_s=[9.0]) == [0]
@@ -57,7 +59,7 @@ def test_blocks_that_all_lack_are_those_that_each_lacks(
 
     def blocks(more: int) -> int:
         # All but the last token of a context are in the cache.
-        return sum(math.ceil((context - 1 + min(more, left)) / 16) for context, left in alive)
+        return sum(math.ceil((context - 1 + more) / 16) for context, _ in alive)
 
     assert decoding.lacking(tokens) == blocks(tokens) - blocks(0)
     decoding.granted = 1

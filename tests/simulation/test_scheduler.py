@@ -14,7 +14,7 @@ from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import MI300X
 from sweeper.simulation.kv_cache import KvCache
 from sweeper.simulation.scheduler import SchedulerConfig, simulate
-from sweeper.workload.requests import Prompt, Workload, make_workload
+from sweeper.workload.requests import Workload, make_workload
 
 SHAPE = ModelShape(
     layers=80,
@@ -210,70 +210,9 @@ def test_time_of_lone_request_is_sum_of_its_steps() -> None:
 # --- KV cache ---
 
 
-def whole(prompt_id: int, tokens: int) -> Prompt:
-    return ((prompt_id, tokens),)
-
-
 def test_blocks_are_rounded_up() -> None:
     kv = KvCache(blocks=10, block_tokens=16)
     assert [kv.blocks_for(tokens) for tokens in (1, 16, 17)] == [1, 1, 2]
-
-
-def test_remembered_prompt_is_found_in_whole_blocks_and_never_to_its_last_token() -> None:
-    kv = KvCache(blocks=10, block_tokens=16, keeps_prefixes=True)
-    kv.take(3)
-    assert kv.remember(whole(7, 40)) == (2, (7,))  # 40 tokens fill two blocks
-    assert kv.found_tokens(whole(7, 40), prompt_tokens=40) == 32
-    assert kv.found_tokens(whole(7, 32), prompt_tokens=32) == 16
-    assert kv.found_tokens(whole(8, 40), prompt_tokens=40) == 0
-
-
-def test_cache_without_prefixes_remembers_and_counts_nothing() -> None:
-    kv = KvCache(blocks=10)
-    assert kv.remember(whole(7, 40)) == (0, ())
-    assert kv.look_up(whole(7, 40), prompt_tokens=40) == (0, ())
-    assert kv.prefix_queries == 0
-
-
-def test_idle_prompts_count_as_free_and_oldest_goes_first() -> None:
-    kv = KvCache(blocks=6, block_tokens=16, keeps_prefixes=True)
-    for prompt_id in (1, 2):
-        kv.take(2)
-        kv.remember(whole(prompt_id, 32))
-        kv.let_go([prompt_id])
-    assert (kv.free_blocks, kv.used_blocks) == (6, 0)
-    kv.take(3)
-    assert kv.found_tokens(whole(1, 33), prompt_tokens=33) == 0
-    assert kv.found_tokens(whole(2, 33), prompt_tokens=33) == 32
-
-
-def test_held_prompt_is_not_forgotten() -> None:
-    kv = KvCache(blocks=4, block_tokens=16, keeps_prefixes=True)
-    kv.take(2)
-    kv.remember(whole(1, 32))
-    kv.let_go([1])
-    assert kv.look_up(whole(1, 33), prompt_tokens=33) == (32, (1,))
-    kv.take(2)
-    assert (kv.free_blocks, kv.used_blocks, kv.peak_blocks) == (0, 4, 4)
-    assert kv.found_tokens(whole(1, 33), prompt_tokens=33) == 32
-
-
-def test_prompts_that_begin_alike_share_what_they_begin_with() -> None:
-    kv = KvCache(blocks=20, block_tokens=16, keeps_prefixes=True)
-    first, second = ((1, 40), (2, 80)), ((1, 40), (3, 72))
-    kv.take(5)
-    # 40 tokens fill two blocks; the third, half of the prefix, belongs to the prompt that went on in it.
-    assert kv.remember(first) == (5, (1, 2))
-    assert kv.found_tokens(second, prompt_tokens=72) == 32
-    found, held = kv.look_up(second, prompt_tokens=72)
-    assert (found, held) == (32, (1,))
-    kv.take(3)
-    assert kv.remember(second, held=held) == (2, (3,)), "72 tokens fill four blocks, two of them its own"
-    kv.let_go([1, 2])
-    kv.let_go([1, 3])
-    kv.take(13)
-    assert kv.found_tokens(first, prompt_tokens=80) == 32, "the last piece of the oldest prompt went first"
-    assert kv.found_tokens(second, prompt_tokens=72) == 64
 
 
 def test_hit_rate_of_repeated_prefixes_is_that_of_hand() -> None:
@@ -330,13 +269,13 @@ def test_sequence_takes_blocks_as_it_grows(config: SchedulerConfig) -> None:
 
 
 def test_when_blocks_run_out_last_admitted_computes_again() -> None:
-    # 8 blocks. Each prompt takes 2, and 64 tokens in the end take 4 each: two fit, the third is too much.
-    kv = KvCache(blocks=8, block_tokens=16)
-    seen = run(requests((0, 32, 32), (0, 32, 32), (0, 32, 32)), WHOLE, kv=kv)
+    # 100 blocks. Each prompt takes 32, and 600 tokens in the end take 38: two fit, the third is too much.
+    kv = KvCache(blocks=100, block_tokens=16)
+    seen = run(requests((0, 500, 100), (0, 500, 100), (0, 500, 100)), WHOLE, kv=kv)
     assert seen.is_complete.all()
     assert kv.preemptions == 1
     assert seen.last_token_s[2] > seen.last_token_s[0]
-    assert seen.output_tokens.tolist() == [32, 32, 32]
+    assert seen.output_tokens.tolist() == [100, 100, 100]
     assert kv.used_blocks == 0
 
 
