@@ -95,7 +95,6 @@ class Run(ABC):
         self.decoding = Decoding(block_tokens=kv.block_tokens)
         # Requests that have all their tokens, but whose end was not read yet: tokens in the cache.
         self.unread: dict[int, int] = {}
-        self.admissions = 0
 
     def finish(self) -> RequestRecords:
         """Serve everything and return what the client saw."""
@@ -105,7 +104,7 @@ class Run(ABC):
                 self.waiting.append(client.send())
             if not self._step():
                 self._sleep()
-        return self._records()
+        return _records(self)
 
     # What V0 and V1 do in their own ways
 
@@ -134,20 +133,12 @@ class Run(ABC):
     def _sleep(self) -> None:
         """Wait for the next arrival, when there is nothing to do."""
         if self.client.next_s <= self.now_s or not np.isfinite(self.client.next_s):
-            raise self._never_fits()
+            raise never_fits(self)
         self.now_s = self.client.next_s
-
-    def _never_fits(self) -> RuntimeError:
-        return RuntimeError(
-            f"scheduler model: {len(self.waiting)} requests wait at {self.now_s:.3f} s and none can run; "
-            f"expected that each fits in {self.kv.blocks} blocks and a step of "
-            f"{self.config.max_num_batched_tokens} tokens. Check the memory before the start."
-        )
 
     def _admit(self, index: int, *, found: int) -> None:
         """Take a waiting request in, so many of whose tokens were found in the cache."""
-        self.admissions += 1
-        self.running[index] = self.admissions
+        self.running[index] = next(reversed(self.running.values()), 0) + 1
         self.begun[index] = found
         if self.watch is not None:
             self.watch.admitted(index, found_tokens=found)
@@ -194,15 +185,16 @@ class Run(ABC):
         ended = [index for index, before, chunk in pieces if before + chunk >= self.targets[index]]
         chunks = [chunk for _, _, chunk in pieces]
         decoders = len(self.decoding) + len(self.unread) if decodes else 0
+        together, contexts = self._decodes() if decoders else (0.0, None)
         step = Step(
             prefill_tokens=sum(chunks),
             prefill_pairs=float(sum(chunk * before + chunk * (chunk + 1) / 2 for _, before, chunk in pieces)),
             prefill_sequences=len(pieces),
             decodes=decoders,
-            context_tokens=self._context_tokens() if decoders else 0.0,
+            context_tokens=together,
             samples=decoders + len(ended),
             prompts=_each_prompt(pieces) if self.costs.has_windows else None,
-            contexts=self._each_context() if decoders else None,
+            contexts=contexts,
         )
         self._tell(pieces, decodes=decodes, steps=1)
         self.now_s += self.costs.step_s(step)
@@ -221,16 +213,13 @@ class Run(ABC):
                 done.append(index)
         self._let_go(done)
 
-    def _context_tokens(self) -> float:
-        """Return the tokens that all decodes attend to, together."""
-        return float(self.decoding.context_tokens + sum(self.unread.values()) + len(self.unread))
-
-    def _each_context(self) -> Ints | None:
-        """Return the tokens that each decode attends to, where a step's costs need that."""
+    def _decodes(self) -> tuple[float, Ints | None]:
+        """Return the tokens that all decodes attend to, and of each where a step's costs need that."""
+        together = float(self.decoding.context_tokens + sum(self.unread.values()) + len(self.unread))
         if not self.costs.has_windows:
-            return None
+            return together, None
         contexts = self.decoding.contexts([index for index in self.running if index in self.decoding])
-        return np.concatenate([contexts, np.array(list(self.unread.values()), np.int64) + 1])
+        return together, np.concatenate([contexts, np.array(list(self.unread.values()), np.int64) + 1])
 
     def _tell(self, pieces: list[Piece], *, decodes: bool, steps: int) -> None:
         if self.watch is None:
@@ -251,11 +240,12 @@ class Run(ABC):
         groups = max(1, decoding.least_left // steps) if decoding and not self.unread else 1
         groups = self._affordable(steps=steps, groups=groups if at_most is None else min(groups, at_most))
         decodes = len(decoding) + len(self.unread)
+        together, contexts = self._decodes()
         step = Step(
             decodes=decodes,
-            context_tokens=self._context_tokens(),
+            context_tokens=together,
             samples=decodes,
-            contexts=self._each_context(),
+            contexts=contexts,
         )
         took_s = self.costs.groups_s(step, steps=steps, groups=groups)
         times_s = self._until_arrival(self.now_s + np.cumsum(took_s)).tolist()
@@ -288,16 +278,27 @@ class Run(ABC):
             groups //= 2
         return groups
 
-    def _records(self) -> RequestRecords:
-        first_s, gaps_s = self.decoding.times_s(requests=self.workload.requests)
-        return RequestRecords(
-            arrival_s=self.client.sent_s,
-            first_token_s=first_s,
-            last_token_s=self.last_s,
-            input_tokens=self.workload.input_tokens,
-            output_tokens=np.where(np.isnan(self.last_s), 0, self.workload.output_tokens),
-            inter_token_s=gaps_s,
-        )
+
+def never_fits(run: Run) -> RuntimeError:
+    """Return what to raise where requests wait and none can ever run."""
+    return RuntimeError(
+        f"scheduler model: {len(run.waiting)} requests wait at {run.now_s:.3f} s and none can run; "
+        f"expected that each fits in {run.kv.blocks} blocks and a step of "
+        f"{run.config.max_num_batched_tokens} tokens. Check the memory before the start."
+    )
+
+
+def _records(run: Run) -> RequestRecords:
+    """Return what the client saw of a run that is over."""
+    first_s, gaps_s = run.decoding.times_s(requests=run.workload.requests)
+    return RequestRecords(
+        arrival_s=run.client.sent_s,
+        first_token_s=first_s,
+        last_token_s=run.last_s,
+        input_tokens=run.workload.input_tokens,
+        output_tokens=np.where(np.isnan(run.last_s), 0, run.workload.output_tokens),
+        inter_token_s=gaps_s,
+    )
 
 
 def _each_prompt(pieces: list[Piece]) -> tuple[Ints, Ints]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sweeper.simulation.run import Piece, Run
+from sweeper.simulation.run import Piece, Run, never_fits
 from sweeper.simulation.sequences import BlockHolders
 
 
@@ -96,7 +96,7 @@ class V1Run(Run):
             lacking = self.kv.blocks_for(tokens) - self.kv.blocks_for(before)
             while lacking > self.kv.free_blocks and index in self.running:
                 if len(self.running) == 1:
-                    raise self._never_fits()
+                    raise never_fits(self)
                 self._preempt(next(reversed(self.running)))
             if index not in self.running:
                 return

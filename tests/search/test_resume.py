@@ -71,11 +71,12 @@ class DyingStore(Store):
 
     kept = 0
 
-    def append(self, *arguments: Any, **more: Any) -> None:
-        super().append(*arguments, **more)
+    def keep(self, *arguments: Any, **more: Any) -> TrialResult:
+        stored = super().keep(*arguments, **more)
         self.kept += 1
         if self.kept == 3:
             die()
+        return stored
 
 
 class DyingSearch(Search):
