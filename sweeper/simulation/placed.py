@@ -12,11 +12,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-Key = tuple[int, int]
-"""What is in a block: the piece of a prompt that its last token belongs to, and its number in the prompt."""
+from sweeper.simulation.blocks import Key, Pieces
 
 
-class PlacedBlocks:
+class PlacedBlocks(Pieces):
     """The blocks of one engine, of which those that are remembered have numbers and all others are counted.
 
     Attributes:
@@ -25,10 +24,10 @@ class PlacedBlocks:
     """
 
     def __init__(self, blocks: int) -> None:
+        super().__init__()
         self.blocks = blocks
         self.used = 0
         self._next_number = 0
-        self._next_piece = -1
         # Unused blocks with something in them, the next to be given away first. One that was taken out of the
         # line stays in it until it comes to the front: so often is its number to be passed over.
         self._line: deque[int] = deque()
@@ -45,12 +44,6 @@ class PlacedBlocks:
     def free(self) -> int:
         """Blocks that a sequence could get."""
         return self.blocks - self.used
-
-    def own_pieces(self, count: int) -> int:
-        """Return the first of so many numbers of pieces that nothing else has; the others are below it."""
-        first = self._next_piece
-        self._next_piece -= count
-        return first
 
     def find(self, keys: Iterable[Key]) -> list[int]:
         """Return the remembered blocks of a prompt, up to the first that is not remembered."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sweeper.simulation.blocks import Key
 from sweeper.simulation.kv_cache import KvCache
 from sweeper.simulation.rules import V0Rules
 from sweeper.workload.requests import Prompt, Workload
-
-Key = tuple[int, int]
-"""What is in a block: the piece of a prompt that its last token belongs to, and its number in the prompt."""
 
 
 class SharedHolders:

@@ -13,11 +13,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 
-Key = tuple[int, int]
-"""What is in a block: the piece of a prompt that its last token belongs to, and its number in the prompt."""
+from sweeper.simulation.blocks import Key, Pieces
 
 
-class SharedBlocks:
+class SharedBlocks(Pieces):
     """The blocks of one engine: those that are kept go by what is in them, and the others are counted.
 
     Attributes:
@@ -25,9 +24,9 @@ class SharedBlocks:
     """
 
     def __init__(self, blocks: int) -> None:
+        super().__init__()
         self.blocks = blocks
         self._private = 0
-        self._next_piece = -1
         # Sequences that use each kept block, and of those that none uses, their number in the line.
         self._users: dict[Key, int] = {}
         self._idle: dict[Key, int] = {}
@@ -47,12 +46,6 @@ class SharedBlocks:
     def free(self) -> int:
         """Blocks that a sequence could get."""
         return self.blocks - self.used
-
-    def own_pieces(self, count: int) -> int:
-        """Return the first of so many numbers of pieces that nothing else has; the others are below it."""
-        first = self._next_piece
-        self._next_piece -= count
-        return first
 
     def find(self, keys: Iterable[Key]) -> int:
         """Count the blocks that a prompt begins with and that are computed."""
