@@ -1,7 +1,7 @@
 """Public measurements besides the article's: other models, loads, releases and GPUs.
 
-``data/public_measurements.json`` holds what was found: each source with its address, what is known of its
-setup, and what had to be assumed where nothing is known. AMD's tables, which it publishes to validate its
+``FILES`` hold what was found: each source with its address, what is known of its setup, and what had to be
+assumed where nothing is known. AMD's tables, which it publishes to validate its
 images, are what the calibrations of those stacks are fitted to (``stacks``). All others are only compared.
 """
 
@@ -21,14 +21,15 @@ from sweeper.models import config_json
 from sweeper.records import EngineSpec, LoadPoint, Model, Placement, Platform, TrialSpec
 from sweeper.simulation.device import device_named
 
-DATA = Path(__file__).parent / "data" / "public_measurements.json"
+DATA = Path(__file__).parent / "data"
+FILES = ("public_measurements.json",)
+"""Files of sources in ``DATA``, in the order in which reports show them."""
 
 
 @cache
 def sources() -> tuple[Mapping[str, Any], ...]:
     """Return every source, in the order in which reports show them."""
-    found: list[dict[str, Any]] = json.loads(DATA.read_text(encoding="utf-8"))
-    return tuple(found)
+    return tuple(source for name in FILES for source in json.loads((DATA / name).read_text("utf-8")))
 
 
 def source_figures(source: Mapping[str, Any], *, role: str = VALIDATION) -> list[Figure]:
