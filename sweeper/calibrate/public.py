@@ -1,8 +1,8 @@
 """Public measurements besides the article's: other models, loads, releases and GPUs.
 
-``FILES`` hold what was found: each source with its address, what is known of its setup, and what had to be
-assumed where nothing is known. AMD's tables, which it publishes to validate its
-images, are what the calibrations of those stacks are fitted to (``stacks``). All others are only compared.
+``FILES`` and ``amd_tables`` hold what was found: each source with its address, what is known of its setup,
+and what had to be assumed where nothing is known. AMD's tables, which it publishes to validate its images,
+are what the calibrations of those stacks are fitted to (``stacks``). All others are only compared.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper import config
+from sweeper.calibrate import amd_tables
 from sweeper.calibrate.figures import VALIDATION, Figure
 from sweeper.knobs.aiter import MASTER
 from sweeper.models import config_json
@@ -29,7 +30,8 @@ FILES = ("public_measurements.json",)
 @cache
 def sources() -> tuple[Mapping[str, Any], ...]:
     """Return every source, in the order in which reports show them."""
-    return tuple(source for name in FILES for source in json.loads((DATA / name).read_text("utf-8")))
+    others = (source for name in FILES for source in json.loads((DATA / name).read_text("utf-8")))
+    return (*amd_tables.sources(), *others)
 
 
 def source_figures(source: Mapping[str, Any], *, role: str = VALIDATION) -> list[Figure]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import cache
 
 from sweeper.calibrate import stacks
 from sweeper.calibrate.figures import FIT, VALIDATION, Figure
 from sweeper.calibrate.judging import compared_of, errors_as
 from sweeper.simulation.calibration import Calibration, NamedCalibration
 from sweeper.simulation.stack import Asked
-from sweeper.simulation.stacks import nearest_names, with_kernels
 
 LARGE = "405B"
 """Part of the names of the models that leave-one-model-out leaves out."""
@@ -36,13 +36,15 @@ class LeftOut:
     predicted: Sequence[float]
 
 
+@cache
 def nearest_without(name: str) -> tuple[str, Calibration]:
-    """Return the stack that is nearest to one where that itself is not known, fitted without it.
+    """Return the stack that is nearest to one of whose release nothing is known, fitted without it.
 
-    As of a run, its kernels are those of the nearest stack whatever that one's scheduler is.
+    All images of that release are left out, since they are nearly the same.
     """
     table = next(table for table in stacks.TABLES if table.name == name)
-    found = stacks.fit_all(without_stacks=(name,))
+    alike = [other.name for other in stacks.TABLES if other.stack.release == table.stack.release]
+    found = stacks.fit_all(without_stacks=alike)
     asked = Asked(
         release=table.stack.release,
         generation=table.stack.generation,
@@ -50,21 +52,24 @@ def nearest_without(name: str) -> tuple[str, Calibration]:
         weights=table.stack.weights[0],
         aiter=bool(table.stack.aiter),
     )
-    others = {other.name: other.stack for other in stacks.TABLES if other.name in found}
-    basis, kernels = nearest_names(others, asked)
-    return basis, with_kernels(found[basis], found[kernels])
+    basis = stacks.nearest_of(found, asked)
+    return basis, found[basis]
 
 
 def without_each_stack() -> Iterator[LeftOut]:
-    """Predict the tables of each stack from the nearest of the others, fitted without it."""
+    """Predict the tables of each stack from the nearest of other releases, fitted without it."""
     for table in stacks.TABLES:
         basis, found = nearest_without(table.name)
         yield _left_out("stack", table.name, basis, stacks.table_figures(table.name), found)
 
 
-def without_large_model() -> Iterator[LeftOut]:
-    """Predict the larger model of each stack from fits that have not seen it, of any stack."""
-    found = stacks.fit_all(without_models=(LARGE,))
+def without_large_model(halves: Sequence[float] = stacks.HALVES) -> Iterator[LeftOut]:
+    """Predict the larger model of each stack from fits that have not seen it, of any stack.
+
+    Args:
+        halves: Values of ``stacks.HALF`` to choose from.
+    """
+    found = stacks.fit_all(without_models=(LARGE,), halves=halves)
     for name, each in found.items():
         figures = [figure for figure in stacks.table_figures(name) if LARGE in figure.spec.model.name]
         if figures:

@@ -2,25 +2,28 @@
 
 Peaks, shapes and links are physics: they are the same in every stack, and what the article or a measurement
 of the bare device says of them is taken over. One number of that kind is fitted to all tables together. A
-stack's own parameters are those that software moves; each starts from its parent's, to which a ridge holds
-it, so that few numbers suffice. No parameter belongs to one figure.
+stack's own parameters are those that software moves; each starts from the same order of magnitude, to which a
+ridge holds it, so that no stack leans on another. No parameter belongs to one figure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import cache
+from multiprocessing import get_context
 
 import numpy as np
 
-from sweeper.calibrate import public
+from sweeper.calibrate import amd_tables, public
 from sweeper.calibrate.figures import Figure, predict
 from sweeper.calibrate.fitting import fit
 from sweeper.records.plurals import amount
 from sweeper.simulation import calibration
 from sweeper.simulation.calibration import Calibration
-from sweeper.simulation.stack import Stack
-from sweeper.simulation.stacks import asked_of, nearest_names, with_kernels
+from sweeper.simulation.stack import Asked, Stack
+from sweeper.simulation.stacks import asked_of, nearest_name
 
 SHARED: Mapping[str, tuple[float, str]] = {
     "fp8_gemm_frac": (
@@ -34,13 +37,15 @@ SHARED: Mapping[str, tuple[float, str]] = {
 HALF = "gemm_half_tokens"
 """The one number of physics that is fitted to the tables of all stacks together."""
 
-_HALVES = (161.0, 176.0, 194.0, 213.0)
-_DEVICE = ("kernel_layer_s", "decode_head_s", "sample_s", "kv_read_frac", "fp8_kv_frac")
-OF_V0 = (*_DEVICE, "host_token_s", "capture_s")
-OF_V1 = (*_DEVICE, "v1_host_frac")
-"""What software moves, by the form of the scheduler."""
+HALVES = (161.0, 176.0, 194.0, 213.0)
+"""Values of ``HALF`` to choose from."""
 
-_KERNELS_SINCE: Mapping[str, float] = {
+_DEVICE = ("kernel_layer_s", "decode_head_s", "sample_s", "kv_read_frac")
+OF_V0 = (*_DEVICE, "host_step_s", "host_token_s", "capture_s")
+OF_V1 = (*_DEVICE, "fp8_kv_frac", "v1_host_frac")
+"""What software moves, by the form of the scheduler. The tables of V0 have no run without an FP8 KV cache."""
+
+_ORDERS: Mapping[str, float] = {
     "decode_head_s": 1.3e-8,
     "kernel_layer_s": 1.8e-5,
     "kv_read_frac": 0.34,
@@ -50,11 +55,14 @@ _KERNELS_SINCE: Mapping[str, float] = {
     "host_token_s": 3e-6,
     "v1_host_frac": 0.17,
 }
-"""Where the fit of a stack begins that has no parent among AMD's images: an order of magnitude."""
+"""Where the fit of a stack begins: an order of magnitude."""
 
 SINCE_V1: Mapping[str, float] = {"mixed_layer_s": 3e-4}
 """What V1 has otherwise than V0: the article tells what a step of prompts and decodes costs V0's kernels,
 and AMD's tables too little of V1's to fit it. An order of magnitude."""
+
+_IN_PROCESS: Mapping[str, float] = {"host_step_s": 2e-3}
+"""Where V0's begins, whose host work the article tells of a server of 0.6.2."""
 
 SINGLE = ("single_host_frac", "cmontemuino_8b")
 """The host's work of V0 on one device, and the source that tells it."""
@@ -67,12 +75,10 @@ class Table:
     Attributes:
         name: Of its calibration.
         stack: What it is.
-        parent: Name of another table from which the fit starts; None starts from an order of magnitude.
     """
 
     name: str
     stack: Stack
-    parent: str | None = None
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -80,53 +86,47 @@ class Table:
         return OF_V1 if self.stack.generation == "v1" else OF_V0
 
 
-def _amd(release: str, generation: str, date: str, parent: str | None) -> Table:
-    return Table(
-        name=f"amd_{release.replace('.', '_')}",
-        parent=parent,
+TABLES = tuple(
+    Table(
+        name=image.stack,
         stack=Stack(
-            release=release,
-            generation=generation,
-            image=f"rocm/vllm-dev of {date}",
-            date=date,
+            release=image.release,
+            generation=image.generation,
+            image=f"rocm/vllm-dev of {image.date}",
+            date=image.date,
             aiter=False,
             weights=("fp8",),
-            kv=("auto", "fp8"),
-            parent=parent or calibration.USUAL["v0"],
+            kv=("fp8",) if image.generation == "v0" else ("auto", "fp8"),
+            parent=calibration.USUAL["v0"],
         ),
     )
-
-
-TABLES = (
-    _amd("0.6.6", "v0", "2025-01-12", None),
-    _amd("0.8.5", "v0", "2025-05-27", "amd_0_6_6"),
-    _amd("0.9.1", "v1", "2025-07-15", "amd_0_8_5"),
-    _amd("0.10.0", "v1", "2025-08-12", "amd_0_9_1"),
+    for image in amd_tables.IMAGES
 )
 """AMD's images that published tables of validation are known of."""
 
 
-def table_figures(name: str, *, without_models: Collection[str] = ()) -> list[Figure]:
+@cache
+def table_figures(name: str, *, without_models: tuple[str, ...] = ()) -> tuple[Figure, ...]:
     """Return the figures of a stack's tables.
 
     Args:
         name: Of its calibration.
         without_models: Parts of model names whose figures are left out, such as ``405B``.
     """
-    found = [
+    return tuple(
         figure
         for source in public.sources()
         if source.get("stack") == name
         for figure in public.source_figures(source)
-    ]
-    return [f for f in found if not any(part in f.spec.model.name for part in without_models)]
+        if not any(part in figure.spec.model.name for part in without_models)
+    )
 
 
 def fit_all(
     *,
     without_stacks: Collection[str] = (),
-    without_models: Collection[str] = (),
-    halves: Sequence[float] = _HALVES,
+    without_models: tuple[str, ...] = (),
+    halves: Sequence[float] = HALVES,
     tell: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Calibration]:
     """Fit every stack, and what they share.
@@ -145,7 +145,8 @@ def fit_all(
         for table in TABLES
         if table.name not in without_stacks
     }
-    tried = [(_fitted(figures, half), half) for half in halves]
+    fitted = _fitted(figures, halves, without_models)
+    tried = [({name: fitted[name, half] for name in figures}, half) for half in halves]
     best, half = min(tried, key=lambda each: _squares(figures, each[0]))
     tell(
         f"{HALF} = {half:g}, from {amount(sum(map(len, figures.values())), 'value')} of {len(figures)} stacks"
@@ -155,39 +156,53 @@ def fit_all(
     return best
 
 
-def start_of(half: float) -> Calibration:
-    """Return the parameters that a stack without a parent starts from."""
+def start_of(half: float, *, generation: str) -> Calibration:
+    """Return the parameters that the fit of a stack starts from."""
     physics = {name: value for name, (value, _) in SHARED.items()}
-    return Calibration().override({**physics, **_KERNELS_SINCE, HALF: half})
+    own = SINCE_V1 if generation == "v1" else _IN_PROCESS
+    return Calibration().override({**physics, **_ORDERS, **own, HALF: half})
 
 
-def _fitted(figures: Mapping[str, Sequence[Figure]], half: float) -> dict[str, Calibration]:
-    found: dict[str, Calibration] = {}
-    for table in TABLES:
-        if table.name not in figures:
-            continue
-        parent = table.parent
-        while parent is not None and parent not in found:
-            parent = next(other.parent for other in TABLES if other.name == parent)
-        start = found[parent] if parent is not None else start_of(half)
-        if table.stack.generation == "v1":
-            start = replace(start, **SINCE_V1)
-        values = fit(figures[table.name], asdict(start), parameters=table.parameters, rounds=20)
-        found[table.name] = Calibration().override(values)
-    return found
+_Fit = tuple[str, float, tuple[str, ...]]
+_KEPT: dict[_Fit, Calibration] = {}
+"""Fits by stack, ``HALF`` and what was left out. None depends on another stack, so each is made once."""
+
+
+def _fitted(
+    names: Iterable[str], halves: Iterable[float], without_models: tuple[str, ...]
+) -> dict[tuple[str, float], Calibration]:
+    """Fit stacks with several values of ``HALF``, on all cores."""
+    wanted = [(name, half, without_models) for name in names for half in halves]
+    missing = [each for each in wanted if each not in _KEPT]
+    if missing:
+        with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+            _KEPT.update(zip(missing, pool.map(_fit, missing), strict=True))
+    return {(name, half): _KEPT[name, half, without_models] for name, half, _ in wanted}
+
+
+def _fit(wanted: _Fit) -> Calibration:
+    name, half, without_models = wanted
+    table = next(table for table in TABLES if table.name == name)
+    start = asdict(start_of(half, generation=table.stack.generation))
+    figures = table_figures(name, without_models=without_models)
+    return Calibration().override(fit(figures, start, parameters=table.parameters, rounds=20))
 
 
 def _squares(figures: Mapping[str, Sequence[Figure]], found: Mapping[str, Calibration]) -> float:
     return float(sum((errors(figures[name], each) ** 2).sum() for name, each in found.items()))
 
 
+def nearest_of(names: Collection[str], asked: Asked) -> str:
+    """Return which of some stacks is nearest to a run; of those equally near, the newest."""
+    newest_first = reversed([table for table in TABLES if table.name in names])
+    return nearest_name({table.name: table.stack for table in newest_first}, asked)
+
+
 def fit_single(found: Mapping[str, Calibration]) -> float:
     """Fit the host's work of V0 on one device, given all else as a run of that source gets it."""
     source = next(source for source in public.sources() if source["name"] == SINGLE[1])
     figures = public.source_figures(source)
-    known = {table.name: table.stack for table in TABLES if table.name in found}
-    basis, kernels = nearest_names(known, asked_of(figures[0].spec))
-    start = asdict(with_kernels(found[basis], found[kernels]))
+    start = asdict(found[nearest_of(found, asked_of(figures[0].spec))])
     return fit(figures, start, parameters=(SINGLE[0],), rounds=10, ridge=0.05)[SINGLE[0]]
 
 

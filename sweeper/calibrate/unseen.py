@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 from sweeper.calibrate import anchoring, article, public, shipping
+from sweeper.calibrate import stacks as stacks_fitted
 from sweeper.calibrate.figures import VALIDATION, Figure, predict
 from sweeper.errors import SweeperError
 from sweeper.simulation import calibration, stacks
+from sweeper.simulation.calibration import NamedCalibration
 from sweeper.simulation.intervals import Unseen, read
 
 ANCHORED = Path(__file__).parent / "data" / "anchored_errors.csv"
@@ -38,34 +42,54 @@ def collect(tell: Callable[[str], object] = lambda _: None) -> Iterator[Unseen]:
         judged, predict(judged, asdict(calibration.load().calibration)), strict=True
     ):
         yield _unseen(f"article {figure.experiment}", figure, predicted, 0.0)
-    for source in public.sources():
-        if source.get("stack") is None:
-            tell(source["name"])
-            yield from _of_source(source["name"], public.source_figures(source))
+    names = [source["name"] for source in public.sources() if source.get("stack") is None]
+    yield from _side_by_side(_of_source, names, tell)
 
 
 def collect_anchored(tell: Callable[[str], object] = lambda _: None) -> Iterator[Unseen]:
     """Predict what each source says beyond two to four of its own numbers.
 
-    A table of a known stack starts from the nearest other one, fitted without it.
+    A table of a known stack starts from the nearest of another release, fitted without it.
     """
-    for source in public.sources():
-        figures = public.source_figures(source)
-        if len(figures) < anchoring.FEWEST:
-            continue
+    bases = {table.name: shipping.nearest_without(table.name) for table in stacks_fitted.TABLES}
+    known = [source for source in public.sources() if source.get("stack") is not None]
+    for source in known:
         tell(source["name"])
-        asked = stacks.asked_of(figures[0].spec)
-        basis = stacks.nearest(asked)
-        if source.get("stack") is not None:
-            name, found = shipping.nearest_without(source["stack"])
-            basis = replace(calibration.load(name), values=asdict(found))
-        assert basis.stack is not None
-        try:
-            told = anchoring.unseen(figures, basis=basis)
-        except SweeperError:
-            continue
-        for figure, predicted in told:
-            yield _unseen(source["name"], figure, predicted, basis.stack.distance(asked))
+        name, found = bases[source["stack"]]
+        yield from _anchored_to(source["name"], replace(calibration.load(name), values=asdict(found)))
+    names = [source["name"] for source in public.sources() if source.get("stack") is None]
+    yield from _side_by_side(_anchored_to, names, tell)
+
+
+def _side_by_side(
+    predicted: Callable[[str], list[Unseen]], names: Sequence[str], tell: Callable[[str], object]
+) -> Iterator[Unseen]:
+    """Predict sources on all cores; each stands for itself."""
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        for name, found in zip(names, pool.map(predicted, names), strict=True):
+            tell(name)
+            yield from found
+
+
+def _figures_of(name: str) -> list[Figure]:
+    source = next(source for source in public.sources() if source["name"] == name)
+    return public.source_figures(source)
+
+
+def _anchored_to(name: str, basis: NamedCalibration | None = None) -> list[Unseen]:
+    """Predict a source from a few of its own numbers, which move the nearest stack, or that of ``basis``."""
+    figures = _figures_of(name)
+    if len(figures) < anchoring.FEWEST:
+        return []
+    asked = stacks.asked_of(figures[0].spec)
+    basis = basis or stacks.nearest(asked)
+    assert basis.stack is not None
+    try:
+        told = anchoring.unseen(figures, basis=basis)
+    except SweeperError:
+        return []
+    distance = basis.stack.distance(asked)
+    return [_unseen(name, figure, predicted, distance) for figure, predicted in told]
 
 
 def anchored() -> tuple[Unseen, ...]:
@@ -73,16 +97,20 @@ def anchored() -> tuple[Unseen, ...]:
     return read(ANCHORED)
 
 
-def _of_source(name: str, figures: list[Figure]) -> Iterator[Unseen]:
+def _of_source(name: str) -> list[Unseen]:
+    """Predict a source from the nearest stack as it is."""
+    figures = _figures_of(name)
     asked = stacks.asked_of(figures[0].spec)
     basis = stacks.nearest(asked)
     assert basis.stack is not None
     try:
         told = predict(figures, asdict(basis.calibration))
     except SweeperError:
-        return
-    for figure, predicted in zip(figures, told, strict=True):
-        yield _unseen(name, figure, predicted, basis.stack.distance(asked))
+        return []
+    distance = basis.stack.distance(asked)
+    return [
+        _unseen(name, figure, predicted, distance) for figure, predicted in zip(figures, told, strict=True)
+    ]
 
 
 def _unseen(source: str, figure: Figure, predicted: float, distance: float) -> Unseen:

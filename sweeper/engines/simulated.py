@@ -30,6 +30,7 @@ from sweeper.records import (
 )
 from sweeper.records.plurals import amount
 from sweeper.simulation.calibration import Calibration
+from sweeper.simulation.communication import has_one_shot
 from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import Device, partition_of
 from sweeper.simulation.kv_cache import KvCache
@@ -367,6 +368,7 @@ def _costs(
         hides_host=has_v1 and bool(settings["async_scheduling"]),
         has_more_channels=int(settings.get("NCCL_MIN_NCHANNELS", 0)) >= _MANY_CHANNELS,
         has_numa_balancing=not _is_off(settings["host_numa_balancing"]),
+        has_one_shot=not settings["disable_custom_all_reduce"] and has_one_shot(spec.engine.release, device),
         sharing=sharing_of(spec, settings),
     )
 

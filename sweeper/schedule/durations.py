@@ -31,6 +31,7 @@ from sweeper.records import (
     TrialState,
 )
 from sweeper.records.plurals import amount
+from sweeper.simulation.communication import has_one_shot
 from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import USUAL_DEVICE, device_named, partition_of
 from sweeper.simulation.precision import precision_of
@@ -325,6 +326,7 @@ def _costs(spec: TrialSpec, device_name: str) -> tuple[CostModel, _Limits]:
         is_v1=is_v1(spec),
         uses_graphs=not settings["enforce_eager"],
         capture_tokens=int(settings.get("max_seq_len_to_capture", 0)),
+        has_one_shot=not settings["disable_custom_all_reduce"] and has_one_shot(spec.engine.release, device),
     )
     limits = _Limits(
         sequences=int(settings["max_num_seqs"]), steps=int(settings.get("num_scheduler_steps", 1))

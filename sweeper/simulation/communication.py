@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sweeper.knobs.release_order import release_key
 from sweeper.simulation.calibration import Calibration
 from sweeper.simulation.device import Device
 
@@ -23,6 +24,9 @@ GATHERS = "allgather_reducescatter"
 
 _GATHERING = (GATHERS, "naive", "pplx")
 _VALUE_BYTES = 2
+_ONE_SHOT_SINCE = "0.7.3"
+_ONE_SHOT_BYTES = ((4, 512 * 1024), (8, 256 * 1024))
+"""Devices, at most, to the bytes from which on vLLM's own all-reduce takes two exchanges."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +101,29 @@ def allreduce_token_s(ways: Links, *, devices: int, hidden: int) -> float:
     Yuan, 2009).
     """
     return 2 * (devices - 1) / devices * hidden * _VALUE_BYTES / ways.bytes_per_s
+
+
+def has_one_shot(release: str, device: Device) -> bool:
+    """Return whether vLLM's own all-reduce sums a few tokens in one exchange, on whole GPUs.
+
+    Source:
+        vLLM 0.8.3, csrc/custom_all_reduce.cuh; on ROCm it came with 0.8.3, in AMD's images before it, and in
+        that of 0.6.6 in another form. AMD's tables since 0.7.3 fit better with it, those of 0.6.6 worse.
+    """
+    is_there = not device.has_partitions or release_key(release) >= release_key(_ONE_SHOT_SINCE)
+    return is_there and device.gpu_frac == 1
+
+
+def one_shot_saved_s(ways: Links, *, devices: int, hidden: int, tokens: int) -> float:
+    """Return what an all-reduce of a few tokens saves where each device reads all of the others' data.
+
+    That sends more than two exchanges do and saves one latency; vLLM changes over where both take as long, so
+    the saving falls to 0 there. Two devices have the same traffic both ways.
+    """
+    bound = next((size for most, size in _ONE_SHOT_BYTES if devices <= most), 0)
+    short = max(0, bound - tokens * hidden * _VALUE_BYTES)
+    more = (devices - 1) - 2 * (devices - 1) / devices
+    return min(ways.start_s, more * short / ways.bytes_per_s)
 
 
 def exchange_token_s(ways: Links, groups: Groups, *, hidden: int, per_token: int) -> float:

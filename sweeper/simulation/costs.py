@@ -29,6 +29,7 @@ from sweeper.simulation.communication import (
     allreduce_token_s,
     exchange_token_s,
     links,
+    one_shot_saved_s,
 )
 from sweeper.simulation.device import Device
 from sweeper.simulation.precision import Precision
@@ -119,6 +120,7 @@ class CostModel:
         hides_host: Whether the host prepares a step while the device runs the one before.
         has_more_channels: Whether ``NCCL_MIN_NCHANNELS`` is raised to 112.
         has_numa_balancing: Whether the host's kernel moves memory between NUMA nodes.
+        has_one_shot: Whether an all-reduce of a few tokens takes one exchange (``communication``).
         calibration: Efficiencies and overheads.
         sharing: How its experts are spread over replicas and devices.
         slowdown: Factor on every time, for noise.
@@ -139,6 +141,7 @@ class CostModel:
     hides_host: bool = False
     has_more_channels: bool = False
     has_numa_balancing: bool = True
+    has_one_shot: bool = False
     sharing: Sharing = _ALONE
     slowdown: float = 1.0
     watch: Callable[[Step, int, int], object] | None = field(default=None, compare=False)
@@ -316,14 +319,22 @@ class CostModel:
         return self.calibration.capture_s * self.capture_tokens * len(self.built.layers)
 
     @cached_property
+    def _exchanges(self) -> int:
+        """Layers whose experts other replicas compute too, so that tokens are sent there and back."""
+        shared = sum(n for layer, n in self.built.runs if isinstance(layer.mlp, Experts))
+        return shared if self.sharing.replicas > 1 else 0
+
+    @cached_property
+    def _reduces(self) -> int:
+        """All-reduces of a step: after attention and after what follows it, but for such experts."""
+        return 2 * len(self.built.layers) - self._exchanges
+
+    @cached_property
     def _collectives(self) -> tuple[float, float]:
         """Time of all collectives of a step: at its start, and for each of its tokens."""
-        shared = sum(n for layer, n in self.built.runs if isinstance(layer.mlp, Experts))
-        exchanges = shared if self.sharing.replicas > 1 else 0
+        exchanges, reduces = self._exchanges, self._reduces
         start_s = token_s = 0.0
         if self.devices > 1:
-            # After attention and after what follows it, but for experts that other replicas compute.
-            reduces = 2 * len(self.built.layers) - exchanges
             ways = self._links(devices=self.devices, gpus=self.gpus)
             token_s += reduces * allreduce_token_s(ways, devices=self.devices, hidden=self.built.hidden)
             start_s += reduces * ways.start_s
@@ -350,7 +361,14 @@ class CostModel:
 
     def _collectives_s(self, tokens: int) -> float:
         start_s, token_s = self._collectives
-        return start_s + tokens * token_s
+        return start_s + tokens * token_s - self._reduces * self._saved_s(tokens)
+
+    def _saved_s(self, tokens: int) -> float:
+        """What one all-reduce of so many tokens saves by being done in one exchange."""
+        if not self.has_one_shot or self.devices == 1:
+            return 0.0
+        ways = self._links(devices=self.devices, gpus=self.gpus)
+        return one_shot_saved_s(ways, devices=self.devices, hidden=self.built.hidden, tokens=tokens)
 
     @cached_property
     def _llama_layers(self) -> float:

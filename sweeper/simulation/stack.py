@@ -8,7 +8,7 @@ of one stack say the less about another the more of these differ.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cache
 from itertools import zip_longest
 from typing import NamedTuple
@@ -105,10 +105,6 @@ class Stack:
     def distance(self, asked: Asked) -> float:
         """Return how far a run's stack is from this one; 0 is the same."""
         return sum(difference.weight for difference in self.differences(asked))
-
-    def kernel_distance(self, asked: Asked) -> float:
-        """Return the same of kernels alone, which do not know the scheduler that calls them."""
-        return self.distance(replace(asked, generation=self.generation))
 
     def nearness(self, asked: Asked) -> str:
         """Say how near this stack is to that of a run, in words."""

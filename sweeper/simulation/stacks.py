@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
 from functools import cache, lru_cache
 
 from sweeper.records import TrialSpec
@@ -15,11 +14,6 @@ from sweeper.simulation.stack import Asked, Stack, has_aiter, weights_of
 
 NEW = 3.0
 """What a kind of run adds to a distance that its calibration was never compared with."""
-
-
-KERNELS = ("kernel_layer_s",)
-"""What goes by the kernels of a layer and not by the scheduler: launching norms, rotations, conversions and
-multiplications is the same work in V0 and in V1 of a release. Attention is not: each has its own kernels."""
 
 
 def asked_of(spec: TrialSpec) -> Asked:
@@ -34,43 +28,19 @@ def asked_of(spec: TrialSpec) -> Asked:
 
 
 def nearest(asked: Asked) -> NamedCalibration:
-    """Return the shipped calibration whose stack is nearest; of those equally near, the newest.
-
-    Where kernels of the other form of the scheduler are nearer, ``KERNELS`` are theirs.
-    """
+    """Return the shipped calibration whose stack is nearest; of those equally near, the newest."""
     known = {named.name: named for named in sorted(_shipped(), key=_age)}
-    basis, kernels = nearest_names({name: _stack(named) for name, named in known.items()}, asked)
-    found = known[basis]
-    if kernels == basis:
-        return found
-    return replace(
-        found,
-        values=asdict(with_kernels(found.calibration, known[kernels].calibration)),
-        fitted={name: source for name, source in found.fitted.items() if name not in KERNELS},
-        taken={**found.taken, **dict.fromkeys(KERNELS, kernels)},
-    )
+    return known[nearest_name({name: _stack(named) for name, named in known.items()}, asked)]
 
 
-def nearest_names(known: Mapping[str, Stack], asked: Asked) -> tuple[str, str]:
-    """Return the name of the stack nearest to a run, and of that with the nearest kernels; often the same."""
-    return (
-        min(known, key=lambda name: known[name].distance(asked)),
-        min(known, key=lambda name: known[name].kernel_distance(asked)),
-    )
-
-
-def with_kernels(found: Calibration, kernels: Calibration) -> Calibration:
-    """Return a calibration with the kernels of another."""
-    return replace(found, **{name: getattr(kernels, name) for name in KERNELS})
+def nearest_name(known: Mapping[str, Stack], asked: Asked) -> str:
+    """Return the name of the stack nearest to a run; of those equally near, the first."""
+    return min(known, key=lambda name: known[name].distance(asked))
 
 
 def nearness(named: NamedCalibration, asked: Asked) -> str | None:
     """Say how near a calibration's stack is to a run's; None where its file does not say what it is of."""
-    if named.stack is None:
-        return None
-    others = {named.taken[name] for name in KERNELS if name in named.taken}
-    words = [named.stack.nearness(asked), *(f"launches of a layer as {name} has them" for name in others)]
-    return "; ".join(words)
+    return None if named.stack is None else named.stack.nearness(asked)
 
 
 def distance(named: NamedCalibration, spec: TrialSpec) -> float | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 
 import pytest
 
-from sweeper.calibrate import public, shipping, stacks
+from sweeper.calibrate import amd_tables, public, shipping, stacks
 from sweeper.calibrate.figures import FIT, VALIDATION, predict, relative_errors
 from sweeper.calibrate.judging import errors_pct
 from sweeper.simulation import calibration
@@ -55,7 +56,7 @@ def test_physics_is_the_same_in_every_stack() -> None:
 
 def test_large_model_is_predicted_from_fits_that_have_not_seen_it() -> None:
     left = list(shipping.without_large_model())
-    assert [each.name for each in left] == ["amd_0_9_1", "amd_0_10_0"]
+    assert [each.name for each in left] == [table.name for table in stacks.TABLES]
     for each in left:
         assert {shipping.LARGE in figure.spec.model.name for figure in each.figures} == {True}
         found = errors_pct(each.figures, each.predicted)[VALIDATION]
@@ -65,8 +66,30 @@ def test_large_model_is_predicted_from_fits_that_have_not_seen_it() -> None:
         assert found == pytest.approx(calibration.load(each.name).errors_pct[VALIDATION], abs=0.02)
 
 
+def test_tables_of_every_image_are_whole() -> None:
+    for image in amd_tables.IMAGES:
+        figures = stacks.table_figures(image.stack)
+        kinds = Counter((figure.spec.model.name, figure.point.dataset) for figure in figures)
+        assert sorted(kinds.values()) == [4, 4, 16, 16], image.stack
+        latest = max(other.date for other in amd_tables.IMAGES if other.release == image.release)
+        assert image.is_newest == (image.date == latest)
+    assert [image.date for image in amd_tables.IMAGES] == sorted(image.date for image in amd_tables.IMAGES)
+
+
+def test_latencies_are_run_as_amds_commands_have_them() -> None:
+    # Pages of V0: a latency has neither several steps nor a bound on lengths, a throughput ten steps.
+    for image in amd_tables.IMAGES:
+        for figure in stacks.table_figures(image.stack):
+            asked = figure.spec.assignment
+            is_v0 = image.generation == "v0"
+            is_throughput = figure.point.dataset == "throughput"
+            assert ("num_scheduler_steps" in asked) == (is_v0 and is_throughput)
+            assert ("max_model_len" in asked) == is_throughput
+            assert (asked.get("kv_cache_dtype") == "fp8") == (is_v0 or is_throughput)
+
+
 def test_model_of_source_is_found_and_its_block_is_as_large_as_it_asks() -> None:
-    (source,) = (each for each in public.sources() if each["name"] == "amd_70b_fp8")
+    (source,) = (each for each in public.sources() if each["name"] == "amd_0_10_0_70b_fp8")
     figure = public.source_figures(source)[0]
     assert figure.placement.devices == tuple(range(8))
     assert figure.spec.model.shape.layers == 80
@@ -75,7 +98,10 @@ def test_model_of_source_is_found_and_its_block_is_as_large_as_it_asks() -> None
 
 def test_latencies_and_throughputs_are_of_one_image_and_it_had_aiters_kernels_off() -> None:
     # AMD's page for the image of 2025-08-12; the one of 2025-07-15 (vLLM 0.9.1) says 17.236 and 48.453 s.
-    of_one = {"amd_70b_fp8": (17188, 46195, 13383.3), "amd_405b_fp8": (48824, 118212, 3867.7)}
+    of_one = {
+        "amd_0_10_0_70b_fp8": (17188, 46195, 13383.3),
+        "amd_0_10_0_405b_fp8": (48824, 118212, 3867.7),
+    }
     for source in public.sources():
         if source["name"] in of_one:
             runs = {run["name"]: run["published"] for run in source["runs"]}

@@ -7,8 +7,9 @@ import pytest
 from sweeper.errors import ConfigError
 from sweeper.records import ModelShape
 from sweeper.simulation.calibration import Calibration
+from sweeper.simulation.communication import has_one_shot
 from sweeper.simulation.costs import CostModel, Step
-from sweeper.simulation.device import Device
+from sweeper.simulation.device import MI300X, Device, device_named, partition_of
 from sweeper.simulation.precision import uniform
 
 # Round numbers: 1 PFLOP/s, 1 TB/s, links of 10 GB/s.
@@ -239,3 +240,40 @@ def test_parameter_that_is_no_amount_is_refused(value: object) -> None:
 
 def test_rows_of_step_are_prompt_tokens_and_decodes() -> None:
     assert Step(prefill_tokens=5, decodes=3).tokens == 8
+
+
+def test_all_reduce_of_few_tokens_saves_a_latency_that_its_data_use_up() -> None:
+    group = replace(BASE, devices=8, gpus=8, device=MI300X, calibration=Calibration())
+    at_once = replace(group, has_one_shot=True)
+    tokens = -(-256 * 1024 // (2 * group.built.hidden))
+
+    def saved_s(count: int) -> float:
+        step = Step(decodes=count, samples=count)
+        return group.device_s(step) - at_once.device_s(step)
+
+    savings = [saved_s(count) for count in range(1, tokens + 2)]
+    assert savings == sorted(savings, reverse=True)
+    assert savings[0] > 0
+    # Where vLLM changes over to two exchanges both take as long.
+    assert savings[-3:] == pytest.approx([savings[-3], 0, 0], abs=1e-12)
+    # No more is saved than the latencies that there are, and two devices have the same traffic both ways.
+    assert savings[0] < 2 * len(group.built.layers) * group.calibration.allreduce_s
+    pair = replace(group, devices=2, gpus=2)
+    step = Step(decodes=1, samples=1)
+    assert replace(pair, has_one_shot=True).device_s(step) == pair.device_s(step)
+
+
+@pytest.mark.parametrize(
+    ("release", "device", "expected"),
+    [
+        ("0.6.2", MI300X, False),
+        ("0.7.3", MI300X, True),
+        ("0.32.0", MI300X, True),
+        ("0.6.2", device_named("h100"), True),
+        ("0.32.0", partition_of("CPX"), False),
+    ],
+)
+def test_vllms_own_all_reduce_is_that_of_its_release_on_whole_gpus(
+    release: str, device: Device, expected: bool
+) -> None:
+    assert has_one_shot(release, device) == expected

@@ -23,34 +23,14 @@ from sweeper.simulation.stack import Asked, minors_between
         (Asked(release="0.8.5", generation="v0", weights="fp8"), "amd_0_8_5"),
         (Asked(release="0.9.1", generation="v1", weights="fp8"), "amd_0_9_1"),
         # The scheduler's form comes before the release.
-        (Asked(release="0.9.1", generation="v0", weights="fp8"), "amd_0_8_5"),
+        (Asked(release="0.9.1", generation="v0", weights="fp8"), "amd_0_9_0_1"),
+        # Of two images of a release the newer one is taken.
+        (Asked(release="0.7.3", generation="v0", weights="fp8"), "amd_0_7_3"),
         (Asked(release="0.32.0", generation="v1", weights="bfloat16", aiter=True), "amd_0_10_0"),
     ],
 )
 def test_run_gets_nearest_stack(asked: Asked, name: str) -> None:
     assert stacks.nearest(asked).name == name
-
-
-def test_kernels_are_those_of_nearest_release_whatever_its_scheduler_is() -> None:
-    asked = Asked(release="0.9.1", generation="v0", weights="fp8")
-    found, whole, kernels = (
-        stacks.nearest(asked),
-        calibration.load("amd_0_8_5"),
-        calibration.load("amd_0_9_1"),
-    )
-    expected = replace(whole.calibration, kernel_layer_s=kernels.calibration.kernel_layer_s)
-    assert found.calibration == expected != whole.calibration
-    # What it says of itself agrees with that.
-    assert found.taken["kernel_layer_s"] == "amd_0_9_1"
-    assert "kernel_layer_s" not in found.fitted
-    assert stacks.nearness(found, asked) == (
-        "vLLM 0.8.5 in place of 0.9.1; launches of a layer as amd_0_9_1 has them"
-    )
-
-
-def test_kernels_of_same_scheduler_are_its_own() -> None:
-    found = stacks.nearest(Asked(release="0.8.5", generation="v0", weights="fp8"))
-    assert found == calibration.load("amd_0_8_5")
 
 
 def test_nearness_says_what_differs_the_weightiest_first() -> None:
