@@ -94,6 +94,8 @@ class V0Run(SlotRun):
             if is_full or least > budget or not self._fits(index, ahead=ahead):
                 break
             pieces.append(self._admitted(found, tokens=wanted))
+            if ahead:
+                self._give_ahead(index, steps=ahead)
             budget -= wanted
         return pieces
 
@@ -130,8 +132,6 @@ class V0Run(SlotRun):
         self.waiting.extendleft(reversed(cut_off))
         if not pieces:
             return self._decode_all(cut_off=preempted)
-        for index, _, _ in pieces:
-            self._give_ahead(index, steps=steps)
         self._compute_group(pieces)
         return True
 
