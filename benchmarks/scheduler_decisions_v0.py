@@ -13,7 +13,8 @@ Both files are as ``scheduler_decisions.py`` has them. Workloads say two things 
 several steps that are planned at once each is one step, with all sequences that are in the group. A sequence
 whose end was not yet read takes part in one more step or group.
 
-As on a GPU that is behind its host, no step of a group is read before the last one is launched.
+As on a GPU that is behind its host, no step of a group is read before the last one is launched. The client
+sees a group's answers at its end, and those of a first step that computes prompts at the end of that step.
 """
 
 from __future__ import annotations
@@ -177,7 +178,7 @@ class _Driven:
             found = sorted([int(name), cached] for name, _, cached in self._executor.batch if name in waiting)
             yield [sorted([name, count] for name, count in tokens.items()), lost, found]
             self._now_s = before_s + self._step["start_s"] + self._step["token_s"] * sum(tokens.values())
-            if not self._executor.is_in_group:
+            if not self._executor.is_held_back:
                 self._follow()
 
     def _follow(self) -> None:
@@ -213,13 +214,13 @@ class _Executor:
     Attributes:
         batch: Of the last step: request, tokens computed, and tokens found in the prefix cache.
         complete: Requests that have their last token since this was emptied.
-        is_in_group: Whether more steps follow that are planned already.
+        is_held_back: Whether the client sees its answers with those of steps that are planned already.
     """
 
     def __init__(self, requests: list[dict[str, Any]]) -> None:
         self.batch: list[tuple[str, int, int]] = []
         self.complete: list[int] = []
-        self.is_in_group = False
+        self.is_held_back = False
         self._requests = requests
         self._given: dict[int, int] = {}
         self._unread: list[Any] = []
@@ -229,15 +230,16 @@ class _Executor:
         groups = execute_model_req.seq_group_metadata_list
         state = groups[0].state
         callback = execute_model_req.async_callback
-        self.batch = [self._computed(group, is_first=state.current_step == 0) for group in groups]
+        is_first, is_in_group = state.current_step == 0, state.remaining_steps > 1
+        self.batch = [self._computed(group, is_first=is_first) for group in groups]
         answers = [self._answer(group) for group in groups]
         if callback is not None:
             callback()
-        self.is_in_group = state.remaining_steps > 1
+        self.is_held_back = is_in_group and not (is_first and any(group.is_prompt for group in groups))
         if state.num_steps == 1:
             return [answers]
         self._unread.append(answers)
-        if self.is_in_group:
+        if is_in_group:
             return [answers]
         unread, self._unread = self._unread, []
         if callback is None:

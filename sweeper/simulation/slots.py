@@ -22,8 +22,8 @@ class SlotRun(Run):
         # since then.
         self._turn = self._decode_turn = 0
         self._prompt_turns: dict[int, int] = {}
-        # Those whose end was read within the group of steps that they ended in.
-        self._read_early: set[int] = set()
+        # Those that ended in the last group of steps, and in which of its steps.
+        self._ended: dict[int, int] = {}
         # Requests that got a block more with their prompt than their first group of steps fills.
         self._ahead: set[int] = set()
         # Whether a step is the first of a group, whose others are planned with it; whether it is another.
@@ -34,25 +34,33 @@ class SlotRun(Run):
 
     def _spared(self, steps: int) -> int:
         size = self.kv.block_tokens
-        return _touched(size - 1, steps=steps, is_fresh=False, block_tokens=size)
+        return _touched(size - steps, unseen=steps, steps=steps, block_tokens=size)
 
     def _release(self, index: int, *, computed: int, is_cut_off: bool) -> None:
         """Take back a sequence's blocks; one that is cut off may have some for what is not yet computed."""
-        granted = 0
+        granted, seen = 0, computed + 1 - self._ended.get(index, 1)
         if is_cut_off and index in self.decoding:
-            granted = self.decoding.granted
+            granted, seen = self.decoding.granted, self._seen(index, cached=computed)
         elif is_cut_off:
-            computed = self.targets[index]
-        self._release_all(index, tokens=computed, granted=granted)
+            computed = seen = self.targets[index]
+        self._release_all(index, tokens=computed, seen=seen, granted=granted)
 
-    def _release_all(self, index: int, *, tokens: int, granted: int) -> None:
+    def _seen(self, index: int, *, cached: int) -> int:
+        """Return the tokens in the cache of which the blocks are known to hold them.
+
+        What a group of steps adds becomes known as the next one is planned.
+        """
+        return cached + 1 - (1 if index in self._prompt_turns else self.config.scheduler_steps)
+
+    def _release_all(self, index: int, *, tokens: int, seen: int, granted: int) -> None:
         turn = self._prompt_turns.get(index, self._decode_turn)
         blocks = self.kv.blocks_for(tokens + granted) + (index in self._ahead)
         self._ahead.discard(index)
-        self.holders.release(index, tokens=tokens, blocks=blocks, turn=turn)
+        self.holders.release(index, tokens=seen, blocks=blocks, turn=turn)
 
     def _leave(self, index: int) -> None:
-        if self._goes_on or (self.config.async_output and index not in self._read_early):
+        steps = self.config.scheduler_steps
+        if self._goes_on or (self.config.async_output and self._ended.get(index, steps) == steps):
             self.unread[index] = self._written(index)
         else:
             super()._leave(index)
@@ -88,11 +96,12 @@ class SlotRun(Run):
         ending = self.decoding.ending(within=tokens)
         done = super()._advance(steps, times_s=times_s)
         self._read(unread, more=0 if self._is_rest else 1, granted=granted)
-        self._read_early = {index for index, left in ending.items() if left < tokens}
-        for index in self._read_early:
+        before = tokens - steps - self._is_rest
+        self._ended = {index: left - before for index, left in ending.items()}
+        for index, left in ending.items():
             # It has blocks up to the end of the group.
             written = self._written(index)
-            self.kv.take(self.kv.blocks_for(written) - self.kv.blocks_for(written + tokens - ending[index]))
+            self.kv.take(self.kv.blocks_for(written) - self.kv.blocks_for(written + tokens - left))
         return done
 
     def _give_ahead(self, index: int, *, steps: int) -> None:
@@ -125,7 +134,8 @@ class SlotRun(Run):
         for index in unread:
             del self.running[index]
             tokens = self.unread.pop(index) + more
-            self._release_all(index, tokens=tokens, granted=granted - more)
+            seen = tokens if more or self._is_rest else self._seen(index, cached=tokens)
+            self._release_all(index, tokens=tokens, seen=seen, granted=granted - more)
 
     def _secure(self, steps: int) -> None:
         """Give all that decode the blocks of a group of steps, preempting from the back."""
@@ -169,12 +179,9 @@ class SlotRun(Run):
         if index in self.begun:
             # It has the blocks of all its prompt.
             return 1 if self.config.v0_rules.counts_begun or self.targets[index] % self.kv.block_tokens else 0
-        return _touched(
-            self._cached_tokens(index),
-            steps=steps,
-            is_fresh=index in self._prompt_turns,
-            block_tokens=self.kv.block_tokens,
-        )
+        cached = self._cached_tokens(index)
+        seen = self._seen(index, cached=cached)
+        return _touched(seen, unseen=cached + 1 - seen, steps=steps, block_tokens=self.kv.block_tokens)
 
     def _cached_tokens(self, index: int) -> int:
         return self.unread[index] if index in self.unread else self.decoding.cached_tokens(index)
@@ -183,7 +190,7 @@ class SlotRun(Run):
         return self.kv.blocks_for(cached + steps) - self.kv.blocks_for(cached + self.decoding.granted)
 
 
-def _touched(cached: int, *, steps: int, is_fresh: bool, block_tokens: int) -> int:
+def _touched(seen: int, *, unseen: int, steps: int, block_tokens: int) -> int:
     """Return the blocks that are touched by a sequence's tokens since the last look and those of a group.
 
     So many must be free, though the sequence has some of them already.
@@ -191,7 +198,5 @@ def _touched(cached: int, *, steps: int, is_fresh: bool, block_tokens: int) -> i
     Source:
         vLLM 0.8.5, core/block/block_table.py, get_num_blocks_touched_by_append_slots.
     """
-    unseen = 1 if is_fresh else steps
-    full = cached + 1 - unseen
-    room = block_tokens - full % block_tokens
+    room = block_tokens - seen % block_tokens
     return 1 + -(-(unseen + steps - 1 - room) // block_tokens)

@@ -36,16 +36,16 @@ class V0Run(SlotRun):
             return True
         if self.config.chunked_prefill:
             return self._mixed_step() if self.config.scheduler_steps == 1 else self._mixed_group()
-        return self._prompt_step() or self._decode_all(cut_off=self.kv.preemptions)
+        return self._prompt_step() or self._decode_all(ran=len(self.running))
 
     def _lets_pass(self) -> bool:
         return False
 
-    def _decode_all(self, *, cut_off: int) -> bool:
+    def _decode_all(self, *, ran: int) -> bool:
         """Decode a group of steps, or as many as nothing can interrupt.
 
         Args:
-            cut_off: Requests that had lost their blocks before this step.
+            ran: Requests that ran before this step was planned.
         """
         steps = self.config.scheduler_steps
         if self.decoding.granted < steps:
@@ -54,8 +54,8 @@ class V0Run(SlotRun):
             # All ends are read during the first step, and the engine then waits in the middle of the group.
             self._left_over = {index: written + 2 for index, written in self.unread.items()}
             steps = 1
-        # Who lost its blocks may get others in the next step.
-        return self._decode_groups(steps=steps, at_most=1 if self.kv.preemptions != cut_off else None)
+        # Who lost its blocks, or waits for those of one that has ended, may get them in the next step.
+        return self._decode_groups(steps=steps, at_most=1 if len(self.running) < ran else None)
 
     def _run_left_over(self) -> None:
         """Compute the rest of a group, of which nothing comes."""
@@ -94,12 +94,14 @@ class V0Run(SlotRun):
             if is_full or least > budget or not self._fits(index, ahead=ahead):
                 break
             pieces.append(self._admitted(found, tokens=wanted))
+            if ahead:
+                self._give_ahead(index, steps=ahead)
             budget -= wanted
         return pieces
 
     def _mixed_step(self) -> bool:
         """Share one budget of tokens between decodes and prompts; return false if there is nothing to do."""
-        preempted = self.kv.preemptions
+        preempted, ran = self.kv.preemptions, len(self.running)
         self._secure(1)
         # Who has just lost its blocks must not get them back in the same step; others that wait may.
         cut_off = [self.waiting.popleft() for _ in range(self.kv.preemptions - preempted)]
@@ -118,20 +120,18 @@ class V0Run(SlotRun):
         if pieces:
             self._compute(pieces, decodes=True)
             return True
-        return self._decode_all(cut_off=preempted)
+        return self._decode_all(ran=ran)
 
     def _mixed_group(self) -> bool:
         """Share the first of several steps between decodes and prompts, which are whole then."""
-        steps, preempted = self.config.scheduler_steps, self.kv.preemptions
+        steps, preempted, ran = self.config.scheduler_steps, self.kv.preemptions, len(self.running)
         self._secure(steps)
         cut_off = [self.waiting.popleft() for _ in range(self.kv.preemptions - preempted)]
         budget = self.config.max_num_batched_tokens - len(self.decoding) - len(self.unread)
         pieces = self._admit_whole(budget=budget, ahead=steps)
         self.waiting.extendleft(reversed(cut_off))
         if not pieces:
-            return self._decode_all(cut_off=preempted)
-        for index, _, _ in pieces:
-            self._give_ahead(index, steps=steps)
+            return self._decode_all(ran=ran)
         self._compute_group(pieces)
         return True
 
