@@ -54,10 +54,16 @@ def expected(point: LoadPoint) -> Lengths:
     )
     return Lengths(
         mean_input=(kind.mean_input_len if point.input_len is None else point.input_len) + float(shared or 0),
-        mean_output=kind.mean_output_len if point.output_len is None else point.output_len,
+        mean_output=_mean_output(point),
         longest_output=longest,
         last_arrival_s=_last_arrival_s(point),
     )
+
+
+def _mean_output(point: LoadPoint) -> float:
+    usual = DATASETS[point.dataset].mean_output_len if point.output_len is None else point.output_len
+    answered = min(usual, float(point.option("mean_output_len") or usual))
+    return max(1.0, answered * (1 - float(point.option("unanswered_frac") or 0)))
 
 
 @lru_cache(maxsize=256)
