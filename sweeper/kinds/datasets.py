@@ -129,8 +129,8 @@ _SHAREGPT = DatasetKind(
             flag=None,
             type=float,
             low=1,
-            meaning="on the simulated platform, tokens of an answer in the mean, where the model ends some of "
-            "them before the recorded length",
+            meaning="on the simulated platform, tokens of an answer in the mean, where the model ends some "
+            "of them before the recorded length",
         ),
     },
 )

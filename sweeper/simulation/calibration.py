@@ -61,12 +61,15 @@ class Calibration:
         gemm_half_tokens: Tokens at which a multiplication reaches half of that.
         weight_read_frac: Part of the memory bandwidth with which weights are read.
         prefill_attention_frac: Part of the peak matrix rate that attention over prompts reaches.
+        paged_prefill_frac: The same of V0's kernel on ROCm for prompts that may be cut, which reads all of a
+            prompt from the cache.
         kv_read_frac: Part of the memory bandwidth with which decoding reads the KV cache.
         decode_head_s: Decoding one sequence: time for each query head of each layer on one device.
         kernel_layer_s: What starting the kernels of one layer costs the device, for each forward pass.
         eager_layer_s: What the host takes to launch one layer without a graph beyond that, as prompts always
             run in V0; it runs beside the device.
-        mixed_layer_s: What one layer costs the device on top when prompts and decodes share a step.
+        mixed_layer_s: What one layer costs the device on top when prompts and decodes share a step, with
+            ROCm's kernels; others were never compared.
         sample_s: Sampling one token of one sequence; not divided by tensor parallelism.
         allreduce_s: Latency of one all-reduce.
         link_frac: Part of the links' bandwidth that an all-reduce reaches.
@@ -117,6 +120,7 @@ class Calibration:
     dequantized_gemm_frac: float = _DEFAULTS["dequantized_gemm_frac"]
     expert_skew: float = _DEFAULTS["expert_skew"]
     single_host_frac: float = 1.0
+    paged_prefill_frac: float = 0.0105
 
     def override(self, values: Mapping[str, float]) -> Calibration:
         """Return a copy with some parameters replaced.
@@ -142,13 +146,15 @@ class Calibration:
 
 LATER: Mapping[str, float] = {
     name: getattr(Calibration(), name)
-    for name in ("dequantized_gemm_frac", "expert_skew", "single_host_frac")
+    for name in ("dequantized_gemm_frac", "expert_skew", "single_host_frac", "paged_prefill_frac")
 }
 """Parameters that came after stored trials, and their defaults: keys do not name them where they stay so.
 
 The first two are assumed; nothing was fitted to tell them. Half of the speed stands for kernels that convert
 weights in their inner loop; training aims at a uniform choice of experts (``experts``). The article has no
-run on one device."""
+run on one device, and no long prompts: how fast the kernel is that reads them from the cache follows from the
+first tokens of 16000 to 128000 tokens of dstack's 405B (``dstack_405b_bf16_single``), apart from what grows
+with the tokens themselves: 13.7 TFLOP/s a GPU."""
 
 
 CPU_START: Mapping[str, float] = {
