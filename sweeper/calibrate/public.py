@@ -64,8 +64,10 @@ def source_figures(source: Mapping[str, Any], *, role: str = VALIDATION) -> list
 
 
 def load_of(run: Mapping[str, Any]) -> LoadPoint:
-    """Return what was sent in a run."""
-    load = run["load"]
+    """Return what was sent in a run; a file of lengths stands beside those of the sources."""
+    load = dict(run["load"])
+    if "dataset_path" in load:
+        load["dataset_path"] = str(DATA / load["dataset_path"])
     return LoadPoint(**{**load, "options": tuple(sorted(load.get("options", {}).items()))})
 
 

@@ -120,11 +120,6 @@ _SHAREGPT = DatasetKind(
     mean_output_len=198.0,
     longest_output_len=1200.0,
     options={
-        "unanswered_frac": DatasetOption(
-            flag=None,
-            type=float,
-            meaning="on the simulated platform, part of the prompts that the model answers with nothing",
-        ),
         "mean_output_len": DatasetOption(
             flag=None,
             type=float,

@@ -61,8 +61,6 @@ class Calibration:
         gemm_half_tokens: Tokens at which a multiplication reaches half of that.
         weight_read_frac: Part of the memory bandwidth with which weights are read.
         prefill_attention_frac: Part of the peak matrix rate that attention over prompts reaches.
-        paged_prefill_frac: The same of V0's kernel on ROCm for prompts that may be cut, which reads all of a
-            prompt from the cache.
         kv_read_frac: Part of the memory bandwidth with which decoding reads the KV cache.
         decode_head_s: Decoding one sequence: time for each query head of each layer on one device.
         kernel_layer_s: What starting the kernels of one layer costs the device, for each forward pass.
@@ -120,7 +118,6 @@ class Calibration:
     dequantized_gemm_frac: float = _DEFAULTS["dequantized_gemm_frac"]
     expert_skew: float = _DEFAULTS["expert_skew"]
     single_host_frac: float = 1.0
-    paged_prefill_frac: float = 0.0105
 
     def override(self, values: Mapping[str, float]) -> Calibration:
         """Return a copy with some parameters replaced.
@@ -146,15 +143,13 @@ class Calibration:
 
 LATER: Mapping[str, float] = {
     name: getattr(Calibration(), name)
-    for name in ("dequantized_gemm_frac", "expert_skew", "single_host_frac", "paged_prefill_frac")
+    for name in ("dequantized_gemm_frac", "expert_skew", "single_host_frac")
 }
 """Parameters that came after stored trials, and their defaults: keys do not name them where they stay so.
 
 The first two are assumed; nothing was fitted to tell them. Half of the speed stands for kernels that convert
 weights in their inner loop; training aims at a uniform choice of experts (``experts``). The article has no
-run on one device, and no long prompts: how fast the kernel is that reads them from the cache follows from the
-first tokens of 16000 to 128000 tokens of dstack's 405B (``dstack_405b_bf16_single``), apart from what grows
-with the tokens themselves: 13.7 TFLOP/s a GPU."""
+run on one device."""
 
 
 CPU_START: Mapping[str, float] = {

@@ -250,11 +250,9 @@ class CostModel:
 
     @cached_property
     def _prefill_flop_per_s(self) -> float:
-        fit = self.calibration
         is_paged = self.cuts_prompts and not self.is_v1 and self.device.has_rocm
-        return self.device.bf16_flop_per_s * (
-            fit.paged_prefill_frac if is_paged else fit.prefill_attention_frac
-        )
+        frac = attention.PAGED_FRAC if is_paged else self.calibration.prefill_attention_frac
+        return self.device.bf16_flop_per_s * frac
 
     @cached_property
     def _kv_bytes_per_s(self) -> float:

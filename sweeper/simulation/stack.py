@@ -142,8 +142,9 @@ def weights_of(model: Model) -> str:
 
 
 def kernels_of(weights: str, *, has_rocm: bool) -> str:
-    """Name the type of weights whose kernels multiply another one: on NVIDIA's GPUs scales of rows and of a
-    whole matrix are one kernel's (CUTLASS), while ROCm's takes those of a whole matrix alone.
+    """Name the type of weights whose kernels multiply these.
+
+    On NVIDIA's GPUs one kernel (CUTLASS) takes scales of rows and of a whole matrix, ROCm's the latter alone.
 
     Source:
         vLLM 0.6.3, layers/quantization/utils/w8a8_utils.py, apply_fp8_linear: without CUTLASS scales of rows

@@ -62,8 +62,7 @@ def expected(point: LoadPoint) -> Lengths:
 
 def _mean_output(point: LoadPoint) -> float:
     usual = DATASETS[point.dataset].mean_output_len if point.output_len is None else point.output_len
-    answered = min(usual, float(point.option("mean_output_len") or usual))
-    return max(1.0, answered * (1 - float(point.option("unanswered_frac") or 0)))
+    return min(usual, float(point.option("mean_output_len") or usual))
 
 
 @lru_cache(maxsize=256)

@@ -268,21 +268,10 @@ def draw_sharegpt(point: LoadPoint, rng: np.random.Generator) -> tuple[Ints, Int
     # An original may be a repeat itself; its own original then lies further back.
     while np.any(originals[originals] != originals):
         originals = originals[originals]
-    return prompts[originals], _as_answered(point, answers, rng), originals
-
-
-def _as_answered(point: LoadPoint, answers: Ints, rng: np.random.Generator) -> Ints:
-    """Return how long answers are of a model that ends some before the recorded length.
-
-    A prompt that is answered with nothing costs the one token that says so.
-    """
-    mean_tokens, unanswered = point.option("mean_output_len"), point.option("unanswered_frac")
+    mean_tokens = point.option("mean_output_len")
     if mean_tokens is not None:
         answers = ended_early(answers, mean_tokens=float(mean_tokens), rng=rng)
-    if unanswered is not None:
-        count = round(float(unanswered) * point.num_prompts)
-        answers = np.where(rng.permutation(point.num_prompts) < count, 1, answers)
-    return answers
+    return prompts[originals], answers, originals
 
 
 def draw_prefix_repetition(point: LoadPoint, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
@@ -317,12 +306,6 @@ def _check(point: LoadPoint) -> None:
         raise ConfigError(
             f"load point: dataset {point.dataset} with input_len {point.input_len} and output_len "
             f"{point.output_len}; expected both in tokens. Give them."
-        )
-    unanswered = point.option("unanswered_frac")
-    if unanswered is not None and not 0 <= float(unanswered) <= 1:
-        raise ConfigError(
-            f"workload.options.unanswered_frac: is {unanswered}; expected 0 to 1, a part of the prompts. "
-            "Change it."
         )
     for name, tokens in (("input_len", point.input_len), ("output_len", point.output_len)):
         if tokens is not None and tokens < 1:
