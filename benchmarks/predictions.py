@@ -255,7 +255,7 @@ def pairs(source: Mapping[str, Any]) -> Iterator[Pair]:
                 device=source["device"],
                 release=source["release"],
                 knobs={**source["knobs"], **run["knobs"]},
-                load=LoadPoint(**run["load"]),
+                load=public.load_of(run),
             )
         numbers = known[name]
         yield Pair(

@@ -23,7 +23,7 @@ from sweeper.records import EngineSpec, LoadPoint, Model, Placement, Platform, T
 from sweeper.simulation.device import device_named
 
 DATA = Path(__file__).parent / "data"
-FILES = ("public_measurements.json",)
+FILES = ("public_measurements.json", "dstack.json")
 """Files of sources in ``DATA``, in the order in which reports show them."""
 
 
@@ -59,10 +59,18 @@ def source_figures(source: Mapping[str, Any], *, role: str = VALIDATION) -> list
                 device=source["device"],
                 release=source["release"],
                 knobs={**source["knobs"], **run["knobs"], **({MASTER: 1} if source.get("aiter") else {})},
-                load=LoadPoint(**run["load"]),
+                load=load_of(run),
             )
         ]
     ]
+
+
+def load_of(run: Mapping[str, Any]) -> LoadPoint:
+    """Return what was sent in a run; a file of lengths stands beside those of the sources."""
+    load = dict(run["load"])
+    if "dataset_path" in load:
+        load["dataset_path"] = str(DATA / load["dataset_path"])
+    return LoadPoint(**{**load, "options": tuple(sorted(load.get("options", {}).items()))})
 
 
 def trial_of(
@@ -80,7 +88,7 @@ def trial_of(
         model: Name of its file in ``conf/model``, or its ``name`` and the ``config`` of its config.json.
         device: One of ``simulation.device.DEVICES``.
         release: Of vLLM.
-        knobs: With the tensor parallel size.
+        knobs: With the tensor parallel size, and that of data parallelism where there are several engines.
         load: The one load point.
         mode: Partition mode; None is whole GPUs.
     """
@@ -94,7 +102,7 @@ def trial_of(
         engine=EngineSpec(kind="simulated", release=release, python=None),
         model=_model(model) if isinstance(model, str) else _described(model),
         platform=Platform.SIMULATED,
-        devices_wanted=int(knobs["tensor_parallel_size"]),
+        devices_wanted=int(knobs["tensor_parallel_size"]) * int(knobs.get("data_parallel_size", 1)),
         modelled_device=device,
         partitioning=mode,
     )

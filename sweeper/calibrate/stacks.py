@@ -31,8 +31,13 @@ SHARED: Mapping[str, tuple[float, str]] = {
         "990 of 2,615 TFLOP/s in FP8 beside the half of bf16's peak (SemiAnalysis, MI300X against H100 "
         "and H200, training, 2024-12-22)",
     ),
+    "eager_layer_s": (
+        1.7e-4,
+        "no more than that allow 4 prompts of 405B without graphs on 8 GPUs (dstack, 2024-11): 33 ms a step, "
+        "7 of them the host's own",
+    ),
 }
-"""Physics that the article's calibration has otherwise, with its source."""
+"""Physics, and the host's launches, that the article's calibration has otherwise, with its source."""
 
 HALF = "gemm_half_tokens"
 """The one number of physics that is fitted to the tables of all stacks together."""

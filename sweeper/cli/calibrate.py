@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -186,10 +187,13 @@ def _article(options: argparse.Namespace, told: _Told) -> NamedCalibration:
 
 
 def _tables(options: argparse.Namespace, told: _Told) -> int:
-    """Fit every stack of AMD's validation tables, and write each under its name."""
-    from sweeper.calibrate import shipping
+    """Fit every stack of AMD's validation tables, and of single sources, and write each under its name."""
+    from sweeper.calibrate import shipping, sourced
 
-    for made in shipping.made(date_made=datetime.now(UTC).date(), tell=told.say):
+    today = datetime.now(UTC).date()
+    for made in chain(
+        shipping.made(date_made=today, tell=told.say), sourced.made(date_made=today, tell=told.say)
+    ):
         path = made.write(options.into)
         _tell_errors(made, told)
         told.say(f"{path}: use it with platform.calibration={path if options.into != _OWN else made.name}")

@@ -365,6 +365,7 @@ def _costs(
         uses_graphs=not settings["enforce_eager"],
         capture_tokens=int(settings.get("max_seq_len_to_capture", 0)),
         has_prefix_cache=bool(settings["enable_prefix_caching"]),
+        cuts_prompts=bool(settings["enable_chunked_prefill"]),
         hides_host=has_v1 and bool(settings["async_scheduling"]),
         has_more_channels=int(settings.get("NCCL_MIN_NCHANNELS", 0)) >= _MANY_CHANNELS,
         has_numa_balancing=not _is_off(settings["host_numa_balancing"]),

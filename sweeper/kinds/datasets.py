@@ -119,6 +119,15 @@ _SHAREGPT = DatasetKind(
     mean_input_len=215.0,
     mean_output_len=198.0,
     longest_output_len=1200.0,
+    options={
+        "mean_output_len": DatasetOption(
+            flag=None,
+            type=float,
+            low=1,
+            meaning="on the simulated platform, tokens of an answer in the mean, where the model ends some "
+            "of them before the recorded length",
+        ),
+    },
 )
 _RANDOM = DatasetKind(
     name="random",

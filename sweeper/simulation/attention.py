@@ -39,6 +39,14 @@ Source: transformers 4.57, modeling_qwen3_next.py, torch_recurrent_gated_delta_r
 
 _VALUE_BYTES = 2
 
+PAGED_FRAC = 0.0105
+"""Part of the peak matrix rate that V0's kernel on ROCm reaches for prompts that may be cut: it finds what
+comes before a piece in the cache.
+
+Source: vLLM 0.6.3, attention/backends/rocm_flash_attn.py, forward_prefix. Its rate follows from the first
+tokens of 16000 to 128000 tokens of 405B (dstack, 2024-10; ``dstack_405b_bf16_single``), apart from what grows
+with the tokens themselves: 13.7 TFLOP/s a GPU at each length."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sight:

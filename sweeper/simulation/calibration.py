@@ -66,7 +66,8 @@ class Calibration:
         kernel_layer_s: What starting the kernels of one layer costs the device, for each forward pass.
         eager_layer_s: What the host takes to launch one layer without a graph beyond that, as prompts always
             run in V0; it runs beside the device.
-        mixed_layer_s: What one layer costs the device on top when prompts and decodes share a step.
+        mixed_layer_s: What one layer costs the device on top when prompts and decodes share a step, with
+            ROCm's kernels; others were never compared.
         sample_s: Sampling one token of one sequence; not divided by tensor parallelism.
         allreduce_s: Latency of one all-reduce.
         link_frac: Part of the links' bandwidth that an all-reduce reaches.

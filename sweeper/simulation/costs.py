@@ -117,6 +117,7 @@ class CostModel:
         uses_graphs: Whether decoding is replayed from graphs.
         capture_tokens: ``max_seq_len_to_capture``; V1 has none and ignores it.
         has_prefix_cache: Whether prompts are kept for later requests.
+        cuts_prompts: Whether prompts may be cut over several steps.
         hides_host: Whether the host prepares a step while the device runs the one before.
         has_more_channels: Whether ``NCCL_MIN_NCHANNELS`` is raised to 112.
         has_numa_balancing: Whether the host's kernel moves memory between NUMA nodes.
@@ -138,6 +139,7 @@ class CostModel:
     uses_graphs: bool = True
     capture_tokens: int = 8192
     has_prefix_cache: bool = False
+    cuts_prompts: bool = False
     hides_host: bool = False
     has_more_channels: bool = False
     has_numa_balancing: bool = True
@@ -251,7 +253,9 @@ class CostModel:
 
     @cached_property
     def _prefill_flop_per_s(self) -> float:
-        return self.device.bf16_flop_per_s * self.calibration.prefill_attention_frac
+        is_paged = self.cuts_prompts and not self.is_v1 and self.device.has_rocm
+        frac = attention.PAGED_FRAC if is_paged else self.calibration.prefill_attention_frac
+        return self.device.bf16_flop_per_s * frac
 
     @cached_property
     def _kv_bytes_per_s(self) -> float:
@@ -382,7 +386,7 @@ class CostModel:
     def _gaps_s(self, step: Step) -> float:
         """What the kernels of a step cost the device beyond their work."""
         per_layer_s = self.calibration.kernel_layer_s
-        if step.prefill_tokens > 0 and step.decodes > 0:
+        if step.prefill_tokens > 0 and step.decodes > 0 and self.device.has_rocm:
             per_layer_s += self.calibration.mixed_layer_s
         return self._llama_layers * per_layer_s
 

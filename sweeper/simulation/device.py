@@ -54,6 +54,11 @@ class Device:
     gfx_target: str | None = None
     has_partitions: bool = False
 
+    @property
+    def has_rocm(self) -> bool:
+        """Whether its kernels are ROCm's."""
+        return self.gfx_target is not None
+
     def group_bytes_per_s(self, *, devices: int, gpus: int) -> float:
         """Return the bandwidth that each of several devices has for a collective among them.
 

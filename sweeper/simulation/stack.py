@@ -20,6 +20,7 @@ from sweeper.simulation.device import USUAL_DEVICE
 
 _PLAIN = ("bfloat16", "float16", "half", "float32")
 _NEAR_MINORS = 0.5
+_ONE_KERNEL: Mapping[str, str] = {"fbgemm_fp8": "fp8"}
 
 
 class Difference(NamedTuple):
@@ -134,6 +135,18 @@ def weights_of(model: Model) -> str:
     if model.scaled_by is not None:
         return model.scaled_by
     return "bfloat16" if model.dtype in _PLAIN else str(model.dtype)
+
+
+def kernels_of(weights: str, *, has_rocm: bool) -> str:
+    """Name the type of weights whose kernels multiply these.
+
+    On NVIDIA's GPUs one kernel (CUTLASS) takes scales of rows and of a whole matrix, ROCm's the latter alone.
+
+    Source:
+        vLLM 0.6.3, layers/quantization/utils/w8a8_utils.py, apply_fp8_linear: without CUTLASS scales of rows
+        are multiplied in after torch._scaled_mm, in 32 bits.
+    """
+    return weights if has_rocm else _ONE_KERNEL.get(weights, weights)
 
 
 def has_aiter(assignment: Assignment) -> bool:

@@ -9,8 +9,9 @@ from sweeper.records import TrialSpec
 from sweeper.simulation import calibration
 from sweeper.simulation.builds import kinds_of
 from sweeper.simulation.calibration import Calibration, NamedCalibration
+from sweeper.simulation.device import device_named
 from sweeper.simulation.settings import generation_of
-from sweeper.simulation.stack import Asked, Stack, has_aiter, weights_of
+from sweeper.simulation.stack import Asked, Stack, has_aiter, kernels_of, weights_of
 
 NEW = 3.0
 """What a kind of run adds to a distance that its calibration was never compared with."""
@@ -22,7 +23,7 @@ def asked_of(spec: TrialSpec) -> Asked:
         release=spec.engine.release,
         generation=generation_of(spec),
         device=spec.modelled_device,
-        weights=weights_of(spec.model),
+        weights=kernels_of(weights_of(spec.model), has_rocm=device_named(spec.modelled_device).has_rocm),
         aiter=has_aiter(spec.assignment),
     )
 

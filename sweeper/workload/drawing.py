@@ -131,6 +131,29 @@ def sharegpt_lengths(*, requests: int, rng: np.random.Generator) -> tuple[Ints, 
     return prompt_tokens, answer_tokens
 
 
+def ended_early(answers: Ints, *, mean_tokens: float, rng: np.random.Generator) -> Ints:
+    """Return answers of which a model ends some by itself: after each token with the same probability.
+
+    Args:
+        answers: Longest length of each, shape (requests,).
+        mean_tokens: What is left of them in the mean; all of it where that is no more.
+        rng: Generator; stratified, as ``sharegpt_lengths``.
+
+    Returns:
+        Tokens, shape (requests,), at least 1.
+    """
+    if not len(answers) or mean_tokens >= answers.mean():
+        return answers
+    # The mean of what is left falls as answers end sooner: halve the range of how soon, in the logarithm.
+    low, high = 1e-3, 1e6
+    for _ in range(60):
+        middle = float(np.sqrt(low * high))
+        left = middle * -np.expm1(-answers / middle)
+        low, high = (low, middle) if left.mean() > mean_tokens else (middle, high)
+    own = -low * np.log1p(-_stratified(len(answers), rng))
+    return np.minimum(answers, np.maximum(np.rint(own), 1)).astype(np.int64)
+
+
 def random_lengths(*, requests: int, mean_tokens: int, range_ratio: float, rng: np.random.Generator) -> Ints:
     """Draw whole lengths uniformly from mean * (1 +/- ratio), both ends included, at least 1.
 

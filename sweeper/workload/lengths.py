@@ -54,10 +54,15 @@ def expected(point: LoadPoint) -> Lengths:
     )
     return Lengths(
         mean_input=(kind.mean_input_len if point.input_len is None else point.input_len) + float(shared or 0),
-        mean_output=kind.mean_output_len if point.output_len is None else point.output_len,
+        mean_output=_mean_output(point),
         longest_output=longest,
         last_arrival_s=_last_arrival_s(point),
     )
+
+
+def _mean_output(point: LoadPoint) -> float:
+    usual = DATASETS[point.dataset].mean_output_len if point.output_len is None else point.output_len
+    return min(usual, float(point.option("mean_output_len") or usual))
 
 
 @lru_cache(maxsize=256)

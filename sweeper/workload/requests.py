@@ -20,7 +20,15 @@ from sweeper.kinds import DATASETS, opened
 from sweeper.records import LoadPoint
 from sweeper.workload import conversations
 from sweeper.workload.conversations import Turns
-from sweeper.workload.drawing import Floats, Ints, arrivals_s, ramped_s, random_lengths, sharegpt_lengths
+from sweeper.workload.drawing import (
+    Floats,
+    Ints,
+    arrivals_s,
+    ended_early,
+    ramped_s,
+    random_lengths,
+    sharegpt_lengths,
+)
 
 Split = Callable[[LoadPoint, Ints, np.random.Generator], tuple["Prompt", ...]]
 Draw = Callable[[LoadPoint, np.random.Generator], tuple[Ints, Ints, Ints]]
@@ -260,6 +268,9 @@ def draw_sharegpt(point: LoadPoint, rng: np.random.Generator) -> tuple[Ints, Int
     # An original may be a repeat itself; its own original then lies further back.
     while np.any(originals[originals] != originals):
         originals = originals[originals]
+    mean_tokens = point.option("mean_output_len")
+    if mean_tokens is not None:
+        answers = ended_early(answers, mean_tokens=float(mean_tokens), rng=rng)
     return prompts[originals], answers, originals
 
 
