@@ -504,7 +504,17 @@ def _not_compared() -> Iterator[str]:
     yield "- 405B FP8 on 8 MI300X (substratus.ai): a setup without results."
     yield "- H100 numbers of TensorRT-LLM: another engine."
     yield "- gpt-oss-120b on 4 MI300X (SemiAnalysisAI/InferenceX issue 828): the load is not told."
-    yield "- vLLM on H200, and 8B on a CPX partition: no number names model, load and release."
+    yield "- 8B on a CPX partition: no number names model, load and release."
+    yield "- DeepSeek-R1 with Triton's FP8 matrices (vllm-project/vllm pull requests 27058, 28701), 8B FP8"
+    yield "  with FP8 queries (37973), Maverick FP8 (16727, 17110): the GPU is not named."
+    yield "- Llama 4 Scout with AITER's experts (16674): answers end early, their lengths are not told."
+    yield "- DeepSeek-V3 on MI300X (vllm-project/vllm issues 30064, 28301): numbers not read."
+    yield "- MiniMax-M2.5 on MI325X from 0.18.0 to 0.21.0 (issue 43029): a rate for each user, not how many."
+    yield "- Muse-Glimmer-30B on one MI300X (alpharomercoma/muse-glimmer-30b-mi300x): beside another server."
+    yield "- Gemma 4 26B-A4B (jishu-star/gemma4-mi300x-serving), MiniMax-M3 (InferenceX 1804), Ling-3.0-flash"
+    yield "  (vllm-project/recipes 926), GLM-5.1 at 180K tokens (issue 39168): shapes or settings not told."
+    yield "- gpt-oss-20b on MI300X (aimultiple.com), 70B by batch (AMD's best practices): charts only."
+    yield "- Four models on 8 MI325X with vLLM 0.14.1 (arXiv 2603.10031): tables not read."
 
 
 if __name__ == "__main__":

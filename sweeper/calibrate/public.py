@@ -23,7 +23,7 @@ from sweeper.records import EngineSpec, LoadPoint, Model, Placement, Platform, T
 from sweeper.simulation.device import device_named
 
 DATA = Path(__file__).parent / "data"
-FILES = ("public_measurements.json", "dstack.json")
+FILES = ("public_measurements.json", "dstack.json", "serving_reports.json")
 """Files of sources in ``DATA``, in the order in which reports show them."""
 
 

@@ -27,6 +27,7 @@ from sweeper.records import (
 )
 from sweeper.records.metrics import Benchmark, reported_by
 from sweeper.records.plurals import amount
+from sweeper.simulation.front_end import SERVED
 from sweeper.workload.requests import Workload, make_workload
 
 
@@ -142,7 +143,8 @@ class SimulatedClient:
             )
         workload = self._workload(point, seed=seed)
         _raise_if(cancelled)
-        served = server.serve(workload, max_concurrency=point.max_concurrency)
+        front_end = SERVED if DATASETS[point.dataset].needs_server else None
+        served = server.serve(workload, max_concurrency=point.max_concurrency, front_end=front_end)
         _raise_if(cancelled)
         return served
 

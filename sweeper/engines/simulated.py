@@ -33,6 +33,7 @@ from sweeper.simulation.calibration import Calibration
 from sweeper.simulation.communication import has_one_shot
 from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import Device, partition_of
+from sweeper.simulation.front_end import FrontEnd
 from sweeper.simulation.kv_cache import KvCache
 from sweeper.simulation.precision import precision_of
 from sweeper.simulation.rules import NEWEST, NEWEST_V0, rules_of, v0_rules_of
@@ -177,19 +178,22 @@ class SimulatedServer:
         """Empty the prefix cache, between two runs."""
         self._replicas.forget()
 
-    def serve(self, workload: Workload, *, max_concurrency: int | None = None) -> Served:
+    def serve(
+        self, workload: Workload, *, max_concurrency: int | None = None, front_end: FrontEnd | None = None
+    ) -> Served:
         """Serve a workload from start to end; several replicas share it in turn.
 
         Args:
             workload: What arrives when.
             max_concurrency: Requests under way at once over all replicas; None is unlimited.
+            front_end: That each replica is reached through; None is none.
 
         Raises:
             EngineError: The server was stopped.
         """
         self.check_alive()
         before = self.counters()
-        records, usage = self._replicas.serve(workload, max_concurrency=max_concurrency)
+        records, usage = self._replicas.serve(workload, max_concurrency=max_concurrency, front_end=front_end)
         after = self.counters()
         return Served(
             records=records,
@@ -262,7 +266,9 @@ class _Replicas:
         for kv in self._caches:
             kv.forget()
 
-    def serve(self, workload: Workload, *, max_concurrency: int | None) -> tuple[RequestRecords, float]:
+    def serve(
+        self, workload: Workload, *, max_concurrency: int | None, front_end: FrontEnd | None
+    ) -> tuple[RequestRecords, float]:
         """Return what the client saw of a workload, and the largest part of the KV blocks in use."""
         costs = replace(
             self.costs,
@@ -279,6 +285,7 @@ class _Replicas:
                     costs=costs,
                     kv=kv,
                     max_concurrency=_share(max_concurrency, index=index, parts=parts),
+                    front_end=front_end,
                 )
             )
         peak_blocks = max(kv.peak_blocks for kv in self._caches)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sweeper.metrics import RequestRecords
 from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.decoding import Decoding
+from sweeper.simulation.front_end import FrontEnd
 from sweeper.simulation.kv_cache import KvCache
 from sweeper.simulation.rules import NEWEST, NEWEST_V0, V0Rules, V1Rules
 from sweeper.simulation.users import SimulatedUsers
@@ -79,10 +80,17 @@ class Run(ABC):
         kv: KvCache,
         max_concurrency: int | None,
         watch: Watch | None,
+        front_end: FrontEnd | None = None,
     ) -> None:
         self.config, self.costs, self.kv, self.watch = config, costs, kv, watch
         self.now_s = 0.0
-        self.client = SimulatedUsers(workload, max_concurrency=max_concurrency, longest=config.max_model_len)
+        self.return_s = front_end.return_s if front_end is not None else 0.0
+        self.client = SimulatedUsers(
+            workload,
+            max_concurrency=max_concurrency,
+            longest=config.max_model_len,
+            front_end=front_end,
+        )
         self.workload = workload
         self.last_s = np.full(workload.requests, np.nan)
         # Tokens that each request wants computed before it decodes, and those that it then still has to get.
@@ -293,8 +301,8 @@ def _records(run: Run) -> RequestRecords:
     first_s, gaps_s = run.decoding.times_s(requests=run.workload.requests)
     return RequestRecords(
         arrival_s=run.client.sent_s,
-        first_token_s=first_s,
-        last_token_s=run.last_s,
+        first_token_s=first_s + run.return_s,
+        last_token_s=run.last_s + run.return_s,
         input_tokens=run.workload.input_tokens,
         output_tokens=np.where(np.isnan(run.last_s), 0, run.workload.output_tokens),
         inter_token_s=gaps_s,

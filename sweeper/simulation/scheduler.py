@@ -17,14 +17,15 @@ prompt and answer again, as both of vLLM's schedulers do by default.
 Runs of steps in which nothing can join or leave are computed at once; the times are the same.
 
 Left out: V1's asynchronous scheduling, in which each step is planned before the one before it is answered,
-swapping, priorities, beam search, speculative decoding, pipeline stages, and the time that the API server and
-the network add. How decisions compare with vLLM's own: docs/scheduler.md.
+swapping, priorities, beam search, speculative decoding, pipeline stages, and the time that the
+network adds. How decisions compare with vLLM's own: docs/scheduler.md.
 """
 
 from __future__ import annotations
 
 from sweeper.metrics import RequestRecords
 from sweeper.simulation.costs import CostModel
+from sweeper.simulation.front_end import FrontEnd
 from sweeper.simulation.kv_cache import KvCache
 from sweeper.simulation.run import SchedulerConfig, Watch
 from sweeper.simulation.v0 import V0Run
@@ -42,6 +43,7 @@ def simulate(
     kv: KvCache,
     max_concurrency: int | None = None,
     watch: Watch | None = None,
+    front_end: FrontEnd | None = None,
 ) -> RequestRecords:
     """Serve a workload on one engine.
 
@@ -53,10 +55,19 @@ def simulate(
         max_concurrency: Requests that the client has under way at once; None is unlimited. A request that
             waits for its turn counts as sent only then, as in vLLM's benchmark.
         watch: Is told every decision.
+        front_end: Of an online server; None is none, as in vLLM's offline benchmarks.
 
     Returns:
         What the client saw, in the order of the workload. Requests longer than ``max_model_len`` failed.
     """
     kind = V1Run if config.is_v1 else V0Run
-    run = kind(workload, config=config, costs=costs, kv=kv, max_concurrency=max_concurrency, watch=watch)
+    run = kind(
+        workload,
+        config=config,
+        costs=costs,
+        kv=kv,
+        max_concurrency=max_concurrency,
+        watch=watch,
+        front_end=front_end,
+    )
     return run.finish()

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sweeper.simulation.front_end import FrontEnd
 from sweeper.workload.conversations import Turns
 from sweeper.workload.requests import Workload
 
@@ -30,10 +31,17 @@ class SimulatedUsers:
 
     Attributes:
         sent_s: When each was sent, seconds from the first arrival, shape (requests,).
-        next_s: When the next request is sent, seconds; infinite where an answer has to come first.
+        next_s: When the scheduler sees the next request, seconds; infinite where an answer has to come first.
     """
 
-    def __init__(self, workload: Workload, *, max_concurrency: int | None, longest: int) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        *,
+        max_concurrency: int | None,
+        longest: int,
+        front_end: FrontEnd | None = None,
+    ) -> None:
         """Begin with nothing sent.
 
         Args:
@@ -41,8 +49,10 @@ class SimulatedUsers:
             max_concurrency: Requests, or conversations, under way at once; None is unlimited.
             longest: Most tokens of prompt and answer together; longer requests are never sent, and what
                 follows them in their conversation neither.
+            front_end: What requests and answers pass; None hands them over at once.
         """
-        self._workload = workload
+        self._workload, self._front_end = workload, front_end
+        self._free_s = 0.0
         self._fits = workload.input_tokens + workload.output_tokens <= longest
         turns = workload.turns or _single(workload)
         self._pause_s, self._earliest_s = turns.pause_s, turns.earliest_s
@@ -61,13 +71,25 @@ class SimulatedUsers:
         """Whether something is still to be sent, as far as is known before what is under way is answered."""
         return bool(self._openers or self._pausing)
 
-    def _next_s(self) -> float:
+    @property
+    def _due_s(self) -> float:
+        """When the next request is sent."""
         arrival_s = self._arrivals_s[0] if self._arrivals_s else 0.0
         return max(min(self._turn_s, self._opener_s), arrival_s)
 
+    def _next_s(self) -> float:
+        due_s = self._due_s
+        if self._front_end is None or not np.isfinite(due_s):
+            return due_s
+        index = self._pausing[0][1] if self._turn_s <= due_s else self._openers[0]
+        tokens = int(self._workload.input_tokens[index])
+        return self._front_end.handed_s(sent_s=due_s, free_s=self._free_s, tokens=tokens)
+
     def send(self) -> int:
-        """Send the next request, at ``next_s``; return which it is."""
-        now_s = self.next_s
+        """Hand the next request to the scheduler, at ``next_s``; return which it is."""
+        now_s = self._due_s
+        if self._front_end is not None:
+            self._free_s = self._front_end.free_s(handed_s=self.next_s)
         if self._arrivals_s:
             self._arrivals_s.popleft()
         if self._turn_s <= now_s:
@@ -82,6 +104,8 @@ class SimulatedUsers:
 
     def answered(self, indices: Sequence[int], *, at_s: float) -> None:
         """Take note that requests were answered."""
+        if self._front_end is not None:
+            at_s += self._front_end.return_s
         for index in indices:
             if self._workload.goes_on(index) and self._fits[index + 1]:
                 ready_s = max(at_s + self._pause_s[index + 1], self._earliest_s[index + 1])

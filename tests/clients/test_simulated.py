@@ -9,6 +9,7 @@ import pytest
 from sweeper.clients.simulated import SimulatedClient
 from sweeper.engines.simulated import SimulatedEngine, SimulatedServer
 from sweeper.errors import EngineError, MeasurementError
+from sweeper.metrics import summarize
 from sweeper.records import (
     ClientSpec,
     FailureClass,
@@ -19,6 +20,8 @@ from sweeper.records import (
     Scalar,
     TrialSpec,
 )
+from sweeper.simulation.front_end import SERVED
+from sweeper.workload.requests import make_workload
 
 RANDOM = LoadPoint(dataset="random", num_prompts=20, input_len=64, output_len=16)
 
@@ -42,6 +45,11 @@ def measure(
     return SimulatedClient(spec).measure(
         server or start(spec, placement), point, restart=2, repeat=1, cancelled=cancelled
     )
+
+
+def at_once(spec: TrialSpec, placement: Placement) -> Mapping[str, float | None]:
+    """Return the metrics of the usual requests that nothing lies before but the scheduler."""
+    return summarize(start(spec, placement).serve(make_workload(RANDOM, seed=RANDOM.client_seed)).records)
 
 
 class SomeoneElsesServer:
@@ -180,14 +188,24 @@ def test_closing_twice_is_safe_and_closes_nothing_of_server(
     assert client.measure(server, RANDOM, restart=0, repeat=0, cancelled=never).metrics["completed"] == 20
 
 
+def test_online_requests_pass_front_end_that_offline_ones_have_not(
+    simulated_spec: TrialSpec, placement: Placement
+) -> None:
+    one = replace(RANDOM, num_prompts=1)
+    online = measure(simulated_spec, placement, one).metrics["duration_s"]
+    offline = start(simulated_spec, placement).serve(make_workload(one, seed=one.client_seed)).records
+    # In, 64 tokens of the prompt, and back.
+    way_s = SERVED.entry_s + 64 * SERVED.token_s + SERVED.return_s
+    assert online == pytest.approx((summarize(offline)["duration_s"] or 0.0) + way_s)
+
+
 def test_batch_without_server_has_latency_of_everything_at_once(
     simulated_spec: TrialSpec, placement: Placement
 ) -> None:
     spec = replace(simulated_spec, client=ClientSpec(kind="offline"))
     measured = measure(spec, placement, replace(RANDOM, dataset="latency"))
-    # The same prompts all at once on a server: a round lasts as long as that run.
-    served = measure(simulated_spec, placement, RANDOM)
-    round_ms = (served.metrics["duration_s"] or 0.0) * 1e3
+    # The same prompts all at once at the scheduler: a round lasts as long as that run.
+    round_ms = (at_once(simulated_spec, placement)["duration_s"] or 0.0) * 1e3
     assert measured.metrics["mean_batch_latency_ms"] == pytest.approx(round_ms, rel=0.01)
     # Five rounds are measured, and nothing is known of single requests.
     assert measured.metrics["duration_s"] == pytest.approx(5 * round_ms / 1e3, rel=0.01)
@@ -212,9 +230,9 @@ def test_throughput_without_server_is_that_of_everything_at_once(
 ) -> None:
     spec = replace(simulated_spec, client=ClientSpec(kind="offline"))
     measured = measure(spec, placement, replace(RANDOM, dataset="throughput", request_rate_per_s=1.0))
-    served = measure(simulated_spec, placement, RANDOM)
+    whole = at_once(simulated_spec, placement)
     for name in ("duration_s", "request_throughput_per_s", "total_throughput_tok_per_s"):
-        assert measured.metrics[name] == pytest.approx(served.metrics[name])
+        assert measured.metrics[name] == pytest.approx(whole[name])
     assert "mean_ttft_ms" not in measured.metrics
 
 
