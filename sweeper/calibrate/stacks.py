@@ -46,7 +46,7 @@ HALVES = (161.0, 176.0, 194.0, 213.0)
 """Values of ``HALF`` to choose from."""
 
 _DEVICE = ("kernel_layer_s", "decode_head_s", "sample_s", "kv_read_frac")
-OF_V0 = (*_DEVICE, "host_step_s", "host_token_s", "capture_s")
+OF_V0 = (*_DEVICE, "mixed_layer_s", "host_step_s", "host_token_s", "capture_s")
 OF_V1 = (*_DEVICE, "fp8_kv_frac", "v1_host_frac")
 """What software moves, by the form of the scheduler. The tables of V0 have no run without an FP8 KV cache."""
 

@@ -29,6 +29,7 @@ from sweeper.records import (
     content_key,
 )
 from sweeper.records.plurals import amount
+from sweeper.simulation.attention import reads_slowly
 from sweeper.simulation.calibration import Calibration
 from sweeper.simulation.communication import has_one_shot
 from sweeper.simulation.costs import CostModel, Step
@@ -372,7 +373,7 @@ def _costs(
         uses_graphs=not settings["enforce_eager"],
         capture_tokens=int(settings.get("max_seq_len_to_capture", 0)),
         has_prefix_cache=bool(settings["enable_prefix_caching"]),
-        cuts_prompts=bool(settings["enable_chunked_prefill"]),
+        reads_slowly=reads_slowly(spec.engine.release, device, is_v1=has_v1, settings=settings),
         hides_host=has_v1 and bool(settings["async_scheduling"]),
         has_more_channels=int(settings.get("NCCL_MIN_NCHANNELS", 0)) >= _MANY_CHANNELS,
         has_numa_balancing=not _is_off(settings["host_numa_balancing"]),

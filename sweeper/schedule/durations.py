@@ -31,6 +31,7 @@ from sweeper.records import (
     TrialState,
 )
 from sweeper.records.plurals import amount
+from sweeper.simulation.attention import reads_slowly
 from sweeper.simulation.communication import has_one_shot
 from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import USUAL_DEVICE, device_named, partition_of
@@ -326,6 +327,7 @@ def _costs(spec: TrialSpec, device_name: str) -> tuple[CostModel, _Limits]:
         is_v1=is_v1(spec),
         uses_graphs=not settings["enforce_eager"],
         capture_tokens=int(settings.get("max_seq_len_to_capture", 0)),
+        reads_slowly=reads_slowly(spec.engine.release, device, is_v1=is_v1(spec), settings=settings),
         has_one_shot=not settings["disable_custom_all_reduce"] and has_one_shot(spec.engine.release, device),
     )
     limits = _Limits(

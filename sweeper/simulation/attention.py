@@ -15,12 +15,14 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sweeper.knobs.release_order import release_key
+from sweeper.records import Scalar
 from sweeper.records.architecture import (
     AnyAttention,
     Architecture,
@@ -29,6 +31,7 @@ from sweeper.records.architecture import (
     LatentAttention,
     Mamba,
 )
+from sweeper.simulation.device import Device
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -40,12 +43,21 @@ Source: transformers 4.57, modeling_qwen3_next.py, torch_recurrent_gated_delta_r
 _VALUE_BYTES = 2
 
 PAGED_FRAC = 0.0105
-"""Part of the peak matrix rate that V0's kernel on ROCm reaches for prompts that may be cut: it finds what
-comes before a piece in the cache.
+"""Part of the peak matrix rate that V0's first kernel on ROCm reaches between a piece of a prompt and what
+comes before it, which it finds in the cache.
 
 Source: vLLM 0.6.3, attention/backends/rocm_flash_attn.py, forward_prefix. Its rate follows from the first
 tokens of 16000 to 128000 tokens of 405B (dstack, 2024-10; ``dstack_405b_bf16_single``), apart from what grows
-with the tokens themselves: 13.7 TFLOP/s a GPU at each length."""
+with the tokens themselves: 13.7 TFLOP/s a GPU at each length. AMD's tables from 0.6.6 on fit better without it."""
+
+_PAGED_BEFORE = "0.6.6"
+
+
+def reads_slowly(release: str, device: Device, *, is_v1: bool, settings: Mapping[str, Scalar]) -> bool:
+    """Return whether pieces of prompts attend to what came before them at ``PAGED_FRAC``."""
+    reads_cache = bool(settings["enable_chunked_prefill"] or settings["enable_prefix_caching"])
+    is_first = release_key(release) < release_key(_PAGED_BEFORE)
+    return reads_cache and is_first and not is_v1 and device.has_rocm
 
 
 @dataclass(frozen=True, kw_only=True)

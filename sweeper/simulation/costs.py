@@ -85,6 +85,12 @@ class Step:
         return self.prefill_tokens + self.decodes
 
     @property
+    def own_pairs(self) -> float:
+        """Pairs within the pieces of prompts that this step computes, taken to be of the mean length."""
+        chunk = self.prefill_tokens / max(1, self.prefill_sequences)
+        return min(self.prefill_pairs, self.prefill_tokens * (chunk + 1) / 2)
+
+    @property
     def each_context(self) -> Ints:
         """Tokens that each decode attends to, shape (decodes,)."""
         if self.contexts is not None:
@@ -117,7 +123,7 @@ class CostModel:
         uses_graphs: Whether decoding is replayed from graphs.
         capture_tokens: ``max_seq_len_to_capture``; V1 has none and ignores it.
         has_prefix_cache: Whether prompts are kept for later requests.
-        cuts_prompts: Whether prompts may be cut over several steps.
+        reads_slowly: Whether pieces of prompts attend slowly to what came before (``attention``).
         hides_host: Whether the host prepares a step while the device runs the one before.
         has_more_channels: Whether ``NCCL_MIN_NCHANNELS`` is raised to 112.
         has_numa_balancing: Whether the host's kernel moves memory between NUMA nodes.
@@ -139,7 +145,7 @@ class CostModel:
     uses_graphs: bool = True
     capture_tokens: int = 8192
     has_prefix_cache: bool = False
-    cuts_prompts: bool = False
+    reads_slowly: bool = False
     hides_host: bool = False
     has_more_channels: bool = False
     has_numa_balancing: bool = True
@@ -253,9 +259,14 @@ class CostModel:
 
     @cached_property
     def _prefill_flop_per_s(self) -> float:
-        is_paged = self.cuts_prompts and not self.is_v1 and self.device.has_rocm
-        frac = attention.PAGED_FRAC if is_paged else self.calibration.prefill_attention_frac
-        return self.device.bf16_flop_per_s * frac
+        return self.device.bf16_flop_per_s * self.calibration.prefill_attention_frac
+
+    @cached_property
+    def _earlier_flop_per_s(self) -> float:
+        """Rate of attention between a piece of a prompt and what came before it."""
+        if not self.reads_slowly:
+            return self._prefill_flop_per_s
+        return self.device.bf16_flop_per_s * attention.PAGED_FRAC
 
     @cached_property
     def _kv_bytes_per_s(self) -> float:
@@ -304,9 +315,11 @@ class CostModel:
     def _attention_s(self, step: Step) -> float:
         """Scores and weighted sums of prompts (compute), and reading caches and states (memory)."""
         work = self._attention
+        own_pairs = step.own_pairs
         prefill_s = (
-            work.whole.pair_flops * step.prefill_pairs + work.state_token_flops * step.prefill_tokens
+            work.whole.pair_flops * own_pairs + work.state_token_flops * step.prefill_tokens
         ) / self._prefill_flop_per_s
+        prefill_s += work.whole.pair_flops * (step.prefill_pairs - own_pairs) / self._earlier_flop_per_s
         # The share of a partition has fewer compute units, so the same heads take it longer.
         heads = work.heads / self.device.gpu_frac
         decode_s = step.decodes * (
