@@ -60,6 +60,12 @@ def cases() -> list[Case]:
             config=replace(WHOLE, async_output=False),
             blocks=500,
         ),
+        Case(
+            name="preempting, few sequences",
+            workload=drawn(60, seed=11, prompt=(100, 200), output=(100, 300)),
+            config=WHOLE,
+            blocks=60,
+        ),
         Case(name="long prompts", workload=drawn(30, seed=7, prompt=(1000, 9000)), config=WHOLE, blocks=4000),
         Case(
             name="long prompts, small cache",
@@ -107,6 +113,12 @@ def cases() -> list[Case]:
             config=replace(WHOLE, scheduler_steps=20),
             blocks=900,
             block_tokens=8,
+        ),
+        Case(
+            name="several steps, preempting, few sequences",
+            workload=drawn(60, seed=0, prompt=(100, 200), output=(100, 300)),
+            config=replace(WHOLE, scheduler_steps=2),
+            blocks=60,
         ),
         Case(name="chunked, saturated", workload=drawn(200, seed=1), config=CHUNKED),
         Case(name="chunked, trickle", workload=drawn(120, seed=2, over_s=40), config=CHUNKED),
@@ -160,6 +172,17 @@ def cases() -> list[Case]:
             workload=prefixes(160, of=8),
             config=replace(WHOLE, scheduler_steps=10),
         ),
+        Case(
+            name="kept, several steps, preempting",
+            workload=drawn(80, seed=4, output=(100, 300)),
+            config=replace(WHOLE, scheduler_steps=10),
+            blocks=500,
+        ),
+        Case(
+            name="kept, several steps, conversations",
+            workload=conversations(),
+            config=replace(WHOLE, scheduler_steps=8, max_num_seqs=8),
+        ),
         Case(name="kept, chunked, shared prefixes", workload=prefixes(160, of=8), config=CHUNKED),
         Case(
             name="kept, chunked, conversations",
@@ -181,29 +204,78 @@ def cases() -> list[Case]:
 
 
 def together() -> list[Case]:
-    """Return workloads of several scheduler steps with chunked prefill."""
+    """Return workloads of several steps with chunked prefill; prefixes are kept where the name says so."""
     several = replace(CHUNKED, max_num_batched_tokens=2048, max_model_len=2048, scheduler_steps=10)
-    return [
+    plain = [
         Case(
             name="bursts",
             workload=drawn(100, seed=3, over_s=8),
             config=replace(several, scheduler_steps=8, max_num_seqs=16),
-            keeps_prefixes=False,
+        ),
+        Case(name="saturated", workload=drawn(80, seed=1), config=replace(several, max_num_seqs=32)),
+        Case(name="preempting", workload=drawn(60, seed=4, output=(100, 300)), config=several, blocks=500),
+        Case(
+            name="preempting, four steps",
+            workload=drawn(80, seed=31, prompt=(10, 300), output=(1, 400), over_s=4),
+            config=replace(several, scheduler_steps=4),
+            blocks=200,
         ),
         Case(
-            name="saturated",
-            workload=drawn(80, seed=1),
-            config=replace(several, max_num_seqs=32),
-            keeps_prefixes=False,
+            name="preempting, few sequences",
+            workload=drawn(60, seed=0, prompt=(100, 200), output=(100, 300)),
+            config=replace(several, scheduler_steps=2),
+            blocks=90,
         ),
         Case(
-            name="preempting",
-            workload=drawn(60, seed=4, output=(100, 300)),
+            name="preempting, small blocks",
+            workload=drawn(80, seed=32, output=(1, 300), over_s=5),
+            config=replace(several, scheduler_steps=15),
+            blocks=400,
+            block_tokens=8,
+        ),
+        Case(
+            name="preempting, answers read at once",
+            workload=drawn(60, seed=33, output=(50, 300)),
+            config=replace(several, scheduler_steps=8, async_output=False),
+            blocks=150,
+        ),
+        Case(
+            name="preempting, small budget",
+            workload=drawn(80, seed=34, prompt=(10, 250), output=(1, 200), over_s=3),
+            config=replace(several, max_num_batched_tokens=256, max_num_seqs=32),
+            blocks=120,
+        ),
+        Case(
+            name="short answers, small cache",
+            workload=drawn(150, seed=35, prompt=(10, 400), output=(1, 25), over_s=2),
+            config=replace(several, scheduler_steps=15),
+            blocks=100,
+        ),
+        Case(
+            name="prompts of whole blocks, preempting",
+            workload=whole_blocks(drawn(60, seed=36, prompt=(1, 20), output=(50, 300))),
             config=several,
-            blocks=500,
-            keeps_prefixes=False,
+            blocks=120,
         ),
     ]
+    kept = [
+        Case(name="kept, shared prefixes", workload=prefixes(160, of=8), config=several),
+        Case(
+            name="kept, preempting", workload=drawn(80, seed=4, output=(100, 300)), config=several, blocks=500
+        ),
+        Case(
+            name="kept, conversations",
+            workload=conversations(),
+            config=replace(several, scheduler_steps=15, max_num_seqs=8),
+        ),
+        Case(
+            name="kept, equal prompts, four steps",
+            workload=repeats(100, of=10, seed=37, over_s=4),
+            config=replace(several, scheduler_steps=4, max_num_batched_tokens=1024),
+            blocks=300,
+        ),
+    ]
+    return [*(replace(case, keeps_prefixes=False) for case in plain), *kept]
 
 
 def whole_blocks(workload: Workload) -> Workload:

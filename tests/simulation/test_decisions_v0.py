@@ -15,6 +15,8 @@ from tests.simulation.scheduler_workloads_v0 import cases, together
 RECORDED = ROOT / "tests" / "recorded" / "vllm_scheduler" / "v0"
 FILES = sorted(RECORDED.glob("*.json.gz"))
 
+TOGETHER = sorted((RECORDED / "together").glob("*.json.gz"))
+
 NOT_ALIKE = {"0.6.2": ["kept, equal prompts"]}
 """Workloads whose steps are not all alike, by release; docs/scheduler.md says why."""
 
@@ -33,15 +35,22 @@ def test_every_step_is_scheduled_as_vllm_does(path: Path) -> None:
     assert sum(one.found_tokens > 0 for one in found) >= 5
 
 
-def test_several_steps_with_chunked_prefill_are_scheduled_as_vllm_does() -> None:
-    found = list(compared(read(RECORDED / "together" / "0.6.6.json.gz"), together()))
-    # docs/scheduler.md says what is not alike where requests lose their blocks.
-    assert [one.name for one in found if one.first_other] == ["preempting"]
-    assert all(one.alike >= 0.9 * one.steps for one in found)
+@pytest.mark.parametrize("path", TOGETHER, ids=[path.name for path in TOGETHER])
+def test_several_steps_with_chunked_prefill_are_scheduled_as_vllm_does(path: Path) -> None:
+    found = list(compared(read(path), together()))
+    # Of two blocks that have been unused equally long vLLM gives away the one with the lower number.
+    assert [one.name for one in found if one.first_other] == ["kept, preempting"]
+    steps, alike = sum(one.steps for one in found), sum(one.alike for one in found)
+    assert steps >= 10_000
+    assert alike >= steps - 1
+    assert sum(one.preemptions > 0 for one in found) >= 5
+    assert sum(one.found_tokens > 0 for one in found) >= 4
 
 
 def test_decisions_of_three_releases_were_recorded() -> None:
     assert [path.name for path in FILES] == ["0.6.2.json.gz", "0.6.6.json.gz", "0.8.5.json.gz"]
+    # 0.6.2 refuses several steps with chunked prefill.
+    assert [path.name for path in TOGETHER] == ["0.6.6.json.gz", "0.8.5.json.gz"]
 
 
 @pytest.mark.parametrize(
