@@ -280,7 +280,9 @@ def test_405b_commands_are_printed_ones() -> None:
         "num_scheduler_steps": 15,
     }
     assert default.model.name == "meta-llama/Llama-3.1-405B-Instruct"
-    assert (guide.model.name, guide.model.dtype) == ("meta-llama/Llama-3.1-405B-Instruct-FP8", "fp8")
+    assert guide.model.name == "meta-llama/Llama-3.1-405B-Instruct-FP8"
+    assert guide.model.quantization is not None
+    assert guide.model.quantization.method == "fbgemm_fp8"
     tgi = {
         "num_shard": 8,
         "sharded": True,

@@ -144,14 +144,15 @@ def ended_early(answers: Ints, *, mean_tokens: float, rng: np.random.Generator) 
     """
     if not len(answers) or mean_tokens >= answers.mean():
         return answers
-    # The mean of what is left falls as answers end sooner: halve the range of how soon, in the logarithm.
+    own = -np.log1p(-_stratified(len(answers), rng))
+    # How far apart ends are, in the mean: halve its range, in the logarithm.
     low, high = 1e-3, 1e6
-    for _ in range(60):
+    left = answers
+    for _ in range(50):
         middle = float(np.sqrt(low * high))
-        left = middle * -np.expm1(-answers / middle)
+        left = np.minimum(answers, np.maximum(np.rint(middle * own), 1)).astype(np.int64)
         low, high = (low, middle) if left.mean() > mean_tokens else (middle, high)
-    own = -low * np.log1p(-_stratified(len(answers), rng))
-    return np.minimum(answers, np.maximum(np.rint(own), 1)).astype(np.int64)
+    return left
 
 
 def random_lengths(*, requests: int, mean_tokens: int, range_ratio: float, rng: np.random.Generator) -> Ints:

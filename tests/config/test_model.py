@@ -11,7 +11,8 @@ import pytest
 from sweeper import cli, config
 from sweeper.errors import ConfigError
 from sweeper.models import tiny
-from sweeper.records import Model, Platform
+from sweeper.models.quantization import ALL
+from sweeper.records import Model, Platform, Quantization
 from tests.stubbed_node import stub
 
 LLAMA_8B = {
@@ -58,7 +59,9 @@ def says_only(found: Model, name: str) -> None:
 
 def test_another_preset_is_taken_whole() -> None:
     found = model_of(RANDOM, "model=llama_3_1_405b_instruct_fp8")
-    assert (found.name, found.dtype) == ("meta-llama/Llama-3.1-405B-Instruct-FP8", "fp8")
+    assert found.name == "meta-llama/Llama-3.1-405B-Instruct-FP8"
+    # Its attention stays in 16 bits.
+    assert found.quantization == Quantization(method="fbgemm_fp8", bits=8, parts=ALL - {"attention"})
     assert found.shape is not None
     assert found.shape.layers == 126
 
@@ -156,7 +159,8 @@ def test_series_model_follows_same_rule() -> None:
     composed = config.compose_run(["+experiment=intro_405b", "platform=mi300x"])
     series = config.settings(composed, platform=Platform.MI300X).space.named("vllm_this_guide")
     assert series.model is not None
-    assert series.model.dtype == "fp8"
+    assert series.model.quantization is not None
+    assert series.model.quantization.method == "fbgemm_fp8"
 
 
 def test_shape_given_with_name_is_its_own() -> None:

@@ -62,8 +62,8 @@ def test_preset_is_what_is_published_under_its_name(preset: str) -> None:
         # How a checkpoint is stored is no part of what is published of a model's size.
         assert found.built is not None
         assert replace(found.built, block_rows=None) == replace(built, model_type=kind)
-    is_fp8 = "fp8" in preset
-    assert (found.dtype == "fp8") >= is_fp8
+    has_eight_bits = found.dtype == "fp8" or (found.quantization is not None and found.quantization.bits == 8)
+    assert has_eight_bits >= ("fp8" in preset)
 
 
 def test_weights_of_quantized_presets() -> None:

@@ -74,7 +74,7 @@ def test_unknown_name_is_answered_with_those_that_there_are(tmp_path: Path) -> N
     MINE.write(tmp_path)
     with pytest.raises(
         ConfigError,
-        match=r"there is no 'mime'; expected one of amd_0_10_0, .*article_0_6_2, mine, .*'mine'\?",
+        match=r"there is no 'mime'; expected one of amd_0_10_0, .*article_0_6_2, .*, mine, .*'mine'\?",
     ):
         calibration.load("mime", folder=tmp_path)
     with pytest.raises(ConfigError, match=r"'gone\.json' is no file"):

@@ -6,6 +6,7 @@ import pytest
 
 from sweeper.errors import ConfigError
 from sweeper.records import ModelShape
+from sweeper.simulation.attention import PAGED_FRAC
 from sweeper.simulation.calibration import Calibration
 from sweeper.simulation.communication import has_one_shot
 from sweeper.simulation.costs import CostModel, Step
@@ -22,7 +23,9 @@ DEVICE = Device(
     bf16_flop_per_s=1e15,
     fp8_flop_per_s=2e15,
     link_bytes_per_s=1e10,
+    gfx_target="gfx942",
 )
+NVIDIAS = replace(DEVICE, gfx_target=None)
 # Matrices: 1000 x 100 x 2 x (10 + 2) = 2.4e6 and 3 x 1000 x 4000 = 12e6, so 14.4e6 in its one layer.
 # The rest: 2 x 5000 x 1000 embeddings and head, 2 x 1000 + 1000 norms, so 10.003e6.
 SHAPE = ModelShape(
@@ -112,6 +115,16 @@ def test_attention_of_prompts_is_compute() -> None:
     assert more_s == pytest.approx(4e-3)
 
 
+def test_attention_of_prompts_that_may_be_cut_is_slow_in_v0_on_rocm_alone() -> None:
+    def pairs_s(model: CostModel) -> float:
+        return model.step_s(Step(prefill_tokens=1, prefill_pairs=1e9)) - model.step_s(Step(prefill_tokens=1))
+
+    cut = replace(BASE, cuts_prompts=True)
+    assert pairs_s(cut) == pytest.approx(pairs_s(BASE) / PAGED_FRAC)
+    assert pairs_s(replace(cut, is_v1=True)) == pytest.approx(pairs_s(BASE))
+    assert pairs_s(replace(cut, device=NVIDIAS)) == pytest.approx(pairs_s(BASE))
+
+
 def test_attention_of_decodes_reads_cache() -> None:
     more_s = BASE.step_s(replace(ONE_DECODE, context_tokens=1e6)) - BASE.step_s(ONE_DECODE)
     # 1e6 tokens x 800 bytes at 1 TB/s.
@@ -197,6 +210,7 @@ def test_mixed_step_costs_device_more() -> None:
     mixed = Step(prefill_tokens=1, decodes=1)
     assert model.device_s(mixed) == pytest.approx(1 + 4, rel=1e-3)
     assert replace(model, is_v1=True).device_s(mixed) == pytest.approx(1 + 4, rel=1e-3)
+    assert replace(model, device=NVIDIAS, is_v1=True).device_s(mixed) == pytest.approx(1, rel=1e-3)
 
 
 def test_longer_capture_length_costs_every_decoding_sequence_in_v0() -> None:

@@ -18,6 +18,9 @@ from sweeper.simulation.stack import Asked, minors_between
     [
         (Asked(release="0.6.2", generation="v0", weights="bfloat16"), "article_0_6_2"),
         (Asked(release="0.6.2", generation="v0", weights="fbgemm_fp8"), "article_0_6_2"),
+        (Asked(release="0.6.3", generation="v0", weights="fbgemm_fp8"), "dstack_0_6_3_fbgemm"),
+        (Asked(release="0.7.0", generation="v0", weights="fbgemm_fp8"), "dstack_0_6_3_fbgemm"),
+        (Asked(release="0.8.5", generation="v0", weights="fbgemm_fp8"), "amd_0_8_5"),
         (Asked(release="0.6.2", generation="v0", weights="fp8"), "amd_0_6_6"),
         (Asked(release="0.6.4", generation="v0", weights="bfloat16"), "article_0_6_2"),
         (Asked(release="0.8.5", generation="v0", weights="fp8"), "amd_0_8_5"),

@@ -79,6 +79,17 @@ def test_output_length_replaces_those_of_sharegpt() -> None:
     assert np.array_equal(workload.input_tokens, make_workload(SHAREGPT, seed=0).input_tokens)
 
 
+def test_answers_that_end_early_have_mean_that_is_asked_for_and_none_grows() -> None:
+    point = replace(SHAREGPT, num_prompts=1000)
+    whole = make_workload(point, seed=0)
+    ended = make_workload(replace(point, options=(("mean_output_len", 120.0),)), seed=0)
+    assert ended.output_tokens.mean() == pytest.approx(120, rel=0.002)
+    assert np.all(ended.output_tokens <= whole.output_tokens)
+    assert np.array_equal(ended.input_tokens, whole.input_tokens)
+    longer = make_workload(replace(point, options=(("mean_output_len", 5000.0),)), seed=0)
+    assert np.array_equal(longer.output_tokens, whole.output_tokens)
+
+
 def test_few_sharegpt_prompts_repeat_earlier_one_and_have_its_length() -> None:
     workload = make_workload(replace(SHAREGPT, num_prompts=5000), seed=0)
     unique, first = np.unique(workload.prompt_ids, return_index=True)
