@@ -48,7 +48,8 @@ comes before it, which it finds in the cache.
 
 Source: vLLM 0.6.3, attention/backends/rocm_flash_attn.py, forward_prefix. Its rate follows from the first
 tokens of 16000 to 128000 tokens of 405B (dstack, 2024-10; ``dstack_405b_bf16_single``), apart from what grows
-with the tokens themselves: 13.7 TFLOP/s a GPU at each length. AMD's tables from 0.6.6 on fit better without it."""
+with the tokens themselves: 13.7 TFLOP/s a GPU at each length. AMD's tables from 0.6.6 on fit better without
+it."""
 
 _PAGED_BEFORE = "0.6.6"
 

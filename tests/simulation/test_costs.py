@@ -6,7 +6,7 @@ import pytest
 
 from sweeper.errors import ConfigError
 from sweeper.records import ModelShape
-from sweeper.simulation.attention import PAGED_FRAC
+from sweeper.simulation.attention import PAGED_FRAC, reads_slowly
 from sweeper.simulation.calibration import Calibration
 from sweeper.simulation.communication import has_one_shot
 from sweeper.simulation.costs import CostModel, Step
@@ -115,14 +115,29 @@ def test_attention_of_prompts_is_compute() -> None:
     assert more_s == pytest.approx(4e-3)
 
 
-def test_attention_of_prompts_that_may_be_cut_is_slow_in_v0_on_rocm_alone() -> None:
-    def pairs_s(model: CostModel) -> float:
-        return model.step_s(Step(prefill_tokens=1, prefill_pairs=1e9)) - model.step_s(Step(prefill_tokens=1))
+def test_piece_of_prompt_attends_slowly_to_what_came_before_and_not_to_itself() -> None:
+    slow = replace(BASE, reads_slowly=True)
 
-    cut = replace(BASE, cuts_prompts=True)
-    assert pairs_s(cut) == pytest.approx(pairs_s(BASE) / PAGED_FRAC)
-    assert pairs_s(replace(cut, is_v1=True)) == pytest.approx(pairs_s(BASE))
-    assert pairs_s(replace(cut, device=NVIDIAS)) == pytest.approx(pairs_s(BASE))
+    def pairs_s(model: CostModel, pairs: float) -> float:
+        nothing = model.step_s(Step(prefill_tokens=1000, prefill_sequences=1))
+        return model.step_s(Step(prefill_tokens=1000, prefill_sequences=1, prefill_pairs=pairs)) - nothing
+
+    own = 1000 * 1001 / 2
+    assert pairs_s(slow, own) == pytest.approx(pairs_s(BASE, own))
+    later_s = pairs_s(BASE, own + 1e9) - pairs_s(BASE, own)
+    assert pairs_s(slow, own + 1e9) - pairs_s(slow, own) == pytest.approx(later_s / PAGED_FRAC)
+
+
+def test_that_is_so_in_v0s_first_kernel_on_rocm_alone() -> None:
+    cut = {"enable_chunked_prefill": True, "enable_prefix_caching": False}
+    whole = {**cut, "enable_chunked_prefill": False}
+    found = {**whole, "enable_prefix_caching": True}
+    assert reads_slowly("0.6.3", DEVICE, is_v1=False, settings=cut)
+    assert reads_slowly("0.6.3", DEVICE, is_v1=False, settings=found)
+    assert not reads_slowly("0.6.3", DEVICE, is_v1=False, settings=whole)
+    assert not reads_slowly("0.6.6", DEVICE, is_v1=False, settings=cut)
+    assert not reads_slowly("0.6.3", DEVICE, is_v1=True, settings=cut)
+    assert not reads_slowly("0.6.3", NVIDIAS, is_v1=False, settings=cut)
 
 
 def test_attention_of_decodes_reads_cache() -> None:
