@@ -7,8 +7,10 @@ of one stack say the less about another the more of these differ.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from datetime import date
 from functools import cache
 from itertools import zip_longest
 from typing import NamedTuple
@@ -20,6 +22,11 @@ from sweeper.simulation.device import USUAL_DEVICE
 
 _PLAIN = ("bfloat16", "float16", "half", "float32")
 _NEAR_MINORS = 0.5
+_YEAR = 0.04
+"""What a year between images counts: it decides between those of one release, which are the same stack."""
+
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_DAY_IN_TAG = re.compile(r"(?<!\d)(20\d\d)-?([01]\d)-?([0-3]\d)(?!\d)")
 _ONE_KERNEL: Mapping[str, str] = {"fbgemm_fp8": "fp8"}
 
 
@@ -45,6 +52,7 @@ class Asked:
         device: One of ``DEVICES``; None is the usual one.
         weights: Type of the weights, as ``weights_of`` names it; None where it is not known.
         aiter: Whether AITER's kernels are on.
+        date: Day of its container image, ``2025-07-15``; None where that does not tell.
     """
 
     release: str
@@ -52,6 +60,7 @@ class Asked:
     device: str | None = None
     weights: str | None = None
     aiter: bool = False
+    date: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +111,9 @@ class Stack:
             had = {True: "on", False: "off", None: "not told"}[self.aiter]
             if asked.aiter or self.aiter:
                 yield Difference(f"AITER {had} there, {'on' if asked.aiter else 'off'} here", 2.0)
+        if asked.date and _DAY.fullmatch(self.date) and asked.date != self.date:
+            days = abs((date.fromisoformat(asked.date) - date.fromisoformat(self.date)).days)
+            yield Difference(f"image of {self.date} in place of {asked.date}", min(1.0, days / 365) * _YEAR)
 
     def distance(self, asked: Asked) -> float:
         """Return how far a run's stack is from this one; 0 is the same."""
@@ -125,6 +137,21 @@ def stack_of(content: Mapping[str, object]) -> Stack:
     if not isinstance(content, dict) or not {"release", "generation"} <= set(content) <= known:
         raise TypeError(f"stack is {content!r:.60}")
     return Stack(**content)
+
+
+def day_of(image: str) -> str | None:
+    """Return the day in an image's reference, as AMD's tags have it; None where there is none.
+
+    ``rocm/vllm:rocm6.3.1_vllm_0.8.5_20250521`` is of ``2025-05-21``.
+    """
+    for found in _DAY_IN_TAG.finditer(image):
+        day = "-".join(found.groups())
+        try:
+            date.fromisoformat(day)
+        except ValueError:
+            continue
+        return day
+    return None
 
 
 def weights_of(model: Model) -> str:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from functools import cache, lru_cache
 
 from sweeper.records import TrialSpec
+from sweeper.records.kinds import IMAGE
 from sweeper.simulation import calibration
 from sweeper.simulation.builds import kinds_of
 from sweeper.simulation.calibration import Calibration, NamedCalibration
 from sweeper.simulation.device import device_named
 from sweeper.simulation.settings import generation_of
-from sweeper.simulation.stack import Asked, Stack, has_aiter, kernels_of, weights_of
+from sweeper.simulation.stack import Asked, Stack, day_of, has_aiter, kernels_of, weights_of
 
 NEW = 3.0
 """What a kind of run adds to a distance that its calibration was never compared with."""
@@ -25,7 +26,15 @@ def asked_of(spec: TrialSpec) -> Asked:
         device=spec.modelled_device,
         weights=kernels_of(weights_of(spec.model), has_rocm=device_named(spec.modelled_device).has_rocm),
         aiter=has_aiter(spec.assignment),
+        date=_image_day(spec),
     )
+
+
+def _image_day(spec: TrialSpec) -> str | None:
+    """Return the day in the reference of the image that a trial runs in, where there is one."""
+    container = spec.engine.container
+    image = spec.assignment.get(IMAGE, container.image if container else None)
+    return day_of(str(image)) if image else None
 
 
 def nearest(asked: Asked) -> NamedCalibration:

@@ -10,7 +10,7 @@ import pytest
 
 from sweeper.simulation import calibration, intervals, stacks
 from sweeper.simulation.intervals import Unseen
-from sweeper.simulation.stack import Asked, minors_between
+from sweeper.simulation.stack import Asked, day_of, minors_between
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,34 @@ def test_nearness_says_what_differs_the_weightiest_first() -> None:
         "vLLM 0.10.0 in place of 0.11.1"
     )
     assert stacks.nearness(named, Asked(release="0.10.0", generation="v1", weights="fp8")) == "the same stack"
+
+
+def test_image_with_its_day_gets_calibration_of_that_image() -> None:
+    asked = Asked(release="0.9.1", generation="v1", weights="fp8", date=day_of("rocm/vllm-dev:20250624"))
+    assert stacks.nearest(asked).name == "amd_0_9_1_of_2025_06_24"
+    later = replace(asked, date=day_of("rocm/vllm:rocm6.4.1_vllm_0.9.1_20250702"))
+    found = stacks.nearest(later)
+    assert found.name == "amd_0_9_1_of_2025_06_24"
+    assert stacks.nearness(found, later) == "image of 2025-06-24 in place of 2025-07-02"
+    # A day between two images is no other stack: the release decides before it.
+    assert found.stack is not None
+    assert intervals.kind_of(found.stack.distance(later)) == "same"
+    assert stacks.nearest(replace(later, release="0.10.0")).name == "amd_0_10_0"
+
+
+@pytest.mark.parametrize(
+    ("image", "day"),
+    [
+        ("rocm/vllm-dev:20250114", "2025-01-14"),
+        ("rocm/vllm:rocm6.3.1_vllm_0.8.5_20250521", "2025-05-21"),
+        ("registry.example/vllm:nightly-2025-06-10", "2025-06-10"),
+        ("vllm/vllm-openai:v0.9.1", None),
+        ("rocm/vllm@sha256:2025052112345678", None),
+        ("rocm/vllm:20251399", None),
+    ],
+)
+def test_day_of_image_is_read_from_its_tag(image: str, day: str | None) -> None:
+    assert day_of(image) == day
 
 
 def test_releases_are_counted_in_minor_ones() -> None:
