@@ -96,7 +96,8 @@ class SlotRun(Run):
         ending = self.decoding.ending(within=tokens)
         done = super()._advance(steps, times_s=times_s)
         self._read(unread, more=0 if self._is_rest else 1, granted=granted)
-        before = tokens - steps - self._is_rest
+        # Steps before those of the last group, of which the first may have computed prompts.
+        before = tokens - steps - int(self._is_rest)
         self._ended = {index: left - before for index, left in ending.items()}
         for index, left in ending.items():
             # It has blocks up to the end of the group.
