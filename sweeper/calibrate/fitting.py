@@ -25,7 +25,7 @@ BASE = (
 )
 """Parameters that are fitted together; each stands for a part of a step's time."""
 
-_RIDGE = 0.15
+RIDGE = 0.15
 _NUDGE = 0.08
 """Difference of the logarithm with which slopes are taken: a run is a sum of whole steps, so a smaller one
 would see its jumps and not its slope."""
@@ -43,7 +43,7 @@ def fit(
     *,
     parameters: Sequence[str],
     rounds: int = 4,
-    ridge: float = _RIDGE,
+    ridge: float = RIDGE,
     weighs_alike: bool = False,
     tell: Tell = lambda _: None,
 ) -> dict[str, float]:

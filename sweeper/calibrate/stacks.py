@@ -18,7 +18,7 @@ import numpy as np
 
 from sweeper.calibrate import amd_tables, public
 from sweeper.calibrate.figures import Figure, predict
-from sweeper.calibrate.fitting import fit
+from sweeper.calibrate.fitting import RIDGE, fit
 from sweeper.records.plurals import amount
 from sweeper.simulation import calibration
 from sweeper.simulation.calibration import Calibration
@@ -152,7 +152,7 @@ def fit_all(
     }
     fitted = _fitted(figures, halves, without_models)
     tried = [({name: fitted[name, half] for name in figures}, half) for half in halves]
-    best, half = min(tried, key=lambda each: _squares(figures, each[0]))
+    best, half = min(tried, key=lambda each: _squares(figures, each[0]) + _strays(each[1], halves))
     tell(
         f"{HALF} = {half:g}, from {amount(sum(map(len, figures.values())), 'value')} of {len(figures)} stacks"
     )
@@ -191,6 +191,11 @@ def _fit(wanted: _Fit) -> Calibration:
     start = asdict(start_of(half, generation=table.stack.generation))
     figures = table_figures(name, without_models=without_models)
     return Calibration().override(fit(figures, start, parameters=table.parameters, rounds=20))
+
+
+def _strays(half: float, halves: Sequence[float]) -> float:
+    """Return what it costs to leave the article's value: models of one size alone hardly tell it."""
+    return float((RIDGE * np.log(half / halves[0])) ** 2)
 
 
 def _squares(figures: Mapping[str, Sequence[Figure]], found: Mapping[str, Calibration]) -> float:
