@@ -20,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 
-from sweeper.calibrate import public, unseen
+from sweeper.calibrate import public, sourced, unseen
 from sweeper.clients.simulated import SimulatedClient
 from sweeper.engines.simulated import SimulatedEngine
 from sweeper.errors import SweeperError
@@ -197,7 +197,7 @@ def rows(compared: Compared) -> pd.DataFrame:
             "address": source["address"],
             "told": source["told"],
             "assumed": source["assumed"],
-            "fitted": bool(source.get("stack")),
+            "fitted": _is_fitted(source),
             "run": pair.run,
             "metric": pair.metric,
             "published": pair.published,
@@ -216,7 +216,7 @@ def page(compared: Compared) -> Iterator[str]:
         pair.error
         for source, found in compared
         for pair in found
-        if pair.error is not None and not source.get("stack")
+        if pair.error is not None and not _is_fitted(source)
     ]
     far = sum(abs(error) > FAR_OFF for error in unfitted)
     yield "# Predictions beyond the article"
@@ -428,10 +428,16 @@ def _summary(compared: Compared) -> Iterator[str]:
         mean = sum(abs(error) for error in errors) / len(errors)
         worst = max(errors, key=abs)
         speed = geometric_mean([pair.speed for pair in found if pair.speed is not None])
+        fitted = " **(fitted)**" if _is_fitted(source) else ""
         yield (
-            f"| {name} | {_basis(source)} | {len(errors)} | {mean:.0%} | {speed:.2f} | "
+            f"| {name}{fitted} | {_basis(source)} | {len(errors)} | {mean:.0%} | {speed:.2f} | "
             f"{worst:+.0%} | {_anchored(source['name'], anchored)} |"
         )
+
+
+def _is_fitted(source: Mapping[str, Any]) -> bool:
+    """Whether a calibration was fitted to a source."""
+    return bool(source.get("stack")) or source["name"] in sourced.fitted_names()
 
 
 def _linked(source: Mapping[str, Any]) -> str:
@@ -459,17 +465,26 @@ def _why() -> Iterator[str]:
     yield "## Where it fails, and why"
     yield ""
     yield (
-        "- **Batches of 64 and 128 with short prompts** come out a tenth too fast, single sequences a "
-        "twentieth too slow: small matrices at tensor parallelism 8 fill the GPU in steps, the model's are a "
-        "straight line in the rows."
+        "- **Batches of 64 and 128 with short prompts** come out a tenth too fast in V1: small matrices at "
+        "tensor parallelism 8 fill the GPU in steps, the model's are a straight line in the rows."
     )
     yield (
-        "- **After 0.10.0, and AITER**: no such stack is known, so runs get the nearest, and plan and rows "
-        "say so. First tokens of small models on one GPU come up to twice too early."
+        "- **After 0.10.0, and AITER**: no such stack is fitted, so runs get the nearest, and plan and rows "
+        "say so. Large mixtures of experts on 8 MI300X and MI325X come within 15 %, first tokens of online "
+        "runs a third too early."
     )
     yield (
-        "- **Other GPUs**: only peaks are exchanged. An H100 gets the kernel efficiencies of an MI300X, and "
-        "is predicted too slow where NVIDIA's software was further."
+        "- **Other GPUs**: only peaks are exchanged. On an MI355X a layer's launches take several times as "
+        "long (60 to 78 us by four makers), so small batches are predicted up to twice too fast; an H100 or "
+        "H200 gets the kernel efficiencies of an MI300X, and is predicted too slow."
+    )
+    yield (
+        "- **Experts in int4** (Kimi) come out twice too fast, on an MI355X three to four times: conversion "
+        "of weights takes longer than is assumed."
+    )
+    yield (
+        "- **Several scheduler steps online**: mean TPOT of a saturated run is 20 to 55 % off; request rates "
+        "and medians are nearer."
     )
     yield (
         "- **Small models**: costs of a head, layer and sequence are fitted to 64 heads and more on 4 or 8 "

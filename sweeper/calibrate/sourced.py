@@ -68,6 +68,11 @@ STACKS = (
 )
 
 
+def fitted_names() -> frozenset[str]:
+    """Return the sources that a stack was fitted to: what is said of them is no prediction."""
+    return frozenset(each.fitted_to for each in STACKS)
+
+
 def made(*, date_made: date, tell: Callable[[str], object] = lambda _: None) -> Iterator[NamedCalibration]:
     """Make the calibration of every stack that a source tells.
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
 
-from sweeper.calibrate import anchoring, article, public, shipping
+from sweeper.calibrate import anchoring, article, public, shipping, sourced
 from sweeper.calibrate import stacks as stacks_fitted
 from sweeper.calibrate.figures import VALIDATION, Figure, predict
 from sweeper.errors import SweeperError
@@ -42,8 +42,7 @@ def collect(tell: Callable[[str], object] = lambda _: None) -> Iterator[Unseen]:
         judged, predict(judged, asdict(calibration.load().calibration)), strict=True
     ):
         yield _unseen(f"article {figure.experiment}", figure, predicted, 0.0)
-    names = [source["name"] for source in public.sources() if source.get("stack") is None]
-    yield from _side_by_side(_of_source, names, tell)
+    yield from _side_by_side(_of_source, _other_names(), tell)
 
 
 def collect_anchored(tell: Callable[[str], object] = lambda _: None) -> Iterator[Unseen]:
@@ -57,15 +56,24 @@ def collect_anchored(tell: Callable[[str], object] = lambda _: None) -> Iterator
         tell(source["name"])
         name, found = bases[source["stack"]]
         yield from _anchored_to(source["name"], replace(calibration.load(name), values=asdict(found)))
-    names = [source["name"] for source in public.sources() if source.get("stack") is None]
-    yield from _side_by_side(_anchored_to, names, tell)
+    yield from _side_by_side(_anchored_to, _other_names(), tell)
+
+
+def _other_names() -> list[str]:
+    """Return the names of all sources that no stack was fitted to."""
+    fitted = sourced.fitted_names()
+    return [
+        source["name"]
+        for source in public.sources()
+        if source.get("stack") is None and source["name"] not in fitted
+    ]
 
 
 def _side_by_side(
     predicted: Callable[[str], list[Unseen]], names: Sequence[str], tell: Callable[[str], object]
 ) -> Iterator[Unseen]:
     """Predict sources on all cores; each stands for itself."""
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(mp_context=get_context("fork")) as pool:
         for name, found in zip(names, pool.map(predicted, names), strict=True):
             tell(name)
             yield from found

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
-from sweeper.calibrate import amd_tables, public, shipping, stacks
+from sweeper.calibrate import amd_tables, public, replay, shipping, stacks
 from sweeper.calibrate.figures import FIT, VALIDATION, predict, relative_errors
 from sweeper.calibrate.judging import errors_pct
+from sweeper.clients.simulated import SimulatedClient
+from sweeper.engines import never_cancelled
+from sweeper.engines.simulated import SimulatedEngine
 from sweeper.simulation import calibration
 from sweeper.simulation.calibration import Calibration, NamedCalibration
 
@@ -113,3 +116,18 @@ def test_latencies_and_throughputs_are_of_one_image_and_it_had_aiters_kernels_of
             assert "AITER's kernels off" in source["told"]
     assert calibration.load("amd_0_10_0").stack == stacks.TABLES[-1].stack
     assert stacks.TABLES[-1].stack.aiter is False
+
+
+@pytest.mark.parametrize("stack", ["amd_0_6_6", "amd_0_8_5", "amd_0_10_0"])
+def test_recorded_runs_say_with_other_parameters_what_whole_runs_do(stack: str) -> None:
+    # A latency of one step at a time, whose answers V0 reads a step late, and a throughput of several.
+    for figure in (stacks.table_figures(stack)[7], stacks.table_figures(stack)[24]):
+        recorded = replay.recording(figure.spec, figure.placement, figure.point)
+        assert recorded is not None
+        found = replace(calibration.load(stack).calibration, kernel_layer_s=5e-5, kv_read_frac=0.2)
+        spec = replace(figure.spec, calibration=asdict(found))
+        server = SimulatedEngine().start(spec, figure.placement, restart=0, cancelled=never_cancelled)
+        whole = SimulatedClient(spec).measure(
+            server, figure.point, restart=0, repeat=0, cancelled=never_cancelled
+        )
+        assert recorded.told(found, figure.metric) == pytest.approx(whole.metrics[figure.metric], rel=1e-6)
