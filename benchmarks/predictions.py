@@ -173,9 +173,9 @@ def main() -> None:
     parser.add_argument("out", nargs="?", type=Path, default=DOCS, help="folder; by default docs/")
     out = parser.parse_args().out
     compared = [(source, list(pairs(source))) for source in public.sources()]
-    write_answer(
-        out / "predictions.csv", rows(compared).round({"predicted": 4, "error": 4}).to_csv(index=False)
-    )
+    kept = rows(compared).round({"error": 4})
+    kept["predicted"] = [float(f"{value:.6g}") for value in kept["predicted"].astype(float)]
+    write_answer(out / "predictions.csv", kept.to_csv(index=False))
     write_answer(out / "predictions.md", "\n".join(page(compared)) + "\n")
 
 
