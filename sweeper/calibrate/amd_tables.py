@@ -20,6 +20,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sweeper.records.plurals import amount
+
 DATA = Path(__file__).parent / "data" / "amd_tables.csv"
 MODELS: Mapping[str, str] = {
     "70B": "llama_3_1_70b_instruct_fp8",
@@ -160,7 +162,7 @@ def _run(row: Mapping[str, str], *, is_v0: bool) -> Mapping[str, Any]:
     lengths = f"{row['input_len']}/{row['output_len']} tokens"
     is_throughput = kind == _THROUGHPUT
     return {
-        "name": f"{kind}, {lengths}, {prompts} prompts"
+        "name": f"{kind}, {lengths}, {amount(prompts, 'prompt')}"
         if is_throughput
         else f"{kind}, batch {prompts}, {lengths}",
         "knobs": _throughput_knobs(prompts, is_v0=is_v0) if is_throughput else _latency_knobs(is_v0=is_v0),

@@ -84,7 +84,6 @@ class Run(ABC):
     ) -> None:
         self.config, self.costs, self.kv, self.watch = config, costs, kv, watch
         self.now_s = 0.0
-        self.return_s = front_end.return_s if front_end is not None else 0.0
         self.client = SimulatedUsers(
             workload,
             max_concurrency=max_concurrency,
@@ -301,8 +300,8 @@ def _records(run: Run) -> RequestRecords:
     first_s, gaps_s = run.decoding.times_s(requests=run.workload.requests)
     return RequestRecords(
         arrival_s=run.client.sent_s,
-        first_token_s=first_s + run.return_s,
-        last_token_s=run.last_s + run.return_s,
+        first_token_s=first_s + run.client.return_s,
+        last_token_s=run.last_s + run.client.return_s,
         input_tokens=run.workload.input_tokens,
         output_tokens=np.where(np.isnan(run.last_s), 0, run.workload.output_tokens),
         inter_token_s=gaps_s,

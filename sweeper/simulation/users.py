@@ -67,6 +67,11 @@ class SimulatedUsers:
         self.next_s = self._next_s()
 
     @property
+    def return_s(self) -> float:
+        """What lies between the end of a step and the client's sight of its tokens, in seconds."""
+        return 0.0 if self._front_end is None else self._front_end.return_s
+
+    @property
     def has_more(self) -> bool:
         """Whether something is still to be sent, as far as is known before what is under way is answered."""
         return bool(self._openers or self._pausing)

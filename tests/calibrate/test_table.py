@@ -48,17 +48,17 @@ def test_three_numbers_make_calibration_that_says_what_it_is_of(
     assert cli.main(asked) == cli.OK
     told = " ".join(capsys.readouterr().out.split())
     assert "3 numbers; vLLM 0.9.1 by" in told
-    assert "the nearest stack known is amd_0_8_5 (weights in fp8 in place of bfloat16; vLLM 0.8.5" in told
+    assert "the nearest stack known is amd_0_9_0_1 (weights in fp8 in place of bfloat16; vLLM 0.9.0.1" in told
     assert told.count("; from the others ") == 3
     made = calibration.load("blog", folder=tmp_path)
     assert made.stack is not None
     assert (made.stack.release, made.stack.parent, made.stack.weights) == (
         "0.9.1",
-        "amd_0_8_5",
+        "amd_0_9_0_1",
         ("bfloat16",),
     )
     assert set(made.fitted) == {*anchoring.parameters_of(table.read(path).figures)}
-    assert set(made.taken.values()) == {"amd_0_8_5"}
+    assert set(made.taken.values()) == {"amd_0_9_0_1"}
     # Each of its numbers from the two others: what leaving one out says.
     assert made.errors_pct["validation"]["mean_batch_latency_ms"] < 15
     assert json.loads((tmp_path / "blog.json").read_text())["values"] == asdict(made.calibration)

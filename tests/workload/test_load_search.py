@@ -156,11 +156,12 @@ def test_bound_on_steady_part_is_kept_by_what_was_seen_of_it() -> None:
 
 
 def test_trial_finds_users_on_one_simulated_server(simulated_spec: TrialSpec, placement: Placement) -> None:
-    search = UserSearch(low=1, high=64, resolution=1, bounds=(("mean_tpot_ms", 25.0),), prompts_per_user=2)
+    # One user alone has a token in 24 ms, 64 users in 67.
+    search = UserSearch(low=1, high=64, resolution=1, bounds=(("mean_tpot_ms", 40.0),), prompts_per_user=2)
     point = replace(simulated_spec.load_points[0], user_search=search, max_concurrency=None)
     result = run(replace(simulated_spec, load_points=(point,)), placement, cancelled=lambda: False)
     assert result.state is TrialState.COMPLETE
-    kept = {m.load_point.users: m.metrics["mean_tpot_ms"] <= 25.0 for m in result.measurements}
+    kept = {m.load_point.users: m.metrics["mean_tpot_ms"] <= 40.0 for m in result.measurements}
     (found,) = (m.metrics["max_users"] for m in result.measurements if "max_users" in m.metrics)
     # Every probe up to the answer keeps the bound, and none above it does.
     assert 1 < found < 64
