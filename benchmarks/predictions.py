@@ -235,10 +235,10 @@ def page(compared: Compared) -> Iterator[str]:
         "16 bits."
     )
     yield ""
+    yield from _left_out(compared)
     yield from _summary(compared)
     yield from _why()
     yield from _assumed([source for source, _ in compared])
-    yield from _left_out(compared)
     yield from _stacks()
     yield from _unmeasured()
     yield from _not_compared()
