@@ -34,6 +34,11 @@ def sources() -> tuple[Mapping[str, Any], ...]:
     return (*amd_tables.sources(), *others)
 
 
+def figures_of(name: str) -> list[Figure]:
+    """Return the figures of the source with this name in the data."""
+    return source_figures(next(source for source in sources() if source["name"] == name))
+
+
 def source_figures(source: Mapping[str, Any], *, role: str = VALIDATION) -> list[Figure]:
     """Return the figures of one source, each with the trial that reproduces its run.
 

@@ -13,7 +13,7 @@ from datetime import date
 
 from sweeper.calibrate import public
 from sweeper.calibrate.anchoring import stack_for
-from sweeper.calibrate.figures import FIT, VALIDATION, Figure, predict
+from sweeper.calibrate.figures import FIT, VALIDATION, predict
 from sweeper.calibrate.fitting import fit
 from sweeper.calibrate.judging import compared_of, errors_as
 from sweeper.simulation import calibration
@@ -87,7 +87,7 @@ def made(*, date_made: date, tell: Callable[[str], object] = lambda _: None) -> 
 
 def _made(each: Sourced, *, date_made: date) -> NamedCalibration:
     parent = calibration.load(each.parent)
-    figures, judged = figures_of(each.fitted_to), figures_of(each.judged_by)
+    figures, judged = public.figures_of(each.fitted_to), public.figures_of(each.judged_by)
     values = fit(
         figures,
         {**asdict(parent.calibration), **{name: start for name, start in each.starts.items() if start}},
@@ -114,8 +114,3 @@ def _made(each: Sourced, *, date_made: date) -> NamedCalibration:
         stack=stack,
         taken={name: parent.name for name in values if name not in fitted},
     )
-
-
-def figures_of(name: str) -> list[Figure]:
-    """Return the numbers of a source."""
-    return public.source_figures(next(source for source in public.sources() if source["name"] == name))

@@ -210,8 +210,7 @@ def nearest_of(names: Collection[str], asked: Asked) -> str:
 
 def fit_single(found: Mapping[str, Calibration]) -> float:
     """Fit the host's work of V0 on one device, given all else as a run of that source gets it."""
-    source = next(source for source in public.sources() if source["name"] == SINGLE[1])
-    figures = public.source_figures(source)
+    figures = public.figures_of(SINGLE[1])
     start = asdict(found[nearest_of(found, asked_of(figures[0].spec))])
     return fit(figures, start, parameters=(SINGLE[0],), rounds=10, ridge=0.05)[SINGLE[0]]
 

@@ -79,14 +79,9 @@ def _side_by_side(
             yield from found
 
 
-def _figures_of(name: str) -> list[Figure]:
-    source = next(source for source in public.sources() if source["name"] == name)
-    return public.source_figures(source)
-
-
 def _anchored_to(name: str, basis: NamedCalibration | None = None) -> list[Unseen]:
     """Predict a source from a few of its own numbers, which move the nearest stack, or that of ``basis``."""
-    figures = _figures_of(name)
+    figures = public.figures_of(name)
     if len(figures) < anchoring.FEWEST:
         return []
     asked = stacks.asked_of(figures[0].spec)
@@ -107,7 +102,7 @@ def anchored() -> tuple[Unseen, ...]:
 
 def _of_source(name: str) -> list[Unseen]:
     """Predict a source from the nearest stack as it is."""
-    figures = _figures_of(name)
+    figures = public.figures_of(name)
     asked = stacks.asked_of(figures[0].spec)
     basis = stacks.nearest(asked)
     assert basis.stack is not None

@@ -29,7 +29,7 @@ def test_file_says_where_each_parameter_comes_from(each: sourced.Sourced) -> Non
 def test_errors_in_file_are_those_of_its_sources(each: sourced.Sourced) -> None:
     named = calibration.load(each.name)
     for role, name in ((FIT, each.fitted_to), (VALIDATION, each.judged_by)):
-        figures = sourced.figures_of(name)
+        figures = public.figures_of(name)
         told = predict(figures, asdict(named.calibration))
         assert errors_as(role, figures, told, all_count=True) == pytest.approx(
             named.errors_pct[role], abs=0.05
@@ -37,7 +37,7 @@ def test_errors_in_file_are_those_of_its_sources(each: sourced.Sourced) -> None:
 
 
 def test_unseen_source_is_predicted_far_better_than_by_parent(each: sourced.Sourced) -> None:
-    figures = [f for f in sourced.figures_of(each.judged_by) if f.metric == "request_throughput_per_s"]
+    figures = [f for f in public.figures_of(each.judged_by) if f.metric == "request_throughput_per_s"]
     own, parents = (
         np.abs(relative_errors(figures, predict(figures, asdict(calibration.load(name).calibration)))).mean()
         for name in (each.name, each.parent)
@@ -47,18 +47,18 @@ def test_unseen_source_is_predicted_far_better_than_by_parent(each: sourced.Sour
 
 def test_runs_of_source_get_its_stack(each: sourced.Sourced) -> None:
     for name in (each.fitted_to, each.judged_by):
-        asked = stacks.asked_of(sourced.figures_of(name)[0].spec)
+        asked = stacks.asked_of(public.figures_of(name)[0].spec)
         assert stacks.nearest(asked).name == each.name
 
 
 def test_metas_fp8_on_nvidia_is_as_any_fp8() -> None:
-    asked = stacks.asked_of(sourced.figures_of("dstack_405b_h100")[0].spec)
+    asked = stacks.asked_of(public.figures_of("dstack_405b_h100")[0].spec)
     assert asked.weights == "fp8"
     assert stacks.nearest(asked).name == "amd_0_6_6"
 
 
 def test_two_engines_hold_their_devices_and_share_requests() -> None:
-    figure = sourced.figures_of("dstack_405b_amd_2x4_online")[0]
+    figure = public.figures_of("dstack_405b_amd_2x4_online")[0]
     assert figure.placement.devices == tuple(range(8))
     assert figure.point.option("mean_output_len") == 180
 
