@@ -53,7 +53,6 @@ class Image:
         rocm: Release of ROCm.
         page: Commit of the page with its tables.
         remark: What else is known of it.
-        is_newest: Whether it is the newest known image of its release.
     """
 
     date: str
@@ -62,7 +61,11 @@ class Image:
     rocm: str
     page: str
     remark: str = ""
-    is_newest: bool = True
+
+    @property
+    def is_newest(self) -> bool:
+        """Whether it is the newest known image of its release."""
+        return self.date == max(other.date for other in IMAGES if other.release == self.release)
 
     @cached_property
     def stack(self) -> str:
@@ -80,7 +83,6 @@ IMAGES = (
         rocm="6.3.1",
         page="245c94c48",
         remark="its page says vLLM 0.6.6, the commit that it is built of is of 0.7.3",
-        is_newest=False,
     ),
     Image(date="2025-03-25", release="0.7.3", generation="v0", rocm="6.3.1", page="25070a184"),
     Image(
@@ -98,7 +100,6 @@ IMAGES = (
         generation="v0",
         rocm="6.3.1",
         page="260cc1ab6",
-        is_newest=False,
     ),
     Image(date="2025-05-27", release="0.8.5", generation="v0", rocm="6.3.1", page="b4b7ba934"),
     Image(date="2025-06-10", release="0.9.0.1", generation="v0", rocm="6.4.1", page="4c4de4cdf"),
@@ -109,7 +110,6 @@ IMAGES = (
         rocm="6.4.1",
         page="e6b786629",
         remark="AMD's all-reduce was off for 405B, as that image's page asks for",
-        is_newest=False,
     ),
     Image(date="2025-07-15", release="0.9.1", generation="v1", rocm="6.4.1", page="270179a7c"),
     Image(date="2025-08-12", release="0.10.0", generation="v1", rocm="6.4.1", page="7802e2b72"),

@@ -95,24 +95,62 @@ def named(
     told = left_out_one_by_one(figures, start)
     values = anchored(figures, start)
     asked = stacks.asked_of(figures[0].spec)
-    fitted = dict.fromkeys(parameters_of(figures), source)
-    return (
-        NamedCalibration(
-            name=name,
-            about=f"vLLM {asked.release} by {source}; the nearest stack known is {basis.name} "
-            f"({stacks.nearness(basis, asked)}), of which all is that was not fitted.",
-            made=made.isoformat(),
-            values=values,
-            fitted=fitted,
-            errors_pct={
-                FIT: errors_as(FIT, figures, predict(figures, values), all_count=True),
-                VALIDATION: errors_as(VALIDATION, figures, told, all_count=True),
-            },
-            compared=compared_of(figures),
-            stack=stack_for(figures, parent=basis, image=image, date=date),
-            taken={entry: basis.name for entry in values if entry not in fitted},
-        ),
-        list(zip(figures, told, strict=True)),
+    about = (
+        f"vLLM {asked.release} by {source}; the nearest stack known is {basis.name} "
+        f"({stacks.nearness(basis, asked)}), of which all is that was not fitted."
+    )
+    made_of = of_stack(
+        figures,
+        values,
+        judged=(figures, told),
+        fitted=dict.fromkeys(parameters_of(figures), source),
+        parent=basis,
+        name=name,
+        about=about,
+        stack=stack_for(figures, parent=basis, image=image, date=date),
+        made=made,
+    )
+    return made_of, list(zip(figures, told, strict=True))
+
+
+def of_stack(
+    figures: Sequence[Figure],
+    values: Mapping[str, float],
+    *,
+    judged: tuple[Sequence[Figure], Sequence[float]],
+    fitted: Mapping[str, str],
+    parent: NamedCalibration,
+    name: str,
+    about: str,
+    stack: Stack,
+    made: Day,
+) -> NamedCalibration:
+    """Return the calibration of a stack of which some parameters were fitted, and the rest is its parent's.
+
+    Args:
+        figures: What was fitted to.
+        values: All parameters.
+        judged: What it is judged by, and what is predicted of that.
+        fitted: Fitted parameter to where its figures come from.
+        parent: Calibration that the others are taken from.
+        name: What to call it.
+        about: What it models, one sentence.
+        stack: What it is of.
+        made: Day of the fit.
+    """
+    return NamedCalibration(
+        name=name,
+        about=about,
+        made=made.isoformat(),
+        values=values,
+        fitted=fitted,
+        errors_pct={
+            FIT: errors_as(FIT, figures, predict(figures, values), all_count=True),
+            VALIDATION: errors_as(VALIDATION, *judged, all_count=True),
+        },
+        compared=compared_of([*figures, *judged[0]]),
+        stack=stack,
+        taken={entry: parent.name for entry in values if entry not in fitted},
     )
 
 

@@ -12,10 +12,9 @@ from dataclasses import asdict, dataclass
 from datetime import date
 
 from sweeper.calibrate import public
-from sweeper.calibrate.anchoring import stack_for
-from sweeper.calibrate.figures import FIT, VALIDATION, predict
+from sweeper.calibrate.anchoring import of_stack, stack_for
+from sweeper.calibrate.figures import predict
 from sweeper.calibrate.fitting import fit
-from sweeper.calibrate.judging import compared_of, errors_as
 from sweeper.simulation import calibration
 from sweeper.simulation.calibration import NamedCalibration
 
@@ -96,21 +95,17 @@ def _made(each: Sourced, *, date_made: date) -> NamedCalibration:
         ridge=_RIDGE,
         weighs_alike=True,
     )
-    fitted = dict.fromkeys(each.starts, each.fitted_to)
     stack = stack_for(figures, parent=parent, image=each.image, date=each.date)
-    return NamedCalibration(
+    return of_stack(
+        figures,
+        values,
+        judged=(judged, predict(judged, values)),
+        fitted=dict.fromkeys(each.starts, each.fitted_to),
+        parent=parent,
         name=each.name,
         about=f"vLLM {stack.release} ({stack.generation.upper()}) on MI300X with weights in "
         f"{' or '.join(stack.weights)}, after {each.fitted_to}: {each.words}; runs not fitted: "
         f"{each.judged_by}.",
-        made=date_made.isoformat(),
-        values=values,
-        fitted=fitted,
-        errors_pct={
-            FIT: errors_as(FIT, figures, predict(figures, values), all_count=True),
-            VALIDATION: errors_as(VALIDATION, judged, predict(judged, values), all_count=True),
-        },
-        compared=compared_of([*figures, *judged]),
         stack=stack,
-        taken={name: parent.name for name in values if name not in fitted},
+        made=date_made,
     )
