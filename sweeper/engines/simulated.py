@@ -49,6 +49,7 @@ from sweeper.simulation.settings import (
     is_v1,
     resolve,
     sharing_of,
+    streams_steps,
 )
 from sweeper.simulation.stacks import parameters_of
 from sweeper.workload.drawing import Ints
@@ -425,6 +426,7 @@ def _scheduler_config(settings: Mapping[str, Scalar], *, is_v1: bool, release: s
         long_prefill_tokens=int(settings.get("long_prefill_token_threshold", 0)),
         rules=rules_of(release) if is_v1 else NEWEST,
         async_output=not is_v1 and has_async_output(settings, release=release),
+        streams_steps=not is_v1 and streams_steps(settings, release=release),
         v0_rules=NEWEST_V0 if is_v1 else v0_rules_of(release, scheduler_steps=steps),
     )
 

@@ -211,6 +211,13 @@ class CostModel:
         together_s = np.maximum(device_s, host_s) if self.hides_host else device_s + host_s
         return np.atleast_1d(np.asarray(self.slowdown * together_s, np.float64))
 
+    def ahead_s(self, step: Step, *, steps: int) -> float:
+        """Return the host's part of a group's time, which goes before its first step."""
+        if self.hides_host:
+            return 0.0
+        sequences = step.prefill_sequences + step.decodes
+        return self.slowdown * self.host_s(sequences=sequences, tokens=step.samples * steps)
+
     def device_s(self, step: Step) -> float:
         """Device time of one forward pass.
 

@@ -8,6 +8,7 @@ place of a block, and when each ends is known as it begins; nothing is looked at
 from __future__ import annotations
 
 import heapq
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -28,12 +29,14 @@ class Span(NamedTuple):
         started_s: When its prompt ended.
         first: Number of the first message.
         last: Number of the message after the last.
+        ended_s: When the last of them went out, where that was before the others of its message; else NaN.
     """
 
     request: int
     started_s: float
     first: int
     last: int
+    ended_s: float = math.nan
 
 
 class Decoding:
@@ -123,32 +126,42 @@ class Decoding:
         same.remove(index)
         if not same:
             del self._ending[end]
-        self._close(index)
+        self._close(index, last=len(self._messages_s))
         return left
 
-    def advance(self, tokens: int, *, times_s: list[float]) -> list[int]:
-        """Give each its tokens with each of some messages, before the last of which none may end.
+    def advance(self, tokens: int, *, times_s: list[float], step_s: float = 0.0) -> dict[int, float]:
+        """Give each its tokens with each of some messages.
+
+        Args:
+            tokens: With each message.
+            times_s: When the messages go out.
+            step_s: Time between the tokens of the last message, where the end of an answer does not wait for
+                the message; 0 where it does. None may end before that message then.
 
         Returns:
-            Those that ended with the last.
+            Those that ended, and when.
         """
+        before, sent = self.advanced, len(self._messages_s)
         self._messages_s += times_s
         self.advanced += tokens * len(times_s)
         self.granted = 0
-        ended: list[int] = []
+        ended: dict[int, float] = {}
         while self._next_ends and self._next_ends[0] <= self.advanced:
-            ended += self._ending.pop(heapq.heappop(self._next_ends), [])
-        for index in ended:
-            self._close(index)
+            end = heapq.heappop(self._next_ends)
+            last = sent - (before - end) // tokens
+            ended_s = self._messages_s[last - 1] - step_s * (self.advanced - end)
+            for index in self._ending.pop(end, ()):
+                self._close(index, last=last, ended_s=ended_s if step_s else math.nan)
+                ended[index] = ended_s
         return ended
 
-    def _close(self, index: int) -> None:
+    def _close(self, index: int, *, last: int, ended_s: float = math.nan) -> None:
         base = self._bases.pop(index)
         self._base_sum -= base
         self._places[(base - 1) % self._block_tokens] -= 1
         del self._ends[index]
         started_s, first = self._began.pop(index)
-        self.spans.append(Span(index, started_s, first, len(self._messages_s)))
+        self.spans.append(Span(index, started_s, first, last, ended_s))
 
     def wanting(self) -> set[int]:
         """Return the sequences that lack a block for their next token."""
@@ -185,6 +198,7 @@ class Decoding:
         spans = sorted(self.spans, key=lambda span: span.request)
         index = np.array([span.request for span in spans])
         started_s = np.array([span.started_s for span in spans])
+        ended_s = np.array([span.ended_s for span in spans])
         first = np.array([span.first for span in spans])
         tokens = 1 + np.array([span.last for span in spans]) - first
         is_new = np.diff(index, prepend=-1) != 0
@@ -194,7 +208,9 @@ class Decoding:
         begin = filled = 0
         for end in _cuts(tokens, is_new):
             part = slice(begin, end)
-            times_s = _flat_s(started_s[part], first[part], tokens[part], messages_s=messages_s)
+            times_s = _flat_s(
+                started_s[part], ended_s[part], first[part], tokens[part], messages_s=messages_s
+            )
             is_gap = np.ones(len(times_s), np.bool_)
             is_gap[(np.cumsum(tokens[part]) - tokens[part])[is_new[part]]] = False
             found_s = np.diff(times_s, prepend=0.0)[is_gap]
@@ -210,10 +226,14 @@ def _cuts(tokens: Ints, is_new: NDArray[np.bool_]) -> list[int]:
     return [*starts[np.flatnonzero(np.diff(before)) + 1].tolist(), len(tokens)]
 
 
-def _flat_s(started_s: Floats, first: Ints, tokens: Ints, *, messages_s: Floats) -> Floats:
+def _flat_s(
+    started_s: Floats, ended_s: Floats, first: Ints, tokens: Ints, *, messages_s: Floats
+) -> Floats:
     """Return the times of all tokens of some spans, one span after the other."""
     begins = np.cumsum(tokens) - tokens
     which = np.arange(int(tokens.sum())) + np.repeat(first - 1 - begins, tokens)
     times_s: Floats = messages_s[which]
+    is_early = ~np.isnan(ended_s)
+    times_s[(begins + tokens - 1)[is_early]] = ended_s[is_early]
     times_s[begins] = started_s
     return times_s

@@ -40,6 +40,8 @@ class SchedulerConfig:
         long_prefill_tokens: Most tokens of one prompt in a step; 0 is unlimited; V1 only.
         rules: What V1's releases do differently.
         async_output: Whether a step's answers are read only during the next one; V0 only.
+        streams_steps: Whether a server sends what each of several steps gives, and not only what a request
+            ends with, before their group is over; with ``async_output`` alone.
         v0_rules: What V0's releases do differently.
     """
 
@@ -52,6 +54,7 @@ class SchedulerConfig:
     long_prefill_tokens: int = 0
     rules: V1Rules = NEWEST
     async_output: bool = False
+    streams_steps: bool = True
     v0_rules: V0Rules = NEWEST_V0
 
 
@@ -165,16 +168,14 @@ class Run(ABC):
         if self.watch is not None:
             self.watch.preempted(index)
 
-    def _let_go(self, done: list[int]) -> None:
-        """Let go of requests that have all their tokens."""
-        if not done:
+    def _let_go(self, ended_s: dict[int, float]) -> None:
+        """Let go of requests that have all their tokens, since these times."""
+        if not ended_s:
             return
-        if len(done) > 1:
-            done.sort(key=self.running.__getitem__)
-        for index in done:
-            self.last_s[index] = self.now_s
+        for index in sorted(ended_s, key=self.running.__getitem__):
+            self.last_s[index] = ended_s[index]
             self._leave(index)
-        self.client.answered(done, at_s=self.now_s)
+        self.client.answered(ended_s)
 
     def _leave(self, index: int) -> None:
         """Take back the place and the blocks of a request that is answered."""
@@ -205,7 +206,7 @@ class Run(ABC):
         )
         self._tell(pieces, decodes=decodes, steps=1)
         self.now_s += self.costs.step_s(step)
-        done = self.decoding.advance(1, times_s=[self.now_s]) if decodes and self.decoding else []
+        done = self.decoding.advance(1, times_s=[self.now_s]) if decodes and self.decoding else {}
         for index, before, chunk in pieces:
             self.begun[index] = before + chunk
         for index in ended:
@@ -217,7 +218,7 @@ class Run(ABC):
             self.decoding.join(index, context=self.targets[index], left=left, at_s=self.now_s)
             if not left:
                 self.decoding.leave(index)
-                done.append(index)
+                done[index] = self.now_s
         self._let_go(done)
 
     def _decodes(self) -> tuple[float, Ints | None]:
@@ -259,11 +260,23 @@ class Run(ABC):
         self._tell([], decodes=True, steps=steps * len(times_s))
         self._take(decoding.lacking(steps * len(times_s)))
         self.now_s = times_s[-1]
-        self._let_go(self._advance(steps, times_s=times_s))
+        # The host's work goes before a group's first step.
+        ahead_s = self.costs.ahead_s(step, steps=steps)
+        steps_s = [(each_s - ahead_s) / steps for each_s in took_s[: len(times_s)].tolist()]
+        self._let_go(self._advance(steps, times_s=times_s, steps_s=steps_s))
         return True
 
-    def _advance(self, steps: int, *, times_s: list[float]) -> list[int]:
-        """Give all that decode their tokens; return those that have all of theirs."""
+    def _advance(self, steps: int, *, times_s: list[float], steps_s: list[float]) -> dict[int, float]:
+        """Give all that decode their tokens.
+
+        Args:
+            steps: In a group.
+            times_s: When each group ends.
+            steps_s: What each step of a group takes.
+
+        Returns:
+            Those that have all of theirs, and since when.
+        """
         return self.decoding.advance(steps, times_s=times_s)
 
     def _until_arrival(self, ends_s: Floats) -> Floats:

@@ -37,6 +37,7 @@ MODELLED_KNOBS = frozenset(
         "max_num_batched_tokens",
         "max_num_seqs",
         "max_seq_len_to_capture",
+        "multi_step_stream_outputs",
         "num_scheduler_steps",
         "pipeline_parallel_size",
         "prefill_context_parallel_size",
@@ -51,7 +52,12 @@ MODELLED_KNOBS = frozenset(
 _OF_EXPERTS: Mapping[str, Scalar] = {"enable_expert_parallel": False, "all2all_backend": GATHERS}
 """Knobs that change them for a model with experts only, and their defaults."""
 
-_V0_ONLY = frozenset({"num_scheduler_steps", "max_seq_len_to_capture", "disable_async_output_proc"})
+_V0_ONLY = frozenset(
+    {
+        *("num_scheduler_steps", "multi_step_stream_outputs"),
+        *("max_seq_len_to_capture", "disable_async_output_proc"),
+    }
+)
 _V1_ONLY = frozenset({"long_prefill_token_threshold"})
 """Modelled for V1 alone; one that was not asked for is at its default, which is none."""
 
@@ -145,6 +151,15 @@ def has_async_output(settings: Mapping[str, Scalar], *, release: str) -> bool:
         and not settings["enforce_eager"]
         and settings["pipeline_parallel_size"] == 1
     )
+
+
+def streams_steps(settings: Mapping[str, Scalar], *, release: str) -> bool:
+    """Return whether V0 sends what each of several steps gives, as is the default from 0.6.3 on.
+
+    Source:
+        vLLM 0.6.2 and 0.6.3, engine/arg_utils.py.
+    """
+    return bool(settings.get("multi_step_stream_outputs", is_between(release, "0.6.3", None)))
 
 
 def ignored_knobs(spec: TrialSpec) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -72,6 +72,11 @@ class SimulatedUsers:
         return 0.0 if self._front_end is None else self._front_end.return_s
 
     @property
+    def is_online(self) -> bool:
+        """Whether a server stands between client and scheduler."""
+        return self._front_end is not None
+
+    @property
     def has_more(self) -> bool:
         """Whether something is still to be sent, as far as is known before what is under way is answered."""
         return bool(self._openers or self._pausing)
@@ -107,11 +112,10 @@ class SimulatedUsers:
         self.next_s = self._next_s()
         return index
 
-    def answered(self, indices: Sequence[int], *, at_s: float) -> None:
-        """Take note that requests were answered."""
-        if self._front_end is not None:
-            at_s += self._front_end.return_s
-        for index in indices:
+    def answered(self, ended_s: Mapping[int, float]) -> None:
+        """Take note that requests were answered, and when."""
+        for index, at_s in sorted(ended_s.items(), key=lambda each: each[1]):
+            at_s += self.return_s
             if self._workload.goes_on(index) and self._fits[index + 1]:
                 ready_s = max(at_s + self._pause_s[index + 1], self._earliest_s[index + 1])
                 heapq.heappush(self._pausing, (float(ready_s), index + 1))

@@ -26,9 +26,9 @@ def test_sequences_end_when_they_have_their_tokens() -> None:
     assert (decoding.least_left, decoding.context_tokens) == (1, 63)
     assert decoding.ending(within=1) == {1: 1}
     assert decoding.ending(within=3) == {0: 3, 1: 1, 2: 3}
-    assert decoding.advance(1, times_s=[1.0]) == [1]
+    assert decoding.advance(1, times_s=[1.0]) == {1: 1.0}
     assert (len(decoding), decoding.least_left, decoding.context_tokens) == (2, 2, 44)
-    assert decoding.advance(1, times_s=[2.0, 3.0]) == [0, 2]
+    assert decoding.advance(1, times_s=[2.0, 3.0]) == {0: 3.0, 2: 3.0}
     first_s, gaps_s = decoding.times_s(requests=4)
     assert first_s[:3].tolist() == [0.0, 0.0, 0.0]
     assert np.isnan(first_s[3])
@@ -42,7 +42,7 @@ def test_one_that_is_cut_off_goes_on_where_it_was() -> None:
     assert decoding.ending(within=9) == {1: 1}
     decoding.advance(1, times_s=[2.0])
     decoding.join(0, context=13, left=1, at_s=7.0)
-    assert decoding.advance(1, times_s=[9.0]) == [0]
+    assert decoding.advance(1, times_s=[9.0]) == {0: 9.0}
     # Tokens at 0 and 1, then at 7 and 9; the other's at 0, 1 and 2.
     assert decoding.times_s(requests=2)[1].tolist() == [1.0, 6.0, 2.0, 1.0, 1.0]
 
