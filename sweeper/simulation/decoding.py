@@ -226,9 +226,7 @@ def _cuts(tokens: Ints, is_new: NDArray[np.bool_]) -> list[int]:
     return [*starts[np.flatnonzero(np.diff(before)) + 1].tolist(), len(tokens)]
 
 
-def _flat_s(
-    started_s: Floats, ended_s: Floats, first: Ints, tokens: Ints, *, messages_s: Floats
-) -> Floats:
+def _flat_s(started_s: Floats, ended_s: Floats, first: Ints, tokens: Ints, *, messages_s: Floats) -> Floats:
     """Return the times of all tokens of some spans, one span after the other."""
     begins = np.cumsum(tokens) - tokens
     which = np.arange(int(tokens.sum())) + np.repeat(first - 1 - begins, tokens)
