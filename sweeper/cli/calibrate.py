@@ -183,7 +183,9 @@ def _article(options: argparse.Namespace, told: _Told) -> NamedCalibration:
             values = fit(own, values, parameters=[effect.parameter], rounds=options.rounds)
             told.say(f"{effect.parameter} = {values[effect.parameter]:.4g}, from {effect.words}")
     fitted = dict.fromkeys(BASE, "Cases 1 to 3") | {e.parameter: e.words for e in article.EFFECTS}
-    return _judged(figures, values, options, about=calibration.load().about, fitted=fitted)
+    known = calibration.load()
+    made = _judged(figures, values, options, about=known.about, fitted=fitted)
+    return replace(made, stack=known.stack, taken=known.taken)
 
 
 def _tables(options: argparse.Namespace, told: _Told) -> int:

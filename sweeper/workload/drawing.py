@@ -31,6 +31,10 @@ as such runs are rare among prompts of its length, and 2.7 % more, which gives t
 
 Source: as above, ``output_lens``. Of 570 prompts two runs or more ended at one length, their limit."""
 
+SHAREGPT_GIVEN_TOKENS = 187.0
+"""What a model gives of them in the mean, where nothing makes it go on: Llama 3.1 70B Instruct, by "Notes on
+benchmark_serving.py" of Shisa and Hot Aisle (2024-12-16). 405B Instruct gives 180 (as above)."""
+
 
 def ramped_s(*, requests: int, ramp: Ramp, burstiness: float, rng: np.random.Generator) -> Floats:
     """Draw arrivals at a rate that rises from request to request; the first is at 0.

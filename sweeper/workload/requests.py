@@ -21,6 +21,7 @@ from sweeper.records import LoadPoint
 from sweeper.workload import conversations
 from sweeper.workload.conversations import Turns
 from sweeper.workload.drawing import (
+    SHAREGPT_GIVEN_TOKENS,
     Floats,
     Ints,
     arrivals_s,
@@ -259,8 +260,9 @@ def draw_sharegpt(point: LoadPoint, rng: np.random.Generator) -> tuple[Ints, Int
     """Draw ShareGPT's lengths, and for each request the index of the one whose prompt it sends."""
     own = np.arange(point.num_prompts, dtype=np.int64)
     prompts, answers = sharegpt_lengths(requests=point.num_prompts, rng=rng)
+    given = None if point.ignore_eos else SHAREGPT_GIVEN_TOKENS
     if point.output_len is not None:
-        answers = np.full(point.num_prompts, point.output_len, np.int64)
+        answers, given = np.full(point.num_prompts, point.output_len, np.int64), None
     repeats = rng.random(point.num_prompts) < SHAREGPT_REPEAT_FRAC
     repeats[:1] = False
     earlier = (rng.random(point.num_prompts) * own).astype(np.int64)
@@ -268,9 +270,10 @@ def draw_sharegpt(point: LoadPoint, rng: np.random.Generator) -> tuple[Ints, Int
     # An original may be a repeat itself; its own original then lies further back.
     while np.any(originals[originals] != originals):
         originals = originals[originals]
-    mean_tokens = point.option("mean_output_len")
+    told = point.option("mean_output_len")
+    mean_tokens = given if told is None else float(told)
     if mean_tokens is not None:
-        answers = ended_early(answers, mean_tokens=float(mean_tokens), rng=rng)
+        answers = ended_early(answers, mean_tokens=mean_tokens, rng=rng)
     return prompts[originals], answers, originals
 
 

@@ -81,7 +81,11 @@ def test_output_length_replaces_those_of_sharegpt() -> None:
 
 def test_answers_that_end_early_have_mean_that_is_asked_for_and_none_grows() -> None:
     point = replace(SHAREGPT, num_prompts=1000)
-    whole = make_workload(point, seed=0)
+    whole = make_workload(replace(point, ignore_eos=True), seed=0)
+    usual = make_workload(point, seed=0)
+    assert whole.output_tokens.mean() == pytest.approx(198, rel=0.01)
+    assert usual.output_tokens.mean() == pytest.approx(187, rel=0.002)
+    assert np.all(usual.output_tokens <= whole.output_tokens)
     ended = make_workload(replace(point, options=(("mean_output_len", 120.0),)), seed=0)
     assert ended.output_tokens.mean() == pytest.approx(120, rel=0.002)
     assert np.all(ended.output_tokens <= whole.output_tokens)
