@@ -32,7 +32,7 @@ SHARED: Mapping[str, tuple[float, str]] = {
         "and H200, training, 2024-12-22)",
     ),
     "eager_layer_s": (
-        2.3e-4,
+        1.9e-4,
         "no more than that allow 4 prompts of 405B without graphs on 8 GPUs (dstack, 2024-11): 33 ms a step, "
         "one of them the host's own",
     ),

@@ -205,8 +205,7 @@ class CostModel:
             # Of a window it is not, once a sequence has filled it.
             windows_s = self._windows_s(step, steps=steps * groups).reshape(groups, steps)
             device_s = device_s + np.asarray(windows_s.sum(axis=1), np.float64)
-        # Launches run ahead of the device or hold it up: the longer of the two counts.
-        device_s = np.maximum(device_s, steps * self._launch_s(step))
+        device_s = _beside_s(device_s, steps * self._launch_s(step))
         host_s = self.host_s(sequences=step.prefill_sequences + step.decodes, tokens=step.samples * steps)
         together_s = np.maximum(device_s, host_s) if self.hides_host else device_s + host_s
         return np.atleast_1d(np.asarray(self.slowdown * together_s, np.float64))
@@ -227,7 +226,7 @@ class CostModel:
         device_s = self._whole_s(step)
         if self.has_windows:
             device_s += float(self._windows_s(step, steps=1)[0])
-        return max(device_s, self._launch_s(step))
+        return float(_beside_s(device_s, self._launch_s(step)))
 
     def host_s(self, *, sequences: int, tokens: int) -> float:
         """Host time of one step, or one group of steps.
@@ -415,6 +414,18 @@ class CostModel:
         if self._is_replayed(step):
             return 0.0
         return self._llama_layers * (self.calibration.kernel_layer_s + self.calibration.eager_layer_s)
+
+
+def _beside_s(device_s: float | Floats, launch_s: float) -> float | Floats:
+    """Return how long kernels take that the host launches one by one beside them.
+
+    The longer of the two counts, and where both take as long each waits for the other now and then: kernels
+    of a layer are long and short. The third power stands for that; a second would be more than dstack's 405B
+    without graphs shows, a fourth less.
+    """
+    if not launch_s:
+        return device_s
+    return (device_s**3 + launch_s**3) ** (1 / 3)
 
 
 def _kernels(layer: Layer) -> int:
