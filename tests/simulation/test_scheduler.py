@@ -12,6 +12,7 @@ from sweeper.records import LoadPoint, ModelShape
 from sweeper.simulation.calibration import Calibration
 from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import MI300X
+from sweeper.simulation.front_end import FrontEnd
 from sweeper.simulation.kv_cache import KvCache
 from sweeper.simulation.scheduler import SchedulerConfig, simulate
 from sweeper.workload.requests import Workload, make_workload
@@ -74,8 +75,16 @@ def run(
     costs: CostModel = ONE_SECOND,
     kv: KvCache | None = None,
     max_concurrency: int | None = None,
+    front_end: FrontEnd | None = None,
 ) -> RequestRecords:
-    return simulate(workload, config=config, costs=costs, kv=kv or roomy(), max_concurrency=max_concurrency)
+    return simulate(
+        workload,
+        config=config,
+        costs=costs,
+        kv=kv or roomy(),
+        max_concurrency=max_concurrency,
+        front_end=front_end,
+    )
 
 
 def sharegpt(count: int = 300, rate: float | None = 16.0, seed: int = 0) -> Workload:
@@ -130,6 +139,58 @@ def test_multi_step_hands_out_tokens_of_group_together() -> None:
     # 7 tokens after the first: groups of 3, 3 and 1.
     assert seconds(seen.inter_token_s) == [1.0, 1.0, 1.0]
     assert seconds(seen.last_token_s) == [4.0]
+
+
+SERVED = FrontEnd(entry_s=0.0, token_s=0.0, return_s=0.0)
+# A tenth of a second for each step of a group, after half a second of the host.
+STEPPED = replace(
+    ONE_SECOND,
+    calibration=replace(Calibration(), host_step_s=0.5, **(NOTHING | {"kernel_layer_s": 0.1})),
+)
+
+
+def test_server_sends_each_step_of_group_and_ends_answers_in_their_own() -> None:
+    config = replace(WHOLE, scheduler_steps=4, async_output=True)
+    work = requests((0, 10, 3), (0, 10, 9))
+    seen = run(work, config, costs=STEPPED, front_end=SERVED)
+    # Prompts, whose launches hold them up, until 0.626; a group until 1.526, its steps at 1.226, 1.326 and so
+    # on; the next until 2.426.
+    assert seconds(seen.first_token_s) == [0.626, 0.626]
+    assert seconds(seen.last_token_s) == [1.326, 2.426]
+    assert seconds(seen.inter_token_s) == [0.6, 0.1, 0.6, 0.1, 0.1, 0.1, 0.6, 0.1, 0.1, 0.1]
+
+
+def test_server_that_does_not_stream_steps_still_ends_answers_in_their_own() -> None:
+    config = replace(WHOLE, scheduler_steps=4, async_output=True, streams_steps=False)
+    seen = run(requests((0, 10, 3), (0, 10, 9)), config, costs=STEPPED, front_end=SERVED)
+    assert seconds(seen.last_token_s) == [1.326, 2.426]
+    assert seconds(seen.inter_token_s) == [0.7, 0.9, 0.9]
+
+
+@pytest.mark.parametrize(
+    ("front_end", "async_output"),
+    [pytest.param(None, True, id="offline"), pytest.param(SERVED, False, id="answers read at once")],
+)
+def test_group_ends_together_offline_and_where_answers_are_not_read_beside_the_next_step(
+    front_end: FrontEnd | None, async_output: bool
+) -> None:
+    config = replace(WHOLE, scheduler_steps=4, async_output=async_output)
+    seen = run(requests((0, 10, 3), (0, 10, 9)), config, costs=STEPPED, front_end=front_end)
+    assert seconds(seen.last_token_s) == [1.526, 2.426]
+
+
+def test_place_of_user_whose_answer_ended_within_group_is_free_since_then() -> None:
+    config = replace(WHOLE, scheduler_steps=4, async_output=True)
+    seen = run(
+        requests((0, 10, 3), (0, 10, 9), (0, 10, 1)),
+        config,
+        costs=STEPPED,
+        front_end=SERVED,
+        max_concurrency=2,
+    )
+    # Sent when the first one's answer is there, in the middle of the group; computed after it.
+    assert seconds(seen.arrival_s) == [0.0, 0.0, 1.326]
+    assert seconds(seen.first_token_s)[2] == 2.152
 
 
 def test_in_multi_step_newcomer_waits_for_end_of_group() -> None:
