@@ -182,7 +182,8 @@ def _article(options: argparse.Namespace, told: _Told) -> NamedCalibration:
             own = [figure for figure in figures if figure.parameter == effect.parameter]
             values = fit(own, values, parameters=[effect.parameter], rounds=options.rounds)
             told.say(f"{effect.parameter} = {values[effect.parameter]:.4g}, from {effect.words}")
-    fitted = dict.fromkeys(BASE, "Cases 1 to 3") | {e.parameter: e.words for e in article.EFFECTS}
+    fitted = dict.fromkeys(BASE, "Cases 1 to 3") | dict.fromkeys(article.FLOOR, article.FLOOR_WORDS)
+    fitted |= {effect.parameter: effect.words for effect in article.EFFECTS}
     known = calibration.load()
     made = _judged(figures, values, options, about=known.about, fitted=fitted)
     return replace(made, stack=known.stack, taken=known.taken)

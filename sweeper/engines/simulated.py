@@ -29,26 +29,20 @@ from sweeper.records import (
     content_key,
 )
 from sweeper.records.plurals import amount
-from sweeper.simulation.attention import reads_slowly
+from sweeper.simulation.building import costs_of
 from sweeper.simulation.calibration import Calibration
-from sweeper.simulation.communication import has_one_shot
 from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import Device, partition_of
 from sweeper.simulation.front_end import FrontEnd
 from sweeper.simulation.kv_cache import KvCache
-from sweeper.simulation.precision import precision_of
 from sweeper.simulation.rules import NEWEST, NEWEST_V0, rules_of, v0_rules_of
 from sweeper.simulation.scheduler import SchedulerConfig, simulate
 from sweeper.simulation.settings import (
-    _SHORT_SUFFIXES,
     _accelerator,
-    _is_off,
     built_of,
     has_async_output,
     ignored_knobs,
-    is_v1,
     resolve,
-    sharing_of,
     streams_steps,
 )
 from sweeper.simulation.stacks import parameters_of
@@ -62,7 +56,6 @@ _NOT_MODELLED: Mapping[str, str] = {
 }
 """Sizes that a trial may have and the model has no speed for, beyond 1."""
 
-_MANY_CHANNELS = 112
 """``NCCL_MIN_NCHANNELS`` that AMD recommends for MI300X; a lower value is taken to change nothing."""
 
 
@@ -361,31 +354,7 @@ def _costs(
 ) -> CostModel:
     device = partition_of(placement.partition_mode, device=spec.modelled_device)
     devices = int(settings["tensor_parallel_size"])
-    has_v1 = is_v1(spec)
-    return CostModel(
-        device=device,
-        devices=devices,
-        gpus=_gpus(device, devices),
-        built=built_of(spec),
-        calibration=calibration,
-        precision=precision_of(settings, spec.model.quantization),
-        kv_bits=8 if str(settings["kv_cache_dtype"]).startswith(_SHORT_SUFFIXES) else 16,
-        is_v1=has_v1,
-        uses_graphs=not settings["enforce_eager"],
-        capture_tokens=int(settings.get("max_seq_len_to_capture", 0)),
-        has_prefix_cache=bool(settings["enable_prefix_caching"]),
-        reads_slowly=reads_slowly(spec.engine.release, device, is_v1=has_v1, settings=settings),
-        hides_host=has_v1 and bool(settings["async_scheduling"]),
-        has_more_channels=int(settings.get("NCCL_MIN_NCHANNELS", 0)) >= _MANY_CHANNELS,
-        has_numa_balancing=not _is_off(settings["host_numa_balancing"]),
-        has_one_shot=not settings["disable_custom_all_reduce"] and has_one_shot(spec.engine.release, device),
-        sharing=sharing_of(spec, settings),
-    )
-
-
-def _gpus(device: Device, devices: int) -> int:
-    """Physical GPUs under an aligned block of devices."""
-    return max(1, round(devices * device.gpu_frac))
+    return costs_of(spec, settings, device=device, devices=devices, calibration=calibration)
 
 
 def _fitted(spec: TrialSpec, device: Device, settings: Mapping[str, Scalar]) -> fit.Fit:

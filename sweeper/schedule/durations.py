@@ -31,12 +31,10 @@ from sweeper.records import (
     TrialState,
 )
 from sweeper.records.plurals import amount
-from sweeper.simulation.attention import reads_slowly
-from sweeper.simulation.communication import has_one_shot
+from sweeper.simulation.building import costs_of
 from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import USUAL_DEVICE, device_named, partition_of
-from sweeper.simulation.precision import precision_of
-from sweeper.simulation.settings import built_of, is_v1, resolve, sharing_of
+from sweeper.simulation.settings import resolve
 from sweeper.simulation.stacks import parameters_of
 from sweeper.workload import load_search
 from sweeper.workload.lengths import expected
@@ -303,32 +301,16 @@ def _rounds(point: LoadPoint) -> int:
     return MEASURED_ITERATIONS if DATASETS[point.dataset].is_batch else 1
 
 
-@lru_cache(maxsize=256)
-def _cost_model(**stated: Any) -> CostModel:
-    """Return a model of these costs, of which thousands of settings have few; what it works out is kept."""
-    return CostModel(**stated)
-
-
 def _costs(spec: TrialSpec, device_name: str) -> tuple[CostModel, _Limits]:
     """Return the costs of a step of this trial, and what the scheduler puts into one."""
     settings = resolve(spec)
-    devices = max(1, spec.devices_wanted // knobs.replicas(spec.assignment))
     mode = spec.partitioning.split("/")[0] if spec.partitioning else None
-    device = partition_of(mode, device=device_name)
-    costs = _cost_model(
-        device=device,
-        devices=devices,
-        gpus=max(1, round(devices * device.gpu_frac)),
-        built=built_of(spec),
+    costs = costs_of(
+        spec,
+        settings,
+        device=partition_of(mode, device=device_name),
+        devices=max(1, spec.devices_wanted // knobs.replicas(spec.assignment)),
         calibration=parameters_of(spec),
-        precision=precision_of(settings, spec.model.quantization),
-        sharing=sharing_of(spec, settings),
-        kv_bits=8 if str(settings["kv_cache_dtype"]).startswith("fp8") else 16,
-        is_v1=is_v1(spec),
-        uses_graphs=not settings["enforce_eager"],
-        capture_tokens=int(settings.get("max_seq_len_to_capture", 0)),
-        reads_slowly=reads_slowly(spec.engine.release, device, is_v1=is_v1(spec), settings=settings),
-        has_one_shot=not settings["disable_custom_all_reduce"] and has_one_shot(spec.engine.release, device),
     )
     limits = _Limits(
         sequences=int(settings["max_num_seqs"]), steps=int(settings.get("num_scheduler_steps", 1))

@@ -61,6 +61,27 @@ def reads_slowly(release: str, device: Device, *, is_v1: bool, settings: Mapping
     return reads_cache and is_first and not is_v1 and device.has_rocm
 
 
+SERIAL_TOKEN_S = 1.4e-7
+"""What decoding one token takes for each token before it and each layer where one part of the device reads a
+sequence's keys from first to last.
+
+Source: vLLM 0.32.0 on MI325X without AITER, Qwen3.5-122B-A10B (heads of 256; twelve such layers): one user's
+time per token rises from 17.5 to 38.5 ms between 200 and 12,288 tokens (vllm-project/vllm issue 56945)."""
+
+_SPLIT_HEAD_DIMS = (64, 128)
+_SPLIT_QUERIES = 16
+
+
+def decodes_serially(device: Device, *, is_v1: bool, has_aiter: bool) -> bool:
+    """Return whether heads that ROCm's own kernel does not take are read by one that does not split them.
+
+    Source:
+        vLLM 0.9.1, platforms/rocm.py, use_rocm_custom_paged_attention, and
+        attention/ops/chunked_prefill_paged_decode.py: a program for each sequence and KV head.
+    """
+    return device.has_rocm and is_v1 and not has_aiter
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sight:
     """Layers that see equally far, together, on one device.
@@ -88,6 +109,7 @@ class AttentionWork:
         heads: Query heads over all layers.
         state_bytes: What its states keep of a sequence.
         state_token_flops: Operations for each prompt token of layers with a state.
+        serial_layers: Layers that see everything with heads that ROCm's own kernel does not take.
     """
 
     whole: Sight
@@ -95,6 +117,7 @@ class AttentionWork:
     heads: float
     state_bytes: float
     state_token_flops: float
+    serial_layers: int
 
     @property
     def sights(self) -> tuple[Sight, ...]:
@@ -116,7 +139,15 @@ def work_of(built: Architecture, *, devices: int) -> AttentionWork:
             count * (convolved * _VALUE_BYTES + kept * each) for (convolved, kept), each, count in states
         ),
         state_token_flops=sum(count * kept for (_, kept), _, count in states) * _STATE_FLOPS,
+        serial_layers=sum(count for each, count in looking if _is_serial(each)),
     )
+
+
+def _is_serial(attention: AnyAttention) -> bool:
+    if not isinstance(attention, Attention) or attention.window is not None:
+        return False
+    has_dim = attention.head_dim in _SPLIT_HEAD_DIMS
+    return not has_dim or attention.heads > _SPLIT_QUERIES * attention.kv_heads
 
 
 def heads_of(attention: AnyAttention) -> int:

@@ -124,6 +124,7 @@ class CostModel:
         capture_tokens: ``max_seq_len_to_capture``; V1 has none and ignores it.
         has_prefix_cache: Whether prompts are kept for later requests.
         reads_slowly: Whether pieces of prompts attend slowly to what came before (``attention``).
+        decodes_serially: Whether heads of an unusual size are read from first to last (``attention``).
         hides_host: Whether the host prepares a step while the device runs the one before.
         has_more_channels: Whether ``NCCL_MIN_NCHANNELS`` is raised to 112.
         has_numa_balancing: Whether the host's kernel moves memory between NUMA nodes.
@@ -146,6 +147,7 @@ class CostModel:
     capture_tokens: int = 8192
     has_prefix_cache: bool = False
     reads_slowly: bool = False
+    decodes_serially: bool = False
     hides_host: bool = False
     has_more_channels: bool = False
     has_numa_balancing: bool = True
@@ -199,7 +201,7 @@ class CostModel:
             first = replace(step, context_tokens=step.context_tokens + step.decodes * (steps - 1) / 2)
         device_s: float | Floats = steps * self._whole_s(first)
         if groups > 1:
-            growth_s = steps * step.decodes * steps * self._context_token_s
+            growth_s = steps * step.decodes * steps * self._context_token_s(step.decodes)
             device_s = device_s + np.asarray(growth_s * np.arange(groups), np.float64)
         if self.has_windows and step.decodes:
             # Of a window it is not, once a sequence has filled it.
@@ -279,9 +281,18 @@ class CostModel:
         return self.device.memory_bytes_per_s * self.calibration.kv_read_frac
 
     @cached_property
-    def _context_token_s(self) -> float:
-        """Decode attention to one token of context, in the layers that see everything."""
+    def _whole_token_s(self) -> float:
         return self._sight_token_s(self._attention.whole)
+
+    def _context_token_s(self, decodes: int) -> float:
+        """Decode attention to one token of context, in the layers that see everything.
+
+        Read from first to last, contexts of a step are read side by side, taken to be equally long.
+        """
+        if not self.decodes_serially:
+            return self._whole_token_s
+        serial_s = attention.SERIAL_TOKEN_S * self._attention.serial_layers
+        return max(self._whole_token_s, serial_s / max(1, decodes))
 
     @cached_property
     def _fp8_kv_factor(self) -> float:
@@ -334,7 +345,7 @@ class CostModel:
         )
         # A state is read and written whole.
         states_s = (step.decodes + step.prefill_sequences) * 2 * work.state_bytes / self._kv_bytes_per_s
-        return prefill_s + decode_s + states_s + step.context_tokens * self._context_token_s
+        return prefill_s + decode_s + states_s + step.context_tokens * self._context_token_s(step.decodes)
 
     def _capture_s(self, *, is_mixed: bool) -> float:
         if self.is_v1 or not self.uses_graphs or is_mixed:

@@ -6,8 +6,8 @@ step takes what ``costs`` says; then tokens go out. Three kinds of step:
 *prompt step* (V0 without chunked prefill): waiting prompts that fit are computed, whole, and nothing decodes.
 *decode group* (V0 without chunked prefill): one or ``scheduler_steps`` steps in a row. New requests wait
     for its end, and finished sequences keep their place until then. Offline its tokens come together; a
-    server with ``async_output`` sends each step's, or with ``streams_steps`` off an answer's last ones at their
-    step. With ``async_output`` a sequence that ends with a group keeps its place for the next one too.
+    server with ``async_output`` sends each step's, or with ``streams_steps`` off an answer's last ones at
+    their step. With ``async_output`` a sequence that ends with a group keeps its place for the next one too.
 *mixed step* (V0 with chunked prefill, V1): a budget of tokens is given to running sequences, decodes
     included, and what is left to waiting prompts, cut where ``chunked_prefill`` allows it. With several
     ``scheduler_steps`` it is the first of a group, and cuts none.

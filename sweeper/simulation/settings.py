@@ -80,7 +80,7 @@ _STEADY_DEFAULTS: Mapping[str, Scalar] = {
 """Defaults that have not moved between releases; ``knobs.defaults`` has those that have. NUMA balancing is on
 in an untouched Linux."""
 
-_SHORT_SUFFIXES = ("fp8", "int8")
+SHORT_SUFFIXES = ("fp8", "int8")
 
 
 def built_of(spec: TrialSpec) -> Architecture:
@@ -190,5 +190,6 @@ def _accelerator(spec: TrialSpec) -> knobs.Accelerator:
     return knobs.accelerator_of(Platform.SIMULATED, modelled_device=spec.modelled_device)
 
 
-def _is_off(value: Scalar) -> bool:
+def is_off(value: Scalar) -> bool:
+    """Return whether a setting is written as switched off."""
     return str(value).strip().lower() in ("0", "false")
