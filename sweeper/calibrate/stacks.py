@@ -46,7 +46,7 @@ HALVES = (161.0, 176.0, 194.0, 213.0)
 """Values of ``HALF`` to choose from."""
 
 _DEVICE = ("kernel_layer_s", "decode_head_s", "sample_s", "kv_read_frac")
-OF_V0 = (*_DEVICE, "mixed_layer_s", "host_step_s", "host_token_s", "capture_s")
+OF_V0 = (*_DEVICE, "mixed_layer_s", "host_step_s", "host_sequence_s", "host_token_s", "capture_s")
 OF_V1 = (*_DEVICE, "fp8_kv_frac", "v1_host_frac")
 """What software moves, by the form of the scheduler. The tables of V0 have no run without an FP8 KV cache."""
 
@@ -66,8 +66,8 @@ SINCE_V1: Mapping[str, float] = {"mixed_layer_s": 3e-4}
 """What V1 has otherwise than V0: the article tells what a step of prompts and decodes costs V0's kernels,
 and AMD's tables too little of V1's to fit it. An order of magnitude."""
 
-_IN_PROCESS: Mapping[str, float] = {"host_step_s": 2e-3}
-"""Where V0's begins, whose host work the article tells of a server of 0.6.2."""
+_IN_PROCESS: Mapping[str, float] = {"host_step_s": 2e-3, "host_sequence_s": 2e-5}
+"""Where V0's begin, whose host work the article tells of a server of 0.6.2."""
 
 SINGLE = ("single_host_frac", "cmontemuino_8b")
 """The host's work of V0 on one device, and the source that tells it."""
