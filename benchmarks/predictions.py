@@ -20,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 
-from sweeper.calibrate import public, sourced, unseen
+from sweeper.calibrate import pooled, public, sourced, unseen
 from sweeper.clients.simulated import SimulatedClient
 from sweeper.engines.simulated import SimulatedEngine
 from sweeper.errors import SweeperError
@@ -245,7 +245,13 @@ def page(compared: Compared) -> Iterator[str]:
 
 
 def pairs(source: Mapping[str, Any]) -> Iterator[Pair]:
-    """Predict every number of a source; runs of which it gives several numbers are run once."""
+    """Predict every number of a source; runs of which it gives several numbers are run once.
+
+    What is said of a source that its stack was fitted to is what a fit without its model said.
+    """
+    if source["name"] in pooled.fitted_names():
+        yield from _left_out_pairs(source)
+        return
     known: dict[str, Mapping[str, float | None] | str] = {}
     for run in source["runs"]:
         name = run["name"]
@@ -264,6 +270,15 @@ def pairs(source: Mapping[str, Any]) -> Iterator[Pair]:
             published=run["published"],
             predicted=None if isinstance(numbers, str) else numbers[run["metric"]],
             refusal=numbers if isinstance(numbers, str) else "",
+        )
+
+
+def _left_out_pairs(source: Mapping[str, Any]) -> Iterator[Pair]:
+    """Pair every number of a source with its stored prediction, which stand in the same order."""
+    told = [each for each in intervals.known() if each.source == source["name"]]
+    for run, each in zip(source["runs"], told, strict=True):
+        yield Pair(
+            run=run["name"], metric=run["metric"], published=run["published"], predicted=each.predicted
         )
 
 
@@ -409,7 +424,8 @@ def _summary(compared: Compared) -> Iterator[str]:
         "An error is predicted over published, less 1. Speed is a geometric mean: below 1 the model is too "
         "slow. *Anchored* is the mean error of the rest once the first and last number of each metric, four "
         "at most, have moved the stack ([how](predictor.md)); of four numbers or fewer, each from the "
-        "others."
+        "others. *Its model left out*: the stack is fitted to this source and others; all errors come from a "
+        "fit to those of other models."
     )
     yield ""
     yield (
@@ -429,6 +445,8 @@ def _summary(compared: Compared) -> Iterator[str]:
         worst = max(errors, key=abs)
         speed = geometric_mean([pair.speed for pair in found if pair.speed is not None])
         fitted = " **(fitted)**" if _is_fitted(source) else ""
+        if source["name"] in pooled.fitted_names():
+            fitted = " **(its model left out)**"
         yield (
             f"| {name}{fitted} | {_basis(source)} | {len(errors)} | {mean:.0%} | {speed:.2f} | "
             f"{worst:+.0%} | {_anchored(source['name'], anchored)} |"
