@@ -487,14 +487,18 @@ def _why() -> Iterator[str]:
         "tensor parallelism 8 fill the GPU in steps, the model's are a straight line in the rows."
     )
     yield (
-        "- **After 0.10.0, and AITER**: no such stack is fitted, so runs get the nearest, and plan and rows "
-        "say so. Large mixtures of experts on 8 MI300X and MI325X come within 15 %, first tokens of online "
-        "runs a third too early."
+        "- **After 0.10.0 with AITER off**: no such stack is fitted, so runs get the nearest, and plan and "
+        "rows say so. With AITER one parameter is fitted to four models on 8 MI300X and MI325X; small models "
+        "and layers with a state are none of them."
     )
     yield (
-        "- **Other GPUs**: only peaks are exchanged. On an MI355X a layer's launches take several times as "
-        "long (60 to 78 us by four makers), so small batches are predicted up to twice too fast; an H100 or "
-        "H200 gets the kernel efficiencies of an MI300X, and is predicted too slow."
+        "- **MI355X**: its stack is fitted to seven models by five makers, whose builds and switches differ; "
+        "first tokens of mixtures of experts come a third to a half too early, Llama 4 in 16 bits is a third "
+        "off."
+    )
+    yield (
+        "- **Other GPUs**: only peaks are exchanged. An H100 or H200 gets the kernel efficiencies of an "
+        "MI300X, and is predicted too slow."
     )
     yield (
         "- **Experts in int4** (Kimi) come out twice too fast, on an MI355X three to four times: conversion "
