@@ -24,7 +24,7 @@ from sweeper.calibrate import pooled, public, sourced, unseen
 from sweeper.clients.simulated import SimulatedClient
 from sweeper.engines.simulated import SimulatedEngine
 from sweeper.errors import SweeperError
-from sweeper.records import LoadPoint, Scalar
+from sweeper.records import LoadPoint, Scalar, TrialSpec
 from sweeper.simulation import calibration, intervals, stacks
 from sweeper.simulation.intervals import Unseen
 from sweeper.text.writing import write_answer
@@ -223,7 +223,7 @@ def page(compared: Compared) -> Iterator[str]:
     yield ""
     yield (
         "How far the model is from public measurements of other models, releases and GPUs. Of the "
-        f"{len(unfitted)} numbers below that nothing was fitted to, {far} are off by more than "
+        f"{len(unfitted)} numbers below that no fit had seen, {far} are off by more than "
         f"{FAR_OFF:.0%}. Where a source like yours has a large error, trust which of two settings is faster, "
         "not the number."
     )
@@ -253,16 +253,10 @@ def pairs(source: Mapping[str, Any]) -> Iterator[Pair]:
         yield from _left_out_pairs(source)
         return
     known: dict[str, Mapping[str, float | None] | str] = {}
-    for run in source["runs"]:
+    for run, figure in zip(source["runs"], public.source_figures(source), strict=True):
         name = run["name"]
         if name not in known:
-            known[name] = _predict(
-                model=source["model"],
-                device=source["device"],
-                release=source["release"],
-                knobs={**source["knobs"], **run["knobs"]},
-                load=public.load_of(run),
-            )
+            known[name] = _predict(figure.spec)
         numbers = known[name]
         yield Pair(
             run=name,
@@ -282,17 +276,9 @@ def _left_out_pairs(source: Mapping[str, Any]) -> Iterator[Pair]:
         )
 
 
-def _predict(
-    *,
-    model: str | Mapping[str, Any],
-    device: str,
-    release: str,
-    knobs: Mapping[str, Scalar],
-    load: LoadPoint,
-    mode: str | None = None,
-) -> Mapping[str, float | None] | str:
-    """Serve one load on one simulated server; the reason in words where it refuses."""
-    spec = public.trial_of(model=model, device=device, release=release, knobs=knobs, load=load, mode=mode)
+def _predict(spec: TrialSpec) -> Mapping[str, float | None] | str:
+    """Serve the one load of a trial on one simulated server; the reason in words where it refuses."""
+    (load,) = spec.load_points
     try:
         server = SimulatedEngine().start(spec, public.block_of(spec), restart=0, cancelled=lambda: False)
         measured = SimulatedClient(spec).measure(server, load, restart=0, repeat=0, cancelled=lambda: False)
@@ -487,9 +473,8 @@ def _why() -> Iterator[str]:
         "tensor parallelism 8 fill the GPU in steps, the model's are a straight line in the rows."
     )
     yield (
-        "- **After 0.10.0 with AITER off**: no such stack is fitted, so runs get the nearest, and plan and "
-        "rows say so. With AITER one parameter is fitted to four models on 8 MI300X and MI325X; small models "
-        "and layers with a state are none of them."
+        "- **After 0.10.0, and AITER**: no such stack is fitted on MI300X and MI325X, so runs get the nearest, "
+        "and plan and rows say so. Large mixtures of experts on 8 of them come within 15 %."
     )
     yield (
         "- **MI355X**: its stack is fitted to seven models by five makers, whose builds and switches differ; "
@@ -532,13 +517,16 @@ def _unmeasured() -> Iterator[str]:
     yield "| what | prompts | requests/s | output tokens/s | mean TTFT (ms) | mean TPOT (ms) |"
     yield "|---|---|---|---|---|---|"
     for case in _UNMEASURED:
+        load = LoadPoint(dataset="sharegpt", num_prompts=case.prompts, request_rate_per_s=case.rate_per_s)
         numbers = _predict(
-            model=case.model,
-            device=case.device,
-            release=case.release,
-            knobs={"tensor_parallel_size": case.devices, **case.knobs},
-            load=LoadPoint(dataset="sharegpt", num_prompts=case.prompts, request_rate_per_s=case.rate_per_s),
-            mode=case.mode,
+            public.trial_of(
+                model=case.model,
+                device=case.device,
+                release=case.release,
+                knobs={"tensor_parallel_size": case.devices, **case.knobs},
+                load=load,
+                mode=case.mode,
+            )
         )
         if isinstance(numbers, str):
             yield f"| {case.title} | {case.prompts} | refused: {numbers} | | | |"

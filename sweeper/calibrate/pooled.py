@@ -60,23 +60,6 @@ class Pooled:
 
 STACKS = (
     Pooled(
-        name="aiter_0_14",
-        release="0.14.0",
-        device="mi300x",
-        aiter=True,
-        date="2025-09 to 2026-04",
-        parent="amd_0_10_0",
-        sources=(
-            *("inferencex_llama_70b_mi300x", "inferencex_llama_70b_mi325x"),
-            *("inferencex_minimax_m2_5_mi300x", "inferencex_minimax_m2_5_mi325x"),
-            *("vllm_blog_qwen3_235b_mi300x", "vllm_blog_qwen3_235b_mi325x"),
-            *("vllm_blog_deepseek_r1_mi300x", "vllm_blog_deepseek_r1_mi325x"),
-        ),
-        # Attention of decoding sequences is AITER's; the rest is as near with AITER off as its fit makes it.
-        parameters=("decode_head_s",),
-        words="MI300X and MI325X, AITER on",
-    ),
-    Pooled(
         name="mi355x_0_14",
         release="0.14.0",
         device="mi355x",
@@ -225,4 +208,5 @@ def _stack(each: Pooled, figures: Sequence[Figure]) -> Stack:
             dict.fromkeys(str(figure.spec.assignment.get("kv_cache_dtype", "auto")) for figure in figures)
         ),
         parent=each.parent,
+        has_several_builds=True,
     )

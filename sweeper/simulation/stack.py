@@ -30,10 +30,7 @@ _UNUSUAL_DEVICE = 150.0
 _SAME_CHIP = 1.0
 """Only memory differs, and its peaks are exchanged; kernels are the same."""
 
-_AITER = 10.0
-"""More than releases between two stacks of one generation: these are other kernels for all of a step."""
-
-_AITER_NOT_TOLD = 2.0
+_SEVERAL_BUILDS = 1.0
 _YEAR = 0.04
 """What a year between images counts: it decides between those of one release, which are the same stack."""
 
@@ -89,6 +86,7 @@ class Stack:
         weights: Types of the weights that were compared, as ``weights_of`` names them.
         kv: Types of the KV cache that were compared: ``auto``, ``fp8``.
         parent: Calibration from which all that was not fitted is taken; empty where there is none.
+        has_several_builds: Whether it was fitted to several builds together: no run is of the very same.
     """
 
     release: str
@@ -100,6 +98,7 @@ class Stack:
     weights: tuple[str, ...] = ()
     kv: tuple[str, ...] = ()
     parent: str = ""
+    has_several_builds: bool = False
 
     def __post_init__(self) -> None:
         for name in ("weights", "kv"):
@@ -124,8 +123,9 @@ class Stack:
         if self.aiter is None or asked.aiter != self.aiter:
             had = {True: "on", False: "off", None: "not told"}[self.aiter]
             if asked.aiter or self.aiter:
-                weight = _AITER_NOT_TOLD if self.aiter is None else _AITER
-                yield Difference(f"AITER {had} there, {'on' if asked.aiter else 'off'} here", weight)
+                yield Difference(f"AITER {had} there, {'on' if asked.aiter else 'off'} here", 2.0)
+        if self.has_several_builds:
+            yield Difference("several builds in place of one", _SEVERAL_BUILDS)
         if asked.date and _DAY.fullmatch(self.date) and asked.date != self.date:
             days = abs((date.fromisoformat(asked.date) - date.fromisoformat(self.date)).days)
             yield Difference(f"image of {self.date} in place of {asked.date}", min(1.0, days / 365) * _YEAR)

@@ -61,7 +61,7 @@ def test_calibration_that_is_written_is_found_by_name_and_by_path(tmp_path: Path
     assert calibration.load("mine", folder=tmp_path) == MINE
     assert calibration.load(str(path)) == MINE
     assert calibration.names(tmp_path) == (*calibration.names(), "mine")
-    assert calibration.names()[0] == "aiter_0_14"
+    assert calibration.names()[0] == "amd_0_10_0"
 
 
 def test_what_file_leaves_out_is_defaults() -> None:
@@ -74,7 +74,7 @@ def test_unknown_name_is_answered_with_those_that_there_are(tmp_path: Path) -> N
     MINE.write(tmp_path)
     with pytest.raises(
         ConfigError,
-        match=r"there is no 'mime'; expected one of aiter_0_14, .*article_0_6_2, .*, mine, .*'mine'\?",
+        match=r"there is no 'mime'; expected one of amd_0_10_0, .*article_0_6_2, .*, mine, .*'mine'\?",
     ):
         calibration.load("mime", folder=tmp_path)
     with pytest.raises(ConfigError, match=r"'gone\.json' is no file"):

@@ -29,15 +29,9 @@ from sweeper.simulation.stack import Asked, day_of, minors_between
         (Asked(release="0.9.1", generation="v0", weights="fp8"), "amd_0_9_0_1"),
         # Of two images of a release the newer one is taken.
         (Asked(release="0.7.3", generation="v0", weights="fp8"), "amd_0_7_3"),
-        (Asked(release="0.32.0", generation="v1", weights="bfloat16"), "amd_0_10_0"),
-        # AITER's kernels come before the release, on and off.
-        (Asked(release="0.32.0", generation="v1", weights="bfloat16", aiter=True), "aiter_0_14"),
-        (Asked(release="0.10.1", generation="v1", weights="fp8", aiter=True), "aiter_0_14"),
-        (Asked(release="0.14.0", generation="v1", weights="mxfp4"), "amd_0_10_0"),
-        (Asked(release="0.9.0.1", generation="v0", weights="fp8", aiter=True), "amd_0_9_0_1"),
+        (Asked(release="0.32.0", generation="v1", weights="bfloat16", aiter=True), "amd_0_10_0"),
         # An MI325X is an MI300X with other memory.
-        (Asked(release="0.32.0", generation="v1", device="mi325x", weights="fp8"), "amd_0_10_0"),
-        (Asked(release="0.32.0", generation="v1", device="mi325x", weights="fp8", aiter=True), "aiter_0_14"),
+        (Asked(release="0.14.0", generation="v1", device="mi325x", weights="fp8", aiter=True), "amd_0_10_0"),
         # An MI355X has a stack of its own in V1, with AITER and without; no other GPU gets it.
         (Asked(release="0.32.0", generation="v1", device="mi355x", weights="fp8"), "mi355x_0_14"),
         (
