@@ -473,8 +473,8 @@ def _why() -> Iterator[str]:
         "tensor parallelism 8 fill the GPU in steps, the model's are a straight line in the rows."
     )
     yield (
-        "- **After 0.10.0, and AITER**: no such stack is fitted on MI300X and MI325X, so runs get the nearest, "
-        "and plan and rows say so. Large mixtures of experts on 8 of them come within 15 %."
+        "- **After 0.10.0, and AITER**: no such stack is fitted on MI300X and MI325X, so runs get the "
+        "nearest, and plan and rows say so. Large mixtures of experts on 8 of them come within 15 %."
     )
     yield (
         "- **MI355X**: its stack is fitted to seven models by five makers, whose builds and switches differ; "
