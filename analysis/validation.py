@@ -222,8 +222,8 @@ def _other_engine() -> str:
     head = ["mean absolute error", "fitted: 70B and 405B FP8", "not fitted: 405B, from 70B alone"]
     return (
         "## Other stacks\n\nA calibration is of a stack, and a run gets the nearest ([all of "
-        f"them](predictions.md)). For V1 that is `{other.name}`: {other.about} Nothing served online was "
-        f"fitted to.\n\n{_table(head, rows)}"
+        f"them](predictions.md)). For V1 on an MI300X that is `{other.name}`: {other.about} Nothing served "
+        f"online was fitted to.\n\n{_table(head, rows)}"
     )
 
 

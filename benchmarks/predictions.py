@@ -20,11 +20,11 @@ from typing import Any
 
 import pandas as pd
 
-from sweeper.calibrate import public, sourced, unseen
+from sweeper.calibrate import pooled, public, sourced, unseen
 from sweeper.clients.simulated import SimulatedClient
 from sweeper.engines.simulated import SimulatedEngine
 from sweeper.errors import SweeperError
-from sweeper.records import LoadPoint, Scalar
+from sweeper.records import LoadPoint, Scalar, TrialSpec
 from sweeper.simulation import calibration, intervals, stacks
 from sweeper.simulation.intervals import Unseen
 from sweeper.text.writing import write_answer
@@ -223,7 +223,7 @@ def page(compared: Compared) -> Iterator[str]:
     yield ""
     yield (
         "How far the model is from public measurements of other models, releases and GPUs. Of the "
-        f"{len(unfitted)} numbers below that nothing was fitted to, {far} are off by more than "
+        f"{len(unfitted)} numbers below that no fit had seen, {far} are off by more than "
         f"{FAR_OFF:.0%}. Where a source like yours has a large error, trust which of two settings is faster, "
         "not the number."
     )
@@ -245,18 +245,18 @@ def page(compared: Compared) -> Iterator[str]:
 
 
 def pairs(source: Mapping[str, Any]) -> Iterator[Pair]:
-    """Predict every number of a source; runs of which it gives several numbers are run once."""
+    """Predict every number of a source; runs of which it gives several numbers are run once.
+
+    What is said of a source that its stack was fitted to is what a fit without its model said.
+    """
+    if source["name"] in pooled.fitted_names():
+        yield from _left_out_pairs(source)
+        return
     known: dict[str, Mapping[str, float | None] | str] = {}
-    for run in source["runs"]:
+    for run, figure in zip(source["runs"], public.source_figures(source), strict=True):
         name = run["name"]
         if name not in known:
-            known[name] = _predict(
-                model=source["model"],
-                device=source["device"],
-                release=source["release"],
-                knobs={**source["knobs"], **run["knobs"]},
-                load=public.load_of(run),
-            )
+            known[name] = _predict(figure.spec)
         numbers = known[name]
         yield Pair(
             run=name,
@@ -267,17 +267,18 @@ def pairs(source: Mapping[str, Any]) -> Iterator[Pair]:
         )
 
 
-def _predict(
-    *,
-    model: str | Mapping[str, Any],
-    device: str,
-    release: str,
-    knobs: Mapping[str, Scalar],
-    load: LoadPoint,
-    mode: str | None = None,
-) -> Mapping[str, float | None] | str:
-    """Serve one load on one simulated server; the reason in words where it refuses."""
-    spec = public.trial_of(model=model, device=device, release=release, knobs=knobs, load=load, mode=mode)
+def _left_out_pairs(source: Mapping[str, Any]) -> Iterator[Pair]:
+    """Pair every number of a source with its stored prediction, which stand in the same order."""
+    told = [each for each in intervals.known() if each.source == source["name"]]
+    for run, each in zip(source["runs"], told, strict=True):
+        yield Pair(
+            run=run["name"], metric=run["metric"], published=run["published"], predicted=each.predicted
+        )
+
+
+def _predict(spec: TrialSpec) -> Mapping[str, float | None] | str:
+    """Serve the one load of a trial on one simulated server; the reason in words where it refuses."""
+    (load,) = spec.load_points
     try:
         server = SimulatedEngine().start(spec, public.block_of(spec), restart=0, cancelled=lambda: False)
         measured = SimulatedClient(spec).measure(server, load, restart=0, repeat=0, cancelled=lambda: False)
@@ -409,7 +410,8 @@ def _summary(compared: Compared) -> Iterator[str]:
         "An error is predicted over published, less 1. Speed is a geometric mean: below 1 the model is too "
         "slow. *Anchored* is the mean error of the rest once the first and last number of each metric, four "
         "at most, have moved the stack ([how](predictor.md)); of four numbers or fewer, each from the "
-        "others."
+        "others. *Its model left out*: the stack is fitted to this source and others; all errors come from a "
+        "fit to those of other models."
     )
     yield ""
     yield (
@@ -429,6 +431,8 @@ def _summary(compared: Compared) -> Iterator[str]:
         worst = max(errors, key=abs)
         speed = geometric_mean([pair.speed for pair in found if pair.speed is not None])
         fitted = " **(fitted)**" if _is_fitted(source) else ""
+        if source["name"] in pooled.fitted_names():
+            fitted = " **(its model left out)**"
         yield (
             f"| {name}{fitted} | {_basis(source)} | {len(errors)} | {mean:.0%} | {speed:.2f} | "
             f"{worst:+.0%} | {_anchored(source['name'], anchored)} |"
@@ -469,14 +473,17 @@ def _why() -> Iterator[str]:
         "tensor parallelism 8 fill the GPU in steps, the model's are a straight line in the rows."
     )
     yield (
-        "- **After 0.10.0, and AITER**: no such stack is fitted, so runs get the nearest, and plan and rows "
-        "say so. Large mixtures of experts on 8 MI300X and MI325X come within 15 %, first tokens of online "
-        "runs a third too early."
+        "- **After 0.10.0, and AITER**: no such stack is fitted on MI300X and MI325X, so runs get the "
+        "nearest, and plan and rows say so. Large mixtures of experts on 8 of them come within 15 %."
     )
     yield (
-        "- **Other GPUs**: only peaks are exchanged. On an MI355X a layer's launches take several times as "
-        "long (60 to 78 us by four makers), so small batches are predicted up to twice too fast; an H100 or "
-        "H200 gets the kernel efficiencies of an MI300X, and is predicted too slow."
+        "- **MI355X**: its stack is fitted to seven models by five makers, whose builds and switches differ; "
+        "first tokens of mixtures of experts come a third to a half too early, Llama 4 in 16 bits is a third "
+        "off."
+    )
+    yield (
+        "- **Other GPUs**: only peaks are exchanged. An H100 or H200 gets the kernel efficiencies of an "
+        "MI300X, and is predicted too slow."
     )
     yield (
         "- **Experts in int4** (Kimi) come out twice too fast, on an MI355X three to four times: conversion "
@@ -510,13 +517,16 @@ def _unmeasured() -> Iterator[str]:
     yield "| what | prompts | requests/s | output tokens/s | mean TTFT (ms) | mean TPOT (ms) |"
     yield "|---|---|---|---|---|---|"
     for case in _UNMEASURED:
+        load = LoadPoint(dataset="sharegpt", num_prompts=case.prompts, request_rate_per_s=case.rate_per_s)
         numbers = _predict(
-            model=case.model,
-            device=case.device,
-            release=case.release,
-            knobs={"tensor_parallel_size": case.devices, **case.knobs},
-            load=LoadPoint(dataset="sharegpt", num_prompts=case.prompts, request_rate_per_s=case.rate_per_s),
-            mode=case.mode,
+            public.trial_of(
+                model=case.model,
+                device=case.device,
+                release=case.release,
+                knobs={"tensor_parallel_size": case.devices, **case.knobs},
+                load=load,
+                mode=case.mode,
+            )
         )
         if isinstance(numbers, str):
             yield f"| {case.title} | {case.prompts} | refused: {numbers} | | | |"

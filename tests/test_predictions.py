@@ -10,6 +10,9 @@ import pytest
 
 from benchmarks import predictions
 from sweeper.calibrate import public
+from sweeper.calibrate.figures import predict
+from sweeper.knobs.aiter import MASTER
+from sweeper.simulation import calibration, intervals
 from sweeper.simulation.device import DEVICES
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "predictions.md"
@@ -52,6 +55,25 @@ def test_too_long_latency_and_too_little_throughput_are_both_too_slow() -> None:
         for metric, predicted in (("mean_ttft_ms", 20), ("request_throughput_per_s", 5))
     )
     assert latency.speed == throughput.speed == 0.5
+
+
+def test_source_that_a_stack_was_fitted_to_with_others_is_shown_as_predicted_without_its_model() -> None:
+    (own,) = (each for each in SOURCES if each["name"] == "vllm_blog_minimax_m2_5_mi355x")
+    figures = public.source_figures(own)
+    shown = [pair.predicted for pair in predictions.pairs(own)]
+    fitted = predict(figures, calibration.load("mi355x_0_14").values)
+    assert shown == [each.predicted for each in intervals.known() if each.source == own["name"]]
+    assert shown != pytest.approx(fitted, rel=1e-3)
+
+
+def test_source_with_aiter_on_is_run_with_it() -> None:
+    (own,) = (each for each in SOURCES if each["name"] == "recipes_ministral_14b")
+    shown = [pair.predicted for pair in predictions.pairs(own)]
+    (asked,) = {figure.spec.assignment[MASTER] for figure in public.source_figures(own)}
+    assert asked == 1
+    assert shown == pytest.approx(
+        [each.predicted for each in intervals.known() if each.source == own["name"]], rel=1e-4
+    )
 
 
 def test_what_model_refuses_has_no_error_and_says_why() -> None:
@@ -99,5 +121,5 @@ def test_page_counts_numbers_that_are_far_off() -> None:
     ]
     told = "\n".join(predictions.page([({**source(), "title": "Somebody"}, pairs)]))
     # 14 is 40 % above, 5 is 50 % below.
-    assert "Of the 3 numbers below that nothing was fitted to, 2 are off by more than 30%." in told
+    assert "Of the 3 numbers below that no fit had seen, 2 are off by more than 30%." in told
     assert "| Somebody: nowhere | " in told

@@ -45,6 +45,7 @@ def fit(
     rounds: int = 4,
     ridge: float = RIDGE,
     weighs_alike: bool = False,
+    weigh: Callable[[Figure], float] | None = None,
     tell: Tell = lambda _: None,
 ) -> dict[str, float]:
     """Fit some parameters to figures, all others kept.
@@ -57,6 +58,7 @@ def fit(
         ridge: How firmly a parameter holds to its start: doubling it costs as much as an error of
             ``0.69 * ridge`` in a figure of weight 1.
         weighs_alike: Each figure counts as much as any other; otherwise as ``Figure.weight`` says.
+        weigh: How much a figure counts, where neither of the two holds.
         tell: Called with a line after each round.
 
     Returns:
@@ -76,7 +78,8 @@ def fit(
     if not np.all(origin > 0):
         zero = parameters[int(np.argmin(origin))]
         raise ConfigError(f"calibrate: {zero} starts at 0; expected above 0, since it moves by factors.")
-    weights = np.array([1.0 if weighs_alike else figure.weight for figure in used])
+    counts = weigh or (lambda figure: 1.0 if weighs_alike else figure.weight)
+    weights = np.array([counts(figure) for figure in used])
     targets = np.log([figure.value for figure in used])
 
     def values(moved: Floats) -> dict[str, float]:

@@ -9,13 +9,14 @@ from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
 
-from sweeper.calibrate import anchoring, article, public, shipping, sourced
+from sweeper.calibrate import anchoring, article, pooled, public, shipping, sourced
 from sweeper.calibrate import stacks as stacks_fitted
 from sweeper.calibrate.figures import VALIDATION, Figure, predict
 from sweeper.errors import SweeperError
 from sweeper.simulation import calibration, stacks
 from sweeper.simulation.calibration import NamedCalibration
 from sweeper.simulation.intervals import Unseen, read
+from sweeper.simulation.stack import Asked
 
 ANCHORED = Path(__file__).parent / "data" / "anchored_errors.csv"
 """What was predicted of each source from a few of its own numbers."""
@@ -27,7 +28,8 @@ def collect(tell: Callable[[str], object] = lambda _: None) -> Iterator[Unseen]:
     """Predict what is published from calibrations that were fitted without it.
 
     Each stack from the nearest other one, the larger model of each stack from the smaller, the article's
-    figures that nothing was fitted to, and every other source from the stack nearest to it.
+    figures that nothing was fitted to, and every other source from the stack nearest to it; a source that
+    this one was fitted to, from a fit without the source's model.
     """
     for left in (*shipping.without_each_stack(), *shipping.without_large_model()):
         own = calibration.load(left.basis).stack
@@ -42,13 +44,15 @@ def collect(tell: Callable[[str], object] = lambda _: None) -> Iterator[Unseen]:
         judged, predict(judged, asdict(calibration.load().calibration)), strict=True
     ):
         yield _unseen(f"article {figure.experiment}", figure, predicted, 0.0)
+    pooled.fit_all()
     yield from _side_by_side(_of_source, _other_names(), tell)
 
 
 def collect_anchored(tell: Callable[[str], object] = lambda _: None) -> Iterator[Unseen]:
     """Predict what each source says beyond two to four of its own numbers.
 
-    A table of a known stack starts from the nearest of another release, fitted without it.
+    A table of a known stack starts from the nearest of another release, fitted without it, and a source of a
+    stack of several from a fit without the source's model.
     """
     bases = {table.name: shipping.nearest_without(table.name) for table in stacks_fitted.TABLES}
     known = [source for source in public.sources() if source.get("stack") is not None]
@@ -56,11 +60,12 @@ def collect_anchored(tell: Callable[[str], object] = lambda _: None) -> Iterator
         tell(source["name"])
         name, found = bases[source["stack"]]
         yield from _anchored_to(source["name"], replace(calibration.load(name), values=asdict(found)))
+    pooled.fit_all()
     yield from _side_by_side(_anchored_to, _other_names(), tell)
 
 
 def _other_names() -> list[str]:
-    """Return the names of all sources that no stack was fitted to."""
+    """Return the names of all sources that no stack was fitted to alone."""
     fitted = sourced.fitted_names()
     return [
         source["name"]
@@ -79,13 +84,18 @@ def _side_by_side(
             yield from found
 
 
+def _nearest(name: str, asked: Asked) -> NamedCalibration:
+    """Return the stack nearest to a source; one that was fitted to it, without the source's model."""
+    return pooled.without_model_of(name) if name in pooled.fitted_names() else stacks.nearest(asked)
+
+
 def _anchored_to(name: str, basis: NamedCalibration | None = None) -> list[Unseen]:
     """Predict a source from a few of its own numbers, which move the nearest stack, or that of ``basis``."""
     figures = public.figures_of(name)
     if len(figures) < anchoring.FEWEST:
         return []
     asked = stacks.asked_of(figures[0].spec)
-    basis = basis or stacks.nearest(asked)
+    basis = basis or _nearest(name, asked)
     assert basis.stack is not None
     try:
         told = anchoring.unseen(figures, basis=basis)
@@ -104,7 +114,7 @@ def _of_source(name: str) -> list[Unseen]:
     """Predict a source from the nearest stack as it is."""
     figures = public.figures_of(name)
     asked = stacks.asked_of(figures[0].spec)
-    basis = stacks.nearest(asked)
+    basis = _nearest(name, asked)
     assert basis.stack is not None
     try:
         told = predict(figures, asdict(basis.calibration))

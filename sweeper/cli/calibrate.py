@@ -54,7 +54,8 @@ class Calibrate(ConsoleCommand):
             const="article",
             choices=("article", "tables", "errors"),
             help="fit to published figures instead: of the article (vLLM 0.6.2), or of AMD's validation "
-            "tables (its images of vLLM 0.6.6 to 0.10.0; each becomes a calibration of its own); errors "
+            "tables (its images of vLLM 0.6.6 to 0.10.0; each becomes a calibration of its own) and to the "
+            "public sources that others are fitted to; errors "
             "predicts every published number that was not seen, for the intervals",
         )
         parser.add_argument(
@@ -190,12 +191,14 @@ def _article(options: argparse.Namespace, told: _Told) -> NamedCalibration:
 
 
 def _tables(options: argparse.Namespace, told: _Told) -> int:
-    """Fit every stack of AMD's validation tables, and of single sources, and write each under its name."""
-    from sweeper.calibrate import shipping, sourced
+    """Fit every stack of AMD's validation tables, of a source or of several; write each under its name."""
+    from sweeper.calibrate import pooled, shipping, sourced
 
     today = datetime.now(UTC).date()
     for made in chain(
-        shipping.made(date_made=today, tell=told.say), sourced.made(date_made=today, tell=told.say)
+        shipping.made(date_made=today, tell=told.say),
+        sourced.made(date_made=today, tell=told.say),
+        pooled.made(date_made=today, tell=told.say),
     ):
         path = made.write(options.into)
         _tell_errors(made, told)

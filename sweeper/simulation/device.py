@@ -2,7 +2,8 @@
 
 A device is a whole GPU or, in a partitioned mode, its share of one: compute, memory and bandwidth are
 divided evenly. How much of these peaks software reaches is not said here but in ``calibration.Calibration``,
-which is fitted on the MI300X: of any other GPU a prediction says what its peaks alone would change.
+which is fitted on the MI300X and the MI355X: of any other GPU a prediction says what its peaks alone would
+change.
 """
 
 from __future__ import annotations
@@ -194,6 +195,12 @@ def device_named(name: str | None) -> Device:
             f"{', '.join(DEVICES)}. Choose one of them.{nearest(wanted, DEVICES)}"
         )
     return DEVICES[wanted]
+
+
+def has_same_chip(name: str, other: str) -> bool:
+    """Return whether two of ``DEVICES`` run the same instructions, and so the same kernels of ROCm."""
+    targets = [DEVICES[each].gfx_target if each in DEVICES else None for each in (name, other)]
+    return targets[0] is not None and targets[0] == targets[1]
 
 
 def partition_of(mode: str | None, *, device: str | None = None) -> Device:

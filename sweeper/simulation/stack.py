@@ -18,10 +18,19 @@ from typing import NamedTuple
 from sweeper.knobs.aiter import MASTER
 from sweeper.knobs.generations import is_set
 from sweeper.records import Assignment, Model
-from sweeper.simulation.device import USUAL_DEVICE
+from sweeper.simulation.device import USUAL_DEVICE, has_same_chip
 
 _PLAIN = ("bfloat16", "float16", "half", "float32")
 _NEAR_MINORS = 0.5
+_GENERATION = 300.0
+_DEVICE = 100.0
+_UNUSUAL_DEVICE = 150.0
+"""Of a stack of another device than the usual one: what it has otherwise is that device's own."""
+
+_SAME_CHIP = 1.0
+"""Only memory differs, and its peaks are exchanged; kernels are the same."""
+
+_SEVERAL_BUILDS = 1.0
 _YEAR = 0.04
 """What a year between images counts: it decides between those of one release, which are the same stack."""
 
@@ -77,6 +86,7 @@ class Stack:
         weights: Types of the weights that were compared, as ``weights_of`` names them.
         kv: Types of the KV cache that were compared: ``auto``, ``fp8``.
         parent: Calibration from which all that was not fitted is taken; empty where there is none.
+        has_several_builds: Whether it was fitted to several builds together: no run is of the very same.
     """
 
     release: str
@@ -88,6 +98,7 @@ class Stack:
     weights: tuple[str, ...] = ()
     kv: tuple[str, ...] = ()
     parent: str = ""
+    has_several_builds: bool = False
 
     def __post_init__(self) -> None:
         for name in ("weights", "kv"):
@@ -95,11 +106,13 @@ class Stack:
 
     def differences(self, asked: Asked) -> Iterator[Difference]:
         """Yield in what a run's stack differs from this one, the weightiest first."""
+        if asked.generation != self.generation:
+            yield Difference(
+                f"engine {self.generation.upper()} in place of {asked.generation.upper()}", _GENERATION
+            )
         device = asked.device or USUAL_DEVICE
         if device != self.device:
-            yield Difference(f"{self.device} in place of {device}", 100.0)
-        if asked.generation != self.generation:
-            yield Difference(f"engine {self.generation.upper()} in place of {asked.generation.upper()}", 30.0)
+            yield Difference(f"{self.device} in place of {device}", _between(self.device, device))
         minors = minors_between(self.release, asked.release)
         if self.release != asked.release:
             yield Difference(f"vLLM {self.release} in place of {asked.release}", minors)
@@ -111,6 +124,8 @@ class Stack:
             had = {True: "on", False: "off", None: "not told"}[self.aiter]
             if asked.aiter or self.aiter:
                 yield Difference(f"AITER {had} there, {'on' if asked.aiter else 'off'} here", 2.0)
+        if self.has_several_builds:
+            yield Difference("several builds in place of one", _SEVERAL_BUILDS)
         if asked.date and _DAY.fullmatch(self.date) and asked.date != self.date:
             days = abs((date.fromisoformat(asked.date) - date.fromisoformat(self.date)).days)
             yield Difference(f"image of {self.date} in place of {asked.date}", min(1.0, days / 365) * _YEAR)
@@ -125,6 +140,13 @@ class Stack:
         if not found:
             return "the same stack"
         return "; ".join(each.words for each in found)
+
+
+def _between(own: str, other: str) -> float:
+    """Return how much it counts that a stack is of another device than a run."""
+    if has_same_chip(own, other):
+        return _SAME_CHIP
+    return _DEVICE if own == USUAL_DEVICE else _UNUSUAL_DEVICE
 
 
 def stack_of(content: Mapping[str, object]) -> Stack:

@@ -30,6 +30,18 @@ from sweeper.simulation.stack import Asked, day_of, minors_between
         # Of two images of a release the newer one is taken.
         (Asked(release="0.7.3", generation="v0", weights="fp8"), "amd_0_7_3"),
         (Asked(release="0.32.0", generation="v1", weights="bfloat16", aiter=True), "amd_0_10_0"),
+        # An MI325X is an MI300X with other memory.
+        (Asked(release="0.14.0", generation="v1", device="mi325x", weights="fp8", aiter=True), "amd_0_10_0"),
+        # An MI355X has a stack of its own in V1, with AITER and without; no other GPU gets it.
+        (Asked(release="0.32.0", generation="v1", device="mi355x", weights="fp8"), "mi355x_0_14"),
+        (
+            Asked(release="0.10.0", generation="v1", device="mi355x", weights="mxfp4", aiter=True),
+            "mi355x_0_14",
+        ),
+        (Asked(release="0.8.5", generation="v0", device="mi355x", weights="fp8"), "amd_0_8_5"),
+        (Asked(release="0.32.0", generation="v1", device="h100", weights="bfloat16"), "amd_0_10_0"),
+        (Asked(release="0.14.0", generation="v1", device="h200", weights="mxfp4"), "amd_0_10_0"),
+        (Asked(release="0.6.2", generation="v0", device="h100", weights="fp8"), "amd_0_6_6"),
     ],
 )
 def test_run_gets_nearest_stack(asked: Asked, name: str) -> None:
