@@ -6,7 +6,7 @@ good that is says leaving each number out in turn: it is predicted from a fit to
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date as Day
 
@@ -24,8 +24,10 @@ FEWEST = 2
 
 MOST_ANCHORS = 4
 _RIDGE = 0.05
+_FIRM_RIDGE = 0.33
 _ROUNDS = 5
-_COMMON = ("gemm_frac", "kernel_layer_s", "sample_s", "kv_read_frac", "weight_read_frac")
+_PARTS = ("gemm_frac", "prefill_attention_frac", "kv_read_frac", "kernel_layer_s", "sample_s")
+_FIRM = ("weight_read_frac", "gemm_half_tokens")
 
 
 def basis_of(figures: Sequence[Figure]) -> NamedCalibration:
@@ -34,9 +36,29 @@ def basis_of(figures: Sequence[Figure]) -> NamedCalibration:
 
 
 def parameters_of(figures: Sequence[Figure]) -> tuple[str, ...]:
-    """Return what a few numbers move: the device's parts of a step, and the host's."""
-    is_v1 = generation_of(figures[0].spec) == "v1"
-    return (*_COMMON, "v1_host_frac" if is_v1 else "host_step_s")
+    """Return what a few numbers move: one parameter for each part of a step that the runs have.
+
+    What hardly differs from stack to stack moves less: the memory's rate for weights, the tokens that a
+    multiplication needs, and the host's launches.
+    """
+    specs = [figure.spec for figure in figures]
+    is_v1 = generation_of(specs[0]) == "v1"
+    has_several = any(int(spec.assignment["tensor_parallel_size"]) > 1 for spec in specs)
+    is_narrow = any("8" in weights_of(spec.model) for spec in specs)
+    launches = not is_v1 or any(spec.assignment.get("enforce_eager") for spec in specs)
+    return (
+        *_PARTS,
+        *_FIRM,
+        "mixed_layer_s",
+        "v1_host_frac" if is_v1 else "host_step_s",
+        *(["allreduce_s"] if has_several else []),
+        *(["fp8_gemm_frac"] if is_narrow else []),
+        *(["eager_layer_s"] if launches else []),
+    )
+
+
+def _ridge(parameters: Iterable[str]) -> dict[str, float]:
+    return {name: _FIRM_RIDGE if name in (*_FIRM, "eager_layer_s") else _RIDGE for name in parameters}
 
 
 def anchored(figures: Sequence[Figure], start: Mapping[str, float]) -> dict[str, float]:
@@ -46,12 +68,13 @@ def anchored(figures: Sequence[Figure], start: Mapping[str, float]) -> dict[str,
         figures: The numbers.
         start: All parameters of the nearest stack.
     """
+    parameters = parameters_of(figures)
     return fit(
         figures,
         start,
-        parameters=parameters_of(figures),
+        parameters=parameters,
         rounds=_ROUNDS,
-        ridge=_RIDGE,
+        ridge=_ridge(parameters),
         weighs_alike=True,
     )
 
@@ -173,17 +196,28 @@ def stack_for(
 
 
 def split(figures: Sequence[Figure], *, most: int = MOST_ANCHORS) -> tuple[list[Figure], list[Figure]]:
-    """Choose the anchors of a source, before anything is predicted: the ends of each metric's list.
+    """Choose the anchors of a source, before anything is predicted: from both ends of what was run.
+
+    Metrics take turns, every other one from the far end first: of four metrics two tell of the first load and
+    two of the last one. A single metric tells of as many loads, evenly far from each other.
 
     Returns:
-        Anchors, the first and the last number of each metric as far as there are places, and the rest.
+        Anchors, at most so many, and the rest.
     """
-    by_metric: dict[str, list[Figure]] = {}
-    for figure in figures:
-        by_metric.setdefault(figure.metric, []).append(figure)
-    ends = [own[0] for own in by_metric.values()] + [own[-1] for own in by_metric.values() if len(own) > 1]
-    chosen = ends[: min(most, len(figures) - 1)]
-    return chosen, [figure for figure in figures if figure not in chosen]
+    by_metric: dict[str, list[int]] = {}
+    for place, figure in enumerate(figures):
+        by_metric.setdefault(figure.metric, []).append(place)
+    most = min(most, len(figures) - 1)
+    if len(by_metric) == 1:
+        wanted = [round(turn * (len(figures) - 1) / max(1, most - 1)) for turn in range(most)]
+    else:
+        turns = [own if turn % 2 == 0 else own[::-1] for turn, own in enumerate(by_metric.values())]
+        wanted = [own[0] for own in turns] + [own[-1] for own in turns if len(own) > 1]
+    chosen = dict.fromkeys(wanted[:most])
+    return (
+        [figures[place] for place in chosen],
+        [figure for place, figure in enumerate(figures) if place not in chosen],
+    )
 
 
 def unseen(figures: Sequence[Figure], *, basis: NamedCalibration | None = None) -> list[tuple[Figure, float]]:

@@ -43,7 +43,7 @@ def fit(
     *,
     parameters: Sequence[str],
     rounds: int = 4,
-    ridge: float = RIDGE,
+    ridge: float | Mapping[str, float] = RIDGE,
     weighs_alike: bool = False,
     weigh: Callable[[Figure], float] | None = None,
     tell: Tell = lambda _: None,
@@ -56,7 +56,7 @@ def fit(
         parameters: Names of those that move.
         rounds: Most steps of the method.
         ridge: How firmly a parameter holds to its start: doubling it costs as much as an error of
-            ``0.69 * ridge`` in a figure of weight 1.
+            ``0.69 * ridge`` in a figure of weight 1. A mapping has one for each parameter.
         weighs_alike: Each figure counts as much as any other; otherwise as ``Figure.weight`` says.
         weigh: How much a figure counts, where neither of the two holds.
         tell: Called with a line after each round.
@@ -81,6 +81,7 @@ def fit(
     counts = weigh or (lambda figure: 1.0 if weighs_alike else figure.weight)
     weights = np.array([counts(figure) for figure in used])
     targets = np.log([figure.value for figure in used])
+    holds = np.array([ridge[name] if isinstance(ridge, Mapping) else ridge for name in parameters])
 
     def values(moved: Floats) -> dict[str, float]:
         fitted = origin * np.exp(moved)
@@ -88,7 +89,7 @@ def fit(
 
     def residuals(moved: Floats) -> Floats:
         told = np.log(predict(used, values(moved)))
-        return np.concatenate([weights * (told - targets), ridge * moved])
+        return np.concatenate([weights * (told - targets), holds * moved])
 
     moved, at = np.zeros(len(parameters)), residuals(np.zeros(len(parameters)))
     damping = _DAMPING
