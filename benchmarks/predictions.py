@@ -408,7 +408,7 @@ def _summary(compared: Compared) -> Iterator[str]:
     yield ""
     yield (
         "An error is predicted over published, less 1. Speed is a geometric mean: below 1 the model is too "
-        "slow. *Anchored* is the mean error of the rest once the first and last number of each metric, four "
+        "slow. *Anchored* is the mean error of the rest once numbers of both ends of what was run, four "
         "at most, have moved the stack ([how](predictor.md)); of four numbers or fewer, each from the "
         "others. *Its model left out*: the stack is fitted to this source and others; all errors come from a "
         "fit to those of other models."
