@@ -43,7 +43,7 @@ def parameters_of(figures: Sequence[Figure]) -> tuple[str, ...]:
     """
     specs = [figure.spec for figure in figures]
     is_v1 = generation_of(specs[0]) == "v1"
-    has_several = any(int(spec.assignment["tensor_parallel_size"]) > 1 for spec in specs)
+    has_several = any(int(spec.assignment.get("tensor_parallel_size", 1)) > 1 for spec in specs)
     is_narrow = any("8" in weights_of(spec.model) for spec in specs)
     launches = not is_v1 or any(spec.assignment.get("enforce_eager") for spec in specs)
     return (
@@ -228,8 +228,10 @@ def unseen(figures: Sequence[Figure], *, basis: NamedCalibration | None = None) 
         basis: Calibration to start from; None is that of the nearest stack.
 
     Returns:
-        Each number that was predicted without it, and the prediction.
+        Each number that was predicted without it, and the prediction; nothing of a source of one number.
     """
+    if len(figures) < FEWEST:
+        return []
     start = asdict((basis or basis_of(figures)).calibration)
     if len(figures) <= MOST_ANCHORS:
         return list(zip(figures, left_out_one_by_one(figures, start), strict=True))

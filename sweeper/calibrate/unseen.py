@@ -89,41 +89,41 @@ def _nearest(name: str, asked: Asked) -> NamedCalibration:
     return pooled.without_model_of(name) if name in pooled.fitted_names() else stacks.nearest(asked)
 
 
+def _of_source(name: str) -> list[Unseen]:
+    """Predict a source from the nearest stack as it is."""
+    return _told(
+        name, lambda figures, basis: zip(figures, predict(figures, asdict(basis.calibration)), strict=True)
+    )
+
+
 def _anchored_to(name: str, basis: NamedCalibration | None = None) -> list[Unseen]:
     """Predict a source from a few of its own numbers, which move the nearest stack, or that of ``basis``."""
+    return _told(name, lambda figures, basis: anchoring.unseen(figures, basis=basis), basis)
+
+
+_Predict = Callable[[Sequence[Figure], NamedCalibration], Iterable[tuple[Figure, float]]]
+
+
+def _told(name: str, predicted: _Predict, basis: NamedCalibration | None = None) -> list[Unseen]:
+    """Return what is predicted of a source from a stack, the nearest where none is given.
+
+    Nothing where the model refuses a run.
+    """
     figures = public.figures_of(name)
-    if len(figures) < anchoring.FEWEST:
-        return []
     asked = stacks.asked_of(figures[0].spec)
     basis = basis or _nearest(name, asked)
     assert basis.stack is not None
     try:
-        told = anchoring.unseen(figures, basis=basis)
+        found = list(predicted(figures, basis))
     except SweeperError:
         return []
     distance = basis.stack.distance(asked)
-    return [_unseen(name, figure, predicted, distance) for figure, predicted in told]
+    return [_unseen(name, figure, value, distance) for figure, value in found]
 
 
 def anchored() -> tuple[Unseen, ...]:
     """Return what ``collect_anchored`` found when it was last written."""
     return read(ANCHORED)
-
-
-def _of_source(name: str) -> list[Unseen]:
-    """Predict a source from the nearest stack as it is."""
-    figures = public.figures_of(name)
-    asked = stacks.asked_of(figures[0].spec)
-    basis = _nearest(name, asked)
-    assert basis.stack is not None
-    try:
-        told = predict(figures, asdict(basis.calibration))
-    except SweeperError:
-        return []
-    distance = basis.stack.distance(asked)
-    return [
-        _unseen(name, figure, predicted, distance) for figure, predicted in zip(figures, told, strict=True)
-    ]
 
 
 def _unseen(source: str, figure: Figure, predicted: float, distance: float) -> Unseen:
