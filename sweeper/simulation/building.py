@@ -38,7 +38,7 @@ def costs_of(
         gpus=max(1, round(devices * device.gpu_frac)),
         built=built_of(spec),
         calibration=calibration,
-        precision=precision_of(settings, spec.model.quantization),
+        precision=precision_of(settings, spec.model.quantization, has_rocm=device.has_rocm),
         kv_bits=8 if str(settings["kv_cache_dtype"]).startswith(SHORT_SUFFIXES) else 16,
         is_v1=has_v1,
         uses_graphs=not settings["enforce_eager"],

@@ -21,12 +21,12 @@ from sweeper.records.architecture import (
     Layer,
     Mlp,
 )
-from sweeper.simulation.attention import context_in, pairs_in
+from sweeper.simulation.attention import SERIAL_TOKEN_S, context_in, decodes_serially, pairs_in
 from sweeper.simulation.builds import kinds_of
 from sweeper.simulation.calibration import Calibration, parameters
 from sweeper.simulation.communication import Sharing
 from sweeper.simulation.costs import CostModel, Step
-from sweeper.simulation.device import MI300X
+from sweeper.simulation.device import MI300X, device_named
 from sweeper.simulation.experts import Routing, busiest, chances, touched
 from sweeper.simulation.precision import Precision, Stored, precision_of, uniform
 
@@ -64,6 +64,44 @@ def costs(architecture: Architecture, **changes: object) -> CostModel:
 
 def decode(count: int, context: int = 1000) -> Step:
     return Step(decodes=count, context_tokens=float(count * context), samples=count)
+
+
+# --- heads that are read from first to last ---
+
+
+@pytest.mark.parametrize(
+    ("attention", "is_serial"),
+    [
+        (GROUPED, False),
+        (replace(GROUPED, heads=16, kv_heads=2, head_dim=256), True),
+        (replace(GROUPED, heads=64, kv_heads=2), True),
+        (replace(GROUPED, heads=16, kv_heads=2, head_dim=256, window=4096), False),
+        (LATENT, False),
+    ],
+)
+def test_heads_that_rocms_own_kernel_does_not_take_are_read_from_first_to_last(
+    attention: AnyAttention, is_serial: bool
+) -> None:
+    plain = costs(built(attention=attention))
+    serial = replace(plain, decodes_serially=True)
+    longer_s = serial.device_s(decode(1, 50_000)) - serial.device_s(decode(1, 10_000))
+    if not is_serial:
+        assert serial.device_s(decode(1, 50_000)) == plain.device_s(decode(1, 50_000))
+        return
+    # Four layers; as long for eight sequences that are read side by side.
+    assert longer_s == pytest.approx(4 * 40_000 * SERIAL_TOKEN_S)
+    together_s = serial.device_s(decode(8, 50_000)) - serial.device_s(decode(8, 10_000))
+    assert together_s == pytest.approx(longer_s)
+    grown = serial.groups_s(decode(1, 10_000), steps=1, groups=101)
+    assert grown[100] - grown[0] == pytest.approx(4 * 100 * SERIAL_TOKEN_S)
+
+
+def test_that_is_so_in_v1_on_rocm_without_aiter() -> None:
+    nvidias = device_named("h100")
+    assert decodes_serially(MI300X, is_v1=True, has_aiter=False)
+    assert not decodes_serially(MI300X, is_v1=True, has_aiter=True)
+    assert not decodes_serially(MI300X, is_v1=False, has_aiter=False)
+    assert not decodes_serially(nvidias, is_v1=True, has_aiter=False)
 
 
 # --- which experts a batch reaches ---
@@ -349,20 +387,32 @@ def test_weights_that_are_converted_are_faster_for_few_rows_and_slower_for_many(
 
 
 @pytest.mark.parametrize(
-    ("method", "bits", "compute_bits"),
+    ("method", "bits", "compute_bits", "is_slow"),
     [
-        ("fp8", 8.0, 8),
-        ("compressed-tensors", 8.0, 8),
-        ("awq", 4.15, 16),
-        ("mxfp4", 4.25, 16),
-        ("gptq", 8.0, 16),
+        ("fp8", 8.0, 8, False),
+        ("compressed-tensors", 8.0, 8, False),
+        ("compressed-tensors", 4.5, 16, True),
+        ("awq", 4.15, 16, True),
+        ("mxfp4", 4.25, 16, False),
+        ("gptq", 8.0, 16, False),
     ],
 )
-def test_method_says_what_is_multiplied(method: str, bits: float, compute_bits: int) -> None:
-    stored = Quantization(method=method, bits=bits, parts=frozenset({"experts"}))
+def test_method_says_what_is_multiplied(method: str, bits: float, compute_bits: int, is_slow: bool) -> None:
+    stored = Quantization(method=method, bits=bits, parts=frozenset({"experts", "mlp"}))
     found = precision_of({"quantization": "none"}, stored)
-    assert found.experts == Stored(bits=bits, compute_bits=compute_bits)
+    # On ROCm experts of four-bit integers are converted slowly; of other matrices that is not known.
+    assert found.experts == Stored(bits=bits, compute_bits=compute_bits, is_slow_to_convert=is_slow)
+    assert found.mlp == Stored(bits=bits, compute_bits=compute_bits)
     assert found.attention == Stored()
+    assert not precision_of({"quantization": "none"}, stored, has_rocm=False).experts.is_slow_to_convert
+
+
+def test_small_batch_gains_nothing_by_experts_that_are_slow_to_convert() -> None:
+    four = Stored(bits=4.25)
+    fast = replace(costs(built(layers=40)), precision=Precision(experts=four))
+    slow = replace(fast, precision=Precision(experts=replace(four, is_slow_to_convert=True)))
+    assert slow.device_s(decode(16)) > 1.2 * fast.device_s(decode(16))
+    assert slow.weight_bytes == fast.weight_bytes
 
 
 def test_checkpoint_without_method_is_as_wide_as_its_setting() -> None:
