@@ -11,7 +11,7 @@ from dataclasses import asdict
 from datetime import date as Day
 
 from sweeper.calibrate.figures import FIT, VALIDATION, Figure, predict
-from sweeper.calibrate.fitting import fit
+from sweeper.calibrate.fitting import alike, fit
 from sweeper.calibrate.judging import compared_of, errors_as
 from sweeper.simulation import stacks
 from sweeper.simulation.calibration import NamedCalibration
@@ -26,8 +26,11 @@ MOST_ANCHORS = 4
 _RIDGE = 0.05
 _FIRM_RIDGE = 0.33
 _ROUNDS = 5
-_PARTS = ("gemm_frac", "prefill_attention_frac", "kv_read_frac", "kernel_layer_s", "sample_s")
-_FIRM = ("weight_read_frac", "gemm_half_tokens")
+_PARTS = (
+    *("gemm_frac", "gemm_half_tokens", "weight_read_frac", "prefill_attention_frac", "kv_read_frac"),
+    *("kernel_layer_s", "mixed_layer_s", "sample_s"),
+)
+_FIRM = ("weight_read_frac", "gemm_half_tokens", "eager_layer_s")
 
 
 def basis_of(figures: Sequence[Figure]) -> NamedCalibration:
@@ -48,8 +51,6 @@ def parameters_of(figures: Sequence[Figure]) -> tuple[str, ...]:
     launches = not is_v1 or any(spec.assignment.get("enforce_eager") for spec in specs)
     return (
         *_PARTS,
-        *_FIRM,
-        "mixed_layer_s",
         "v1_host_frac" if is_v1 else "host_step_s",
         *(["allreduce_s"] if has_several else []),
         *(["fp8_gemm_frac"] if is_narrow else []),
@@ -58,7 +59,7 @@ def parameters_of(figures: Sequence[Figure]) -> tuple[str, ...]:
 
 
 def _ridge(parameters: Iterable[str]) -> dict[str, float]:
-    return {name: _FIRM_RIDGE if name in (*_FIRM, "eager_layer_s") else _RIDGE for name in parameters}
+    return {name: _FIRM_RIDGE if name in _FIRM else _RIDGE for name in parameters}
 
 
 def anchored(figures: Sequence[Figure], start: Mapping[str, float]) -> dict[str, float]:
@@ -75,7 +76,7 @@ def anchored(figures: Sequence[Figure], start: Mapping[str, float]) -> dict[str,
         parameters=parameters,
         rounds=_ROUNDS,
         ridge=_ridge(parameters),
-        weighs_alike=True,
+        weigh=alike,
     )
 
 

@@ -37,6 +37,16 @@ _ENOUGH = 1e-3
 """Part of the squares that a round has to save for another one to be worth it."""
 
 
+def by_weight(figure: Figure) -> float:
+    """Let each figure count as its own weight says."""
+    return figure.weight
+
+
+def alike(figure: Figure) -> float:
+    """Let each figure count as much as any other."""
+    return 1.0
+
+
 def fit(
     figures: Sequence[Figure],
     start: Mapping[str, float],
@@ -44,8 +54,7 @@ def fit(
     parameters: Sequence[str],
     rounds: int = 4,
     ridge: float | Mapping[str, float] = RIDGE,
-    weighs_alike: bool = False,
-    weigh: Callable[[Figure], float] | None = None,
+    weigh: Callable[[Figure], float] = by_weight,
     tell: Tell = lambda _: None,
 ) -> dict[str, float]:
     """Fit some parameters to figures, all others kept.
@@ -57,8 +66,7 @@ def fit(
         rounds: Most steps of the method.
         ridge: How firmly a parameter holds to its start: doubling it costs as much as an error of
             ``0.69 * ridge`` in a figure of weight 1. A mapping has one for each parameter.
-        weighs_alike: Each figure counts as much as any other; otherwise as ``Figure.weight`` says.
-        weigh: How much a figure counts, where neither of the two holds.
+        weigh: How much a figure counts; ``by_weight``, ``alike`` or another.
         tell: Called with a line after each round.
 
     Returns:
@@ -78,8 +86,7 @@ def fit(
     if not np.all(origin > 0):
         zero = parameters[int(np.argmin(origin))]
         raise ConfigError(f"calibrate: {zero} starts at 0; expected above 0, since it moves by factors.")
-    counts = weigh or (lambda figure: 1.0 if weighs_alike else figure.weight)
-    weights = np.array([counts(figure) for figure in used])
+    weights = np.array([weigh(figure) for figure in used])
     targets = np.log([figure.value for figure in used])
     holds = np.array([ridge[name] if isinstance(ridge, Mapping) else ridge for name in parameters])
 

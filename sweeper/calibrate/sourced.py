@@ -14,7 +14,7 @@ from datetime import date
 from sweeper.calibrate import public
 from sweeper.calibrate.anchoring import of_stack, stack_for
 from sweeper.calibrate.figures import predict
-from sweeper.calibrate.fitting import fit
+from sweeper.calibrate.fitting import alike, fit
 from sweeper.simulation import calibration
 from sweeper.simulation.calibration import NamedCalibration
 
@@ -93,7 +93,7 @@ def _made(each: Sourced, *, date_made: date) -> NamedCalibration:
         parameters=tuple(each.starts),
         rounds=_ROUNDS,
         ridge=_RIDGE,
-        weighs_alike=True,
+        weigh=alike,
     )
     stack = stack_for(figures, parent=parent, image=each.image, date=each.date)
     return of_stack(

@@ -268,7 +268,7 @@ def _anchored(
 def _measured(options: argparse.Namespace, told: _Told) -> NamedCalibration:
     from sweeper.calibrate import anchoring
     from sweeper.calibrate.figures import FIT, predict
-    from sweeper.calibrate.fitting import BASE, fit
+    from sweeper.calibrate.fitting import BASE, alike, by_weight, fit
     from sweeper.calibrate.studies import study_figures
     from sweeper.simulation.calibration import CPU_START
 
@@ -294,7 +294,7 @@ def _measured(options: argparse.Namespace, told: _Told) -> NamedCalibration:
             parameters=BASE,
             rounds=rounds,
             ridge=ridge,
-            weighs_alike=is_cpu,
+            weigh=alike if is_cpu else by_weight,
             tell=told.say,
         )
     releases = ", ".join(sorted({figure.spec.engine.release for figure in figures}))

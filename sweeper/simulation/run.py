@@ -260,9 +260,11 @@ class Run(ABC):
         self._tell([], decodes=True, steps=steps * len(times_s))
         self._take(decoding.lacking(steps * len(times_s)))
         self.now_s = times_s[-1]
-        # The host's work goes before a group's first step.
-        ahead_s = self.costs.ahead_s(step, steps=steps)
-        steps_s = [(each_s - ahead_s) / steps for each_s in took_s[: len(times_s)].tolist()]
+        steps_s: list[float] = []
+        if steps > 1:
+            # The host's work goes before a group's first step.
+            ahead_s = self.costs.ahead_s(step, steps=steps)
+            steps_s = [(each_s - ahead_s) / steps for each_s in took_s[: len(times_s)].tolist()]
         self._let_go(self._advance(steps, times_s=times_s, steps_s=steps_s))
         return True
 
@@ -272,7 +274,7 @@ class Run(ABC):
         Args:
             steps: In a group.
             times_s: When each group ends.
-            steps_s: What each step of a group takes.
+            steps_s: What each step of a group takes, of each group; empty where a group is a step.
 
         Returns:
             Those that have all of theirs, and since when.
