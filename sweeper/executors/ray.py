@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from sweeper.executors import Ticket
 from sweeper.executors.ray_holders import EngineHolder, Holders, actor_options, close_all
-from sweeper.executors.ray_import import import_ray
+from sweeper.executors.ray_import import NEVER_BY_ITSELF, import_ray
 from sweeper.processes import orphans, process
 from sweeper.processes.process import Process
 from sweeper.processes.warm import WarmProcesses
@@ -30,7 +30,7 @@ _USUAL_OPTIONS: Mapping[str, Any] = {
     "num_cpus": 0,
     "num_gpus": 0,
     # The engine's mask is set by us, so Ray's own must stay away (it would be composed with it).
-    "runtime_env": {"env_vars": {"RAY_EXPERIMENTAL_NOSET_HIP_VISIBLE_DEVICES": "1"}},
+    "runtime_env": {"env_vars": dict([("RAY_EXPERIMENTAL_NOSET_HIP_VISIBLE_DEVICES", "1"), NEVER_BY_ITSELF])},
 }
 
 
@@ -102,12 +102,8 @@ def _is_cancelled() -> bool:
     if threading.current_thread() is not threading.main_thread():
         # Ray knows the task of its own thread only; what others do ends with the main one.
         return False
-    ray = import_ray(is_private=False)
-    if not ray.is_initialized():
-        # Asked all the same, Ray would start a cluster of its own here, on every core and in /tmp/ray.
-        return False
     try:
-        return bool(ray.get_runtime_context().is_canceled())
+        return bool(import_ray(is_private=False).get_runtime_context().is_canceled())
     except RuntimeError:
         # Outside a worker nothing can be cancelled.
         return False
