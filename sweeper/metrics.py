@@ -8,7 +8,7 @@ the client sees. Only completed requests enter; how many failed is a number of i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,21 @@ class RequestRecords:
     def is_complete(self) -> Bools:
         """Which requests came back whole, shape (requests,)."""
         return np.isfinite(self.last_token_s)
+
+    def answered_within(self, seconds: float) -> RequestRecords:
+        """Return what a client saw that stops counting so many seconds after its first request.
+
+        Requests that are under way then fail. Gaps between messages are not told apart by request, so there
+        are none.
+        """
+        is_late = self.last_token_s > np.min(self.arrival_s) + seconds
+        return replace(
+            self,
+            first_token_s=np.where(is_late, np.nan, self.first_token_s),
+            last_token_s=np.where(is_late, np.nan, self.last_token_s),
+            output_tokens=np.where(is_late, 0, self.output_tokens),
+            inter_token_s=np.empty(0),
+        )
 
 
 def ttft_ms(records: RequestRecords) -> Floats:

@@ -84,6 +84,16 @@ def test_failed_request_counts_as_failed_and_nowhere_else() -> None:
     assert ONE_FAILED.is_complete.tolist() == [True, False, True]
 
 
+def test_client_that_stops_counting_misses_what_is_answered_later() -> None:
+    numbers = summarize(RECORDS.answered_within(2.5))
+    assert (numbers["completed"], numbers["failed"]) == (2, 1)
+    assert (numbers["total_output_tokens"], numbers["duration_s"]) == (6, 2.5)
+    assert numbers["mean_ttft_ms"] == 750.0
+    assert numbers["mean_tpot_ms"] == 500.0
+    # Not even by a later count are they there again.
+    assert summarize(RECORDS.answered_within(2.5).answered_within(9.0))["completed"] == 2
+
+
 def test_without_requests_statistics_are_unknown_and_counts_are_zero() -> None:
     nothing = np.empty(0)
     counts = np.empty(0, np.int64)

@@ -15,6 +15,7 @@ from sweeper.clients.simulated import SimulatedClient
 from sweeper.engines import never_cancelled
 from sweeper.engines.simulated import SimulatedEngine
 from sweeper.intervals import NORMAL_975
+from sweeper.metrics import summarize
 from sweeper.records import LoadPoint, Placement, TrialSpec
 from sweeper.records.metrics import METRICS
 from sweeper.simulation.calibration import Calibration
@@ -55,6 +56,7 @@ class Figure:
         parameter: The single parameter that was fitted to it; None for those fitted together, or none.
         platform: Where it was measured; None where it was published.
         remark: Why it is left out of the fit although it belongs to the fitted runs; empty for all others.
+        until_s: Its client counts what was answered so many seconds after its first request; None counts all.
     """
 
     experiment: str
@@ -70,6 +72,7 @@ class Figure:
     parameter: str | None = None
     platform: str | None = None
     remark: str = ""
+    until_s: float | None = None
 
     @property
     def weight(self) -> float:
@@ -116,9 +119,7 @@ def predict(
             continue
         wanted.setdefault(figure.spec.key, (figure, set()))[1].add(figure.point)
     told = {
-        key: _run(
-            figure.spec, figure.placement, _with_first_runs(figure.spec.load_points, points), values, seed
-        )
+        key: _run(figure, _with_first_runs(figure.spec.load_points, points), values, seed)
         for key, (figure, points) in wanted.items()
     }
 
@@ -153,22 +154,17 @@ def _with_first_runs(points: Sequence[LoadPoint], wanted: set[LoadPoint]) -> lis
 
 
 def _run(
-    spec: TrialSpec,
-    placement: Placement,
-    points: Sequence[LoadPoint],
-    values: Mapping[str, float],
-    seed: int | None,
+    figure: Figure, points: Sequence[LoadPoint], values: Mapping[str, float], seed: int | None
 ) -> dict[LoadPoint, Mapping[str, float | None]]:
-    spec = replace(spec, calibration=values)
-    server = SimulatedEngine().start(spec, placement, restart=0, cancelled=never_cancelled)
+    """Return what is measured at each load point of the figure's trial."""
+    spec = replace(figure.spec, calibration=values)
+    server = SimulatedEngine().start(spec, figure.placement, restart=0, cancelled=never_cancelled)
     client = SimulatedClient(spec)
-    return {
-        point: client.measure(
-            server,
-            point if seed is None else replace(point, client_seed=seed),
-            restart=0,
-            repeat=0,
-            cancelled=never_cancelled,
-        ).metrics
-        for point in points
-    }
+
+    def measured(point: LoadPoint) -> Mapping[str, float | None]:
+        if figure.until_s is not None:
+            served = client.serve(server, point, seed=point.client_seed, cancelled=never_cancelled)
+            return summarize(served.records.answered_within(figure.until_s))
+        return client.measure(server, point, restart=0, repeat=0, cancelled=never_cancelled).metrics
+
+    return {point: measured(point if seed is None else replace(point, client_seed=seed)) for point in points}

@@ -56,6 +56,7 @@ def source_figures(source: Mapping[str, Any], *, role: str = VALIDATION) -> list
             spec=spec,
             placement=block_of(spec),
             role=role,
+            until_s=source.get("counted_s"),
         )
         for run in source["runs"]
         for spec in [

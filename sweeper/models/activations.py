@@ -67,6 +67,21 @@ def profiled_samples(said: Assignment, *, release: str, accelerator: Accelerator
     return min(whole(said, "max_num_seqs", 256), tokens)
 
 
+def times_profiled(release: str, *, accelerator: Accelerator) -> int:
+    """Return how often the profile at the start counts the working memory.
+
+    Before 0.6.6 it takes for memory outside of torch what the device has not got back yet, which on ROCm is
+    all of it.
+
+    Source:
+        vLLM 0.6.3 and 0.6.6, worker/worker.py, ``determine_num_available_blocks`` (changed by pull 10511).
+        Llama 3.1 405B in FP8 on MI300X, 0.6.4.dev4: 34 GiB for a step of 91680 tokens on 4 GPUs, of which a
+        layer holds 15 (dstackai/benchmarks, by the batches from which on its sequences were preempted). On
+        CUDA it was counted once in 0.6.3 (vllm-project/vllm issue 10517), on ROCm in 0.9.2.
+    """
+    return 2 if accelerator == "rocm" and not is_between(release, "0.6.6", None) else 1
+
+
 def sampled_bytes(release: str) -> int:
     """Return the bytes that sampling holds for each logit.
 

@@ -28,6 +28,7 @@ from sweeper.models.activations import (
     activation_bytes,
     profiled_samples,
     sampled_bytes,
+    times_profiled,
 )
 from sweeper.models.kv_cache import KvCache, default_block_tokens, kv_bytes_per_token, kv_cache
 from sweeper.models.number_types import GIB, compute_dtype, kv_dtype
@@ -201,7 +202,8 @@ def fit(
     longest = built.max_positions if takes_what_fits else whole(said, LONGEST, built.max_positions)
     found = Fit(
         weights_gib=weight_bytes(model, assignment) / GIB,
-        activations_gib=activation_bytes(
+        activations_gib=times_profiled(release, accelerator=accelerator)
+        * activation_bytes(
             built,
             tokens=whole(said, "max_num_batched_tokens", UNKNOWN_BATCH_TOKENS),
             sampled=profiled_samples(said, release=release, accelerator=accelerator),

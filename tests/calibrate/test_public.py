@@ -99,6 +99,15 @@ def test_model_of_source_is_found_and_its_block_is_as_large_as_it_asks() -> None
     assert figure.role == VALIDATION
 
 
+def test_source_whose_client_stops_counting_is_predicted_so() -> None:
+    # Of 3897 requests 2939 were answered within the two minutes, by the source.
+    *_, last = public.figures_of("amd_spx_nemo")
+    assert (last.until_s, last.point.num_prompts, last.point.request_rate_per_s) == (120.0, 3896, 32.47)
+    counted, whole = (predict([replace(last, until_s=until_s)], {})[0] for until_s in (last.until_s, None))
+    # Those that came last ran with the most others.
+    assert counted < whole
+
+
 def test_latencies_and_throughputs_are_of_one_image_and_it_had_aiters_kernels_off() -> None:
     # AMD's page for the image of 2025-08-12; the one of 2025-07-15 (vLLM 0.9.1) says 17.236 and 48.453 s.
     of_one = {
