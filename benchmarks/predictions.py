@@ -12,6 +12,7 @@ not seen was computed by ``python -m sweeper calibrate --published errors``.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,7 @@ from typing import Any
 import pandas as pd
 
 from sweeper.calibrate import pooled, public, sourced, unseen
-from sweeper.clients.simulated import SimulatedClient
-from sweeper.engines.simulated import SimulatedEngine
+from sweeper.calibrate.figures import Figure, predict
 from sweeper.errors import SweeperError
 from sweeper.records import LoadPoint, Scalar, TrialSpec
 from sweeper.simulation import calibration, intervals, stacks
@@ -252,11 +252,12 @@ def pairs(source: Mapping[str, Any]) -> Iterator[Pair]:
     if source["name"] in pooled.fitted_names():
         yield from _left_out_pairs(source)
         return
-    known: dict[str, Mapping[str, float | None] | str] = {}
-    for run, figure in zip(source["runs"], public.source_figures(source), strict=True):
+    figures = public.source_figures(source)
+    known: dict[str, Mapping[str, float] | str] = {}
+    for run in source["runs"]:
         name = run["name"]
         if name not in known:
-            known[name] = _predict(figure.spec)
+            known[name] = _predict([figure for figure in figures if figure.series == name])
         numbers = known[name]
         yield Pair(
             run=name,
@@ -276,15 +277,13 @@ def _left_out_pairs(source: Mapping[str, Any]) -> Iterator[Pair]:
         )
 
 
-def _predict(spec: TrialSpec) -> Mapping[str, float | None] | str:
-    """Serve the one load of a trial on one simulated server; the reason in words where it refuses."""
-    (load,) = spec.load_points
+def _predict(figures: Sequence[Figure]) -> Mapping[str, float] | str:
+    """Return what the model says of one run's figures, by metric; the reason in words where it refuses."""
     try:
-        server = SimulatedEngine().start(spec, public.block_of(spec), restart=0, cancelled=lambda: False)
-        measured = SimulatedClient(spec).measure(server, load, restart=0, repeat=0, cancelled=lambda: False)
+        told = predict(figures, {})
     except SweeperError as exc:
         return str(exc)
-    return measured.metrics
+    return {figure.metric: value for figure, value in zip(figures, told, strict=True)}
 
 
 def _basis(source: Mapping[str, Any]) -> str:
@@ -509,6 +508,9 @@ def _why() -> Iterator[str]:
     )
 
 
+_SHOWN = ("request_throughput_per_s", "output_throughput_tok_per_s", "mean_ttft_ms", "mean_tpot_ms")
+
+
 def _unmeasured() -> Iterator[str]:
     yield "## Predictions that nobody has measured"
     yield ""
@@ -518,32 +520,36 @@ def _unmeasured() -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for case in _UNMEASURED:
         load = LoadPoint(dataset="sharegpt", num_prompts=case.prompts, request_rate_per_s=case.rate_per_s)
-        numbers = _predict(
-            public.trial_of(
-                model=case.model,
-                device=case.device,
-                release=case.release,
-                knobs={"tensor_parallel_size": case.devices, **case.knobs},
-                load=load,
-                mode=case.mode,
-            )
+        spec = public.trial_of(
+            model=case.model,
+            device=case.device,
+            release=case.release,
+            knobs={"tensor_parallel_size": case.devices, **case.knobs},
+            load=load,
+            mode=case.mode,
         )
+        numbers = _predict([_unknown(case.title, metric, spec) for metric in _SHOWN])
         if isinstance(numbers, str):
             yield f"| {case.title} | {case.prompts} | refused: {numbers} | | | |"
             continue
-        shown = (
-            "request_throughput_per_s",
-            "output_throughput_tok_per_s",
-            "mean_ttft_ms",
-            "mean_tpot_ms",
-        )
-        yield f"| {case.title} | {case.prompts} | " + " | ".join(_text(numbers[n]) for n in shown) + " |"
+        yield f"| {case.title} | {case.prompts} | " + " | ".join(_text(numbers[n]) for n in _SHOWN) + " |"
 
 
-def _text(value: float | None) -> str:
+def _unknown(title: str, metric: str, spec: TrialSpec) -> Figure:
+    """Return a figure whose value nobody has measured."""
+    return Figure(
+        experiment="unmeasured",
+        series=title,
+        metric=metric,
+        value=math.nan,
+        point=spec.load_points[0],
+        spec=spec,
+        placement=public.block_of(spec),
+    )
+
+
+def _text(value: float) -> str:
     """Write four digits, or all that are before the point."""
-    if value is None:
-        return ""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 

@@ -57,6 +57,15 @@ def test_too_long_latency_and_too_little_throughput_are_both_too_slow() -> None:
     assert latency.speed == throughput.speed == 0.5
 
 
+def test_source_whose_client_stops_counting_is_shown_so() -> None:
+    (own,) = (each for each in SOURCES if each.get("counted_s"))
+    assert own["name"] == "amd_spx_nemo"
+    last = {**own, "runs": own["runs"][-2:]}
+    shown = [pair.predicted for pair in predictions.pairs(last)]
+    assert shown == predict(public.source_figures(last), {})
+    assert shown != [pair.predicted for pair in predictions.pairs({**last, "counted_s": None})]
+
+
 def test_source_that_a_stack_was_fitted_to_with_others_is_shown_as_predicted_without_its_model() -> None:
     (own,) = (each for each in SOURCES if each["name"] == "vllm_blog_minimax_m2_5_mi355x")
     figures = public.source_figures(own)
