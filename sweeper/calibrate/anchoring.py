@@ -44,7 +44,7 @@ def parameters_of(figures: Sequence[Figure]) -> tuple[str, ...]:
     """Return what a few numbers move: one parameter for each part of a step that the runs have.
 
     What hardly differs from stack to stack moves less: the memory's rate for weights, the tokens that a
-    multiplication needs, and the host's launches. All-reduces move more: they take 6 to 53 us in those known.
+    multiplication needs, and the host's launches. All-reduces move more: 17 to 61 us are known.
     """
     specs = [figure.spec for figure in figures]
     is_v1 = generation_of(specs[0]) == "v1"

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from sweeper.executors import Ticket
 from sweeper.executors.ray_holders import EngineHolder, Holders, actor_options, close_all
-from sweeper.executors.ray_import import NEVER_BY_ITSELF, import_ray
+from sweeper.executors.ray_import import STARTS_BY_ITSELF, import_ray
 from sweeper.processes import orphans, process
 from sweeper.processes.process import Process
 from sweeper.processes.warm import WarmProcesses
@@ -30,7 +30,7 @@ _USUAL_OPTIONS: Mapping[str, Any] = {
     "num_cpus": 0,
     "num_gpus": 0,
     # The engine's mask is set by us, so Ray's own must stay away (it would be composed with it).
-    "runtime_env": {"env_vars": dict([("RAY_EXPERIMENTAL_NOSET_HIP_VISIBLE_DEVICES", "1"), NEVER_BY_ITSELF])},
+    "runtime_env": {"env_vars": {"RAY_EXPERIMENTAL_NOSET_HIP_VISIBLE_DEVICES": "1", STARTS_BY_ITSELF: "0"}},
 }
 
 

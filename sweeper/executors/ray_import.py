@@ -13,7 +13,8 @@ from typing import Any
 
 from sweeper.processes import masks
 
-NEVER_BY_ITSELF = ("RAY_ENABLE_AUTO_CONNECT", "0")
+STARTS_BY_ITSELF = "RAY_ENABLE_AUTO_CONNECT"
+"""Whether Ray's functions start a Ray where none is; read when it is imported (2.60, auto_init_hook.py)."""
 
 
 def import_ray(*, is_private: bool) -> Any:
@@ -33,8 +34,8 @@ def import_ray(*, is_private: bool) -> Any:
     # where its parent is process 1, as under nohup, systemd or in a container (seen with 2.60). Where a
     # process is named here, which no driver is told, it asks whether that one lives.
     os.environ.setdefault("RAY_RAYLET_PID", str(os.getpid()))
-    # Called without a Ray, as while one dies, its functions would start a stranger of every core in /tmp/ray.
-    os.environ.setdefault(*NEVER_BY_ITSELF)
+    # Asked while ours dies, its functions would start another one, on every core and in /tmp/ray.
+    os.environ.setdefault(STARTS_BY_ITSELF, "0")
     with keeping_signals():
         import ray
 

@@ -70,8 +70,8 @@ def profiled_samples(said: Assignment, *, release: str, accelerator: Accelerator
 def times_profiled(release: str, *, accelerator: Accelerator) -> int:
     """Return how often the profile at the start counts the working memory.
 
-    Before 0.6.6 it takes for memory outside of torch what the device has not got back yet, which on ROCm is
-    all of it.
+    Before 0.6.6 the code adds torch's peak and all memory that is not torch's now; on ROCm that seems to hold
+    what the step had, by the one number that is known.
 
     Source:
         vLLM 0.6.3 and 0.6.6, worker/worker.py, ``determine_num_available_blocks`` (changed by pull 10511).
