@@ -7,15 +7,19 @@ good that is says leaving each number out in turn: it is predicted from a fit to
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import date as Day
 
+import numpy as np
+
+from sweeper.calibrate.design import SPREAD, Design
 from sweeper.calibrate.figures import FIT, VALIDATION, Figure, predict
-from sweeper.calibrate.fitting import alike, fit
+from sweeper.calibrate.fitting import fit, slopes_of
 from sweeper.calibrate.judging import compared_of, errors_as
 from sweeper.simulation import stacks
 from sweeper.simulation.calibration import NamedCalibration
 from sweeper.simulation.device import USUAL_DEVICE
+from sweeper.simulation.intervals import family_of
 from sweeper.simulation.settings import generation_of
 from sweeper.simulation.stack import Stack, weights_of
 
@@ -33,6 +37,21 @@ _PARTS = (
 )
 _FIRM = ("weight_read_frac", "gemm_half_tokens", "eager_layer_s")
 _LOOSE = ("allreduce_s",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What is worth measuring.
+
+    Attributes:
+        chosen: Places of the numbers, or of the runs.
+        open_before: Mean standard deviation of the logarithm of each other number, by how parameters differ.
+        open_after: The same once those chosen are known.
+    """
+
+    chosen: list[int]
+    open_before: float
+    open_after: float
 
 
 def basis_of(figures: Sequence[Figure]) -> NamedCalibration:
@@ -79,8 +98,13 @@ def anchored(figures: Sequence[Figure], start: Mapping[str, float]) -> dict[str,
         parameters=parameters,
         rounds=_ROUNDS,
         ridge=_ridge(parameters),
-        weigh=alike,
+        weigh=_count,
     )
+
+
+def _count(figure: Figure) -> float:
+    """Return how much a number counts: a TTFT half, since what is left off is twice as large."""
+    return 0.5 if family_of(figure.metric) == "TTFT" else 1.0
 
 
 def left_out_one_by_one(figures: Sequence[Figure], start: Mapping[str, float]) -> list[float]:
@@ -199,25 +223,51 @@ def stack_for(
     )
 
 
-def split(figures: Sequence[Figure], *, most: int = MOST_ANCHORS) -> tuple[list[Figure], list[Figure]]:
-    """Choose the anchors of a source, before anything is predicted: from both ends of what was run.
+def worth_measuring(
+    figures: Sequence[Figure],
+    start: Mapping[str, float],
+    *,
+    most: int = MOST_ANCHORS,
+    known: Sequence[int] = (),
+    runs: Sequence[Sequence[int]] | None = None,
+) -> Choice:
+    """Choose the numbers of a stack that tell most of its others, before these are known.
 
-    Metrics take turns, every other one from the far end first: of four metrics two tell of the first load and
-    two of the last one. A single metric tells of as many loads, evenly far from each other.
+    Args:
+        figures: All numbers that can be measured; only values of those known are read.
+        start: All parameters of the nearest stack, which those known move first.
+        most: How many at most.
+        known: Places of numbers that are measured already.
+        runs: Places of numbers that one run measures together; None is each for itself.
+    """
+    told = [figures[place] for place in known]
+    values = anchored(told, start) if len(told) >= FEWEST else start
+    parameters = parameters_of(figures)
+    design = Design(
+        slopes_of(figures, values, parameters),
+        spreads=np.array([SPREAD * _RIDGE / ridge for ridge in _ridge(parameters).values()]),
+        counts=np.array([_count(figure) for figure in figures]),
+        kinds=[family_of(figure.metric) or figure.metric for figure in figures],
+    )
+    chosen = design.choose(most, known=known, runs=runs)
+    then = [*known, *(place for run in chosen for place in (runs[run] if runs is not None else [run]))]
+    others = [place for place in range(len(figures)) if place not in then]
+    return Choice(
+        chosen=chosen,
+        open_before=float(design.left_open(known)[others].mean()),
+        open_after=float(design.left_open(then)[others].mean()),
+    )
+
+
+def split(figures: Sequence[Figure], start: Mapping[str, float]) -> tuple[list[Figure], list[Figure]]:
+    """Choose the anchors of a source as somebody would who measures: two, and by what these say two more.
 
     Returns:
-        Anchors, at most so many, and the rest.
+        Anchors, and the rest.
     """
-    by_metric: dict[str, list[int]] = {}
-    for place, figure in enumerate(figures):
-        by_metric.setdefault(figure.metric, []).append(place)
-    most = min(most, len(figures) - 1)
-    if len(by_metric) == 1:
-        wanted = [round(turn * (len(figures) - 1) / max(1, most - 1)) for turn in range(most)]
-    else:
-        turns = [own if turn % 2 == 0 else own[::-1] for turn, own in enumerate(by_metric.values())]
-        wanted = [own[0] for own in turns] + [own[-1] for own in turns if len(own) > 1]
-    chosen = dict.fromkeys(wanted[:most])
+    first = worth_measuring(figures, start, most=FEWEST).chosen
+    then = worth_measuring(figures, start, most=MOST_ANCHORS - FEWEST, known=first).chosen
+    chosen = [*first, *then]
     return (
         [figures[place] for place in chosen],
         [figure for place, figure in enumerate(figures) if place not in chosen],
@@ -239,5 +289,5 @@ def unseen(figures: Sequence[Figure], *, basis: NamedCalibration | None = None) 
     start = asdict((basis or basis_of(figures)).calibration)
     if len(figures) <= MOST_ANCHORS:
         return list(zip(figures, left_out_one_by_one(figures, start), strict=True))
-    anchors, rest = split(figures)
+    anchors, rest = split(figures, start)
     return list(zip(rest, predict(rest, anchored(anchors, start)), strict=True))

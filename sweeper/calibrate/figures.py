@@ -96,7 +96,7 @@ def predict(
     """Return what the model says of each figure.
 
     Args:
-        figures: Of any number of trials; each trial is run once.
+        figures: Of any number of trials; each is run once for each time until which its client counts.
         values: Parameters that differ from the default calibration.
         seed: Of arrivals and lengths; None takes that of the load points.
 
@@ -107,7 +107,7 @@ def predict(
         EngineError: A run cannot be represented by the model.
         ConfigError: A parameter is unknown or out of range.
     """
-    wanted: dict[str, tuple[Figure, set[LoadPoint]]] = {}
+    wanted: dict[tuple[str, float | None], tuple[Figure, set[LoadPoint]]] = {}
     replayed: dict[tuple[str, LoadPoint], Recording] = {}
     for figure in figures:
         found = _calibrated(figure, values)
@@ -117,7 +117,7 @@ def predict(
         if recorded is not None:
             replayed[figure.spec.key, figure.point] = recorded
             continue
-        wanted.setdefault(figure.spec.key, (figure, set()))[1].add(figure.point)
+        wanted.setdefault((figure.spec.key, figure.until_s), (figure, set()))[1].add(figure.point)
     told = {
         key: _run(figure, _with_first_runs(figure.spec.load_points, points), values, seed)
         for key, (figure, points) in wanted.items()
@@ -127,7 +127,7 @@ def predict(
         recorded = replayed.get((figure.spec.key, figure.point))
         if recorded is not None:
             return recorded.told(_calibrated(figure, values), figure.metric)
-        return float(told[figure.spec.key][figure.point][figure.metric] or 0.0)
+        return float(told[figure.spec.key, figure.until_s][figure.point][figure.metric] or 0.0)
 
     return [value(figure) for figure in figures]
 

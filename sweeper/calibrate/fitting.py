@@ -47,6 +47,25 @@ def alike(figure: Figure) -> float:
     return 1.0
 
 
+def slopes_of(figures: Sequence[Figure], values: Mapping[str, float], parameters: Sequence[str]) -> Floats:
+    """Return how the logarithm of each figure moves with that of each parameter.
+
+    Args:
+        figures: Of any number of trials.
+        values: All parameters, none of those asked for 0.
+        parameters: Names of those that move.
+
+    Returns:
+        Slopes, shape (figures, parameters).
+    """
+    told = np.log(predict(figures, values))
+    moved = [
+        np.log(predict(figures, {**values, name: values[name] * float(np.exp(_NUDGE))}))
+        for name in parameters
+    ]
+    return (np.array(moved).T - told[:, None]) / _NUDGE
+
+
 def fit(
     figures: Sequence[Figure],
     start: Mapping[str, float],

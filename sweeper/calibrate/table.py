@@ -2,8 +2,8 @@
 
 One number a row, all rows of one stack. Columns: ``model`` (a file of ``conf/model``), ``release`` (of
 vLLM), ``device``, ``mode`` (of its partitions), ``knobs`` and ``load`` (``name=value``, separated by ``;``),
-``metric`` (a metric column of the store), ``value`` (in its unit). ``image``, ``date`` and ``source`` may
-stand beside them. docs/predictor.md shows one.
+``metric`` (a metric column of the store), ``value`` (in its unit; empty where it is to be predicted).
+``image``, ``date`` and ``source`` may stand beside them. docs/predictor.md shows one.
 """
 
 from __future__ import annotations
@@ -56,33 +56,45 @@ class Table:
 
     Attributes:
         figures: Its numbers, each with the trial that models it.
+        asked: Rows without a value, likewise; their values are NaN.
         image: As the table calls it; empty where it does not.
         date: Of the image or the measurement; empty where it is not told.
     """
 
     figures: tuple[Figure, ...]
+    asked: tuple[Figure, ...]
     image: str
     date: str
 
 
-def read(path: Path) -> Table:
+def read(path: Path, *, fewest: int = FEWEST) -> Table:
     """Read a table of measured numbers.
+
+    Args:
+        path: A CSV file.
+        fewest: Numbers that it has to hold.
 
     Raises:
         ConfigError: There is no such file, a row is wrong, or the rows are not of one stack.
     """
     rows = list(_rows(path))
-    figures = tuple(_figure(path, line, row) for line, row in rows)
-    if len(figures) < FEWEST:
+    every = [_figure(path, line, row) for line, row in rows]
+    figures = tuple(figure for figure in every if not math.isnan(figure.value))
+    if len(figures) < fewest or not every:
         raise ConfigError(
             f"{path}: holds {'1 number' if figures else 'no numbers'}; expected at least {FEWEST}, of loads "
-            "or metrics that differ. Add what the source says besides."
+            "or metrics that differ. Add what the source says besides, or ask by --choose what to measure."
         )
     _refuse_twice(path, rows)
     for column in ("release", "device", "image"):
         _refuse_several(path, rows, column)
     first = rows[0][1]
-    return Table(figures=figures, image=first.get("image", ""), date=first.get("date", ""))
+    return Table(
+        figures=figures,
+        asked=tuple(figure for figure in every if math.isnan(figure.value)),
+        image=first.get("image", ""),
+        date=first.get("date", ""),
+    )
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
@@ -267,6 +279,9 @@ def _check_metric(where: str, metric: str, load: LoadPoint) -> None:
 
 
 def _value(where: str, text: str) -> float:
+    """Return the number, or NaN where the cell is empty."""
+    if not text:
+        return math.nan
     try:
         # A comma is taken between thousands only: 9,42 may mean 9.42.
         value = float(text.replace(",", "") if _THOUSANDS.fullmatch(text) else text)

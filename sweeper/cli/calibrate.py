@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -62,7 +63,14 @@ class Calibrate(ConsoleCommand):
             "--table",
             type=Path,
             help="CSV of a few measured numbers of one stack (docs/predictor.md): the nearest stack is moved "
-            "by them, and every number is predicted from the others",
+            "by them, every number is predicted from the others, and rows without a value from all",
+        )
+        parser.add_argument(
+            "--choose",
+            type=int,
+            metavar="RUNS",
+            help="fit nothing: of a table's runs without a value, name so many that tell most of the others "
+            "once they are measured",
         )
         parser.add_argument("--name", help="what to call it; platform.calibration=NAME chooses it")
         parser.add_argument("--start", help="calibration to start from; default: the nearest")
@@ -85,7 +93,13 @@ class Calibrate(ConsoleCommand):
             raise ConfigError(
                 "calibrate: give folders of measured studies, or --published, or --table, just one."
             )
-        options.name = options.name or ("published" if options.published else None)
+        if options.choose is not None and (options.choose < 1 or options.table is None):
+            given = f"{options.choose}{'' if options.table else ' without --table'}"
+            raise ConfigError(
+                f"--choose: is {given}; expected at least 1 run of --table FILE.csv. Correct it, or leave it "
+                "out."
+            )
+        options.name = options.name or ("published" if options.published or options.choose else None)
         if options.name is None:
             raise ConfigError(
                 "calibrate: got no --name; expected what to call the calibration, such as my_node."
@@ -119,6 +133,8 @@ class Calibrate(ConsoleCommand):
             return _errors(options, told)
         if options.published == "tables":
             return _tables(options, told)
+        if options.choose is not None:
+            return _choose(options, told, console)
         if options.table is not None:
             made = _table(options, told)
         else:
@@ -227,7 +243,7 @@ def _table(options: argparse.Namespace, told: _Told) -> NamedCalibration:
 
     read = table.read(options.table)
     basis = calibration.load(options.start, folder=options.into) if options.start else None
-    return _anchored(
+    made = _anchored(
         read.figures,
         options,
         told,
@@ -236,6 +252,48 @@ def _table(options: argparse.Namespace, told: _Told) -> NamedCalibration:
         image=read.image,
         date=read.date,
     )
+    _tell_asked(read.asked, made, told)
+    return made
+
+
+def _choose(options: argparse.Namespace, told: _Told, console: Console) -> int:
+    """Say which runs of a table are worth measuring; rows with a value are known already."""
+    from sweeper.calibrate import anchoring, table
+
+    read = table.read(options.table, fewest=0)
+    figures = [*read.figures, *read.asked]
+    runs: dict[object, list[int]] = {}
+    for place in range(len(read.figures), len(figures)):
+        runs.setdefault((figures[place].spec.key, figures[place].point), []).append(place)
+    if len(runs) <= options.choose:
+        raise ConfigError(
+            f"--choose: is {options.choose}; expected less than the {amount(len(runs), 'run')} without a "
+            f"value in {options.table}, since the others are predicted. Add rows without a value, or choose "
+            "fewer."
+        )
+    start = asdict(_start(options, nearest=anchoring.basis_of(figures)).calibration)
+    places = list(runs.values())
+    choice = anchoring.worth_measuring(
+        figures, start, most=options.choose, known=range(len(read.figures)), runs=places
+    )
+    chosen = [[figures[place] for place in places[run]] for run in choice.chosen]
+    for number, run in enumerate(chosen, start=1):
+        lines = ", ".join(figure.series for figure in run)
+        told.say(f"{number}. {run[0].point.label}: {', '.join(figure.metric for figure in run)} ({lines})")
+    told.say(
+        f"stacks differ in the rest by a factor of {math.exp(choice.open_before):.2f}, and of "
+        f"{math.exp(choice.open_after):.2f} once these are measured; what the model leaves off comes on top"
+    )
+    if options.json:
+        as_json.answer(
+            {
+                "measure": [[figure.series for figure in run] for run in chosen],
+                "open_before": choice.open_before,
+                "open_after": choice.open_after,
+            },
+            console,
+        )
+    return OK
 
 
 def _anchored(
@@ -348,6 +406,23 @@ def _tell_predicted(found: Sequence[tuple[Figure, float]], told: _Told, *, how: 
                 "load_point": figure.point.label,
                 "metric": figure.metric,
                 "value": figure.value,
+                "predicted": predicted,
+            }
+        )
+
+
+def _tell_asked(asked: Sequence[Figure], made: NamedCalibration, told: _Told) -> None:
+    """Say what is predicted of rows without a value."""
+    from sweeper.calibrate.figures import predict
+
+    for figure, predicted in zip(asked, predict(asked, asdict(made.calibration)), strict=True):
+        told.say(f"{figure.series}, {figure.metric}: predicted {predicted:.4g}")
+        told.predicted.append(
+            {
+                "of": figure.series,
+                "load_point": figure.point.label,
+                "metric": figure.metric,
+                "value": None,
                 "predicted": predicted,
             }
         )

@@ -1,44 +1,82 @@
 """Which numbers of a source anchor a stack, and what these move."""
 
-from dataclasses import replace
+import math
+from dataclasses import asdict, replace
 
 import pytest
 
 from sweeper.calibrate import anchoring, public
-from sweeper.calibrate.figures import Figure
+from sweeper.calibrate.figures import Figure, predict
+from sweeper.calibrate.fitting import alike
 
-METRICS = ("request_throughput_per_s", "output_throughput_tok_per_s", "mean_ttft_ms", "mean_tpot_ms")
+NAME = "recipes_qwen3guard_8b"
 
 
-def source(metrics: int, loads: int) -> list[Figure]:
-    """Make a source of so many metrics at so many loads, load by load; values tell which is which."""
-    like = public.figures_of("dstack_405b_amd_8")[0]
-    return [
-        replace(like, metric=METRICS[metric], value=10.0 * load + metric + 1)
-        for load in range(loads)
-        for metric in range(metrics)
+def source() -> list[Figure]:
+    """Make a source of three metrics at three loads; values are what the nearest stack says of it."""
+    like = public.figures_of(NAME)
+    points = [replace(like[0].point, num_prompts=64, max_concurrency=users) for users in (1, 8, 32)]
+    asked = [
+        replace(figure, point=point, spec=replace(figure.spec, load_points=tuple(points)))
+        for point in points
+        for figure in like
     ]
+    told = predict(asked, asdict(anchoring.basis_of(asked).calibration))
+    return [replace(figure, value=value) for figure, value in zip(asked, told, strict=True)]
 
 
-@pytest.mark.parametrize(
-    ("metrics", "loads", "values"),
-    [
-        # A single metric: as many loads, evenly far from each other.
-        (1, 10, [1, 31, 61, 91]),
-        (1, 3, [1, 21]),
-        # Two: both ends of each, the first of the one and the last of the other before the others.
-        (2, 10, [1, 92, 91, 2]),
-        # More: each once, by turns from the first and from the last load.
-        (4, 10, [1, 92, 3, 94]),
-        (3, 2, [1, 12, 3, 11]),
-    ],
-)
-def test_anchors_are_from_both_ends(metrics: int, loads: int, values: list[float]) -> None:
-    figures = source(metrics, loads)
-    anchors, rest = anchoring.split(figures)
-    assert [figure.value for figure in anchors] == values
-    assert len(anchors) + len(rest) == len(figures)
-    assert not {figure.value for figure in anchors} & {figure.value for figure in rest}
+def places(figures: list[Figure], chosen: list[Figure]) -> list[int]:
+    return [next(place for place, each in enumerate(figures) if each is figure) for figure in chosen]
+
+
+def test_four_anchors_are_chosen_without_the_values_of_the_rest() -> None:
+    figures = source()
+    start = asdict(anchoring.basis_of(figures).calibration)
+    anchors, rest = anchoring.split(figures, start)
+    chosen = places(figures, anchors)
+    assert len(set(chosen)) == len(anchors) == anchoring.MOST_ANCHORS
+    assert sorted([*chosen, *places(figures, rest)]) == list(range(len(figures)))
+    # Of each metric one stays to be predicted.
+    assert {figure.metric for figure in rest} == {figure.metric for figure in figures}
+    # Both ends of what was run are among them: they differ most.
+    assert {1, 32} <= {figure.point.max_concurrency for figure in anchors}
+    others = [
+        replace(figure, value=figure.value * (1.0 if place in chosen else 3.0))
+        for place, figure in enumerate(figures)
+    ]
+    assert places(others, anchoring.split(others, start)[0]) == chosen
+    # Two are chosen before any value is known.
+    unknown = [replace(figure, value=math.nan) for figure in figures]
+    first = anchoring.worth_measuring(unknown, start, most=2)
+    assert first.chosen == chosen[:2]
+    assert 0 < first.open_after < first.open_before / 2
+
+
+def test_what_is_measured_already_is_not_chosen_again_and_changes_what_is() -> None:
+    figures = source()
+    start = asdict(anchoring.basis_of(figures).calibration)
+    first = anchoring.worth_measuring(figures, start, most=1).chosen
+    known = anchoring.worth_measuring(figures, start, most=2, known=first)
+    assert not set(first) & set(known.chosen)
+    alone = anchoring.worth_measuring(figures, start, most=2)
+    assert known.open_before < alone.open_before
+    assert known.open_after < alone.open_after
+
+
+def test_wrong_first_token_bends_a_fit_less_than_as_a_number_that_counts_fully(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    figures = source()[-3:]
+    start = asdict(anchoring.basis_of(figures).calibration)
+    (place,) = (place for place, figure in enumerate(figures) if figure.metric == "mean_ttft_ms")
+    figures[place] = replace(figures[place], value=2 * figures[place].value)
+
+    def reached() -> float:
+        return predict(figures, anchoring.anchored(figures, start))[place] / figures[place].value
+
+    half = reached()
+    monkeypatch.setattr(anchoring, "_count", alike)
+    assert 0.5 < half < reached() < 1.01
 
 
 def test_numbers_move_a_parameter_for_each_part_of_a_step_that_their_runs_have() -> None:
@@ -54,7 +92,7 @@ def test_numbers_move_a_parameter_for_each_part_of_a_step_that_their_runs_have()
 def test_what_hardly_differs_from_stack_to_stack_moves_less() -> None:
     figures = public.figures_of("dstack_405b_amd_8")
     start = anchoring.basis_of(figures).calibration
-    anchors, _ = anchoring.split(figures)
+    anchors = figures[:: len(figures) // 4]
     # All a third slower: what moves is not the memory's rate for weights.
     slower = [replace(figure, value=figure.value / 1.5) for figure in anchors]
     values = anchoring.anchored(slower, {name: getattr(start, name) for name in start.__dataclass_fields__})

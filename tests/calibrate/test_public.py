@@ -103,7 +103,9 @@ def test_source_whose_client_stops_counting_is_predicted_so() -> None:
     # Of 3897 requests 2939 were answered within the two minutes, by the source.
     *_, last = public.figures_of("amd_spx_nemo")
     assert (last.until_s, last.point.num_prompts, last.point.request_rate_per_s) == (120.0, 3896, 32.47)
-    counted, whole = (predict([replace(last, until_s=until_s)], {})[0] for until_s in (last.until_s, None))
+    both = [replace(last, until_s=until_s) for until_s in (last.until_s, None)]
+    counted, whole = predict(both, {})
+    assert [counted, whole] == [predict([figure], {})[0] for figure in both]
     # Those that came last ran with the most others.
     assert counted < whole
 

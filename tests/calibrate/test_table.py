@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -95,6 +96,67 @@ def test_numbers_move_nearest_stack_towards_them_and_what_they_do_not_tell_stays
     ]
     assert max(off) < 0.1 < min(before)
     assert values["link_frac"] == start.link_frac
+
+
+def test_rows_without_value_are_predicted_from_those_with_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = (row(), row(batch=8, value="910"))
+    asked = ["calibrate", "--name", "blog", "--into", str(tmp_path), "--json", "--table"]
+    assert cli.main([*asked, str(written(tmp_path, *given))]) == cli.OK
+    without = json.loads(capsys.readouterr().out)
+    assert cli.main([*asked, str(written(tmp_path, *given, row(batch=4, value="")))]) == cli.OK
+    streams = capsys.readouterr()
+    told = json.loads(streams.out)
+    # It is no number to fit to.
+    assert told["calibration"]["values"] == without["calibration"]["values"]
+    assert told["predicted"][:2] == without["predicted"]
+    (extra,) = told["predicted"][2:]
+    assert (extra["of"], extra["metric"], extra["value"]) == ("line 4", "mean_batch_latency_ms", None)
+    assert 720 < extra["predicted"] < 910
+    assert f"line 4, mean_batch_latency_ms: predicted {extra['predicted']:.4g}" in streams.err
+
+
+def test_runs_worth_measuring_are_chosen_of_those_without_value(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_rows = [row(batch=batch, value="") for batch in (1, 4, 8, 64)]
+    path = written(tmp_path, *open_rows)
+    assert cli.main(["calibrate", "--table", str(path), "--choose", "2", "--json"]) == cli.OK
+    streams = capsys.readouterr()
+    told = json.loads(streams.out)
+    assert told["measure"][0] in (["line 2"], ["line 5"])
+    assert sorted(map(tuple, told["measure"])) == [("line 2",), ("line 5",)]
+    assert told["open_after"] < told["open_before"]
+    assert "mean_batch_latency_ms (line 5)" in streams.err
+    # Both ends are known now: one between them is left to choose.
+    measured = [row(), *open_rows[1:3], row(batch=64, value="2200")]
+    path = written(tmp_path, *measured)
+    assert cli.main(["calibrate", "--table", str(path), "--choose", "1", "--json"]) == cli.OK
+    then = json.loads(capsys.readouterr().out)
+    assert then["measure"][0] in (["line 3"], ["line 4"])
+    assert then["open_before"] < told["open_before"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["--table", "FILE", "--choose", "0"], "--choose: is 0; expected at least 1 run"),
+        (["--published", "--choose", "1"], "--choose: is 1 without --table; expected"),
+        (
+            ["--table", "FILE", "--choose", "1"],
+            "--choose: is 1; expected less than the 1 run without a value",
+        ),
+        (["--table", "FILE", "--name", "x"], "holds 1 number; expected at least 2, .* by --choose what to"),
+    ],
+)
+def test_choice_that_cannot_be_made_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], asked: list[str], message: str
+) -> None:
+    path = str(written(tmp_path, row(), row(batch=4, value="")))
+    given = [path if argument == "FILE" else argument for argument in asked]
+    assert cli.main(["calibrate", *given]) == cli.MISTAKE
+    assert re.search(message, " ".join(capsys.readouterr().err.split()))
 
 
 GOOD = row(batch=4, value="800")
