@@ -407,10 +407,11 @@ def _summary(compared: Compared) -> Iterator[str]:
     yield ""
     yield (
         "An error is predicted over published, less 1. Speed is a geometric mean: below 1 the model is too "
-        "slow. *Anchored* is the mean error of the rest once numbers of both ends of what was run, four "
-        "at most, have moved the stack ([how](predictor.md)); of four numbers or fewer, each from the "
-        "others. *Its model left out*: the stack is fitted to this source and others; all errors come from a "
-        "fit to those of other models."
+        "slow. *Anchored* is the mean error of the rest once four numbers have moved the stack: two that "
+        "tell most of the others by the nearest stack, and two that do by the fit to these "
+        "([how](predictor.md#calibrate-your-own-stack)); of four numbers or fewer, each from the others. "
+        "*Its model left out*: the stack is fitted to this source and others; all errors come from a fit to "
+        "those of other models."
     )
     yield ""
     yield (
