@@ -62,8 +62,8 @@ class Design:
     ) -> list[int]:
         """Choose the numbers that leave least open of all others.
 
-        One of each kind stays to be predicted, where there are two: what is left off there is how good the
-        rest is.
+        Of single numbers one of each kind stays to be predicted, where there are two: what is left off there
+        is how good the rest is. Runs are chosen whatever they hold.
 
         Args:
             most: How many at most.
@@ -74,14 +74,15 @@ class Design:
         Returns:
             Places of the numbers, or of the runs, without those known.
         """
-        together = runs if runs is not None else [[place] for place in range(len(self._kinds))]
+        together = [[place] for place in range(len(self._kinds))] if runs is None else runs
 
         def places(chosen: Sequence[int]) -> list[int]:
             return [*known, *(place for run in chosen for place in together[run])]
 
         def allowed(chosen: Sequence[int]) -> list[int]:
-            taken = places(chosen)
-            return [run for run, own in enumerate(together) if self._may_take(own, taken)]
+            if runs is None:
+                return self._spared(places(chosen))
+            return [run for run in range(len(runs)) if run not in chosen]
 
         def cost(chosen: Sequence[int]) -> float:
             return self._cost(places(chosen))
@@ -91,13 +92,14 @@ class Design:
             chosen = min(([*chosen, run] for run in found), key=cost)
         return _exchanged(chosen, allowed, cost)
 
-    def _may_take(self, run: Sequence[int], taken: Sequence[int]) -> bool:
-        """Say whether numbers may be taken too: they are not yet, and leave one of each kind."""
-        left = Counter(self._kinds)
-        left.subtract(self._kinds[place] for place in {*run, *taken})
-        return not set(run) & set(taken) and all(
-            left[kind] > 0 or self._of_kind[kind] == 1 for kind in {self._kinds[place] for place in run}
-        )
+    def _spared(self, taken: Sequence[int]) -> list[int]:
+        """Return the numbers that may be taken too, so that one of their kind is left."""
+        left = self._of_kind - Counter(self._kinds[place] for place in taken)
+        return [
+            place
+            for place, kind in enumerate(self._kinds)
+            if place not in taken and (left[kind] > 1 or self._of_kind[kind] == 1)
+        ]
 
     def _cost(self, taken: Sequence[int]) -> float:
         """Return what is left open of all other numbers together, each as much as it counts."""

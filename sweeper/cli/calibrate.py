@@ -155,7 +155,8 @@ class _Told:
 
     Attributes:
         console: Where it is said.
-        predicted: ``of``, ``load_point``, ``metric``, ``value`` and ``predicted`` of each.
+        predicted: ``of``, ``load_point``, ``metric``, ``value`` and ``predicted`` of each; of one without a
+            value ``interval_80``, too.
     """
 
     console: Console
@@ -412,11 +413,15 @@ def _tell_predicted(found: Sequence[tuple[Figure, float]], told: _Told, *, how: 
 
 
 def _tell_asked(asked: Sequence[Figure], made: NamedCalibration, told: _Told) -> None:
-    """Say what is predicted of rows without a value."""
+    """Say what is predicted of rows without a value, by a calibration of their own stack."""
     from sweeper.calibrate.figures import predict
+    from sweeper.simulation import intervals
 
     for figure, predicted in zip(asked, predict(asked, asdict(made.calibration)), strict=True):
-        told.say(f"{figure.series}, {figure.metric}: predicted {predicted:.4g}")
+        wide = intervals.factor(figure.metric, 0.0)
+        within = None if wide is None else (predicted / wide, predicted * wide)
+        words = "" if within is None else f" ({within[0]:.4g} to {within[1]:.4g} in four of five)"
+        told.say(f"{figure.series}, {figure.metric}: predicted {predicted:.4g}{words}")
         told.predicted.append(
             {
                 "of": figure.series,
@@ -424,6 +429,7 @@ def _tell_asked(asked: Sequence[Figure], made: NamedCalibration, told: _Told) ->
                 "metric": figure.metric,
                 "value": None,
                 "predicted": predicted,
+                "interval_80": within,
             }
         )
 

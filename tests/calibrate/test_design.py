@@ -70,3 +70,8 @@ def test_runs_are_chosen_whole() -> None:
     again = several.choose(1, runs=runs, known=runs[chosen[0]])
     assert chosen[0] not in again
     assert len(again) == 1
+    # Of two runs one is chosen, though no other number is of its kind.
+    kinds = ("TTFT", "TTFT", "TPOT", "TPOT")
+    assert (
+        len(Design(slopes(5)[:4], np.full(5, 0.4), np.ones(4), kinds).choose(1, runs=[[0, 1], [2, 3]])) == 1
+    )
