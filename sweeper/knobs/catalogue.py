@@ -128,6 +128,5 @@ def describe(name: str) -> str:
 
 
 def _span(run: Run) -> str:
-    if run.first is None and run.last is None:
-        return f"{releases()[0]} to {releases()[-1]}"
-    return f"{run.first or releases()[0]} to {run.last or releases()[-1]}"
+    first, last = run.first or releases()[0], run.last or releases()[-1]
+    return first if first == last else f"{first} to {last}"

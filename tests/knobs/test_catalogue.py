@@ -39,4 +39,5 @@ def test_description_gives_meaning_unit_releases_and_source() -> None:
         "source: vLLM engine arguments"
     )
     assert knobs.describe("enable_lora") == "enable_lora: in vLLM 0.4.2 to 0.33.0"
+    assert knobs.describe("VLLM_REQUEST_BODY_LOG_LEVEL") == "VLLM_REQUEST_BODY_LOG_LEVEL: in vLLM 0.33.0"
     assert knobs.describe("no_such_knob") == "no_such_knob: not known"
