@@ -14,6 +14,7 @@ from sweeper.calibrate import anchoring, table
 from sweeper.errors import ConfigError
 from sweeper.simulation import calibration
 
+ROOT = Path(__file__).resolve().parents[2]
 HEADER = "model,release,device,mode,knobs,load,metric,value,source"
 LOAD = "dataset=latency;num_prompts={batch};input_len=128;output_len=128"
 
@@ -139,6 +140,15 @@ def test_runs_worth_measuring_are_chosen_of_those_without_value(
     then = json.loads(capsys.readouterr().out)
     assert then["measure"][0] in (["line 3"], ["line 4"])
     assert then["open_before"] < told["open_before"]
+
+
+def test_docs_show_which_runs_of_the_example_are_chosen(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        cli.main(["calibrate", "--table", str(ROOT / "examples" / "which_runs.csv"), "--choose", "2"])
+        == cli.OK
+    )
+    told = capsys.readouterr().out.strip()
+    assert f"```\n{told}\n```" in (ROOT / "docs" / "predictor.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
