@@ -103,7 +103,7 @@ def anchored(figures: Sequence[Figure], start: Mapping[str, float]) -> dict[str,
 
 
 def _count(figure: Figure) -> float:
-    """Return how much a number counts: a TTFT half, since what is left off is twice as large."""
+    """Return how much a number counts: a TTFT half, of which two to three times as much is left off."""
     return 0.5 if family_of(figure.metric) == "TTFT" else 1.0
 
 

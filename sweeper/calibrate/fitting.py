@@ -58,12 +58,26 @@ def slopes_of(figures: Sequence[Figure], values: Mapping[str, float], parameters
     Returns:
         Slopes, shape (figures, parameters).
     """
-    told = np.log(predict(figures, values))
-    moved = [
-        np.log(predict(figures, {**values, name: values[name] * float(np.exp(_NUDGE))}))
-        for name in parameters
-    ]
-    return (np.array(moved).T - told[:, None]) / _NUDGE
+
+    def told(moved: Floats) -> Floats:
+        return np.log(predict(figures, _moved(values, parameters, moved)))
+
+    still = np.zeros(len(parameters))
+    return _slopes(told, still, told(still))
+
+
+def _moved(values: Mapping[str, float], parameters: Sequence[str], moved: Floats) -> dict[str, float]:
+    """Return all parameters, some of them moved by a difference of the logarithm."""
+    return {
+        **values,
+        **{name: values[name] * float(np.exp(by)) for name, by in zip(parameters, moved, strict=True)},
+    }
+
+
+def _slopes(of: Callable[[Floats], Floats], moved: Floats, there: Floats) -> Floats:
+    """Return how a function that is ``there`` at a place moves with each of its arguments."""
+    nudges = np.eye(len(moved)) * _NUDGE
+    return np.array([(of(moved + nudge) - there) / _NUDGE for nudge in nudges]).T
 
 
 def fit(
@@ -101,17 +115,16 @@ def fit(
     if not used:
         raise ConfigError("calibrate: got no figures to fit to; expected at least one. Give measured runs.")
     first = Calibration().override(start)
-    origin = np.array([getattr(first, name) for name in parameters], np.float64)
-    if not np.all(origin > 0):
-        zero = parameters[int(np.argmin(origin))]
+    origin = {name: float(getattr(first, name)) for name in parameters}
+    zero = next((name for name, value in origin.items() if value <= 0), None)
+    if zero is not None:
         raise ConfigError(f"calibrate: {zero} starts at 0; expected above 0, since it moves by factors.")
     weights = np.array([weigh(figure) for figure in used])
     targets = np.log([figure.value for figure in used])
     holds = np.array([ridge[name] if isinstance(ridge, Mapping) else ridge for name in parameters])
 
     def values(moved: Floats) -> dict[str, float]:
-        fitted = origin * np.exp(moved)
-        return {**start, **{name: float(value) for name, value in zip(parameters, fitted, strict=True)}}
+        return {**start, **_moved(origin, parameters, moved)}
 
     def residuals(moved: Floats) -> Floats:
         told = np.log(predict(used, values(moved)))
@@ -135,8 +148,7 @@ def _better(
     residuals: Callable[[Floats], Floats], moved: Floats, at: Floats, damping: float
 ) -> tuple[Floats, Floats, float] | None:
     """Take one damped step downhill; None where no damping finds one."""
-    nudges = np.eye(len(moved)) * _NUDGE
-    slopes = np.array([(residuals(moved + nudge) - at) / _NUDGE for nudge in nudges]).T
+    slopes = _slopes(residuals, moved, at)
     for _ in range(_TRIES):
         curvature = slopes.T @ slopes + damping * np.eye(len(moved))
         step = np.clip(np.linalg.solve(curvature, -slopes.T @ at), -_LONGEST_MOVE, _LONGEST_MOVE)

@@ -99,8 +99,8 @@ class Calibrate(ConsoleCommand):
                 f"--choose: is {given}; expected at least 1 run of --table FILE.csv. Correct it, or leave it "
                 "out."
             )
-        options.name = options.name or ("published" if options.published or options.choose else None)
-        if options.name is None:
+        options.name = options.name or ("published" if options.published else None)
+        if options.name is None and options.choose is None:
             raise ConfigError(
                 "calibrate: got no --name; expected what to call the calibration, such as my_node."
             )
@@ -165,6 +165,19 @@ class _Told:
     def say(self, line: str) -> None:
         """Say a line."""
         self.console.print(line, markup=False, soft_wrap=True)
+
+    def keep(self, figure: Figure, predicted: float, **beside: object) -> None:
+        """Keep what is predicted of a figure."""
+        self.predicted.append(
+            {
+                "of": figure.series,
+                "load_point": figure.point.label,
+                "metric": figure.metric,
+                "value": figure.value,
+                "predicted": predicted,
+                **beside,
+            }
+        )
 
 
 def _start(options: argparse.Namespace, *, nearest: NamedCalibration | None = None) -> NamedCalibration:
@@ -401,15 +414,7 @@ def _tell_predicted(found: Sequence[tuple[Figure, float]], told: _Told, *, how: 
         of = f"{figure.series}, {figure.point.label}" if figure.platform else figure.series
         off = 100 * (predicted / figure.value - 1)
         told.say(f"{of}, {figure.metric}: {figure.value:.4g}; {how} {predicted:.4g} ({off:+.0f} %)")
-        told.predicted.append(
-            {
-                "of": figure.series,
-                "load_point": figure.point.label,
-                "metric": figure.metric,
-                "value": figure.value,
-                "predicted": predicted,
-            }
-        )
+        told.keep(figure, predicted)
 
 
 def _tell_asked(asked: Sequence[Figure], made: NamedCalibration, told: _Told) -> None:
@@ -418,20 +423,10 @@ def _tell_asked(asked: Sequence[Figure], made: NamedCalibration, told: _Told) ->
     from sweeper.simulation import intervals
 
     for figure, predicted in zip(asked, predict(asked, asdict(made.calibration)), strict=True):
-        wide = intervals.factor(figure.metric, 0.0)
-        within = None if wide is None else (predicted / wide, predicted * wide)
+        within = intervals.interval(figure.metric, predicted, 0.0)
         words = "" if within is None else f" ({within[0]:.4g} to {within[1]:.4g} in four of five)"
         told.say(f"{figure.series}, {figure.metric}: predicted {predicted:.4g}{words}")
-        told.predicted.append(
-            {
-                "of": figure.series,
-                "load_point": figure.point.label,
-                "metric": figure.metric,
-                "value": None,
-                "predicted": predicted,
-                "interval_80": within,
-            }
-        )
+        told.keep(figure, predicted, value=None, interval_80=within)
 
 
 def _tell_errors(made: NamedCalibration, told: _Told) -> None:
