@@ -2,7 +2,8 @@
 
 Exit codes: 0 everything asked for is there; 1 some trials failed, the others are complete; 2 a mistake in
 the configuration, nothing was started; 3 no trial is complete; 4 results are at risk or the machine does
-not answer; 130 stopped by Ctrl-C, 143 by SIGTERM (the same command goes on).
+not answer; 130 stopped by Ctrl-C, 143 by SIGTERM (the same command goes on). A plan ends with 0 where a trial
+would run, else with what the run would end with.
 
 Here are help and the choice of a command. ``sweep`` is one sweep; every other command is a class in the
 module of its name (``make``: the three that make something), which reads its arguments by ``arguments``.

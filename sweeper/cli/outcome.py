@@ -59,11 +59,14 @@ def conclude(
     _count_up(outcome, console)
     if signalled is None:
         console.print(f"ended: {outcome.ended_by}", markup=False, soft_wrap=True)
-    if signalled is not None:
-        return STOPPED + signalled
-    if not outcome.states.get(TrialState.COMPLETE, 0):
+    return code_of(outcome.states) if signalled is None else STOPPED + signalled
+
+
+def code_of(states: Mapping[TrialState, int]) -> int:
+    """Return the exit code of a study with nothing left to run, by the final states of its trials."""
+    if not states.get(TrialState.COMPLETE, 0):
         return NOTHING_COMPLETE
-    return SOME_FAILED if outcome.states.get(TrialState.FAILED, 0) else OK
+    return SOME_FAILED if states.get(TrialState.FAILED, 0) else OK
 
 
 def _count_up(outcome: Outcome, console: Console) -> None:

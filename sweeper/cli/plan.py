@@ -16,10 +16,12 @@ from sweeper.cli.expected import learn, value_text
 from sweeper.cli.forecast import forecast_facts, forecast_of, write_timeline
 from sweeper.cli.ledger import ledger_of
 from sweeper.cli.long_work import LongWork
-from sweeper.cli.plan_json import Plan
+from sweeper.cli.outcome import code_of
+from sweeper.cli.plan_json import Ending, Plan
 from sweeper.kinds import SEARCH_METHODS
 from sweeper.plan.live import on_largest_start, search_line, shared_starts
-from sweeper.prepare.search import anchoring_of, is_too_large, size_text
+from sweeper.prepare.search import anchoring_of, first_jobs, is_too_large, size_text
+from sweeper.records import TrialState
 from sweeper.records.plurals import amount
 from sweeper.simulation.calibration import NEVER_COMPARED
 from sweeper.simulation.intervals import factor
@@ -52,6 +54,9 @@ def show_plan(
         nodes: Where it would run.
         console: Where a person reads.
         answer: Standard output, which a plan as JSON may be meant for.
+
+    Returns:
+        The exit code: that of the run where nothing is left to run, so that a script sees it beforehand.
     """
     ledger = ledger_of(settings, planner)
     console.print(f"\nplan of {settings.name}: nothing is started", style="bold", markup=False)
@@ -60,8 +65,37 @@ def show_plan(
     else:
         show = _show_grid if SEARCH_METHODS[settings.method].is_exhaustive else _show_search
     plan = show(settings, planner, nodes, ledger, console)
-    plan_json.write(settings, planner, ledger, plan, console=console, answer=answer)
-    return OK
+    ending = _ending(ledger, plan)
+    if ending.nothing_runs is not None:
+        console.print(f"result: {ending.nothing_runs}", markup=False, soft_wrap=True)
+    plan_json.write(settings, planner, ledger, plan, ending, console=console, answer=answer)
+    return ending.exit_code
+
+
+def _ending(ledger: Ledger, plan: Plan) -> Ending:
+    """Return how the plan ends: as the run would, where nothing is left to run."""
+    if plan.forecast.predictions:
+        return Ending(exit_code=OK)
+    code = code_of(ledger.states)
+    if ledger.states.get(TrialState.COMPLETE, 0):
+        return Ending(exit_code=code)
+    found = plan.survey
+    if found.jobs if found is not None else any(job.refusal is None for job in plan.jobs):
+        return Ending(
+            exit_code=code,
+            nothing_runs="no trial is left to run, and none is complete; expected one. Let those that failed "
+            "run again with retry_failed=true, or ask for other settings.",
+        )
+    which = (
+        "every setting is refused"
+        if found is None or found.is_whole
+        else f"all of {amount(found.looked_at, 'setting', ',')} drawn at random are refused"
+    )
+    return Ending(
+        exit_code=code,
+        nothing_runs=f"no trial can run: {which}, for the reasons above; expected one that can. Give the "
+        "knobs other values, change the rules, or plan for other devices.",
+    )
 
 
 # ---- a grid: its trials ----
@@ -234,7 +268,9 @@ def _show_search(
     from sweeper.plan.sample import survey
 
     found = survey(planner, seed=settings.seed)
-    sampled = [on_largest_start(planner, job) for job in found.jobs]
+    # A search begins with points that it does not draw, which may run where none that is drawn can.
+    can_run = found.jobs or (() if found.is_whole else first_jobs(settings, planner))
+    sampled = [on_largest_start(planner, job) for job in can_run]
     line = search_line(planner)
     spent = ledger.spent
     left = max((settings.trials or 0) - spent, 0)
@@ -367,7 +403,7 @@ def _space_facts(planner: Planner, found: Survey) -> dict[str, str]:
 
 def _chosen_text(found: Survey, left: int) -> dict[str, str]:
     if not found.jobs:
-        return {"result": "no setting can run: the study would end at once"}
+        return {}
     if found.is_whole and len(found.jobs) < left:
         only = amount(len(found.jobs), "setting")
         return {"result": f"the space has only {only}: the search ends with the last one"}

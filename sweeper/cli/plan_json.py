@@ -47,8 +47,29 @@ class Plan:
     anchoring: Anchoring | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a plan ends.
+
+    Attributes:
+        exit_code: Of the program.
+        nothing_runs: Why no trial would run though none is complete, and what to do; None where that is not
+            so.
+    """
+
+    exit_code: int
+    nothing_runs: str | None = None
+
+
 def write(
-    settings: Settings, planner: Planner, ledger: Ledger, plan: Plan, *, console: Console, answer: Console
+    settings: Settings,
+    planner: Planner,
+    ledger: Ledger,
+    plan: Plan,
+    ending: Ending,
+    *,
+    console: Console,
+    answer: Console,
 ) -> None:
     """Write a plan where its settings ask for it as JSON.
 
@@ -57,6 +78,7 @@ def write(
         planner: Whose space and node it is.
         ledger: What is known of the study.
         plan: What was found.
+        ending: How the plan ends.
         console: Where a person reads.
         answer: Standard output.
 
@@ -65,7 +87,7 @@ def write(
     """
     if settings.plan_json is None:
         return
-    told = content(settings, planner, ledger, plan, seen=LongWork(console, "modelling settings").seen)
+    told = content(settings, planner, ledger, plan, ending, seen=LongWork(console, "modelling settings").seen)
     if settings.plan_json == STANDARD_OUTPUT:
         as_json.answer(told, answer)
         return
@@ -81,6 +103,7 @@ def content(
     planner: Planner,
     ledger: Ledger,
     plan: Plan,
+    ending: Ending,
     *,
     seen: Callable[[int, int], object] = lambda done, total: None,
 ) -> dict[str, Any]:
@@ -91,6 +114,7 @@ def content(
         planner: Whose space and node it is.
         ledger: What is known of the study.
         plan: What was found.
+        ending: How the plan ends.
         seen: Called with how many trials' numbers are predicted, and how many there are.
     """
     return {
@@ -107,6 +131,8 @@ def content(
         "objectives": [f"{goal.direction} {goal.name}" for goal in settings.objectives],
         "bounds": [bound.name for bound in settings.constraints],
         "load_points": [point.label for point in settings.load_points],
+        "exit_code": ending.exit_code,
+        "nothing_runs": ending.nothing_runs,
         "totals": _totals(plan, ledger),
         "points": _points(settings, planner, ledger, plan, seen),
         "left_out": _left_out(planner, plan),

@@ -12,7 +12,7 @@ from sweeper.space.domains import Choice
 
 if TYPE_CHECKING:
     from sweeper.config import Settings
-    from sweeper.plan.planner import Planner
+    from sweeper.plan.planner import Job, Planner
     from sweeper.prepare.anchoring import Anchoring
     from sweeper.search import Hints
     from sweeper.search.prior import Estimate
@@ -130,6 +130,18 @@ def hints_of(
         stages=settings.stages,
         trials=settings.trials,
     )
+
+
+def first_jobs(settings: Settings, planner: Planner) -> list[Job]:
+    """Return what a method that learns measures first and that can run: the defaults and what is given."""
+    from sweeper.search.samplers import LEARNING
+    from sweeper.search.starts import starting_points
+
+    if settings.method not in LEARNING:
+        return []
+    defaults = planner.unsaid(planner.space.base, planner.model)
+    points = starting_points(planner.space, defaults=defaults, given=settings.starts)
+    return [job for job in map(planner.job, points) if job.refusal is None]
 
 
 def _announced(estimate: Estimate, say: Callable[[str], object]) -> Estimate:

@@ -135,3 +135,63 @@ def test_grid_that_is_too_large_is_described_and_not_listed(capsys: pytest.Captu
     assert plan["points"] == [] and plan["totals"]["listed"] == 0
     assert plan["totals"]["space"]["combinations"] == 3
     assert plan["forecast"]["trials"] == 3
+
+
+TOO_WIDE = (*GRID, "knobs.tensor_parallel_size=16")
+RULED_OUT = (*SEARCH, "space.rules=['max_num_seqs > 100']")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        TOO_WIDE,
+        (*TOO_WIDE, "search=random", "search.trials=2"),
+        (*TOO_WIDE, "search=guided", "search.trials=2"),
+        RULED_OUT,
+    ],
+    ids=["grid", "search", "guided", "rules"],
+)
+def test_plan_in_which_no_trial_can_run_ends_as_its_study_does(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned_code = cli.main([*words, "plan=true", "plan_json=-"])
+    told = capsys.readouterr()
+    plan = json.loads(told.out)
+    assert planned_code == plan["exit_code"] == cli.NOTHING_COMPLETE
+    assert plan["nothing_runs"].startswith(
+        "no trial can run: every setting is refused, for the reasons above"
+    )
+    assert f"result: {plan['nothing_runs']}" in told.err
+    assert cli.main(words) == planned_code
+    # and again once the study's refusals are recorded
+    assert cli.main([*words, "plan=true"]) == planned_code
+
+
+def test_plan_of_large_space_says_that_it_looked_at_a_part_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    domain = "space.knobs.max_num_batched_tokens={low: 1, high: 9999}"
+    words = (*TOO_WIDE, "search=random", "search.trials=2", domain)
+    assert cli.main([*words, "plan=true", "plan_json=-"]) == cli.NOTHING_COMPLETE
+    plan = json.loads(capsys.readouterr().out)
+    looked_at = plan["totals"]["space"]["looked_at"]
+    assert f"all of {looked_at:,} settings drawn at random are refused" in plan["nothing_runs"]
+
+
+def test_plan_counts_the_points_that_a_search_begins_with(capsys: pytest.CaptureFixture[str]) -> None:
+    # Of a million values one keeps the rule; two thousand drawn at random miss it, the given start is it.
+    words = (
+        *(*GRID, "search=guided", "search.trials=2", "space.rules=['max_num_batched_tokens == 600011']"),
+        "space.knobs.max_num_batched_tokens={low: 1, high: 1000000}",
+        "search.start=[{max_num_batched_tokens: 600011}]",
+    )
+    plan = planned(capsys, *words)
+    assert plan["totals"]["space"]["can_run"] == 0
+    assert plan["exit_code"] == cli.OK and plan["nothing_runs"] is None
+    assert [point["knobs"]["max_num_batched_tokens"] for point in plan["points"]] == [600011]
+
+
+def test_finished_study_plans_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(GRID) == cli.OK
+    capsys.readouterr()
+    plan = planned(capsys, *GRID)
+    assert plan["totals"]["run"] == 0
+    assert plan["exit_code"] == cli.OK and plan["nothing_runs"] is None
