@@ -181,7 +181,7 @@ def _run(
     from sweeper.plan.live import search_line, shared_starts
     from sweeper.prepare import node as prepare
     from sweeper.search import database
-    from sweeper.store.study_folder import StudyFolder, refuse_other_question
+    from sweeper.store.study_folder import StudyFolder
 
     say_platform(settings, choice, console)
     cluster, nodes = _find_nodes(settings, choice, console, stack)
@@ -194,8 +194,7 @@ def _run(
     say_left_out(planner, console)
     check_search(settings, planner)
     no_effect.check(planner)
-    if not SEARCH_METHODS[settings.method].is_exhaustive:
-        refuse_other_question(settings.folder, model=planner.model, load_points=settings.load_points)
+    _refuse_changed(settings, planner, node, console)
     code = show_plan(settings, planner, nodes, console, answer=answer) if settings.is_plan else OK
     # A missing file or package is found before a folder is made or an engine is started, and by a plan, too.
     try:
@@ -246,6 +245,38 @@ def _run(
         cluster.check_paths(settings.folder, needed=needed)
     outcome, signalled = _work(settings, planner, nodes, cluster, run_folder, console)
     return conclude(settings, planner, outcome, signalled, console)
+
+
+def _refuse_changed(settings: Settings, planner: Planner, node: Node, console: Console) -> None:
+    """Refuse to go on with a study that has begun as another one; a plan says so, as the run would.
+
+    Before the run describes itself in the study's folder: a run that is refused must not rewrite that.
+
+    Raises:
+        ConfigError: It was begun on another platform, model or load, or with another space or goal.
+        StoreError: What is stored of it cannot be read.
+    """
+    from sweeper.search import refuse_other_terms, storage_url
+    from sweeper.store.study_folder import refuse_other_question, refuse_other_study
+
+    folder = settings.folder
+    refuse_other_study(folder, platform=settings.platform, node=node, results=settings.results)
+    if not SEARCH_METHODS[settings.method].is_exhaustive:
+        refuse_other_question(folder, model=planner.model, load_points=settings.load_points)
+    try:
+        refuse_other_terms(
+            storage=settings.storage or storage_url(settings.outputs),
+            name=settings.name,
+            space=planner.space,
+            objectives=settings.objectives,
+            constraints=settings.constraints,
+            method=settings.method,
+        )
+    except StoreError as exc:
+        if not settings.is_plan:
+            raise
+        # A plan may be made where the database cannot be reached.
+        console.print(f"not compared with the study's past: {legible(exc)}", markup=False, soft_wrap=True)
 
 
 def _work(

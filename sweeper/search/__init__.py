@@ -13,7 +13,7 @@ candidates    the points of a space that can be proposed, and how far apart they
 
 from __future__ import annotations
 
-from sweeper.search.optuna_study import Candidate, Hints, Search, storage_url
+from sweeper.search.optuna_study import Candidate, Hints, Search, refuse_other_terms, storage_url
 from sweeper.search.samplers import check_method
 from sweeper.search.stages import check_stages
 from sweeper.search.starts import check_starts
@@ -25,5 +25,6 @@ __all__ = [
     "check_method",
     "check_stages",
     "check_starts",
+    "refuse_other_terms",
     "storage_url",
 ]

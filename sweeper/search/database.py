@@ -89,19 +89,50 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
         StoreError: It does not answer, or is no database of Optuna's.
     """
     check(url)
+    with _opening(url), _alone(make_url(url)):
+        if make_url(url).get_backend_name() == "sqlite":
+            storage = optuna.storages.get_storage(url)
+        else:
+            storage = optuna.storages.RDBStorage(url, engine_kwargs=_engine_options(make_url(url)))
+        _complete_indexes(engine_of(storage))
+        return storage
+
+
+@contextlib.contextmanager
+def _opening(url: str) -> Iterator[None]:
+    """Turn whatever is raised while a database is opened into an error that names it."""
     try:
-        with _alone(make_url(url)):
-            if make_url(url).get_backend_name() == "sqlite":
-                storage = optuna.storages.get_storage(url)
-            else:
-                storage = optuna.storages.RDBStorage(url, engine_kwargs=_engine_options(make_url(url)))
-            _complete_indexes(engine_of(storage))
-            return storage
+        yield
     except Exception as exc:
         raise StoreError(
             f"{masked(url)}: cannot be opened as an Optuna study database: {masked(first_line(exc))}. "
             "Move a file away, mend the connection, or give another one with study.storage=..."
         ) from exc
+
+
+def open_stored(url: str) -> optuna.storages.BaseStorage | None:
+    """Open the database to read what it holds; None where it holds nothing yet, and nothing is written.
+
+    Raises:
+        ConfigError: Its package is missing.
+        StoreError: It does not answer, or is no database of Optuna's.
+    """
+    check(url)
+    file = _file_of(make_url(url))
+    # Opening a file that is not there would make it.
+    if file is not None and not file.exists():
+        return None
+    with _opening(url):
+        engine = sqlalchemy.create_engine(url, **_engine_options(make_url(url)))
+        try:
+            # The table that is made last: without it Optuna would go on making them.
+            is_there = sqlalchemy.inspect(engine).has_table("alembic_version")
+        finally:
+            engine.dispose()
+        if not is_there:
+            return None
+        options = _engine_options(make_url(url))
+        return optuna.storages.RDBStorage(url, engine_kwargs=options, skip_table_creation=True)
 
 
 @contextlib.contextmanager

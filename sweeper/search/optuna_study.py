@@ -359,6 +359,37 @@ class Search:
             self._study.enqueue_trial(to_optuna(point.choices), user_attrs={**_mark(point), **marks})
 
 
+def refuse_other_terms(
+    *,
+    storage: str,
+    name: str,
+    space: Space,
+    objectives: Sequence[Objective],
+    constraints: Sequence[Constraint],
+    method: str,
+) -> None:
+    """Refuse what ``Search`` would refuse of a study that has begun; nothing is written.
+
+    Args:
+        storage: An SQLAlchemy URL.
+        name: The study's name.
+
+    Raises:
+        ConfigError: The stored study has other objectives, constraints, rules, or another space.
+        StoreError: The storage cannot be opened or read.
+    """
+    backend = database.open_stored(storage)
+    if backend is None:
+        return
+    try:
+        with database.answering(storage), database.readable(storage), _quiet():
+            if any(found.study_name == name for found in backend.get_all_studies()):
+                study = optuna.load_study(study_name=name, storage=backend, sampler=_unused_sampler())
+                _refuse_changed(study, objectives, method, _terms_of(space, constraints))
+    finally:
+        database.engine_of(backend).dispose()
+
+
 def storage_url(outputs: Path) -> str:
     """The default storage: one SQLite file for all studies, as ``optuna-dashboard`` opens it."""
     return database.file_url(outputs / "optuna.db")
@@ -390,8 +421,7 @@ def _open(
     method: str,
     terms: _Terms,
 ) -> optuna.Study:
-    directions = [StudyDirection[objective.direction.upper()] for objective in objectives]
-    names = [objective.name for objective in objectives]
+    directions = _directions(objectives)
     with _quiet():
         study = optuna.create_study(
             storage=backend,
@@ -401,23 +431,50 @@ def _open(
             load_if_exists=True,
         )
         # load_if_exists keeps the old directions without a word, so they are compared here.
-        if study.directions != directions or (study.metric_names is not None and study.metric_names != names):
-            raise ConfigError(
-                f"study '{name}': it was started with the objectives {study.metric_names}, "
-                f"now they are {names}. Give the new question a name of its own with study.name=..."
+        _refuse_changed(study, objectives, method, terms)
+        if _stored_terms(study).get("space", terms.space) != terms.space:
+            # What learns nothing from its past is made anew, and the store, which holds every measurement
+            # under the hash of its content, shows it what is done.
+            optuna.delete_study(study_name=name, storage=backend)
+            study = optuna.create_study(
+                storage=backend, study_name=name, sampler=_unused_sampler(), directions=directions
             )
-        stored = backend.get_study_system_attrs(study._study_id)
-        if study.trials:
-            # A study from before there were any has none.
-            _refuse_other(name, "constraints", stored.get(f"{_TERMS}bounds", []), terms.bounds)
-            if method in LEARNING:
-                _refuse_other(name, "space.rules", stored.get(f"{_TERMS}rules", []), terms.rules)
-        if stored.get(f"{_TERMS}space", terms.space) != terms.space:
-            study = _replace_space(backend, name, method, directions)
-        study.set_metric_names(names)
+        study.set_metric_names([objective.name for objective in objectives])
         for term, value in asdict(terms).items():
             backend.set_study_system_attr(study._study_id, f"{_TERMS}{term}", value)
     return study
+
+
+def _refuse_changed(study: optuna.Study, objectives: Sequence[Objective], method: str, terms: _Terms) -> None:
+    """Refuse to go on with a study that was started under terms that its method cannot join with these."""
+    name, names = study.study_name, [objective.name for objective in objectives]
+    is_known = study.metric_names is not None
+    if study.directions != _directions(objectives) or (is_known and study.metric_names != names):
+        raise ConfigError(
+            f"study '{name}': it was started with the objectives {study.metric_names}, "
+            f"now they are {names}. Give the new question a name of its own with study.name=..."
+        )
+    stored = _stored_terms(study)
+    if study.trials:
+        # A study from before there were any has none.
+        _refuse_other(name, "constraints", stored.get("bounds", []), terms.bounds)
+        if method in LEARNING:
+            _refuse_other(name, "space.rules", stored.get("rules", []), terms.rules)
+    if method in LEARNING and stored.get("space", terms.space) != terms.space:
+        raise ConfigError(
+            f"study '{name}': it was started with another space of knobs, and a search cannot learn from "
+            "both. Give the new space a name of its own with study.name=..."
+        )
+
+
+def _directions(objectives: Sequence[Objective]) -> list[StudyDirection]:
+    return [StudyDirection[objective.direction.upper()] for objective in objectives]
+
+
+def _stored_terms(study: optuna.Study) -> dict[str, Any]:
+    """Return the terms that a study keeps, by their name."""
+    kept = study._storage.get_study_system_attrs(study._study_id)
+    return {key.removeprefix(_TERMS): value for key, value in kept.items() if key.startswith(_TERMS)}
 
 
 def _refuse_other(name: str, what: str, stored: list[str], wanted: list[str]) -> None:
@@ -427,22 +484,6 @@ def _refuse_other(name: str, what: str, stored: list[str], wanted: list[str]) ->
             f"study '{name}': it was started with the {what} {stored or 'none'}, now they are "
             f"{wanted or 'none'}. Give the new question a name of its own with study.name=..."
         )
-
-
-def _replace_space(
-    backend: optuna.storages.BaseStorage, name: str, method: str, directions: list[StudyDirection]
-) -> optuna.Study:
-    if method in LEARNING:
-        raise ConfigError(
-            f"study '{name}': it was started with another space of knobs, and a search cannot learn from "
-            "both. Give the new space a name of its own with study.name=..."
-        )
-    # What learns nothing from its past is made anew, and the store, which holds every measurement under
-    # the hash of its content, shows it what is done.
-    optuna.delete_study(study_name=name, storage=backend)
-    return optuna.create_study(
-        storage=backend, study_name=name, sampler=_unused_sampler(), directions=directions
-    )
 
 
 def _unused_sampler() -> optuna.samplers.BaseSampler:

@@ -134,23 +134,8 @@ class StudyFolder:
             StoreError: ``study.json`` is damaged or of a later format, which is left as it is, or it cannot
                 be written.
         """
-        path = self.path / FILE
+        refuse_other_study(self.path, platform=platform, node=node, results=results)
         own = open_folder(self.path, where="study.outputs")
-        # One that cannot be understood is never written over.
-        stored = read_content(own, remedy="Move it away; it is written anew")
-        if stored is not None and stored.get("platform") != str(platform):
-            raise ConfigError(
-                f"{path}: the study was made on platform '{stored.get('platform')}', now it is '{platform}'. "
-                "Numbers of two platforms never share a study: give this one another name with study.name=..."
-            )
-        if stored is not None and platform is not Platform.SIMULATED:
-            _refuse_other_gpus(path, str(stored.get("node") or ""), node)
-        if stored is not None and stored.get("results") != results:
-            raise ConfigError(
-                f"{path}: the study keeps its results in '{stored.get('results') or self.path}', now they "
-                f"are to go to '{results or self.path}'. Results of one study lie in one place: leave "
-                "study.results as it was, or give this one another name with study.name=..."
-            )
         text = Description(
             sweeper=sweeper.__version__,
             name=name,
@@ -183,6 +168,41 @@ class StudyFolder:
         if results is not None:
             # Beside the measurements too, so that a reader who has only those reads them as a study.
             open_folder(results, where="study.results").write(FILE, text)
+
+
+def refuse_other_study(folder: Path, *, platform: Platform, node: Node, results: str | None) -> None:
+    """Refuse to go on with a study of another platform or GPU, or one whose results lie elsewhere.
+
+    Args:
+        folder: Of the study; one that is not there yet holds none.
+        platform: On which it would go on.
+        node: On which it would go on.
+        results: Folder or URL of its measurements as asked for now, where that is not the folder.
+
+    Raises:
+        ConfigError: The folder holds a study that is.
+        StoreError: ``study.json`` is damaged or of a later format.
+    """
+    path = folder / FILE
+    # One that cannot be understood is never written over.
+    stored = read_content(
+        open_folder(folder, where="study.outputs"), remedy="Move it away; it is written anew"
+    )
+    if stored is None:
+        return
+    if stored.get("platform") != str(platform):
+        raise ConfigError(
+            f"{path}: the study was made on platform '{stored.get('platform')}', now it is '{platform}'. "
+            "Numbers of two platforms never share a study: give this one another name with study.name=..."
+        )
+    if platform is not Platform.SIMULATED:
+        _refuse_other_gpus(path, str(stored.get("node") or ""), node)
+    if stored.get("results") != results:
+        raise ConfigError(
+            f"{path}: the study keeps its results in '{stored.get('results') or folder}', now they "
+            f"are to go to '{results or folder}'. Results of one study lie in one place: leave "
+            "study.results as it was, or give this one another name with study.name=..."
+        )
 
 
 def refuse_other_question(folder: Path, *, model: Model, load_points: Sequence[LoadPoint]) -> None:
