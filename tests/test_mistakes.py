@@ -117,6 +117,15 @@ AT_THE_COMMAND_LINE = {
         [CASE_2, "repeats=1.5"],
         "repeats: Value '1.5' of type 'float' could not be converted to Integer. Correct the value.",
     ),
+    "a key that is left out and cannot be": (
+        [CASE_2, "~space.rules"],
+        "'~space.rules': every configuration has this key; expected a value. To empty it: space.rules=[] of",
+    ),
+    "a key that is left out and is not there": (
+        [CASE_2, "~workload.request_rate"],
+        "'~workload.request_rate': there is no such key to leave out; expected one that is there. "
+        "Did you mean 'workload.request_rate_per_s'?",
+    ),
     "an unknown isolation": (
         [CASE_2, "study.isolation=exclusiv"],
         "study.isolation: 'exclusiv' is not allowed; expected one of shared, exclusive. "

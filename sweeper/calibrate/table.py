@@ -44,6 +44,9 @@ _LOAD: Mapping[str, type] = {
     "burstiness": float,
 }
 _THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+(\.\d+)?")
+_SHOWN = 60
+"""Letters of a line that a message quotes."""
+
 _GPUS = 8
 """GPUs of a node."""
 
@@ -98,17 +101,64 @@ def read(path: Path, *, fewest: int = FEWEST) -> Table:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
+    lines = _cells(path)
+    header = [name.strip().lower() for name in next(lines, (1, []))[1]]
+    _check_separator(path, header)
+    _check_columns(path, header)
+    for line, cells in lines:
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(header):
+            raise ConfigError(
+                f"{path}, line {line}: has {len(cells)} cells; expected {len(header)}, as the first line. "
+                "Write a cell with a comma in it in double quotes."
+            )
+        row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+        plain = {"release": row["release"].removeprefix("v"), "device": row["device"] or USUAL_DEVICE}
+        yield line, row | plain
+
+
+def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the cells of each line with its number.
+
+    A row is a line: a double quote that is not closed in its line would swallow those after it in silence.
+    """
+    for line, text in enumerate(_text(path).splitlines(), start=1):
+        try:
+            yield line, next(csv.reader([text], strict=True), [])
+        except csv.Error as exc:
+            raise ConfigError(
+                f"{path}, line {line}: cannot be split into cells ({exc}) in {_cut(text)}; expected each "
+                'double quote closed before the line ends, and doubled ("") inside a cell. Correct the line.'
+            ) from exc
+
+
+def _text(path: Path) -> str:
     try:
         # A spreadsheet begins its files with a mark of their encoding.
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as exc:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as exc:
         raise ConfigError(
-            f"--table: {path} cannot be read ({exc}); expected a CSV of measured numbers. Correct the path."
+            f"--table: {path} cannot be read ({exc.strerror}); expected a CSV of measured numbers. Correct "
+            "the path."
         ) from exc
-    lines = csv.reader(text.splitlines())
-    header = [name.strip().lower() for name in next(lines, [])]
-    _check_separator(path, header)
+    except UnicodeDecodeError as exc:
+        line = exc.object.count(b"\n", 0, exc.start) + 1
+        raise ConfigError(
+            f"{path}, line {line}: has byte 0x{exc.object[exc.start]:02x}, which is no text in UTF-8; "
+            "expected a CSV of measured numbers. Save it as a CSV in UTF-8."
+        ) from exc
+
+
+def _cut(text: str) -> str:
+    return f"'{text}'" if len(text) <= _SHOWN else f"'...{text[-_SHOWN:]}'"
+
+
+def _check_columns(path: Path, header: Sequence[str]) -> None:
     missing = [name for name in COLUMNS if name not in header]
+    for name in header:
+        if name not in (*COLUMNS, *BESIDE) and nearest(name, missing):
+            raise _unknown_column(path, name, missing)
     if missing:
         raise ConfigError(
             f"{path}, line 1: has no column {missing[0]}; expected {', '.join(COLUMNS)}. Write that line "
@@ -118,20 +168,14 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
         if name in header[:number]:
             raise ConfigError(f"{path}, line 1: has column {name} twice; expected each once. Remove one.")
         if name not in (*COLUMNS, *BESIDE):
-            raise ConfigError(
-                f"{path}, line 1: got column '{name}'; expected {', '.join((*COLUMNS, *BESIDE))}. Rename or "
-                f"remove it.{nearest(name, (*COLUMNS, *BESIDE))}"
-            )
-    for line, cells in enumerate(lines, start=2):
-        if not any(cell.strip() for cell in cells):
-            continue
-        if len(cells) != len(header):
-            raise ConfigError(
-                f"{path}, line {line}: has {len(cells)} cells; expected {len(header)}, as the first line. "
-                "Write a cell with a comma in it in double quotes."
-            )
-        row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
-        yield line, row | {"release": row["release"].removeprefix("v")}
+            raise _unknown_column(path, name, (*COLUMNS, *BESIDE))
+
+
+def _unknown_column(path: Path, name: str, known: Iterable[str]) -> ConfigError:
+    return ConfigError(
+        f"{path}, line 1: got column '{name}'; expected {', '.join((*COLUMNS, *BESIDE))}. Rename or "
+        f"remove it.{nearest(name, known)}"
+    )
 
 
 def _check_separator(path: Path, header: Sequence[str]) -> None:
@@ -155,7 +199,7 @@ def _figure(path: Path, line: int, row: Mapping[str, str]) -> Figure:
         raise ConfigError(
             f"{where}, release: got '{row['release']}'; expected a release of vLLM such as 0.9.1. Correct it."
         ) from exc
-    device = row["device"] or USUAL_DEVICE
+    device = row["device"]
     if device not in DEVICES:
         raise _wrong(where, "device", device, f"one of {', '.join(DEVICES)}", DEVICES)
     mode = row["mode"] or None
@@ -307,13 +351,15 @@ def _refuse_twice(path: Path, rows: Iterable[tuple[int, Mapping[str, str]]]) -> 
         seen[what] = line
 
 
-def _refuse_several(path: Path, rows: Iterable[tuple[int, Mapping[str, str]]], column: str) -> None:
-    found = list(dict.fromkeys(row.get(column, "") for _, row in rows))
-    if len(found) > 1:
-        raise ConfigError(
-            f"{path}: holds rows of {' and '.join(found)} in column {column}; expected one stack. Write a "
-            "table for each."
-        )
+def _refuse_several(path: Path, rows: Sequence[tuple[int, Mapping[str, str]]], column: str) -> None:
+    first_line, first = rows[0]
+    stack = first.get(column, "")
+    for line, row in rows:
+        if row.get(column, "") != stack:
+            raise ConfigError(
+                f"{path}, line {line}, {column}: got '{row[column]}', and '{stack}' in line {first_line}; "
+                "expected one stack. Write a table for each."
+            )
 
 
 def _wrong(where: str, column: str, got: str, expected: str, known: Iterable[str]) -> ConfigError:

@@ -188,7 +188,8 @@ class Display:
     def _time_left(self) -> str:
         if self._outlook is not None and self._outlook.left_s is not None:
             left_s = self._outlook.left_s - (self._clock() - self._looked_at_s)
-            return f"about {_duration(max(left_s, 0.0))} left"
+            is_late = left_s <= 0 and bool(self._running)
+            return "longer than predicted" if is_late else f"about {_duration(max(left_s, 0.0))} left"
         if not self._durations_s or self._total is None:
             return ""
         left = max(self._total - self._done, 0)

@@ -122,11 +122,12 @@ def _show_grid(
     reasons = list(dict.fromkeys(str(job.refusal) for job in jobs if job.refusal is not None))
     table = Table()
     table.add_column("trial", overflow="fold")
-    for name in ("devices", "load points", "predicted"):
+    # Headers of two lines leave room for a knob and its number, which 80 columns would else cut in two.
+    for name in ("devices", "load\npoints", "predicted"):
         table.add_column(name, justify="right")
     if anchoring is not None:
         table.add_column("expected", justify="right", overflow="fold")
-    table.add_column("what happens")
+    table.add_column("what\nhappens")
     for job in jobs[:_SHOWN_TRIALS]:
         predicted = forecast.predictions.get(job.spec.key)
         runs = anchoring is not None and predicted is not None

@@ -409,6 +409,17 @@ def _explain(exc: Exception) -> str:
         )
     if "Missing mandatory value" in text:
         return f"{file}'{full_key}' has no value (???). Give it one."
+    absent = _search(r"Could not delete from config\. '([^']+)' does not exist", text)
+    if absent:
+        return (
+            f"command line: '~{absent}': there is no such key to leave out; expected one that is there."
+            f"{nearest(absent, _KEYS)} See them all with: python -m sweeper --cfg job"
+        )
+    if "does not support deletion" in str(cause):
+        return (
+            f"command line: '~{full_key}': every configuration has this key; expected a value. To empty it: "
+            f"{full_key}=[] of a list, {full_key}=null of a single value."
+        )
     reason = _first_sentence(str(cause))
     if "is not a subclass of" in reason or "Cannot merge" in reason or "is not Optional" in reason:
         key = full_key or _search(r"field '([^']+)'", reason) or "a part of the configuration"

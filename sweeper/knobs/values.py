@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 from collections.abc import Mapping
 
 from sweeper.errors import KnobError
@@ -80,9 +81,7 @@ def refuse_form(knob: str, value: Scalar, *, release: str) -> Refusal | None:
             float: "a number",
             str: "text",
         }
-        problem = f"it is of type {type(value).__name__}; expected {names[wanted]}. Write it without quotes."
-        if wanted is str:
-            problem = f"it is of type {type(value).__name__}; expected text. Write it in quotes."
+        problem = f"it is of type {type(value).__name__}; expected {names[wanted]}. {_advice(value, wanted)}"
     if problem is None:
         problem = _out_of_range(knob, value) or _bad_json(knob, value)
     if problem is None:
@@ -91,6 +90,19 @@ def refuse_form(knob: str, value: Scalar, *, release: str) -> Refusal | None:
         except KnobError as error:
             problem = str(error).removeprefix(f"knob '{knob}': ")
     return Refusal(knob=knob, value=value, kind="bad_value", reason=problem) if problem else None
+
+
+def _advice(value: Scalar, wanted: type) -> str:
+    """Return how to mend a value of the wrong type: quotes are to blame only where it reads right without."""
+    if wanted is str:
+        return "Write it in quotes."
+    plain = value.strip().lower() if isinstance(value, str) else ""
+    if wanted is bool:
+        is_quoted = plain in ("true", "false")
+    else:
+        form = r"[+-]?\d+" if wanted is int else r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?"
+        is_quoted = re.fullmatch(form, plain) is not None
+    return "Write it without quotes." if is_quoted else "Correct it."
 
 
 def refuse_dated(knob: str, value: Scalar, *, release: str) -> Refusal | None:

@@ -217,8 +217,12 @@ GOOD = row(batch=4, value="800")
         ([row(), row(value="730")], "line 3: gives again what line 2 gives"),
         (
             [row(), row(batch=4, release="0.9.2")],
-            "holds rows of 0.9.1 and 0.9.2 in column release; .*one stack",
+            "line 3, release: got '0.9.2', and '0.9.1' in line 2; expected one stack",
         ),
+        ([row(device=""), row(value="730")], "line 3: gives again what line 2 gives"),
+        ([row().replace("a blog", '"a blog'), GOOD], "line 2: cannot be split into cells .*double quote"),
+        ([row(), GOOD.replace("a blog", '"a blog')], "line 3: cannot be split into cells .*double quote"),
+        ([row() + "x" * 200_000, GOOD], r"line 2: cannot be split into cells \(field larger .{100,300}$"),
         ([row() + ",more", GOOD], "line 2: has 10 cells; expected 9"),
     ],
 )
@@ -241,9 +245,28 @@ def test_what_spreadsheet_and_reader_write_otherwise_is_same_number(tmp_path: Pa
     assert [figure.spec for figure in saved] == [figure.spec for figure in plain]
 
 
+def test_empty_device_is_the_usual_one(tmp_path: Path) -> None:
+    read = table.read(written(tmp_path, row(device=""), GOOD)).figures
+    assert [figure.spec for figure in read] == [
+        figure.spec for figure in table.read(written(tmp_path, row(), GOOD)).figures
+    ]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "where"), [("latin-1", "line 3: has byte 0xe9"), ("utf-16", "line 1: has")]
+)
+def test_file_of_another_encoding_is_to_be_saved_anew(tmp_path: Path, encoding: str, where: str) -> None:
+    path = tmp_path / "blog.csv"
+    path.write_bytes("\n".join((HEADER, row(), GOOD.replace("blog", "café"))).encode(encoding))
+    with pytest.raises(ConfigError, match=f"{where}.*Save it as a CSV in UTF-8"):
+        table.read(path)
+
+
 def test_columns_are_checked_before_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match="line 1: has no column release"):
         table.read(written(tmp_path, header="model,device,mode,knobs,load,metric,value"))
+    with pytest.raises(ConfigError, match=r"line 1: got column 'laod'; .*Did you mean 'load'\?"):
+        table.read(written(tmp_path, header=HEADER.replace("load", "laod")))
     with pytest.raises(ConfigError, match=r"got column 'sauce'; .*Did you mean 'source'\?"):
         table.read(written(tmp_path, header=HEADER.replace("source", "sauce")))
     with pytest.raises(ConfigError, match="line 1: has column value twice"):

@@ -242,6 +242,17 @@ def test_plan_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert "predicted on" not in told
 
 
+def test_plan_of_80_columns_keeps_knob_and_number_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["+experiment=cpu_smoke", "platform=simulated", "plan=true"]) == cli.OK
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line for line in lines if line.startswith("│")]
+    assert any("max_num_batched_tokens=1024 " in row for row in rows)
+    assert all(row.endswith("│") for row in rows)
+
+
 def test_plan_says_how_long_it_would_take_and_writes_its_time_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

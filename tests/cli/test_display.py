@@ -122,13 +122,14 @@ def test_log_has_sign_of_life_every_minute(simulated_spec: TrialSpec, placement:
     with display:
         display.planned(total=2, done=0, refused=0)
         display.started(simulated_spec, placement)
-        display.look_ahead(Outlook(left_s=600.0, leader=None, value=None))
-        for clock.now in (59.0, 60.0, 61.0, 119.0, 120.0):
+        display.look_ahead(Outlook(left_s=150.0, leader=None, value=None))
+        for clock.now in (59.0, 60.0, 61.0, 119.0, 120.0, 180.0):
             display.tick()
     lines = [line for line in out.getvalue().splitlines() if line.startswith("running ")]
     assert lines == [
-        "running tuned 1:00 (begins); about 9:00 left",
-        "running tuned 2:00 (begins); about 8:00 left",
+        "running tuned 1:00 (begins); about 1:30 left",
+        "running tuned 2:00 (begins); about 0:30 left",
+        "running tuned 3:00 (begins); longer than predicted",
     ]
 
 

@@ -13,7 +13,10 @@ from tests.knobs.asking import only_refusal
     ("knob", "value", "expected"),
     [
         ("max_num_seqs", 0, "at least 1"),
-        ("max_num_seqs", "256", "it is of type str; expected a whole number"),
+        ("max_num_seqs", "256", "it is of type str; expected a whole number. Write it without quotes."),
+        ("max_num_seqs", "many", "it is of type str; expected a whole number. Correct it."),
+        ("max_num_seqs", 1.5, "it is of type float; expected a whole number. Correct it."),
+        ("enable_prefix_caching", "on", "it is of type str; expected true or false. Correct it."),
         ("max_num_seqs", True, "it is of type bool; expected a whole number"),
         ("gpu_memory_utilization", 1.2, "more than 0 and at most 1"),
         ("gpu_memory_utilization", 0, "more than 0"),
