@@ -246,7 +246,9 @@ def benchmark(requests_fd: str | int, replies_fd: str | int) -> None:
             print("the same line again " * 100)
         try:
             run(given, task["api_key"])
-            told = {"cpu_wait_s": 0.25, "uncounted": int("break-off" in faults())}
+            told: dict[str, object] = {"cpu_wait_s": 0.25, "uncounted": int("break-off" in faults())}
+            if "err-amid" in faults():
+                told |= {"erred": 2, "first_error": "EngineCore died"}
             replies.write(json.dumps({"id": task["id"], "ok": True, **told}) + "\n")
         except OSError as exc:
             replies.write(json.dumps({"id": task["id"], "ok": False, "error": str(exc)}) + "\n")

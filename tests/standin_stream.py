@@ -54,6 +54,9 @@ class Handler(BaseHTTPRequestHandler):
             if ending in ("cut", "error") and number == 2:
                 break
             time.sleep(0.01)
+            if ending == "error-counted" and number == 1:
+                # Amid the answer, which then goes on and is counted as if nothing had been.
+                self.say({"error": {"message": "EngineCore died", "code": 500}})
             is_last = number == tokens - 1 and ending != "unended"
             reason = ("abort" if ending == "abort" else "length") if is_last else None
             self.say({"choices": [{"text": "word", "finish_reason": reason}]})

@@ -224,7 +224,7 @@ def why_not_whole(request: dict[str, Any], *, asked: int, must_count: bool) -> s
 
 
 def _note(message: dict[str, Any], request: dict[str, Any]) -> None:
-    if "error" in message or message.get("object") == "error":
+    if message.get("error") is not None or message.get("object") == "error":
         request["error"] = str(message.get("error") or message.get("message"))
         return
     choices = message.get("choices") or ()

@@ -56,6 +56,8 @@ class _Run:
     peak_kv_cache_usage: float | None
     cpu_wait_s: float | None
     uncounted: int
+    erred: int
+    first_error: str | None
 
 
 class VllmBenchClient(ServerClient[_Run]):
@@ -137,6 +139,8 @@ class VllmBenchClient(ServerClient[_Run]):
             peak_kv_cache_usage=peak,
             cpu_wait_s=plausibility.number(reply, "cpu_wait_s", log_path=log_path),
             uncounted=int(plausibility.number(reply, "uncounted", log_path=log_path) or 0),
+            erred=int(plausibility.number(reply, "erred", log_path=log_path) or 0),
+            first_error=str(reply.get("first_error") or "it does not say"),
         )
 
     def _read(self, load: Load, sent: _Run) -> Reading:
@@ -162,18 +166,23 @@ class VllmBenchClient(ServerClient[_Run]):
     def _check_whole(self, load: Load, sent: _Run) -> None:
         """Check that no answer broke off: a whole one ends with the server's own count of its tokens.
 
-        The benchmark takes a stream that ends early, or with an error, for a complete answer. Servers that
-        never count (not vLLM) are believed.
+        The benchmark takes a stream that ends early, or has an error in it, for a complete answer. Servers
+        that never count (not vLLM) are believed, but not where they send an error.
         """
         server, prompts = load.server, load.point.num_prompts
         never_counts = "vllm" not in server.versions and sent.uncounted >= prompts
-        if not sent.uncounted or never_counts:
+        uncounted = 0 if never_counts else sent.uncounted
+        if not uncounted and not sent.erred:
             return
         blame_engine(server)
+        reason = (
+            f"the server sent an error amid the stream, the first: {sent.first_error}"
+            if sent.erred
+            else "they ended without the server's count of their tokens, which comes last"
+        )
         raise MeasurementError(
-            f"client: {sent.uncounted} of {prompts} answers broke off: they ended without the "
-            "server's count of their tokens, which comes last; expected all to be whole. Look into the "
-            "engine's log.",
+            f"client: {uncounted + sent.erred} of {prompts} answers broke off: {reason}; expected all to be "
+            "whole. Look into the engine's log.",
             failure=FailureClass.WRONG_ANSWER,
             log_path=server.log_path or str(self._worker.log_path),
         )

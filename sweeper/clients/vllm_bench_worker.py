@@ -7,10 +7,11 @@ done once, while the engine itself is still starting, or once for all engines (`
 Protocol, one JSON object a line, on the two file descriptors given as arguments:
   reads  {"id": 1, "api_key": "...", "args": ["--backend", "openai", ...]}
   writes {"ready": true} once, then for each run
-         {"id": 1, "ok": true, "cpu_wait_s": 0.01, "uncounted": 0} or
+         {"id": 1, "ok": true, "cpu_wait_s": 0.01, "uncounted": 0, "erred": 0, "first_error": null} or
          {"id": 1, "ok": false, "error": "..."}
-``uncounted`` are the answers that the benchmark took for complete and whose tokens the server did not count:
-its count is the last thing in a stream, so that one which broke off, or ended in an error, has none.
+``erred`` are the answers that the benchmark took for complete and in whose stream the server sent an error,
+whatever followed; ``first_error`` is what the first one said. ``uncounted`` are the others whose tokens the
+server did not count: its count is the last thing in a stream, so that one which broke off has none.
 The benchmark's result goes to the file that its own arguments name, its printed output to our log.
 """
 
@@ -21,8 +22,13 @@ import json
 import os
 import sys
 import traceback
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
+
+# How an answer ends that the server gave up. Source: FinishReason in vllm/v1/engine of 0.32.0.
+_GIVEN_UP = ("abort", "error")
+_LONGEST_ERROR = 300
 
 
 def main() -> None:
@@ -56,10 +62,9 @@ def serve(benchmark: Any, requests_fd: int, replies_fd: int) -> None:
         task = json.loads(line)
         try:
             waited_s = _cpu_wait_s()
-            watch.uncounted = 0
+            watch.reset()
             _run(benchmark, task)
-            told = {"cpu_wait_s": _since(waited_s), "uncounted": watch.uncounted}
-            reply = {"id": task["id"], "ok": True, **told}
+            reply = {"id": task["id"], "ok": True, "cpu_wait_s": _since(waited_s), **watch.told()}
         except KeyboardInterrupt:
             return
         except BaseException as exc:  # a wrong argument ends in SystemExit
@@ -70,7 +75,7 @@ def serve(benchmark: Any, requests_fd: int, replies_fd: int) -> None:
 
 
 class _Watch:
-    """Counts answers without the server's own count of their tokens.
+    """Counts answers that broke off: with an error of the server in them, or without its count of tokens.
 
     Source: async_request_openai_completions, and the same for chat, in vllm/benchmarks/lib of 0.32.0
     (endpoint_request_func.py): success means that one message with a choice came; an error in the stream, or
@@ -78,20 +83,79 @@ class _Watch:
     """
 
     def __init__(self, serve: Any) -> None:
-        self.uncounted = 0
+        self.reset()
         functions = getattr(serve, "ASYNC_REQUEST_FUNCS", {})
         for backend in ("openai", "openai-chat"):
             if backend in functions:
+                _watch_messages(functions[backend].__globals__)
                 functions[backend] = self._watched(functions[backend])
+
+    def reset(self) -> None:
+        self.uncounted = self.erred = 0
+        self.first_error: str | None = None
+
+    def told(self) -> dict[str, Any]:
+        return {"uncounted": self.uncounted, "erred": self.erred, "first_error": self.first_error}
 
     def _watched(self, request: Any) -> Any:
         async def watched(*args: Any, **kwargs: Any) -> Any:
+            errors: list[str] = []
+            _ERRORS.set(errors)
             output = await request(*args, **kwargs)
-            if output.success and not output.output_tokens:
+            if output.success and errors:
+                self.erred += 1
+                self.first_error = self.first_error or errors[0]
+            elif output.success and not output.output_tokens:
                 self.uncounted += 1
             return output
 
         return watched
+
+
+_ERRORS: ContextVar[list[str] | None] = ContextVar("errors", default=None)
+"""Takes the errors in the stream being read; a request runs in a task (so a context) of its own, or alone."""
+
+
+class _WatchedJson:
+    """Stands for the module json where the benchmark reads streams, and looks at what it reads."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+    def loads(self, *args: Any, **kwargs: Any) -> Any:
+        message = self._module.loads(*args, **kwargs)
+        error = error_in(message)
+        errors = None if error is None else _ERRORS.get()
+        if error is not None and errors is not None:
+            errors.append(error)
+        return message
+
+
+def _watch_messages(names: dict[str, Any]) -> None:
+    """Look at all messages that the functions of a module read, given its names."""
+    if "json" in names and not isinstance(names["json"], _WatchedJson):
+        names["json"] = _WatchedJson(names["json"])
+
+
+def error_in(message: Any) -> str | None:
+    """Return what a message of a stream says of an error; None where it is a part of an answer.
+
+    Source: create_streaming_error_response of vLLM: an object under "error"; in early releases a message
+    that is itself the error, as "object" says.
+    """
+    if not isinstance(message, dict):
+        return None
+    if message.get("error") is not None:
+        return str(message["error"])[:_LONGEST_ERROR]
+    if message.get("object") == "error":
+        return str(message.get("message"))[:_LONGEST_ERROR]
+    for choice in message.get("choices") or ():
+        if isinstance(choice, dict) and choice.get("finish_reason") in _GIVEN_UP:
+            return f"an answer that ended by {choice['finish_reason']!r}"
+    return None
 
 
 def _run(benchmark: Any, task: Any) -> None:

@@ -170,6 +170,7 @@ def test_trial_that_names_locust_is_loaded_by_it(spec: TrialSpec, streaming: Str
     [
         ("cut", r"the stream ended before \[DONE\]"),
         ("error", "EngineCore died"),
+        ("error-counted", "EngineCore died"),
         ("abort", "ended by 'abort'"),
         ("unended", "ended by None"),
         ("uncounted", r"without the server's count of its tokens"),

@@ -333,6 +333,25 @@ def test_answer_that_broke_off_spoils_run(
     assert "1 of 4 answers broke off" in str(error)
 
 
+@pytest.mark.parametrize("fault", ["err-amid"], indirect=True)
+@pytest.mark.parametrize("versions", [{"vllm": "0.32.0"}, {}], ids=["vllm", "other"])
+def test_error_amid_answers_spoils_run_of_any_server(
+    fault: None,
+    versions: dict[str, str],
+    server: VllmServer,
+    client: VllmBenchClient,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sweeper.clients.program._DEATH_S", 0.0)
+    monkeypatch.setattr(server, "versions", versions)
+    error = fail_to_measure(client, server)
+    assert error.failure is FailureClass.WRONG_ANSWER
+    assert (
+        "2 of 4 answers broke off: the server sent an error amid the stream, the first: EngineCore died"
+        in str(error)
+    )
+
+
 @pytest.mark.parametrize("fault", ["undercount"], indirect=True)
 def test_more_answers_than_engine_gave_spoil_run(
     fault: None, server: VllmServer, client: VllmBenchClient, monkeypatch: pytest.MonkeyPatch
@@ -516,7 +535,7 @@ def test_worker_imports_once_and_runs_what_it_is_sent(tmp_path: Path) -> None:
     refused = f"ValueError: the benchmark does not take its arguments: {problem}"
     assert received == [
         {"ready": True},
-        {"id": 1, "ok": True, "uncounted": 0},
+        {"id": 1, "ok": True, "uncounted": 0, "erred": 0, "first_error": None},
         # By itself argparse would end the worker, and leave what was wrong to the log.
         {"id": 2, "ok": False, "error": refused},
         {"id": 3, "ok": False, "error": "ValueError: thirteen"},
@@ -560,6 +579,63 @@ def test_worker_counts_answers_that_server_did_not_count(tmp_path: Path, backend
     assert [reply["uncounted"] for reply in received[1:]] == [0, 1, 0]
 
 
+ERRORS = """
+import asyncio
+import json
+from types import SimpleNamespace
+TOKEN, COUNT = {"choices": [{"text": "word"}]}, {"choices": [], "usage": {"completion_tokens": 2}}
+ANSWERS = [
+    [TOKEN, TOKEN, COUNT],
+    [TOKEN, {"error": {"message": "EngineCore died"}}, TOKEN, COUNT],
+    [TOKEN, {"object": "error", "message": "EngineCore died"}, COUNT],
+    [TOKEN, {"choices": [{"text": "", "finish_reason": "abort"}]}, COUNT],
+    [TOKEN, {**TOKEN, "error": None}, {"choices": [{"text": "", "finish_reason": "length"}]}, COUNT],
+    [TOKEN, {"error": {"message": "EngineCore died"}}],
+    [TOKEN, TOKEN],
+]
+async def request(number, session=None):
+    count = 0
+    for message in ANSWERS[number]:
+        # All streams are read at the same time, a message of each in turn.
+        await asyncio.sleep(0)
+        count = json.loads(json.dumps(message)).get("usage", {}).get("completion_tokens", count)
+    return SimpleNamespace(success=True, output_tokens=count)
+ASYNC_REQUEST_FUNCS = {"openai": request, "openai-chat": request}
+def add_cli_args(parser):
+    parser.add_argument("--requests", type=int, nargs="+")
+    parser.add_argument("--backend")
+async def main_async(args):
+    send = ASYNC_REQUEST_FUNCS[args.backend]
+    await asyncio.gather(*(send(number, session=None) for number in args.requests))
+"""
+
+
+@pytest.mark.parametrize("backend", ["openai", "openai-chat"])
+def test_worker_counts_answers_with_an_error_in_them_whatever_follows(tmp_path: Path, backend: str) -> None:
+    package = tmp_path / "vllm"
+    for folder in (package, package / "benchmarks", package / "utils"):
+        folder.mkdir()
+        (folder / "__init__.py").touch()
+    (package / "benchmarks" / "serve.py").write_text(ERRORS)
+    (package / "utils" / "argparse_utils.py").write_text(
+        "from argparse import ArgumentParser as FlexibleArgumentParser"
+    )
+    loads = ([0, 1, 2, 3, 4, 5, 6], [0, 4], [3], [1, 1], [2])
+    asked: list[dict[str, object]] = [
+        {"id": 1, "api_key": "k3y", "args": ["--backend", backend, "--requests", *map(str, numbers)]}
+        for numbers in loads
+    ]
+    received, _ = exchange(tmp_path, asked)
+    told = [(reply["erred"], reply["uncounted"]) for reply in received[1:]]
+    assert told == [(4, 1), (0, 0), (1, 0), (2, 0), (1, 0)]
+    assert [reply["first_error"] for reply in received[2:]] == [
+        None,
+        "an answer that ended by 'abort'",
+        "{'message': 'EngineCore died'}",
+        "EngineCore died",
+    ]
+
+
 def test_worker_without_benchmark_says_so_and_ends(tmp_path: Path) -> None:
     (tmp_path / "vllm").mkdir()
     (tmp_path / "vllm" / "__init__.py").touch()
@@ -581,11 +657,11 @@ def test_real_benchmark_does_not_pass_off_broken_answers_as_whole(
     spec = replace(spec, engine=replace(spec.engine, release=probe(vllm_python).release))
     client = VllmBenchClient(spec, PLACEMENT)
     try:
-        for ending, whole in (("whole", True), ("cut", False), ("error", False), ("uncounted", False)):
+        for ending in ("whole", "cut", "error", "error-counted", "abort", "uncounted"):
             with served(ending=ending) as streaming:
                 server = QuietServer(base_url=f"http://127.0.0.1:{streaming.server_address[1]}")
                 server.versions = {"vllm": "0.32.0"}
-                if whole:
+                if ending == "whole":
                     measured = client.measure(server, POINT, restart=0, repeat=0, cancelled=never)
                     assert measured.metrics["total_output_tokens"] == 64
                     continue
