@@ -12,6 +12,7 @@ from sweeper.simulation.calibration import Calibration
 from sweeper.simulation.communication import has_one_shot
 from sweeper.simulation.costs import CostModel
 from sweeper.simulation.device import Device
+from sweeper.simulation.matrices import has_skinny
 from sweeper.simulation.precision import precision_of
 from sweeper.simulation.settings import SHORT_SUFFIXES, built_of, is_off, is_v1, sharing_of
 from sweeper.simulation.stack import has_aiter
@@ -50,6 +51,7 @@ def costs_of(
         has_more_channels=int(settings.get("NCCL_MIN_NCHANNELS", 0)) >= _MANY_CHANNELS,
         has_numa_balancing=not is_off(settings["host_numa_balancing"]),
         has_one_shot=not settings["disable_custom_all_reduce"] and has_one_shot(release, device),
+        has_skinny=not is_off(settings["VLLM_ROCM_USE_SKINNY_GEMM"]) and has_skinny(release, device),
         sharing=sharing_of(spec, settings),
     )
 

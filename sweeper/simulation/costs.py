@@ -129,6 +129,7 @@ class CostModel:
         has_more_channels: Whether ``NCCL_MIN_NCHANNELS`` is raised to 112.
         has_numa_balancing: Whether the host's kernel moves memory between NUMA nodes.
         has_one_shot: Whether an all-reduce of a few tokens takes one exchange (``communication``).
+        has_skinny: Whether few rows have a kernel of their own (``matrices``).
         calibration: Efficiencies and overheads.
         sharing: How its experts are spread over replicas and devices.
         slowdown: Factor on every time, for noise.
@@ -152,6 +153,7 @@ class CostModel:
     has_more_channels: bool = False
     has_numa_balancing: bool = True
     has_one_shot: bool = False
+    has_skinny: bool = False
     sharing: Sharing = _ALONE
     slowdown: float = 1.0
     watch: Callable[[Step, int, int], object] | None = field(default=None, compare=False)
@@ -258,7 +260,12 @@ class CostModel:
     @cached_property
     def _matrices(self) -> matrices.MatrixWork:
         return matrices.work_of(
-            self.built, self.precision, self._groups, device=self.device, calibration=self.calibration
+            self.built,
+            self.precision,
+            self._groups,
+            device=self.device,
+            calibration=self.calibration,
+            has_skinny=self.has_skinny,
         )
 
     @cached_property

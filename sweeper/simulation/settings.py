@@ -44,6 +44,7 @@ MODELLED_KNOBS = frozenset(
         "quantization",
         "tensor_parallel_size",
         "NCCL_MIN_NCHANNELS",
+        "VLLM_ROCM_USE_SKINNY_GEMM",
         "VLLM_USE_V1",
     }
 )
@@ -76,6 +77,7 @@ _STEADY_DEFAULTS: Mapping[str, Scalar] = {
     "max_num_batched_tokens": 2048,
     "async_scheduling": False,
     "host_numa_balancing": 1,
+    "VLLM_ROCM_USE_SKINNY_GEMM": 1,
 }
 """Defaults that have not moved between releases; ``knobs.defaults`` has those that have. NUMA balancing is on
 in an untouched Linux."""

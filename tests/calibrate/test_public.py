@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from sweeper.calibrate import amd_tables, public, replay, shipping, stacks
+from sweeper.calibrate import amd_tables, anchoring, public, replay, shipping, stacks
 from sweeper.calibrate.figures import FIT, VALIDATION, predict, relative_errors
 from sweeper.calibrate.judging import errors_pct
 from sweeper.clients.simulated import SimulatedClient
@@ -108,6 +108,18 @@ def test_source_whose_client_stops_counting_is_predicted_so() -> None:
     assert [counted, whole] == [predict([figure], {})[0] for figure in both]
     # Those that came last ran with the most others.
     assert counted < whole
+
+
+def test_kernel_for_few_rows_makes_single_sequences_of_other_sources_right() -> None:
+    known = public.figures_of("vllm_15830_70b")
+    slow, fast = predict(known[:2], {}), predict(known[2:], {})
+    saved = [1 - short / whole for short, whole in zip(fast, slow, strict=True)]
+    assert saved == pytest.approx([1 - 1289.184 / 1411.847, 1 - 1344.541 / 1446.01], rel=0.2)
+    # 8B at one and eight sequences, which that source says nothing of: 7 % too slow and 6 % too fast before.
+    others = public.figures_of("cmontemuino_8b")
+    basis = asdict(anchoring.basis_of(others).calibration)
+    one, eight = relative_errors([others[0], others[2]], predict([others[0], others[2]], basis))
+    assert abs(one - eight) < 0.03
 
 
 def test_latencies_and_throughputs_are_of_one_image_and_it_had_aiters_kernels_off() -> None:

@@ -11,6 +11,7 @@ from sweeper.simulation.calibration import Calibration
 from sweeper.simulation.communication import has_one_shot
 from sweeper.simulation.costs import CostModel, Step
 from sweeper.simulation.device import MI300X, Device, device_named, partition_of
+from sweeper.simulation.matrices import has_skinny
 from sweeper.simulation.precision import uniform
 
 # Round numbers: 1 PFLOP/s, 1 TB/s, links of 10 GB/s.
@@ -138,6 +139,32 @@ def test_that_is_so_in_v0s_first_kernel_on_rocm_alone() -> None:
     assert not reads_slowly("0.6.6", DEVICE, is_v1=False, settings=cut)
     assert not reads_slowly("0.6.3", DEVICE, is_v1=True, settings=cut)
     assert not reads_slowly("0.6.3", NVIDIAS, is_v1=False, settings=cut)
+
+
+@pytest.mark.parametrize("half_tokens", [0, 1e6])
+def test_up_to_four_rows_of_16_bits_take_a_fifth_less_by_their_own_kernel(half_tokens: float) -> None:
+    # Once reading 14.4e6 weights is what takes long, once computing with them.
+    plain = replace(BASE, calibration=replace(BARE, gemm_half_tokens=half_tokens))
+    skinny = replace(plain, has_skinny=True)
+
+    def saved_s(count: int) -> float:
+        step = Step(decodes=count, samples=count)
+        return plain.device_s(step) - skinny.device_s(step)
+
+    whole_s = 14.4e6 * 2 / 1e12 if not half_tokens else 14.4e6 * 2 / 1e15 * half_tokens
+    assert saved_s(1) == pytest.approx(0.19 * whole_s)
+    assert saved_s(4) == pytest.approx(0.19 * whole_s)
+    assert saved_s(5) == 0
+    # Embeddings, head and norms alone have 16 bits in a checkpoint of 8.
+    narrow = replace(plain, precision=uniform(8))
+    assert replace(narrow, has_skinny=True).device_s(ONE_DECODE) == narrow.device_s(ONE_DECODE)
+
+
+def test_kernel_for_few_rows_is_in_rocms_releases_since_0_8_5() -> None:
+    assert has_skinny("0.8.5", DEVICE)
+    assert has_skinny("0.32.0", DEVICE)
+    assert not has_skinny("0.8.4", DEVICE)
+    assert not has_skinny("0.32.0", NVIDIAS)
 
 
 def test_attention_of_decodes_reads_cache() -> None:
