@@ -60,7 +60,7 @@ TRIALS = {
 # Series that differ from another in knobs only that no model here knows: measured, and never simulated.
 NOT_TOLD_APART: Mapping[str, Set[str]] = {
     "amd_v1_guide": {
-        *("aiter", "aiter_no_linear", "aiter_no_rmsnorm", "no_skinny_gemm"),
+        *("aiter", "aiter_no_linear", "aiter_no_rmsnorm"),
         *("attention_triton", "attention_rocm", "attention_aiter_fa", "attention_aiter_unified"),
         *("quick_reduce_fp", "quick_reduce_int8", "quick_reduce_int6", "quick_reduce_int4"),
         *("graphs_none", "graphs_piecewise", "graphs_full", "graphs_full_decode"),

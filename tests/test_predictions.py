@@ -67,7 +67,7 @@ def test_source_whose_client_stops_counting_is_shown_so() -> None:
 
 
 def test_source_that_a_stack_was_fitted_to_with_others_is_shown_as_predicted_without_its_model() -> None:
-    (own,) = (each for each in SOURCES if each["name"] == "vllm_blog_minimax_m2_5_mi355x")
+    (own,) = (each for each in SOURCES if each["name"] == "inferencex_llama_70b_mi355x")
     figures = public.source_figures(own)
     shown = [pair.predicted for pair in predictions.pairs(own)]
     fitted = predict(figures, calibration.load("mi355x_0_14").values)
