@@ -58,7 +58,7 @@ def main(words: list[str]) -> int:
     told = dict(part.split("=", 1) for part in (option(words, "--model_args") or "").split(","))
     name, folder = option(words, "--tasks"), option(words, "--include_path")
     task = json.loads((Path(folder or "") / f"{name}.yaml").read_text(encoding="utf-8"))
-    lines = Path(task["dataset_kwargs"]["data_files"]["test"]).read_text(encoding="utf-8").splitlines()
+    lines = Path(task["dataset_kwargs"]["data_files"]["test"]).read_text(encoding="utf-8").strip().split("\n")
     rows = [json.loads(line) for line in lines][: int(option(words, "--limit") or len(lines))]
     tokens = task["generation_kwargs"]["max_gen_toks"]
     right = [first_line(task, ask(told, row["question"], tokens)) == row["answer"] for row in rows]
@@ -76,7 +76,9 @@ def main(words: list[str]) -> int:
             for place, (row, is_right) in enumerate(zip(rows, right, strict=True))
         ]
         logged = path.with_name(f"samples_{name}_2026-01-01T00-00-00.jsonl")
-        logged.write_text("".join(json.dumps(each) + "\n" for each in samples), encoding="utf-8")
+        # As lm-eval writes them: a letter that some take for the end of a line stands as it is.
+        lines = [json.dumps(each, ensure_ascii=False) + "\n" for each in samples]
+        logged.write_text("".join(lines), encoding="utf-8")
     return 0
 
 

@@ -8,12 +8,12 @@ vLLM), ``device``, ``mode`` (of its partitions), ``knobs`` and ``load`` (``name=
 
 from __future__ import annotations
 
-import csv
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sweeper import knobs
 from sweeper.calibrate import public
@@ -25,6 +25,7 @@ from sweeper.kinds import DATASETS
 from sweeper.records import PARTITIONS_PER_GPU, LoadPoint, Platform, Scalar
 from sweeper.records.metrics import BY_NAME, is_reported_at
 from sweeper.records.plurals import amount
+from sweeper.records.text_rows import CsvError, csv_rows
 from sweeper.simulation.device import DEVICES, PARTITION_MODES, USUAL_DEVICE
 
 COLUMNS = ("model", "release", "device", "mode", "knobs", "load", "metric", "value")
@@ -33,16 +34,23 @@ COLUMNS = ("model", "release", "device", "mode", "knobs", "load", "metric", "val
 BESIDE = ("image", "date", "source")
 """What may stand beside them."""
 
-_LOAD: Mapping[str, type] = {
-    "dataset": str,
-    "num_prompts": int,
-    "request_rate_per_s": float,
-    "max_concurrency": int,
-    "input_len": int,
-    "output_len": int,
-    "range_ratio": float,
-    "burstiness": float,
+_COUNTED = (int, "a whole number from 1", lambda count: count >= 1)
+_POSITIVE = (float, "a number above 0", lambda number: 0 < number < math.inf)
+_LOAD: Mapping[str, tuple[type, str, Callable[[Any], bool]]] = {
+    "dataset": (str, f"one of {', '.join(DATASETS)}", DATASETS.__contains__),
+    "num_prompts": _COUNTED,
+    "request_rate_per_s": _POSITIVE,
+    "max_concurrency": _COUNTED,
+    "input_len": _COUNTED,
+    "output_len": _COUNTED,
+    "range_ratio": (float, "a number from 0 to below 1", lambda ratio: 0 <= ratio < 1),
+    "burstiness": _POSITIVE,
 }
+"""Of each entry of a load: its type, what is expected of it, and whether a value is that."""
+
+_ALL_AT_ONCE = ("request_rate_per_s", "inf")
+"""How vLLM's own benchmark says that everything is sent at once, which has no rate here."""
+
 _THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+(\.\d+)?")
 _SHOWN = 60
 """Letters of a line that a message quotes."""
@@ -108,10 +116,16 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
     for line, cells in lines:
         if not any(cell.strip() for cell in cells):
             continue
-        if len(cells) != len(header):
+        if len(cells) > len(header):
             raise ConfigError(
-                f"{path}, line {line}: has {len(cells)} cells; expected {len(header)}, as the first line. "
-                "Write a cell with a comma in it in double quotes."
+                f"{path}, line {line}: has {len(cells)} cells; expected {len(header)}, as the first line: "
+                f"{_cut(','.join(cells[len(header) :]))} is too much. Write a cell with a comma in it in "
+                "double quotes."
+            )
+        if len(cells) < len(header):
+            raise ConfigError(
+                f"{path}, line {line}: has {len(cells)} cells, none for {', '.join(header[len(cells) :])}; "
+                f"expected {len(header)}, as the first line. A cell may be empty, but its comma has to stand."
             )
         row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
         plain = {"release": row["release"].removeprefix("v"), "device": row["device"] or USUAL_DEVICE}
@@ -123,13 +137,12 @@ def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
 
     A row is a line: a double quote that is not closed in its line would swallow those after it in silence.
     """
-    for line, text in enumerate(_text(path).splitlines(), start=1):
+    for line, text in enumerate(_text(path).split("\n"), start=1):
         try:
-            yield line, next(csv.reader([text], strict=True), [])
-        except csv.Error as exc:
+            yield from csv_rows([(line, text)])
+        except CsvError as exc:
             raise ConfigError(
-                f"{path}, line {line}: cannot be split into cells ({exc}) in {_cut(text)}; expected each "
-                'double quote closed before the line ends, and doubled ("") inside a cell. Correct the line.'
+                f"{path}, line {line}: {exc}, before the line ends. Correct {_cut(text)}"
             ) from exc
 
 
@@ -294,19 +307,24 @@ def _load(where: str, text: str) -> LoadPoint:
     for name, value in _pairs(where, "load", text):
         if name not in _LOAD:
             raise _wrong(where, "load", name, f"one of {', '.join(_LOAD)}", _LOAD)
+        if (name, value.lower()) == _ALL_AT_ONCE:
+            continue
+        kind, expected, is_right = _LOAD[name]
         try:
-            found[name] = _LOAD[name](value)
-        except ValueError as exc:
-            kind = "a whole number" if _LOAD[name] is int else "a number"
-            raise ConfigError(f"{where}, load: {name} is '{value}'; expected {kind}. Correct it.") from exc
+            found[name] = kind(value)
+        except ValueError:
+            found[name] = math.nan
+        if not is_right(found[name]):
+            known = DATASETS if name == "dataset" else ()
+            raise ConfigError(
+                f"{where}, load: {name} is '{value}'; expected {expected}. Correct it.{nearest(value, known)}"
+            )
     for name in _NEEDED:
         if name not in found:
             raise ConfigError(
                 f"{where}, load: has no {name}; expected such as dataset=random;num_prompts=100;"
                 "input_len=1024;output_len=1024. Add it."
             )
-    if found["dataset"] not in DATASETS:
-        raise _wrong(where, "load", str(found["dataset"]), f"one of {', '.join(DATASETS)}", DATASETS)
     return LoadPoint(**found)  # type: ignore[arg-type]
 
 

@@ -23,6 +23,7 @@ from sweeper.errors import MeasurementError
 from sweeper.intervals import wilson
 from sweeper.processes import process
 from sweeper.records import FailureClass, Questions, Scalar, TrialSpec
+from sweeper.records.text_rows import numbered
 from sweeper.text import trial_files
 
 _TASK = "sweeper_questions"
@@ -223,7 +224,7 @@ def _samples(folder: Path, task: str) -> list[dict[str, Any]]:
     """Return what lm-eval logged of each question; nothing where it left no such file, or a broken one."""
     for path in (folder / "report").rglob(f"samples_{task}_*.jsonl"):
         try:
-            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            return [json.loads(line) for _, line in numbered(path.read_text(encoding="utf-8"))]
         except (OSError, ValueError, RecursionError):
             continue
     return []

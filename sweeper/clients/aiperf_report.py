@@ -23,6 +23,7 @@ import numpy as np
 
 from sweeper.clients import plausibility
 from sweeper.metrics import RequestRecords
+from sweeper.records.text_rows import numbered
 
 SUMMARY = "profile_export_aiperf.json"
 RECORDS = "profile_export.jsonl"
@@ -49,7 +50,7 @@ def read_requests(path: Path, *, log_path: str | None) -> Sequence[Mapping[str, 
         MeasurementError: The file is missing or holds something else.
     """
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [json.loads(line) for _, line in numbered(path.read_text(encoding="utf-8"))]
         return [row for row in rows if row["metadata"]["benchmark_phase"] == "profiling"]
     except (OSError, ValueError, RecursionError, KeyError, TypeError) as exc:
         plausibility.refuse(f"{path.name} is not as aiperf writes it ({exc!r})", log_path=log_path)

@@ -11,6 +11,7 @@ from typing import Any
 from sweeper.config.checks import check_positive
 from sweeper.errors import ConfigError
 from sweeper.records import Questions
+from sweeper.records.text_rows import numbered
 
 _KEYS = ("question", "answer")
 
@@ -51,8 +52,8 @@ def _digest(path: Path) -> str:
             f"accuracy.path: {path} cannot be read ({exc.strerror}); expected a file with an object a line, "
             '{"question": "2+3=", "answer": "5"}. Correct the path.'
         ) from exc
-    lines = [line for line in content.decode("utf-8", "replace").splitlines() if line.strip()]
-    for number, line in enumerate(lines, 1):
+    lines = numbered(content.decode("utf-8", "replace"))
+    for number, line in lines:
         _check_line(f"{path}, line {number}", line)
     if not lines:
         raise ConfigError(f"accuracy.path: {path} is empty; expected questions. Write some.")

@@ -10,10 +10,10 @@ Source: the datasets of these names in vllm/benchmarks/datasets of vLLM 0.32.0; 
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -22,6 +22,7 @@ import numpy as np
 from sweeper.errors import ConfigError
 from sweeper.records import LoadPoint
 from sweeper.records.plurals import amount
+from sweeper.records.text_rows import CsvError, csv_rows, numbered
 from sweeper.workload.drawing import Floats, Ints
 from sweeper.workload.logs import BLOCK_TOKENS
 from sweeper.workload.requests import Prompt
@@ -213,24 +214,32 @@ def _objects(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _burstgpt_rows(path: Path) -> Iterator[tuple[int, tuple[int, int]]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in (_MODEL, _ASKED, _ANSWERED) if name not in (reader.fieldnames or ())]
-        if missing:
+    table = _cells(path)
+    _, header = next(table, (1, []))
+    missing = [name for name in (_MODEL, _ASKED, _ANSWERED) if name not in header]
+    if missing:
+        raise ConfigError(
+            f"workload.dataset_path: {path} has no column {', '.join(missing)}; expected BurstGPT's CSV. "
+            "Name another file."
+        )
+    for number, cells in table:
+        row = dict(zip_longest(header, cells))
+        try:
+            asked, answered = int(row[_ASKED] or ""), int(row[_ANSWERED] or "")
+        except ValueError as exc:
             raise ConfigError(
-                f"workload.dataset_path: {path} has no column {', '.join(missing)}; expected BurstGPT's CSV. "
-                "Name another file."
-            )
-        for number, row in enumerate(reader, start=2):
-            try:
-                asked, answered = int(row[_ASKED]), int(row[_ANSWERED])
-            except (TypeError, ValueError) as exc:
-                raise ConfigError(
-                    f"workload.dataset_path: {path}, line {number}: has {_ASKED} {row[_ASKED]!r} and "
-                    f"{_ANSWERED} {row[_ANSWERED]!r}; expected whole numbers. Mend the line."
-                ) from exc
-            if row[_MODEL] == _BURSTGPT_MODEL and asked > 0 and answered > 0:
-                yield number, (asked, answered)
+                f"workload.dataset_path: {path}, line {number}: has {_ASKED} {row[_ASKED]!r} and "
+                f"{_ANSWERED} {row[_ANSWERED]!r}; expected whole numbers. Mend the line."
+            ) from exc
+        if row[_MODEL] == _BURSTGPT_MODEL and asked > 0 and answered > 0:
+            yield number, (asked, answered)
+
+
+def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+    try:
+        yield from csv_rows(numbered(path.read_text(encoding="utf-8-sig")))
+    except CsvError as exc:
+        raise ConfigError(f"workload.dataset_path: {path}, line {exc.line}: {exc}. Mend the line.") from exc
 
 
 def wrong(point: LoadPoint, number: int, got: str, expected: str) -> ConfigError:

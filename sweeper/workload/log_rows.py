@@ -17,7 +17,6 @@ Layouts, found by what stands in the file:
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.errors import ConfigError
+from sweeper.records.text_rows import CsvError, csv_rows, numbered
 
 TIME_KEYS = ("timestamp", "time", "created_at", "created", "start_time", "arrival_time", "arrived_at", "ts")
 """Where a time is looked for, in this order, without regard to case."""
@@ -94,7 +94,7 @@ def _lines(path: Path) -> Sequence[tuple[int, str]]:
             f"{path}: is no text in UTF-8 (byte {exc.start}); expected JSON lines or CSV. Unpack or convert "
             "it."
         ) from exc
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    lines = numbered(text)
     if not lines:
         raise ConfigError(f"{path}: is empty; expected a log of requests. Name another file.")
     if lines[0][1].lstrip().startswith("["):
@@ -289,8 +289,9 @@ def _csv_rows(path: Path, lines: Sequence[tuple[int, str]]) -> tuple[str, Iterat
     if len(lines) == 1:
         raise ConfigError(f"{path}: has one line; expected columns and requests below. Name another file.")
     separator = max(_SEPARATORS, key=lines[0][1].count)
-    reader = csv.DictReader((line for _, line in lines), delimiter=separator)
-    names = {name.strip().lower(): name for name in reader.fieldnames or ()}
+    table = _cells(path, lines, separator=separator)
+    _, header = next(table)
+    names = {name.strip().lower(): name for name in header}
     time = next((names[key] for key in TIME_KEYS if key in names), None)
     asked = next((names[key] for key in _INPUT_COLUMNS if key in names), None)
     answered = next((names[key] for key in _OUTPUT_COLUMNS if key in names), None)
@@ -301,8 +302,17 @@ def _csv_rows(path: Path, lines: Sequence[tuple[int, str]]) -> tuple[str, Iterat
             "columns."
         )
     layout = "azure" if "contexttokens" in names else "burstgpt" if "request tokens" in names else "csv"
-    numbers = [number for number, _ in lines[1:]]
-    return layout, _table_rows(zip(numbers, reader, strict=False), time=time, asked=asked, answered=answered)
+    rows = ((number, dict(zip(header, cells, strict=False))) for number, cells in table)
+    return layout, _table_rows(rows, time=time, asked=asked, answered=answered)
+
+
+def _cells(
+    path: Path, lines: Sequence[tuple[int, str]], *, separator: str
+) -> Iterator[tuple[int, list[str]]]:
+    try:
+        yield from csv_rows(lines, separator=separator)
+    except CsvError as exc:
+        raise ConfigError(f"{path}, line {exc.line}: {exc}. Mend the line.") from exc
 
 
 def _table_rows(

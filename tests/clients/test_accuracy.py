@@ -108,6 +108,8 @@ def test_questions_are_part_of_identity_by_content_alone(
         ("", "is empty; expected questions"),
         ("2+3=5\n", r"line 1: is '2\+3=5'; expected an object with the texts question and answer"),
         (LINE + '{"question": "2+3="}\n', "line 2: is"),
+        ("\n" + LINE + '\n{"question": "2+3="}\n', "line 4: is"),
+        (LINE.replace("2+3", "2\u2028+3") + '{"question": "2+3="}\n', "line 2: is"),
         ('{"question": "2+3=", "answer": " 5"}\n', "line 1: its answer is ' 5'; expected one line without"),
     ],
 )

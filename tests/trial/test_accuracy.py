@@ -21,7 +21,7 @@ from tests.standin_server import PLACEMENT, make_spec, never, write_interpreter
 
 # As the stand-in answers the first of them.
 RIGHT = {"question": "2+3=", "answer": "Paris, said after '2+3='"}
-WRONG = {"question": "4+4=", "answer": "8"}
+WRONG = {"question": "4+4\u2028=", "answer": "8"}
 
 
 @pytest.fixture

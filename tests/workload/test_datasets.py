@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from sweeper import cli
+from sweeper.errors import ConfigError
 from sweeper.records import LoadPoint, Platform, TrialSpec, TrialState
 from sweeper.store.store import Store
 from sweeper.trial import trial
-from sweeper.workload import sharegpt
+from sweeper.workload import files, sharegpt
 from tests.stand_ins import StandInClient, StandInEngine
 from tests.standin_server import PLACEMENT, make_spec, never, write_interpreter
 
@@ -71,3 +73,31 @@ def test_row_tells_how_many_prompts_were_repetitions(
     store.append(result, queued_s=0.0, knobs=[])
     value = store.read()["repeated_prompts"].iloc[0]
     assert (None if pd.isna(value) else value) == repeated
+
+
+BURST = "Timestamp,Model,Request tokens,Response tokens,Log Type\n1,GPT-4,100,20,chat\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BURST + '2,GPT-4,100,20,"chat\n3,GPT-4,100,20,chat\n', "line 3: cannot be split into cells .*Mend"),
+        (BURST + "\n2,GPT-4,many,20,chat\n", "line 4: has Request tokens 'many' and Response tokens '20'"),
+        (BURST + "2,GPT-4,100\n", "line 3: has Request tokens '100' and Response tokens None; expected"),
+        ("Timestamp,Model,Request tokens\n1,GPT-4,100\n", "has no column Response tokens; expected BurstGPT"),
+        ("", "has no column Model, Request tokens, Response tokens; expected BurstGPT"),
+    ],
+)
+def test_mistake_in_burstgpt_is_told_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "burst.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        files.check_burstgpt(LoadPoint(dataset="burstgpt", num_prompts=8, dataset_path=str(path)))
+
+
+def test_cells_of_burstgpt_may_be_quoted(tmp_path: Path) -> None:
+    path = tmp_path / "burst.csv"
+    path.write_text(BURST + '2,GPT-4,100,20,"two\nlines, ""one"" cell"\n3,GPT-4,200,30,chat\n', "utf-8")
+    point = LoadPoint(dataset="burstgpt", num_prompts=3, dataset_path=str(path))
+    asked, answers, _ = files.draw_burstgpt(point, np.random.default_rng(0))
+    assert sorted(zip(asked.tolist(), answers.tolist(), strict=True)) == [(100, 20), (100, 20), (200, 30)]

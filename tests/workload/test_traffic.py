@@ -109,6 +109,22 @@ def test_log_without_times_or_order(tmp_path: Path) -> None:
     assert [request.time_s for request in shuffled.requests] == [1.0, 9.0]
 
 
+def test_letters_that_some_take_for_line_ends_are_part_of_a_prompt(tmp_path: Path) -> None:
+    asked = {"prompt": "one\u2028two\x85three", "usage": {"prompt_tokens": 9, "completion_tokens": 5}}
+    lines = [json.dumps({"timestamp": place, **asked}, ensure_ascii=False) for place in range(3)]
+    assert len(logs.read(written(tmp_path, "\n".join(lines))).requests) == 3
+    assert len(logs.read(written(tmp_path, "\r\n".join(lines))).requests) == 3
+
+
+def test_cell_in_quotes_may_go_over_lines_and_be_long(tmp_path: Path) -> None:
+    cell = '"first line\nsecond, and ""quoted"" ' + "x" * 140_000 + '"'
+    rows = [f"{place},{cell},1200,{10 + place}" for place in range(3)]
+    text = "\n".join(("time,prompt,input_tokens,output_tokens", *rows))
+    assert [each.output_tokens for each in logs.read(written(tmp_path, text)).requests] == [10, 11, 12]
+    with pytest.raises(ConfigError, match="line 6: the tokens of its prompt are 'many'"):
+        logs.read(written(tmp_path, text.replace("1200,12", "many,12")))
+
+
 @pytest.mark.parametrize("separator", [";", "\t"])
 def test_columns_may_be_separated_as_spreadsheets_do(tmp_path: Path, separator: str) -> None:
     text = "time,input_tokens,output_tokens\n1,5,6\n2,7,8\n3,9,9\n"
@@ -158,6 +174,10 @@ BROKEN = {
     ),
     "word": ("input_tokens,output_tokens\n1,many", r"line 2: the tokens of its answer are 'many'; expected"),
     "time": ("time,input_tokens,output_tokens\nsoon,1,2", r"line 2: its time is 'soon'; expected a number"),
+    "open quote": (
+        'note,input_tokens,output_tokens\na,1,2\n"b,1,2\nc,1,2',
+        r"line 3: cannot be split into cells .*each double quote closed.*Mend the line",
+    ),
     "some times": ("time,input_tokens,output_tokens\n1,1,2\n,1,2", r"1 of 2 requests have no time"),
     "unanswered": ("input_tokens,output_tokens\n1,0", r"none of 1 request has tokens in and out"),
 }
