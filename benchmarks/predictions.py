@@ -22,6 +22,7 @@ from typing import Any
 import pandas as pd
 
 from sweeper.calibrate import pooled, public, sourced, unseen
+from sweeper.calibrate.contradictions import contradictions
 from sweeper.calibrate.figures import Figure, predict
 from sweeper.errors import SweeperError
 from sweeper.records import LoadPoint, Scalar, TrialSpec
@@ -388,14 +389,16 @@ def _means(found: Sequence[Unseen]) -> str:
     return ", ".join(means)
 
 
-def _anchored(name: str, found: Sequence[Unseen]) -> str:
+def _anchored(source: Mapping[str, Any], found: Sequence[Unseen]) -> str:
     """Write the mean absolute errors of a source's other numbers, as two cells: TTFT apart."""
+    if any(contradictions(public.source_figures(source))):
+        return "refused: contradicts itself | "
     cells = []
     for is_ttft in (False, True):
         errors = [
             abs(each.predicted / each.published - 1)
             for each in found
-            if each.source == name and (intervals.family_of(each.metric) == "TTFT") == is_ttft
+            if each.source == source["name"] and (intervals.family_of(each.metric) == "TTFT") == is_ttft
         ]
         cells.append(f"{sum(errors) / len(errors):.1%}" if errors else "")
     return " | ".join(cells)
@@ -411,7 +414,8 @@ def _summary(compared: Compared) -> Iterator[str]:
         "tell most of the others by the nearest stack, and two that do by the fit to these "
         "([how](predictor.md#calibrate-your-own-stack)); of four numbers or fewer, each from the others. "
         "*Its model left out*: the stack is fitted to this source and others; all errors come from a fit to "
-        "those of other models."
+        "those of other models. *Contradicts itself*: its numbers cannot all be right, and "
+        "`calibrate --table` refuses them."
     )
     yield ""
     yield (
@@ -435,7 +439,7 @@ def _summary(compared: Compared) -> Iterator[str]:
             fitted = " **(its model left out)**"
         yield (
             f"| {name}{fitted} | {_basis(source)} | {len(errors)} | {mean:.0%} | {speed:.2f} | "
-            f"{worst:+.0%} | {_anchored(source['name'], anchored)} |"
+            f"{worst:+.0%} | {_anchored(source, anchored)} |"
         )
 
 

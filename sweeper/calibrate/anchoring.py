@@ -12,6 +12,7 @@ from datetime import date as Day
 
 import numpy as np
 
+from sweeper.calibrate.contradictions import contradictions
 from sweeper.calibrate.design import SPREAD, Design
 from sweeper.calibrate.figures import FIT, VALIDATION, Figure, predict
 from sweeper.calibrate.fitting import fit, slopes_of
@@ -282,9 +283,10 @@ def unseen(figures: Sequence[Figure], *, basis: NamedCalibration | None = None) 
         basis: Calibration to start from; None is that of the nearest stack.
 
     Returns:
-        Each number that was predicted without it, and the prediction; nothing of a source of one number.
+        Each number that was predicted without it, and the prediction; nothing of a source of one number,
+        or of one that contradicts itself.
     """
-    if len(figures) < FEWEST:
+    if len(figures) < FEWEST or any(contradictions(figures)):
         return []
     start = asdict((basis or basis_of(figures)).calibration)
     if len(figures) <= MOST_ANCHORS:

@@ -18,6 +18,7 @@ from typing import Any
 from sweeper import knobs
 from sweeper.calibrate import public
 from sweeper.calibrate.anchoring import FEWEST
+from sweeper.calibrate.contradictions import contradictions
 from sweeper.calibrate.figures import FIT, Figure, predict
 from sweeper.config import groups
 from sweeper.errors import ConfigError, SweeperError, nearest
@@ -99,6 +100,9 @@ def read(path: Path, *, fewest: int = FEWEST) -> Table:
     _refuse_twice(path, rows)
     for column in ("release", "device", "image"):
         _refuse_several(path, rows, column)
+    for found in contradictions(figures):
+        which = " and ".join(figure.series for figure in found.figures)
+        raise ConfigError(f"{path}, {which}: cannot be right: {found.why}. Correct or remove what is wrong.")
     first = rows[0][1]
     return Table(
         figures=figures,
