@@ -98,7 +98,7 @@ def _bounds(study: Study) -> list[str]:
         study.frame, constraints=study.constraints, series=study.series, finals=study.every_row
     )
     if broken.empty:
-        return ["### Bounds", f"Every measured setting keeps {kept}."]
+        return ["### Bounds", f"Every setting with numbers keeps {kept}."]
     return [
         "### Bounds",
         f"Only settings that keep {kept} can be the best. These do not:",

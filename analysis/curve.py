@@ -98,7 +98,7 @@ class Curve:
 
     def known(self, speed: str) -> pd.DataFrame:
         """Return the points that have a number for a GPU and, by one of ``SPEEDS``, for a user."""
-        return self.points[_is_known(self.points, speed)]
+        return self.points[is_known(self.points, speed)]
 
     @property
     def is_simulated(self) -> bool:
@@ -262,7 +262,7 @@ def _with_frontiers(points: pd.DataFrame) -> pd.DataFrame:
 def _on_frontier(points: pd.DataFrame, speed: str) -> list[bool]:
     """Tell which points of a load no other of the same study is better than in both."""
     both = tuple(Objective(metric=name, direction="maximize") for name in (speed, PER_GPU))
-    takes_part = points[_is_known(points, speed) & ~points["is_broken"].astype(bool)]
+    takes_part = points[is_known(points, speed) & ~points["is_broken"].astype(bool)]
     kept: set[Any] = set()
     for _, group in takes_part.groupby("study", sort=False):
         values = {place: (row[speed], row[PER_GPU]) for place, row in group.to_dict("index").items()}
@@ -286,7 +286,8 @@ def _are_bunched(points: pd.DataFrame) -> list[bool]:
     ]
 
 
-def _is_known(points: pd.DataFrame, speed: str) -> pd.Series[bool]:
+def is_known(points: pd.DataFrame, speed: str) -> pd.Series[bool]:
+    """Tell which points have a number for a GPU and, by one of ``SPEEDS``, for a user."""
     is_told = points[PER_GPU].notna() & points[speed].notna()
     return is_told & ~points["is_bunched"].astype(bool) if speed == STREAMING else is_told
 
@@ -364,7 +365,7 @@ def _load_words(keys: Sequence[tuple[tuple[str, object], ...]]) -> dict[Any, str
 
 
 def _has_curve(points: pd.DataFrame, fewest_studies: int) -> bool:
-    users = points[_is_known(points, OVERALL)].groupby(["study", "setting"], sort=False)["users"].nunique()
+    users = points[is_known(points, OVERALL)].groupby(["study", "setting"], sort=False)["users"].nunique()
     wide = users[users >= FEWEST_USERS]
     return wide.index.get_level_values("study").nunique() >= fewest_studies if len(wide) else False
 

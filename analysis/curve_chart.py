@@ -36,10 +36,12 @@ MOST_LINES = len(style.COLOURS)
 _WIDTH_IN, _HEIGHT_IN = 12.0, 4.6
 _ROOM = 1.1
 _FRONTIERS = ("#B8C1CC", "#F2C9A1", "#B9DDCF", "#D9C3DC")
-_PANELS = {
+PANELS = {
     STREAMING: ("While the answer streams", "1000 / median time per output token, ms"),
     OVERALL: ("Over the whole request, waiting included", "tokens of the run / users"),
 }
+"""Of each of ``SPEEDS``: the title of its panel, and how the speed is counted."""
+
 
 Line = tuple[str, str]
 """A study and a setting."""
@@ -59,7 +61,8 @@ def draw(curve: Curve, *, words: Words) -> Figure:
     lines, signs = _lines(curve, looks), _signs(curve, looks)
     signs_in = legend_width_in([label for label, _ in signs])
     legend = lay_legend([label for label, _ in lines], width_in=_WIDTH_IN - signs_in)
-    rows = max(legend.rows, len(signs))
+    # One more for the titles of the panels.
+    rows = max(legend.rows, len(signs)) + 1
     page = make_page(words, width_in=_WIDTH_IN, plot_in=_HEIGHT_IN, legend_rows=rows)
     for panel, speed in zip(page.axes(len(SPEEDS)), SPEEDS, strict=True):
         _draw_panel(panel, curve, speed, looks)
@@ -82,6 +85,17 @@ def area_of(bound: Constraint, *, unit: str = "GPU") -> tuple[str, float] | None
         return (STREAMING, 1000 / bound.limit) if bound.limit > 0 and bound.per is None else None
     is_output = bound.metric == "output_throughput_tok_per_s" and not bound.is_upper
     return (PER_GPU, bound.limit) if is_output and bound.per == "gpu" and unit == "GPU" else None
+
+
+def output_title(curve: Curve) -> str:
+    """Return the title of the axis of what is given in all."""
+    per = {"endpoint": "of the endpoint"}.get(curve.unit, f"per {curve.unit}")
+    return f"Output tokens per second {per}"
+
+
+def speed_title(speed: str) -> str:
+    """Return the title of the axis of what a user gets."""
+    return f"Output tokens per second per user ({PANELS[speed][1]})"
 
 
 def bounds_text(bounds: Sequence[Constraint]) -> str:
@@ -165,18 +179,15 @@ def _whiskers(points: pd.DataFrame, name: str) -> list[pd.Series[float]]:
 def _finish_axes(axes: Axes, curve: Curve, known: pd.DataFrame, speed: str) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    title, words = _PANELS[speed]
-    per = {"endpoint": "of the endpoint"}.get(curve.unit, f"per {curve.unit}")
+    title, _ = PANELS[speed]
     highest = float(curve.known(OVERALL)[PER_GPU].max())
-    finish_value_axis(
-        axes, f"Output tokens per second {per}", highest=highest, vertical=True, room=_ROOM
-    )  # fmt: skip
+    finish_value_axis(axes, output_title(curve), highest=highest, vertical=True, room=_ROOM)
     fastest = float(known[speed].max())
     axes.set_xlim(0, fastest * _ROOM if fastest > 0 else 1.0)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.grid(axis="x")
-    axes.set_xlabel(f"Output tokens per second per user ({words})")
+    axes.set_xlabel(speed_title(speed))
     if speed != SPEEDS[0]:
         axes.set_ylabel("")
         axes.tick_params(axis="y", labelleft=False)
@@ -184,10 +195,8 @@ def _finish_axes(axes: Axes, curve: Curve, known: pd.DataFrame, speed: str) -> N
         axes.text(
             0.5, 0.5, "not known: answers of one token, or in bunches", **_MIDDLE, transform=axes.transAxes
         )
-    axes.text(
-        0.985, 0.975, title, transform=axes.transAxes, ha="right", va="top", fontsize=10, weight="bold",
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}, zorder=6,
-    )  # fmt: skip
+    # Above, where no point can lie under it.
+    axes.text(0, 1.03, title, transform=axes.transAxes, ha="left", va="bottom", fontsize=10, weight="bold")
 
 
 def _shade(axes: Axes, curve: Curve, speed: str) -> None:

@@ -6,6 +6,7 @@ Only what would act is escaped, so that the source stays readable: an underscore
 
 from __future__ import annotations
 
+import html
 import re
 
 from sweeper.text.printable import legible
@@ -34,6 +35,12 @@ def code_block(text: str, *, language: str = "bash") -> str:
     runs = [len(run) for run in re.findall(r"`{3,}", text)]
     fence = "`" * (max(runs, default=2) + 1)
     return f"{fence}{language}\n{legible(text, keep=chr(10) + chr(9))}\n{fence}"
+
+
+def bare(text: str) -> str:
+    """Return a sentence of ours as plain text: without emphasis, and without what ``escaped`` put in."""
+    plain = re.sub(r"\*\*|(?<!\\)`", "", text)
+    return html.unescape(re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", plain))
 
 
 def _safe(sign: str) -> str:

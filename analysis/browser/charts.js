@@ -151,6 +151,95 @@ function tradeoff(pair, chosen, width) {
   return framed(pair.isFront ? "Pareto front" : `${pair.y} against ${pair.x}`, `${better}${bound} ${MARKS_NOTE()} Numbers are places in the leaderboard.`, plot.root);
 }
 
+// What a GPU gives against what a user gets: a line per setting over its users, a panel for each way to count a speed.
+function curve(told, chosen, width) {
+  const points = told.points.filter(point => chosen.has(point.s));
+  const shown = told.panels.map((_, at) => points.filter(point => point.speeds[at] !== null));
+  const edges = shown.map((own, at) => frontOf(own.filter(point => point.counts), at));
+  const onEdge = new Set(edges.flat().map(point => point.s));
+  const places = [...new Set(points.map(point => point.s))].sort((a, b) => a - b);
+  if (!places.length) return null;
+  const coloured = [...places].sort((a, b) => onEdge.has(b) - onEdge.has(a) || a - b).slice(0, MOST_LINES).sort((a, b) => a - b);
+  const across = width < 680 ? 1 : told.panels.length, grid = element("div", {});
+  grid.style.cssText = `display:grid;grid-template-columns:repeat(${across},1fr);gap:14px`;
+  told.panels.forEach((panel, at) => grid.append(curvePanel(told, panel, at, { points: shown[at], edge: edges[at], coloured, width: width / across - 8 })));
+  const legend = element("figcaption", {}, ...coloured.map((place, turn) => element("div", {}, swatch(turn), DATA.settings[place].series || `#${place + 1} ${DATA.settings[place].name}`)));
+  const notes = ["Up and to the right is better. Numbers at the points: users at once. Broad and pale: the frontier of the settings shown."];
+  if (places.length > coloured.length) notes.push(`Thin and pale: ${places.length - coloured.length} other settings.`);
+  if (told.least !== null || told.panels.some(panel => panel.least !== null)) notes.push("Shaded: outside the bounds.");
+  if (points.some(point => point.breaks)) notes.push("Hollow: breaks a bound.");
+  if (points.some(point => point.named)) notes.push("Ring: the most within the bounds.");
+  if (told.note) notes.push(told.note);
+  legend.append(element("div", {}, notes.join(" ")));
+  const figure = framed(told.title, legend, grid, { whole: true });
+  if (told.sentence) figure.querySelector("h3").after(element("p", {}, told.sentence));
+  return figure;
+}
+
+// The points that no other is better than in both, from the slowest to the fastest for a user.
+function frontOf(points, at) {
+  const speed = point => point.speeds[at].v[0], out = point => point.out.v[0];
+  let most = -Infinity;
+  const front = [];
+  for (const point of [...points].sort((a, b) => speed(b) - speed(a) || out(b) - out(a))) {
+    if (out(point) < most || (out(point) === most && speed(front[0]) !== speed(point))) continue;
+    most = out(point);
+    front.unshift(point);
+  }
+  return front;
+}
+
+function curvePanel(told, panel, at, { points, edge, coloured, width }) {
+  const speed = point => point.speeds[at].v[0], out = point => point.out.v[0];
+  const xs = points.map(speed), ys = told.points.map(out);
+  const plot = plotOf({ width, height: 380, top: 30, x: axisOf(panel.axis, [0, ...xs], { fromZero: true, noLog: true }), y: axisOf(told.output, [0, ...ys], { fromZero: true, noLog: true }) });
+  const seen = (x, y) => [Math.min(Math.max(x, plot.left), plot.right), Math.max(Math.min(y, plot.base), plot.ceiling)];
+  shape(plot.root, "text", { x: plot.left, y: plot.ceiling - 12, "font-size": 13, "font-weight": 600 }, panel.title);
+  for (const [x, y] of [[panel.least, null], [null, told.least]]) {
+    if (x === null && y === null) continue;
+    const [right, top] = seen(x === null ? plot.right : plot.X(x), y === null ? plot.ceiling : plot.Y(y));
+    shape(plot.root, "rect", { x: plot.left, y: top, width: right - plot.left, height: plot.base - top, fill: LOOK.failed, "fill-opacity": 0.09 });
+    const line = x === null ? { x1: plot.left, x2: right, y1: top, y2: top } : { x1: right, x2: right, y1: plot.ceiling, y2: plot.base };
+    shape(plot.root, "line", { ...line, stroke: LOOK.failed, "stroke-width": 1.2 });
+  }
+  const pathOf = own => own.map((point, turn) => `${turn ? "L" : "M"}${plot.X(speed(point))},${plot.Y(out(point))}`).join("");
+  shape(plot.root, "path", { d: pathOf(edge), fill: "none", stroke: LOOK.pale, "stroke-width": 11, "stroke-linecap": "round", "stroke-linejoin": "round", "stroke-opacity": 0.8 });
+  if (!points.length) shape(plot.root, "text", { x: (plot.left + plot.right) / 2, y: (plot.ceiling + plot.base) / 2, "font-size": 12, "text-anchor": "middle" }, "not known: answers of one token, or in bunches");
+  const byPlace = Map.groupBy ? Map.groupBy(points, point => point.s) : points.reduce((found, point) => found.set(point.s, [...(found.get(point.s) || []), point]), new Map());
+  // Pale ones first: they lie under the others.
+  const order = [...byPlace.keys()].sort((a, b) => coloured.includes(a) - coloured.includes(b) || b - a);
+  for (const place of order) {
+    const own = byPlace.get(place).sort((a, b) => a.users - b.users), turn = coloured.indexOf(place);
+    const stroke = turn < 0 ? { stroke: LOOK.pale, "stroke-width": 1.2 } : { stroke: LOOK.colours[turn], "stroke-width": 2, "stroke-dasharray": DASHES[turn] };
+    shape(plot.root, "path", { d: pathOf(own), fill: "none", ...stroke });
+    for (const point of own) {
+      const [x, y] = [plot.X(speed(point)), plot.Y(out(point))], [, low, high] = point.out.v, [, slow, fast] = point.speeds[at].v;
+      if (low !== null) shape(plot.root, "line", { x1: x, x2: x, y1: plot.Y(low), y2: plot.Y(high), stroke: stroke.stroke, "stroke-width": 1.2 });
+      if (slow !== null) shape(plot.root, "line", { x1: plot.X(slow), x2: plot.X(fast), y1: y, y2: y, stroke: stroke.stroke, "stroke-width": 1.2 });
+      if (point.named) shape(plot.root, "circle", { cx: x, cy: y, r: 9, fill: "none", stroke: LOOK.ink, "stroke-width": 1.5 });
+      const mark = turn < 0 ? shape(plot.root, "circle", { cx: x, cy: y, r: 3, fill: LOOK.pale }) : signOf(plot.root, x, y, turn);
+      if (point.breaks) { mark.setAttribute("fill", "#fff"); mark.setAttribute("stroke", stroke.stroke); mark.setAttribute("stroke-width", 1.5); }
+      pointed(mark, () => tipOf(place, [point.said, ...curveTexts(told, point), point.breaks && `breaks ${point.breaks}`]));
+    }
+  }
+  const labelled = [...points].filter(point => coloured.includes(point.s)).sort((a, b) => edge.includes(b) - edge.includes(a) || a.s - b.s);
+  const name = namer(plot, points.map(point => [plot.X(speed(point)), plot.Y(out(point))]));
+  const written = [];
+  for (const point of labelled) {
+    const [x, y] = [plot.X(speed(point)), plot.Y(out(point))];
+    // Points of settings that hardly differ share one number.
+    if (written.some(other => other.users === point.users && Math.hypot(other.x - x, other.y - y) < 10)) continue;
+    written.push({ users: point.users, x, y });
+    name(x, y, String(point.users));
+  }
+  return plot.root;
+}
+
+function curveTexts(told, point) {
+  const numbers = [[told.output, point.out], ...told.panels.map((panel, at) => [`Per user, ${panel.title.toLowerCase()}`, point.speeds[at]])];
+  return numbers.filter(([, number]) => number !== null).map(([title, { v, expected }]) => `${title}: ${estimateText(v)}${expected ? ` (${numberText(expected[0])} to ${numberText(expected[1])} in four of five)` : ""}`);
+}
+
 function heat(chosen, width) {
   if (DATA.knobs.length !== 2 || DATA.settings.some(setting => setting.series)) return null;
   const goal = DATA.objectives[0], places = [...chosen].filter(place => goalOf(place) !== null);

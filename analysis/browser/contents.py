@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +9,12 @@ from typing import Any
 import pandas as pd
 
 from analysis import bests, figures, load_names, origins, serving, standings, tables
-from analysis.browser import logs, repeating
+from analysis.browser import curves, logs, repeating
+from analysis.browser.plain import Plain, number
 from analysis.facts import FACTS_OF_ONE
 from analysis.importance import importance
 from analysis.leaderboard import Entry, Leaderboard, leaderboard
+from analysis.markdown import bare
 from analysis.page import SIMULATED_BAND, Metric
 from analysis.records import records
 from analysis.search_charts import axis_title
@@ -28,9 +27,6 @@ from sweeper.store.description import Description
 from sweeper.store.files import open_folder
 from sweeper.text.printable import LINES, legible
 from sweeper.text.reasons import kind_of
-
-Plain = dict[str, Any]
-"""What JSON can hold: texts, numbers, None, and lists and objects of them."""
 
 UNSAID = "default"
 """Stands for a knob that a setting does not set."""
@@ -55,10 +51,10 @@ def contents(study: Study) -> Plain:
         and ``facts`` (sentences), ``best`` (an answer per objective, each a ``text`` and ``commands``: a
         ``text`` and a ``line`` each),
         ``bounds``, ``objectives``, ``knobs`` (those that vary), ``same`` (what is equal for all),
-        ``columns`` and ``settings`` (a row each, in the leaderboard's order), ``against``, ``tradeoffs``,
-        ``metrics`` (a chart each), ``search`` (None for a grid), ``failures``, ``environment`` and
-        ``commands``. A setting is named elsewhere by its place in ``settings``, from 0. Numbers that are not
-        there are None.
+        ``columns`` and ``settings`` (a row each, in the leaderboard's order), ``against``, ``curves``,
+        ``tradeoffs``, ``metrics`` (a chart each), ``search`` (None for a grid), ``failures``, ``environment``
+        and ``commands``. A setting is named elsewhere by its place in ``settings``, from 0. Numbers that are
+        not there are None.
     """
     rows = tables.settings(study.frame, study.series)
     board = leaderboard(study)
@@ -68,8 +64,8 @@ def contents(study: Study) -> Plain:
         "title": legible(study.question or study.name),
         "name": legible(study.name),
         "band": SIMULATED_BAND if study.is_simulated else "",
-        "provenance": _without_marks(origins.provenance_sentence(study)),
-        "facts": [_without_marks(line.removeprefix("- ")) for line in origins.origin(study).splitlines()],
+        "provenance": bare(origins.provenance_sentence(study)),
+        "facts": [bare(line.removeprefix("- ")) for line in origins.origin(study).splitlines()],
         "best": _best(study),
         "bounds": [constraint.name for constraint in study.constraints],
         "objectives": [
@@ -80,6 +76,7 @@ def contents(study: Study) -> Plain:
         "columns": _columns(board),
         "against": _against(board),
         "settings": _settings(study, board, rows, varying),
+        "curves": curves.plain(study, places),
         "tradeoffs": _tradeoffs(study, places),
         "metrics": [_metric(study, metric, places) for metric in figures.metrics_of(study)],
         "search": _search(study, rows, places),
@@ -111,7 +108,8 @@ def before_results(folder: Path) -> Plain:
 
 
 _LISTS = (
-    *("best", "knobs", "same", "columns", "settings", "tradeoffs", "metrics", "failures", "environment"),
+    *("best", "knobs", "same", "columns", "settings", "curves", "tradeoffs", "metrics", "failures"),
+    "environment",
 )
 
 
@@ -123,11 +121,6 @@ def varying_columns(rows: pd.DataFrame) -> list[str]:
         for name in [*names, *(further for further in _FURTHER if further in rows)]
         if rows[name].nunique(dropna=False) > 1
     ]
-
-
-def number(value: Any) -> float | None:
-    """Return a number, or None where it is missing or infinite: JSON has neither."""
-    return None if value is None or pd.isna(value) or math.isinf(value) else float(value)
 
 
 def _knob_name(column: str) -> str:
@@ -345,9 +338,3 @@ def _environment(frame: pd.DataFrame) -> list[list[str]]:
     if not pd.isna(starts) and not pd.isna(ends):
         facts.append(["Time", f"{starts:%Y-%m-%d %H:%M} to {ends:%Y-%m-%d %H:%M} UTC"])
     return [fact for fact in facts if fact[1]]
-
-
-def _without_marks(text: str) -> str:
-    """Take the marks of our Markdown out of one of the report's sentences, which the page shows as text."""
-    bare = re.sub(r"\*\*|(?<!\\)`", "", text)
-    return html.unescape(re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", bare))

@@ -11,7 +11,8 @@ from string import Template
 from typing import Any
 
 from analysis import style
-from analysis.browser.contents import Plain, contents
+from analysis.browser.contents import contents
+from analysis.browser.plain import Plain
 from analysis.study import Study
 from sweeper.text.writing import write_answer
 

@@ -151,7 +151,7 @@ function drawCharts() {
   const chosen = new Set(chosenPlaces()), whole = byId("figures").clientWidth || 640;
   const columns = Math.max(1, Math.floor((whole + 22) / (Math.min(whole, 540) + 22)));
   const width = Math.max(280, (whole - 22 * (columns - 1)) / columns);
-  const made = [...DATA.tradeoffs.map(pair => tradeoff(pair, chosen, width)), heat(chosen, width), history(chosen, width), importances(chosen, width), ...DATA.metrics.map(metric => metricChart(metric, chosen, width, state.loads)), slices(chosen, whole), parallel(chosen, whole)];
+  const made = [...DATA.curves.map(told => curve(told, chosen, whole)), ...DATA.tradeoffs.map(pair => tradeoff(pair, chosen, width)), heat(chosen, width), history(chosen, width), importances(chosen, width), ...DATA.metrics.map(metric => metricChart(metric, chosen, width, state.loads)), slices(chosen, whole), parallel(chosen, whole)];
   byId("figures").replaceChildren(...made.filter(Boolean));
 }
 

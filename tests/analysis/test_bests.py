@@ -143,7 +143,7 @@ def test_report_and_last_lines_tell_front_and_bounds(
     lines = standings.closing_lines(study)
     assert lines[0] == "front: 3 settings that no other one beats in every objective:"
     assert lines[1] == "  b: request_throughput_per_s 12.00, p99_tpot_ms 80.00"
-    assert lines[-1] == "bounds (p99_ttft_ms at 16 QPS <= 2000): 1 of 5 measured settings break one"
+    assert lines[-1] == "bounds (p99_ttft_ms at 16 QPS <= 2000): 1 of 5 settings with numbers break one"
 
 
 def test_damaged_constraint_in_study_json_is_said(

@@ -130,7 +130,7 @@ def test_best_is_judged_with_named_users(study: Study) -> None:
     assert answer["objective"] == f"highest {RPS}, at 16 users"
     # 10 + 64 = 74 is above 30; with fewer users nobody asks.
     assert standings.closing_lines(study) == [
-        f"bounds ({TPOT} at 64 users <= 30): 1 of 2 measured settings break one"
+        f"bounds ({TPOT} at 64 users <= 30): 1 of 2 settings with numbers break one"
     ]
 
 
