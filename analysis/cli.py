@@ -32,7 +32,7 @@ from sweeper.records.plurals import amount
 from sweeper.store.store import columns_markdown
 from sweeper.text.commands import Command
 from sweeper.text.confidential import masked
-from sweeper.text.output import HelpParser, Stream, check_written
+from sweeper.text.output import Parser, Stream, check_written
 from sweeper.text.printable import LINES, legible
 from sweeper.text.urls import is_url
 from sweeper.text.writing import write_answer
@@ -79,7 +79,10 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m an
     """
     stream = Stream("stdout")
     try:
-        options = _parser(program).parse_args(arguments)
+        options, unknown = _parser(program).parse_known_args(arguments)
+        if unknown:
+            of = f"{program} {options.command}"
+            raise ConfigError(f"{of}: unrecognized arguments: {' '.join(unknown)}. See: {of} --help")
         command = next(command for command in COMMANDS if command.name == options.command)
         code = command.run(options, stream)
         stream.flush()
@@ -91,7 +94,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m an
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
-    parser = HelpParser(prog=program, description=_DESCRIPTION)
+    parser = Parser(prog=program, description=_DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.declare(

@@ -107,6 +107,14 @@ ANALYSES = {
     "a time-line of nothing": (["timeline", "nowhere"], "nowhere"),
     "claims of nothing": (["claims", "nowhere"], "nowhere: no such folder"),
     "an article of nothing": (["blog", "out", "nowhere"], "nowhere: no such folder"),
+    "an option": (
+        ["costs", "s", "--gpu-hour", "3"],
+        "costs: unrecognized arguments: --gpu-hour 3. See: python -m analysis costs --help",
+    ),
+    "a price in words": (["costs", "s", "--price", "much"], "argument --price: invalid float value: 'much'"),
+    "no folder": (["report"], "the following arguments are required: folder. See: python -m analysis report"),
+    "no such command": (["reprot", "s"], "invalid choice: 'reprot' (choose from 'figures'"),
+    "no command": ([], "the following arguments are required: COMMAND. See: python -m analysis --help"),
 }
 
 DESCRIPTIONS = {

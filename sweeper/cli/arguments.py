@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sweeper.errors import ConfigError
 from sweeper.text.commands import Command
-from sweeper.text.output import HelpParser
+from sweeper.text.output import Parser
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-
-class Parser(HelpParser):
-    """Reports a mistake as one of ours instead of leaving the program."""
-
-    def error(self, message: str) -> Any:
-        """Raise the mistake, with the command that explains it."""
-        raise ConfigError(f"{self.prog}: {message}. See: {self.prog} --help")
 
 
 class ConsoleCommand(Command["Console"]):

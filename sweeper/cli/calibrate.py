@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeper.cli import as_json
-from sweeper.cli.arguments import ConsoleCommand, Parser
+from sweeper.cli.arguments import ConsoleCommand
 from sweeper.cli.exit_codes import OK
 from sweeper.errors import ConfigError
 from sweeper.records import Platform
 from sweeper.records.plurals import amount
 from sweeper.simulation import calibration
 from sweeper.simulation.calibration import WORDS, NamedCalibration
+from sweeper.text.output import Parser
 
 if TYPE_CHECKING:
     from rich.console import Console

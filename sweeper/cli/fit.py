@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeper.cli import as_json, fit_json, fit_words
-from sweeper.cli.arguments import ConsoleCommand, Parser
+from sweeper.cli.arguments import ConsoleCommand
 from sweeper.cli.exit_codes import OK
 from sweeper.errors import ConfigError, KnobError, PlacementError
 from sweeper.knobs import Accelerator
 from sweeper.records import Model, Scalar
 from sweeper.records.plurals import amount
+from sweeper.text.output import Parser
 
 if TYPE_CHECKING:
     from rich.console import Console

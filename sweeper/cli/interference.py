@@ -8,13 +8,14 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from sweeper.cli import as_json
-from sweeper.cli.arguments import ConsoleCommand, Parser
+from sweeper.cli.arguments import ConsoleCommand
 from sweeper.cli.exit_codes import NOTHING_COMPLETE, OK, SOME_FAILED, STOPPED
 from sweeper.cli.signals import StopSignals
 from sweeper.cli.sweep import end_orphans, read_options, say_platform
 from sweeper.errors import ConfigError, EngineError
 from sweeper.prepare.planner import planner_of
 from sweeper.records.plurals import amount
+from sweeper.text.output import Parser
 
 if TYPE_CHECKING:
     from rich.console import Console

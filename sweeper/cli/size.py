@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.cli import as_json
-from sweeper.cli.arguments import ConsoleCommand, Parser
+from sweeper.cli.arguments import ConsoleCommand
 from sweeper.cli.exit_codes import OK
 from sweeper.errors import ConfigError
 from sweeper.records import magnitudes
 from sweeper.records.plurals import amount
+from sweeper.text.output import Parser
 from sweeper.text.reasons import folded
 
 if TYPE_CHECKING:

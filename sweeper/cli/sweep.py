@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeper.cli import as_json
-from sweeper.cli.arguments import Parser
 from sweeper.cli.dashboard import engine_text, illustrator, image_lines, model_lines, study_note
 from sweeper.cli.exit_codes import OK
 from sweeper.cli.ledger import ledger_of
@@ -27,6 +26,7 @@ from sweeper.prepare.executor import start_executor
 from sweeper.prepare.planner import scheduler_of
 from sweeper.prepare.search import anchoring_of, check_search, check_size, hints_of
 from sweeper.records import Platform
+from sweeper.text.output import Parser
 from sweeper.text.printable import legible
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from sweeper.errors import AnswerError
+from sweeper.errors import AnswerError, ConfigError
 
 
 def prepare_streams() -> None:
@@ -117,12 +117,20 @@ class _Lines(argparse.HelpFormatter):
         return "\n".join(line if line.startswith(" ") else fill(line, width, indent) for line in lines)
 
 
-class HelpParser(argparse.ArgumentParser):
-    """Prints its help as everything else is printed."""
+class Parser(argparse.ArgumentParser):
+    """Prints its help as everything else is printed, and reports a mistake as one of ours."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Take what argparse takes."""
         super().__init__(*args, **{"formatter_class": _Lines, **kwargs})
+
+    def error(self, message: str) -> Any:
+        """Raise the mistake, with the command that explains it.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError(f"{self.prog}: {message}. See: {self.prog} --help")
 
     def print_help(self, file: Any = None) -> None:
         """Print the help, and check that it was written.
