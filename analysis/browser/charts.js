@@ -1,6 +1,6 @@
 // The charts: each takes the places of the settings that the filters leave, and the width it may have.
 
-const MOST_BARS = 15, MOST_LINES = 10;
+const MOST_BARS = 15, MOST_LINES = 10, MOST_PALE = 200;
 const DASHES = ["", "7 3", "2 3", "7 3 2 3", "", "9 4", "1 4", "4 2", "", "7 3"];
 
 function nameOf(place) { return DATA.settings[place].series || "#" + (place + 1); }
@@ -162,10 +162,11 @@ function curve(told, chosen, width) {
   const coloured = [...places].sort((a, b) => onEdge.has(b) - onEdge.has(a) || a - b).slice(0, MOST_LINES).sort((a, b) => a - b);
   const across = width < 680 ? 1 : told.panels.length, grid = element("div", {});
   grid.style.cssText = `display:grid;grid-template-columns:repeat(${across},1fr);gap:14px`;
-  told.panels.forEach((panel, at) => grid.append(curvePanel(told, panel, at, { points: shown[at], edge: edges[at], coloured, width: width / across - 8 })));
+  const drawn = new Set([...coloured, ...places.filter(place => !coloured.includes(place)).slice(0, MOST_PALE)]);
+  told.panels.forEach((panel, at) => grid.append(curvePanel(told, panel, at, { points: shown[at].filter(point => drawn.has(point.s)), edge: edges[at], coloured, width: width / across - 8 })));
   const legend = element("figcaption", {}, ...coloured.map((place, turn) => element("div", {}, swatch(turn), DATA.settings[place].series || `#${place + 1} ${DATA.settings[place].name}`)));
   const notes = ["Up and to the right is better. Numbers at the points: users at once. Broad and pale: the frontier of the settings shown."];
-  if (places.length > coloured.length) notes.push(`Thin and pale: ${places.length - coloured.length} other settings.`);
+  if (drawn.size > coloured.length) notes.push(`Thin and pale: ${drawn.size - coloured.length} other settings${drawn.size < places.length ? `, the first by the leaderboard; ${places.length - drawn.size} more are not drawn` : ""}.`);
   if (told.least !== null || told.panels.some(panel => panel.least !== null)) notes.push("Shaded: outside the bounds.");
   if (points.some(point => point.breaks)) notes.push("Hollow: breaks a bound.");
   if (points.some(point => point.named)) notes.push("Ring: the most within the bounds.");

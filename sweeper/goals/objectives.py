@@ -165,25 +165,30 @@ def fronts(
         Zhang, Tian, Cheng, Jin: An Efficient Approach to Nondominated Sorting (2015), ENS-BS: from best to
         worst only an earlier one can beat a later, and who is beaten in a front is in those before it, too.
     """
+    alike: dict[tuple[float, ...], list[Key]] = {}
+    for key, told in values.items():
+        alike.setdefault(tuple(told), []).append(key)
     ordered = sorted(
-        values,
-        key=lambda key: [goal.sign * value for goal, value in zip(objectives, values[key], strict=True)],
+        alike,
+        key=lambda told: [goal.sign * value for goal, value in zip(objectives, told, strict=True)],
         reverse=True,
     )
-    found: list[list[Key]] = []
-    for key in ordered:
+    # Of two objectives the last in a front has the most of the second: it beats what any of them beats.
+    compared = slice(-1, None) if len(objectives) == 2 else slice(None)
+    found: list[list[tuple[float, ...]]] = []
+    for told in ordered:
         low, high = 0, len(found)
         while low < high:
             middle = (low + high) // 2
-            if any(beats(values[other], values[key], objectives=objectives) for other in found[middle]):
+            if any(beats(other, told, objectives=objectives) for other in found[middle][compared]):
                 low = middle + 1
             else:
                 high = middle
         if low < len(found):
-            found[low].append(key)
+            found[low].append(told)
         elif most is None or len(found) < most:
-            found.append([key])
-    return found
+            found.append([told])
+    return [[key for told in one for key in alike[told]] for one in found]
 
 
 def violations(
