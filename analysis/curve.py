@@ -229,7 +229,7 @@ def _groups(keyed: pd.DataFrame) -> list[_Group]:
     """Group rows into points, all at once: asking each by itself takes 20 ms a point."""
     numbers = starts.numbers_of(keyed, ["setting", _KEY, "users"])
     means = {name: starts.means(keyed, numbers, name) for name in (_OUTPUT, _TOTAL, _TPOT, _TTFT)}
-    expected = {name: predicted.all_ends(keyed, numbers, name) for name in (_OUTPUT, _TPOT)}
+    expected = {name: predicted.ends(keyed, numbers, name) for name in (_OUTPUT, _TPOT)}
     rows: list[list[tables.Row]] = [[] for _ in range(int(numbers.max(initial=-1)) + 1)]
     for number, row in zip(numbers, keyed.to_dict("records"), strict=True):
         rows[number].append(row)

@@ -53,27 +53,16 @@ def _interval(text: str, metric: str) -> tuple[float, float] | None:
     return _intervals(text).get(metric) if written is None else (float(written[1]), float(written[2]))
 
 
-def ends(rows: pd.DataFrame, metric: str) -> tuple[float, float]:
-    """Return the interval of what rows of one setting and load point predict together; NaN if there is none.
-
-    Args:
-        rows: Rows of the store.
-        metric: A metric column of the store.
-    """
-    if COLUMN not in rows.columns:
-        return math.nan, math.nan
-    told = rows.loc[rows["state"].eq(str(TrialState.COMPLETE)), COLUMN].dropna()
-    known = [ends for text in told if (ends := _interval(text, metric)) is not None]
-    return _mean_ends(known)
-
-
-def all_ends(rows: pd.DataFrame, groups: np.ndarray, metric: str) -> list[tuple[float, float]]:
-    """Return what ``ends`` does for every group of rows at once, by the number of the group.
+def ends(rows: pd.DataFrame, groups: np.ndarray, metric: str) -> list[tuple[float, float]]:
+    """Return for each group of rows the interval of what they predict together; NaN if there is none.
 
     Args:
         rows: Rows of the store.
         groups: The number of each row's group, from 0; shape (rows,).
         metric: A metric column of the store.
+
+    Returns:
+        Both ends, by the number of the group.
     """
     told: list[list[tuple[float, float]]] = [[] for _ in range(int(groups.max(initial=-1)) + 1)]
     if COLUMN in rows.columns:

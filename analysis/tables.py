@@ -143,9 +143,7 @@ def _summary(frame: pd.DataFrame, metric: str, series: Mapping[str, Series] | No
     # Groups in the order of first appearance keep settings and load points in their order.
     groups = starts.numbers_of(rows, ["setting", "load_point"])
     firsts = records(rows[~pd.Series(groups, index=rows.index).duplicated()])
-    told = zip(
-        firsts, starts.means(rows, groups, metric), predicted.all_ends(rows, groups, metric), strict=True
-    )
+    told = zip(firsts, starts.means(rows, groups, metric), predicted.ends(rows, groups, metric), strict=True)
     table = pd.DataFrame([_summary_row(*one) for one in told], columns=_SUMMARY)
     numbers = dict.fromkeys(("mean", "low", "high", predicted.LOW, predicted.HIGH), "float64")
     return table.astype({**numbers, "n": "int64"})
