@@ -61,7 +61,8 @@ def lost(
     *,
     failure: FailureClass = FailureClass.INFRASTRUCTURE,
 ) -> TrialResult:
-    """Return the result of a trial whose worker died and so cannot report by itself."""
+    """Return the result of a trial whose worker cannot report by itself: it died, or never began."""
+    message = f"the worker of this trial was lost: {type(error).__name__}: {_first_line(error)}"
     return TrialResult(
         spec=spec,
         placement=placement,
@@ -69,7 +70,7 @@ def lost(
         provenance=spec.provenance,
         failure_class=failure,
         failure_message=_kept(
-            f"the worker of this trial was lost: {type(error).__name__}: {_first_line(error)}",
+            str(Stopped()) if failure is FailureClass.INTERRUPTED else message,
             confidential.secrets_of(os.environ),
         ),
     )

@@ -219,6 +219,7 @@ def test_cancelled_ray_trial_ends_as_interrupted_begun_or_not(
     (result,) = results(ray_executor, 1).values()
     assert result.state is TrialState.FAILED
     assert result.failure_class is FailureClass.INTERRUPTED
+    assert result.failure_message == "stopped on request"
 
 
 @pytest.mark.ray
