@@ -188,7 +188,7 @@ def _objective_columns(
         found.append(Column(head="completed per second", cells=tuple(completed)))
         head = {MAX_RATE: "offered per second", MAX_USERS: "users"}[objective.metric]
     values = tuple(_value_cell(entry, position, objective) for entry in shown)
-    changes = tuple(_change_text(board, entry, position) for entry in shown)
+    changes = tuple(change_text(board, entry, position) for entry in shown)
     return [*found, Column(head=head, cells=values), Column(head="change", cells=changes)]
 
 
@@ -235,7 +235,8 @@ def _value_cell(entry: Entry, position: int, objective: Objective) -> str:
     return text if spread == "" else f"{text} ± {tables.number_text(float(spread))}"
 
 
-def _change_text(board: Leaderboard, entry: Entry, position: int) -> str:
+def change_text(board: Leaderboard, entry: Entry, position: int) -> str:
+    """Write how much an objective of a setting changes against the baseline's; empty where none is known."""
     if entry.setting == board.baseline and entry.values[position] is not None:
         return "default" if board.is_default else "0 %"
     change = entry.changes[position]

@@ -14,6 +14,7 @@ from analysis.browser.plain import Plain, number
 from analysis.facts import FACTS_OF_ONE
 from analysis.importance import importance
 from analysis.leaderboard import Entry, Leaderboard, leaderboard
+from analysis.leaderboard_text import change_text
 from analysis.markdown import bare
 from analysis.page import SIMULATED_BAND, Metric
 from analysis.records import records
@@ -181,7 +182,9 @@ def _columns(board: Leaderboard) -> list[Plain]:
 
 def _further(board: Leaderboard, entry: Entry) -> list[list[Any]]:
     """Return a setting's cells of these columns, each a number to sort by and a text."""
-    changes = [[number(change), "" if change is None else f"{change:+.1%}"] for change in entry.changes]
+    changes = [
+        [number(change), change_text(board, entry, position)] for position, change in enumerate(entry.changes)
+    ]
     bounds = [
         _bound_cell(constraint, entry.beside[board.beside.index(constraint)], entry)
         for constraint in board.constraints

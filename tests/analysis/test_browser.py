@@ -71,7 +71,7 @@ def test_best_keeps_the_bound_and_changes_have_a_base(searched: Path) -> None:
     assert titles == ["change", "p99 TTFT (ms) ≤ 200"]
     assert fastest["further"][1] == [400.0, "× 400, 100 % over"]
     base = int(re.search(r"#(\d+)", told["against"])[1])  # type: ignore[index]
-    assert told["settings"][base - 1]["further"][0] == [0.0, "+0.0%"]
+    assert told["settings"][base - 1]["further"][0] == [0.0, "0 %"]
 
 
 def test_search_has_its_order_and_the_importance_of_knobs(searched: Path) -> None:
