@@ -31,7 +31,8 @@ def _calibration_sentences(frame: pd.DataFrame) -> str:
     """Name the calibration and its expected error; rows of before these were stored name neither."""
     told = frame[["calibration_name", "expected_error"]].dropna().drop_duplicates()
     words = "".join(
-        f" Calibration `{row['calibration_name']}`; expected mean error: {row['expected_error']}."
+        f" Calibration `{row['calibration_name']}`; expected mean error: "
+        f"{row['expected_error'].replace('unknown: ', 'unknown, for it was ')}."
         for row in told.to_dict("records")
     )
     near = [text for text in frame["calibration_nearness"].dropna().unique() if text != "the same stack"]
