@@ -229,7 +229,8 @@ def closing_lines(study: Study, *, has_front: bool = True) -> list[str]:
         bounds = ", ".join(constraint.name for constraint in study.constraints)
         rows = tables.settings(study.frame, study.series)
         measured = rows.loc[rows["state"] == str(TrialState.COMPLETE), "setting"].nunique()
-        lines.append(f"bounds ({bounds}): {len(broken)} of {measured} settings with numbers break one")
+        numbered = amount(measured, "setting")
+        lines.append(f"bounds ({bounds}): {len(broken)} of {numbered} with numbers break one")
     return lines
 
 
