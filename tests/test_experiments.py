@@ -470,7 +470,6 @@ def test_experiment_becomes_one_that_todays_vllm_runs_on_two_cores(name: str) ->
     assert len(jobs) == TRIALS[name]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", TRIALS)
 def test_experiment_runs_on_simulated_platform(name: str, tmp_path: Path) -> None:
     planner, node = planner_of(composed(name))

@@ -59,7 +59,6 @@ def test_models_are_told_apart_and_sources_of_one_are_left_out_together(each: po
         assert {bare_name(figure.spec.model.name) for figure in figures} == {model}
 
 
-@pytest.mark.slow
 def test_source_that_stack_was_fitted_to_is_predicted_without_its_model() -> None:
     # Fits a stack without one model.
     source = "vllm_blog_minimax_m2_5_mi355x"

@@ -152,7 +152,6 @@ def test_name_goes_with_its_build(base: str, other: str, around: Surroundings) -
         check(words, (Platform.MI300X, Platform.SIMULATED)[place % 2], around)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("platform", [Platform.MI300X, Platform.SIMULATED])
 @pytest.mark.parametrize(("base", "other"), PAIRS, ids=[base for base, _ in PAIRS])
 def test_name_goes_with_its_build_in_every_way(
