@@ -156,17 +156,17 @@ function curve(told, chosen, width) {
   const points = told.points.filter(point => chosen.has(point.s));
   const shown = told.panels.map((_, at) => points.filter(point => point.speeds[at] !== null));
   const edges = shown.map((own, at) => frontOf(own.filter(point => point.counts), at));
-  const onEdge = new Set(edges.flat().map(point => point.s));
+  const first = new Set([...edges.flat(), ...points.filter(point => point.named)].map(point => point.s));
   const places = [...new Set(points.map(point => point.s))].sort((a, b) => a - b);
   if (!places.length) return null;
-  const coloured = [...places].sort((a, b) => onEdge.has(b) - onEdge.has(a) || a - b).slice(0, MOST_LINES).sort((a, b) => a - b);
+  const ranked = [...places].sort((a, b) => first.has(b) - first.has(a) || a - b);
+  const coloured = ranked.slice(0, MOST_LINES).sort((a, b) => a - b), drawn = new Set(ranked.slice(0, MOST_LINES + MOST_PALE));
   const across = width < 680 ? 1 : told.panels.length, grid = element("div", {});
   grid.style.cssText = `display:grid;grid-template-columns:repeat(${across},1fr);gap:14px`;
-  const drawn = new Set([...coloured, ...places.filter(place => !coloured.includes(place)).slice(0, MOST_PALE)]);
   told.panels.forEach((panel, at) => grid.append(curvePanel(told, panel, at, { points: shown[at].filter(point => drawn.has(point.s)), edge: edges[at], coloured, width: width / across - 8 })));
   const legend = element("figcaption", {}, ...coloured.map((place, turn) => element("div", {}, swatch(turn), DATA.settings[place].series || `#${place + 1} ${DATA.settings[place].name}`)));
   const notes = ["Up and to the right is better. Numbers at the points: users at once. Broad and pale: the frontier of the settings shown."];
-  if (drawn.size > coloured.length) notes.push(`Thin and pale: ${drawn.size - coloured.length} other settings${drawn.size < places.length ? `, the first by the leaderboard; ${places.length - drawn.size} more are not drawn` : ""}.`);
+  if (drawn.size > coloured.length) notes.push(`Thin and pale: ${drawn.size - coloured.length} other settings${drawn.size < places.length ? `; ${places.length - drawn.size} more are not drawn` : ""}.`);
   if (told.least !== null || told.panels.some(panel => panel.least !== null)) notes.push("Shaded: outside the bounds.");
   if (points.some(point => point.breaks)) notes.push("Hollow: breaks a bound.");
   if (points.some(point => point.named)) notes.push("Ring: the most within the bounds.");
@@ -177,44 +177,46 @@ function curve(told, chosen, width) {
   return figure;
 }
 
+function outOf(point) { return point.out.v[0]; }
+
+function speedOf(at) { return point => point.speeds[at].v[0]; }
+
 // The points that no other is better than in both, from the slowest to the fastest for a user.
 function frontOf(points, at) {
-  const speed = point => point.speeds[at].v[0], out = point => point.out.v[0];
+  const speed = speedOf(at);
   let most = -Infinity;
   const front = [];
-  for (const point of [...points].sort((a, b) => speed(b) - speed(a) || out(b) - out(a))) {
-    if (out(point) < most || (out(point) === most && speed(front[0]) !== speed(point))) continue;
-    most = out(point);
+  for (const point of [...points].sort((a, b) => speed(b) - speed(a) || outOf(b) - outOf(a))) {
+    if (outOf(point) < most || (outOf(point) === most && speed(front[0]) !== speed(point))) continue;
+    most = outOf(point);
     front.unshift(point);
   }
   return front;
 }
 
 function curvePanel(told, panel, at, { points, edge, coloured, width }) {
-  const speed = point => point.speeds[at].v[0], out = point => point.out.v[0];
-  const xs = points.map(speed), ys = told.points.map(out);
+  const speed = speedOf(at);
+  const xs = points.map(speed), ys = told.points.map(outOf);
   const plot = plotOf({ width, height: 380, top: 30, x: axisOf(panel.axis, [0, ...xs], { fromZero: true, noLog: true }), y: axisOf(told.output, [0, ...ys], { fromZero: true, noLog: true }) });
-  const seen = (x, y) => [Math.min(Math.max(x, plot.left), plot.right), Math.max(Math.min(y, plot.base), plot.ceiling)];
   shape(plot.root, "text", { x: plot.left, y: plot.ceiling - 12, "font-size": 13, "font-weight": 600 }, panel.title);
   for (const [x, y] of [[panel.least, null], [null, told.least]]) {
     if (x === null && y === null) continue;
-    const [right, top] = seen(x === null ? plot.right : plot.X(x), y === null ? plot.ceiling : plot.Y(y));
+    const right = x === null ? plot.right : Math.min(plot.X(x), plot.right), top = y === null ? plot.ceiling : Math.max(plot.Y(y), plot.ceiling);
     shape(plot.root, "rect", { x: plot.left, y: top, width: right - plot.left, height: plot.base - top, fill: LOOK.failed, "fill-opacity": 0.09 });
     const line = x === null ? { x1: plot.left, x2: right, y1: top, y2: top } : { x1: right, x2: right, y1: plot.ceiling, y2: plot.base };
     shape(plot.root, "line", { ...line, stroke: LOOK.failed, "stroke-width": 1.2 });
   }
-  const pathOf = own => own.map((point, turn) => `${turn ? "L" : "M"}${plot.X(speed(point))},${plot.Y(out(point))}`).join("");
+  const pathOf = own => own.map((point, turn) => `${turn ? "L" : "M"}${plot.X(speed(point))},${plot.Y(outOf(point))}`).join("");
   shape(plot.root, "path", { d: pathOf(edge), fill: "none", stroke: LOOK.pale, "stroke-width": 11, "stroke-linecap": "round", "stroke-linejoin": "round", "stroke-opacity": 0.8 });
   if (!points.length) shape(plot.root, "text", { x: (plot.left + plot.right) / 2, y: (plot.ceiling + plot.base) / 2, "font-size": 12, "text-anchor": "middle" }, "not known: answers of one token, or in bunches");
-  const byPlace = Map.groupBy ? Map.groupBy(points, point => point.s) : points.reduce((found, point) => found.set(point.s, [...(found.get(point.s) || []), point]), new Map());
   // Pale ones first: they lie under the others.
-  const order = [...byPlace.keys()].sort((a, b) => coloured.includes(a) - coloured.includes(b) || b - a);
+  const order = [...new Set(points.map(point => point.s))].sort((a, b) => coloured.includes(a) - coloured.includes(b) || b - a);
   for (const place of order) {
-    const own = byPlace.get(place).sort((a, b) => a.users - b.users), turn = coloured.indexOf(place);
+    const own = points.filter(point => point.s === place).sort((a, b) => a.users - b.users), turn = coloured.indexOf(place);
     const stroke = turn < 0 ? { stroke: LOOK.pale, "stroke-width": 1.2 } : { stroke: LOOK.colours[turn], "stroke-width": 2, "stroke-dasharray": DASHES[turn] };
     shape(plot.root, "path", { d: pathOf(own), fill: "none", ...stroke });
     for (const point of own) {
-      const [x, y] = [plot.X(speed(point)), plot.Y(out(point))], [, low, high] = point.out.v, [, slow, fast] = point.speeds[at].v;
+      const [x, y] = [plot.X(speed(point)), plot.Y(outOf(point))], [, low, high] = point.out.v, [, slow, fast] = point.speeds[at].v;
       if (low !== null) shape(plot.root, "line", { x1: x, x2: x, y1: plot.Y(low), y2: plot.Y(high), stroke: stroke.stroke, "stroke-width": 1.2 });
       if (slow !== null) shape(plot.root, "line", { x1: plot.X(slow), x2: plot.X(fast), y1: y, y2: y, stroke: stroke.stroke, "stroke-width": 1.2 });
       if (point.named) shape(plot.root, "circle", { cx: x, cy: y, r: 9, fill: "none", stroke: LOOK.ink, "stroke-width": 1.5 });
@@ -224,10 +226,10 @@ function curvePanel(told, panel, at, { points, edge, coloured, width }) {
     }
   }
   const labelled = [...points].filter(point => coloured.includes(point.s)).sort((a, b) => edge.includes(b) - edge.includes(a) || a.s - b.s);
-  const name = namer(plot, points.map(point => [plot.X(speed(point)), plot.Y(out(point))]));
+  const name = namer(plot, points.map(point => [plot.X(speed(point)), plot.Y(outOf(point))]));
   const written = [];
   for (const point of labelled) {
-    const [x, y] = [plot.X(speed(point)), plot.Y(out(point))];
+    const [x, y] = [plot.X(speed(point)), plot.Y(outOf(point))];
     // Points of settings that hardly differ share one number.
     if (written.some(other => other.users === point.users && Math.hypot(other.x - x, other.y - y) < 10)) continue;
     written.push({ users: point.users, x, y });

@@ -26,7 +26,7 @@ from sweeper.kinds import DATASETS
 from sweeper.records import PARTITIONS_PER_GPU, LoadPoint, Platform, Scalar
 from sweeper.records.metrics import BY_NAME, is_reported_at
 from sweeper.records.plurals import amount
-from sweeper.records.text_rows import CsvError, csv_rows
+from sweeper.records.text_rows import csv_rows
 from sweeper.simulation.device import DEVICES, PARTITION_MODES, USUAL_DEVICE
 
 COLUMNS = ("model", "release", "device", "mode", "knobs", "load", "metric", "value")
@@ -143,11 +143,9 @@ def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
     """
     for line, text in enumerate(_text(path).split("\n"), start=1):
         try:
-            yield from csv_rows([(line, text)])
-        except CsvError as exc:
-            raise ConfigError(
-                f"{path}, line {line}: {exc}, before the line ends. Correct {_cut(text)}"
-            ) from exc
+            yield from csv_rows([(line, text)], where=str(path))
+        except ConfigError as exc:
+            raise ConfigError(f"{exc} It reads {_cut(text)}.") from exc
 
 
 def _text(path: Path) -> str:

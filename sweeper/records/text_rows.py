@@ -5,23 +5,10 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator
 
+from sweeper.errors import ConfigError
+
 # Of the whole process: Python's own limit of 131,072 letters is less than a long prompt has.
 csv.field_size_limit(2**31 - 1)
-
-
-class CsvError(ValueError):
-    """A row that cannot be split into cells.
-
-    Attributes:
-        line: Number of the line that the row begins in.
-    """
-
-    def __init__(self, line: int, why: str) -> None:
-        super().__init__(
-            f"cannot be split into cells ({why}); expected each double quote closed, and doubled "
-            '("") inside a cell'
-        )
-        self.line = line
 
 
 def numbered(text: str) -> list[tuple[int, str]]:
@@ -33,15 +20,18 @@ def numbered(text: str) -> list[tuple[int, str]]:
     return [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
 
 
-def csv_rows(lines: Iterable[tuple[int, str]], *, separator: str = ",") -> Iterator[tuple[int, list[str]]]:
+def csv_rows(
+    lines: Iterable[tuple[int, str]], *, where: str, separator: str = ","
+) -> Iterator[tuple[int, list[str]]]:
     """Yield the cells of each row of a CSV with the number of the line that it begins in.
 
     Args:
         lines: Each with its number. A cell in double quotes may go over several.
+        where: Names the file in a message.
         separator: Between cells.
 
     Raises:
-        CsvError: A quote is not closed, which would swallow all rows below in silence, or ends amid a cell.
+        ConfigError: A quote is not closed, which would swallow all rows below in silence, or ends early.
     """
     begun: list[int] = []
 
@@ -58,5 +48,8 @@ def csv_rows(lines: Iterable[tuple[int, str]], *, separator: str = ",") -> Itera
         except StopIteration:
             return
         except csv.Error as exc:
-            raise CsvError(begun[0], str(exc)) from exc
+            raise ConfigError(
+                f"{where}, line {begun[0]}: cannot be split into cells ({exc}); expected each double quote "
+                'closed, and doubled ("") inside a cell. Mend the line.'
+            ) from exc
         yield begun[0], cells

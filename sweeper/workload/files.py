@@ -22,7 +22,7 @@ import numpy as np
 from sweeper.errors import ConfigError
 from sweeper.records import LoadPoint
 from sweeper.records.plurals import amount
-from sweeper.records.text_rows import CsvError, csv_rows, numbered
+from sweeper.records.text_rows import csv_rows, numbered
 from sweeper.workload.drawing import Floats, Ints
 from sweeper.workload.logs import BLOCK_TOKENS
 from sweeper.workload.requests import Prompt
@@ -194,27 +194,25 @@ def _rows(path: Path, _changed_ns: int, reader: Any) -> tuple[tuple[int, Any], .
 
 
 def _objects(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as exc:
-                raise ConfigError(
-                    f"workload.dataset_path: {path}, line {number}: is no JSON ({exc}); expected an object "
-                    "per line. Mend the line."
-                ) from exc
-            if not isinstance(row, dict):
-                raise ConfigError(
-                    f"workload.dataset_path: {path}, line {number}: is a {type(row).__name__}; expected a "
-                    "JSON object per line. Mend the line."
-                )
-            yield number, row
+    for number, line in numbered(path.read_text(encoding="utf-8")):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as exc:
+            raise ConfigError(
+                f"workload.dataset_path: {path}, line {number}: is no JSON ({exc}); expected an object "
+                "per line. Mend the line."
+            ) from exc
+        if not isinstance(row, dict):
+            raise ConfigError(
+                f"workload.dataset_path: {path}, line {number}: is a {type(row).__name__}; expected a "
+                "JSON object per line. Mend the line."
+            )
+        yield number, row
 
 
 def _burstgpt_rows(path: Path) -> Iterator[tuple[int, tuple[int, int]]]:
-    table = _cells(path)
+    lines = numbered(path.read_text(encoding="utf-8-sig"))
+    table = csv_rows(lines, where=f"workload.dataset_path: {path}")
     _, header = next(table, (1, []))
     missing = [name for name in (_MODEL, _ASKED, _ANSWERED) if name not in header]
     if missing:
@@ -233,13 +231,6 @@ def _burstgpt_rows(path: Path) -> Iterator[tuple[int, tuple[int, int]]]:
             ) from exc
         if row[_MODEL] == _BURSTGPT_MODEL and asked > 0 and answered > 0:
             yield number, (asked, answered)
-
-
-def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
-    try:
-        yield from csv_rows(numbered(path.read_text(encoding="utf-8-sig")))
-    except CsvError as exc:
-        raise ConfigError(f"workload.dataset_path: {path}, line {exc.line}: {exc}. Mend the line.") from exc
 
 
 def wrong(point: LoadPoint, number: int, got: str, expected: str) -> ConfigError:

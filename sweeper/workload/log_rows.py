@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.errors import ConfigError
-from sweeper.records.text_rows import CsvError, csv_rows, numbered
+from sweeper.records.text_rows import csv_rows, numbered
 
 TIME_KEYS = ("timestamp", "time", "created_at", "created", "start_time", "arrival_time", "arrived_at", "ts")
 """Where a time is looked for, in this order, without regard to case."""
@@ -289,7 +289,7 @@ def _csv_rows(path: Path, lines: Sequence[tuple[int, str]]) -> tuple[str, Iterat
     if len(lines) == 1:
         raise ConfigError(f"{path}: has one line; expected columns and requests below. Name another file.")
     separator = max(_SEPARATORS, key=lines[0][1].count)
-    table = _cells(path, lines, separator=separator)
+    table = csv_rows(lines, where=str(path), separator=separator)
     _, header = next(table)
     names = {name.strip().lower(): name for name in header}
     time = next((names[key] for key in TIME_KEYS if key in names), None)
@@ -304,15 +304,6 @@ def _csv_rows(path: Path, lines: Sequence[tuple[int, str]]) -> tuple[str, Iterat
     layout = "azure" if "contexttokens" in names else "burstgpt" if "request tokens" in names else "csv"
     rows = ((number, dict(zip(header, cells, strict=False))) for number, cells in table)
     return layout, _table_rows(rows, time=time, asked=asked, answered=answered)
-
-
-def _cells(
-    path: Path, lines: Sequence[tuple[int, str]], *, separator: str
-) -> Iterator[tuple[int, list[str]]]:
-    try:
-        yield from csv_rows(lines, separator=separator)
-    except CsvError as exc:
-        raise ConfigError(f"{path}, line {exc.line}: {exc}. Mend the line.") from exc
 
 
 def _table_rows(
