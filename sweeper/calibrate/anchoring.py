@@ -34,7 +34,7 @@ _LOOSE_RIDGE = 0.015
 _ROUNDS = 5
 _PARTS = (
     *("gemm_frac", "gemm_half_tokens", "weight_read_frac", "prefill_attention_frac", "kv_read_frac"),
-    *("kernel_layer_s", "mixed_layer_s", "sample_s"),
+    *("kernel_layer_s", "mixed_layer_s", "sample_s", "decode_head_s"),
 )
 _FIRM = ("weight_read_frac", "gemm_half_tokens", "eager_layer_s")
 _LOOSE = ("allreduce_s", "kernel_layer_s")

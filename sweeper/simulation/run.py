@@ -92,6 +92,7 @@ class Run(ABC):
             max_concurrency=max_concurrency,
             longest=config.max_model_len,
             front_end=front_end,
+            is_drained=not config.is_v1,
         )
         self.workload = workload
         self.last_s = np.full(workload.requests, np.nan)

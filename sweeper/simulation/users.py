@@ -41,6 +41,7 @@ class SimulatedUsers:
         max_concurrency: int | None,
         longest: int,
         front_end: FrontEnd | None = None,
+        is_drained: bool = False,
     ) -> None:
         """Begin with nothing sent.
 
@@ -50,9 +51,9 @@ class SimulatedUsers:
             longest: Most tokens of prompt and answer together; longer requests are never sent, and what
                 follows them in their conversation neither.
             front_end: What requests and answers pass; None hands them over at once.
+            is_drained: Whether the scheduler waits for all that the front end handles, once it begins to read.
         """
-        self._workload, self._front_end = workload, front_end
-        self._free_s = 0.0
+        self._workload, self._front_end, self._is_drained = workload, front_end, is_drained
         self._fits = workload.input_tokens + workload.output_tokens <= longest
         turns = workload.turns or _single(workload)
         self._pause_s, self._earliest_s = turns.pause_s, turns.earliest_s
@@ -64,7 +65,11 @@ class SimulatedUsers:
         self._places = None if max_concurrency is None else deque([0.0] * max_concurrency)
         self.sent_s = workload.arrival_s.copy()
         self._earliest: list[float] = self._earliest_s.tolist()
-        self.next_s = self._next_s()
+        # Requests that the front end handles at the same time, since when, and until when.
+        self._entering: deque[int] = deque()
+        self._since_s = self._through_s = 0.0
+        self.next_s = np.inf
+        self._enter()
 
     @property
     def return_s(self) -> float:
@@ -79,7 +84,7 @@ class SimulatedUsers:
     @property
     def has_more(self) -> bool:
         """Whether something is still to be sent, as far as is known before what is under way is answered."""
-        return bool(self._openers or self._pausing)
+        return bool(self._entering or self._openers or self._pausing)
 
     @property
     def _due_s(self) -> float:
@@ -87,19 +92,29 @@ class SimulatedUsers:
         arrival_s = self._arrivals_s[0] if self._arrivals_s else 0.0
         return max(min(self._turn_s, self._opener_s), arrival_s)
 
-    def _next_s(self) -> float:
-        due_s = self._due_s
-        if self._front_end is None or not np.isfinite(due_s):
-            return due_s
-        index = self._pausing[0][1] if self._turn_s <= due_s else self._openers[0]
-        tokens = int(self._workload.input_tokens[index])
-        return self._front_end.handed_s(sent_s=due_s, free_s=self._free_s, tokens=tokens)
+    def _enter(self) -> None:
+        """Let what was sent into the front end: one request, or all that the scheduler then reads together."""
+        if self._front_end is None:
+            self.next_s = self._due_s
+            return
+        if not self._entering and np.isfinite(self._due_s):
+            self._since_s = self._through_s = max(self._due_s, self._through_s)
+        while self._due_s <= self._since_s and (self._is_drained or not self._entering):
+            self._entering.append(self._sent())
+            tokens = int(self._workload.input_tokens[self._entering[-1]])
+            self._through_s += self._front_end.token_s * tokens
+        self.next_s = self._through_s + self._front_end.entry_s if self._entering else np.inf
 
     def send(self) -> int:
         """Hand the next request to the scheduler, at ``next_s``; return which it is."""
+        index = self._sent() if self._front_end is None else self._entering.popleft()
+        if not self._entering:
+            self._enter()
+        return index
+
+    def _sent(self) -> int:
+        """Send the next request, when it is due; return which it is."""
         now_s = self._due_s
-        if self._front_end is not None:
-            self._free_s = self._front_end.free_s(handed_s=self.next_s)
         if self._arrivals_s:
             self._arrivals_s.popleft()
         if self._turn_s <= now_s:
@@ -109,7 +124,6 @@ class SimulatedUsers:
             if self._places is not None:
                 self._places.popleft()
         self.sent_s[index] = now_s
-        self.next_s = self._next_s()
         return index
 
     def answered(self, ended_s: Mapping[int, float]) -> None:
@@ -121,7 +135,7 @@ class SimulatedUsers:
                 heapq.heappush(self._pausing, (float(ready_s), index + 1))
             elif self._places is not None:
                 self._places.append(at_s)
-        self.next_s = self._next_s()
+        self._enter()
 
     @property
     def _turn_s(self) -> float:

@@ -1,4 +1,4 @@
-"""The API server before the scheduler: requests and answers take their way, prompts one after the other."""
+"""The API server before the scheduler: requests and answers take their way, those of a burst together."""
 
 from dataclasses import replace
 
@@ -20,10 +20,14 @@ SLOW = FrontEnd(entry_s=0.25, token_s=0.01, return_s=0.5)
 
 
 def served(
-    *prompts: int, outputs: int, front_end: FrontEnd | None = SLOW, users: int | None = None
+    *prompts: int,
+    outputs: int,
+    front_end: FrontEnd | None = SLOW,
+    users: int | None = None,
+    at_s: tuple[float, ...] | None = None,
 ) -> RequestRecords:
     workload = Workload(
-        arrival_s=np.zeros(len(prompts)),
+        arrival_s=np.zeros(len(prompts)) if at_s is None else np.array(at_s),
         input_tokens=np.array(prompts, np.int64),
         output_tokens=np.full(len(prompts), outputs, np.int64),
         prompt_ids=np.arange(len(prompts)),
@@ -45,12 +49,24 @@ def test_first_token_waits_for_way_in_and_way_back() -> None:
     assert seen.last_token_s[0] == pytest.approx(0.25 + 0.5 + 2 + 0.5)
 
 
-def test_prompts_hold_each_other_up_but_not_their_way() -> None:
-    # Tokenized at 0.4 s and 0.8 s, handed over a quarter of a second later: the second one meets a step
-    # that began at 0.65 s, and starts in the next one.
+def test_burst_is_handed_over_together_after_work_of_all_of_it() -> None:
+    # 0.4 s each, at the same time, and a quarter of a second more: both start in the step at 1.05 s.
     seen = served(40, 40, outputs=1)
-    assert seen.first_token_s == pytest.approx([0.65 + 1 + 0.5, 0.65 + 2 + 0.5])
+    assert seen.first_token_s == pytest.approx([1.05 + 1 + 0.5] * 2)
     assert seen.arrival_s.tolist() == [0.0, 0.0]
+
+
+def test_who_comes_while_others_are_handled_waits_for_them() -> None:
+    # The first is through at 0.4 s; the other two begin then and are through at 0.8 s. Handed over at 0.65 s
+    # and 1.05 s: a step had begun at 0.65 s.
+    seen = served(40, 20, 20, outputs=1, at_s=(0.0, 0.1, 0.3))
+    assert seen.first_token_s == pytest.approx([0.65 + 1 + 0.5, *[0.65 + 2 + 0.5] * 2])
+    assert seen.arrival_s.tolist() == [0.0, 0.1, 0.3]
+
+
+def test_who_comes_to_an_idle_server_begins_at_once() -> None:
+    seen = served(40, 40, outputs=1, at_s=(0.0, 7.0))
+    assert seen.first_token_s - seen.arrival_s == pytest.approx([0.65 + 1 + 0.5] * 2)
 
 
 def test_next_request_of_a_user_follows_answer_that_has_come_back() -> None:
