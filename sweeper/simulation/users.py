@@ -51,7 +51,7 @@ class SimulatedUsers:
             longest: Most tokens of prompt and answer together; longer requests are never sent, and what
                 follows them in their conversation neither.
             front_end: What requests and answers pass; None hands them over at once.
-            is_drained: Whether the scheduler waits for all that the front end handles, once it begins to read.
+            is_drained: Whether the scheduler gets at once what the front end begins together, as V0's does.
         """
         self._workload, self._front_end, self._is_drained = workload, front_end, is_drained
         self._fits = workload.input_tokens + workload.output_tokens <= longest
@@ -93,7 +93,7 @@ class SimulatedUsers:
         return max(min(self._turn_s, self._opener_s), arrival_s)
 
     def _enter(self) -> None:
-        """Let what was sent into the front end: one request, or all that the scheduler then reads together."""
+        """Let what was sent into the front end: one request, or all that it hands over together."""
         if self._front_end is None:
             self.next_s = self._due_s
             return
