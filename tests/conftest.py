@@ -81,6 +81,12 @@ def llama_70b() -> Model:
 
 
 @pytest.fixture
+def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """End studies without charts and pages, which take longer than a few simulated trials do."""
+    monkeypatch.setattr("analysis.report.write", lambda _folder: None)
+
+
+@pytest.fixture
 def placement() -> Placement:
     return Placement(node="here", devices=(0, 1, 2, 3), parents=(0, 1, 2, 3))
 

@@ -11,6 +11,8 @@ import pytest
 
 from sweeper import cli
 
+pytestmark = pytest.mark.usefixtures("without_report")
+
 GRID = (
     *("platform=simulated", "executor=inline", "workload=random", "workload.num_prompts=20"),
     *("knobs.tensor_parallel_size=4", "study.name=mine", "workload.request_rate_per_s=[2,null]"),

@@ -8,6 +8,8 @@ import pytest
 
 from sweeper import cli
 
+pytestmark = pytest.mark.usefixtures("without_report")
+
 GRID = (
     *("platform=simulated", "executor=inline", "workload=random", "workload.num_prompts=20"),
     *("knobs.tensor_parallel_size=4", "study.name=mine", "space.knobs.max_num_seqs=[8,16]"),

@@ -9,6 +9,8 @@ import pytest
 
 from sweeper import cli
 
+pytestmark = pytest.mark.usefixtures("without_report")
+
 SEARCH = (
     *("platform=simulated", "executor=inline", "workload=random", "knobs.tensor_parallel_size=4"),
     *("workload.num_prompts=20", "workload.output_len=200", "space.knobs.max_num_seqs=[1,2,4,64,128]"),

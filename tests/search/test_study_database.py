@@ -18,6 +18,8 @@ from sweeper import cli
 from sweeper.errors import ConfigError, StoreError
 from sweeper.search import database, storage_url
 
+pytestmark = pytest.mark.usefixtures("without_report")
+
 SEARCH = (
     *("platform=simulated", "executor=inline", "workload=random", "knobs.tensor_parallel_size=4"),
     *("workload.num_prompts=5", "space.knobs.max_num_seqs=[8,16,32]", "search.method=tpe", "search.trials=2"),
