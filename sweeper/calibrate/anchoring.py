@@ -63,7 +63,8 @@ def basis_of(figures: Sequence[Figure]) -> NamedCalibration:
 def parameters_of(figures: Sequence[Figure]) -> tuple[str, ...]:
     """Return what a few numbers move: one parameter for each part of a step that the runs have.
 
-    What hardly differs from stack to stack moves less: the memory's rate for weights, the tokens that a
+    Among them is what decoding one sequence costs, of which the shipped stacks differ most after the host's
+    step. What hardly differs from stack to stack moves less: the memory's rate for weights, the tokens that a
     multiplication needs, and the host's launches without graphs. All-reduces move more, of which 17 to 61 us
     are known, and a layer's launches: 30 to 200 us, as a graph holds all of them or is cut at attention.
     """
