@@ -85,8 +85,9 @@ def write(settings: Settings, anchoring: Anchoring, console: Console) -> None:
         console.print(f"expected: not written: {legible(exc)}", markup=False, soft_wrap=True)
         return
     trials = len({one.trial for one in anchored})
+    predicted = f"{'each of ' if trials > 1 else ''}{amount(trials, 'trial')}"
     console.print(
-        f"expected: each of {amount(trials, 'trial')} was predicted from those before it, "
+        f"expected: {predicted} was predicted from those before it, "
         f"{_errors_text(anchored)} off in the middle, {_inside_text(anchored)}: {path}",
         markup=False,
         soft_wrap=True,
