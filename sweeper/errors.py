@@ -124,8 +124,15 @@ class AnswerError(SweeperError):
     """A report, chart or table cannot be written; what it is made from is stored and safe."""
 
 
+def told_by(exc: BaseException) -> BaseException:
+    """Return what an exception carries, as Ray's of a task does, whose text is a traceback; else itself."""
+    cause = getattr(exc, "cause", None)
+    return told_by(cause) if isinstance(cause, BaseException) else exc
+
+
 def first_line(exc: BaseException) -> str:
-    """Return what an exception says in one line."""
+    """Return what an exception says in one line, or the one that it carries."""
+    exc = told_by(exc)
     text = str(exc).strip()
     return text.splitlines()[0] if text else type(exc).__name__
 

@@ -7,7 +7,6 @@ reports) is kept at some length, as Unicode, and without secrets.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 import traceback
@@ -17,7 +16,7 @@ from pathlib import Path
 from sweeper.clients.program import last_line
 from sweeper.engines import Server
 from sweeper.engines.endpoint import fingerprint, joined
-from sweeper.errors import EngineError, Stopped, SweeperError
+from sweeper.errors import EngineError, Stopped, SweeperError, first_line, told_by
 from sweeper.records import FailureClass, Placement, Scalar, TrialResult, TrialSpec, TrialState
 from sweeper.text import confidential
 from sweeper.trial import kernels, surroundings
@@ -62,7 +61,8 @@ def lost(
     failure: FailureClass = FailureClass.INFRASTRUCTURE,
 ) -> TrialResult:
     """Return the result of a trial whose worker cannot report by itself: it died, or never began."""
-    message = f"the worker of this trial was lost: {type(error).__name__}: {_first_line(error)}"
+    kind, reason = type(told_by(error)).__name__, first_line(error)
+    message = f"the worker of this trial was lost: {kind}{f': {reason}' if reason != kind else ''}"
     return TrialResult(
         spec=spec,
         placement=placement,
@@ -156,8 +156,3 @@ def _with_engines_word(error: EngineError, server: Server | None) -> str:
     if error.failure is not FailureClass.HANG or server is None or server.log_path is None:
         return str(error)
     return f"{error}; the engine's last line: {last_line(Path(server.log_path))}"
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else json.dumps(type(error).__name__)

@@ -221,6 +221,17 @@ def test_cluster_whose_nodes_have_no_such_devices_is_refused(nodes: Nodes) -> No
 
 
 @pytest.mark.ray
+def test_node_that_cannot_be_asked_is_named_with_what_it_said(nodes: Nodes) -> None:
+    with pytest.raises(PlacementError, match=r"does not answer: amd-smi: no such driver\. Mend it") as caught:
+        Cluster(nodes.address, read=partial(fail, "amd-smi: no such driver"))
+    assert "\x1b" not in str(caught.value)
+
+
+def fail(text: str) -> topology.Node:
+    raise RuntimeError(text)
+
+
+@pytest.mark.ray
 def test_cluster_that_does_not_answer_is_named() -> None:
     with pytest.raises(ConfigError, match=r"executor\.address: no Ray cluster answers at '127\.0\.0\.1:1'"):
         Cluster("127.0.0.1:1", read=topology.modelled_mi300x)

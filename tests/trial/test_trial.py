@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ray.exceptions import RayTaskError
 
 from sweeper.errors import ConfigError, EngineError
 from sweeper.records import (
@@ -267,6 +268,22 @@ def test_lost_worker_makes_transient_failure(spec: TrialSpec, placement: Placeme
     assert result.failure_class is FailureClass.INFRASTRUCTURE
     assert result.failure_message == "the worker of this trial was lost: RuntimeError: worker died"
     assert result.placement == placement
+
+
+def test_what_a_lost_worker_died_of_is_told_and_not_rays_heading(
+    spec: TrialSpec, placement: Placement
+) -> None:
+    # As Ray raises it: its text is a traceback in colours, which begins with the task and its process.
+    cause = ModuleNotFoundError("No module named 'x'")
+    task = RayTaskError("run", "Traceback\nModuleNotFoundError: No module named 'x'", cause)
+    for error in (task, task.as_instanceof_cause()):
+        result = trial.lost(spec, placement, error)
+        assert result.failure_message == (
+            "the worker of this trial was lost: ModuleNotFoundError: No module named 'x'"
+        )
+    assert trial.lost(spec, placement, MemoryError()).failure_message == (
+        "the worker of this trial was lost: MemoryError"
+    )
 
 
 def test_only_simulated_platform_is_simulated(spec: TrialSpec, simulated_spec: TrialSpec) -> None:
