@@ -26,12 +26,13 @@ figures: install
 	$(BIN)/python -m analysis blog outputs/article $(CASES:%=outputs/%-simulated)
 
 # The quick ones in several processes, a file in one; then those that start Ray, the real vLLM or many processes,
-# one at a time. Both parts run whatever the first found.
+# one at a time. Both parts run whatever the first found. A process of tests that dies ends the first part and is
+# named: where another takes its place, pytest-xdist 3 waits for ever.
 TOGETHER := not vllm and not ray and not slow and not locust
 WORKERS  ?= $(shell n=$$(nproc); echo $$((n > 8 ? 8 : n)))
 
 test: install-dev $(VLLM)/.installed check
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "$(TOGETHER)"; together=$$?; \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --max-worker-restart=0 -m "$(TOGETHER)"; together=$$?; \
 	$(BIN)/python -m pytest -m "not ($(TOGETHER))" && exit $$together
 
 faults: install-dev

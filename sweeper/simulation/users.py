@@ -56,7 +56,8 @@ class SimulatedUsers:
         self._workload, self._front_end, self._is_drained = workload, front_end, is_drained
         self._fits = workload.input_tokens + workload.output_tokens <= longest
         turns = workload.turns or _single(workload)
-        self._pause_s, self._earliest_s = turns.pause_s, turns.earliest_s
+        self._pause_s = turns.pause_s
+        self._earliest_s: list[float] = turns.earliest_s.tolist()
         self._openers = deque(int(index) for index in np.flatnonzero(self._fits & ~turns.follows))
         # Arrivals that are still to come, where they are nobody's own.
         self._arrivals_s = deque([] if workload.turns is None else workload.arrival_s.tolist())
@@ -64,7 +65,6 @@ class SimulatedUsers:
         # When each place became free; None where there is any number of them.
         self._places = None if max_concurrency is None else deque([0.0] * max_concurrency)
         self.sent_s = workload.arrival_s.copy()
-        self._earliest: list[float] = self._earliest_s.tolist()
         # Requests that the front end handles at the same time, since when, and until when.
         self._entering: deque[int] = deque()
         self._since_s = self._through_s = 0.0
@@ -146,7 +146,7 @@ class SimulatedUsers:
         if not self._openers or (self._places is not None and not self._places):
             return np.inf
         place_s = 0.0 if self._places is None else self._places[0]
-        return max(self._earliest[self._openers[0]], place_s)
+        return max(self._earliest_s[self._openers[0]], place_s)
 
 
 def _single(workload: Workload) -> Turns:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ray.exceptions import RayTaskError
 
 from sweeper.errors import ConfigError, EngineError
 from sweeper.records import (
@@ -273,14 +272,13 @@ def test_lost_worker_makes_transient_failure(spec: TrialSpec, placement: Placeme
 def test_what_a_lost_worker_died_of_is_told_and_not_rays_heading(
     spec: TrialSpec, placement: Placement
 ) -> None:
-    # As Ray raises it: its text is a traceback in colours, which begins with the task and its process.
-    cause = ModuleNotFoundError("No module named 'x'")
-    task = RayTaskError("run", "Traceback\nModuleNotFoundError: No module named 'x'", cause)
-    for error in (task, task.as_instanceof_cause()):
-        result = trial.lost(spec, placement, error)
-        assert result.failure_message == (
-            "the worker of this trial was lost: ModuleNotFoundError: No module named 'x'"
-        )
+    # As Ray's of a task: its text is a traceback in colours, which begins with the task and its process.
+    carrier = RuntimeError("\x1b[36mray::run()\x1b[39m (pid=1)\nModuleNotFoundError: No module named 'x'")
+    carrier.cause = ModuleNotFoundError("No module named 'x'")  # type: ignore[attr-defined]
+    result = trial.lost(spec, placement, carrier)
+    assert result.failure_message == (
+        "the worker of this trial was lost: ModuleNotFoundError: No module named 'x'"
+    )
     assert trial.lost(spec, placement, MemoryError()).failure_message == (
         "the worker of this trial was lost: MemoryError"
     )
