@@ -94,12 +94,13 @@ class SimulatedUsers:
 
     def _enter(self) -> None:
         """Let what was sent into the front end: one request, or all that it hands over together."""
+        due_s = self._due_s
         if self._front_end is None:
-            self.next_s = self._due_s
+            self.next_s = due_s
             return
-        if not self._entering and np.isfinite(self._due_s):
-            self._since_s = self._through_s = max(self._due_s, self._through_s)
-        while self._due_s <= self._since_s and (self._is_drained or not self._entering):
+        if not self._entering and due_s < np.inf:
+            self._since_s = self._through_s = max(due_s, self._through_s)
+        while (self._is_drained or not self._entering) and self._due_s <= self._since_s:
             self._entering.append(self._sent())
             tokens = int(self._workload.input_tokens[self._entering[-1]])
             self._through_s += self._front_end.token_s * tokens

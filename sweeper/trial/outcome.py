@@ -61,7 +61,8 @@ def lost(
     failure: FailureClass = FailureClass.INFRASTRUCTURE,
 ) -> TrialResult:
     """Return the result of a trial whose worker cannot report by itself: it died, or never began."""
-    kind, reason = type(told_by(error)).__name__, first_line(error)
+    error = told_by(error)
+    kind, reason = type(error).__name__, first_line(error)
     message = f"the worker of this trial was lost: {kind}{f': {reason}' if reason != kind else ''}"
     return TrialResult(
         spec=spec,
