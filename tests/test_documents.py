@@ -282,3 +282,39 @@ def test_python_of_readme_reads_study(machine: Path) -> None:
     (block,) = [block for block in python if block.document.name == "README.md"]
     namespace: dict[str, object] = {}
     exec(block.text, namespace)
+
+
+# Pages and comments that name experiments, other files of conf/, and files of this repository.
+NAMING = (
+    *DOCUMENTS,
+    *sorted((ROOT / "experiments").glob("**/README.md")),
+    *(ROOT / "analysis" / "README.md", ROOT / "benchmarks" / "README.md", ROOT / "outputs" / "README.md"),
+    *sorted((ROOT / "conf").rglob("*.yaml")),
+    *sorted(
+        path for path in (ROOT / "examples").rglob("*") if path.suffix in (".sh", ".yaml", ".yml", ".py")
+    ),
+)
+GROUPS = {folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()}
+# Stands for a name of the reader's own, or of a workload that `traffic` writes from examples/requests.csv.
+OWN = {"NAME", "requests"}
+
+
+def known_names(group: str) -> set[str]:
+    """Return what can be chosen of a group of conf/, in examples/ and in blocks that are files, too."""
+    shipped = [*(ROOT / "conf" / group).glob("*.yaml"), *(ROOT / "examples" / "conf" / group).glob("*.yaml")]
+    written = [Path(block.file) for block in blocks() if block.file is not None]
+    return OWN | {path.stem for path in [*shipped, *written] if path.parent.name == group}
+
+
+@pytest.mark.parametrize("page", NAMING, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_or_a_comment_names_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    chosen = re.findall(rf"(?<![\w.@/])\+?({'|'.join(sorted(GROUPS))})=(\w+)", text)
+    assert [f"{group}={name}" for group, name in chosen if name not in known_names(group)] == []
+    folders = "sweeper|tests|benchmarks|analysis|conf|docs|experiments|examples"
+    files = re.findall(
+        rf"(?<![\w/.<-])((?:{folders})/[\w./-]+\.(?:py|md|csv|jsonl?|ya?ml|sh|ipynb|png)\b)", text
+    )
+    assert [
+        name for name in files if not any((folder / name).exists() for folder in (ROOT, page.parent))
+    ] == []
