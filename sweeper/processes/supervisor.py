@@ -11,7 +11,7 @@ the rest. So between the owner and the program stands a small process, started f
 * it holds one end of a pipe whose other end only the owner has: when the owner dies, however it dies,
   the kernel closes the pipe, and the supervisor ends the tree and itself;
 * the program dies with the supervisor (parent-death signal); what is left of the tree then is found by
-  the start file (``processes.find_orphans``), and by the owner at once, if it still lives;
+  the start file (``processes.orphans``), and by the owner at once, if it still lives;
 * when the program ends by itself, the supervisor ends its remains and passes its exit code on;
 * the program gets a folder for temporary files of its own, which goes with it;
 * what the program runs in a container (``containers``) is ended with it, and before the remains of the tree:

@@ -135,11 +135,6 @@ def _kernel_files(root: Path) -> list[str]:
     return [f"/dev/dri/renderD{minor}" for minor in minors if minor]
 
 
-def json_rows(text: str) -> list[dict[str, object]] | None:
-    """Find the list of devices in what amd-smi printed; None where there is none."""
-    return _rows(text)
-
-
 def driver_advice(root: Path) -> str:
     """Describe in words what the kernel knows of the driver; empty while it is loaded and live.
 
@@ -211,7 +206,7 @@ def _first_rows(
         answer = ask(run, command)
         if isinstance(answer, Absent):
             return answer
-        rows = _rows(answer.stdout)
+        rows = json_rows(answer.stdout)
         if rows is not None:
             return rows
         answers.append(f"`{' '.join(command)}` ended with status {answer.exit_status}: {answer.last_line}")
@@ -221,8 +216,8 @@ def _first_rows(
     )
 
 
-def _rows(text: str) -> list[dict[str, object]] | None:
-    """Find the list of devices in amd-smi's output, which may begin with warnings in plain text."""
+def json_rows(text: str) -> list[dict[str, object]] | None:
+    """Find the list of devices in what amd-smi printed, which may begin with warnings; None where none is."""
     for value in _json_values(text):
         listed = value.get("gpu_data", [value]) if isinstance(value, dict) else value
         if isinstance(listed, list) and all(
