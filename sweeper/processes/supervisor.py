@@ -183,8 +183,8 @@ class Supervised:
             *(word for fd in pass_fds for word in ("--pass-fd", str(fd))),
             *(() if also_for is None else ("--also-for", str(also_for))),
         ]
-        report, told = os.pipe()
         temporary = _temporary_folder(env)
+        report, told = os.pipe()
         arguments += ["--report-fd", str(told), "--temporary", str(temporary)]
         try:
             with log.open("wb") as output:
@@ -476,10 +476,21 @@ def _environment_of(pid: int) -> dict[str, str]:
 
 
 def _temporary_folder(env: Mapping[str, str]) -> Path:
-    """Make a folder whose path leaves room for the names of sockets."""
-    wanted = env.get("TMPDIR") or tempfile.gettempdir()
-    fits = len(wanted) <= _LONGEST_TEMPORARY and os.access(wanted, os.W_OK | os.X_OK)
-    return Path(tempfile.mkdtemp(prefix="sweeper-", dir=wanted if fits else _SOCKETS_FIT))
+    """Make a folder whose path leaves room for the names of sockets.
+
+    Raises:
+        EngineError: It cannot be made.
+    """
+    try:
+        wanted = env.get("TMPDIR") or tempfile.gettempdir()
+        fits = len(wanted) <= _LONGEST_TEMPORARY and os.access(wanted, os.W_OK | os.X_OK)
+        return Path(tempfile.mkdtemp(prefix="sweeper-", dir=wanted if fits else _SOCKETS_FIT))
+    except OSError as exc:
+        raise EngineError(
+            f"supervisor: no folder for temporary files could be made ({exc}); expected one in TMPDIR, or in "
+            f"{_SOCKETS_FIT}. Make room there, or mend its rights.",
+            failure=FailureClass.INFRASTRUCTURE,
+        ) from exc
 
 
 def _launch(options: argparse.Namespace, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:

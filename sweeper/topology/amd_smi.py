@@ -128,9 +128,10 @@ def _kernel_files(root: Path) -> list[str]:
     nodes = (root / "sys/class/kfd/kfd/topology/nodes").glob("*/properties")
     minors = []
     for path in sorted(nodes, key=lambda path: int(path.parent.name)):
-        fields = dict(
-            line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines() if " " in line
-        )
+        # Of a device that a container or a job is not given, the kernel shows the node and refuses its file
+        # (kfd_devcgroup_check_permission in drivers/gpu/drm/amd/amdkfd of Linux); HIP does not count it.
+        text = contents(path) or ""
+        fields = dict(line.split(maxsplit=1) for line in text.splitlines() if " " in line)
         minors.append(int(fields.get("drm_render_minor", "0")))
     return [f"/dev/dri/renderD{minor}" for minor in minors if minor]
 
