@@ -321,13 +321,13 @@ def _refuse(spec: TrialSpec, placement: Placement, settings: Mapping[str, Scalar
             raise EngineError(
                 f"simulated engine: {knob} is {resolved[knob]}; expected 1, since {what} are not modelled. "
                 "Use tensor or data parallelism, or measure.",
-                failure=FailureClass.UNSUPPORTED,
+                failure=FailureClass.NOT_MODELLED,
             )
     if settings["dtype"] not in ("bfloat16", "float16", "half"):
         raise EngineError(
             f"simulated engine: dtype is {settings['dtype']}; expected bfloat16 or float16, the only ones "
             "whose speed is modelled. Use one of them, or measure.",
-            failure=FailureClass.UNSUPPORTED,
+            failure=FailureClass.NOT_MODELLED,
         )
     uneven = [
         heads for heads in fit.head_counts(built_of(spec)) if heads % int(settings["tensor_parallel_size"])
