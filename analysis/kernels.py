@@ -17,8 +17,6 @@ from analysis.kernel_neighbours import UNKNOWN, WORDS, Neighbours, differing, te
 from analysis.markdown import escaped
 from analysis.study import Study
 
-PREFIX = "kernel_"
-
 _MOST_PAIRS = 12
 
 

@@ -6,8 +6,9 @@ SweeperError
 |   `-- MissingFileError   a file is not there yet; a run is refused, a plan needs none
 +-- PlacementError     this trial cannot fit on this node; go on with the others
 +-- EngineError        this trial failed; record it and go on
+|   +-- MeasurementError   a number cannot be trusted; record a failure, never the number
 |   `-- Stopped          somebody asked for a stop; the trial is interrupted
-+-- MeasurementError   a number cannot be trusted; record a failure, never the number
++-- NothingCompleteError   a sweep ended without a complete trial; its rows say why
 +-- StoreError         results are at risk; stop
 `-- AnswerError        a report, chart or table cannot be written; results are safe, write it again elsewhere
 

@@ -86,7 +86,9 @@ def serve(given: dict[str, str]) -> None:
             return
 
         def do_GET(self) -> None:
-            pages = {"/health": "", "/info": json.dumps(info)}
+            # Open to any key, as TGI's own are.
+            models = {"object": "list", "data": [{"id": info["model_id"]}]}
+            pages = {"/health": "", "/info": json.dumps(info), "/v1/models": json.dumps(models)}
             page = pages.get(self.path)
             self.reply(404 if page is None else 200, page or "")
 

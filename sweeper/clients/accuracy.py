@@ -62,6 +62,7 @@ def score(spec: TrialSpec, server: Server, *, cancelled: Cancelled) -> dict[str,
         log_path=log_path,
         note={"trial": spec.key},
         limit_s=questions.timeout_s,
+        launch_s=spec.engine.launch_timeout_s,
         server=server,
         cancelled=cancelled,
     )

@@ -87,7 +87,7 @@ def settings(
 def body(point: LoadPoint) -> dict[str, Any]:
     """Return what is added to the body of every request: sampling, and the load point's own."""
     own: dict[str, Any] = json.loads(point.form.extra_body or "{}")
-    # guidellm itself asks that a drawn answer has its full length; null takes that back.
+    # guidellm itself asks that a drawn answer has its full length; this says it for all, or takes it back.
     ends = {"ignore_eos": point.ignore_eos}
     return {"temperature": 0.0, **dict(point.form.sampling), **ends, **own}
 

@@ -237,6 +237,7 @@ class ProgramClient(ServerClient[Sent]):
             log_path=self._log_path(load),
             note={"trial": self._spec.key, "devices": list(self._placement.devices)},
             limit_s=load.limit_s,
+            launch_s=self._spec.engine.launch_timeout_s,
             server=load.server,
             cancelled=load.cancelled,
         )

@@ -39,10 +39,6 @@ _TOKEN_TOLERANCE = 0.1
 _TOKENS_ASIDE = 8
 # Prompts of random tokens are shortened and lengthened by tokenizers; another load is off by more.
 _PROMPT_FACTOR = 2.0
-# The longest prompt, and prompt with answer, that the sampler for ShareGPT keeps.
-# Source: is_valid_sequence, vllm/benchmarks/datasets of 0.32.0; benchmark_serving.py of 0.4.3 has the same.
-_SHAREGPT_PROMPT = 1024
-_SHAREGPT_WHOLE = 2048
 _COUNTER_PATIENCE_S = 5.0
 _POLL_S = 0.25
 

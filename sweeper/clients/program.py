@@ -112,6 +112,7 @@ def run_to_end(
     log_path: Path,
     note: Mapping[str, object],
     limit_s: float,
+    launch_s: float,
     server: Server,
     cancelled: Cancelled,
 ) -> Ended:
@@ -124,6 +125,7 @@ def run_to_end(
         log_path: Takes its output; the start file is written next to it.
         note: Further facts for the start file.
         limit_s: Seconds that it may take.
+        launch_s: Seconds that its supervisor may take to be up.
         server: What it loads; it has to live meanwhile.
         cancelled: Polled; true ends the program.
 
@@ -132,7 +134,14 @@ def run_to_end(
     """
     start_file = log_path.with_name(f"{log_path.stem}{process.START_FILE_SUFFIX}")
     with Supervised.start(
-        command, env=env, cwd=cwd, log_path=log_path, start_file=start_file, grace_s=_GRACE_S, note=note
+        command,
+        env=env,
+        cwd=cwd,
+        log_path=log_path,
+        start_file=start_file,
+        grace_s=_GRACE_S,
+        launch_s=launch_s,
+        note=note,
     ) as program:
         watch = Watch(program, server, limit_s=limit_s, log_path=log_path, cancelled=cancelled)
         while (code := program.poll()) is None:

@@ -30,6 +30,17 @@ def tokenizer_of(spec: TrialSpec, *, environment: Mapping[str, str]) -> str:
     return named if folder is None else str(folder)
 
 
+_HUB_CACHES = (
+    ("HF_HUB_CACHE", ""),
+    ("HUGGINGFACE_HUB_CACHE", ""),
+    ("HF_HOME", "hub"),
+    ("XDG_CACHE_HOME", "huggingface/hub"),
+)
+"""Variables that say where the hub's cache is, the first that is set before all others, and where below it.
+
+Source: huggingface_hub 2.4, constants.py."""
+
+
 def _snapshot(repository: str, revision: str, environment: Mapping[str, str]) -> Path | None:
     """Find a revision in the hub's cache.
 
@@ -50,7 +61,7 @@ def _snapshot(repository: str, revision: str, environment: Mapping[str, str]) ->
 
 
 def _hub_cache(environment: Mapping[str, str]) -> Path | None:
-    for name, below in (("HF_HUB_CACHE", ""), ("HF_HOME", "hub"), ("XDG_CACHE_HOME", "huggingface/hub")):
+    for name, below in _HUB_CACHES:
         if environment.get(name):
             return Path(environment[name]) / below
     home = environment.get("HOME")

@@ -68,6 +68,7 @@ class OfflineClient(MeasuringClient[_Run]):
             log_path=prepared.log_path,
             note={"trial": self._spec.key, "devices": list(self._placement.devices)},
             limit_s=load.limit_s,
+            launch_s=self._spec.engine.launch_timeout_s,
             server=server,
             cancelled=load.cancelled,
         )

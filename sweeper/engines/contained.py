@@ -55,8 +55,16 @@ def prove_key(endpoint: Endpoint, port: int, *, log_path: str | None) -> None:
     """Check that a server knows our key and no other: nobody else was given it.
 
     Raises:
-        MeasurementError: It takes any key, or not ours.
+        MeasurementError: It takes any key, or not ours, or was given none.
     """
+    if not endpoint.api_key:
+        raise MeasurementError(
+            f"engine: port {port} is listened on in a container whose processes this user may not look into, "
+            "and the engine has no key that would prove it ours; expected one of both. Run it with a runtime "
+            "that needs no root (podman, apptainer), or start the sweeper as root.",
+            failure=FailureClass.WRONG_ENGINE,
+            log_path=log_path,
+        )
     stranger = replace(endpoint, api_key=secrets.token_urlsafe(24)).get("/v1/models").status
     ours = endpoint.get("/v1/models").status
     if stranger not in (401, 403) or ours != 200:

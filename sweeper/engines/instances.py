@@ -245,14 +245,16 @@ class SplitServer:
         return _together(server.pids() for server in self.servers)
 
     def counters(self) -> Mapping[str, float]:
-        """Add up what they have counted; a share in use is that of the fullest."""
-        found: dict[str, float] = {}
-        for server in self.servers:
-            for name, value in server.counters().items():
-                is_share = name.startswith("kv_cache_usage")
-                known = found.get(name, 0.0)
-                found[name] = max(known, value) if is_share else known + value
-        return found
+        """Add up what they have counted; a share in use is that of the fullest.
+
+        What one of them does not report is unknown of all: the sum of the others would be of fewer servers.
+        """
+        told = [server.counters() for server in self.servers]
+        return {
+            name: (max if name.startswith("kv_cache_usage") else sum)(one[name] for one in told)
+            for name in told[0]
+            if all(name in one for one in told)
+        }
 
     def stop(self) -> float:
         """End all of them, at the same time; return the seconds it took. Safe to call twice."""

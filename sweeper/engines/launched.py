@@ -148,7 +148,7 @@ class LaunchedServer:
         holders = self._listeners()
         if not holders and not self._proven and contained.is_unseen(self._process, self._reserved.port):
             self._raise_if_ended()
-            contained.prove_key(self._endpoint, self._reserved.port, log_path=self.log_path)
+            self._prove_key()
             return frozenset(ours)
         if not holders:
             self._raise_if_ended()
@@ -196,7 +196,7 @@ class LaunchedServer:
         holders = ports.listeners(self._reserved.port)
         ours = self._process.pids()
         if not holders and contained.is_unseen(self._process, self._reserved.port):
-            contained.prove_key(self._endpoint, self._reserved.port, log_path=self.log_path)
+            self._prove_key()
             return
         if not holders or not holders <= ours:
             raise self._error(
@@ -205,6 +205,9 @@ class LaunchedServer:
                 FailureClass.PORT,
             )
         self._proven = self._listeners()
+
+    def _prove_key(self) -> None:
+        contained.prove_key(self._endpoint, self._reserved.port, log_path=self.log_path)
 
     def _listeners(self) -> set[Process]:
         found = map(processes.find, ports.listeners(self._reserved.port))

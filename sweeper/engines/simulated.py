@@ -38,7 +38,7 @@ from sweeper.simulation.kv_cache import KvCache
 from sweeper.simulation.rules import NEWEST, NEWEST_V0, rules_of, v0_rules_of
 from sweeper.simulation.scheduler import SchedulerConfig, simulate
 from sweeper.simulation.settings import (
-    _accelerator,
+    accelerator_of,
     built_of,
     has_async_output,
     ignored_knobs,
@@ -55,8 +55,6 @@ _NOT_MODELLED: Mapping[str, str] = {
     "decode_context_parallel_size": "KV caches that several devices share",
 }
 """Sizes that a trial may have and the model has no speed for, beyond 1."""
-
-"""``NCCL_MIN_NCHANNELS`` that AMD recommends for MI300X; a lower value is taken to change nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,7 +300,7 @@ class _Replicas:
 def _conflicts(spec: TrialSpec, assignment: Mapping[str, Scalar]) -> list[knobs.Refusal]:
     return list(
         knobs.check_conflicts(
-            assignment, release=spec.engine.release, engine="simulated", accelerator=_accelerator(spec)
+            assignment, release=spec.engine.release, engine="simulated", accelerator=accelerator_of(spec)
         )
     )
 
@@ -323,13 +321,13 @@ def _refuse(spec: TrialSpec, placement: Placement, settings: Mapping[str, Scalar
             raise EngineError(
                 f"simulated engine: {knob} is {resolved[knob]}; expected 1, since {what} are not modelled. "
                 "Use tensor or data parallelism, or measure.",
-                failure=FailureClass.UNSUPPORTED,
+                failure=FailureClass.NOT_MODELLED,
             )
     if settings["dtype"] not in ("bfloat16", "float16", "half"):
         raise EngineError(
             f"simulated engine: dtype is {settings['dtype']}; expected bfloat16 or float16, the only ones "
             "whose speed is modelled. Use one of them, or measure.",
-            failure=FailureClass.UNSUPPORTED,
+            failure=FailureClass.NOT_MODELLED,
         )
     uneven = [
         heads for heads in fit.head_counts(built_of(spec)) if heads % int(settings["tensor_parallel_size"])
@@ -372,7 +370,7 @@ def _fitted(spec: TrialSpec, device: Device, settings: Mapping[str, Scalar]) -> 
         settings,
         release=spec.engine.release,
         device_memory_gib=device.memory_bytes / fit.GIB,
-        accelerator=_accelerator(spec),
+        accelerator=accelerator_of(spec),
     )
     if not found.is_feasible:
         raise EngineError(

@@ -281,5 +281,5 @@ def find(engine: EngineSpec) -> Found:
     Raises:
         ConfigError: There is no vLLM.
     """
-    python = str(engine.python)
+    python = vllm_python(engine)
     return Found(release=probe(python).versions["vllm"], where=python)

@@ -98,7 +98,7 @@ def refuse_unlike(nodes: Sequence[Node]) -> None:
         others = ", ".join(node.host for node in nodes if node not in odd)
         raise ConfigError(
             f"executor.address: {found}; expected {_kind(usual)}, as {others}. A trial may run on any node, "
-            f"so all must be alike. Leave the odd ones out of the cluster{_remedy(usual)}."
+            f"so all must be alike. Leave the odd ones out of the cluster{_remedy(usual, odd)}."
         )
 
 
@@ -179,15 +179,15 @@ def prove_folder(probe: str, token: str, answer: str, needed: Mapping[str, str])
 
 
 def _are_alike(one: Node, other: Node) -> bool:
-    if (one.platform, one.partition_mode, one.memory_mode) != (
-        other.platform,
-        other.partition_mode,
-        other.memory_mode,
-    ):
+    if one.platform != other.platform or _modes(one) != _modes(other):
         return False
     if _models(one) != _models(other):
         return False
     return math.isclose(_memory_gib(one), _memory_gib(other), rel_tol=_MEMORY_TOLERANCE)
+
+
+def _modes(node: Node) -> tuple[str | None, str | None]:
+    return node.partition_mode, node.memory_mode
 
 
 def _models(node: Node) -> frozenset[str]:
@@ -206,8 +206,13 @@ def _kind(node: Node) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _remedy(usual: Node) -> str:
-    if usual.platform != "mi300x" or not (usual.partition_mode and usual.memory_mode):
+def _remedy(usual: Node, odd: Sequence[Node]) -> str:
+    """Describe how else the nodes become alike, where some differ in what an administrator can set."""
+    if (
+        all(_modes(node) == _modes(usual) for node in odd)
+        or usual.platform != "mi300x"
+        or not (usual.partition_mode and usual.memory_mode)
+    ):
         return ""
     commands = "\n  ".join(mode_commands(usual.partition_mode, usual.memory_mode))
     return f", or set their mode with no GPU process running:\n  {commands}\n"

@@ -1,4 +1,4 @@
-"""When a study ends, and when a trial can no longer matter: then its remaining load points are left out.
+"""When a trial can no longer matter: then its remaining load points are left out.
 
 A trial is stopped when a constraint is broken already, or when the best that its remaining load points could
 still bring leaves it behind a trial that is known. That best is taken generously: a latency of zero, a

@@ -34,8 +34,9 @@ class EngineKind:
         engine: Class that starts it, made without arguments (``sweeper.engines.Engine``).
         words: What plan and dashboard call it; may name ``{version}``, ``{release}``, ``{taken_for}``,
             ``{python}``, ``{url}`` and ``{command}``.
-        find: Function from the engine's spec to the ``sweeper.engines.Found`` release, or to None where it
-            reports none before a run; raises ``ConfigError`` where it is not there. None looks for nothing.
+        find: Function from the engine's spec to what was found (``sweeper.engines.checks.Found``), or to None
+            where it reports no release before a run; raises ``ConfigError`` where it is not there. None looks
+            for nothing.
         check: Function from an assignment (and ``allow_unknown``) to the mistakes in it, a line each; None
             where there are none to find, or where the release tables of vLLM list them. One of an engine that
             ``engine.python`` runs is given the engine's spec, too, as ``engine``.

@@ -88,11 +88,6 @@ class Registry(Generic[K]):
         """Return all declarations; plug-ins are imported."""
         return tuple(self[name] for name in self)
 
-    def forget_plug_ins(self) -> None:
-        """Look at the installed packages anew when a name is next asked for."""
-        self._loaded.clear()
-        self.__dict__.pop("_plug_ins", None)
-
     @cached_property
     def _plug_ins(self) -> dict[str, EntryPoint]:
         found: dict[str, EntryPoint] = {}

@@ -16,12 +16,13 @@ The files, each importing only from those before it:
   variable or setting of the host.
 - ``runtime_variables``: what runs beneath vLLM and its variables.
 - ``history``: when each flag, variable and value existed. ``catalogue``: type, unit and meaning.
-- ``forms``: how a release writes an assignment. ``generations``: V0 or V1. ``parallelism``: how many
-  devices an assignment takes. ``engine_defaults``: what holds unsaid. ``bench``: the load generator that
-  comes with vLLM. ``sharing``: what server and client have to be given alike.
+- ``refusals``: what rules out a knob, in words. ``forms``: how a release writes an assignment.
+  ``generations``: V0 or V1. ``parallelism``: how many devices an assignment takes. ``engine_defaults``:
+  what holds unsaid. ``bench``: the load generator that comes with vLLM. ``sharing``: what server and client
+  have to be given alike.
 - ``live``: which settings differ in limits alone that a running engine can change.
 - ``translation``: what an assignment becomes on a later release.
-- ``refusals``, ``launcher``, ``presence``, ``values``, ``conflicts``: what can rule out a knob.
+- ``launcher``, ``presence``, ``values``, ``conflicts``: what can rule out a knob.
   ``checks``: all of it.
 - ``sglang``: the knobs of SGLang, another engine. ``numerics``: which knobs may change an answer. ``aiter``:
   which of AMD's kernels are switched on.
@@ -65,7 +66,6 @@ from sweeper.knobs.refusals import Refusal, RefusalKind
 from sweeper.knobs.release_order import ReleaseKey, is_between, is_clean, release_key, releases, why_unplaced
 from sweeper.knobs.runtime_variables import is_read_by_runtime, runtime_variables
 from sweeper.knobs.sglang import (
-    SGLANG_CACHE_OFF,
     SglangFlag,
     SglangFlags,
     by_knob,
@@ -89,7 +89,6 @@ __all__ = [
     "NEVER_MOVED",
     "NO_KNOBS",
     "PARALLEL_SIZES",
-    "SGLANG_CACHE_OFF",
     "TGI_GIVEN_FLAGS",
     "WHAT_FITS",
     "Accelerator",

@@ -79,7 +79,7 @@ def known_names(release: str) -> frozenset[str]:
 
 @cache
 def every_name() -> frozenset[str]:
-    """Collect the knobs of all releases, of the host, and our own."""
+    """Collect the knobs of all releases, of the host, and ``instances``, which is our own."""
     return frozenset([*flags(), *variables(), *declared_knobs(), *HOST_SETTINGS, INSTANCES])
 
 

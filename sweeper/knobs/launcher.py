@@ -108,7 +108,7 @@ GIVEN_VARIABLES: Mapping[str, str] = MappingProxyType(
 )
 """Environment variable to what to do in place of the knob; masks and the sweeper's own marks besides."""
 
-# As ``engines.masks`` has it, which imports nothing; a test holds the two together.
+# As ``processes.masks`` has it, which imports nothing; a test holds the two together.
 _HIDES_DEVICES = re.compile(
     r"^(?!RAY_EXPERIMENTAL_NOSET_).*_VISIBLE_DEVICES$|^GPU_DEVICE_ORDINAL$|^ZE_AFFINITY_MASK$"
 )

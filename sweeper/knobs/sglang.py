@@ -53,9 +53,6 @@ GIVEN_FLAGS: Mapping[str, str] = MappingProxyType(
 )
 """Flag to what to do in place of the knob: the sweeper gives it to the server itself."""
 
-SGLANG_CACHE_OFF = "disable_radix_cache"
-"""Switch that makes a server forget prompts, which it otherwise keeps for others with the same beginning."""
-
 _UNREAD = (
     "neither SGLang nor anything beneath it is known to read a variable of this name, and one that nobody "
     "reads does nothing. Where one does, engine.allow_unknown=true lets it pass."

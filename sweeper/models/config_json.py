@@ -79,7 +79,7 @@ def describe(config: Mapping[str, Any], *, where: str, name: str, path: str) -> 
     _refuse_other_classes(config, where)
     _refuse_contradictions(config, where)
     stored = quantization.read(config, where=where)
-    is_plain_fp8 = stored is not None and stored.bits == 8 and len(stored.parts) == len(quantization.ALL)
+    is_plain_fp8 = quantization.is_plain_fp8(stored)
     is_llamas = _is_built_as_llama(config)
     return Model(
         name=name,

@@ -31,7 +31,7 @@ _MXFP4_BITS = 4 + 8 / 32
 
 
 def read(config: Mapping[str, Any], *, where: str) -> Quantization | None:
-    """Read how the weights are stored; None where they are not quantized, or plainly to fp8.
+    """Read how the weights are stored; None where they are not quantized.
 
     Args:
         config: The content of a config.json.
@@ -55,6 +55,11 @@ def read(config: Mapping[str, Any], *, where: str) -> Quantization | None:
             "bits a weight takes; expected fp8, awq, gptq, compressed-tensors, mxfp4 or quark. Measure it."
         )
     return Quantization(method=method, bits=bits, parts=_parts(stored, method))
+
+
+def is_plain_fp8(stored: Quantization | None) -> bool:
+    """Return whether all weights are stored in eight bits, which the ``fp8`` of a ``Model`` says alone."""
+    return stored is not None and stored.bits == 8 and len(stored.parts) == len(ALL)
 
 
 def block_rows(config: Mapping[str, Any]) -> int | None:

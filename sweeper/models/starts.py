@@ -107,7 +107,7 @@ def page() -> str:
 
 def _start(row: Mapping[str, object], built: Mapping[str, object]) -> Start:
     stored = quantization.read({"quantization_config": row.get("stored")}, where=str(row["source"]))
-    is_plain_fp8 = stored is not None and stored.bits == 8 and len(stored.parts) == len(quantization.ALL)
+    is_plain_fp8 = quantization.is_plain_fp8(stored)
     model = Model(
         name=str(row.get("checkpoint", row["model"])),
         path=str(row["model"]),

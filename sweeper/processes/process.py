@@ -3,7 +3,7 @@
 A process id alone proves nothing, because ids are reused. Everything here speaks of a `Process`, an id
 together with its start time, and a signal is only sent while the two still belong together.
 
-Linux only, like the engines that are measured. Nothing here starts anything (``engines.supervisor``).
+Linux only, like the engines that are measured. Nothing here starts anything (``processes.supervisor``).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ the rest. So between the owner and the program stands a small process, started f
 * it holds one end of a pipe whose other end only the owner has: when the owner dies, however it dies,
   the kernel closes the pipe, and the supervisor ends the tree and itself;
 * the program dies with the supervisor (parent-death signal); what is left of the tree then is found by
-  the start file (``processes.find_orphans``), and by the owner at once, if it still lives;
+  the start file (``processes.orphans``), and by the owner at once, if it still lives;
 * when the program ends by itself, the supervisor ends its remains and passes its exit code on;
 * the program gets a folder for temporary files of its own, which goes with it;
 * what the program runs in a container (``containers``) is ended with it, and before the remains of the tree:
@@ -183,8 +183,8 @@ class Supervised:
             *(word for fd in pass_fds for word in ("--pass-fd", str(fd))),
             *(() if also_for is None else ("--also-for", str(also_for))),
         ]
-        report, told = os.pipe()
         temporary = _temporary_folder(env)
+        report, told = os.pipe()
         arguments += ["--report-fd", str(told), "--temporary", str(temporary)]
         try:
             with log.open("wb") as output:
@@ -476,10 +476,21 @@ def _environment_of(pid: int) -> dict[str, str]:
 
 
 def _temporary_folder(env: Mapping[str, str]) -> Path:
-    """Make a folder whose path leaves room for the names of sockets."""
-    wanted = env.get("TMPDIR") or tempfile.gettempdir()
-    fits = len(wanted) <= _LONGEST_TEMPORARY and os.access(wanted, os.W_OK | os.X_OK)
-    return Path(tempfile.mkdtemp(prefix="sweeper-", dir=wanted if fits else _SOCKETS_FIT))
+    """Make a folder whose path leaves room for the names of sockets.
+
+    Raises:
+        EngineError: It cannot be made.
+    """
+    try:
+        wanted = env.get("TMPDIR") or tempfile.gettempdir()
+        fits = len(wanted) <= _LONGEST_TEMPORARY and os.access(wanted, os.W_OK | os.X_OK)
+        return Path(tempfile.mkdtemp(prefix="sweeper-", dir=wanted if fits else _SOCKETS_FIT))
+    except OSError as exc:
+        raise EngineError(
+            f"supervisor: no folder for temporary files could be made ({exc}); expected one in TMPDIR, or in "
+            f"{_SOCKETS_FIT}. Make room there, or mend its rights.",
+            failure=FailureClass.INFRASTRUCTURE,
+        ) from exc
 
 
 def _launch(options: argparse.Namespace, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -391,20 +391,9 @@ class Architecture:
         """Return the bytes of KV cache of a token that every layer sees, over all devices of one replica."""
         return bytes_per_value * sum(count * layer.attention.cached_values for layer, count in self.runs)
 
-    def kv_bytes(self, tokens: int, bytes_per_value: float = 2.0) -> float:
-        """Return the KV cache of one sequence, in bytes: layers with a window keep no more than that."""
-        return bytes_per_value * sum(
-            count * layer.attention.cached_values * _in_sight(layer.attention, tokens)
-            for layer, count in self.runs
-        )
-
     def state_values(self) -> int:
         """Return how many numbers are kept of a sequence whatever its length."""
         return sum(count * sum(one.state_values for one in layer.mixers) for layer, count in self.runs)
-
-
-def _in_sight(attention: AnyAttention, tokens: int) -> int:
-    return tokens if attention.window is WHOLE else min(tokens, attention.window)
 
 
 def runs_of(layers: Sequence[Layer]) -> Iterator[tuple[Layer, int]]:

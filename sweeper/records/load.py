@@ -82,14 +82,14 @@ class LoadPoint:
     """What the client sends to the engine in one run.
 
     Attributes:
-        dataset: ``sharegpt`` or ``random``; ``latency`` and ``throughput`` are vLLM's benchmarks without a
-            server: one batch again and again, and everything at once.
+        dataset: Name of a ``DatasetKind``. Two are vLLM's benchmarks without a server: ``latency`` is one
+            batch again and again, ``throughput`` everything at once.
         num_prompts: Requests sent; for ``latency``, those of one batch.
         request_rate_per_s: Mean of the Poisson arrivals; None sends everything at once.
         max_concurrency: Requests under way at once; None is unlimited. Where nothing says when requests are
             sent, it is a closed loop of as many users, each of whom sends the next when the last is answered.
-        input_len: Prompt tokens of every dataset but sharegpt.
-        output_len: Output tokens of the same; for sharegpt, replaces the recorded lengths.
+        input_len: Prompt tokens asked for; of no effect where the dataset has lengths of its own.
+        output_len: Output tokens asked for; None keeps those of the dataset.
         range_ratio: Random lengths lie in len * (1 +/- ratio); 0 fixes them.
         dataset_path: File of the dataset, where it has one.
         ignore_eos: Generate exactly the wanted number of tokens.

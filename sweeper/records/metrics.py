@@ -2,8 +2,8 @@
 
 Columns of the store, charts, the block of ``benchmark_results.md``, what a calibration is fitted to and what
 the dashboard shows come from here: another metric, or a chart of another one, is a change of this file.
-Names and definitions are those of vLLM's benchmarks; ``max_rate_per_s`` and
-``max_users`` alone are ours.
+Names and definitions are those of vLLM's benchmarks; ``max_rate_per_s``,
+``max_users`` and those of the steady part are ours.
 """
 
 from __future__ import annotations

@@ -154,7 +154,6 @@ class Placement:
         memory_mode: NPS1, NPS2, NPS4, or None.
         device_name: Product name of the devices, such as ``AMD Instinct MI300X``.
         numa_node: NUMA node that all devices share, else None.
-        mask_variable: Environment variable that names the devices to the engine, besides its alias.
     """
 
     node: str
@@ -165,7 +164,6 @@ class Placement:
     memory_mode: str | None = None
     device_name: str | None = None
     numa_node: int | None = None
-    mask_variable: str | None = None
 
 
 # Of simulated trials; those from before there was a choice have none.

@@ -20,7 +20,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 from sweeper.errors import PlacementError
-from sweeper.records import MASK_VARIABLES, Placement
+from sweeper.records import Placement
 from sweeper.records.plurals import amount
 from sweeper.topology import Device, Node
 
@@ -179,7 +179,6 @@ class Allocator:
             device_name=" and ".join(sorted({device.name for device in devices})),
             memory_mode=self._node.memory_mode,
             numa_node=numa_nodes.pop() if len(numa_nodes) == 1 else None,
-            mask_variable=MASK_VARIABLES[self._node.platform],
         )
 
 

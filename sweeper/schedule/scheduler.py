@@ -1,6 +1,6 @@
 """Which trial starts when, and on which block: decided here, without a clock and without starting anything.
 
-Blocks are aligned (``placement``). Among trials that wait, the widest starts first and of equally wide ones
+Blocks are aligned (``allocator``). Among trials that wait, the widest starts first and of equally wide ones
 the longest by prediction: small ones fill what large ones leave over, and short ones even out the end. Two
 exceptions come before that rule. A trial that lasts longer than all that is left would take on the whole,
 evenly spread, may decide when the study ends. And exclusive trials (which change the host and so run alone on

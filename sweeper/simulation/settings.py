@@ -111,7 +111,7 @@ def resolve(spec: TrialSpec) -> dict[str, Scalar]:
     asked = {name: value for name, value in spec.assignment.items() if name in known}
     moved = knobs.defaults(
         spec.engine.release,
-        accelerator=_accelerator(spec),
+        accelerator=accelerator_of(spec),
         assignment=spec.assignment,
         max_positions=built_of(spec).max_positions,
     )
@@ -184,11 +184,12 @@ def is_v1(spec: TrialSpec) -> bool:
 def generation_of(spec: TrialSpec) -> knobs.Generation:
     """Return the generation of vLLM's engine that is modelled."""
     return knobs.engine_generation(
-        spec.engine.release, accelerator=_accelerator(spec), assignment=spec.assignment
+        spec.engine.release, accelerator=accelerator_of(spec), assignment=spec.assignment
     )
 
 
-def _accelerator(spec: TrialSpec) -> knobs.Accelerator:
+def accelerator_of(spec: TrialSpec) -> knobs.Accelerator:
+    """Return what vLLM would take the modelled device for."""
     return knobs.accelerator_of(Platform.SIMULATED, modelled_device=spec.modelled_device)
 
 

@@ -65,7 +65,7 @@ class Series:
         published: The series of ``published.csv`` that it is compared with, or None.
         run: Which run of its trials it shows: ``fresh`` began with an empty prefix cache, ``second`` with
             what the run before it left there. None where a trial has one kind of run; of two it is fresh.
-        engine: What serves it: ``vllm`` or ``tgi``.
+        engine: What serves it: name of an ``EngineKind``, as ``vllm``.
         order: Its place in a legend.
     """
 

@@ -7,6 +7,7 @@ Whatever pyarrow opens can be given: ``file://``, ``s3://``, ``gs://``, ``abfs:/
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -128,14 +129,15 @@ class Folder:
             ) from exc
 
     def move_aside(self, name: str, into: str) -> Location:
-        """Move a file into a folder in this one, under a name that is free there.
+        """Move a file, or what is none, into a folder in this one, under a name that is free there.
 
         Raises:
             StoreError: It cannot be moved.
         """
         target = self.below(into)
-        taken = sum(other.startswith(name) for other in target.names())
-        free = f"{name}.{taken}" if taken else name
+        taken = {*target.names(), *target.others()}
+        names = itertools.chain([name], (f"{name}.{number}" for number in itertools.count(1)))
+        free = next(each for each in names if each not in taken)
         try:
             self._filesystem.create_dir(target._path, recursive=True)
             self._filesystem.move(self._of(name), target._of(free))

@@ -115,7 +115,7 @@ class Store:
         return [self._files.at(name) for name in self._names()]
 
     def _names(self) -> list[str]:
-        return [name for name in self._files.names() if name.endswith(".parquet") and name[0] != "."]
+        return list(filter(parts.is_visible, self._files.names()))
 
     def _read_settled(self, act: Callable[[Sequence[str]], _T]) -> _T:
         """Read parts by name, again where the owner of the study compacted them meanwhile."""

@@ -52,7 +52,7 @@ class StudyFolder:
         """Own the study.
 
         Raises:
-            StoreError: Another driver owns it, or the folder cannot be written.
+            StoreError: Another driver owns it, or the folder cannot be written or has no locks.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -69,6 +69,13 @@ class StudyFolder:
             lock.close()
             raise StoreError(
                 f"{self.path}: {_owner_text(owner)}, or give this one another name with study.name=..."
+            ) from exc
+        except OSError as exc:
+            lock.close()
+            raise StoreError(
+                f"{self.path / 'driver.lock'}: cannot be locked: {exc.strerror}; expected a file system "
+                "with locks (flock), so that no two sweeps write one study. Choose another place with "
+                "study.outputs=..., or have it mounted with locks."
             ) from exc
         try:
             lock.truncate(0)

@@ -1,9 +1,9 @@
 """The node that is measured: its devices, the GPUs they belong to, and how that was found out.
 
 It answers which logical devices exist, in the order in which the engine counts them, which of them are
-partitions of one physical GPU, and what each one has. It leaves out which of them are free (``placement``)
-and never changes anything: partition modes are an administrator's act, so the most that is given here
-is the commands to type.
+partitions of one physical GPU, and what each one has. It leaves out which of them a trial is given
+(``schedule``) and never changes anything: partition modes are an administrator's act, so the most that is
+given here is the commands to type.
 
 A node is read from the vendor's own tool. Its output is taken at its word or refused: a node that was
 read wrongly would give wrong placements, and every number measured on them would carry the wrong label.

@@ -128,16 +128,12 @@ def _kernel_files(root: Path) -> list[str]:
     nodes = (root / "sys/class/kfd/kfd/topology/nodes").glob("*/properties")
     minors = []
     for path in sorted(nodes, key=lambda path: int(path.parent.name)):
-        fields = dict(
-            line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines() if " " in line
-        )
+        # Of a device that a container or a job is not given, the kernel shows the node and refuses its file
+        # (kfd_devcgroup_check_permission in drivers/gpu/drm/amd/amdkfd of Linux); HIP does not count it.
+        text = contents(path) or ""
+        fields = dict(line.split(maxsplit=1) for line in text.splitlines() if " " in line)
         minors.append(int(fields.get("drm_render_minor", "0")))
     return [f"/dev/dri/renderD{minor}" for minor in minors if minor]
-
-
-def json_rows(text: str) -> list[dict[str, object]] | None:
-    """Find the list of devices in what amd-smi printed; None where there is none."""
-    return _rows(text)
 
 
 def driver_advice(root: Path) -> str:
@@ -211,7 +207,7 @@ def _first_rows(
         answer = ask(run, command)
         if isinstance(answer, Absent):
             return answer
-        rows = _rows(answer.stdout)
+        rows = json_rows(answer.stdout)
         if rows is not None:
             return rows
         answers.append(f"`{' '.join(command)}` ended with status {answer.exit_status}: {answer.last_line}")
@@ -221,8 +217,8 @@ def _first_rows(
     )
 
 
-def _rows(text: str) -> list[dict[str, object]] | None:
-    """Find the list of devices in amd-smi's output, which may begin with warnings in plain text."""
+def json_rows(text: str) -> list[dict[str, object]] | None:
+    """Find the list of devices in what amd-smi printed, which may begin with warnings; None where none is."""
     for value in _json_values(text):
         listed = value.get("gpu_data", [value]) if isinstance(value, dict) else value
         if isinstance(listed, list) and all(

@@ -11,7 +11,7 @@ container or a person grants some of them by a variable. There are two kinds:
 
 What cannot be understood is refused and never guessed: a wrong guess measures devices of others. The
 engine gets one mask of ours with this node's numbers, so none of these variables reaches it
-(``engines.masks``).
+(``processes.masks``).
 
 Source:
     ROCR: ROCm/ROCR-Runtime, amd_filter_device.cpp (indices or prefixes of ``GPU-<unique id>``; set and empty

@@ -3,15 +3,17 @@
 They belong to the whole machine, so a trial that has one runs alone (``TrialSpec.is_exclusive``). What held
 before is written down first, in the outputs folder, with the process that has to put it back; a later run
 that finds such a record of a process that has died puts it back instead. After a reboot nothing is to be put
-back.
+back. Nodes of a cluster share that folder, so each has a record of its own, and leaves those of others alone.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -30,8 +32,31 @@ FILES: Mapping[str, str] = MappingProxyType(
 )
 """File of each setting, below ``/proc``. Source: Documentation/admin-guide/sysctl/kernel.rst of Linux."""
 
-RECORD = "host-restore.json"
-"""Name of the record in the outputs folder."""
+_RECORDS = "host-restore*.json"
+# Of a boot, which no two machines share; the earliest versions wrote none.
+_BOOT_LETTERS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    """What held on a host before a trial changed it.
+
+    Attributes:
+        owner: Process that has to put it back.
+        boot: Boot of the kernel that it changed.
+        host: Name of that machine; None in a record from before there were several.
+        before: Setting to its value.
+    """
+
+    owner: Process
+    boot: str
+    host: str | None
+    before: Mapping[str, str]
+
+
+def record_in(outputs: Path) -> Path:
+    """Return where this machine's record lies, while there is one."""
+    return outputs / _RECORDS.replace("*", f"-{process.boot_id()[:_BOOT_LETTERS]}")
 
 
 def wanted(assignment: Assignment) -> dict[str, str]:
@@ -79,7 +104,7 @@ def changed(assignment: Assignment, *, outputs: Path, proc: Path = PROC) -> Iter
     restore_abandoned(outputs, proc=proc)
     before = {knob: _read(proc, knob) for knob in asked}
     _refuse_unwritable(proc, asked)
-    record = outputs / RECORD
+    record = record_in(outputs)
     _claim(record, before)
     try:
         for knob, value in asked.items():
@@ -100,31 +125,42 @@ def restore_abandoned(outputs: Path, *, proc: Path = PROC) -> dict[str, str]:
     Raises:
         PlacementError: The record cannot be read, or the host may not be changed.
     """
-    record = outputs / RECORD
-    if not record.exists():
+    restored: dict[str, str] = {}
+    for path in sorted(outputs.glob(_RECORDS)):
+        record = _parse(path)
+        if record is not None:
+            restored.update(_settled(path, record, proc=proc))
+    return restored
+
+
+def _settled(path: Path, record: _Record, *, proc: Path) -> Mapping[str, str]:
+    """Put back what a record of this boot tells, if its process has died; drop what nobody needs any more."""
+    is_ours = record.boot == process.boot_id()
+    if is_ours and process.is_alive(record.owner):
         return {}
-    owner, boot, before = _parse(record)
-    if boot == process.boot_id():
-        if process.is_alive(owner):
-            return {}
+    if not is_ours and record.host not in (None, socket.gethostname()):
+        return {}  # Another node's, whose trial may still run; whoever next runs there sees to it.
+    if is_ours:
         try:
-            for knob, value in before.items():
+            for knob, value in record.before.items():
                 _write(proc, knob, value)
         except EngineError as exc:
             raise PlacementError(
-                f"{record}: an earlier run changed the host and died; {exc} Put it back as root: "
+                f"{path}: an earlier run changed the host and died; {exc} Put it back as root: "
                 "python -m sweeper cleanup"
             ) from exc
-        restored = before
-    else:
-        restored = {}
-    record.unlink()
-    return restored
+    path.unlink(missing_ok=True)
+    return record.before if is_ours else {}
 
 
 def _claim(record: Path, before: Mapping[str, str]) -> None:
     """Write down what held before; one trial at a time, and never over what is still to be put back."""
-    content = {"owner": str(process.current()), "boot_id": process.boot_id(), "before": dict(before)}
+    content = {
+        "owner": str(process.current()),
+        "boot_id": process.boot_id(),
+        "host": socket.gethostname(),
+        "before": dict(before),
+    }
     trial_files.make_folder(record.parent)
     aside = record.with_name(f".{record.name}.{os.getpid()}")
     with trial_files.failing_at(record), aside.open("w", encoding="utf-8") as file:
@@ -145,13 +181,21 @@ def _claim(record: Path, before: Mapping[str, str]) -> None:
         aside.unlink()
 
 
-def _parse(record: Path) -> tuple[Process, str, dict[str, str]]:
+def _parse(record: Path) -> _Record | None:
+    """Read a record; None where its trial has just ended and taken it away."""
     try:
         content = json.loads(record.read_text(encoding="utf-8"))
         before = {str(knob): str(value) for knob, value in content["before"].items()}
         if not set(before) <= set(FILES):
             raise ValueError(f"settings {sorted(before)}")
-        return Process.parse(content["owner"]), str(content["boot_id"]), before
+        return _Record(
+            owner=Process.parse(content["owner"]),
+            boot=str(content["boot_id"]),
+            host=content.get("host"),
+            before=before,
+        )
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise PlacementError(
             f"{record}: is no record of ours ({exc}); expected what the host's settings were before a trial "

@@ -1,9 +1,9 @@
 """Writes a file in ShareGPT's format whose conversations have ShareGPT's lengths, for where it cannot be had.
 
-The lengths are those of ``workload.sharegpt_lengths``, which has the public statistics of the dataset after
-vLLM's filter; the words mean nothing. So the real code path (a file that vLLM's benchmark reads, filters,
-shuffles and tokenizes) runs without a download. Answers of a real model to such prompts say nothing: use it
-to measure speed, and say that the prompts were made.
+The lengths are those of ``workload.drawing.sharegpt_lengths``, which has the public statistics of the dataset
+after vLLM's filter; the words mean nothing. So the real code path (a file that vLLM's benchmark reads,
+filters, shuffles and tokenizes) runs without a download. Answers of a real model to such prompts say nothing:
+use it to measure speed, and say that the prompts were made.
 """
 
 from __future__ import annotations

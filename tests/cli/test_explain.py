@@ -25,6 +25,7 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     [
         ("max_num_seqs", ("(knob)", "most sequences in one step [sequences]", "in vLLM 0.4.2 to")),
         ("max-num-seqs", ("max_num_seqs (knob)",)),
+        ("instances", ("engines of one assignment that share a trial's devices and load [engines]",)),
         ("VLLM_USE_V1", ("engine generation",)),
         (
             "p99_ttft_ms",
@@ -53,7 +54,7 @@ def test_explanation_as_json_is_the_same(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_every_name_has_an_explanation() -> None:
     for name in every_name():
-        assert all(each["meaning"] for each in explained(name)), name
+        assert all(each["meaning"] not in ("", "not known") for each in explained(name)), name
         assert list(explained(name)), name
 
 

@@ -15,7 +15,7 @@ from tests.standin_benchmarks import QuietServer
 
 
 def run(folder: Path, code: str, *, server: QuietServer | None = None, **changes: object) -> program.Ended:
-    given: dict[str, object] = {"limit_s": 60.0, "cancelled": lambda: False, **changes}
+    given: dict[str, object] = {"limit_s": 60.0, "launch_s": 60.0, "cancelled": lambda: False, **changes}
     return program.run_to_end(
         [sys.executable, "-c", code],
         env={"GREETING": "hello"},
@@ -44,6 +44,8 @@ def test_engines_counters_are_looked_at_while_it_runs(tmp_path: Path) -> None:
     ("changes", "is_dead", "failure"),
     [
         ({"limit_s": 0.5}, False, FailureClass.HANG),
+        # As engine.launch_timeout_s has it, which the message names.
+        ({"launch_s": 0.0}, False, FailureClass.INFRASTRUCTURE),
         ({"cancelled": lambda: True}, False, FailureClass.INTERRUPTED),
         ({}, True, FailureClass.OUT_OF_MEMORY),
     ],

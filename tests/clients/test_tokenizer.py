@@ -41,6 +41,9 @@ def test_servers_revision_is_taken_from_hubs_cache(tmp_path: Path) -> None:
     assert tokenizer_of(on_hub(tmp_path), environment=around) == str(by_branch)
     assert tokenizer_of(on_hub(tmp_path, "beef"), environment=around) == str(by_commit)
     assert tokenizer_of(on_hub(tmp_path), environment={"HF_HOME": str(tmp_path)}) == str(by_branch)
+    # Its name of old, which the hub's library still reads, and takes before its home.
+    of_old = {"HUGGINGFACE_HUB_CACHE": str(cache), "HF_HOME": str(tmp_path / "other")}
+    assert tokenizer_of(on_hub(tmp_path), environment=of_old) == str(by_branch)
     # What is not there is named by its id.
     assert tokenizer_of(on_hub(tmp_path, "v2"), environment=around) == "org/kimi"
     assert tokenizer_of(on_hub(tmp_path), environment={}) == "org/kimi"

@@ -119,6 +119,10 @@ def test_render_node_is_told_by_amd_smi_or_else_counted_by_the_kernel(tmp_path: 
     counted = render_files(lambda _: Answer(exit_status=0, stdout=json.dumps(old)), root=tmp_path)
     assert counted == {0: "/dev/dri/renderD128", 1: "/dev/dri/renderD136"}
 
+    # Of a device that this container is not given, the kernel lets nobody read the file, root neither.
+    (tmp_path / "sys/class/kfd/kfd/topology/nodes/1/properties").mkdir(parents=True)
+    assert render_files(lambda _: Answer(exit_status=0, stdout=json.dumps(old)), root=tmp_path) == counted
+
 
 # Runtimes
 

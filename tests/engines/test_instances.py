@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,6 +87,31 @@ def test_split_instances_are_started_proven_and_ended_together(tmp_path: Path) -
     for one in server.servers:
         with pytest.raises(EngineError):
             one.check_alive()
+
+
+class Counting(StandInServer):
+    """A server that has counted what it is made with."""
+
+    def __init__(self, **counted: float) -> None:
+        super().__init__(diary=[])
+        self.counted = counted
+
+    def counters(self) -> Mapping[str, float]:
+        return self.counted
+
+
+def test_what_one_instance_does_not_report_is_unknown_of_all() -> None:
+    first = Counting(preemptions=3.0, prefix_cache_hits=40.0, kv_cache_usage=0.25)
+
+    def counted(second: Counting) -> Mapping[str, float]:
+        return SplitServer([first, second], told={}, start_s=0.0).counters()
+
+    assert counted(Counting(preemptions=1.0, kv_cache_usage=0.5)) == {
+        "preemptions": 4.0,
+        "kv_cache_usage": 0.5,
+    }
+    # One whose page did not come in time: its counts are not zero.
+    assert counted(Counting()) == {}
 
 
 def test_when_one_instance_fails_others_are_ended(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from sweeper import knobs
 from sweeper.clients.measuring import empty_prefix_cache
-from sweeper.engines import sglang, sglang_environment, sglang_reports
+from sweeper.engines import contained, sglang, sglang_environment, sglang_reports
 from sweeper.engines.sglang import SglangEngine, SglangServer
 from sweeper.errors import ConfigError, EngineError, MeasurementError
 from sweeper.knobs import sglang_flags
@@ -133,6 +133,16 @@ def test_sglang_that_is_not_what_was_asked_for_is_no_measurement(
         pass
     assert caught.value.failure is FailureClass.WRONG_ENGINE
     assert process.marked(process.OUTPUTS_MARK, str(tmp_path.resolve())) == []
+
+
+def test_server_in_container_that_nothing_proves_is_told_of_and_not_taken_for_another_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As of a container of root's, seen from a user: nobody is seen to listen, and SGLang has no key.
+    monkeypatch.setattr(contained, "is_unseen", lambda process, port: True)
+    monkeypatch.setattr(ports, "listeners", lambda port: set())
+    with pytest.raises(MeasurementError, match=r"has no key that would prove it ours.*podman, apptainer"):
+        SglangEngine().start(sglang_spec(tmp_path), PLACEMENT, restart=0, cancelled=never)
 
 
 def test_release_that_changed_since_plan_is_no_measurement(tmp_path: Path) -> None:

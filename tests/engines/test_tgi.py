@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.engines import tgi
+from sweeper.engines import contained, tgi
 from sweeper.engines.tgi import TgiEngine
 from sweeper.errors import ConfigError, EngineError, MeasurementError
 from sweeper.processes import ports, process
@@ -158,6 +158,37 @@ def test_tgi_in_container_is_proven_by_its_key(tmp_path: Path) -> None:
     server = TgiEngine().start(tgi_spec(tmp_path, prefix=prefix), PLACEMENT, restart=0, cancelled=never)
     try:
         assert server.sanity()
+        # Before and after every load.
+        server.prove_ours()
+    finally:
+        server.stop()
+    with pytest.raises(EngineError, match="ended"):
+        server.prove_ours()
+
+
+def test_tgi_in_image_whose_processes_are_unseen_is_proven_where_it_asks_for_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As of a container of root's, seen from a user: nobody is seen to listen.
+    monkeypatch.setattr(contained, "is_unseen", lambda process, port: True)
+    monkeypatch.setattr(ports, "listeners", lambda port: set())
+    server = TgiEngine().start(tgi_spec(tmp_path), PLACEMENT, restart=0, cancelled=never)
+    try:
+        assert server.prove_ours() == server.pids()
+    finally:
+        server.stop()
+    monkeypatch.setenv("STANDIN", "keyless")
+    with pytest.raises(MeasurementError, match=r"wrong key with status 200 .* End the other program"):
+        TgiEngine().start(tgi_spec(tmp_path), PLACEMENT, restart=0, cancelled=never)
+
+
+def test_variable_that_plan_let_pass_is_given_to_server(tmp_path: Path) -> None:
+    spec = tgi_spec(tmp_path, assignment={"MY_OWN_SWITCH": 1})
+    assert tgi.check(spec.assignment)
+    server = TgiEngine().start(spec, PLACEMENT, restart=0, cancelled=never)
+    try:
+        stored = json.loads((Path(spec.folder) / "engine-1-0.command.json").read_text())
+        assert stored["environment"]["MY_OWN_SWITCH"] == "1"
     finally:
         server.stop()
 

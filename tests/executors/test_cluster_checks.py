@@ -50,8 +50,10 @@ def test_node_in_another_mode_is_named_with_commands_that_change_it() -> None:
 
 
 def test_node_with_less_memory_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"small has mi300x, MI300X, SPX/NPS1, 64 GiB a device"):
+    with pytest.raises(ConfigError, match=r"small has mi300x, MI300X, SPX/NPS1, 64 GiB a device") as caught:
         cluster_checks.refuse_unlike([gpu_node("a"), gpu_node("b"), gpu_node("small", memory_gib=64)])
+    # Its mode is that of the others, and no command gives it their memory.
+    assert str(caught.value).endswith("Leave the odd ones out of the cluster.")
 
 
 def test_two_ray_nodes_with_one_device_are_refused() -> None:

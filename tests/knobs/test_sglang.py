@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sweeper import knobs
+from sweeper.kinds import ENGINES
 from sweeper.knobs import check_sglang, covered_sglang, sglang_flags, sglang_releases, sglang_variables
 from sweeper.records import Scalar
 
@@ -34,10 +35,11 @@ def test_release_counts_as_last_one_of_table_that_is_not_newer() -> None:
 def test_knobs_that_issue_is_about_are_flags_of_every_release(release: str) -> None:
     flags = sglang_flags(release)
     sizes = {"tp_size", "dp_size", "pp_size", "ep_size"}
+    cache_off = str(ENGINES["sglang"].cache_off)
     wanted = {"dtype", "kv_cache_dtype", "chunked_prefill_size", "max_running_requests", "context_length"}
-    assert sizes | wanted | {knobs.SGLANG_CACHE_OFF, "mem_fraction_static", "attention_backend"} <= set(flags)
+    assert sizes | wanted | {cache_off, "mem_fraction_static", "attention_backend"} <= set(flags)
     assert {flags[name].type for name in sizes} == {"int"}
-    assert flags[knobs.SGLANG_CACHE_OFF].form == "switch"
+    assert flags[cache_off].form == "switch"
     assert "tensor_parallel_size" in flags["tp_size"].aliases
     assert refusals("tp_size", 8, release) == ()
 

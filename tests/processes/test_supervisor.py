@@ -351,3 +351,15 @@ def test_each_program_has_temporary_files_of_its_own_which_go_with_it(tmp_path: 
     # 107 characters for a socket's path, less "/" and a UUID of 36.
     assert all(len(str(folder)) <= 107 - 37 for folder in folders)
     assert not any(folder.exists() for folder in folders)
+
+
+def test_no_room_for_temporary_files_is_told_in_words_and_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nobody makes a folder there, root neither.
+    monkeypatch.setattr(supervisor, "_SOCKETS_FIT", Path("/proc"))
+    before = list(Path("/proc/self/fd").iterdir())
+    with pytest.raises(EngineError, match="no folder for temporary files could be made") as caught:
+        start(tmp_path, ["true"], TMPDIR=str(tmp_path / ("d" * 60)))
+    assert caught.value.failure is FailureClass.INFRASTRUCTURE
+    assert len(list(Path("/proc/self/fd").iterdir())) == len(before)

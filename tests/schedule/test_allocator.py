@@ -46,22 +46,7 @@ def test_placement_says_everything_about_its_block() -> None:
         memory_mode="NPS4",
         device_name="modelled AMD Instinct MI300X",
         numa_node=0,
-        mask_variable=None,
     )
-
-
-@pytest.mark.parametrize(
-    ("platform", "variable"),
-    [
-        (Platform.MI300X, "HIP_VISIBLE_DEVICES"),
-        (Platform.CUDA, "CUDA_VISIBLE_DEVICES"),
-        (Platform.CPU, "VLLM_CPU_OMP_THREADS_BIND"),
-        (Platform.SIMULATED, None),
-    ],
-)
-def test_devices_are_named_to_engine_as_platform_does(platform: Platform, variable: str | None) -> None:
-    node = replace(modelled_mi300x(), platform=platform)
-    assert taken(Allocator(node), 1).mask_variable == variable
 
 
 def test_four_partitions_are_aligned_when_scattered_ones_are_free() -> None:

@@ -331,6 +331,28 @@ def test_torn_part_is_named_and_set_aside_and_rest_goes_on(store: Store, simulat
     assert store.set_aside_unreadable() == [store.measurements / "_set_aside" / f"{torn.name}.1"]
 
 
+def test_nothing_that_is_set_aside_replaces_what_was_set_aside_before(store: Store) -> None:
+    aside = store.measurements / "_set_aside"
+    for content in ("first", "second", "third"):
+        (store.measurements / "a.parquet").mkdir(parents=True)
+        (store.measurements / "a.parquet" / "notes").write_text(content)
+        store.set_aside()
+        if content == "second":
+            # A person has looked at the first one and taken it away.
+            shutil.rmtree(aside / "a.parquet")
+    assert {path.name: (path / "notes").read_text() for path in aside.iterdir()} == {
+        "a.parquet": "third",
+        "a.parquet.1": "second",
+    }
+
+
+def test_file_that_arrow_passes_over_is_in_nobodys_way(store: Store, simulated_spec: TrialSpec) -> None:
+    store.append(complete(simulated_spec), queued_s=0.0, knobs=[])
+    (store.measurements / "_old.parquet").write_text("put aside by a person")
+    assert store.set_aside() == []
+    assert len(store.read()) == len(pd.read_parquet(store.measurements)) == 1
+
+
 def test_part_damaged_in_its_middle_is_named(store: Store, simulated_spec: TrialSpec) -> None:
     part = store.append(complete(simulated_spec), queued_s=0.0, knobs=[])
     content = bytearray(part.read_bytes())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -97,6 +99,15 @@ def test_of_two_processes_second_is_refused_until_first_is_dead(
     first_driver.wait()
     with StudyFolder(tmp_path / "s") as folder:
         assert (folder.path / "driver.lock").read_text().startswith(f"{os.getpid()}:")
+
+
+def test_file_system_without_locks_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(file: object, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(StoreError, match=r"driver.lock: cannot be locked: No locks available; expected"):
+        StudyFolder(tmp_path / "s").__enter__()
 
 
 def test_process_that_got_id_of_ended_driver_is_not_to_be_stopped(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -49,11 +50,11 @@ def test_setting_holds_for_trial_and_is_put_back(tmp_path: Path, proc: Path) -> 
     with host_settings.changed(OFF, outputs=tmp_path, proc=proc) as now:
         assert now == {"host_numa_balancing": 0}
         assert setting(proc).read_text() == "0\n"
-        record = json.loads((tmp_path / host_settings.RECORD).read_text())
+        record = json.loads(host_settings.record_in(tmp_path).read_text())
         assert record["before"] == {"host_numa_balancing": "1"}
         assert record["owner"] == str(process.current())
     assert setting(proc).read_text() == "1\n"
-    assert not (tmp_path / host_settings.RECORD).exists()
+    assert not host_settings.record_in(tmp_path).exists()
 
 
 def test_it_is_put_back_when_trial_fails(tmp_path: Path, proc: Path) -> None:
@@ -88,7 +89,7 @@ def test_setting_that_may_not_be_written_is_refused(
     ):
         pytest.fail("an engine would have been started")
     assert setting(proc).read_text() == "1\n"
-    assert not (tmp_path / host_settings.RECORD).exists()
+    assert not host_settings.record_in(tmp_path).exists()
 
 
 KILLED = """
@@ -136,15 +137,49 @@ def test_record_of_living_trial_is_left_alone_and_keeps_second_one_out(tmp_path:
 
 def test_after_reboot_nothing_is_put_back(tmp_path: Path, proc: Path) -> None:
     kill_in_the_middle(tmp_path, proc)
-    record = tmp_path / host_settings.RECORD
+    record = host_settings.record_in(tmp_path)
     record.write_text(json.dumps({**json.loads(record.read_text()), "boot_id": "an earlier boot"}))
     assert host_settings.restore_abandoned(tmp_path, proc=proc) == {}
     assert setting(proc).read_text() == "0\n"
     assert not record.exists()
 
 
+def another_nodes_record(outputs: Path, **changes: str) -> Path:
+    """Write what a living trial of another node of the cluster has left in the folder that both share."""
+    record = outputs / "host-restore-0a1b2c3d.json"
+    told = {"owner": "1:1", "boot_id": "0a1b2c3d-1", "host": "node-b", "before": {"host_numa_balancing": "1"}}
+    record.write_text(json.dumps({**told, **changes}))
+    return record
+
+
+def test_nodes_that_share_outputs_leave_each_others_records_alone(tmp_path: Path, proc: Path) -> None:
+    theirs = another_nodes_record(tmp_path)
+    with host_settings.changed(OFF, outputs=tmp_path, proc=proc):
+        assert setting(proc).read_text() == "0\n"
+        assert theirs.exists()
+    assert setting(proc).read_text() == "1\n"
+    assert list(tmp_path.glob("host-restore*")) == [theirs]
+    # What a trial that was killed here has left is put back all the same, and only that.
+    kill_in_the_middle(tmp_path, proc)
+    assert host_settings.restore_abandoned(tmp_path, proc=proc) == {"host_numa_balancing": "1"}
+    assert list(tmp_path.glob("host-restore*")) == [theirs]
+
+
+def test_record_of_this_machines_earlier_boot_is_dropped(tmp_path: Path, proc: Path) -> None:
+    another_nodes_record(tmp_path, host=socket.gethostname())
+    assert host_settings.restore_abandoned(tmp_path, proc=proc) == {}
+    assert list(tmp_path.glob("host-restore*")) == []
+
+
+def test_record_as_earlier_versions_named_it_is_put_back(tmp_path: Path, proc: Path) -> None:
+    kill_in_the_middle(tmp_path, proc)
+    host_settings.record_in(tmp_path).rename(tmp_path / "host-restore.json")
+    assert host_settings.restore_abandoned(tmp_path, proc=proc) == {"host_numa_balancing": "1"}
+    assert list(tmp_path.glob("host-restore*")) == []
+
+
 def test_damaged_record_is_not_guessed_at(tmp_path: Path, proc: Path) -> None:
-    (tmp_path / host_settings.RECORD).write_text("{")
+    host_settings.record_in(tmp_path).write_text("{")
     with pytest.raises(PlacementError, match="is no record of ours"):
         host_settings.restore_abandoned(tmp_path, proc=proc)
     assert setting(proc).read_text() == "1\n"
