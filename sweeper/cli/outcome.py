@@ -133,7 +133,7 @@ def _show_summary(settings: Settings, planner: Planner, console: Console) -> lis
     Returns:
         The best by each objective, a sentence each.
     """
-    from analysis import costs, leaderboard, serving, standings, verdicts
+    from analysis import costs, kept_up, leaderboard, serving, standings, verdicts
     from analysis.study import Study
 
     study = Study.load(settings.folder)
@@ -159,7 +159,7 @@ def _show_summary(settings: Settings, planner: Planner, console: Console) -> lis
             cost = costs.line(study, str(found[place]["setting"]))
             if cost:
                 console.print(f"  {legible(cost)}", markup=False, soft_wrap=True)
-    further = verdicts.sentences(study)
+    further = [*kept_up.lines(study), *verdicts.sentences(study)]
     closing = "\n".join((*standings.closing_lines(study, has_front=not is_search), *further))
     for line in closing.splitlines():
         console.print(legible(line), markup=False, soft_wrap=True)
