@@ -168,7 +168,7 @@ def _settings(study: Study, board: Leaderboard, rows: pd.DataFrame, varying: Seq
 
 
 def _columns(board: Leaderboard) -> list[Plain]:
-    """Return the columns beside the objectives: change, bounds, GPUs where they differ, and cost where there is a price."""
+    """Return the columns beside the objectives: change, bounds, GPUs where they differ, cost for a price."""
     changes = [
         {"title": "change" if len(board.objectives) == 1 else f"change of {axis_title(goal)}"}
         for goal in board.objectives

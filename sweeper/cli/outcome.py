@@ -74,6 +74,18 @@ def _count_up(outcome: Outcome, console: Console) -> None:
     console.print(f"trials: {counted or 'none'}; started now: {outcome.measured_now}", markup=False)
     for text in folded(map(_failure_texts, outcome.failures)):
         console.print(f"  {legible(text)}", markup=False, soft_wrap=True)
+    # What is transient was tried again already, and the same command tries it once more.
+    if any(one.state is TrialState.FAILED and not _is_transient(one) for one in outcome.failures):
+        console.print(
+            "  The same command leaves what failed as it is; once the cause is mended, retry_failed=true "
+            "runs it again.",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _is_transient(result: TrialResult) -> bool:
+    return result.failure_class is not None and result.failure_class.is_transient
 
 
 def _failure_texts(result: TrialResult) -> tuple[str, str]:
