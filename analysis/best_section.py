@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from analysis import bests, leaderboard, leaderboard_text, load_names, serving, standings, tables
+from analysis import bests, kept_up, leaderboard, leaderboard_text, load_names, serving, standings, tables
 from analysis.leaderboard import Leaderboard
 from analysis.markdown import code_block, escaped
 from analysis.study import Study
@@ -49,6 +49,7 @@ def section(study: Study) -> str:
             + (f" {escaped(ties[0].upper() + ties[1:])}." if ties else "")
         )
         parts.append(_command(study.frame, str(answer["trial_key"])))
+    parts += [f"**{escaped(line)}**" for line in kept_up.lines(study)]
     parts += ranking(study)
     return "\n\n".join(part for part in parts if part)
 

@@ -287,7 +287,8 @@ class Compare(Command[Stream]):
             written.append(write_answer(options.junit, regression_files.as_junit(checks)))
         if options.markdown:
             written.append(write_answer(options.markdown, regression_files.as_markdown(checks)))
-        for line in (*map(str, written), *(check.sentence for check in checks)):
+        told = [line for other in studies[1:] for line in compare.in_short(studies[0], other)]
+        for line in (*told, *map(str, written), *(check.sentence for check in checks)):
             print(legible(line), file=out)
         outcomes = [check.outcome for check in checks]
         return regression.EXIT_CODES[regression.worst(outcomes)] if outcomes else 0

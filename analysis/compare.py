@@ -33,7 +33,10 @@ from analysis.ratios import NOISE, Basis, Factor, Ratio, ratio
 from analysis.study import Study
 from sweeper import knobs
 from sweeper.records import Scalar
+from sweeper.records.plurals import amount
 from sweeper.text.writing import write_answer
+
+_VERDICTS = ("better", "worse", "inconclusive")
 
 
 def environment_differences(first: Study, second: Study) -> pd.DataFrame:
@@ -177,6 +180,7 @@ def text(first: Study, second: Study, *, drawn: Sequence[Path] = ()) -> str:
         f"# {second.name} against {first.name}",
         f"- First: `{first.name}`. {origins.provenance_sentence(first)}\n"
         f"- Second: `{second.name}`. {origins.provenance_sentence(second)}",
+        "## In short\n\n" + "\n".join(f"- {escaped(line)}" for line in in_short(first, second)),
         _listed("What differs", environment_differences(first, second), "Nothing that was recorded."),
         _listed(
             "Defaults that moved",
@@ -196,9 +200,7 @@ def text(first: Study, second: Study, *, drawn: Sequence[Path] = ()) -> str:
     known = [(metric, paired(first, second, metric)) for metric in _metrics(first, second)]
     found = [(metric, table) for metric, table in known if not table.empty]
     parts += [_metric_text(metric, table, pictures.get(_stem(metric))) for metric, table in found]
-    if not found:
-        parts.append("The two have no setting and load point with numbers in common.")
-    else:
+    if found:
         parts.append(
             "The ratio is second over first. With several engine starts on both sides its interval is "
             "Welch's, 95 %, of the logarithm. Where a measured side was started once there is none, so "
@@ -206,6 +208,25 @@ def text(first: Study, second: Study, *, drawn: Sequence[Path] = ()) -> str:
             f"'{Basis.SINGLE_START}' says so of both."
         )
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def in_short(first: Study, second: Study) -> list[str]:
+    """Return a line for each metric on how many points got better and worse, or that none is in both."""
+    lines = []
+    for metric in _metrics(first, second):
+        table = paired(first, second, metric)
+        if table.empty:
+            continue
+        counts = table["verdict"].value_counts()
+        words = ", ".join(f"{counts[word]} {word}" for word in _VERDICTS if word in counts)
+        lines.append(
+            f"{metric.title}: of {amount(len(table), 'point')} {words}; the middle ratio of {second.name} to "
+            f"{first.name} is {table['ratio'].median():.3f}"
+        )
+    return lines or [
+        f"{second.name} and {first.name} have no setting and load point with numbers in common: nothing is "
+        "compared"
+    ]
 
 
 def write_all(studies: Sequence[Study], *, out: Path) -> list[Path]:

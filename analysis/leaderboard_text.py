@@ -83,8 +83,10 @@ def notes(board: Leaderboard, shown: Sequence[Entry]) -> list[str]:
             "stands first."
         )
     if any(entry.breaches for entry in shown):
+        unknown = any(one.value is None for entry in shown for one in entry.breaches)
         found.append(
             "!: breaks a bound, by the share that is shown, so it has no place and is never the best."
+            + (" Where a bound has no number, it is not known to be kept." if unknown else "")
         )
     starts = {value.n for entry in shown for value in entry.values if value is not None}
     if starts == {1}:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Hashable, Mapping
+from pathlib import PurePath
+from typing import Any
 
 import pandas as pd
 
@@ -12,6 +15,9 @@ from analysis.markdown import escaped
 from analysis.study import Study
 from sweeper import published
 from sweeper.records.plurals import amount
+from sweeper.text.expected import told_once
+
+_MOST_LOADS = 3
 
 
 def provenance_sentence(study: Study) -> str:
@@ -31,9 +37,9 @@ def _calibration_sentences(frame: pd.DataFrame) -> str:
     """Name the calibration and its expected error; rows of before these were stored name neither."""
     told = frame[["calibration_name", "expected_error"]].dropna().drop_duplicates()
     words = "".join(
-        f" Calibration `{row['calibration_name']}`; expected mean error: "
-        f"{row['expected_error'].replace('unknown: ', 'unknown, for it was ')}."
-        for row in told.to_dict("records")
+        f" Calibration `{name}`; expected mean error: {error.replace('unknown: ', 'unknown, for it was ')}."
+        for name, errors in told.groupby("calibration_name", sort=False)["expected_error"]
+        for error in told_once([str(error) for error in errors])
     )
     near = [text for text in frame["calibration_nearness"].dropna().unique() if text != "the same stack"]
     words += "".join(f" It is of another stack: {text}." for text in near)
@@ -72,6 +78,7 @@ def origin(study: Study) -> str:
     shared = shared_starts.sentence(study.frame)
     if shared is not None:
         lines.append(f"- {escaped(shared)}")
+    lines.append(f"- Load: {_load_text(study.frame)}")
     if study.experiment:
         lines.append(f"- Experiment: `{study.experiment}`")
     if study.counterpart_of:
@@ -84,6 +91,26 @@ def origin(study: Study) -> str:
         lines.append(f"- Source: {escaped(study.source)}")
     lines += _left_out(study)
     return "\n".join(lines)
+
+
+def _load_text(frame: pd.DataFrame) -> str:
+    """Say which model was asked what, where the question is of any model and any load."""
+    models = ", ".join(str(name) for name in frame["model"].dropna().unique()) or "no model"
+    rows = frame.drop_duplicates(["dataset", "num_prompts", "input_len", "output_len"])
+    asked = [_requests_text(row) for row in rows.to_dict("records")]
+    more = f" and {len(asked) - _MOST_LOADS} more" if len(asked) > _MOST_LOADS else ""
+    return escaped(f"{models}; {'; '.join(asked[:_MOST_LOADS])}{more}")
+
+
+def _requests_text(row: Mapping[Hashable, Any]) -> str:
+    path = row["dataset_path"]
+    file = f" of {PurePath(path).name}" if isinstance(path, str) else ""
+    lengths = [
+        f"{int(row[column])} tokens {words}"
+        for column, words in (("input_len", "in"), ("output_len", "out"))
+        if not pd.isna(row[column])
+    ]
+    return f"{row['dataset']}{file}: {', '.join([amount(int(row['num_prompts']), 'prompt', ','), *lengths])}"
 
 
 def _left_out(study: Study) -> list[str]:

@@ -104,21 +104,26 @@ def front(study: Study) -> pd.DataFrame:
     )
 
 
-def best_lines(study: Study, *, name: Callable[[str], str] = str) -> list[str]:
+def best_lines(
+    study: Study, *, name: Callable[[str], str] = str, other: Callable[[str], str] | None = None
+) -> list[str]:
     """Return a sentence on the best setting by each objective, or on why there is none.
 
     Args:
         study: The study.
         name: Names a setting, such as by its row of a table that stands above.
+        other: Names the others that are as good, where not as the best is named.
     """
     found = best(study)
     if found.empty:
         return [f"none: {why}" for why in no_best_lines(study)]
-    return [_best_text(study, answer, name) for answer in found.to_dict("records")]
+    return [_best_text(study, answer, name, other or name) for answer in found.to_dict("records")]
 
 
-def _best_text(study: Study, answer: tables.Row, name: Callable[[str], str]) -> str:
-    ties = ties_text(answer, name=name)
+def _best_text(
+    study: Study, answer: tables.Row, name: Callable[[str], str], other: Callable[[str], str]
+) -> str:
+    ties = ties_text(answer, name=other)
     return (
         f"{name(answer['setting'])}: {answer['objective']}: {value_text(study, answer)} ({answer['verdict']})"
         + (f"; {ties}" if ties else "")
@@ -176,7 +181,7 @@ def no_best_lines(study: Study) -> list[str]:
     """Explain why no setting is the best: which bound none keeps, and which setting comes nearest."""
     shares = _shares(study)
     if not shares:
-        return ["no setting has a number at every load point yet"]
+        return [_unmeasured_text(study)]
     kept_by_none = [
         constraint
         for place, constraint in enumerate(study.constraints)
@@ -192,6 +197,23 @@ def no_best_lines(study: Study) -> list[str]:
         else "no setting keeps every bound at once"
     )
     return [f"{why}; nearest is {nearest}, which breaks {'; '.join(worst)}"]
+
+
+def _unmeasured_text(study: Study) -> str:
+    """Say what has no number: what is to be made better, or else what the bounds are on."""
+    has_values = bool(bests.score(study.frame, study.objectives[0], study.series))
+    if not has_values or not study.constraints:
+        return "no setting has a number at every load point yet"
+    bounds = [constraint for constraint in study.constraints if _has_no_value(study, constraint)]
+    metrics = " and ".join(dict.fromkeys(constraint.metric for constraint in bounds))
+    return (
+        f"no setting has a number for {metrics or 'what the bounds are on'}, so none is known to keep "
+        f"{' and '.join(constraint.name for constraint in bounds) or 'them'}"
+    )
+
+
+def _has_no_value(study: Study, constraint: Constraint) -> bool:
+    return constraint.metric not in study.frame or bool(study.frame[constraint.metric].isna().all())
 
 
 def _shares(study: Study) -> dict[str, list[Breach]]:
@@ -230,7 +252,10 @@ def closing_lines(study: Study, *, has_front: bool = True) -> list[str]:
         rows = tables.settings(study.frame, study.series)
         measured = rows.loc[rows["state"] == str(TrialState.COMPLETE), "setting"].nunique()
         numbered = amount(measured, "setting")
-        lines.append(f"bounds ({bounds}): {len(broken)} of {numbered} with numbers break one")
+        unknown = [name for name, found in broken.items() if all(one.value is None for one in found)]
+        told = f"bounds ({bounds}): {len(broken) - len(unknown)} of {numbered} with numbers break one"
+        more = f"; of {len(unknown)} it is not known: what a bound is on was not measured"
+        lines.append(told + (more if unknown else ""))
     return lines
 
 

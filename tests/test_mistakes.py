@@ -28,6 +28,17 @@ AT_THE_COMMAND_LINE = {
         ["dashbord"],
         "'dashbord' is neither a command nor key=value. Did you mean 'dashboard'?",
     ),
+    "a command of the analysis": (
+        ["leaderboard", "outputs/mine"],
+        "command line: 'leaderboard' is a command of the analysis; expected python -m analysis leaderboard. "
+        "Its help: python -m analysis leaderboard --help",
+    ),
+    "time between tokens of answers of one token": (
+        ["+experiment=tune", "platform=simulated", "workload.output_len=1"],
+        "objective.reading_speed.metric: is mean_tpot_ms, and load point 'all at once' asks for answers of "
+        "one token, which have no time between tokens; expected workload.output_len of 2 or more, or a "
+        "metric such as mean_ttft_ms.",
+    ),
     "a misspelt key": (
         [CASE_2, "workload.num_prompt=10"],
         "command line: 'workload.num_prompt' is not a key of the configuration. "

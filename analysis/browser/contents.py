@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import bests, figures, load_names, origins, serving, standings, tables
+from analysis import bests, figures, kept_up, load_names, origins, serving, standings, tables
 from analysis.browser import curves, logs, repeating
 from analysis.browser.plain import Plain, number
 from analysis.facts import FACTS_OF_ONE
 from analysis.importance import importance
-from analysis.leaderboard import Entry, Leaderboard, leaderboard
+from analysis.leaderboard import Entry, Leaderboard, is_search, leaderboard
 from analysis.leaderboard_text import change_text
 from analysis.markdown import bare
 from analysis.page import SIMULATED_BAND, Metric
@@ -67,7 +67,7 @@ def contents(study: Study) -> Plain:
         "band": SIMULATED_BAND if study.is_simulated else "",
         "provenance": bare(origins.provenance_sentence(study)),
         "facts": [bare(line.removeprefix("- ")) for line in origins.origin(study).splitlines()],
-        "best": _best(study),
+        "best": _best(study, places),
         "bounds": [constraint.name for constraint in study.constraints],
         "objectives": [
             {"title": axis_title(goal), "higher": goal.is_higher_better} for goal in study.objectives
@@ -168,7 +168,7 @@ def _settings(study: Study, board: Leaderboard, rows: pd.DataFrame, varying: Seq
 
 
 def _columns(board: Leaderboard) -> list[Plain]:
-    """Return the columns beside the objectives: change, what is bounded, and cost where there is a price."""
+    """Return the columns beside the objectives: change, bounds, GPUs where they differ, cost for a price."""
     changes = [
         {"title": "change" if len(board.objectives) == 1 else f"change of {axis_title(goal)}"}
         for goal in board.objectives
@@ -177,7 +177,8 @@ def _columns(board: Leaderboard) -> list[Plain]:
         {"title": f"{axis_title(bound)} {'≤' if bound.is_upper else '≥'} {bound.limit:g}"}
         for bound in board.constraints
     ]
-    return [*changes, *bounds, *([{"title": _cost_title(board)}] if board.has_cost else [])]
+    gpus = [{"title": "GPUs"}] if _gpus_differ(board) else []
+    return [*changes, *bounds, *gpus, *([{"title": _cost_title(board)}] if board.has_cost else [])]
 
 
 def _further(board: Leaderboard, entry: Entry) -> list[list[Any]]:
@@ -190,7 +191,18 @@ def _further(board: Leaderboard, entry: Entry) -> list[list[Any]]:
         for constraint in board.constraints
     ]
     cost = [[entry.cost, "" if entry.cost is None else tables.number_text(entry.cost)]]
-    return [*changes, *bounds, *(cost if board.has_cost else [])]
+    gpus = [[number(entry.gpus), "" if entry.gpus is None else f"{entry.gpus:g}"]]
+    return [
+        *changes,
+        *bounds,
+        *(gpus if _gpus_differ(board) else []),
+        *(cost if board.has_cost else []),
+    ]
+
+
+def _gpus_differ(board: Leaderboard) -> bool:
+    """Return whether settings hold different numbers of GPUs: then a number per GPU needs them beside it."""
+    return len({entry.gpus for entry in board.entries} - {None}) > 1
 
 
 def _bound_cell(constraint: Constraint, mean: float | None, entry: Entry) -> list[Any]:
@@ -218,10 +230,10 @@ def _estimate(found: Estimate | None) -> list[float | None] | None:
     return None if found is None else [number(found.mean), number(found.low), number(found.high), found.n]
 
 
-def _best(study: Study) -> list[Plain]:
+def _best(study: Study, places: Mapping[str, int]) -> list[Plain]:
     found = standings.best(study).to_dict("records")
     answers: list[Plain] = []
-    for place, sentence in enumerate(standings.best_lines(study)):
+    for place, sentence in enumerate(_best_lines(study, places)):
         lines: list[Plain] = []
         if place < len(found):
             key = str(found[place]["trial_key"])
@@ -233,7 +245,19 @@ def _best(study: Study) -> list[Plain]:
         answers.append({"text": legible(sentence), "commands": [_legible(line) for line in lines]})
     # The front's settings stand, marked, in the leaderboard.
     closing = [line.rstrip(":") for line in standings.closing_lines(study) if not line.startswith(" ")]
+    closing += kept_up.lines(study)
     return answers + [{"text": legible(line), "commands": []} for line in closing]
+
+
+def _best_lines(study: Study, places: Mapping[str, int]) -> list[str]:
+    """Return who is the best; settings that nobody named are known by their place in the table."""
+
+    def place(setting: str) -> str:
+        return f"#{places[setting] + 1}"
+
+    if not is_search(study):
+        return standings.best_lines(study)
+    return standings.best_lines(study, name=lambda name: f"{place(name)} ({name})", other=place)
 
 
 def _legible(texts: Plain) -> Plain:

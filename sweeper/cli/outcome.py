@@ -74,6 +74,18 @@ def _count_up(outcome: Outcome, console: Console) -> None:
     console.print(f"trials: {counted or 'none'}; started now: {outcome.measured_now}", markup=False)
     for text in folded(map(_failure_texts, outcome.failures)):
         console.print(f"  {legible(text)}", markup=False, soft_wrap=True)
+    # What is transient was tried again already, and the same command tries it once more.
+    if any(one.state is TrialState.FAILED and not _is_transient(one) for one in outcome.failures):
+        console.print(
+            "  The same command leaves what failed as it is; once the cause is mended, retry_failed=true "
+            "runs it again.",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _is_transient(result: TrialResult) -> bool:
+    return result.failure_class is not None and result.failure_class.is_transient
 
 
 def _failure_texts(result: TrialResult) -> tuple[str, str]:
@@ -133,7 +145,7 @@ def _show_summary(settings: Settings, planner: Planner, console: Console) -> lis
     Returns:
         The best by each objective, a sentence each.
     """
-    from analysis import costs, leaderboard, serving, standings, verdicts
+    from analysis import costs, kept_up, leaderboard, serving, standings, verdicts
     from analysis.study import Study
 
     study = Study.load(settings.folder)
@@ -159,7 +171,7 @@ def _show_summary(settings: Settings, planner: Planner, console: Console) -> lis
             cost = costs.line(study, str(found[place]["setting"]))
             if cost:
                 console.print(f"  {legible(cost)}", markup=False, soft_wrap=True)
-    further = verdicts.sentences(study)
+    further = [*kept_up.lines(study), *verdicts.sentences(study)]
     closing = "\n".join((*standings.closing_lines(study, has_front=not is_search), *further))
     for line in closing.splitlines():
         console.print(legible(line), markup=False, soft_wrap=True)

@@ -23,10 +23,10 @@ from sweeper.plan.live import on_largest_start, search_line, shared_starts
 from sweeper.prepare.search import anchoring_of, first_jobs, is_too_large, size_text
 from sweeper.records import TrialState
 from sweeper.records.plurals import amount
-from sweeper.simulation.calibration import NEVER_COMPARED
 from sweeper.simulation.intervals import factor
 from sweeper.space.domains import Choice, Domain
 from sweeper.text.durations import duration_text
+from sweeper.text.expected import told_once
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -199,36 +199,28 @@ def _taught(settings: Settings, planner: Planner, jobs: Sequence[Job], ledger: L
 
 
 def _deciding_text(settings: Settings) -> str:
-    """Say which load decides what is best and why, where there are several; empty where there is one."""
-    from sweeper.goals.deciding import deciding_texts
+    """Say which load decides what is best and why, where there are several, or where it decides too much."""
+    from sweeper.goals.deciding import clocked_texts, deciding_texts
 
-    return "\n".join(deciding_texts(settings.objectives, settings.load_points))
+    given = settings.objectives, settings.load_points
+    return "\n".join([*deciding_texts(*given), *clocked_texts(*given)])
 
 
 def _error_facts(jobs: Sequence[Job]) -> dict[str, str]:
     """Say how far off simulated numbers are to be expected; of measured ones nothing."""
     specs = [job.spec for job in jobs if job.refusal is None]
-    facts = {
+    facts: dict[str, Sequence[str | None]] = {
         "nearest stack": [
             f"{spec.calibration_name}: {spec.calibration_nearness}" if spec.calibration_nearness else None
             for spec in specs
         ],
-        "expected error": _told_once([spec.expected_error for spec in specs]),
+        "expected error": told_once([spec.expected_error for spec in specs]),
         "four of five": [_interval_text(spec.stack_distance) for spec in specs],
     }
     return {
         name: "; ".join(dict.fromkeys(text for text in told if text is not None))
         for name, told in facts.items()
     }
-
-
-def _told_once(errors: Sequence[str | None]) -> list[str | None]:
-    """Say of settings that were never compared in several respects each respect once."""
-    never = f"{NEVER_COMPARED} "
-    alike = [text.removeprefix(never) for text in errors if text is not None and text.startswith(never)]
-    respects = dict.fromkeys(respect for text in alike for respect in text.split(", "))
-    others = [text for text in errors if text is not None and not text.startswith(never)]
-    return [*others, never + ", ".join(respects)] if respects else [*others]
 
 
 def _interval_text(distance: float | None) -> str | None:

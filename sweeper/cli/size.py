@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from sweeper.goals.sizing import Capacity, Fleet
     from sweeper.records import Constraint
+    from sweeper.workload.logs import Log
 
 _SHOWN = 5
 _HEAD = ("setting", "GPUs", "instances", "from", "to", "GPUs each", "each serves, 1/s", "cost/hour")
@@ -56,7 +57,7 @@ class SizeFleet(ConsoleCommand):
         parser.add_argument(
             "--log",
             type=Path,
-            help="log of requests ('traffic' reads it): its busiest minute and mean lengths",
+            help="log of requests ('traffic' reads it): its busiest minute and its lengths",
         )
         parser.add_argument(
             "--slo",
@@ -110,6 +111,7 @@ class _Load:
     input_len: int | None
     output_len: int | None
     said: str
+    log: Log | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,11 +126,12 @@ class _Source:
 
 def _load(options: Namespace) -> _Load:
     """Return the load that is asked about; a log says what is not given."""
-    rate, lengths, said = options.rate, (options.input_len, options.output_len), ""
+    rate, lengths, said, log = options.rate, (options.input_len, options.output_len), "", None
     if options.log is not None:
         from sweeper.workload import logs, traffic
 
-        summary = traffic.summarize(logs.read(options.log))
+        log = logs.read(options.log)
+        summary = traffic.summarize(log)
         rate = rate or summary.busiest_per_s or summary.rate_per_s
         means = (round(summary.input_tokens[0]), round(summary.output_tokens[0]))
         lengths = (lengths[0] or means[0], lengths[1] or means[1])
@@ -145,7 +148,14 @@ def _load(options: Namespace) -> _Load:
     for name, length in zip(("--input-len", "--output-len"), lengths, strict=True):
         if length is not None and length <= 0:
             raise ConfigError(f"{name}: is {length}; expected tokens, at least 1. Correct it.")
-    return _Load(rate_per_s=rate, input_len=lengths[0], output_len=lengths[1], said=said)
+    is_given = options.input_len is not None or options.output_len is not None
+    return _Load(
+        rate_per_s=rate,
+        input_len=lengths[0],
+        output_len=lengths[1],
+        said=said,
+        log=None if is_given else log,
+    )
 
 
 def _of_study(folder: Path, bounds: Sequence[Constraint], load: _Load, options: Namespace) -> _Source:
@@ -176,7 +186,9 @@ def _simulated(
             "--input-len, --output-len: are not both given; expected the tokens of prompts and answers, or "
             "--log, or a study's folder. Give them."
         )
-    found = sizing.of_simulated(words, bounds, input_len=load.input_len, output_len=load.output_len)
+    found = sizing.of_simulated(
+        words, bounds, input_len=load.input_len, output_len=load.output_len, log=load.log
+    )
     return _Source(
         capacities=found.capacities,
         words=f"SIMULATED: {found.words}",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeper.cli import as_json
+from sweeper.cli.analysis import analysis_command
 from sweeper.cli.dashboard import engine_text, illustrator, image_lines, model_lines, study_note
 from sweeper.cli.exit_codes import OK
 from sweeper.cli.ledger import ledger_of
@@ -159,12 +160,23 @@ def read_options(arguments: list[str], commands: Collection[str]) -> tuple[argpa
                 raise ConfigError(
                     f"command line: '{text}' is an experiment; expected +experiment={text}. Write it so."
                 )
+            if text in _of_analysis():
+                raise ConfigError(
+                    f"command line: '{text}' is a command of the analysis; expected {analysis_command()} "
+                    f"{text}. Its help: {analysis_command()} {text} --help"
+                )
             raise ConfigError(
                 f"command line: '{text}' is neither a command nor key=value."
                 f"{nearest(text, [*commands, *experiments])} "
                 "An experiment is chosen with +experiment=NAME. See: python -m sweeper --help"
             )
     return options, rest
+
+
+def _of_analysis() -> frozenset[str]:
+    from analysis import cli
+
+    return frozenset(command.name for command in cli.COMMANDS)
 
 
 def _run(

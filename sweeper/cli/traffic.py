@@ -33,8 +33,9 @@ class Traffic(ConsoleCommand):
         "turn."
     )
     epilog = (
-        "Reads JSON lines with OpenAI's usage, Mooncake's and Bailian's traces, and CSV with a time and the "
-        "tokens of prompt and answer (Azure's traces and BurstGPT among them)."
+        "Reads JSON lines with OpenAI's usage, Mooncake's and Bailian's traces, and JSON lines or CSV with a "
+        "time and the tokens of prompt and answer (Azure's traces and BurstGPT among them), packed by "
+        "gzip or not."
     )
 
     def declare(self, parser: ArgumentParser) -> None:
@@ -44,6 +45,13 @@ class Traffic(ConsoleCommand):
             "--output", type=Path, default=Path("outputs/traffic"), help="folder of the workload"
         )
         parser.add_argument("--name", help="of the workload; the log's own name unless given")
+        parser.add_argument(
+            "--most-tokens",
+            type=int,
+            metavar="N",
+            help="leave out requests with more, prompt and answer together, such as the longest sequence of "
+            "your model",
+        )
         as_json.declare(parser)
 
     def run(self, options: Namespace, console: Console) -> int:
@@ -52,7 +60,7 @@ class Traffic(ConsoleCommand):
         from sweeper.workload import logs, traffic
 
         told = as_json.telling(options, console)
-        log = logs.read(options.log)
+        log = logs.read(options.log, most_tokens=options.most_tokens)
         name = options.name or options.log.name.partition(".")[0]
         found = traffic.summarize(log)
         for line in said(found):
@@ -63,7 +71,7 @@ class Traffic(ConsoleCommand):
         )
         told.print(f"wrote {trace} and {preset}", markup=False, soft_wrap=True)
         made = {"trace": str(trace), "workload": str(preset)}
-        for line in _how(name, options.output, log.has_times):
+        for line in _how(name, options.output, log.has_times, found.rate_per_s):
             told.print(line, markup=False, soft_wrap=True)
         if log.has_conversations:
             lines, files = _write_conversations(f"{name}_conversations", options.output, log)
@@ -80,7 +88,11 @@ def said(found: Summary) -> Iterator[str]:
     yield f"{amount(found.requests, 'request')} ({found.layout})" + "".join(
         f"; left out {count}: {reason}" for reason, count in found.left_out.items()
     )
-    if found.span_s is None:
+    if found.requests == 1:
+        yield "arrivals: one request has no rate"
+    elif found.span_s == 0:
+        yield "arrivals: all at the same moment, so there is no rate: replayed, all is sent at once"
+    elif found.span_s is None:
         yield "arrivals: the log has no times, so only its lengths can be sent"
     else:
         busiest = (
@@ -123,15 +135,22 @@ def _write_preset(path: Path, trace: Path, has_times: bool, requests: int) -> Pa
     return write_answer(path, "\n".join(lines))
 
 
-def _how(name: str, folder: Path, has_times: bool) -> Iterator[str]:
+def _how(name: str, folder: Path, has_times: bool, rate_per_s: float | None) -> Iterator[str]:
     """Write how to use a workload; each load is a study of its own, as a search is of one load."""
+    rates = ",".join(f"{float(f'{times * (rate_per_s or 1):.2g}'):g}" for times in (1, 2, 4))
     base = f"python -m sweeper --config-dir {folder} +experiment=tune workload={name}"
     if has_times:
         yield f"replay it:          {base} study.name={name}"
         yield f"twice as fast:      {base} workload.options.speed=2 study.name={name}_fast"
     yield (
         f"its lengths, rates: {base} workload.dataset=trace_lengths "
-        f"'workload.request_rate_per_s=[1,2,4]' study.name={name}_rates"
+        f"'workload.request_rate_per_s=[{rates}]' study.name={name}_rates"
+    )
+    yield f"the most it serves: {base} workload.dataset=trace_lengths study.name={name}_at_once"
+    yield "add model=NAME for another model than that experiment's, llama_3_1_70b_instruct"
+    yield (
+        "by its own times or a rate, all settings that keep up complete the same: compare their latencies "
+        "there, and how much each can serve with the last command"
     )
 
 

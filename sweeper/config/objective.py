@@ -174,10 +174,24 @@ def _check_is_measured(
     if metric in STEADY_BY_NAME:
         for point in counted:
             _check_has_steady_part(where, metric, point)
+    _check_answers_have_gaps(where, metric, counted)
     if metric == "request_goodput_per_s" and not all(point.goodput_ms for point in counted):
         raise ConfigError(
             f"{where}.metric: is request_goodput_per_s, and workload.goodput is empty; expected what a good "
             "request keeps, such as workload.goodput.ttft_ms=2000."
+        )
+
+
+def _check_answers_have_gaps(where: str, metric: str, counted: Sequence[LoadPoint]) -> None:
+    """Refuse the time between tokens of answers that are one token long, as those of a classifier are."""
+    latency = metric.removesuffix("_ms").rpartition("_")[2]
+    short = [point for point in counted if point.output_len == 1 and DATASETS[point.dataset].needs_server]
+    if latency in ("tpot", "itl") and metric.endswith("_ms") and short:
+        raise ConfigError(
+            f"{where}.metric: is {metric}, and load point '{short[0].label}' asks for answers of one token, "
+            "which have no time between tokens; expected workload.output_len of 2 or more, or a metric such "
+            f"as {metric.replace(f'_{latency}_', '_ttft_')}. Change one of the two, or take the entry out "
+            f"(~{where})."
         )
 
 

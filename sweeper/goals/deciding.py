@@ -9,10 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sweeper.goals.objectives import counts_load
+from sweeper.kinds import DATASETS
 from sweeper.records import SEARCH_SLOS, Constraint, LoadPoint, Objective
 from sweeper.records.plurals import amount
 
 _MOST_NAMED = 6
+
+BOUNDED_BY_LOAD = frozenset(
+    (
+        *("request_throughput_per_s", "output_throughput_tok_per_s", "total_throughput_tok_per_s"),
+        *("steady_request_throughput_per_s", "steady_output_throughput_tok_per_s"),
+        # The price of the GPUs by the tokens.
+        *("cost_per_million_output_tokens", "cost_per_million_total_tokens"),
+    )
+)
+"""Metrics that are no better than what is sent allows."""
 
 
 def counted_points(quantity: Objective | Constraint, points: Sequence[LoadPoint]) -> list[LoadPoint]:
@@ -39,6 +50,22 @@ def deciding_texts(objectives: Sequence[Objective], points: Sequence[LoadPoint])
         points: All load points of the study.
     """
     return [_text(objective, points) for objective in objectives] if len(points) > 1 else []
+
+
+def clocked_texts(objectives: Sequence[Objective], points: Sequence[LoadPoint]) -> list[str]:
+    """Return for each objective that it is bounded by what a log sends at its own times, where it is."""
+    texts = []
+    for objective in objectives:
+        counted = counted_points(objective, points)
+        own = [point for point in counted if DATASETS[point.dataset].times is not None]
+        if objective.metric in BOUNDED_BY_LOAD and own and len(own) == len(counted):
+            others = sorted(filter(None, {DATASETS[point.dataset].without_times for point in own}))
+            texts.append(
+                f"{objective.metric}: requests come at their own times, so settings that keep up have the "
+                "same: it does not tell which serves the most. "
+                f"For that: workload.dataset={' or '.join(others)}, all at once"
+            )
+    return texts
 
 
 def _text(objective: Objective, points: Sequence[LoadPoint]) -> str:

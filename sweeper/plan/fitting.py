@@ -20,7 +20,7 @@ from sweeper.errors import ConfigError
 from sweeper.kinds import ENGINES
 from sweeper.plan.not_modelled import unmodelled
 from sweeper.plan.planner import Job, Planner
-from sweeper.plan.too_long import longest_asked, model_positions
+from sweeper.plan.too_long import TOO_LONG, longest_asked, model_positions
 from sweeper.records import Assignment, Platform, Scalar
 from sweeper.records.architecture import Attention, Experts, LatentAttention
 from sweeper.records.plurals import amount
@@ -309,6 +309,11 @@ def _check_sizes(planner: Planner, sizes: Mapping[str, _Taken]) -> None:
     for name, taken in sizes.items():
         if not taken.values:
             last = list(taken.why_not)[-1] if taken.why_not else None
+            if last is not None and taken.why_not[last].startswith(TOO_LONG):
+                raise ConfigError(
+                    f"workload: is {taken.why_not[last]} Of a log, python -m sweeper traffic --most-tokens N "
+                    "leaves longer ones out."
+                )
             why = f"{last} {taken.why_not[last]}" if last is not None else "it has no values"
             raise ConfigError(
                 f"space.knobs.{name}: fits, and none does on "

@@ -20,6 +20,9 @@ _STRETCHING = (
     "rope_scaling",
     "rope_theta",
 )
+TOO_LONG = "longer than "
+"""How it is told that the load's requests have no room."""
+
 _STEP = 1024
 # A text's tokens are counted by its characters.
 _ROOM_FOR_TEXT = 1.25
@@ -82,6 +85,6 @@ def _why_load_is(point: LoadPoint, knob: str, limit: int, where: str, *, own: in
         else "Choose a model of longer sequences, or shorter requests."
     )
     return (
-        f"longer than {where} tokens: {over:,} of the load's {amount(len(sent), 'request', ',')}, the "
+        f"{TOO_LONG}{where} tokens: {over:,} of the load's {amount(len(sent), 'request', ',')}, the "
         f"longest with {longest:,} of prompt and answer. {advice}"
     )

@@ -99,7 +99,8 @@ def find_python(given: str | None, platform: Platform) -> str:
     remedy = (
         "Install the CPU build into an environment of its own: python -m sweeper cpu-vllm"
         if platform is Platform.CPU
-        else "Name the interpreter of the environment that holds vLLM: engine.python=/path/to/bin/python"
+        else "Name the interpreter of the environment that holds vLLM: engine.python=/path/to/bin/python, "
+        "or a container image: engine.image=NAME"
     )
     raise ConfigError(
         f"engine.python: is not given and no vLLM was found (neither {local}, nor in this environment, nor "

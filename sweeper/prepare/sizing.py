@@ -8,10 +8,13 @@ both ends are then off by the factor of the throughput, too.
 
 from __future__ import annotations
 
+import json
 import math
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from sweeper import config
 from sweeper.clients.simulated import SimulatedClient
@@ -26,7 +29,9 @@ from sweeper.records import Constraint, LoadPoint, Placement, TrialSpec, gpus_us
 from sweeper.records.plurals import amount
 from sweeper.schedule.allocator import Allocator
 from sweeper.simulation.intervals import factor
+from sweeper.workload import traffic
 from sweeper.workload.load_search import highest_step
+from sweeper.workload.logs import Log
 
 _RELEASE = "0.32.0"
 _SIZES = "tensor_parallel_size"
@@ -151,7 +156,12 @@ class Found:
 
 
 def of_simulated(
-    overrides: Sequence[str], bounds: Sequence[Constraint], *, input_len: int, output_len: int
+    overrides: Sequence[str],
+    bounds: Sequence[Constraint],
+    *,
+    input_len: int,
+    output_len: int,
+    log: Log | None = None,
 ) -> Found:
     """Return what each parallel size serves within bounds on the simulated platform.
 
@@ -160,11 +170,36 @@ def of_simulated(
         bounds: On latencies.
         input_len: Tokens of a prompt.
         output_len: Tokens of an answer.
+        log: Whose requests are sent, each as long as it was, in place of requests that are all alike: the
+            longest decide the 99th percentile of any latency.
 
     Raises:
         ConfigError: One of the overrides is wrong.
     """
-    asked = [*_asked(overrides, input_len, output_len), *overrides]
+    alike = [
+        *("workload=random", f"workload.input_len={input_len}", f"workload.output_len={output_len}"),
+        "workload.request_rate_per_s=[1]",
+    ]
+    words = f"prompts of {input_len} and answers of {amount(output_len, 'token')}"
+    if log is None:
+        return _of_load(alike, words, overrides, bounds)
+    longest = max(request.input_tokens + request.output_tokens for request in log.requests)
+    words = (
+        f"{words} in the mean, as long as those of the log, up to {amount(longest, 'token', ',')} together"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "lengths.jsonl"
+        trace.write_text(traffic.drawn_lengths(log, count=MOST_PROMPTS), encoding="utf-8")
+        sent = ("workload.dataset=trace_lengths", f"workload.dataset_path={json.dumps(str(trace))}")
+        own = [*("workload.input_len=null", "workload.output_len=null", "workload.ignore_eos=true"), *sent]
+        few = f"workload.num_prompts={FEWEST_PROMPTS}"
+        return _of_load([alike[0], alike[-1], *own, few], words, overrides, bounds)
+
+
+def _of_load(
+    load: Sequence[str], words: str, overrides: Sequence[str], bounds: Sequence[Constraint]
+) -> Found:
+    asked = [*_asked(overrides), *load, *overrides]
     composed, choice = compose_for_platform(asked, config_dir=None)
     settings = config.settings(composed, platform=choice.platform)
     planner = planner_of(settings, read_node(settings, choice))
@@ -185,20 +220,16 @@ def of_simulated(
     return Found(
         capacities=tuple(capacities),
         words=f"{planner.model.name}, model of vLLM {planner.engine.release} on {settings.modelled_device}, "
-        f"prompts of {input_len} and answers of {amount(output_len, 'token')}",
+        f"{words}",
         left_out=tuple(left_out),
     )
 
 
-def _asked(overrides: Sequence[str], input_len: int, output_len: int) -> list[str]:
+def _asked(overrides: Sequence[str]) -> list[str]:
     """Return the configuration of the question: each parallel size, unless one is asked for."""
     return [
         "platform=simulated",
         "study.name=size",
         f"engine.release={_RELEASE}",
-        "workload=random",
-        f"workload.input_len={input_len}",
-        f"workload.output_len={output_len}",
-        "workload.request_rate_per_s=[1]",
         *([] if any(_SIZES in word for word in overrides) else [f"space.knobs.{_SIZES}=1,2,4,8"]),
     ]

@@ -19,6 +19,7 @@ from typing import Any
 from sweeper.errors import ConfigError, nearest
 from sweeper.records.metrics import Kind, fitted
 from sweeper.simulation.stack import Stack, stack_of
+from sweeper.text.expected import NEVER_COMPARED
 from sweeper.text.writing import write_answer
 
 USUAL = {"v0": "article_0_6_2", "v1": "amd_0_10_0"}
@@ -32,8 +33,6 @@ OFFLINE_METRICS = {metric.name: metric.words for metric in fitted(Kind.OFFLINE)}
 
 WORDS = METRICS | OFFLINE_METRICS
 
-NEVER_COMPARED = "unknown: never compared with a measurement"
-"""How an expected error begins of what a calibration has no data of; of what follows, set apart by commas."""
 FOLDER = "calibrations"
 """Folder of a user's own, in that of all studies."""
 

@@ -9,17 +9,23 @@ Layouts, found by what stands in the file:
 - ``bailian``: the same with ``timestamp`` in seconds, ``hash_ids`` of 16 tokens each, and conversations by
   ``chat_id`` and ``parent_chat_id``. Source: the traces published as qwen-bailian-usagetraces-anon; their
   units as aiperf 0.13.0 reads them, aiperf/dataset/loader/bailian_trace.py.
+- ``json``: a JSON object per line with a time and two lengths under the names of a CSV's columns.
 - ``azure``: CSV with ``TIMESTAMP``, ``ContextTokens``, ``GeneratedTokens``. Source: Azure's public traces.
 - ``burstgpt``: CSV with ``Timestamp``, ``Request tokens``, ``Response tokens``. Source: BurstGPT.
 - ``csv``: any other CSV with a time and two lengths under usual names; separated by what stands most often in
   its first line, of comma, semicolon and tab.
+
+Names are read without regard to case, spaces and signs. A file may be packed by gzip.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +33,7 @@ from sweeper.errors import ConfigError
 from sweeper.records.text_rows import csv_rows, numbered
 
 TIME_KEYS = ("timestamp", "time", "created_at", "created", "start_time", "arrival_time", "arrived_at", "ts")
-"""Where a time is looked for, in this order, without regard to case."""
+"""Where a time is looked for, in this order."""
 
 _BAILIAN_BLOCK_TOKENS = 16
 
@@ -41,16 +47,18 @@ _DURATIONS_S: Mapping[str, float] = {
 """How long the answer took, under names that say the unit; BurstGPT's ``Elapsed time`` is in seconds."""
 
 _INPUT_COLUMNS = (
-    "input_tokens",
-    "prompt_tokens",
-    "contexttokens",
-    "request tokens",
-    "input_length",
-    "input_len",
+    *("input_tokens", "prompt_tokens", "context_tokens", "request_tokens", "input_length", "input_len"),
+    *("prompt_length", "prompt_len", "num_prompt_tokens", "num_input_tokens", "tokens_in"),
 )
 _OUTPUT_COLUMNS = (
-    *("output_tokens", "completion_tokens", "generatedtokens", "response tokens", "output_length"),
-    "output_len",
+    *("output_tokens", "completion_tokens", "generated_tokens", "response_tokens", "output_length"),
+    *("output_len", "completion_length", "completion_len", "response_length", "response_len"),
+    *("generation_tokens", "num_generation_tokens", "num_output_tokens", "num_completion_tokens"),
+    "tokens_out",
+)
+_NAMES = (
+    f"the tokens of prompt and answer under one name each of {', '.join(_INPUT_COLUMNS)}, and of "
+    f"{', '.join(_OUTPUT_COLUMNS)}"
 )
 _SEPARATORS = ",;\t"
 
@@ -84,7 +92,7 @@ def rows(path: Path) -> tuple[str, Iterator[Row]]:
 
 def _lines(path: Path) -> Sequence[tuple[int, str]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = _unpacked(path.read_bytes()).decode("utf-8-sig")
     except OSError as exc:
         raise ConfigError(
             f"{path}: cannot be read ({exc.strerror}); expected a log of requests. Name another file."
@@ -104,11 +112,23 @@ def _lines(path: Path) -> Sequence[tuple[int, str]]:
     return lines
 
 
+def _unpacked(content: bytes) -> bytes:
+    """Return what is packed by gzip, by its first bytes; anything else, broken files too, as it is."""
+    if not content.startswith(b"\x1f\x8b"):
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error):
+        return content
+
+
 # ---- JSON lines ----
 
 
 def _json_rows(path: Path, lines: Sequence[tuple[int, str]]) -> tuple[str, Iterator[Row]]:
-    first = _object(path, *lines[0])
+    # Requests that failed may lack what the others have.
+    objects = (_object(path, number, line) for number, line in lines)
+    first = next(filter(_is_known, objects), None) or _object(path, *lines[0])
     if "parent_chat_id" in first:
         return "bailian", _bailian_rows((number, _object(path, number, line)) for number, line in lines)
     if "input_length" in first:
@@ -116,6 +136,8 @@ def _json_rows(path: Path, lines: Sequence[tuple[int, str]]) -> tuple[str, Itera
     if _usage(first) is not None:
         chains = _Chains()
         return "openai", (_openai_row(number, _object(path, number, line), chains) for number, line in lines)
+    if _has_lengths(first):
+        return "json", (_flat_row(number, _object(path, number, line)) for number, line in lines)
     if _prompt(first) is not None:
         raise ConfigError(
             f"{path}, line {lines[0][0]}: is a request without the usage of its answer; expected both. Log "
@@ -123,8 +145,27 @@ def _json_rows(path: Path, lines: Sequence[tuple[int, str]]) -> tuple[str, Itera
         )
     raise ConfigError(
         f"{path}, line {lines[0][0]}: has neither input_length and output_length (Mooncake's layout) nor "
-        f"usage (OpenAI's answers), only {', '.join(map(str, list(first)[:8]))}; expected one of them. See: "
-        "python -m sweeper traffic --help"
+        f"usage (OpenAI's answers), only {', '.join(map(str, list(first)[:8]))}; expected one of them, or "
+        f"{_NAMES}. Rename the keys."
+    )
+
+
+def _is_known(content: Mapping[str, Any]) -> bool:
+    return "input_length" in content or _usage(content) is not None or _has_lengths(content)
+
+
+def _has_lengths(content: Mapping[str, Any]) -> bool:
+    return all(_first_of(content, names) is not None for names in (_INPUT_COLUMNS, _OUTPUT_COLUMNS))
+
+
+def _flat_row(number: int, content: Mapping[str, Any]) -> Row:
+    return Row(
+        number=number,
+        time=_first_of(content, TIME_KEYS),
+        input_tokens=_first_of(content, _INPUT_COLUMNS),
+        output_tokens=_first_of(content, _OUTPUT_COLUMNS),
+        session=_first_of(content, SESSION_KEYS),
+        duration=_duration_in(content),
     )
 
 
@@ -205,11 +246,17 @@ def _usage(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def _first_of(content: Mapping[str, Any], keys: Iterable[str]) -> Any:
     """Return what stands under the first of some keys that has a value, in the object or below it."""
     for part in _parts(content):
-        lower = {str(key).lower(): value for key, value in part.items()}
-        for key in keys:
-            if lower.get(key) is not None:
-                return lower[key]
+        found = {_bare(str(key)): value for key, value in part.items()}
+        for key in map(_bare, keys):
+            if found.get(key) is not None:
+                return found[key]
     return None
+
+
+@cache
+def _bare(name: str) -> str:
+    """Return the letters and digits of a name: Prompt Tokens, prompt_tokens and promptTokens are one."""
+    return "".join(filter(str.isalnum, name.lower()))
 
 
 def _duration_in(content: Mapping[str, Any]) -> tuple[Any, float]:
@@ -291,17 +338,17 @@ def _csv_rows(path: Path, lines: Sequence[tuple[int, str]]) -> tuple[str, Iterat
     separator = max(_SEPARATORS, key=lines[0][1].count)
     table = csv_rows(lines, where=str(path), separator=separator)
     _, header = next(table)
-    names = {name.strip().lower(): name for name in header}
-    time = next((names[key] for key in TIME_KEYS if key in names), None)
-    asked = next((names[key] for key in _INPUT_COLUMNS if key in names), None)
-    answered = next((names[key] for key in _OUTPUT_COLUMNS if key in names), None)
+    names = {_bare(name): name for name in header}
+    time, asked, answered = (
+        next((names[key] for key in map(_bare, wanted) if key in names), None)
+        for wanted in (TIME_KEYS, _INPUT_COLUMNS, _OUTPUT_COLUMNS)
+    )
     if asked is None or answered is None:
         raise ConfigError(
-            f"{path}: has the columns {', '.join(names) or 'none'}; expected the tokens of prompt and answer "
-            f"under names such as {_INPUT_COLUMNS[0]} and {_OUTPUT_COLUMNS[0]}, or JSON lines. Rename the "
-            "columns."
+            f"{path}: has the columns {', '.join(name.strip() for name in header) or 'none'}; expected "
+            f"{_NAMES}, or JSON lines. Rename the columns."
         )
-    layout = "azure" if "contexttokens" in names else "burstgpt" if "request tokens" in names else "csv"
+    layout = "azure" if "contexttokens" in names else "burstgpt" if "requesttokens" in names else "csv"
     rows = ((number, dict(zip(header, cells, strict=False))) for number, cells in table)
     return layout, _table_rows(rows, time=time, asked=asked, answered=answered)
 

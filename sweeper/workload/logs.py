@@ -23,8 +23,9 @@ from sweeper.workload.log_rows import Row
 BLOCK_TOKENS = 512
 """Tokens of a block of a prompt: what one of ``hash_ids`` stands for in Mooncake's traces."""
 
-_MILLISECONDS = 1e11
-"""Seconds since 1970 beyond this would be in the year 5138: such a number is milliseconds."""
+_UNITS_S: Mapping[float, float] = {1e17: 1e-9, 1e14: 1e-6, 1e11: 1e-3}
+"""Seconds of a unit, by the number beyond which a time is in it: 1e11 seconds since 1970 are in the
+year 5138, so that a greater number is milliseconds; likewise microseconds and nanoseconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +94,12 @@ class _Numbers:
     systems: dict[str, int] = field(default_factory=dict)
 
 
-def read(path: Path) -> Log:
+def read(path: Path, *, most_tokens: int | None = None) -> Log:
     """Read a log of requests.
+
+    Args:
+        path: The log.
+        most_tokens: Requests of more, prompt and answer together, are left out; None leaves none out.
 
     Raises:
         ConfigError: It is missing, in none of the layouts, or a line is broken; the message names the line.
@@ -107,14 +112,15 @@ def read(path: Path) -> Log:
     characters = _characters_per_token(whole)
     for row in whole:
         request = _request(path, row, characters=characters, numbers=numbers)
-        reason = _why_left_out(request)
+        reason = _why_left_out(request, most_tokens)
         if reason is None:
             kept.append(request)
         else:
             left_out[reason] = left_out.get(reason, 0) + 1
     if not kept:
         raise ConfigError(
-            f"{path}: none of {amount(len(whole), 'request')} has tokens in and out; expected at least "
+            f"{path}: none of {amount(len(whole), 'request')} has tokens in and out"
+            f"{'' if most_tokens is None else f' and no more than {most_tokens:,}'}; expected at least "
             "one that was answered. Name a log with the lengths of answers."
         )
     if any(request.time_s is None for request in kept) and any(
@@ -195,7 +201,7 @@ def _time_s(where: str, given: Any) -> float | None:
         raise ConfigError(
             f"{where}: its time is {given!r}; expected a number of seconds or a date. Mend the line."
         )
-    return number / 1000 if number > _MILLISECONDS else number
+    return number * next((unit for beyond, unit in _UNITS_S.items() if number > beyond), 1.0)
 
 
 def _date_s(where: str, given: Any) -> float:
@@ -241,7 +247,10 @@ def _numbered(text: str, size: int, numbers: dict[tuple[int, str | tuple[int, ..
         yield before
 
 
-def _why_left_out(request: LoggedRequest) -> str | None:
+def _why_left_out(request: LoggedRequest, most_tokens: int | None) -> str | None:
     if request.input_tokens < 1:
         return "no prompt tokens"
-    return "no answer" if request.output_tokens < 1 else None
+    if request.output_tokens < 1:
+        return "no answer"
+    is_too_long = most_tokens is not None and request.input_tokens + request.output_tokens > most_tokens
+    return f"more than {most_tokens:,} tokens" if is_too_long else None

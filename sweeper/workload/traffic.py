@@ -97,6 +97,25 @@ def trace(log: Log) -> str:
     return "\n".join(lines) + "\n"
 
 
+def drawn_lengths(log: Log, *, count: int) -> str:
+    """Return a trace of so many requests with the lengths of a log's, in an order drawn at random, no times.
+
+    Any part from the front on is a fair sample. All of the log come once before one comes again, and none
+    begins like another, so that one that comes again is not found in a prefix cache.
+    """
+    rng, lines = np.random.default_rng(0), list[str]()
+    while len(lines) < count:
+        for place in rng.permutation(len(log.requests))[: count - len(lines)]:
+            request = log.requests[place]
+            content = {
+                "timestamp": 0,
+                "input_length": request.input_tokens,
+                "output_length": request.output_tokens,
+            }
+            lines.append(json.dumps(content))
+    return "\n".join(lines) + "\n"
+
+
 def _times_s(log: Log) -> NDArray[np.float64] | None:
     if not log.has_times:
         return None

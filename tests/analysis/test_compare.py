@@ -220,3 +220,25 @@ def test_modelled_gpu_has_defaults_of_its_own_kind(trial: MakeTrial, study_folde
     table = compare.default_differences(studies[0], studies[1]).set_index("knob")
     assert (table.loc["max_num_seqs", "first"], table.loc["max_num_seqs", "second"]) == ("256", "1024")
     assert compare.default_differences(studies[0], studies[0]).empty
+
+
+def test_comparison_begins_with_what_it_found(
+    pair: tuple[Study, Study], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = compare.in_short(*pair)
+    assert any("the middle ratio of new to old is " in line for line in lines)
+    assert cli.main(["compare", str(pair[0].folder), str(pair[1].folder), "--out", str(tmp_path / "o")]) == 0
+    assert capsys.readouterr().out.splitlines()[: len(lines)] == lines
+    text = (tmp_path / "o" / "compare.md").read_text(encoding="utf-8")
+    assert text.index("## In short") < text.index("## What differs")
+
+
+def test_studies_with_nothing_in_common_say_so_on_the_terminal(
+    trial: MakeTrial, study_folder: MakeFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [
+        str(study_folder(trial(runs=starts(10.0), name=name, rates=(rate,)), name=name))
+        for name, rate in (("one", 4.0), ("two", 8.0))
+    ]
+    assert cli.main(["compare", *folders, "--out", str(tmp_path / "o")]) == 0
+    assert "two and one have no setting and load point with numbers in common" in capsys.readouterr().out

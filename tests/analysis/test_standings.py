@@ -291,3 +291,22 @@ def test_comparison_goes_beside_second_study_unless_folder_is_named(
     assert written[-1] == str(elsewhere / "compare-steps" / "compare.md")
     assert Path(written[-1]).is_file()
     assert compare.text(Study.load(elsewhere), Study.load(elsewhere)).startswith("# steps against steps")
+
+
+def test_bound_on_what_was_not_measured_is_named_and_not_called_broken(
+    trial: MakeTrial, study_folder: MakeFolder
+) -> None:
+    study = Study.load(
+        study_folder(
+            *(trial(knobs={"max_num_seqs": seqs}, runs=[[{RPS: seqs / 10}]]) for seqs in (16, 32)),
+            about={"objectives": [FASTEST], "constraints": [BOUND]},
+        )
+    )
+    assert standings.best_lines(study) == [
+        "none: no setting has a number for p99_ttft_ms, so none is known to keep "
+        "p99_ttft_ms at 16 QPS <= 2000"
+    ]
+    assert standings.closing_lines(study) == [
+        "bounds (p99_ttft_ms at 16 QPS <= 2000): 0 of 2 settings with numbers break one; of 2 it is not "
+        "known: what a bound is on was not measured"
+    ]

@@ -134,6 +134,21 @@ def test_log_of_requests_says_rate_and_lengths(tmp_path: Path, capsys: pytest.Ca
     assert "uncertain: no, 1 GPU at either end" in capsys.readouterr().out
 
 
+def test_long_requests_of_a_log_count_and_not_their_mean_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # One in ten has 18,440 tokens and the others 512: 2304.8 in the mean.
+    log = tmp_path / "log.csv"
+    rows = [f"{n},{18440 if n % 10 == 0 else 512},64" for n in range(60)]
+    log.write_text("\n".join(["time,input_tokens,output_tokens", *rows]), encoding="utf-8")
+    bound = ("--rate", "5", "--slo", "p99_ttft_ms<=2000", "model=llama_3_1_8b", ONE_SIZE)
+    own = sized(capsys, "--log", str(log), *bound)
+    alike = sized(capsys, "--input-len", "2305", "--output-len", "64", *bound)
+    served = [found["answer"]["requests_per_s_per_instance"] for found in (own, alike)]
+    assert served[0] < 0.8 * served[1]
+    assert "up to 18,504 tokens together" in str(own["source"])
+
+
 def test_simulated_study_has_the_uncertainty_of_its_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

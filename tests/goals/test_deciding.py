@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sweeper.goals.deciding import counted_points, deciding_texts
+from dataclasses import replace
+
+from sweeper.goals.deciding import clocked_texts, counted_points, deciding_texts
 from sweeper.records import LoadPoint, Objective, RateSearch
 
 RPS = "request_throughput_per_s"
@@ -45,3 +47,13 @@ def test_search_over_loads_decides_by_what_it_finds() -> None:
     found = Objective(metric="max_rate_per_s", direction="maximize")
     assert deciding_texts([found], [*RATES, point]) == ["max_rate_per_s: what the search over loads finds"]
     assert counted_points(ANY, [*RATES, point]) == RATES
+
+
+def test_throughput_of_a_log_at_its_own_times_is_said_to_be_the_loads() -> None:
+    replayed = LoadPoint(dataset="timed_trace", num_prompts=8, dataset_path="log.jsonl")
+    tokens = Objective(metric="output_throughput_tok_per_s", direction="maximize", per="gpu")
+    (said,) = clocked_texts([tokens], [replayed])
+    assert "settings that keep up have the same" in said and "workload.dataset=trace_lengths" in said
+    # A latency does tell settings apart, and so does a throughput of everything at once.
+    assert clocked_texts([Objective(metric="p99_ttft_ms", direction="minimize")], [replayed]) == []
+    assert clocked_texts([tokens], [replace(replayed, dataset="trace_lengths")]) == []

@@ -13,7 +13,7 @@ from sweeper.config.space import parse_condition, parse_fitting
 from sweeper.errors import ConfigError
 from sweeper.plan.fitting import fitted
 from sweeper.plan.planner import Planner
-from sweeper.records import Model, Platform, Scalar
+from sweeper.records import LoadPoint, Model, Platform, Scalar
 from sweeper.records.architecture import Architecture, Attention, Experts, Layer
 from sweeper.space.domains import Choice
 from sweeper.space.rules import Rule
@@ -207,6 +207,14 @@ def test_model_that_fits_nowhere_is_refused_with_the_arithmetic(planner: Planner
         ConfigError, match=r"fits, and none does on 8 devices: 8 does not fit in memory: weig"
     ):
         fitted(replace(planner, node=small, space=space({"tensor_parallel_size": "fits"})))
+
+
+def test_requests_that_are_too_long_are_the_loads_fault_and_not_of_sizes(planner: Planner) -> None:
+    load = LoadPoint(dataset="random", num_prompts=8, input_len=131072, output_len=16)
+    with pytest.raises(
+        ConfigError, match=r"^workload: is longer than max_model_len = 8192 tokens: 8 of the .*N"
+    ):
+        fitted(replace(planner, load_points=(load,), space=space({"tensor_parallel_size": "fits"})))
 
 
 def test_space_without_the_word_stays_as_it_is(planner: Planner) -> None:

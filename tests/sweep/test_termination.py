@@ -275,6 +275,7 @@ def test_study_of_which_everything_fails_ends_with_exit_code_3(
     )
     assert code == cli.NOTHING_COMPLETE
     assert "trials: 2 failed; started now: 2" in told
+    assert "once the cause is mended, retry_failed=true runs it again." in told
     assert "ended: " in told
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shlex
 from pathlib import Path
@@ -147,6 +148,76 @@ def test_answer_as_json_says_what_is_in_the_log_and_what_was_written(
     assert Path(told["trace"]).read_text(encoding="utf-8") == traffic.trace(logs.read(log))
     assert Path(told["workload"]).is_file()
     assert "3 requests (openai)" in streams.err
+
+
+FLAT = {"ts": 1764000000.5, "prompt_len": 1200, "num_generation_tokens": "10"}
+
+
+def test_lines_of_json_may_have_the_names_of_columns_and_failed_requests_first(tmp_path: Path) -> None:
+    failed = {"ts": 1764000000.0, "error": "timeout"}
+    log = logs.read(
+        written(tmp_path, "\n".join(map(json.dumps, [failed, FLAT, FLAT | {"ts": 1764000002.5}])))
+    )
+    assert (log.layout, len(log.requests), log.left_out) == ("json", 2, {"no prompt tokens": 1})
+    assert (log.requests[0].input_tokens, log.requests[0].output_tokens) == (1200, 10)
+    assert traffic.summarize(log).span_s == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["Timestamp,Prompt Tokens,Completion Tokens", "ts,promptTokens,output-len", "time,tokens_in,tokens_out"],
+)
+def test_names_are_read_without_case_spaces_and_signs(header: str, tmp_path: Path) -> None:
+    (one,) = logs.read(written(tmp_path, f"{header}\n5,1200,10")).requests
+    assert (one.time_s, one.input_tokens, one.output_tokens) == (5.0, 1200, 10)
+
+
+def test_unknown_columns_are_answered_with_all_names_that_are_known(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"has the columns when, n; expected .*prompt_tokens.*completion_tokens"
+    ):
+        logs.read(written(tmp_path, "when,n\n1,2"))
+
+
+@pytest.mark.parametrize("per_second", [1, 10**3, 10**6, 10**9])
+def test_times_since_1970_are_read_in_any_unit(per_second: int, tmp_path: Path) -> None:
+    rows = [f"{(1764000000 + place) * per_second},5,6" for place in range(3)]
+    log = logs.read(written(tmp_path, "\n".join(("timestamp,input_tokens,output_tokens", *rows))))
+    assert traffic.summarize(log).rate_per_s == pytest.approx(1.0)
+
+
+def test_packed_log_is_read_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv.gz"
+    path.write_bytes(gzip.compress(LAYOUTS["csv"].encode()))
+    assert len(logs.read(path).requests) == 3
+
+
+def test_longer_requests_than_asked_are_left_out_and_counted(tmp_path: Path) -> None:
+    text = "input_tokens,output_tokens\n1000,24\n1000,25\n2000000,9"
+    log = logs.read(written(tmp_path, text), most_tokens=1024)
+    assert (len(log.requests), log.left_out) == (1, {"more than 1,024 tokens": 2})
+
+
+def test_single_request_and_single_moment_have_no_rate(tmp_path: Path) -> None:
+    header = "time,input_tokens,output_tokens\n"
+    one = traffic.summarize(logs.read(written(tmp_path, f"{header}5,1,2")))
+    assert "arrivals: one request has no rate" in said(one)
+    together = traffic.summarize(logs.read(written(tmp_path, f"{header}5,1,2\n5,3,4\n5,5,6")))
+    assert "arrivals: all at the same moment, so there is no rate: replayed, all is sent at once" in said(
+        together
+    )
+
+
+def test_rates_that_are_proposed_are_around_the_logs_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # 41 requests in 2 s: 20 a second.
+    rows = [f"{place * 0.05:.2f},5,6" for place in range(41)]
+    log = written(tmp_path, "\n".join(("time,input_tokens,output_tokens", *rows)))
+    assert cli.main(["traffic", str(log), "--output", str(tmp_path / "mine")]) == cli.OK
+    told = capsys.readouterr().out
+    assert "'workload.request_rate_per_s=[20,40,80]'" in told
+    assert "the most it serves: " in told and "workload.dataset=trace_lengths study.name=log_at_once" in told
 
 
 BROKEN = {
