@@ -26,7 +26,7 @@ def beside() -> Console:
     """Return where to say what is not the answer, while that has standard output for itself."""
     from rich.console import Console
 
-    return Console(file=Stream("stderr"), highlight=False)  # type: ignore[arg-type]
+    return Console(file=Stream("stderr"), highlight=False, emoji=False)  # type: ignore[arg-type]
 
 
 def answer(content: Any, console: Console) -> None:

@@ -19,6 +19,7 @@ from sweeper.config.checks import (
     check_choice,
     check_count,
     check_no_secret,
+    check_no_secret_text,
     check_not_negative,
     check_positive,
     check_whole_numbers,
@@ -170,6 +171,7 @@ def settings(
     """
     root = composed
     check_whole_numbers("", root)
+    check_no_secret_text("", root)
     study, engine, workload = root["study"], root["engine"], root["workload"]
     experiment = study["experiment"] or "study"
     name = study["name"] or _study_name(study, experiment, platform)

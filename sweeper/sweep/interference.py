@@ -33,7 +33,7 @@ from sweeper.records import (
     TrialState,
     metrics,
 )
-from sweeper.records.plurals import amount
+from sweeper.records.plurals import amount, percent
 from sweeper.schedule.allocator import Allocator
 from sweeper.trial import trial
 
@@ -86,11 +86,12 @@ class Finding:
             return "inconclusive: one pair has no interval; ask for more with --pairs"
         if self.low > 1 or self.high < 1:
             change = "higher" if self.ratio > 1 else "lower"
-            return f"interferes: {abs(self.ratio - 1):.1%} {change} beside neighbours"
+            return f"interferes: {percent(abs(self.ratio - 1), '.1')} {change} beside neighbours"
         bound = max(self.high - 1, 1 - self.low)
         if bound <= NEGLIGIBLE:
-            return f"no effect seen above {bound:.1%}"
-        return f"inconclusive: an effect of up to {bound:.1%} cannot be told from chance; ask for more pairs"
+            return f"no effect seen above {percent(bound, '.1')}"
+        effect = f"an effect of up to {percent(bound, '.1')}"
+        return f"inconclusive: {effect} cannot be told from chance; ask for more pairs"
 
 
 def run_pairs(
