@@ -176,7 +176,7 @@ def conclusion(found: Sequence[Finding], *, provenance: Provenance, neighbours: 
     if provenance is Provenance.SIMULATED:
         return "simulated: the model of a node has no neighbours, so these ratios are 1 by construction"
     disturbed = [item.metric for item in found if item.verdict.startswith("interferes")]
-    beside = f"beside {neighbours} {'neighbour' if neighbours == 1 else 'neighbours'}"
+    beside = f"beside {amount(neighbours, 'neighbour')}"
     if disturbed:
         named = ", ".join(disturbed)
         return f"{beside} the trial interferes with itself in {named}: use study.isolation=exclusive"
@@ -186,7 +186,7 @@ def conclusion(found: Sequence[Finding], *, provenance: Provenance, neighbours: 
 
 
 def neighbours_of(result: TrialResult) -> int:
-    """Return in words how many copies ran next to a control run."""
+    """Return how many copies ran next to a control run."""
     return int(result.measurements[0].telemetry[NEIGHBOURS] or 0)
 
 
