@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
-from sweeper.text.output import Stream
+from sweeper.text.output import Stream, json_answer
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,4 +35,4 @@ def answer(content: Any, console: Console) -> None:
 
 def text(content: Any) -> str:
     """Return an answer as it is printed."""
-    return json.dumps(content, indent=2, ensure_ascii=False)
+    return json_answer(content)

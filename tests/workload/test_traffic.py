@@ -243,3 +243,11 @@ def test_name_that_can_name_no_workload_is_refused(
     assert cli.main(["traffic", str(log), "--output", str(tmp_path / "made"), f"--name={name}"]) == 2
     assert f"--name: '{name}' cannot name a workload" in capsys.readouterr().err
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("parts", [1, 1_000, 1_000_000, 1_000_000_000])
+def test_times_are_read_in_seconds_or_any_part_of_them(parts: int, tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    first, second = 1_715_000_000 * parts, 1_715_000_004 * parts
+    log.write_text(f"time,input_tokens,output_tokens\n{first},100,10\n{second},200,20\n")
+    assert traffic.summarize(logs.read(log)).span_s == pytest.approx(4)
