@@ -171,7 +171,6 @@ def settings(
     """
     root = composed
     check_whole_numbers("", root)
-    check_no_secret_text("", root)
     study, engine, workload = root["study"], root["engine"], root["workload"]
     experiment = study["experiment"] or "study"
     name = study["name"] or _study_name(study, experiment, platform)
@@ -278,6 +277,8 @@ def settings(
         release_stated_by=release_stated_by,
         needs_engine_python=Run(root=root, platform=platform, datasets=frozenset()).needs_engine_python,
     )
+    # After what has a better word for a secret in its place.
+    check_no_secret_text("", root)
     # Last, so that a value which is wrong by itself is answered first.
     left_out = unused.check(
         root,
