@@ -161,7 +161,7 @@ def test_key_of_endpoint_is_masked_whatever_its_variable_is_called(
 ) -> None:
     monkeypatch.setenv("ENDPOINT", "plantedEndpointWord")
     spec = make_spec(tmp_path, write_interpreter(tmp_path / "bin"))
-    spec = replace(spec, engine=replace(spec.engine, api_key_env="ENDPOINT"))
+    spec = replace(spec, engine=replace(spec.engine, kind="attach", api_key_env="ENDPOINT"))
     result = outcome.lost(spec, PLACEMENT, OSError("401: plantedEndpointWord is no key"))
     assert result.failure_message == "the worker of this trial was lost: OSError: 401: *** is no key"
     failed = outcome.failed(

@@ -17,6 +17,7 @@ from sweeper.clients.program import last_line
 from sweeper.engines import Server
 from sweeper.engines.endpoint import fingerprint, joined
 from sweeper.errors import EngineError, Stopped, SweeperError, first_line, told_by
+from sweeper.kinds import ENGINES
 from sweeper.records import FailureClass, Placement, Scalar, TrialResult, TrialSpec, TrialState
 from sweeper.text import confidential
 from sweeper.trial import kernels, surroundings
@@ -130,8 +131,9 @@ def _result(
 
 def _secrets(spec: TrialSpec, known: Iterable[str] = ()) -> tuple[str, ...]:
     """Return what is masked: secrets of the environment, and the key of an endpoint, whatever names that."""
-    key = os.environ.get(spec.engine.api_key_env or "", "")
-    return confidential.secrets_of(os.environ, known=[*known, key])
+    is_endpoint = not ENGINES[spec.engine.kind].is_started_by_us
+    keys = [os.environ.get(spec.engine.api_key_env or "", "")] if is_endpoint else []
+    return confidential.secrets_of(os.environ, known=[*known, *keys])
 
 
 def _kept(text: str, secrets: Iterable[str]) -> str:
