@@ -9,6 +9,7 @@ from analysis.standings import Standings
 from analysis.study import Study
 from sweeper.records import ACCURACY_COLUMNS
 from sweeper.records.derived import LOSS, LOSS_HIGH
+from sweeper.records.plurals import percent
 
 
 def scores(study: Study) -> pd.DataFrame:
@@ -37,9 +38,9 @@ def section(study: Study, stand: Standings) -> str:
     shown = pd.DataFrame(
         {
             "setting": ordered["setting"],
-            "right answers": [f"{share:.1%}" for share in ordered["accuracy"]],
+            "right answers": [percent(share, ".1") for share in ordered["accuracy"]],
             "95 % interval": [
-                f"{low:.1%} to {high:.1%}"
+                f"{percent(low, '.1')} to {percent(high, '.1')}"
                 for low, high in zip(ordered["accuracy_low"], ordered["accuracy_high"], strict=True)
             ],
             "questions": [f"{int(count)}" for count in ordered["accuracy_questions"]],

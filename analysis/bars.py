@@ -21,6 +21,7 @@ from analysis.page import (
     draw_legend,
     finish_value_axis,
     lay_legend,
+    left_of,
     make_page,
 )
 from analysis.records import records
@@ -44,6 +45,10 @@ _NUMBER_SIZE = 6.5
 
 _DIGIT_IN = 0.636 * _NUMBER_SIZE / 72
 """Width of a digit in DejaVu Sans at that size, inches; a point or comma is half as wide."""
+
+_TICK_SIZE = 10
+_TICK_CHARACTER_IN, _TICK_LINE_IN = 0.083, 0.165
+"""Width of a character of a load point's name at that size, and height of a line of it, inches."""
 
 _WIDEST_IN = 15.0
 """Width beyond which a chart cannot be read in a page's column."""
@@ -75,9 +80,19 @@ def draw_groups(table: pd.DataFrame, *, metric: Metric, words: Words) -> Figure:
     is_predicted = predicted.has_any(table)
     named = [*labels, *([f"published: {systems}"] * has_published), *([predicted.LABEL] * is_predicted)]
     legend = lay_legend(named, width_in=width_in)
-    page = make_page(words, width_in=width_in, plot_in=3.9, legend_rows=legend.rows)
+    left_in = left_of(_highest(table))
+    group_in = (width_in - left_in - 0.25) / (len(points) + 0.1)
+    ticks = _tick_names(points, room_in=group_in)
+    page = make_page(
+        words,
+        width_in=width_in,
+        plot_in=3.9,
+        legend_rows=legend.rows,
+        left_in=left_in,
+        ticks_in=_TICK_LINE_IN * max(name.count("\n") for name in ticks),
+    )
     axes = page.axes(1)[0]
-    slot_in = (width_in - 1.2) / (len(points) + 0.1) / (len(settings) + 0.9)
+    slot_in = group_in / (len(settings) + 0.9)
     limit = predicted.stretched(table, highest=value_height(table))
     slot = _Slots(
         width=1.0 / (len(settings) + 0.9),
@@ -95,7 +110,7 @@ def draw_groups(table: pd.DataFrame, *, metric: Metric, words: Words) -> Figure:
             ours = middle + (-0.37 if has_published else -0.29) * slot.width
             predicted.draw(axes, row, ours, limit=limit, vertical=True)
     _draw_group_bounds(axes, table, points)
-    axes.set_xticks(range(len(points)), [drawn(point) for point in points], fontsize=10)
+    axes.set_xticks(range(len(points)), ticks, fontsize=_TICK_SIZE)
     axes.set_xlim(-0.55, len(points) - 0.45)
     axes.tick_params(axis="x", length=0)
     axes.set_xlabel(drawn(table["load_axis"].iloc[0]))
@@ -106,6 +121,15 @@ def draw_groups(table: pd.DataFrame, *, metric: Metric, words: Words) -> Figure:
     handles += [Line2D([], [], label=legend.labels[-1], **predicted.look_of())] * is_predicted
     draw_legend(page, handles, legend.columns)
     return page.figure
+
+
+def _tick_names(points: Sequence[str], *, room_in: float) -> list[str]:
+    """Name the load points below their groups; names that would lie on each other are broken into lines."""
+    names = [drawn(point) for point in points]
+    characters = max(int(room_in / _TICK_CHARACTER_IN) - 1, 3)
+    if max(map(len, names)) <= characters:
+        return names
+    return ["\n".join(drawn_lines(name, width=characters)) for name in names]
 
 
 _SPLIT_ROOM = 0.38

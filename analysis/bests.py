@@ -23,7 +23,7 @@ from sweeper.goals.objectives import front as objectives_front
 from sweeper.intervals import Estimate, estimate
 from sweeper.records import SEARCH_SLOS, Constraint, Objective, Scalar, TrialState
 from sweeper.records.goal import load_text
-from sweeper.records.plurals import amount
+from sweeper.records.plurals import amount, percent
 from sweeper.store.overrides import overridden as overrides_of
 
 _SAME = 1e-9
@@ -74,8 +74,8 @@ class Breach:
             return ""
         if self.past >= _MANY_TIMES - 1:
             return f", {self.past + 1:,.0f} times the bound"
-        share = f"{self.past:.0%}" if self.past >= 0.02 else f"{self.past:.2%}"
-        return f", {share.replace('%', ' %')} {'over' if self.constraint.is_upper else 'under'}"
+        share = percent(self.past) if self.past >= 0.02 else percent(self.past, ".2")
+        return f", {share} {'over' if self.constraint.is_upper else 'under'}"
 
 
 def best(

@@ -17,6 +17,7 @@ from analysis.markdown import escaped
 from analysis.ratios import NOISE, Basis, Ratio, Verdict
 from analysis.study import Study
 from sweeper.errors import ConfigError
+from sweeper.records.plurals import percent
 from sweeper.text.writing import write_answer
 
 METHOD = (
@@ -24,8 +25,8 @@ METHOD = (
     "states its multiple, of a hit rate the rate itself. A claim holds, or does not, only where its whole "
     "interval does, at every load point. With several engine starts on all sides the interval is Welch's, "
     "95 %, of the logarithm. One measured start has none, so nothing is concluded from it. Modelled and "
-    f"published numbers have a margin of {NOISE:.0%} in its place (more where more than two meet, or where a "
-    "chart was read). Where published numbers do not bear a claim out, the text and its own figures "
+    f"published numbers have a margin of {percent(NOISE)} in its place (more where more than two meet, or "
+    "where a chart was read). Where published numbers do not bear a claim out, the text and its own figures "
     "disagree; no data means that no figure shows it."
 )
 """Said under every table of claims."""

@@ -31,7 +31,7 @@ from sweeper.errors import ConfigError, SweeperError
 from sweeper.records.plurals import amount
 from sweeper.store.store import columns_markdown
 from sweeper.text.commands import Command
-from sweeper.text.confidential import masked
+from sweeper.text.confidential import masked, redacted
 from sweeper.text.output import Parser, Stream, check_written
 from sweeper.text.printable import LINES, legible
 from sweeper.text.urls import is_url
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m an
         stream.flush()
         check_written(stream)
     except SweeperError as exc:
-        print(f"error: {legible(exc, keep=LINES)}", file=Stream("stderr"))
+        print(f"error: {legible(redacted(str(exc), os.environ), keep=LINES)}", file=Stream("stderr"))
         return 2
     return code
 

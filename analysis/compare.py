@@ -33,7 +33,7 @@ from analysis.ratios import NOISE, Basis, Factor, Ratio, ratio
 from analysis.study import Study
 from sweeper import knobs
 from sweeper.records import Scalar
-from sweeper.records.plurals import amount
+from sweeper.records.plurals import amount, percent
 from sweeper.text.writing import write_answer
 
 _VERDICTS = ("better", "worse", "inconclusive")
@@ -204,7 +204,7 @@ def text(first: Study, second: Study, *, drawn: Sequence[Path] = ()) -> str:
         parts.append(
             "The ratio is second over first. With several engine starts on both sides its interval is "
             "Welch's, 95 %, of the logarithm. Where a measured side was started once there is none, so "
-            f"nothing can be concluded; modelled numbers get a margin of {NOISE:.0%} instead. "
+            f"nothing can be concluded; modelled numbers get a margin of {percent(NOISE)} instead. "
             f"'{Basis.SINGLE_START}' says so of both."
         )
     return "\n\n".join(part for part in parts if part) + "\n"

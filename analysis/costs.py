@@ -7,8 +7,6 @@ the same GPUs cost as much and serve less.
 
 from __future__ import annotations
 
-import json
-
 import pandas as pd
 
 from analysis import bests, load_names, tables
@@ -17,6 +15,7 @@ from analysis.standings import Standings
 from analysis.study import Study
 from sweeper.records import gpus_of_row
 from sweeper.records.derived import ENERGY, cost
+from sweeper.text.output import json_answer
 
 _HELD = ("setting", "devices", "partition_mode", "partitions_per_gpu")
 
@@ -155,7 +154,7 @@ def as_json(study: Study) -> str:
         "costs": _records(costs(study)),
         "energy": _records(energy(study)),
     }
-    return json.dumps(found, indent=2)
+    return json_answer(found)
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, object]]:

@@ -19,7 +19,7 @@ from analysis.page import Words
 from analysis.ratios import NOISE
 from analysis.study import Study
 from sweeper.records import users_text
-from sweeper.records.plurals import amount
+from sweeper.records.plurals import amount, percent
 from sweeper.text.printable import shortened
 
 _SPEED_WORDS = (
@@ -166,7 +166,7 @@ def _frontier_text(curve: Curve) -> str:
         else ""
     )
     held = (
-        f" Each point is held against the bounds by itself; of those within {NOISE:.0%} of the most "
+        f" Each point is held against the bounds by itself; of those within {percent(NOISE)} of the most "
         f"{_of(curve.unit)} the one is named whose users get the most."
         if curve.bounds
         else ""

@@ -91,9 +91,11 @@ def drift(frame: pd.DataFrame, metric: str) -> Drift | None:
 def _trend(metric: str, *, times_s: Sequence[float], values: Sequence[float]) -> Drift | None:
     """Fit the line; ``values`` are relative to the setting's mean, one per engine start."""
     n = len(values)
+    if n < 2:
+        return None
     times = np.asarray(times_s, dtype=float)
     span = float(times.max() - times.min())
-    if n < 2 or span <= 0:
+    if span <= 0 or not np.mean(values):
         return None
     centred = times - times.mean()
     relative = np.asarray(values, dtype=float) / float(np.mean(values))

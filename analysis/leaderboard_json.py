@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
 
 from analysis.leaderboard import Entry, Leaderboard
+from sweeper.text.output import json_answer
 
 
 def as_json(board: Leaderboard) -> str:
@@ -24,7 +24,7 @@ def as_json(board: Leaderboard) -> str:
         "same": dict(board.same),
         "settings": [_setting(board, entry) for entry in board.entries],
     }
-    return json.dumps(content, indent=2, ensure_ascii=False)
+    return json_answer(content)
 
 
 def _setting(board: Leaderboard, entry: Entry) -> dict[str, Any]:

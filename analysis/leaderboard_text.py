@@ -13,7 +13,7 @@ from analysis.leaderboard import Entry, Leaderboard, quantity_title
 from analysis.markdown import escaped
 from sweeper.records import MAX_RATE, MAX_USERS, SEARCH_SLOS, Constraint, Objective
 from sweeper.records.goal import load_text
-from sweeper.records.plurals import amount
+from sweeper.records.plurals import amount, percent
 
 TOP = 10
 """How many settings are shown unless all are asked for."""
@@ -244,7 +244,7 @@ def change_text(board: Leaderboard, entry: Entry, position: int) -> str:
     change = entry.changes[position]
     if change is None:
         return ""
-    return f"{change:+.1%}".replace("%", " %") if abs(change) < 0.1 else f"{change:+,.0%}".replace("%", " %")
+    return percent(change, "+.1") if abs(change) < 0.1 else percent(change, "+,.0")
 
 
 def _beside_text(entry: Entry, place: int, quantity: Objective | Constraint) -> str:
@@ -259,8 +259,8 @@ def _past_text(breach: bests.Breach) -> str:
     if not breach.constraint.limit:
         return "!"
     sign = "+" if breach.constraint.is_upper else "-"
-    share = f"{breach.past:.0%}" if breach.past >= 0.02 else f"{breach.past:.1%}"
-    return f"{sign}{share.replace('%', ' %')}!"
+    share = percent(breach.past) if breach.past >= 0.02 else percent(breach.past, ".1")
+    return f"{sign}{share}!"
 
 
 def _number_or_empty(value: float | None) -> str:

@@ -16,6 +16,7 @@ from analysis.page import (
     draw_legend,
     finish_value_axis,
     lay_legend,
+    left_of,
     make_page,
 )
 
@@ -85,7 +86,8 @@ def draw_lines(table: pd.DataFrame, *, axis: str, metric: Metric, words: Words) 
     is_predicted = predicted.has_any(table)
     named = [*labels, *([f"published: {systems}"] if systems else []), *([predicted.LABEL] * is_predicted)]
     legend = lay_legend(named, width_in=width_in)
-    page = make_page(words, width_in=width_in, plot_in=4.2, legend_rows=legend.rows)
+    left_in = left_of(_highest(table))
+    page = make_page(words, width_in=width_in, plot_in=4.2, legend_rows=legend.rows, left_in=left_in)
     axes = page.axes(1)[0]
     _finish_axes(axes, table, axis=axis, metric=metric)
     for place, setting in enumerate(settings):

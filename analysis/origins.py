@@ -14,7 +14,7 @@ from analysis import shared_starts
 from analysis.markdown import escaped
 from analysis.study import Study
 from sweeper import published
-from sweeper.records.plurals import amount
+from sweeper.records.plurals import amount, percent
 from sweeper.text.expected import told_once
 
 _MOST_LOADS = 3
@@ -65,7 +65,7 @@ def _interval_sentence(frame: pd.DataFrame) -> str:
                 widest[words] = max(widest.get(words, 1.0), math.sqrt(high / low))
     if not widest:
         return ""
-    told = ", ".join(f"{words} within {wide - 1:.0%}" for words, wide in widest.items())
+    told = ", ".join(f"{words} within {percent(wide - 1)}" for words, wide in widest.items())
     return f" Of published numbers of this kind that were not seen, four of five lay so near: {told}."
 
 

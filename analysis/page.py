@@ -27,6 +27,10 @@ _TITLE_PT = 14.0
 _TITLE_IN, _NOTE_IN, _GAP_IN = 0.126, 0.072, 0.15
 """Width of a character of the title and of the note beside it, and the gap between them, inches."""
 _LONGEST_CAPTION = 2000
+_LEFT_IN = 0.95
+"""Room left of the data for the numbers of an axis and its title, inches."""
+_AXIS_TITLE_IN, _AXIS_DIGIT_IN = 0.36, 0.088
+"""Room for that title, and the width of a digit of those numbers; a comma is half as wide."""
 
 Row = Mapping[Hashable, Any]
 """One row of a table, by column."""
@@ -132,7 +136,13 @@ def lay_legend(labels: Sequence[str], *, width_in: float) -> Legend:
 
 
 def make_page(
-    words: Words, *, width_in: float, plot_in: float, legend_rows: int, left_in: float = 0.95
+    words: Words,
+    *,
+    width_in: float,
+    plot_in: float,
+    legend_rows: int,
+    left_in: float = _LEFT_IN,
+    ticks_in: float = 0.0,
 ) -> Page:
     """Lay out a page.
 
@@ -142,12 +152,13 @@ def make_page(
         plot_in: Height of the data, inches.
         legend_rows: Rows of its legend; 0 leaves room for titles of panels instead.
         left_in: Room left of the data, inches.
+        ticks_in: Room below the data for further lines of its names, inches.
     """
     from matplotlib.figure import Figure
 
     lines = drawn_lines(words.caption, width=int((width_in - 0.5) * 15.5), most=_LONGEST_CAPTION)
     question = drawn_lines(words.subtitle, width=int((width_in - 0.5) * 12.5))
-    below_in = 0.62 + 0.16 * len(lines)
+    below_in = 0.62 + 0.16 * len(lines) + ticks_in
     title, note, room_in = drawn(words.title, most=90), drawn(words.note), width_in - 0.5
     if note and _TITLE_IN * len(title) + _NOTE_IN * len(note) + _GAP_IN > room_in:
         # It does not fit at the right of the title.
@@ -205,6 +216,15 @@ def _band(figure: Figure, text: str, *, bottom: float, height: float) -> None:
         )
     )  # fmt: skip
     figure.text(0.5, bottom + height * 0.47, text, ha="center", va="center", fontsize=9.5, weight="bold")
+
+
+def left_of(highest: float) -> float:
+    """Return the room that an upright axis needs at its left up to its highest number, inches."""
+    if not highest >= 1:
+        return _LEFT_IN
+    text = f"{10 ** math.floor(math.log10(highest)):,.10g}"
+    width_in = _AXIS_DIGIT_IN * sum(0.5 if sign == "," else 1.0 for sign in text)
+    return max(_LEFT_IN, _AXIS_TITLE_IN + width_in)
 
 
 def draw_legend(page: Page, handles: list[Any], columns: int, *, from_in: float = 0.0) -> None:

@@ -14,6 +14,7 @@ from analysis.markdown import escaped
 from analysis.ratios import NOISE, Basis
 from analysis.regression import EXIT_CODES, Check, Outcome, Point, worst
 from analysis.study import Study
+from sweeper.records.plurals import percent
 from sweeper.text.tables import markdown_table
 
 MOST_ROWS = 20
@@ -162,8 +163,8 @@ def as_markdown(checks: Sequence[Check]) -> str:
     bases = {point.basis for each in checks for point in each.points}
     if bases - {Basis.RESTARTS, None}:
         parts.append(
-            f"Simulated numbers are the same at every start: theirs is a stated margin of {NOISE:.0%}, no "
-            "interval of starts. A measured side that was started once has none."
+            f"Simulated numbers are the same at every start: theirs is a stated margin of {percent(NOISE)}, "
+            "no interval of starts. A measured side that was started once has none."
         )
     return "\n\n".join(parts) + "\n"
 

@@ -33,6 +33,7 @@ from analysis.browser import document
 from analysis.facts import FACTS_OF_ONE
 from analysis.markdown import escaped
 from analysis.study import Study, is_control
+from sweeper.records.plurals import percent
 from sweeper.text.writing import write_answer
 
 
@@ -260,13 +261,14 @@ def _time(frame: pd.DataFrame) -> str:
         {
             "part": spent["part"],
             "seconds": [f"{value:,.1f}" for value in spent["seconds"]],
-            "share": [f"{value:.1%}" for value in spent["share"]],
+            "share": [percent(value, ".1") for value in spent["share"]],
         }
     )
     measured = float(spent.loc[spent["part"] == "measuring", "share"].iloc[0])
     return (
         f"## Where the time went\n\n{tables.to_markdown(shown)}\n\n"
-        f"Sums over all trials, also those that ran side by side; {measured:.0%} of the time was measuring."
+        f"Sums over all trials, also those that ran side by side; {percent(measured)} of the time was "
+        "measuring."
     )
 
 

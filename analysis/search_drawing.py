@@ -14,6 +14,7 @@ from analysis.page import Page, Words, make_page
 from analysis.point_labels import PointLabels
 from analysis.standings import BEST, BREAKS, FRONT
 from analysis.tables import number_text
+from sweeper.records.plurals import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,7 +91,9 @@ def importances(data: pd.DataFrame, *, words: Words) -> Figure:
     places = range(len(shown))
     axes.barh(places, shown["share"], height=0.66, color=_BLUE)
     for place, share in zip(places, shown["share"], strict=True):
-        axes.text(share + 0.008, place, f"{share:.0%}" if share >= 0.005 else "< 1%", va="center", fontsize=8)
+        axes.text(
+            share + 0.008, place, percent(share) if share >= 0.005 else "< 1 %", va="center", fontsize=8
+        )
     axes.set_yticks(places, [drawn(name) for name in shown["knob"]])
     axes.invert_yaxis()
     axes.set_xlim(0, 1.06)

@@ -23,7 +23,7 @@ from analysis.study import Study
 from sweeper.intervals import NORMAL_975, estimate
 from sweeper.kinds import DATASETS
 from sweeper.records import TrialState
-from sweeper.records.plurals import amount
+from sweeper.records.plurals import amount, percent
 
 _COMPARED = {
     "request_throughput_per_s": ("requests per second", None),
@@ -198,7 +198,9 @@ def _differ_text(found: Steadiness) -> str:
     if found.differing.empty:
         return ""
     places = set(zip(found.differing["setting"], found.differing["load point"], strict=True))
-    edges = "" if found.edges_frac is None else f"; {found.edges_frac:.0%} of the runs was ramp and drain"
+    edges = (
+        "" if found.edges_frac is None else f"; {percent(found.edges_frac)} of the runs was ramp and drain"
+    )
     return (
         f"In {len(places)} of {amount(found.known, 'pair')} of setting and load point the steady part of "
         f"the run differs from the whole run by more than noise{edges}. The charts show the whole run, as "

@@ -409,7 +409,8 @@ def restart_means(rows: pd.DataFrame, metric: str) -> list[float]:
 
 def _spread_row(group: pd.DataFrame, metric: str) -> dict[str, object]:
     by_start = group.groupby("restart", sort=True)[metric].agg(["mean", "count", "var"])
-    mean = float(by_start["mean"].mean())
+    # Of nothing there is no percentage.
+    mean = float(by_start["mean"].mean()) or math.nan
     degrees = by_start["count"] - 1
     within = float((by_start["var"].fillna(0.0) * degrees).sum())
     pooled = within / degrees.sum() if degrees.sum() else math.nan

@@ -20,7 +20,7 @@ from analysis.lettering import drawn
 from analysis.page import SIMULATED_BAND, Words, draw_legend, make_page
 from analysis.study import Study
 from sweeper.errors import ConfigError
-from sweeper.records.plurals import amount
+from sweeper.records.plurals import amount, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -157,7 +157,7 @@ def draw(table: pd.DataFrame, *, title: str, subtitle: str, origin: str) -> Figu
     lanes = _lanes(table)
     words = Words(
         title=title,
-        note=f"devices idle {idle_share(table):.1%} of the time",
+        note=f"devices idle {percent(idle_share(table), '.1')} of the time",
         subtitle=subtitle,
         caption=_caption(table, trials, origin=origin, left_out=len(settings) - len(named)),
         band=_band_text(table),
@@ -236,7 +236,7 @@ def _caption(table: pd.DataFrame, trials: pd.DataFrame, *, origin: str, left_out
         origin,
         f"{amount(count, 'trial')} on the {amount(len(lanes), 'device')} {whose} "
         f"({amount(lanes['node'].nunique(), 'node')}) in {_time_text(float(table['end_s'].max()))}; "
-        f"{idle_share(table):.1%} of the devices' time was idle",
+        f"{percent(idle_share(table), '.1')} of the devices' time was idle",
         "A number in a box names its setting",
     ]
     if "wall clock of the simulation" in set(table["basis"].dropna()):

@@ -20,6 +20,7 @@ from sweeper.calibrate.figures import FIT, VALIDATION, Figure, predict
 from sweeper.calibrate.judging import LONG_TTFT_MS, counts
 from sweeper.errors import EngineError
 from sweeper.records.metrics import Kind, fitted
+from sweeper.records.plurals import percent
 from sweeper.simulation import calibration
 from sweeper.simulation.calibration import METRICS, WORDS, NamedCalibration
 from sweeper.text.tables import markdown_table
@@ -234,7 +235,7 @@ def _verdict(table: pd.DataFrame) -> str:
     right = found[found["role"] == VALIDATION]["is_right"].mean()
     return (
         f"On figures of the article that it was not fitted to, the model is off by {told} on average, and "
-        f"orders {right:.0%} of clearly different settings as the article does. Beyond the article, see "
+        f"orders {percent(right)} of clearly different settings as the article does. Beyond the article, see "
         "[predictions](predictions.md)."
     )
 
@@ -283,14 +284,15 @@ def _order(table: pd.DataFrame) -> str:
             continue
         wrong = own[~own["is_right"]]
         named = ", ".join(dict.fromkeys(f"{row.one}/{row.other}" for row in wrong.itertuples()))
-        rows.append([f"`{name}`", f"{own['is_right'].mean():.0%}", str(len(own)), named])
+        rows.append([f"`{name}`", percent(own["is_right"].mean()), str(len(own)), named])
     shares = {role: found[found["role"] == role]["is_right"] for role in (FIT, VALIDATION)}
     verdict = "kept" if shares[VALIDATION].mean() >= ORDER_BAR else "missed"
     return (
         f"## Order of series\n\nOf the pairs of series of one chart and rate that differ by more than "
-        f"{CLEARLY_APART:.0%}, the order is right in {shares[FIT].mean():.1%} of {len(shares[FIT])} fitted "
-        f"and **{shares[VALIDATION].mean():.1%}** of {len(shares[VALIDATION])} others, where at least one of "
-        f"the two was not fitted (bar {ORDER_BAR:.0%}: {verdict}).\n\n"
+        f"{percent(CLEARLY_APART)}, the order is right in {percent(shares[FIT].mean(), '.1')} of "
+        f"{len(shares[FIT])} fitted and **{percent(shares[VALIDATION].mean(), '.1')}** of "
+        f"{len(shares[VALIDATION])} others, where at least one of the two was not fitted "
+        f"(bar {percent(ORDER_BAR)}: {verdict}).\n\n"
         f"{_table(['chart', 'right', 'pairs', 'wrong'], rows)}"
     )
 
@@ -312,7 +314,7 @@ def _failures(table: pd.DataFrame) -> str:
             METRICS[row["metric"]],
             number_text(row["published"]),
             number_text(row["predicted"]),
-            f"{row['error']:+.0%}",
+            percent(row["error"], "+.0"),
         ]
         for row in worst.to_dict("records")
     ]
@@ -351,7 +353,7 @@ def _beyond(chosen: NamedCalibration) -> str:
                 continue
             errors = [value / figure.value - 1 for figure, value in zip(own, predicted, strict=True)]
             mean = sum(map(abs, errors)) / len(errors)
-            rows.append([f"`{name}`", words, str(len(own)), f"{mean:.0%}", _span(errors)])
+            rows.append([f"`{name}`", words, str(len(own)), percent(mean), _span(errors)])
     return (
         "## Beyond the article\n\nFigures of another model, release, dataset or attention kernel, to which "
         "nothing was fitted: do not trust the model there. Rows of such a study say that their error is "
@@ -361,7 +363,7 @@ def _beyond(chosen: NamedCalibration) -> str:
 
 def _span(errors: Sequence[float]) -> str:
     """Write the lowest and the highest error, and one only where they read alike."""
-    return " to ".join(dict.fromkeys(f"{end(errors):+.0%}" for end in (min, max))) if errors else ""
+    return " to ".join(dict.fromkeys(percent(end(errors), "+.0") for end in (min, max))) if errors else ""
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 from analysis import style
 from analysis.page import Words, draw_legend, lay_legend, make_page
 from sweeper.records.metrics import Kind, fitted
+from sweeper.records.plurals import percent
 from sweeper.text.writing import write_answer
 
 if TYPE_CHECKING:
@@ -62,9 +63,9 @@ def draw(table: pd.DataFrame, *, name: str) -> Figure:
         title="What the model says, over what was published",
         note="on the line is right",
         subtitle=f"Simulated MI300X, calibration {name}; {len(table)} figures, each one run",
-        caption=f"Grey band: within {_BAND:.0%}. Bars: 95 % range of a reading; printed numbers have none. "
-        'Both axes are logarithmic. Published: "Serving LLMs on AMD MI300X: Best Practices" (Embedded LLM '
-        "and Hot Aisle, 2024-10-23).",
+        caption=f"Grey band: within {percent(_BAND)}. Bars: 95 % range of a reading; printed numbers have "
+        'none. Both axes are logarithmic. Published: "Serving LLMs on AMD MI300X: Best Practices" '
+        "(Embedded LLM and Hot Aisle, 2024-10-23).",
     )
     page = make_page(words, width_in=12.0, plot_in=3.6, legend_rows=legend.rows, left_in=0.6)
     looks = {experiment: (style.COLOURS[i], style.MARKERS[i]) for i, experiment in enumerate(others)}

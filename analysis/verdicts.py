@@ -24,7 +24,7 @@ from analysis.study import Study
 from sweeper.goals.objectives import counts, load_key, row_value
 from sweeper.intervals import variance_of_mean, welch_half
 from sweeper.records import Constraint, Objective, Provenance, TrialState
-from sweeper.records.plurals import amount
+from sweeper.records.plurals import amount, percent
 
 FAMILY_LEVEL = 0.05
 """Chance, over all comparisons of a study, that an interval misses what is true."""
@@ -286,7 +286,9 @@ def _objective_text(study: Study, objective: Objective, judged: Sequence[Finalis
         "interval is widened until all hold together in 95 % of studies (Bonferroni)."
     )
     if study.is_simulated:
-        method += f" A model's starts hardly differ: no interval is taken to be narrower than {NOISE:.0%}."
+        method += (
+            f" A model's starts hardly differ: no interval is taken to be narrower than {percent(NOISE)}."
+        )
     serve = [code_block(line) for line in _serve_lines(study, judged)]
     return "\n\n".join(
         [

@@ -28,6 +28,7 @@ from sweeper.records import (
     TrialSpec,
     TrialState,
 )
+from sweeper.records.plurals import percent
 from sweeper.trial import trial
 
 METRIC = "request_throughput_per_s"
@@ -106,7 +107,8 @@ def rate_text(count: int, of: int) -> str:
     z, share = 1.959964, count / of
     centre = (share + z**2 / 2 / of) / (1 + z**2 / of)
     half = z / (1 + z**2 / of) * math.sqrt(share * (1 - share) / of + (z / 2 / of) ** 2)
-    return f"{count} of {of}: {share:.1%} (95 % interval {centre - half:.1%} to {centre + half:.1%})"
+    low, high = (percent(end, ".1") for end in (centre - half, centre + half))
+    return f"{count} of {of}: {percent(share, '.1')} (95 % interval {low} to {high})"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -118,7 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--run-noise", type=float, default=0.01)
     options = parser.parse_args(arguments)
     values = starts_of(noisy(restart_noise=options.restart_noise, run_noise=options.run_noise))
-    print(f"noise of a start {options.restart_noise:.1%}, of a run {options.run_noise:.1%}")
+    start, run = (percent(noise, ".1") for noise in (options.restart_noise, options.run_noise))
+    print(f"noise of a start {start}, of a run {run}")
     for starts in options.starts:
         wrong = wrong_verdicts(values, pairs=options.pairs, starts=starts)
         print(f"{starts} starts, equal, called better or worse: {rate_text(wrong, options.pairs)}")
@@ -126,7 +129,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{starts} starts, four equal settings, any pair: {rate_text(wrong, options.pairs)}")
         for faster in (0.05, 0.1):
             found = found_verdicts(values, pairs=options.pairs, starts=starts, faster=faster)
-            print(f"{starts} starts, {faster:.0%} faster, called better: {rate_text(found, options.pairs)}")
+            print(
+                f"{starts} starts, {percent(faster)} faster, called better: {rate_text(found, options.pairs)}"
+            )
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from sweeper.calibrate.contradictions import contradictions
 from sweeper.calibrate.figures import Figure, predict
 from sweeper.errors import SweeperError
 from sweeper.records import LoadPoint, Scalar, TrialSpec
+from sweeper.records.plurals import percent
 from sweeper.simulation import calibration, intervals, stacks
 from sweeper.simulation.intervals import Unseen
 from sweeper.text.writing import write_answer
@@ -225,8 +226,8 @@ def page(compared: Compared) -> Iterator[str]:
     yield (
         "How far the model is from public measurements of other models, releases and GPUs. Of the "
         f"{len(unfitted)} numbers below that no fit had seen, {far} are off by more than "
-        f"{FAR_OFF:.0%}. Where a source like yours has a large error, trust which of two settings is faster, "
-        "not the number."
+        f"{percent(FAR_OFF)}. Where a source like yours has a large error, trust which of two settings is "
+        "faster, not the number."
     )
     yield ""
     yield (
@@ -360,8 +361,8 @@ def _left_out(compared: Compared) -> Iterator[str]:
     whole = intervals.coverage(found, alike=lambda each, other: each.source == other.source)
     for family, (inside, count) in one.items():
         of_source, others = whole.get(family, (0, 0))
-        apart = f"{of_source / others:.0%}" if others else ""
-        yield f"| {family} | {count} | {inside / count:.0%} | {apart} |"
+        apart = percent(of_source / others) if others else ""
+        yield f"| {family} | {count} | {percent(inside / count)} | {apart} |"
     yield ""
 
 
@@ -385,7 +386,7 @@ def _means(found: Sequence[Unseen]) -> str:
             for each in found
             if intervals.family_of(each.metric) == family
         ]
-        means += [f"{sum(errors) / len(errors):.1%}"] if errors else []
+        means += [percent(sum(errors) / len(errors), ".1")] if errors else []
     return ", ".join(means)
 
 
@@ -400,7 +401,7 @@ def _anchored(source: Mapping[str, Any], found: Sequence[Unseen]) -> str:
             for each in found
             if each.source == source["name"] and (intervals.family_of(each.metric) == "TTFT") == is_ttft
         ]
-        cells.append(f"{sum(errors) / len(errors):.1%}" if errors else "")
+        cells.append(percent(sum(errors) / len(errors), ".1") if errors else "")
     return " | ".join(cells)
 
 
@@ -438,8 +439,8 @@ def _summary(compared: Compared) -> Iterator[str]:
         if source["name"] in pooled.fitted_names():
             fitted = " **(its model left out)**"
         yield (
-            f"| {name}{fitted} | {_basis(source)} | {len(errors)} | {mean:.0%} | {speed:.2f} | "
-            f"{worst:+.0%} | {_anchored(source, anchored)} |"
+            f"| {name}{fitted} | {_basis(source)} | {len(errors)} | {percent(mean)} | {speed:.2f} | "
+            f"{percent(worst, '+.0')} | {_anchored(source, anchored)} |"
         )
 
 

@@ -50,7 +50,7 @@ def run(*overrides: str, config_dir: Path | str | None = None, is_quiet: bool = 
     _, words = read_options(list(overrides), commands=())
     asked = composed(words, config_dir=None if config_dir is None else Path(config_dir))
     settings = settings_of(asked)
-    console = Console(file=io.StringIO() if is_quiet else None, highlight=False)
+    console = Console(file=io.StringIO() if is_quiet else None, highlight=False, emoji=False)
     _load_analysis()
     if run_settings(asked, settings, console) == NOTHING_COMPLETE:
         raise NothingCompleteError(

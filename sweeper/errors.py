@@ -132,10 +132,13 @@ def told_by(exc: BaseException) -> BaseException:
 
 
 def first_line(exc: BaseException) -> str:
-    """Return what an exception says in one line, or the one that it carries."""
+    """Return what an exception says in one line, or the one that it carries, without its full stop.
+
+    Messages quote it amid a sentence of their own.
+    """
     exc = told_by(exc)
-    text = str(exc).strip()
-    return text.splitlines()[0] if text else type(exc).__name__
+    said = next(iter(str(exc).strip().splitlines()), "")
+    return said.rstrip(" .") or type(exc).__name__
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

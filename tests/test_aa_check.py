@@ -27,4 +27,4 @@ def test_each_start_draws_its_own_noise_and_without_any_all_are_equal() -> None:
 
 def test_rate_comes_with_its_interval() -> None:
     # Wilson: centre (0.05 + 1.9208 / 200) / (1 + 3.8415 / 200) = 0.0585, half width 0.0311.
-    assert rate_text(10, 200) == "10 of 200: 5.0% (95 % interval 2.7% to 9.0%)"
+    assert rate_text(10, 200) == "10 of 200: 5.0 % (95 % interval 2.7 % to 9.0 %)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sweeper.errors import EngineError, MeasurementError, SweeperError, nearest, nearest_name
+from sweeper.errors import EngineError, MeasurementError, SweeperError, first_line, nearest, nearest_name
 from sweeper.records import FailureClass
 
 
@@ -42,3 +42,16 @@ MODELS = ("llama_3_1_8b", "llama_3_1_8b_instruct", "llama_3_1_70b_instruct", "ll
 )
 def test_nearest_name_is_of_same_thing(name: str, known: tuple[str, ...], meant: str | None) -> None:
     assert nearest_name(name, known) == meant
+
+
+@pytest.mark.parametrize(
+    ("error", "quoted"),
+    [
+        (ValueError("it is closed.\nSee the log."), "it is closed"),
+        (ValueError("it is closed"), "it is closed"),
+        (ValueError(" \n "), "ValueError"),
+        (ValueError("..."), "ValueError"),
+    ],
+)
+def test_what_is_quoted_of_an_error_amid_a_sentence_has_no_full_stop(error: Exception, quoted: str) -> None:
+    assert first_line(error) == quoted

@@ -130,5 +130,5 @@ def test_page_counts_numbers_that_are_far_off() -> None:
     ]
     told = "\n".join(predictions.page([({**source(), "title": "Somebody"}, pairs)]))
     # 14 is 40 % above, 5 is 50 % below.
-    assert "Of the 3 numbers below that no fit had seen, 2 are off by more than 30%." in told
+    assert "Of the 3 numbers below that no fit had seen, 2 are off by more than 30 %." in told
     assert "| Somebody: nowhere | " in told

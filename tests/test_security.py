@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from analysis.browser import logs
 from sweeper import cli
 from sweeper.clients import vllm_bench
 from sweeper.engines.vllm import VllmEngine, server_command
 from sweeper.records import FailureClass, TrialState
-from sweeper.trial import trial
+from sweeper.trial import outcome, trial
+from sweeper.trial.record import TrialRecord
 from tests.standin_server import PLACEMENT, POINT, RELEASE, make_spec, never, write_interpreter
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -154,6 +156,40 @@ def test_each_server_has_key_of_its_own_and_listens_on_loopback(tmp_path: Path) 
             server.stop()
 
 
+def test_key_of_endpoint_is_masked_whatever_its_variable_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDPOINT", "plantedEndpointWord")
+    spec = make_spec(tmp_path, write_interpreter(tmp_path / "bin"))
+    spec = replace(spec, engine=replace(spec.engine, kind="attach", api_key_env="ENDPOINT"))
+    result = outcome.lost(spec, PLACEMENT, OSError("401: plantedEndpointWord is no key"))
+    assert result.failure_message == "the worker of this trial was lost: OSError: 401: *** is no key"
+    failed = outcome.failed(
+        TrialRecord(spec=spec, placement=PLACEMENT), OSError("401: plantedEndpointWord is no key")
+    )
+    assert failed.failure_message == "OSError: 401: *** is no key"
+    assert leaks(tmp_path, [b"plantedEndpointWord"]) == []
+
+
+def test_secret_where_a_long_message_is_cut_is_masked_whole(tmp_path: Path, planted: list[bytes]) -> None:
+    spec = make_spec(tmp_path, write_interpreter(tmp_path / "bin"))
+    token = PLANTED["HF_TOKEN"]
+    kind = "the worker of this trial was lost: OSError: "
+    # The ten thousandth letter is the token's fifth.
+    said = "a" * (10_000 - len(kind) - 5) + token + "b" * 20_000
+    message = outcome.lost(spec, PLACEMENT, OSError(said)).failure_message
+    assert message is not None and len(message) < 20_010
+    assert token[:5] not in message
+
+
+def test_secret_where_the_page_cuts_a_log_is_left_out(tmp_path: Path, planted: list[bytes]) -> None:
+    token = PLANTED["WANDB_API_KEY"]
+    # Of the 16384 bytes that are read the first is the token's sixth.
+    rest = "\nthe last line"
+    (tmp_path / "a.log").write_text("x" * 99 + token + "z" * (16_384 - len(token[5:] + rest)) + rest)
+    assert logs.last_lines(tmp_path, "a.log").strip() == "the last line"
+
+
 def test_code_of_model_is_trusted_only_when_asked(tmp_path: Path) -> None:
     spec = make_spec(tmp_path, "python")
     asked = replace(spec, assignment={**spec.assignment, "trust_remote_code": True})
@@ -185,6 +221,12 @@ def test_dashboard_listens_on_loopback(tmp_path: Path, monkeypatch: pytest.Monke
         ("engine.prefix=[docker,run,-e,'DB=postgres://me:hf_planted0123@h']", "engine.prefix"),
         ("+knobs.DATABASE='postgres://me:hf_planted0123@h'", "knobs.DATABASE"),
         ("study.storage='postgres://user:hf_planted0123@host/studies'", "study.storage"),
+        ("engine.prefix=[program,--api-key,hf_planted0123]", "engine.prefix"),
+        ("engine.container_arguments=['--env=A=hf_planted0123ABCDEFGHIJK']", "engine.container_arguments"),
+        ("workload.extra_body={api_key: hf_planted0123}", "workload.extra_body"),
+        ("+knobs.additional_config={password: hf_planted0123}", "knobs.additional_config"),
+        ("+knobs.tokenizer='https://hf_planted0123ABCDEFGHIJK@host/x'", "knobs.tokenizer"),
+        ("study.question='is https://me:hf_planted0123@host slow?'", "study.question"),
     ],
 )
 def test_secret_in_configuration_is_refused_without_being_shown(

@@ -32,7 +32,8 @@ def to_run_again(folder: Path) -> list[dict[str, str]]:
 
 def _reading(study: Study) -> str:
     place = study.location if study.location is not None else study.folder
-    return f'python -c "import pandas; print(pandas.read_parquet({str(place) + "/measurements"!r}))"'
+    stored = json.dumps(f"{place}/measurements", ensure_ascii=False)
+    return f"python -c {shlex.quote(f'import pandas; print(pandas.read_parquet({stored}))')}"
 
 
 def _asked_last(folder: Path) -> list[str]:

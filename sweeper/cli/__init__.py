@@ -51,8 +51,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AT_RISK", "MISTAKE", "NOTHING_COMPLETE", "OK", "SOME_FAILED", "main"]
 
-_HELP_WORDS = ("-h", "--help", "help")
-
 _COMMANDS: dict[str, ConsoleCommand] = {
     command.name: command
     for command in (
@@ -123,7 +121,8 @@ def main(arguments: Sequence[str]) -> int:
     load_own_analysis()
     stream = Stream("stdout")
     console, errors = (
-        Console(file=file, highlight=False)  # type: ignore[arg-type]
+        # No emoji: in /data:x:y, an image or a label, the colons are not the name of a picture.
+        Console(file=file, highlight=False, emoji=False)  # type: ignore[arg-type]
         for file in (stream, Stream("stderr"))
     )
     try:

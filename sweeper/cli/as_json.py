@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
-from sweeper.text.output import Stream
+from sweeper.text.output import Stream, json_answer
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +25,7 @@ def beside() -> Console:
     """Return where to say what is not the answer, while that has standard output for itself."""
     from rich.console import Console
 
-    return Console(file=Stream("stderr"), highlight=False)  # type: ignore[arg-type]
+    return Console(file=Stream("stderr"), highlight=False, emoji=False)  # type: ignore[arg-type]
 
 
 def answer(content: Any, console: Console) -> None:
@@ -36,4 +35,4 @@ def answer(content: Any, console: Console) -> None:
 
 def text(content: Any) -> str:
     """Return an answer as it is printed."""
-    return json.dumps(content, indent=2, ensure_ascii=False)
+    return json_answer(content)

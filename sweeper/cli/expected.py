@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from sweeper.errors import AnswerError
 from sweeper.goals.objectives import trial_values
-from sweeper.records.plurals import amount
+from sweeper.records.plurals import amount, percent
 from sweeper.text.printable import legible
 from sweeper.text.writing import write_answer
 
@@ -60,7 +60,7 @@ def facts(settings: Settings, anchoring: Anchoring) -> dict[str, str]:
         return {}
     moved = ", ".join(f"{metric} x{anchors.factor(metric):.3g}" for metric in anchors.metrics)
     sure = ", ".join(
-        f"{metric} within {wide - 1:.0%}" for metric in anchors.metrics if (wide := anchors.wide(metric))
+        f"{metric} within {percent(wide - 1)}" for metric in anchors.metrics if (wide := anchors.wide(metric))
     )
     return {
         "expected": f"{settings.objectives[0].name}: predicted, not measured; the model's numbers moved by "
@@ -100,7 +100,7 @@ def _errors_text(told: Sequence[Expected]) -> str:
     for one in told:
         if one.measured:
             errors.setdefault(one.metric, []).append(abs(one.value / one.measured - 1))
-    return ", ".join(f"{metric} {statistics.median(found):.0%}" for metric, found in errors.items())
+    return ", ".join(f"{metric} {percent(statistics.median(found))}" for metric, found in errors.items())
 
 
 def _inside_text(told: Sequence[Expected]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from sweeper.cli.analysis import analysis_command
 from sweeper.cli.long_work import LongWork
 from sweeper.errors import AnswerError
 from sweeper.records import Platform
-from sweeper.records.plurals import amount
+from sweeper.records.plurals import amount, percent
 from sweeper.text.durations import duration_text
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def forecast_facts(settings: Settings, found: Forecast) -> dict[str, str]:
         "placement": _placement_text(settings, found),
         "predicted": f"on {where}: {amount(len(lasting), 'trial')} of {each} in "
         f"{duration_text(found.makespan_s)}, {found.node_hours:.2f} node-hours, devices idle "
-        f"{found.idle_share:.0%} of the time (basis: {found.basis})",
+        f"{percent(found.idle_share)} of the time (basis: {found.basis})",
     }
     if settings.price_per_gpu_hour is not None:
         facts["cost"] = _cost_text(settings, settings.price_per_gpu_hour, found)
@@ -146,7 +147,7 @@ def write_timeline(settings: Settings, found: Forecast, console: Console) -> Non
             write_csv(found, settings.plan_csv)
         except AnswerError as exc:
             raise AnswerError(f"plan_csv: {exc}") from exc
-        draw = f"{analysis_command()} timeline {settings.plan_csv}"
+        draw = f"{analysis_command()} timeline {shlex.quote(str(settings.plan_csv))}"
         console.print(
             f"time-line: {settings.plan_csv}; draw it with: {draw}",
             markup=False,

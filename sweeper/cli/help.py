@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 HELP_WORDS = ("-h", "--help")
@@ -29,13 +30,13 @@ def help_on(arguments: Sequence[str]) -> str | None:
         return None
     config.compose_run(overrides, config_dir=options.config_dir)
     name = chosen[-1]
+    command = f"python -m sweeper {shlex.join(rest)}"
     lines = [
-        "usage: python -m sweeper " + " ".join([*rest, "[key=value ...]"]),
+        f"usage: {command} [key=value ...]",
         "",
         config.about(name, options.config_dir),
         "",
     ]
-    command = " ".join(["python -m sweeper", *rest])
     for words, meaning in (
         ("plan=true", "what would run, how long, on which devices; starts nothing"),
         ("--cfg job", "every key of the configuration with its value"),

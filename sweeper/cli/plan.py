@@ -22,7 +22,7 @@ from sweeper.kinds import SEARCH_METHODS
 from sweeper.plan.live import on_largest_start, search_line, shared_starts
 from sweeper.prepare.search import anchoring_of, first_jobs, is_too_large, size_text
 from sweeper.records import TrialState
-from sweeper.records.plurals import amount
+from sweeper.records.plurals import amount, percent
 from sweeper.simulation.intervals import factor
 from sweeper.space.domains import Choice, Domain
 from sweeper.text.durations import duration_text
@@ -236,7 +236,7 @@ def _interval_text(distance: float | None) -> str | None:
             ("latency", "mean_batch_latency_ms"),
         )
     }
-    told = [f"{name} within {wide - 1:.0%}" for name, wide in found.items() if wide is not None]
+    told = [f"{name} within {percent(wide - 1)}" for name, wide in found.items() if wide is not None]
     return ", ".join(told) if told else None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +12,8 @@ from typing import TYPE_CHECKING
 from sweeper.cli import as_json
 from sweeper.cli.arguments import ConsoleCommand
 from sweeper.cli.exit_codes import OK
-from sweeper.records.plurals import amount
+from sweeper.errors import ConfigError
+from sweeper.records.plurals import amount, percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,8 +63,8 @@ class Traffic(ConsoleCommand):
         from sweeper.workload import logs, traffic
 
         told = as_json.telling(options, console)
+        name = _name(options)
         log = logs.read(options.log, most_tokens=options.most_tokens)
-        name = options.name or options.log.name.partition(".")[0]
         found = traffic.summarize(log)
         for line in said(found):
             told.print(line, markup=False, soft_wrap=True)
@@ -81,6 +84,23 @@ class Traffic(ConsoleCommand):
         if options.json:
             as_json.answer({**asdict(found), **made}, console)
         return OK
+
+
+def _name(options: Namespace) -> str:
+    """Return the name of the workload, which stands in commands and names files and studies.
+
+    Raises:
+        ConfigError: The given one cannot.
+    """
+    if options.name is None:
+        # A log may be called anything.
+        return re.sub(r"[^A-Za-z0-9_-]+", "_", options.log.name.partition(".")[0]).strip("_-") or "log"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", options.name):
+        raise ConfigError(
+            f"--name: '{options.name}' cannot name a workload; expected letters, digits, '_' and '-', the "
+            "first a letter or digit. Choose another."
+        )
+    return str(options.name)
 
 
 def said(found: Summary) -> Iterator[str]:
@@ -107,7 +127,7 @@ def said(found: Summary) -> Iterator[str]:
         middle = f"{mean:.0f} tokens in the mean, median {median:.0f}"
         yield f"{what}: {middle}, 99 % below {high:.0f}, longest {most}"
     if found.shared_frac is not None:
-        yield f"prompts that begin alike: {found.shared_frac:.1%} of all prompt tokens came before"
+        yield f"prompts that begin alike: {percent(found.shared_frac, '.1')} of all prompt tokens came before"
 
 
 def _spacing(burstiness: float) -> str:
@@ -126,7 +146,7 @@ def _write_preset(path: Path, trace: Path, has_times: bool, requests: int) -> Pa
     lines = [
         f"# Traffic of {trace.name}: lengths, times and equal beginnings; no text.",
         f"dataset: {dataset}",
-        f"dataset_path: {trace.absolute()}",
+        _path_line(trace),
         f"num_prompts: {requests}",
         "request_rate_per_s: [null]   # its own times; with dataset trace_lengths, rates of your choice",
         "ignore_eos: true             # answers as long as they were",
@@ -135,10 +155,22 @@ def _write_preset(path: Path, trace: Path, has_times: bool, requests: int) -> Pa
     return write_answer(path, "\n".join(lines))
 
 
+def _path_line(path: Path) -> str:
+    """Return the line of a workload that names its file; a path may hold what means something in YAML."""
+    import yaml
+
+    named = {"dataset_path": str(path.absolute())}
+    return yaml.safe_dump(named, allow_unicode=True, width=10_000).strip()
+
+
+def _command(name: str, folder: Path) -> str:
+    return f"python -m sweeper --config-dir {shlex.quote(str(folder))} +experiment=tune workload={name}"
+
+
 def _how(name: str, folder: Path, has_times: bool, rate_per_s: float | None) -> Iterator[str]:
     """Write how to use a workload; each load is a study of its own, as a search is of one load."""
     rates = ",".join(f"{float(f'{times * (rate_per_s or 1):.2g}'):g}" for times in (1, 2, 4))
-    base = f"python -m sweeper --config-dir {folder} +experiment=tune workload={name}"
+    base = _command(name, folder)
     if has_times:
         yield f"replay it:          {base} study.name={name}"
         yield f"twice as fast:      {base} workload.options.speed=2 study.name={name}_fast"
@@ -166,7 +198,7 @@ def _write_conversations(name: str, folder: Path, log: Log) -> tuple[list[str], 
     lines = [
         f"# Conversations of {path.name}: messages, answers and times; no text.",
         f"dataset: {dataset}",
-        f"dataset_path: {path.absolute()}",
+        _path_line(path),
         f"num_prompts: {len(log.requests)}   # turns, those of all conversations together",
         "request_rate_per_s: [null]   # its own times; with custom_conversations, your rates or users",
         "ignore_eos: true             # answers as long as they were",
@@ -175,7 +207,7 @@ def _write_conversations(name: str, folder: Path, log: Log) -> tuple[list[str], 
     ]
     preset = write_answer(folder / "workload" / f"{name}.yaml", "\n".join(lines))
     told.append(f"wrote {path} and {preset}")
-    base = f"python -m sweeper --config-dir {folder} +experiment=tune workload={name}"
+    base = _command(name, folder)
     if log.has_times:
         told.append(f"turn by turn:       {base} study.name={name}")
     by_users = "workload.dataset=custom_conversations 'workload.max_concurrency=[4,16,64]'"

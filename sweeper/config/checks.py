@@ -38,11 +38,8 @@ def scalar(key: str, value: Any) -> Scalar:
         The value. A mapping becomes JSON with its keys in order, so that one object is one value however it
         is written; a text is kept as it is, for the keys of stored trials hold it.
     """
-    if isinstance(value, str) and confidential.has_password(value):
-        raise ConfigError(
-            f"{key}: holds a URL with a password, and knobs are kept with the results; expected none. "
-            "Export it as an environment variable: engines are given the sweeper's own."
-        )
+    if isinstance(value, str):
+        _refuse_given_secret(key, value)
     if isinstance(value, bool | str):
         return value
     if isinstance(value, int):
@@ -54,9 +51,37 @@ def scalar(key: str, value: Any) -> Scalar:
         return value
     if isinstance(value, Mapping) and knobs.takes_json(key.rpartition(".")[2]):
         # Once there and back: JSON's keys are texts, and only those have an order.
-        return json.dumps(json.loads(json.dumps(value)), sort_keys=True)
+        text = json.dumps(json.loads(json.dumps(value)), sort_keys=True)
+        _refuse_given_secret(key, text)
+        return text
     kind = "null" if value is None else type(value).__name__
     raise ConfigError(f"{key}: is {kind}; expected a number, a text, true or false. Quote JSON as a text.")
+
+
+def _refuse_given_secret(key: str, value: str) -> None:
+    if confidential.gives_secret(value):
+        raise ConfigError(
+            f"{key}: holds what looks like a secret, and knobs are kept with the results; expected none. "
+            "Export it as an environment variable, which engines are given, or put it into a file of theirs."
+        )
+
+
+def check_no_secret_text(key: str, content: Any) -> None:
+    """Refuse a secret anywhere in a part of the configuration: all of it is kept with the results.
+
+    The URL of the search's database may hold its password, which is masked wherever that is kept.
+    """
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            check_no_secret_text(f"{key}.{name}" if key else str(name), value)
+    elif isinstance(content, list | tuple):
+        for place, value in enumerate(content):
+            check_no_secret_text(f"{key}[{place}]", value)
+    elif isinstance(content, str) and key != "study.storage" and confidential.is_secret(content):
+        raise ConfigError(
+            f"{key}: holds what looks like a secret, and the configuration is kept with the results; "
+            "expected none. Leave it out: what a program needs reaches it by environment variables."
+        )
 
 
 def check_whole(key: str, value: int) -> None:

@@ -157,7 +157,7 @@ def _value(where: str, value: Any) -> Any:
     elif not isinstance(value, bool | int | float | str):
         raise ConfigError(f"{where}: is {type(value).__name__}; expected a number, a text, true or false.")
     for text in value if isinstance(value, tuple) else (str(value),):
-        if confidential.redacted(text, {}) != text:
+        if confidential.gives_secret(text):
             raise ConfigError(
                 f"{where}: holds what looks like a secret, and arguments are kept with the results; expected "
                 "none. Leave it out: the key of the server reaches the client by itself (engine.api_key_env)."

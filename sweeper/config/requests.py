@@ -12,6 +12,7 @@ from sweeper.config.schema import RampConfig
 from sweeper.errors import ConfigError, nearest
 from sweeper.kinds import DATASETS, DatasetOption
 from sweeper.records import SAMPLING, LoadPoint, Ramp, RequestForm, Scalar
+from sweeper.text import confidential
 
 _ENDPOINTS = ("completions", "chat")
 _STRATEGIES = ("linear", "exponential")
@@ -153,6 +154,12 @@ def _form(workload: Mapping[str, Any]) -> RequestForm:
             "keys. Leave it out."
         )
     body = workload["extra_body"]
+    if confidential.gives_secret(json.dumps(body)):
+        raise ConfigError(
+            "workload.extra_body: holds what looks like a secret, and load points are kept with the results; "
+            "expected none. Leave it out: the key of the server reaches the client by itself "
+            "(engine.api_key_env)."
+        )
     form = RequestForm(
         endpoint=workload["endpoint"],
         sampling=tuple(sorted((name, float(value)) for name, value in workload["sampling"].items())),

@@ -19,6 +19,7 @@ from sweeper.config.checks import (
     check_choice,
     check_count,
     check_no_secret,
+    check_no_secret_text,
     check_not_negative,
     check_positive,
     check_whole_numbers,
@@ -276,6 +277,8 @@ def settings(
         release_stated_by=release_stated_by,
         needs_engine_python=Run(root=root, platform=platform, datasets=frozenset()).needs_engine_python,
     )
+    # After what has a better word for a secret in its place.
+    check_no_secret_text("", root)
     # Last, so that a value which is wrong by itself is answered first.
     left_out = unused.check(
         root,

@@ -273,7 +273,7 @@ class Cluster:
             return self._ray.get(reference, timeout=_ANSWER_S)
         except self._ray.exceptions.RayError as exc:
             raise PlacementError(
-                f"executor.address: node {name} does not answer: {first_line(exc).rstrip('.')}. "
+                f"executor.address: node {name} does not answer: {first_line(exc)}. "
                 "Mend it, or take it out of the cluster."
             ) from exc
 

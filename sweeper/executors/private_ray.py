@@ -112,7 +112,7 @@ class PrivateRay:
                 processes.end(_below(self._temp_dir), grace_s=0.0)
                 if attempt == _START_ATTEMPTS:
                     raise PlacementError(
-                        f"executor: Ray did not start in {attempt} attempts: {first_line(exc).rstrip('.')}. "
+                        f"executor: Ray did not start in {attempt} attempts: {first_line(exc)}. "
                         f"See {self._log_path}, or use executor=inline."
                     ) from exc
             else:

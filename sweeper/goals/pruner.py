@@ -20,6 +20,7 @@ from sweeper.goals.deciding import counted_points
 from sweeper.goals.objectives import is_at, is_worse
 from sweeper.records import Constraint, LoadPoint, Measurement, Objective, StopRule
 from sweeper.records.metrics import METRICS
+from sweeper.records.plurals import percent
 
 _OFFERED = tuple(metric.name for metric in METRICS if metric.is_offered)
 """Metrics that cannot be above the rate at which requests are sent."""
@@ -61,7 +62,7 @@ def reason_to_stop(
     for constraint in rule.constraints:
         value = _known(constraint, points, measured, gpus=gpus)
         if value is not None and constraint.violation(value) > rule.margin:
-            return f"breaks {constraint.name}: {value:.4g}, and may be {rule.margin:.0%} off at most"
+            return f"breaks {constraint.name}: {value:.4g}, and may be {percent(rule.margin)} off at most"
     best = [_best_possible(objective, points, measured, gpus=gpus) for objective in rule.objectives]
     for incumbent in rule.incumbents:
         if is_worse(best, than=incumbent, objectives=rule.objectives, margin=rule.margin):
@@ -79,7 +80,7 @@ def broken_before(rule: StopRule, known: Mapping[str, Any]) -> str | None:
     for constraint in rule.constraints:
         value = known.get(constraint.metric)
         if value is not None and constraint.violation(value) > rule.margin:
-            return f"breaks {constraint.name}: {value:.4g}, and may be {rule.margin:.0%} off at most"
+            return f"breaks {constraint.name}: {value:.4g}, and may be {percent(rule.margin)} off at most"
     return None
 
 

@@ -11,13 +11,14 @@ from importlib import resources
 
 from sweeper.models.builds import architecture_of
 from sweeper.records.architecture import Architecture
+from sweeper.records.plurals import percent
 
 CLOSE_SHARE = 0.01
 """Differences above this share are explained."""
 
 _HEAD = """# Published models, counted
 
-What `fit` counts from a model's config.json lies within {most:.1%} of the size that its maker states, for all
+What `fit` counts from a model's config.json lies within {most} of the size that its maker states, for all
 of these {count} models but where a row says why.
 
 Weights are in billions, without layers that only predict further tokens (drafts). Stated sizes are from the
@@ -90,7 +91,7 @@ def page() -> str:
     dense = (_row(model) for model in found if not model.architecture.has_experts)
     experts = (_row(model) for model in found if model.architecture.has_experts)
     most = max(abs(model.off_share) for model in found if model.name not in _ROUNDED)
-    return "".join((_HEAD.format(most=most, count=len(found)), *dense, _EXPERTS, *experts))
+    return "".join((_HEAD.format(most=percent(most, ".1"), count=len(found)), *dense, _EXPERTS, *experts))
 
 
 def _row(model: PublishedModel) -> str:
@@ -106,7 +107,7 @@ def _row(model: PublishedModel) -> str:
         built.words + extra,
         f"{built.parameters / 1e9:.2f}",
         f"{model.parameters_b:g}",
-        f"{model.off_share:+.1%}{note}",
+        f"{percent(model.off_share, '+.1')}{note}",
         *((_active(built), stated) if built.has_experts else ()),
         f"{built.kv_bytes_per_token():,.0f}{state}",
         _where(model.source),

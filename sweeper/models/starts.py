@@ -9,6 +9,7 @@ from importlib import resources
 from sweeper.models import published, quantization
 from sweeper.models.fit import GIB, Fit, fit
 from sweeper.records import Assignment, Model
+from sweeper.records.plurals import percent
 
 CLOSE_SHARE = 0.01
 """Differences above this share are explained."""
@@ -153,4 +154,4 @@ def _row(start: Start) -> str:
 def _pair(said: float | None, found: float | None, form: str) -> tuple[str, str, str]:
     if said is None or found is None:
         return "", "", ""
-    return format(said, form), format(found, form), f"{found / said - 1:+.1%}"
+    return format(said, form), format(found, form), percent(found / said - 1, "+.1")

@@ -26,7 +26,7 @@ from sweeper.prepare.node import read_node
 from sweeper.prepare.planner import planner_of
 from sweeper.prepare.platform import compose_for_platform
 from sweeper.records import Constraint, LoadPoint, Placement, TrialSpec, gpus_used
-from sweeper.records.plurals import amount
+from sweeper.records.plurals import amount, percent
 from sweeper.schedule.allocator import Allocator
 from sweeper.simulation.intervals import factor
 from sweeper.workload import traffic
@@ -98,7 +98,7 @@ def capacity(
         low_per_s=low / wide,
         high_per_s=None if high >= rate_of(STEPS - 1) else high * STEP * wide,
         because=f"SIMULATED, a minute of Poisson arrivals at each rate ({MOST_PROMPTS} at most), rates "
-        f"{STEP - 1:.0%} apart, never compared with a measured fleet",
+        f"{percent(STEP - 1)} apart, never compared with a measured fleet",
     )
 
 

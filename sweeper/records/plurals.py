@@ -1,4 +1,4 @@
-"""The noun that goes with a number: 1 trial, 2 trials; and names in a row: a, b and c."""
+"""How numbers and names stand in a sentence: 1 trial, 2 trials; 17 %; a, b and c."""
 
 from __future__ import annotations
 
@@ -28,6 +28,16 @@ def plural(count: float, noun: str) -> str:
     if noun.endswith("y") and noun[-2] not in "aeiou":
         return f"{noun[:-1]}ies"
     return f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
+
+
+def percent(share: float, spec: str = ".0") -> str:
+    """Return a share in percent, the sign a space behind the number: ``17 %``.
+
+    Args:
+        share: Of one, such as 0.17.
+        spec: How the number is written, such as ``.1`` or ``+,.0``.
+    """
+    return f"{share:{spec}%}".replace("%", " %")
 
 
 def listed(names: Sequence[str], last: str = "and") -> str:

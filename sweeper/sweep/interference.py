@@ -33,7 +33,7 @@ from sweeper.records import (
     TrialState,
     metrics,
 )
-from sweeper.records.plurals import amount
+from sweeper.records.plurals import amount, percent
 from sweeper.schedule.allocator import Allocator
 from sweeper.trial import trial
 
@@ -86,11 +86,12 @@ class Finding:
             return "inconclusive: one pair has no interval; ask for more with --pairs"
         if self.low > 1 or self.high < 1:
             change = "higher" if self.ratio > 1 else "lower"
-            return f"interferes: {abs(self.ratio - 1):.1%} {change} beside neighbours"
+            return f"interferes: {percent(abs(self.ratio - 1), '.1')} {change} beside neighbours"
         bound = max(self.high - 1, 1 - self.low)
         if bound <= NEGLIGIBLE:
-            return f"no effect seen above {bound:.1%}"
-        return f"inconclusive: an effect of up to {bound:.1%} cannot be told from chance; ask for more pairs"
+            return f"no effect seen above {percent(bound, '.1')}"
+        effect = f"an effect of up to {percent(bound, '.1')}"
+        return f"inconclusive: {effect} cannot be told from chance; ask for more pairs"
 
 
 def run_pairs(
@@ -175,7 +176,7 @@ def conclusion(found: Sequence[Finding], *, provenance: Provenance, neighbours: 
     if provenance is Provenance.SIMULATED:
         return "simulated: the model of a node has no neighbours, so these ratios are 1 by construction"
     disturbed = [item.metric for item in found if item.verdict.startswith("interferes")]
-    beside = f"beside {neighbours} {'neighbour' if neighbours == 1 else 'neighbours'}"
+    beside = f"beside {amount(neighbours, 'neighbour')}"
     if disturbed:
         named = ", ".join(disturbed)
         return f"{beside} the trial interferes with itself in {named}: use study.isolation=exclusive"
@@ -185,7 +186,7 @@ def conclusion(found: Sequence[Finding], *, provenance: Provenance, neighbours: 
 
 
 def neighbours_of(result: TrialResult) -> int:
-    """Return in words how many copies ran next to a control run."""
+    """Return how many copies ran next to a control run."""
     return int(result.measurements[0].telemetry[NEIGHBOURS] or 0)
 
 

@@ -93,8 +93,12 @@ def speaks_of_secrets(name: str) -> bool:
 
 
 def assigned_secret(words: Iterable[str]) -> str | None:
-    """Name the variable that is given a secret among the words of a command, ``HF_TOKEN=...``; else None."""
-    for word in words:
+    """Name what is given a secret among the words of a command: ``HF_TOKEN=...``, ``--api-key ...``."""
+    words = list(words)
+    for word, following in zip(words, [*words[1:], "-"], strict=False):
+        is_flag = word.startswith("--") and not following.startswith("-")
+        if is_flag and holds_secret(word.lstrip("-").replace("-", "_")):
+            return word
         name, equals, value = word.lstrip("-").partition("=")
         inner = value.partition("=")[0] if "=" in value else ""
         for found in (name, inner):
@@ -102,12 +106,24 @@ def assigned_secret(words: Iterable[str]) -> str | None:
                 return found
         if has_password(word):
             return name if equals else "a URL"
+        if is_secret(word):
+            return name if equals else "a word"
     return None
 
 
 def has_password(text: str) -> bool:
     """Return whether a text holds a URL with a password in it."""
     return bool(masked(text) != text)
+
+
+def is_secret(text: str) -> bool:
+    """Return whether a text holds what has the form of a secret by itself, whatever it is given to."""
+    return has_password(text) or _without_forms(text) != text
+
+
+def gives_secret(text: str) -> bool:
+    """Return whether a text, such as JSON, holds a secret by its form or by the name that it is given to."""
+    return redacted(text, {}) != text
 
 
 def masked(content: Any) -> Any:
@@ -158,13 +174,16 @@ def without(text: str, secrets: Iterable[str]) -> str:
     """Return a text as ``redacted`` does, of which these secrets are known: what ``secrets_of`` returned."""
     for value in secrets:
         text = text.replace(value, _MASK)
-    text = masked(text)
-    text = _URL_TOKEN.sub(rf"\g<before>{_MASK}@", text)
-    text = _SHAPES.sub(_MASK, text)
-    text = _SCHEME.sub(rf"\g<before>{_MASK}", text)
+    text = _without_forms(masked(text))
     for pattern in (_GIVEN, _FLAG, _TOKEN):
         text = pattern.sub(_without_value, text)
     return text
+
+
+def _without_forms(text: str) -> str:
+    text = _URL_TOKEN.sub(rf"\g<before>{_MASK}@", text)
+    text = _SHAPES.sub(_MASK, text)
+    return _SCHEME.sub(rf"\g<before>{_MASK}", text)
 
 
 @lru_cache(maxsize=1024)

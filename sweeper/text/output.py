@@ -11,9 +11,11 @@ import argparse
 import contextlib
 import errno
 import io
+import json
+import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 from sweeper.errors import AnswerError, ConfigError
@@ -106,6 +108,23 @@ def check_written(stream: Stream) -> None:
     text = failure_text(stream)
     if text:
         raise AnswerError(text)
+
+
+def json_answer(content: Any) -> str:
+    """Return an answer for programs as standard output can carry it: JSON, with null for what is no number.
+
+    JSON is UTF-8. Where the stream is not, letters are written by their codes, as JSON has them.
+    """
+    encoding = (sys.stdout.encoding or "utf-8").lower().replace("-", "")
+    return json.dumps(_finite(content), indent=2, ensure_ascii=encoding != "utf8")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 class _Lines(argparse.HelpFormatter):

@@ -17,6 +17,7 @@ from sweeper.clients.program import last_line
 from sweeper.engines import Server
 from sweeper.engines.endpoint import fingerprint, joined
 from sweeper.errors import EngineError, Stopped, SweeperError, first_line, told_by
+from sweeper.kinds import ENGINES
 from sweeper.records import FailureClass, Placement, Scalar, TrialResult, TrialSpec, TrialState
 from sweeper.text import confidential
 from sweeper.trial import kernels, surroundings
@@ -72,7 +73,7 @@ def lost(
         failure_class=failure,
         failure_message=_kept(
             str(Stopped()) if failure is FailureClass.INTERRUPTED else message,
-            confidential.secrets_of(os.environ),
+            _secrets(spec),
         ),
     )
 
@@ -90,7 +91,7 @@ def _result(
     log: str | None = None,
 ) -> TrialResult:
     spec, server, answer = record.spec, record.server, joined(record.answers)
-    secrets = confidential.secrets_of(os.environ, known=[] if server is None else [server.api_key])
+    secrets = _secrets(spec, [] if server is None else [server.api_key])
     record.end()
     return TrialResult(
         spec=spec,
@@ -128,11 +129,25 @@ def _result(
     )
 
 
+def _secrets(spec: TrialSpec, known: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return what is masked: secrets of the environment, and the key of an endpoint, whatever names that."""
+    is_endpoint = not ENGINES[spec.engine.kind].is_started_by_us
+    keys = [os.environ.get(spec.engine.api_key_env or "", "")] if is_endpoint else []
+    return confidential.secrets_of(os.environ, known=[*known, *keys])
+
+
 def _kept(text: str, secrets: Iterable[str]) -> str:
     """Return another program's text as it may be kept: of some length, Unicode, and without secrets."""
-    if len(text) > _LONGEST_TEXT:
-        text = f"{text[: _LONGEST_TEXT // 2]} ... {text[-_LONGEST_TEXT // 2 :]}"
-    return confidential.without(text.encode("utf-8", "backslashreplace").decode(), secrets)
+    # Cut twice: a secret that the first cut leaves in part lies in what the second one takes away.
+    text = confidential.without(
+        _cut(text, 2 * _LONGEST_TEXT).encode("utf-8", "backslashreplace").decode(), secrets
+    )
+    return _cut(text, _LONGEST_TEXT)
+
+
+def _cut(text: str, most: int) -> str:
+    """Leave out the middle of a text that is longer."""
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
 
 
 def _kept_values(values: Mapping[str, Scalar], secrets: Iterable[str]) -> dict[str, Scalar]:
@@ -144,7 +159,7 @@ def _kept_values(values: Mapping[str, Scalar], secrets: Iterable[str]) -> dict[s
 def _write_traceback(spec: TrialSpec, error: BaseException) -> str | None:
     """Write the traceback of an error next to the trial's other files; None where it cannot be written."""
     path = Path(spec.folder) / "traceback.txt"
-    text = confidential.redacted("".join(traceback.format_exception(error)), os.environ)
+    text = confidential.without("".join(traceback.format_exception(error)), _secrets(spec))
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

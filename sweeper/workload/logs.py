@@ -23,9 +23,8 @@ from sweeper.workload.log_rows import Row
 BLOCK_TOKENS = 512
 """Tokens of a block of a prompt: what one of ``hash_ids`` stands for in Mooncake's traces."""
 
-_UNITS_S: Mapping[float, float] = {1e17: 1e-9, 1e14: 1e-6, 1e11: 1e-3}
-"""Seconds of a unit, by the number beyond which a time is in it: 1e11 seconds since 1970 are in the
-year 5138, so that a greater number is milliseconds; likewise microseconds and nanoseconds."""
+_IN_A_SECOND = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
+"""Seconds since 1970 beyond 1e11 would be in the year 5138: such a number is milliseconds, and so on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +200,7 @@ def _time_s(where: str, given: Any) -> float | None:
         raise ConfigError(
             f"{where}: its time is {given!r}; expected a number of seconds or a date. Mend the line."
         )
-    return number * next((unit for beyond, unit in _UNITS_S.items() if number > beyond), 1.0)
+    return number / next((parts for above, parts in _IN_A_SECOND if number > above), 1.0)
 
 
 def _date_s(where: str, given: Any) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from analysis import report, tables
 from analysis.drift import drift
 from analysis.study import Study
-from sweeper.records import TrialResult
+from sweeper.records import TrialResult, TrialState
 from sweeper.store.store import Store
 
 MakeTrial = Callable[..., TrialResult]
@@ -127,6 +128,18 @@ def test_spread_is_told_between_starts_and_within_one(study_folder: MakeFolder, 
     assert row["between_starts_pct"] == pytest.approx(100 * 2**0.5 / 11)
     assert row["within_start_pct"] == pytest.approx(100 * 2**0.5 / 11)
     assert (row["starts"], row["runs"]) == (2, 4)
+
+
+def test_of_zero_no_spread_in_percent_is_told_and_nothing_of_a_control_that_was_stopped_early(
+    repetition: Callable[..., TrialResult], study_folder: MakeFolder, trial: MakeTrial
+) -> None:
+    early = [replace(repetition(n, 0.0, hour=n), state=TrialState.SKIPPED) for n in (0, 1)]
+    none = trial(series=("b",), knobs={"max_num_seqs": 16}, runs=[*runs(0.0, 0.0), *runs(0.0)])
+    study = read(study_folder(*early, none))
+    (row,) = tables.spread(study.frame, metric=METRIC).to_dict("records")
+    assert (row["starts"], row["runs"]) == (2, 3)
+    assert math.isnan(row["between_starts_pct"]) and math.isnan(row["within_start_pct"])
+    assert drift(study.every_row, METRIC) is None
 
 
 def test_report_tells_spread_and_drift(

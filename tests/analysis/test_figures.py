@@ -19,7 +19,7 @@ from matplotlib.text import Text
 from analysis import figures, style
 from analysis.page import SIMULATED_BAND, Words, make_page
 from analysis.study import Study
-from sweeper.records import FailureClass, Model, Provenance, TrialResult, TrialState
+from sweeper.records import FailureClass, LoadPoint, Model, Provenance, TrialResult, TrialState
 
 MakeTrial = Callable[..., TrialResult]
 MakeFolder = Callable[..., Path]
@@ -135,6 +135,33 @@ def test_numbers_too_wide_for_their_bars_stand_upright(trial: MakeTrial, study_f
     figure = figures.draw(table, metric=RPS, subtitle="", caption="")
 
     assert {text.get_rotation() for text in numbers(figure)} == {90.0}
+
+
+def test_names_of_many_load_points_and_large_numbers_stay_clear_and_on_the_page(
+    trial: MakeTrial, study_folder: MakeFolder
+) -> None:
+    """Four rates, each with four limits, in fifteen inches: an inch for a name of an inch and a half."""
+    points = tuple(
+        LoadPoint(dataset="sharegpt", num_prompts=1000, request_rate_per_s=rate, max_concurrency=most)
+        for rate in (1.0, 2.0, 4.0, 8.0)
+        for most in (4, 16, 64, 256)
+    )
+    trials = [
+        trial(series=(f"s{n}",), knobs={"n": n}, points=points, runs=run(41_000_000.0 + n)) for n in range(3)
+    ]
+    table = figures.chart_table(Study.load(study_folder(*trials)), RPS)
+
+    figure = figures.draw(table, metric=RPS, subtitle="", caption="Of a study. " * 30)
+
+    with style.chart_style():
+        FigureCanvasAgg(figure).draw()
+    axes, (caption,) = figure.axes[0], [text for text in figure.texts if "Of a study" in text.get_text()]
+    names = [label.get_window_extent() for label in axes.get_xticklabels()]
+    assert len(names) == 16
+    assert not any(one.overlaps(other) for one, other in combinations(names, 2))
+    below, beside = axes.xaxis.label.get_window_extent(), axes.yaxis.label.get_window_extent()
+    assert not any(below.overlaps(other) for other in (*names, caption.get_window_extent()))
+    assert beside.x0 >= 0
 
 
 def test_simulated_chart_says_so_outside_its_data_and_measured_one_does_not(

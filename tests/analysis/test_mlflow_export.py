@@ -80,3 +80,17 @@ def test_missing_package_and_wrong_place_are_said(
     monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
     assert main(["mlflow", folder]) == 2
     assert 'Run: pip install "mi300x-sweeper[mlflow]"' in capsys.readouterr().err
+
+
+def test_password_of_tracking_is_not_said_by_what_mlflow_complains_of(
+    trial: MakeTrial,
+    study_folder: MakeFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    folder = str(study_folder(trial(knobs={"n": 1}, runs=[[{"request_throughput_per_s": 1.0}]])))
+    assert main(["mlflow", folder, "--tracking", "http://me:hunter22secret@127.0.0.1:1/"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("http://me:***@127.0.0.1:1/") == 2
+    assert "hunter22secret" not in told

@@ -177,7 +177,7 @@ def test_simulated_pair_is_judged_by_stated_margin_and_says_so(
     assert compare(old, new, "--fail-if", f"{RPS} worse than 5%", "--markdown", page) == 1
 
     text = page.read_text(encoding="utf-8")
-    assert "Simulated numbers are the same at every start: theirs is a stated margin of 2%" in text
+    assert "Simulated numbers are the same at every start: theirs is a stated margin of 2 %" in text
     assert text.count("Simulated: no GPU was measured") == 2
 
 

@@ -151,8 +151,8 @@ def test_report_says_where_time_went(trial: MakeTrial, study_folder: MakeFolder)
 
     # 2.5 s start, 1 s measuring, 0.5 s around it.
     assert "## Where the time went" in written
-    assert "| engine start | 2.5 | 62.5% |" in written
-    assert "25% of the time was measuring." in written
+    assert "| engine start | 2.5 | 62.5 % |" in written
+    assert "25 % of the time was measuring." in written
 
 
 def test_hit_rates_are_shown_where_they_were_counted(trial: MakeTrial, study_folder: MakeFolder) -> None:

@@ -69,7 +69,7 @@ def test_difference_beyond_noise_is_told_with_both_numbers(study_of: Callable[..
 
     expected = "In 1 of 1 pair of setting and load point the steady part of the run differs from the whole"
     assert expected in written
-    assert "20% of the runs was ramp and drain" in written
+    assert "20 % of the runs was ramp and drain" in written
     assert "| output tokens per second | 1,000 | 1,200 | +20.0 % |" in written
 
 

@@ -75,7 +75,7 @@ def test_simulated_study_shows_when_it_was_computed_and_says_so(
     texts = " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
     assert "SIMULATED - no GPU was measured" in texts
     assert "Times are those of computing the model, not of serving" in texts
-    assert "devices idle 0.0% of the time" in texts
+    assert "devices idle 0.0 % of the time" in texts
 
 
 def test_measured_chart_has_no_band_and_marks_who_was_alone(measured: Path) -> None:

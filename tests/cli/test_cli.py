@@ -276,7 +276,7 @@ def test_plan_says_how_long_it_would_take_and_writes_its_time_line(
     assert "(basis: seen: 3 trials of this study)" in _unwrapped(told)
     _, told = run(capsys, *QUICK, "plan=true", "study.isolation=exclusive", "study.name=other")
     # One at a time: half of the node idles.
-    assert "devices idle 50% of the time" in _unwrapped(told)
+    assert "devices idle 50 % of the time" in _unwrapped(told)
 
 
 def _unwrapped(told: str) -> str:
@@ -310,6 +310,11 @@ def test_examples_of_help_have_lines_of_their_own(
         shown = [line for line in lines if line.startswith("  python -m sweeper")]
         assert len(shown) == 2
         assert shown[-1].endswith(end)
+
+
+def test_colons_in_a_path_are_not_read_as_the_name_of_a_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["cleanup", "data:key:b:x:1"]) == 2
+    assert "error: data:key:b:x:1: is no folder." in capsys.readouterr().err
 
 
 def test_version_is_packages(capsys: pytest.CaptureFixture[str]) -> None:

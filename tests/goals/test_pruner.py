@@ -73,7 +73,7 @@ def test_bound_at_some_users_ends_trial_and_at_others_does_not() -> None:
     bound = Constraint(metric="p99_ttft_ms", limit=500.0, is_upper=True, max_concurrency=256)
     rule = StopRule(objectives=(rate,), constraints=(bound,))
     assert reason_to_stop(rule, (few, many), [slow], gpus=1.0) == (
-        "breaks p99_ttft_ms at 256 users <= 500: 900, and may be 5% off at most"
+        "breaks p99_ttft_ms at 256 users <= 500: 900, and may be 5 % off at most"
     )
     elsewhere = replace(rule, constraints=(replace(bound, max_concurrency=16),))
     assert reason_to_stop(elsewhere, (few, many), [slow], gpus=1.0) is None
@@ -142,7 +142,7 @@ def test_objective_per_gpu_is_divided_before_it_is_compared() -> None:
 def test_bound_that_is_broken_by_more_than_margin_ends_trial() -> None:
     rule = StopRule(objectives=(THROUGHPUT,), constraints=(SLO,), margin=0.05)
     broken = reason_to_stop(rule, (AT_8, AT_2), [measured(AT_8, p99_ttft_ms=1100.0)], gpus=4)
-    assert broken == "breaks p99_ttft_ms at 8 QPS <= 1000: 1100, and may be 5% off at most"
+    assert broken == "breaks p99_ttft_ms at 8 QPS <= 1000: 1100, and may be 5 % off at most"
     assert reason_to_stop(rule, (AT_8, AT_2), [measured(AT_8, p99_ttft_ms=1040.0)], gpus=4) is None
     assert reason_to_stop(rule, (AT_8, AT_2), [measured(AT_2, p99_ttft_ms=1100.0)], gpus=4) is None
 
@@ -207,7 +207,7 @@ def test_bound_that_is_broken_before_the_loads_ends_the_trial() -> None:
     bound = Constraint(metric="accuracy", limit=0.9, is_upper=False)
     rule = StopRule(objectives=(), constraints=(bound,))
     # 0.8 is a ninth below 0.9, and 0.88 within the margin of a twentieth.
-    told = "breaks accuracy >= 0.9: 0.8, and may be 5% off at most"
+    told = "breaks accuracy >= 0.9: 0.8, and may be 5 % off at most"
     assert broken_before(rule, {"accuracy": 0.8}) == told
     assert broken_before(rule, {"accuracy": 0.88}) is None
     assert broken_before(rule, {}) is None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.records.plurals import amount
+from sweeper.records.plurals import amount, percent
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNTED = (
@@ -85,6 +85,34 @@ def test_no_text_has_a_plural_behind_a_number_that_may_be_one() -> None:
     found = {one for path in files for one in unasked(path)}
     assert found - NEVER_ONE == set(), "write amount(count, 'noun') from sweeper.records.plurals"
     assert NEVER_ONE - found == set(), "these are mended: take them off the list"
+
+
+def attached_percents(path: Path) -> list[str]:
+    """Return the values of a file that are written with a percent sign right behind the number."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    values = [node for node in ast.walk(tree) if isinstance(node, ast.FormattedValue)]
+    specs = [
+        (ast.unparse(value.value), ast.unparse(value.format_spec)) for value in values if value.format_spec
+    ]
+    signs = [ast.unparse(value.value) for value, text in _texts(tree) if text.startswith("%")]
+    return [name for name, spec in specs if spec.rstrip("'\"").endswith("%")] + signs
+
+
+def test_percent_signs_stand_a_space_behind_their_number() -> None:
+    files = [path for top in ("sweeper", "analysis") for path in sorted((ROOT / top).rglob("*.py"))]
+    found = {(str(path.relative_to(ROOT)), name) for path in files for name in attached_percents(path)}
+    # Where it is written, and a condition as it is given on a command line.
+    here = "sweeper/records/plurals.py"
+    known = {(here, "share"), (here, "spec"), ("analysis/regression.py", "number")}
+    assert found == known, "write percent(share) from sweeper.records.plurals"
+
+
+@pytest.mark.parametrize(
+    ("share", "spec", "expected"),
+    [(0.17, ".0", "17 %"), (0.004, "+.1", "+0.4 %"), (-12.5, "+,.0", "-1,250 %")],
+)
+def test_share_is_written_in_percent(share: float, spec: str, expected: str) -> None:
+    assert percent(share, spec) == expected
 
 
 def test_scan_finds_what_it_looks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,13 +113,13 @@ def test_ratio_is_geometric_mean_and_its_interval_lies_on_logarithm() -> None:
     ("ratios", "verdict"),
     [
         # Mean 0.9; logarithms differ by 0.1 %, so the interval is far below 1.
-        ([0.9, 0.9009, 0.8991], "interferes: 10.0% lower beside neighbours"),
+        ([0.9, 0.9009, 0.8991], "interferes: 10.0 % lower beside neighbours"),
         # Equal ratios have no spread: the interval is the point.
-        ([1.25, 1.25], "interferes: 25.0% higher beside neighbours"),
+        ([1.25, 1.25], "interferes: 25.0 % higher beside neighbours"),
         # Half of the interval: 4.3027 / sqrt(3) * 0.01 = 0.0248; exp(0.0248) - 1 = 2.5 %.
-        ([0.99005, 1.0, 1.01005], "no effect seen above 2.5%"),
+        ([0.99005, 1.0, 1.01005], "no effect seen above 2.5 %"),
         # The same with ten times the spread: exp(0.248) - 1 = 28.2 %.
-        ([0.904837, 1.0, 1.105171], "inconclusive: an effect of up to 28.2% cannot be told from chance"),
+        ([0.904837, 1.0, 1.105171], "inconclusive: an effect of up to 28.2 % cannot be told from chance"),
         ([1.3], "inconclusive: one pair has no interval"),
     ],
 )

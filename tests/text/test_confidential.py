@@ -28,7 +28,10 @@ def test_secret_among_words_of_command_is_found() -> None:
     assert confidential.assigned_secret(["docker", "run", "-e", "HF_TOKEN=abc"]) == "HF_TOKEN"
     assert confidential.assigned_secret(["docker", "run", "--env=HF_TOKEN=abc"]) == "HF_TOKEN"
     assert confidential.assigned_secret(["program", "--api-key=abc"]) == "api-key"
+    assert confidential.assigned_secret(["program", "--api-key", "abc"]) == "--api-key"
+    assert confidential.assigned_secret(["env", "A=hf_AbCdEfGhIjKlMnOpQrSt"]) == "A"
     assert confidential.assigned_secret(["docker", "run", "--env", "HF_TOKEN", "--ipc=host"]) is None
+    assert confidential.assigned_secret(["docker", "-v", "/etc/secret:/etc/secret", "--api-key"]) is None
 
 
 def test_values_of_secrets_are_masked_in_text() -> None:

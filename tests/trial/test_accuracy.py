@@ -61,7 +61,7 @@ def test_setting_that_breaks_the_bound_is_not_loaded_where_trials_stop_early(spe
     bound = Constraint(metric="accuracy", limit=0.9, is_upper=False)
     result = run(replace(spec, stop_rule=StopRule(objectives=(), constraints=(bound,))))
     assert result.state is TrialState.SKIPPED
-    assert result.failure_message == "breaks accuracy >= 0.9: 0.5, and may be 5% off at most"
+    assert result.failure_message == "breaks accuracy >= 0.9: 0.5, and may be 5 % off at most"
     assert result.measurements == () and result.accuracy["accuracy"] == 0.5
 
 
@@ -82,7 +82,7 @@ def test_report_shows_the_score_with_its_interval(spec: TrialSpec, tmp_path: Pat
     (folder / "study.json").write_text(json.dumps({"name": "study"}), encoding="utf-8")
     study = Study.load(folder)
     told = report.text(study, drawn=[])
-    assert "| 50.0% | 9.5% to 90.5% | 2 |" in told
+    assert "| 50.0 % | 9.5 % to 90.5 % | 2 |" in told
     assert "Asked before the loads: sums.jsonl abc, lm-eval 0." in told
 
 

@@ -279,7 +279,7 @@ def test_command_says_what_is_in_the_log_and_writes_workload_that_plans(
     log = written(tmp_path, LAYOUTS["openai"])
     assert cli.main(["traffic", str(log), "--output", "mine", "--name", "chat"]) == cli.OK
     said = capsys.readouterr().out
-    assert "3 requests (openai)" in said and "28.4% of all prompt tokens came before" in said
+    assert "3 requests (openai)" in said and "28.4 % of all prompt tokens came before" in said
     printed = [
         line.partition("python -m sweeper ")[2] for line in said.splitlines() if "+experiment=tune" in line
     ]
@@ -290,3 +290,35 @@ def test_command_says_what_is_in_the_log_and_writes_workload_that_plans(
     sweep = ("--config-dir", "mine", "workload=chat", "platform=simulated", "executor=inline")
     more = ("space.knobs.max_num_seqs=[64]", "knobs.tensor_parallel_size=1", "study.name=chat")
     assert cli.main([*sweep, *more]) == cli.OK
+
+
+def test_log_and_folder_of_any_name_give_a_workload_and_commands_that_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "our log: #2 (ü).csv"
+    log.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n0,100,10\n1,200,20\n")
+    folder = tmp_path / "made #1: x"
+    assert cli.main(["traffic", str(log), "--output", str(folder)]) == 0
+    command = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("replay it:"))
+    words = shlex.split(command.partition("python -m sweeper ")[2])
+    assert cli.main([*words, "platform=simulated", "plan=true", f"study.outputs={tmp_path}/o"]) == 0
+    assert "our_log_2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["a/b", "../a", "", "a b", "-a"])
+def test_name_that_can_name_no_workload_is_refused(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n0,100,10\n")
+    assert cli.main(["traffic", str(log), "--output", str(tmp_path / "made"), f"--name={name}"]) == 2
+    assert f"--name: '{name}' cannot name a workload" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("parts", [1, 1_000, 1_000_000, 1_000_000_000])
+def test_times_are_read_in_seconds_or_any_part_of_them(parts: int, tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    first, second = 1_715_000_000 * parts, 1_715_000_004 * parts
+    log.write_text(f"time,input_tokens,output_tokens\n{first},100,10\n{second},200,20\n")
+    assert traffic.summarize(logs.read(log)).span_s == pytest.approx(4)
