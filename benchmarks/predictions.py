@@ -374,7 +374,7 @@ def _tables(compared: Compared) -> Iterator[tuple[str, list[Mapping[str, Any]]]]
 
 
 def _fitted(stack: str) -> str:
-    return ", ".join(f"{error:.1f}%" for error in calibration.load(stack).errors_pct["fit"].values())
+    return ", ".join(f"{error:.1f} %" for error in calibration.load(stack).errors_pct["fit"].values())
 
 
 def _means(found: Sequence[Unseen]) -> str:

@@ -23,6 +23,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from sweeper.records.plurals import percent
 from sweeper.schedule.occupancy import Entry
 from sweeper.schedule.scheduler import Scheduler, makespan_s, play
 from sweeper.topology import Node, modelled_mi300x
@@ -129,7 +130,7 @@ def main() -> None:
             ]
             ratios = [makespan for makespan, _ in found]
             print(
-                f"{len(node.devices):3} partitions ({mode}), predictions +/- {error:3.0%}: "
+                f"{len(node.devices):3} partitions ({mode}), predictions +/- {percent(error, '3.0')}: "
                 f"mean {statistics.fmean(ratios):.4f}, worst {max(ratios):.4f}; "
                 f"blocks not aligned: {sum(unaligned for _, unaligned in found)}",
                 flush=True,

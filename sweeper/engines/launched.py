@@ -265,10 +265,6 @@ class LaunchedServer:
         # Nobody else knows the key of a server that never came up.
         return confidential.redacted(message, {}, known=[self.api_key])
 
-    def _log_head(self) -> str:
-        with Path(str(self.log_path)).open(encoding="utf-8", errors="replace") as log:
-            return log.read(LOG_BYTES)
-
     def _log_tail(self) -> str:
         with Path(str(self.log_path)).open("rb") as log:
             log.seek(max(self.log_from, log.seek(0, os.SEEK_END) - LOG_BYTES))
@@ -276,6 +272,12 @@ class LaunchedServer:
 
     def _last_line(self) -> str:
         return vllm_reports.last_line(self._log_tail())
+
+
+def log_head(path: Path) -> str:
+    """Read the beginning of an engine's log."""
+    with path.open(encoding="utf-8", errors="replace") as log:
+        return log.read(LOG_BYTES)
 
 
 def seen(log_path: Path) -> dict[str, Scalar]:

@@ -23,7 +23,7 @@ from sweeper import knobs
 from sweeper.engines import Cancelled, live, vllm_reports
 from sweeper.engines.checks import Found
 from sweeper.engines.environment import check_release, find_interpreter, kept_folder
-from sweeper.engines.launched import LaunchedServer, Warm, bring_up, launch, why_another
+from sweeper.engines.launched import LaunchedServer, Warm, bring_up, launch, log_head, why_another
 from sweeper.engines.live import LiveLimits
 from sweeper.engines.shared import LogParts
 from sweeper.engines.vllm_environment import (
@@ -144,7 +144,7 @@ class VllmServer(LaunchedServer):
         reported = vllm_reports.read_effective(
             server_info=self._server_info(),
             metrics=self._endpoint.get("/metrics").text,
-            log=self._log_head(),
+            log=log_head(Path(str(self.log_path))),
             asked=self._spec.assignment,
         )
         self.effective = {**reported, **self.surroundings()}

@@ -99,7 +99,9 @@ def attached_percents(path: Path) -> list[str]:
 
 
 def test_percent_signs_stand_a_space_behind_their_number() -> None:
-    files = [path for top in ("sweeper", "analysis") for path in sorted((ROOT / top).rglob("*.py"))]
+    files = [
+        path for top in ("sweeper", "analysis", "benchmarks") for path in sorted((ROOT / top).rglob("*.py"))
+    ]
     found = {(str(path.relative_to(ROOT)), name) for path in files for name in attached_percents(path)}
     # Where it is written, and a condition as it is given on a command line.
     here = "sweeper/records/plurals.py"
