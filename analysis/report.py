@@ -33,6 +33,7 @@ from analysis.browser import document
 from analysis.facts import FACTS_OF_ONE
 from analysis.markdown import escaped
 from analysis.study import Study, is_control
+from sweeper.errors import remedy_of
 from sweeper.records.plurals import percent
 from sweeper.text.writing import write_answer
 
@@ -162,7 +163,13 @@ def _failures(study: Study) -> str:
         columns={"failure_class": "class", "failure_message": "reason", "log_path": "log"}
     )
     more = "" if len(folded) == len(failed) else "\n\nreport.html names every setting."
-    return f"## Trials without numbers\n\n{tables.to_markdown(shown, is_text=True)}{more}"
+    remedies = "".join(
+        f"\n- `{failure}`: {escaped(remedy)}."
+        for failure in dict.fromkeys(failed["failure_class"].dropna())
+        if (remedy := remedy_of(str(failure)))
+    )
+    what_to_do = f"\n\nWhat to do:\n{remedies}" if remedies else ""
+    return f"## Trials without numbers\n\n{tables.to_markdown(shown, is_text=True)}{more}{what_to_do}"
 
 
 def repeatability(study: Study) -> str:

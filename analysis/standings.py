@@ -156,8 +156,11 @@ def ties_text(answer: tables.Row, *, name: Callable[[str], str] = str) -> str:
     """Name the settings that have the same number as the best one; empty where none has."""
     if not answer["ties"]:
         return ""
-    others = " | ".join(map(name, answer["ties"]))
-    return f"the same number has {others}; recommended is the one with the fewest overrides"
+    named = list(map(name, answer["ties"]))
+    if name is not str:
+        # Rows of a table, by their numbers.
+        named.sort(key=lambda row: (len(row), row))
+    return f"the same number has {' | '.join(named)}; recommended is the one with the fewest overrides"
 
 
 def completed_at_heaviest(study: Study, answer: str) -> dict[str, float]:

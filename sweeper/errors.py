@@ -52,6 +52,11 @@ class FailureClass(StrEnum):
         """What happened, in a sentence without a full stop."""
         return _MEANINGS[self]
 
+    @property
+    def remedy(self) -> str:
+        """What to do about it, in a sentence without a full stop."""
+        return _REMEDIES[self]
+
 
 _MEANINGS = {
     FailureClass.OUT_OF_MEMORY: "memory of the device or the host was too small for this setting; a search "
@@ -71,6 +76,35 @@ _MEANINGS = {
     "worker that was lost",
     FailureClass.INTERRUPTED: "a stop was asked for while the trial ran",
 }
+
+_REMEDIES = {
+    FailureClass.OUT_OF_MEMORY: "lower max_num_batched_tokens, max_num_seqs or max_model_len, or raise "
+    "tensor_parallel_size; where the KV cache had no room, raise gpu_memory_utilization, and where anything "
+    "else had none, lower it (what a setting holds: python -m sweeper fit)",
+    FailureClass.BAD_ARGUMENT: "correct what the message names (which releases have a knob: python -m "
+    "sweeper explain KNOB)",
+    FailureClass.UNSUPPORTED: "leave the setting out of the space, or name a release or image that has it",
+    FailureClass.PORT: "look what else listens there, if it happens again",
+    FailureClass.START_TIMEOUT: "raise the limit that the message names, or look in the engine's log for "
+    "what took so long",
+    FailureClass.HANG: "look at the engine's log and at the kernel's (dmesg), and keep to a lighter load "
+    "until the cause is known",
+    FailureClass.CRASH: "look at the end of the engine's log, and at the kernel's (dmesg) for faults "
+    "of the GPU",
+    FailureClass.WRONG_ANSWER: "do not use the setting; look for what may change answers (docs/accuracy.md)",
+    FailureClass.WRONG_ENGINE: "end what else answers there, or correct engine.python, engine.image or the "
+    "knobs that the message names",
+    FailureClass.NOT_MODELLED: "leave the setting out of the space, or measure it (platform=mi300x)",
+    FailureClass.CLIENT: "look at the client's log, and correct the workload or the client that the message "
+    "names",
+    FailureClass.INFRASTRUCTURE: "free or mend what the message names; the same command runs the trial again",
+    FailureClass.INTERRUPTED: "start the same command again: it goes on where it was stopped",
+}
+
+
+def remedy_of(failure: str) -> str:
+    """Return what to do about a class of failures by its name; nothing of one that is not known."""
+    return FailureClass(failure).remedy if failure in {*map(str, FailureClass)} else ""
 
 
 class SweeperError(Exception):

@@ -20,6 +20,7 @@ from analysis.page import SIMULATED_BAND, Metric
 from analysis.records import records
 from analysis.search_charts import axis_title
 from analysis.study import Study
+from sweeper.errors import remedy_of
 from sweeper.intervals import Estimate
 from sweeper.kinds import SEARCH_METHODS
 from sweeper.records import Constraint, Objective, Platform, TrialState
@@ -342,6 +343,7 @@ def _failures(study: Study, rows: pd.DataFrame) -> list[Plain]:
                 "state": _WORDS_OF_STATE.get(state, state),
                 "class": kind,
                 "message": message,
+                "remedy": remedy_of(kind),
                 "settings": [],
                 "log": _text(row["log_path"]),
                 "lines": logs.last_lines(study.folder, row["log_path"]),

@@ -37,7 +37,7 @@ function failureBox(failure) {
   const head = [failure.state, failure.class].filter(Boolean).join(": ");
   const settings = element("details", {}, element("summary", {}, failure.settings.length === 1 ? "1 setting" : `${failure.settings.length} settings, for reasons like this one`), element("ul", {}, ...failure.settings.map(name => element("li", {}, name))));
   const log = failure.lines ? [element("p", { className: "note" }, `Last lines of ${failure.log}`), element("pre", {}, failure.lines)] : failure.log ? [element("p", { className: "note" }, `Log: ${failure.log}`)] : [];
-  return element("div", { className: failure.state === "stopped early" ? "failure early" : "failure" }, element("strong", {}, head), element("p", {}, failure.message), ...log, settings);
+  return element("div", { className: failure.state === "stopped early" ? "failure early" : "failure" }, element("strong", {}, head), element("p", {}, failure.message), ...(failure.remedy ? [element("p", { className: "note" }, `What to do: ${failure.remedy}.`)] : []), ...log, settings);
 }
 
 // ---- filters ----

@@ -17,7 +17,7 @@ from typing import Any
 
 from sweeper.calibrate.figures import FIT, VALIDATION, Figure
 from sweeper.engines.simulated import SimulatedEngine
-from sweeper.errors import ConfigError, EngineError
+from sweeper.errors import ConfigError, EngineError, FailureClass, first_line
 from sweeper.intervals import normal_interval
 from sweeper.models import config_json
 from sweeper.records import (
@@ -32,6 +32,7 @@ from sweeper.records import (
     TrialSpec,
     TrialState,
 )
+from sweeper.records.plurals import amount
 from sweeper.simulation.calibration import METRICS
 from sweeper.simulation.device import USUAL_DEVICE, device_named, model_name
 from sweeper.store import description
@@ -90,15 +91,20 @@ def study_figures(folder: Path, *, judged_by: str | None = None) -> list[Figure]
             f"--judge-by settings: {folder} holds {count} measured; expected at least {_HELD_OUT}, of which "
             "one is kept out of the fit. Give --judge-by loads."
         )
+    refused: list[str] = []
     for number, (_, rows) in enumerate(measured.groupby("trial_key", sort=True)):
         is_held_out = number % _HELD_OUT == _HELD_OUT - 1
         roles = (FIT, VALIDATION) if by == JUDGES[1] else (VALIDATION if is_held_out else FIT,)
         label = _label(rows.iloc[0], varying)
-        figures += _trial_figures(about, models, rows, label=label, roles=roles)
+        try:
+            figures += _trial_figures(about, models, rows, label=label, roles=roles)
+        except EngineError as exc:
+            refused.append(first_line(exc))
     if not any(figure.role == FIT for figure in figures):
+        why = refused[0] if refused else "it has no number of its runs"
         raise ConfigError(
-            f"{folder}: none of its {measured['trial_key'].nunique()} measured trials can be modelled; "
-            "expected dense models of known shape, without pipeline parallelism. Measure such a setting."
+            f"{folder}: of its {amount(count, 'measured trial')} none that a fit would take can be modelled; "
+            f"expected settings that the simulated platform knows. Measure one. Of the first it says: {why}."
         )
     return figures
 
@@ -183,10 +189,18 @@ def _described(model: Mapping[str, Any] | None) -> Model | None:
 def _trial_figures(
     about: Description, models: Mapping[str, Model], rows: Any, *, label: str, roles: Sequence[str]
 ) -> Iterator[Figure]:
-    """Yield the figures of a trial; its load points take the roles in turn."""
+    """Yield the figures of a trial; its load points take the roles in turn.
+
+    Raises:
+        EngineError: It cannot be modelled.
+    """
     first = rows.iloc[0]
     if first["model"] not in models:
-        return
+        raise EngineError(
+            f"the build of {first['model']} is not known; expected a file of conf/model, or a folder with "
+            "its config.json",
+            failure=FailureClass.NOT_MODELLED,
+        )
     points = dict.fromkeys(map(_load_point, rows.to_dict("records")))
     placement = Placement(
         node=first["node"],
@@ -207,8 +221,7 @@ def _trial_figures(
         devices_wanted=len(placement.devices),
         label=label,
     )
-    if not _can_be_modelled(spec, placement):
-        return
+    SimulatedEngine().start(spec, placement, restart=0, cancelled=lambda: False)
     for point, role in zip(points, cycle(roles), strict=False):
         same = rows[[_load_point(row) == point for row in rows.to_dict("records")]]
         for metric in METRICS:
@@ -230,14 +243,6 @@ def _label(row: Any, varying: Sequence[str]) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items() if value is not None) or (
         "the one setting"
     )
-
-
-def _can_be_modelled(spec: TrialSpec, placement: Placement) -> bool:
-    try:
-        SimulatedEngine().start(spec, placement, restart=0, cancelled=lambda: False)
-    except EngineError:
-        return False
-    return True
 
 
 def _figure(

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 _ROUNDS = 4
 _OWN = Path("outputs") / calibration.FOLDER
 
+_DOUBTFUL_PCT = 50.0
+"""Mean error of what was not fitted beyond which a calibration is doubted; of studies measured so far the
+largest was 29 % (docs/predictor.md)."""
+
 
 class Calibrate(ConsoleCommand):
     """Fit a calibration to published figures or to measured studies, and write it."""
@@ -431,6 +435,19 @@ def _tell_asked(asked: Sequence[Figure], made: NamedCalibration, told: _Told) ->
 
 
 def _tell_errors(made: NamedCalibration, told: _Told) -> None:
+    from sweeper.calibrate.figures import VALIDATION
+
     for role, errors in made.errors_pct.items():
         words = ", ".join(f"{WORDS[metric]} {error:.1f} %" for metric, error in errors.items())
         told.say(f"mean absolute error, {role}: {words}")
+    doubtful = [
+        f"{WORDS[metric]} {error:.0f} %"
+        for metric, error in made.errors_pct.get(VALIDATION, {}).items()
+        if error > _DOUBTFUL_PCT
+    ]
+    if doubtful:
+        told.say(
+            f"WARNING: what was not fitted is {', '.join(doubtful)} off: do not plan with these numbers. "
+            "Look whether the loads were what they say (other work on the machine, answers cut short, "
+            "prompts from the cache), and measure more settings or load points."
+        )

@@ -111,6 +111,7 @@ def _failure(failure: FailureClass) -> dict[str, Any]:
         "kind": "class of failures",
         "name": str(failure),
         "meaning": failure.meaning,
+        "what to do": failure.remedy,
         "tried again by itself": failure.is_transient,
     }
 

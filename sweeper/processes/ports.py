@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 from types import TracebackType
 
-from sweeper.errors import PlacementError
+from sweeper.errors import EngineError, FailureClass
 from sweeper.processes.process import PROC, living, read_proc
 
 _LISTEN = "0A"
@@ -44,8 +44,9 @@ class ReservedPort:
             self._socket.bind(("127.0.0.1", 0))
         except OSError as exc:
             self._socket.close()
-            raise PlacementError(
-                f"port: no free TCP port on 127.0.0.1 ({exc}); expected one. End programs that hold ports."
+            raise EngineError(
+                f"port: no free TCP port on 127.0.0.1 ({exc}); expected one. End programs that hold ports.",
+                failure=FailureClass.PORT,
             ) from exc
         # Only after the choice: with it, the kernel may choose a port that others share.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

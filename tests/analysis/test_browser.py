@@ -90,6 +90,7 @@ def test_failures_of_one_reason_are_one_with_their_log(searched: Path) -> None:
 
     assert (failure["class"], failure["message"]) == ("out_of_memory", "HIP out of memory")
     assert len(failure["settings"]) == 2
+    assert failure["remedy"].startswith("lower max_num_batched_tokens, ")
     assert failure["lines"].splitlines()[-1] == "HIP out of memory"
     assert "hunter22secret" not in failure["lines"]
 

@@ -147,6 +147,40 @@ def test_study_without_measured_rows_is_refused(
         study_figures(tmp_path)
 
 
+def test_study_that_cannot_be_modelled_says_why(
+    tmp_path: Path, simulated_spec: TrialSpec, placement: Placement
+) -> None:
+    made = result_of(simulated_spec, placement, seqs=8, is_measured=True)
+    in_stages = {**made.spec.assignment, "tensor_parallel_size": 2, "pipeline_parallel_size": 2}
+    for name, spec, why in (
+        ("stages", replace(made.spec, assignment=in_stages), "pipeline_parallel_size"),
+        (
+            "unknown",
+            replace(made.spec, model=replace(made.spec.model, name="own")),
+            "the build of own is not",
+        ),
+    ):
+        folder = tmp_path / name
+        Store(folder).append(replace(made, spec=spec), queued_s=0.0, knobs=[])
+        described(folder, simulated_spec, Platform.MI300X)
+        with pytest.raises(
+            ConfigError, match=f"of its 1 measured trial none .* Of the first it says: .*{why}"
+        ):
+            study_figures(folder)
+
+
+def test_calibration_that_predicts_badly_is_doubted(
+    tmp_path: Path, simulated_spec: TrialSpec, placement: Placement, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, far = study(tmp_path / "node", simulated_spec, placement), tmp_path / "far.json"
+    far.write_text(json.dumps({"host_step_s": 1.0}))
+    asked = ["calibrate", str(folder), "--name", "mine", "--into", str(tmp_path), "--fit", "none"]
+    for values, is_doubted in (([], False), (["--values", str(far)], True)):
+        assert cli.main([*asked, *values]) == cli.OK
+        told = capsys.readouterr().out
+        assert ("WARNING: what was not fitted is requests/s " in told) == is_doubted, told
+
+
 @pytest.mark.parametrize(
     "product",
     [

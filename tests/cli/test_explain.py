@@ -36,6 +36,7 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("accuracy_loss_high", ("Newcombe's", "unit: fraction")),
         ("port", ("(class of failures)", "the port was in use", "tried again by itself: yes")),
         ("crash", ("tried again by itself: no; retry_failed=true does",)),
+        ("out_of_memory", ("what to do: lower max_num_batched_tokens, max_num_seqs or max_model_len",)),
         ("kv_cache_dtype", ("may change answers: ",)),
     ],
 )
@@ -50,6 +51,13 @@ def test_explanation_as_json_is_the_same(capsys: pytest.CaptureFixture[str]) -> 
     release = knobs.releases()[-1]
     assert found["default"] == {"vllm": release, "value": knobs.defaults(release)["max_num_batched_tokens"]}
     assert (found["kind"], found["smallest"]) == ("knob", 1)
+
+
+@pytest.mark.parametrize("failure", list(FailureClass))
+def test_every_class_of_failures_has_its_remedy(failure: FailureClass) -> None:
+    (found,) = (each for each in explained(failure) if each["kind"] == "class of failures")
+    assert found["what to do"]
+    assert not found["what to do"].endswith(".")
 
 
 def test_every_name_has_an_explanation() -> None:

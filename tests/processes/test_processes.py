@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from sweeper.errors import EngineError
 from sweeper.processes import orphans, ports
 from sweeper.processes import process as processes
 from sweeper.processes.orphans import Launch
@@ -138,6 +140,16 @@ def test_reserved_port_is_refused_to_others_until_it_is_released() -> None:
     reserved.release()
     with socket.socket() as other:
         other.bind(("127.0.0.1", reserved.port))
+
+
+def test_machine_without_free_port_is_no_fault_of_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_socket: socket.socket, _address: tuple[str, int]) -> None:
+        raise OSError(errno.EADDRINUSE, "Address already in use")
+
+    monkeypatch.setattr(socket.socket, "bind", full, raising=False)
+    with pytest.raises(EngineError, match="no free TCP port") as error:
+        ReservedPort()
+    assert error.value.failure.is_transient
 
 
 def test_end_forces_who_does_not_listen_and_spares_reused_id(sleeper: subprocess.Popen[bytes]) -> None:
