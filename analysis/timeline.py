@@ -56,7 +56,7 @@ def table_of(study: Study) -> pd.DataFrame:
     if frame.empty:
         raise ConfigError(
             f"{study.folder}: no stored trial says when it ran and on which devices; expected at least one. "
-            "Run the study first."
+            "Run the study, or look in its report for why no trial began."
         )
     knobs = [name for name in map(str, frame.columns) if name.startswith("knob.")]
     varying = [name for name in knobs if frame[name].nunique(dropna=False) > 1]

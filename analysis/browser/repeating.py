@@ -16,8 +16,15 @@ def commands(study: Study) -> list[dict[str, str]]:
     folder = shlex.quote(str(study.folder))
     found = to_run_again(study.folder)
     found += [
-        {"what": "Write charts, report and this page again", "line": f"python -m analysis report {folder}"},
-        {"what": "Compare it with another study", "line": f"python -m analysis compare {folder} OTHER"},
+        # By the one name that a checkout and a wheel both have.
+        {
+            "what": "Write charts, report and this page again",
+            "line": f"python -m sweeper analysis report {folder}",
+        },
+        {
+            "what": "Compare it with another study",
+            "line": f"python -m sweeper analysis compare {folder} OTHER",
+        },
         {"what": "Read its measurements in Python", "line": _reading(study)},
     ]
     return [{name: legible(text) for name, text in command.items()} for command in found]
