@@ -32,8 +32,8 @@ TOGETHER := not vllm and not ray and not slow and not locust
 WORKERS  ?= $(shell n=$$(nproc); echo $$((n > 8 ? 8 : n)))
 
 test: install-dev $(VLLM)/.installed check
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --max-worker-restart=0 -m "$(TOGETHER)"; together=$$?; \
-	$(BIN)/python -m pytest -m "not ($(TOGETHER))" && exit $$together
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --max-worker-restart=0 --durations=15 -m "$(TOGETHER)"; together=$$?; \
+	$(BIN)/python -m pytest --durations=15 -m "not ($(TOGETHER))" && exit $$together
 
 faults: install-dev
 	FAULTS_TABLE=docs/faults.md $(BIN)/python -m pytest tests/faults
