@@ -15,7 +15,7 @@ from typing import Any
 
 from sweeper.plan.planner import Job, Planner
 from sweeper.records import Scalar
-from sweeper.space.domains import Choice, Domain, Range
+from sweeper.space.domains import Domain, Range
 from sweeper.space.space import Point, Space
 from sweeper.store.store import knobs_of
 from sweeper.store.trials import StoredTrials
@@ -81,10 +81,9 @@ def _point(space: Space, row: Mapping[str, Any]) -> Point:
 
 def _as_written(value: Scalar, domain: Domain) -> Scalar:
     """Return a stored value with its domain's type: a column has one type for all rows."""
-    values = domain.values if isinstance(domain, Choice) else domain.values() or ()
-    if isinstance(domain, Range) and not values:
-        return int(value) if domain.is_int else float(value)
-    return next((known for known in values if str(known) == str(value) or known == value), value)
+    if isinstance(domain, Range):
+        return domain.own(int(value) if domain.is_int else float(value))
+    return next((known for known in domain.values if str(known) == str(value) or known == value), value)
 
 
 def _start(job: Job, number: int, *, is_default: bool = False) -> Job:
