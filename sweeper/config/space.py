@@ -192,7 +192,7 @@ def _from_sweep_syntax(key: str, text: str) -> Domain:
             assert start is not None and stop is not None
             if step == 0:
                 raise ConfigError(f"{key}: '{text}' has step 0; expected another step, such as 1.")
-            # In decimal numbers: in binary ones 0.5 and three steps of 0.1 do not reach 0.8, which is left out.
+            # In decimal numbers: in binary ones 0.5 and three steps of 0.1 stay below 0.8, the end.
             low, end, width = (Decimal(str(each)) for each in (start, stop, step))
             last = low + (math.ceil((end - low) / width) - 1) * width
             is_int = all(isinstance(v, int) for v in (start, stop, step))
