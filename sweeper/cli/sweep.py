@@ -283,6 +283,7 @@ def _refuse_changed(settings: Settings, planner: Planner, node: Node, console: C
             objectives=settings.objectives,
             constraints=settings.constraints,
             method=settings.method,
+            keys_of=lambda point: planner.job(point).spec.keys,
         )
     except StoreError as exc:
         if not settings.is_plan:

@@ -51,7 +51,7 @@ def settings_of(keys: Sequence[str], jobs: Mapping[str, Job]) -> list[Job]:
         keys: Trials, best first.
         jobs: Of the study by the key of their trial, as they are planned now.
     """
-    by_key = {key: job for job in jobs.values() for key in (job.spec.shared_key, job.spec.fresh.key)}
+    by_key = {key: job for job in jobs.values() for key in job.spec.keys}
     by_key |= jobs
     found = (by_key[key] for key in keys if key in by_key)
     return list({job.spec.fresh.key: job for job in found}.values())
