@@ -29,6 +29,7 @@ from sweeper.space.domains import Choice, Range
 from sweeper.space.rules import Rule
 from sweeper.space.space import Series, Space
 from sweeper.store.store import Store
+from sweeper.sweep.outlook import Outlook
 from sweeper.sweep.sweep import Outcome
 from tests.stand_ins import (
     THREE_SERIES,
@@ -467,6 +468,34 @@ def test_search_spends_its_budget_and_no_more(planner: Planner, tmp_path: Path, 
     more = ScriptedExecutor(complete)
     swept(search, tmp_path, diary, more, method="tpe", trials=8)
     assert len(more.specs) == 2
+
+
+def test_repetitions_of_a_control_come_on_top_of_what_a_search_will_take(
+    planner: Planner, tmp_path: Path, diary: Diary
+) -> None:
+    space = Space(
+        base={"max_model_len": 4096, "tensor_parallel_size": 8},
+        domains={"max_num_seqs": Range(low=1, high=64, is_int=True)},
+    )
+
+    measured = replace(planner, space=space, platform=Platform.MI300X)
+
+    def first_left_s(folder: str, control_every: int | None) -> float:
+        shown: list[Outlook] = []
+        (tmp_path / folder).mkdir()
+        sweep_of(
+            replace(measured, control=control_every and "base", control_every=control_every),
+            tmp_path / folder,
+            ScriptedExecutor(complete),
+            observer=diary,
+            method="random",
+            trials=4,
+            show_outlook=shown.append,
+        )
+        return shown[0].left_s or 0.0
+
+    # Four trials, and as many repetitions and one.
+    assert first_left_s("with", 1) > 1.8 * first_left_s("without", None)
 
 
 def test_search_over_few_points_ends_when_they_are_used_up(
