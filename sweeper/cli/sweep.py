@@ -251,10 +251,7 @@ def _run(
         results=settings.results,
     )
     if cluster is not None:
-        needed = prepare.needed_paths(
-            settings, engine=planner.engine, model=planner.model, client=planner.client
-        )
-        cluster.check_paths(settings.folder, needed=needed)
+        cluster.check_paths(settings.folder, needed=prepare.needed_paths(planner))
     outcome, signalled = _work(settings, planner, nodes, cluster, run_folder, console)
     return conclude(settings, planner, outcome, signalled, console)
 
