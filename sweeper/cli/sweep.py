@@ -251,10 +251,7 @@ def _run(
         results=settings.results,
     )
     if cluster is not None:
-        needed = prepare.needed_paths(
-            settings, engine=planner.engine, model=planner.model, client=planner.client
-        )
-        cluster.check_paths(settings.folder, needed=needed)
+        cluster.check_paths(settings.folder, needed=prepare.needed_paths(planner))
     outcome, signalled = _work(settings, planner, nodes, cluster, run_folder, console)
     return conclude(settings, planner, outcome, signalled, console)
 
@@ -283,6 +280,7 @@ def _refuse_changed(settings: Settings, planner: Planner, node: Node, console: C
             objectives=settings.objectives,
             constraints=settings.constraints,
             method=settings.method,
+            keys_of=lambda point: planner.job(point).spec.keys,
         )
     except StoreError as exc:
         if not settings.is_plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -145,15 +146,21 @@ def _range(key: str, given: Mapping[str, Any]) -> Range:
         "int" if all(isinstance(v, int) for v in (low, high, step or 1)) else "float"
     )
     check_choice(f"{key}.type", kind, ("int", "float"))
-    return _checked_range(
-        key, Range(low=low, high=high, step=step, log=bool(given.get("log", False)), is_int=kind == "int")
-    )
+    log = given.get("log", False)
+    if not isinstance(log, bool):
+        raise ConfigError(f"{key}: log is {log!r}; expected true or false.")
+    return _checked_range(key, Range(low=low, high=high, step=step, log=log, is_int=kind == "int"))
 
 
 def _checked_range(key: str, found: Range) -> Range:
     for name, value in (("low", found.low), ("high", found.high), ("step", found.step)):
         if value is not None and not abs(value) < _LARGEST:
             raise ConfigError(f"{key}: {name} is {value}; expected a number between -1e18 and 1e18.")
+        if found.is_int and value is not None and value != int(value):
+            raise ConfigError(
+                f"{key}: {name} is {value:g}, and its values are whole numbers; expected one, too. "
+                "Correct it, or set type: float."
+            )
     if found.low > found.high:
         raise ConfigError(
             f"{key}: has low={found.low:g} above high={found.high:g}; expected low <= high. "
@@ -185,9 +192,12 @@ def _from_sweep_syntax(key: str, text: str) -> Domain:
             assert start is not None and stop is not None
             if step == 0:
                 raise ConfigError(f"{key}: '{text}' has step 0; expected another step, such as 1.")
-            last = start + (math.ceil((stop - start) / step) - 1) * step
+            # In decimal numbers: in binary ones 0.5 and three steps of 0.1 stay below 0.8, the end.
+            low, end, width = (Decimal(str(each)) for each in (start, stop, step))
+            last = low + (math.ceil((end - low) / width) - 1) * width
             is_int = all(isinstance(v, int) for v in (start, stop, step))
-            return _checked_range(key, Range(low=start, high=last, step=step, is_int=is_int))
+            high = int(last) if is_int else float(last)
+            return _checked_range(key, Range(low=start, high=high, step=step, is_int=is_int))
         case IntervalSweep(start=start, end=end, tags=tags):
             assert start is not None and end is not None
             is_int = isinstance(start, int) and isinstance(end, int)

@@ -12,12 +12,11 @@ from typing import TypeVar
 from sweeper.errors import ConfigError
 from sweeper.kinds import CLIENTS, ENGINES
 from sweeper.records import Constraint, Objective, Platform
-from sweeper.records.derived import ACCURACY, COSTS, DERIVED_BY_NAME, ENERGY, LOSSES, START
+from sweeper.records.derived import COSTS, DERIVED_BY_NAME, ENERGY, OF_QUESTIONS, START
 from sweeper.records.metrics import STEADY_BY_NAME
 
 Quantity = TypeVar("Quantity", Objective, Constraint)
 
-_OF_QUESTIONS = {metric.name for metric in (*ACCURACY, *LOSSES)}
 _TELL_POWER = (Platform.MI300X, Platform.CUDA)
 
 
@@ -53,7 +52,7 @@ def known(quantities: Sequence[Quantity], study: Known) -> tuple[Quantity, ...]:
 
 def _known(quantity: Quantity, study: Known) -> Quantity:
     metric = quantity.metric
-    if metric in _OF_QUESTIONS and not study.asks_questions:
+    if metric in OF_QUESTIONS and not study.asks_questions:
         raise ConfigError(
             f"objective: asks for {metric}, and nothing is asked of the engine; expected accuracy.path or "
             "accuracy.task, and an engine that is started. Set one of them."

@@ -15,7 +15,7 @@ from typing import Any
 
 from sweeper.plan.planner import Job, Planner
 from sweeper.records import Scalar
-from sweeper.space.domains import Choice, Domain, Range
+from sweeper.space.domains import Domain, Range
 from sweeper.space.space import Point, Space
 from sweeper.store.store import knobs_of
 from sweeper.store.trials import StoredTrials
@@ -51,7 +51,7 @@ def settings_of(keys: Sequence[str], jobs: Mapping[str, Job]) -> list[Job]:
         keys: Trials, best first.
         jobs: Of the study by the key of their trial, as they are planned now.
     """
-    by_key = {key: job for job in jobs.values() for key in (job.spec.shared_key, job.spec.fresh.key)}
+    by_key = {key: job for job in jobs.values() for key in job.spec.keys}
     by_key |= jobs
     found = (by_key[key] for key in keys if key in by_key)
     return list({job.spec.fresh.key: job for job in found}.values())
@@ -81,10 +81,9 @@ def _point(space: Space, row: Mapping[str, Any]) -> Point:
 
 def _as_written(value: Scalar, domain: Domain) -> Scalar:
     """Return a stored value with its domain's type: a column has one type for all rows."""
-    values = domain.values if isinstance(domain, Choice) else domain.values() or ()
-    if isinstance(domain, Range) and not values:
-        return int(value) if domain.is_int else float(value)
-    return next((known for known in values if str(known) == str(value) or known == value), value)
+    if isinstance(domain, Range):
+        return domain.own(int(value) if domain.is_int else float(value))
+    return next((known for known in domain.values if str(known) == str(value) or known == value), value)
 
 
 def _start(job: Job, number: int, *, is_default: bool = False) -> Job:

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 from sweeper import topology
 from sweeper.config import Settings
 from sweeper.errors import ConfigError, PlacementError
-from sweeper.records import ClientSpec, EngineSpec, Model, Platform
+from sweeper.records import Platform
 from sweeper.topology import Absent, Node
 
 if TYPE_CHECKING:
     from sweeper.executors.cluster import Cluster
+    from sweeper.plan.planner import Planner
 from sweeper.prepare.platform import Choice
 
 
@@ -61,18 +62,24 @@ def join_cluster(settings: Settings, choice: Choice) -> Cluster:
     return Cluster(settings.address, read=partial(_read_here, wanted))
 
 
-def needed_paths(
-    settings: Settings, *, engine: EngineSpec, model: Model, client: ClientSpec
-) -> dict[str, str]:
+def needed_paths(planner: Planner) -> dict[str, str]:
     """Return the paths that trials open, each with its key, for a cluster whose nodes must all have them.
 
     Args:
-        engine: What serves, with the interpreter that was found.
-        model: With the path that the engine opens.
-        client: What loads, with the interpreter that was found.
+        planner: Of the study: its engines, client, models and questions, with what was found of them.
     """
-    given = [("engine.python", engine.python), ("model.path", model.path), ("client.python", client.python)]
-    given += [("workload.dataset_path", point.dataset_path) for point in settings.load_points]
+    client, asked = planner.client, planner.accuracy
+    given = [("engine.python", planner.engine.python), ("model.path", planner.model.path)]
+    given += [(f"python of {kind}", other.python) for kind, other in planner.others.items()]
+    given += [
+        (f"space.series.{series.name}.model.path", series.model.path)
+        for series in planner.space.series
+        if series.model is not None
+    ]
+    given += [("client.python", client.python), ("client.script", client.script)]
+    given += [("workload.dataset_path", point.dataset_path) for point in planner.load_points]
+    if asked is not None:
+        given += [("accuracy.path", asked.path), ("accuracy.python", asked.python)]
     # A model may be named by its id on the hub: only what lies on this machine is asked of the others.
     return {path: key for key, path in given if path and Path(path).exists()}
 

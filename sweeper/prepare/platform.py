@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweeper import config, topology
 from sweeper.errors import ConfigError
 from sweeper.records import Platform
 from sweeper.topology import Node
-
-if TYPE_CHECKING:
-    pass
-
 
 _ASKED_FOR = "asked for"
 

@@ -117,6 +117,9 @@ LOSSES = (
 )
 """The same beside the study's default; worked out when it is read, the same in each of a trial's rows."""
 
+OF_QUESTIONS = frozenset(metric.name for metric in (*ACCURACY, *LOSSES))
+"""Names of what is known only where an engine is asked questions."""
+
 WORKED_OUT: Mapping[str, Metric] = {metric.name: metric for metric in (*DERIVED, *LOSSES)}
 """Every metric that no row of the store holds, by its name."""
 

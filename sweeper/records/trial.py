@@ -310,6 +310,11 @@ class TrialSpec:
         return replace(self, live_start=self.live_start or self.assignment).key
 
     @property
+    def keys(self) -> frozenset[str]:
+        """Identities of the same setting, on a start of its own and on a shared one."""
+        return frozenset((self.key, self.shared_key, self.fresh.key))
+
+    @property
     def fresh(self) -> TrialSpec:
         """The same setting on a start of its own; its folder is that of its key."""
         if self.live_start is None:

@@ -14,11 +14,13 @@ candidates    the points of a space that can be proposed, and how far apart they
 from __future__ import annotations
 
 from sweeper.search.optuna_study import Candidate, Hints, Search, refuse_other_terms, storage_url
+from sweeper.search.proposer import CUT_OFF
 from sweeper.search.samplers import check_method
 from sweeper.search.stages import check_stages
 from sweeper.search.starts import check_starts
 
 __all__ = [
+    "CUT_OFF",
     "Candidate",
     "Hints",
     "Search",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sweeper.records import Assignment, Scalar, content_key
 from sweeper.space.domains import Choice, Domain, Range
-from sweeper.space.random_point import draw, value_at, value_numbered
+from sweeper.space.random_point import draw, value_at
 from sweeper.space.space import Point, Space
 
 Floats = NDArray[np.float64]
@@ -49,12 +49,23 @@ def is_valid(space: Space, point: Point) -> bool:
 
 
 def neighbours(space: Space, point: Point) -> Iterator[Point]:
-    """Return the points that differ from this one in a single domain, nearest values first."""
+    """Return the points that differ from this one in a single domain, nearest values first.
+
+    Where another value brings further knobs into the space, those have their first values.
+    """
+    firsts = {name: first_value(domain) for name, domain in space.domains.items()}
     for name, domain in space.domains.items():
         if name not in point.choices:
             continue
         for value in _values_near(domain, point.choices[name]):
-            yield space.point({**point.choices, name: value})
+            yield space.point({**firsts, **point.choices, name: value})
+
+
+def first_value(domain: Domain) -> Scalar:
+    """Return the first value of a choice, or the smallest of a range."""
+    if isinstance(domain, Choice):
+        return domain.values[0]
+    return int(domain.low) if domain.is_int else domain.low
 
 
 def _distinct(points: Iterable[Point]) -> Iterator[Point]:
@@ -72,7 +83,7 @@ def _values_near(domain: Domain, value: Scalar) -> list[Scalar]:
     if count is not None:
         number = round(here * (count - 1))
         near = [number + sign * step for step in range(1, _NEIGHBOUR_VALUES + 1) for sign in (1, -1)]
-        return [value_numbered(domain, one) for one in near if 0 <= one < count]
+        return [domain.value_numbered(one) for one in near if 0 <= one < count]
     shares = [here + sign * 0.5**power for power in (6, 4, 3, 2) for sign in (1, -1)]
     found = dict.fromkeys(value_at(domain, share) for share in shares if 0 <= share <= 1)
     return [one for one in found if one != value]

@@ -16,7 +16,7 @@ import contextlib
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeper.errors import ConfigError
 from sweeper.kinds import SEARCH_METHODS
 from sweeper.records import Assignment, Constraint, Objective, Scalar, content_key
+from sweeper.records.plurals import amount
 from sweeper.search import dashboard, database
 from sweeper.search.distributions import distributions, from_optuna, to_optuna
 from sweeper.search.prior import Estimate
@@ -367,15 +368,19 @@ def refuse_other_terms(
     objectives: Sequence[Objective],
     constraints: Sequence[Constraint],
     method: str,
+    keys_of: Callable[[Point], Collection[str]],
 ) -> None:
-    """Refuse what ``Search`` would refuse of a study that has begun; nothing is written.
+    """Refuse to go on with a study that has begun as another one; nothing is written.
 
     Args:
         storage: An SQLAlchemy URL.
         name: The study's name.
+        keys_of: Returns the keys that a trial of a point can have now. A grid measures anew what has another
+            one; a search takes what its study remembers for measured.
 
     Raises:
-        ConfigError: The stored study has other objectives, constraints, rules, or another space.
+        ConfigError: The stored study has other objectives, constraints, rules, or another space, or is a
+            search none of whose trials would be measured like this now.
         StoreError: The storage cannot be opened or read.
     """
     backend = database.open_stored(storage)
@@ -386,6 +391,8 @@ def refuse_other_terms(
             if any(found.study_name == name for found in backend.get_all_studies()):
                 study = optuna.load_study(study_name=name, storage=backend, sampler=_unused_sampler())
                 _refuse_changed(study, objectives, method, _terms_of(space, constraints))
+                if not SEARCH_METHODS[method].is_exhaustive:
+                    _refuse_other_keys(study, space, keys_of)
     finally:
         database.engine_of(backend).dispose()
 
@@ -464,6 +471,29 @@ def _refuse_changed(study: optuna.Study, objectives: Sequence[Objective], method
         raise ConfigError(
             f"study '{name}': it was started with another space of knobs, and a search cannot learn from "
             "both. Give the new space a name of its own with study.name=..."
+        )
+
+
+def _refuse_other_keys(
+    study: optuna.Study, space: Space, keys_of: Callable[[Point], Collection[str]]
+) -> None:
+    """Refuse a study that measured points of this space, and each of them otherwise than it would be now."""
+    known = distributions(space)
+    told = [
+        trial
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        # Of another space, which a method that learns refuses, nothing is taken over.
+        if "key" in trial.user_attrs and trial.params.keys() <= known.keys()
+    ]
+    if told and not any(
+        trial.user_attrs["key"] in keys_of(space.point(from_optuna(trial.params))) for trial in told
+    ):
+        raise ConfigError(
+            f"study '{study.study_name}': it measured {amount(len(told), 'trial')}, none of them as its "
+            "settings are measured now: other fixed knobs, another release or image of the engine, "
+            "other repeats, warm-up, client or calibration. A search takes them for the answer, so expected "
+            "what it was started with. Set that again, or give the new question a name of its own with "
+            "study.name=..."
         )
 
 

@@ -14,7 +14,8 @@ from sweeper.search.candidates import Floats, identity
 from sweeper.space.space import Point
 
 Estimate = Callable[[Point], Sequence[float] | None]
-"""Gives a point one value for each objective, larger is better; None where nothing good is expected."""
+"""Gives a point one value for each objective that is modelled, larger is better; None where nothing good is
+expected."""
 
 
 class Ranking:

@@ -121,8 +121,7 @@ class Proposer:
             return None if point is None else Proposal(point=point, notes={})
         if SEARCH_METHODS[self._method].has_stages:
             return self._staged(past)
-        free = None if held is None else frozenset(self._distributions) - frozenset(held)
-        return self._sampled(past, trials=past.telling, free=free, held=held)
+        return self._sampled(past, trials=past.telling, held=held)
 
     def _staged(self, past: _Past) -> Proposal | None:
         known = [
@@ -136,7 +135,7 @@ class Proposer:
                 for point, trial in zip(past.points, past.trials, strict=True)
                 if trial.state in _TELLING and stage.has(point.choices)
             ]
-            found = self._sampled(past, trials=own, free=stage.free, held=stage.held)
+            found = self._sampled(past, trials=own, held=stage.held)
             if found is not None:
                 return found
         return self._sampled(past, trials=past.telling)
@@ -146,18 +145,17 @@ class Proposer:
         past: _Past,
         *,
         trials: Sequence[FrozenTrial],
-        free: frozenset[str] | None = None,
         held: Assignment | None = None,
     ) -> Proposal | None:
         """Ask the sampler, in a copy of the study, until it names a free point.
 
         Args:
             trials: What the sampler may learn from.
-            free: Coordinates that it may choose; None is all.
-            held: Values of the others.
+            held: Choices that it may not make; all others are its own, those of knobs too that are in the
+                space only with what it chooses.
         """
         kept = held or {}
-        wanted = {n: d for n, d in self._distributions.items() if free is None or n in free}
+        wanted = {name: one for name, one in self._distributions.items() if name not in kept}
         with quiet():
             study = lending(trials, self._directions, self._sampler)
             for _ in range(_ASKS):
@@ -168,7 +166,7 @@ class Proposer:
                     return Proposal(point=point, notes=notes)
                 study.tell(asked, state=TrialState.FAIL)
         others = [self._space.point({**p.choices, **kept}) for p in self.pool]
-        others += candidates.neighbours(self._space, point) if free is None else ()
+        others += candidates.neighbours(self._space, point) if held is None else ()
         nearest = self._nearest(point, [p for p in others if self._is_free(p, past)])
         if nearest is None and not self.pool and identity(point) not in past.taken:
             nearest = point

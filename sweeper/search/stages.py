@@ -5,8 +5,8 @@ with few trials a search of all at once sees the small ones only as noise. The p
 stages that help only together are missed.
 
 Where a stage stands is read from the trials alone, so that a study that was cut off goes on in it: a trial
-belongs to a stage if it agrees with the best one before that stage in every knob of other stages. A trial
-that ends after its stage may still move what the next one is built on.
+belongs to a stage if it agrees with the best one before that stage in every knob of other stages that both
+have. A trial that ends after its stage may still move what the next one is built on.
 """
 
 from __future__ import annotations
@@ -56,8 +56,11 @@ class Stage:
     held: Mapping[str, Scalar]
 
     def has(self, choices: Mapping[str, Scalar]) -> bool:
-        """Return whether a trial is one of this stage."""
-        return {k: v for k, v in choices.items() if k not in self.free} == dict(self.held)
+        """Return whether a trial is one of this stage.
+
+        What the stage chooses may take a held knob out of the space, or bring in one that is held nowhere.
+        """
+        return all(choices.get(name, value) == value for name, value in self.held.items())
 
 
 def check_stages(stages: Sequence[Sequence[str]], space: Space) -> None:

@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from sweeper.errors import ConfigError, nearest
 from sweeper.records import Assignment, Scalar
-from sweeper.search.candidates import identity, is_valid
+from sweeper.search.candidates import first_value, identity, is_valid
 from sweeper.search.prior import Ranking
-from sweeper.space.domains import Choice, Domain
 from sweeper.space.space import Point, Space
 
 
@@ -32,7 +31,7 @@ def check_starts(starts: Sequence[Mapping[str, Scalar]], space: Space) -> None:
                     f"{where}: '{name}' is not varied; expected knobs of space.knobs "
                     f"({', '.join(known) or 'none'}).{nearest(name, known)} Correct or remove it."
                 )
-            if name != "series" and not _contains(space.domains[name], value):
+            if name != "series" and not space.domains[name].holds(value):
                 raise ConfigError(
                     f"{where}.{name}: is {value!r}, which space.knobs.{name} does not hold; expected one of "
                     "its values. Change one of the two."
@@ -75,8 +74,8 @@ def default_choices(space: Space, defaults: Assignment) -> dict[str, Scalar]:
     found: dict[str, Scalar] = {"series": space.series[0].name} if space.series else {}
     for name, domain in space.domains.items():
         value = known.get(name)
-        is_there = value is not None and _contains(domain, value)
-        found[name] = value if value is not None and is_there else _first(domain)
+        is_there = value is not None and domain.holds(value)
+        found[name] = value if value is not None and is_there else first_value(domain)
     return found
 
 
@@ -87,20 +86,3 @@ def _predicted(ranking: Callable[[], Ranking | None], pool: Callable[[], Sequenc
         scores = found.scores(points)
         if scores.max() > scores.min():
             yield points[int(scores.argmax())]
-
-
-def _contains(domain: Domain, value: Scalar) -> bool:
-    if isinstance(domain, Choice):
-        return value in domain.values
-    if isinstance(value, (bool, str)) or not domain.low <= value <= domain.high:
-        return False
-    if domain.is_int and value != int(value):
-        return False
-    values = None if domain.log else domain.values()
-    return values is None or any(abs(float(v) - value) < 1e-9 for v in values)
-
-
-def _first(domain: Domain) -> Scalar:
-    if isinstance(domain, Choice):
-        return domain.values[0]
-    return int(domain.low) if domain.is_int else domain.low

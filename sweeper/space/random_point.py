@@ -29,15 +29,11 @@ def value_at(domain: Range, share: float) -> Scalar:
     """Return the value of a range at a share of its width, 0 to 1, on its grid where it has one."""
     count = domain.count()
     if count is not None:
-        return value_numbered(domain, min(int(share * count), count - 1))
+        return domain.value_numbered(min(int(share * count), count - 1))
     if domain.log:
         value = float(np.exp(np.log(domain.low) + share * (np.log(domain.high) - np.log(domain.low))))
+        # Logarithm and back can end just outside.
+        value = min(max(value, domain.low), domain.high)
     else:
         value = domain.low + share * (domain.high - domain.low)
     return round(value) if domain.is_int else value
-
-
-def value_numbered(domain: Range, number: int) -> Scalar:
-    """Return the value of a counted range by its number; enumerating a large one for it would take long."""
-    value = domain.low + number * (domain.step or 1)
-    return int(value) if domain.is_int else value

@@ -99,6 +99,7 @@ class Space:
         assignment: dict[str, Scalar] = dict(self.base) if is_vllm else {}
         if series is not None:
             assignment.update(series.knobs)
+        choices = {knob: self._own(knob, value) for knob, value in choices.items()}
         assignment.update({knob: value for knob, value in choices.items() if knob != "series"})
         absent = self._absent(assignment)
         return Point(
@@ -191,6 +192,11 @@ class Space:
             known = ", ".join(s.name for s in self.series)
             raise ConfigError(f"space.series: '{name}' is not a series; expected one of {known}.")
         return found
+
+    def _own(self, knob: str, value: Scalar) -> Scalar:
+        """Return a choice as its domain writes it: the same setting, however it is written, is one point."""
+        domain = self.domains.get(knob)
+        return value if domain is None else domain.own(value)
 
     def _absent(self, assignment: Assignment) -> frozenset[str]:
         """Return the knobs that are not in the space here; others cannot depend on an absent one."""

@@ -100,9 +100,13 @@ class Queue:
         """Whether a further job of one device could start."""
         return self._scheduler.has_room
 
-    def add(self, job: Job, *, tries: int = 1) -> None:
-        """Queue a job until devices are free."""
-        self._enter(Waiting(job=job, since_s=self._clock(), tries=tries))
+    def can_hold(self, devices: int) -> bool:
+        """Return whether a node that is left has so many devices at all."""
+        return self._scheduler.can_hold(devices)
+
+    def add(self, job: Job) -> None:
+        """Queue a job, which a node that is left can hold, until devices are free."""
+        self._enter(Waiting(job=job, since_s=self._clock()))
 
     def start(self) -> list[Running]:
         """Return the jobs that start now, each with its devices."""
@@ -128,7 +132,7 @@ class Queue:
             and result.failure_class.is_transient
             and result.failure_class is not FailureClass.INTERRUPTED
             and running.tries < self._max_attempts
-            and self._scheduler.can_hold(result.spec.devices_wanted)
+            and self.can_hold(result.spec.devices_wanted)
         )
 
     def release(self, running: Running, result: TrialResult, *, again: Job | None) -> None:
@@ -155,7 +159,7 @@ class Queue:
                 self._scheduler.release(resting.placement)
             if resting.retry is None:
                 continue
-            if self._scheduler.can_hold(resting.retry.job.spec.devices_wanted):
+            if self.can_hold(resting.retry.job.spec.devices_wanted):
                 self._enter(resting.retry)
             else:
                 stranded.append(resting.retry.job)

@@ -175,7 +175,7 @@ class Sweep:
         while True:
             self._ask()
             while (control := self._source.controls.take_due(is_idle=self._is_idle)) is not None:
-                self._queue.add(control)
+                self._enqueue(control)
             started = self._queue.start()
             for running in started:
                 self._submit(running)
@@ -189,9 +189,16 @@ class Sweep:
             if job is None:
                 return
             if job.refusal is None:
-                self._queue.add(self._ledger.next_attempt(job))
+                self._enqueue(self._ledger.next_attempt(job))
             else:
                 self._record_refusal(job, job.refusal)
+
+    def _enqueue(self, job: Job) -> None:
+        """Queue a job until devices are free, where a node that is left has as many as it needs."""
+        if self._queue.can_hold(job.spec.devices_wanted):
+            self._queue.add(job)
+        else:
+            self._record_stranded([job])
 
     def _submit(self, running: Running) -> None:
         job = running.job
@@ -250,10 +257,11 @@ class Sweep:
 
     def _queue_final_round(self) -> bool:
         """Queue the finalists' next engine starts, once all else is done; return whether there are any."""
-        self._ended_by = self._ended_by or self._source.why_ended()
+        why_ended = self._source.why_ended() if self._queue.can_hold(1) else "no node is left"
+        self._ended_by = self._ended_by or why_ended
         starts = self._finals.next_round()
         for job in starts:
-            self._queue.add(job)
+            self._enqueue(job)
         return bool(starts)
 
     def _stop_running(self) -> None:

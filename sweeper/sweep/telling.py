@@ -16,7 +16,7 @@ from sweeper.goals.objectives import (
 )
 from sweeper.plan.planner import Job
 from sweeper.records import Constraint, FailureClass, Objective, TrialResult, TrialSpec, TrialState
-from sweeper.search import Search
+from sweeper.search import CUT_OFF, Search
 from sweeper.store.losses import Default
 from sweeper.store.store import FinishedTrial
 from sweeper.store.trials import StoredTrials
@@ -56,9 +56,10 @@ class Teller:
             self._numbers[job.spec.key] = numbers
 
     def dropped(self, key: str) -> None:
-        """Report a trial that will not run, if the search awaits it."""
+        """Report a trial that a limit kept from running, if the search awaits it; its point is free again."""
+        told = {"key": key, "fail_reason": "not begun: the study ended", CUT_OFF: True}
         for number in self._numbers.pop(key, ()):
-            self._search.tell(number, None, {"key": key, "fail_reason": "not begun: the study ended"})
+            self._search.tell(number, None, told)
 
     def ended(self, result: TrialResult) -> None:
         """Report a trial that ended now, under each of its numbers in the search."""
@@ -71,7 +72,7 @@ class Teller:
             kind = result.failure_class or result.state
             attributes["fail_reason"] = f"{kind}: {result.failure_message}"
             attributes["log_path"] = result.log_path
-            attributes["interrupted"] = result.failure_class is FailureClass.INTERRUPTED or None
+            attributes[CUT_OFF] = result.failure_class is FailureClass.INTERRUPTED or None
         attributes.update({name: round(seconds, 3) for name, seconds in result.phases.items()})
         picture = self._illustrate(result)
         for number in self._numbers.pop(result.spec.key, ()):

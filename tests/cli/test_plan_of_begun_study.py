@@ -37,13 +37,22 @@ def everything() -> dict[str, bytes]:
     [
         (SEARCH, ("space.knobs.max_num_seqs=[8,32]",), "was started with another space of knobs"),
         (SEARCH, ("space.rules=['max_num_seqs < 99']",), "was started with the space.rules none, now"),
+        (SEARCH, ("knobs.max_model_len=8192",), "it measured 1 trial, none of them as its settings are"),
+        (SEARCH, ("engine.release=0.9.2",), "it measured 1 trial, none of them as its settings are"),
+        (SEARCH, ("repeats=2",), "it measured 1 trial, none of them as its settings are"),
         (SEARCH, OTHER_GOAL, "was started with the objectives"),
         (SEARCH, OTHER_BOUND, "was started with the constraints none, now"),
         (GRID, OTHER_GOAL, "was started with the objectives"),
         (GRID, OTHER_BOUND, "was started with the constraints none, now"),
         (GRID, ("study.results=elsewhere",), "the study keeps its results in"),
     ],
-    ids=["space", "rules", "goal", "bound", "goal of a grid", "bound of a grid", "results"],
+    ids=[
+        *("space", "rules", "fixed knob", "release", "repeats", "goal"),
+        "bound",
+        "goal of a grid",
+        "bound of a grid",
+        "results",
+    ],
 )
 def test_what_has_changed_since_is_refused_by_the_plan_as_by_the_run(
     begun: tuple[str, ...], changed: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]

@@ -139,6 +139,8 @@ def test_lists_of_workload_make_every_combination_load_point() -> None:
         ("8,32", Choice(values=(8, 32))),
         ("choice('auto','fp8')", Choice(values=("auto", "fp8"))),
         ("range(1,16,step=5)", Range(low=1, high=11, step=5, is_int=True)),
+        ("range(0.5,0.8,step=0.1)", Range(low=0.5, high=0.7, step=0.1)),
+        ("range(0.1,0.7,step=0.1)", Range(low=0.1, high=0.6, step=0.1)),
         ("interval(0.8,0.95)", Range(low=0.8, high=0.95)),
         ("tag(log,int(interval(1,1024)))", Range(low=1, high=1024, log=True, is_int=True)),
     ],
@@ -167,6 +169,12 @@ def test_domain_is_written_as_yaml_or_in_hydras_sweep_syntax(written: object, do
             {"low": 1, "high": 8, "step": 2, "log": True},
             "space.knobs.x: has both log and step; expected one of them. Remove the step.",
         ),
+        (
+            {"low": 1, "high": 4, "step": 0.5, "type": "int"},
+            "space.knobs.x: step is 0.5, and its values are whole numbers; expected one, too. "
+            "Correct it, or set type: float.",
+        ),
+        ({"low": 1, "high": 4, "log": "no"}, "space.knobs.x: log is 'no'; expected true or false."),
         (
             {"low": 1, "hgih": 8},
             "space.knobs.x: 'hgih' is not part of a range; expected low, high, and step, log or type. "

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pytest
+
 from sweeper.plan.planner import Job
 from sweeper.prepare.estimate import simulated_estimate
-from sweeper.records import LoadPoint, Objective, TrialSpec, UserSearch
+from sweeper.records import Constraint, LoadPoint, Objective, TrialSpec, UserSearch
 from sweeper.simulation.device import USUAL_DEVICE
 from sweeper.space.space import Point
 from sweeper.topology import modelled_node
@@ -16,7 +18,14 @@ MOST_USERS = Objective(metric="max_users", direction="maximize")
 CLOSED = LoadPoint(dataset="random", num_prompts=40, input_len=256, output_len=64, ignore_eos=True)
 
 
-def expected(spec: TrialSpec, objective: Objective, load: LoadPoint, **knobs: int) -> Sequence[float] | None:
+def expected(
+    spec: TrialSpec,
+    objective: Objective,
+    load: LoadPoint,
+    *others: Objective,
+    constraints: Sequence[Constraint] = (),
+    **knobs: int,
+) -> Sequence[float] | None:
     """Return what is expected of a trial of this load with these knobs."""
     assignment = {**spec.assignment, **knobs}
     point = Point(choices=knobs, assignment=assignment, series=None)
@@ -25,7 +34,8 @@ def expected(spec: TrialSpec, objective: Objective, load: LoadPoint, **knobs: in
         lambda _: Job(spec=planned, points=(point,)),
         node=modelled_node(USUAL_DEVICE),
         device=USUAL_DEVICE,
-        objectives=(objective,),
+        objectives=(objective, *others),
+        constraints=constraints,
     )
     return estimate(point)
 
@@ -64,3 +74,24 @@ def test_as_many_users_are_expected_to_work_as_load_has(simulated_spec: TrialSpe
     # Of four times as many users who begin at once each waits for four times as many prompts, or longer: cut
     # to 500 prompts, a thousand users would be half of themselves.
     assert many < 4 * few < 0
+
+
+@pytest.mark.parametrize("metric", ["accuracy_loss_high", "accuracy", "energy_per_output_token_j"])
+def test_what_is_not_modelled_leaves_points_to_the_other_goals(
+    simulated_spec: TrialSpec, metric: str
+) -> None:
+    many = Objective(metric="request_throughput_per_s", direction="maximize")
+    bound = Constraint(metric=metric, limit=0.0, is_upper=metric != "accuracy")
+    other = Objective(metric=metric, direction="minimize")
+    alone = expected(simulated_spec, many, CLOSED)
+    assert alone is not None
+    assert expected(simulated_spec, many, CLOSED, constraints=(bound,)) == alone
+    assert expected(simulated_spec, many, CLOSED, other) == alone
+    # By nothing of it.
+    assert expected(simulated_spec, other, CLOSED) is None
+
+
+def test_bound_that_is_modelled_and_broken_expects_nothing(simulated_spec: TrialSpec) -> None:
+    many = Objective(metric="request_throughput_per_s", direction="maximize")
+    bound = Constraint(metric="mean_ttft_ms", limit=0.001, is_upper=True)
+    assert expected(simulated_spec, many, CLOSED, constraints=(bound,)) is None

@@ -14,8 +14,9 @@ from sweeper.prepare import interpreter, platform
 from sweeper.prepare import node as prepare
 from sweeper.prepare.model import from_anywhere, provide_model, with_models
 from sweeper.prepare.platform import Choice, compose_for_platform
-from sweeper.records import Platform
+from sweeper.records import Model, Platform, Questions
 from sweeper.space.space import Series
+from tests.stand_ins import planner_of_three_series
 
 
 def settings_for(platform: Platform, *overrides: str) -> config.Settings:
@@ -181,3 +182,34 @@ def test_experiment_for_any_model_is_scaled_down_for_a_tiny_one_too() -> None:
     # One that was written for this platform is taken as it is.
     own, _ = compose_for_platform(["+experiment=tune_cpu", *asked], config_dir=None)
     assert own["search"]["trials"] == 16
+
+
+def test_every_file_that_trials_open_is_asked_of_the_nodes_of_a_cluster(
+    tmp_path: Path, llama_70b: Model
+) -> None:
+    def made(name: str) -> str:
+        (tmp_path / name).write_text("")
+        return str(tmp_path / name)
+
+    planner = planner_of_three_series(tmp_path, llama_70b)
+    first, *others = planner.space.series
+    own = replace(first, model=replace(llama_70b, path=made("model")))
+    needed = prepare.needed_paths(
+        replace(
+            planner,
+            engine=replace(planner.engine, python=made("vllm")),
+            others={"sglang": replace(planner.engine, python=made("sglang"))},
+            client=replace(planner.client, script=made("script")),
+            accuracy=Questions(path=made("questions"), python=made("lm_eval")),
+            space=replace(planner.space, series=(own, *others)),
+        )
+    )
+    # The model of the others is an id of the hub.
+    assert {Path(path).name: key for path, key in needed.items()} == {
+        "vllm": "engine.python",
+        "sglang": "python of sglang",
+        "model": f"space.series.{own.name}.model.path",
+        "script": "client.script",
+        "questions": "accuracy.path",
+        "lm_eval": "accuracy.python",
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -316,6 +317,69 @@ def test_neighbours_differ_in_one_knob() -> None:
     space = Space(domains={"a": Choice(values=(1, 2)), "x": Range(low=0, high=10, is_int=True)})
     near = {(p.choices["a"], p.choices["x"]) for p in neighbours(space, space.point({"a": 1, "x": 1}))}
     assert near == {(2, 1), (1, 0), (1, 2), (1, 3), (1, 4), (1, 5)}
+
+
+CONDITIONAL = Space(
+    domains={"a": Choice(values=("off", "on")), "b": Choice(values=(1, 2)), "c": Choice(values=(1, 2, 3))},
+    conditions={"b": Rule(text="a == 'on'", where="space.knobs.b.when")},
+)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_knob_that_another_brings_into_the_space_always_has_a_value(method: str) -> None:
+    points = {identity(point) for point in CONDITIONAL.grid()}
+    asked = proposer(CONDITIONAL, method, trials=12, stage_knobs=[["a"], ["c"]])
+    told = [trial_of(CONDITIONAL, {"a": "off", "c": 1}, 1.0, is_start=True)]
+    while (proposal := asked.propose(told)) is not None:
+        assert identity(proposal.point) in points
+        told.append(trial_of(CONDITIONAL, proposal.point.choices, 2.0))
+    # Two values of b where a is on, and none where it is off, each with three of c.
+    assert len(told) == 9
+
+
+def test_neighbour_that_brings_a_knob_in_is_whole() -> None:
+    found = [point.choices for point in neighbours(CONDITIONAL, CONDITIONAL.point({"a": "off", "c": 1}))]
+    assert found == [{"a": "on", "b": 1, "c": 1}, {"a": "off", "c": 2}, {"a": "off", "c": 3}]
+
+
+def test_stage_keeps_its_best_that_takes_a_held_knob_out_of_the_space() -> None:
+    space = replace(CONDITIONAL, domains={**CONDITIONAL.domains, "a": Choice(values=("off", "on", "auto"))})
+    asked = proposer(space, "staged", trials=7, stage_knobs=[["a"], ["c"]])
+    told = [
+        trial_of(space, {"a": "on", "b": 2, "c": 1}, 1.0, is_start=True),
+        # Without a there is no b, which the first stage holds at 2.
+        trial_of(space, {"a": "off", "c": 1}, 9.0),
+        trial_of(space, {"a": "auto", "c": 1}, 0.0),
+    ]
+    proposal = asked.propose(told)
+    assert proposal is not None
+    # The first stage has had its two trials.
+    assert proposal.point.choices["a"] == "off"
+    assert proposal.point.choices["c"] != 1
+
+
+def test_default_that_a_domain_writes_in_another_way_is_its_point() -> None:
+    space = Space(
+        base={"gpu_memory_utilization": 0.9},
+        domains={
+            "gpu_memory_utilization": Range(low=0.7, high=0.95, step=0.05),
+            "VLLM_ROCM_USE_AITER": Choice(values=(0, 1)),
+        },
+    )
+    (first,) = starting_points(space, defaults={"VLLM_ROCM_USE_AITER": False})
+    assert identity(first) in {identity(point) for point in space.grid()}
+    assert str(first.assignment) == "{'gpu_memory_utilization': 0.9, 'VLLM_ROCM_USE_AITER': 0}"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_steps_of_a_range_are_proposed_as_they_are_written(method: str) -> None:
+    space = Space(domains={"x": Range(low=0.7, high=0.95, step=0.05)})
+    told: list[FrozenTrial] = []
+    asked, found = proposer(space, method), set()
+    while (proposal := asked.propose(told)) is not None:
+        found.add(proposal.point.assignment["x"])
+        told.append(trial_of(space, proposal.point.choices, 1.0))
+    assert found == {0.7, 0.75, 0.8, 0.85, 0.9, 0.95}
 
 
 def test_large_space_is_represented_by_seeded_sample_of_valid_points() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from sweeper.errors import ConfigError
 from sweeper.space.domains import Choice, Range
+from sweeper.space.random_point import value_at
 from sweeper.space.rules import Rule
 from sweeper.space.space import Series, Space
 
@@ -54,6 +55,19 @@ def test_range_of_whole_numbers_can_be_enumerated() -> None:
     assert Range(low=1, high=7, step=3, is_int=True).values() == (1, 4, 7)
     assert Range(low=0.8, high=1.0, step=0.1).values() == pytest.approx((0.8, 0.9, 1.0))
     assert Range(low=1, high=3, is_int=True).values() == (1, 2, 3)
+
+
+def test_steps_are_taken_as_they_are_written() -> None:
+    space = Space(domains={"x": Range(low=0.7, high=0.95, step=0.05)}, rules=(Rule(text="x >= 0.9"),))
+    kept = [p.assignment["x"] for p in space.grid() if space.broken_rule(p.assignment) is None]
+    assert kept == [0.9, 0.95]
+    # As Optuna adds the steps.
+    assert space.point({"x": 0.7 + 4 * 0.05}).choices == {"x": 0.9}
+
+
+def test_value_drawn_at_either_end_of_a_logarithm_is_within() -> None:
+    domain = Range(low=0.1, high=3.0, log=True)
+    assert all(0.1 <= float(value_at(domain, share)) <= 3.0 for share in (0.0, 1.0))
 
 
 def test_continuous_range_has_no_grid() -> None:

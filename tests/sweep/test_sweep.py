@@ -12,6 +12,7 @@ from sweeper import topology
 from sweeper.errors import KnobError
 from sweeper.executors import Ticket
 from sweeper.executors.inline import InlineExecutor
+from sweeper.goals.termination import Termination
 from sweeper.plan.planner import Planner
 from sweeper.records import (
     EngineSpec,
@@ -28,6 +29,7 @@ from sweeper.space.domains import Choice, Range
 from sweeper.space.rules import Rule
 from sweeper.space.space import Series, Space
 from sweeper.store.store import Store
+from sweeper.sweep.outlook import Outlook
 from sweeper.sweep.sweep import Outcome
 from tests.stand_ins import (
     THREE_SERIES,
@@ -81,6 +83,7 @@ def swept(
     stop: Callable[[], bool] = lambda: False,
     retry_failed: bool = False,
     scheduler: Scheduler | None = None,
+    endings: Termination | None = None,
 ) -> Outcome:
     return sweep_of(
         planner,
@@ -92,6 +95,7 @@ def swept(
         stop=stop,
         scheduler=scheduler,
         retry_failed=retry_failed,
+        endings=endings or Termination(),
     )
 
 
@@ -254,6 +258,44 @@ def test_what_fits_on_no_node_that_is_left_is_told_and_runs_another_day(
     }
     again = swept(several, tmp_path, diary, ScriptedExecutor(complete))
     assert again.states == {TrialState.COMPLETE: 4}
+
+
+@pytest.mark.parametrize("method", ["grid", "random"])
+def test_what_comes_after_a_node_was_lost_and_fits_on_none_that_is_left_is_told(
+    planner: Planner, tmp_path: Path, diary: Diary, method: str
+) -> None:
+    space = Space(
+        base={"max_model_len": 4096, "quantization": "fp8", "tensor_parallel_size": 8},
+        domains={"tensor_parallel_size": Choice(values=(8, 4)), "max_num_seqs": Choice(values=(1, 2))},
+    )
+    several = replace(planner, space=space, control="base")
+    outcome = swept(
+        several,
+        tmp_path,
+        diary,
+        LosingExecutor("two"),
+        method=method,
+        trials=4,
+        scheduler=two_nodes(planner, first=range(4)),
+        endings=Termination(finalists=1, final_repeats=1),
+    )
+    # Of 8 devices: two settings, the control at three times, and the default beside the finalist.
+    assert outcome.states == {TrialState.FAILED: 6, TrialState.COMPLETE: 3}
+    assert {result.failure_message for result in outcome.failures} == {
+        "its line",
+        "needs 8 devices on one node; no node with so many is left",
+    }
+
+
+@pytest.mark.parametrize("method", ["grid", "random"])
+def test_study_that_lost_every_node_says_so(
+    planner: Planner, tmp_path: Path, diary: Diary, method: str
+) -> None:
+    whole = replace(THREE_SERIES, base={**THREE_SERIES.base, "tensor_parallel_size": 8})
+    several = replace(planner, space=whole, control="base")
+    executor, scheduler = LosingExecutor("one"), Scheduler((replace(planner.node, host="one"),))
+    outcome = swept(several, tmp_path, diary, executor, method=method, trials=9, scheduler=scheduler)
+    assert (executor.nodes, outcome.ended_by) == (["one"], "no node is left")
 
 
 def test_trials_that_wait_are_predicted_anew_from_those_that_ended(
@@ -426,6 +468,34 @@ def test_search_spends_its_budget_and_no_more(planner: Planner, tmp_path: Path, 
     more = ScriptedExecutor(complete)
     swept(search, tmp_path, diary, more, method="tpe", trials=8)
     assert len(more.specs) == 2
+
+
+def test_repetitions_of_a_control_come_on_top_of_what_a_search_will_take(
+    planner: Planner, tmp_path: Path, diary: Diary
+) -> None:
+    space = Space(
+        base={"max_model_len": 4096, "tensor_parallel_size": 8},
+        domains={"max_num_seqs": Range(low=1, high=64, is_int=True)},
+    )
+
+    measured = replace(planner, space=space, platform=Platform.MI300X)
+
+    def first_left_s(folder: str, control_every: int | None) -> float:
+        shown: list[Outlook] = []
+        (tmp_path / folder).mkdir()
+        sweep_of(
+            replace(measured, control=control_every and "base", control_every=control_every),
+            tmp_path / folder,
+            ScriptedExecutor(complete),
+            observer=diary,
+            method="random",
+            trials=4,
+            show_outlook=shown.append,
+        )
+        return shown[0].left_s or 0.0
+
+    # Four trials, and as many repetitions and one.
+    assert first_left_s("with", 1) > 1.8 * first_left_s("without", None)
 
 
 def test_search_over_few_points_ends_when_they_are_used_up(

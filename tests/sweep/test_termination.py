@@ -105,6 +105,33 @@ def test_nothing_begins_after_hours_are_over_and_rest_runs_another_day(
     assert len(again.specs) == 1
 
 
+@pytest.mark.parametrize("method", ["random", "tpe"])
+def test_proposal_that_waited_when_hours_were_over_runs_first_another_day(
+    planner: Planner, tmp_path: Path, method: str
+) -> None:
+    space = Space(
+        base={"max_model_len": 4096, "quantization": "fp8"},
+        domains={"tensor_parallel_size": Choice(values=(4, 8)), "max_num_seqs": Choice(values=(8, 16))},
+    )
+    several = replace(planner, space=space)
+    executor = ScriptedExecutor(complete)
+    # Something runs on half of the node, and what is proposed next needs all of it, when the time is over.
+    swept(
+        several,
+        tmp_path,
+        executor,
+        method=method,
+        endings=Termination(max_hours=0.5),
+        clock=lambda: 3600.0 * any(len(held) == 4 for held in executor.held),
+    )
+    assert states_in_the_database(tmp_path).count("WAITING") == 1
+    again = ScriptedExecutor(complete)
+    assert swept(several, tmp_path, again, method=method).states == {TrialState.COMPLETE: 4}
+    assert again.specs[0].devices_wanted == 8
+    # What was cut off stays in the study, and says nothing.
+    assert states_in_the_database(tmp_path) == ["COMPLETE"] * 4 + ["FAIL"]
+
+
 def test_node_hours_of_earlier_runs_count(planner: Planner, tmp_path: Path) -> None:
     def long(spec: TrialSpec, placement: Placement) -> TrialResult:
         return replace(complete(spec, placement), phases={"engine_start_s": 3599.0})
