@@ -237,8 +237,10 @@ def draw_legend(page: Page, handles: list[Any], columns: int, *, from_in: float 
     )  # fmt: skip
 
 
-def finish_value_axis(axes: Axes, title: str, *, highest: float, vertical: bool, room: float) -> None:
-    """Start the axis of values at zero, leave room above the highest, and name the unit.
+def finish_value_axis(
+    axes: Axes, title: str, *, highest: float, vertical: bool, room: float, lowest: float = 0.0
+) -> None:
+    """Let the axis of values hold zero, leave room above the highest, and name the unit.
 
     Args:
         axes: The panel.
@@ -246,18 +248,24 @@ def finish_value_axis(axes: Axes, title: str, *, highest: float, vertical: bool,
         highest: The highest value drawn; NaN where there is none.
         vertical: The values stand upright.
         room: How far the axis reaches, in multiples of the highest.
+        lowest: The lowest value drawn where one is below zero; else 0, where the axis starts.
     """
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    limit = highest * room if highest > 0 else 1.0
+    upper = max(highest, 0.0) if highest > 0 or lowest < 0 else 1.0 / room
+    spare = (room - 1) * (upper - lowest)
+    limit, start = upper + spare, lowest - spare if lowest < 0 else 0.0
     ticks = FuncFormatter(lambda value, _: f"{value:,.10g}")
+    if lowest < 0:
+        line = axes.axhline if vertical else axes.axvline
+        line(0, color=style.FAINT_INK, linewidth=0.8, zorder=2.5)
     if vertical:
-        axes.set_ylim(0, limit)
+        axes.set_ylim(start, limit)
         axes.set_ylabel(title)
         axes.yaxis.set_major_formatter(ticks)
         axes.grid(axis="y")
     else:
-        axes.set_xlim(0, limit)
+        axes.set_xlim(start, limit)
         axes.set_xlabel(title)
         axes.xaxis.set_major_formatter(ticks)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
