@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis import tables
+from analysis import load_names, tables
 from analysis.study import Study
 from sweeper.errors import ConfigError, first_line
 from sweeper.records.derived import WORKED_OUT
@@ -136,15 +136,19 @@ def numbers(trial: pd.DataFrame) -> dict[str, float]:
         trial: Its rows, with ``load_point``.
     """
     names = [name for name in (*METRIC_NAMES, *WORKED_OUT) if name in trial]
+    points = [rows for _, rows in trial.groupby("load_point", sort=False)]
+    loads = [_load(rows.iloc[0]) for rows in points]
+    if len(set(loads)) < len(loads):
+        # They differ in more than rate and users, such as lengths or a second run.
+        loads = [f"at {load_names.load_point_text(rows.iloc[0].to_dict())}" for rows in points]
     return {
         _name(metric, load): float(value)
-        for _, rows in trial.groupby("load_point", sort=False)
+        for load, rows in zip(loads, points, strict=True)
         for metric, value in rows[names]
         .apply(pd.to_numeric, errors="coerce")
         .astype("float64")
         .mean()
         .items()
-        for load in [_load(rows.iloc[0])]
         if math.isfinite(value)
     }
 

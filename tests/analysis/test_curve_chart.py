@@ -284,7 +284,8 @@ def test_intervals_are_drawn_whole_and_axis_titles_stay_on_page(
     study = Study.load(study_folder(trial(points=closed(1, 4, 16), runs_at=runs_at)))
     figure = draw(study)
 
-    figure.canvas.draw()
+    with style.chart_style():
+        figure.canvas.draw()
     streaming, overall = figure.axes
     assert streaming.get_ylim()[1] > 2.27 * 16e7
     # 4e7 a user, to 2.27 times as much.

@@ -201,7 +201,8 @@ def test_numbers_at_ends_of_close_lines_stay_clear_of_each_other(
     figure = draw_throughput(Study.load(study_folder(*trials)))
 
     figure.canvas.draw()
-    ends = [text.get_window_extent() for text in figure.axes[0].texts]
+    # Of the number alone, without the stroke to its line.
+    ends = [Text.get_window_extent(text) for text in figure.axes[0].texts]
     assert [text.get_text() for text in figure.axes[0].texts] == [str(100 + n) for n in range(10)]
     assert all(low.y1 <= high.y0 for low, high in pairwise(ends))
 
