@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -285,7 +286,7 @@ def test_intervals_are_drawn_whole_and_axis_titles_stay_on_page(
     figure = draw(study)
 
     with style.chart_style():
-        figure.canvas.draw()
+        FigureCanvasAgg(figure).draw()
     streaming, overall = figure.axes
     assert streaming.get_ylim()[1] > 2.27 * 16e7
     # 4e7 a user, to 2.27 times as much.

@@ -360,7 +360,7 @@ def test_answers_won_are_drawn_below_zero(settings: int, trial: MakeTrial, study
     # Of 100 answers, three more are won from setting to setting.
     assert start < -0.03 * (settings - 1)
     assert end > 0
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     panel = axes.get_window_extent()
     told = [text for text in axes.texts if text.get_text().startswith("-")]
     assert len(told) == settings - 1

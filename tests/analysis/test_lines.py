@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -200,7 +201,7 @@ def test_numbers_at_ends_of_close_lines_stay_clear_of_each_other(
     trials = [trial(knobs={"n": n}, points=batch(1, 2, 4), runs_at=runs_of(n)) for n in range(10)]
     figure = draw_throughput(Study.load(study_folder(*trials)))
 
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     # Of the number alone, without the stroke to its line.
     ends = [Text.get_window_extent(text) for text in figure.axes[0].texts]
     assert [text.get_text() for text in figure.axes[0].texts] == [str(100 + n) for n in range(10)]
@@ -217,7 +218,7 @@ def test_values_below_axis_stay_clear_of_each_other(trial: MakeTrial, study_fold
         Study.load(study_folder(trial(points=batch(*range(1, 41)), runs_at=runs_at))),
     )
 
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     shown = [label for label in figure.axes[0].get_xticklabels() if label.get_text()]
     boxes = [label.get_window_extent() for label in shown]
     assert (shown[0].get_text(), shown[-1].get_text()) == ("1", "40")
