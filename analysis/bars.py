@@ -15,6 +15,8 @@ import pandas as pd
 from analysis import extents, load_names, predicted, style, tables
 from analysis.lettering import drawn, drawn_lines
 from analysis.page import (
+    BETWEEN_ROWS_IN,
+    MOST_ACROSS,
     Metric,
     Row,
     Words,
@@ -253,14 +255,16 @@ def draw_list(table: pd.DataFrame, *, metric: Metric, words: Words) -> Figure:
     names = [_list_name(setting, broken[setting]) for setting in shown]
     left_in = 0.35 + 0.072 * max(len(line) for name in names for line in name)
     row_in = 0.14 + 0.13 * max(len(name) for name in names)
+    across = min(len(points), MOST_ACROSS)
+    down = -(-len(points) // across)
     page = make_page(
         replace(words, caption=f"{words.caption} {_list_notes(table, ranked, shown)}"),
-        width_in=max(9.0, left_in + 0.3 + 2.8 * len(points)),
-        plot_in=0.3 + row_in * len(shown),
+        width_in=max(9.0, left_in + 0.3 + 2.8 * across),
+        plot_in=down * (0.3 + row_in * len(shown)) + (down - 1) * BETWEEN_ROWS_IN,
         legend_rows=0,
         left_in=left_in,
     )
-    panels = page.axes(len(points))
+    panels = page.axes(len(points), across=across, gap_in=BETWEEN_ROWS_IN)
     for axes, point in zip(panels, points, strict=True):
         # By what is shown: the worst of many others would press the best flat.
         here = table[(table["load_point"] == point) & table["setting"].isin(shown)]
@@ -277,7 +281,8 @@ def draw_list(table: pd.DataFrame, *, metric: Metric, words: Words) -> Figure:
         _draw_panel(axes, [rows.get(setting) for setting in shown], limit=limit)
         axes.set_title(drawn(load_names.load_point_text(here.iloc[0].to_dict())), fontsize=9, loc="left")
         axes.set_yticks(range(len(shown)), [""] * len(shown))
-    panels[0].set_yticks(range(len(shown)), ["\n".join(name) for name in names], fontsize=8)
+    for axes in panels[::across]:
+        axes.set_yticks(range(len(shown)), ["\n".join(name) for name in names], fontsize=8)
     return page.figure
 
 
@@ -350,9 +355,7 @@ def _list_notes(table: pd.DataFrame, ranked: Sequence[str], shown: Sequence[str]
 
 
 def _order_text(table: pd.DataFrame) -> str:
-    """Say by what a list is sorted, where there is more than one number of a setting, and some may lack."""
-    if table["load_point"].nunique() == 1:
-        return "Sorted by the mean."
+    """Say by what a list is sorted, and where those stand that have some numbers and lack others."""
     has_number = table["mean"].notna().groupby(table["setting"])
     is_partial = has_number.any() & (has_number.sum() < table["load_point"].nunique())
     return "Sorted by the mean over load points" + (

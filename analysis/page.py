@@ -35,6 +35,12 @@ _AXIS_TITLE_IN, _AXIS_DIGIT_IN = 0.36, 0.088
 Row = Mapping[Hashable, Any]
 """One row of a table, by column."""
 
+MOST_ACROSS = 5
+"""Panels side by side, one for each load point, beyond which a chart is wider than a page can show."""
+
+BETWEEN_ROWS_IN = 0.75
+"""Between two rows of such panels, inches."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
@@ -81,13 +87,28 @@ class Page:
     top: float
     legend_corner: tuple[float, float]
 
-    def axes(self, count: int) -> list[Axes]:
-        """Make panels side by side in the place of the data."""
-        gap = 0.025
-        width = (self.right - self.left - gap * (count - 1)) / count
+    def axes(self, count: int, *, across: int | None = None, gap_in: float = 0.0) -> list[Axes]:
+        """Make panels in the place of the data.
+
+        Args:
+            count: How many.
+            across: Side by side; None takes all of them.
+            gap_in: Between two rows of them, for titles and the names of axes, inches.
+        """
+        across = across or count
+        gap_x, gap_y, down = 0.025, gap_in / self.figure.get_figheight(), -(-count // across)
+        width = (self.right - self.left - gap_x * (across - 1)) / across
+        height = (self.top - self.bottom - gap_y * (down - 1)) / down
         return [
-            self.figure.add_axes((self.left + i * (width + gap), self.bottom, width, self.top - self.bottom))
-            for i in range(count)
+            self.figure.add_axes(
+                (
+                    self.left + column * (width + gap_x),
+                    self.top - height - row * (height + gap_y),
+                    width,
+                    height,
+                )
+            )
+            for row, column in (divmod(place, across) for place in range(count))
         ]
 
 

@@ -32,6 +32,9 @@ FEWEST = 5
 UNSAID = "default"
 """Stands for a knob that a setting does not set."""
 
+_MOST_ACROSS = 24
+"""Values of a knob beyond which a heat map is wider than a page, and mostly empty: slices show as much."""
+
 _STEM = "search_"
 
 
@@ -149,7 +152,7 @@ def _charts(study: Study, found: Found) -> Iterator[Chart]:
             )
             words = _words(study, "Importance of knobs", note=f"for {title}", marks=_IMPORTANCE)
             yield chart("importance", words.title, search_drawing.importances(data, words=words), data)
-    if len(knobs) == 2:
+    if len(knobs) == 2 and all(table[knob].nunique() <= _MOST_ACROSS for knob in knobs):
         cross = " Cross: breaks a bound." if study.constraints else ""
         words = _words(
             study, f"{title} over two knobs", note=_way(objective), marks=f"Darker: more. Frame: best.{cross}"

@@ -441,3 +441,21 @@ def test_caption_names_no_line_that_is_too_far_to_be_drawn(
 
     assert table["bound"].tolist() == [90_000.0]
     assert "Red" not in figures.marks_text(study, table, metric=latency)
+
+
+def test_list_of_many_load_points_is_no_wider_than_five_panels(
+    trial: MakeTrial, study_folder: MakeFolder
+) -> None:
+    rates = tuple(map(float, range(1, 13)))
+    trials = [trial(knobs={"n": n}, rates=rates, runs=run(float(n))) for n in range(1, 13)]
+    table = figures.chart_table(Study.load(study_folder(*trials)), RPS)
+
+    figure = figures.draw(table, metric=RPS, subtitle="", caption="")
+
+    assert [panel.get_title(loc="left") for panel in figure.axes] == [f"{rate:g} QPS" for rate in rates]
+    assert figure.get_figwidth() < 16
+    places = [panel.get_position() for panel in figure.axes]
+    assert not any(one.overlaps(other) for one, other in combinations(places, 2))
+    # The settings are named at the left of each row.
+    named = [panel for panel in figure.axes if panel.get_yticklabels()[0].get_text()]
+    assert named == figure.axes[::5]

@@ -109,3 +109,18 @@ def test_importance_of_bounded_search_counts_every_setting_with_a_number(searche
     found = pd.Series(importance(study, study.objectives[0]))
 
     assert set(found.index) == {"knob.max_num_seqs", "knob.num_scheduler_steps"}
+
+
+def test_two_knobs_of_many_values_have_no_heat_map(trial: MakeTrial, study_folder: MakeFolder) -> None:
+    trials = [
+        trial(
+            knobs={"max_num_seqs": n, "max_num_batched_tokens": 7 * n},
+            runs=[[{"request_throughput_per_s": float(n)}]],
+        )
+        for n in range(1, 31)
+    ]
+    about = {"config": {"search": {"method": "grid"}}}
+
+    drawn = search_charts.write(Study.load(study_folder(*trials, about=about)))
+
+    assert {path.stem for path in drawn} == {"search_slices", "search_parallel"}
