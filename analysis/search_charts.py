@@ -22,6 +22,7 @@ from analysis.page import SIMULATED_BAND, Words
 from analysis.study import Study
 from sweeper.kinds import SEARCH_METHODS
 from sweeper.records import Constraint, Objective
+from sweeper.records.goal import load_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -121,12 +122,10 @@ def found_by(study: Study) -> Found | None:
 
 def axis_title(quantity: Objective | Constraint) -> str:
     """Name an objective or a bounded metric for an axis, with its unit and its load."""
-    divided = "" if quantity.per is None else f" per {quantity.per.upper()}"
-    at = [
-        *([] if quantity.request_rate_per_s is None else [f"{quantity.request_rate_per_s:g} QPS"]),
-        *([] if quantity.max_concurrency is None else [f"{quantity.max_concurrency} at a time"]),
-    ]
-    return f"{figures.metric_title(quantity.metric)}{divided}{' at ' + ', '.join(at) if at else ''}"
+    where = load_text(
+        request_rate_per_s=quantity.request_rate_per_s, max_concurrency=quantity.max_concurrency
+    )
+    return f"{leaderboard.quantity_title(quantity)}{' ' if where else ''}{where}"
 
 
 def _charts(study: Study, found: Found) -> Iterator[Chart]:
