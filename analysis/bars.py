@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis import load_names, predicted, style, tables
+from analysis import extents, load_names, predicted, style, tables
 from analysis.lettering import drawn, drawn_lines
 from analysis.page import (
+    BETWEEN_ROWS_IN,
+    MOST_ACROSS,
     Metric,
     Row,
     Words,
@@ -80,7 +82,8 @@ def draw_groups(table: pd.DataFrame, *, metric: Metric, words: Words) -> Figure:
     is_predicted = predicted.has_any(table)
     named = [*labels, *([f"published: {systems}"] * has_published), *([predicted.LABEL] * is_predicted)]
     legend = lay_legend(named, width_in=width_in)
-    left_in = left_of(_highest(table))
+    highest = extents.highest_drawn(table)
+    left_in = left_of(highest)
     group_in = (width_in - left_in - 0.25) / (len(points) + 0.1)
     ticks = _tick_names(points, room_in=group_in)
     page = make_page(
@@ -93,14 +96,15 @@ def draw_groups(table: pd.DataFrame, *, metric: Metric, words: Words) -> Figure:
     )
     axes = page.axes(1)[0]
     slot_in = group_in / (len(settings) + 0.9)
-    limit = predicted.stretched(table, highest=value_height(table))
+    limit = predicted.stretched(table, highest=extents.highest_value(table))
     slot = _Slots(
         width=1.0 / (len(settings) + 0.9),
         is_split=has_published,
         rotation=90 if _widest_number_in(table) > slot_in * (_SPLIT_ROOM if has_published else 0.95) else 0,
     )
     room = 1.2 if slot.rotation else 1.13
-    finish_value_axis(axes, metric.title, highest=_highest(table), vertical=True, room=room)
+    lowest = extents.lowest_value(table)
+    finish_value_axis(axes, metric.title, highest=highest, vertical=True, room=room, lowest=lowest)
     for row in table.to_dict("records"):
         place = settings.index(row["setting"])
         middle = points.index(row["load_point"]) + (place - (len(settings) - 1) / 2) * slot.width
@@ -112,7 +116,7 @@ def draw_groups(table: pd.DataFrame, *, metric: Metric, words: Words) -> Figure:
     _draw_group_bounds(axes, table, points)
     axes.set_xticks(range(len(points)), ticks, fontsize=_TICK_SIZE)
     axes.set_xlim(-0.55, len(points) - 0.45)
-    axes.tick_params(axis="x", length=0)
+    axes.tick_params(axis="x", length=0, pad=6)  # clear of the crosses on the axis
     axes.set_xlabel(drawn(table["load_axis"].iloc[0]))
     looks = [_bar_look(place) for place in range(len(settings))] + [_hollow_look()] * has_published
     handles: list[Any] = [
@@ -168,18 +172,6 @@ def _widest_number_in(table: pd.DataFrame) -> float:
     return max((sum(0.5 if sign in ".," else 1.0 for sign in text) for text in texts), default=0) * _DIGIT_IN
 
 
-def _highest(table: pd.DataFrame) -> float:
-    highest = predicted.stretched(table, highest=value_height(table))
-    # A bound far above everything is kept with ease: room for it would press the bars flat.
-    near = table.loc[table["bound"] <= 1.5 * highest, "bound"]
-    return highest if near.empty else max(highest, float(near.max()))
-
-
-def value_height(table: pd.DataFrame) -> float:
-    """Return the highest number of a chart, with the interval of its restarts; NaN where there is none."""
-    return float(table[["mean", "high", "published_value"]].max().max())
-
-
 def _draw_slot(axes: Axes, row: Row, *, middle: float, place: int, look: _Slots) -> None:
     """Draw one setting at one load point: our bar, or why there is none, and the published one next to it."""
     ours = look.width * (0.54 if look.is_split else 0.86)
@@ -189,8 +181,10 @@ def _draw_slot(axes: Axes, row: Row, *, middle: float, place: int, look: _Slots)
     else:
         axes.bar(centre, row["mean"], ours, **_bar_look(place))
         _whisker(axes, row, centre)
-        top = row["mean"] if math.isnan(row["high"]) else row["high"]
-        _value_text(axes, centre, top, tables.mean_text(row), style.INK, look)
+        outer = row["high"] if row["mean"] >= 0 else row["low"]
+        _value_text(
+            axes, centre, row["mean"] if math.isnan(outer) else outer, tables.mean_text(row), style.INK, look
+        )
     if not math.isnan(row["published_value"]):
         hollow = middle + look.width * 0.29
         axes.bar(hollow, row["published_value"], look.width * 0.34, **_hollow_look())
@@ -226,9 +220,10 @@ def _whisker(axes: Axes, row: Row, centre: float) -> None:
 
 
 def _value_text(axes: Axes, x: float, y: float, text: str, colour: str, look: _Slots) -> None:
+    beyond, side = (-2.5, "top") if y < 0 else (2.5, "bottom")
     axes.annotate(
-        text, (x, y), xytext=(0, 2.5), textcoords="offset points", ha="center",
-        va="bottom", fontsize=_NUMBER_SIZE, color=colour, rotation=look.rotation,
+        text, (x, y), xytext=(0, beyond), textcoords="offset points", ha="center",
+        va=side, fontsize=_NUMBER_SIZE, color=colour, rotation=look.rotation,
     )  # fmt: skip
 
 
@@ -254,35 +249,62 @@ def draw_list(table: pd.DataFrame, *, metric: Metric, words: Words) -> Figure:
         words: Title, caption and other text around it.
     """
     ranked = _ranked(table, metric)
-    shown = _shown(ranked, set(table.loc[table["standing"].isin([BEST, FRONT]), "setting"]))
+    shown = _shown(ranked, table)
     points = list(dict.fromkeys(table["load_point"]))
     broken = dict(zip(table["setting"], table["breaks"], strict=True))
     names = [_list_name(setting, broken[setting]) for setting in shown]
     left_in = 0.35 + 0.072 * max(len(line) for name in names for line in name)
     row_in = 0.14 + 0.13 * max(len(name) for name in names)
+    across = min(len(points), MOST_ACROSS)
+    down = -(-len(points) // across)
     page = make_page(
         replace(words, caption=f"{words.caption} {_list_notes(table, ranked, shown)}"),
-        width_in=max(9.0, left_in + 0.3 + 2.8 * len(points)),
-        plot_in=0.3 + row_in * len(shown),
+        width_in=max(9.0, left_in + 0.3 + 2.8 * across),
+        plot_in=down * (0.3 + row_in * len(shown)) + (down - 1) * BETWEEN_ROWS_IN,
         legend_rows=0,
         left_in=left_in,
     )
-    panels = page.axes(len(points))
+    panels = page.axes(len(points), across=across, gap_in=BETWEEN_ROWS_IN)
     for axes, point in zip(panels, points, strict=True):
-        here = table[table["load_point"] == point]
+        # By what is shown: the worst of many others would press the best flat.
+        here = table[(table["load_point"] == point) & table["setting"].isin(shown)]
         rows = {row["setting"]: row for row in records(here)}
-        finish_value_axis(axes, metric.title, highest=_highest(here), vertical=False, room=1.22)
-        limit = predicted.stretched(here, highest=value_height(here))
+        finish_value_axis(
+            axes,
+            metric.title,
+            highest=extents.highest_drawn(here),
+            vertical=False,
+            room=1.22,
+            lowest=extents.lowest_value(here),
+        )
+        limit = predicted.stretched(here, highest=extents.highest_value(here))
         _draw_panel(axes, [rows.get(setting) for setting in shown], limit=limit)
         axes.set_title(drawn(load_names.load_point_text(here.iloc[0].to_dict())), fontsize=9, loc="left")
         axes.set_yticks(range(len(shown)), [""] * len(shown))
-    panels[0].set_yticks(range(len(shown)), ["\n".join(name) for name in names], fontsize=8)
+    for axes in panels[::across]:
+        axes.set_yticks(range(len(shown)), ["\n".join(name) for name in names], fontsize=8)
     return page.figure
 
 
+def listed(table: pd.DataFrame, metric: Metric) -> list[str]:
+    """Return the settings that a list shows, in its order.
+
+    Args:
+        table: As for ``draw_list``.
+        metric: The metric drawn.
+    """
+    return _shown(_ranked(table, metric), table)
+
+
 def _ranked(table: pd.DataFrame, metric: Metric) -> list[str]:
-    """Put those that keep every bound first, and among them the best by this metric."""
+    """Put those that keep every bound first, and among them the best by this metric.
+
+    One that lacks a number at a load point comes after those that lack none: where the heaviest load failed,
+    the mean of the others looks the best.
+    """
     sign = -1 if metric.is_higher_better else 1
+    points = table["load_point"].nunique()
+    numbers = table.groupby("setting", sort=False)["mean"].count()
     means = {
         str(name): float(mean) for name, mean in table.groupby("setting", sort=False)["mean"].mean().items()
     }
@@ -292,13 +314,15 @@ def _ranked(table: pd.DataFrame, metric: Metric) -> list[str]:
         key=lambda name: (
             math.isnan(means[name]),
             name in broken,
+            numbers[name] < points,
             0 if math.isnan(means[name]) else sign * means[name],
         ),
     )
 
 
-def _shown(ranked: Sequence[str], marked: set[str]) -> list[str]:
+def _shown(ranked: Sequence[str], table: pd.DataFrame) -> list[str]:
     """Keep as many as a page holds, the marked ones among them."""
+    marked = set(table.loc[table["standing"].isin([BEST, FRONT]), "setting"])
     others = [name for name in ranked if name not in marked]
     kept = marked | set(others[: max(MOST_LISTED - len(marked), 0)])
     return [name for name in ranked if name in kept][:MOST_LISTED]
@@ -310,7 +334,7 @@ def _list_name(setting: str, breaks: str) -> list[str]:
 
 
 def _list_notes(table: pd.DataFrame, ranked: Sequence[str], shown: Sequence[str]) -> str:
-    notes = ["Sorted by the mean over load points."]
+    notes = [_order_text(table)]
     standing = set(table["standing"])
     if FRONT in standing:
         notes.append("Highlighted: the Pareto front of the study's objectives.")
@@ -328,6 +352,15 @@ def _list_notes(table: pd.DataFrame, ranked: Sequence[str], shown: Sequence[str]
             f"Shown: {what} {MOST_LISTED} of {amount(len(ranked), 'setting')}; the data file has all."
         )
     return " ".join(notes)
+
+
+def _order_text(table: pd.DataFrame) -> str:
+    """Say by what a list is sorted, and where those stand that have some numbers and lack others."""
+    has_number = table["mean"].notna().groupby(table["setting"])
+    is_partial = has_number.any() & (has_number.sum() < table["load_point"].nunique())
+    return "Sorted by the mean over load points" + (
+        ", those that lack one after the others." if is_partial.any() else "."
+    )
 
 
 def _draw_panel(axes: Axes, rows: Sequence[Row | None], *, limit: float) -> None:
@@ -348,7 +381,7 @@ def _draw_panel(axes: Axes, rows: Sequence[Row | None], *, limit: float) -> None
             end = max(end, row["published_value"])
         cross = "\N{MULTIPLICATION SIGN} " if row["standing"] == BREAKS else ""
         colour = style.FAILED if cross else style.INK
-        _row_text(axes, end, place, f"{cross}{tables.mean_text(row)}", colour)
+        _row_text(axes, max(end, 0), place, f"{cross}{tables.mean_text(row)}", colour)
         predicted.draw(axes, row, place + 0.27, limit=limit, vertical=False)
     limits = {row["bound"] for row in rows if row is not None and not math.isnan(row["bound"])}
     for limit in limits:

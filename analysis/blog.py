@@ -15,7 +15,7 @@ from pathlib import Path
 
 from analysis import best_section, curve_pages, figures, origins, report, serving, standings, tables
 from analysis.markdown import code_block, escaped
-from analysis.study import Study
+from analysis.study import Study, distinct_names
 from sweeper.text.printable import shortened
 from sweeper.text.writing import write_answer
 
@@ -36,9 +36,9 @@ def write(studies: Sequence[Study], *, out: Path) -> list[Path]:
         The files written: the figures, then ``index.md``.
     """
     written: list[Path] = []
-    for study in studies:
+    for study, name in zip(studies, distinct_names(studies), strict=True):
         drawn = report.draw(study)
-        folder = out / "figures" / study.name
+        folder = out / "figures" / name
         written += [write_answer(folder / path.name, path.read_bytes()) for path in drawn]
     index = write_answer(out / "index.md", text(studies, pictures=_relative(written, out)))
     return [*written, index]
@@ -49,14 +49,14 @@ def text(studies: Sequence[Study], *, pictures: Sequence[Path]) -> str:
 
     Args:
         studies: A section each.
-        pictures: Charts relative to the article, ``figures/<study>/<metric>.png``.
+        pictures: Charts relative to the article, ``figures/<study>/<metric>.png``, by ``distinct_names``.
     """
     title = studies[0].question or studies[0].name
     if len(studies) > 1:
         title = f"{title} And {len(studies) - 1} more {'question' if len(studies) == 2 else 'questions'}"
     parts = [_front_matter(studies, title)]
-    for study in studies:
-        parts += _section(study, [path for path in pictures if path.parent.name == study.name])
+    for study, name in zip(studies, distinct_names(studies), strict=True):
+        parts += _section(study, [path for path in pictures if path.parent.name == name])
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

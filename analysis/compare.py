@@ -30,7 +30,7 @@ from analysis.facts import FACTS
 from analysis.markdown import escaped
 from analysis.page import Metric, Words
 from analysis.ratios import NOISE, Basis, Factor, Ratio, ratio
-from analysis.study import Study
+from analysis.study import Study, distinct_names
 from sweeper import knobs
 from sweeper.records import Scalar
 from sweeper.records.plurals import amount, percent
@@ -242,7 +242,7 @@ def write_all(studies: Sequence[Study], *, out: Path) -> list[Path]:
     first, *others = studies
     if len(others) == 1:
         return write(first, others[0], out=out)
-    names = _names(studies)
+    names = distinct_names(studies)
     written = curve_pages.write(studies, folder=out, names=names)
     shared = _curves(studies, drawn=written)
     pages = []
@@ -263,7 +263,7 @@ def write(first: Study, second: Study, *, out: Path) -> list[Path]:
 
     The charts are a paired one for each metric, and the curves that the two have in common.
     """
-    written = curve_pages.write([first, second], folder=out, names=_names([first, second]))
+    written = curve_pages.write([first, second], folder=out, names=distinct_names([first, second]))
     for metric in _metrics(first, second):
         table = paired(first, second, metric)
         if table.empty:
@@ -279,18 +279,10 @@ def write(first: Study, second: Study, *, out: Path) -> list[Path]:
 def _curves(studies: Sequence[Study], *, drawn: Sequence[Path]) -> str:
     """Return the section on the curves that studies have in common; why there is none, where each has one."""
     folder = next((path.parent for path in drawn), Path())
-    text = curve_pages.section(studies, drawn=drawn, beside=folder, names=_names(studies))
+    text = curve_pages.section(studies, drawn=drawn, beside=folder, names=distinct_names(studies))
     if text or not all(curves([study]) for study in studies):
         return text
     return "The studies have curves over the users at once, at different loads: those do not compare."
-
-
-def _names(studies: Sequence[Study]) -> list[str]:
-    """Name studies so that no two are called the same."""
-    names = [study.name for study in studies]
-    return [
-        name if names.count(name) == 1 else f"{name}-{place}" for place, name in enumerate(names, start=1)
-    ]
 
 
 # ---- both sides ----

@@ -19,6 +19,7 @@ from analysis.page import (
     draw_legend,
     finish_value_axis,
     lay_legend,
+    left_of,
     legend_width_in,
     make_page,
 )
@@ -63,7 +64,8 @@ def draw(curve: Curve, *, words: Words) -> Figure:
     legend = lay_legend([label for label, _ in lines], width_in=_WIDTH_IN - signs_in)
     # One more for the titles of the panels.
     rows = max(legend.rows, len(signs)) + 1
-    page = make_page(words, width_in=_WIDTH_IN, plot_in=_HEIGHT_IN, legend_rows=rows)
+    left_in = left_of(_furthest(curve.known(OVERALL), PER_GPU))
+    page = make_page(words, width_in=_WIDTH_IN, plot_in=_HEIGHT_IN, legend_rows=rows, left_in=left_in)
     for panel, speed in zip(page.axes(len(SPEEDS)), SPEEDS, strict=True):
         _draw_panel(panel, curve, speed, looks)
     handles = [handle(label) for label, (_, handle) in zip(legend.labels, lines, strict=True)]
@@ -180,9 +182,9 @@ def _finish_axes(axes: Axes, curve: Curve, known: pd.DataFrame, speed: str) -> N
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     title, _ = PANELS[speed]
-    highest = float(curve.known(OVERALL)[PER_GPU].max())
+    highest = _furthest(curve.known(OVERALL), PER_GPU)
     finish_value_axis(axes, output_title(curve), highest=highest, vertical=True, room=_ROOM)
-    fastest = float(known[speed].max())
+    fastest = _furthest(known, speed)
     axes.set_xlim(0, fastest * _ROOM if fastest > 0 else 1.0)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
@@ -197,6 +199,12 @@ def _finish_axes(axes: Axes, curve: Curve, known: pd.DataFrame, speed: str) -> N
         )
     # Above, where no point can lie under it.
     axes.text(0, 1.03, title, transform=axes.transAxes, ha="left", va="bottom", fontsize=10, weight="bold")
+
+
+def _furthest(points: pd.DataFrame, name: str) -> float:
+    """Return the highest of some points with the intervals that are drawn: cut off, one looks narrower."""
+    drawn = points[f"{name}_high"].where(points[f"{PER_GPU}_low"].notna())
+    return float(pd.concat([points[name], drawn]).astype(float).max())
 
 
 def _shade(axes: Axes, curve: Curve, speed: str) -> None:

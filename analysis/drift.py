@@ -79,6 +79,8 @@ def drift(frame: pd.DataFrame, metric: str) -> Drift | None:
         return None
     rows = rows[rows["state"].eq(str(TrialState.COMPLETE)) & rows[metric].notna()]
     means = rows.groupby(list(load_names.LOAD_POINT), dropna=False)[metric].transform("mean")
+    # Of nothing there is no percentage, such as of answers that the default itself loses.
+    rows = rows[means != 0]
     relative = rows.assign(relative=rows[metric] / means, at_s=_seconds(rows["started_at"]))
     # Runs within a load point first, then load points: each point counts alike, however often it was run.
     points = relative.groupby(["trial_key", "restart", *load_names.LOAD_POINT], dropna=False)[

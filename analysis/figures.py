@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis import load_names, predicted, shared_starts, standings, style, tables
-from analysis.bars import MOST_GROUPED, MOST_LISTED, draw_groups, draw_list, value_height
+from analysis import extents, load_names, predicted, shared_starts, standings, style, tables
+from analysis.bars import MOST_GROUPED, MOST_LISTED, draw_groups, draw_list, listed
 from analysis.lines import draw_lines, line_axis
 from analysis.page import SIMULATED_BAND, Metric, Row, words_of
 from analysis.records import records
@@ -237,7 +237,9 @@ def write(study: Study, *, experiments: Path | None = None) -> list[Path]:
             table,
             metric=metric,
             subtitle=study.question or study.name,
-            caption=" ".join([caption_of(study, table), marks_text(study, table, axis=over)]).rstrip(),
+            caption=" ".join(
+                [caption_of(study, table), marks_text(study, table, metric=metric, axis=over)]
+            ).rstrip(),
             axis=over,
         )
         written += save(figure, table.drop(columns="load_axis"), folder / metric.column)
@@ -253,29 +255,30 @@ def save(figure: Figure, table: pd.DataFrame, stem: Path) -> list[Path]:
     return [picture, drawing, data]
 
 
-def marks_text(study: Study, table: pd.DataFrame, *, axis: str | None = None) -> str:
+def marks_text(study: Study, table: pd.DataFrame, *, metric: Metric, axis: str | None = None) -> str:
     """Describe what the marks of a chart mean; empty where it has none.
 
     Args:
         study: The study.
         table: What ``chart_table`` gave.
-        axis: As for ``draw``; lines are not pale where they break a bound: the legend says so.
+        metric: The metric drawn.
+        axis: As for ``draw``; only in a list is pale what breaks a bound: elsewhere the legend says so.
     """
     parts = []
-    is_line = axis is not None and table["setting"].nunique() <= MOST_GROUPED
+    is_list = table["setting"].nunique() > MOST_GROUPED
+    is_line = axis is not None and not is_list
+    panels = [table]
+    if is_list:
+        shown = table[table["setting"].isin(listed(table, metric))]
+        panels = [panel for _, panel in shown.groupby("load_point")]
     if bool((table["standing"] == standings.BREAKS).any()):
-        look = "With a cross in the legend" if is_line else "Pale with a cross"
+        look = "Pale with a cross" if is_list else "With a cross in the legend"
         parts.append(f"{look}: breaks a bound of the study, so it cannot be the best")
     elif bool((table["standing"] == "").all()) and study.constraints:
         parts.append("No setting is marked: none keeps every bound and has all numbers")
-    if bool(table["bound"].notna().any()):
+    if any(map(extents.shows_bound, panels)):
         parts.append(f"Red {'stroke: the bound at that load' if is_line else 'line: the bound'}")
-    panels = (
-        [table]
-        if table["setting"].nunique() <= MOST_GROUPED
-        else [panel for _, panel in table.groupby("load_point")]
-    )
-    is_cut = any(predicted.is_cut(panel, highest=value_height(panel)) for panel in panels)
+    is_cut = any(predicted.is_cut(panel, highest=extents.highest_value(panel)) for panel in panels)
     dotted = predicted.caption(table, with_arrows=is_cut)
     parts += [dotted] if dotted else []
     return "".join(f"{part}. " for part in parts).rstrip()

@@ -29,13 +29,11 @@ _DRAINED = 0.1
 
 def lines(study: Study) -> list[str]:
     """Return a sentence for each objective whose number the load gives; none where settings decide it."""
-    found = standings.best(study)
-    best = [] if found.empty else [str(name) for name in found["setting"]]
     return [
         _text(objective, kept=kept, of=of)
-        for objective, setting in zip(study.objectives, best, strict=False)
+        for objective in study.objectives
         for kept, of in [_who_keeps_up(study, objective)]
-        if setting in kept and len(kept) > 1
+        if len(kept) > 1 and standings.best_by(study, objective) in kept
     ]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis import load_names, predicted, style, tables
+from analysis import extents, load_names, predicted, style, tables
 from analysis.page import (
     Metric,
     Row,
@@ -86,7 +86,7 @@ def draw_lines(table: pd.DataFrame, *, axis: str, metric: Metric, words: Words) 
     is_predicted = predicted.has_any(table)
     named = [*labels, *([f"published: {systems}"] if systems else []), *([predicted.LABEL] * is_predicted)]
     legend = lay_legend(named, width_in=width_in)
-    left_in = left_of(_highest(table))
+    left_in = left_of(extents.highest_drawn(table))
     page = make_page(words, width_in=width_in, plot_in=4.2, legend_rows=legend.rows, left_in=left_in)
     axes = page.axes(1)[0]
     _finish_axes(axes, table, axis=axis, metric=metric)
@@ -94,6 +94,8 @@ def draw_lines(table: pd.DataFrame, *, axis: str, metric: Metric, words: Words) 
         _draw_line(axes, table[table["setting"] == setting].sort_values(axis), axis=axis, place=place)
     _draw_bounds(axes, table, axis=axis)
     _draw_predicted(axes, table, axis=axis, settings=settings)
+    _name_values(axes, table, axis=axis)
+    _write_ends(axes, table, axis=axis, settings=settings)
     looks = [_line_look(place) for place in range(len(settings))]
     looks += [_published_look(style.INK)] * bool(systems) + [predicted.look_of()] * is_predicted
     handles = [Line2D([], [], label=label, **look) for label, look in zip(legend.labels, looks, strict=True)]
@@ -107,14 +109,14 @@ def _draw_line(axes: Axes, table: pd.DataFrame, *, axis: str, place: int) -> Non
     axes.plot(known[axis], known["mean"], zorder=3, **look)
     spread = known[known["low"].notna()]
     if not spread.empty:
-        # An interval may reach below zero, where a logarithmic axis has no place.
-        below = (spread["mean"] - spread["low"]).clip(upper=spread["mean"] * 0.999)
+        below = spread["mean"] - spread["low"]
+        if axes.get_yscale() == "log":
+            # An interval may reach below zero, where such an axis has no place.
+            below = below.clip(upper=spread["mean"] * 0.999)
         axes.errorbar(
             spread[axis], spread["mean"], yerr=[below, spread["high"] - spread["mean"]], fmt="none",
             ecolor=style.COLOURS[place], elinewidth=1.1, capsize=2.5,
         )  # fmt: skip
-    if not known.empty:
-        _end_text(axes, known.iloc[-1].to_dict(), axis=axis)
     theirs = table[table["published_value"].notna()]
     axes.plot(theirs[axis], theirs["published_value"], zorder=2, **_published_look(style.COLOURS[place]))
     # On the axis itself: tried, and no number; the legend says why.
@@ -142,7 +144,7 @@ def _draw_predicted(axes: Axes, table: pd.DataFrame, *, axis: str, settings: Seq
     """
     from matplotlib.transforms import ScaledTranslation
 
-    limit = predicted.stretched(table, highest=_highest(table))
+    limit = predicted.stretched(table, highest=extents.highest_value(table))
     for place, setting in enumerate(settings):
         known = table[(table["setting"] == setting) & table["mean"].notna()].sort_values(axis)
         aside = -(_FREE_PT + _ASIDE_PT * place) / 72  # to the left: numbers stand right of the ends
@@ -183,12 +185,85 @@ def _published_look(colour: str) -> dict[str, Any]:
     }
 
 
-def _end_text(axes: Axes, row: Row, *, axis: str) -> None:
-    """Write the last number of a line next to it: the ends are what is compared first."""
+def _write_ends(axes: Axes, table: pd.DataFrame, *, axis: str, settings: Sequence[str]) -> None:
+    """Write the last number of each line next to it: the ends are what is compared first.
+
+    Numbers that would lie on each other are moved apart, each with a stroke to its line.
+    """
+    known = table[table["mean"].notna()].sort_values(axis, kind="stable")
+    for _, ends in known.drop_duplicates("setting", keep="last").groupby(axis):
+        rows = ends.sort_values("mean", kind="stable").to_dict("records")
+        own = [_points_at(axes, row[axis], row["mean"])[1] for row in rows]
+        floor = axes.bbox.ymin * 72 / axes.figure.dpi + _END_GAP_PT / 2
+        for row, at, moved in zip(rows, own, apart(own, gap=_END_GAP_PT, lowest=floor), strict=True):
+            _end_text(
+                axes, row, axis=axis, up=moved - at, colour=style.COLOURS[settings.index(row["setting"])]
+            )
+
+
+def _end_text(axes: Axes, row: Row, *, axis: str, up: float, colour: str) -> None:
+    is_moved = abs(up) > 0.2 * _END_GAP_PT
+    stroke = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 3}
     axes.annotate(
-        tables.number_text(row["mean"]), (row[axis], row["mean"]), xytext=(7, 0),
+        tables.number_text(row["mean"]), (row[axis], row["mean"]), xytext=(16 if is_moved else 7, up),
         textcoords="offset points", va="center", fontsize=7.5, color=style.INK,
+        arrowprops=stroke if is_moved else None,
     )  # fmt: skip
+
+
+_END_GAP_PT = 9.0
+"""Between the numbers at the ends of two lines, points of a page."""
+
+
+def apart(places: Sequence[float], *, gap: float, lowest: float) -> list[float]:
+    """Return places in order that are at least so far apart, about where they were; none below the lowest."""
+    clusters: list[list[float]] = []
+    for place in sorted(places):
+        clusters.append([place])
+        while len(clusters) > 1 and _middle(clusters[-1]) - _middle(clusters[-2]) < gap * (
+            (len(clusters[-1]) + len(clusters[-2])) / 2
+        ):
+            clusters[-2:] = [clusters[-2] + clusters[-1]]
+    found = [
+        _middle(cluster) + (number - (len(cluster) - 1) / 2) * gap
+        for cluster in clusters
+        for number in range(len(cluster))
+    ]
+    return [max(place, lowest + number * gap) for number, place in enumerate(found)]
+
+
+def _middle(cluster: Sequence[float]) -> float:
+    return sum(cluster) / len(cluster)
+
+
+def _points_at(axes: Axes, x: float, y: float) -> tuple[float, float]:
+    """Return where a value lies on the page, in points."""
+    pixels = axes.transData.transform((x, y))
+    scale = 72 / axes.figure.dpi
+    return float(pixels[0]) * scale, float(pixels[1]) * scale
+
+
+_DIGIT_PT, _CLEAR_PT = 6.4, 5.0
+"""Width of a digit of the axis over which lines run, and what is left free between two numbers of it."""
+
+
+def _name_values(axes: Axes, table: pd.DataFrame, *, axis: str) -> None:
+    """Write the values that lines run over below the axis, as many as have room; always the ends."""
+    from matplotlib.ticker import FixedLocator
+
+    values = sorted(set(table[axis].dropna().astype(float)))
+    axes.get_xlim()  # now that all is drawn
+    halves = {value: _DIGIT_PT * len(f"{value:,.10g}") / 2 for value in values}
+    places = {value: _points_at(axes, value, 1)[0] for value in values}
+
+    def are_clear(one: float, other: float) -> bool:
+        return abs(places[one] - places[other]) >= halves[one] + halves[other] + _CLEAR_PT
+
+    named = values[:1]
+    for value in values[1:-1]:
+        if are_clear(value, named[-1]) and are_clear(value, values[-1]):
+            named.append(value)
+    axes.xaxis.set_major_locator(FixedLocator([*named, *values[1:][-1:]]))
 
 
 def _label(table: pd.DataFrame, *, axis: str) -> str:
@@ -203,18 +278,11 @@ def _label(table: pd.DataFrame, *, axis: str) -> str:
     return f"{setting} ({states}{'' if len(missing) == len(table) else f' at {where}'})"
 
 
-def _highest(table: pd.DataFrame) -> float:
-    return float(table[["mean", "high", "published_value"]].max().max())
-
-
 def _finish_axes(axes: Axes, table: pd.DataFrame, *, axis: str, metric: Metric) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+    from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-    highest = predicted.stretched(table, highest=_highest(table))
-    # A bound far above everything is kept with ease: room for it would press the lines flat.
-    near = table.loc[table["bound"] <= 1.5 * highest, "bound"]
-    highest = highest if near.empty else max(highest, float(near.max()))
-    finish_value_axis(axes, metric.title, highest=highest, vertical=True, room=1.1)
+    highest, below = extents.highest_drawn(table), extents.lowest_value(table)
+    finish_value_axis(axes, metric.title, highest=highest, vertical=True, room=1.1, lowest=below)
     lowest = float(table[["mean", "published_value"]].min().min())
     if lowest > 0 and highest / lowest > _WIDE_RANGE:
         axes.set_yscale("log")
@@ -226,7 +294,6 @@ def _finish_axes(axes: Axes, table: pd.DataFrame, *, axis: str, metric: Metric) 
     if is_doubling(values):
         axes.set_xscale("log", base=2)
         axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_locator(FixedLocator(values))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.margins(x=0.08)
     axes.set_xlabel(AXES[axis])

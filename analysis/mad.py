@@ -2,7 +2,8 @@
 
 Users of ``vllm_benchmark_report.sh`` find files, columns and formulas unchanged. What is known
 besides (percentiles, placement, versions) stays in ``measurements/``. A file of AMD's has no column for it,
-so the model's name itself says where numbers are simulated.
+so the model's name itself says where numbers are simulated, and which setting they are of where several
+differ in what has no column either.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis import tables
 from analysis.study import Study
 from sweeper.errors import ConfigError
 from sweeper.text.writing import write_answer
@@ -25,6 +27,7 @@ THROUGHPUT_COLUMNS = (
     *("model", "throughput_tot (tok/sec)", "throughput_gen (tok/sec)", "tp", "requests"),
     *("input_len", "output_len", "dtype"),
 )
+_LENGTHS = ("num_prompts", "input_len", "output_len")
 _FP8_QUANTIZATIONS = ("fp8", "fbgemm_fp8", "compressed-tensors")
 
 
@@ -87,20 +90,32 @@ def throughput_table(study: Study) -> pd.DataFrame:
 
 
 def _rows(study: Study, dataset: str, wanted: dict[str, str]) -> pd.DataFrame:
-    """Return one row per model, parallel size, load and type of numbers; equal ones are averaged."""
-    complete = study.frame[(study.frame["state"] == "complete") & (study.frame["dataset"] == dataset)]
+    """Return one row per setting and load: its engine starts and runs are averaged, and no two settings."""
+    chosen = study.frame[(study.frame["state"] == "complete") & (study.frame["dataset"] == dataset)]
+    models = chosen.groupby(["model", "model_dtype"], dropna=False, sort=False)
+    named = [tables.settings(group.reset_index(drop=True), study.series) for _, group in models]
+    complete = pd.concat(named, ignore_index=True) if named else chosen.assign(setting="", load_point="")
+    # A trial of several series is one.
+    complete = complete.drop_duplicates(["trial_key", "load_point", "restart", "repeat"])
     names = [str(model).rstrip("/").rpartition("/")[2] for model in complete["model"]]
     mark = " (simulated)" if study.is_simulated else ""
     table = pd.DataFrame(
         {
-            "model": [f"{name}{mark}" for name in names],
+            "model": names,
+            "setting": complete["setting"].to_numpy(),
             "file": names,
             "tp": [_parallel(value) for value in _column(complete, "knob.tensor_parallel_size")],
             "dtype": [_dtype(row) for row in complete.to_dict("records")],
-            **{name: complete[name].astype("int64") for name in ("num_prompts", "input_len", "output_len")},
-            **{name: complete[source].astype("float64") for name, source in wanted.items()},
+            **{name: complete[name].astype("int64").to_numpy() for name in _LENGTHS},
+            **{name: complete[source].astype("float64").to_numpy() for name, source in wanted.items()},
         }
     )
+    told = [name for name in table.columns if name not in (*wanted, "setting")]
+    is_one = table.groupby(told)["setting"].transform("nunique").le(1)
+    table["model"] = [
+        f"{name}{'' if one else f' ({setting})'}{mark}"
+        for name, setting, one in zip(table["model"], table["setting"], is_one, strict=True)
+    ]
     keys = [name for name in table.columns if name not in wanted]
     grouped = table.groupby(keys, sort=False, as_index=False).mean()
     # The script's order: prefill (one output token) before decoding, then by length and batch.

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 import re
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis import tables
+from analysis import load_names, tables
 from analysis.study import Study
 from sweeper.errors import ConfigError, first_line
 from sweeper.records.derived import WORKED_OUT
@@ -64,10 +65,11 @@ def _written(client: MlflowClient, study: Study) -> tuple[int, int]:
     experiment = _experiment(client, study)
     known = _known(client, experiment)
     rows = tables.settings(study.every_row, study.series)
+    loads = load_texts(rows)
     written = 0
     for _, trial in rows.groupby("trial_key", sort=False):
         if (str(trial["trial_key"].iloc[0]), str(trial["attempt"].iloc[0])) not in known:
-            _write_run(client, experiment, study, trial)
+            _write_run(client, experiment, study, trial, loads)
             written += 1
     return written, len(known)
 
@@ -103,7 +105,9 @@ def _known(client: MlflowClient, experiment: str) -> set[tuple[str, str]]:
             return found
 
 
-def _write_run(client: MlflowClient, experiment: str, study: Study, trial: pd.DataFrame) -> None:
+def _write_run(
+    client: MlflowClient, experiment: str, study: Study, trial: pd.DataFrame, loads: Mapping[str, str]
+) -> None:
     from mlflow.entities import Metric, Param
 
     first = trial.iloc[0]
@@ -119,7 +123,7 @@ def _write_run(client: MlflowClient, experiment: str, study: Study, trial: pd.Da
         if str(name).startswith(_KNOB) and not pd.isna(value)
     ]
     when = ended or started or 0
-    metrics = [Metric(name, value, when, 0) for name, value in numbers(trial).items()]
+    metrics = [Metric(name, value, when, 0) for name, value in numbers(trial, loads).items()]
     client.log_batch(run.info.run_id, metrics=metrics, params=params)
     client.set_terminated(
         run.info.run_id, status=_STATES.get(str(first["state"]), "FINISHED"), end_time=ended
@@ -129,27 +133,41 @@ def _write_run(client: MlflowClient, experiment: str, study: Study, trial: pd.Da
     client.set_tag(run.info.run_id, _TRIAL, str(first["trial_key"]))
 
 
-def numbers(trial: pd.DataFrame) -> dict[str, float]:
+def load_texts(rows: pd.DataFrame) -> dict[str, str]:
+    """Return how each load point of a study is called: by rate or users, where no two have the same.
+
+    Args:
+        rows: What ``tables.settings`` gave.
+    """
+    firsts = rows.drop_duplicates("load_point").to_dict("records")
+    loads = {str(row["load_point"]): _load(row) for row in firsts}
+    if len(set(loads.values())) == len(loads):
+        return loads
+    # They differ in something else, such as lengths or a second run: each would take another's place.
+    return {str(row["load_point"]): f"at {load_names.load_point_text(row)}" for row in firsts}
+
+
+def numbers(trial: pd.DataFrame, loads: Mapping[str, str]) -> dict[str, float]:
     """Return a trial's numbers by ``METRIC at LOAD``, means over restarts and repeats.
 
     Args:
         trial: Its rows, with ``load_point``.
+        loads: What ``load_texts`` gave.
     """
     names = [name for name in (*METRIC_NAMES, *WORKED_OUT) if name in trial]
     return {
-        _name(metric, load): float(value)
-        for _, rows in trial.groupby("load_point", sort=False)
+        _name(metric, loads[str(point)]): float(value)
+        for point, rows in trial.groupby("load_point", sort=False)
         for metric, value in rows[names]
         .apply(pd.to_numeric, errors="coerce")
         .astype("float64")
         .mean()
         .items()
-        for load in [_load(rows.iloc[0])]
         if math.isfinite(value)
     }
 
 
-def _load(row: pd.Series[Any]) -> str:
+def _load(row: tables.Row) -> str:
     rate, users = (row.get(name) for name in ("request_rate_per_s", "max_concurrency"))
     told = load_text(
         request_rate_per_s=None if pd.isna(rate) else float(rate),

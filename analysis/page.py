@@ -35,6 +35,12 @@ _AXIS_TITLE_IN, _AXIS_DIGIT_IN = 0.36, 0.088
 Row = Mapping[Hashable, Any]
 """One row of a table, by column."""
 
+MOST_ACROSS = 5
+"""Panels side by side, one for each load point, beyond which a chart is wider than a page can show."""
+
+BETWEEN_ROWS_IN = 0.75
+"""Between two rows of such panels, inches."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
@@ -81,13 +87,28 @@ class Page:
     top: float
     legend_corner: tuple[float, float]
 
-    def axes(self, count: int) -> list[Axes]:
-        """Make panels side by side in the place of the data."""
-        gap = 0.025
-        width = (self.right - self.left - gap * (count - 1)) / count
+    def axes(self, count: int, *, across: int | None = None, gap_in: float = 0.0) -> list[Axes]:
+        """Make panels in the place of the data.
+
+        Args:
+            count: How many.
+            across: Side by side; None takes all of them.
+            gap_in: Between two rows of them, for titles and the names of axes, inches.
+        """
+        across = across or count
+        gap_x, gap_y, down = 0.025, gap_in / self.figure.get_figheight(), -(-count // across)
+        width = (self.right - self.left - gap_x * (across - 1)) / across
+        height = (self.top - self.bottom - gap_y * (down - 1)) / down
         return [
-            self.figure.add_axes((self.left + i * (width + gap), self.bottom, width, self.top - self.bottom))
-            for i in range(count)
+            self.figure.add_axes(
+                (
+                    self.left + column * (width + gap_x),
+                    self.top - height - row * (height + gap_y),
+                    width,
+                    height,
+                )
+            )
+            for row, column in (divmod(place, across) for place in range(count))
         ]
 
 
@@ -237,8 +258,10 @@ def draw_legend(page: Page, handles: list[Any], columns: int, *, from_in: float 
     )  # fmt: skip
 
 
-def finish_value_axis(axes: Axes, title: str, *, highest: float, vertical: bool, room: float) -> None:
-    """Start the axis of values at zero, leave room above the highest, and name the unit.
+def finish_value_axis(
+    axes: Axes, title: str, *, highest: float, vertical: bool, room: float, lowest: float = 0.0
+) -> None:
+    """Let the axis of values hold zero, leave room above the highest, and name the unit.
 
     Args:
         axes: The panel.
@@ -246,18 +269,24 @@ def finish_value_axis(axes: Axes, title: str, *, highest: float, vertical: bool,
         highest: The highest value drawn; NaN where there is none.
         vertical: The values stand upright.
         room: How far the axis reaches, in multiples of the highest.
+        lowest: The lowest value drawn where one is below zero; else 0, where the axis starts.
     """
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    limit = highest * room if highest > 0 else 1.0
+    upper = max(highest, 0.0) if highest > 0 or lowest < 0 else 1.0 / room
+    spare = (room - 1) * (upper - lowest)
+    limit, start = upper + spare, lowest - spare if lowest < 0 else 0.0
     ticks = FuncFormatter(lambda value, _: f"{value:,.10g}")
+    if lowest < 0:
+        line = axes.axhline if vertical else axes.axvline
+        line(0, color=style.FAINT_INK, linewidth=0.8, zorder=2.5)
     if vertical:
-        axes.set_ylim(0, limit)
+        axes.set_ylim(start, limit)
         axes.set_ylabel(title)
         axes.yaxis.set_major_formatter(ticks)
         axes.grid(axis="y")
     else:
-        axes.set_xlim(0, limit)
+        axes.set_xlim(start, limit)
         axes.set_xlabel(title)
         axes.xaxis.set_major_formatter(ticks)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))

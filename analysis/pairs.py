@@ -10,7 +10,17 @@ import pandas as pd
 
 from analysis import predicted, style
 from analysis.lettering import drawn, drawn_lines
-from analysis.page import Metric, Row, Words, draw_legend, finish_value_axis, lay_legend, make_page
+from analysis.page import (
+    BETWEEN_ROWS_IN,
+    MOST_ACROSS,
+    Metric,
+    Row,
+    Words,
+    draw_legend,
+    finish_value_axis,
+    lay_legend,
+    make_page,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,17 +54,19 @@ def draw_pairs(table: pd.DataFrame, *, metric: Metric, names: tuple[str, str], w
     points = list(dict.fromkeys(table["load_point"]))
     labels = [drawn_lines(setting, width=44) for setting in settings]
     left_in = 0.35 + 0.072 * max(len(line) for label in labels for line in label)
-    width_in = max(9.0, left_in + 0.3 + 2.8 * len(points))
+    across = min(len(points), MOST_ACROSS)
+    down = -(-len(points) // across)
+    width_in = max(9.0, left_in + 0.3 + 2.8 * across)
     row_in = max(0.44, 0.1 + 0.13 * max(map(len, labels)))
     legend = lay_legend([f"first: {names[0]}", f"second: {names[1]}"], width_in=width_in)
     page = make_page(
         words,
         width_in=width_in,
-        plot_in=0.3 + row_in * len(settings),
+        plot_in=down * (0.3 + row_in * len(settings)) + (down - 1) * BETWEEN_ROWS_IN,
         legend_rows=legend.rows + 1,
         left_in=left_in,
     )
-    panels = page.axes(len(points))
+    panels = page.axes(len(points), across=across, gap_in=BETWEEN_ROWS_IN)
     for axes, point in zip(panels, points, strict=True):
         here = table[table["load_point"] == point]
         highest = _highest(here)
@@ -66,7 +78,8 @@ def draw_pairs(table: pd.DataFrame, *, metric: Metric, names: tuple[str, str], w
         axes.set_ylim(len(settings) - 0.45, -0.55)
         axes.set_yticks(range(len(settings)), [""] * len(settings))
         axes.tick_params(axis="y", length=0)
-    panels[0].set_yticks(range(len(settings)), ["\n".join(label) for label in labels], fontsize=8)
+    for axes in panels[::across]:
+        axes.set_yticks(range(len(settings)), ["\n".join(label) for label in labels], fontsize=8)
     handles = [
         Patch(label=label, facecolor=_COLOURS[side], edgecolor="white", hatch=_HATCHES[side], linewidth=0.0)
         for side, label in zip(_SIDES, legend.labels, strict=True)

@@ -34,12 +34,13 @@ Box = tuple[float, float, float, float]
 
 
 class PointLabels:
-    """The numbers of one panel, whose axes have their final limits."""
+    """The numbers of one panel, in which all is drawn that has a say in its limits."""
 
     def __init__(
         self, axes: Axes, points: Iterable[tuple[float, float]], *, rings: Iterable[tuple[float, float]] = ()
     ) -> None:
         """Keep room for the points, and for the larger rings around some of them."""
+        axes.get_xlim()  # works out limits that follow from what was drawn: places are wrong until then
         self._axes = axes
         self._written: list[tuple[str, float, float]] = []
         left, bottom, right, top = (value * 72 / axes.figure.dpi for value in axes.bbox.extents)

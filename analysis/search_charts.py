@@ -22,6 +22,7 @@ from analysis.page import SIMULATED_BAND, Words
 from analysis.study import Study
 from sweeper.kinds import SEARCH_METHODS
 from sweeper.records import Constraint, Objective
+from sweeper.records.goal import load_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,6 +32,9 @@ FEWEST = 5
 
 UNSAID = "default"
 """Stands for a knob that a setting does not set."""
+
+_MOST_ACROSS = 24
+"""Values of a knob beyond which a heat map is wider than a page, and mostly empty: slices show as much."""
 
 _STEM = "search_"
 
@@ -118,12 +122,10 @@ def found_by(study: Study) -> Found | None:
 
 def axis_title(quantity: Objective | Constraint) -> str:
     """Name an objective or a bounded metric for an axis, with its unit and its load."""
-    divided = "" if quantity.per is None else f" per {quantity.per.upper()}"
-    at = [
-        *([] if quantity.request_rate_per_s is None else [f"{quantity.request_rate_per_s:g} QPS"]),
-        *([] if quantity.max_concurrency is None else [f"{quantity.max_concurrency} at a time"]),
-    ]
-    return f"{figures.metric_title(quantity.metric)}{divided}{' at ' + ', '.join(at) if at else ''}"
+    where = load_text(
+        request_rate_per_s=quantity.request_rate_per_s, max_concurrency=quantity.max_concurrency
+    )
+    return f"{leaderboard.quantity_title(quantity)}{' ' if where else ''}{where}"
 
 
 def _charts(study: Study, found: Found) -> Iterator[Chart]:
@@ -149,7 +151,7 @@ def _charts(study: Study, found: Found) -> Iterator[Chart]:
             )
             words = _words(study, "Importance of knobs", note=f"for {title}", marks=_IMPORTANCE)
             yield chart("importance", words.title, search_drawing.importances(data, words=words), data)
-    if len(knobs) == 2:
+    if len(knobs) == 2 and all(table[knob].nunique() <= _MOST_ACROSS for knob in knobs):
         cross = " Cross: breaks a bound." if study.constraints else ""
         words = _words(
             study, f"{title} over two knobs", note=_way(objective), marks=f"Darker: more. Frame: best.{cross}"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis import style
 from analysis.lettering import drawn
-from analysis.page import Page, Words, make_page
+from analysis.page import Words, make_page
 from analysis.point_labels import PointLabels
 from analysis.standings import BEST, BREAKS, FRONT
 from analysis.tables import number_text
@@ -106,7 +106,8 @@ def slices(table: pd.DataFrame, *, knobs: Sequence[str], y: str, title: str, wor
     across = min(_ACROSS, len(knobs))
     down = -(-len(knobs) // across)
     page = make_page(words, width_in=max(6.0, 2.9 * across + 0.6), plot_in=2.55 * down, legend_rows=0)
-    for place, (axes, knob) in enumerate(zip(_grid(page, across, len(knobs)), knobs, strict=True)):
+    panels = page.axes(len(knobs), across=across, gap_in=0.72)
+    for place, (axes, knob) in enumerate(zip(panels, knobs, strict=True)):
         at, names = _places(table[knob])
         aside = np.array([((turn * 7) % 11 - 5) * 0.035 for turn in range(len(table))]) if names else 0.0
         _marks(axes, at + aside, table[y], table["standing"], size=20)
@@ -232,19 +233,6 @@ def _logarithmic(axes: Axes) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _grid(page: Page, across: int, count: int) -> list[Axes]:
-    down = -(-count // across)
-    gap_x, gap_y = 0.028, 0.72 / page.figure.get_figheight()
-    width = (page.right - page.left - gap_x * (across - 1)) / across
-    height = (page.top - page.bottom - gap_y * (down - 1)) / down
-    return [
-        page.figure.add_axes(
-            (page.left + column * (width + gap_x), page.top - height - row * (height + gap_y), width, height)
-        )
-        for row, column in (divmod(place, across) for place in range(count))
-    ]
 
 
 def _places(values: pd.Series[Any], *, is_named: bool = False) -> tuple[Any, list[str]]:

@@ -126,7 +126,10 @@ def _capacity(
     loads = rows.groupby(["request_rate_per_s", "max_concurrency"], dropna=False).ngroups
     has_rate = rows["request_rate_per_s"].notna()
     found = []
-    for some, axis in ((rows[has_rate], "request_rate_per_s"), (rows[~has_rate], "max_concurrency")):
+    # Rates that are offered to different numbers of users at most are other loads.
+    rated = [some for _, some in rows[has_rate].groupby("max_concurrency", dropna=False)]
+    axes = [*((some, "request_rate_per_s") for some in rated), (rows[~has_rate], "max_concurrency")]
+    for some, axis in axes:
         points = [_point(group, axis, bounds) for _, group in some.groupby(axis)]
         if points and all(point is not None for point in points):
             found.append(_best([point for point in points if point is not None]))

@@ -16,7 +16,7 @@ from analysis import bests, tables
 from analysis.bests import Breach
 from analysis.study import Study
 from sweeper.goals.objectives import is_at, objective_value
-from sweeper.records import MAX_RATE, MAX_USERS, SEARCH_SLOS, Constraint, TrialState
+from sweeper.records import MAX_RATE, MAX_USERS, SEARCH_SLOS, Constraint, Objective, TrialState
 from sweeper.records.plurals import amount
 
 BEST = "best"
@@ -91,6 +91,18 @@ def _best(study: Study) -> pd.DataFrame:
         series=study.series,
         finals=study.every_row,
     )
+
+
+def best_by(study: Study, objective: Objective) -> str | None:
+    """Return the best setting by one objective; None where it has no answer."""
+    found = bests.best(
+        study.frame,
+        objectives=(objective,),
+        constraints=study.constraints,
+        series=study.series,
+        finals=study.every_row,
+    )
+    return None if found.empty else str(found["setting"].iloc[0])
 
 
 def front(study: Study) -> pd.DataFrame:

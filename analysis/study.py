@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,7 +20,7 @@ from sweeper.store.files import Folder, Location, open_folder
 from sweeper.store.store import Store
 from sweeper.text.urls import is_url
 
-__all__ = ["DEFAULT_OBJECTIVES", "Series", "Study", "is_control"]
+__all__ = ["DEFAULT_OBJECTIVES", "Series", "Study", "distinct_names", "is_control"]
 
 
 DEFAULT_OBJECTIVES = (Objective(metric="request_throughput_per_s", direction="maximize"),)
@@ -136,6 +136,14 @@ class Study:
             **_counterpart(about),
             method=_method(about),
         )
+
+
+def distinct_names(studies: Sequence[Study]) -> list[str]:
+    """Name studies so that no two are called the same."""
+    names = [study.name for study in studies]
+    return [
+        name if names.count(name) == 1 else f"{name}-{place}" for place, name in enumerate(names, start=1)
+    ]
 
 
 def _finite(frame: pd.DataFrame) -> pd.DataFrame:

@@ -196,7 +196,9 @@ function frontOf(points, at) {
 
 function curvePanel(told, panel, at, { points, edge, coloured, width }) {
   const speed = speedOf(at);
-  const xs = points.map(speed), ys = told.points.map(outOf);
+  // With the intervals: one that is cut off looks narrower.
+  const xs = points.flatMap(point => [speed(point), point.speeds[at].v[2]]).filter(value => value !== null);
+  const ys = told.points.flatMap(point => [outOf(point), point.out.v[2]]).filter(value => value !== null);
   const plot = plotOf({ width, height: 380, top: 30, x: axisOf(panel.axis, [0, ...xs], { fromZero: true, noLog: true }), y: axisOf(told.output, [0, ...ys], { fromZero: true, noLog: true }) });
   shape(plot.root, "text", { x: plot.left, y: plot.ceiling - 12, "font-size": 13, "font-weight": 600 }, panel.title);
   for (const [x, y] of [[panel.least, null], [null, told.least]]) {
@@ -217,8 +219,8 @@ function curvePanel(told, panel, at, { points, edge, coloured, width }) {
     shape(plot.root, "path", { d: pathOf(own), fill: "none", ...stroke });
     for (const point of own) {
       const [x, y] = [plot.X(speed(point)), plot.Y(outOf(point))], [, low, high] = point.out.v, [, slow, fast] = point.speeds[at].v;
-      if (low !== null) shape(plot.root, "line", { x1: x, x2: x, y1: plot.Y(low), y2: plot.Y(high), stroke: stroke.stroke, "stroke-width": 1.2 });
-      if (slow !== null) shape(plot.root, "line", { x1: plot.X(slow), x2: plot.X(fast), y1: y, y2: y, stroke: stroke.stroke, "stroke-width": 1.2 });
+      if (low !== null) shape(plot.root, "line", { x1: x, x2: x, y1: plot.Y(Math.max(low, 0)), y2: plot.Y(high), stroke: stroke.stroke, "stroke-width": 1.2 });
+      if (slow !== null) shape(plot.root, "line", { x1: plot.X(Math.max(slow, 0)), x2: plot.X(fast), y1: y, y2: y, stroke: stroke.stroke, "stroke-width": 1.2 });
       if (point.named) shape(plot.root, "circle", { cx: x, cy: y, r: 9, fill: "none", stroke: LOOK.ink, "stroke-width": 1.5 });
       const mark = turn < 0 ? shape(plot.root, "circle", { cx: x, cy: y, r: 3, fill: LOOK.pale }) : signOf(plot.root, x, y, turn);
       if (point.breaks) { mark.setAttribute("fill", "#fff"); mark.setAttribute("stroke", stroke.stroke); mark.setAttribute("stroke-width", 1.5); }
@@ -289,25 +291,27 @@ function signOf(root, x, y, turn) {
 
 function metricLines(metric, points, places, width) {
   const all = points.flatMap(point => [point.v[0], point.v[2] === null ? point.v[0] : point.v[2], ...(point.published === null ? [] : [point.published])]);
+  const highest = Math.max(...all), isShown = point => point.bound !== null && point.bound <= highest * 1.05;
+  const values = axisOf(metric.title, [...all, ...points.filter(isShown).map(point => point.bound)], { fromZero: true });
   const names = metric.loads.map(load => metric.axis ? load.replace(/ (QPS|users?)$/, "") : load);
   const turned = names.some(name => name.length * 6.6 > (width - 80) / names.length);
-  const plot = plotOf({ width, height: turned ? 360 : 300, bottom: turned ? 104 : 44, turned, x: axisOf(metric.axis || "Load point", [], { names }), y: axisOf(metric.title, all, { fromZero: true }) });
+  const plot = plotOf({ width, height: turned ? 360 : 300, bottom: turned ? 104 : 44, turned, x: axisOf(metric.axis || "Load point", [], { names }), y: values });
   places.forEach((place, turn) => {
     const own = points.filter(point => point.s === place).sort((a, b) => a.l - b.l);
     const d = own.map((point, at) => `${at && own[at - 1].l === point.l - 1 ? "L" : "M"}${plot.X(point.l)},${plot.Y(point.v[0])}`).join("");
     shape(plot.root, "path", { d, fill: "none", stroke: LOOK.colours[turn], "stroke-width": 2, "stroke-dasharray": DASHES[turn] });
     for (const point of own) {
-      if (point.v[1] !== null) shape(plot.root, "line", { x1: plot.X(point.l), x2: plot.X(point.l), y1: plot.Y(point.v[1]), y2: plot.Y(point.v[2]), stroke: LOOK.colours[turn], "stroke-width": 1.2 });
+      if (point.v[1] !== null) shape(plot.root, "line", { x1: plot.X(point.l), x2: plot.X(point.l), y1: plot.Y(Math.max(point.v[1], values.low)), y2: plot.Y(point.v[2]), stroke: LOOK.colours[turn], "stroke-width": 1.2 });
       const told = () => tipOf(place, [`${metric.loads[point.l]}: ${estimateText(point.v)}`, point.published === null ? "" : `published: ${numberText(point.published)}`]);
       if (point.published !== null) pointed(shape(plot.root, "circle", { cx: plot.X(point.l), cy: plot.Y(point.published), r: 4.2, fill: "#fff", stroke: LOOK.colours[turn], "stroke-width": 1.4 }), told);
       pointed(signOf(plot.root, plot.X(point.l), plot.Y(point.v[0]), turn), told);
-      if (point.bound !== null && point.bound <= Math.max(...all) * 1.05) shape(plot.root, "line", { x1: plot.X(point.l) - 18, x2: plot.X(point.l) + 18, y1: plot.Y(point.bound), y2: plot.Y(point.bound), stroke: LOOK.failed, "stroke-width": 2 });
+      if (isShown(point)) shape(plot.root, "line", { x1: plot.X(point.l) - 18, x2: plot.X(point.l) + 18, y1: plot.Y(point.bound), y2: plot.Y(point.bound), stroke: LOOK.failed, "stroke-width": 2 });
     }
   });
   const legend = element("figcaption", {}, ...places.map((place, turn) => element("div", {}, swatch(turn), DATA.settings[place].series || `#${place + 1} ${DATA.settings[place].name}`, DATA.settings[place].breaks ? " (breaks a bound)" : "")));
   const notes = [metric.higher ? "Higher is better." : "Lower is better."];
   if (points.some(point => point.published !== null)) notes.push("Hollow: published.");
-  if (points.some(point => point.bound !== null)) notes.push("Red stroke: the bound at that load.");
+  if (points.some(isShown)) notes.push("Red stroke: the bound at that load.");
   legend.append(element("div", {}, notes.join(" ")));
   return framed(metric.title, legend, plot.root);
 }
@@ -332,18 +336,20 @@ function metricBars(metric, points, places, width, remembered) {
   const left = Math.min(width * 0.42, 26 + 6.4 * Math.max(...names.map(name => name.length)));
   const highest = shown.flatMap(point => [point.v[0], point.v[2], point.published].filter(value => value !== null));
   const bound = shown.map(point => point.bound).find(value => value !== null);
-  const isNear = bound !== undefined && bound < Math.max(...highest) * 1.6;
-  const plot = plotOf({ width, height: 66 + 21 * shown.length, left, right: 58, x: axisOf(metric.title + (metric.loads.length > 1 ? `, ${metric.loads[load]}` : ""), isNear ? [...highest, bound] : highest, { fromZero: true, noLog: true }), y: axisOf("", [], { names: [...names].reverse() }) });
+  const isNear = bound !== undefined && bound < Math.max(...highest.map(Math.abs)) * 1.6;
+  // Zero is always there: bars begin at it, to the left where answers were won.
+  const values = axisOf(metric.title + (metric.loads.length > 1 ? `, ${metric.loads[load]}` : ""), isNear ? [0, ...highest, bound] : [0, ...highest], { fromZero: true, noLog: true });
+  const plot = plotOf({ width, height: 66 + 21 * shown.length, left, right: 58, x: values, y: axisOf("", [], { names: [...names].reverse() }) });
   shown.forEach((point, at) => {
     const y = plot.Y(shown.length - 1 - at), setting = DATA.settings[point.s];
     const fill = setting.breaks ? "#d3dae1" : setting.standing ? "#D55E00" : "#56B4E9";
     const told = () => tipOf(point.s, [`${metric.title}, ${metric.loads[load]}: ${estimateText(point.v)}`, point.published === null ? "" : `published: ${numberText(point.published)}`]);
-    pointed(shape(plot.root, "rect", { x: plot.left, y: y - 7, width: Math.max(1, plot.X(point.v[0]) - plot.left), height: 14, fill }), told);
-    if (point.v[1] !== null) shape(plot.root, "line", { x1: plot.X(point.v[1]), x2: plot.X(point.v[2]), y1: y, y2: y, stroke: LOOK.ink, "stroke-width": 1.2 });
+    pointed(shape(plot.root, "rect", { x: plot.X(Math.min(0, point.v[0])), y: y - 7, width: Math.max(1, Math.abs(plot.X(point.v[0]) - plot.X(0))), height: 14, fill }), told);
+    if (point.v[1] !== null) shape(plot.root, "line", { x1: plot.X(Math.max(point.v[1], values.low)), x2: plot.X(point.v[2]), y1: y, y2: y, stroke: LOOK.ink, "stroke-width": 1.2 });
     if (point.published !== null) pointed(shape(plot.root, "circle", { cx: plot.X(point.published), cy: y, r: 4, fill: "#fff", stroke: LOOK.ink }), told);
   });
   if (isNear) shape(plot.root, "line", { x1: plot.X(bound), x2: plot.X(bound), y1: plot.ceiling, y2: plot.base, stroke: LOOK.failed, "stroke-width": 1.6, "stroke-dasharray": "6 3" });
-  shown.forEach((point, at) => shape(plot.root, "text", { x: plot.X(Math.max(point.v[0], point.v[2] || 0)) + 6, y: plot.Y(shown.length - 1 - at) + 4, "font-size": 11, stroke: "#fff", "stroke-width": 3, "paint-order": "stroke" }, numberText(point.v[0]) + (DATA.settings[point.s].breaks ? " ×" : "")));
+  shown.forEach((point, at) => shape(plot.root, "text", { x: plot.X(Math.max(0, point.v[0], point.v[2] || 0)) + 6, y: plot.Y(shown.length - 1 - at) + 4, "font-size": 11, stroke: "#fff", "stroke-width": 3, "paint-order": "stroke" }, numberText(point.v[0]) + (DATA.settings[point.s].breaks ? " ×" : "")));
   const notes = [here.length > shown.length ? `The first ${shown.length} of ${here.length} settings, in the leaderboard's order; filter to see others.` : "In the leaderboard's order.", metric.higher ? "Higher is better." : "Lower is better."];
   if (shown.some(point => DATA.settings[point.s].breaks)) notes.push("Pale with ×: breaks a bound.");
   if (bound !== undefined) notes.push(isNear ? `Red line: the bound, ${numberText(bound)}.` : `The bound, ${numberText(bound)}, lies beyond the chart.`);

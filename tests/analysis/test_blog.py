@@ -113,3 +113,19 @@ def test_blog_command_prints_what_it_wrote(
     assert cli.main(["blog", str(tmp_path / "post"), str(study.folder)]) == 0
 
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "post" / "index.md")
+
+
+def test_studies_of_one_name_show_each_their_own_charts(
+    trial: MakeTrial, study_folder: MakeFolder, tmp_path: Path
+) -> None:
+    one, other = (
+        Study.load(study_folder(trial(runs=[[{"request_throughput_per_s": value}]]), name=f"{folder}/steps"))
+        for folder, value in (("monday", 7.0), ("tuesday", 8.0))
+    )
+    assert one.name == other.name
+    index = blog.write([one, other], out=tmp_path / "post")[-1]
+    links = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", index.read_text(encoding="utf-8"))
+    first, second = ((index.parent / link).read_bytes() for link in links)
+    assert first == (one.folder / "figures" / "request_throughput_per_s.png").read_bytes()
+    assert second == (other.folder / "figures" / "request_throughput_per_s.png").read_bytes()
+    assert first != second

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +150,31 @@ def test_browser_draws_the_page_from_a_file_and_runs_no_label(searched: Path, tm
     assert len(charts) >= 6
     assert all("SIMULATED - no GPU was measured" in chart for chart in charts)
     assert all(chart.count("<rect") <= 16 for chart in charts)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+def test_bars_of_answers_won_begin_at_zero(
+    trial: MakeTrial, study_folder: MakeFolder, tmp_path: Path
+) -> None:
+    """Of 100 answers the second has three more right than the default, the third six: the longest bar."""
+
+    def answering(n: int) -> TrialResult:
+        told = "1" * (50 + 3 * n) + "0" * (50 - 3 * n)
+        made = trial(
+            knobs={"max_num_seqs": n} if n else {}, runs=[[{"request_throughput_per_s": 3.0 - n / 2}]]
+        )
+        return replace(made, accuracy={"accuracy_of": "q", "accuracy_questions": 100, "accuracy_right": told})
+
+    about = {"constraints": [{"metric": "accuracy_loss", "limit": 0.05, "is_upper": True}]}
+    folder = study_folder(*map(answering, range(3)), about=about)
+    drawn, complaints = dom_of(document.write(Study.load(folder)), tmp_path / "profile")
+
+    assert not complaints
+    chart = drawn[drawn.index("<h3>Right answers lost against the default (share)</h3>") :]
+    bars = re.findall(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)" height="14"', chart.split("</svg>")[0])
+    (default, none), (second, three), (third, six) = ((float(x), float(width)) for x, width in bars)
+    assert none == 1
+    assert six == pytest.approx(2 * three)
+    # All end at zero, where the default's begins.
+    assert second + three == pytest.approx(default)
+    assert third + six == pytest.approx(default)

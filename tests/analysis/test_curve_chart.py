@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from analysis import blog, compare, curve, curve_chart, report, style
 from analysis.page import Words
 from analysis.study import Study
-from sweeper.records import Constraint, Provenance, TrialResult
+from sweeper.records import Constraint, LoadPoint, Provenance, TrialResult
 from tests.analysis.test_curve import BOUND, GATE, OPEN, SERIES, closed, runs_of
 
 MakeTrial = Callable[..., TrialResult]
@@ -269,3 +270,25 @@ def test_comparison_says_that_other_loads_do_not_compare(
     text = compare.text(first, second)
 
     assert "curves over the users at once, at different loads: those do not compare" in text
+
+
+def test_intervals_are_drawn_whole_and_axis_titles_stay_on_page(
+    trial: MakeTrial, study_folder: MakeFolder
+) -> None:
+    def runs_at(point: LoadPoint) -> list[list[dict[str, float]]]:
+        users = float(point.max_concurrency or 0)
+        # Of 0.9 and 1.1 times as much the interval reaches to 1 + 12.7062 * 0.1 = 2.27 times.
+        return [
+            [{"output_throughput_tok_per_s": f * 4e7 * users, "median_tpot_ms": 20.0 / f}] for f in (0.9, 1.1)
+        ]
+
+    study = Study.load(study_folder(trial(points=closed(1, 4, 16), runs_at=runs_at)))
+    figure = draw(study)
+
+    with style.chart_style():
+        FigureCanvasAgg(figure).draw()
+    streaming, overall = figure.axes
+    assert streaming.get_ylim()[1] > 2.27 * 16e7
+    # 4e7 a user, to 2.27 times as much.
+    assert overall.get_xlim()[1] > 2.27 * 4e7
+    assert streaming.yaxis.label.get_window_extent().x0 >= 0

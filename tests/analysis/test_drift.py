@@ -156,3 +156,19 @@ def test_report_tells_spread_and_drift(
     assert "| b | 16 QPS | 2 | 4 | 12.86 % | 12.86 % |" in written
     assert "Drift, by a setting that was measured again 2 times while the study ran:" in written
     assert f"- {METRIC}: +0.0 % over 2.0 h and 2 engine starts" in written
+
+
+def test_metric_that_is_zero_of_the_control_setting_has_no_drift(
+    trial: MakeTrial, study_folder: MakeFolder
+) -> None:
+    """The default loses no answers against itself: of nothing there is no percentage."""
+
+    def again(number: int) -> TrialResult:
+        found = trial(knobs={}, runs=runs(10.0), ended_at=START + number * HOUR)
+        told = {"accuracy_of": "q", "accuracy_questions": 10, "accuracy_right": "1" * 10}
+        return replace(found, spec=replace(found.spec, control=number), accuracy=told)
+
+    study = read(study_folder(*(again(number) for number in range(3))))
+    assert study.every_row["accuracy_loss"].tolist() == [0.0] * 3
+    assert drift(study.every_row, "accuracy_loss") is None
+    assert drift(study.every_row, METRIC) is not None

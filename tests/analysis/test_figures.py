@@ -327,3 +327,135 @@ def test_texts_of_a_page_stay_on_it_and_clear_of_each_other(width_in: float, let
     places = [text.get_window_extent() for text in page.figure.texts if text.get_text()]
     assert all(place.x0 >= 0 and place.x1 <= page.figure.bbox.x1 for place in places)
     assert not any(one.overlaps(other) for one, other in combinations(places, 2))
+
+
+LOSS = figures.Metric(column="accuracy_loss", title="Right answers lost (share)", is_higher_better=False)
+
+
+def answering(result: TrialResult, right: int) -> TrialResult:
+    """Let a trial have answered that many of a hundred questions right."""
+    told = "1" * right + "0" * (100 - right)
+    return replace(result, accuracy={"accuracy_of": "q", "accuracy_questions": 100, "accuracy_right": told})
+
+
+def answered(trial: MakeTrial, study_folder: MakeFolder, settings: int, **given: object) -> Study:
+    """Return a study of settings of which each answers three questions more than the one before it."""
+    knobs: list[dict[str, int]] = [{}, *({"n": n} for n in range(1, settings))]
+    trials = [
+        answering(trial(knobs=one, runs=run(1.0, 1.1), **given), 50 + 3 * n) for n, one in enumerate(knobs)
+    ]
+    about = {"constraints": [{"metric": "accuracy_loss", "limit": 0.05, "is_upper": True}]}
+    return Study.load(study_folder(*trials, about=about))
+
+
+@pytest.mark.parametrize("settings", [3, 12])
+def test_answers_won_are_drawn_below_zero(settings: int, trial: MakeTrial, study_folder: MakeFolder) -> None:
+    table = figures.chart_table(answered(trial, study_folder, settings), LOSS)
+
+    figure = figures.draw(table, metric=LOSS, subtitle="", caption="")
+
+    (axes,) = figure.axes
+    is_list = settings > figures.MOST_GROUPED
+    start, end = axes.get_xlim() if is_list else axes.get_ylim()
+    # Of 100 answers, three more are won from setting to setting.
+    assert start < -0.03 * (settings - 1)
+    assert end > 0
+    FigureCanvasAgg(figure).draw()
+    panel = axes.get_window_extent()
+    told = [text for text in axes.texts if text.get_text().startswith("-")]
+    assert len(told) == settings - 1
+    assert all(panel.y0 <= text.get_window_extent().y0 for text in told)
+
+
+def test_answers_won_are_drawn_as_lines(trial: MakeTrial, study_folder: MakeFolder) -> None:
+    points = tuple(LoadPoint(dataset="sonnet", num_prompts=size, input_len=80) for size in (1, 2, 4))
+    study = answered(trial, study_folder, 3, points=points)
+    table = figures.chart_table(study, LOSS)
+
+    figure = figures.draw(table, metric=LOSS, subtitle="", caption="", axis="num_prompts")
+
+    (axes,) = figure.axes
+    assert axes.get_ylim()[0] < -0.06
+    assert axes.get_ylim()[1] > 0
+
+
+def test_in_list_setting_without_heaviest_load_stands_behind_those_with_all(
+    trial: MakeTrial, study_folder: MakeFolder
+) -> None:
+    """The slowest has no number at 32 QPS: its mean over the light load alone would be the best."""
+
+    def runs_at(n: int) -> Callable[[LoadPoint], list[list[dict[str, float]]]]:
+        def runs(point: LoadPoint) -> list[list[dict[str, float]]]:
+            rate = point.request_rate_per_s or 0.0
+            has_none = n == 12 and rate == 32.0
+            return [[{"request_throughput_per_s": 1.0} | ({} if has_none else {"p99_ttft_ms": n * rate})]]
+
+        return runs
+
+    latency = figures.Metric(column="p99_ttft_ms", title="p99 TTFT (ms)", is_higher_better=False)
+    trials = [trial(knobs={"seqs": n}, rates=(1.0, 32.0), runs_at=runs_at(n)) for n in range(1, 13)]
+    table = figures.chart_table(Study.load(study_folder(*trials)), latency)
+
+    figure = figures.draw(table, metric=latency, subtitle="", caption="")
+
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == [f"seqs={n}" for n in range(1, 13)]
+    assert any("those that lack one after the others" in " ".join(text.split()) for text in texts(figure))
+
+
+def test_axis_of_list_suits_settings_that_it_shows(trial: MakeTrial, study_folder: MakeFolder) -> None:
+    latency = figures.Metric(column="p99_ttft_ms", title="p99 TTFT (ms)", is_higher_better=False)
+    slowest = {n: 100.0 * n if n <= 15 else 1e9 for n in range(1, 20)}
+    trials = [
+        trial(knobs={"n": n}, runs=[[{"request_throughput_per_s": 1 / n, "p99_ttft_ms": waited}]])
+        for n, waited in slowest.items()
+    ]
+    table = figures.chart_table(Study.load(study_folder(*trials)), latency)
+
+    figure = figures.draw(table, metric=latency, subtitle="", caption="")
+
+    # The fifteen that are shown end at 1500 ms; those left out at 1e9.
+    assert 1500 < figure.axes[0].get_xlim()[1] < 2000
+
+
+@pytest.mark.parametrize(("settings", "look"), [(3, "With a cross in the legend"), (12, "Pale with a cross")])
+def test_caption_says_how_broken_bounds_look_in_its_own_chart(
+    settings: int, look: str, trial: MakeTrial, study_folder: MakeFolder
+) -> None:
+    bound = {"metric": "p99_ttft_ms", "limit": 150.0, "is_upper": True}
+    trials = [trial(knobs={"n": n}, runs=run(float(n))) for n in range(1, settings + 1)]
+    study = Study.load(study_folder(*trials, about={"constraints": [bound]}))
+
+    said = figures.marks_text(study, figures.chart_table(study, RPS), metric=RPS)
+
+    assert said.startswith(f"{look}: breaks a bound")
+
+
+def test_caption_names_no_line_that_is_too_far_to_be_drawn(
+    trial: MakeTrial, study_folder: MakeFolder
+) -> None:
+    latency = figures.Metric(column="p99_ttft_ms", title="p99 TTFT (ms)", is_higher_better=False)
+    bound = {"metric": "p99_ttft_ms", "limit": 90_000.0, "is_upper": True}
+    study = Study.load(study_folder(trial(knobs={"n": 1}, runs=run(1.0)), about={"constraints": [bound]}))
+    table = figures.chart_table(study, latency)
+
+    assert table["bound"].tolist() == [90_000.0]
+    assert "Red" not in figures.marks_text(study, table, metric=latency)
+
+
+def test_list_of_many_load_points_is_no_wider_than_five_panels(
+    trial: MakeTrial, study_folder: MakeFolder
+) -> None:
+    rates = tuple(map(float, range(1, 13)))
+    trials = [trial(knobs={"n": n}, rates=rates, runs=run(float(n))) for n in range(1, 13)]
+    table = figures.chart_table(Study.load(study_folder(*trials)), RPS)
+
+    figure = figures.draw(table, metric=RPS, subtitle="", caption="")
+
+    assert [panel.get_title(loc="left") for panel in figure.axes] == [f"{rate:g} QPS" for rate in rates]
+    assert figure.get_figwidth() < 16
+    places = [panel.get_position() for panel in figure.axes]
+    assert not any(one.overlaps(other) for one, other in combinations(places, 2))
+    # The settings are named at the left of each row.
+    named = [panel for panel in figure.axes if panel.get_yticklabels()[0].get_text()]
+    assert named == figure.axes[::5]

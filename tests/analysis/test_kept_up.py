@@ -86,3 +86,13 @@ def test_everything_at_once_is_bounded_by_the_settings(trial: MakeTrial, study_f
 def test_latency_is_no_number_of_the_load(trial: MakeTrial, study_folder: MakeFolder) -> None:
     slow = {"metric": "duration_s", "direction": "minimize"}
     assert said(study_folder, measured(trial, REPLAYED, (2.8, 0.5), (2.8, 0.5)), slow) == []
+
+
+def test_objective_without_any_number_does_not_stand_for_the_next(
+    trial: MakeTrial, study_folder: MakeFolder
+) -> None:
+    unmeasured = {"metric": "p99_itl_ms", "direction": "minimize"}
+    trials = measured(trial, REPLAYED, (2.82, 0.5), (2.81, 1.0))
+    study = Study.load(study_folder(*trials, about={"objectives": [unmeasured, PER_GPU]}))
+    (line,) = kept_up.lines(study)
+    assert line.startswith("output_throughput_tok_per_s: 2 of 2 settings")

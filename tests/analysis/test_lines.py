@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -188,3 +190,43 @@ def test_long_labels_are_broken_and_keep_their_ends() -> None:
     assert (legend.columns, legend.rows) == (1, 4)
     assert [label.rpartition(" ")[2] for label in legend.labels] == ["first", "other"]
     assert lay_legend(["a", "b", "c", "d"], width_in=7.5).rows == 2
+
+
+def test_numbers_at_ends_of_close_lines_stay_clear_of_each_other(
+    trial: MakeTrial, study_folder: MakeFolder
+) -> None:
+    def runs_of(n: int) -> Callable[[LoadPoint], list[list[dict[str, float]]]]:
+        return lambda point: [[{THROUGHPUT: (100 + n) * point.num_prompts / 4}]]
+
+    trials = [trial(knobs={"n": n}, points=batch(1, 2, 4), runs_at=runs_of(n)) for n in range(10)]
+    figure = draw_throughput(Study.load(study_folder(*trials)))
+
+    FigureCanvasAgg(figure).draw()
+    # Of the number alone, without the stroke to its line.
+    ends = [Text.get_window_extent(text) for text in figure.axes[0].texts]
+    assert [text.get_text() for text in figure.axes[0].texts] == [str(100 + n) for n in range(10)]
+    assert all(low.y1 <= high.y0 for low, high in pairwise(ends))
+
+
+def test_numbers_of_lines_that_end_near_zero_stay_above_axis() -> None:
+    assert lines.apart([1.0, 2.0, 30.0], gap=9.0, lowest=4.0) == [4.0, 13.0, 30.0]
+    assert lines.apart([50.0, 51.0, 52.0], gap=9.0, lowest=4.0) == [42.0, 51.0, 60.0]
+
+
+def test_values_below_axis_stay_clear_of_each_other(trial: MakeTrial, study_folder: MakeFolder) -> None:
+    figure = draw_throughput(
+        Study.load(study_folder(trial(points=batch(*range(1, 41)), runs_at=runs_at))),
+    )
+
+    FigureCanvasAgg(figure).draw()
+    shown = [label for label in figure.axes[0].get_xticklabels() if label.get_text()]
+    boxes = [label.get_window_extent() for label in shown]
+    assert (shown[0].get_text(), shown[-1].get_text()) == ("1", "40")
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def draw_throughput(study: Study) -> Figure:
+    metric = figures.metrics_of(study)[0]
+    assert metric.column == THROUGHPUT
+    table = figures.chart_table(study, metric)
+    return figures.draw(table, metric=metric, subtitle="", caption="", axis="num_prompts")

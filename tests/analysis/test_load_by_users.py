@@ -144,7 +144,7 @@ def test_bound_is_drawn_at_its_users_alone(study: Study) -> None:
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in strokes] == [(64, 30.0)]
     assert axes.get_xlabel() == "Concurrency (users)"
     assert axes.get_xscale() == "log"
-    said = figures.marks_text(study, table, axis="max_concurrency")
+    said = figures.marks_text(study, table, metric=metric, axis="max_concurrency")
     assert "With a cross in the legend: breaks a bound" in said
     assert "Red stroke: the bound at that load" in said
 

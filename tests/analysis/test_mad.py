@@ -102,3 +102,33 @@ def test_command_names_what_it_wrote(
     paths = capsys.readouterr().out.splitlines()
     assert len(paths) == 3
     assert len(pd.read_csv(paths[0])) == 1
+
+
+def test_settings_that_report_has_no_column_for_are_not_averaged(
+    trial: MakeTrial, study_folder: MakeFolder
+) -> None:
+    folder = study_folder(
+        *(
+            trial(
+                points=(LOAD,),
+                knobs={"max_num_seqs": seqs},
+                provenance=Provenance.MEASURED,
+                runs=[[{"duration_s": seconds}], [{"duration_s": seconds}]],
+            )
+            for seqs, seconds in ((8, 300.0), (64, 100.0))
+        )
+    )
+    table = mad.throughput_table(Study.load(folder))
+    assert dict(zip(table["model"], table["throughput_gen (tok/sec)"], strict=True)) == {
+        # 3000 * 2048 tokens in 300 s and in 100 s.
+        "Llama-3.1-70B-Instruct (max_num_seqs=8)": pytest.approx(20_480),
+        "Llama-3.1-70B-Instruct (max_num_seqs=64)": pytest.approx(61_440),
+    }
+    assert set(table["file"]) == {"Llama-3.1-70B-Instruct"}
+
+
+def test_trial_of_two_series_has_one_line(trial: MakeTrial, study_folder: MakeFolder) -> None:
+    one = trial(
+        series=("a", "b"), points=(LOAD,), provenance=Provenance.MEASURED, runs=[[{"duration_s": 100.0}]]
+    )
+    assert mad.throughput_table(Study.load(study_folder(one)))["model"].tolist() == ["Llama-3.1-70B-Instruct"]

@@ -11,7 +11,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from analysis.cli import main
-from sweeper.records import Provenance, TrialResult
+from sweeper.records import LoadPoint, Provenance, TrialResult
 
 MakeTrial = Callable[..., TrialResult]
 MakeFolder = Callable[..., Path]
@@ -94,3 +94,23 @@ def test_password_of_tracking_is_not_said_by_what_mlflow_complains_of(
     told = capsys.readouterr().err
     assert told.count("http://me:***@127.0.0.1:1/") == 2
     assert "hunter22secret" not in told
+
+
+def test_loads_of_one_rate_do_not_take_each_others_place(
+    trial: MakeTrial, study_folder: MakeFolder, tmp_path: Path
+) -> None:
+    points = tuple(
+        LoadPoint(dataset="random", num_prompts=9, input_len=length, output_len=8, request_rate_per_s=4.0)
+        for length in (128, 1024)
+    )
+    made = trial(
+        knobs={"max_num_seqs": 64},
+        points=points,
+        runs_at=lambda point: [[{"mean_ttft_ms": float(point.input_len or 0)}]],
+        provenance=Provenance.MEASURED,
+    )
+    folder, tracking = study_folder(made), f"sqlite:///{tmp_path / 'm.db'}"
+    assert main(["mlflow", str(folder), "--tracking", tracking]) == 0
+    (run,) = runs(tracking, folder.name).values()
+    told = {name: value for name, value in run.data.metrics.items() if name.startswith("mean_ttft_ms")}
+    assert told == {"mean_ttft_ms at 128 in": 128.0, "mean_ttft_ms at 1024 in": 1024.0}

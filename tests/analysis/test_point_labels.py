@@ -66,3 +66,14 @@ def test_numbers_stay_within_panel(axes: Axes) -> None:
     (text,) = axes.texts
     right, up = text.get_position()
     assert right > 0 > up
+
+
+def test_limits_that_follow_from_what_was_drawn_are_known() -> None:
+    """Until somebody asks for them a panel goes from 0 to 1, where all of these points would be one."""
+    panel = Figure(figsize=(4, 4)).add_axes((0, 0, 1, 1))
+    points = [(1000.0 + 30 * place, 10.0 + place) for place in range(12)]
+    panel.scatter(*zip(*points, strict=True))
+    panel.margins(0.1)
+    labels = PointLabels(panel, points)
+
+    assert all(labels.write(str(place), point) for place, point in enumerate(points))

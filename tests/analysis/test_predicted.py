@@ -51,7 +51,7 @@ def simulate(trial: MakeTrial, study_folder: MakeFolder) -> Callable[..., Study]
 
 def drawn(study: Study, *, axis: str | None = None) -> Figure:
     table = figures.chart_table(study, TTFT)
-    caption = figures.marks_text(study, table, axis=axis)
+    caption = figures.marks_text(study, table, metric=TTFT, axis=axis)
     return figures.draw(table, metric=TTFT, subtitle="", caption=caption, axis=axis)
 
 

@@ -11,7 +11,7 @@ import pytest
 from analysis import report, search_charts
 from analysis.importance import importance
 from analysis.study import Study
-from sweeper.records import TrialResult
+from sweeper.records import Objective, TrialResult
 from sweeper.search.importance import shares
 
 MakeTrial = Callable[..., TrialResult]
@@ -109,3 +109,31 @@ def test_importance_of_bounded_search_counts_every_setting_with_a_number(searche
     found = pd.Series(importance(study, study.objectives[0]))
 
     assert set(found.index) == {"knob.max_num_seqs", "knob.num_scheduler_steps"}
+
+
+def test_two_knobs_of_many_values_have_no_heat_map(trial: MakeTrial, study_folder: MakeFolder) -> None:
+    trials = [
+        trial(
+            knobs={"max_num_seqs": n, "max_num_batched_tokens": 7 * n},
+            runs=[[{"request_throughput_per_s": float(n)}]],
+        )
+        for n in range(1, 31)
+    ]
+    about = {"config": {"search": {"method": "grid"}}}
+
+    drawn = search_charts.write(Study.load(study_folder(*trials, about=about)))
+
+    assert {path.stem for path in drawn} == {"search_slices", "search_parallel"}
+
+
+@pytest.mark.parametrize(
+    ("load", "title"),
+    [
+        ({"max_concurrency": 64}, "Mean TTFT (ms) at 64 users"),
+        ({"request_rate_per_s": 16.0}, "Mean TTFT (ms) at 16 QPS"),
+        ({}, "Mean TTFT (ms)"),
+    ],
+)
+def test_axis_names_its_load_as_everything_else_does(load: dict[str, float], title: str) -> None:
+    goal = Objective(metric="mean_ttft_ms", direction="minimize", **load)  # type: ignore[arg-type]
+    assert search_charts.axis_title(goal) == title

@@ -113,9 +113,10 @@ def test_setting_that_is_beaten_by_one_that_breaks_bound_is_on_front(
 def test_bounded_metrics_are_drawn_with_their_limit(made: Callable[..., Study]) -> None:
     study = made()
     assert [metric.column for metric in figures.metrics_of(study)][-1] == TTFT
-    table = figures.chart_table(study, figures.metrics_of(study)[-1])
+    metric = figures.metrics_of(study)[-1]
+    table = figures.chart_table(study, metric)
     assert table["bound"].tolist() == [2000.0] * 4
-    assert "Red line: the bound." in figures.marks_text(study, table)
+    assert "Red line: the bound." in figures.marks_text(study, table, metric=metric)
     assert report.text(study, drawn=[]).count("25 % over") >= 1
 
 
