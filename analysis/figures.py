@@ -267,11 +267,11 @@ def marks_text(study: Study, table: pd.DataFrame, *, metric: Metric, axis: str |
     parts = []
     is_list = table["setting"].nunique() > MOST_GROUPED
     is_line = axis is not None and not is_list
-    panels = [table]
+    shown, panels = table, [table]
     if is_list:
         shown = table[table["setting"].isin(listed(table, metric))]
         panels = [panel for _, panel in shown.groupby("load_point")]
-    if bool((table["standing"] == standings.BREAKS).any()):
+    if bool((shown["standing"] == standings.BREAKS).any()):
         look = "Pale with a cross" if is_list else "With a cross in the legend"
         parts.append(f"{look}: breaks a bound of the study, so it cannot be the best")
     elif bool((table["standing"] == "").all()) and study.constraints:

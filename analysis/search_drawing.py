@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -256,7 +256,9 @@ def _heights(values: pd.Series[Any], *, is_value: bool) -> tuple[Any, list[tuple
     if names:
         return (at - low) / span, [((place - low) / span, name) for place, name in enumerate(names)]
     shown = [low, (low + high) / 2, high]
-    return (at - low) / span, [((value - low) / span, number_text(value)) for value in shown]
+    # Values of a knob stand as they are given, not with a measurement's decimals.
+    text: Callable[[float], str] = number_text if is_value else "{:,.10g}".format
+    return (at - low) / span, [((value - low) / span, text(value)) for value in shown]
 
 
 def _line_look(standing: str, is_better_half: bool) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from analysis import figures, style
+from analysis import figures, standings, style
 from analysis.page import SIMULATED_BAND, Words, make_page
 from analysis.study import Study
 from sweeper.records import FailureClass, LoadPoint, Model, Provenance, TrialResult, TrialState
@@ -429,6 +429,24 @@ def test_caption_says_how_broken_bounds_look_in_its_own_chart(
     said = figures.marks_text(study, figures.chart_table(study, RPS), metric=RPS)
 
     assert said.startswith(f"{look}: breaks a bound")
+
+
+def test_caption_of_list_names_no_mark_of_settings_that_it_leaves_out(
+    trial: MakeTrial, study_folder: MakeFolder
+) -> None:
+    bound = {"metric": "p99_ttft_ms", "limit": 150.0, "is_upper": True}
+    trials = [
+        trial(
+            knobs={"n": n},
+            runs=[[{"request_throughput_per_s": n, "p99_ttft_ms": 200.0 if n > 16 else 100.0}]],
+        )
+        for n in range(1, 19)
+    ]
+    study = Study.load(study_folder(*trials, about={"constraints": [bound]}))
+    table = figures.chart_table(study, RPS)
+
+    assert (table["standing"] == standings.BREAKS).sum() == 2
+    assert "Pale" not in figures.marks_text(study, table, metric=RPS)
 
 
 def test_caption_names_no_line_that_is_too_far_to_be_drawn(
