@@ -78,31 +78,25 @@ def standings(study: Study) -> Standings:
 
 def best(study: Study) -> pd.DataFrame:
     """Return ``bests.best`` of a study."""
-    return _best(study).copy()
-
-
-@lru_cache(maxsize=8)
-def _best(study: Study) -> pd.DataFrame:
-    """Work it out once: the terminal, the report and the page ask for it several times each."""
-    return bests.best(
-        study.frame,
-        objectives=study.objectives,
-        constraints=study.constraints,
-        series=study.series,
-        finals=study.every_row,
-    )
+    return _best(study, tuple(study.objectives)).copy()
 
 
 def best_by(study: Study, objective: Objective) -> str | None:
     """Return the best setting by one objective; None where it has no answer."""
-    found = bests.best(
+    found = _best(study, (objective,))
+    return None if found.empty else str(found["setting"].iloc[0])
+
+
+@lru_cache(maxsize=32)
+def _best(study: Study, objectives: tuple[Objective, ...]) -> pd.DataFrame:
+    """Work it out once: the terminal, the report and the page ask for it several times each."""
+    return bests.best(
         study.frame,
-        objectives=(objective,),
+        objectives=objectives,
         constraints=study.constraints,
         series=study.series,
         finals=study.every_row,
     )
-    return None if found.empty else str(found["setting"].iloc[0])
 
 
 def front(study: Study) -> pd.DataFrame:

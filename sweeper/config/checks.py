@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from sweeper import knobs
@@ -71,17 +71,12 @@ def check_no_secret_text(key: str, content: Any) -> None:
 
     The URL of the search's database may hold its password, which is masked wherever that is kept.
     """
-    if isinstance(content, Mapping):
-        for name, value in content.items():
-            check_no_secret_text(f"{key}.{name}" if key else str(name), value)
-    elif isinstance(content, list | tuple):
-        for place, value in enumerate(content):
-            check_no_secret_text(f"{key}[{place}]", value)
-    elif isinstance(content, str) and key != "study.storage" and confidential.is_secret(content):
-        raise ConfigError(
-            f"{key}: holds what looks like a secret, and the configuration is kept with the results; "
-            "expected none. Leave it out: what a program needs reaches it by environment variables."
-        )
+    for where, value in _leaves(key, content):
+        if isinstance(value, str) and where != "study.storage" and confidential.is_secret(value):
+            raise ConfigError(
+                f"{where}: holds what looks like a secret, and the configuration is kept with the results; "
+                "expected none. Leave it out: what a program needs reaches it by environment variables."
+            )
 
 
 def check_whole(key: str, value: int) -> None:
@@ -96,14 +91,21 @@ def check_whole(key: str, value: int) -> None:
 
 def check_whole_numbers(key: str, content: Any) -> None:
     """Refuse such a number anywhere in a part of the configuration; the message names its key."""
+    for where, value in _leaves(key, content):
+        if isinstance(value, int):
+            check_whole(where, value)
+
+
+def _leaves(key: str, content: Any) -> Iterator[tuple[str, Any]]:
+    """Yield each single value of a part of the configuration with its dotted key."""
     if isinstance(content, Mapping):
         for name, value in content.items():
-            check_whole_numbers(f"{key}.{name}" if key else str(name), value)
+            yield from _leaves(f"{key}.{name}" if key else str(name), value)
     elif isinstance(content, list | tuple):
         for place, value in enumerate(content):
-            check_whole_numbers(f"{key}[{place}]", value)
-    elif isinstance(content, int):
-        check_whole(key, content)
+            yield from _leaves(f"{key}[{place}]", value)
+    else:
+        yield key, content
 
 
 def check_no_secret(key: str, name: str) -> None:
