@@ -15,8 +15,7 @@ import pandas as pd
 from analysis import extents, load_names, predicted, style, tables
 from analysis.lettering import drawn, drawn_lines
 from analysis.page import (
-    BETWEEN_ROWS_IN,
-    MOST_ACROSS,
+    ListLayout,
     Metric,
     Row,
     Words,
@@ -253,18 +252,17 @@ def draw_list(table: pd.DataFrame, *, metric: Metric, words: Words) -> Figure:
     points = list(dict.fromkeys(table["load_point"]))
     broken = dict(zip(table["setting"], table["breaks"], strict=True))
     names = [_list_name(setting, broken[setting]) for setting in shown]
-    left_in = 0.35 + 0.072 * max(len(line) for name in names for line in name)
-    row_in = 0.14 + 0.13 * max(len(name) for name in names)
-    across = min(len(points), MOST_ACROSS)
-    down = -(-len(points) // across)
+    layout = ListLayout(
+        names=names, panels=len(points), row_in=0.14 + 0.13 * max(len(name) for name in names)
+    )
     page = make_page(
         replace(words, caption=f"{words.caption} {_list_notes(table, ranked, shown)}"),
-        width_in=max(9.0, left_in + 0.3 + 2.8 * across),
-        plot_in=down * (0.3 + row_in * len(shown)) + (down - 1) * BETWEEN_ROWS_IN,
+        width_in=layout.width_in,
+        plot_in=layout.plot_in,
         legend_rows=0,
-        left_in=left_in,
+        left_in=layout.left_in,
     )
-    panels = page.axes(len(points), across=across, gap_in=BETWEEN_ROWS_IN)
+    panels = layout.axes(page)
     for axes, point in zip(panels, points, strict=True):
         # By what is shown: the worst of many others would press the best flat.
         here = table[(table["load_point"] == point) & table["setting"].isin(shown)]
@@ -280,9 +278,7 @@ def draw_list(table: pd.DataFrame, *, metric: Metric, words: Words) -> Figure:
         limit = predicted.stretched(here, highest=extents.highest_value(here))
         _draw_panel(axes, [rows.get(setting) for setting in shown], limit=limit)
         axes.set_title(drawn(load_names.load_point_text(here.iloc[0].to_dict())), fontsize=9, loc="left")
-        axes.set_yticks(range(len(shown)), [""] * len(shown))
-    for axes in panels[::across]:
-        axes.set_yticks(range(len(shown)), ["\n".join(name) for name in names], fontsize=8)
+    layout.name_rows(panels)
     return page.figure
 
 

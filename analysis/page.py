@@ -35,10 +35,10 @@ _AXIS_TITLE_IN, _AXIS_DIGIT_IN = 0.36, 0.088
 Row = Mapping[Hashable, Any]
 """One row of a table, by column."""
 
-MOST_ACROSS = 5
+_MOST_ACROSS = 5
 """Panels side by side, one for each load point, beyond which a chart is wider than a page can show."""
 
-BETWEEN_ROWS_IN = 0.75
+_BETWEEN_ROWS_IN = 0.75
 """Between two rows of such panels, inches."""
 
 
@@ -154,6 +154,54 @@ def lay_legend(labels: Sequence[str], *, width_in: float) -> Legend:
     characters = int((room_in - _HANDLE_IN) / _CHARACTER_IN)
     broken = [drawn_lines(label, width=characters) for label in labels]
     return Legend(labels=tuple("\n".join(lines) for lines in broken), columns=1, rows=sum(map(len, broken)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListLayout:
+    """Where lists of the same settings stand: a panel for each load point, in rows of five.
+
+    Attributes:
+        names: Lines of each setting's name.
+        panels: How many lists.
+        row_in: Height of a setting, inches.
+    """
+
+    names: Sequence[Sequence[str]]
+    panels: int
+    row_in: float
+
+    @property
+    def left_in(self) -> float:
+        """Room for the names, inches."""
+        return 0.35 + 0.072 * max(len(line) for name in self.names for line in name)
+
+    @property
+    def width_in(self) -> float:
+        """Width of the page, inches."""
+        return max(9.0, self.left_in + 0.3 + 2.8 * self._across)
+
+    @property
+    def plot_in(self) -> float:
+        """Height of all panels, inches."""
+        down = -(-self.panels // self._across)
+        return down * (0.3 + self.row_in * len(self.names)) + (down - 1) * _BETWEEN_ROWS_IN
+
+    @property
+    def _across(self) -> int:
+        return min(self.panels, _MOST_ACROSS)
+
+    def axes(self, page: Page) -> list[Axes]:
+        """Make the panels."""
+        return page.axes(self.panels, across=self._across, gap_in=_BETWEEN_ROWS_IN)
+
+    def name_rows(self, panels: Sequence[Axes]) -> None:
+        """Write the settings' names at the left of each row of panels, once all is drawn."""
+        places, names = range(len(self.names)), ["\n".join(name) for name in self.names]
+        for number, axes in enumerate(panels):
+            is_first = number % self._across == 0
+            axes.set_yticks(places, names if is_first else [""] * len(names))
+            if is_first:
+                axes.tick_params(axis="y", labelsize=8)
 
 
 def make_page(

@@ -11,8 +11,7 @@ import pandas as pd
 from analysis import predicted, style
 from analysis.lettering import drawn, drawn_lines
 from analysis.page import (
-    BETWEEN_ROWS_IN,
-    MOST_ACROSS,
+    ListLayout,
     Metric,
     Row,
     Words,
@@ -53,20 +52,18 @@ def draw_pairs(table: pd.DataFrame, *, metric: Metric, names: tuple[str, str], w
     settings = list(dict.fromkeys(table["setting"]))
     points = list(dict.fromkeys(table["load_point"]))
     labels = [drawn_lines(setting, width=44) for setting in settings]
-    left_in = 0.35 + 0.072 * max(len(line) for label in labels for line in label)
-    across = min(len(points), MOST_ACROSS)
-    down = -(-len(points) // across)
-    width_in = max(9.0, left_in + 0.3 + 2.8 * across)
-    row_in = max(0.44, 0.1 + 0.13 * max(map(len, labels)))
-    legend = lay_legend([f"first: {names[0]}", f"second: {names[1]}"], width_in=width_in)
+    layout = ListLayout(
+        names=labels, panels=len(points), row_in=max(0.44, 0.1 + 0.13 * max(map(len, labels)))
+    )
+    legend = lay_legend([f"first: {names[0]}", f"second: {names[1]}"], width_in=layout.width_in)
     page = make_page(
         words,
-        width_in=width_in,
-        plot_in=down * (0.3 + row_in * len(settings)) + (down - 1) * BETWEEN_ROWS_IN,
+        width_in=layout.width_in,
+        plot_in=layout.plot_in,
         legend_rows=legend.rows + 1,
-        left_in=left_in,
+        left_in=layout.left_in,
     )
-    panels = page.axes(len(points), across=across, gap_in=BETWEEN_ROWS_IN)
+    panels = layout.axes(page)
     for axes, point in zip(panels, points, strict=True):
         here = table[table["load_point"] == point]
         highest = _highest(here)
@@ -76,10 +73,8 @@ def draw_pairs(table: pd.DataFrame, *, metric: Metric, names: tuple[str, str], w
         axes.set_title(drawn(point), fontsize=9, loc="left")
         finish_value_axis(axes, metric.title, highest=limit, vertical=False, room=1.24)
         axes.set_ylim(len(settings) - 0.45, -0.55)
-        axes.set_yticks(range(len(settings)), [""] * len(settings))
         axes.tick_params(axis="y", length=0)
-    for axes in panels[::across]:
-        axes.set_yticks(range(len(settings)), ["\n".join(label) for label in labels], fontsize=8)
+    layout.name_rows(panels)
     handles = [
         Patch(label=label, facecolor=_COLOURS[side], edgecolor="white", hatch=_HATCHES[side], linewidth=0.0)
         for side, label in zip(_SIDES, legend.labels, strict=True)
