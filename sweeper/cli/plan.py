@@ -267,7 +267,8 @@ def _show_search(
     line = search_line(planner)
     spent = ledger.spent
     left = max((settings.trials or 0) - spent, 0)
-    again = [job for _, job in planner.controls(settings.trials or 0)]
+    repeated = [on_largest_start(planner, job) for job in ledger.repeated_jobs()]
+    again = repeated + [job for _, job in planner.controls(settings.trials or 0)]
     again += _finals(settings, planner, sampled, ledger, is_over=left == 0)
     # Which points the search will choose depends on what it finds; any others cost about as much.
     to_run = ledger.runnable(again) + ledger.runnable(sampled)[:left]
@@ -276,7 +277,8 @@ def _show_search(
     anchoring = _taught(settings, planner, known, ledger)
     facts = {
         "search": f"{settings.method}, seed {settings.seed}: {amount(settings.trials or 0, 'trial')}, "
-        f"{spent} of them in the store, {left} left",
+        f"{spent} of them in the store, {left} left"
+        + (f"; {amount(len(repeated), 'trial')} without a result will be run again" if repeated else ""),
         "objective": "; ".join(f"{goal.direction} {goal.name}" for goal in settings.objectives),
         "decides": _deciding_text(settings),
         "bounds": "; ".join(bound.name for bound in settings.constraints),
@@ -321,7 +323,8 @@ def _finals(
     best = [job for job in jobs if job.refusal is None][: endings.finalists]
     if is_over:
         ledger.learn_stored()
-        best = finalists.stored_jobs(planner, ledger.progress.best(endings.finalists), ledger.stored)
+        keys = ledger.progress.best(endings.finalists)
+        best = finalists.stored_jobs(planner, {key: ledger.stored.rows_of(key)[0] for key in keys})
     if not best:
         return []
     rounds = finalists.rounds(best, planner.default(), repeats=endings.final_repeats, seed=settings.seed)

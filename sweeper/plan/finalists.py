@@ -18,7 +18,6 @@ from sweeper.records import Scalar
 from sweeper.space.domains import Domain, Range
 from sweeper.space.space import Point, Space
 from sweeper.store.store import knobs_of
-from sweeper.store.trials import StoredTrials
 
 
 def rounds(best: Sequence[Job], default: Job | None, *, repeats: int, seed: int) -> list[list[Job]]:
@@ -57,16 +56,16 @@ def settings_of(keys: Sequence[str], jobs: Mapping[str, Job]) -> list[Job]:
     return list({job.spec.fresh.key: job for job in found}.values())
 
 
-def stored_jobs(planner: Planner, keys: Sequence[str], trials: StoredTrials) -> list[Job]:
+def stored_jobs(planner: Planner, rows: Mapping[str, Mapping[str, Any]]) -> list[Job]:
     """Plan trials of the store again, from the knobs in their rows; no search is asked for its points.
 
     Args:
         planner: Whose space they belong to.
-        keys: Trials, in the order wanted; one that this planner would no longer plan is left out.
-        trials: What the store holds.
+        rows: A row of each trial by its key, in the order wanted; one that this planner would no longer plan
+            is left out.
     """
-    jobs = (planner.job(_point(planner.space, trials.rows_of(key)[0])) for key in keys)
-    return [job for key, job in zip(keys, jobs, strict=True) if key in (job.spec.key, job.spec.shared_key)]
+    jobs = {key: planner.job(_point(planner.space, row)) for key, row in rows.items()}
+    return [job for key, job in jobs.items() if key in (job.spec.key, job.spec.shared_key)]
 
 
 def _point(space: Space, row: Mapping[str, Any]) -> Point:

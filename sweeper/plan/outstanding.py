@@ -5,7 +5,7 @@ A plan that people read and the loop that acts on it ask the same object, so tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Container, Iterable, MutableMapping
 from dataclasses import dataclass
 
 from sweeper.plan.planner import Job
@@ -49,7 +49,13 @@ class Outstanding:
         """Return the jobs that would start an engine."""
         return [job for job in jobs if job.refusal is None and self.includes(job)]
 
-    @property
-    def spent(self) -> int:
-        """How many trials of the budget are spent; repetitions of a control and finalists cost none."""
-        return sum(trial.state in SPENDING and trial.role is None for trial in self.finished.values())
+    def spent(self, *, besides: Container[str] = ()) -> int:
+        """Return how many trials of the budget are spent; repetitions of a control and finalists cost none.
+
+        Args:
+            besides: Keys of trials that are not counted, such as those that are tried once more.
+        """
+        return sum(
+            trial.state in SPENDING and trial.role is None and key not in besides
+            for key, trial in self.finished.items()
+        )

@@ -128,8 +128,7 @@ class Proposer:
             stages.Past(choices=point.choices, value=None if values is None else values[0])
             for point, values in zip(past.points, past.values, strict=True)
         ]
-        starts = sum(bool(trial.user_attrs.get(IS_START)) for trial in past.trials)
-        for stage in stages.current(self._stages, known, starts=starts, trials=self._trials):
+        for stage in stages.current(self._stages, known, starts=past.starts, trials=self._trials):
             own = [
                 trial
                 for point, trial in zip(past.points, past.trials, strict=True)
@@ -266,8 +265,14 @@ class _Past:
 
     def __init__(self, looked_at: _LookedAt, trials: Sequence[FrozenTrial]) -> None:
         begun = [trial for trial in trials if trial.state is not TrialState.WAITING]
-        self.trials = [trial for trial in begun if not trial.user_attrs.get(CUT_OFF)]
-        looks = [looked_at.look(trial) for trial in self.trials]
+        told = [looked_at.look(trial) for trial in begun if not trial.user_attrs.get(CUT_OFF)]
+        self.starts = sum(bool(look.trial.user_attrs.get(IS_START)) for look in told)
+        # What failed and was tried again says nothing more: its cause may be mended.
+        last = {look.identity: look for look in told}
+        looks = [
+            look for look in told if look.trial.state is not TrialState.FAIL or last[look.identity] is look
+        ]
+        self.trials = [look.trial for look in looks]
         self.points = [look.point for look in looks]
         self.values = [look.values for look in looks]
         self.telling = [trial for trial in self.trials if trial.state in _TELLING]

@@ -7,7 +7,7 @@ every assignment by the hash of its content: what the store holds is not measure
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -89,7 +89,11 @@ class Ledger:
     @property
     def spent(self) -> int:
         """How many trials of the budget are spent."""
-        return self._outstanding.spent
+        return self._outstanding.spent()
+
+    def spent_besides(self, keys: Container[str]) -> int:
+        """Return how many trials of the budget are spent, without those of some keys."""
+        return self._outstanding.spent(besides=keys)
 
     @property
     def ended_keys(self) -> set[str]:
@@ -106,15 +110,28 @@ class Ledger:
 
         Repetitions of a control and finalists are left out.
         """
+        return self._stored_jobs(TrialState.COMPLETE)
+
+    def repeated_jobs(self) -> list[Job]:
+        """Return the trials of earlier runs without a result that are worth another try, planned anew.
+
+        These are failures that may go away by themselves, all others where that is asked for, and what was
+        impossible then and is possible now.
+        """
+        return self.runnable(self._stored_jobs(TrialState.FAILED, TrialState.INFEASIBLE))
+
+    def _stored_jobs(self, *states: TrialState) -> list[Job]:
+        if not any(trial.state in states for trial in self._outstanding.finished.values()):
+            return []
         names = {series.name for series in self._planner.space.series}
-        keys = [
-            trial.key
+        rows = {
+            trial.key: trial.rows[0]
             for trial in self.stored
             if trial.role is None
-            and self.stored.rows_of(trial.key)
+            and trial.state in states
             and (not names or trial.rows[0]["series"][0] in names)
-        ]
-        return stored_jobs(self._planner, keys, self.stored)
+        }
+        return stored_jobs(self._planner, rows)
 
     def rows_now(self, key: str) -> Sequence[Mapping[str, Any]]:
         """Return the rows of a complete trial, of this run too; none of any other."""

@@ -72,13 +72,10 @@ def _left_s(source: Source, queue: Queue, running: Sequence[Running], *, now_s: 
     rest = [Work(seconds=each.left_s(now_s), devices=len(each.placement.devices)) for each in running]
     waiting = [Work(seconds=entry.predicted_s, devices=entry.devices) for entry in queue.entries]
     waiting += [whole(control) for control in source.controls.jobs]
-    # Repetitions of a control, which are next when they wait, are none of those that a search asks for.
-    in_flight = sum(each.job.spec.role is None for each in running)
-    in_flight += sum(not entry.is_next for entry in queue.entries)
     return left_s(
         running=rest,
         waiting=waiting,
-        unasked=source.unasked(in_flight=in_flight),
+        unasked=source.unasked(),
         usual=waiting or [whole(each.job) for each in running],
         devices=devices,
     )

@@ -111,11 +111,10 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def next_job(self, *, in_flight: int, idle_starts: Collection[str] = ()) -> Job | None:
+    def next_job(self, *, idle_starts: Collection[str] = ()) -> Job | None:
         """Return the next job, one that can never run included; None if there is none now.
 
         Args:
-            in_flight: How many jobs wait or run.
             idle_starts: Starts that wait for a trial which shares them, by key.
         """
 
@@ -124,7 +123,7 @@ class Source(ABC):
         """Return whether no job will ever come again."""
 
     @abstractmethod
-    def unasked(self, *, in_flight: int) -> int:
+    def unasked(self) -> int:
         """Return how many jobs are expected to come besides those that wait or run."""
 
     @abstractmethod
@@ -195,7 +194,7 @@ class GridSource(Source):
             refused=sum(job.refusal is not None for job in outstanding),
         )
 
-    def next_job(self, *, in_flight: int, idle_starts: Collection[str] = ()) -> Job | None:
+    def next_job(self, *, idle_starts: Collection[str] = ()) -> Job | None:
         """Return the next point that the store does not hold."""
         while self._left:
             job = self._left.popleft()
@@ -210,7 +209,7 @@ class GridSource(Source):
         """Return whether every point was handed out."""
         return not self._left
 
-    def unasked(self, *, in_flight: int) -> int:
+    def unasked(self) -> int:
         """Return how many points are left."""
         return len(self._left)
 
@@ -243,21 +242,42 @@ class SearchSource(Source):
         self._neighbours = Neighbours(predictor)
         self._budget = budget
         self._stale_asks = 0
+        self._repeated: deque[Job] = deque()
+        # Trials that wait or run, by key: each spends one of the budget, however often it runs.
+        self._in_flight: set[str] = set()
 
     def open(self) -> Opening:
-        """Report to the search what was stored after its driver had ended; plan the controls."""
+        """Report to the search what was stored after its driver had ended; plan repetitions and controls."""
         for candidate in self._search.begin_those(self._is_stored):
             spec = self._job(candidate.point).spec
             known = self._ledger.find(spec.key)
             if known is not None:
                 self._teller.stored(candidate.number, spec, known, self._ledger.stored)
+        self._repeated.extend(self._job(job.points[0]) for job in self._ledger.repeated_jobs())
         self.controls = Controls(self._planner.controls(self._budget or 0), self._ledger)
         self.controls.count(self._ledger.ended_keys)
-        return Opening(total=self._budget, done=self._ledger.spent, refused=0)
+        repeated = {job.spec.key for job in self._repeated}
+        return Opening(total=self._budget, done=self._ledger.spent_besides(repeated), refused=0)
 
-    def next_job(self, *, in_flight: int, idle_starts: Collection[str] = ()) -> Job | None:
+    def next_job(self, *, idle_starts: Collection[str] = ()) -> Job | None:
+        """Return what is to be tried again, then ask the search for what is not known, while it has any."""
+        job = self._again() or self._new(idle_starts)
+        if job is not None:
+            self._neighbours.note(job)
+            self._in_flight.add(job.spec.key)
+        return job
+
+    def _again(self) -> Job | None:
+        """Return the next of the trials that are tried again, which the search remembers as a trial more."""
+        if not self._repeated:
+            return None
+        job = self._repeated.popleft()
+        self._teller.begin(job)
+        return job
+
+    def _new(self, idle_starts: Collection[str]) -> Job | None:
         """Ask the search until it proposes what is not known, or has nothing left."""
-        while not self._is_spent(in_flight=in_flight):
+        while not self._is_spent():
             held = self._neighbours.held(idle_starts)
             candidate = self._search.ask(held=held)
             if candidate is None and held is not None:
@@ -265,17 +285,26 @@ class SearchSource(Source):
             elif candidate is None:
                 self._stale_asks = _GIVE_UP_AFTER
             elif (job := self._checked(candidate)) is not None:
-                self._neighbours.note(job)
                 return job
         return None
 
-    def is_exhausted(self) -> bool:
-        """Return whether the budget is spent, or the search proposes nothing new."""
-        return self._is_spent(in_flight=0)
+    def ended(self, job: Job, result: TrialResult) -> None:
+        """Report to the search how a job ended, and count it as no longer in flight."""
+        super().ended(job, result)
+        self._in_flight.discard(job.spec.key)
 
-    def unasked(self, *, in_flight: int) -> int:
-        """Return what of the budget is neither spent nor in flight."""
-        return 0 if self._budget is None else max(self._budget - self._ledger.spent - in_flight, 0)
+    def dropped(self, job: Job) -> None:
+        """Report to the search that a job will not run, and count it as no longer in flight."""
+        super().dropped(job)
+        self._in_flight.discard(job.spec.key)
+
+    def is_exhausted(self) -> bool:
+        """Return whether the budget is spent, or the search proposes nothing new, and none is tried again."""
+        return not self._repeated and (self._is_stale or self._left(self._ledger.spent) == 0)
+
+    def unasked(self) -> int:
+        """Return what of the budget is neither spent nor in flight, and what is to be tried again."""
+        return len(self._repeated) + (self._left(self._taken) or 0)
 
     def why_ended(self) -> str:
         """Return whether it was the budget or the space."""
@@ -297,9 +326,21 @@ class SearchSource(Source):
     def _is_stored(self, point: Point) -> bool:
         return self._ledger.find(self._job(point).spec.key) is not None
 
-    def _is_spent(self, *, in_flight: int) -> bool:
-        is_over_budget = self._budget is not None and self._ledger.spent + in_flight >= self._budget
-        return self._stale_asks >= _GIVE_UP_AFTER or is_over_budget
+    @property
+    def _is_stale(self) -> bool:
+        return self._stale_asks >= _GIVE_UP_AFTER
+
+    @property
+    def _taken(self) -> int:
+        """How many trials of the budget are spent or in flight."""
+        return self._ledger.spent_besides(self._in_flight) + len(self._in_flight)
+
+    def _left(self, taken: int) -> int | None:
+        """Return how many trials of the budget are left; None where there is no budget."""
+        return None if self._budget is None else max(self._budget - taken, 0)
+
+    def _is_spent(self) -> bool:
+        return self._is_stale or self._left(self._taken) == 0
 
     def _checked(self, candidate: Candidate) -> Job | None:
         """Return the job of a proposal; None, and report why to the search, where it is not to be run."""

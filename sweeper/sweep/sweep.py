@@ -185,7 +185,7 @@ class Sweep:
     def _ask(self) -> None:
         """Queue all known jobs; of a search, keep one ready for a free device."""
         while self._ended_by is None and self._wants_more:
-            job = self._source.next_job(in_flight=self._in_flight, idle_starts=self._queue.idle_starts)
+            job = self._source.next_job(idle_starts=self._queue.idle_starts)
             if job is None:
                 return
             if job.refusal is None:

@@ -89,3 +89,21 @@ def test_plan_goes_on_where_the_database_cannot_be_read(capsys: pytest.CaptureFi
     assert "not compared with the study's past: sqlite:///" in told
     assert "cannot be opened as an Optuna study database" in told
     assert cli.main(GRID) == cli.AT_RISK
+
+
+def test_search_plans_and_runs_again_what_failed_when_it_is_asked_to(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = (*GRID, "search=guided", "search.trials=2", "space.knobs.max_num_seqs=[8]")
+    words = (*words, "space.knobs.dtype=[bfloat16,float32]")
+    assert cli.main(words) == cli.SOME_FAILED
+    told = capsys.readouterr().out
+    assert "1 complete, 1 failed; started now: 2" in told
+    assert "retry_failed=true runs it again" in " ".join(told.split())
+    assert cli.main([*words, "plan=true"]) == cli.SOME_FAILED
+    assert "without a result" not in capsys.readouterr().out
+    assert cli.main([*words, "plan=true", "retry_failed=true"]) == cli.OK
+    told = " ".join(capsys.readouterr().out.split())
+    assert "2 trials, 2 of them in the store, 0 left; 1 trial without a result will be run again" in told
+    assert cli.main([*words, "retry_failed=true"]) == cli.SOME_FAILED
+    assert "1 complete, 1 failed; started now: 1" in capsys.readouterr().out

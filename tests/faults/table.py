@@ -44,7 +44,8 @@ What bounds the waiting, each by its key and in seconds:
 
 Failures of class port and infrastructure are repeated by the same run, up to `max_attempts` (2) in all, after
 `retry_pause_s` (10), which doubles each time. For as long, devices on which a trial met trouble (class
-infrastructure) are given to nobody; others serve meanwhile.
+infrastructure) are given to nobody; others serve meanwhile. The next run of the same command tries those that
+are left once more, of a grid and of a search alike; a search spends nothing of its budget on that.
 
 What is not there:
 

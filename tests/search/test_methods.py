@@ -253,6 +253,17 @@ def test_search_holds_back_what_failure_dooms(method: str) -> None:
     assert asked.propose([failed, trial_of(space, only.point.choices, 1.0)]) is None
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_failure_that_was_mended_dooms_nothing(method: str) -> None:
+    space = Space(domains={"max_num_seqs": Choice(values=(128, 256))})
+    failed = trial_of(space, {"max_num_seqs": 128}, None, fail_reason="out_of_memory: HIP out of memory")
+    asked = proposer(space, method)
+    assert asked.propose([failed]) is None
+    found = asked.propose([failed, trial_of(space, {"max_num_seqs": 128}, 1.0)])
+    assert found is not None
+    assert found.point.choices == {"max_num_seqs": 256}
+
+
 def test_crash_teaches_nothing_about_others() -> None:
     space = Space(domains={"max_num_seqs": Choice(values=(64, 128))})
     failed = trial_of(space, {"max_num_seqs": 64}, None, fail_reason="crash: the engine died")

@@ -470,6 +470,81 @@ def test_search_spends_its_budget_and_no_more(planner: Planner, tmp_path: Path, 
     assert len(more.specs) == 2
 
 
+def searched(planner: Planner) -> Planner:
+    """A planner of a search that nothing refuses."""
+    space = Space(
+        base={"tensor_parallel_size": 4, "max_model_len": 4096},
+        domains={"max_num_seqs": Choice(values=(1, 2, 4, 8, 16, 32))},
+    )
+    return replace(planner, space=space)
+
+
+@pytest.mark.parametrize("method", ["tpe", "guided", "staged"])
+def test_search_tries_again_what_failed_when_it_is_asked_to_and_spends_nothing_on_it(
+    planner: Planner, tmp_path: Path, diary: Diary, method: str
+) -> None:
+    def out_of_memory_above_four(spec: TrialSpec, placement: Placement) -> TrialResult:
+        is_large = spec.assignment["max_num_seqs"] > 4
+        return (failed(FailureClass.OUT_OF_MEMORY) if is_large else complete)(spec, placement)
+
+    def run(executor: ScriptedExecutor, *, retry_failed: bool = False, trials: int = 4) -> Outcome:
+        return swept(
+            searched(planner),
+            tmp_path,
+            diary,
+            executor,
+            method=method,
+            trials=trials,
+            retry_failed=retry_failed,
+        )
+
+    before = run(ScriptedExecutor(out_of_memory_above_four)).states
+    assert sum(before.values()) == 4
+    assert before[TrialState.FAILED] > 0
+    untouched = ScriptedExecutor(complete)
+    run(untouched)
+    assert untouched.specs == []
+    asked = ScriptedExecutor(complete)
+    assert run(asked, retry_failed=True).states == {TrialState.COMPLETE: 4}
+    assert len(asked.specs) == before[TrialState.FAILED]
+    assert {spec.attempt for spec in asked.specs} == {2}
+    assert all(spec.assignment["max_num_seqs"] > 4 for spec in asked.specs)
+    # What ran out of memory once holds back no setting that needs as much, now that it has not.
+    more = ScriptedExecutor(complete)
+    assert run(more, trials=6).states == {TrialState.COMPLETE: 6}
+    assert len(more.specs) == 2
+
+
+def test_search_tries_failures_of_the_machine_again_by_itself(
+    planner: Planner, tmp_path: Path, diary: Diary
+) -> None:
+    first = ScriptedExecutor(failed(FailureClass.INFRASTRUCTURE))
+    sweep_of(searched(planner), tmp_path, first, observer=diary, method="random", trials=2, max_attempts=1)
+    again = ScriptedExecutor(complete)
+    outcome = swept(searched(planner), tmp_path, diary, again, method="random", trials=3)
+    assert outcome.states == {TrialState.COMPLETE: 3}
+    assert [spec.key for spec in again.specs[:2]] == [spec.key for spec in first.specs]
+    assert [spec.attempt for spec in again.specs] == [2, 2, 1]
+    assert diary.plans[-1] == (3, 0, 0)
+
+
+def test_trial_that_is_repeated_takes_no_place_of_another(
+    planner: Planner, tmp_path: Path, diary: Diary
+) -> None:
+    shown: list[int] = []
+
+    def lost_first(spec: TrialSpec, placement: Placement) -> TrialResult:
+        shown.append(spec.attempt)
+        return (failed(FailureClass.PORT) if spec.attempt == 1 else complete)(spec, placement)
+
+    executor = ScriptedExecutor(lost_first)
+    outcome = sweep_of(
+        searched(planner), tmp_path, executor, observer=diary, method="random", trials=4, first_pause_s=0.0
+    )
+    assert outcome.states == {TrialState.COMPLETE: 4}
+    assert sorted(shown) == [1, 1, 1, 1, 2, 2, 2, 2]
+
+
 def test_repetitions_of_a_control_come_on_top_of_what_a_search_will_take(
     planner: Planner, tmp_path: Path, diary: Diary
 ) -> None:
