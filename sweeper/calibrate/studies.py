@@ -9,7 +9,7 @@ A CPU is fitted for itself: how many of the modelled device's operations and byt
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -55,13 +55,16 @@ _LOAD_POINT = tuple(
 )
 
 
-def study_figures(folder: Path, *, judged_by: str | None = None) -> list[Figure]:
+def study_figures(
+    folder: Path, *, judged_by: str | None = None, tell: Callable[[str], object] = lambda _: None
+) -> list[Figure]:
     """Return the measured numbers of a study, with their split into fit and validation.
 
     Args:
         folder: The study's folder.
         judged_by: One of ``JUDGES``, what is kept out of the fit; None is settings where there are four, and
             load points of fewer.
+        tell: Called with a line that says which trials are left out, since they cannot be modelled.
 
     Raises:
         ConfigError: It is no study, has no measured rows of a GPU, rows of another GPU than the one that a
@@ -81,31 +84,44 @@ def study_figures(folder: Path, *, judged_by: str | None = None) -> list[Figure]
             "fitted to what a machine really did: run the study there."
         )
     _check_devices(folder, measured)
-    models = _models(about)
-    figures: list[Figure] = []
-    count = measured["trial_key"].nunique()
-    varying = _varying(measured)
-    by = judged_by or JUDGES[count < _HELD_OUT]
-    if by == JUDGES[0] and count < _HELD_OUT:
-        raise ConfigError(
-            f"--judge-by settings: {folder} holds {count} measured; expected at least {_HELD_OUT}, of which "
-            "one is kept out of the fit. Give --judge-by loads."
-        )
+    models, varying = _models(about), _varying(measured)
+    trials: list[list[Figure]] = []
     refused: list[str] = []
-    for number, (_, rows) in enumerate(measured.groupby("trial_key", sort=True)):
-        is_held_out = number % _HELD_OUT == _HELD_OUT - 1
-        roles = (FIT, VALIDATION) if by == JUDGES[1] else (VALIDATION if is_held_out else FIT,)
-        label = _label(rows.iloc[0], varying)
+    for _, rows in measured.groupby("trial_key", sort=True):
         try:
-            figures += _trial_figures(about, models, rows, label=label, roles=roles)
+            trials.append(list(_trial_figures(about, models, rows, label=_label(rows.iloc[0], varying))))
         except EngineError as exc:
             refused.append(first_line(exc))
-    if not any(figure.role == FIT for figure in figures):
+    trials = [trial for trial in trials if trial]
+    count = measured["trial_key"].nunique()
+    if not trials:
         why = refused[0] if refused else "it has no number of its runs"
         raise ConfigError(
-            f"{folder}: of its {amount(count, 'measured trial')} none that a fit would take can be modelled; "
+            f"{folder}: none of its {amount(count, 'measured trial')} can be modelled; "
             f"expected settings that the simulated platform knows. Measure one. Of the first it says: {why}."
         )
+    if refused:
+        tell(
+            f"{folder}: {len(refused)} of {amount(count, 'measured trial')} left out, since not modelled; of "
+            f"the first: {refused[0]}"
+        )
+    return _split(folder, trials, judged_by)
+
+
+def _split(folder: Path, trials: Sequence[Sequence[Figure]], judged_by: str | None) -> list[Figure]:
+    """Give the figures of each trial their roles."""
+    by = judged_by or JUDGES[len(trials) < _HELD_OUT]
+    if by == JUDGES[0] and len(trials) < _HELD_OUT:
+        raise ConfigError(
+            f"--judge-by settings: {folder} holds {amount(len(trials), 'measured trial')} to fit; expected "
+            f"at least {_HELD_OUT}, of which one is kept out of the fit. Give --judge-by loads."
+        )
+    figures: list[Figure] = []
+    for number, trial in enumerate(trials):
+        is_held_out = number % _HELD_OUT == _HELD_OUT - 1
+        roles = (FIT, VALIDATION) if by == JUDGES[1] else (VALIDATION if is_held_out else FIT,)
+        role_of = dict(zip(dict.fromkeys(figure.point for figure in trial), cycle(roles), strict=False))
+        figures += [replace(figure, role=role_of[figure.point]) for figure in trial]
     return figures
 
 
@@ -187,9 +203,9 @@ def _described(model: Mapping[str, Any] | None) -> Model | None:
 
 
 def _trial_figures(
-    about: Description, models: Mapping[str, Model], rows: Any, *, label: str, roles: Sequence[str]
+    about: Description, models: Mapping[str, Model], rows: Any, *, label: str
 ) -> Iterator[Figure]:
-    """Yield the figures of a trial; its load points take the roles in turn.
+    """Yield the figures of a trial, load point by load point.
 
     Raises:
         EngineError: It cannot be modelled.
@@ -222,12 +238,12 @@ def _trial_figures(
         label=label,
     )
     SimulatedEngine().start(spec, placement, restart=0, cancelled=lambda: False)
-    for point, role in zip(points, cycle(roles), strict=False):
+    for point in points:
         same = rows[[_load_point(row) == point for row in rows.to_dict("records")]]
         for metric in METRICS:
             values = [float(value) for value in same[metric].dropna()]
             if values:
-                figure = _figure(spec, placement, point, metric, values, role)
+                figure = _figure(spec, placement, point, metric, values)
                 yield replace(figure, platform=str(first["platform"]))
 
 
@@ -251,7 +267,6 @@ def _figure(
     point: LoadPoint,
     metric: str,
     values: Sequence[float],
-    role: str,
 ) -> Figure:
     found = normal_interval(values)
     return Figure(
@@ -264,7 +279,6 @@ def _figure(
         point=point,
         spec=spec,
         placement=placement,
-        role=role,
     )
 
 

@@ -350,7 +350,9 @@ def _measured(options: argparse.Namespace, told: _Told) -> NamedCalibration:
     from sweeper.simulation.calibration import CPU_START
 
     figures = [
-        figure for folder in options.folders for figure in study_figures(folder, judged_by=options.judge_by)
+        figure
+        for folder in options.folders
+        for figure in study_figures(folder, judged_by=options.judge_by, tell=told.say)
     ]
     platforms = {figure.platform for figure in figures}
     is_cpu, is_usual = platforms == {str(Platform.CPU)}, platforms == {str(Platform.MI300X)}

@@ -128,7 +128,7 @@ def test_half_of_load_points_is_kept_where_it_is_asked_for(
     assert [word in line for word in ("requests/s", "mean TTFT", "mean TPOT")] == [True] * 3
 
     assert cli.main([*asked, "--judge-by", "settings"]) == cli.MISTAKE
-    assert "holds 2 measured; expected at least 4" in " ".join(capsys.readouterr().err.split())
+    assert "holds 2 measured trials to fit; expected at least 4" in " ".join(capsys.readouterr().err.split())
 
 
 def test_study_without_measured_rows_is_refused(
@@ -164,9 +164,30 @@ def test_study_that_cannot_be_modelled_says_why(
         Store(folder).append(replace(made, spec=spec), queued_s=0.0, knobs=[])
         described(folder, simulated_spec, Platform.MI300X)
         with pytest.raises(
-            ConfigError, match=f"of its 1 measured trial none .* Of the first it says: .*{why}"
+            ConfigError, match=f"none of its 1 measured trial can be modelled.* Of the first it says: .*{why}"
         ):
             study_figures(folder)
+
+
+def test_trial_that_cannot_be_modelled_is_left_out_and_said_to_be(
+    tmp_path: Path, simulated_spec: TrialSpec, placement: Placement
+) -> None:
+    store = Store(tmp_path / "node")
+    for seqs in (4, 8, 12, 16, 32):
+        made = result_of(simulated_spec, placement, seqs=seqs, is_measured=True)
+        if seqs == 12:
+            in_stages = {**made.spec.assignment, "tensor_parallel_size": 2, "pipeline_parallel_size": 2}
+            made = replace(made, spec=replace(made.spec, assignment=in_stages))
+        store.append(made, queued_s=0.0, knobs=[])
+    told: list[str] = []
+    folder = described(tmp_path / "node", simulated_spec, Platform.MI300X)
+    figures = study_figures(folder, tell=told.append)
+    (line,) = told
+    assert "1 of 5 measured trials left out, since not modelled; of the first: " in line
+    assert "pipeline_parallel_size" in line
+    # One of four that are left is kept to judge by, whichever place the fifth has among them.
+    settings = {role: {f.series for f in figures if f.role == role} for role in (FIT, VALIDATION)}
+    assert [len(settings[FIT]), len(settings[VALIDATION])] == [3, 1]
 
 
 def test_calibration_that_predicts_badly_is_doubted(
