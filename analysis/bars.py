@@ -28,6 +28,7 @@ from analysis.page import (
 from analysis.records import records
 from analysis.standings import BEST, BREAKS, FRONT
 from sweeper.records.plurals import amount
+from sweeper.text.numbers import number_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -167,7 +168,7 @@ def _bound_look() -> dict[str, Any]:
 
 def _widest_number_in(table: pd.DataFrame) -> float:
     numbers = [*table["mean"].dropna(), *table["published_value"].dropna()]
-    texts = [tables.number_text(number) for number in numbers]
+    texts = [number_text(number) for number in numbers]
     return max((sum(0.5 if sign in ".," else 1.0 for sign in text) for text in texts), default=0) * _DIGIT_IN
 
 
@@ -187,7 +188,7 @@ def _draw_slot(axes: Axes, row: Row, *, middle: float, place: int, look: _Slots)
     if not math.isnan(row["published_value"]):
         hollow = middle + look.width * 0.29
         axes.bar(hollow, row["published_value"], look.width * 0.34, **_hollow_look())
-        published = tables.number_text(row["published_value"])
+        published = number_text(row["published_value"])
         _value_text(axes, hollow, row["published_value"], published, style.FAINT_INK, look)
 
 

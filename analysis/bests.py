@@ -25,6 +25,7 @@ from sweeper.records import SEARCH_SLOS, Constraint, Objective, Scalar, TrialSta
 from sweeper.records.goal import load_text
 from sweeper.records.plurals import amount, percent
 from sweeper.store.overrides import overridden as overrides_of
+from sweeper.text.numbers import number_text
 
 _SAME = 1e-9
 """Share by which two numbers may differ and be the same one: rounding."""
@@ -66,7 +67,7 @@ class Breach:
         if self.value is None:
             return f"{self.constraint.name} (not measured)"
         again = " when measured again" if self.was_final else ""
-        return f"{self.constraint.name} (is {tables.number_text(self.value)}{again}{self._share_text})"
+        return f"{self.constraint.name} (is {number_text(self.value)}{again}{self._share_text})"
 
     @property
     def _share_text(self) -> str:

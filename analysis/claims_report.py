@@ -18,6 +18,7 @@ from analysis.ratios import NOISE, Basis, Ratio, Verdict
 from analysis.study import Study
 from sweeper.errors import ConfigError
 from sweeper.records.plurals import percent
+from sweeper.text.numbers import number_text
 from sweeper.text.writing import write_answer
 
 METHOD = (
@@ -295,4 +296,4 @@ def _by_claim(found: Sequence[Answer]) -> list[list[Answer]]:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3f}" if value < 10 else tables.number_text(value)
+    return f"{value:.3f}" if value < 10 else number_text(value)

@@ -34,6 +34,7 @@ from analysis.study import Study, distinct_names
 from sweeper import knobs
 from sweeper.records import Scalar
 from sweeper.records.plurals import amount, percent
+from sweeper.text.numbers import number_text
 from sweeper.text.writing import write_answer
 
 _VERDICTS = ("better", "worse", "inconclusive")
@@ -425,8 +426,8 @@ def _metric_text(metric: Metric, table: pd.DataFrame, picture: str | None) -> st
         {
             "setting": table["setting"],
             "load point": table["load_point"],
-            "first": [tables.number_text(value) for value in table["first"]],
-            "second": [tables.number_text(value) for value in table["second"]],
+            "first": [number_text(value) for value in table["first"]],
+            "second": [number_text(value) for value in table["second"]],
             "ratio (interval)": [
                 f"{row['ratio']:.3f} ({_interval_text(row)})" for row in table.to_dict("records")
             ],

@@ -15,6 +15,7 @@ from analysis.standings import Standings
 from analysis.study import Study
 from sweeper.records import gpus_of_row
 from sweeper.records.derived import ENERGY, cost
+from sweeper.text.numbers import number_text
 from sweeper.text.output import json_answer
 
 _HELD = ("setting", "devices", "partition_mode", "partitions_per_gpu")
@@ -111,7 +112,7 @@ def line(study: Study, setting: str) -> str:
     texts = []
     for row in mine.to_dict("records"):
         parts = [
-            f"{tables.number_text(row[words])} {words}"
+            f"{number_text(row[words])} {words}"
             for words, _ in _COSTS.values()
             if not pd.isna(row.get(words))
         ]

@@ -20,6 +20,7 @@ from analysis.ratios import NOISE
 from analysis.study import Study
 from sweeper.records import users_text
 from sweeper.records.plurals import amount, percent
+from sweeper.text.numbers import number_text
 from sweeper.text.printable import shortened
 
 _SPEED_WORDS = (
@@ -104,9 +105,7 @@ def sentence(curve: Curve, study: str) -> str:
         return f"{where}No point keeps {escaped(bounds)}." if bounds else ""
     within = f"within {escaped(bounds)}" if bounds else "without a bound on what a user waits"
     first = best["median_ttft_ms"]
-    waits = (
-        "" if math.isnan(first) else f"; half of the first tokens come after {tables.number_text(first)} ms"
-    )
+    waits = "" if math.isnan(first) else f"; half of the first tokens come after {number_text(first)} ms"
     is_known = not best["is_bunched"] and not math.isnan(best[STREAMING])
     streams = f"{_number(best, STREAMING)} while the answer streams and " if is_known else ""
     return (
@@ -182,8 +181,8 @@ def _number(row: tables.Row, name: str) -> str:
         return "no value"
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
     has_interval = low is not None and not math.isnan(low) and high is not None
-    spread = f" ± {tables.number_text((high - low) / 2)}" if has_interval and high is not None else ""
-    return f"{tables.number_text(row[name])}{spread}"
+    spread = f" ± {number_text((high - low) / 2)}" if has_interval and high is not None else ""
+    return f"{number_text(row[name])}{spread}"
 
 
 def _users(row: tables.Row) -> str:

@@ -18,6 +18,7 @@ from analysis.page import SIMULATED_BAND, Page, Words, draw_legend, finish_value
 from sweeper.records import LoadPoint, Provenance, TrialResult
 from sweeper.records.metrics import PERCENTILE_NAMES, REQUEST_LATENCIES
 from sweeper.records.plurals import amount
+from sweeper.text.numbers import number_text
 from sweeper.text.writing import write_answer
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _panel(axes: Axes, curves: Curves, latency: str, title: str) -> None:
 
 def _label(point: LoadPoint, values: Mapping[str, float]) -> str:
     rate = values.get("request_throughput_per_s")
-    return point.label if rate is None else f"{point.label}: {rate:.2f} requests/s"
+    return point.label if rate is None else f"{point.label}: {number_text(rate)} requests/s"
 
 
 def _words(result: TrialResult) -> Words:

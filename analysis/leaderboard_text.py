@@ -14,6 +14,7 @@ from analysis.markdown import escaped
 from sweeper.records import MAX_RATE, MAX_USERS, SEARCH_SLOS, Constraint, Objective
 from sweeper.records.goal import load_text
 from sweeper.records.plurals import amount, percent
+from sweeper.text.numbers import number_text
 
 TOP = 10
 """How many settings are shown unless all are asked for."""
@@ -234,7 +235,7 @@ def _value_cell(entry: Entry, position: int, objective: Objective) -> str:
         return entry.why_none if position == 0 else ""
     spread = "" if value.low is None or value.high is None else (value.high - value.low) / 2
     text = tables.metric_text(value.mean, objective.metric)
-    return text if spread == "" else f"{text} ± {tables.number_text(float(spread))}"
+    return text if spread == "" else f"{text} ± {number_text(float(spread))}"
 
 
 def change_text(board: Leaderboard, entry: Entry, position: int) -> str:
@@ -251,7 +252,7 @@ def _beside_text(entry: Entry, place: int, quantity: Objective | Constraint) -> 
     value = entry.beside[place]
     broken = [breach for breach in entry.breaches if breach.constraint == quantity]
     if broken and broken[0].value is not None:
-        return f"{tables.number_text(broken[0].value)} {_past_text(broken[0])}"
+        return f"{number_text(broken[0].value)} {_past_text(broken[0])}"
     return _number_or_empty(value)
 
 
@@ -264,7 +265,7 @@ def _past_text(breach: bests.Breach) -> str:
 
 
 def _number_or_empty(value: float | None) -> str:
-    return "" if value is None else tables.number_text(value)
+    return "" if value is None else number_text(value)
 
 
 def _wrapped(told: Sequence[str], width: int) -> list[str]:

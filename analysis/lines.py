@@ -19,6 +19,7 @@ from analysis.page import (
     left_of,
     make_page,
 )
+from sweeper.text.numbers import number_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -205,7 +206,7 @@ def _end_text(axes: Axes, row: Row, *, axis: str, up: float, colour: str) -> Non
     is_moved = abs(up) > 0.2 * _END_GAP_PT
     stroke = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 3}
     axes.annotate(
-        tables.number_text(row["mean"]), (row[axis], row["mean"]), xytext=(16 if is_moved else 7, up),
+        number_text(row["mean"]), (row[axis], row["mean"]), xytext=(16 if is_moved else 7, up),
         textcoords="offset points", va="center", fontsize=7.5, color=style.INK,
         arrowprops=stroke if is_moved else None,
     )  # fmt: skip

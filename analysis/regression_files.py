@@ -15,6 +15,7 @@ from analysis.ratios import NOISE, Basis
 from analysis.regression import EXIT_CODES, Check, Outcome, Point, worst
 from analysis.study import Study
 from sweeper.records.plurals import percent
+from sweeper.text.numbers import number_text
 from sweeper.text.tables import markdown_table
 
 MOST_ROWS = 20
@@ -137,7 +138,7 @@ def _sentence(check: Check, point: Point) -> str:
 
 
 def _number(value: float) -> str:
-    return "no number" if math.isnan(value) else tables.number_text(value)
+    return "no number" if math.isnan(value) else number_text(value)
 
 
 def as_markdown(checks: Sequence[Check]) -> str:

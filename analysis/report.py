@@ -35,6 +35,7 @@ from analysis.markdown import escaped
 from analysis.study import Study, is_control
 from sweeper.errors import remedy_of
 from sweeper.records.plurals import percent
+from sweeper.text.numbers import number_text
 from sweeper.text.writing import write_answer
 
 
@@ -151,7 +152,7 @@ def _against_published(table: pd.DataFrame) -> str:
 
 def _difference_text(row: tables.Row) -> str:
     difference = (row["mean"] / row["published_value"] - 1) * 100
-    return f"{tables.number_text(row['published_value'])} ({difference:+.0f} %)"
+    return f"{number_text(row['published_value'])} ({difference:+.0f} %)"
 
 
 def _failures(study: Study) -> str:

@@ -23,6 +23,7 @@ from analysis.study import Study
 from sweeper.kinds import SEARCH_METHODS
 from sweeper.records import Constraint, Objective
 from sweeper.records.goal import load_text
+from sweeper.text.numbers import number_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -194,7 +195,7 @@ def _tradeoffs(study: Study, table: pd.DataFrame) -> Iterator[Chart]:
         words = _words(
             study,
             "Pareto front" if is_front else f"{axis_title(first)} against {axis_title(other)}",
-            more="" if bound is None else f"Red line: the bound, {tables.number_text(bound)}.",
+            more="" if bound is None else f"Red line: the bound, {number_text(bound)}.",
         )
         figure = search_drawing.tradeoff(
             shown,

@@ -13,8 +13,8 @@ from analysis.lettering import drawn
 from analysis.page import Words, make_page
 from analysis.point_labels import PointLabels
 from analysis.standings import BEST, BREAKS, FRONT
-from analysis.tables import number_text
 from sweeper.records.plurals import percent
+from sweeper.text.numbers import number_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,6 +18,7 @@ from analysis.study import Study
 from sweeper.goals.objectives import is_at, objective_value
 from sweeper.records import MAX_RATE, MAX_USERS, SEARCH_SLOS, Constraint, Objective, TrialState
 from sweeper.records.plurals import amount
+from sweeper.text.numbers import number_text
 
 BEST = "best"
 FRONT = "front"
@@ -144,7 +145,7 @@ def value_text(study: Study, answer: tables.Row) -> str:
         return text
     completed = completed_at_heaviest(study, metric).get(str(answer["setting"]))
     if metric == MAX_RATE:
-        return f"{tables.number_text(completed)} completed, {text} offered" if completed else text
+        return f"{number_text(completed)} completed, {text} offered" if completed else text
     return f"{text}, {completed_text(metric, completed)}" if completed else text
 
 
@@ -155,7 +156,7 @@ def metric_of(answer: tables.Row) -> str:
 
 def completed_text(metric: str, completed: float) -> str:
     """Write what was completed at the load that a search found, requests per second."""
-    return f"{tables.number_text(completed)} completed{' per second' if metric == MAX_USERS else ''}"
+    return f"{number_text(completed)} completed{' per second' if metric == MAX_USERS else ''}"
 
 
 def ties_text(answer: tables.Row, *, name: Callable[[str], str] = str) -> str:

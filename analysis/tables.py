@@ -30,6 +30,7 @@ from sweeper.records import (
     TrialState,
 )
 from sweeper.text import reasons
+from sweeper.text.numbers import number_text
 from sweeper.text.tables import markdown_table
 
 Row = load_names.Row
@@ -263,18 +264,6 @@ def to_markdown(table: pd.DataFrame, *, is_text: bool = False, formatted: Collec
     rule = ["---"] + ["---" if is_text else "---:"] * (len(heads) - 1)
     rows = (list(map(_cell, row, is_markdown)) for row in table.itertuples(index=False))
     return markdown_table(heads, rows, rule=rule)
-
-
-def number_text(value: float) -> str:
-    """Write a number as short as its reader needs it: 11,376 or 145 or 10.57 or 0.0042."""
-    size = abs(value)
-    if size >= 1e12:
-        return f"{value:.3g}"
-    if size >= 99.95:
-        return f"{value:,.0f}"
-    if size >= 0.1 or size == 0:
-        return f"{value:.2f}"
-    return f"{value:.2g}"
 
 
 def no_number_text(row: Row) -> str:

@@ -14,7 +14,6 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import validation_chart
-from analysis.tables import number_text
 from sweeper.calibrate import article
 from sweeper.calibrate.figures import FIT, VALIDATION, Figure, predict
 from sweeper.calibrate.judging import LONG_TTFT_MS, counts
@@ -23,6 +22,7 @@ from sweeper.records.metrics import Kind, fitted
 from sweeper.records.plurals import percent
 from sweeper.simulation import calibration
 from sweeper.simulation.calibration import METRICS, WORDS, NamedCalibration
+from sweeper.text.numbers import number_text
 from sweeper.text.tables import markdown_table
 from sweeper.text.writing import write_answer
 

@@ -25,6 +25,7 @@ from sweeper.goals.objectives import counts, load_key, row_value
 from sweeper.intervals import variance_of_mean, welch_half
 from sweeper.records import Constraint, Objective, Provenance, TrialState
 from sweeper.records.plurals import amount, percent
+from sweeper.text.numbers import number_text
 
 FAMILY_LEVEL = 0.05
 """Chance, over all comparisons of a study, that an interval misses what is true."""
@@ -269,7 +270,7 @@ def _objective_text(study: Study, objective: Objective, judged: Sequence[Finalis
         {
             "setting": [one.name for one in judged],
             "overrides": [str(one.overrides) for one in judged],
-            "mean": [tables.number_text(one.mean) for one in judged],
+            "mean": [number_text(one.mean) for one in judged],
             "starts": [str(len(one.starts)) for one in judged],
             "against the default": [_comparison_text(one.against_default) for one in judged],
             "against the best": [_comparison_text(one.against_best) for one in judged],

@@ -27,6 +27,7 @@ from sweeper.records import Constraint, Objective, Platform, TrialState
 from sweeper.store import description
 from sweeper.store.description import Description
 from sweeper.store.files import open_folder
+from sweeper.text.numbers import number_text
 from sweeper.text.printable import LINES, legible
 from sweeper.text.reasons import kind_of
 
@@ -191,7 +192,7 @@ def _further(board: Leaderboard, entry: Entry) -> list[list[Any]]:
         _bound_cell(constraint, entry.beside[board.beside.index(constraint)], entry)
         for constraint in board.constraints
     ]
-    cost = [[entry.cost, "" if entry.cost is None else tables.number_text(entry.cost)]]
+    cost = [[entry.cost, "" if entry.cost is None else number_text(entry.cost)]]
     gpus = [[number(entry.gpus), "" if entry.gpus is None else f"{entry.gpus:g}"]]
     return [
         *changes,
@@ -211,7 +212,7 @@ def _bound_cell(constraint: Constraint, mean: float | None, entry: Entry) -> lis
         if breach.constraint == constraint:
             told = breach.text.removeprefix(f"{constraint.name} ").strip("()").removeprefix("is ")
             return [number(breach.value), f"× {told}"]
-    return [number(mean), "" if mean is None else tables.number_text(mean)]
+    return [number(mean), "" if mean is None else number_text(mean)]
 
 
 def _cost_title(board: Leaderboard) -> str:

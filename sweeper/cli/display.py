@@ -19,6 +19,7 @@ from sweeper.records.metrics import BY_NAME
 from sweeper.records.plurals import amount
 from sweeper.sweep.outlook import Outlook
 from sweeper.text import reasons
+from sweeper.text.numbers import number_text
 from sweeper.text.printable import legible
 from sweeper.trial import stages
 
@@ -225,7 +226,7 @@ def _headline(result: TrialResult) -> str:
         if m.metrics.get(name) is not None
     ]
     rates = [
-        f"{value:.2f}"
+        number_text(value)
         for m in result.measurements
         if m.load_point.search is None and (value := m.metrics.get("request_throughput_per_s")) is not None
     ]

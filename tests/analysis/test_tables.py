@@ -14,6 +14,7 @@ from analysis import bests, load_names, serving, tables
 from analysis.study import DEFAULT_OBJECTIVES, Series
 from sweeper.records import LoadPoint, Objective, TrialResult
 from sweeper.store.store import Store
+from sweeper.text.numbers import number_text
 
 RPS = "request_throughput_per_s"
 
@@ -306,7 +307,7 @@ def test_where_no_line_can_be_written_command_that_was_run_stands(
     ],
 )
 def test_numbers_are_written_as_short_as_they_can_be(value: float, text: str) -> None:
-    assert tables.number_text(value) == text
+    assert number_text(value) == text
 
 
 def test_markdown_keeps_its_columns_whatever_message_holds() -> None:

@@ -46,6 +46,16 @@ def test_plain_lines_tell_start_end_and_place(simulated_spec: TrialSpec, placeme
     assert lines[2].endswith("requests/s (simulated)")
 
 
+def test_slow_trial_has_a_rate_above_zero(simulated_spec: TrialSpec, placement: Placement) -> None:
+    display, out, _ = shown(terminal=False)
+    result = finished(simulated_spec, placement)
+    measured = result.measurements[0]
+    slow = replace(measured, metrics={**measured.metrics, "request_throughput_per_s": 0.00417})
+    with display:
+        display.finished(replace(result, measurements=(slow,)), will_retry=False)
+    assert "0.0042 requests/s" in out.getvalue()
+
+
 def test_short_answers_are_told_once_for_each_load_point(
     simulated_spec: TrialSpec, placement: Placement
 ) -> None:
