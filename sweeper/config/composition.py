@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,7 +19,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError, safe_load
 
@@ -172,8 +173,7 @@ def _compose(
 ) -> Composed:
     if overlay is not None:
         overrides = [*overrides, f"+overlay={overlay}"]
-    store = ConfigStore.instance()
-    store.store(name="schema", node=RootConfig)
+    _register_schema()
     try:
         # Hydra keeps one global state; a run that failed half-way must not stop the next one.
         GlobalHydra.instance().clear()
@@ -189,7 +189,8 @@ def _compose(
             found = _with_own_models(plain, [*overrides, *entries], choices, folders)
     except (HydraException, OmegaConfBaseException, YAMLError) as exc:
         raise _Refused(exc) from exc
-    found.presets, found.replaced = _presets(choices), replaced
+    found.presets = dict(_presets(tuple((group, choices.get(group)) for group in _GROUPS)))
+    found.replaced = replaced
     found.typed = frozenset(text.partition("=")[0].lstrip("+") for text in overrides)
     return found
 
@@ -216,7 +217,7 @@ def _replace_load(
 def _merged(composed: Any, entries: Sequence[Override]) -> dict[str, Any]:
     # '+engine.gpuz=3' slips into a structured config without a word; merging once more refuses it.
     merged = OmegaConf.merge(
-        OmegaConf.structured(RootConfig),
+        _schema(),
         OmegaConf.create(OmegaConf.to_container(composed, resolve=False)),
         *(OmegaConf.create(_nested(entry)) for entry in entries),
     )
@@ -225,11 +226,25 @@ def _merged(composed: Any, entries: Sequence[Override]) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def _presets(choices: Mapping[str, str]) -> dict[str, Any]:
+@cache
+def _schema() -> DictConfig:
+    """Return the typed configuration before anything is laid over it; merging copies it."""
+    schema: DictConfig = OmegaConf.structured(RootConfig)
+    return schema
+
+
+@cache
+def _register_schema() -> None:
+    """Let Hydra find the typed configuration, which conf/config.yaml begins with."""
+    ConfigStore.instance().store(name="schema", node=RootConfig)
+
+
+@cache
+def _presets(choices: tuple[tuple[str, str | None], ...]) -> Mapping[str, Any]:
     """Read what the chosen files of the groups bring along; an experiment's own keys count as asked for."""
-    files = ((group, conf_folder() / group / f"{choices.get(group)}.yaml") for group in _GROUPS)
+    files = ((group, conf_folder() / group / f"{choice}.yaml") for group, choice in choices)
     said = {group: safe_load(path.read_text(encoding="utf-8")) for group, path in files if path.is_file()}
-    typed = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(RootConfig), said))
+    typed = OmegaConf.to_container(OmegaConf.merge(_schema(), said))
     assert isinstance(typed, dict)
     return flat({str(key): value for key, value in typed.items()})
 
