@@ -62,7 +62,11 @@ def write(
         ConfigError: The folder is missing or holds no results.
         StoreError: ``study.json`` or a stored part cannot be read.
     """
-    study = Study.load(place, price_per_gpu_hour=price_per_gpu_hour, currency=currency)
+    return write_of(Study.load(place, price_per_gpu_hour=price_per_gpu_hour, currency=currency))
+
+
+def write_of(study: Study) -> ReportFiles:
+    """Do the same for a study that was read already."""
     drawn = draw(study)
     report = write_answer(study.folder / "report.md", text(study, drawn=drawn))
     page = document.write(study)

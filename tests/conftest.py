@@ -83,7 +83,7 @@ def llama_70b() -> Model:
 @pytest.fixture
 def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """End studies without charts and pages, which take longer than a few simulated trials do."""
-    monkeypatch.setattr("analysis.report.write", lambda _folder: None)
+    monkeypatch.setattr("analysis.report.write_of", lambda _study: None)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 if TYPE_CHECKING:
+    from analysis.study import Study
     from sweeper.config import Settings
     from sweeper.plan.planner import Planner
 
@@ -40,21 +41,21 @@ def study_note(settings: Settings, planner: Planner) -> str:
     return _note(settings, environment=dashboard.table(facts))
 
 
-def show_on_dashboard(settings: Settings, charts: Sequence[Path], *, answers: Sequence[str]) -> None:
+def show_on_dashboard(
+    settings: Settings, study: Study, charts: Sequence[Path], *, answers: Sequence[str]
+) -> None:
     """Put the charts and answers of a study that has ended on its page, with what its trials ran on.
 
     Raises:
         StoreError: The database does not answer.
     """
     from analysis.report import environment
-    from analysis.study import Study
     from sweeper.search import dashboard, storage_url
 
-    frame = Study.load(settings.folder).frame
     dashboard.show_study(
         settings.storage or storage_url(settings.outputs),
         settings.name,
-        note=_note(settings, environment=environment(frame), answers=answers),
+        note=_note(settings, environment=environment(study.frame), answers=answers),
         files=[path for path in charts if path.suffix == ".png"],
         folder=dashboard.artifacts_folder(settings.outputs),
     )

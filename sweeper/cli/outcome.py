@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from analysis.leaderboard import Leaderboard
     from analysis.study import Study
     from sweeper.config import Settings
-    from sweeper.plan.planner import Planner
     from sweeper.sweep.sweep import Outcome
 
 _SHOWN_SETTINGS = 12
@@ -31,14 +30,11 @@ _BORDER = 1
 _PADDING = 3
 
 
-def conclude(
-    settings: Settings, planner: Planner, outcome: Outcome, signalled: int | None, console: Console
-) -> int:
+def conclude(settings: Settings, outcome: Outcome, signalled: int | None, console: Console) -> int:
     """Describe how a sweep ended, and write and show its report.
 
     Args:
         settings: The study's settings.
-        planner: What was to be run.
         outcome: What became of it.
         signalled: Number of the signal that stopped it, or None.
         console: Where a person reads.
@@ -53,7 +49,7 @@ def conclude(
             soft_wrap=True,
         )
     if outcome.states.get(TrialState.COMPLETE, 0):
-        _report(settings, planner, console)
+        _report(settings, console)
     elif settings.constraints and outcome.states.get(TrialState.SKIPPED, 0):
         _say_no_best(settings, console)
     _count_up(outcome, console)
@@ -98,13 +94,16 @@ def _failure_texts(result: TrialResult) -> tuple[str, str]:
     return reason, reason + log
 
 
-def _report(settings: Settings, planner: Planner, console: Console) -> None:
+def _report(settings: Settings, console: Console) -> None:
     from analysis import report
+    from analysis.study import Study
     from sweeper.store.store import Store
 
+    # Read once for all: what stands best is worked out once for each study that was read.
+    study = Study.load(settings.folder)
     files = None
     try:
-        files = report.write(settings.folder)
+        files = report.write_of(study)
     except AnswerError as exc:
         # The study is complete all the same: its report can be written again at any time.
         console.print(
@@ -113,9 +112,9 @@ def _report(settings: Settings, planner: Planner, console: Console) -> None:
             markup=False,
             soft_wrap=True,
         )
-    answers = _show_summary(settings, planner, console)
+    answers = _show_summary(settings, study, console)
     try:
-        show_on_dashboard(settings, files.figures if files else (), answers=answers)
+        show_on_dashboard(settings, study, files.figures if files else (), answers=answers)
     except StoreError as exc:
         console.print(f"dashboard: not brought up to date: {legible(exc)}", markup=False, soft_wrap=True)
     if files is not None:
@@ -139,16 +138,14 @@ def _say_no_best(settings: Settings, console: Console) -> None:
         console.print(f"best: {legible(line)}", markup=False, soft_wrap=True)
 
 
-def _show_summary(settings: Settings, planner: Planner, console: Console) -> list[str]:
+def _show_summary(settings: Settings, study: Study, console: Console) -> list[str]:
     """Print what was reached, the best setting, and the line that puts it into production.
 
     Returns:
         The best by each objective, a sentence each.
     """
     from analysis import costs, kept_up, leaderboard, serving, standings, verdicts
-    from analysis.study import Study
 
-    study = Study.load(settings.folder)
     is_search = leaderboard.is_search(study)
     if is_search:
         board = leaderboard.leaderboard(study)

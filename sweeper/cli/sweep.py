@@ -253,7 +253,7 @@ def _run(
     if cluster is not None:
         cluster.check_paths(settings.folder, needed=prepare.needed_paths(planner))
     outcome, signalled = _work(settings, planner, nodes, cluster, run_folder, console)
-    return conclude(settings, planner, outcome, signalled, console)
+    return conclude(settings, outcome, signalled, console)
 
 
 def _refuse_changed(settings: Settings, planner: Planner, node: Node, console: Console) -> None:
