@@ -25,7 +25,7 @@ from yaml import YAMLError, safe_load
 
 from sweeper import knobs
 from sweeper.config import model, model_layers, named_workload, own_files
-from sweeper.config.layers import choice_content, layers
+from sweeper.config.layers import Layer, Layers, choice_content
 from sweeper.config.schema import RootConfig, key_types
 from sweeper.config.unused import flat
 from sweeper.config.yaml_aliases import check_aliases
@@ -129,9 +129,9 @@ def compose_run(
     """
     if config_dir is not None:
         own_files.check_folder(config_dir)
-    checked, entries = list[str](), list[Override]()
+    checked, entries, known = list[str](), list[Override](), groups(config_dir)
     for text in map(_quoted, overrides):
-        word = _checked_override(text, config_dir)
+        word = _checked_override(text, known, config_dir)
         if text.startswith((*_ENTRIES, *_WHOLE)):
             entries.append(OverridesParser.create().parse_override(word))
         else:
@@ -184,9 +184,10 @@ def _compose(
             folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
             OmegaConf.set_struct(composed, False)
             del composed["hydra"]
-            replaced = _replace_load(composed, overrides, folders, overlay)
+            layers = Layers(overrides, folders)
+            replaced = _replace_load(composed, overrides, layers, overlay)
             plain = _merged(composed, entries)
-            found = _with_own_models(plain, [*overrides, *entries], choices, folders)
+            found = _with_own_models(plain, layers, entries, choices, folders)
     except (HydraException, OmegaConfBaseException, YAMLError) as exc:
         raise _Refused(exc) from exc
     found.presets = dict(_presets(tuple((group, choices.get(group)) for group in _GROUPS)))
@@ -195,9 +196,7 @@ def _compose(
     return found
 
 
-def _replace_load(
-    composed: Any, overrides: Sequence[str], folders: Sequence[Path], overlay: str | None
-) -> str:
+def _replace_load(composed: Any, overrides: Sequence[str], layers: Layers, overlay: str | None) -> str:
     """Let a workload that was chosen by name be what its file says; return in words what it replaced."""
     names = [text.partition("=")[2] for text in overrides if text.startswith(f"{named_workload.GROUP}=")]
     if not names:
@@ -205,7 +204,7 @@ def _replace_load(
     objectives: Any = OmegaConf.to_container(composed.objective, resolve=False)
     found = named_workload.replaced(
         names[-1],
-        layers(overrides, folders),
+        layers.listed(),
         objectives=objectives,
         yields=() if overlay is None else (overlay,),
     )
@@ -278,12 +277,14 @@ def _quoted(text: str) -> str:
 
 def _with_own_models(
     plain: dict[str, Any],
-    overrides: Sequence[str | Override],
+    layers: Layers,
+    entries: Sequence[Override],
     choices: Mapping[str, str],
     folders: Sequence[Path],
 ) -> Composed:
     """Leave to each model only what was said of it, and nothing of one that it took the place of."""
-    found, described = None, dict[str, str]()
+    found: list[Layer] | None = None
+    described: dict[str, str] = {}
     for place in model.places(plain):
         given = model.at(plain, place)
         choice = choices.get("model" if place == "model" else f"model@{place}")
@@ -294,7 +295,7 @@ def _with_own_models(
         if choice is not None and model_layers.is_preset(given, choice_content(f"model/{choice}", folders)):
             parent[last] = model_layers.as_preset(given, place=place, folders=folders)
             continue
-        found = layers(overrides, folders) if found is None else found
+        found = layers.listed(entries) if found is None else found
         settled = model_layers.settled(given, found, place=place, folders=folders)
         parent[last] = dict(settled.values)
         if settled.preset is not None:
@@ -304,8 +305,14 @@ def _with_own_models(
     return composed
 
 
-def _checked_override(text: str, config_dir: Path | None) -> str:
-    """Check one override's name before Hydra sees it, and widen what it accepts where that is harmless."""
+def _checked_override(text: str, known: Mapping[str, Sequence[str]], config_dir: Path | None) -> str:
+    """Check one override's name before Hydra sees it, and widen what it accepts where that is harmless.
+
+    Args:
+        text: The override.
+        known: The groups, and the names in each.
+        config_dir: The user's own folder of groups.
+    """
     try:
         override = OverridesParser.create().parse_override(text)
     except ValueError as exc:
@@ -320,7 +327,6 @@ def _checked_override(text: str, config_dir: Path | None) -> str:
             "+experiment=case2_sched_steps. Quote values with spaces or brackets."
         ) from exc
     key = override.key_or_group
-    known = groups(config_dir)
     if key in known:
         return _checked_choice(override, key, known[key], config_dir)
     if key.startswith("hydra."):

@@ -7,7 +7,9 @@ is as it should be. Where some keys describe what others name, it is not (``conf
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,30 +44,47 @@ class Layer:
         return found if isinstance(found, Mapping) else {}
 
 
-def layers(overrides: Sequence[str | Override], folders: Sequence[Path]) -> list[Layer]:
-    """List the layers of a configuration in the order in which Hydra merges them; Hydra is initialised.
+class Layers:
+    """The layers of one configuration, read when they are first asked for, while Hydra is initialised."""
 
-    Args:
-        overrides: As they are given to Hydra, and those that are merged after it, parsed.
-        folders: Where Hydra found its files, the first ones first.
-    """
-    loader = GlobalHydra.instance().config_loader()
-    of_hydra = [text for text in overrides if isinstance(text, str)]
-    found = loader.compute_defaults_list("config", of_hydra, RunMode.RUN)
-    files = [
-        Layer(
-            where=f"{default.config_path}.yaml",
-            content=_below(default.package, _content(str(default.config_path), folders)),
-        )
-        for default in found.defaults
-        if not str(default.config_path).startswith(_NOT_FILES)
-    ]
-    said = OmegaConf.create({})
-    later = [override for override in overrides if not isinstance(override, str)]
-    for override in [*found.config_overrides, *later]:
-        if not override.is_delete():
-            OmegaConf.update(said, override.key_or_group, override.value(), merge=True)
-    return [*files, Layer(where=COMMAND_LINE, content=_plain(said))]
+    def __init__(self, overrides: Sequence[str], folders: Sequence[Path]) -> None:
+        """Read nothing yet.
+
+        Args:
+            overrides: As they are given to Hydra.
+            folders: Where Hydra found its files, the first ones first.
+        """
+        self._overrides = list(overrides)
+        self._folders = folders
+
+    def listed(self, later: Sequence[Override] = ()) -> list[Layer]:
+        """List the layers in the order in which Hydra merges them.
+
+        Args:
+            later: What the command line says and is merged after Hydra's work.
+        """
+        said = OmegaConf.create({})
+        for override in [*self._defaults.config_overrides, *later]:
+            if not override.is_delete():
+                OmegaConf.update(said, override.key_or_group, override.value(), merge=True)
+        return [*self._files, Layer(where=COMMAND_LINE, content=_plain(said))]
+
+    @cached_property
+    def _defaults(self) -> Any:
+        """What Hydra takes in: ``defaults``, a file each, and ``config_overrides`` of the command line."""
+        loader = GlobalHydra.instance().config_loader()
+        return loader.compute_defaults_list("config", self._overrides, RunMode.RUN)
+
+    @cached_property
+    def _files(self) -> list[Layer]:
+        return [
+            Layer(
+                where=f"{default.config_path}.yaml",
+                content=_below(default.package, _content(str(default.config_path), self._folders)),
+            )
+            for default in self._defaults.defaults
+            if not str(default.config_path).startswith(_NOT_FILES)
+        ]
 
 
 def choice_content(choice: str, folders: Sequence[Path]) -> Mapping[str, Any] | None:
@@ -79,9 +98,17 @@ def _content(path: str, folders: Sequence[Path], *, with_defaults: bool = False)
     for folder in folders:
         file = folder / (path if path.endswith((".yaml", ".yml")) else f"{path}.yaml")
         if file.is_file():
-            content = _plain(OmegaConf.load(file))
-            return {key: value for key, value in content.items() if with_defaults or key != "defaults"}
+            content = _loaded(file, file.stat().st_mtime_ns)
+            return {
+                key: deepcopy(value) for key, value in content.items() if with_defaults or key != "defaults"
+            }
     raise ConfigError(f"{path}.yaml: was read and is not there any more. Start again.")
+
+
+@cache
+def _loaded(file: Path, changed_ns: int) -> Mapping[str, Any]:
+    """Return what a file holds that was last changed then: one process reads the same files many times."""
+    return _plain(OmegaConf.load(file))
 
 
 def _below(package: str | None, content: Mapping[str, Any]) -> Mapping[str, Any]:
