@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
 import signal
@@ -17,12 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.errors import PlacementError
 from sweeper.executors import Executor
 from sweeper.executors.inline import InlineExecutor
 from sweeper.executors.private_ray import PrivateRay, own_temp_dir
 from sweeper.executors.ray import RayExecutor, _is_cancelled, run_in_worker
-from sweeper.executors.ray_import import import_ray
 from sweeper.processes import orphans
 from sweeper.processes import process as processes
 from sweeper.processes.process import Process
@@ -146,29 +143,6 @@ def test_trial_whose_driver_is_gone_ends_by_itself(simulated_spec: TrialSpec, pl
         assert known is not None
         assert run_in_worker(simulated_spec, placement, known).state is TrialState.COMPLETE
     assert run_in_worker(simulated_spec, placement, known).failure_class is FailureClass.INTERRUPTED
-
-
-@pytest.mark.ray
-# Ray forgets the processes of a node that did not come up; Python complains when it drops them.
-@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
-def test_ray_that_comes_up_half_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import_ray(is_private=True)
-    from ray._private.node import Node
-
-    before = processes.descendants(os.getpid())
-    begun: list[processes.Process] = []
-
-    def too_slow(node: object, *_: object, **__: object) -> None:
-        begun.extend(set(processes.descendants(os.getpid())) - set(before))
-        raise Exception("The current node timed out during startup.")
-
-    # Its gcs_server is up when its raylet is to be started.
-    monkeypatch.setattr(Node, "start_raylet", too_slow)
-    with pytest.raises(PlacementError, match="did not start in 3 attempts: The current node timed out"):
-        PrivateRay(devices=8, log_path=tmp_path / "ray.log")
-    assert len(begun) >= 3
-    assert not any(map(processes.is_alive, begun))
-    gc.collect()
 
 
 @pytest.mark.ray
