@@ -54,6 +54,7 @@ class Ledger:
             objectives=terms.objectives, constraints=terms.constraints, endings=terms.endings
         )
         self.failures: list[TrialResult] = []
+        self._tried_again: set[str] = set()
 
     def align(self) -> None:
         """Make room in the store for every knob of the space."""
@@ -62,7 +63,20 @@ class Ledger:
     def learn_stored(self) -> None:
         """Learn what the trials of earlier runs found and cost."""
         for trial in self.stored:
-            self.progress.learn_stored(trial, node_devices=self._node_devices)
+            self.progress.learn_stored(
+                trial, node_devices=self._node_devices, is_last_word=trial.key not in self._tried_again
+            )
+
+    def expect_again(self, keys: Iterable[str]) -> None:
+        """Note which trials of earlier runs are tried again, before ``learn_stored``."""
+        self._tried_again.update(keys)
+
+    def reason_to_end(self, *, elapsed_s: float) -> str | None:
+        """Return which limit is reached, if any, in a run of so many seconds.
+
+        What is tried again runs first, since it may be better than all that is known.
+        """
+        return self.progress.reason_to_end(elapsed_s=elapsed_s, is_settled=not self._tried_again)
 
     def find(self, key: str) -> FinishedTrial | None:
         """Return how the latest attempt at a trial ended; None if none has ended."""
@@ -156,6 +170,7 @@ class Ledger:
         """
         if result.failure_class is FailureClass.INTERRUPTED:
             return result
+        self._tried_again.discard(result.spec.key)
         result = self._store.keep(result, queued_s=queued_s, knobs=self._knobs)
         self._outstanding.finished[result.spec.key] = FinishedTrial(
             state=result.state,

@@ -77,21 +77,34 @@ class Progress:
         if result.spec.role is None:
             self._count(result.spec.key, result.state, rows)
 
-    def learn_stored(self, trial: StoredTrial, *, node_devices: int) -> None:
-        """Learn from a trial of an earlier run."""
+    def learn_stored(self, trial: StoredTrial, *, node_devices: int, is_last_word: bool = True) -> None:
+        """Learn from a trial of an earlier run.
+
+        Args:
+            trial: As the store has it.
+            node_devices: Devices of a node.
+            is_last_word: False for one that is tried again: it costs what it cost, and says nothing.
+        """
         self._node_s += trial.seconds * trial.devices / node_devices
-        if trial.role is None:
+        if trial.role is None and is_last_word:
             self._count(trial.key, trial.state, trial.rows)
 
-    def reason_to_end(self, *, elapsed_s: float) -> str | None:
-        """Return which limit is reached, if any; ``elapsed_s`` is this run's time so far."""
+    def reason_to_end(self, *, elapsed_s: float, is_settled: bool = True) -> str | None:
+        """Return which limit is reached, if any.
+
+        Args:
+            elapsed_s: This run's time so far.
+            is_settled: Whether all trials that began have had their last word; before that nobody knows
+                whether the last ones were no better.
+        """
         limits = self._endings
         if limits.max_hours is not None and elapsed_s >= limits.max_hours * 3600:
             are = "is" if limits.max_hours == 1 else "are"
             return f"search.max_hours: {amount(limits.max_hours, 'hour', 'g')} {are} over"
         if limits.max_node_hours is not None and self._node_s >= limits.max_node_hours * 3600:
             return f"search.max_node_hours: {self._node_s / 3600:.2f} of {limits.max_node_hours:g} are spent"
-        if limits.min_improvement is not None and self._found and self._missed >= limits.patience:
+        has_missed = limits.min_improvement is not None and self._found and self._missed >= limits.patience
+        if has_missed and is_settled:
             return (
                 f"search.min_improvement: none of the last {amount(self._missed, 'trial')} was better "
                 f"than what was known by more than {limits.min_improvement:.3g} of its value"

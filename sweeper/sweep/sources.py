@@ -188,6 +188,8 @@ class GridSource(Source):
             self._jobs[job.spec.key] = job
         self._left.extend(jobs)
         outstanding = [job for job in jobs if self._ledger.includes(job)]
+        again = (job.spec.key for job in self._ledger.runnable(outstanding))
+        self._ledger.expect_again(key for key in again if self._ledger.find(key) is not None)
         return Opening(
             total=len(jobs) + self.controls.total,
             done=len(jobs) - len(outstanding) + self.controls.total - len(self.controls.jobs),
@@ -257,6 +259,7 @@ class SearchSource(Source):
         self.controls = Controls(self._planner.controls(self._budget or 0), self._ledger)
         self.controls.count(self._ledger.ended_keys)
         repeated = {job.spec.key for job in self._repeated}
+        self._ledger.expect_again(repeated)
         return Opening(total=self._budget, done=self._ledger.spent_besides(repeated), refused=0)
 
     def next_job(self, *, idle_starts: Collection[str] = ()) -> Job | None:

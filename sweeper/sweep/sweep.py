@@ -159,8 +159,8 @@ class Sweep:
         """Take stock: report what the store holds, which is not run again, and record what can never run."""
         self._ledger.align()
         self._began_s = self._clock()
-        self._ledger.learn_stored()
         opening = self._source.open()
+        self._ledger.learn_stored()
         self._experience.learn_stored(self._source.finished())
         for job, refusal in self._source.controls.refused:
             self._record_refusal(job, refusal)
@@ -249,7 +249,7 @@ class Sweep:
         """Begin nothing more once a limit is reached; what runs is measured to its end."""
         if self._ended_by is None:
             elapsed_s = self._clock() - self._began_s
-            self._ended_by = self._ledger.progress.reason_to_end(elapsed_s=elapsed_s)
+            self._ended_by = self._ledger.reason_to_end(elapsed_s=elapsed_s)
             if self._ended_by is not None:
                 self._source.controls.drop()
                 for job in self._queue.drop():

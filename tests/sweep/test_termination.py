@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,7 @@ def swept(
     trials: int | None = 8,
     endings: Termination | None = None,
     clock: Callable[[], float] = lambda: 0.0,
+    retry_failed: bool = False,
 ) -> Outcome:
     return sweep_of(
         planner,
@@ -58,6 +60,7 @@ def swept(
         trials=trials,
         endings=endings or Termination(),
         clock=clock,
+        retry_failed=retry_failed,
     )
 
 
@@ -158,6 +161,31 @@ def test_search_ends_when_nothing_better_comes(planner: Planner, tmp_path: Path)
     outcome = swept(planner, tmp_path, ScriptedExecutor(alike), trials=50, endings=endings)
     assert outcome.states == {TrialState.COMPLETE: 4}
     assert outcome.ended_by.startswith("search.min_improvement: none of the last 3 trials")
+
+
+@pytest.mark.parametrize("method", ["random", "grid"])
+def test_what_failed_is_tried_again_before_nothing_better_can_be_said_to_come(
+    planner: Planner, tmp_path: Path, method: str
+) -> None:
+    asked = planner if method == "random" else replace(planner, space=FOUR)
+    endings = Termination(min_improvement=0.01, patience=3)
+
+    def first_alone(spec: TrialSpec, placement: Placement) -> TrialResult:
+        if executor.specs[0].key == spec.key:
+            return complete(spec, placement)
+        ended = failed(FailureClass.OUT_OF_MEMORY)(spec, placement)
+        return replace(ended, started_at=time.time(), ended_at=time.time())
+
+    executor = ScriptedExecutor(first_alone)
+    outcome = swept(asked, tmp_path, executor, method=method, trials=50, endings=endings)
+    assert outcome.states == {TrialState.COMPLETE: 1, TrialState.FAILED: 3}
+    assert outcome.ended_by.startswith("search.min_improvement: ") or method == "grid"
+    untouched = ScriptedExecutor(complete)
+    swept(asked, tmp_path, untouched, method=method, trials=50, endings=endings)
+    assert untouched.specs == []
+    again = ScriptedExecutor(complete)
+    swept(asked, tmp_path, again, method=method, trials=50, endings=endings, retry_failed=True)
+    assert {spec.key for spec in again.specs[:3]} == {spec.key for spec in executor.specs[1:]}
 
 
 def test_best_and_default_are_measured_again_in_rounds(planner: Planner, tmp_path: Path) -> None:
