@@ -116,8 +116,12 @@ def _show_grid(
     jobs = list(shared.jobs)
     can_run = [job for job in jobs if job.refusal is None]
     jobs += [job for _, job in planner.controls(len(can_run))]
-    jobs += _finals(settings, planner, can_run, ledger, is_over=not ledger.runnable(jobs))
-    forecast = forecast_of(settings, jobs, ledger.runnable(jobs), nodes, ledger, console)
+    ledger.learn_stored(again=ledger.tried_again(jobs))
+    ended_by = ledger.reason_to_end(elapsed_s=0.0)
+    to_run = [] if ended_by else ledger.runnable(jobs)
+    finals = _finals(settings, planner, can_run, ledger, is_over=not to_run)
+    jobs += finals
+    forecast = forecast_of(settings, jobs, to_run + ledger.runnable(finals), nodes, ledger, console)
     anchoring = _taught(settings, planner, jobs, ledger)
     reasons = list(dict.fromkeys(str(job.refusal) for job in jobs if job.refusal is not None))
     table = Table()
@@ -143,9 +147,15 @@ def _show_grid(
     if len(jobs) > _SHOWN_TRIALS:
         console.print(f"... and {amount(len(jobs) - _SHOWN_TRIALS, 'trial')} more")
     refused = sum(job.refusal is not None for job in jobs)
+    run = len(forecast.predictions)
+    unbegun = sum(
+        job.refusal is None and job.spec.key not in forecast.predictions and ledger.find(job.spec.key) is None
+        for job in jobs
+    )
+    counts = [f"{run} run", f"{refused} refused", f"{len(jobs) - run - refused - unbegun} in the store"]
     facts = {
-        "trials": f"{len(jobs)}: {len(forecast.predictions)} run, {refused} refused, "
-        f"{len(jobs) - len(forecast.predictions) - refused} in the store"
+        "trials": f"{len(jobs)}: {', '.join([*counts, *([f'{unbegun} not begun'] if unbegun else [])])}",
+        "ended by": ended_by or "",
     }
     facts |= {"decides": _deciding_text(settings)}
     facts |= {"live": "\n".join(shared.lines)} if shared.lines else {}
@@ -153,7 +163,7 @@ def _show_grid(
     facts |= forecast_facts(settings, forecast) | _error_facts(jobs)
     _show_facts(facts | ({} if anchoring is None else expected_facts(settings, anchoring)), console)
     write_timeline(settings, forecast, console)
-    return Plan(jobs=jobs, forecast=forecast, anchoring=anchoring)
+    return Plan(jobs=jobs, forecast=forecast, anchoring=anchoring, ended_by=ended_by)
 
 
 def _show_large_grid(
@@ -244,7 +254,7 @@ def _fate(job: Job, known: FinishedTrial | None, reasons: Sequence[str], *, runs
     if job.refusal is not None:
         return f"refused ({reasons.index(str(job.refusal)) + 1})"
     if known is None:
-        return "runs"
+        return "runs" if runs else "is not begun"
     return f"runs again (was {known.state})" if runs else f"stored: {known.state}"
 
 
@@ -266,9 +276,13 @@ def _show_search(
     sampled = [on_largest_start(planner, job) for job in can_run]
     line = search_line(planner)
     spent = ledger.spent
-    left = max((settings.trials or 0) - spent, 0)
     repeated = [on_largest_start(planner, job) for job in ledger.repeated_jobs()]
+    ledger.learn_stored(again=ledger.tried_again(repeated))
+    ended_by = ledger.reason_to_end(elapsed_s=0.0)
+    left = max((settings.trials or 0) - spent, 0)
     again = repeated + [job for _, job in planner.controls(settings.trials or 0)]
+    if ended_by:
+        left, repeated, again = 0, [], []
     again += _finals(settings, planner, sampled, ledger, is_over=left == 0)
     # Which points the search will choose depends on what it finds; any others cost about as much.
     to_run = ledger.runnable(again) + ledger.runnable(sampled)[:left]
@@ -279,6 +293,7 @@ def _show_search(
         "search": f"{settings.method}, seed {settings.seed}: {amount(settings.trials or 0, 'trial')}, "
         f"{spent} of them in the store, {left} left"
         + (f"; {amount(len(repeated), 'trial')} without a result will be run again" if repeated else ""),
+        "ended by": ended_by or "",
         "objective": "; ".join(f"{goal.direction} {goal.name}" for goal in settings.objectives),
         "decides": _deciding_text(settings),
         "bounds": "; ".join(bound.name for bound in settings.constraints),
@@ -297,7 +312,7 @@ def _show_search(
         console,
     )
     write_timeline(settings, forecast, console)
-    return Plan(jobs=to_run, forecast=forecast, survey=found, anchoring=anchoring)
+    return Plan(jobs=to_run, forecast=forecast, survey=found, anchoring=anchoring, ended_by=ended_by)
 
 
 def _finals(
@@ -322,7 +337,6 @@ def _finals(
         return []
     best = [job for job in jobs if job.refusal is None][: endings.finalists]
     if is_over:
-        ledger.learn_stored()
         keys = ledger.progress.best(endings.finalists)
         best = finalists.stored_jobs(planner, {key: ledger.stored.rows_of(key)[0] for key in keys})
     if not best:

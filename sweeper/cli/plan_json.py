@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sweeper.plan.sample import Survey
     from sweeper.prepare.anchoring import Anchoring, Expected
     from sweeper.schedule.scheduler import Span
+    from sweeper.store.store import FinishedTrial
     from sweeper.sweep.ledger import Ledger
 
 STANDARD_OUTPUT = "-"
@@ -39,12 +40,14 @@ class Plan:
         forecast: Of those that would run; of a grid that is too large, of points drawn.
         survey: What was found in a space that is not listed whole; None of a grid.
         anchoring: What expects numbers of a measured study's trials; None where nothing does.
+        ended_by: Which limit earlier runs have reached, so that nothing new is begun; None where none.
     """
 
     jobs: Sequence[Job]
     forecast: Forecast
     survey: Survey | None = None
     anchoring: Anchoring | None = None
+    ended_by: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +136,7 @@ def content(
         "load_points": [point.label for point in settings.load_points],
         "exit_code": ending.exit_code,
         "nothing_runs": ending.nothing_runs,
+        "ended_by": plan.ended_by,
         "totals": _totals(plan, ledger),
         "points": _points(settings, planner, ledger, plan, seen),
         "left_out": _left_out(planner, plan),
@@ -166,7 +170,7 @@ def _points(
                 "series": list(job.spec.series),
                 "knobs": dict(job.spec.assignment),
                 "devices": job.spec.devices_wanted,
-                "what_happens": _fate(job, runs=predicted is not None),
+                "what_happens": _fate(job, known, runs=predicted is not None),
                 "stored_state": None if known is None else str(known.state),
                 "refusal": None if job.refusal is None else _refusal(job),
                 "predicted_s": None if predicted is None else predicted.total_s,
@@ -188,10 +192,12 @@ def _model_of(settings: Settings, planner: Planner, plan: Plan) -> Anchoring | N
     return Anchoring(node=planner.node, device=device, metrics=metrics, serves_whole=True)
 
 
-def _fate(job: Job, *, runs: bool) -> str:
+def _fate(job: Job, known: FinishedTrial | None, *, runs: bool) -> str:
     if job.refusal is not None:
         return "refused"
-    return "runs" if runs else "stored"
+    if runs:
+        return "runs"
+    return "not begun" if known is None else "stored"
 
 
 def _refusal(job: Job) -> dict[str, Any]:
@@ -227,7 +233,8 @@ def _expected(one: Expected) -> dict[str, Any]:
 
 def _totals(plan: Plan, ledger: Ledger) -> dict[str, Any]:
     """Count the trials that are listed, and the space where it is larger than the list."""
-    fates = [_fate(job, runs=job.spec.key in plan.forecast.predictions) for job in plan.jobs]
+    runs = plan.forecast.predictions
+    fates = [_fate(job, ledger.find(job.spec.key), runs=job.spec.key in runs) for job in plan.jobs]
     counted = {
         "listed": len(fates),
         "run": fates.count("runs"),

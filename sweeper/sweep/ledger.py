@@ -60,16 +60,17 @@ class Ledger:
         """Make room in the store for every knob of the space."""
         self._store.align(self._knobs)
 
-    def learn_stored(self) -> None:
-        """Learn what the trials of earlier runs found and cost."""
+    def learn_stored(self, *, again: Iterable[str] = ()) -> None:
+        """Learn what the trials of earlier runs found and cost.
+
+        Args:
+            again: Keys of those that are tried again.
+        """
+        self._tried_again.update(again)
         for trial in self.stored:
             self.progress.learn_stored(
                 trial, node_devices=self._node_devices, is_last_word=trial.key not in self._tried_again
             )
-
-    def expect_again(self, keys: Iterable[str]) -> None:
-        """Note which trials of earlier runs are tried again, before ``learn_stored``."""
-        self._tried_again.update(keys)
 
     def reason_to_end(self, *, elapsed_s: float) -> str | None:
         """Return which limit is reached, if any, in a run of so many seconds.
@@ -94,6 +95,10 @@ class Ledger:
     def runnable(self, jobs: Iterable[Job]) -> list[Job]:
         """Return the jobs that would start an engine."""
         return self._outstanding.runnable(jobs)
+
+    def tried_again(self, jobs: Iterable[Job]) -> frozenset[str]:
+        """Return the keys of those jobs that would start an engine though they have run before."""
+        return frozenset(job.spec.key for job in self.runnable(jobs) if self.find(job.spec.key) is not None)
 
     def next_attempt(self, job: Job) -> Job:
         """Number an attempt after those of earlier runs, so that each is kept."""

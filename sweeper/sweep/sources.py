@@ -38,11 +38,13 @@ class Opening:
         total: Trials in all; None where a search has no budget.
         done: Those that are in the store already.
         refused: Jobs that the source will hand out and that can never run.
+        again: Keys of those that have run before and are tried again.
     """
 
     total: int | None
     done: int
     refused: int
+    again: frozenset[str]
 
 
 class Controls:
@@ -188,12 +190,11 @@ class GridSource(Source):
             self._jobs[job.spec.key] = job
         self._left.extend(jobs)
         outstanding = [job for job in jobs if self._ledger.includes(job)]
-        again = (job.spec.key for job in self._ledger.runnable(outstanding))
-        self._ledger.expect_again(key for key in again if self._ledger.find(key) is not None)
         return Opening(
             total=len(jobs) + self.controls.total,
             done=len(jobs) - len(outstanding) + self.controls.total - len(self.controls.jobs),
             refused=sum(job.refusal is not None for job in outstanding),
+            again=self._ledger.tried_again(outstanding),
         )
 
     def next_job(self, *, idle_starts: Collection[str] = ()) -> Job | None:
@@ -258,9 +259,8 @@ class SearchSource(Source):
         self._repeated.extend(self._job(job.points[0]) for job in self._ledger.repeated_jobs())
         self.controls = Controls(self._planner.controls(self._budget or 0), self._ledger)
         self.controls.count(self._ledger.ended_keys)
-        repeated = {job.spec.key for job in self._repeated}
-        self._ledger.expect_again(repeated)
-        return Opening(total=self._budget, done=self._ledger.spent_besides(repeated), refused=0)
+        again = self._ledger.tried_again(self._repeated)
+        return Opening(total=self._budget, done=self._ledger.spent_besides(again), refused=0, again=again)
 
     def next_job(self, *, idle_starts: Collection[str] = ()) -> Job | None:
         """Return what is to be tried again, then ask the search for what is not known, while it has any."""

@@ -160,7 +160,7 @@ class Sweep:
         self._ledger.align()
         self._began_s = self._clock()
         opening = self._source.open()
-        self._ledger.learn_stored()
+        self._ledger.learn_stored(again=opening.again)
         self._experience.learn_stored(self._source.finished())
         for job, refusal in self._source.controls.refused:
             self._record_refusal(job, refusal)

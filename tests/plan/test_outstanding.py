@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -90,3 +91,25 @@ def test_longer_search_plans_only_what_was_added(capsys: pytest.CaptureFixture[s
     longer = ("search.method=random", "search.trials=4")
     told = run(capsys, *longer, "plan=true")
     assert planned_now(told) == started_now(run(capsys, *longer)) == 2
+
+
+@pytest.mark.parametrize("method", [("grid",), ("random", "search.trials=5")])
+def test_plan_of_a_study_that_has_reached_a_limit_begins_nothing(
+    capsys: pytest.CaptureFixture[str], method: tuple[str, ...]
+) -> None:
+    first, *more = method
+    # Nothing is a hundred times as good as another: the second trial is no improvement.
+    study = (f"search.method={first}", *more, "search.min_improvement=99", "search.patience=1")
+    reached = "search.min_improvement: none of the last "
+    assert reached in run(capsys, *study)
+    told = run(capsys, *study, "plan=true", "plan_json=plan.json")
+    assert reached in told
+    assert "is not begun" in told or first == "random"
+    plan = json.loads(Path("plan.json").read_text(encoding="utf-8"))
+    assert plan["ended_by"].startswith(reached)
+    assert {point["what_happens"] for point in plan["points"]} <= {"stored", "not begun"}
+    assert planned_now(told) == plan["totals"]["run"] == started_now(run(capsys, *study)) == 0
+    # Without that limit the rest runs, as the plan says.
+    whole = (f"search.method={first}", *more)
+    told = run(capsys, *whole, "plan=true")
+    assert planned_now(told) == started_now(run(capsys, *whole)) > 0
