@@ -18,8 +18,6 @@ from sweeper.records import ContainerSpec, EngineSpec, Model, Platform, TrialRes
 if TYPE_CHECKING:
     from rich.console import Console
 
-
-if TYPE_CHECKING:
     from analysis.study import Study
     from sweeper.config import Settings
     from sweeper.plan.planner import Planner
