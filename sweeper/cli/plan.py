@@ -6,6 +6,7 @@ below the table, once each.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -146,15 +147,14 @@ def _show_grid(
     console.print(table)
     if len(jobs) > _SHOWN_TRIALS:
         console.print(f"... and {amount(len(jobs) - _SHOWN_TRIALS, 'trial')} more")
-    refused = sum(job.refusal is not None for job in jobs)
-    run = len(forecast.predictions)
-    unbegun = sum(
-        job.refusal is None and job.spec.key not in forecast.predictions and ledger.find(job.spec.key) is None
+    fates = Counter(
+        plan_json.fate(job, ledger.find(job.spec.key), runs=job.spec.key in forecast.predictions)
         for job in jobs
     )
-    counts = [f"{run} run", f"{refused} refused", f"{len(jobs) - run - refused - unbegun} in the store"]
+    unbegun = f", {fates['not begun']} not begun" if fates["not begun"] else ""
     facts = {
-        "trials": f"{len(jobs)}: {', '.join([*counts, *([f'{unbegun} not begun'] if unbegun else [])])}",
+        "trials": f"{len(jobs)}: {fates['runs']} run, {fates['refused']} refused, "
+        f"{fates['stored']} in the store{unbegun}",
         "ended by": ended_by or "",
     }
     facts |= {"decides": _deciding_text(settings)}

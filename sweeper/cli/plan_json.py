@@ -170,7 +170,7 @@ def _points(
                 "series": list(job.spec.series),
                 "knobs": dict(job.spec.assignment),
                 "devices": job.spec.devices_wanted,
-                "what_happens": _fate(job, known, runs=predicted is not None),
+                "what_happens": fate(job, known, runs=predicted is not None),
                 "stored_state": None if known is None else str(known.state),
                 "refusal": None if job.refusal is None else _refusal(job),
                 "predicted_s": None if predicted is None else predicted.total_s,
@@ -192,7 +192,8 @@ def _model_of(settings: Settings, planner: Planner, plan: Plan) -> Anchoring | N
     return Anchoring(node=planner.node, device=device, metrics=metrics, serves_whole=True)
 
 
-def _fate(job: Job, known: FinishedTrial | None, *, runs: bool) -> str:
+def fate(job: Job, known: FinishedTrial | None, *, runs: bool) -> str:
+    """Return what becomes of a trial: ``refused``, ``runs``, ``stored`` or ``not begun``."""
     if job.refusal is not None:
         return "refused"
     if runs:
@@ -234,7 +235,7 @@ def _expected(one: Expected) -> dict[str, Any]:
 def _totals(plan: Plan, ledger: Ledger) -> dict[str, Any]:
     """Count the trials that are listed, and the space where it is larger than the list."""
     runs = plan.forecast.predictions
-    fates = [_fate(job, ledger.find(job.spec.key), runs=job.spec.key in runs) for job in plan.jobs]
+    fates = [fate(job, ledger.find(job.spec.key), runs=job.spec.key in runs) for job in plan.jobs]
     counted = {
         "listed": len(fates),
         "run": fates.count("runs"),

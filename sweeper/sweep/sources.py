@@ -246,8 +246,6 @@ class SearchSource(Source):
         self._budget = budget
         self._stale_asks = 0
         self._repeated: deque[Job] = deque()
-        # Trials that wait or run, by key: each spends one of the budget, however often it runs.
-        self._in_flight: set[str] = set()
 
     def open(self) -> Opening:
         """Report to the search what was stored after its driver had ended; plan repetitions and controls."""
@@ -267,7 +265,6 @@ class SearchSource(Source):
         job = self._again() or self._new(idle_starts)
         if job is not None:
             self._neighbours.note(job)
-            self._in_flight.add(job.spec.key)
         return job
 
     def _again(self) -> Job | None:
@@ -290,16 +287,6 @@ class SearchSource(Source):
             elif (job := self._checked(candidate)) is not None:
                 return job
         return None
-
-    def ended(self, job: Job, result: TrialResult) -> None:
-        """Report to the search how a job ended, and count it as no longer in flight."""
-        super().ended(job, result)
-        self._in_flight.discard(job.spec.key)
-
-    def dropped(self, job: Job) -> None:
-        """Report to the search that a job will not run, and count it as no longer in flight."""
-        super().dropped(job)
-        self._in_flight.discard(job.spec.key)
 
     def is_exhausted(self) -> bool:
         """Return whether the budget is spent, or the search proposes nothing new, and none is tried again."""
@@ -335,8 +322,9 @@ class SearchSource(Source):
 
     @property
     def _taken(self) -> int:
-        """How many trials of the budget are spent or in flight."""
-        return self._ledger.spent_besides(self._in_flight) + len(self._in_flight)
+        """How many trials of the budget are spent or in flight; one that is tried again counts once."""
+        in_flight = self._teller.in_flight
+        return self._ledger.spent_besides(in_flight) + len(in_flight)
 
     def _left(self, taken: int) -> int | None:
         """Return how many trials of the budget are left; None where there is no budget."""

@@ -45,6 +45,11 @@ class Teller:
         """Return whether the search waits for the outcome of a trial."""
         return key in self._numbers
 
+    @property
+    def in_flight(self) -> frozenset[str]:
+        """Keys of the search's trials that wait or run; repetitions of a control are none of them."""
+        return frozenset(key for key, numbers in self._numbers.items() if numbers)
+
     def proposed(self, key: str, number: int) -> None:
         """Remember the number under which the search proposed a trial."""
         self._numbers[key] = (number,)
